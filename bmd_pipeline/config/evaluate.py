@@ -1,0 +1,22 @@
+"""Settings of evaluation."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from bmd_pipeline.config.base import Section
+
+
+class EvaluateConfig(Section):
+    """How policies are judged, on seeds that no training stage uses."""
+
+    episodes: int = Field(1024, ge=8, le=1_000_000)
+    """Episodes per policy and seed."""
+    num_envs: int = Field(1024, ge=1, le=1_000_000)
+    """Environments stepped together."""
+    tau: float = Field(0.8, gt=0.0, le=1.0)
+    """A mode counts as covered when its success rate is at least τ."""
+    confidence: float = Field(0.95, gt=0.5, lt=1.0)
+    """Level of the reported intervals."""
+    pictured_episodes: int = Field(96, ge=1, le=10_000)
+    """Episodes drawn in the trajectory picture."""

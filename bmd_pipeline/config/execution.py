@@ -1,0 +1,34 @@
+"""Settings of how a run executes; they change no result and enter no hash."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from bmd_pipeline.config.base import Section
+
+
+class ThreadsConfig(Section):
+    """Cores each stage asks for; simulator tasks start that many worker processes."""
+
+    collect: int = Field(1, ge=1, le=1024)
+    pretrain: int = Field(1, ge=1, le=1024)
+    discover: int = Field(1, ge=1, le=1024)
+    finetune: int = Field(1, ge=1, le=1024)
+    evaluate: int = Field(1, ge=1, le=1024)
+
+
+class ExecutionConfig(Section):
+    """Devices, cores and tracking."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where tensors live; auto takes CUDA where there is one."""
+    threads: ThreadsConfig = ThreadsConfig()
+    """Cores per stage."""
+    mem_mb: int = Field(2000, ge=100, le=10_000_000)
+    """Memory a job asks a cluster for."""
+    runtime_minutes: int = Field(60, ge=1, le=100_000)
+    """Time a job asks a cluster for."""
+    tracker: Literal["none", "wandb"] = "none"
+    """Also report metrics to wandb (offline unless WANDB_MODE says otherwise); local files are the truth."""

@@ -1,0 +1,54 @@
+"""What each stage depends on, as a slice of the settings and its hash.
+
+A rule's params are exactly its stage's slice, so that editing λ reruns fine-tuning and what follows but
+never collection. `execution` is in no slice: cores, devices and trackers change no result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal, get_args
+
+from bmd_pipeline.config.methods import uses_modes
+from bmd_pipeline.config.run import RunConfig
+
+Stage = Literal["collect", "pretrain", "discover", "finetune", "evaluate"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> dict[str, Any]:
+    """The settings that a stage's result depends on, ready for JSON.
+
+    Args:
+        config: the whole run.
+        stage: one of `STAGES`.
+        method: fine-tuning method; plain ones know nothing of the intrinsic reward. None: all of it.
+    """
+    values = config.model_dump(mode="json")
+    chosen = {name: values[name] for name in ("task", "seed", stage)}
+    if stage == "discover":  # the bound on log q is one setting for both stages; λ is not among them
+        chosen["finetune"] = {"regulariser": {"floor": values["finetune"]["regulariser"]["floor"]}}
+    if stage == "finetune":
+        plain = method is not None and not uses_modes(method)
+        if plain:
+            del chosen["finetune"]["regulariser"]
+        shared = ("steering",) if plain else ("steering", "reward")
+        chosen["discover"] = {name: values["discover"][name] for name in shared}
+    return chosen
+
+
+def stage_hash(config: RunConfig, stage: Stage, method: str | None = None) -> str:
+    """SHA-256 of a stage's slice, as hex."""
+    return hash_values(stage_slice(config, stage, method))
+
+
+def config_hash(config: RunConfig) -> str:
+    """SHA-256 of everything that decides what a run computes, as hex."""
+    return hash_values(config.model_dump(mode="json", exclude={"execution"}))
+
+
+def hash_values(values: dict[str, Any]) -> str:
+    """SHA-256 of JSON values; the order of keys doesn't matter."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,184 @@
+"""From YAML files, presets and the command line to one validated `RunConfig`.
+
+Layers, each over the one before:
+
+1. `config/config.yaml`: defaults for every task
+2. `config/tasks/<Task>.yaml`: the task's own settings; `extends: <Other>` puts that task's file below it,
+   which makes a variant: another name and other settings for the same code
+3. `config/presets/<preset>.yaml`: how much to compute
+4. the task file's `presets: {<preset>: ...}`: the same for this task
+5. overrides: `--config FILE`, or Snakemake's `--configfile` and `--config`
+6. assignments: `--set a.b=c`
+
+Nothing here imports torch: Snakemake reads the settings again for every job.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bmd_pipeline.config.documents import read_settings
+from bmd_pipeline.config.layers import Layer, find_origin, merge, merge_layers, parse_assignment
+from bmd_pipeline.config.messages import describe, suggest
+from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.errors import ConfigError, TaskError
+
+CONFIG_DIR = Path("config")
+TASK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+
+def load_config(
+    task: str,
+    *,
+    preset: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    overrides_name: str = "overrides",
+    assignments: Sequence[str] = (),
+    config_dir: Path = CONFIG_DIR,
+) -> RunConfig:
+    """Loads, merges and validates the settings of a run on one task.
+
+    Args:
+        task: registered task.
+        preset: smoke, cpu, gpu, paper or one of your own; "auto" takes gpu where a CUDA device is
+            visible, else cpu. None: what the overrides or config.yaml say.
+        overrides: nested settings laid over the files.
+        overrides_name: where they came from, for messages.
+        assignments: `a.b=c` with YAML values, on top of everything.
+        config_dir: folder of config.yaml, tasks/ and presets/.
+
+    Raises:
+        ConfigError: a file is missing or not YAML, a setting is unknown or out of bounds.
+        TaskError: the task is unknown, or a plug-in can't be imported.
+    """
+    preset = resolve_preset(preset, overrides, config_dir=config_dir)
+    layers = _collect_layers(task, preset, overrides or {}, overrides_name, config_dir)
+    layers += [parse_assignment(text) for text in assignments]
+    values = merge_layers(layers)
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_with_origin(*describe(error, RunConfig), layers)) from error
+    if config.task.name != task:
+        raise ConfigError(_with_origin(("task", "name"), f"task.name must be {task}, got {config.task.name}", layers))
+    return _resolve_env(config, layers)
+
+
+def resolve_preset(
+    preset: str | None, overrides: Mapping[str, Any] | None = None, *, config_dir: Path = CONFIG_DIR
+) -> str:
+    """The preset's name, with "auto" decided for this machine.
+
+    Raises:
+        ConfigError: no such preset; the message suggests the nearest.
+    """
+    if preset is None:
+        preset = (overrides or {}).get("preset") or _read_defaults(config_dir).get("preset", "auto")
+    if preset == "auto":
+        preset = "gpu" if has_cuda_device() else "cpu"
+    known = list_presets(config_dir)
+    if preset not in known:
+        raise ConfigError(f"unknown preset {preset!r}; {suggest(str(preset), [*known, 'auto'])}")
+    return preset
+
+
+def list_presets(config_dir: Path = CONFIG_DIR) -> list[str]:
+    """Names of the presets there are."""
+    return sorted(path.stem for path in (config_dir / "presets").glob("*.yaml"))
+
+
+def has_cuda_device() -> bool:
+    """Whether an NVIDIA device is visible, found without importing torch."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
+    return not hidden and Path("/dev/nvidiactl").exists()
+
+
+def _read_defaults(config_dir: Path) -> dict[str, Any]:
+    path = config_dir / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist: run from the repository's root")
+    return read_settings(path)
+
+
+def list_variants(config_dir: Path = CONFIG_DIR) -> dict[str, str]:
+    """Variants that have a file in tasks/, and the task that each extends."""
+    bases = {path.stem: read_settings(path).get("extends") for path in (config_dir / "tasks").glob("*.yaml")}
+    return {name: str(base) for name, base in sorted(bases.items()) if base is not None}
+
+
+def _collect_layers(
+    task: str, preset: str, overrides: Mapping[str, Any], overrides_name: str, config_dir: Path
+) -> list[Layer]:
+    files = _read_task_files(task, config_dir)
+    presets = {path: _pop_presets(values, path, config_dir) for path, values in files.items()}
+    preset_path = config_dir / "presets" / f"{preset}.yaml"
+    return [
+        Layer("the task", {"task": {"name": task}}),
+        _without_preset(Layer(str(config_dir / "config.yaml"), _read_defaults(config_dir))),
+        *(Layer(str(path), values) for path, values in files.items()),
+        Layer(str(preset_path), read_settings(preset_path)),
+        *(Layer(f"{path}, presets.{preset}", values.get(preset) or {}) for path, values in presets.items()),
+        _without_preset(Layer(overrides_name, overrides)),
+    ]
+
+
+def _without_preset(layer: Layer) -> Layer:
+    """The choice of a preset is no setting of the run."""
+    return Layer(layer.name, {name: value for name, value in layer.values.items() if name != "preset"})
+
+
+def _read_task_files(task: str, config_dir: Path) -> dict[Path, dict[str, Any]]:
+    """Settings of the task's file, after those of the task that it extends."""
+    if not TASK_NAME.fullmatch(task):  # before the name becomes part of a path
+        raise TaskError(f"a task's name is letters, digits, - and _, got {task!r}")
+    path = config_dir / "tasks" / f"{task}.yaml"
+    values = read_settings(path) if path.is_file() else {}
+    base = values.pop("extends", None)
+    if base is None:
+        return {path: values}
+    if not isinstance(base, str) or not TASK_NAME.fullmatch(base):
+        raise ConfigError(f"extends must be the name of a task, got {base!r} ({path})")
+    base_path = config_dir / "tasks" / f"{base}.yaml"
+    base_values = read_settings(base_path) if base_path.is_file() else {}
+    if "extends" in base_values:
+        raise ConfigError(f"extends must name a task, but {base} is itself a variant ({path})")
+    return {base_path: merge(base_values, {"task": {"extends": base}}), path: values}
+
+
+def _pop_presets(task_values: dict[str, Any], path: Path, config_dir: Path) -> dict[str, Any]:
+    presets = task_values.pop("presets", {})
+    known = list_presets(config_dir)
+    if not isinstance(presets, dict):
+        raise ConfigError(f"presets must be a group of settings ({path})")
+    for name, values in presets.items():
+        if name not in known:
+            raise ConfigError(f"unknown preset presets.{name} ({path}); {suggest(name, known)}")
+        if values is not None and not isinstance(values, dict):
+            raise ConfigError(f"presets.{name} must be a group of settings ({path})")
+    return presets
+
+
+def _resolve_env(config: RunConfig, layers: Sequence[Layer]) -> RunConfig:
+    """Validates the task's own settings and fills in their defaults, so that hashes see all of them."""
+    # A task checks its settings itself, so this is the one place where config looks up at tasks.
+    from bmd_pipeline.tasks.registry import options_model, prepare
+
+    prepare(config.task)
+    model = options_model(config.task.name)
+    try:
+        options = model.model_validate(config.task.env)
+    except ValidationError as error:
+        raise ConfigError(_with_origin(*describe(error, model, ("task", "env")), layers)) from error
+    task = config.task.model_copy(update={"env": options.model_dump(mode="json")})
+    return config.model_copy(update={"task": task})
+
+
+def _with_origin(location: tuple[str | int, ...], text: str, layers: Sequence[Layer]) -> str:
+    origin = find_origin(layers, location)
+    return f"{text} ({origin})" if origin else text

@@ -1,0 +1,81 @@
+"""Settings of the diffusion policy and of its training by behaviour cloning."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from bmd_pipeline.config.base import Section
+
+
+class PolicyConfig(Section):
+    """Shape of the diffusion policy. Stored in its checkpoint.
+
+    ```
+    time        t-1      t      t+1   ...                    t+horizon-1
+    observed  |--o-------o|                                                n_obs_steps, obs_stride apart
+    predicted          |--a------a-- ... --------------------a|            horizon
+    executed           |--a------a|                                        n_action_steps, then look again
+    ```
+    """
+
+    horizon: int = Field(8, ge=1, le=256)
+    """Actions predicted at once (the chunk)."""
+    n_action_steps: int = Field(4, ge=1, le=256)
+    """Actions of the chunk that are executed before the policy looks again."""
+    n_obs_steps: int = Field(2, ge=1, le=16)
+    """Observations the policy sees; earlier ones enter as differences to the current one."""
+    obs_stride: int = Field(1, ge=1, le=64)
+    """Control steps between two of those observations."""
+    hidden_sizes: tuple[int, ...] = Field((512, 512, 512), min_length=1, max_length=8)
+    """Widths of the denoiser's hidden layers."""
+    activation: Literal["silu", "relu", "mish", "tanh"] = "silu"
+    """Nonlinearity of the denoiser."""
+    prediction: Literal["x0", "epsilon"] = "x0"
+    """What the denoiser predicts: the clean chunk or the noise."""
+    schedule: Literal["cosine", "linear"] = "cosine"
+    """Noise schedule."""
+    denoising_steps: int = Field(20, ge=1, le=1000)
+    """Diffusion steps in training."""
+    sampler: Literal["ddim", "ddpm"] = "ddim"
+    """ddim: few steps, deterministic given the starting noise (what steering needs); ddpm: all steps."""
+    ddim_steps: int = Field(2, ge=1, le=1000)
+    """Denoising steps of the DDIM sampler."""
+    clip_sample: float = Field(2.5, gt=0.0, le=100.0)
+    """Bound on predicted clean chunks, in normalised units."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.n_action_steps > self.horizon:
+            raise ValueError(f"n_action_steps must be <= horizon ({self.horizon}), got {self.n_action_steps}")
+        if self.ddim_steps > self.denoising_steps:
+            raise ValueError(
+                f"ddim_steps must be <= denoising_steps ({self.denoising_steps}), got {self.ddim_steps}"
+            )
+        return self
+
+
+class PretrainConfig(Section):
+    """Behaviour cloning."""
+
+    policy: PolicyConfig = PolicyConfig()
+    """The diffusion policy."""
+    iterations: int = Field(10_000, ge=1, le=10_000_000)
+    """Gradient steps."""
+    batch_size: int = Field(256, ge=1, le=1_000_000)
+    """Windows per gradient step."""
+    learning_rate: float = Field(1e-3, gt=0.0, le=1.0)
+    """Peak learning rate of AdamW; decays to zero along a cosine."""
+    weight_decay: float = Field(1e-4, ge=0.0, le=1.0)
+    """Weight decay of AdamW."""
+    warmup_iterations: int = Field(100, ge=0, le=1_000_000)
+    """Linear warm-up of the learning rate."""
+    ema_decay: float = Field(0.995, ge=0.0, lt=1.0)
+    """Decay per step of the exponential moving average of the weights; the average is what is kept."""
+    validation_fraction: float = Field(0.05, ge=0.0, le=0.5)
+    """Share of whole episodes held out for the validation loss."""
+    log_interval: int = Field(500, ge=1, le=1_000_000)
+    """Gradient steps between two log lines."""
+    checkpoint_interval: int = Field(2_000, ge=1, le=10_000_000)
+    """Gradient steps between two resumable checkpoints."""

@@ -1,0 +1,44 @@
+"""Every failure that a user can cause, as one tree.
+
+```
+BMDError                 something the user can put right: one line, exit status 2
+├── ConfigError          a setting is unknown, out of bounds or contradicts another
+├── TaskError            a task is unknown, misses an extra, or breaks the task contract
+├── DataError            a demonstration store is damaged, foreign or of another shape
+├── ArtifactError        a stage's output is missing, damaged or made for something else
+└── TrainingError        training went wrong in a way that more time won't mend
+SimulationError          a simulation worker died: our fault or the machine's, exit status 1
+```
+
+Messages say what is wrong, where, and what to do, in one line.
+"""
+
+from __future__ import annotations
+
+
+class BMDError(Exception):
+    """Base of the failures that a user can put right (exit status 2)."""
+
+
+class ConfigError(BMDError):
+    """A setting is unknown, out of bounds, or contradicts another setting."""
+
+
+class TaskError(BMDError):
+    """A task is unknown, misses an optional extra, or breaks the task contract."""
+
+
+class DataError(BMDError):
+    """A demonstration store is damaged, foreign, or does not fit the task."""
+
+
+class ArtifactError(BMDError):
+    """A stage's output is missing, damaged, or was made for something else."""
+
+
+class TrainingError(BMDError):
+    """Training can't go on: a loss, a policy or a behaviour set is unusable."""
+
+
+class SimulationError(RuntimeError):
+    """A simulation worker died; the message carries its traceback (exit status 1)."""

@@ -1,0 +1,27 @@
+"""Random streams: one root seed, one independent generator per consumer.
+
+Every consumer names itself, so that adding one disturbs no other. Names that start a family keep
+training, checkpoint selection and final evaluation apart: no episode is ever seen by two of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import torch
+
+Family = Literal["collect", "pretrain", "discover", "train", "select", "evaluate"]
+
+
+def derive_seed(root: int, family: Family, *names: str | int) -> int:
+    """A seed in [0, 2⁶³) that depends on the root seed, the family and every name."""
+    text = "/".join(map(str, (root, family, *names)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def make_generator(
+    root: int, family: Family, *names: str | int, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """A generator of its own for the named consumer."""
+    return torch.Generator(device=device).manual_seed(derive_seed(root, family, *names))
