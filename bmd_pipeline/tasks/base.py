@@ -1,0 +1,322 @@
+"""The task contract: what every environment offers to the pipeline.
+
+A task is a batch of independent episodes stepped together. All tensors are float32 (flags are bool)
+and live on the task's device; the first axis is always `num_envs`. A new task implements the four
+hooks of `VectorTask`; time limit, freezing, automatic reset and chunked stepping come with the base class.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bmd_pipeline.errors import TaskError
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """Fixed facts of a task.
+
+    Attributes:
+        name: registered name.
+        obs_dim: size of one observation.
+        action_dim: size of one action; every component is in [-1, 1].
+        track_names: columns of the track, the low-dimensional view of an episode (positions, angles)
+            that discovery features, mode labels and figures are computed from.
+        planar: the two track columns that a picture of an episode is drawn in.
+        horizon: time limit in control steps.
+        control_hz: control steps per second, or None for tasks without a clock.
+        planar_unit: unit of the two planar columns ("m"), empty for none.
+        continuing: whether the time limit is an artefact to bootstrap over. If False (the default) the
+            limit is part of the task and terminal for the critic.
+    """
+
+    name: str
+    obs_dim: int
+    action_dim: int
+    track_names: tuple[str, ...]
+    planar: tuple[str, str]
+    horizon: int
+    control_hz: float | None = None
+    planar_unit: str = ""
+    continuing: bool = False
+
+    @property
+    def track_dim(self) -> int:
+        """Number of track columns."""
+        return len(self.track_names)
+
+
+@dataclass(frozen=True)
+class Transition:
+    """What `n` control steps did to every environment.
+
+    An environment whose episode ends inside the chunk freezes there: later steps repeat its last
+    observation and track and pay nothing.
+
+    Attributes:
+        obs: (num_envs, obs_dim) what the policy sees next; the first observation of the new episode
+            where one ended and the task resets automatically.
+        obs_path: (n, num_envs, obs_dim) observation after each control step, never that of a new episode.
+        track_path: (n, num_envs, track_dim) track after each control step.
+        reward: (n, num_envs) reward of each control step.
+        terminated: (num_envs,) the episode ended in this chunk by itself (success or failure).
+        truncated: (num_envs,) the episode ended in this chunk by the time limit.
+        success: (num_envs,) the episode ended in this chunk and succeeded.
+        steps: (num_envs,) int64 control steps that were taken before the episode ended; `n` if it runs on.
+    """
+
+    obs: Tensor
+    obs_path: Tensor
+    track_path: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    success: Tensor
+    steps: Tensor
+
+    @property
+    def final_obs(self) -> Tensor:
+        """(num_envs, obs_dim) last observation of the running or just ended episode."""
+        return self.obs_path[-1]
+
+    @property
+    def done(self) -> Tensor:
+        """(num_envs,) the episode ended in this chunk."""
+        return self.terminated | self.truncated
+
+
+class TaskEnv(Protocol):
+    """What stages use of a task, whether it runs here or in worker processes."""
+
+    spec: TaskSpec
+    num_envs: int
+    device: torch.device
+
+    def reset(self, seed: int) -> Tensor:
+        """Starts a new episode everywhere; returns the observation (num_envs, obs_dim)."""
+        ...
+
+    def track(self) -> Tensor:
+        """Current track (num_envs, track_dim)."""
+        ...
+
+    def step(self, action: Tensor) -> Transition:
+        """One control step with action (num_envs, action_dim)."""
+        ...
+
+    def step_chunk(self, actions: Tensor) -> Transition:
+        """Executes actions (num_envs, n, action_dim) one after the other."""
+        ...
+
+    def close(self) -> None:
+        """Releases the simulator; calling it twice is harmless."""
+        ...
+
+
+class VectorTask(ABC):
+    """Base of every task: episode bookkeeping around four hooks.
+
+    Subclasses set `spec` and implement `_reset_rows`, `_advance`, `_observe` and `_track`.
+
+    Args:
+        num_envs: number of environments stepped together.
+        device: where tensors live.
+        auto_reset: start a new episode as soon as a chunk that ended one is over. If False, ended
+            environments stay frozen until `reset`: whole-episode rollouts and evaluation use that.
+    """
+
+    spec: TaskSpec
+
+    def __init__(self, num_envs: int, device: torch.device | str = "cpu", auto_reset: bool = True) -> None:
+        if num_envs < 1:
+            raise TaskError(f"num_envs must be >= 1, got {num_envs}")
+        self.num_envs = num_envs
+        self.device = torch.device(device)
+        self.auto_reset = auto_reset
+        self.elapsed = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        self.ended = torch.ones(num_envs, dtype=torch.bool, device=self.device)
+        self._started = False
+
+    # hooks -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _seed(self, seed: int) -> None:
+        """Fixes all randomness of the episodes to come."""
+
+    @abstractmethod
+    def _reset_rows(self, rows: Tensor) -> None:
+        """Draws a new initial state for the environments where rows (num_envs,) is True."""
+
+    @abstractmethod
+    def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Moves the active environments by one control step and leaves the others alone.
+
+        Args:
+            action: (num_envs, action_dim) in [-1, 1].
+            active: (num_envs,) bool.
+
+        Returns:
+            reward, terminated and success, each (num_envs,); values of inactive rows are ignored.
+        """
+
+    @abstractmethod
+    def _observe(self) -> Tensor:
+        """Current observation (num_envs, obs_dim), a tensor of its own."""
+
+    @abstractmethod
+    def track(self) -> Tensor:
+        """Current track (num_envs, track_dim), a tensor of its own."""
+
+    # contract ----------------------------------------------------------------------------------------
+
+    def reset(self, seed: int) -> Tensor:
+        """Starts a new episode in every environment.
+
+        Args:
+            seed: the same seed gives the same episodes under the same actions.
+
+        Returns:
+            First observation (num_envs, obs_dim).
+        """
+        self._seed(seed)
+        self._started = True
+        self._restart(torch.ones_like(self.ended))
+        return self._observe()
+
+    def step(self, action: Tensor) -> Transition:
+        """One control step; action (num_envs, action_dim) is clipped to [-1, 1]."""
+        return self.step_chunk(action[:, None])
+
+    def step_chunk(self, actions: Tensor) -> Transition:
+        """Executes a chunk of actions; environments freeze where their episode ends.
+
+        Args:
+            actions: (num_envs, n, action_dim), clipped to [-1, 1].
+
+        Raises:
+            TaskError: the task was not reset, or actions have the wrong shape.
+        """
+        if not self._started:
+            raise TaskError(f"{self.spec.name}: call reset(seed) before stepping")
+        if actions.ndim != 3 or actions.shape[0] != self.num_envs or actions.shape[2] != self.spec.action_dim:
+            raise TaskError(
+                f"{self.spec.name}: actions must be ({self.num_envs}, n, {self.spec.action_dim}), "
+                f"got {tuple(actions.shape)}"
+            )
+        actions = actions.clamp(-1.0, 1.0)
+        was_ended = self.ended.clone()
+        terminated = torch.zeros_like(self.ended)
+        truncated = torch.zeros_like(self.ended)
+        success = torch.zeros_like(self.ended)
+        steps = torch.zeros_like(self.elapsed)
+        obs_path, track_path, rewards = [], [], []
+        for i in range(actions.shape[1]):
+            active = ~self.ended
+            reward, finished, succeeded = self._advance(actions[:, i], active)
+            self.elapsed += active
+            steps += active
+            terminated |= finished & active
+            success |= succeeded & active
+            truncated |= active & ~finished & (self.elapsed >= self.spec.horizon)
+            self.ended = was_ended | terminated | truncated
+            rewards.append(torch.where(active, reward, torch.zeros_like(reward)))
+            obs_path.append(self._observe())
+            track_path.append(self.track())
+        obs = obs_path[-1]
+        if self.auto_reset and bool(self.ended.any()):
+            self._restart(self.ended.clone())
+            obs = self._observe()
+        return Transition(
+            obs,
+            torch.stack(obs_path),
+            torch.stack(track_path),
+            torch.stack(rewards),
+            terminated,
+            truncated,
+            success,
+            steps,
+        )
+
+    def close(self) -> None:  # noqa: B027 - native tasks hold nothing
+        """Releases the simulator."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _restart(self, rows: Tensor) -> None:
+        self._reset_rows(rows)
+        self.elapsed[rows] = 0
+        self.ended[rows] = False
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One demonstration.
+
+    Attributes:
+        obs: (T, obs_dim) float32, the observation each action answers.
+        action: (T, action_dim) float32, the clean action, before execution noise.
+        success: whether the task called it a success.
+        behaviour: index into the expert's `behaviours` that was asked for.
+    """
+
+    obs: NDArray[np.float32]
+    action: NDArray[np.float32]
+    success: bool
+    behaviour: int
+
+
+class Expert(Protocol):
+    """A scripted demonstrator. One is built in each collecting process and used for many episodes."""
+
+    behaviours: tuple[str, ...]
+
+    def demonstrate(self, behaviour: int, seed: int) -> Episode:
+        """Plays one noisy episode of the wanted behaviour; the same seed gives the same episode."""
+        ...
+
+    def close(self) -> None:
+        """Releases the simulator."""
+        ...
+
+
+class Labelling(Protocol):
+    """True mode labels, for evaluation only: no training code may import a `modes` module.
+
+    Attributes:
+        name: name of the labelling ("turn").
+        modes: names of its modes.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def modes(self) -> tuple[str, ...]: ...
+
+    def weigh(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+        """Says which mode each episode belongs to.
+
+        Args:
+            track: (T + 1, num_episodes, track_dim), the last entry repeated after the end.
+            length: (num_episodes,) control steps taken.
+            success: (num_episodes,) bool.
+
+        Returns:
+            (num_episodes, len(modes)) rows that sum to one: one-hot for successes; failed episodes are
+            spread over the modes they were still compatible with, so that failures count against them.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""GaussianMixture: a point, four goals, the quickest task on which modes can be lost."""

@@ -1,0 +1,186 @@
+"""Which tasks exist, and where their code is.
+
+A task is a package with four modules, imported only when needed, so that naming a task stays cheap:
+
+| module | offers |
+|---|---|
+| `options` | `Options`, a config `Section`: the `env` settings; no heavy imports |
+| `env` | `make_spec(options) -> TaskSpec`, |
+| | `make_env(options, num_envs, *, device, num_workers, auto_reset) -> TaskEnv` |
+| `expert` | `make_expert(options) -> Expert` |
+| `modes` | `LABELLINGS: tuple[Labelling, ...]`, the main one first; imported for evaluation only |
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from bmd_pipeline.config.base import Section
+from bmd_pipeline.config.messages import describe, suggest
+from bmd_pipeline.errors import ConfigError, TaskError
+
+if TYPE_CHECKING:  # naming a task and checking its settings must not import torch
+    import torch
+
+    from bmd_pipeline.config.task import TaskConfig
+    from bmd_pipeline.tasks.base import Expert, Labelling, TaskEnv, TaskSpec
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """One registered task.
+
+    Attributes:
+        name: what users call it.
+        package: import path of the folder with `options`, `env`, `expert` and `modes`.
+        summary: one line for `bmd-pipeline tasks`.
+        simulator: what steps it.
+        extra: optional dependency group it needs, or None.
+    """
+
+    name: str
+    package: str
+    summary: str
+    simulator: str = "native"
+    extra: str | None = None
+
+
+_REGISTRY: dict[str, TaskEntry] = {}
+
+
+def register(entry: TaskEntry) -> None:
+    """Adds a task; a name can be taken once."""
+    known = _REGISTRY.get(entry.name)
+    if known is not None and known != entry:
+        raise TaskError(f"task {entry.name!r} is registered twice: {known.package} and {entry.package}")
+    _REGISTRY[entry.name] = entry
+
+
+def get_entry(name: str) -> TaskEntry:
+    """Looks a task up.
+
+    Raises:
+        TaskError: unknown name; the message suggests the nearest known ones.
+    """
+    if name not in _REGISTRY:
+        raise TaskError(f"unknown task {name!r}; {suggest(name, _REGISTRY)}")
+    return _REGISTRY[name]
+
+
+def prepare(task: TaskConfig) -> None:
+    """Registers what a task's settings bring along: plug-ins, and the task itself if it is a variant.
+
+    Every new process calls this before anything else of this module.
+
+    Raises:
+        TaskError: a plug-in can't be imported, or a variant extends no registered task.
+    """
+    for plugin in task.plugins:
+        try:
+            importlib.import_module(plugin)
+        except ImportError as error:
+            raise TaskError(f"task.plugins: {plugin!r} can't be imported: {error}") from error
+    if task.extends is not None:
+        base = get_entry(task.extends)
+        register(replace(base, name=task.name, summary=f"{base.name} with settings of its own"))
+
+
+def list_entries() -> list[TaskEntry]:
+    """All registered tasks by name."""
+    return [_REGISTRY[name] for name in sorted(_REGISTRY)]
+
+
+def _module(name: str, part: str) -> ModuleType:
+    entry = get_entry(name)
+    try:
+        return importlib.import_module(f"{entry.package}.{part}")
+    except ModuleNotFoundError as error:
+        if entry.extra and not str(error.name).startswith(entry.package.split(".")[0]):
+            raise TaskError(
+                f"task {name} needs {error.name}, which is not installed: pip install 'bmd-pipeline[{entry.extra}]'"
+            ) from error
+        raise
+
+
+def options_model(name: str) -> type[Section]:
+    """The model of a task's `env` settings."""
+    model: type[Section] = _module(name, "options").Options
+    return model
+
+
+def load_options(name: str, values: dict[str, Any]) -> Section:
+    """Validates a task's `env` settings.
+
+    Raises:
+        ConfigError: an unknown or out-of-bounds setting, with its dotted path.
+    """
+    model = options_model(name)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(describe(error, model, ("task", "env"))[1]) from error
+
+
+def make_spec(name: str, values: dict[str, Any]) -> TaskSpec:
+    """Fixed facts of a task under the given `env` settings."""
+    spec: TaskSpec = _module(name, "env").make_spec(load_options(name, values))
+    return spec
+
+
+def make_env(
+    name: str,
+    values: dict[str, Any],
+    num_envs: int,
+    *,
+    device: torch.device | str = "cpu",
+    num_workers: int = 1,
+    auto_reset: bool = False,
+) -> TaskEnv:
+    """Builds a batch of environments.
+
+    Args:
+        name: registered task.
+        values: its `env` settings.
+        num_envs: environments stepped together.
+        device: where tensors live.
+        num_workers: simulator processes on the CPU; native tasks ignore it. Results don't depend on it.
+        auto_reset: start a new episode where one ended; whole-episode rollouts leave it off.
+    """
+    env: TaskEnv = _module(name, "env").make_env(
+        load_options(name, values), num_envs, device=device, num_workers=num_workers, auto_reset=auto_reset
+    )
+    return env
+
+
+def make_expert(name: str, values: dict[str, Any]) -> Expert:
+    """Builds the scripted demonstrator of a task."""
+    expert: Expert = _module(name, "expert").make_expert(load_options(name, values))
+    return expert
+
+
+def load_labellings(name: str) -> tuple[Labelling, ...]:
+    """True mode labellings of a task, the main one first; for evaluation only."""
+    labellings: tuple[Labelling, ...] = _module(name, "modes").LABELLINGS
+    return labellings
+
+
+for _entry in (
+    TaskEntry(
+        "GaussianMixture",
+        "bmd_pipeline.tasks.gaussian_mixture",
+        "a point reaches one of four goals in the plane",
+    ),
+    TaskEntry(
+        "PushT",
+        "bmd_pipeline.tasks.pusht",
+        "a Panda pushes a T onto its target, turning it either way",
+        simulator="ManiSkill",
+    ),
+):
+    register(_entry)

@@ -1,0 +1,153 @@
+"""The checker passes sound tasks and names what is wrong with broken ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bmd_pipeline.errors import TaskError
+from bmd_pipeline.tasks import checker
+from bmd_pipeline.tasks.base import Episode, Transition
+from bmd_pipeline.tasks.checker import CheckResult, check_task
+from tests.tasks.toy import SPEC, SideLabelling, Walk, WalkExpert
+
+
+class LeakyReset(Walk):
+    """Starts a little further away in every episode."""
+
+    played = 0
+
+    def _reset_rows(self, rows: Tensor) -> None:
+        super()._reset_rows(rows)
+        self.played += 1
+        self.x = self.x + 1e-6 * self.played
+
+
+class FixedStart(Walk):
+    def _seed(self, seed: int) -> None:
+        self.generator.manual_seed(0)
+
+
+class Unclipped(Walk):
+    def step_chunk(self, actions: Tensor) -> Transition:
+        self.scale = actions.abs().amax(dim=(1, 2)).clamp(min=1.0)
+        return super().step_chunk(actions)
+
+    def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return super()._advance(action * self.scale[:, None], active)
+
+
+class ShortLimit(Walk):
+    def step_chunk(self, actions: Tensor) -> Transition:
+        moved = super().step_chunk(actions)
+        return replace(moved, truncated=moved.truncated | (self.elapsed >= SPEC.horizon - 1))
+
+
+class PaysTheDead(Walk):
+    def step_chunk(self, actions: Tensor) -> Transition:
+        moved = super().step_chunk(actions)
+        return replace(moved, reward=moved.reward + 1)
+
+
+class NeverRenews(Walk):
+    def __init__(self, num_envs: int, auto_reset: bool = True) -> None:
+        super().__init__(num_envs, auto_reset=False)
+
+
+class DoublePrecision(Walk):
+    def _observe(self) -> Tensor:
+        return super()._observe().double()
+
+
+class OneStepChunks(Walk):
+    """Executes only the first action of a chunk, again and again."""
+
+    def step_chunk(self, actions: Tensor) -> Transition:
+        return super().step_chunk(actions[:, :1].expand_as(actions))
+
+
+class Crashes(Walk):
+    def track(self) -> Tensor:
+        raise RuntimeError("no such body\nin the scene")
+
+
+class Improper(SideLabelling):
+    def weigh(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+        return 0.9 * super().weigh(track, length, success)
+
+
+class NeverSlow(WalkExpert):
+    def demonstrate(self, behaviour: int, seed: int) -> Episode:
+        return replace(super().demonstrate(behaviour, seed), success=behaviour == 0)
+
+
+class TooStrong(WalkExpert):
+    def demonstrate(self, behaviour: int, seed: int) -> Episode:
+        shown = super().demonstrate(behaviour, seed)
+        return replace(shown, action=shown.action + np.float32(0.5))
+
+
+def check_toy(
+    monkeypatch: pytest.MonkeyPatch,
+    env: type[Walk] = Walk,
+    expert: type[WalkExpert] = WalkExpert,
+    labelling: type[SideLabelling] = SideLabelling,
+) -> dict[str, CheckResult]:
+    def make_env(name: str, values: dict[str, Any], num_envs: int, *, auto_reset: bool, **_: object) -> Walk:
+        return env(num_envs, auto_reset)
+
+    monkeypatch.setattr(checker, "make_spec", lambda name, values: SPEC)
+    monkeypatch.setattr(checker, "make_env", make_env)
+    monkeypatch.setattr(checker, "make_expert", lambda name, values: expert())
+    monkeypatch.setattr(checker, "load_labellings", lambda name: (labelling(),))
+    return {result.name: result for result in check_task("Toy", {})}
+
+
+def test_a_sound_task_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = check_toy(monkeypatch)
+    assert [result for result in results.values() if not result.passed] == []
+    assert results["time limit at the horizon"].detail == "4 of 4 idle episodes ran into it after 6 steps"
+    assert results["expert succeeds in every behaviour"].detail == "success 1.00 over 2 behaviours x 3 episodes"
+
+
+@pytest.mark.parametrize(
+    ("broken", "check", "reason"),
+    [
+        ({"env": LeakyReset}, "same seed, same trajectory", "first observations of one seed differ by up to"),
+        ({"env": FixedStart}, "different seeds differ", "seeds 0 and 1 start all episodes alike"),
+        ({"env": Unclipped}, "actions are clipped to [-1, 1]", "under clipped and unclipped actions differ"),
+        ({"env": ShortLimit}, "time limit at the horizon", "truncated after 5 steps, horizon is 6"),
+        ({"env": PaysTheDead}, "ended episodes stay frozen", "ended episodes are still paid"),
+        ({"env": NeverRenews}, "automatic reset keeps the final observation", "did not start anew"),
+        ({"env": DoublePrecision}, "shapes, types, devices and finite values", "reset obs must be torch.float32"),
+        ({"env": OneStepChunks}, "a chunk equals its single steps", "observations of chunk and steps differ"),
+        ({"env": Crashes}, "shapes, types, devices and finite values", "raised RuntimeError: no such body"),
+        ({"labelling": Improper}, "mode weights are distributions", "rows must sum to 1, one is off by 0.1"),
+        ({"expert": NeverSlow}, "expert succeeds in every behaviour", "slow: no success in 3 episodes"),
+        ({"expert": TooStrong}, "expert succeeds in every behaviour", "action 1.5 is outside [-1, 1]"),
+    ],
+)
+def test_a_broken_task_is_told_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, broken: dict[str, Any], check: str, reason: str
+) -> None:
+    result = check_toy(monkeypatch, **broken)[check]
+    assert not result.passed
+    assert reason in result.detail
+    assert "\n" not in result.detail
+
+
+def test_unknown_task() -> None:
+    with pytest.raises(TaskError, match="unknown task 'PushTee'; did you mean 'PushT'"):
+        check_task("PushTee", {})
+
+
+@pytest.mark.parametrize(("name", "num_envs", "expert_episodes"), [("GaussianMixture", 16, 3), ("PushT", 2, 1)])
+def test_our_tasks_keep_the_contract(name: str, num_envs: int, expert_episodes: int) -> None:
+    torch.set_num_threads(1)
+    results = check_task(name, {}, num_envs=num_envs, expert_episodes=expert_episodes)
+    assert [result for result in results if not result.passed] == []

@@ -1,0 +1,56 @@
+"""The point task, its demonstrator and its labels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bmd_pipeline.tasks import registry
+from bmd_pipeline.tasks.gaussian_mixture.env import GOALS
+
+
+def _walk(reward: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Four environments walk straight to one goal each."""
+    env = registry.make_env("GaussianMixture", {"reward": reward}, 4)
+    env.reset(0)
+    track, length = [env.track()], torch.zeros(4, dtype=torch.int64)
+    paid, success = torch.zeros(4), torch.zeros(4, dtype=torch.bool)
+    for _ in range(12):
+        moved = env.step(torch.tensor(GOALS))
+        track.append(moved.track_path[-1])
+        length += moved.steps
+        paid += moved.reward[0]
+        success |= moved.success
+    return torch.stack(track), length, paid, success
+
+
+@pytest.mark.parametrize(("reward", "expected"), [("equal", [1, 1, 1, 1]), ("shifted", [2, 1, 1, 1])])
+def test_goals_pay_once_and_the_favoured_one_double(reward: str, expected: list[float]) -> None:
+    track, length, paid, success = _walk(reward)
+    assert bool(success.all())
+    assert paid.tolist() == expected
+    assert int(length.max()) <= 9, "at 0.12 a step the goals are eight steps away"
+    (labelling,) = registry.load_labellings("GaussianMixture")
+    assert torch.equal(labelling.weigh(track, length, success), torch.eye(4))
+
+
+def test_demonstrations_reach_their_own_goal_but_not_always_all_the_way() -> None:
+    expert = registry.make_expert("GaussianMixture", {})
+    final_distance = []
+    for seed in range(40):
+        behaviour = seed % 4
+        episode = expert.demonstrate(behaviour, seed)
+        assert episode.success
+        final = torch.tensor(episode.obs[-1])
+        assert int(torch.cdist(final[None], torch.tensor(GOALS)).argmin()) == behaviour
+        final_distance.append(float((final - torch.tensor(GOALS[behaviour])).norm()))
+    short = sum(distance > 0.22 for distance in final_distance) / len(final_distance)
+    assert short < 0.2
+    assert max(final_distance) > 0.1
+    again = expert.demonstrate(3, 39)
+    assert torch.equal(torch.tensor(again.action), torch.tensor(episode.action))
+
+
+def test_an_unknown_setting_is_refused_with_its_path() -> None:
+    with pytest.raises(registry.ConfigError, match=r"env\.goal_radius"):
+        registry.make_env("GaussianMixture", {"goal_radius": 2.0}, 1)
