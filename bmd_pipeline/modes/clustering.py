@@ -1,0 +1,67 @@
+"""Clusters of whole episodes, by the shape of their track: behaviours without labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+
+from bmd_pipeline.errors import TrainingError
+
+RESTARTS = 8
+
+
+def resample_track(track: Tensor, length: Tensor, points: int) -> Tensor:
+    """Describes each episode by evenly spaced points, so that slow and fast ones compare.
+
+    Args:
+        track: (T + 1, N, F).
+        length: (N,) index of each episode's last entry.
+        points: how many, the last one being the episode's end; the start is left out.
+
+    Returns:
+        (N, points * F), linearly interpolated.
+    """
+    share = torch.linspace(0.0, 1.0, points + 1, device=track.device)[1:]
+    position = share[:, None] * length[None]  # (points, N)
+    below = position.floor().long()
+    above = torch.minimum(below + 1, length[None])
+    weight = (position - below)[..., None]
+    episodes = torch.arange(track.shape[1], device=track.device).expand_as(below)
+    sampled = (1.0 - weight) * track[below, episodes] + weight * track[above, episodes]
+    return sampled.transpose(0, 1).flatten(start_dim=1)
+
+
+def cluster_episodes(points: Tensor, num_clusters: int, seed: int) -> tuple[Tensor, Tensor]:
+    """k-means with several seeded k-means++ starts; the tightest one is kept.
+
+    Args:
+        points: (N, D).
+        num_clusters: K.
+        seed: fixes the starts.
+
+    Returns:
+        cluster of each point (N,) int64 and centres (K, D).
+
+    Raises:
+        TrainingError: fewer points than clusters.
+    """
+    if len(points) < num_clusters:
+        raise TrainingError(
+            f"only {len(points)} episodes to cluster into {num_clusters} modes: raise discover.seed_episodes, "
+            "lower discover.num_modes, or train a better base policy"
+        )
+    data = points.double().cpu().numpy()
+    generator = np.random.default_rng(seed)
+    best: tuple[float, np.ndarray, np.ndarray] | None = None
+    for _ in range(RESTARTS):
+        centres, labels = kmeans2(data, num_clusters, iter=50, minit="++", missing="warn", rng=generator)
+        spread = float(((data - centres[labels]) ** 2).sum())
+        if best is None or spread < best[0]:
+            best = (spread, labels, centres)
+    assert best is not None
+    return (
+        torch.as_tensor(best[1], dtype=torch.int64, device=points.device),
+        torch.as_tensor(best[2], dtype=points.dtype, device=points.device),
+    )

@@ -1,0 +1,66 @@
+"""The steering policy π_ψ(w|s,z): chooses the noise that a frozen diffusion policy starts from.
+
+Source: BMD (arXiv 2605.11387), after DSRL (arXiv 2506.15799).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bmd_pipeline.config.discover import SteeringConfig
+from bmd_pipeline.modes.noise_basis import NoiseBasis
+from bmd_pipeline.policies.networks import make_mlp
+
+LOG_STD_RANGE = (-4.0, 1.0)
+
+
+class SteeringPolicy(nn.Module):
+    """A Gaussian over noise coordinates, given the condition and the mode code.
+
+    It starts as the prior: zero mean, and standard deviation `initial_std`.
+
+    Args:
+        cond_dim: size of the policy's condition.
+        num_codes: K; 1 means that there is no code to look at.
+        basis: the noise directions it steers.
+        config: widths, nonlinearity and the bound on the mean.
+        initial_std: standard deviation at the start.
+    """
+
+    def __init__(
+        self,
+        cond_dim: int,
+        num_codes: int,
+        basis: NoiseBasis,
+        config: SteeringConfig,
+        initial_std: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.num_codes = num_codes
+        self.basis = basis
+        self.max_noise = config.max_noise
+        code_dim = num_codes if num_codes > 1 else 0
+        self.network = make_mlp((cond_dim + code_dim, *config.hidden_sizes, 2 * basis.dim), config.activation)
+        self.log_std = nn.Parameter(torch.full((basis.dim,), initial_std).log())
+        last = [layer for layer in self.network.modules() if isinstance(layer, nn.Linear)][-1]
+        with torch.no_grad():
+            last.weight.mul_(0.01)
+            last.bias.zero_()
+
+    def forward(self, cond: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation of the noise coordinates.
+
+        Args:
+            cond: (B, cond_dim).
+            code: (B,) int64 in [0, num_codes).
+
+        Returns:
+            mean (B, basis.dim), bounded by ±max_noise, and log_std (B, basis.dim).
+        """
+        x = cond
+        if self.num_codes > 1:
+            x = torch.cat([cond, F.one_hot(code, self.num_codes).to(cond.dtype)], dim=1)
+        mean, spread = self.network(x).chunk(2, dim=1)
+        return self.max_noise * torch.tanh(mean / self.max_noise), (self.log_std + spread).clamp(*LOG_STD_RANGE)

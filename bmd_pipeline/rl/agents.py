@@ -1,0 +1,260 @@
+"""Agents: a diffusion policy, the chain of adapters it acts through, and its mode codes."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bmd_pipeline.artifacts.documents import read_json
+from bmd_pipeline.artifacts.weights import load_weights
+from bmd_pipeline.config.discover import SteeringConfig
+from bmd_pipeline.config.finetune import FinetuneConfig
+from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.modes.discovered import DiscoveredModes, load_modes
+from bmd_pipeline.modes.noise_basis import NoiseBasis
+from bmd_pipeline.modes.steering import SteeringPolicy
+from bmd_pipeline.policies.checkpoint import load_policy
+from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.rl.adapters.base import Adapter, Record, Situation
+from bmd_pipeline.rl.adapters.frozen import FrozenDenoiser
+from bmd_pipeline.rl.adapters.prior import PriorNoise
+from bmd_pipeline.rl.adapters.steering import SteeredNoise
+
+PRETRAINED = "pretrained"
+TUNED_WEIGHTS = "tuned.safetensors"
+TUNED_DOCUMENT = "tuned.json"
+
+
+class Agent(nn.Module):
+    """Acts in a task: encodes observations, runs the chain, un-normalises the chunk.
+
+    Args:
+        policy: the diffusion policy, frozen.
+        chain: adapters from noise to chunk.
+        modes: codes and the inference model, or None for agents without codes.
+    """
+
+    def __init__(self, policy: DiffusionPolicy, chain: list[Adapter], modes: DiscoveredModes | None) -> None:
+        super().__init__()
+        self.policy = policy.requires_grad_(False)
+        self.chain = nn.ModuleList(chain)
+        self.modes = modes
+
+    @property
+    def num_codes(self) -> int:
+        """Mode codes K; 1 for an agent without any."""
+        return self.modes.num_codes if self.modes else 1
+
+    @property
+    def num_factors(self) -> int:
+        """Draws per decision whose log-probability PPO sees."""
+        return sum(link.num_factors for link in self.links())
+
+    def links(self) -> list[Adapter]:
+        """The chain, typed."""
+        return [link for link in self.chain if isinstance(link, Adapter)]
+
+    def choose_held(self, start: Tensor, code: Tensor) -> Tensor:
+        """Noise held for the episode (B, held_dim), zero-width if this agent holds none.
+
+        Args:
+            start: (B, cond_dim) condition at the episode's start.
+            code: (B,).
+        """
+        if self.modes is None or self.modes.selector is None:
+            return start.new_zeros(len(start), 0)
+        return self.modes.selector.choose(start, code)
+
+    def is_committed(self, features: Tensor, start: Tensor) -> Tensor:
+        """Whether the behaviour has moved on far enough to let go of the held noise, (B,).
+
+        Args:
+            features: (B, feature_dim) raw track columns now.
+            start: (B, feature_dim) the same at the start of the episode.
+        """
+        if self.modes is None:
+            return torch.ones(len(features), dtype=torch.bool, device=features.device)
+        inference = self.modes.inference
+        moved = (inference.normalise(features) - inference.normalise(start)).abs().amax(dim=1)
+        return moved > self.modes.config.commit.distance
+
+    def act(self, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
+        """Chunk of actions (B, horizon, action_dim) in [-1, 1], and the record of all draws."""
+        record: Record = {}
+        x = situation.cond.new_zeros(len(situation.cond), 0)
+        for index, link in enumerate(self.links()):
+            x, drawn = link.act(x, situation, generator, explore)
+            record.update({f"{index}.{name}": value for name, value in drawn.items()})
+        return self.policy.to_action(x), record
+
+    def log_prob(self, record: Record, situation: Situation) -> Tensor:
+        """Log-probability (B, num_factors) of recorded draws under the present parameters."""
+        parts = []
+        for index, link in enumerate(self.links()):
+            prefix = f"{index}."
+            own = {name[len(prefix) :]: value for name, value in record.items() if name.startswith(prefix)}
+            parts.append(link.log_prob(own, situation))
+        return torch.cat(parts, dim=1)
+
+    def entropy(self, situation: Situation) -> Tensor:
+        """Entropy (B,) of all draws of a decision, in nats."""
+        return torch.stack([link.entropy(situation) for link in self.links()]).sum(dim=0)
+
+    def trainable(self) -> list[list[nn.Parameter]]:
+        """What PPO trains, one group per link that has something."""
+        return [group for link in self.links() if (group := link.trainable())]
+
+
+def make_base_agent(policy: DiffusionPolicy) -> Agent:
+    """The pre-trained policy on its own."""
+    return Agent(policy, [PriorNoise(policy.noise_dim), FrozenDenoiser(policy)], None)
+
+
+def make_commanded_agent(policy: DiffusionPolicy, modes: DiscoveredModes) -> Agent:
+    """The frozen policy commanded by codes: through the steering policy, or through held noise."""
+    noise: Adapter
+    if modes.steering is not None:
+        noise = SteeredNoise(modes.steering, modes.config.readout)
+    else:
+        noise = PriorNoise(policy.noise_dim, _held_basis(policy, modes))
+    return Agent(policy, [noise, FrozenDenoiser(policy)], modes)
+
+
+def make_agent(
+    method: str,
+    policy: DiffusionPolicy,
+    modes: DiscoveredModes | None,
+    config: FinetuneConfig,
+    steering: SteeringConfig,
+) -> Agent:
+    """An agent of a fine-tuning method, ready to train.
+
+    Args:
+        method: one of `config.finetune.METHODS`.
+        policy: the pre-trained policy.
+        modes: discovered modes; needed by the `-bmd` methods.
+        config: fine-tuning settings.
+        steering: shape of a steering policy that discovery did not make.
+
+    Raises:
+        ArtifactError: a `-bmd` method without modes.
+    """
+    if not method.endswith("-bmd"):
+        return Agent(policy, [_fresh_steering(policy, 1, config, steering, None), FrozenDenoiser(policy)], None)
+    if modes is None:
+        raise ArtifactError(f"method {method} needs discovered modes: run `bmd-pipeline discover` first")
+    if modes.steering is None:
+        held = _held_basis(policy, modes)
+        link = _fresh_steering(policy, modes.num_codes, config, steering, held)
+    else:
+        own = copy.deepcopy(modes.steering).requires_grad_(True)
+        link = SteeredNoise(own, config.readout)
+    return Agent(policy, [link, FrozenDenoiser(policy)], modes)
+
+
+def _held_basis(policy: DiffusionPolicy, modes: DiscoveredModes) -> NoiseBasis:
+    components = modes.config.commit.noise_components
+    return NoiseBasis(policy.config.horizon, policy.action_dim, components).to(_device(policy))
+
+
+def _fresh_steering(
+    policy: DiffusionPolicy,
+    num_codes: int,
+    config: FinetuneConfig,
+    steering: SteeringConfig,
+    held_basis: NoiseBasis | None,
+) -> SteeredNoise:
+    basis = NoiseBasis(policy.config.horizon, policy.action_dim, steering.noise_components)
+    network = SteeringPolicy(policy.cond_dim, num_codes, basis, steering, config.initial_std)
+    return SteeredNoise(network.to(_device(policy)), config.readout, held_basis)
+
+
+def _device(policy: DiffusionPolicy) -> torch.device:
+    return next(policy.parameters()).device
+
+
+def load_agent(
+    policy_dir: Path,
+    modes_dir: Path | None,
+    tuned_dir: Path | None,
+    method: str,
+    *,
+    task: str,
+    device: torch.device | str = "cpu",
+) -> Agent:
+    """Loads what evaluation plays.
+
+    Everything the agent needs is in its own folders: settings come from there, not from the present config.
+
+    Args:
+        policy_dir: pre-trained policy.
+        modes_dir: discovered modes, for `-bmd` methods.
+        tuned_dir: fine-tuned weights; None for the pre-trained policy.
+        method: "pretrained" or a fine-tuning method.
+        task: the task it must have been made for.
+        device: where to load it.
+
+    Raises:
+        ArtifactError: a folder is missing, damaged, or made for another task or method.
+    """
+    policy = load_policy(policy_dir, task=task, device=device)
+    if method == PRETRAINED or tuned_dir is None:
+        return make_base_agent(policy)
+    modes = None
+    if method.endswith("-bmd"):
+        if modes_dir is None:
+            raise ArtifactError(f"method {method} needs discovered modes: run `bmd-pipeline discover --task {task}`")
+        modes = load_modes(modes_dir, policy, task=task)
+    path = tuned_dir / TUNED_DOCUMENT
+    document = read_json(path, "fine-tuned policy")
+    if (document.get("task"), document.get("method")) != (task, method):
+        raise ArtifactError(
+            f"{path}: tuned for task {document.get('task')!r} by {document.get('method')!r}, "
+            f"expected {task!r} by {method!r}"
+        )
+    try:
+        config = FinetuneConfig.model_validate(document["finetune"])
+        steering = SteeringConfig.model_validate(document["steering"])
+        agent = make_agent(method, policy, modes, config, steering)
+        weights = load_weights(tuned_dir / TUNED_WEIGHTS)
+        load_trained(agent, weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ArtifactError(
+            f"{path}: does not fit this policy or this version; run `bmd-pipeline finetune --task {task}` again"
+        ) from error
+    return agent.requires_grad_(False).eval()
+
+
+def trained_state(agent: Agent) -> dict[str, Tensor]:
+    """Weights that fine-tuning may have changed: the links' own, and the inference model's."""
+    own = {f"chain.{name}": value for name, value in _chain_state(agent).items()}
+    if agent.modes is not None:
+        own.update({f"inference.{name}": v for name, v in agent.modes.inference.state_dict().items()})
+    return {name: value.detach().clone() for name, value in own.items()}
+
+
+def load_trained(agent: Agent, weights: dict[str, Tensor]) -> None:
+    """Puts back what `trained_state` returned.
+
+    Raises:
+        RuntimeError: the weights are of another agent.
+    """
+    chain = {name[len("chain.") :]: value for name, value in weights.items() if name.startswith("chain.")}
+    expected = _chain_state(agent)
+    if chain.keys() != expected.keys():
+        raise RuntimeError(f"expected weights {sorted(expected)}, got {sorted(chain)}")
+    agent.chain.load_state_dict(chain, strict=False)
+    if agent.modes is not None:
+        prefix = "inference."
+        agent.modes.inference.load_state_dict(
+            {name[len(prefix) :]: value for name, value in weights.items() if name.startswith(prefix)}
+        )
+
+
+def _chain_state(agent: Agent) -> dict[str, Tensor]:
+    """The chain's weights without the frozen policy's."""
+    frozen = {id(parameter) for parameter in agent.policy.parameters()} | {id(b) for b in agent.policy.buffers()}
+    return {name: value for name, value in agent.chain.state_dict(keep_vars=True).items() if id(value) not in frozen}

@@ -1,0 +1,180 @@
+"""Proximal policy optimisation on recorded decisions.
+
+Source: Schulman et al. 2017 (arXiv 1707.06347). A decision may consist of several draws (factors), each with a
+probability ratio of its own, as in the two-layer process of DPPO (arXiv 2409.00588).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bmd_pipeline.config.ppo import PPOConfig
+from bmd_pipeline.errors import TrainingError
+from bmd_pipeline.rl.adapters.base import Record, Situation
+from bmd_pipeline.rl.agents import Agent
+from bmd_pipeline.rl.critic import Critic
+
+
+@dataclass(frozen=True)
+class Batch:
+    """M decisions to learn from.
+
+    Attributes:
+        situation: what the agent saw, (M, ...).
+        record: its draws, each (M, ...).
+        critic_inputs: (M, input_dim).
+        log_prob: (M, num_factors) when they were drawn.
+        value: (M, num_streams) when they were drawn.
+        advantage: (M,) standardised.
+        returns: (M, num_streams).
+    """
+
+    situation: Situation
+    record: Record
+    critic_inputs: Tensor
+    log_prob: Tensor
+    value: Tensor
+    advantage: Tensor
+    returns: Tensor
+
+
+def standardise(x: Tensor) -> Tensor:
+    """x (M,) at zero mean and unit standard deviation."""
+    return (x - x.mean()) / (x.std() + 1e-8)
+
+
+def compute_policy_loss(
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_ratio: float
+) -> tuple[Tensor, Tensor]:
+    """Clipped surrogate, and how far the policy has moved.
+
+    Args:
+        log_prob: (M, num_factors) under the present parameters.
+        old_log_prob: (M, num_factors) when drawn.
+        advantage: (M,).
+        clip_ratio: ε.
+
+    Returns:
+        loss, summed over factors and averaged over decisions, and the approximate KL divergence of each factor
+        (num_factors,), by the non-negative estimator (ρ − 1) − log ρ.
+    """
+    log_ratio = (log_prob - old_log_prob).clamp(-10.0, 10.0)
+    ratio = log_ratio.exp()
+    weight = advantage[:, None]
+    surrogate = torch.minimum(ratio * weight, ratio.clamp(1.0 - clip_ratio, 1.0 + clip_ratio) * weight)
+    kl = (ratio - 1.0 - log_ratio).mean(dim=0).detach()
+    return -surrogate.mean(dim=0).sum(), kl
+
+
+def compute_value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip_value: float) -> Tensor:
+    """Half the squared error, summed over streams; clipped around the old value if clip_value > 0.
+
+    Args:
+        value: (M, num_streams).
+        old_value: (M, num_streams).
+        returns: (M, num_streams).
+        clip_value: how far the value may move to count; 0 switches clipping off.
+    """
+    if clip_value > 0.0:
+        moved = old_value + (value - old_value).clamp(-clip_value, clip_value)
+        error = torch.maximum((value - returns).square(), (moved - returns).square())
+        return 0.5 * error.mean(dim=0).sum()
+    return 0.5 * F.mse_loss(value, returns, reduction="none").mean(dim=0).sum()
+
+
+class PPO:
+    """Updates an agent and its critic.
+
+    Args:
+        agent: who is trained; what of it, the agent says.
+        critic: its value function.
+        config: settings.
+        learning_rates: one per group of `agent.trainable()`.
+    """
+
+    def __init__(self, agent: Agent, critic: Critic, config: PPOConfig, learning_rates: list[float]) -> None:
+        self.agent = agent
+        self.critic = critic
+        self.config = config
+        self.groups: list[list[nn.Parameter]] = [*agent.trainable(), list(critic.parameters())]
+        rates = [*learning_rates, config.value_learning_rate]
+        self.optimizer = torch.optim.Adam(
+            [{"params": group, "lr": rate} for group, rate in zip(self.groups, rates, strict=True)], eps=1e-5
+        )
+
+    def update(self, batch: Batch, generator: torch.Generator, *, policy: bool = True) -> dict[str, float]:
+        """Several epochs over a batch.
+
+        Once the approximate KL of any factor passes 1.5 × target_kl, the policy stops and only the critic goes on.
+
+        Args:
+            batch: what to learn from.
+            generator: shuffles.
+            policy: whether the policy learns at all; False trains the critic only.
+
+        Returns:
+            losses and diagnostics, means over minibatches.
+
+        Raises:
+            TrainingError: a loss is not finite.
+        """
+        config = self.config
+        count = len(batch.advantage)
+        learning = policy
+        kl = torch.zeros(1, device=batch.advantage.device)
+        policy_steps, value_losses, policy_losses, entropies = 0, [], [], []
+        for _ in range(config.epochs):
+            order = torch.randperm(count, generator=generator, device=batch.advantage.device)
+            for index in torch.split(order, config.minibatch_size):
+                if len(index) < min(count, config.minibatch_size) // 2:
+                    continue  # the remainder of an epoch is too noisy to step on
+                loss = compute_value_loss(
+                    self.critic(batch.critic_inputs[index]),
+                    batch.value[index],
+                    batch.returns[index],
+                    config.clip_value,
+                )
+                value_losses.append(loss.detach())
+                if learning:
+                    situation = batch.situation.rows(index)
+                    record = {name: value[index] for name, value in batch.record.items()}
+                    policy_loss, kl = compute_policy_loss(
+                        self.agent.log_prob(record, situation),
+                        batch.log_prob[index],
+                        batch.advantage[index],
+                        config.clip_ratio,
+                    )
+                    learning = bool(kl.max() <= 1.5 * config.target_kl)
+                    if learning:
+                        entropy = self.agent.entropy(situation).mean()
+                        loss = loss + policy_loss - config.entropy_weight * entropy
+                        policy_losses.append(policy_loss.detach())
+                        entropies.append(entropy.detach())
+                        policy_steps += 1
+                self._step(loss)
+        return {
+            "losses/value": _mean(value_losses),
+            "losses/policy": _mean(policy_losses),
+            "losses/entropy": _mean(entropies),
+            "losses/approx_kl": float(kl.max()),
+            "losses/policy_steps": float(policy_steps),
+        }
+
+    def _step(self, loss: Tensor) -> None:
+        if not bool(torch.isfinite(loss)):
+            raise TrainingError(
+                f"the loss became {float(loss.detach())}: lower the learning rates or target_kl and run again"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for group in self.groups:
+            nn.utils.clip_grad_norm_(group, self.config.max_grad_norm)
+        self.optimizer.step()
+
+
+def _mean(values: list[Tensor]) -> float:
+    return float(torch.stack(values).mean()) if values else 0.0

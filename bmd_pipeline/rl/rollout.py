@@ -1,0 +1,230 @@
+"""Whole episodes of an agent in a batch of environments.
+
+Every environment plays one episode from its start to its end; those that end early stay frozen until all have
+ended. Codes, horizons and trajectory rewards thus belong to whole episodes, and a simulator does not step what
+is frozen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bmd_pipeline.modes.inference import InferenceModel
+from bmd_pipeline.modes.intrinsic import compute_log_ratio, compute_multimodality
+from bmd_pipeline.policies.history import ObsHistory
+from bmd_pipeline.rl.adapters.base import Record, Situation
+from bmd_pipeline.rl.agents import Agent
+from bmd_pipeline.tasks.base import TaskEnv
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """T decisions of N environments. A decision executes `n_action_steps` control steps.
+
+    Attributes:
+        cond: (T + 1, N, cond_dim) condition before each decision and after the last.
+        features: (T + 1, N, feature_dim) raw track columns of the inference model; zero-width without one.
+        alive: (T, N) whether the decision was taken by a running episode.
+        reward: (T, N) environment reward, summed over the executed steps.
+        timed_out: (N,) the episode ran into the task's time limit.
+        success: (N,).
+        length: (N,) control steps taken.
+        track: (S + 1, N, track_dim) track at every control step; the last entry of an ended episode repeats.
+        code: (N,) mode codes.
+        held: (N, held_dim) held noise.
+        holding: (T, N) whether it applied.
+        record: draws, each (T, N, ...); empty unless asked for.
+    """
+
+    cond: Tensor
+    features: Tensor
+    alive: Tensor
+    reward: Tensor
+    timed_out: Tensor
+    success: Tensor
+    length: Tensor
+    track: Tensor
+    code: Tensor
+    held: Tensor
+    holding: Tensor
+    record: Record
+
+    def situations(self) -> Situation:
+        """What the agent saw at each of the M decisions that were taken, flattened, (M, ...)."""
+        index = self.alive.flatten().nonzero().squeeze(1)
+        decisions, _ = self.alive.shape
+        return Situation(
+            self.cond[:-1].flatten(0, 1)[index],
+            self.code.expand(decisions, -1).flatten()[index],
+            self.held.expand(decisions, -1, -1).flatten(0, 1)[index],
+            self.holding.flatten()[index],
+        )
+
+    def taken(self, values: Tensor) -> Tensor:
+        """Values (T, N, ...) at the M decisions that were taken, (M, ...)."""
+        return values.flatten(0, 1)[self.alive.flatten()]
+
+
+def balanced_codes(num_envs: int, num_codes: int, generator: torch.Generator) -> Tensor:
+    """Codes (num_envs,) in equal numbers, in random order: p(z) is uniform by construction."""
+    order = torch.randperm(num_envs, generator=generator, device=generator.device)
+    return order % num_codes
+
+
+@torch.no_grad()
+def roll_out(
+    env: TaskEnv,
+    agent: Agent,
+    *,
+    seed: int,
+    code: Tensor,
+    generator: torch.Generator,
+    explore: bool,
+    feature_columns: tuple[int, ...] = (),
+    max_steps: int | None = None,
+    held: Tensor | None = None,
+    keep_record: bool = False,
+) -> Rollout:
+    """Plays one episode in every environment.
+
+    Args:
+        env: the task, without automatic reset.
+        agent: who acts.
+        seed: fixes the initial states.
+        code: (N,) mode codes.
+        generator: draws of the agent.
+        explore: act as in training; if False, as deployed.
+        feature_columns: track columns of the inference model; the agent's own if it has one.
+        max_steps: cut episodes after this many control steps (a curriculum); None plays the task's horizon.
+        held: (N, held_dim) held noise to use instead of the agent's choice.
+        keep_record: keep the draws, for PPO.
+    """
+    policy = agent.policy
+    columns = agent.modes.feature_columns if agent.modes else feature_columns
+    steps = policy.config.n_action_steps
+    limit = min(max_steps or env.spec.horizon, env.spec.horizon)
+    window = ObsHistory(policy.config.n_obs_steps, policy.config.obs_stride)
+    cond = policy.encode(window.start(env.reset(seed)))
+    track = [env.track()[None]]
+    conds, features = [cond], [track[0][0][:, list(columns)]]
+    held = agent.choose_held(cond, code) if held is None else held
+    length = torch.zeros_like(code)
+    running = torch.ones_like(code, dtype=torch.bool)
+    success, timed_out = torch.zeros_like(running), torch.zeros_like(running)
+    committed = torch.zeros_like(running)
+    alive, rewards, holdings, records = [], [], [], []
+    for start in range(0, limit, steps):
+        if held.shape[1]:
+            committed = committed | agent.is_committed(features[-1], features[0])
+        situation = Situation(cond, code, held, ~committed)
+        actions, record = agent.act(situation, generator, explore)
+        moved = env.step_chunk(actions[:, : min(steps, limit - start)])
+        alive.append(running)
+        holdings.append(~committed)
+        rewards.append(moved.reward.sum(dim=0))
+        if keep_record:
+            records.append(record)
+        length = length + moved.steps
+        success |= moved.success
+        timed_out |= moved.truncated
+        running = running & ~moved.done
+        cond = policy.encode(window.extend(moved.obs_path))
+        conds.append(cond)
+        track.append(moved.track_path)
+        features.append(moved.track_path[-1][:, list(columns)])
+        if not bool(running.any()):
+            break
+    return Rollout(
+        cond=torch.stack(conds),
+        features=torch.stack(features),
+        alive=torch.stack(alive),
+        reward=torch.stack(rewards),
+        timed_out=timed_out,
+        success=success,
+        length=length,
+        track=torch.cat(track),
+        code=code,
+        held=held,
+        holding=torch.stack(holdings),
+        record={name: torch.stack([r[name] for r in records]) for name in (records[0] if records else {})},
+    )
+
+
+def merge_rollouts(rollouts: list[Rollout]) -> Rollout:
+    """Joins rollouts along the environments; shorter ones are continued by frozen decisions."""
+    decisions = max(len(r.alive) for r in rollouts)
+    controls = max(len(r.track) for r in rollouts)
+
+    def freeze(x: Tensor, length: int) -> Tensor:
+        return torch.cat([x, x[-1:].expand(length - len(x), *x.shape[1:])]) if len(x) < length else x
+
+    def blank(x: Tensor) -> Tensor:
+        missing = decisions - len(x)
+        return torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) if missing else x
+
+    return Rollout(
+        cond=torch.cat([freeze(r.cond, decisions + 1) for r in rollouts], dim=1),
+        features=torch.cat([freeze(r.features, decisions + 1) for r in rollouts], dim=1),
+        alive=torch.cat([blank(r.alive) for r in rollouts], dim=1),
+        reward=torch.cat([blank(r.reward) for r in rollouts], dim=1),
+        timed_out=torch.cat([r.timed_out for r in rollouts]),
+        success=torch.cat([r.success for r in rollouts]),
+        length=torch.cat([r.length for r in rollouts]),
+        track=torch.cat([freeze(r.track, controls) for r in rollouts], dim=1),
+        code=torch.cat([r.code for r in rollouts]),
+        held=torch.cat([r.held for r in rollouts]),
+        holding=torch.cat([blank(r.holding) for r in rollouts], dim=1),
+        record={name: torch.cat([blank(r.record[name]) for r in rollouts], dim=1) for name in rollouts[0].record},
+    )
+
+
+@dataclass(frozen=True)
+class EpisodeBatch:
+    """What evaluation keeps of N episodes.
+
+    Attributes:
+        track: (S + 1, N, track_dim) at every control step; the last entry of an ended episode repeats.
+        length: (N,) control steps.
+        success: (N,).
+        episode_return: (N,) undiscounted environment reward.
+        code: (N,) mode codes, zeros for an agent without any.
+        information: (N,) mean log q(z|h) − log p(z) over the episode's states in nats, or None without codes.
+    """
+
+    track: Tensor
+    length: Tensor
+    success: Tensor
+    episode_return: Tensor
+    code: Tensor
+    information: Tensor | None
+
+
+def play_episodes(
+    env: TaskEnv, agent: Agent, *, seed: int, codes: Tensor | None, generator: torch.Generator
+) -> EpisodeBatch:
+    """Plays one episode per environment as the agent would be deployed.
+
+    Args:
+        env: the task, without automatic reset.
+        agent: who acts.
+        seed: fixes the initial states, so that agents can be compared on the same ones.
+        codes: (N,) mode codes; None shares them out round-robin.
+        generator: draws of the agent.
+    """
+    if codes is None:
+        codes = torch.arange(env.num_envs, device=env.device) % agent.num_codes
+    played = roll_out(env, agent, seed=seed, code=codes, generator=generator, explore=False)
+    information = None
+    if agent.modes is not None:
+        information = compute_information(agent.modes.inference, played)[0]
+    return EpisodeBatch(played.track, played.length, played.success, played.reward.sum(dim=0), codes, information)
+
+
+@torch.no_grad()
+def compute_information(inference: InferenceModel, played: Rollout) -> tuple[Tensor, Tensor]:
+    """log q(z|h) − log p(z) of each episode, (N,) in nats: mean over its states, and at its last one."""
+    log_q = inference.log_prob(inference.histories(played.features))
+    return compute_multimodality(compute_log_ratio(log_q, played.code), played.alive)

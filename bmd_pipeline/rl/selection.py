@@ -1,0 +1,61 @@
+"""Which iteration of fine-tuning is kept.
+
+The last iteration is not always the best one, and the best one must not be picked by the episodes it is later
+judged on: candidates play selection seeds, which evaluation never uses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from bmd_pipeline.rl.agents import Agent
+from bmd_pipeline.rl.rollout import compute_information, roll_out
+from bmd_pipeline.tasks.base import TaskEnv
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What one iteration scored on the selection seeds.
+
+    Attributes:
+        iteration: after how many iterations.
+        success_rate: share of successful episodes, codes played equally often.
+        information: log q(z|h) − log p(z) at the episodes' ends, nats; 0 for agents without codes.
+    """
+
+    iteration: int
+    success_rate: float
+    information: float
+
+    def beats(self, other: Candidate, required_information: float) -> bool:
+        """Whether to keep this one instead of an earlier one.
+
+        First the codes must still tell behaviours apart; then success decides, ties going to the later one.
+        """
+        if min(self.information, other.information) < required_information:
+            if other.information < required_information <= self.information:
+                return True
+            if self.information < required_information <= other.information:
+                return False
+            return self.information > other.information
+        return self.success_rate >= other.success_rate
+
+
+def score_candidate(
+    env: TaskEnv, agent: Agent, iteration: int, seeds: list[int], generator: torch.Generator
+) -> Candidate:
+    """Plays the agent as it would be deployed, one episode per environment and seed."""
+    code = torch.arange(env.num_envs, device=env.device) % agent.num_codes
+    success, information = [], []
+    for seed in seeds:
+        played = roll_out(env, agent, seed=seed, code=code, generator=generator, explore=False)
+        success.append(played.success.float().mean())
+        if agent.modes is not None:
+            information.append(compute_information(agent.modes.inference, played)[1].mean())
+    return Candidate(
+        iteration,
+        float(torch.stack(success).mean()),
+        float(torch.stack(information).mean()) if information else 0.0,
+    )

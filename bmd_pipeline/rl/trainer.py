@@ -1,0 +1,177 @@
+"""One iteration of training: play, reward, learn."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bmd_pipeline.config.discover import DiscoverConfig
+from bmd_pipeline.config.finetune import RegulariserConfig
+from bmd_pipeline.config.ppo import PPOConfig
+from bmd_pipeline.errors import TrainingError
+from bmd_pipeline.modes.inference import train_inference
+from bmd_pipeline.modes.intrinsic import (
+    compute_intrinsic_reward,
+    compute_log_ratio,
+    compute_multimodality,
+)
+from bmd_pipeline.rl.agents import Agent
+from bmd_pipeline.rl.critic import Critic
+from bmd_pipeline.rl.gae import compute_continuation, compute_gae
+from bmd_pipeline.rl.ppo import PPO, Batch, standardise
+from bmd_pipeline.rl.rollout import Rollout, balanced_codes, roll_out
+from bmd_pipeline.tasks.base import TaskEnv
+
+
+class Trainer:
+    """Trains an agent in a task with PPO, and its inference model beside it.
+
+    With codes, the reward is r_env + λ·r_int (BMD, arXiv 2605.11387); during discovery it is r_int alone.
+
+    Args:
+        env: the task, without automatic reset.
+        agent: who is trained.
+        ppo: optimiser settings.
+        discover: reward form and inference settings, for agents with codes.
+        regulariser: λ, for agents with codes.
+    """
+
+    def __init__(
+        self,
+        env: TaskEnv,
+        agent: Agent,
+        ppo: PPOConfig,
+        discover: DiscoverConfig,
+        regulariser: RegulariserConfig,
+    ) -> None:
+        self.env = env
+        self.agent = agent
+        self.discover = discover
+        self.regulariser = regulariser
+        self.inference = agent.modes.inference if agent.modes else None
+        streams = 2 if self.inference is not None and regulariser.combine == "advantage" else 1
+        feature_dim = self.inference.feature_dim if self.inference is not None else 0
+        self.critic = Critic(agent.policy.cond_dim, feature_dim, agent.num_codes, streams, ppo.value_hidden_sizes).to(
+            env.device
+        )
+        rates = [ppo.learning_rate] * len(agent.trainable())
+        self.ppo = PPO(agent, self.critic, ppo, rates)
+        self.inference_optimizer = None
+        if self.inference is not None:
+            self.inference.requires_grad_(True)
+            self.inference_optimizer = torch.optim.Adam(
+                self.inference.parameters(), lr=self.inference.config.learning_rate
+            )
+
+    def iterate(
+        self,
+        *,
+        seed: int,
+        generator: torch.Generator,
+        intrinsic_only: bool = False,
+        max_steps: int | None = None,
+        policy: bool = True,
+    ) -> dict[str, float]:
+        """Plays one rollout and learns from it.
+
+        Args:
+            seed: fixes the initial states.
+            generator: all draws of this iteration.
+            intrinsic_only: leave the environment's reward out (discovery).
+            max_steps: cut episodes after this many control steps.
+            policy: whether the policy learns; False trains critic and inference model only.
+
+        Returns:
+            metrics by name.
+
+        Raises:
+            TrainingError: a loss or a reward is not finite.
+        """
+        code = balanced_codes(self.env.num_envs, self.agent.num_codes, generator)
+        played = roll_out(
+            self.env,
+            self.agent,
+            seed=seed,
+            code=code,
+            generator=generator,
+            explore=True,
+            max_steps=max_steps,
+            keep_record=True,
+        )
+        metrics = {
+            "rollout/success_rate": float(played.success.float().mean()),
+            "rollout/episode_return": float(played.reward.sum(dim=0).mean()),
+            "rollout/episode_length": float(played.length.float().mean()),
+            "rollout/control_steps": float(played.length.sum()),
+        }
+        reward, measured = self._streams(played, intrinsic_only)
+        metrics |= measured
+        if not bool(torch.isfinite(reward).all()):
+            raise TrainingError("a reward is not finite: check the task's reward")
+        batch = self._batch(played, reward, intrinsic_only)
+        metrics |= self.ppo.update(batch, generator, policy=policy)
+        if self.inference is not None and self.inference_optimizer is not None:
+            histories = self.inference.histories(played.features)[1:]
+            metrics["losses/inference"] = train_inference(
+                self.inference,
+                self.inference_optimizer,
+                played.taken(histories),
+                played.taken(code.expand(len(played.alive), -1)),
+                self.inference.config.steps_per_iteration,
+                generator,
+            )
+        return metrics
+
+    @torch.no_grad()
+    def _streams(self, played: Rollout, intrinsic_only: bool) -> tuple[Tensor, dict[str, float]]:
+        """Reward (T, N, num_streams) and what was measured on the way."""
+        extrinsic = played.reward
+        if self.inference is None:
+            return extrinsic[..., None], {}
+        log_q = self.inference.log_prob(self.inference.histories(played.features))
+        log_ratio = compute_log_ratio(log_q, played.code, self.regulariser.floor)
+        intrinsic = compute_intrinsic_reward(log_ratio, played.alive, self.discover.reward)
+        mean, last = compute_multimodality(log_ratio, played.alive)
+        measured = {
+            "modes/information": float(mean.mean()),
+            "modes/final_information": float(last.mean()),
+            "modes/intrinsic_return": float(intrinsic.sum(dim=0).mean()),
+        }
+        if intrinsic_only:
+            extrinsic = torch.zeros_like(extrinsic)
+        if self.critic.num_streams == 2:
+            return torch.stack([extrinsic, intrinsic], dim=-1), measured
+        weight = 1.0 if intrinsic_only else self.regulariser.mi_weight
+        return (extrinsic + weight * intrinsic)[..., None], measured
+
+    @torch.no_grad()
+    def _batch(self, played: Rollout, reward: Tensor, intrinsic_only: bool) -> Batch:
+        features = played.features
+        if self.inference is not None:
+            features = self.inference.normalise(features)
+        decisions = -(-self.env.spec.horizon // self.agent.policy.config.n_action_steps)
+        inputs = self.critic.inputs(played.cond, features, played.code, decisions)
+        value = self.critic(inputs)
+        goes_on, bootstrap = compute_continuation(played.alive, played.timed_out, self.env.spec.continuing)
+        config = self.ppo.config
+        advantage, returns = compute_gae(reward, value, goes_on, bootstrap, config.gamma, config.gae_lambda)
+        situation = played.situations()
+        record = {name: played.taken(drawn) for name, drawn in played.record.items()}
+        return Batch(
+            situation=situation,
+            record=record,
+            critic_inputs=played.taken(inputs[:-1]),
+            log_prob=self.agent.log_prob(record, situation),
+            value=played.taken(value[:-1]),
+            advantage=self._mix(played.taken(advantage), intrinsic_only),
+            returns=played.taken(returns),
+        )
+
+    def _mix(self, advantage: Tensor, intrinsic_only: bool) -> Tensor:
+        """One standardised advantage (M,) from that of each stream (M, num_streams)."""
+        if advantage.shape[1] == 1:
+            return standardise(advantage[:, 0])
+        if intrinsic_only:
+            return standardise(advantage[:, 1])
+        mixed = standardise(advantage[:, 0]) + self.regulariser.mi_weight * standardise(advantage[:, 1])
+        return standardise(mixed)

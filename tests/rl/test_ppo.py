@@ -1,0 +1,144 @@
+"""PPO's losses by hand, and what its updates reach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from bmd_pipeline.config.discover import DiscoverConfig, SteeringConfig
+from bmd_pipeline.config.finetune import FinetuneConfig, RegulariserConfig
+from bmd_pipeline.config.ppo import PPOConfig
+from bmd_pipeline.errors import TrainingError
+from bmd_pipeline.modes.discovered import DiscoveredModes
+from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.rl.adapters.base import Situation
+from bmd_pipeline.rl.agents import make_agent
+from bmd_pipeline.rl.ppo import Batch, compute_policy_loss, compute_value_loss, standardise
+from bmd_pipeline.rl.trainer import Trainer
+from bmd_pipeline.tasks.base import TaskEnv
+
+
+def test_clipped_surrogate_by_hand() -> None:
+    ratio = torch.tensor([[1.5], [0.5], [1.5], [0.5]])
+    advantage = torch.tensor([1.0, 1.0, -1.0, -1.0])
+    loss, kl = compute_policy_loss(ratio.log(), torch.zeros(4, 1), advantage, clip_ratio=0.2)
+    # min(ρA, clip(ρ)A) = 1.2, 0.5, −1.5, −0.8
+    assert float(loss) == pytest.approx(-(1.2 + 0.5 - 1.5 - 0.8) / 4)
+    assert float(kl) == pytest.approx(float((ratio - 1 - ratio.log()).mean()))
+
+
+def test_factors_are_clipped_one_by_one() -> None:
+    log_prob = torch.tensor([[0.3, -0.3]])  # their product has ratio 1 and would hide both
+    loss, kl = compute_policy_loss(log_prob, torch.zeros(1, 2), torch.tensor([1.0]), 0.2)
+    assert float(loss) == pytest.approx(-(1.2 + float(torch.tensor(-0.3).exp())))
+    assert bool((kl > 0).all())
+
+
+def test_value_loss_by_hand() -> None:
+    value, old, returns = torch.tensor([[2.0]]), torch.tensor([[0.0]]), torch.tensor([[3.0]])
+    assert float(compute_value_loss(value, old, returns, 0.0)) == pytest.approx(0.5)
+    assert float(compute_value_loss(value, old, returns, 0.5)) == pytest.approx(0.5 * 2.5**2)
+
+
+def test_standardise() -> None:
+    x = standardise(torch.tensor([1.0, 2.0, 3.0]))
+    assert x.tolist() == pytest.approx([-1.0, 0.0, 1.0])
+
+
+def _trainer(
+    env: TaskEnv, policy: DiffusionPolicy, modes: DiscoveredModes | None, combine: str = "reward", **ppo: float
+) -> Trainer:
+    torch.manual_seed(2)
+    steering = SteeringConfig(hidden_sizes=(16,))
+    method = "dsrl-bmd" if modes else "dsrl"
+    agent = make_agent(method, policy, modes, FinetuneConfig(), steering)
+    config = PPOConfig.model_validate({"minibatch_size": 32, "value_hidden_sizes": (16,)} | ppo)
+    discover = modes.config if modes else DiscoverConfig()
+    return Trainer(env, agent, config, discover, RegulariserConfig.model_validate({"combine": combine}))
+
+
+def _iterate(trainer: Trainer, **options: bool) -> dict[str, float]:
+    return trainer.iterate(seed=1, generator=torch.Generator().manual_seed(1), **options)
+
+
+@pytest.mark.parametrize("combine", ["reward", "advantage"])
+def test_an_update_trains_steering_critic_and_inference_and_nothing_else(
+    env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes], combine: str
+) -> None:
+    modes = modes_of()
+    trainer = _trainer(env, policy, modes, combine)
+    frozen = {name: value.clone() for name, value in policy.state_dict().items()}
+    discovered = {name: value.clone() for name, value in modes.steering.state_dict().items()}  # type: ignore[union-attr]
+    parts = {
+        "steering": trainer.agent.links()[0],
+        "critic": trainer.critic,
+        "inference": modes.inference,
+    }
+    before = {name: [p.clone() for p in part.parameters()] for name, part in parts.items()}
+    metrics = _iterate(trainer)
+    assert metrics["losses/policy_steps"] > 0
+    for name, part in parts.items():
+        assert any(not torch.equal(a, b) for a, b in zip(before[name], part.parameters(), strict=True)), name
+    assert all(torch.equal(value, policy.state_dict()[name]) for name, value in frozen.items())
+    assert all(torch.equal(value, modes.steering.state_dict()[name]) for name, value in discovered.items())  # type: ignore[union-attr]
+
+
+def test_critic_warm_up_leaves_the_policy_alone(env: TaskEnv, policy: DiffusionPolicy) -> None:
+    trainer = _trainer(env, policy, None)
+    before = [p.clone() for p in trainer.agent.trainable()[0]]
+    critic = [p.clone() for p in trainer.critic.parameters()]
+    _iterate(trainer, policy=False)
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.agent.trainable()[0], strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(critic, trainer.critic.parameters(), strict=True))
+
+
+def test_the_policy_stops_at_the_kl_bound(env: TaskEnv, policy: DiffusionPolicy) -> None:
+    bold = _iterate(_trainer(env, policy, None, learning_rate=0.1, target_kl=1e-4))
+    meek = _iterate(_trainer(env, policy, None, learning_rate=1e-6, target_kl=1e-4))
+    assert bold["losses/policy_steps"] < meek["losses/policy_steps"]
+
+
+def test_discovery_ignores_the_environments_reward(
+    env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
+) -> None:
+    def trained(pay: float) -> list[torch.Tensor]:
+        env.pay.fill_(pay)  # type: ignore[attr-defined]
+        trainer = _trainer(env, policy, modes_of())
+        _iterate(trainer, intrinsic_only=True)
+        return list(trainer.agent.links()[0].parameters())
+
+    rich, poor = trained(100.0), trained(0.0)
+    assert all(torch.equal(a, b) for a, b in zip(rich, poor, strict=True))
+
+
+def test_a_reward_that_is_not_finite_stops_training(env: TaskEnv, policy: DiffusionPolicy) -> None:
+    env.pay.fill_(float("nan"))  # type: ignore[attr-defined]
+    with pytest.raises(TrainingError, match="not finite"):
+        _iterate(_trainer(env, policy, None))
+
+
+def test_updates_raise_what_pays(env: TaskEnv, policy: DiffusionPolicy) -> None:
+    """A bandit: the advantage is the first steered coordinate, so its mean must rise and no other one's."""
+    trainer = _trainer(env, policy, None)
+    agent, generator = trainer.agent, torch.Generator().manual_seed(0)
+    cond = torch.randn(512, 4, generator=generator)
+    situation = Situation(cond, torch.zeros(512, dtype=torch.int64), cond[:, :0], torch.zeros(512, dtype=torch.bool))
+    inputs = torch.zeros(512, 5)
+    for _ in range(10):
+        with torch.no_grad():
+            _, record = agent.act(situation, generator, explore=True)
+            batch = Batch(
+                situation,
+                record,
+                inputs,
+                agent.log_prob(record, situation),
+                trainer.critic(inputs),
+                standardise(record["0.u"][:, 0]),
+                torch.zeros(512, 1),
+            )
+        trainer.ppo.update(batch, generator)
+    mean = agent.links()[0].steering(cond, situation.code)[0].mean(dim=0)
+    assert float(mean[0]) > 0.3
+    assert float(mean[1:].abs().max()) < 0.5 * float(mean[0])
