@@ -1,0 +1,159 @@
+"""Per-episode rows of an evaluation, and the parquet file that holds them.
+
+One row per episode: who played (policy, seed, episode, code), what came of it (success, length,
+episode_return, information) and which mode it belongs to: `<labelling>` names the mode, or is null for a
+failure that was still undecided, and `<labelling>/<mode>` holds the weights that the metrics use.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from bmd_pipeline.errors import ArtifactError
+
+_ARRAYS = ("code", "success", "length", "episode_return", "information")
+_PLAIN_COLUMNS = ("policy", "seed", "episode", "num_codes", *_ARRAYS)
+
+
+@dataclass(frozen=True)
+class ModeWeights:
+    """Which mode each episode belongs to, under one labelling.
+
+    Attributes:
+        modes: names of the modes.
+        weights: (num_episodes, num_modes) rows that sum to one.
+    """
+
+    modes: tuple[str, ...]
+    weights: NDArray[np.float64]
+
+    def labels(self) -> list[str | None]:
+        """Mode name per episode, None where the weight is spread over several."""
+        best = self.weights.argmax(axis=1)
+        sure = self.weights.max(axis=1) > 0.999
+        return [self.modes[i] if known else None for i, known in zip(best, sure, strict=True)]
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """The evaluation episodes of one policy and seed.
+
+    Attributes:
+        policy: name of the policy ("pretrained" or a method).
+        seed: its training seed.
+        num_codes: mode codes K it can be commanded with; 1 without.
+        code: (num_episodes,) int64 code that commanded each episode.
+        success: (num_episodes,) bool.
+        length: (num_episodes,) int64 control steps.
+        episode_return: (num_episodes,) float64 undiscounted task reward.
+        information: (num_episodes,) float64 log q(z|h) − log p(z) in nats; 0 with one code.
+        labellings: mode weights by labelling, the main one first.
+    """
+
+    policy: str
+    seed: int
+    num_codes: int
+    code: NDArray[np.int64]
+    success: NDArray[np.bool_]
+    length: NDArray[np.int64]
+    episode_return: NDArray[np.float64]
+    information: NDArray[np.float64]
+    labellings: Mapping[str, ModeWeights]
+
+    def __len__(self) -> int:
+        return len(self.success)
+
+
+def concat_episodes(parts: Sequence[Episodes], limit: int) -> Episodes:
+    """The first `limit` episodes of several parts of one policy and seed."""
+    first = parts[0]
+
+    def join(values: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate(values)[:limit]
+
+    return Episodes(
+        policy=first.policy,
+        seed=first.seed,
+        num_codes=first.num_codes,
+        **{name: join([getattr(part, name) for part in parts]) for name in _ARRAYS},
+        labellings={
+            name: ModeWeights(labelling.modes, join([part.labellings[name].weights for part in parts]))
+            for name, labelling in first.labellings.items()
+        },
+    )
+
+
+def encode_episodes(parts: Sequence[Episodes]) -> bytes:
+    """Parquet file with the rows of all parts, which share their labellings."""
+    buffer = io.BytesIO()
+    table = pa.concat_tables([_to_table(part) for part in parts])
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def load_episodes(path: Path) -> list[Episodes]:
+    """Reads a parquet file of episodes, one part per policy and seed, in the order of the file.
+
+    Raises:
+        ArtifactError: the file is missing, damaged or not an episode table.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path}: missing episode table; run the evaluate stage again")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ArtifactError(f"{path}: damaged episode table ({reason}); evaluate again") from error
+    absent = [name for name in _PLAIN_COLUMNS if name not in table.column_names]
+    if absent:
+        raise ArtifactError(f"{path}: not an episode table: no column {', '.join(absent)}")
+    parts = []
+    keys = zip(table["policy"].to_pylist(), table["seed"].to_pylist(), strict=True)
+    for policy, seed in dict.fromkeys(keys):
+        rows = pc.and_(pc.equal(table["policy"], policy), pc.equal(table["seed"], seed))
+        parts.append(_from_table(table.filter(rows), policy, seed))
+    return parts
+
+
+def _to_table(part: Episodes) -> pa.Table:
+    n = len(part)
+    columns = {
+        "policy": pa.array([part.policy] * n, pa.string()),
+        "seed": pa.array(np.full(n, part.seed, np.int64)),
+        "episode": pa.array(np.arange(n)),
+        "num_codes": pa.array(np.full(n, part.num_codes, np.int64)),
+        **{name: pa.array(getattr(part, name)) for name in _ARRAYS},
+    }
+    for name, labelling in part.labellings.items():
+        columns[name] = pa.array(labelling.labels(), pa.string())
+        for i, mode in enumerate(labelling.modes):
+            columns[f"{name}/{mode}"] = pa.array(np.ascontiguousarray(labelling.weights[:, i]))
+    return pa.table(columns)
+
+
+def _from_table(table: pa.Table, policy: str, seed: int) -> Episodes:
+    weight_columns: dict[str, list[str]] = {}
+    for column in table.column_names:
+        labelling, slash, mode = column.partition("/")
+        if slash:
+            weight_columns.setdefault(labelling, []).append(mode)
+    return Episodes(
+        policy=policy,
+        seed=seed,
+        num_codes=table["num_codes"][0].as_py(),
+        **{name: table[name].to_numpy() for name in _ARRAYS},
+        labellings={
+            name: ModeWeights(tuple(modes), np.stack([table[f"{name}/{mode}"].to_numpy() for mode in modes], axis=1))
+            for name, modes in weight_columns.items()
+        },
+    )

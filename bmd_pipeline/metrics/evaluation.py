@@ -1,0 +1,194 @@
+"""The format of eval.json, published as JSON Schema in docs/eval.schema.json.
+
+One policy and seed (`results/<Task>/<method>/seed<k>/eval.json`) and a whole task
+(`results/<Task>/eval.json`) share it. `python -m bmd_pipeline.metrics.evaluation` prints the schema.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Estimate(_Block):
+    """A number with its confidence interval."""
+
+    mean: float
+    """Mean over seeds of the metric computed within each seed."""
+    low: float
+    """Lower end of the interval over seeds and episodes."""
+    high: float
+    """Upper end of the interval over seeds and episodes."""
+    n: int = Field(ge=1)
+    """Episodes it rests on, over all seeds."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low <= self.mean <= self.high:
+            raise ValueError(f"low <= mean <= high must hold, got {self.low}, {self.mean}, {self.high}")
+        return self
+
+
+class CoverageEstimate(Estimate):
+    """Share of the task's modes that a policy masters, mc@τ."""
+
+    tau: float = Field(gt=0, le=1)
+    """Success rate that a mode must reach."""
+    min_share: float = Field(ge=0, lt=1)
+    """Share of the successful episodes that a mode must have."""
+    total: int = Field(ge=1)
+    """Modes that the task has."""
+
+
+class ModeRow(_Block):
+    """One true mode."""
+
+    mode: str
+    """Name of the mode."""
+    share: float = Field(ge=0, le=1)
+    """Share of the successful episodes, mean over seeds."""
+    success_rate: float = Field(ge=0, le=1)
+    """Success rate within the mode, mean over seeds; 0 in a seed that never visits it."""
+    success_low: float = Field(ge=0, le=1)
+    """Lower end of the success rate's Wilson interval."""
+    success_high: float = Field(ge=0, le=1)
+    """Upper end of the success rate's Wilson interval."""
+    episodes: float = Field(ge=0)
+    """Episodes attributed to the mode over all seeds; fractional, as undecided failures are spread."""
+
+
+class CodeRow(_Block):
+    """One mode code of one seed; codes mean nothing across seeds."""
+
+    seed: int = Field(ge=0)
+    """Training seed."""
+    code: int = Field(ge=0)
+    """Mode code z."""
+    episodes: int = Field(ge=0)
+    """Episodes that it commanded."""
+    success_rate: float = Field(ge=0, le=1)
+    """Success rate of those."""
+    mode_shares: dict[str, float]
+    """Share of each true mode among the successful ones; all zero where none succeeded."""
+
+
+class LabellingBlock(_Block):
+    """The mode metrics under one true labelling."""
+
+    mode_weighted_success: Estimate
+    """SRM, the mean success rate over true modes."""
+    mode_coverage: CoverageEstimate
+    """mc@τ, the share of the task's modes whose success rate is at least τ."""
+    mode_entropy: Estimate
+    """H(π) in nats, entropy of the mode distribution among successful episodes."""
+    per_mode: list[ModeRow]
+    """One row per true mode."""
+    codes: list[CodeRow]
+    """One row per seed and mode code: the code → mode matrix. Empty for policies without codes."""
+
+
+class SeedRow(_Block):
+    """The metrics of one seed, under the main labelling."""
+
+    seed: int = Field(ge=0)
+    """Training seed."""
+    episodes: int = Field(ge=1)
+    """Evaluation episodes."""
+    success_rate: float = Field(ge=0, le=1)
+    mode_weighted_success: float = Field(ge=0, le=1)
+    mode_coverage: float = Field(ge=0, le=1)
+    mode_entropy: float = Field(ge=0)
+    mutual_information: float
+    episode_return: float
+
+
+class PolicyBlock(LabellingBlock):
+    """One policy: `pretrained` or a fine-tuning method, over its seeds."""
+
+    config_hash: str
+    """Hash of the settings that this policy's numbers depend on."""
+    labelling: str
+    """Name of the main labelling, which the mode metrics of this block use."""
+    success_rate: Estimate
+    """SR, the share of successful episodes."""
+    mutual_information: Estimate
+    """M in nats, lower bound of I(Z;S) on these episodes; exactly 0 for policies without codes."""
+    episode_return: Estimate
+    """Undiscounted sum of the task's reward."""
+    seeds: list[SeedRow] = Field(min_length=1)
+    """The same metrics seed by seed."""
+    labellings: dict[str, LabellingBlock]
+    """Mode metrics under the task's other labellings."""
+
+
+class InputFile(_Block):
+    """A file that was read."""
+
+    path: str
+    """Where it was."""
+    sha256: str
+    """Hash of its content."""
+
+
+class Provenance(_Block):
+    """Where the numbers come from; fields as in run.json."""
+
+    command: str
+    """Command line that wrote the file."""
+    git_commit: str | None
+    """Commit of the code, "-dirty" if edited; null for an installed package."""
+    packages: dict[str, str]
+    """Versions of the packages that matter."""
+    python: str
+    """Version of Python."""
+    platform: str
+    """Operating system and processor."""
+    device: str
+    """Device that computed it."""
+    threads: int = Field(ge=1)
+    """Cores that torch used."""
+    wall_s: float = Field(ge=0)
+    """Wall time in seconds."""
+    config: dict[str, Any]
+    """The settings that the stage itself read."""
+    inputs: dict[str, InputFile]
+    """What it read, by name. A `run.json` there holds the hashes of everything beside it."""
+
+
+class Evaluation(_Block):
+    """eval.json."""
+
+    schema_version: Literal[1]
+    """Version of this format."""
+    task: str
+    """Name of the task."""
+    config_hash: str
+    """Hash of the whole run's settings when the file was written."""
+    confidence: float = Field(gt=0, lt=1)
+    """Level of every interval."""
+    policies: dict[str, PolicyBlock] = Field(min_length=1)
+    """By name, `pretrained` first."""
+    provenance: Provenance
+    """Where the numbers come from."""
+
+
+def evaluation_schema() -> str:
+    """JSON Schema of eval.json as text; docs/eval.schema.json holds exactly this."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Evaluation.model_json_schema(mode="serialization"),
+        "title": "eval.json of bmd-pipeline",
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    print(evaluation_schema(), end="")

@@ -1,0 +1,159 @@
+"""From episodes to the numbers of eval.json.
+
+Every metric is computed within each seed and then averaged over seeds: two seeds that collapsed onto
+different modes must not look diverse together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bmd_pipeline.metrics.entropy import mode_entropy
+from bmd_pipeline.metrics.episodes import Episodes
+from bmd_pipeline.metrics.evaluation import (
+    CodeRow,
+    CoverageEstimate,
+    Estimate,
+    LabellingBlock,
+    ModeRow,
+    PolicyBlock,
+    SeedRow,
+)
+from bmd_pipeline.metrics.intervals import bootstrap_sums, percentile_interval, proportion_interval
+from bmd_pipeline.metrics.success import (
+    MIN_MODE_SHARE,
+    count_modes,
+    mode_coverage,
+    mode_shares,
+    mode_success_rates,
+    mode_weighted_success,
+)
+
+Floats = NDArray[np.float64]
+
+
+def summarise_policy(
+    parts: Sequence[Episodes], *, config_hash: str, tau: float, confidence: float, rng: np.random.Generator
+) -> PolicyBlock:
+    """Computes one policy's block of eval.json.
+
+    Args:
+        parts: the episodes of each seed.
+        config_hash: hash of the settings that the policy depends on.
+        tau: success rate from which a mode counts as covered.
+        confidence: level of the intervals.
+        rng: source of the bootstrap's draws.
+    """
+    names = list(parts[0].labellings)
+    blocks = {name: _summarise_labelling(parts, name, tau, confidence, rng) for name in names}
+    main = blocks.pop(names[0])
+    success_rates = np.array([part.success.mean() for part in parts])
+    sizes = np.array([len(part) for part in parts], dtype=np.float64)
+    low, high = proportion_interval(success_rates, sizes, confidence)
+    return PolicyBlock(
+        **dict(main),
+        config_hash=config_hash,
+        labelling=names[0],
+        success_rate=Estimate(mean=success_rates.mean(), low=low, high=high, n=int(sizes.sum())),
+        mutual_information=_estimate_mean([part.information for part in parts], confidence, rng),
+        episode_return=_estimate_mean([part.episode_return for part in parts], confidence, rng),
+        seeds=[_summarise_seed(part, names[0], tau) for part in parts],
+        labellings=blocks,
+    )
+
+
+def _summarise_seed(part: Episodes, labelling: str, tau: float) -> SeedRow:
+    successes, visits = count_modes(part.success, part.labellings[labelling].weights)
+    return SeedRow(
+        seed=part.seed,
+        episodes=len(part),
+        success_rate=float(part.success.mean()),
+        mode_weighted_success=float(mode_weighted_success(successes, visits)),
+        mode_coverage=float(mode_coverage(successes, visits, tau)),
+        mode_entropy=float(mode_entropy(successes)),
+        mutual_information=float(part.information.mean()),
+        episode_return=float(part.episode_return.mean()),
+    )
+
+
+def _summarise_labelling(
+    parts: Sequence[Episodes], name: str, tau: float, confidence: float, rng: np.random.Generator
+) -> LabellingBlock:
+    modes = parts[0].labellings[name].modes
+    counts = [count_modes(part.success, part.labellings[name].weights) for part in parts]
+    successes, visits = (np.stack(column) for column in zip(*counts, strict=True))  # (num_seeds, num_modes)
+    resamples = bootstrap_sums(
+        [
+            np.hstack([part.success[:, None] * part.labellings[name].weights, part.labellings[name].weights])
+            for part in parts
+        ],
+        rng,
+    )  # (num_resamples, num_seeds, 2 num_modes)
+    drawn_successes, drawn_visits = np.split(resamples, 2, axis=-1)
+    n = sum(map(len, parts))
+
+    def estimate(metric: Callable[[Floats, Floats], Floats]) -> Estimate:
+        mean = float(metric(successes, visits).mean())
+        samples = metric(drawn_successes, drawn_visits).mean(axis=-1)
+        low, high = percentile_interval(samples, mean, confidence)
+        return Estimate(mean=mean, low=low, high=high, n=n)
+
+    coverage = estimate(lambda won, seen: mode_coverage(won, seen, tau))
+    return LabellingBlock(
+        mode_weighted_success=estimate(mode_weighted_success),
+        mode_coverage=CoverageEstimate(**dict(coverage), tau=tau, min_share=MIN_MODE_SHARE, total=len(modes)),
+        mode_entropy=estimate(lambda won, _: mode_entropy(won)),
+        per_mode=_tabulate_modes(modes, successes, visits, confidence),
+        codes=[row for part in parts for row in _tabulate_codes(part, name)],
+    )
+
+
+def _tabulate_modes(modes: Sequence[str], successes: Floats, visits: Floats, confidence: float) -> list[ModeRow]:
+    rates = mode_success_rates(successes, visits)
+    shares = mode_shares(successes).mean(axis=0)
+    rows = []
+    for i, mode in enumerate(modes):
+        low, high = proportion_interval(rates[:, i], visits[:, i], confidence)
+        rows.append(
+            ModeRow(
+                mode=mode,
+                share=float(shares[i]),
+                success_rate=float(rates[:, i].mean()),
+                success_low=low,
+                success_high=high,
+                episodes=float(visits[:, i].sum()),
+            )
+        )
+    return rows
+
+
+def _tabulate_codes(part: Episodes, name: str) -> list[CodeRow]:
+    if part.num_codes == 1:
+        return []
+    labelling = part.labellings[name]
+    rows = []
+    for code in range(part.num_codes):
+        mine = part.code == code
+        successes, _ = count_modes(part.success[mine], labelling.weights[mine])
+        shares = mode_shares(successes)
+        rows.append(
+            CodeRow(
+                seed=part.seed,
+                code=code,
+                episodes=int(mine.sum()),
+                success_rate=float(part.success[mine].mean()) if mine.any() else 0.0,
+                mode_shares={mode: float(share) for mode, share in zip(labelling.modes, shares, strict=True)},
+            )
+        )
+    return rows
+
+
+def _estimate_mean(values: Sequence[Floats], confidence: float, rng: np.random.Generator) -> Estimate:
+    """Mean over seeds of the mean over episodes, with its bootstrap interval."""
+    mean = float(np.mean([value.mean() for value in values]))
+    sums = bootstrap_sums([np.stack([value, np.ones_like(value)], axis=1) for value in values], rng)
+    low, high = percentile_interval((sums[..., 0] / sums[..., 1]).mean(axis=-1), mean, confidence)
+    return Estimate(mean=mean, low=low, high=high, n=sum(map(len, values)))

@@ -1,0 +1,136 @@
+"""Paths of a few evaluation episodes in the plane, kept for pictures in `trajectories.parquet`."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from bmd_pipeline.errors import ArtifactError
+
+NUM_POINTS = 64
+"""Points kept of each path: enough to draw, 0.5 kB an episode."""
+
+_METADATA_KEY = b"bmd_pipeline"
+_COLUMNS = ("policy", "seed", "code", "mode", "success", "x", "y")
+
+
+@dataclass(frozen=True)
+class PlanarPath:
+    """One episode.
+
+    Attributes:
+        policy: who played it.
+        seed: training seed.
+        code: mode code that commanded it; 0 for policies without codes.
+        mode: true mode, None for a failure that was still undecided.
+        success: whether it succeeded.
+        xy: (NUM_POINTS, 2) float32, evenly spaced in time.
+    """
+
+    policy: str
+    seed: int
+    code: int
+    mode: str | None
+    success: bool
+    xy: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class PathBook:
+    """Paths of one or several policies on one task.
+
+    Attributes:
+        axes: names of the two coordinates.
+        labelling: name of the mode labelling.
+        modes: all modes of the task, in its order.
+        paths: the episodes.
+    """
+
+    axes: tuple[str, str]
+    labelling: str
+    modes: tuple[str, ...]
+    paths: list[PlanarPath]
+
+
+def resample_paths(
+    xy: NDArray[np.float32], length: NDArray[np.int64], num_points: int = NUM_POINTS
+) -> NDArray[np.float32]:
+    """Interpolates each path at evenly spaced times between its start and its own end.
+
+    Args:
+        xy: (T + 1, num_episodes, 2) positions at every control step.
+        length: (num_episodes,) control steps taken, at most T.
+        num_points: points to keep.
+
+    Returns:
+        (num_episodes, num_points, 2).
+    """
+    time = np.linspace(0.0, 1.0, num_points) * length[:, None]  # (num_episodes, num_points)
+    before = np.floor(time).astype(np.int64)
+    after = np.minimum(before + 1, length[:, None])
+    share = (time - before)[..., None].astype(np.float32)
+    rows = np.arange(len(length))[:, None]
+    return (1 - share) * xy[before, rows] + share * xy[after, rows]
+
+
+def encode_paths(book: PathBook) -> bytes:
+    """Parquet file with one row per episode."""
+    metadata = {"axes": book.axes, "labelling": book.labelling, "modes": book.modes}
+    columns = {name: [getattr(path, name) for path in book.paths] for name in _COLUMNS[:5]}
+    table = pa.table(
+        {
+            "policy": pa.array(columns["policy"], pa.string()),
+            "seed": pa.array(columns["seed"], pa.int64()),
+            "code": pa.array(columns["code"], pa.int64()),
+            "mode": pa.array(columns["mode"], pa.string()),
+            "success": pa.array(columns["success"], pa.bool_()),
+            "x": pa.array([path.xy[:, 0] for path in book.paths], pa.list_(pa.float32())),
+            "y": pa.array([path.xy[:, 1] for path in book.paths], pa.list_(pa.float32())),
+        }
+    ).replace_schema_metadata({_METADATA_KEY: json.dumps(metadata)})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def load_paths(path: Path) -> PathBook:
+    """Reads `trajectories.parquet`.
+
+    Raises:
+        ArtifactError: the file is missing, damaged or holds something else.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path}: missing trajectories; run the evaluate stage again")
+    try:
+        table = pq.read_table(path)
+        metadata = json.loads(table.schema.metadata[_METADATA_KEY])
+        rows = table.select(_COLUMNS).to_pylist()
+        return PathBook(
+            axes=(metadata["axes"][0], metadata["axes"][1]),
+            labelling=metadata["labelling"],
+            modes=tuple(metadata["modes"]),
+            paths=[
+                PlanarPath(
+                    **{name: row[name] for name in _COLUMNS[:5]},
+                    xy=np.array([row["x"], row["y"]], np.float32).T,
+                )
+                for row in rows
+            ],
+        )
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ArtifactError(f"{path}: damaged trajectories ({reason}); evaluate again") from error
+
+
+def merge_books(books: Sequence[PathBook]) -> PathBook:
+    """All paths in one book; the books must be of one task."""
+    first = books[0]
+    return PathBook(first.axes, first.labelling, first.modes, [path for book in books for path in book.paths])

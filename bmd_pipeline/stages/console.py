@@ -1,0 +1,232 @@
+"""What a stage says while it works: log lines, warnings and progress.
+
+Everything goes to stderr, so that stdout stays free for data. Three modes:
+
+| mode | for | looks like |
+|---|---|---|
+| normal | a terminal | colours and live bars |
+| plain | log files, pipes, CI | no control codes; a progress line about every 10 s or 10 % |
+| quiet | scripts | warnings only |
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Literal, Protocol, Self, TextIO
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskProgressColumn, TextColumn
+from rich.progress import Progress as RichProgress
+
+Mode = Literal["normal", "plain", "quiet"]
+Field = float | int | str
+
+PLAIN_SECONDS = 10.0
+PLAIN_FRACTION = 0.1
+PLAIN_MIN_SECONDS = 1.0
+"""A plain line comes after 10 s or 10 %, but short jobs don't chatter: never twice within a second."""
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration as people say it: `48 s`, `3 min 05 s`, `2 h 10 min`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_fields(fields: dict[str, Field]) -> str:
+    """Values beside a bar: `loss 0.0312, success 0.57`."""
+    parts = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in fields.items())
+    return ", ".join(parts)
+
+
+def format_rate(done: float, total: int, elapsed: float) -> str:
+    """Rate and time left: `165.2/s, 48 s left`."""
+    if done <= 0 or elapsed <= 0:
+        return ""
+    rate = done / elapsed
+    speed = f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
+    if done >= total:
+        return f"{speed}, took {format_seconds(elapsed)}"
+    return f"{speed}, {format_seconds((total - done) / rate)} left"
+
+
+class Progress(Protocol):
+    """A running count, used as a context manager."""
+
+    def advance(self, n: int = 1, **fields: Field) -> None:
+        """Counts n more; fields replace the values shown beside the bar."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class _Silent:
+    """Quiet progress; also the counting that the other two share.
+
+    Args:
+        description: what is counted.
+        total: how far it goes.
+        done: where it starts, after a resume; not part of the rate.
+        clock: seconds, for tests.
+    """
+
+    def __init__(self, description: str, total: int, done: int, clock: Callable[[], float]) -> None:
+        self.description = description
+        self.total = total
+        self.done = done
+        self.fields: dict[str, Field] = {}
+        self._first = done
+        self._clock = clock
+        self._started = clock()
+
+    def advance(self, n: int = 1, **fields: Field) -> None:
+        self.done += n
+        self.fields.update(fields)
+        self._show()
+
+    def status(self) -> str:
+        """Rate, time left and fields as one text."""
+        elapsed = self._clock() - self._started
+        rate = format_rate(self.done - self._first, self.total - self._first, elapsed)
+        return ", ".join(filter(None, (rate, format_fields(self.fields))))
+
+    def _show(self) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+class _Plain(_Silent):
+    """Progress as occasional lines."""
+
+    def __init__(
+        self,
+        description: str,
+        total: int,
+        done: int,
+        clock: Callable[[], float],
+        write: Callable[[str], None],
+    ) -> None:
+        super().__init__(description, total, done, clock)
+        self._write = write
+        self._shown_at = self._started
+        self._shown_done = done
+
+    def _show(self) -> None:
+        waited = self._clock() - self._shown_at
+        moved = self.done - self._shown_done
+        if self.done >= self.total:
+            due = moved > 0
+        else:
+            due = waited >= PLAIN_SECONDS
+            due = due or (waited >= PLAIN_MIN_SECONDS and moved >= PLAIN_FRACTION * self.total)
+        if not due:
+            return
+        self._shown_at = self._clock()
+        self._shown_done = self.done
+        share = f" ({100 * self.done // self.total}%)" if self.total else ""
+        status = self.status()
+        self._write(f"{self.description}: {self.done}/{self.total}{share}" + (f", {status}" if status else ""))
+
+
+class _Live(_Silent):
+    """Progress as a bar on a terminal."""
+
+    def __init__(self, description: str, total: int, done: int, clock: Callable[[], float], console: Console) -> None:
+        super().__init__(description, total, done, clock)
+        self._bar = RichProgress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}", style="dim"),
+            console=console,
+        )
+        self._row = self._bar.add_task(escape(description), total=total, completed=done, status="")
+
+    def _show(self) -> None:
+        self._bar.update(self._row, completed=self.done, status=escape(self.status()))
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+
+class Reporter:
+    """The only thing a stage prints through.
+
+    Args:
+        mode: normal, plain or quiet; None takes normal on a terminal and plain elsewhere.
+        label: which job is speaking; starts every line where several may write to one place (plain, quiet).
+        stream: where to write; stderr if None.
+        clock: seconds, for tests.
+    """
+
+    def __init__(
+        self,
+        mode: Mode | None = None,
+        *,
+        label: str = "",
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        stream = sys.stderr if stream is None else stream
+        self.mode: Mode = mode or ("normal" if stream.isatty() else "plain")
+        self._prefix = f"[{label}] " if label else ""
+        self._stream = stream
+        self._clock = clock
+        self._console = Console(file=stream, highlight=False) if self.mode == "normal" else None
+
+    def log(self, message: str) -> None:
+        """Says what happened."""
+        if self.mode != "quiet":
+            self._line(message)
+
+    def warn(self, message: str) -> None:
+        """Says what may be wrong; the only thing that quiet mode shows."""
+        self._line(f"warning: {message}", style="yellow")
+
+    def progress(self, description: str, total: int, done: int = 0) -> Progress:
+        """A context manager that counts.
+
+        Args:
+            description: what is counted ("pretrain").
+            total: how far it goes.
+            done: where it starts, after a resume.
+        """
+        if self._console is not None:
+            return _Live(description, total, done, self._clock, self._console)
+        if self.mode == "plain":
+            return _Plain(description, total, done, self._clock, self._line)
+        return _Silent(description, total, done, self._clock)
+
+    def _line(self, text: str, style: str = "") -> None:
+        if self._console is not None:
+            self._console.print(escape(text), style=style, soft_wrap=True)
+        else:
+            self._stream.write(f"{self._prefix}{text}\n")
+            self._stream.flush()

@@ -1,0 +1,79 @@
+"""What `evaluate` and `summarise` share: the frame of eval.json and the names of the files beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bmd_pipeline.artifacts.provenance import describe_run
+from bmd_pipeline.config.hashing import Stage, config_hash, hash_values, stage_hash, stage_slice
+from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.metrics.evaluation import SCHEMA_VERSION, Evaluation, PolicyBlock, Provenance
+from bmd_pipeline.rl.agents import PRETRAINED
+from bmd_pipeline.seeds import derive_seed
+
+EPISODES_FILE = "episodes.parquet"
+PATHS_FILE = "trajectories.parquet"
+PATHS_PICTURE = "trajectories"
+COVERAGE_PICTURE = "success_coverage"
+
+
+def hash_policy_settings(config: RunConfig, method: str) -> str:
+    """Hash of the settings that a policy's evaluation depends on, through all stages before it.
+
+    Other methods' settings and the list of seeds are left out: adding a seed makes no evaluation stale.
+    """
+    stages: list[Stage] = ["collect", "pretrain"]
+    if method.endswith("-bmd"):
+        stages.append("discover")
+    if method != PRETRAINED:
+        stages.append("finetune")
+    stages.append("evaluate")
+    return hash_values({stage: stage_hash(config, stage, method) for stage in stages})
+
+
+def make_bootstrap_generator(config: RunConfig) -> np.random.Generator:
+    """Draws of the bootstrap; the same for every policy, so that a file never depends on its neighbours."""
+    return np.random.default_rng(derive_seed(config.seed, "evaluate", "bootstrap"))
+
+
+def make_document(
+    config: RunConfig,
+    policies: dict[str, PolicyBlock],
+    inputs: dict[str, Path],
+    seed: int,
+    started: float,
+    device: torch.device | None = None,
+) -> Evaluation:
+    """eval.json around the blocks of its policies."""
+    run = describe_run(
+        stage="evaluate",
+        task=config.task.name,
+        config=stage_slice(config, "evaluate"),
+        config_hash=stage_hash(config, "evaluate"),
+        seed=seed,
+        inputs=inputs,
+        started=started,
+        device=device,
+    )
+    return Evaluation(
+        schema_version=SCHEMA_VERSION,
+        task=config.task.name,
+        config_hash=config_hash(config),
+        confidence=config.evaluate.confidence,
+        policies=policies,
+        provenance=Provenance(**{name: run[name] for name in Provenance.model_fields}),
+    )
+
+
+def describe_block(block: PolicyBlock) -> str:
+    """One line of numbers for people."""
+    success, coverage = block.success_rate, block.mode_coverage
+    return (
+        f"success {success.mean:.3f} [{success.low:.3f}, {success.high:.3f}], "
+        f"mode-weighted {block.mode_weighted_success.mean:.3f}, "
+        f"modes kept {coverage.mean * coverage.total:.3g} of {coverage.total}, "
+        f"entropy {block.mode_entropy.mean:.2f} nats ({success.n} episodes)"
+    )

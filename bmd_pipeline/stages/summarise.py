@@ -1,0 +1,118 @@
+"""Stage `summarise`: results/<Task>/eval.json, all evaluated policies of a task side by side."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bmd_pipeline.artifacts.atomic import write_bytes, write_json
+from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.metrics.episodes import Episodes, encode_episodes, load_episodes
+from bmd_pipeline.metrics.summary import summarise_policy
+from bmd_pipeline.reporting.documents import load_evaluation
+from bmd_pipeline.reporting.figures import draw_success_coverage, draw_trajectories
+from bmd_pipeline.reporting.trajectories import PathBook, encode_paths, load_paths, merge_books
+from bmd_pipeline.rl.agents import PRETRAINED
+from bmd_pipeline.stages.console import Reporter
+from bmd_pipeline.stages.eval_document import (
+    COVERAGE_PICTURE,
+    EPISODES_FILE,
+    PATHS_FILE,
+    PATHS_PICTURE,
+    describe_block,
+    hash_policy_settings,
+    make_bootstrap_generator,
+    make_document,
+)
+
+
+def summarise(
+    config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter | None = None
+) -> None:
+    """Merges the evaluations of single policies and seeds, and draws them side by side.
+
+    Intervals are computed anew from the per-episode rows, over seeds and episodes.
+
+    Args:
+        config: the run.
+        evaluations: eval.json of each policy and seed, with its tables beside it.
+        output: the eval.json to write, last of all; tables and pictures go beside it.
+        reporter: where the numbers are told, if anywhere.
+
+    Raises:
+        ArtifactError: a file is missing or damaged, is of another task or other settings, or repeats a seed.
+    """
+    started = time.time()
+    parts = sorted((_load(config, path) for path in evaluations), key=lambda part: part.order(config))
+    for one, other in itertools.pairwise(parts):
+        if one.name == other.name:
+            raise ArtifactError(f"{one.path} and {other.path} both hold {one.name}")
+    blocks = {
+        policy: summarise_policy(
+            [part.episodes for part in parts if part.episodes.policy == policy],
+            config_hash=hash_policy_settings(config, policy),
+            tau=config.evaluate.tau,
+            confidence=config.evaluate.confidence,
+            rng=make_bootstrap_generator(config),
+        )
+        for policy in dict.fromkeys(part.episodes.policy for part in parts)
+    }
+    document = make_document(
+        config,
+        blocks,
+        inputs={part.name: part.path for part in parts},
+        seed=config.seed,
+        started=started,
+    )
+    book = merge_books([part.book for part in parts])
+    output.unlink(missing_ok=True)  # an old eval.json must not vouch for new rows
+    write_bytes(output.with_name(EPISODES_FILE), encode_episodes([part.episodes for part in parts]))
+    write_bytes(output.with_name(PATHS_FILE), encode_paths(book))
+    draw_trajectories(document, book, output.with_name(PATHS_PICTURE))
+    draw_success_coverage(document, output.with_name(COVERAGE_PICTURE))
+    write_json(output, document.model_dump(mode="json"))
+    if reporter is not None:
+        for name, block in blocks.items():
+            reporter.log(f"{name}: {describe_block(block)}")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One policy and seed as it was evaluated."""
+
+    path: Path
+    episodes: Episodes
+    book: PathBook
+
+    @property
+    def name(self) -> str:
+        return f"{self.episodes.policy}/seed{self.episodes.seed}"
+
+    def order(self, config: RunConfig) -> tuple[int, str, int]:
+        """Pre-trained first, then the methods as they are configured, then others; by seed."""
+        known = (PRETRAINED, *config.methods)
+        policy = self.episodes.policy
+        return (known.index(policy) if policy in known else len(known), policy, self.episodes.seed)
+
+
+def _load(config: RunConfig, path: Path) -> _Part:
+    """Reads one evaluation and checks that it belongs here."""
+    document = load_evaluation(path)
+    task = config.task.name
+    if document.task != task:
+        raise ArtifactError(f"{path}: evaluation of task {document.task}, not of {task}")
+    if len(document.policies) != 1:
+        raise ArtifactError(f"{path}: must hold one policy, holds {', '.join(document.policies)}")
+    ((policy, block),) = document.policies.items()
+    again = f"bmd-pipeline evaluate --task {task} --method {policy} --seed {block.seeds[0].seed}"
+    if block.config_hash != hash_policy_settings(config, policy):
+        raise ArtifactError(f"{path}: evaluated under other settings than the present ones; run `{again}`")
+    parts = load_episodes(path.with_name(EPISODES_FILE))
+    found = [(part.policy, part.seed, len(part)) for part in parts]
+    if found != [(policy, block.seeds[0].seed, block.seeds[0].episodes)]:
+        raise ArtifactError(f"{path.with_name(EPISODES_FILE)}: not the episodes of {path}; run `{again}`")
+    return _Part(path, parts[0], load_paths(path.with_name(PATHS_FILE)))

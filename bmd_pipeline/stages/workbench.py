@@ -1,0 +1,88 @@
+"""What the stages that play in a task need first: device, threads, environments, policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bmd_pipeline.compute import enable_fast_matmul, select_device, set_threads
+from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.errors import ConfigError
+from bmd_pipeline.policies.checkpoint import load_policy
+from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.seeds import Family, derive_seed
+from bmd_pipeline.stages.console import Reporter
+from bmd_pipeline.tasks import registry
+from bmd_pipeline.tasks.base import TaskEnv, TaskSpec
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """An opened task with its pre-trained policy.
+
+    Attributes:
+        spec: the task's fixed facts.
+        env: environments, without automatic reset.
+        policy: the pre-trained policy, frozen.
+        device: where everything lives.
+    """
+
+    spec: TaskSpec
+    env: TaskEnv
+    policy: DiffusionPolicy
+    device: torch.device
+
+
+@contextmanager
+def open_workbench(
+    config: RunConfig, policy_dir: Path, num_envs: int, num_workers: int, reporter: Reporter
+) -> Iterator[Workbench]:
+    """Opens the task and loads its policy; closes the simulator at the end, also on an error.
+
+    Args:
+        config: the run.
+        policy_dir: the pre-trained policy.
+        num_envs: environments stepped together.
+        num_workers: simulator processes.
+        reporter: where the choice of device is told.
+
+    Raises:
+        ArtifactError: the policy is missing, damaged, or does not fit the task.
+    """
+    device = select_device(config.execution.device)
+    set_threads(1)
+    task = config.task.name
+    spec = registry.make_spec(task, config.task.env)
+    policy = load_policy(policy_dir, task=task, device=device, obs_dim=spec.obs_dim, action_dim=spec.action_dim)
+    reporter.log(f"{task}: {num_envs} environments on {device}, matrix products in {enable_fast_matmul()}")
+    env = registry.make_env(task, config.task.env, num_envs, device=device, num_workers=num_workers, auto_reset=False)
+    try:
+        yield Workbench(spec, env, policy, device)
+    finally:
+        env.close()
+
+
+def episode_seeds(root: int, family: Family, *names: str | int, episodes: int, num_envs: int) -> list[int]:
+    """Seeds of as many rounds of num_envs environments as `episodes` need."""
+    rounds = -(-episodes // num_envs)
+    return [derive_seed(root, family, *names, "episodes", index) for index in range(rounds)]
+
+
+def resolve_features(spec: TaskSpec, names: tuple[str, ...]) -> tuple[int, ...]:
+    """Track columns of the named features; the planar ones if none are named.
+
+    Raises:
+        ConfigError: a name that the task's track doesn't have.
+    """
+    chosen = names or spec.planar
+    for name in chosen:
+        if name not in spec.track_names:
+            raise ConfigError(
+                f"discover.inference.features: {spec.name} has no track column {name!r}; "
+                f"it has {', '.join(spec.track_names)}"
+            )
+    return tuple(spec.track_names.index(name) for name in chosen)

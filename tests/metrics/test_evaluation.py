@@ -1,0 +1,45 @@
+"""The format of eval.json and its published schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from bmd_pipeline.metrics.evaluation import Estimate, evaluation_schema
+
+PUBLISHED = Path(__file__).parents[2] / "docs" / "eval.schema.json"
+
+
+def test_published_schema_is_in_step() -> None:
+    assert PUBLISHED.read_text() == evaluation_schema(), (
+        "run: python -m bmd_pipeline.metrics.evaluation > docs/eval.schema.json"
+    )
+
+
+def test_schema_describes_and_requires_every_field() -> None:
+    schema = json.loads(evaluation_schema())
+    assert {"schema_version", "task", "config_hash", "policies", "provenance"} <= set(schema["required"])
+    policy = schema["$defs"]["PolicyBlock"]
+    metrics = {
+        "success_rate",
+        "mode_weighted_success",
+        "mode_coverage",
+        "mode_entropy",
+        "mutual_information",
+        "episode_return",
+        "per_mode",
+        "seeds",
+    }
+    assert metrics <= set(policy["required"])
+    for name, definition in schema["$defs"].items():
+        assert definition["additionalProperties"] is False, name
+
+
+def test_estimates_are_ordered_and_finite() -> None:
+    with pytest.raises(ValidationError, match="low <= mean <= high"):
+        Estimate(mean=0.5, low=0.6, high=0.7, n=3)
+    with pytest.raises(ValidationError, match="finite"):
+        Estimate(mean=float("nan"), low=0.0, high=1.0, n=3)

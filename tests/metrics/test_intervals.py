@@ -1,0 +1,100 @@
+"""Intervals against SciPy, closed forms and their coverage."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bmd_pipeline.metrics import intervals
+from bmd_pipeline.metrics.intervals import (
+    bootstrap_sums,
+    percentile_interval,
+    proportion_interval,
+    wilson_interval,
+)
+
+
+@given(st.integers(1, 3000), st.data(), st.sampled_from([0.8, 0.9, 0.95, 0.99]))
+def test_wilson_matches_scipy(n: int, data: st.DataObject, confidence: float) -> None:
+    wins = data.draw(st.integers(0, n))
+    reference = scipy.stats.binomtest(wins, n).proportion_ci(confidence, method="wilson")
+    assert wilson_interval(wins / n, n, confidence) == pytest.approx(tuple(reference), abs=1e-9)
+
+
+@given(st.floats(0, 1), st.floats(0, 1e4), st.floats(0.51, 0.999))
+def test_wilson_holds_its_rate(rate: float, n: float, confidence: float) -> None:
+    low, high = wilson_interval(rate, n, confidence)
+    assert 0 <= low <= rate <= high <= 1
+
+
+def test_wilson_without_trials_says_nothing() -> None:
+    assert wilson_interval(0.0, 0.0, 0.95) == (0.0, 1.0)
+
+
+def test_proportion_of_one_seed_is_wilson() -> None:
+    assert proportion_interval(np.array([0.7]), np.array([200.0]), 0.95) == wilson_interval(0.7, 200, 0.95)
+
+
+def test_equal_seeds_pool_and_different_seeds_widen() -> None:
+    sizes = np.full(3, 500.0)
+    pooled = wilson_interval(0.7, 1500, 0.95)
+    assert proportion_interval(np.array([0.7, 0.7, 0.7]), sizes, 0.95) == pytest.approx(pooled)
+    low, high = proportion_interval(np.array([0.5, 0.7, 0.9]), sizes, 0.95)
+    # Variance of the mean 0.04 / 3 against the binomial 0.21 / 1500: 15.75 trials are left.
+    assert (low, high) == pytest.approx(wilson_interval(0.7, 0.21 / (0.04 / 3), 0.95))
+
+
+def test_wilson_covers_the_truth_about_as_often_as_it_says() -> None:
+    wins = np.random.default_rng(0).binomial(200, 0.6, size=2000)
+    held = [low <= 0.6 <= high for low, high in (wilson_interval(w / 200, 200, 0.95) for w in wins)]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
+
+
+def test_bootstrap_of_one_seed_has_the_textbook_error() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(400, 1))
+    means = bootstrap_sums([values], rng, 4000)[:, 0, 0] / 400
+    assert means.mean() == pytest.approx(values.mean(), abs=0.005)
+    assert means.std() == pytest.approx(values.std() / math.sqrt(400), rel=0.05)
+
+
+def test_bootstrap_sees_the_spread_between_seeds() -> None:
+    """Constant within each seed: only the draw of seeds varies, like a sum of two fair draws from {0, 1}."""
+    features = [np.zeros((50, 1)), np.ones((50, 1))]
+    means = bootstrap_sums(features, np.random.default_rng(0), 4000).sum(axis=(1, 2)) / 100
+    values, counts = np.unique(means, return_counts=True)
+    np.testing.assert_allclose(values, [0, 0.5, 1])
+    np.testing.assert_allclose(counts / 4000, [0.25, 0.5, 0.25], atol=0.03)
+
+
+def test_bootstrap_keeps_an_episode_whole() -> None:
+    """Features of one episode are drawn together, and each slot holds as many episodes as its seed."""
+    features = [np.array([[1.0, 2.0], [3.0, 6.0]]), np.array([[5.0, 10.0]] * 7)]
+    sums = bootstrap_sums([np.hstack([f, np.ones((len(f), 1))]) for f in features], np.random.default_rng(1), 100)
+    assert sums.shape == (100, 2, 3)
+    np.testing.assert_allclose(sums[..., 1], 2 * sums[..., 0])
+    assert set(sums[..., 2].ravel()) == {2.0, 7.0}
+
+
+def test_bootstrap_in_blocks_draws_the_same_kind_of_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "_DRAWS_AT_ONCE", 100)
+    sums = bootstrap_sums([np.ones((30, 1))], np.random.default_rng(0), 50)
+    np.testing.assert_array_equal(sums, 30)
+
+
+def test_bootstrap_is_seeded() -> None:
+    features = [np.arange(20.0)[:, None]]
+    one, two, other = (bootstrap_sums(features, np.random.default_rng(seed), 10) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(one, other)
+
+
+def test_percentile_interval_contains_the_estimate() -> None:
+    samples = np.linspace(0, 1, 1001)
+    assert percentile_interval(samples, 0.5, 0.9) == pytest.approx((0.05, 0.95))
+    assert percentile_interval(samples, 1.2, 0.9) == pytest.approx((0.05, 1.2))

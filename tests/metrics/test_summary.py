@@ -1,0 +1,101 @@
+"""From episodes to eval.json's blocks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
+from bmd_pipeline.metrics.evaluation import PolicyBlock
+from bmd_pipeline.metrics.summary import summarise_policy
+
+
+def make_part(mode: list[int], success: list[bool], seed: int = 0, code: list[int] | None = None) -> Episodes:
+    n = len(mode)
+    parity = np.eye(2)[[i % 2 for i in range(n)]]
+    return Episodes(
+        policy="dsrl-bmd",
+        seed=seed,
+        num_codes=2 if code else 1,
+        code=np.array(code or [0] * n),
+        success=np.array(success),
+        length=np.full(n, 5),
+        episode_return=np.array(success, dtype=float) * 2,
+        information=np.full(n, 0.5 if code else 0.0),
+        labellings={
+            "side": ModeWeights(("left", "right"), np.eye(2)[mode]),
+            "parity": ModeWeights(("even", "odd"), parity),
+        },
+    )
+
+
+def summarise(*parts: Episodes) -> PolicyBlock:
+    rng = np.random.default_rng(0)
+    return summarise_policy(parts, config_hash="c0ffee", tau=0.8, confidence=0.95, rng=rng)
+
+
+def test_numbers_of_one_seed() -> None:
+    block = summarise(make_part([0, 0, 0, 1], [True, True, False, True]))
+    assert block.success_rate.mean == 0.75
+    assert block.success_rate.n == 4
+    assert block.mode_weighted_success.mean == pytest.approx((2 / 3 + 1) / 2)
+    assert block.mode_coverage.mean == 0.5
+    assert (block.mode_coverage.tau, block.mode_coverage.total) == (0.8, 2)
+    assert block.mode_entropy.mean == pytest.approx(-(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3)))
+    assert block.episode_return.mean == 1.5
+    assert block.mutual_information.model_dump() == {"mean": 0, "low": 0, "high": 0, "n": 4}
+    assert [(row.mode, row.episodes) for row in block.per_mode] == [("left", 3), ("right", 1)]
+    assert block.codes == []
+    assert block.labelling == "side"
+    assert list(block.labellings) == ["parity"]
+    assert block.labellings["parity"].per_mode[0].success_rate == 0.5
+
+
+def test_seeds_that_collapse_differently_are_not_diverse_together() -> None:
+    block = summarise(make_part([0] * 20, [True] * 20, seed=0), make_part([1] * 20, [True] * 20, seed=1))
+    assert block.success_rate.mean == 1
+    assert block.mode_entropy.mean == 0
+    assert block.mode_coverage.mean == 0.5
+    assert block.mode_weighted_success.mean == 0.5
+    assert [row.seed for row in block.seeds] == [0, 1]
+    # The table averages over seeds too, so that SRM is the mean of its column.
+    assert np.mean([row.success_rate for row in block.per_mode]) == block.mode_weighted_success.mean
+    # Each mode was mastered by one seed of two: the interval says how little that is.
+    assert block.per_mode[0].success_low < 0.2
+    assert block.per_mode[0].success_high > 0.8
+
+
+def test_code_to_mode_matrix() -> None:
+    part = make_part([0, 0, 1, 1], [True, True, True, False], code=[0, 1, 1, 1])
+    block = summarise(part)
+    first, second = block.codes
+    assert (first.code, first.episodes, first.success_rate) == (0, 1, 1)
+    assert first.mode_shares == {"left": 1, "right": 0}
+    assert second.success_rate == pytest.approx(2 / 3)
+    assert second.mode_shares == {"left": 0.5, "right": 0.5}
+    assert block.mutual_information.mean == 0.5
+
+
+def test_a_policy_that_never_succeeds() -> None:
+    block = summarise(make_part([0, 1, 0], [False] * 3, code=[0, 0, 0]))
+    assert block.success_rate.mean == 0
+    assert block.success_rate.high > 0.3  # three failures prove little
+    assert block.mode_entropy.mean == 0
+    assert block.codes[1].episodes == 0
+    assert all(row.share == 0 for row in block.per_mode)
+
+
+def test_intervals_shrink_with_episodes_and_are_reproducible() -> None:
+    rng = np.random.default_rng(1)
+
+    def part(n: int) -> Episodes:
+        return make_part(rng.integers(2, size=n).tolist(), (rng.random(n) < 0.7).tolist())
+
+    small, large = summarise(part(50)), summarise(part(2000))
+    for name in ("success_rate", "mode_weighted_success", "mode_entropy", "episode_return"):
+        width = [getattr(block, name).high - getattr(block, name).low for block in (small, large)]
+        assert width[1] < 0.5 * width[0], name
+    one = make_part([0, 1, 1, 0], [True, False, True, True])
+    assert summarise(one) == summarise(one)

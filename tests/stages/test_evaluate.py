@@ -1,0 +1,304 @@
+"""The stages `evaluate` and `summarise`, on made-up agents and on a real, untrained one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import Tensor
+
+from bmd_pipeline.artifacts.provenance import write_run
+from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.errors import ArtifactError, ConfigError, TaskError
+from bmd_pipeline.metrics.episodes import load_episodes
+from bmd_pipeline.policies.checkpoint import save_policy
+from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.reporting.documents import load_evaluation
+from bmd_pipeline.reporting.trajectories import NUM_POINTS, load_paths
+from bmd_pipeline.rl.rollout import EpisodeBatch
+from bmd_pipeline.stages import evaluate as stage
+from bmd_pipeline.stages.console import Reporter
+from bmd_pipeline.stages.eval_document import hash_policy_settings
+from bmd_pipeline.stages.evaluate import evaluate
+from bmd_pipeline.stages.summarise import summarise
+from bmd_pipeline.tasks.base import TaskEnv
+from bmd_pipeline.tasks.gaussian_mixture.env import GOALS
+
+TASK = "GaussianMixture"
+
+
+def make_config(**changes: Any) -> RunConfig:
+    values: dict[str, Any] = {
+        "task": {"name": TASK},
+        "seeds": (0, 1),
+        "evaluate": {"episodes": 50, "num_envs": 20, "pictured_episodes": 12},
+        "pretrain": {"policy": {"hidden_sizes": (8,), "horizon": 4}},
+    }
+    return RunConfig.model_validate(values | changes)
+
+
+class Stage:
+    """Evaluates fake policies: a walk to a goal that the code chooses, and fails at goal 3."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+        self.root = root
+        self.config = make_config()
+        self.starts: dict[str, list[Tensor]] = {}
+        monkeypatch.setattr(stage, "load_agent", self._load_agent)
+        monkeypatch.setattr(stage, "play_episodes", self._play)
+        for name in ("policy", "modes", "tuned"):
+            self.finish(name)
+
+    def finish(self, name: str, task: str = TASK) -> None:
+        stages = {"policy": "pretrain", "modes": "discover", "tuned": "finetune"}
+        (self.root / name).mkdir(exist_ok=True)
+        write_run(
+            self.root / name,
+            stage=stages[name],
+            task=task,
+            config={},
+            config_hash="",
+            seed=0,
+            inputs={},
+            started=time.time(),
+        )
+
+    def _load_agent(self, policy: Path, modes: Path | None, tuned: Path | None, method: str, **_: object) -> Any:
+        return SimpleNamespace(num_codes=4 if method.endswith("-bmd") else 1, method=method)
+
+    def _play(self, env: TaskEnv, agent: Any, *, seed: int, codes: Tensor, generator: torch.Generator) -> EpisodeBatch:
+        self.starts.setdefault(agent.method, []).append(env.reset(seed))
+        start = env.track()
+        goal = codes if agent.num_codes > 1 else torch.zeros_like(codes)
+        share = torch.linspace(0, 1, 9)[:, None, None]
+        success = (goal != 3) & (torch.rand(env.num_envs, generator=generator) < 0.9)
+        return EpisodeBatch(
+            track=(1 - share) * start + share * torch.tensor(GOALS)[goal],
+            length=torch.full_like(codes, 8),
+            success=success,
+            episode_return=success.float() * 2,
+            code=codes,
+            information=torch.full((env.num_envs,), 1.25) if agent.num_codes > 1 else None,
+        )
+
+    def run(self, method: str, seed: int = 0, **changes: Any) -> Path:
+        output = self.root / method / f"seed{seed}" / "eval.json"
+        arguments = {
+            "policy": self.root / "policy",
+            "modes": self.root / "modes" if method.endswith("-bmd") else None,
+            "tuned": None if method == "pretrained" else self.root / "tuned",
+            "method": method,
+        }
+        evaluate(
+            self.config,
+            **(arguments | changes),
+            output=output,
+            seed=seed,
+            num_workers=1,
+            reporter=Reporter("quiet"),
+        )
+        return output
+
+    def run_all(self) -> list[Path]:
+        return [self.run(method, seed) for method in ("dsrl-bmd", "pretrained", "dsrl") for seed in (1, 0)]
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
+    return Stage(monkeypatch, tmp_path)
+
+
+def test_numbers_and_files_of_one_policy(bench: Stage) -> None:
+    output = bench.run("dsrl-bmd", seed=3)
+    names = {path.name for path in output.parent.iterdir()}
+    assert names == {
+        "eval.json",
+        "episodes.parquet",
+        "trajectories.parquet",
+        "trajectories.png",
+        "trajectories.svg",
+    }
+    document = load_evaluation(output)
+    block = document.policies["dsrl-bmd"]
+    (episodes,) = load_episodes(output.with_name("episodes.parquet"))
+    assert (episodes.policy, episodes.seed, len(episodes)) == ("dsrl-bmd", 3, 50)
+    # Codes go round over all rounds, also where a round is no multiple of them.
+    np.testing.assert_array_equal(episodes.code, np.arange(50) % 4)
+    assert block.success_rate.mean == episodes.success.mean()
+    assert block.success_rate.n == 50
+    assert block.mode_coverage.mean <= 0.75  # nobody succeeds in the south
+    assert block.mutual_information.mean == 1.25
+    assert block.episode_return.mean == pytest.approx(2 * episodes.success.mean())
+    assert [row.episodes for row in block.per_mode] == [13, 13, 12, 12]
+    assert block.per_mode[3].success_rate == 0
+    assert [max(row.mode_shares.values()) for row in block.codes] == [1, 1, 1, 0]
+    assert set(document.provenance.inputs) == {"policy", "modes", "tuned"}
+    assert document.provenance.config["evaluate"]["episodes"] == 50
+    book = load_paths(output.with_name("trajectories.parquet"))
+    assert len(book.paths) == 12
+    assert book.paths[0].xy.shape == (NUM_POINTS, 2)
+    assert book.axes == ("x", "y")
+
+
+def test_methods_meet_the_same_initial_states_and_seeds_do_not(bench: Stage) -> None:
+    for method in ("pretrained", "dsrl-bmd"):
+        bench.run(method, seed=0)
+    for one, other in zip(bench.starts["pretrained"], bench.starts["dsrl-bmd"], strict=True):
+        assert torch.equal(one, other)
+    first, second, _ = bench.starts["pretrained"]
+    assert not torch.equal(first, second)  # rounds differ
+    bench.run("pretrained", seed=1)
+    assert not torch.equal(bench.starts["pretrained"][3], first)
+
+
+def test_evaluation_is_reproducible(bench: Stage) -> None:
+    output = bench.run("dsrl-bmd")
+    tables = [output.with_name(name) for name in ("episodes.parquet", "trajectories.parquet", "trajectories.svg")]
+    before = [path.read_bytes() for path in tables]
+    policies = load_evaluation(output).policies
+    bench.run("dsrl-bmd")
+    assert [path.read_bytes() for path in tables] == before
+    assert load_evaluation(output).policies == policies
+
+
+def test_summary_collects_policies_in_order(bench: Stage) -> None:
+    paths = bench.run_all()
+    output = bench.root / "eval.json"
+    summarise(bench.config, evaluations=paths, output=output)
+    document = load_evaluation(output)
+    assert list(document.policies) == ["pretrained", "dsrl", "dsrl-bmd"]
+    block = document.policies["dsrl-bmd"]
+    singles = [load_evaluation(path).policies["dsrl-bmd"] for path in paths[1::-1]]
+    assert [row.seed for row in block.seeds] == [0, 1]
+    assert block.seeds == [row for single in singles for row in single.seeds]
+    assert block.success_rate.mean == pytest.approx(np.mean([single.success_rate.mean for single in singles]))
+    assert block.success_rate.n == 100
+    assert [(row.seed, row.code) for row in block.codes] == [(k, code) for k in (0, 1) for code in range(4)]
+    assert set(document.provenance.inputs) == {
+        f"{p}/seed{k}" for p in ("pretrained", "dsrl", "dsrl-bmd") for k in (0, 1)
+    }
+    table = pq.read_table(output.with_name("episodes.parquet"))
+    assert table.num_rows == 300
+    assert {"goal", "goal/north", "episode_return"} <= set(table.column_names)
+    for stem in ("trajectories", "success_coverage"):
+        for kind in ("png", "svg"):
+            assert output.with_name(f"{stem}.{kind}").stat().st_size > 1000
+
+
+def test_summary_refuses_what_does_not_belong(bench: Stage) -> None:
+    paths = bench.run_all()
+    output = bench.root / "eval.json"
+
+    def refuse(match: str, evaluations: list[Path] = paths, config: RunConfig = bench.config) -> None:
+        with pytest.raises(ArtifactError, match=match) as error:
+            summarise(config, evaluations=evaluations, output=output)
+        assert "\n" not in str(error.value)
+        assert not output.exists()
+
+    refuse("missing", [*paths, bench.root / "dsrl" / "seed7" / "eval.json"])
+    refuse("both hold dsrl/seed0", [*paths, paths[-1]])
+    other = make_config(task={"name": "PushT"})
+    refuse(f"{paths[0]}: evaluation of task {TASK}, not of PushT", config=other)
+    stricter = make_config(evaluate={"episodes": 50, "num_envs": 20, "pictured_episodes": 12, "tau": 0.9})
+    refuse("evaluated under other settings .* run `bmd-pipeline evaluate --task GaussianMixture", config=stricter)
+
+    victim = paths[0]
+    contents = victim.read_text()
+    victim.write_text(contents[:500])
+    refuse(f"{victim} is damaged")
+    victim.write_text(json.dumps(json.loads(contents) | {"schema_version": 99}))
+    refuse(f"{victim} doesn't fit the schema: schema_version")
+    victim.write_text(contents)
+    shutil.copy(paths[1].with_name("episodes.parquet"), victim.with_name("episodes.parquet"))
+    refuse("episodes.parquet: not the episodes of")
+
+
+def test_settings_of_other_methods_make_nothing_stale() -> None:
+    base = make_config()
+    stronger = make_config(finetune={"regulariser": {"mi_weight": 3.0}})
+    assert hash_policy_settings(base, "pretrained") == hash_policy_settings(stronger, "pretrained")
+    assert hash_policy_settings(base, "dsrl") == hash_policy_settings(stronger, "dsrl")
+    assert hash_policy_settings(base, "dsrl-bmd") != hash_policy_settings(stronger, "dsrl-bmd")
+    more_seeds = make_config(seeds=(0, 1, 2))
+    assert hash_policy_settings(base, "dsrl-bmd") == hash_policy_settings(more_seeds, "dsrl-bmd")
+
+
+def test_bad_input_writes_nothing(bench: Stage) -> None:
+    with pytest.raises(ConfigError, match="unknown method 'dsrl-bdm'"):
+        bench.run("dsrl-bdm")
+    with pytest.raises(ArtifactError, match="evaluating dsrl needs the output of `bmd-pipeline finetune"):
+        bench.run("dsrl", tuned=None)
+    with pytest.raises(ArtifactError, match="evaluating dsrl-bmd needs the output of `bmd-pipeline discover"):
+        bench.run("dsrl-bmd", modes=None)
+    bench.finish("policy", task="PushT")
+    with pytest.raises(ArtifactError, match="made for task PushT, not for GaussianMixture"):
+        bench.run("pretrained")
+    assert not list(bench.root.glob("*/seed*"))
+
+
+def test_a_labelling_that_breaks_its_contract_is_refused(bench: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Improper:
+        name, modes = "goal", ("a", "b")
+
+        def weigh(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+            return torch.full((len(length), 2), 0.4)
+
+    monkeypatch.setattr(stage, "load_labellings", lambda task: (Improper(),))
+    with pytest.raises(TaskError, match=r"rows that sum to 1, got \[0.4"):
+        bench.run("pretrained")
+
+
+def test_a_killed_evaluation_leaves_no_stale_eval_json(bench: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = bench.run("pretrained")
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "draw_trajectories", die)
+    with pytest.raises(KeyboardInterrupt):
+        bench.run("pretrained")
+    assert not output.exists()
+
+
+def test_an_untrained_policy_is_played_for_real(tmp_path: Path) -> None:
+    """No fakes: checkpoint, agent, rollout and task."""
+    config = make_config()
+    folder = tmp_path / "policy"
+    folder.mkdir()
+    torch.manual_seed(0)
+    save_policy(DiffusionPolicy(config.pretrain.policy, obs_dim=2, action_dim=2), folder, TASK)
+    write_run(
+        folder,
+        stage="pretrain",
+        task=TASK,
+        config={},
+        config_hash="",
+        seed=0,
+        inputs={},
+        started=time.time(),
+    )
+    output = tmp_path / "eval.json"
+    evaluate(
+        config,
+        policy=folder,
+        modes=None,
+        tuned=None,
+        output=output,
+        method="pretrained",
+        seed=0,
+        num_workers=1,
+        reporter=Reporter("quiet"),
+    )
+    block = load_evaluation(output).policies["pretrained"]
+    assert block.success_rate.n == 50
+    assert block.codes == []
+    (episodes,) = load_episodes(output.with_name("episodes.parquet"))
+    assert episodes.length.max() <= 24

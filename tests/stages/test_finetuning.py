@@ -1,0 +1,184 @@
+"""The stages `discover` and `finetune` on a tiny point task, end to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bmd_pipeline.artifacts.layout import Layout
+from bmd_pipeline.artifacts.weights import load_weights
+from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.errors import ArtifactError, ConfigError, TrainingError
+from bmd_pipeline.rl.agents import load_agent
+from bmd_pipeline.rl.rollout import play_episodes
+from bmd_pipeline.stages import finetune as finetune_stage
+from bmd_pipeline.stages.collect import collect
+from bmd_pipeline.stages.console import Reporter
+from bmd_pipeline.stages.discover import discover
+from bmd_pipeline.stages.finetune import finetune
+from bmd_pipeline.stages.pretrain import pretrain
+from bmd_pipeline.tasks import registry
+
+TASK = "GaussianMixture"
+QUIET = Reporter("quiet")
+
+
+def _config(**changes: dict[str, Any]) -> RunConfig:
+    small = {"hidden_sizes": (16,)}
+    values: dict[str, Any] = {
+        "task": {"name": TASK},
+        "collect": {"num_episodes": 40},
+        "pretrain": {
+            "iterations": 400,
+            "batch_size": 128,
+            "policy": {"n_obs_steps": 1, "hidden_sizes": (64, 64)},
+        },
+        "discover": {
+            "num_modes": 4,
+            "num_envs": 64,
+            "seed_episodes": 512,
+            "warmup_iterations": 2,
+            "steering_fit_steps": 200,
+            "inference_fit_steps": 200,
+            "heldout_episodes": 64,
+            "inference": small,
+            "steering": small,
+            "commit": {"folds": 2, "selector_steps": 40},
+        },
+        "finetune": {
+            "iterations": 4,
+            "num_envs": 64,
+            "ppo": {"minibatch_size": 128, "value_hidden_sizes": (16,)},
+            "selection": {"interval": 2, "episodes": 64},
+            "checkpoint_interval": 1,
+        },
+    }
+    for name, change in changes.items():
+        values[name] = values[name] | change
+    return RunConfig.model_validate(values)
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("base")
+    demos, output = root / "demos.zarr", root / "policy"
+    collect(_config(), output=demos, manifest=root / "demos.manifest.json", num_workers=1, reporter=QUIET)
+    pretrain(_config(), demos=demos, output=output, reporter=QUIET)
+    return output
+
+
+@pytest.fixture(scope="module")
+def modes(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("modes")
+    discover(_config(), policy=policy, output=output, seed=0, num_workers=1, reporter=QUIET)
+    return output
+
+
+def _finetune(config: RunConfig, policy: Path, modes: Path | None, output: Path, method: str = "dsrl-bmd") -> None:
+    finetune(config, policy=policy, modes=modes, output=output, method=method, seed=0, num_workers=1, reporter=QUIET)
+
+
+@pytest.mark.parametrize("strategy", ["seeded", "unseeded", "held"])
+def test_every_strategy_finds_modes_that_can_be_played(policy: Path, tmp_path: Path, strategy: str) -> None:
+    config = _config(discover={"strategy": strategy})
+    discover(config, policy=policy, output=tmp_path, seed=0, num_workers=1, reporter=QUIET)
+    found = json.loads((tmp_path / "modes.json").read_text())["findings"]
+    assert 0.0 <= found["success_rate"] <= 1.0
+    assert found["information"] <= found["information_bound"]
+    assert len(found["success_rate_per_code"]) == 4
+    assert (tmp_path / "run.json").exists()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == (0 if strategy == "held" else 2)
+
+
+def test_seeding_finds_more_than_nothing(modes: Path) -> None:
+    found = json.loads((modes / "modes.json").read_text())["findings"]
+    assert found["final_information"] > 0.2
+    assert sum(found["cluster_sizes"]) > 4
+
+
+def test_a_policy_without_modes_is_reported_in_plain_words(
+    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unseeded discovery that is given no time to learn commands nothing."""
+    config = _config(discover={"strategy": "unseeded", "warmup_iterations": 1})
+    discover(config, policy=policy, output=tmp_path, seed=0, num_workers=1, reporter=Reporter("quiet"))
+    assert "warning: no modes found" in capsys.readouterr().err
+
+
+def test_a_policy_that_never_succeeds_is_refused(policy: Path, tmp_path: Path) -> None:
+    config = _config(task={"env": {"goal_radius": 1e-6}})
+    with pytest.raises(TrainingError, match="to cluster into 4 modes"):
+        discover(config, policy=policy, output=tmp_path, seed=0, num_workers=1, reporter=QUIET)
+
+
+@pytest.mark.parametrize("method", ["dsrl", "dsrl-bmd"])
+def test_a_tuned_policy_plays_from_its_own_folders(policy: Path, modes: Path, tmp_path: Path, method: str) -> None:
+    _finetune(_config(), policy, modes if method == "dsrl-bmd" else None, tmp_path, method)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "tuned.safetensors",
+        "tuned.json",
+        "metrics.jsonl",
+        "run.json",
+    }
+    agent = load_agent(policy, modes, tmp_path, method, task=TASK)
+    env = registry.make_env(TASK, {}, 16)
+    episodes = play_episodes(env, agent, seed=9, codes=None, generator=torch.Generator().manual_seed(0))
+    assert agent.num_codes == (4 if method == "dsrl-bmd" else 1)
+    assert bool(torch.isfinite(episodes.track).all())
+    with pytest.raises(ArtifactError, match="expected"):
+        load_agent(policy, modes, tmp_path, "dsrl" if method == "dsrl-bmd" else "dsrl-bmd", task=TASK)
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(
+    policy: Path, modes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    _finetune(_config(), policy, modes, whole)
+
+    iterate = finetune_stage.Trainer.iterate
+    calls = 0
+
+    def stumble(self: Any, **options: Any) -> dict[str, float]:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return iterate(self, **options)
+
+    monkeypatch.setattr(finetune_stage.Trainer, "iterate", stumble)
+    with pytest.raises(KeyboardInterrupt):
+        _finetune(_config(), policy, modes, broken)
+    assert not (broken / "run.json").exists()
+    monkeypatch.setattr(finetune_stage.Trainer, "iterate", iterate)
+    _finetune(_config(), policy, modes, broken)
+
+    assert (whole / "tuned.safetensors").read_bytes() == (broken / "tuned.safetensors").read_bytes()
+    steps = [json.loads(line)["step"] for line in (broken / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4]
+    assert not Layout.state(broken).exists()
+
+
+def test_lambda_matters(policy: Path, modes: Path, tmp_path: Path) -> None:
+    weights = []
+    for name, weight in (("none", 0.0), ("some", 1.0)):
+        config = _config(finetune={"regulariser": {"mi_weight": weight}, "iterations": 2})
+        _finetune(config, policy, modes, tmp_path / name)
+        weights.append(load_weights(tmp_path / name / "tuned.safetensors"))
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_bad_input_writes_nothing(policy: Path, modes: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with pytest.raises(ConfigError, match="unknown method 'ppo'"):
+        _finetune(_config(), policy, None, output, "ppo")
+    with pytest.raises(ArtifactError, match="bmd-pipeline"):
+        _finetune(_config(), tmp_path / "nothing", None, output, "dsrl")
+    with pytest.raises(ConfigError, match="no track column 'turn'"):
+        config = _config(discover={"inference": {"features": ["turn"]}})
+        discover(config, policy=policy, output=output, seed=0, num_workers=1, reporter=QUIET)
+    assert not output.exists()

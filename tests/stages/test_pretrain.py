@@ -1,0 +1,196 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from bmd_pipeline.artifacts.lock import FolderLock
+from bmd_pipeline.artifacts.provenance import require_run
+from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.errors import ArtifactError, DataError, TrainingError
+from bmd_pipeline.policies.checkpoint import load_policy
+from bmd_pipeline.stages.collect import collect
+from bmd_pipeline.stages.console import Progress, Reporter
+from bmd_pipeline.stages.pretrain import pretrain
+
+SETTINGS: dict[str, Any] = {
+    "policy": {"horizon": 3, "n_action_steps": 2, "hidden_sizes": [16, 16]},
+    "iterations": 120,
+    "batch_size": 16,
+    "log_interval": 20,
+    "checkpoint_interval": 30,
+    "validation_fraction": 0.25,
+}
+FILES = {"policy.safetensors", "policy.json", "metrics.jsonl", "run.json"}
+
+
+def make_config(**pretrain_settings: Any) -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "task": {"name": "Toy", "plugins": ["toy_task"]},
+            "collect": {"num_episodes": 12, "chunk_rows": 256},
+            "pretrain": {**SETTINGS, **pretrain_settings},
+        }
+    )
+
+
+@pytest.fixture(autouse=True)
+def toy_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "demos" / "plugins")
+    import toy_task  # noqa: F401  (registers the task, as loading a config does)
+
+
+@pytest.fixture
+def demos(tmp_path: Path) -> Path:
+    output = tmp_path / "data" / "demos.zarr"
+    manifest = output.with_name("demos.manifest.json")
+    collect(make_config(), output=output, manifest=manifest, num_workers=1, reporter=Reporter("quiet"))
+    return output
+
+
+class InterruptedRunError(Exception):
+    pass
+
+
+class InterruptingReporter(Reporter):
+    """Stops the run once the bar reaches a step, as a killed job would."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__("quiet")
+        self.at = at
+
+    def progress(self, description: str, total: int, done: int = 0) -> Progress:
+        bar = super().progress(description, total, done)
+        count = done
+
+        class Counting(type(bar)):  # type: ignore[misc]
+            def advance(counting, n: int = 1, **fields: Any) -> None:
+                nonlocal count
+                count += n
+                if count >= self.at:
+                    raise InterruptedRunError
+
+        bar.__class__ = Counting
+        return bar
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "wall_s"} for line in lines]
+
+
+def run(config: RunConfig, demos: Path, output: Path, reporter: Reporter | None = None) -> None:
+    pretrain(config, demos=demos, output=output, reporter=reporter or Reporter("quiet"))
+
+
+def test_outputs(tmp_path: Path, demos: Path) -> None:
+    output = tmp_path / "policy"
+    run(make_config(), demos, output)
+    assert {path.name for path in output.iterdir()} == FILES
+    record = require_run(output, "pretrain", "Toy")
+    assert set(record["outputs"]) == FILES - {"run.json"}
+    lines = metrics(output)
+    assert [line["step"] for line in lines] == [20, 40, 60, 80, 100, 120]
+    assert set(lines[0]) == {"step", "learning_rate", "train_loss", "validation_loss"}
+    assert lines[-1]["validation_loss"] < lines[0]["validation_loss"]
+    assert record["metrics"]["validation_loss"] == lines[-1]["validation_loss"]
+    policy = load_policy(output, task="Toy", obs_dim=2, action_dim=1)
+    assert policy.config == make_config().pretrain.policy
+    noise = torch.randn(5, policy.noise_dim)
+    assert torch.isfinite(policy.sample(noise, policy.encode(torch.zeros(5, policy.cond_dim)))).all()
+
+
+@pytest.mark.parametrize("interruptions", [(80,), (40, 40, 100), (20,)])
+def test_interrupted_equals_uninterrupted(tmp_path: Path, demos: Path, interruptions: tuple[int, ...]) -> None:
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    run(make_config(), demos, straight)
+    for at in interruptions:
+        with pytest.raises(InterruptedRunError):
+            run(make_config(), demos, resumed, InterruptingReporter(at))
+        assert not (resumed / "run.json").exists()
+        torch.randn(7)  # the global state must not matter
+    run(make_config(), demos, resumed)
+    for name in ("policy.safetensors", "policy.json"):
+        assert (resumed / name).read_bytes() == (straight / name).read_bytes()
+    assert metrics(resumed) == metrics(straight)
+    assert {path.name for path in resumed.iterdir()} == FILES
+
+
+def test_resumes_from_the_checkpoint_and_not_from_the_start(
+    tmp_path: Path, demos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InterruptedRunError):
+        run(make_config(), demos, tmp_path / "policy", InterruptingReporter(100))
+    run(make_config(), demos, tmp_path / "policy", Reporter("plain"))
+    assert "resuming at iteration 90" in capsys.readouterr().err
+
+
+def test_progress_of_other_settings_or_other_data_is_not_used(
+    tmp_path: Path, demos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "policy"
+    with pytest.raises(InterruptedRunError):
+        run(make_config(), demos, output, InterruptingReporter(100))
+    with pytest.raises(InterruptedRunError):
+        run(make_config(learning_rate=5e-4), demos, output, InterruptingReporter(100))
+    zarr.open_group(demos, mode="r+")["data/action"][0, 0] = 0.25  # type: ignore[index]
+    run(make_config(learning_rate=5e-4), demos, output, Reporter("plain"))
+    assert "resuming" not in capsys.readouterr().err
+
+
+def test_seed_decides_the_weights(tmp_path: Path, demos: Path) -> None:
+    contents = []
+    for i, seed in enumerate((0, 0, 1)):
+        config = make_config(iterations=5).model_copy(update={"seed": seed})
+        run(config, demos, tmp_path / str(i))
+        contents.append((tmp_path / str(i) / "policy.safetensors").read_bytes())
+    assert contents[0] == contents[1] != contents[2]
+
+
+def test_no_held_out_episodes(tmp_path: Path, demos: Path) -> None:
+    run(make_config(validation_fraction=0.0, iterations=20), demos, tmp_path / "policy")
+    assert "validation_loss" not in metrics(tmp_path / "policy")[0]
+
+
+def test_second_job_is_refused(tmp_path: Path, demos: Path) -> None:
+    output = tmp_path / "policy"
+    with FolderLock(output / "checkpoints"), pytest.raises(ArtifactError, match="another job is writing"):
+        run(make_config(), demos, output)
+
+
+def test_rerun_replaces_a_finished_policy_only_by_a_finished_one(tmp_path: Path, demos: Path) -> None:
+    output = tmp_path / "policy"
+    run(make_config(iterations=20), demos, output)
+    with pytest.raises(InterruptedRunError):
+        run(make_config(iterations=40), demos, output, InterruptingReporter(20))
+    with pytest.raises(ArtifactError, match=r"run\.json is missing"):
+        require_run(output, "pretrain", "Toy")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda g: g.attrs.update(task="PushT"), "collected for task PushT, not for Toy"),
+        (lambda g: g["data/action"].__setitem__((3, 0), 1.5), r"must be in \[-1, 1\], got \[1.5\] in row 3"),
+        (lambda g: g["data/obs"].__setitem__((3, 0), np.nan), "not finite"),
+    ],
+)
+def test_bad_data_is_one_line_and_writes_nothing(tmp_path: Path, demos: Path, edit: Any, message: str) -> None:
+    edit(zarr.open_group(demos, mode="r+"))
+    with pytest.raises(DataError, match=message) as caught:
+        run(make_config(), demos, tmp_path / "policy")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "policy").exists()
+
+
+def test_diverging_training_leaves_no_policy(tmp_path: Path, demos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "bmd_pipeline.policies.diffusion.DiffusionPolicy.denoising_loss",
+        lambda self, x0, *_: self.denoiser.first.weight.sum() * float("inf"),
+    )
+    with pytest.raises(TrainingError, match=r"after 20 iterations; lower pretrain\.learning_rate"):
+        run(make_config(), demos, tmp_path / "policy")
+    assert not (tmp_path / "policy" / "policy.json").exists()
