@@ -1,0 +1,49 @@
+"""Where everything is: the one place that knows the paths of data and results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+RUN_FILE = "run.json"
+"""Written last in every output folder: its presence means the folder is complete."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of a run, below `root` (the folder that commands are started in)."""
+
+    root: Path = Path()
+
+    def demos(self, task: str) -> Path:
+        """Demonstration store (a zarr group)."""
+        return self.root / "data" / task / "demos.zarr"
+
+    def demos_manifest(self, task: str) -> Path:
+        """The file that stands for the store: its tree hash and how it was made."""
+        return self.root / "data" / task / "demos.manifest.json"
+
+    def policy(self, task: str) -> Path:
+        """Folder of the pre-trained policy."""
+        return self.root / "results" / task / "policy"
+
+    def modes(self, task: str, seed: int) -> Path:
+        """Folder of the discovered modes."""
+        return self.root / "results" / task / "modes" / f"seed{seed}"
+
+    def tuned(self, task: str, method: str, seed: int) -> Path:
+        """Folder of a fine-tuned policy."""
+        return self.root / "results" / task / method / f"seed{seed}"
+
+    def evaluation(self, task: str, method: str, seed: int) -> Path:
+        """Evaluation of one policy; the method may be `pretrained`."""
+        return self.tuned(task, method, seed) / "eval.json"
+
+    def summary(self, task: str) -> Path:
+        """All evaluations of a task side by side: the main target."""
+        return self.root / "results" / task / "eval.json"
+
+    @staticmethod
+    def state(output: Path) -> Path:
+        """Progress of the stage that writes the folder `output`; no rule's output, so a retry finds it."""
+        return output / "checkpoints"

@@ -1,0 +1,107 @@
+"""Metrics of a running stage: JSON lines on disk are the truth, an external tracker is a courtesy."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+
+class Tracker:
+    """Appends one JSON line per report: `{"step": …, "wall_s": …, "<metric>": …}`.
+
+    A number that is not finite is written as null, since JSON has none.
+
+    Args:
+        path: the JSON-lines file; lines beyond `resume_step` are dropped, the others kept.
+        tracker: `wandb` also reports there, offline unless WANDB_MODE says otherwise. Its failures are
+            one warning and never stop a run.
+        name: what the external tracker calls this run.
+        group: what it groups the run under.
+        config: settings it shows beside the run.
+        resume_step: last step of the progress that this run goes on from; 0 starts the file over.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tracker: Literal["none", "wandb"] = "none",
+        *,
+        name: str = "",
+        group: str = "",
+        config: Mapping[str, Any] | None = None,
+        resume_step: int = 0,
+    ) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = _read_lines(path, resume_step)
+        elapsed = kept[-1]["wall_s"] if kept else 0.0
+        self._started = time.monotonic() - elapsed
+        self._file = path.open("w", encoding="utf-8")
+        for line in kept:
+            self._write(line)
+        self._external: Any = None
+        if tracker == "wandb":
+            self._guard(lambda: self._open_wandb(name, group, dict(config or {})))
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Reports metrics at a step; each line is on disk when this returns."""
+        wall_s = round(time.monotonic() - self._started, 3)
+        finite = {key: float(value) if math.isfinite(value) else None for key, value in metrics.items()}
+        self._write({"step": step, "wall_s": wall_s, **finite})
+        if self._external is not None:
+            self._guard(lambda: self._external.log(dict(metrics), step=step))
+
+    def close(self) -> None:
+        """Closes the file and the external run; calling it twice is harmless."""
+        self._file.close()
+        if self._external is not None:
+            self._guard(lambda: self._external.finish())
+            self._external = None
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def _open_wandb(self, name: str, group: str, config: dict[str, Any]) -> None:
+        import wandb
+
+        os.environ.setdefault("WANDB_MODE", "offline")
+        self._external = wandb.init(project="bmd-pipeline", name=name, group=group, config=config)
+
+    def _guard(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Exception as error:  # whatever a tracker does, training goes on
+            self._external = None
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            warnings.warn(f"wandb is off for this run: {reason}", RuntimeWarning, stacklevel=3)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _read_lines(path: Path, last_step: int) -> list[dict[str, Any]]:
+    """Lines up to a step; what follows a line that a killed run left half written is dropped."""
+    lines: list[dict[str, Any]] = []
+    if last_step < 1 or not path.exists():
+        return lines
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+            if line["step"] > last_step:
+                break
+            lines.append({"wall_s": 0.0, **line})
+        except (ValueError, KeyError, TypeError):
+            break
+    return lines

@@ -1,0 +1,93 @@
+"""The one decision about devices, threads and matrix kernels; everything below is told, never asks."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bmd_pipeline.errors import ConfigError
+
+MAX_RELATIVE_ERROR = 1e-5
+"""Largest error that still counts as float32: its own products come out at about 1e-6, bfloat16's at 3e-3."""
+
+
+def select_device(name: str) -> torch.device:
+    """Resolves `execution.device`.
+
+    Args:
+        name: `auto` (CUDA where there is one), `cpu` or `cuda`.
+
+    Raises:
+        ConfigError: CUDA was asked for and is absent, or the name is unknown.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"execution.device must be auto, cpu or cuda, got {name!r}")
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ConfigError(
+            "execution.device is cuda, but torch finds no CUDA device; set it to auto or cpu, "
+            "or install a CUDA build of torch"
+        )
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def set_threads(count: int) -> None:
+    """Sets how many cores torch uses on the CPU."""
+    if count < 1:
+        raise ConfigError(f"threads must be >= 1, got {count}")
+    torch.set_num_threads(count)
+
+
+def set_matmul(precision: str) -> None:
+    """Chooses the float32 matrix kernels of the CPU by the name that `enable_fast_matmul` returned."""
+    backend = _backend()
+    if backend is not None:
+        backend.fp32_precision = precision
+
+
+def enable_fast_matmul(rows: int = 256, width: int = 512) -> str:
+    """Takes the faster float32 matrix kernels of this CPU, if it has them and they are exact.
+
+    On CPUs without bfloat16 units oneDNN answers a request for its "bf16" precision with float32 kernels
+    that are about twice as fast as the default; on CPUs with such units it would lose precision. So both
+    are tried on one product of the size that training uses.
+
+    Args:
+        rows: batch size of the products to come.
+        width: width of the layers to come.
+
+    Returns:
+        The precision in force, for the log and for `set_matmul`: "bf16" or "none".
+    """
+    backend = _backend()
+    if backend is None:
+        return "none"
+    generator = torch.Generator().manual_seed(0)
+    left = torch.randn(rows, width, generator=generator)
+    right = torch.randn(width, width, generator=generator)
+    exact = left.double() @ right.double()
+    backend.fp32_precision = "none"
+    default_s = _best_time(left, right)
+    backend.fp32_precision = "bf16"
+    error = float(((left @ right).double() - exact).abs().max() / exact.abs().max())
+    # A clear margin, so that noise in the timing can't change the choice from run to run.
+    if error > MAX_RELATIVE_ERROR or _best_time(left, right) > 0.85 * default_s:
+        backend.fp32_precision = "none"
+    return str(backend.fp32_precision)
+
+
+def _backend() -> Any:
+    """The switch of oneDNN's matrix products; torch has it since 2.9."""
+    return getattr(torch.backends.mkldnn, "matmul", None)
+
+
+def _best_time(left: Tensor, right: Tensor, repeats: int = 15) -> float:
+    best = float("inf")
+    for _ in range(repeats):
+        started = time.perf_counter()
+        torch.mm(left, right)
+        best = min(best, time.perf_counter() - started)
+    return best

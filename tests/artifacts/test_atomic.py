@@ -1,0 +1,71 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from bmd_pipeline.artifacts.atomic import staged_directory, write_bytes, write_json, write_text
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_write_makes_folders_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b.txt", "λ")
+    assert (tmp_path / "a" / "b.txt").read_text(encoding="utf-8") == "λ"
+    assert names(tmp_path / "a") == {"b.txt"}
+
+
+def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    write_bytes(path, b"old")
+
+    def fail(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == {"a"}
+
+
+def test_json_refuses_what_json_has_no_word_for(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"loss": math.nan})
+    assert names(tmp_path) == set()
+    write_json(tmp_path / "a.json", {"β": [1, 2]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"β": [1, 2]}
+
+
+def test_staged_directory_replaces_the_whole_folder(tmp_path: Path) -> None:
+    target = tmp_path / "store"
+    target.mkdir()
+    (target / "stale").write_text("old")
+    with staged_directory(target) as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "fresh").write_text("new")
+        assert names(target) == {"stale"}  # untouched until the block is over
+    assert names(target) == {"sub"}
+    assert names(tmp_path) == {"store"}
+
+
+def test_failed_staging_leaves_the_old_folder(tmp_path: Path) -> None:
+    target = tmp_path / "store"
+    target.mkdir()
+    (target / "kept").write_text("old")
+    with pytest.raises(RuntimeError), staged_directory(target) as folder:  # noqa: PT012
+        (folder / "half").write_text("new")
+        raise RuntimeError
+    assert names(target) == {"kept"}
+    assert names(tmp_path) == {"store"}
+
+
+def test_leftovers_of_a_killed_writer_are_not_taken_over(tmp_path: Path) -> None:
+    with staged_directory(tmp_path / "store") as folder:
+        leftover = folder
+    leftover.mkdir()
+    (leftover / "half").write_text("from a killed job")
+    with staged_directory(tmp_path / "store") as folder:
+        assert names(folder) == set()

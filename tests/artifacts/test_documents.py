@@ -1,0 +1,37 @@
+from pathlib import Path
+
+import pytest
+
+from bmd_pipeline.artifacts.documents import read_json
+from bmd_pipeline.errors import ArtifactError
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": 1', "damaged"),
+        (b"\xff\xfe\x00", "damaged"),
+        (b"[1, 2]", "must hold a JSON object, got list"),
+        (b"[" * 100_000, "damaged"),
+        (b"", "damaged"),
+    ],
+)
+def test_damage_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "policy.json"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=message) as caught:
+        read_json(path, "policy")
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="missing"):
+        read_json(tmp_path / "none.json", "policy")
+    with pytest.raises(ArtifactError, match="can't be read"):
+        read_json(tmp_path, "policy")
+
+
+def test_reads_objects(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": [1.5, null]}')
+    assert read_json(tmp_path / "a.json", "thing") == {"a": [1.5, None]}

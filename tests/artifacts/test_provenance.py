@@ -1,0 +1,67 @@
+import time
+from pathlib import Path
+
+import pytest
+
+from bmd_pipeline.artifacts.hashing import hash_file, hash_tree
+from bmd_pipeline.artifacts.provenance import describe_run, read_run, require_run, write_run
+from bmd_pipeline.errors import ArtifactError
+
+
+def write(folder: Path, task: str = "Toy", stage: str = "pretrain") -> None:
+    demos = folder.parent / "demos.zarr"
+    demos.mkdir(exist_ok=True)
+    (demos / "chunk").write_text("data")
+    write_run(
+        folder,
+        stage=stage,
+        task=task,
+        config={"seed": 4},
+        config_hash="abc",
+        seed=4,
+        inputs={"demos": demos},
+        started=time.time() - 2,
+        extra={"note": "λ"},
+    )
+
+
+def test_run_says_how_it_came_to_be(tmp_path: Path) -> None:
+    folder = tmp_path / "policy"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "lock").write_text("")
+    (folder / "weights").write_text("w")
+    write(folder)
+    record = read_run(folder)
+    assert record["stage"] == "pretrain"
+    assert record["seed"] == 4
+    assert record["note"] == "λ"
+    assert record["wall_s"] >= 2
+    assert record["outputs"] == {"weights": hash_file(folder / "weights")}  # neither progress nor itself
+    assert record["inputs"]["demos"]["sha256"] == hash_tree(tmp_path / "demos.zarr")
+    assert record["packages"]["torch"].startswith("2.")
+
+
+def test_require_run(tmp_path: Path) -> None:
+    folder = tmp_path / "policy"
+    folder.mkdir()
+    with pytest.raises(ArtifactError, match=r"run\.json is missing: make it with `bmd-pipeline pretrain --task Toy`"):
+        require_run(folder, "pretrain", "Toy")
+    with pytest.raises(ArtifactError, match="with `make policy`"):
+        require_run(folder, "pretrain", "Toy", command="make policy")
+    write(folder)
+    assert require_run(folder, "pretrain", "Toy")["config_hash"] == "abc"
+    with pytest.raises(ArtifactError, match="made for task Toy, not for Other"):
+        require_run(folder, "pretrain", "Other")
+    with pytest.raises(ArtifactError, match="by stage pretrain, not by discover"):
+        require_run(folder, "discover", "Toy")
+    (folder / "run.json").write_text("{")
+    with pytest.raises(ArtifactError, match="damaged"):
+        require_run(folder, "pretrain", "Toy")
+
+
+def test_outside_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # no git at all
+    record = describe_run(
+        stage="collect", task="Toy", config={}, config_hash="", seed=0, inputs={}, started=time.time()
+    )
+    assert record["git_commit"] is None

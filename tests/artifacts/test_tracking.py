@@ -1,0 +1,92 @@
+import json
+import math
+import os
+import sys
+import types
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bmd_pipeline.artifacts.tracking import Tracker
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_lines_are_on_disk_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "metrics.jsonl"
+    with Tracker(path) as tracker:
+        tracker.log(5, {"loss": 0.5, "bad": math.nan})
+        (line,) = lines(path)
+    assert {**line, "wall_s": 0} == {"step": 5, "wall_s": 0, "loss": 0.5, "bad": None}
+
+
+def test_a_fresh_run_starts_the_file_over(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    for loss in (1.0, 2.0):
+        with Tracker(path) as tracker:
+            tracker.log(1, {"loss": loss})
+    assert [line["loss"] for line in lines(path)] == [2.0]
+
+
+def test_resume_drops_what_will_be_done_again(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    with Tracker(path) as tracker:
+        for step in (10, 20, 30):
+            tracker.log(step, {"loss": step})
+    path.write_text(path.read_text().replace('"wall_s": 0.0', '"wall_s": 7.0') + '{"step": 4')  # killed mid-line
+    with Tracker(path, resume_step=20) as tracker:
+        tracker.log(30, {"loss": 31})
+    kept = lines(path)
+    assert [(line["step"], line["loss"]) for line in kept] == [(10, 10), (20, 20), (30, 31)]
+    assert kept[2]["wall_s"] >= kept[1]["wall_s"]  # time goes on where the interrupted run stopped
+
+
+class FakeWandb(types.ModuleType):
+    """Stands in for the real one; records, and fails where told."""
+
+    def __init__(self, fail: str) -> None:
+        super().__init__("wandb")
+        self.fail, self.logged, self.finished = fail, [], False
+
+    def init(self, **settings: Any) -> "FakeWandb":
+        if self.fail == "init":
+            raise RuntimeError("no network\nlong trace")
+        return self
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        if self.fail == "log":
+            raise OSError("disk full")
+        self.logged.append((step, metrics))
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+def test_wandb_gets_the_same_numbers_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeWandb(fail="")
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    with Tracker(tmp_path / "m", "wandb", name="run") as tracker:
+        tracker.log(3, {"loss": 1.0})
+        assert os.environ["WANDB_MODE"] == "offline"
+    assert fake.logged == [(3, {"loss": 1.0})]
+    assert fake.finished
+
+
+@pytest.mark.parametrize("fail", ["init", "log"])
+def test_wandb_failure_is_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail: str) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", FakeWandb(fail))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with Tracker(tmp_path / "m", "wandb") as tracker:
+            tracker.log(1, {"loss": 1.0})
+            tracker.log(2, {"loss": 2.0})
+    assert len(caught) == 1
+    assert str(caught[0].message).startswith("wandb is off for this run: ")
+    assert "\n" not in str(caught[0].message)
+    assert [line["step"] for line in lines(tmp_path / "m")] == [1, 2]
