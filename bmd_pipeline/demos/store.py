@@ -1,0 +1,222 @@
+"""The demonstration store: a zarr group in the layout that the field's diffusion policies use.
+
+```
+demos.zarr                    attributes: schema_version, task, config_hash, seed, …
+├── data/obs                  (T, obs_dim) float32, all episodes one after the other
+├── data/action               (T, action_dim) float32, in [-1, 1] of the task's units
+└── meta/episode_ends         (E,) int64, row after the last one of each episode
+```
+
+We write zarr v3. Stores of others, v2 too, open as they are; `data/state` stands in for `data/obs` there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from bmd_pipeline.artifacts.atomic import staged_directory
+from bmd_pipeline.errors import DataError
+from bmd_pipeline.tasks.base import Episode
+
+SCHEMA_VERSION = 1
+Rows = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Demos:
+    """Demonstrations in memory.
+
+    Attributes:
+        obs: (T, obs_dim) float32.
+        action: (T, action_dim) float32.
+        episode_ends: (E,) int64, rising; the last one is T.
+        attributes: what the store says of itself; empty for stores of others.
+    """
+
+    obs: Rows
+    action: Rows
+    episode_ends: NDArray[np.int64]
+    attributes: Mapping[str, Any]
+
+    @property
+    def num_episodes(self) -> int:
+        """Number of episodes E."""
+        return len(self.episode_ends)
+
+    @property
+    def episode_starts(self) -> NDArray[np.int64]:
+        """(E,) first row of each episode."""
+        return np.concatenate([np.zeros(1, np.int64), self.episode_ends[:-1]])
+
+
+class DemoWriter:
+    """Writes a store episode by episode; it takes its place at `path` when the `with` block succeeds.
+
+    Args:
+        path: the store.
+        obs_dim: size of one observation.
+        action_dim: size of one action.
+        attributes: what the store says of itself, JSON.
+        chunk_rows: rows per chunk; whole chunks are written as soon as they are full.
+    """
+
+    def __init__(
+        self, path: Path, obs_dim: int, action_dim: int, attributes: Mapping[str, Any], chunk_rows: int
+    ) -> None:
+        self.path = path
+        self.num_rows = 0
+        self.episode_ends: list[int] = []
+        self._dims = {"obs": obs_dim, "action": action_dim}
+        self._attributes = {"schema_version": SCHEMA_VERSION, **attributes}
+        self._chunk_rows = chunk_rows
+        self._pending: dict[str, list[Rows]] = {"obs": [], "action": []}
+        self._pending_rows = 0
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        folder = self._stack.enter_context(staged_directory(self.path))
+        self._group = zarr.open_group(folder, mode="w", zarr_format=3, attributes=self._attributes)
+        for name, dim in self._dims.items():
+            # NaN marks what was never written: a chunk file that goes missing can't pass for data.
+            self._group.create_array(
+                f"data/{name}",
+                shape=(0, dim),
+                chunks=(self._chunk_rows, dim),
+                dtype="float32",
+                compressors=None,
+                fill_value=np.nan,
+            )
+        return self
+
+    def append(self, episode: Episode) -> None:
+        """Adds one episode.
+
+        Raises:
+            DataError: it is empty, has the wrong shape, or holds a value that is not finite.
+        """
+        index = len(self.episode_ends)
+        values = {"obs": episode.obs, "action": episode.action}
+        if len(episode.obs) == 0 or len(episode.obs) != len(episode.action):
+            raise DataError(
+                f"episode {index}: obs and action must have the same number of rows (>= 1), "
+                f"got {len(episode.obs)} and {len(episode.action)}"
+            )
+        for name, rows in values.items():
+            if rows.shape[1:] != (self._dims[name],):
+                raise DataError(f"episode {index}: {name} must be (T, {self._dims[name]}), got {rows.shape}")
+            _require_finite(rows, f"episode {index}: {name}")
+        for name, rows in values.items():
+            self._pending[name].append(np.asarray(rows, np.float32))
+        self.num_rows += len(episode.obs)
+        self._pending_rows += len(episode.obs)
+        self.episode_ends.append(self.num_rows)
+        if self._pending_rows >= self._chunk_rows:
+            self._flush(self._pending_rows - self._pending_rows % self._chunk_rows)
+
+    def set_attributes(self, **attributes: Any) -> None:
+        """Adds what is known only once all episodes are in."""
+        self._group.attrs.update(attributes)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # The exit stack renames the folder into place, or removes it if the block or the last writes failed.
+        with self._stack:
+            if kind is not None:
+                self._stack.pop_all().__exit__(kind, error, trace)
+                return
+            self._flush(self._pending_rows)
+            ends = np.asarray(self.episode_ends, np.int64)
+            self._group.create_array("meta/episode_ends", data=ends, fill_value=-1, compressors=None)
+
+    def _flush(self, count: int) -> None:
+        """Writes the first `count` pending rows and keeps the rest."""
+        if count == 0:
+            return
+        for name, parts in self._pending.items():
+            rows = np.concatenate(parts)
+            array = self._group[f"data/{name}"]
+            assert isinstance(array, zarr.Array)  # created in __enter__
+            array.append(rows[:count])
+            self._pending[name] = [rows[count:]]
+        self._pending_rows -= count
+
+
+def load_demos(path: Path, *, obs_dim: int | None = None, action_dim: int | None = None) -> Demos:
+    """Reads a store into memory and checks it.
+
+    Args:
+        path: the store.
+        obs_dim: the observation size it must have, if given.
+        action_dim: the action size it must have, if given.
+
+    Raises:
+        DataError: it is missing, truncated, of a foreign schema version or of other sizes, its episodes
+            don't add up, or a value is not finite (the first such index is named).
+    """
+    if not path.is_dir():
+        raise DataError(f"no demonstrations at {path}; make them with `bmd-pipeline collect`")
+    try:
+        group = zarr.open_group(path, mode="r")
+        attributes = dict(group.attrs)
+        version = attributes.get("schema_version", SCHEMA_VERSION)
+        if version != SCHEMA_VERSION:
+            raise DataError(f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}")
+        obs_name = "obs" if "schema_version" in attributes or "data/obs" in group else "state"
+        obs = _read(group, f"data/{obs_name}", path)
+        action = _read(group, "data/action", path)
+        ends = _read(group, "meta/episode_ends", path)
+    except DataError:
+        raise
+    except Exception as error:  # zarr reports damage by whatever its storage and codecs raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} can't be read as a zarr store: {reason}") from None
+
+    for name, array, wanted in ((obs_name, obs, obs_dim), ("action", action, action_dim)):
+        if array.ndim != 2 or array.dtype.kind != "f":
+            raise DataError(f"{path}: data/{name} must be floats (T, dim), got {array.dtype} {array.shape}")
+        if wanted is not None and array.shape[1] != wanted:
+            raise DataError(f"{path}: data/{name} has dimension {array.shape[1]}, the task has {wanted}")
+    _check_ends(ends, len(obs), len(action), path)
+    obs, action = obs.astype(np.float32, copy=False), action.astype(np.float32, copy=False)
+    _require_finite(obs, f"{path}: data/{obs_name}")
+    _require_finite(action, f"{path}: data/action")
+    return Demos(obs, action, ends.astype(np.int64, copy=False), attributes)
+
+
+def _read(group: zarr.Group, name: str, path: Path) -> NDArray[Any]:
+    node = group.get(name)
+    if not isinstance(node, zarr.Array):
+        raise DataError(f"{path}: array {name} is missing")
+    return np.asarray(node[:])
+
+
+def _check_ends(ends: NDArray[Any], obs_rows: int, action_rows: int, path: Path) -> None:
+    if ends.ndim != 1 or ends.dtype.kind not in "iu" or len(ends) == 0:
+        raise DataError(f"{path}: meta/episode_ends must be integers (E,), E >= 1, got {ends.dtype} {ends.shape}")
+    falling = np.flatnonzero(np.diff(ends.astype(np.int64), prepend=0) <= 0)
+    if len(falling):
+        i = int(falling[0])
+        before = int(ends[i - 1]) if i else 0
+        raise DataError(f"{path}: meta/episode_ends must rise from above 0, entry {i} is {ends[i]} after {before}")
+    if not int(ends[-1]) == obs_rows == action_rows:
+        raise DataError(
+            f"{path} is truncated or inconsistent: episodes end at row {ends[-1]}, "
+            f"but there are {obs_rows} observations and {action_rows} actions"
+        )
+
+
+def _require_finite(rows: NDArray[Any], what: str) -> None:
+    bad = ~np.isfinite(rows)
+    if bad.any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        raise DataError(f"{what} has {bad.sum()} values that are not finite, the first at [{row}, {column}]")

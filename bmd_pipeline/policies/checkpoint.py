@@ -1,0 +1,105 @@
+"""A policy on disk: weights in safetensors, settings in JSON beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from bmd_pipeline.artifacts.atomic import write_json
+from bmd_pipeline.artifacts.documents import read_json
+from bmd_pipeline.artifacts.hashing import hash_file
+from bmd_pipeline.artifacts.weights import load_weights, save_weights
+from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.policies.diffusion import DiffusionPolicy
+
+SCHEMA_VERSION = 1
+WEIGHTS_FILE = "policy.safetensors"
+SETTINGS_FILE = "policy.json"
+
+
+def save_policy(policy: DiffusionPolicy, directory: Path, task: str) -> None:
+    """Writes `policy.safetensors` (with the normalisers) and `policy.json` into a folder.
+
+    Args:
+        policy: the policy.
+        directory: the folder.
+        task: the task it was trained for.
+    """
+    weights = directory / WEIGHTS_FILE
+    save_weights(weights, policy.state_dict())
+    settings = {
+        "schema_version": SCHEMA_VERSION,
+        "task": task,
+        "obs_dim": policy.obs_dim,
+        "action_dim": policy.action_dim,
+        "policy": policy.config.model_dump(mode="json"),
+        "weights_sha256": hash_file(weights),
+    }
+    write_json(directory / SETTINGS_FILE, settings)
+
+
+def load_policy(
+    directory: Path,
+    *,
+    task: str | None = None,
+    device: torch.device | str = "cpu",
+    obs_dim: int | None = None,
+    action_dim: int | None = None,
+) -> DiffusionPolicy:
+    """Reads a policy that `save_policy` wrote; nothing else is needed to run it.
+
+    Args:
+        directory: the folder.
+        task: the task it must be for, if given.
+        device: where to put it.
+        obs_dim: the observation size it must fit, if given.
+        action_dim: the action size it must fit, if given.
+
+    Returns:
+        The policy in evaluation mode; its parameters require no gradient.
+
+    Raises:
+        ArtifactError: a file is missing or damaged, or the policy is for another task or other sizes.
+    """
+    path = directory / SETTINGS_FILE
+    settings = read_json(path, "policy")
+    if settings.get("schema_version") != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"policy: {path} has schema version {settings.get('schema_version')}, "
+            f"this release reads {SCHEMA_VERSION}; train it again"
+        )
+    if task is not None and settings.get("task") != task:
+        raise ArtifactError(f"policy: {directory} was trained for {settings.get('task')}, not for {task}")
+    try:
+        config = PolicyConfig.model_validate(settings["policy"])
+        sizes = {name: int(settings[name]) for name in ("obs_dim", "action_dim")}
+        expected_hash = str(settings["weights_sha256"])
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        reason = _first_problem(error)
+        raise ArtifactError(f"policy: {path} is damaged ({reason}); train it again") from None
+    for name, wanted in (("obs_dim", obs_dim), ("action_dim", action_dim)):
+        if wanted is not None and sizes[name] != wanted:
+            raise ArtifactError(f"policy: {directory} has {name} {sizes[name]}, the task has {wanted}")
+
+    weights = directory / WEIGHTS_FILE
+    tensors = load_weights(weights)
+    if hash_file(weights) != expected_hash:
+        raise ArtifactError(f"policy: {weights} is not what {SETTINGS_FILE} describes; train it again")
+    policy = DiffusionPolicy(config, **sizes)
+    try:
+        policy.load_state_dict(tensors)
+    except RuntimeError:
+        raise ArtifactError(f"policy: {weights} does not fit the settings in {SETTINGS_FILE}") from None
+    return policy.to(device).requires_grad_(False).eval()
+
+
+def _first_problem(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, ('policy', *first['loc'])))}: {first['msg']}"
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    return str(error).splitlines()[0]

@@ -1,0 +1,146 @@
+"""Behaviour cloning of a diffusion policy: the training loop's state and its step.
+
+Data stays in memory as normalised tensors and a batch is one index gather; nothing in a step waits for a
+number to come back from the device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bmd_pipeline.artifacts.progress_state import add_prefix, pack_optimizer, take_prefix, unpack_optimizer
+from bmd_pipeline.config.pretrain import PretrainConfig
+from bmd_pipeline.errors import TrainingError
+from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.policies.ema import EMA
+from bmd_pipeline.policies.learning_rate import cosine_learning_rate
+
+VALIDATION_BATCH = 4096
+VALIDATION_DRAWS = 4
+"""Diffusion steps and noises drawn per validation window; the same ones at every validation."""
+
+
+class Cloner:
+    """Trains a policy on windows.
+
+    Args:
+        policy: the policy; its normalisers must be fitted.
+        config: settings.
+        chunk: (W, noise_dim) raw actions of the training windows.
+        stacked: (W, cond_dim) stacked observations of the training windows.
+        generator: draws batches, diffusion steps and noise, on the policy's device.
+    """
+
+    def __init__(
+        self,
+        policy: DiffusionPolicy,
+        config: PretrainConfig,
+        chunk: Tensor,
+        stacked: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        self.config = config
+        self.policy = policy
+        self.ema = EMA(policy, config.ema_decay)
+        self.step = 0
+        self._generator = generator
+        self._device = chunk.device
+        self._chunk = policy.normalise_chunk(chunk)
+        self._cond = policy.encode(stacked)
+        self._optimizer = torch.optim.AdamW(
+            policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        self._loss_sum = torch.zeros((), device=self._device)
+        self._loss_count = 0
+
+    def train_step(self) -> None:
+        """One gradient step on a random batch, with replacement."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        count = self.config.batch_size
+        rows = torch.randint(len(self._chunk), (count,), generator=self._generator, device=self._device)
+        t, noise = self.policy.draw_corruption(count, self._generator)
+        loss = self.policy.denoising_loss(self._chunk[rows], self._cond[rows], t, noise)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self.ema.update()
+        self._loss_sum += loss.detach()
+        self._loss_count += 1
+        self.step += 1
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the next step."""
+        config = self.config
+        return cosine_learning_rate(
+            self.step, peak=config.learning_rate, warmup=config.warmup_iterations, total=config.iterations
+        )
+
+    def take_mean_loss(self) -> float:
+        """Mean training loss since the last call.
+
+        Raises:
+            TrainingError: it is not finite.
+        """
+        mean = float(self._loss_sum) / max(1, self._loss_count)
+        if not math.isfinite(mean):
+            raise TrainingError(
+                f"the loss is {mean} after {self.step} iterations; "
+                f"lower pretrain.learning_rate (now {self.config.learning_rate:g})"
+            )
+        self._loss_sum.zero_()
+        self._loss_count = 0
+        return mean
+
+    @torch.no_grad()
+    def validate(self, chunk: Tensor, stacked: Tensor, generator: torch.Generator) -> float:
+        """Denoising loss of the averaged weights on held-out windows.
+
+        Args:
+            chunk: (V, noise_dim) raw actions, V >= 1.
+            stacked: (V, cond_dim) stacked observations.
+            generator: seed it equally each time, so that losses compare.
+        """
+        batches = list(zip(torch.split(chunk, VALIDATION_BATCH), torch.split(stacked, VALIDATION_BATCH), strict=True))
+        total = sum(
+            float(self.ema.average.loss(actions, seen, generator)) * len(actions)
+            for _ in range(VALIDATION_DRAWS)
+            for actions, seen in batches
+        )
+        return total / (VALIDATION_DRAWS * len(chunk))
+
+    # progress ----------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything that the next step depends on, as tensors and JSON values."""
+        moments, optimizer = pack_optimizer(self._optimizer)
+        tensors = {
+            **add_prefix("policy", self.policy.state_dict()),
+            **add_prefix("ema", self.ema.average.state_dict()),
+            **add_prefix("optimizer", moments),
+            "generator": self._generator.get_state(),
+            "loss_sum": self._loss_sum,
+        }
+        values = {
+            "step": self.step,
+            "ema_updates": self.ema.updates,
+            "loss_count": self._loss_count,
+            "optimizer": optimizer,
+        }
+        return tensors, values
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Goes on from what `state` returned."""
+        self.policy.load_state_dict(take_prefix("policy", tensors))
+        self.ema.average.load_state_dict(take_prefix("ema", tensors))
+        unpack_optimizer(self._optimizer, take_prefix("optimizer", tensors), values["optimizer"])
+        self._generator.set_state(tensors["generator"])
+        self._loss_sum.copy_(tensors["loss_sum"])
+        self.step, self.ema.updates = values["step"], values["ema_updates"]
+        self._loss_count = values["loss_count"]

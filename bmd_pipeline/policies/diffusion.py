@@ -1,0 +1,179 @@
+"""The diffusion policy: noise and observations in, a chunk of actions out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.policies.chain import Chain, Denoise, make_ddim_chain, make_ddpm_chain
+from bmd_pipeline.policies.networks import Denoiser
+from bmd_pipeline.policies.normaliser import Normaliser
+from bmd_pipeline.policies.schedule import ddim_timesteps, make_alphas_cumprod
+
+
+class DiffusionPolicy(nn.Module):
+    """Predicts action chunks by denoising.
+
+    ```
+    stacked obs ── encode ──► cond ─┐
+    noise ──────────────────────────┴─ sample ──► chunk ── to_action ──► (B, horizon, action_dim)
+    ```
+
+    Noise and chunks are (B, noise_dim), the flattened (horizon, action_dim) in normalised units, so that
+    N(0, I) noise, steering and residuals all live on one scale. With the DDIM sampler the chunk is a
+    function of noise and observation; with DDPM a generator draws more noise on the way.
+
+    Args:
+        config: shape of the policy.
+        obs_dim: size of one observation.
+        action_dim: size of one action.
+
+    Source: Ho et al. (2020), Song et al. (2021); action chunks as in Chi et al. (2023).
+    """
+
+    alphas_cumprod: Tensor
+
+    def __init__(self, config: PolicyConfig, obs_dim: int, action_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.obs_dim = obs_dim
+        self.action_dim = action_dim
+        self.noise_dim = config.horizon * action_dim
+        self.cond_dim = config.n_obs_steps * obs_dim
+        self.obs_normaliser = Normaliser(self.cond_dim)
+        self.action_normaliser = Normaliser(action_dim)
+        self.denoiser = Denoiser(
+            self.noise_dim, self.cond_dim, config.hidden_sizes, config.activation, config.denoising_steps
+        )
+        alphas_cumprod = make_alphas_cumprod(config.schedule, config.denoising_steps)
+        self.register_buffer("alphas_cumprod", alphas_cumprod.float(), persistent=False)
+        self._signals = tuple(alphas_cumprod.sqrt().tolist())
+        self._noises = tuple((1 - alphas_cumprod).sqrt().tolist())
+        self.ddim_chain = make_ddim_chain(alphas_cumprod, ddim_timesteps(config.denoising_steps, config.ddim_steps))
+        self.ddpm_chain = make_ddpm_chain(alphas_cumprod)
+
+    # training ----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def fit_normalisers(self, chunk: Tensor, stacked: Tensor) -> None:
+        """Takes the scales from training windows: chunk (W, noise_dim), stacked (W, cond_dim)."""
+        self.action_normaliser.fit(chunk.reshape(-1, self.action_dim))
+        self.obs_normaliser.fit(stacked)
+
+    def loss(self, chunk: Tensor, stacked: Tensor, generator: torch.Generator) -> Tensor:
+        """Denoising loss of raw windows.
+
+        Args:
+            chunk: (B, noise_dim) actions of the data, flattened.
+            stacked: (B, cond_dim) stacked observations.
+            generator: draws diffusion steps and noise.
+        """
+        t, noise = self.draw_corruption(len(chunk), generator)
+        return self.denoising_loss(self.normalise_chunk(chunk), self.encode(stacked), t, noise)
+
+    def draw_corruption(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Diffusion steps (count,) and noise (count, noise_dim) to train on."""
+        device = self.alphas_cumprod.device
+        steps = self.config.denoising_steps
+        t = torch.randint(steps, (count,), generator=generator, device=device)
+        return t, torch.randn(count, self.noise_dim, generator=generator, device=device)
+
+    def denoising_loss(self, x0: Tensor, cond: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Mean squared error of what the network predicts.
+
+        Args:
+            x0: (B, noise_dim) normalised clean chunks.
+            cond: (B, cond_dim) encoded observations.
+            t: (B,) diffusion steps.
+            noise: (B, noise_dim) standard normal noise.
+        """
+        signal = self.alphas_cumprod[t, None]  # (B, 1)
+        x = signal.sqrt() * x0 + (1 - signal).sqrt() * noise
+        context = self.denoiser.embed_cond(cond) + self.denoiser.embed_time()[t]
+        target = x0 if self.config.prediction == "x0" else noise
+        return F.mse_loss(self.denoiser(x, context), target)
+
+    # acting ------------------------------------------------------------------------------------------
+
+    @property
+    def chain(self) -> Chain:
+        """The configured sampler."""
+        return self.ddim_chain if self.config.sampler == "ddim" else self.ddpm_chain
+
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        """Diffusion steps of the configured sampler, the noisiest first."""
+        return self.chain.timesteps
+
+    def encode(self, stacked: Tensor) -> Tensor:
+        """Normalises stacked observations (B, cond_dim)."""
+        normalised: Tensor = self.obs_normaliser(stacked)
+        return normalised
+
+    def sample(self, noise: Tensor, cond: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Denoises with the configured sampler.
+
+        Args:
+            noise: (B, noise_dim) starting noise.
+            cond: (B, cond_dim) encoded observations.
+            generator: needed by the DDPM sampler only.
+
+        Returns:
+            (B, noise_dim) normalised chunk.
+        """
+        return self.chain.sample(noise, self._denoise(cond), generator)
+
+    def sample_ddpm(self, noise: Tensor, cond: Tensor, generator: torch.Generator) -> Tensor:
+        """Denoises over all diffusion steps with fresh noise at each, whatever the configured sampler."""
+        return self.ddpm_chain.sample(noise, self._denoise(cond), generator)
+
+    def step_mean(self, x: Tensor, k: int, cond: Tensor) -> Tensor:
+        """Mean of the next, less noisy sample; differentiable. Chained over all k it is `sample` with DDIM.
+
+        Args:
+            x: (B, noise_dim) sample at chain position k.
+            k: position in `timesteps`, 0 the noisiest.
+            cond: (B, cond_dim) encoded observations.
+        """
+        return self.chain.step_mean(x, k, self._denoise(cond))
+
+    def step_std(self, k: int) -> float:
+        """Standard deviation that the configured sampler adds at chain position k."""
+        return self.chain.stds[k]
+
+    def to_action(self, x: Tensor) -> Tensor:
+        """Actions (B, horizon, action_dim) in [-1, 1] of a normalised chunk (B, noise_dim).
+
+        Callers execute the first `config.n_action_steps` of them.
+        """
+        chunk = x.reshape(-1, self.config.horizon, self.action_dim)
+        return self.action_normaliser.inverse(chunk).clamp(-1.0, 1.0)
+
+    def normalise_chunk(self, chunk: Tensor) -> Tensor:
+        """Undoes `to_action` for flattened actions (B, noise_dim)."""
+        normalised: Tensor = self.action_normaliser(chunk.reshape(-1, self.config.horizon, self.action_dim))
+        return normalised.reshape(-1, self.noise_dim)
+
+    def _denoise(self, cond: Tensor) -> Denoise:
+        """The clean-chunk predictor under a condition, whose share of the first layer is computed once."""
+        return _Predictor(self, self.denoiser.embed_cond(cond), self.denoiser.embed_time())
+
+    def clean_prediction(self, x: Tensor, output: Tensor, t: int) -> Tensor:
+        """Clipped clean chunk from the network's output at diffusion step t."""
+        if self.config.prediction == "epsilon":
+            output = (x - self._noises[t] * output) / self._signals[t]
+        return output.clamp(-self.config.clip_sample, self.config.clip_sample)
+
+
+@dataclass(frozen=True)
+class _Predictor:
+    policy: DiffusionPolicy
+    cond: Tensor  # (B, width) embedded condition
+    time: Tensor  # (denoising_steps, width) embedded diffusion steps
+
+    def __call__(self, x: Tensor, t: int) -> Tensor:
+        return self.policy.clean_prediction(x, self.policy.denoiser(x, self.cond + self.time[t]), t)

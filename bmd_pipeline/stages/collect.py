@@ -1,0 +1,109 @@
+"""Stage `collect`: scripted experts fill the demonstration store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from bmd_pipeline.artifacts.atomic import write_json
+from bmd_pipeline.artifacts.hashing import hash_tree
+from bmd_pipeline.artifacts.layout import Layout
+from bmd_pipeline.artifacts.lock import FolderLock
+from bmd_pipeline.artifacts.provenance import describe_run, package_versions
+from bmd_pipeline.compute import set_threads
+from bmd_pipeline.config.hashing import stage_hash, stage_slice
+from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.demos.experts import NextAttempt, make_pool
+from bmd_pipeline.demos.quota import Attempt, Quota
+from bmd_pipeline.demos.store import DemoWriter
+from bmd_pipeline.errors import ConfigError
+from bmd_pipeline.seeds import derive_seed
+from bmd_pipeline.stages.console import Reporter
+from bmd_pipeline.tasks import registry
+
+STAGE: Final = "collect"
+
+
+def collect(config: RunConfig, *, output: Path, manifest: Path, num_workers: int, reporter: Reporter) -> None:
+    """Collects successful demonstrations, balanced over the expert's behaviours.
+
+    The store depends on the config and its seed only, not on `num_workers`: every attempt has a seed of
+    its own, and successes are taken in attempt order. Failures are dropped and counted.
+
+    Args:
+        config: the run.
+        output: the zarr store to write.
+        manifest: the JSON file that stands for the store, written last: its tree hash, counts and provenance.
+        num_workers: processes that demonstrate at the same time.
+        reporter: where progress goes.
+
+    Raises:
+        ConfigError: `num_workers` is below 1.
+        TrainingError: the expert can't show a behaviour often enough.
+        SimulationError: a worker died.
+        ArtifactError: another job is collecting into the same folder.
+    """
+    if num_workers < 1:
+        raise ConfigError(f"num_workers must be >= 1, got {num_workers}")
+    started = time.time()
+    set_threads(1)  # demonstrations are many small steps, for which threads only get in each other's way
+    task = config.task
+    spec = registry.make_spec(task.name, task.env)
+    attributes = {
+        "task": task.name,
+        "config_hash": stage_hash(config, STAGE),
+        "seed": config.seed,
+        "packages": package_versions(),
+    }
+    writer = DemoWriter(output, spec.obs_dim, spec.action_dim, attributes, config.collect.chunk_rows)
+    with FolderLock(Layout.state(output.parent)) as lock:
+        with make_pool(task, num_workers) as pool, writer:
+            quota = Quota(pool.behaviours, config.collect.num_episodes, config.collect.max_attempts_factor)
+            next_attempt = _seeded(quota, pool.behaviours, config.seed)
+            with reporter.progress(f"collect {task.name}", config.collect.num_episodes) as bar:
+                while not quota.done:
+                    for episode in quota.finish(*pool.run(next_attempt)):
+                        writer.append(episode)
+                        bar.advance(dropped=_total(quota, "dropped"))
+            writer.set_attributes(behaviours=quota.counts())
+            manifest.unlink(missing_ok=True)  # it vouches for the store that is about to be replaced
+        lock.discard()
+    accepted, attempts = _total(quota, "accepted"), _total(quota, "attempts")
+    reporter.log(
+        f"{output}: {accepted} demonstrations, {writer.num_rows} steps; "
+        f"{attempts - accepted} of {attempts} attempts failed and were dropped"
+    )
+    document = describe_run(
+        stage=STAGE,
+        task=task.name,
+        config=stage_slice(config, STAGE),
+        config_hash=stage_hash(config, STAGE),
+        seed=config.seed,
+        inputs={},
+        started=started,
+        extra={
+            "episodes": accepted,
+            "steps": writer.num_rows,
+            "behaviours": quota.counts(),
+            "outputs": {output.name: hash_tree(output)},
+        },
+    )
+    write_json(manifest, document)
+
+
+def _seeded(quota: Quota, behaviours: Sequence[str], root: int) -> NextAttempt:
+    """Attempts with a seed that depends on nothing but the root seed, the behaviour and the attempt's number."""
+
+    def next_attempt() -> tuple[Attempt, int] | None:
+        attempt = quota.next_attempt()
+        if attempt is None:
+            return None
+        return attempt, derive_seed(root, STAGE, behaviours[attempt.behaviour], attempt.index)
+
+    return next_attempt
+
+
+def _total(quota: Quota, count: str) -> int:
+    return sum(counts[count] for counts in quota.counts().values())

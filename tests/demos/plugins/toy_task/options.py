@@ -1,0 +1,9 @@
+from typing import Literal
+
+from bmd_pipeline.config.base import Section
+
+
+class Options(Section):
+    success_rate: float = 0.7
+    failure: Literal["none", "exit", "raise", "task_error"] = "none"
+    dawdle: bool = False

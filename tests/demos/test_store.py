@@ -1,0 +1,235 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_np
+
+from bmd_pipeline.demos.store import Demos, DemoWriter, load_demos
+from bmd_pipeline.errors import DataError
+from bmd_pipeline.tasks.base import Episode
+
+finite = st.floats(-1e6, 1e6, width=32)
+
+
+@st.composite
+def episode_lists(draw: st.DrawFn) -> list[Episode]:
+    obs_dim, action_dim = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    lengths = draw(st.lists(st.integers(1, 9), min_size=1, max_size=6))
+    return [
+        Episode(
+            draw(st_np.arrays(np.float32, (length, obs_dim), elements=finite)),
+            draw(st_np.arrays(np.float32, (length, action_dim), elements=finite)),
+            True,
+            0,
+        )
+        for length in lengths
+    ]
+
+
+def write(path: Path, episodes: list[Episode], chunk_rows: int = 4, **attributes: object) -> None:
+    dims = episodes[0].obs.shape[1], episodes[0].action.shape[1]
+    with DemoWriter(path, *dims, attributes, chunk_rows) as writer:
+        for episode in episodes:
+            writer.append(episode)
+
+
+@given(episodes=episode_lists(), chunk_rows=st.integers(1, 12))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_round_trip(tmp_path: Path, episodes: list[Episode], chunk_rows: int) -> None:
+    path = tmp_path / "demos.zarr"
+    write(path, episodes, chunk_rows, task="Toy")
+    demos = load_demos(path)
+    assert demos.num_episodes == len(episodes)
+    assert demos.attributes["task"] == "Toy"
+    for start, end, episode in zip(demos.episode_starts, demos.episode_ends, episodes, strict=True):
+        np.testing.assert_array_equal(demos.obs[start:end], episode.obs)
+        np.testing.assert_array_equal(demos.action[start:end], episode.action)
+
+
+def make_episode(length: int = 5, seed: int = 0) -> Episode:
+    draw = np.random.default_rng(seed)
+    return Episode(
+        draw.normal(size=(length, 2)).astype(np.float32),
+        draw.uniform(-1, 1, (length, 1)).astype(np.float32),
+        True,
+        0,
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    path = tmp_path / "demos.zarr"
+    write(path, [make_episode(5, 0), make_episode(3, 1), make_episode(4, 2)])
+    return path
+
+
+def test_full_chunks_are_written_as_they_come(tmp_path: Path) -> None:
+    with DemoWriter(tmp_path / "d", 2, 1, {}, chunk_rows=4) as writer:
+        writer.append(make_episode(3))
+        (partial,) = tmp_path.iterdir()
+        assert not list(partial.glob("data/obs/c/*/*"))
+        writer.append(make_episode(6))
+        assert len(list(partial.glob("data/obs/c/*/*"))) == 2
+        assert not (tmp_path / "d").exists()
+    assert len(list((tmp_path / "d").glob("data/obs/c/*/*"))) == 3
+
+
+def test_failed_collection_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), DemoWriter(tmp_path / "d", 2, 1, {}, 4) as writer:  # noqa: PT012
+        writer.append(make_episode())
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_last_write_leaves_the_old_store(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = load_demos(store)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="full"), DemoWriter(store, 2, 1, {}, 100) as writer:  # noqa: PT012
+        writer.append(make_episode(7))
+        monkeypatch.setattr(zarr.Array, "append", fail)
+    np.testing.assert_array_equal(load_demos(store).obs, before.obs)
+    assert [path.name for path in store.parent.iterdir()] == [store.name]
+
+
+def bad_episode(kind: str) -> Episode:
+    good = make_episode()
+    obs, action = good.obs.copy(), good.action.copy()
+    if kind == "nan":
+        obs[3, 1] = np.nan
+    elif kind == "wide":
+        action = np.zeros((5, 2), np.float32)
+    elif kind == "uneven":
+        action = action[:4]
+    elif kind == "empty":
+        obs, action = obs[:0], action[:0]
+    return Episode(obs, action, True, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("nan", r"episode 1: obs .* first at \[3, 1\]"),
+        ("wide", r"episode 1: action must be \(T, 1\), got \(5, 2\)"),
+        ("uneven", "episode 1: obs and action must have the same number of rows .* got 5 and 4"),
+        ("empty", "episode 1: .* got 0 and 0"),
+    ],
+)
+def test_writer_refuses_bad_episodes(tmp_path: Path, kind: str, message: str) -> None:
+    with DemoWriter(tmp_path / "d", 2, 1, {}, 4) as writer:
+        writer.append(make_episode())
+        with pytest.raises(DataError, match=message):
+            writer.append(bad_episode(kind))
+    assert load_demos(tmp_path / "d").num_episodes == 1
+
+
+def set_value(name: str, index: object, value: float) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        zarr.open_group(path, mode="r+")[name][index] = value  # type: ignore[index]
+
+    return damage
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        target = path / name
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+
+    return damage
+
+
+def set_attribute(path: Path) -> None:
+    zarr.open_group(path, mode="r+").attrs["schema_version"] = 7
+
+
+def cut_chunk(path: Path) -> None:
+    chunk = path / "data/obs/c/1/0"
+    chunk.write_bytes(chunk.read_bytes()[:-3])
+
+
+def shorten(path: Path) -> None:
+    zarr.open_group(path, mode="r+")["data/action"].resize((10, 1))  # type: ignore[union-attr]
+
+
+def to_integers(path: Path) -> None:
+    group = zarr.open_group(path, mode="r+")
+    del group["data/action"]
+    group.create_array("data/action", data=np.zeros((12, 1), np.int32))
+
+
+def break_json(path: Path) -> None:
+    (path / "data" / "obs" / "zarr.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (set_value("data/obs", (7, 1), np.nan), r"data/obs has 1 values that are not finite, the first at \[7, 1\]"),
+        (set_value("data/action", (2, 0), np.inf), r"data/action has 1 values .* first at \[2, 0\]"),
+        (set_value("meta/episode_ends", 1, 5), "must rise from above 0, entry 1 is 5 after 5"),
+        (set_value("meta/episode_ends", 0, 0), "entry 0 is 0 after 0"),
+        (set_value("meta/episode_ends", 2, 40), "episodes end at row 40, but there are 12 observations and 12"),
+        (remove("data/action"), "array data/action is missing"),
+        (remove("meta"), "array meta/episode_ends is missing"),
+        (remove("data/obs/c/1/0"), r"not finite, the first at \[4, 0\]"),  # a chunk that vanished
+        (remove("meta/episode_ends/c/0"), "entry 0 is -1"),
+        (remove("zarr.json"), "can't be read as a zarr store"),
+        (set_attribute, "schema version 7, this release reads 1"),
+        (cut_chunk, "can't be read as a zarr store"),
+        (break_json, "can't be read as a zarr store"),
+        (shorten, "truncated or inconsistent: .* 12 observations and 10 actions"),
+        (to_integers, "must be floats"),
+    ],
+)
+def test_damage_is_one_line(store: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(store)
+    with pytest.raises(DataError, match=message) as caught:
+        load_demos(store)
+    assert "\n" not in str(caught.value)
+    assert str(store) in str(caught.value)
+
+
+def test_sizes_of_the_task_are_checked(store: Path) -> None:
+    load_demos(store, obs_dim=2, action_dim=1)
+    with pytest.raises(DataError, match="data/obs has dimension 2, the task has 8"):
+        load_demos(store, obs_dim=8)
+    with pytest.raises(DataError, match="data/action has dimension 1, the task has 2"):
+        load_demos(store, action_dim=2)
+
+
+def test_missing_store(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no demonstrations at .*bmd-pipeline collect"):
+        load_demos(tmp_path / "none.zarr")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="no demonstrations at"):
+        load_demos(tmp_path / "file")
+
+
+@pytest.mark.parametrize("obs_name", ["obs", "state"])
+def test_zarr_v2_stores_of_the_field_open(tmp_path: Path, obs_name: str) -> None:
+    path = tmp_path / "pusht.zarr"
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    obs = np.arange(12, dtype=np.float64).reshape(6, 2)
+    group.create_array(f"data/{obs_name}", data=obs, chunks=(4, 2))
+    group.create_array("data/action", data=np.zeros((6, 1), np.float32), chunks=(4, 1))
+    group.create_array("meta/episode_ends", data=np.array([2, 6]))
+    demos = load_demos(path, obs_dim=2, action_dim=1)
+    assert isinstance(demos, Demos)
+    assert demos.obs.dtype == demos.action.dtype == np.float32
+    np.testing.assert_array_equal(demos.obs, obs)
+    np.testing.assert_array_equal(demos.episode_starts, [0, 2])
+
+
+def test_store_is_zarr_v3_in_the_documented_layout(store: Path) -> None:
+    assert json.loads((store / "zarr.json").read_text())["zarr_format"] == 3
+    group = zarr.open_group(store, mode="r")
+    assert group["meta/episode_ends"].dtype == np.int64  # type: ignore[union-attr]
+    assert group["data/obs"].shape == (12, 2)  # type: ignore[union-attr]

@@ -1,0 +1,171 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.errors import ConfigError
+from bmd_pipeline.policies.diffusion import DiffusionPolicy
+
+
+def make_policy(seed: int = 0, **settings: Any) -> DiffusionPolicy:
+    torch.manual_seed(seed)
+    config = PolicyConfig(**{"horizon": 4, "n_action_steps": 2, "hidden_sizes": (16, 16), **settings})
+    policy = DiffusionPolicy(config, obs_dim=3, action_dim=2)
+    policy.fit_normalisers(torch.rand(50, policy.noise_dim) - 0.5, 5 + 3 * torch.randn(50, policy.cond_dim))
+    return policy
+
+
+@pytest.fixture
+def policy() -> DiffusionPolicy:
+    return make_policy()
+
+
+def draw(policy: DiffusionPolicy, count: int = 6) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(count, policy.noise_dim, generator=generator)
+    return noise, policy.encode(5 + torch.randn(count, policy.cond_dim, generator=generator))
+
+
+def test_dimensions(policy: DiffusionPolicy) -> None:
+    assert policy.noise_dim == 8
+    assert policy.cond_dim == 6
+    noise, cond = draw(policy)
+    chunk = policy.sample(noise, cond)
+    assert chunk.shape == (6, 8)
+    assert policy.to_action(chunk).shape == (6, 4, 2)
+
+
+@pytest.mark.parametrize("prediction", ["x0", "epsilon"])
+def test_steps_chained_are_the_sample(prediction: str) -> None:
+    policy = make_policy(prediction=prediction, ddim_steps=5)
+    noise, cond = draw(policy)
+    x = noise
+    for k in range(len(policy.timesteps)):
+        assert policy.step_std(k) == 0.0
+        x = policy.step_mean(x, k, cond)
+    assert torch.equal(x, policy.sample(noise, cond))
+
+
+def test_ddim_is_a_function_of_noise_and_condition(policy: DiffusionPolicy) -> None:
+    noise, cond = draw(policy)
+    first = policy.sample(noise, cond)
+    torch.randn(10)  # global randomness plays no part
+    assert torch.equal(policy.sample(noise, cond), first)
+    assert not torch.allclose(policy.sample(noise + 1, cond), first)
+    assert not torch.allclose(policy.sample(noise, cond + 1), first)
+    # rows are independent of each other
+    torch.testing.assert_close(policy.sample(noise[2:3], cond[2:3]), first[2:3], rtol=1e-5, atol=1e-6)
+
+
+def test_ddpm_sampler() -> None:
+    policy = make_policy(sampler="ddpm")
+    assert policy.timesteps == tuple(range(19, -1, -1))
+    noise, cond = draw(policy)
+    with pytest.raises(ConfigError, match="pass a generator"):
+        policy.sample(noise, cond)
+    configured = policy.sample(noise, cond, torch.Generator().manual_seed(3))
+    assert torch.equal(configured, policy.sample_ddpm(noise, cond, torch.Generator().manual_seed(3)))
+    assert not torch.equal(configured, policy.sample(noise, cond, torch.Generator().manual_seed(4)))
+
+
+class ExactDenoiser(nn.Module):
+    """Stands in for the network: answers for data N(mean, std²), in whichever form is asked for."""
+
+    def __init__(self, policy: DiffusionPolicy, mean: float, std: float) -> None:
+        super().__init__()
+        self.signal = policy.alphas_cumprod.double()
+        self.wants_noise = policy.config.prediction == "epsilon"
+        self.mean, self.std = mean, std
+
+    def embed_cond(self, cond: Tensor) -> Tensor:
+        return torch.zeros(len(cond), 1, dtype=torch.float64)
+
+    def embed_time(self) -> Tensor:
+        return torch.arange(len(self.signal), dtype=torch.float64)[:, None]
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        signal = self.signal[context.long()]  # (B, 1)
+        gain = self.std**2 * signal.sqrt() / (signal * self.std**2 + 1 - signal)
+        x0 = self.mean + gain * (x - signal.sqrt() * self.mean)
+        return (x - signal.sqrt() * x0) / (1 - signal).sqrt() if self.wants_noise else x0
+
+
+@pytest.mark.parametrize("ddim_steps", [1, 2, 20])
+def test_predicting_noise_or_chunk_is_the_same_under_the_exact_denoiser(ddim_steps: int) -> None:
+    samples = []
+    for prediction in ("x0", "epsilon"):
+        policy = make_policy(prediction=prediction, ddim_steps=ddim_steps)
+        policy.denoiser = ExactDenoiser(policy, 0.3, 0.5)  # type: ignore[assignment]
+        noise, cond = draw(policy)
+        samples.append(policy.sample(noise.double(), cond))
+    torch.testing.assert_close(samples[0], samples[1], rtol=1e-5, atol=1e-6)
+
+
+def test_many_steps_reach_the_distribution_of_the_data() -> None:
+    policy = make_policy(denoising_steps=200, ddim_steps=200, clip_sample=50.0)
+    policy.denoiser = ExactDenoiser(policy, 0.3, 0.5)  # type: ignore[assignment]
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(4000, policy.noise_dim, generator=generator).double()
+    sample = policy.sample(noise, torch.zeros(4000, policy.cond_dim))
+    assert float(sample.mean()) == pytest.approx(0.3, abs=0.02)
+    assert float(sample.std()) == pytest.approx(0.5, abs=0.02)
+
+
+def test_predictions_are_clipped(policy: DiffusionPolicy) -> None:
+    noise, cond = draw(policy)
+    assert policy.sample(1000 * noise, cond).abs().max() <= policy.config.clip_sample
+    epsilon = make_policy(prediction="epsilon")
+    assert epsilon.sample(noise, cond).abs().max() <= epsilon.config.clip_sample
+
+
+@pytest.mark.parametrize("prediction", ["x0", "epsilon"])
+def test_loss_is_the_textbook_one(prediction: str) -> None:
+    policy = make_policy(prediction=prediction)
+    chunk, stacked = torch.rand(32, 8) - 0.5, 5 + torch.randn(32, 6)
+    loss = policy.loss(chunk, stacked, torch.Generator().manual_seed(5))
+    t, noise = policy.draw_corruption(32, torch.Generator().manual_seed(5))
+    total = 0.0
+    for i in range(32):
+        x0 = (chunk[i].view(4, 2) - policy.action_normaliser.mean) / policy.action_normaliser.std
+        signal = float(policy.alphas_cumprod[t[i]])
+        x = math.sqrt(signal) * x0.flatten() + math.sqrt(1 - signal) * noise[i]
+        cond = (stacked[i] - policy.obs_normaliser.mean) / policy.obs_normaliser.std
+        features = policy.denoiser.features[t[i]]
+        output = policy.denoiser.rest(policy.denoiser.first(torch.cat([x, cond, features])))
+        target = x0.flatten() if prediction == "x0" else noise[i]
+        total += (output - target).square().mean().item()
+    assert loss.item() == pytest.approx(total / 32, rel=1e-4)
+
+
+def test_corruption_covers_all_steps(policy: DiffusionPolicy) -> None:
+    t, noise = policy.draw_corruption(2000, torch.Generator().manual_seed(0))
+    assert set(t.tolist()) == set(range(20))
+    assert float(noise.std()) == pytest.approx(1.0, abs=0.05)
+
+
+def test_step_mean_is_differentiable_and_reaches_every_weight(policy: DiffusionPolicy) -> None:
+    noise, cond = draw(policy)
+    noise.requires_grad_(True)
+    policy.step_mean(policy.step_mean(noise, 0, cond), 1, cond).square().sum().backward()
+    assert noise.grad is not None
+    assert noise.grad.abs().sum() > 0
+    for name, parameter in policy.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_actions_are_in_the_tasks_units(policy: DiffusionPolicy) -> None:
+    chunk = torch.rand(7, 8) * 2 - 1
+    restored = policy.to_action(policy.normalise_chunk(chunk))
+    torch.testing.assert_close(restored.flatten(1), chunk)
+    assert policy.to_action(torch.full((1, 8), 100.0)).max() == 1.0
+    assert policy.to_action(torch.full((1, 8), -100.0)).min() == -1.0
+
+
+def test_checkpoint_holds_weights_and_scales_only(policy: DiffusionPolicy) -> None:
+    names = set(policy.state_dict())
+    assert {"obs_normaliser.mean", "obs_normaliser.std", "action_normaliser.mean", "action_normaliser.std"} <= names
+    assert names - {name for name, _ in policy.named_parameters()} == {n for n in names if "normaliser" in n}
