@@ -9,7 +9,7 @@ from pydantic import Field
 from bmd_pipeline.config.base import Section
 from bmd_pipeline.config.ppo import PPOConfig
 
-METHODS = ("dsrl", "dsrl-bmd")
+METHODS = ("dppo", "res", "dsrl", "dppo-bmd", "res-bmd", "dsrl-bmd")
 """Fine-tuning methods; `-bmd` adds mode codes and the mutual-information regulariser."""
 
 
@@ -20,6 +20,34 @@ class CurriculumConfig(Section):
     """H_0 as a share of the task's horizon; 1 switches the curriculum off."""
     iterations: int = Field(1, ge=1, le=1_000_000)
     """Iterations until episodes have their full length."""
+
+
+class DenoiserConfig(Section):
+    """What `dppo` trains: the denoiser (arXiv 2409.00588)."""
+
+    learning_rate: float = Field(3e-5, gt=0.0, le=1.0)
+    """Learning rate of the denoiser; ten times this destroyed prototypes silently."""
+    noise_floor: float = Field(0.1, gt=0.0, le=2.0)
+    """Smallest standard deviation of a denoising step while exploring, in normalised units."""
+    steps: int = Field(0, ge=0, le=1000)
+    """Fine-tune only the last denoising steps; 0: all of them."""
+    denoising_discount: float = Field(1.0, gt=0.0, le=1.0)
+    """Discount of the advantage per denoising step before the last: noisier steps are less to blame."""
+
+
+class ResidualConfig(Section):
+    """What `res` trains: a bounded correction of the frozen policy's chunk (arXiv 2412.13630)."""
+
+    learning_rate: float = Field(3e-4, gt=0.0, le=1.0)
+    """Learning rate of the residual."""
+    scale: float = Field(0.3, gt=0.0, le=10.0)
+    """Bound on the correction, in normalised action units."""
+    initial_std: float = Field(0.37, gt=0.0, le=2.0)
+    """Starting standard deviation before the bound."""
+    hidden_sizes: tuple[int, ...] = Field((256, 256, 256), min_length=1, max_length=8)
+    """Widths of its hidden layers."""
+    progressive_iterations: int = Field(0, ge=0, le=1_000_000)
+    """Iterations over which the share of explored decisions grows from 0 to 1; 0: all from the start."""
 
 
 class RegulariserConfig(Section):
@@ -58,6 +86,10 @@ class FinetuneConfig(Section):
     """How a steering policy acts when it is deployed: its mean, or a draw from it."""
     ppo: PPOConfig = PPOConfig()
     """The optimiser."""
+    denoiser: DenoiserConfig = DenoiserConfig()
+    """The methods `dppo` and `dppo-bmd`."""
+    residual: ResidualConfig = ResidualConfig()
+    """The methods `res` and `res-bmd`."""
     regulariser: RegulariserConfig = RegulariserConfig()
     """λ and its bounds."""
     curriculum: CurriculumConfig = CurriculumConfig()

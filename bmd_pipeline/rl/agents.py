@@ -12,6 +12,7 @@ from bmd_pipeline.artifacts.documents import read_json
 from bmd_pipeline.artifacts.weights import load_weights
 from bmd_pipeline.config.discover import SteeringConfig
 from bmd_pipeline.config.finetune import FinetuneConfig
+from bmd_pipeline.config.methods import PRETRAINED, uses_modes
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.modes.discovered import DiscoveredModes, load_modes
 from bmd_pipeline.modes.noise_basis import NoiseBasis
@@ -19,11 +20,12 @@ from bmd_pipeline.modes.steering import SteeringPolicy
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters.base import Adapter, Record, Situation
+from bmd_pipeline.rl.adapters.denoiser import TunedDenoiser
 from bmd_pipeline.rl.adapters.frozen import FrozenDenoiser
 from bmd_pipeline.rl.adapters.prior import PriorNoise
+from bmd_pipeline.rl.adapters.residual import ResidualAction
 from bmd_pipeline.rl.adapters.steering import SteeredNoise
 
-PRETRAINED = "pretrained"
 TUNED_WEIGHTS = "tuned.safetensors"
 TUNED_DOCUMENT = "tuned.json"
 
@@ -52,6 +54,11 @@ class Agent(nn.Module):
     def num_factors(self) -> int:
         """Draws per decision whose log-probability PPO sees."""
         return sum(link.num_factors for link in self.links())
+
+    @property
+    def factor_weights(self) -> list[float]:
+        """What the advantage counts for each of those draws."""
+        return [weight for link in self.links() for weight in (link.factor_weights or (1.0,) * link.num_factors)]
 
     def links(self) -> list[Adapter]:
         """The chain, typed."""
@@ -142,34 +149,41 @@ def make_agent(
     Raises:
         ArtifactError: a `-bmd` method without modes.
     """
-    if not method.endswith("-bmd"):
-        return Agent(policy, [_fresh_steering(policy, 1, config, steering, None), FrozenDenoiser(policy)], None)
-    if modes is None:
+    coded = uses_modes(method)
+    if coded and modes is None:
         raise ArtifactError(f"method {method} needs discovered modes: run `bmd-pipeline discover` first")
-    if modes.steering is None:
-        held = _held_basis(policy, modes)
-        link = _fresh_steering(policy, modes.num_codes, config, steering, held)
+    modes = modes if coded else None
+    adapter = method.removesuffix("-bmd")
+    noise: Adapter
+    if adapter == "dsrl" or (modes is not None and modes.steering is not None):
+        noise = _make_steering(policy, modes, config, steering)
     else:
-        own = copy.deepcopy(modes.steering).requires_grad_(True)
-        link = SteeredNoise(own, config.readout)
-    return Agent(policy, [link, FrozenDenoiser(policy)], modes)
+        noise = PriorNoise(policy.noise_dim, _held_basis(policy, modes) if modes else None)
+    chain: list[Adapter] = [noise]
+    if adapter == "dppo":
+        chain.append(TunedDenoiser(policy, config.denoiser))
+    else:
+        chain.append(FrozenDenoiser(policy))
+    if adapter == "res":
+        chain.append(ResidualAction(policy.cond_dim, policy.noise_dim, config.residual).to(_device(policy)))
+    return Agent(policy, chain, modes)
+
+
+def _make_steering(
+    policy: DiffusionPolicy, modes: DiscoveredModes | None, config: FinetuneConfig, steering: SteeringConfig
+) -> SteeredNoise:
+    """The discovered steering policy, or a new one; around held noise where there is such."""
+    if modes is not None and modes.steering is not None:
+        return SteeredNoise(copy.deepcopy(modes.steering).requires_grad_(True), config.readout)
+    basis = NoiseBasis(policy.config.horizon, policy.action_dim, steering.noise_components)
+    codes = modes.num_codes if modes else 1
+    network = SteeringPolicy(policy.cond_dim, codes, basis, steering, config.initial_std).to(_device(policy))
+    return SteeredNoise(network, config.readout, _held_basis(policy, modes) if modes else None)
 
 
 def _held_basis(policy: DiffusionPolicy, modes: DiscoveredModes) -> NoiseBasis:
     components = modes.config.commit.noise_components
     return NoiseBasis(policy.config.horizon, policy.action_dim, components).to(_device(policy))
-
-
-def _fresh_steering(
-    policy: DiffusionPolicy,
-    num_codes: int,
-    config: FinetuneConfig,
-    steering: SteeringConfig,
-    held_basis: NoiseBasis | None,
-) -> SteeredNoise:
-    basis = NoiseBasis(policy.config.horizon, policy.action_dim, steering.noise_components)
-    network = SteeringPolicy(policy.cond_dim, num_codes, basis, steering, config.initial_std)
-    return SteeredNoise(network.to(_device(policy)), config.readout, held_basis)
 
 
 def _device(policy: DiffusionPolicy) -> torch.device:
@@ -204,7 +218,7 @@ def load_agent(
     if method == PRETRAINED or tuned_dir is None:
         return make_base_agent(policy)
     modes = None
-    if method.endswith("-bmd"):
+    if uses_modes(method):
         if modes_dir is None:
             raise ArtifactError(f"method {method} needs discovered modes: run `bmd-pipeline discover --task {task}`")
         modes = load_modes(modes_dir, policy, task=task)

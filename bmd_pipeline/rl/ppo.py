@@ -48,7 +48,7 @@ def standardise(x: Tensor) -> Tensor:
 
 
 def compute_policy_loss(
-    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_ratio: float
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, factor_weights: Tensor, clip_ratio: float
 ) -> tuple[Tensor, Tensor]:
     """Clipped surrogate, and how far the policy has moved.
 
@@ -56,6 +56,7 @@ def compute_policy_loss(
         log_prob: (M, num_factors) under the present parameters.
         old_log_prob: (M, num_factors) when drawn.
         advantage: (M,).
+        factor_weights: (num_factors,) what the advantage counts for each factor.
         clip_ratio: ε.
 
     Returns:
@@ -64,7 +65,7 @@ def compute_policy_loss(
     """
     log_ratio = (log_prob - old_log_prob).clamp(-10.0, 10.0)
     ratio = log_ratio.exp()
-    weight = advantage[:, None]
+    weight = advantage[:, None] * factor_weights
     surrogate = torch.minimum(ratio * weight, ratio.clamp(1.0 - clip_ratio, 1.0 + clip_ratio) * weight)
     kl = (ratio - 1.0 - log_ratio).mean(dim=0).detach()
     return -surrogate.mean(dim=0).sum(), kl
@@ -101,6 +102,7 @@ class PPO:
         self.critic = critic
         self.config = config
         self.groups: list[list[nn.Parameter]] = [*agent.trainable(), list(critic.parameters())]
+        self.factor_weights = torch.tensor(agent.factor_weights, device=next(critic.parameters()).device)
         rates = [*learning_rates, config.value_learning_rate]
         self.optimizer = torch.optim.Adam(
             [{"params": group, "lr": rate} for group, rate in zip(self.groups, rates, strict=True)], eps=1e-5
@@ -146,6 +148,7 @@ class PPO:
                         self.agent.log_prob(record, situation),
                         batch.log_prob[index],
                         batch.advantage[index],
+                        self.factor_weights,
                         config.clip_ratio,
                     )
                     learning = bool(kl.max() <= 1.5 * config.target_kl)

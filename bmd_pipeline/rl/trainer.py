@@ -54,7 +54,7 @@ class Trainer:
         self.critic = Critic(agent.policy.cond_dim, feature_dim, agent.num_codes, streams, ppo.value_hidden_sizes).to(
             env.device
         )
-        rates = [ppo.learning_rate] * len(agent.trainable())
+        rates = [link.learning_rate or ppo.learning_rate for link in agent.links() if link.trainable()]
         self.ppo = PPO(agent, self.critic, ppo, rates)
         self.inference_optimizer = None
         if self.inference is not None:
@@ -66,6 +66,7 @@ class Trainer:
     def iterate(
         self,
         *,
+        iteration: int,
         seed: int,
         generator: torch.Generator,
         intrinsic_only: bool = False,
@@ -75,6 +76,7 @@ class Trainer:
         """Plays one rollout and learns from it.
 
         Args:
+            iteration: counted from 0, for schedules.
             seed: fixes the initial states.
             generator: all draws of this iteration.
             intrinsic_only: leave the environment's reward out (discovery).
@@ -87,6 +89,8 @@ class Trainer:
         Raises:
             TrainingError: a loss or a reward is not finite.
         """
+        for link in self.agent.links():
+            link.begin_iteration(iteration)
         code = balanced_codes(self.env.num_envs, self.agent.num_codes, generator)
         played = roll_out(
             self.env,

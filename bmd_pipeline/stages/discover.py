@@ -167,6 +167,7 @@ def _warm_up(
         for iteration in range(settings.warmup_iterations):
             names = (task, seed, "warm-up", iteration)
             metrics = trainer.iterate(
+                iteration=iteration,
                 seed=derive_seed(config.seed, "discover", *names),
                 generator=make_generator(config.seed, "discover", *names, device=bench.device),
                 intrinsic_only=True,

@@ -23,10 +23,9 @@ from bmd_pipeline.artifacts.progress_state import (
 from bmd_pipeline.artifacts.provenance import require_run, write_run
 from bmd_pipeline.artifacts.tracking import Tracker
 from bmd_pipeline.artifacts.weights import save_weights
-from bmd_pipeline.config.finetune import METHODS
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
+from bmd_pipeline.config.methods import check_method, uses_modes
 from bmd_pipeline.config.run import RunConfig
-from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.modes.discovered import DiscoveredModes, load_modes
 from bmd_pipeline.rl.agents import (
     TUNED_DOCUMENT,
@@ -65,7 +64,7 @@ def finetune(
         policy: folder of the pre-trained policy.
         modes: folder of the discovered modes; needed by `-bmd` methods, ignored by the others.
         output: folder for tuned.safetensors, tuned.json, metrics.jsonl and run.json.
-        method: one of `METHODS`.
+        method: one of `config.finetune.METHODS`.
         seed: which repetition this is.
         num_workers: simulator processes.
         reporter: progress.
@@ -77,13 +76,12 @@ def finetune(
     """
     started = time.time()
     task = config.task.name
-    if method not in METHODS:
-        raise ConfigError(f"unknown method {method!r}; known methods: {', '.join(METHODS)}")
+    check_method(method)
     require_run(policy, "pretrain", task)
     inputs = {"policy": policy}
     with open_workbench(config, policy, config.finetune.num_envs, num_workers, reporter) as bench:
         found = None
-        if method.endswith("-bmd"):
+        if uses_modes(method):
             modes = modes or Layout().modes(task, seed)
             require_run(modes, "discover", task)
             found = load_modes(modes, bench.policy, task=task)
@@ -172,6 +170,7 @@ class _Run:
         settings = self.config.finetune
         names = (*self.names, iteration)
         return self.trainer.iterate(
+            iteration=iteration,
             seed=derive_seed(self.config.seed, "train", *names),
             generator=make_generator(self.config.seed, "train", *names, device=self.bench.device),
             max_steps=compute_max_steps(settings.curriculum, iteration, self.bench.spec.horizon),

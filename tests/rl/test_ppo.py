@@ -23,7 +23,7 @@ from bmd_pipeline.tasks.base import TaskEnv
 def test_clipped_surrogate_by_hand() -> None:
     ratio = torch.tensor([[1.5], [0.5], [1.5], [0.5]])
     advantage = torch.tensor([1.0, 1.0, -1.0, -1.0])
-    loss, kl = compute_policy_loss(ratio.log(), torch.zeros(4, 1), advantage, clip_ratio=0.2)
+    loss, kl = compute_policy_loss(ratio.log(), torch.zeros(4, 1), advantage, torch.ones(1), clip_ratio=0.2)
     # min(ρA, clip(ρ)A) = 1.2, 0.5, −1.5, −0.8
     assert float(loss) == pytest.approx(-(1.2 + 0.5 - 1.5 - 0.8) / 4)
     assert float(kl) == pytest.approx(float((ratio - 1 - ratio.log()).mean()))
@@ -31,8 +31,8 @@ def test_clipped_surrogate_by_hand() -> None:
 
 def test_factors_are_clipped_one_by_one() -> None:
     log_prob = torch.tensor([[0.3, -0.3]])  # their product has ratio 1 and would hide both
-    loss, kl = compute_policy_loss(log_prob, torch.zeros(1, 2), torch.tensor([1.0]), 0.2)
-    assert float(loss) == pytest.approx(-(1.2 + float(torch.tensor(-0.3).exp())))
+    loss, kl = compute_policy_loss(log_prob, torch.zeros(1, 2), torch.tensor([1.0]), torch.tensor([1.0, 0.5]), 0.2)
+    assert float(loss) == pytest.approx(-(1.2 + 0.5 * float(torch.tensor(-0.3).exp())))
     assert bool((kl > 0).all())
 
 
@@ -60,7 +60,7 @@ def _trainer(
 
 
 def _iterate(trainer: Trainer, **options: bool) -> dict[str, float]:
-    return trainer.iterate(seed=1, generator=torch.Generator().manual_seed(1), **options)
+    return trainer.iterate(iteration=0, seed=1, generator=torch.Generator().manual_seed(1), **options)
 
 
 @pytest.mark.parametrize("combine", ["reward", "advantage"])

@@ -8,6 +8,10 @@ the draw was: PPO treats every draw as an action and knows nothing of diffusion.
 |---|---|---|
 | base policy | `PriorNoise` | `FrozenDenoiser` |
 | dsrl | `SteeredNoise` | `FrozenDenoiser` |
+| dppo | `PriorNoise` | `TunedDenoiser` |
+| res | `PriorNoise` | `FrozenDenoiser`, `ResidualAction` |
+
+With `-bmd` the noise is `SteeredNoise` with mode codes, or `PriorNoise` with the noise held for a code.
 """
 
 from __future__ import annotations
@@ -48,9 +52,16 @@ class Adapter(nn.Module, ABC):
 
     Attributes:
         num_factors: draws it makes per decision; zero if it is deterministic or fixed.
+        factor_weights: what the advantage counts for each draw; empty means fully.
+        learning_rate: its own, or None for the one of PPO.
     """
 
     num_factors: int = 0
+    factor_weights: tuple[float, ...] = ()
+    learning_rate: float | None = None
+
+    def begin_iteration(self, iteration: int) -> None:
+        """Told before each training rollout, counted from 0, for links with a schedule."""
 
     @abstractmethod
     def act(self, x: Tensor, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:

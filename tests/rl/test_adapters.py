@@ -1,0 +1,130 @@
+"""The adapters that train the denoiser and the residual."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.distributions import Independent, MultivariateNormal, Normal
+
+from bmd_pipeline.config.discover import SteeringConfig
+from bmd_pipeline.config.finetune import DenoiserConfig, FinetuneConfig, ResidualConfig
+from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.rl.adapters.base import Situation
+from bmd_pipeline.rl.adapters.denoiser import TunedDenoiser
+from bmd_pipeline.rl.adapters.residual import ResidualAction
+from bmd_pipeline.rl.agents import make_agent
+
+
+def _situation(count: int) -> Situation:
+    cond = torch.randn(count, 4, generator=torch.Generator().manual_seed(3))
+    none = torch.zeros(count, dtype=torch.bool)
+    return Situation(cond, torch.zeros(count, dtype=torch.int64), cond[:, :0], none)
+
+
+def _noise(count: int) -> torch.Tensor:
+    return torch.randn(count, 8, generator=torch.Generator().manual_seed(4))
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_denoising_steps_are_gaussians_around_the_policys_own(policy: DiffusionPolicy, steps: int) -> None:
+    link = TunedDenoiser(policy, DenoiserConfig(noise_floor=0.2, steps=steps))
+    situation, noise = _situation(6), _noise(6)
+    x, record = link.act(noise, situation, torch.Generator().manual_seed(0), explore=True)
+    samples = record["samples"]
+    assert link.num_factors == (steps or 2)
+    assert samples.shape == (6, link.num_factors + 1, 8)
+    assert torch.equal(samples[:, -1], x)
+    first = 2 - link.num_factors
+    if first == 0:
+        assert torch.equal(samples[:, 0], noise)
+    else:
+        torch.testing.assert_close(samples[:, 0], policy.step_mean(noise, 0, situation.cond))
+    log_prob = link.log_prob(record, situation)
+    for factor in range(link.num_factors):
+        mean = policy.step_mean(samples[:, factor], first + factor, situation.cond)
+        expected = Independent(Normal(mean, 0.2), 1).log_prob(samples[:, factor + 1])
+        torch.testing.assert_close(log_prob[:, factor], expected)
+
+
+def test_the_deployed_denoiser_starts_as_the_pre_trained_policy(policy: DiffusionPolicy) -> None:
+    link = TunedDenoiser(policy, DenoiserConfig())
+    situation, noise = _situation(6), _noise(6)
+    x, _ = link.act(noise, situation, torch.Generator(), explore=False)
+    torch.testing.assert_close(x, policy.sample(noise, situation.cond))
+
+
+def test_chain_log_prob_has_the_closed_form_of_a_linear_gaussian_chain(policy: DiffusionPolicy) -> None:
+    """With a linear denoiser the whole chain is one Gaussian: its density must be the integral over the steps."""
+    link = TunedDenoiser(policy, DenoiserConfig(noise_floor=0.3))
+    slope, offset = 0.6, 0.1
+    link.policy.step_mean = lambda x, k, cond: slope * x + offset  # type: ignore[method-assign]
+    situation, noise = _situation(1), _noise(1)
+    cond = Situation(*(value.expand(200_000, *value.shape[1:]) for value in vars(situation).values()))
+    x, record = link.act(noise.expand(200_000, 8), cond, torch.Generator().manual_seed(0), explore=True)
+    mean = slope * (slope * noise[0] + offset) + offset
+    variance = 0.3**2 * (1 + slope**2)
+    closed = MultivariateNormal(mean, variance * torch.eye(8))
+    # entropy of the end state by Monte Carlo equals the closed form
+    assert float(-closed.log_prob(x).mean()) == pytest.approx(float(closed.entropy()), abs=0.02)
+    joint = link.log_prob(record, cond).sum(dim=1)
+    reverse_variance = 0.3**2 / (1 + slope**2)
+    inner = record["samples"][:, 1]
+    forward = slope * noise + offset
+    posterior = forward + slope / (1 + slope**2) * (x - (slope * forward + offset))
+    conditional = Independent(Normal(posterior, reverse_variance**0.5), 1).log_prob(inner)
+    torch.testing.assert_close(joint, closed.log_prob(x) + conditional, atol=1e-3, rtol=1e-4)
+
+
+def test_residual_is_bounded_and_starts_small(policy: DiffusionPolicy) -> None:
+    torch.manual_seed(0)
+    link = ResidualAction(4, 8, ResidualConfig(scale=0.3, hidden_sizes=(16,)))
+    situation, chunk = _situation(64), _noise(64)
+    deployed, _ = link.act(chunk, situation, torch.Generator(), explore=False)
+    explored, record = link.act(chunk, situation, torch.Generator().manual_seed(0), explore=True)
+    assert float((deployed - chunk).abs().max()) < 0.02
+    assert 0.1 < float((explored - chunk).abs().max()) <= 0.3
+    torch.testing.assert_close(
+        link.log_prob(record, situation)[:, 0],
+        Independent(Normal(link.network(torch.cat([situation.cond, chunk], 1)), link.log_std.exp()), 1).log_prob(
+            record["u"]
+        ),
+    )
+
+
+def test_progressive_exploration_mixes_in_the_residual_slowly() -> None:
+    torch.manual_seed(0)
+    link = ResidualAction(4, 8, ResidualConfig(progressive_iterations=10, hidden_sizes=(16,)))
+    situation, chunk = _situation(2000), _noise(2000)
+    for iteration, share in ((0, 0.0), (3, 0.3), (10, 1.0), (99, 1.0)):
+        link.begin_iteration(iteration)
+        x, record = link.act(chunk, situation, torch.Generator().manual_seed(0), explore=True)
+        used = (x != chunk).any(dim=1)
+        assert float(used.float().mean()) == pytest.approx(share, abs=0.04)
+        assert bool((link.log_prob(record, situation)[~used] == 0).all())
+
+
+@pytest.mark.parametrize(("method", "factors"), [("dsrl", 1), ("dppo", 2), ("res", 1)])
+def test_gradients_reach_exactly_what_a_method_trains(policy: DiffusionPolicy, method: str, factors: int) -> None:
+    torch.manual_seed(0)
+    agent = make_agent(method, policy, None, FinetuneConfig(), SteeringConfig(hidden_sizes=(16,)))
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    situation = _situation(6)
+    with torch.no_grad():
+        _, record = agent.act(situation, torch.Generator().manual_seed(0), explore=True)
+    log_prob = agent.log_prob(record, situation)
+    assert log_prob.shape == (6, factors)
+    log_prob.sum().backward()
+    trained = {id(parameter) for group in agent.trainable() for parameter in group}
+    for name, parameter in agent.named_parameters():
+        assert (parameter.grad is not None) == (id(parameter) in trained), name
+    assert all(torch.equal(value, policy.state_dict()[name]) for name, value in before.items())
+
+
+def test_a_sampler_that_adds_noise_keeps_it_when_deployed() -> None:
+    torch.manual_seed(0)
+    config = PolicyConfig(horizon=4, n_action_steps=2, hidden_sizes=(8,), sampler="ddpm", denoising_steps=4)
+    link = TunedDenoiser(DiffusionPolicy(config, 2, 2), DenoiserConfig(noise_floor=0.01))
+    assert link.num_factors == 4
+    assert link.log_stds[0] == pytest.approx(torch.tensor(link.policy.step_std(0)).log().item())
+    assert link.log_stds[-1] == pytest.approx(torch.tensor(0.01).log().item())
