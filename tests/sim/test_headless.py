@@ -1,0 +1,45 @@
+"""ManiSkill without a rendering device."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bmd_pipeline.sim import headless
+
+_SCRIPT = """
+import sapien.render
+from bmd_pipeline.sim import headless
+env = headless.make_env("PickCube-v1", control_mode="pd_joint_delta_pos")
+obs, *_ = env.step(env.action_space.sample())
+print(headless.have_render_device(), sapien.render.RenderMaterial is headless.NullMaterial, tuple(obs.shape))
+"""
+
+
+def test_builds_and_steps_a_stock_task_with_the_device_hidden() -> None:
+    environment = os.environ | {"VK_ICD_FILENAMES": "/none"}
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split(maxsplit=2)[:2] == ["False", "True"]
+
+
+def test_touches_nothing_where_a_device_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sapien.render
+
+    before = sapien.render.RenderMaterial
+    monkeypatch.setattr(headless, "have_render_device", lambda: True)
+    assert headless.enable.__wrapped__() is True
+    assert sapien.render.RenderMaterial is before
+
+
+def test_null_resources_take_anything() -> None:
+    material = headless.NullMaterial(base_color=[1, 0, 0, 1])
+    material.set_base_color_texture(None)
+    material.roughness = 0.5
+    assert material.base_color == [1, 0, 0, 1]
+    assert material.roughness == 0.5

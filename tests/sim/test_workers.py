@@ -1,0 +1,154 @@
+"""Environments in worker processes: same results, and clean ends."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bmd_pipeline.errors import SimulationError, TaskError
+from bmd_pipeline.sim.workers import ParallelTask, make_parallel, split_rows
+from bmd_pipeline.tasks.base import TaskSpec, VectorTask
+
+
+class Drift(VectorTask):
+    """A point per row that moves with the action from a random start; one row can be made to fail."""
+
+    spec = TaskSpec("Drift", obs_dim=2, action_dim=2, track_names=("x", "y"), planar=("x", "y"), horizon=6)
+
+    def __init__(self, num_envs: int, first_row: int, failing_row: int = -1, failure: str = "") -> None:
+        super().__init__(num_envs, auto_reset=True)
+        self._first_row, self._failure = first_row, failure
+        self._fails = first_row <= failing_row < first_row + num_envs
+        self._at = torch.zeros(num_envs, 2)
+        self._episodes = [0] * num_envs
+        self._root = 0
+        if failure == "refuse" and self._fails:
+            raise TaskError("Drift: refused")
+
+    def _seed(self, seed: int) -> None:
+        self._root, self._episodes = seed, [0] * self.num_envs
+
+    def _reset_rows(self, rows: Tensor) -> None:
+        for row in rows.nonzero()[:, 0].tolist():
+            generator = np.random.default_rng((self._root, self._first_row + row, self._episodes[row]))
+            self._at[row] = torch.from_numpy(generator.standard_normal(2)).float()
+            self._episodes[row] += 1
+
+    def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self._fails and self._failure == "raise":
+            raise ValueError("row went mad")
+        if self._fails and self._failure == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._at = torch.where(active[:, None], self._at + action, self._at)
+        done = self._at[:, 0] > 1.5
+        return self._at.sum(1), done, done
+
+    def _observe(self) -> Tensor:
+        return self._at.clone()
+
+    def track(self) -> Tensor:
+        return self._at.clone()
+
+
+def _rollout(num_workers: int) -> list[Tensor]:
+    env = make_parallel(Drift, 5, num_workers)
+    generator = torch.Generator().manual_seed(0)
+    seen = [env.reset(7), env.track()]
+    for _ in range(4):
+        transition = env.step_chunk(2.0 * torch.rand(5, 3, 2, generator=generator) - 1.0)
+        seen += [value.clone() for value in vars(transition).values()]
+    seen.append(env.step(torch.zeros(5, 2)).obs)
+    env.close()
+    return seen
+
+
+def test_results_do_not_depend_on_the_number_of_workers() -> None:
+    alone, together = _rollout(1), _rollout(2)
+    assert len(alone) == len(together)
+    for expected, got in zip(alone, together, strict=True):
+        assert expected.dtype == got.dtype
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
+def test_actions_of_the_wrong_shape_are_refused() -> None:
+    with ParallelTask(Drift, 4, 2) as env:
+        env.reset(0)
+        with pytest.raises(TaskError, match=r"actions must be \(4, n, 2\), got \(5, 1, 2\)"):
+            env.step(torch.zeros(5, 2))
+        assert env.step(torch.zeros(4, 2)).obs.shape == (4, 2)  # nothing was harmed
+
+
+def test_one_worker_means_this_process() -> None:
+    assert isinstance(make_parallel(Drift, 5, 1), Drift)
+    assert isinstance(make_parallel(Drift, 1, 8), Drift)
+
+
+def test_rows_are_split_evenly_and_contiguously() -> None:
+    assert split_rows(7, 3) == [(0, 2), (2, 4), (4, 7)]
+    assert split_rows(4, 4) == [(0, 1), (1, 2), (2, 3), (3, 4)]
+
+
+def test_a_user_error_in_a_worker_stays_one() -> None:
+    with pytest.raises(TaskError, match=r"^Drift: refused$"):
+        ParallelTask(functools.partial(Drift, failing_row=3, failure="refuse"), 4, 2)
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [("raise", "environments 2 to 3.*ValueError: row went mad"), ("die", "by signal 9")],
+)
+def test_a_failing_worker_stops_them_all(failure: str, message: str) -> None:
+    env = ParallelTask(functools.partial(Drift, failing_row=3, failure=failure), 4, 2)
+    env.reset(0)
+    with pytest.raises(SimulationError, match=f"(?s){message}"):
+        env.step(torch.zeros(4, 2))
+    assert multiprocessing.active_children() == []
+    with pytest.raises(SimulationError, match="closed"):
+        env.reset(0)
+    env.close()
+    env.close()
+
+
+def test_workers_end_with_their_parent() -> None:
+    script = (
+        "import multiprocessing, os, signal, sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from test_workers import Drift\n"
+        "from bmd_pipeline.sim.workers import ParallelTask\n"
+        "if __name__ == '__main__':\n"
+        "    env = ParallelTask(Drift, 4, 2)\n"
+        "    print(*[worker.pid for worker in multiprocessing.active_children()], flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(pids) == 2
+    deadline = time.monotonic() + 30.0
+    while any(_is_running(pid) for pid in pids):
+        assert time.monotonic() < deadline, "workers outlived their parent"
+        time.sleep(0.05)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
