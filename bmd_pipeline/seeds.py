@@ -20,8 +20,6 @@ def derive_seed(root: int, family: Family, *names: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def make_generator(
-    root: int, family: Family, *names: str | int, device: torch.device | str = "cpu"
-) -> torch.Generator:
+def make_generator(root: int, family: Family, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator of its own for the named consumer."""
     return torch.Generator(device=device).manual_seed(derive_seed(root, family, *names))

@@ -21,7 +21,7 @@ def hash_tree(directory: Path) -> str:
     lines = sorted(
         f"{hash_file(path)}  {path.relative_to(directory).as_posix()}"
         for path in directory.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != ".snakemake_timestamp"  # Snakemake's mark in folders that it made
     )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

@@ -17,6 +17,10 @@ Stage = Literal["collect", "pretrain", "discover", "finetune", "evaluate"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
+_OWNERS = {"denoiser": "dppo", "residual": "res"}
+"""Parts of `finetune` that one method alone reads."""
+
+
 def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> dict[str, Any]:
     """The settings that a stage's result depends on, ready for JSON.
 
@@ -31,8 +35,9 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
         chosen["finetune"] = {"regulariser": {"floor": values["finetune"]["regulariser"]["floor"]}}
     if stage == "finetune":
         plain = method is not None and not uses_modes(method)
-        if plain:
-            del chosen["finetune"]["regulariser"]
+        others = {name for name, owner in _OWNERS.items() if method is not None and not method.startswith(owner)}
+        for name in others | ({"regulariser"} if plain else set()):
+            del chosen["finetune"][name]
         shared = ("steering",) if plain else ("steering", "reward")
         chosen["discover"] = {name: values["discover"][name] for name in shared}
     return chosen

@@ -50,9 +50,7 @@ class PolicyConfig(Section):
         if self.n_action_steps > self.horizon:
             raise ValueError(f"n_action_steps must be <= horizon ({self.horizon}), got {self.n_action_steps}")
         if self.ddim_steps > self.denoising_steps:
-            raise ValueError(
-                f"ddim_steps must be <= denoising_steps ({self.denoising_steps}), got {self.ddim_steps}"
-            )
+            raise ValueError(f"ddim_steps must be <= denoising_steps ({self.denoising_steps}), got {self.ddim_steps}")
         return self
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import traceback
 from collections.abc import Callable
@@ -53,9 +52,8 @@ def make_pool(task: TaskConfig, num_workers: int) -> ExpertPool:
 
 
 def make_expert(task: TaskConfig) -> Expert:
-    """Builds the task's expert, importing the plug-ins that register it first."""
-    for plugin in task.plugins:
-        importlib.import_module(plugin)
+    """Builds the task's expert, registering what its settings bring along first."""
+    registry.prepare(task)
     return registry.make_expert(task.name, task.env)
 
 

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from bmd_pipeline.config.discover import InferenceConfig
 from bmd_pipeline.policies.networks import make_mlp
 
-
 TEMPERATURES = tuple(2.0 ** (step / 4) for step in range(25))
 """1 to 64, in steps of a fourth of an octave."""
 

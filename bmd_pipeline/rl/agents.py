@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from bmd_pipeline.artifacts.documents import read_json
-from bmd_pipeline.artifacts.weights import load_weights
 from bmd_pipeline.config.discover import SteeringConfig
 from bmd_pipeline.config.finetune import FinetuneConfig
-from bmd_pipeline.config.methods import PRETRAINED, uses_modes
+from bmd_pipeline.config.methods import uses_modes
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.modes.discovered import DiscoveredModes, load_modes
+from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.modes.noise_basis import NoiseBasis
 from bmd_pipeline.modes.steering import SteeringPolicy
-from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters.base import Adapter, Record, Situation
 from bmd_pipeline.rl.adapters.denoiser import TunedDenoiser
@@ -25,9 +21,6 @@ from bmd_pipeline.rl.adapters.frozen import FrozenDenoiser
 from bmd_pipeline.rl.adapters.prior import PriorNoise
 from bmd_pipeline.rl.adapters.residual import ResidualAction
 from bmd_pipeline.rl.adapters.steering import SteeredNoise
-
-TUNED_WEIGHTS = "tuned.safetensors"
-TUNED_DOCUMENT = "tuned.json"
 
 
 class Agent(nn.Module):
@@ -188,87 +181,3 @@ def _held_basis(policy: DiffusionPolicy, modes: DiscoveredModes) -> NoiseBasis:
 
 def _device(policy: DiffusionPolicy) -> torch.device:
     return next(policy.parameters()).device
-
-
-def load_agent(
-    policy_dir: Path,
-    modes_dir: Path | None,
-    tuned_dir: Path | None,
-    method: str,
-    *,
-    task: str,
-    device: torch.device | str = "cpu",
-) -> Agent:
-    """Loads what evaluation plays.
-
-    Everything the agent needs is in its own folders: settings come from there, not from the present config.
-
-    Args:
-        policy_dir: pre-trained policy.
-        modes_dir: discovered modes, for `-bmd` methods.
-        tuned_dir: fine-tuned weights; None for the pre-trained policy.
-        method: "pretrained" or a fine-tuning method.
-        task: the task it must have been made for.
-        device: where to load it.
-
-    Raises:
-        ArtifactError: a folder is missing, damaged, or made for another task or method.
-    """
-    policy = load_policy(policy_dir, task=task, device=device)
-    if method == PRETRAINED or tuned_dir is None:
-        return make_base_agent(policy)
-    modes = None
-    if uses_modes(method):
-        if modes_dir is None:
-            raise ArtifactError(f"method {method} needs discovered modes: run `bmd-pipeline discover --task {task}`")
-        modes = load_modes(modes_dir, policy, task=task)
-    path = tuned_dir / TUNED_DOCUMENT
-    document = read_json(path, "fine-tuned policy")
-    if (document.get("task"), document.get("method")) != (task, method):
-        raise ArtifactError(
-            f"{path}: tuned for task {document.get('task')!r} by {document.get('method')!r}, "
-            f"expected {task!r} by {method!r}"
-        )
-    try:
-        config = FinetuneConfig.model_validate(document["finetune"])
-        steering = SteeringConfig.model_validate(document["steering"])
-        agent = make_agent(method, policy, modes, config, steering)
-        weights = load_weights(tuned_dir / TUNED_WEIGHTS)
-        load_trained(agent, weights)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ArtifactError(
-            f"{path}: does not fit this policy or this version; run `bmd-pipeline finetune --task {task}` again"
-        ) from error
-    return agent.requires_grad_(False).eval()
-
-
-def trained_state(agent: Agent) -> dict[str, Tensor]:
-    """Weights that fine-tuning may have changed: the links' own, and the inference model's."""
-    own = {f"chain.{name}": value for name, value in _chain_state(agent).items()}
-    if agent.modes is not None:
-        own.update({f"inference.{name}": v for name, v in agent.modes.inference.state_dict().items()})
-    return {name: value.detach().clone() for name, value in own.items()}
-
-
-def load_trained(agent: Agent, weights: dict[str, Tensor]) -> None:
-    """Puts back what `trained_state` returned.
-
-    Raises:
-        RuntimeError: the weights are of another agent.
-    """
-    chain = {name[len("chain.") :]: value for name, value in weights.items() if name.startswith("chain.")}
-    expected = _chain_state(agent)
-    if chain.keys() != expected.keys():
-        raise RuntimeError(f"expected weights {sorted(expected)}, got {sorted(chain)}")
-    agent.chain.load_state_dict(chain, strict=False)
-    if agent.modes is not None:
-        prefix = "inference."
-        agent.modes.inference.load_state_dict(
-            {name[len(prefix) :]: value for name, value in weights.items() if name.startswith(prefix)}
-        )
-
-
-def _chain_state(agent: Agent) -> dict[str, Tensor]:
-    """The chain's weights without the frozen policy's."""
-    frozen = {id(parameter) for parameter in agent.policy.parameters()} | {id(b) for b in agent.policy.buffers()}
-    return {name: value for name, value in agent.chain.state_dict(keep_vars=True).items() if id(value) not in frozen}

@@ -44,9 +44,7 @@ class PoseArm:
         if kind not in ("PDEEPosController", "PDEEPoseController"):
             raise TaskError(f"direct stepping needs an end-effector controller, got {kind}")
         if config.interpolate or not config.use_delta or config.frame not in _FRAMES:
-            raise TaskError(
-                f"direct stepping needs delta actions without interpolation in the root's frame: {kind}"
-            )
+            raise TaskError(f"direct stepping needs delta actions without interpolation in the root's frame: {kind}")
         self._sapien: Any = importlib.import_module("sapien")
         self._turns = kind == "PDEEPoseController"
         self.action_dim = 6 if self._turns else 3
@@ -108,9 +106,7 @@ class PoseArm:
         shift = np.clip(action[:3], -1.0, 1.0) * self._position_scale
         rotation = previous.q
         if self._turns:
-            rotation = (
-                self._sapien.Pose(q=self._delta_rotation(action[3:6])) * self._sapien.Pose(q=rotation)
-            ).q
+            rotation = (self._sapien.Pose(q=self._delta_rotation(action[3:6])) * self._sapien.Pose(q=rotation)).q
         self._target = self._sapien.Pose(previous.p + shift, rotation)
         qpos = self._articulation.qpos
         angles, converged, _ = self._model.compute_inverse_kinematics(

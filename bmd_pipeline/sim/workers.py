@@ -72,9 +72,7 @@ class ParallelTask:
         with _single_threaded():
             for start, stop in self._rows:
                 ours, theirs = context.Pipe()
-                worker = context.Process(
-                    target=_work, args=(theirs, factory, stop - start, start), daemon=True
-                )
+                worker = context.Process(target=_work, args=(theirs, factory, stop - start, start), daemon=True)
                 worker.start()
                 theirs.close()
                 self._pipes.append(ours)
@@ -156,9 +154,7 @@ class ParallelTask:
         worker, (start, stop) = self._workers[index], self._rows[index]
         worker.join(_CLOSE_SECONDS)
         code = worker.exitcode
-        how = (
-            f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with status {code}"
-        )
+        how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with status {code}"
         return SimulationError(
             f"simulation worker {index} (environments {start} to {stop - 1}) {how}; "
             "if memory ran out, use fewer environments or workers"

@@ -19,14 +19,16 @@ from bmd_pipeline.artifacts.provenance import require_run
 from bmd_pipeline.compute import select_device, set_threads
 from bmd_pipeline.config.finetune import METHODS
 from bmd_pipeline.config.hashing import Stage
+from bmd_pipeline.config.methods import PRETRAINED
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError, TaskError
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, concat_episodes, encode_episodes
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.reporting.figures import draw_trajectories
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath, encode_paths, resample_paths
-from bmd_pipeline.rl.agents import PRETRAINED, Agent, load_agent
+from bmd_pipeline.rl.agents import Agent
 from bmd_pipeline.rl.rollout import EpisodeBatch, play_episodes
+from bmd_pipeline.rl.tuned import load_agent
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.eval_document import (
@@ -86,7 +88,7 @@ def evaluate(
     env = make_env(task, config.task.env, num_envs, device=device, num_workers=num_workers)
     try:
         episodes, paths = _play(config, env, agent, labellings, method, seed, reporter)
-        axes = env.spec.planar
+        axes = env.spec.planar_labels
     finally:
         env.close()
     block = summarise_policy(

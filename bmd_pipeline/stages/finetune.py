@@ -27,16 +27,11 @@ from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.methods import check_method, uses_modes
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.modes.discovered import DiscoveredModes, load_modes
-from bmd_pipeline.rl.agents import (
-    TUNED_DOCUMENT,
-    TUNED_WEIGHTS,
-    load_trained,
-    make_agent,
-    trained_state,
-)
+from bmd_pipeline.rl.agents import make_agent
 from bmd_pipeline.rl.curriculum import compute_max_steps
 from bmd_pipeline.rl.selection import Candidate, score_candidate
 from bmd_pipeline.rl.trainer import Trainer
+from bmd_pipeline.rl.tuned import TUNED_DOCUMENT, TUNED_WEIGHTS, load_trained, trained_state
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.workbench import Workbench, episode_seeds, open_workbench

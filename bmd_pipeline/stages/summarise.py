@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bmd_pipeline.artifacts.atomic import write_bytes, write_json
+from bmd_pipeline.config.methods import PRETRAINED
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.episodes import Episodes, encode_episodes, load_episodes
@@ -16,7 +17,6 @@ from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.reporting.documents import load_evaluation
 from bmd_pipeline.reporting.figures import draw_success_coverage, draw_trajectories
 from bmd_pipeline.reporting.trajectories import PathBook, encode_paths, load_paths, merge_books
-from bmd_pipeline.rl.agents import PRETRAINED
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.eval_document import (
     COVERAGE_PICTURE,

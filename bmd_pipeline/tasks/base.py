@@ -49,6 +49,12 @@ class TaskSpec:
     continuing: bool = False
 
     @property
+    def planar_labels(self) -> tuple[str, str]:
+        """The two planar columns with their unit, for axes."""
+        unit = f" ({self.planar_unit})" if self.planar_unit else ""
+        return f"{self.planar[0]}{unit}", f"{self.planar[1]}{unit}"
+
+    @property
     def track_dim(self) -> int:
         """Number of track columns."""
         return len(self.track_names)

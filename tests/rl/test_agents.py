@@ -14,7 +14,8 @@ from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters.base import Situation
-from bmd_pipeline.rl.agents import Agent, load_trained, make_agent, make_base_agent, trained_state
+from bmd_pipeline.rl.agents import Agent, make_agent, make_base_agent
+from bmd_pipeline.rl.tuned import load_trained, trained_state
 
 STEERING = SteeringConfig(hidden_sizes=(16,))
 

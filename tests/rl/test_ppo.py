@@ -140,5 +140,6 @@ def test_updates_raise_what_pays(env: TaskEnv, policy: DiffusionPolicy) -> None:
             )
         trainer.ppo.update(batch, generator)
     mean = agent.links()[0].steering(cond, situation.code)[0].mean(dim=0)
+    mean = mean.detach()
     assert float(mean[0]) > 0.3
     assert float(mean[1:].abs().max()) < 0.5 * float(mean[0])

@@ -21,9 +21,7 @@ print(headless.have_render_device(), sapien.render.RenderMaterial is headless.Nu
 
 def test_builds_and_steps_a_stock_task_with_the_device_hidden() -> None:
     environment = os.environ | {"VK_ICD_FILENAMES": "/none"}
-    done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT], env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", _SCRIPT], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split(maxsplit=2)[:2] == ["False", "True"]
 

@@ -13,8 +13,8 @@ from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.artifacts.weights import load_weights
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError, TrainingError
-from bmd_pipeline.rl.agents import load_agent
 from bmd_pipeline.rl.rollout import play_episodes
+from bmd_pipeline.rl.tuned import load_agent
 from bmd_pipeline.stages import finetune as finetune_stage
 from bmd_pipeline.stages.collect import collect
 from bmd_pipeline.stages.console import Reporter
@@ -178,7 +178,7 @@ def test_bad_input_writes_nothing(policy: Path, modes: Path, tmp_path: Path) -> 
         _finetune(_config(), policy, None, output, "ppo")
     with pytest.raises(ArtifactError, match="bmd-pipeline"):
         _finetune(_config(), tmp_path / "nothing", None, output, "dsrl")
+    config = _config(discover={"inference": {"features": ["turn"]}})
     with pytest.raises(ConfigError, match="no track column 'turn'"):
-        config = _config(discover={"inference": {"features": ["turn"]}})
         discover(config, policy=policy, output=output, seed=0, num_workers=1, reporter=QUIET)
     assert not output.exists()

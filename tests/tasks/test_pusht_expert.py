@@ -58,9 +58,7 @@ def test_behaves_as_asked(expert: PushTExpert, episodes: list[tuple[Episode, tor
         assert int(weights[0].argmax()) == episode.behaviour
 
 
-def test_records_what_the_environment_showed(
-    expert: PushTExpert, episodes: list[tuple[Episode, torch.Tensor]]
-) -> None:
+def test_records_what_the_environment_showed(expert: PushTExpert, episodes: list[tuple[Episode, torch.Tensor]]) -> None:
     for seed, (episode, track) in enumerate(episodes, start=100):
         length = len(episode.action)
         assert episode.obs.shape == (length, 8)

@@ -26,8 +26,7 @@ def test_successes_are_one_hot_and_in_the_order_of_the_names() -> None:
     cases = [(-3.0, -0.1), (-3.0, 0.1), (3.0, -0.1), (3.0, 0.1)]
     track = torch.stack([_track(turn, x, yaw=2.0) for turn, x in cases], 1)
     turns, sides = (
-        labelling.weigh(track, torch.full((4,), 20), torch.ones(4, dtype=torch.bool))
-        for labelling in LABELLINGS
+        labelling.weigh(track, torch.full((4,), 20), torch.ones(4, dtype=torch.bool)) for labelling in LABELLINGS
     )
     assert LABELLINGS[0].modes == ("clockwise", "counterclockwise")
     assert LABELLINGS[1].modes == BEHAVIOURS

@@ -40,6 +40,4 @@ def make_env(
         from bmd_pipeline.tasks.pusht.gpu import PushTOnGPU
 
         return PushTOnGPU(options, num_envs, device=device, auto_reset=auto_reset)
-    return make_parallel(
-        functools.partial(_make_scenes, options=options, auto_reset=auto_reset), num_envs, num_workers
-    )
+    return make_parallel(functools.partial(_make_scenes, options=options, auto_reset=auto_reset), num_envs, num_workers)

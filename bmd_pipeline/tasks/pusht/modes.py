@@ -33,9 +33,7 @@ def find_first_side(track: Tensor) -> tuple[Tensor, Tensor]:
     """
     tee = track[..., _TEE : _TEE + 2]
     shift = (tee - tee[0]).norm(dim=-1)
-    touched = (shift > _TOUCHED_METRES) | (
-        track[..., _TURN].abs() > _TOUCHED_RADIANS
-    )  # (T + 1, num_episodes)
+    touched = (shift > _TOUCHED_METRES) | (track[..., _TURN].abs() > _TOUCHED_RADIANS)  # (T + 1, num_episodes)
     first = touched.int().argmax(0)
     episode = torch.arange(track.shape[1], device=track.device)
     at = track[first, episode]

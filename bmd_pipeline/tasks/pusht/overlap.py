@@ -44,13 +44,9 @@ class GoalOverlap:
         rows = [torch.stack(row, -1) for row in ((cos, -sin, x), (sin, cos, y), (zero, zero, zero + 1.0))]
         to_goal = self._world_to_goal @ torch.stack(rows, 1)  # (num_poses, 3, 3)
         moved = to_goal[:, :2] @ self._cells  # (num_poses, 2, num_cells)
-        index = (
-            moved * self._scale + self._resolution / 2
-        ).long()  # truncates towards zero, as ManiSkill does
+        index = (moved * self._scale + self._resolution / 2).long()  # truncates towards zero, as ManiSkill does
         outside = ((index < 0) | (index >= self._resolution)).any(1)
-        flat = (index[:, 0] * self._resolution + index[:, 1]).masked_fill(
-            outside, 0
-        )  # there, as in ManiSkill
+        flat = (index[:, 0] * self._resolution + index[:, 1]).masked_fill(outside, 0)  # there, as in ManiSkill
         covered = torch.zeros(len(yaw), self._goal.numel(), dtype=torch.bool, device=yaw.device)
         covered.scatter_(1, flat, True)
         return (covered & self._goal).sum(1) / self._area

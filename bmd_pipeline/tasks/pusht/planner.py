@@ -68,9 +68,7 @@ class Planner:
         self._travel = library.travel[travel[worth]]
         self._start, self._angle = library.start[self._contact], library.angle[self._contact]
         self._face = library.face[self._contact]
-        self._end = self._start + self._travel[:, None] * np.stack(
-            [np.cos(self._angle), np.sin(self._angle)], 1
-        )
+        self._end = self._start + self._travel[:, None] * np.stack([np.cos(self._angle), np.sin(self._angle)], 1)
         self._all: Indices = np.arange(len(self._contact))
         count = min(_LATER_PUSHES, len(self._all))
         self._sample: Indices = np.sort(np.random.default_rng(1).choice(self._all, count, replace=False))
@@ -103,9 +101,7 @@ class Planner:
             pushes = self._sample
         if best < 0:
             return None
-        return PlannedPush(
-            self._start[best], float(self._angle[best]), float(self._travel[best]), self._motion[best]
-        )
+        return PlannedPush(self._start[best], float(self._angle[best]), float(self._travel[best]), self._motion[best])
 
     def _expand(self, nodes: _Nodes, pushes: Indices, goal: Array) -> tuple[Indices, Indices, Array, _Nodes]:
         """Appends every push to every plan; keeps what is promising and within reach.

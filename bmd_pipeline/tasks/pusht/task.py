@@ -43,14 +43,13 @@ def make_spec(options: Options) -> TaskSpec:
         action_dim=2,
         track_names=TRACK_NAMES,
         planar=("tip_x", "tip_y"),
+        planar_unit="m",
         horizon=options.horizon,
         control_hz=CONTROL_HZ,
     )
 
 
-def draw_start(
-    options: Options, seed: int, row: int, episode: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def draw_start(options: Options, seed: int, row: int, episode: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Draws an episode's start; it depends on nothing but the arguments.
 
     Args:
@@ -131,9 +130,7 @@ class PushTTask(VectorTask):
             for row in chosen
         ]
         self._episodes[chosen] += 1
-        state = self._place(
-            chosen, np.stack([qpos for qpos, _ in starts]), np.stack([tee for _, tee in starts])
-        )
+        state = self._place(chosen, np.stack([qpos for qpos, _ in starts]), np.stack([tee for _, tee in starts]))
         self.state[rows] = state
         self._start_yaw[rows] = state[:, 5]
         self._closeness[rows] = compute_closeness(state)
@@ -144,9 +141,7 @@ class PushTTask(VectorTask):
         self.state = torch.where(active[:, None], moved, self.state)
         closeness = compute_closeness(self.state)
         success = self._overlap(*self.state[:, 3:].unbind(1)) >= self.options.success_threshold
-        reward = (
-            self.options.progress_scale * (closeness - self._closeness) + self.options.success_bonus * success
-        )
+        reward = self.options.progress_scale * (closeness - self._closeness) + self.options.success_bonus * success
         clockwise, counterclockwise = self.options.turn_weights
         reward = reward * torch.where(self.state[:, 5] >= self._start_yaw, counterclockwise, clockwise)
         self._closeness = closeness

@@ -1,0 +1,109 @@
+"""The command line: puts the commands together and turns failures into one line and an exit status.
+
+| status | meaning |
+|---|---|
+| 0 | done |
+| 1 | our fault or the machine's: a bug, a dead simulation worker |
+| 2 | the user's to put right: a setting, a path, a damaged file |
+| 130 | interrupted |
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, cast
+
+import typer
+
+from bmd_pipeline import __version__
+from bmd_pipeline.cli import config, doctor, stages, tasks
+from bmd_pipeline.errors import BMDError
+
+USER_ERROR = 2
+INTERNAL_ERROR = 1
+INTERRUPTED = 130
+
+# typer has its own copy of click and keeps the base of its usage errors to itself
+_UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])
+
+app = typer.Typer(
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bmd-pipeline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Fine-tune multimodal diffusion policies without losing their behavioural modes.
+
+    The stages, in order: collect, pretrain, discover, finetune, evaluate, summarise. Each reads what the one
+    before left in data/ and results/. `snakemake --cores 8 results/PushT/eval.json` runs them all.
+    """
+
+
+for _command in (
+    stages.collect,
+    stages.pretrain,
+    stages.discover,
+    stages.finetune,
+    stages.evaluate,
+    stages.summarise,
+):
+    app.command(rich_help_panel="Stages")(_command)
+app.command("tasks", rich_help_panel="Help")(tasks.list_tasks)
+app.command("check-task", rich_help_panel="Help")(tasks.check)
+app.command(rich_help_panel="Help")(doctor.doctor)
+app.add_typer(config.app, name="config", rich_help_panel="Help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns its exit status.
+
+    Args:
+        argv: arguments after the program's name; those of the process if None.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    try:
+        status = app(args=argv or ["--help"], prog_name="bmd-pipeline", standalone_mode=False)
+    except _UsageError as error:
+        return _fail(_describe_usage(error), USER_ERROR)
+    except BMDError as error:
+        if debug:
+            traceback.print_exc()
+        return _fail(str(error), USER_ERROR)
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        text = f"{type(error).__name__}: {error}"
+        return _fail(f"{text} (run again with --debug for the traceback)", INTERNAL_ERROR, "internal error")
+    if status == INTERRUPTED:  # typer may have caught Ctrl-C itself
+        sys.stderr.write("interrupted\n")
+    return status if isinstance(status, int) else 0
+
+
+def _describe_usage(error: Exception) -> str:
+    message = str(getattr(error, "format_message", error.__str__)())
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "bmd-pipeline"
+    return f"{message.rstrip('.')} (see `{command} --help`)"
+
+
+def _fail(message: str, status: int, kind: str = "error") -> int:
+    sys.stderr.write(f"{kind}: {' '.join(message.split())}\n")
+    return status

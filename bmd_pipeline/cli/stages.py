@@ -1,0 +1,185 @@
+"""One command per stage. Each checks its inputs, then imports and calls the stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bmd_pipeline.cli import options as o
+from bmd_pipeline.cli.job import Job, stage_command
+from bmd_pipeline.config.methods import PRETRAINED, check_method, uses_modes
+from bmd_pipeline.errors import ConfigError
+
+
+@stage_command("collect")
+def collect(job: Job, output: o.Output = None) -> None:
+    """Collects demonstrations with the task's scripted expert.
+
+    Writes data/TASK/demos.zarr, and demos.manifest.json beside it.
+    """
+    store = output or job.layout.demos(job.task)
+    manifest = store.with_name(job.layout.demos_manifest(job.task).name)
+    job.start()
+    from bmd_pipeline.stages.collect import collect as run
+
+    run(job.config, output=store, manifest=manifest, num_workers=job.num_workers, reporter=job.reporter)
+
+
+@stage_command("pretrain")
+def pretrain(job: Job, demos: o.Demos = None, output: o.Output = None) -> None:
+    """Trains the diffusion policy on the demonstrations.
+
+    Writes results/TASK/policy/.
+    """
+    store = o.need_path(demos, job.layout.demos(job.task), f"bmd-pipeline collect --task {job.task}")
+    job.start()
+    from bmd_pipeline.stages.pretrain import pretrain as run
+
+    run(job.config, demos=store, output=output or job.layout.policy(job.task), reporter=job.reporter)
+
+
+@stage_command("discover")
+def discover(job: Job, seed: o.Seed = 0, policy: o.Policy = None, output: o.Output = None) -> None:
+    """Discovers the behaviours that the frozen policy already has.
+
+    Writes results/TASK/modes/seedN/.
+    """
+    base = _need_policy(job, policy)
+    job.start()
+    from bmd_pipeline.stages.discover import discover as run
+
+    run(
+        job.config,
+        policy=base,
+        output=output or job.layout.modes(job.task, seed),
+        seed=seed,
+        num_workers=job.num_workers,
+        reporter=job.reporter,
+    )
+
+
+@stage_command("finetune")
+def finetune(
+    job: Job,
+    method: o.Method,
+    seed: o.Seed = 0,
+    policy: o.Policy = None,
+    modes: o.Modes = None,
+    output: o.Output = None,
+) -> None:
+    """Fine-tunes the policy with reinforcement learning.
+
+    Methods ending in -bmd keep the discovered modes. Writes results/TASK/METHOD/seedN/.
+    """
+    check_method(method)
+    base = _need_policy(job, policy)
+    found = _need_modes(job, modes, method, seed)
+    job.start()
+    from bmd_pipeline.stages.finetune import finetune as run
+
+    run(
+        job.config,
+        policy=base,
+        modes=found,
+        output=output or job.layout.tuned(job.task, method, seed),
+        method=method,
+        seed=seed,
+        num_workers=job.num_workers,
+        reporter=job.reporter,
+    )
+
+
+@stage_command("evaluate")
+def evaluate(
+    job: Job,
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="What to judge: a fine-tuning method, or pretrained.")
+    ] = PRETRAINED,
+    seed: o.Seed = 0,
+    policy: o.Policy = None,
+    modes: o.Modes = None,
+    tuned: o.Tuned = None,
+    output: o.Output = None,
+) -> None:
+    """Judges one policy on episodes that no training saw.
+
+    Writes eval.json, the episodes and a picture to results/TASK/METHOD/seedN/.
+    """
+    check_method(method, evaluating=True)
+    base = _need_policy(job, policy)
+    found = _need_modes(job, modes, method, seed)
+    better = _need_tuned(job, tuned, method, seed)
+    job.start()
+    from bmd_pipeline.stages.evaluate import evaluate as run
+
+    run(
+        job.config,
+        policy=base,
+        modes=found,
+        tuned=better,
+        output=output or job.layout.evaluation(job.task, method, seed),
+        method=method,
+        seed=seed,
+        num_workers=job.num_workers,
+        reporter=job.reporter,
+    )
+
+
+@stage_command("evaluate")
+def summarise(
+    job: Job,
+    evaluations: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="The eval.json files. Default: pretrained and all configured methods, every configured seed.",
+            show_default=False,
+        ),
+    ] = None,
+    output: o.Output = None,
+) -> None:
+    """Puts a task's evaluations side by side.
+
+    Writes results/TASK/eval.json, all episodes and the pictures of before and after.
+    """
+    expected = {
+        job.layout.evaluation(job.task, method, seed): f"--method {method} --seed {seed}"
+        for method in (PRETRAINED, *job.config.methods)
+        for seed in job.config.seeds
+    }
+    paths = evaluations or list(expected)
+    for path in paths:
+        which = expected.get(path, "--method METHOD --seed SEED")
+        o.need_path(path, path, f"bmd-pipeline evaluate --task {job.task} {which}")
+    job.start()
+    from bmd_pipeline.stages.summarise import summarise as run
+
+    run(
+        job.config,
+        evaluations=paths,
+        output=output or job.layout.summary(job.task),
+        reporter=job.reporter,
+    )
+
+
+def _need_policy(job: Job, given: Path | None) -> Path:
+    return o.need_folder(given, job.layout.policy(job.task), f"bmd-pipeline pretrain --task {job.task}")
+
+
+def _need_modes(job: Job, given: Path | None, method: str, seed: int) -> Path | None:
+    if not uses_modes(method):
+        if given:
+            raise ConfigError(f"--modes goes with a -bmd method, got --method {method}")
+        return None
+    command = f"bmd-pipeline discover --task {job.task} --seed {seed}"
+    return o.need_folder(given, job.layout.modes(job.task, seed), command)
+
+
+def _need_tuned(job: Job, given: Path | None, method: str, seed: int) -> Path | None:
+    if method == PRETRAINED:
+        if given:
+            raise ConfigError("--tuned goes with the --method that made it, got --method pretrained")
+        return None
+    command = f"bmd-pipeline finetune --task {job.task} --method {method} --seed {seed}"
+    return o.need_folder(given, job.layout.tuned(job.task, method, seed), command)

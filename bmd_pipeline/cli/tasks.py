@@ -1,0 +1,67 @@
+"""`bmd-pipeline tasks` and `check-task`: which tasks there are, their settings, are they sound."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bmd_pipeline.cli import options as o
+from bmd_pipeline.cli.job import open_config
+from bmd_pipeline.config.load import list_variants
+from bmd_pipeline.errors import TaskError
+from bmd_pipeline.tasks.registry import get_entry, list_entries, options_model
+
+
+def list_tasks(
+    name: Annotated[str | None, typer.Argument(help="Show this task's own settings.", show_default=False)] = None,
+    debug: o.Debug = False,
+) -> None:
+    """Lists the tasks, or the settings of one."""
+    console = Console(highlight=False)
+    if name is None:
+        table = Table("task", "simulator", "what it is", box=None, pad_edge=False)
+        for entry in list_entries():
+            table.add_row(entry.name, entry.simulator, entry.summary)
+        for variant, base in list_variants().items():
+            table.add_row(variant, "", f"{base} with settings of its own (config/tasks/{variant}.yaml)")
+        console.print(table)
+        return
+    entry = get_entry(name)
+    console.print(f"{entry.name}: {entry.summary}\n", markup=False)
+    console.print(_describe(options_model(name)))
+
+
+def _describe(model: type[BaseModel]) -> Table:
+    table = Table("setting", "default", "what it does", box=None, pad_edge=False)
+    for field_name, field in model.model_fields.items():
+        text = " ".join((field.description or "").split())
+        table.add_row(f"task.env.{field_name}", str(field.default), escape(text))
+    return table
+
+
+def check(
+    name: Annotated[str, typer.Argument(help="The task.", show_default=False)],
+    preset: o.Preset = None,
+    config: o.ConfigFile = None,
+    assign: o.Assign = None,
+    debug: o.Debug = False,
+) -> None:
+    """Checks that a task keeps the contract: shapes, limits, seeding, freezing, expert, labels."""
+    settings = open_config(name, preset, config, assign)
+    from bmd_pipeline.compute import set_threads
+    from bmd_pipeline.tasks.checker import check_task
+
+    set_threads(1)
+    console = Console(highlight=False)
+    results = check_task(settings.task.name, settings.task.env)
+    for result in results:
+        mark = "[green]ok[/]    " if result.passed else "[red]broken[/]"
+        console.print(f"{mark}  {escape(result.name)}: {escape(result.detail)}", soft_wrap=True)
+    broken = sum(not result.passed for result in results)
+    if broken:
+        raise TaskError(f"{name} breaks the task contract: {broken} of {len(results)} checks failed")

@@ -1,0 +1,105 @@
+"""Fine-tuned agents on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bmd_pipeline.artifacts.documents import read_json
+from bmd_pipeline.artifacts.weights import load_weights
+from bmd_pipeline.config.discover import SteeringConfig
+from bmd_pipeline.config.finetune import FinetuneConfig
+from bmd_pipeline.config.methods import PRETRAINED, uses_modes
+from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.modes.discovered import load_modes
+from bmd_pipeline.policies.checkpoint import load_policy
+from bmd_pipeline.rl.agents import Agent, make_agent, make_base_agent
+
+TUNED_WEIGHTS = "tuned.safetensors"
+TUNED_DOCUMENT = "tuned.json"
+
+
+def load_agent(
+    policy_dir: Path,
+    modes_dir: Path | None,
+    tuned_dir: Path | None,
+    method: str,
+    *,
+    task: str,
+    device: torch.device | str = "cpu",
+) -> Agent:
+    """Loads what evaluation plays.
+
+    Everything the agent needs is in its own folders: settings come from there, not from the present config.
+
+    Args:
+        policy_dir: pre-trained policy.
+        modes_dir: discovered modes, for `-bmd` methods.
+        tuned_dir: fine-tuned weights; None for the pre-trained policy.
+        method: "pretrained" or a fine-tuning method.
+        task: the task it must have been made for.
+        device: where to load it.
+
+    Raises:
+        ArtifactError: a folder is missing, damaged, or made for another task or method.
+    """
+    policy = load_policy(policy_dir, task=task, device=device)
+    if method == PRETRAINED or tuned_dir is None:
+        return make_base_agent(policy)
+    modes = None
+    if uses_modes(method):
+        if modes_dir is None:
+            raise ArtifactError(f"method {method} needs discovered modes: run `bmd-pipeline discover --task {task}`")
+        modes = load_modes(modes_dir, policy, task=task)
+    path = tuned_dir / TUNED_DOCUMENT
+    document = read_json(path, "fine-tuned policy")
+    if (document.get("task"), document.get("method")) != (task, method):
+        raise ArtifactError(
+            f"{path}: tuned for task {document.get('task')!r} by {document.get('method')!r}, "
+            f"expected {task!r} by {method!r}"
+        )
+    try:
+        config = FinetuneConfig.model_validate(document["finetune"])
+        steering = SteeringConfig.model_validate(document["steering"])
+        agent = make_agent(method, policy, modes, config, steering)
+        weights = load_weights(tuned_dir / TUNED_WEIGHTS)
+        load_trained(agent, weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ArtifactError(
+            f"{path}: does not fit this policy or this version; run `bmd-pipeline finetune --task {task}` again"
+        ) from error
+    return agent.requires_grad_(False).eval()
+
+
+def trained_state(agent: Agent) -> dict[str, Tensor]:
+    """Weights that fine-tuning may have changed: the links' own, and the inference model's."""
+    own = {f"chain.{name}": value for name, value in _chain_state(agent).items()}
+    if agent.modes is not None:
+        own.update({f"inference.{name}": v for name, v in agent.modes.inference.state_dict().items()})
+    return {name: value.detach().clone() for name, value in own.items()}
+
+
+def load_trained(agent: Agent, weights: dict[str, Tensor]) -> None:
+    """Puts back what `trained_state` returned.
+
+    Raises:
+        RuntimeError: the weights are of another agent.
+    """
+    chain = {name[len("chain.") :]: value for name, value in weights.items() if name.startswith("chain.")}
+    expected = _chain_state(agent)
+    if chain.keys() != expected.keys():
+        raise RuntimeError(f"expected weights {sorted(expected)}, got {sorted(chain)}")
+    agent.chain.load_state_dict(chain, strict=False)
+    if agent.modes is not None:
+        prefix = "inference."
+        agent.modes.inference.load_state_dict(
+            {name[len(prefix) :]: value for name, value in weights.items() if name.startswith(prefix)}
+        )
+
+
+def _chain_state(agent: Agent) -> dict[str, Tensor]:
+    """The chain's weights without the frozen policy's."""
+    frozen = {id(parameter) for parameter in agent.policy.parameters()} | {id(b) for b in agent.policy.buffers()}
+    return {name: value for name, value in agent.chain.state_dict(keep_vars=True).items() if id(value) not in frozen}

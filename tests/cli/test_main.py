@@ -1,0 +1,184 @@
+"""The command line: one line and the right exit status, whatever goes wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bmd_pipeline.cli import stages
+from bmd_pipeline.cli.main import main
+from bmd_pipeline.config.load import load_config
+from bmd_pipeline.errors import SimulationError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project: settings, and no data or results."""
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], command: str) -> tuple[int, str, str]:
+    status = main(command.split())
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def make_output(folder: Path, stage: str, task: str = "GaussianMixture") -> None:
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"stage": stage, "task": task}))
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("collect --task PusT", "unknown task 'PusT'; did you mean 'PushT'?"),
+        ("collect --task ../../x", "a task's name is letters"),
+        ("collect --task PushT --preset smok", "unknown preset 'smok'; did you mean 'smoke'?"),
+        ("collect --task PushT --config none.yaml", "none.yaml does not exist"),
+        ("collect --task PushT --set collect.num_episodes=1", "collect.num_episodes must be >= 4, got 1"),
+        ("collect --task PushT --set colect.num_episodes=9", "unknown setting colect; did you mean 'collect'?"),
+        ("pretrain --task PushT", "data/PushT/demos.zarr is missing: make it with `bmd-pipeline collect --task PushT`"),
+        ("discover --task PushT", "results/PushT/policy/run.json is missing: make it with `bmd-pipeline pretrain"),
+        ("finetune --task PushT --method dsr", "unknown method 'dsr'; did you mean 'dsrl'?"),
+        ("finetune --task PushT --method pretrained", "unknown method 'pretrained'"),
+        ("finetune --task PushT --method dsrl", "results/PushT/policy/run.json is missing"),
+        ("evaluate --task PushT --policy nowhere", "nowhere/run.json is missing"),
+        ("summarise --task PushT", "`bmd-pipeline evaluate --task PushT --method pretrained --seed 0`"),
+        ("tasks PusT", "unknown task 'PusT'"),
+        ("check-task PusT", "unknown task 'PusT'"),
+        ("config show --task PusT", "unknown task 'PusT'"),
+        ("collect", "Missing option '--task'"),
+        ("colect --task PushT", "No such command 'colect'"),
+        ("collect --task PushT --sed 3", "No such option: --sed"),
+        ("discover --task PushT --seed -1", "Invalid value for '--seed'"),
+        ("discover --task PushT --seed x", "Invalid value for '--seed'"),
+        ("collect --task PushT --threads 0", "Invalid value for '--threads'"),
+    ],
+)
+def test_the_users_mistakes_are_one_line_and_status_2(
+    project: Path, capsys: pytest.CaptureFixture[str], command: str, message: str
+) -> None:
+    before = sorted(project.rglob("*"))
+    status, out, err = run(capsys, command)
+    assert status == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert sorted(project.rglob("*")) == before  # nothing written
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("finetune --method dsrl-bmd --seed 3", "results/GaussianMixture/modes/seed3/run.json is missing: make it with "
+         "`bmd-pipeline discover --task GaussianMixture --seed 3`"),
+        ("evaluate --method dsrl --seed 3", "results/GaussianMixture/dsrl/seed3/run.json is missing: make it with "
+         "`bmd-pipeline finetune --task GaussianMixture --method dsrl --seed 3`"),
+        ("finetune --method dsrl --modes x", "--modes goes with a -bmd method, got --method dsrl"),
+        ("evaluate --method pretrained --tuned x", "--tuned goes with the --method that made it"),
+    ],
+)  # fmt: skip
+def test_stages_ask_for_what_their_method_needs(
+    project: Path, capsys: pytest.CaptureFixture[str], command: str, message: str
+) -> None:
+    make_output(project / "results" / "GaussianMixture" / "policy", "pretrain")
+    status, _, err = run(capsys, f"{command} --task GaussianMixture")
+    assert (status, message in err) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "start"),
+    [
+        (RuntimeError("two\nlines"), 1, "internal error: RuntimeError: two lines (run again with --debug"),
+        (SimulationError("worker 3 died"), 1, "internal error: SimulationError: worker 3 died"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_our_failures_are_one_line_too(
+    project: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    status: int,
+    start: str,
+) -> None:
+    def fail(job: object) -> None:
+        raise error
+
+    monkeypatch.setattr(stages, "_need_policy", lambda job, given: fail(job))
+    found, _, err = run(capsys, "discover --task GaussianMixture")
+    assert found == status
+    assert err.startswith(start)
+    assert err.count("\n") == 1
+    if status == 1:
+        assert "Traceback" in run(capsys, "discover --task GaussianMixture --debug")[2]
+
+
+def test_debug_shows_where_a_refusal_came_from(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "collect --task PusT --debug")
+    assert status == 2
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("error: unknown task")
+
+
+def test_config_show_prints_what_was_loaded(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "mine.yaml").write_text("finetune: {iterations: 7}")
+    status, out, _ = run(
+        capsys, "config show --task GaussianMixture --preset smoke --config mine.yaml --set seed=5 --set seeds=[3]"
+    )
+    expected = load_config(
+        "GaussianMixture",
+        preset="smoke",
+        overrides={"finetune": {"iterations": 7}},
+        assignments=["seed=5", "seeds=[3]"],
+    )
+    assert status == 0
+    assert yaml.safe_load(out) == expected.model_dump(mode="json")
+
+
+def test_config_hashes_and_schema(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "config show --task GaussianMixture --hashes")
+    assert {len(value) for value in yaml.safe_load(out).values()} == {64}
+    _, out, _ = run(capsys, "config schema --task GaussianMixture")
+    schema = json.loads(out)
+    assert schema["$defs"]["PPOConfig"]["properties"]["gamma"]["maximum"] == 1.0
+    assert "horizon" in schema["$defs"]["TaskConfig"]["properties"]["env"]["properties"]
+
+
+def test_tasks_lists_tasks_and_their_settings(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "tasks")
+    assert "PushT" in out
+    assert "GaussianMixture" in out
+    _, out, _ = run(capsys, "tasks GaussianMixture")
+    assert "task.env.horizon" in out
+
+
+@pytest.mark.parametrize("command", ["", "--help", "finetune --help", "config --help", "config show --help"])
+def test_help_is_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    status, out, err = run(capsys, command)
+    assert (status, err) == (0, "")
+    assert "Usage: bmd-pipeline" in out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "--version")
+    assert status == 0
+    assert out.startswith("bmd-pipeline ")
+
+
+def test_the_command_line_starts_without_heavy_imports() -> None:
+    heavy = "{'torch', 'numpy', 'zarr', 'mani_skill', 'wandb', 'matplotlib', 'scipy', 'pyarrow'}"
+    code = f"import sys, bmd_pipeline.cli.main; sys.exit(', '.join({heavy} & set(sys.modules)) or None)"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,108 @@
+"""What each stage's settings are, and what a change reaches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bmd_pipeline.config.finetune import METHODS
+from bmd_pipeline.config.hashing import STAGES, config_hash, hash_values, stage_hash, stage_slice
+from bmd_pipeline.config.layers import flatten
+from bmd_pipeline.config.load import load_config
+from bmd_pipeline.config.run import RunConfig
+
+CONFIG_DIR = Path(__file__).parents[2] / "config"
+STAGE_METHODS = [
+    *((stage, None) for stage in STAGES if stage != "finetune"),
+    *(("finetune", method) for method in METHODS),
+]
+
+
+def read(*assignments: str) -> RunConfig:
+    return load_config("GaussianMixture", preset="cpu", assignments=assignments, config_dir=CONFIG_DIR)
+
+
+def changed(*assignments: str) -> set[str]:
+    """Stages whose hash the assignments change."""
+    before, after = read(), read(*assignments)
+    return {
+        method or stage
+        for stage, method in STAGE_METHODS
+        if stage_hash(before, stage, method) != stage_hash(after, stage, method)
+    }
+
+
+WITH_MODES = {method for method in METHODS if method.endswith("-bmd")}
+ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "stages"),
+    [
+        ("finetune.regulariser.mi_weight=0.7", WITH_MODES),
+        ("finetune.iterations=3", set(METHODS)),
+        ("finetune.denoiser.learning_rate=1e-4", {"dppo", "dppo-bmd"}),
+        ("finetune.residual.scale=0.1", {"res", "res-bmd"}),
+        ("evaluate.tau=0.5", {"evaluate"}),
+        ("discover.num_modes=5", {"discover"}),
+        ("discover.reward=per_step", {"discover", *WITH_MODES}),
+        ("discover.steering.max_noise=1.0", {"discover", *METHODS}),
+        ("finetune.regulariser.floor=-1.0", {"discover", *WITH_MODES}),
+        ("pretrain.iterations=3", {"pretrain"}),
+        ("collect.num_episodes=8", {"collect"}),
+        ("seed=3", ALL),
+        ("task.env.horizon=30", ALL),
+        ("seeds=[5]", set()),
+        ("methods=[dsrl]", set()),
+        ("execution.device=cpu", set()),
+        ("execution.threads.finetune=7", set()),
+        ("execution.tracker=wandb", set()),
+    ],
+)
+def test_a_setting_reaches_the_stages_that_read_it_and_no_other(assignment: str, stages: set[str]) -> None:
+    assert changed(assignment) == stages
+
+
+def test_the_same_value_written_differently_changes_nothing(tmp_path: Path) -> None:
+    assert changed("finetune.regulariser.mi_weight=5e-1", "task.env.start_std=5e-2") == changed()
+    plain = {"finetune": {"ppo": {"gamma": 0.9, "epochs": 2}}}
+    shuffled = {"finetune": {"ppo": {"epochs": "2", "gamma": "0.90"}}}  # as text: what snakemake --config delivers
+    hashes = {
+        config_hash(load_config("GaussianMixture", preset="cpu", overrides=values, config_dir=CONFIG_DIR))
+        for values in (plain, shuffled)
+    }
+    assert len(hashes) == 1
+
+
+def test_execution_is_in_no_hash_but_all_else_is() -> None:
+    assert config_hash(read("execution.mem_mb=999")) == config_hash(read())
+    assert config_hash(read("seeds=[5]")) != config_hash(read())
+
+
+def test_slices_are_plain_json() -> None:
+    for stage, method in STAGE_METHODS:
+        values = stage_slice(read(), stage, method)
+        assert json.loads(json.dumps(values)) == values
+        assert {"task", "seed", stage} <= set(values)
+
+
+def test_without_a_method_the_fine_tuning_slice_holds_that_of_every_method() -> None:
+    config = read()
+    everything = flatten(stage_slice(config, "finetune"))
+    for method in METHODS:
+        assert flatten(stage_slice(config, "finetune", method)).keys() <= everything.keys()
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.dictionaries(st.sampled_from("abcd"), st.integers(0, 3)),
+    st.dictionaries(st.sampled_from("abcd"), st.integers(0, 3)),
+)
+def test_hashes_are_equal_exactly_where_values_are(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert hash_values(one) == hash_values(dict(reversed(one.items())))
+    assert (hash_values(one) == hash_values(other)) == (one == other)

@@ -1,0 +1,167 @@
+"""From files, presets and the command line to a validated config."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from bmd_pipeline.config import load
+from bmd_pipeline.config.load import has_cuda_device, list_presets, list_variants, load_config, resolve_preset
+from bmd_pipeline.errors import BMDError, ConfigError, TaskError
+from bmd_pipeline.tasks.registry import get_entry
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_each_layer_lies_over_the_one_before(config_dir: Path) -> None:
+    def read(**arguments: Any) -> tuple[int, int, int]:
+        config = load_config("GaussianMixture", config_dir=config_dir, **arguments)
+        return config.finetune.iterations, config.finetune.num_envs, config.evaluate.episodes
+
+    assert read() == (10, 20, 1024)  # config.yaml, tasks/, default
+    assert read(preset="gpu") == (10, 4000, 1024)  # presets/ over tasks/
+    assert read(preset="smoke") == (2, 4, 24)  # the task's own part of the preset over presets/
+    assert read(preset="smoke", overrides={"evaluate": {"episodes": 32}}) == (2, 4, 32)
+    assert read(preset="smoke", overrides={"evaluate": {"episodes": 32}}, assignments=["evaluate.episodes=40"]) == (
+        2,
+        4,
+        40,
+    )
+
+
+def test_overrides_may_choose_the_preset_but_an_argument_wins(config_dir: Path) -> None:
+    overrides = {"preset": "smoke"}
+    assert load_config("GaussianMixture", overrides=overrides, config_dir=config_dir).finetune.num_envs == 4
+    config = load_config("GaussianMixture", preset="gpu", overrides=overrides, config_dir=config_dir)
+    assert config.finetune.num_envs == 4000
+
+
+def test_auto_takes_gpu_only_where_a_device_is_visible(config_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for found, preset in ((True, "gpu"), (False, "cpu")):
+        monkeypatch.setattr(load, "has_cuda_device", lambda found=found: found)
+        assert resolve_preset("auto", config_dir=config_dir) == preset
+    monkeypatch.undo()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not has_cuda_device()
+
+
+def test_the_tasks_own_settings_are_filled_in(config_dir: Path) -> None:
+    env = load_config("GaussianMixture", assignments=["task.env.horizon=7"], config_dir=config_dir).task.env
+    assert env["horizon"] == 7
+    assert env["reward"] == "equal"
+
+
+def test_a_variant_shares_code_and_settings_under_its_own_name(config_dir: Path) -> None:
+    config = load_config("Shifted", preset="smoke", config_dir=config_dir)
+    assert config.task.name == "Shifted"
+    assert config.task.env["reward"] == "shifted"
+    assert config.evaluate.episodes == 24  # from the presets of the task that it extends
+    assert config.seed == 9
+    assert get_entry("Shifted").package == get_entry("GaussianMixture").package
+    assert list_variants(config_dir) == {"Shifted": "GaussianMixture"}
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("extends: Nowhere", TaskError, "unknown task 'Nowhere'"),
+        ("extends: Shifted", ConfigError, r"but Shifted is itself a variant"),
+        ("extends: ../x", ConfigError, "extends must be the name of a task"),
+        ("extends: [a]", ConfigError, "extends must be the name of a task"),
+    ],
+)
+def test_bad_variants_are_refused(config_dir: Path, text: str, error: type[BMDError], message: str) -> None:
+    (config_dir / "tasks" / "Other.yaml").write_text(text)
+    with pytest.raises(error, match=message):
+        load_config("Other", config_dir=config_dir)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("finetune.ppo.gamma=2", r"^finetune\.ppo\.gamma must be <= 1\.0, got 2 \(--set finetune\.ppo\.gamma=2\)$"),
+        ("finetune.ppo.gamma=0", r"^finetune\.ppo\.gamma must be > 0\.0, got 0 "),
+        ("evaluate.episodes=3", r"^evaluate\.episodes must be >= 8, got 3 "),
+        ("evaluate.confidence=1", r"^evaluate\.confidence must be < 1\.0, got 1 "),
+        ("finetune.ppo.gamma=.nan", r"^finetune\.ppo\.gamma must be a finite number, got nan"),
+        ("finetune.ppo.gamma=high", r"^finetune\.ppo\.gamma must be a number, got 'high'"),
+        ("finetune.iterations=1.5", r"^finetune\.iterations must be a whole number, got 1\.5"),
+        ("finetune=3", r"^finetune must be a group of settings, got 3"),
+        ("finetune.ppo=", r"^finetune\.ppo must be a group of settings, got nothing"),
+        ("seeds=[0, x]", r"^seeds\[1\] must be a whole number, got 'x'"),
+        ("seeds=5", r"^seeds must be a list, got 5"),
+        ("seeds=[]", r"^seeds must have at least 1 entry, got \[\]"),
+        ("discover.strategy=best", r"^discover\.strategy must be 'unseeded', 'seeded' or 'held', got 'best'"),
+        ("finetune.ppo.gama=1", r"^unknown setting finetune\.ppo\.gama; did you mean 'gamma'\?"),
+        ("mi_weight=1", r"^unknown setting mi_weight; did you mean 'finetune\.regulariser\.mi_weight'\?"),
+        ("task.env.horizn=1", r"^unknown setting task\.env\.horizn; did you mean 'horizon'\? \(--set"),
+        ("task.env.horizon=0", r"^task\.env\.horizon must be >= 1, got 0 \(--set"),
+        ("pretrain.policy.n_action_steps=99", r"^pretrain\.policy\.n_action_steps must be <= horizon \(8\), got 99"),
+        ("methods=[sac]", r"^methods: 'sac' is not one of"),
+        ("task.name=PushT", r"^task\.name must be GaussianMixture, got PushT \(--set task\.name=PushT\)"),
+        ("task.plugins=[no_such_module]", r"^task\.plugins: 'no_such_module' can't be imported"),
+        ("presets.smoke.seed=1", r"^unknown setting presets"),
+    ],
+)
+def test_bad_values_say_what_where_and_the_limit_in_one_line(config_dir: Path, assignment: str, message: str) -> None:
+    with pytest.raises(BMDError, match=message) as caught:
+        load_config("GaussianMixture", assignments=[assignment], config_dir=config_dir)
+    assert "\n" not in str(caught.value)
+
+
+def test_errors_name_the_file_that_a_value_came_from(config_dir: Path) -> None:
+    path = config_dir / "tasks" / "GaussianMixture.yaml"
+    path.write_text("finetune: {ppo: {gamma: 2.0}}")
+    with pytest.raises(ConfigError) as caught:
+        load_config("GaussianMixture", config_dir=config_dir)
+    assert str(caught.value) == f"finetune.ppo.gamma must be <= 1.0, got 2.0 ({path})"
+    path.write_text("presets: {smoke: {finetune: {ppo: {gamma: 2.0}}}}")
+    with pytest.raises(ConfigError) as caught:
+        load_config("GaussianMixture", preset="smoke", config_dir=config_dir)
+    assert str(caught.value).endswith(f"({path}, presets.smoke)")
+
+
+def test_unknown_names_are_answered_with_the_nearest(config_dir: Path) -> None:
+    with pytest.raises(TaskError, match=r"unknown task 'GausianMixture'; did you mean 'GaussianMixture'\?"):
+        load_config("GausianMixture", config_dir=config_dir)
+    with pytest.raises(ConfigError, match=r"unknown preset 'smok'; did you mean 'smoke'\?"):
+        load_config("GaussianMixture", preset="smok", config_dir=config_dir)
+    (config_dir / "tasks" / "GaussianMixture.yaml").write_text("presets: {smok: {}}")
+    with pytest.raises(ConfigError, match=r"unknown preset presets\.smok .*did you mean 'smoke'\?"):
+        load_config("GaussianMixture", config_dir=config_dir)
+
+
+@pytest.mark.parametrize("name", ["../../etc", "a/b", "x; touch pwned", "", "-x", "a.b"])
+def test_names_that_are_no_names_never_become_paths(config_dir: Path, name: str) -> None:
+    with pytest.raises(TaskError, match="a task's name is letters"):
+        load_config(name, config_dir=config_dir)
+
+
+def test_a_folder_without_settings_says_where_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="run from the repository's root"):
+        load_config("GaussianMixture", config_dir=tmp_path)
+
+
+def test_configs_are_frozen(config_dir: Path) -> None:
+    config = load_config("GaussianMixture", config_dir=config_dir)
+    with pytest.raises(ValidationError):
+        config.seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("task", [path.stem for path in (ROOT / "config" / "tasks").glob("*.yaml")])
+@pytest.mark.parametrize("preset", list_presets(ROOT / "config"))
+def test_the_settings_that_we_ship_are_sound(task: str, preset: str) -> None:
+    assert load_config(task, preset=preset, config_dir=ROOT / "config").task.name == task
+
+
+def test_settings_load_without_torch() -> None:
+    code = (
+        "import sys; from bmd_pipeline.config.load import load_config; import bmd_pipeline.config.sources;"
+        "load_config('PushT', preset='cpu'); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,57 @@
+"""From Snakemake's config to its jobs' settings."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from bmd_pipeline.config.layers import merge_layers, parse_assignment
+from bmd_pipeline.config.workflow import PRESET_VARIABLE, put_command_on_path, read_workflow_config
+from bmd_pipeline.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PRESET_VARIABLE, "")  # so that what the code sets is undone afterwards
+
+
+def test_options_say_the_same_as_the_config(config_dir: Path) -> None:
+    config = {
+        "preset": "smoke",
+        "set": ["seeds=[4]"],
+        "finetune": {"ppo": {"gamma": "0.9"}, "iterations": 3},
+        "task": {"env": {"reward": "it's; odd"}},
+    }
+    found = read_workflow_config(config, config_dir=config_dir)
+    options = found.command_options()
+    assert options[:2] == ["--preset", "smoke"]
+    assert options[2::2] == ["--set"] * 4
+    said = merge_layers([parse_assignment(text) for text in options[3::2]])
+    assert said == {name: config[name] for name in ("finetune", "task")} | {"seeds": [4]}
+
+
+def test_jobs_take_the_preset_that_was_decided_first(config_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert read_workflow_config({"preset": "auto"}, config_dir=config_dir).preset == "cpu"
+    assert os.environ[PRESET_VARIABLE] == "cpu"
+    monkeypatch.setenv(PRESET_VARIABLE, "gpu")  # a job on another node, started by a run that chose gpu
+    assert read_workflow_config({}, config_dir=config_dir).preset == "gpu"
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, 3, [3]])
+def test_set_must_be_a_list_of_assignments(config_dir: Path, value: object) -> None:
+    with pytest.raises(ConfigError, match="set must be a list of name=value"):
+        read_workflow_config({"set": value}, config_dir=config_dir)
+
+
+def test_one_assignment_needs_no_brackets(config_dir: Path) -> None:
+    assert read_workflow_config({"set": "seed=3"}, config_dir=config_dir).assignments == ("seed=3",)
+
+
+def test_jobs_find_the_command_without_an_active_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    put_command_on_path()
+    assert os.environ["PATH"].split(os.pathsep) == [str(Path(sys.executable).parent), "/nowhere"]

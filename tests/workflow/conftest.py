@@ -1,0 +1,92 @@
+"""Snakemake on a small project of its own: the quick task, the smoke preset, one real run per session."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TARGET = "results/GaussianMixture/eval.json"
+BIN = Path(sys.executable).parent
+
+
+class Project:
+    """A folder with the workflow and the settings, and what runs leave in it.
+
+    Args:
+        folder: where it is.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def snakemake(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Runs Snakemake in the folder, as a user would."""
+        variables = {name: value for name, value in os.environ.items() if name != "BMD_PRESET"}
+        variables["PATH"] = f"{BIN}{os.pathsep}{variables['PATH']}"
+        return subprocess.run(
+            [str(BIN / "snakemake"), *arguments],
+            cwd=self.folder,
+            env=variables | {"CUDA_VISIBLE_DEVICES": ""} | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+
+    def run(self, *settings: str) -> subprocess.CompletedProcess[str]:
+        """Makes the target for real."""
+        return self.snakemake("--cores", "2", TARGET, "--config", "preset=smoke", "seeds=[0]", *settings)
+
+    def plan(self, *settings: str, target: str = TARGET, **environment: str) -> dict[str, int]:
+        """Number of jobs by rule that a run would start."""
+        done = self.snakemake(
+            "--dry-run", "--cores", "2", target, "--config", "preset=smoke", "seeds=[0]", *settings, **environment
+        )
+        assert done.returncode == 0, done.stderr + done.stdout
+        rows = re.findall(r"^([a-z]+) +(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE)
+        return {rule: int(count) for rule, count in rows if rule != "total"}
+
+
+def make_project(folder: Path) -> Project:
+    """Copies workflow and settings into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("workflow", "config", "envs"):
+        shutil.copytree(ROOT / name, folder / name)
+    shutil.copy(ROOT / "Snakefile", folder)
+    (folder / "profiles").symlink_to("workflow/profiles")
+    return Project(folder)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project in which nothing has run yet."""
+    return make_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project after a whole run; tests only look at it."""
+    project = make_project(tmp_path_factory.mktemp("finished") / "project")
+    done = project.run()
+    assert done.returncode == 0, done.stderr + done.stdout
+    return project
+
+
+@pytest.fixture
+def copy_of_finished(finished: Project, tmp_path: Path) -> Callable[[], Project]:
+    """Copies of the finished project that a test may damage; file times are kept."""
+
+    def copy() -> Project:
+        folder = tmp_path / "copy"
+        shutil.copytree(finished.folder, folder, symlinks=True)
+        return Project(folder)
+
+    return copy

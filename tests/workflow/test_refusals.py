@@ -1,0 +1,55 @@
+"""What the workflow refuses: one line, a failing status, and nothing started or written."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import Project
+
+pytestmark = pytest.mark.workflow
+
+TARGET = "results/GaussianMixture/eval.json"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["results/GausianMixture/eval.json"], "unknown task 'GausianMixture'; did you mean 'GaussianMixture'?"),
+        (["results/GaussianMixture/dsr/seed0/eval.json"], "unknown method 'dsr'; did you mean 'dsrl'?"),
+        ([TARGET, "--config", "preset=smok"], "unknown preset 'smok'; did you mean 'smoke'?"),
+        ([TARGET, "--config", "finetun=3"], "unknown setting finetun; did you mean 'finetune'?"),
+        (
+            [TARGET, "--config", "set=[finetune.ppo.gamma=2]"],
+            "finetune.ppo.gamma must be <= 1.0, got 2 (--set finetune.ppo.gamma=2)",
+        ),
+        (["data/GaussianMixture/demos.zarr", "--config", "set=[evaluate.tau=2]"], "evaluate.tau must be <= 1.0, got 2"),
+    ],
+)
+def test_bad_settings_stop_before_any_job(project: Project, arguments: list[str], message: str) -> None:
+    done = project.snakemake("--cores", "1", *arguments)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1].startswith(f"error: {message}")
+    assert "Traceback" not in done.stderr
+    assert not (project.folder / "data").exists()
+    assert not (project.folder / "results").exists()
+    again = project.snakemake("--cores", "1", "--dry-run", TARGET)
+    assert again.returncode == 0, again.stderr  # no lock left behind
+
+
+@pytest.mark.parametrize("name", ["x; touch pwned", "../../x", "$(touch pwned)", "x y"])
+def test_names_never_reach_a_shell(project: Project, name: str) -> None:
+    done = project.snakemake("--cores", "1", f"results/{name}/eval.json")
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert not list(project.folder.parent.rglob("pwned"))
+
+
+def test_a_failing_stage_says_why(project: Project) -> None:
+    """One control step is too short for the expert, which the settings can't know."""
+    store = "data/GaussianMixture/demos.zarr"
+    done = project.snakemake("--cores", "1", store, "--config", "preset=smoke", "set=[task.env.horizon=1]")
+    assert done.returncode != 0
+    log = (project.folder / "logs" / "GaussianMixture" / "collect.log").read_text()
+    assert log.splitlines()[-1].startswith("error: ")
+    assert log.splitlines()[-1] in done.stdout + done.stderr
+    assert not (project.folder / store).exists()

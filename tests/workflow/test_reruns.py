@@ -1,0 +1,106 @@
+"""From an empty folder to eval.json, and then: what reruns after one edit, and what doesn't."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+import bmd_pipeline
+
+from .conftest import Project
+
+pytestmark = pytest.mark.workflow
+
+EVERYTHING = {"collect": 1, "pretrain": 1, "discover": 1, "finetune": 2, "evaluate": 3, "summarise": 1}
+AFTER_POLICY = {rule: count for rule, count in EVERYTHING.items() if rule not in ("collect", "pretrain")}
+
+
+def test_an_empty_folder_plans_everything(project: Project) -> None:
+    assert project.plan() == EVERYTHING
+
+
+def test_a_run_leaves_what_it_promises_and_a_second_finds_nothing_to_do(finished: Project) -> None:
+    results = finished.folder / "results" / "GaussianMixture"
+    assert set(json.loads((results / "eval.json").read_text())["policies"]) == {"pretrained", "dsrl", "dsrl-bmd"}
+    for output in ("policy", "modes/seed0", "dsrl/seed0", "dsrl-bmd/seed0"):
+        assert json.loads((results / output / "run.json").read_text())["task"] == "GaussianMixture"
+    logs = {path.name for path in (finished.folder / "logs" / "GaussianMixture").iterdir()}
+    assert {"collect.log", "collect.tsv", "finetune-dsrl-bmd-seed0.log", "evaluate-pretrained-seed0.log"} <= logs
+    assert finished.plan() == {}
+
+
+@pytest.mark.parametrize(
+    ("setting", "reruns"),
+    [
+        ("finetune.regulariser.mi_weight=0.7", {"finetune": 1, "evaluate": 1, "summarise": 1}),
+        ("finetune.iterations=3", {"finetune": 2, "evaluate": 2, "summarise": 1}),
+        ("evaluate.tau=0.5", {"evaluate": 3, "summarise": 1}),
+        ("discover.heldout_episodes=16", {"discover": 1, "finetune": 1, "evaluate": 1, "summarise": 1}),
+        ("pretrain.iterations=301", {**AFTER_POLICY, "pretrain": 1}),
+        ("collect.num_episodes=24", EVERYTHING),
+        ("seeds=[0, 5]", {"discover": 1, "finetune": 2, "evaluate": 3, "summarise": 1}),
+        ("methods=[dsrl]", {"summarise": 1}),
+        ("execution.threads.finetune=2", {}),
+        ("execution.mem_mb=3000", {}),
+    ],
+)
+def test_a_setting_reruns_only_what_depends_on_it(finished: Project, setting: str, reruns: dict[str, int]) -> None:
+    assert finished.plan(f'set=["{setting}"]') == reruns
+
+
+def test_rewriting_the_settings_without_changing_them_reruns_nothing(copy_of_finished: Callable[[], Project]) -> None:
+    project = copy_of_finished()
+    for path in (project.folder / "config").rglob("*.yaml"):
+        values = yaml.safe_load(path.read_text()) or {}
+        path.write_text(f"# rewritten\n{yaml.safe_dump(dict(reversed(values.items())), default_flow_style=True)}")
+    assert project.plan() == {}
+
+
+def test_a_deleted_output_is_made_again_with_what_depends_on_it(copy_of_finished: Callable[[], Project]) -> None:
+    project = copy_of_finished()
+    (project.folder / "results/GaussianMixture/modes/seed0/modes.safetensors").unlink()
+    assert project.plan() == {"discover": 1, "finetune": 1, "evaluate": 1, "summarise": 1}
+    shutil.rmtree(project.folder / "data/GaussianMixture/demos.zarr")
+    assert project.plan() == EVERYTHING
+
+
+def test_an_edit_inside_the_store_reaches_training(copy_of_finished: Callable[[], Project]) -> None:
+    project = copy_of_finished()
+    store = project.folder / "data/GaussianMixture/demos.zarr"
+    chunk = next(path for path in store.rglob("*") if path.is_file() and "action" in path.parts and "c" in path.parts)
+    content = chunk.read_bytes()
+    chunk.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert project.plan() == {**AFTER_POLICY, "pretrain": 1}
+
+
+def test_touching_the_store_without_changing_it_reruns_nothing(copy_of_finished: Callable[[], Project]) -> None:
+    project = copy_of_finished()
+    for path in (project.folder / "data/GaussianMixture/demos.zarr").rglob("*"):
+        if path.is_file() and not path.name.startswith("."):
+            path.touch()
+    assert project.plan() == {}
+
+
+def test_code_reruns_its_stage_and_formatting_reruns_nothing(finished: Project, tmp_path: Path) -> None:
+    package = tmp_path / "source" / "bmd_pipeline"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(bmd_pipeline.__file__).parent, package, ignore=ignored)
+    module = package / "stages" / "finetune.py"
+    module.write_text(f"# a comment\n{module.read_text()}\n\n")
+    assert finished.plan(PYTHONPATH=str(package.parent)) == {}
+    module.write_text(f"{module.read_text()}\nEDITED = 1\n")
+    assert finished.plan(PYTHONPATH=str(package.parent)) == {"finetune": 2, "evaluate": 2, "summarise": 1}
+
+
+def test_any_seed_method_and_file_is_a_target(project: Project) -> None:
+    plan = project.plan(target="results/GaussianMixture/dsrl-bmd/seed77/eval.json")
+    assert plan == {"collect": 1, "pretrain": 1, "discover": 1, "finetune": 1, "evaluate": 1}
+    plan = project.plan(target="results/GaussianMixture/dsrl/seed77/run.json")
+    assert plan == {"collect": 1, "pretrain": 1, "finetune": 1}
+    assert project.plan(target="data/GaussianMixture/demos.zarr") == {"collect": 1}
+    assert project.plan(target="results/GaussianMixture/pretrained/seed3/eval.json")["evaluate"] == 1
