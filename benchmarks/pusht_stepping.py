@@ -73,9 +73,7 @@ def measure(run: Callable[[], int]) -> tuple[float, float]:
 
 def main() -> None:
     """Runs the comparison and prints a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=100, help="control steps per round and environment")
     parser.add_argument("--scenes", type=int, default=16, help="scenes per process")

@@ -1,0 +1,57 @@
+# From a fresh clone: `make run` for results, `make test` for the tests. Both set up .venv first.
+#
+#   make run TARGET=results/GaussianMixture/eval.json ARGS="--config preset=smoke"
+#   make test ARGS="-k config"
+
+TARGET ?= results/PushT/eval.json
+CORES ?= 8
+ARGS ?=
+VENV := .venv
+READY := $(VENV)/.ready
+SNAKEFMT := snakefmt --line-length 120
+
+# What recipes start finds bmd-pipeline here, and so do Snakemake's jobs.
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
+
+.PHONY: help setup run test lint format clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+
+setup: $(READY)  ## .venv with the exact versions of requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	@if [ ! -x $(VENV)/bin/python ]; then \
+	  for python in "$(PYTHON)" python3.11 python3.12 python3; do \
+	    if "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then \
+	      echo "setting up $(VENV) with $$python"; exec "$$python" -m venv $(VENV); \
+	    fi; \
+	  done; \
+	  echo "error: Python 3.11 or 3.12 is needed; name it with make PYTHON=..." >&2; exit 2; \
+	fi
+	$(VENV)/bin/python -m pip install --quiet --requirement requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: setup  ## make TARGET (default results/PushT/eval.json) with CORES cores
+	snakemake --cores $(CORES) $(TARGET) $(ARGS)
+
+test: setup  ## all tests
+	pytest --numprocesses auto --dist loadfile $(ARGS)
+
+lint: setup  ## style, types and the workflow's form
+	ruff check
+	ruff format --check
+	mypy
+	$(SNAKEFMT) --check Snakefile workflow
+	snakemake --lint
+
+format: setup  ## put code and workflow into their form
+	ruff check --fix
+	ruff format
+	$(SNAKEFMT) Snakefile workflow
+
+clean:  ## remove data, results and logs; .venv stays
+	rm -rf results logs .snakemake
+	find data -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +

@@ -1,0 +1,29 @@
+# From a task's name to results/<Task>/eval.json:
+#
+#   snakemake --cores 8 results/PushT/eval.json
+#   snakemake --cores 8 results/GaussianMixture/eval.json --config preset=smoke
+#   snakemake --cores 8 results/PushT/dsrl-bmd/seed7/eval.json --config 'set=[finetune.regulariser.mi_weight=0.3]'
+#   snakemake --cores 8 --configfile mine.yaml
+#
+# Settings come from config/, see there; --configfile and --config are laid over them.
+# workflow/profiles/default is picked up by itself (through the link `profiles`); for a cluster:
+#
+#   snakemake --workflow-profile workflow/profiles/slurm results/PushT/eval.json
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/collect.smk"
+include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/discover.smk"
+include: "workflow/rules/finetune.smk"
+include: "workflow/rules/evaluate.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        "results/PushT/eval.json",

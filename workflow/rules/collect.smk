@@ -1,0 +1,23 @@
+rule collect:
+    # The store is followed through its manifest: Snakemake doesn't look into folders.
+    input:
+        validated,
+    output:
+        demos=directory("data/{task}/demos.zarr"),
+        manifest="data/{task}/demos.manifest.json",
+    log:
+        "logs/{task}/collect.log",
+    benchmark:
+        "logs/{task}/collect.tsv"
+    conda:
+        "../../envs/bmd-pipeline.yaml"
+    threads: threads_of("collect")
+    resources:
+        mem_mb=mem_mb,
+        runtime=runtime,
+    params:
+        settings=slice_of("collect"),
+        source=source_of("collect"),
+        options=options,
+    shell:
+        "bmd-pipeline collect --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"

@@ -1,0 +1,133 @@
+"""Wiring that the rules share: settings, params and resources by task, and the files of each stage."""
+
+import functools
+import sys
+from pathlib import Path
+
+from bmd_pipeline.artifacts.freshness import find_edited_hash
+from bmd_pipeline.config.hashing import config_hash, stage_slice
+from bmd_pipeline.config.load import has_cuda_device
+from bmd_pipeline.config.methods import PRETRAINED, check_method, uses_modes
+from bmd_pipeline.config.sources import source_hash
+from bmd_pipeline.config.workflow import put_command_on_path, read_workflow_config
+from bmd_pipeline.errors import BMDError
+from bmd_pipeline.tasks.registry import get_entry
+
+
+wildcard_constraints:
+    task="[A-Za-z][A-Za-z0-9_-]*",
+    method=r"(?!(modes|pretrained)/)[A-Za-z0-9-]+",  # any name gets in, so that check_method can answer
+    policy=r"(?!modes/)[A-Za-z0-9-]+",
+    seed="0|[1-9][0-9]*",
+
+
+POLICY = [f"results/{{task}}/policy/{name}" for name in ("policy.safetensors", "policy.json", "run.json")]
+MODES = [f"results/{{task}}/modes/seed{{seed}}/{name}" for name in ("modes.safetensors", "modes.json", "run.json")]
+TUNED = [f"results/{{task}}/{{method}}/seed{{seed}}/{name}" for name in ("tuned.safetensors", "tuned.json", "run.json")]
+
+
+def or_refuse(function, *arguments):
+    """Calls a function; what it refuses ends the run in one line, before any job starts."""
+    try:
+        return function(*arguments)
+    except BMDError as error:
+        sys.exit(f"error: {error}")
+
+
+put_command_on_path()
+SETTINGS = or_refuse(read_workflow_config, config)
+OPTIONS = SETTINGS.command_options()
+
+
+@functools.cache
+def settings(task):
+    """All settings of a task, validated when its first job is planned."""
+    return or_refuse(SETTINGS.load, task)
+
+
+def validated(wildcards):
+    """An input function that needs no files, only sound settings."""
+    settings(wildcards.task)
+    return []
+
+
+def files(*templates):
+    """An input function: files of earlier stages. Deleted ones are made again, with all that depends on them;
+    Snakemake by itself would miss them only when a job that reads them runs anyway."""
+
+    def filled(wildcards):
+        paths = [template.format(**wildcards) for template in templates]
+        if workflow.is_main_process:
+            workflow.dag.forcefiles.update(path for path in paths if not Path(path).exists())
+        return paths
+
+    return filled
+
+
+def modes_of(wildcards, method):
+    """Files of the modes that a method builds on; plain ones build on none."""
+    or_refuse(check_method, method)
+    return files(*MODES)(wildcards) if uses_modes(method) else []
+
+
+def evaluated_files(wildcards):
+    """Files of the fine-tuned policy that is judged, and of its modes."""
+    if wildcards.policy == PRETRAINED:
+        return []
+    tuned = [path.replace("{method}", wildcards.policy) for path in TUNED]
+    return files(*tuned)(wildcards) + modes_of(wildcards, wildcards.policy)
+
+
+def compared_evaluations(wildcards):
+    """Evaluations that the settings ask to compare."""
+    run = settings(wildcards.task)
+    paths = expand("results/{{task}}/{policy}/seed{seed}/eval.json", policy=(PRETRAINED, *run.methods), seed=run.seeds)
+    return files(*paths)(wildcards)
+
+
+def slice_of(stage):
+    """Params: the settings that the stage depends on."""
+    return lambda wildcards: stage_slice(settings(wildcards.task), stage, wildcards.get("method"))
+
+
+def source_of(stage):
+    """Params: a hash of the code behind the stage."""
+
+    def hash_of(wildcards):
+        name = settings(wildcards.task).task.name  # registers plug-ins and variants
+        return source_hash(stage, get_entry(name).package)
+
+    return hash_of
+
+
+def options(wildcards, threads):
+    """Params: what every command gets. Snakemake records no params that depend on threads, so that a setting
+    reruns only the stages whose slice it is in."""
+    return ["--threads", threads, *OPTIONS]
+
+
+def edited_demos(wildcards):
+    """Params: the store's hash if someone edited it after collection."""
+    folder = Path("data") / wildcards.task
+    return find_edited_hash(folder / "demos.zarr", folder / "demos.manifest.json")
+
+
+def threads_of(stage):
+    """Cores that the settings give to the stage."""
+    return lambda wildcards: getattr(settings(wildcards.task).execution.threads, stage)
+
+
+def mem_mb(wildcards):
+    """Memory of a job."""
+    return settings(wildcards.task).execution.mem_mb
+
+
+def runtime(wildcards):
+    """Time limit of a job in minutes."""
+    return settings(wildcards.task).execution.runtime_minutes
+
+
+def gpu(wildcards):
+    """CUDA devices that a job uses."""
+    device = settings(wildcards.task).execution.device
+    return int(device == "cuda" or (device == "auto" and (SETTINGS.preset == "gpu" or has_cuda_device())))

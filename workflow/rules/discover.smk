@@ -1,0 +1,23 @@
+rule discover:
+    input:
+        policy=files(*POLICY),
+    output:
+        MODES,
+    log:
+        "logs/{task}/discover-seed{seed}.log",
+    benchmark:
+        "logs/{task}/discover-seed{seed}.tsv"
+    conda:
+        "../../envs/bmd-pipeline.yaml"
+    threads: threads_of("discover")
+    resources:
+        mem_mb=mem_mb,
+        runtime=runtime,
+        gpu=gpu,
+    params:
+        settings=slice_of("discover"),
+        source=source_of("discover"),
+        options=options,
+    shell:
+        "bmd-pipeline discover --task {wildcards.task:q} --seed {wildcards.seed:q}"
+        " {params.options:q} 2>&1 | tee -i {log:q}"

@@ -1,0 +1,23 @@
+rule pretrain:
+    input:
+        files("data/{task}/demos.zarr", "data/{task}/demos.manifest.json"),
+    output:
+        POLICY,
+    log:
+        "logs/{task}/pretrain.log",
+    benchmark:
+        "logs/{task}/pretrain.tsv"
+    conda:
+        "../../envs/bmd-pipeline.yaml"
+    threads: threads_of("pretrain")
+    resources:
+        mem_mb=mem_mb,
+        runtime=runtime,
+        gpu=gpu,
+    params:
+        settings=slice_of("pretrain"),
+        source=source_of("pretrain"),
+        options=options,
+        edited=edited_demos,
+    shell:
+        "bmd-pipeline pretrain --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"
