@@ -101,6 +101,8 @@ def _module(name: str, part: str) -> ModuleType:
     try:
         return importlib.import_module(f"{entry.package}.{part}")
     except ModuleNotFoundError as error:
+        if error.name == f"{entry.package}.{part}":
+            raise TaskError(f"task {name} has no module {entry.package}.{part}, which this needs") from error
         if entry.extra and not str(error.name).startswith(entry.package.split(".")[0]):
             raise TaskError(
                 f"task {name} needs {error.name}, which is not installed: pip install 'bmd-pipeline[{entry.extra}]'"
@@ -171,6 +173,11 @@ def load_labellings(name: str) -> tuple[Labelling, ...]:
 
 
 for _entry in (
+    TaskEntry(
+        "AvoidPoint",
+        "bmd_pipeline.tasks.avoid_point",
+        "a point passes three rows of posts, in one of 24 ways",
+    ),
     TaskEntry(
         "GaussianMixture",
         "bmd_pipeline.tasks.gaussian_mixture",
