@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -79,13 +79,15 @@ def write_run(
     config_hash: str,
     seed: int,
     inputs: Mapping[str, Path],
+    outputs: Sequence[str] | None = None,
     started: float,
     device: torch.device | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes `run.json` beside the finished outputs of a stage, with their hashes.
 
-    Arguments as in `describe_run`. Call it after everything else is written.
+    Arguments as in `describe_run`, and `outputs`, the names of the stage's own files if the folder holds others
+    too. Call it after everything else is written.
 
     Returns:
         Path of the file.
@@ -105,7 +107,9 @@ def write_run(
     document["outputs"] = {
         path.name: hash_path(path)
         for path in sorted(directory.iterdir())
-        if path.name not in (RUN_FILE, progress) and not path.name.startswith(".")
+        if path.name not in (RUN_FILE, progress)
+        and not path.name.startswith(".")
+        and (outputs is None or path.name in outputs)
     }
     path = directory / RUN_FILE
     write_json(path, document)

@@ -31,6 +31,7 @@ def list_tasks(
             table.add_row(variant, "", f"{base} with settings of its own (config/tasks/{variant}.yaml)")
         console.print(table)
         return
+    open_config(name, None, None, None)  # registers variants and plug-ins
     entry = get_entry(name)
     console.print(f"{entry.name}: {entry.summary}\n", markup=False)
     console.print(_describe(options_model(name)))

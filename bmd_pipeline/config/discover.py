@@ -14,7 +14,7 @@ class InferenceConfig(Section):
     """The inference model q_φ(z|h), a classifier of track histories."""
 
     features: tuple[str, ...] = ()
-    """Track columns it sees; empty means the planar ones."""
+    """Track columns it sees; empty means the whole track."""
     history_steps: int = Field(1, ge=1, le=64)
     """Points of the track it sees: the current one and earlier ones."""
     history_stride: int = Field(2, ge=1, le=256)
@@ -52,7 +52,7 @@ class CommitConfig(Section):
     noise_components: int = Field(1, ge=1, le=16)
     """Discrete-cosine components of the chunk's noise that are held."""
     exploration_scales: tuple[float, ...] = Field((1.0, 1.5, 2.0), min_length=1)
-    """Standard deviations of the held noise while exploring, in turn."""
+    """Standard deviations of the held noise while exploring, shared out over the environments."""
     max_norm: float = Field(3.0, gt=0.0, le=10.0)
     """Largest norm of a held noise vector; larger ones leave what the policy knows."""
     norm_penalty: float = Field(0.1, ge=0.0, le=10.0)
@@ -109,4 +109,15 @@ class DiscoverConfig(Section):
     def _consistent(self) -> Self:
         if self.strategy == "unseeded" and self.warmup_iterations == 0:
             raise ValueError("warmup_iterations must be >= 1 with strategy 'unseeded', got 0")
+        if self.strategy == "unseeded" and self.inference.steps_per_iteration == 0:
+            raise ValueError(
+                "inference.steps_per_iteration must be >= 1 with strategy 'unseeded': q learns in no other way; got 0"
+            )
+        if self.num_modes > self.num_envs:
+            raise ValueError(f"num_modes must be <= num_envs ({self.num_envs}), got {self.num_modes}")
+        steered, held = self.steering.noise_components, self.commit.noise_components
+        if self.strategy == "held" and 0 < steered < held:
+            raise ValueError(
+                f"steering.noise_components must be 0 or >= commit.noise_components ({held}), got {steered}"
+            )
         return self

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bmd_pipeline.config.base import Section
 from bmd_pipeline.config.ppo import PPOConfig
@@ -58,8 +58,37 @@ class RegulariserConfig(Section):
     combine: Literal["reward", "advantage"] = "reward"
     """What λ weighs. reward: r_env + λ·r_int, as published. advantage (ours): the two advantages, each
     standardised, from a value head each, so that λ doesn't depend on the scale of the reward."""
+    controller: Literal["constant", "linear", "cosine", "dual", "occupancy"] = "constant"
+    """Who decides λ. constant: mi_weight, as published. linear, cosine: a schedule. Ours: dual holds the mutual
+    information above a share of what was discovered; occupancy reacts when discovered behaviours are being lost."""
+    final_weight: float = Field(0.1, ge=0.0, le=1000.0)
+    """Where a schedule ends."""
+    schedule_iterations: int = Field(100, ge=1, le=1_000_000)
+    """Iterations that a schedule takes."""
+    min_weight: float = Field(0.01, gt=0.0, le=1000.0)
+    """Smallest λ of dual and occupancy."""
+    max_weight: float = Field(10.0, gt=0.0, le=1000.0)
+    """Largest λ of dual and occupancy."""
+    information_share: float = Field(0.9, gt=0.0, le=1.0)
+    """dual: share of the discovered information to hold."""
+    dual_step: float = Field(1.0, gt=0.0, le=100.0)
+    """dual: change of log λ per nat of violation and iteration."""
+    occupancy_share: float = Field(0.5, gt=0.0, le=1.0)
+    """occupancy: a behaviour counts as being lost below this share of its starting occupancy."""
+    lost_tolerance: float = Field(0.1, ge=0.0, lt=1.0)
+    """occupancy: λ rises once behaviours that held this share at the start are being lost."""
+    success_margin: float = Field(0.03, gt=0.0, le=1.0)
+    """occupancy: λ falls while success is this far below its best."""
+    occupancy_factor: float = Field(1.15, gt=1.0, le=10.0)
+    """occupancy: factor by which λ rises or falls in an iteration."""
     floor: float = Field(-3.0, le=0.0, ge=-100.0)
     """Lower bound of log q(z|h) − log p(z): one hopeless step must not drown an episode."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_weight > self.max_weight:
+            raise ValueError(f"min_weight must be <= max_weight ({self.max_weight}), got {self.min_weight}")
+        return self
 
 
 class SelectionConfig(Section):

@@ -38,8 +38,11 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
         others = {name for name, owner in _OWNERS.items() if method is not None and not method.startswith(owner)}
         for name in others | ({"regulariser"} if plain else set()):
             del chosen["finetune"][name]
-        shared = ("steering",) if plain else ("steering", "reward")
+        steered = not plain or (method is not None and method.startswith("dsrl"))
+        shared = (("steering",) if steered else ()) + (() if plain else ("reward",))
         chosen["discover"] = {name: values["discover"][name] for name in shared}
+    for name in ("checkpoint_interval", "log_interval"):  # they decide what is kept and told, not what is computed
+        chosen[stage].pop(name, None)
     return chosen
 
 

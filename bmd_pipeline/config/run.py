@@ -47,6 +47,9 @@ class RunConfig(Section):
                 raise ValueError(f"methods: {method!r} is not one of {', '.join(METHODS)}")
         if len(set(self.methods)) != len(self.methods) or len(set(self.seeds)) != len(self.seeds):
             raise ValueError("methods and seeds must not repeat")
+        codes, envs = self.discover.num_modes, self.finetune.num_envs
+        if codes > envs:
+            raise ValueError(f"discover.num_modes must be <= finetune.num_envs ({envs}), got {codes}")
         if min(self.seeds) < 0:
             raise ValueError(f"seeds must be >= 0, got {min(self.seeds)}")
         for name in ("discover", "finetune"):

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bmd_pipeline.artifacts.atomic import write_json
 from bmd_pipeline.artifacts.documents import read_json
+from bmd_pipeline.artifacts.hashing import hash_file
 from bmd_pipeline.artifacts.weights import load_weights, save_weights
 from bmd_pipeline.config.discover import DiscoverConfig
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.modes.clustering import resample_track
 from bmd_pipeline.modes.inference import InferenceModel
 from bmd_pipeline.modes.noise_basis import NoiseBasis
 from bmd_pipeline.modes.selector import NoiseSelector
@@ -22,6 +24,8 @@ from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
 WEIGHTS = "modes.safetensors"
 DOCUMENT = "modes.json"
+CENTRES = "centres"
+SCHEMA_VERSION = 1
 
 
 @dataclass
@@ -34,6 +38,8 @@ class DiscoveredModes:
         inference: q_φ(z|h).
         steering: π_ψ(w|s,z), or None under the strategy `held`.
         selector: chooses the held noise, only under the strategy `held`.
+        centres: (K, points * feature_dim) clusters of the base policy's successful episodes; None if unseeded.
+        fingerprint: hash of the weights file, once loaded: what is tuned with these modes names it.
         findings: what was measured: held-out multimodality, success of the base policy and per code.
     """
 
@@ -43,6 +49,8 @@ class DiscoveredModes:
     steering: SteeringPolicy | None
     selector: NoiseSelector | None
     findings: dict[str, Any]
+    centres: Tensor | None = None
+    fingerprint: str = ""
 
     @property
     def num_codes(self) -> int:
@@ -58,14 +66,33 @@ class DiscoveredModes:
             parts["selector"] = self.selector
         return nn.ModuleDict(parts)
 
-    def save(self, directory: Path, task: str) -> None:
-        """Writes modes.safetensors and modes.json."""
-        save_weights(directory / WEIGHTS, self.networks().state_dict())
+    def occupancy(self, features: Tensor, decisions: Tensor, success: Tensor) -> Tensor | None:
+        """Share of the successful episodes in each discovered behaviour, (K,); None without clusters or successes.
+
+        Args:
+            features: (T + 1, N, feature_dim) raw track columns.
+            decisions: (N,) decisions each episode took.
+            success: (N,).
+        """
+        if self.centres is None or not bool(success.any()):
+            return None
+        scaled = self.inference.normalise(features)
+        points = resample_track(scaled, decisions, self.config.cluster_points)
+        nearest = torch.cdist(points[success], self.centres).argmin(dim=1)
+        return torch.bincount(nearest, minlength=self.num_codes).float() / len(nearest)
+
+    def save(self, directory: Path, task: str, policy: DiffusionPolicy) -> None:
+        """Writes modes.safetensors and modes.json, which names the policy they were discovered in."""
+        tensors = self.networks().state_dict()
+        if self.centres is not None:
+            tensors[CENTRES] = self.centres
+        save_weights(directory / WEIGHTS, tensors)
         write_json(
             directory / DOCUMENT,
             {
-                "schema_version": 1,
+                "schema_version": SCHEMA_VERSION,
                 "task": task,
+                "policy_sha256": policy.fingerprint,
                 "config": self.config.model_dump(mode="json"),
                 "feature_columns": list(self.feature_columns),
                 "findings": self.findings,
@@ -97,11 +124,24 @@ def load_modes(directory: Path, policy: DiffusionPolicy, *, task: str) -> Discov
     document = read_json(path, "discovered modes")
     if document.get("task") != task:
         raise ArtifactError(f"{path}: modes of task {document.get('task')!r}, expected {task!r}")
+    if document.get("schema_version") != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{path}: schema version {document.get('schema_version')}, this version reads {SCHEMA_VERSION}; "
+            f"run `bmd-pipeline discover --task {task}` again"
+        )
+    if document.get("policy_sha256") != policy.fingerprint:
+        raise ArtifactError(
+            f"{path}: discovered in another policy than the present one; "
+            f"run `bmd-pipeline discover --task {task}` again"
+        )
     try:
         config = DiscoverConfig.model_validate(document["config"])
         modes = make_modes(config, policy, tuple(document["feature_columns"]))
         modes.findings = dict(document["findings"])
-        modes.networks().load_state_dict(load_weights(directory / WEIGHTS))
+        tensors = load_weights(directory / WEIGHTS)
+        modes.centres = tensors.pop(CENTRES, None)
+        modes.networks().load_state_dict(tensors)
+        modes.fingerprint = hash_file(directory / WEIGHTS)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ArtifactError(
             f"{path}: does not fit this policy or this version; run `bmd-pipeline discover --task {task}` again"
@@ -109,5 +149,6 @@ def load_modes(directory: Path, policy: DiffusionPolicy, *, task: str) -> Discov
     for parameter in modes.networks().parameters():
         parameter.requires_grad_(False)
     device = next(policy.parameters()).device
-    modes.networks().to(torch.device(device))
+    modes.networks().to(device)
+    modes.centres = modes.centres if modes.centres is None else modes.centres.to(device)
     return modes

@@ -93,6 +93,7 @@ def load_policy(
         policy.load_state_dict(tensors)
     except RuntimeError:
         raise ArtifactError(f"policy: {weights} does not fit the settings in {SETTINGS_FILE}") from None
+    policy.fingerprint = expected_hash
     return policy.to(device).requires_grad_(False).eval()
 
 

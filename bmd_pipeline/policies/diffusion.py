@@ -40,6 +40,7 @@ class DiffusionPolicy(nn.Module):
     def __init__(self, config: PolicyConfig, obs_dim: int, action_dim: int) -> None:
         super().__init__()
         self.config = config
+        self.fingerprint = ""  # hash of its weights file, once loaded: what is built on it names it
         self.obs_dim = obs_dim
         self.action_dim = action_dim
         self.noise_dim = config.horizon * action_dim

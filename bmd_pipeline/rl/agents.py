@@ -158,7 +158,9 @@ def make_agent(
     else:
         chain.append(FrozenDenoiser(policy))
     if adapter == "res":
-        chain.append(ResidualAction(policy.cond_dim, policy.noise_dim, config.residual).to(_device(policy)))
+        executed = policy.config.n_action_steps * policy.action_dim
+        residual = ResidualAction(policy.cond_dim, policy.noise_dim, executed, config.residual)
+        chain.append(residual.to(_device(policy)))
     return Agent(policy, chain, modes)
 
 

@@ -10,33 +10,52 @@ from bmd_pipeline.policies.networks import make_mlp
 
 
 class Critic(nn.Module):
-    """V(s, h, z, t), one head per reward stream.
+    """V(s, track, z, t), one head per reward stream.
+
+    It sees the whole track, which a reward may depend on where the policy's observation doesn't show it; so do the
+    critics of methods with and without codes, so that comparing them is fair.
 
     Args:
         cond_dim: size of the policy's condition.
-        feature_dim: track columns of the inference model, normalised; 0 without one.
+        track_dim: columns of the task's track.
         num_codes: K; 1 means no code.
         num_streams: reward streams.
         hidden_sizes: widths.
     """
 
+    track_mean: Tensor  # (track_dim,)
+    track_std: Tensor  # (track_dim,)
+    scaled: Tensor  # () whether they have been fitted
+
     def __init__(
-        self, cond_dim: int, feature_dim: int, num_codes: int, num_streams: int, hidden_sizes: tuple[int, ...]
+        self, cond_dim: int, track_dim: int, num_codes: int, num_streams: int, hidden_sizes: tuple[int, ...]
     ) -> None:
         super().__init__()
         self.num_codes = num_codes
         self.num_streams = num_streams
-        inputs = cond_dim + feature_dim + (num_codes if num_codes > 1 else 0) + 1
+        self.register_buffer("track_mean", torch.zeros(track_dim))
+        self.register_buffer("track_std", torch.ones(track_dim))
+        self.register_buffer("scaled", torch.zeros((), dtype=torch.bool))
+        inputs = cond_dim + track_dim + (num_codes if num_codes > 1 else 0) + 1
         self.network = make_mlp((inputs, *hidden_sizes, num_streams), "silu")
 
-    def inputs(self, cond: Tensor, features: Tensor, code: Tensor, horizon_decisions: int) -> Tensor:
+    def fit_scale(self, track: Tensor, alive: Tensor) -> None:
+        """Takes the scale of the track (T + 1, N, track_dim) from the first rollout it is shown, and keeps it."""
+        if bool(self.scaled):
+            return
+        seen = track[1:][alive]
+        self.track_mean.copy_(seen.mean(dim=0))
+        self.track_std.copy_(seen.std(dim=0).clamp(min=1e-6))
+        self.scaled.fill_(True)
+
+    def inputs(self, cond: Tensor, track: Tensor, code: Tensor, horizon_decisions: int) -> Tensor:
         """What the critic sees at every decision.
 
         The time left belongs to the state of a task with a time limit.
 
         Args:
             cond: (T + 1, N, cond_dim).
-            features: (T + 1, N, feature_dim), normalised.
+            track: (T + 1, N, track_dim), raw.
             code: (N,).
             horizon_decisions: decisions in an episode of full length.
 
@@ -45,7 +64,8 @@ class Critic(nn.Module):
         """
         length, count = cond.shape[:2]
         time = torch.arange(length, device=cond.device) / horizon_decisions
-        parts = [cond, features, time[:, None, None].expand(length, count, 1).to(cond.dtype)]
+        scaled = (track - self.track_mean) / self.track_std
+        parts = [cond, scaled, time[:, None, None].expand(length, count, 1).to(cond.dtype)]
         if self.num_codes > 1:
             one_hot = F.one_hot(code, self.num_codes).to(cond.dtype)
             parts.append(one_hot.expand(length, -1, -1))

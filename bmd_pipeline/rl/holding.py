@@ -23,7 +23,7 @@ from bmd_pipeline.tasks.base import TaskEnv
 def explore_held(
     env: TaskEnv, agent: Agent, config: DiscoverConfig, seeds: list[int], generator: torch.Generator
 ) -> Rollout:
-    """Plays episodes with held noise of several widths in turn.
+    """Plays episodes with held noise of several widths, shared out over the environments.
 
     Args:
         env: the task.
@@ -38,9 +38,11 @@ def explore_held(
     width = agent.modes.selector.noise_dim
     code = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
     rounds = []
-    for index, seed in enumerate(seeds):
+    widths = torch.tensor(scales, device=env.device)
+    width_of = widths[torch.arange(env.num_envs, device=env.device) % len(scales)]
+    for seed in seeds:
         held = torch.randn(env.num_envs, width, generator=generator, device=env.device)
-        held = held * scales[index % len(scales)]
+        held = held * width_of[:, None]
         rounds.append(roll_out(env, agent, seed=seed, code=code, generator=generator, explore=True, held=held))
     return merge_rollouts(rounds)
 
@@ -68,6 +70,7 @@ def fit_held(
     if modes.selector is None:
         raise TrainingError("fitting held noise needs modes of the strategy 'held'")
     clusters = find_clusters(played, modes.inference, config, played.success, seed)
+    modes.centres = clusters.centres
     teaches = _committed(played) & (clusters.margin > config.commit.min_margin)
     if int(teaches.sum()) < 10 * config.commit.folds:
         raise TrainingError(

@@ -26,7 +26,8 @@ class Rollout:
 
     Attributes:
         cond: (T + 1, N, cond_dim) condition before each decision and after the last.
-        features: (T + 1, N, feature_dim) raw track columns of the inference model; zero-width without one.
+        decision_track: (T + 1, N, track_dim) track before each decision and after the last.
+        feature_columns: track columns that the inference model sees.
         alive: (T, N) whether the decision was taken by a running episode.
         reward: (T, N) environment reward, summed over the executed steps.
         timed_out: (N,) the episode ran into the task's time limit.
@@ -40,7 +41,8 @@ class Rollout:
     """
 
     cond: Tensor
-    features: Tensor
+    decision_track: Tensor
+    feature_columns: tuple[int, ...]
     alive: Tensor
     reward: Tensor
     timed_out: Tensor
@@ -51,6 +53,11 @@ class Rollout:
     held: Tensor
     holding: Tensor
     record: Record
+
+    @property
+    def features(self) -> Tensor:
+        """(T + 1, N, feature_dim) raw track columns of the inference model."""
+        return self.decision_track[..., list(self.feature_columns)]
 
     def situations(self) -> Situation:
         """What the agent saw at each of the M decisions that were taken, flattened, (M, ...)."""
@@ -109,7 +116,7 @@ def roll_out(
     window = ObsHistory(policy.config.n_obs_steps, policy.config.obs_stride)
     cond = policy.encode(window.start(env.reset(seed)))
     track = [env.track()[None]]
-    conds, features = [cond], [track[0][0][:, list(columns)]]
+    conds, decision_track = [cond], [track[0][0]]
     held = agent.choose_held(cond, code) if held is None else held
     length = torch.zeros_like(code)
     running = torch.ones_like(code, dtype=torch.bool)
@@ -118,7 +125,8 @@ def roll_out(
     alive, rewards, holdings, records = [], [], [], []
     for start in range(0, limit, steps):
         if held.shape[1]:
-            committed = committed | agent.is_committed(features[-1], features[0])
+            now, at_start = decision_track[-1][:, list(columns)], decision_track[0][:, list(columns)]
+            committed = committed | agent.is_committed(now, at_start)
         situation = Situation(cond, code, held, ~committed)
         actions, record = agent.act(situation, generator, explore)
         moved = env.step_chunk(actions[:, : min(steps, limit - start)])
@@ -134,12 +142,13 @@ def roll_out(
         cond = policy.encode(window.extend(moved.obs_path))
         conds.append(cond)
         track.append(moved.track_path)
-        features.append(moved.track_path[-1][:, list(columns)])
+        decision_track.append(moved.track_path[-1])
         if not bool(running.any()):
             break
     return Rollout(
         cond=torch.stack(conds),
-        features=torch.stack(features),
+        decision_track=torch.stack(decision_track),
+        feature_columns=columns,
         alive=torch.stack(alive),
         reward=torch.stack(rewards),
         timed_out=timed_out,
@@ -167,7 +176,8 @@ def merge_rollouts(rollouts: list[Rollout]) -> Rollout:
 
     return Rollout(
         cond=torch.cat([freeze(r.cond, decisions + 1) for r in rollouts], dim=1),
-        features=torch.cat([freeze(r.features, decisions + 1) for r in rollouts], dim=1),
+        decision_track=torch.cat([freeze(r.decision_track, decisions + 1) for r in rollouts], dim=1),
+        feature_columns=rollouts[0].feature_columns,
         alive=torch.cat([blank(r.alive) for r in rollouts], dim=1),
         reward=torch.cat([blank(r.reward) for r in rollouts], dim=1),
         timed_out=torch.cat([r.timed_out for r in rollouts]),

@@ -79,6 +79,7 @@ def seed_modes(
         TrainingError: fewer successes than codes.
     """
     clusters = find_clusters(played, modes.inference, config, played.success, seed)
+    modes.centres = clusters.centres
     fit_inference(modes.inference, played, clusters.code, played.success, config, generator)
     if modes.steering is not None:
         _fit_steering(modes.steering, played, clusters.code, config, generator)

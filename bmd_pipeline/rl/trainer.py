@@ -9,6 +9,7 @@ from bmd_pipeline.config.discover import DiscoverConfig
 from bmd_pipeline.config.finetune import RegulariserConfig
 from bmd_pipeline.config.ppo import PPOConfig
 from bmd_pipeline.errors import TrainingError
+from bmd_pipeline.modes.controllers import Measurement, make_controller
 from bmd_pipeline.modes.inference import train_inference
 from bmd_pipeline.modes.intrinsic import (
     compute_intrinsic_reward,
@@ -49,11 +50,11 @@ class Trainer:
         self.discover = discover
         self.regulariser = regulariser
         self.inference = agent.modes.inference if agent.modes else None
+        self.controller = make_controller(regulariser, agent.modes.findings) if agent.modes else None
         streams = 2 if self.inference is not None and regulariser.combine == "advantage" else 1
-        feature_dim = self.inference.feature_dim if self.inference is not None else 0
-        self.critic = Critic(agent.policy.cond_dim, feature_dim, agent.num_codes, streams, ppo.value_hidden_sizes).to(
-            env.device
-        )
+        sizes = ppo.value_hidden_sizes
+        critic = Critic(agent.policy.cond_dim, env.spec.track_dim, agent.num_codes, streams, sizes)
+        self.critic = critic.to(env.device)
         rates = [link.learning_rate or ppo.learning_rate for link in agent.links() if link.trainable()]
         self.ppo = PPO(agent, self.critic, ppo, rates)
         self.inference_optimizer = None
@@ -110,10 +111,14 @@ class Trainer:
         }
         reward, measured = self._streams(played, intrinsic_only)
         metrics |= measured
+        if self.controller is not None and not intrinsic_only:
+            metrics["modes/mi_weight"] = self.controller.weight
         if not bool(torch.isfinite(reward).all()):
             raise TrainingError("a reward is not finite: check the task's reward")
         batch = self._batch(played, reward, intrinsic_only)
         metrics |= self.ppo.update(batch, generator, policy=policy)
+        if self.controller is not None and policy and not intrinsic_only:
+            self.controller.update(self._measure(played, metrics))
         if self.inference is not None and self.inference_optimizer is not None:
             histories = self.inference.histories(played.features)[1:]
             metrics["losses/inference"] = train_inference(
@@ -125,6 +130,18 @@ class Trainer:
                 generator,
             )
         return metrics
+
+    @torch.no_grad()
+    def _measure(self, played: Rollout, metrics: dict[str, float]) -> Measurement:
+        """What the controller of λ goes by; q has not trained on this rollout yet, so it is held out."""
+        occupancy = None
+        if self.agent.modes is not None:
+            occupancy = self.agent.modes.occupancy(played.features, played.alive.sum(dim=0), played.success)
+        return Measurement(metrics["modes/final_information"], metrics["rollout/success_rate"], occupancy)
+
+    @property
+    def _mi_weight(self) -> float:
+        return self.controller.weight if self.controller is not None else 0.0
 
     @torch.no_grad()
     def _streams(self, played: Rollout, intrinsic_only: bool) -> tuple[Tensor, dict[str, float]]:
@@ -145,16 +162,14 @@ class Trainer:
             extrinsic = torch.zeros_like(extrinsic)
         if self.critic.num_streams == 2:
             return torch.stack([extrinsic, intrinsic], dim=-1), measured
-        weight = 1.0 if intrinsic_only else self.regulariser.mi_weight
+        weight = 1.0 if intrinsic_only else self._mi_weight
         return (extrinsic + weight * intrinsic)[..., None], measured
 
     @torch.no_grad()
     def _batch(self, played: Rollout, reward: Tensor, intrinsic_only: bool) -> Batch:
-        features = played.features
-        if self.inference is not None:
-            features = self.inference.normalise(features)
+        self.critic.fit_scale(played.decision_track, played.alive)
         decisions = -(-self.env.spec.horizon // self.agent.policy.config.n_action_steps)
-        inputs = self.critic.inputs(played.cond, features, played.code, decisions)
+        inputs = self.critic.inputs(played.cond, played.decision_track, played.code, decisions)
         value = self.critic(inputs)
         goes_on, bootstrap = compute_continuation(played.alive, played.timed_out, self.env.spec.continuing)
         config = self.ppo.config
@@ -177,5 +192,5 @@ class Trainer:
             return standardise(advantage[:, 0])
         if intrinsic_only:
             return standardise(advantage[:, 1])
-        mixed = standardise(advantage[:, 0]) + self.regulariser.mi_weight * standardise(advantage[:, 1])
+        mixed = standardise(advantage[:, 0]) + self._mi_weight * standardise(advantage[:, 1])
         return standardise(mixed)

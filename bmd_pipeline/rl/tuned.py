@@ -60,6 +60,13 @@ def load_agent(
             f"{path}: tuned for task {document.get('task')!r} by {document.get('method')!r}, "
             f"expected {task!r} by {method!r}"
         )
+    built_on = {"policy_sha256": policy.fingerprint, "modes_sha256": modes.fingerprint if modes else None}
+    for name, present in built_on.items():
+        if document.get(name) != present:
+            raise ArtifactError(
+                f"{path}: tuned from another {name.removesuffix('_sha256')} than the present one; "
+                f"run `bmd-pipeline finetune --task {task} --method {method}` again"
+            )
     try:
         config = FinetuneConfig.model_validate(document["finetune"])
         steering = SteeringConfig.model_validate(document["steering"])

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
+from bmd_pipeline.artifacts.layout import RUN_FILE, Layout
+from bmd_pipeline.artifacts.lock import FolderLock
 from bmd_pipeline.artifacts.provenance import require_run, write_run
 from bmd_pipeline.artifacts.tracking import Tracker
 from bmd_pipeline.config.finetune import RegulariserConfig
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.run import RunConfig
-from bmd_pipeline.modes.discovered import DiscoveredModes, make_modes
+from bmd_pipeline.modes.discovered import DOCUMENT, WEIGHTS, DiscoveredModes, make_modes
 from bmd_pipeline.rl.agents import Agent, make_base_agent, make_commanded_agent
 from bmd_pipeline.rl.holding import explore_held, fit_held
 from bmd_pipeline.rl.rollout import Rollout, compute_information, merge_rollouts, roll_out
@@ -23,6 +25,8 @@ from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.workbench import Workbench, episode_seeds, open_workbench, resolve_features
+
+METRICS_FILE = "metrics.jsonl"
 
 
 def discover(config: RunConfig, *, policy: Path, output: Path, seed: int, num_workers: int, reporter: Reporter) -> None:
@@ -49,33 +53,38 @@ def discover(config: RunConfig, *, policy: Path, output: Path, seed: int, num_wo
         torch.manual_seed(derive_seed(config.seed, "discover", task, seed, "weights"))
         modes = make_modes(settings, bench.policy, columns)
         modes.networks().to(bench.device)
-        output.mkdir(parents=True, exist_ok=True)
-        with Tracker(
-            output / "metrics.jsonl",
-            config.execution.tracker,
-            name=f"{task}-discover-{seed}",
-            group=task,
-            config=settings.model_dump(mode="json"),
-        ) as tracker:
-            _start(config, bench, modes, seed, reporter)
-            if settings.strategy == "held":
-                _calibrate(config, bench, modes, seed)
-            else:
-                _warm_up(config, bench, modes, seed, tracker, reporter)
-            modes.findings |= _measure(config, bench, modes, seed)
-        _tell(modes, reporter)
-        modes.save(output, task)
-    write_run(
-        output,
-        stage="discover",
-        task=task,
-        config=stage_slice(config, "discover"),
-        config_hash=stage_hash(config, "discover"),
-        seed=seed,
-        inputs={"policy": policy},
-        started=started,
-        extra={"findings": modes.findings},
-    )
+        lock = FolderLock(Layout.state(output))
+        with lock:
+            (output / RUN_FILE).unlink(missing_ok=True)  # from here on the folder is not complete
+            with Tracker(
+                output / METRICS_FILE,
+                config.execution.tracker,
+                name=f"{task}-discover-{seed}",
+                group=task,
+                config=settings.model_dump(mode="json"),
+            ) as tracker:
+                _start(config, bench, modes, seed, reporter)
+                if settings.strategy == "held":
+                    _calibrate(config, bench, modes, seed)
+                else:
+                    _warm_up(config, bench, modes, seed, tracker, reporter)
+                modes.findings |= _measure(config, bench, modes, seed)
+            _tell(modes, reporter)
+            modes.save(output, task, bench.policy)
+            write_run(
+                output,
+                stage="discover",
+                task=task,
+                config=stage_slice(config, "discover"),
+                config_hash=stage_hash(config, "discover"),
+                seed=seed,
+                inputs={"policy": policy},
+                outputs=(WEIGHTS, DOCUMENT, METRICS_FILE),
+                started=started,
+                device=bench.device,
+                extra={"findings": modes.findings},
+            )
+            lock.discard()
 
 
 def _start(config: RunConfig, bench: Workbench, modes: DiscoveredModes, seed: int, reporter: Reporter) -> None:
@@ -168,9 +177,10 @@ def _warm_up(
             names = (task, seed, "warm-up", iteration)
             metrics = trainer.iterate(
                 iteration=iteration,
-                seed=derive_seed(config.seed, "discover", *names),
-                generator=make_generator(config.seed, "discover", *names, device=bench.device),
+                seed=derive_seed(config.seed, "discover", *names, "episodes"),
+                generator=make_generator(config.seed, "discover", *names, "noise", device=bench.device),
                 intrinsic_only=True,
+                policy=iteration >= settings.ppo.value_warmup,
             )
             tracker.log(iteration + 1, metrics)
             progress.advance(
@@ -193,8 +203,10 @@ def _measure(config: RunConfig, bench: Workbench, modes: DiscoveredModes, seed: 
     played = _play_commanded(config, bench, make_commanded_agent(bench.policy, modes), seed, "held-out")
     base = _play_commanded(config, bench, make_base_agent(bench.policy), seed, "held-out")
     mean, last = compute_information(modes.inference, played)
-    log_q = modes.inference.log_prob(modes.inference.histories(played.features)[-1])
-    obeyed = log_q.argmax(dim=-1) == played.code
+    log_q = modes.inference.log_prob(modes.inference.histories(played.features))
+    episodes = torch.arange(played.code.numel(), device=bench.device)
+    obeyed = log_q[played.alive.sum(dim=0), episodes].argmax(dim=-1) == played.code
+    occupancy = modes.occupancy(played.features, played.alive.sum(dim=0), played.success)
     per_code = [played.code == k for k in range(modes.num_codes)]
     return {
         "heldout_episodes": played.code.numel(),
@@ -206,7 +218,7 @@ def _measure(config: RunConfig, bench: Workbench, modes: DiscoveredModes, seed: 
         "success_rate_per_code": [float(played.success[own].float().mean()) for own in per_code],
         "obeyed": float(obeyed.float().mean()),
         "obeyed_per_code": [float(obeyed[own].float().mean()) for own in per_code],
-    }
+    } | ({} if occupancy is None else {"occupancy": occupancy.tolist()})
 
 
 def _play_commanded(config: RunConfig, bench: Workbench, agent: Agent, seed: int, purpose: str) -> Rollout:
@@ -215,11 +227,13 @@ def _play_commanded(config: RunConfig, bench: Workbench, agent: Agent, seed: int
     seeds = episode_seeds(
         config.seed, "discover", *names, episodes=settings.heldout_episodes, num_envs=settings.num_envs
     )
-    generator = make_generator(config.seed, "discover", *names, device=bench.device)
-    code = torch.arange(settings.num_envs, device=bench.device) % agent.num_codes
-    return merge_rollouts(
-        [roll_out(bench.env, agent, seed=s, code=code, generator=generator, explore=False) for s in seeds]
-    )
+    generator = make_generator(config.seed, "discover", *names, "noise", device=bench.device)
+    rounds = []
+    for index, episodes in enumerate(seeds):
+        first = index * settings.num_envs
+        code = torch.arange(first, first + settings.num_envs, device=bench.device) % agent.num_codes
+        rounds.append(roll_out(bench.env, agent, seed=episodes, code=code, generator=generator, explore=False))
+    return merge_rollouts(rounds)
 
 
 def _tell(modes: DiscoveredModes, reporter: Reporter) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,8 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.artifacts.atomic import write_json
-from bmd_pipeline.artifacts.layout import Layout
+from bmd_pipeline.artifacts.hashing import hash_file
+from bmd_pipeline.artifacts.layout import RUN_FILE, Layout
 from bmd_pipeline.artifacts.progress_state import (
     TrainingState,
     add_prefix,
@@ -23,7 +23,7 @@ from bmd_pipeline.artifacts.progress_state import (
 from bmd_pipeline.artifacts.provenance import require_run, write_run
 from bmd_pipeline.artifacts.tracking import Tracker
 from bmd_pipeline.artifacts.weights import save_weights
-from bmd_pipeline.config.hashing import stage_hash, stage_slice
+from bmd_pipeline.config.hashing import hash_values, stage_hash, stage_slice
 from bmd_pipeline.config.methods import check_method, uses_modes
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.modes.discovered import DiscoveredModes, load_modes
@@ -37,6 +37,7 @@ from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.workbench import Workbench, episode_seeds, open_workbench
 
 SCHEMA_VERSION = 1
+METRICS_FILE = "metrics.jsonl"
 
 
 def finetune(
@@ -74,27 +75,39 @@ def finetune(
     check_method(method)
     require_run(policy, "pretrain", task)
     inputs = {"policy": policy}
-    with open_workbench(config, policy, config.finetune.num_envs, num_workers, reporter) as bench:
-        found = None
-        if uses_modes(method):
-            modes = modes or Layout().modes(task, seed)
-            require_run(modes, "discover", task)
-            found = load_modes(modes, bench.policy, task=task)
-            inputs["modes"] = modes
-        output.mkdir(parents=True, exist_ok=True)
-        best = _Run(config, bench, found, method, seed, output, reporter).train()
-    write_run(
-        output,
-        stage="finetune",
-        task=task,
-        config=stage_slice(config, "finetune", method),
-        config_hash=stage_hash(config, "finetune", method),
-        seed=seed,
-        inputs=inputs,
-        started=started,
-        extra={"method": method, "kept": asdict(best)},
+    if uses_modes(method):
+        modes = modes or Layout().modes(task, seed)
+        require_run(modes, "discover", task)
+        inputs["modes"] = modes
+    # progress made from another policy or other modes is of no use here
+    identity = hash_values(
+        {
+            "config": stage_hash(config, "finetune", method),
+            "method": method,
+            "seed": seed,
+            "inputs": {name: hash_file(path / RUN_FILE) for name, path in inputs.items()},
+        }
     )
-    shutil.rmtree(Layout.state(output), ignore_errors=True)
+    with open_workbench(config, policy, config.finetune.num_envs, num_workers, reporter) as bench:
+        found = load_modes(inputs["modes"], bench.policy, task=task) if "modes" in inputs else None
+        run = _Run(config, bench, found, method, seed, output, reporter)
+        with TrainingState(Layout.state(output), identity) as state:
+            (output / RUN_FILE).unlink(missing_ok=True)  # from here on the folder is not complete
+            best = run.train(state)
+            write_run(
+                output,
+                stage="finetune",
+                task=task,
+                config=stage_slice(config, "finetune", method),
+                config_hash=stage_hash(config, "finetune", method),
+                seed=seed,
+                inputs=inputs,
+                outputs=(TUNED_WEIGHTS, TUNED_DOCUMENT, METRICS_FILE),
+                started=started,
+                device=bench.device,
+                extra={"method": method, "kept": asdict(best)},
+            )
+            state.discard()
 
 
 class _Run:
@@ -124,50 +137,47 @@ class _Run:
         self.trainer = Trainer(bench.env, self.agent, settings.ppo, config.discover, settings.regulariser)
         share = settings.selection.min_information_share
         self.required = share * float(modes.findings["final_information"]) if modes else 0.0
-        self.best: Candidate | None = None
+        self.best: Candidate | None = None  # until the start has been scored
         self.best_weights: dict[str, Tensor] = {}
 
-    def train(self) -> Candidate:
+    def train(self, state: TrainingState) -> Candidate:
         """Trains to the end, writes the kept weights, and returns how they scored."""
         settings = self.config.finetune
-        fingerprint = stage_hash(self.config, "finetune", self.method)
-        with TrainingState(Layout.state(self.output), fingerprint) as state:
-            first = self._resume(state)
-            with (
-                Tracker(
-                    self.output / "metrics.jsonl",
-                    self.config.execution.tracker,
-                    name="-".join(map(str, self.names)),
-                    group=self.config.task.name,
-                    config=settings.model_dump(mode="json"),
-                    resume_step=first,
-                ) as tracker,
-                self.reporter.progress(f"{self.method}", settings.iterations, done=first) as progress,
-            ):
-                if first == 0:
-                    self._select(0)
-                for iteration in range(first, settings.iterations):
-                    metrics = self._iterate(iteration)
-                    done = iteration + 1
-                    if done % settings.selection.interval == 0 or done == settings.iterations:
-                        scored = self._select(done)
-                        metrics["select/success_rate"] = scored.success_rate
-                        metrics["select/information"] = scored.information
-                    tracker.log(done, metrics)
-                    progress.advance(1, success=round(metrics["rollout/success_rate"], 3))
-                    if done % settings.checkpoint_interval == 0:
-                        self._save(state, done)
-            assert self.best is not None
-            self._write(self.best)
-        return self.best
+        first = self._resume(state)
+        with (
+            Tracker(
+                self.output / METRICS_FILE,
+                self.config.execution.tracker,
+                name="-".join(map(str, self.names)),
+                group=self.config.task.name,
+                config=settings.model_dump(mode="json"),
+                resume_step=first,
+            ) as tracker,
+            self.reporter.progress(self.method, settings.iterations, done=first) as progress,
+        ):
+            best = self.best or self._select(0)
+            for iteration in range(first, settings.iterations):
+                metrics = self._iterate(iteration)
+                done = iteration + 1
+                if done % settings.selection.interval == 0 or done == settings.iterations:
+                    scored = self._select(done)
+                    metrics["select/success_rate"] = scored.success_rate
+                    metrics["select/information"] = scored.information
+                tracker.log(done, metrics)
+                progress.advance(1, success=round(metrics["rollout/success_rate"], 3))
+                if done % settings.checkpoint_interval == 0:
+                    self._save(state, done)
+        best = self.best or best
+        self._write(best)
+        return best
 
     def _iterate(self, iteration: int) -> dict[str, float]:
         settings = self.config.finetune
         names = (*self.names, iteration)
         return self.trainer.iterate(
             iteration=iteration,
-            seed=derive_seed(self.config.seed, "train", *names),
-            generator=make_generator(self.config.seed, "train", *names, device=self.bench.device),
+            seed=derive_seed(self.config.seed, "train", *names, "episodes"),
+            generator=make_generator(self.config.seed, "train", *names, "noise", device=self.bench.device),
             max_steps=compute_max_steps(settings.curriculum, iteration, self.bench.spec.horizon),
             policy=iteration >= settings.ppo.value_warmup,
         )
@@ -187,7 +197,7 @@ class _Run:
                 episodes=settings.selection.episodes,
                 num_envs=settings.num_envs,
             ),
-            make_generator(self.config.seed, "select", *names, device=self.bench.device),
+            make_generator(self.config.seed, "select", *names, "noise", device=self.bench.device),
         )
         if self.best is None or scored.beats(self.best, self.required):
             self.best = scored
@@ -206,13 +216,16 @@ class _Run:
             "method": self.method,
             "finetune": self.config.finetune.model_dump(mode="json"),
             "steering": self.config.discover.steering.model_dump(mode="json"),
+            "policy_sha256": self.bench.policy.fingerprint,
+            "modes_sha256": self.modes.fingerprint if self.modes else None,
             "kept": asdict(best),
         }
         write_json(self.output / TUNED_DOCUMENT, document)
         self.reporter.log(f"kept iteration {best.iteration}: selection success {best.success_rate:.3f}")
 
     def _save(self, state: TrainingState, done: int) -> None:
-        assert self.best is not None
+        if self.best is None:
+            return
         policy_tensors, policy_values = pack_optimizer(self.trainer.ppo.optimizer)
         tensors = (
             add_prefix("agent", trained_state(self.agent))
@@ -225,6 +238,8 @@ class _Run:
             "best": asdict(self.best),
             "policy_optimizer": policy_values,
         }
+        if self.trainer.controller is not None:
+            values["controller"] = self.trainer.controller.state()
         if self.trainer.inference_optimizer is not None:
             inference_tensors, values["inference_optimizer"] = pack_optimizer(self.trainer.inference_optimizer)
             tensors |= add_prefix("inference_optimizer", inference_tensors)
@@ -241,6 +256,8 @@ class _Run:
         unpack_optimizer(
             self.trainer.ppo.optimizer, take_prefix("policy_optimizer", tensors), values["policy_optimizer"]
         )
+        if self.trainer.controller is not None:
+            self.trainer.controller.load_state(values["controller"])
         if self.trainer.inference_optimizer is not None:
             unpack_optimizer(
                 self.trainer.inference_optimizer,

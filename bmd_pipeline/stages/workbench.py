@@ -73,12 +73,12 @@ def episode_seeds(root: int, family: Family, *names: str | int, episodes: int, n
 
 
 def resolve_features(spec: TaskSpec, names: tuple[str, ...]) -> tuple[int, ...]:
-    """Track columns of the named features; the planar ones if none are named.
+    """Track columns of the named features; the whole track if none are named.
 
     Raises:
         ConfigError: a name that the task's track doesn't have.
     """
-    chosen = names or spec.planar
+    chosen = names or spec.track_names
     for name in chosen:
         if name not in spec.track_names:
             raise ConfigError(

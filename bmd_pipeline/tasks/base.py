@@ -1,7 +1,7 @@
 """The task contract: what every environment offers to the pipeline.
 
 A task is a batch of independent episodes stepped together. All tensors are float32 (flags are bool)
-and live on the task's device; the first axis is always `num_envs`. A new task implements the four
+and live on the task's device; the first axis is always `num_envs`. A new task implements the five
 hooks of `VectorTask`; time limit, freezing, automatic reset and chunked stepping come with the base class.
 """
 
@@ -33,7 +33,7 @@ class TaskSpec:
         planar: the two track columns that a picture of an episode is drawn in.
         horizon: time limit in control steps.
         control_hz: control steps per second, or None for tasks without a clock.
-        planar_unit: unit of the two planar columns ("m"), empty for none.
+        planar_units: their units ("m", "rad"), empty for none.
         continuing: whether the time limit is an artefact to bootstrap over. If False (the default) the
             limit is part of the task and terminal for the critic.
     """
@@ -45,14 +45,14 @@ class TaskSpec:
     planar: tuple[str, str]
     horizon: int
     control_hz: float | None = None
-    planar_unit: str = ""
+    planar_units: tuple[str, str] = ("", "")
     continuing: bool = False
 
     @property
     def planar_labels(self) -> tuple[str, str]:
-        """The two planar columns with their unit, for axes."""
-        unit = f" ({self.planar_unit})" if self.planar_unit else ""
-        return f"{self.planar[0]}{unit}", f"{self.planar[1]}{unit}"
+        """The two planar columns with their units, for axes."""
+        x, y = (f"{name} ({unit})" if unit else name for name, unit in zip(self.planar, self.planar_units, strict=True))
+        return x, y
 
     @property
     def track_dim(self) -> int:
@@ -128,9 +128,9 @@ class TaskEnv(Protocol):
 
 
 class VectorTask(ABC):
-    """Base of every task: episode bookkeeping around four hooks.
+    """Base of every task: episode bookkeeping around five hooks.
 
-    Subclasses set `spec` and implement `_reset_rows`, `_advance`, `_observe` and `_track`.
+    Subclasses set `spec` and implement `_seed`, `_reset_rows`, `_advance`, `_observe` and `track`.
 
     Args:
         num_envs: number of environments stepped together.

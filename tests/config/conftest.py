@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 FILES = {
-    "config.yaml": "preset: cpu\nseed: 1\nseeds: [0, 1]\nfinetune:\n  iterations: 10\n  num_envs: 10\n",
+    "config.yaml": (
+        "preset: cpu\nseed: 1\nseeds: [0, 1]\ndiscover: {num_modes: 2}\nfinetune:\n  iterations: 10\n  num_envs: 10\n"
+    ),
     "presets/cpu.yaml": "",
     "presets/gpu.yaml": "finetune: {num_envs: 4000}",
     "presets/smoke.yaml": "finetune: {iterations: 2, num_envs: 4}\nevaluate: {episodes: 16}",

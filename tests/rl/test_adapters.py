@@ -43,7 +43,8 @@ def test_denoising_steps_are_gaussians_around_the_policys_own(policy: DiffusionP
     log_prob = link.log_prob(record, situation)
     for factor in range(link.num_factors):
         mean = policy.step_mean(samples[:, factor], first + factor, situation.cond)
-        expected = Independent(Normal(mean, 0.2), 1).log_prob(samples[:, factor + 1])
+        executed = 4 if factor == link.num_factors - 1 else 8  # two of the four actions are executed
+        expected = Normal(mean, 0.2).log_prob(samples[:, factor + 1])[:, :executed].sum(dim=1)
         torch.testing.assert_close(log_prob[:, factor], expected)
 
 
@@ -67,6 +68,7 @@ def test_chain_log_prob_has_the_closed_form_of_a_linear_gaussian_chain(policy: D
     closed = MultivariateNormal(mean, variance * torch.eye(8))
     # entropy of the end state by Monte Carlo equals the closed form
     assert float(-closed.log_prob(x).mean()) == pytest.approx(float(closed.entropy()), abs=0.02)
+    link.executed_dim = 8  # the density of the whole chunk, executed or not
     joint = link.log_prob(record, cond).sum(dim=1)
     reverse_variance = 0.3**2 / (1 + slope**2)
     inner = record["samples"][:, 1]
@@ -78,24 +80,21 @@ def test_chain_log_prob_has_the_closed_form_of_a_linear_gaussian_chain(policy: D
 
 def test_residual_is_bounded_and_starts_small(policy: DiffusionPolicy) -> None:
     torch.manual_seed(0)
-    link = ResidualAction(4, 8, ResidualConfig(scale=0.3, hidden_sizes=(16,)))
+    link = ResidualAction(4, 8, 4, ResidualConfig(scale=0.3, hidden_sizes=(16,)))
     situation, chunk = _situation(64), _noise(64)
     deployed, _ = link.act(chunk, situation, torch.Generator(), explore=False)
     explored, record = link.act(chunk, situation, torch.Generator().manual_seed(0), explore=True)
     deployed, explored = deployed.detach(), explored.detach()
     assert float((deployed - chunk).abs().max()) < 0.02
     assert 0.1 < float((explored - chunk).abs().max()) <= 0.3
-    torch.testing.assert_close(
-        link.log_prob(record, situation)[:, 0],
-        Independent(Normal(link.network(torch.cat([situation.cond, chunk], 1)), link.log_std.exp()), 1).log_prob(
-            record["u"]
-        ),
-    )
+    mean = link.network(torch.cat([situation.cond, chunk], dim=1))
+    executed = Normal(mean, link.log_std.exp()).log_prob(record["u"])[:, :4].sum(dim=1)
+    torch.testing.assert_close(link.log_prob(record, situation)[:, 0], executed)
 
 
 def test_progressive_exploration_mixes_in_the_residual_slowly() -> None:
     torch.manual_seed(0)
-    link = ResidualAction(4, 8, ResidualConfig(progressive_iterations=10, hidden_sizes=(16,)))
+    link = ResidualAction(4, 8, 4, ResidualConfig(progressive_iterations=10, hidden_sizes=(16,)))
     situation, chunk = _situation(2000), _noise(2000)
     for iteration, share in ((0, 0.0), (3, 0.3), (10, 1.0), (99, 1.0)):
         link.begin_iteration(iteration)

@@ -125,7 +125,7 @@ def test_updates_raise_what_pays(env: TaskEnv, policy: DiffusionPolicy) -> None:
     agent, generator = trainer.agent, torch.Generator().manual_seed(0)
     cond = torch.randn(512, 4, generator=generator)
     situation = Situation(cond, torch.zeros(512, dtype=torch.int64), cond[:, :0], torch.zeros(512, dtype=torch.bool))
-    inputs = torch.zeros(512, 5)
+    inputs = torch.zeros(512, 7)  # cond 4, track 2, time 1
     for _ in range(10):
         with torch.no_grad():
             _, record = agent.act(situation, generator, explore=True)

@@ -54,3 +54,13 @@ def test_demonstrations_reach_their_own_goal_but_not_always_all_the_way() -> Non
 def test_an_unknown_setting_is_refused_with_its_path() -> None:
     with pytest.raises(registry.ConfigError, match=r"env\.goal_radius"):
         registry.make_env("GaussianMixture", {"goal_radius": 2.0}, 1)
+
+
+def test_a_demonstrations_shape_does_not_depend_on_where_it_starts() -> None:
+    expert = registry.make_expert("GaussianMixture", {})
+    episodes = [expert.demonstrate(0, seed) for seed in range(60)]
+    starts = torch.tensor([episode.obs[0].tolist() for episode in episodes])
+    sideways = torch.tensor([float(episode.action[0][1]) for episode in episodes])
+    for column in range(2):
+        correlation = float(torch.corrcoef(torch.stack([starts[:, column], sideways]))[0, 1])
+        assert abs(correlation) < 0.5

@@ -32,6 +32,7 @@ class TunedDenoiser(Adapter):
         self.frozen = policy
         self.policy = copy.deepcopy(policy).requires_grad_(False)
         self.policy.denoiser.requires_grad_(True)
+        self.executed_dim = policy.config.n_action_steps * policy.action_dim
         total = len(policy.timesteps)
         self.first = total - min(config.steps or total, total)
         self.num_factors = total - self.first
@@ -58,19 +59,18 @@ class TunedDenoiser(Adapter):
         return x, {"samples": torch.stack(samples, dim=1)}
 
     def log_prob(self, record: Record, situation: Situation) -> Tensor:
-        """Log-probability (B, num_factors) of each denoising step."""
+        """Log-probability (B, num_factors) of each denoising step.
+
+        The last step makes the actions; of those only the ones that are executed count.
+        """
         samples = record["samples"]
-        return torch.stack(
-            [
-                gaussian_log_prob(
-                    samples[:, factor + 1],
-                    self.policy.step_mean(samples[:, factor], self.first + factor, situation.cond),
-                    torch.tensor(log_std, device=samples.device),
-                )
-                for factor, log_std in enumerate(self.log_stds)
-            ],
-            dim=1,
-        )
+        factors = []
+        for factor, log_std in enumerate(self.log_stds):
+            mean = self.policy.step_mean(samples[:, factor], self.first + factor, situation.cond)
+            part = slice(self.executed_dim if factor == self.num_factors - 1 else None)
+            spread = torch.tensor(log_std, device=samples.device)
+            factors.append(gaussian_log_prob(samples[:, factor + 1, part], mean[:, part], spread))
+        return torch.stack(factors, dim=1)
 
     def entropy(self, situation: Situation) -> Tensor:
         """Entropy (B,) in nats of all steps; the noise is fixed, so it is a constant."""

@@ -25,13 +25,15 @@ class ResidualAction(Adapter):
     Args:
         cond_dim: size of the policy's condition.
         noise_dim: size of a chunk.
+        executed_dim: size of its part that is executed; what nobody executes must not count as likely or unlikely.
         config: scale, widths, starting spread, schedule.
     """
 
     num_factors = 1
 
-    def __init__(self, cond_dim: int, noise_dim: int, config: ResidualConfig) -> None:
+    def __init__(self, cond_dim: int, noise_dim: int, executed_dim: int, config: ResidualConfig) -> None:
         super().__init__()
+        self.executed_dim = executed_dim
         self.scale = config.scale
         self.progressive_iterations = config.progressive_iterations
         self.learning_rate = config.learning_rate
@@ -53,19 +55,23 @@ class ResidualAction(Adapter):
         used = torch.ones(len(x), 1, device=x.device)
         u = mean
         if explore:
-            log_std = self.log_std.clamp(*LOG_STD_RANGE)
+            log_std = self._log_std()
             u = mean + log_std.exp() * torch.randn(mean.shape, generator=generator, device=mean.device)
             used = (torch.rand(used.shape, generator=generator, device=x.device) < self.share).to(x.dtype)
         return x + used * self.scale * torch.tanh(u), {"chunk": x, "u": u, "used": used}
 
     def log_prob(self, record: Record, situation: Situation) -> Tensor:
-        """log N(u), (B, 1); zero where the residual was not used."""
+        """log N(u) of the executed part, (B, 1); zero where the residual was not used."""
+        part = slice(self.executed_dim)
         mean = self.network(torch.cat([situation.cond, record["chunk"]], dim=1))
-        return gaussian_log_prob(record["u"], mean, self.log_std.clamp(*LOG_STD_RANGE))[:, None] * record["used"]
+        return gaussian_log_prob(record["u"][:, part], mean[:, part], self._log_std()[part])[:, None] * record["used"]
 
     def entropy(self, situation: Situation) -> Tensor:
         """Entropy (B,) of u in nats."""
-        return gaussian_entropy(self.log_std.clamp(*LOG_STD_RANGE)).expand(len(situation.cond))
+        return gaussian_entropy(self._log_std()[: self.executed_dim]).expand(len(situation.cond))
+
+    def _log_std(self) -> Tensor:
+        return self.log_std.clamp(*LOG_STD_RANGE)
 
     def trainable(self) -> list[nn.Parameter]:
         """The residual network and its spread."""

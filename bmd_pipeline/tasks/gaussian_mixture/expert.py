@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from bmd_pipeline.seeds import make_generator
 from bmd_pipeline.tasks.base import Episode
 from bmd_pipeline.tasks.gaussian_mixture.env import GOALS, GaussianMixture
 from bmd_pipeline.tasks.gaussian_mixture.options import Options
@@ -25,7 +26,7 @@ class PointExpert:
 
     def demonstrate(self, behaviour: int, seed: int) -> Episode:
         """Plays one episode towards the wanted goal."""
-        draw = torch.Generator().manual_seed(seed)
+        draw = make_generator(seed, "collect", "expert")  # the task draws its start from the seed itself
         goal = torch.tensor(GOALS[behaviour])
         sideways = torch.stack([-goal[1], goal[0]])
         bend = 0.35 * torch.randn((), generator=draw)

@@ -16,7 +16,7 @@ from bmd_pipeline.tasks.pusht.geometry import GOAL, RADIAN_METRES
 STATE_NAMES = ("tip_x", "tip_y", "tip_z", "tee_x", "tee_y", "tee_yaw")
 STATE_DIM = len(STATE_NAMES)
 OBS_DIM = 8
-TRACK_NAMES = ("tip_x", "tip_y", "tee_x", "tee_y", "turn", "tee_yaw")
+TRACK_NAMES = ("tip_x", "tip_y", "tee_x", "tee_y", "turn", "tee_yaw", "goal_distance")
 
 _GOAL_X, _GOAL_Y, _GOAL_YAW = (float(value) for value in GOAL)
 _TIP_METRES, _TEE_METRES = 0.15, 0.1  # divisors that bring features to order one
@@ -57,8 +57,9 @@ def compute_obs(state: Tensor) -> Tensor:
 
 def compute_track(state: Tensor, start_yaw: Tensor) -> Tensor:
     """The episode's low-dimensional view (num_envs, len(TRACK_NAMES)); start_yaw is (num_envs,) in rad."""
-    turn = state[:, 5] - start_yaw
-    return torch.stack((state[:, 0], state[:, 1], state[:, 3], state[:, 4], turn, state[:, 5]), 1)
+    tip_x, tip_y, _, tee_x, tee_y, yaw = state.unbind(1)
+    distance = torch.hypot(tee_x - _GOAL_X, tee_y - _GOAL_Y)
+    return torch.stack((tip_x, tip_y, tee_x, tee_y, yaw - start_yaw, yaw, distance), 1)
 
 
 def compute_closeness(state: Tensor) -> Tensor:

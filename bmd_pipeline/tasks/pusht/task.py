@@ -42,8 +42,8 @@ def make_spec(options: Options) -> TaskSpec:
         obs_dim=OBS_DIM,
         action_dim=2,
         track_names=TRACK_NAMES,
-        planar=("tip_x", "tip_y"),
-        planar_unit="m",
+        planar=("turn", "goal_distance"),
+        planar_units=("rad", "m"),
         horizon=options.horizon,
         control_hz=CONTROL_HZ,
     )

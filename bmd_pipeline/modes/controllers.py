@@ -1,0 +1,171 @@
+"""Controllers of λ, the weight of the mutual-information regulariser.
+
+`constant` is the paper's (arXiv 2605.11387). The others are ours: λ needs careful tuning there, and here it is set
+by what it is for.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bmd_pipeline.config.finetune import RegulariserConfig
+from bmd_pipeline.errors import ArtifactError
+
+SMOOTHING = 0.3
+"""Weight of the newest measurement in the running means that the controllers act on."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one rollout showed, before anything was trained on it.
+
+    Attributes:
+        information: log q(z|h) - log p(z) at the episodes' ends, mean in nats.
+        success_rate: share of successful episodes.
+        occupancy: (K,) share of the successful episodes in each discovered behaviour, or None.
+    """
+
+    information: float
+    success_rate: float
+    occupancy: Tensor | None = None
+
+
+class Controller(ABC):
+    """Decides λ anew after every rollout.
+
+    Args:
+        config: start, bounds and the controller's own settings.
+    """
+
+    def __init__(self, config: RegulariserConfig) -> None:
+        self.config = config
+        self.weight = config.mi_weight
+
+    @abstractmethod
+    def update(self, measured: Measurement) -> None:
+        """Takes a rollout into account."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs, as JSON values."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, (int, float, list))}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restores what `state` returned."""
+        vars(self).update(state)
+
+    def _set(self, weight: float) -> None:
+        self.weight = min(max(weight, self.config.min_weight), self.config.max_weight)
+
+
+class ConstantController(Controller):
+    """λ as configured."""
+
+    def update(self, measured: Measurement) -> None:
+        """Changes nothing."""
+
+
+class ScheduleController(Controller):
+    """From mi_weight to final_weight over schedule_iterations, linearly or along half a cosine."""
+
+    def __init__(self, config: RegulariserConfig) -> None:
+        super().__init__(config)
+        self.iteration = 0
+
+    def update(self, measured: Measurement) -> None:
+        """Moves on by one iteration."""
+        self.iteration += 1
+        progress = min(1.0, self.iteration / self.config.schedule_iterations)
+        if self.config.controller == "cosine":
+            progress = 0.5 - 0.5 * math.cos(math.pi * progress)
+        self.weight = self.config.mi_weight + progress * (self.config.final_weight - self.config.mi_weight)
+
+
+class DualController(Controller):
+    """Dual ascent on "information >= target": log λ rises by the step times the violation.
+
+    Mutual information is no mode count: it can rise while modes vanish, if q learns to tell variants inside one mode.
+
+    Args:
+        config: share of the discovered information to keep, step, bounds.
+        discovered: held-out information measured after discovery, in nats.
+    """
+
+    def __init__(self, config: RegulariserConfig, discovered: float) -> None:
+        super().__init__(config)
+        self.target = config.information_share * discovered
+        self.smoothed = math.nan
+
+    def update(self, measured: Measurement) -> None:
+        """Raises λ where the information falls short of the target, and lowers it where it doesn't."""
+        self.smoothed = _smooth(self.smoothed, measured.information)
+        self._set(self.weight * math.exp(self.config.dual_step * (self.target - self.smoothed)))
+
+
+class OccupancyController(Controller):
+    """Raises λ while discovered behaviours are being lost; success has priority.
+
+    A behaviour is a cluster of the base policy's successful episodes; no true labels are involved. Success comes
+    first, since episodes that fail belong to no behaviour: otherwise a λ that breaks success would raise itself.
+
+    Args:
+        config: shares, margin, factor, bounds.
+        start: (K,) occupancy measured after discovery.
+    """
+
+    def __init__(self, config: RegulariserConfig, start: Tensor) -> None:
+        super().__init__(config)
+        self.start = start.tolist()
+        self.smoothed = self.start
+        self.success = math.nan
+        self.best_success = 0.0
+
+    def lost_share(self) -> float:
+        """Share of the starting occupancy that stood in behaviours which have fallen below their floor."""
+        start, now = torch.tensor(self.start), torch.tensor(self.smoothed)
+        return float(start[now < self.config.occupancy_share * start].sum())
+
+    def update(self, measured: Measurement) -> None:
+        """Lowers λ if success suffers, else raises it if behaviours are being lost."""
+        self.success = _smooth(self.success, measured.success_rate)
+        self.best_success = max(self.best_success, self.success)
+        if measured.occupancy is not None:
+            pairs = zip(self.smoothed, measured.occupancy.tolist(), strict=True)
+            self.smoothed = [_smooth(old, new) for old, new in pairs]
+        if self.success < self.best_success - self.config.success_margin:
+            self._set(self.weight / self.config.occupancy_factor)
+        elif self.lost_share() > self.config.lost_tolerance:
+            self._set(self.weight * self.config.occupancy_factor)
+
+
+def make_controller(config: RegulariserConfig, findings: dict[str, Any]) -> Controller:
+    """Builds the configured controller.
+
+    Args:
+        config: which, and its settings.
+        findings: what discovery measured; targets come from there.
+
+    Raises:
+        ArtifactError: the discovery did not measure what the controller needs.
+    """
+    if config.controller == "constant":
+        return ConstantController(config)
+    if config.controller in ("linear", "cosine"):
+        return ScheduleController(config)
+    needed = "final_information" if config.controller == "dual" else "occupancy"
+    if needed not in findings:
+        raise ArtifactError(
+            f"controller {config.controller!r} needs {needed!r} in modes.json: discover again with this version"
+        )
+    if config.controller == "dual":
+        return DualController(config, float(findings["final_information"]))
+    return OccupancyController(config, torch.tensor(findings["occupancy"]))
+
+
+def _smooth(old: float, new: float) -> float:
+    return new if math.isnan(old) else (1.0 - SMOOTHING) * old + SMOOTHING * new

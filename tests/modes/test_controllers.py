@@ -1,0 +1,86 @@
+"""Controllers of λ."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from bmd_pipeline.config.finetune import RegulariserConfig
+from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.modes.controllers import Controller, Measurement, make_controller
+
+FINDINGS = {"final_information": 1.0, "occupancy": [0.4, 0.4, 0.2]}
+
+
+def _controller(**settings: object) -> Controller:
+    return make_controller(RegulariserConfig.model_validate({"mi_weight": 0.5} | settings), FINDINGS)
+
+
+def _feed(controller: Controller, count: int, measured: Measurement) -> float:
+    for _ in range(count):
+        controller.update(measured)
+    return controller.weight
+
+
+def _seen(
+    information: float = 1.0, success: float = 0.9, occupancy: tuple[float, ...] = (0.4, 0.4, 0.2)
+) -> Measurement:
+    return Measurement(information, success, torch.tensor(occupancy))
+
+
+def test_constant_stays() -> None:
+    assert _feed(_controller(), 5, _seen(information=-3.0, success=0.0)) == 0.5
+
+
+@pytest.mark.parametrize(("controller", "half"), [("linear", 0.3), ("cosine", 0.3)])
+def test_schedules_end_where_they_should(controller: str, half: float) -> None:
+    made = _controller(controller=controller, final_weight=0.1, schedule_iterations=10)
+    early = _feed(made, 2, _seen())
+    assert early == pytest.approx(0.42 if controller == "linear" else 0.1 + 0.4 * (0.5 + 0.5 * math.cos(0.2 * math.pi)))
+    assert _feed(made, 3, _seen()) == pytest.approx(half)
+    assert _feed(made, 20, _seen()) == pytest.approx(0.1)
+
+
+def test_dual_holds_the_information_at_its_target() -> None:
+    assert _feed(_controller(controller="dual"), 5, _seen(information=0.2)) > 0.5
+    assert _feed(_controller(controller="dual"), 5, _seen(information=1.5)) < 0.5
+    assert _feed(_controller(controller="dual"), 5, _seen(information=0.9)) == pytest.approx(0.5)
+    assert _feed(_controller(controller="dual", max_weight=2.0), 500, _seen(information=-3.0)) == 2.0
+    assert _feed(_controller(controller="dual", min_weight=0.02), 500, _seen(information=3.0)) == 0.02
+
+
+def test_occupancy_raises_lambda_when_a_behaviour_vanishes() -> None:
+    assert _feed(_controller(controller="occupancy"), 10, _seen()) == 0.5
+    assert _feed(_controller(controller="occupancy"), 10, _seen(occupancy=(0.6, 0.4, 0.0))) > 0.5
+    tolerant = _controller(controller="occupancy", lost_tolerance=0.25)
+    assert _feed(tolerant, 10, _seen(occupancy=(0.6, 0.4, 0.0))) == 0.5
+
+
+def test_occupancy_gives_success_priority() -> None:
+    controller = _controller(controller="occupancy")
+    _feed(controller, 5, _seen(success=0.9))
+    assert _feed(controller, 10, _seen(success=0.2, occupancy=(1.0, 0.0, 0.0))) < 0.5
+
+
+@pytest.mark.parametrize("controller", ["dual", "occupancy"])
+def test_a_missing_target_is_an_error(controller: str) -> None:
+    with pytest.raises(ArtifactError, match="discover again"):
+        make_controller(RegulariserConfig.model_validate({"controller": controller}), {})
+
+
+@pytest.mark.parametrize("controller", ["constant", "linear", "cosine", "dual", "occupancy"])
+def test_state_survives_a_checkpoint(controller: str) -> None:
+    whole = _controller(controller=controller)
+    sequence = [_seen(information=0.1 * i, success=1 - 0.1 * i, occupancy=(0.1 * i, 0.5, 0.1)) for i in range(8)]
+    for measured in sequence[:4]:
+        whole.update(measured)
+    resumed = _controller(controller=controller)
+    resumed.load_state(json.loads(json.dumps(whole.state())))
+    for measured in sequence[4:]:
+        whole.update(measured)
+        resumed.update(measured)
+    assert resumed.weight == whole.weight
+    assert resumed.state() == whole.state()
