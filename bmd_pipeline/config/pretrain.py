@@ -41,7 +41,9 @@ class PolicyConfig(Section):
     sampler: Literal["ddim", "ddpm"] = "ddim"
     """ddim: few steps, deterministic given the starting noise (what steering needs); ddpm: all steps."""
     ddim_steps: int = Field(2, ge=1, le=1000)
-    """Denoising steps of the DDIM sampler."""
+    """Denoising steps of the DDIM sampler, evenly spaced."""
+    ddim_timesteps: tuple[int, ...] = ()
+    """Diffusion steps that the DDIM sampler visits, falling; they replace ddim_steps."""
     clip_sample: float = Field(2.5, gt=0.0, le=100.0)
     """Bound on predicted clean chunks, in normalised units."""
 
@@ -51,6 +53,11 @@ class PolicyConfig(Section):
             raise ValueError(f"n_action_steps must be <= horizon ({self.horizon}), got {self.n_action_steps}")
         if self.ddim_steps > self.denoising_steps:
             raise ValueError(f"ddim_steps must be <= denoising_steps ({self.denoising_steps}), got {self.ddim_steps}")
+        chosen = self.ddim_timesteps
+        if chosen and (list(chosen) != sorted(set(chosen), reverse=True) or not 0 <= chosen[-1] <= chosen[0]):
+            raise ValueError(f"ddim_timesteps must fall and be >= 0, got {list(chosen)}")
+        if chosen and chosen[0] >= self.denoising_steps:
+            raise ValueError(f"ddim_timesteps must be < denoising_steps ({self.denoising_steps}), got {chosen[0]}")
         return self
 
 

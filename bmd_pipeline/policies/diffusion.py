@@ -54,7 +54,8 @@ class DiffusionPolicy(nn.Module):
         self.register_buffer("alphas_cumprod", alphas_cumprod.float(), persistent=False)
         self._signals = tuple(alphas_cumprod.sqrt().tolist())
         self._noises = tuple((1 - alphas_cumprod).sqrt().tolist())
-        self.ddim_chain = make_ddim_chain(alphas_cumprod, ddim_timesteps(config.denoising_steps, config.ddim_steps))
+        visited = config.ddim_timesteps or ddim_timesteps(config.denoising_steps, config.ddim_steps)
+        self.ddim_chain = make_ddim_chain(alphas_cumprod, visited)
         self.ddpm_chain = make_ddpm_chain(alphas_cumprod)
 
     # training ----------------------------------------------------------------------------------------

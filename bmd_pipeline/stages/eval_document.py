@@ -9,7 +9,7 @@ import torch
 
 from bmd_pipeline.artifacts.provenance import describe_run
 from bmd_pipeline.config.hashing import Stage, config_hash, hash_values, stage_hash, stage_slice
-from bmd_pipeline.config.methods import PRETRAINED
+from bmd_pipeline.config.methods import PRETRAINED, uses_modes
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.metrics.evaluation import SCHEMA_VERSION, Evaluation, PolicyBlock, Provenance
 from bmd_pipeline.seeds import derive_seed
@@ -26,7 +26,7 @@ def hash_policy_settings(config: RunConfig, method: str) -> str:
     Other methods' settings and the list of seeds are left out: adding a seed makes no evaluation stale.
     """
     stages: list[Stage] = ["collect", "pretrain"]
-    if method.endswith("-bmd"):
+    if uses_modes(method):
         stages.append("discover")
     if method != PRETRAINED:
         stages.append("finetune")

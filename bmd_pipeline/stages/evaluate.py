@@ -16,12 +16,11 @@ from torch import Tensor
 from bmd_pipeline.artifacts.atomic import write_bytes, write_json
 from bmd_pipeline.artifacts.layout import RUN_FILE
 from bmd_pipeline.artifacts.provenance import require_run
-from bmd_pipeline.compute import select_device, set_threads
-from bmd_pipeline.config.finetune import METHODS
+from bmd_pipeline.compute import select_device
 from bmd_pipeline.config.hashing import Stage
-from bmd_pipeline.config.methods import PRETRAINED
+from bmd_pipeline.config.methods import PRETRAINED, check_method, uses_modes
 from bmd_pipeline.config.run import RunConfig
-from bmd_pipeline.errors import ArtifactError, ConfigError, TaskError
+from bmd_pipeline.errors import ArtifactError, TaskError
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, concat_episodes, encode_episodes
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.reporting.figures import draw_trajectories
@@ -81,7 +80,6 @@ def evaluate(
     task = config.task.name
     inputs = _require_inputs(task, method, policy, modes, tuned)
     device = select_device(config.execution.device)
-    set_threads(1)
     agent = load_agent(policy, modes, tuned, method, task=task, device=device)
     labellings = load_labellings(task)
     num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
@@ -110,10 +108,9 @@ def evaluate(
 
 def _require_inputs(task: str, method: str, policy: Path, modes: Path | None, tuned: Path | None) -> dict[str, Path]:
     """Checks the folders that the method needs; returns their records by name."""
-    if method not in (PRETRAINED, *METHODS):
-        raise ConfigError(f"unknown method {method!r}; known methods: {', '.join((PRETRAINED, *METHODS))}")
+    check_method(method, evaluating=True)
     needed: dict[str, tuple[Path | None, Stage]] = {"policy": (policy, "pretrain")}
-    if method.endswith("-bmd"):
+    if uses_modes(method):
         needed["modes"] = (modes, "discover")
     if method != PRETRAINED:
         needed["tuned"] = (tuned, "finetune")

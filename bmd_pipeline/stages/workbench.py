@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from bmd_pipeline.compute import enable_fast_matmul, select_device, set_threads
+from bmd_pipeline.compute import enable_fast_matmul, select_device
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.policies.checkpoint import load_policy
@@ -54,7 +54,6 @@ def open_workbench(
         ArtifactError: the policy is missing, damaged, or does not fit the task.
     """
     device = select_device(config.execution.device)
-    set_threads(1)
     task = config.task.name
     spec = registry.make_spec(task, config.task.env)
     policy = load_policy(policy_dir, task=task, device=device, obs_dim=spec.obs_dim, action_dim=spec.action_dim)

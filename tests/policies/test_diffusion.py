@@ -169,3 +169,11 @@ def test_checkpoint_holds_weights_and_scales_only(policy: DiffusionPolicy) -> No
     names = set(policy.state_dict())
     assert {"obs_normaliser.mean", "obs_normaliser.std", "action_normaliser.mean", "action_normaliser.std"} <= names
     assert names - {name for name, _ in policy.named_parameters()} == {n for n in names if "normaliser" in n}
+
+
+def test_ddim_timesteps_can_be_chosen() -> None:
+    config = PolicyConfig(hidden_sizes=(8,), ddim_timesteps=(19, 14, 4))
+    assert DiffusionPolicy(config, 2, 2).timesteps == (19, 14, 4)
+    for wrong in ((4, 19), (19, 19), (20, 4), (3, -1)):
+        with pytest.raises(ValueError, match="ddim_timesteps must"):
+            PolicyConfig(ddim_timesteps=wrong)
