@@ -7,6 +7,8 @@ from pathlib import Path
 
 RUN_FILE = "run.json"
 """Written last in every output folder: its presence means the folder is complete."""
+METRICS_FILE = "metrics.jsonl"
+"""Metrics of a training stage, one JSON line per report."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bmd_pipeline.artifacts.layout import RUN_FILE, Layout
+from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.artifacts.lock import FolderLock
 from bmd_pipeline.artifacts.provenance import require_run, write_run
 from bmd_pipeline.artifacts.tracking import Tracker
@@ -25,8 +25,6 @@ from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.workbench import Workbench, episode_seeds, open_workbench, resolve_features
-
-METRICS_FILE = "metrics.jsonl"
 
 
 def discover(config: RunConfig, *, policy: Path, output: Path, seed: int, num_workers: int, reporter: Reporter) -> None:

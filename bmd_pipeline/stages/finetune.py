@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bmd_pipeline.artifacts.atomic import write_json
 from bmd_pipeline.artifacts.hashing import hash_file
-from bmd_pipeline.artifacts.layout import RUN_FILE, Layout
+from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.artifacts.progress_state import (
     TrainingState,
     add_prefix,
@@ -37,7 +37,6 @@ from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.workbench import Workbench, episode_seeds, open_workbench
 
 SCHEMA_VERSION = 1
-METRICS_FILE = "metrics.jsonl"
 
 
 def finetune(

@@ -11,7 +11,7 @@ import torch
 
 from bmd_pipeline.artifacts.atomic import write_bytes
 from bmd_pipeline.artifacts.hashing import hash_tree
-from bmd_pipeline.artifacts.layout import RUN_FILE, Layout
+from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.artifacts.progress_state import TrainingState
 from bmd_pipeline.artifacts.provenance import write_run
 from bmd_pipeline.artifacts.tracking import Tracker
@@ -29,7 +29,6 @@ from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.tasks import registry
 
 STAGE: Final = "pretrain"
-METRICS_FILE = "metrics.jsonl"
 PROGRESS_INTERVAL = 20
 """Gradient steps between two updates of the progress bar."""
 

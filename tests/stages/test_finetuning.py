@@ -134,6 +134,19 @@ def test_a_tuned_policy_plays_from_its_own_folders(policy: Path, modes: Path, tm
         load_agent(policy, modes, tmp_path, "dsrl" if method == "dsrl-bmd" else "dsrl-bmd", task=TASK)
 
 
+@pytest.mark.parametrize("method", ["dppo-bmd", "res-bmd", "dsrl-bmd"])
+def test_every_method_builds_on_held_noise(policy: Path, tmp_path: Path, method: str) -> None:
+    config = _config(discover={"strategy": "held"}, finetune={"iterations": 1})
+    modes, output = tmp_path / "modes", tmp_path / "tuned"
+    discover(config, policy=policy, output=modes, seed=0, num_workers=1, reporter=QUIET)
+    _finetune(config, policy, modes, output, method)
+    agent = load_agent(policy, modes, output, method, task=TASK)
+    env = registry.make_env(TASK, {}, 8)
+    episodes = play_episodes(env, agent, seed=9, codes=None, generator=torch.Generator().manual_seed(0))
+    assert episodes.information is not None
+    assert bool(torch.isfinite(episodes.track).all())
+
+
 def test_interrupted_and_resumed_equals_uninterrupted(
     policy: Path, modes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
