@@ -15,12 +15,21 @@ class Critic(nn.Module):
     It sees the whole track, which a reward may depend on where the policy's observation doesn't show it; so do the
     critics of methods with and without codes, so that comparing them is fair.
 
+    Where the time limit is part of the task, the time left is part of the state. The critic of a continuing task does
+    not see the time. Its targets bootstrap from the observation at the limit, which no reward follows: it learns what
+    that one is worth from episodes that come by there earlier. If the time told them apart, the observation would not
+    be among its training data, and its value a guess that all others rest on. (A training row of its own would have
+    no target but that guess.)
+
     Args:
         cond_dim: size of the policy's condition.
         track_dim: columns of the task's track.
         num_codes: K; 1 means no code.
         num_streams: reward streams.
         hidden_sizes: widths.
+        sees_time: whether the time limit is part of the task.
+
+    Source: Pardo et al. 2018 (arXiv 1712.00378), time-awareness and partial-episode bootstrapping.
     """
 
     track_mean: Tensor  # (track_dim,)
@@ -28,15 +37,23 @@ class Critic(nn.Module):
     scaled: Tensor  # () whether they have been fitted
 
     def __init__(
-        self, cond_dim: int, track_dim: int, num_codes: int, num_streams: int, hidden_sizes: tuple[int, ...]
+        self,
+        cond_dim: int,
+        track_dim: int,
+        num_codes: int,
+        num_streams: int,
+        hidden_sizes: tuple[int, ...],
+        *,
+        sees_time: bool = True,
     ) -> None:
         super().__init__()
+        self.sees_time = sees_time
         self.num_codes = num_codes
         self.num_streams = num_streams
         self.register_buffer("track_mean", torch.zeros(track_dim))
         self.register_buffer("track_std", torch.ones(track_dim))
         self.register_buffer("scaled", torch.zeros((), dtype=torch.bool))
-        inputs = cond_dim + track_dim + (num_codes if num_codes > 1 else 0) + 1
+        inputs = cond_dim + track_dim + (num_codes if num_codes > 1 else 0) + (1 if sees_time else 0)
         self.network = make_mlp((inputs, *hidden_sizes, num_streams), "silu")
 
     def fit_scale(self, track: Tensor, alive: Tensor) -> None:
@@ -49,9 +66,7 @@ class Critic(nn.Module):
         self.scaled.fill_(True)
 
     def inputs(self, cond: Tensor, track: Tensor, code: Tensor, horizon_decisions: int) -> Tensor:
-        """What the critic sees at every decision.
-
-        The time left belongs to the state of a task with a time limit.
+        """What the critic sees at every decision, and after the last.
 
         Args:
             cond: (T + 1, N, cond_dim).
@@ -63,9 +78,10 @@ class Critic(nn.Module):
             (T + 1, N, input_dim).
         """
         length, count = cond.shape[:2]
-        time = torch.arange(length, device=cond.device) / horizon_decisions
-        scaled = (track - self.track_mean) / self.track_std
-        parts = [cond, scaled, time[:, None, None].expand(length, count, 1).to(cond.dtype)]
+        parts = [cond, (track - self.track_mean) / self.track_std]
+        if self.sees_time:
+            time = torch.arange(length, device=cond.device) / horizon_decisions
+            parts.append(time[:, None, None].expand(length, count, 1).to(cond.dtype))
         if self.num_codes > 1:
             one_hot = F.one_hot(code, self.num_codes).to(cond.dtype)
             parts.append(one_hot.expand(length, -1, -1))

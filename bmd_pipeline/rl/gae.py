@@ -42,11 +42,12 @@ def compute_continuation(alive: Tensor, timed_out: Tensor, continuing: bool) -> 
     """Which decisions are followed by another, and over which to bootstrap.
 
     A task's time limit is part of the task: its end is terminal unless the task is continuing. (A prototype that
-    bootstrapped there, from states its critic never trained on, collapsed.)
+    bootstrapped there, from states its critic never trained on, collapsed: see `Critic` for what a continuing task
+    takes.)
 
     Args:
         alive: (T, N) whether each decision was taken.
-        timed_out: (N,) episodes that the time limit ended.
+        timed_out: (N,) episodes that a time limit ended: the task's, or a curriculum's.
         continuing: whether the task says that its time limit is an artefact.
 
     Returns:

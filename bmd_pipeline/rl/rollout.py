@@ -30,7 +30,7 @@ class Rollout:
         feature_columns: track columns that the inference model sees.
         alive: (T, N) whether the decision was taken by a running episode.
         reward: (T, N) environment reward, summed over the executed steps.
-        timed_out: (N,) the episode ran into the task's time limit.
+        timed_out: (N,) the episode did not end by itself: it ran into the task's time limit, or was cut before.
         success: (N,).
         length: (N,) control steps taken.
         track: (S + 1, N, track_dim) track at every control step; the last entry of an ended episode repeats.
@@ -151,7 +151,7 @@ def roll_out(
         feature_columns=columns,
         alive=torch.stack(alive),
         reward=torch.stack(rewards),
-        timed_out=timed_out,
+        timed_out=timed_out | running,
         success=success,
         length=length,
         track=torch.cat(track),

@@ -53,7 +53,8 @@ class Trainer:
         self.controller = make_controller(regulariser, agent.modes.findings) if agent.modes else None
         streams = 2 if self.inference is not None and regulariser.combine == "advantage" else 1
         sizes = ppo.value_hidden_sizes
-        critic = Critic(agent.policy.cond_dim, env.spec.track_dim, agent.num_codes, streams, sizes)
+        timed = not env.spec.continuing
+        critic = Critic(agent.policy.cond_dim, env.spec.track_dim, agent.num_codes, streams, sizes, sees_time=timed)
         self.critic = critic.to(env.device)
         rates = [link.learning_rate or ppo.learning_rate for link in agent.links() if link.trainable()]
         self.ppo = PPO(agent, self.critic, ppo, rates)

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
 from bmd_pipeline.metrics.evaluation import PolicyBlock
+from bmd_pipeline.metrics.success import MIN_MODE_SHARE
 from bmd_pipeline.metrics.summary import summarise_policy
+
+SEED_METRICS = (
+    "success_rate",
+    "mode_weighted_success",
+    "mode_coverage",
+    "mode_entropy",
+    "mutual_information",
+    "episode_return",
+)
 
 
 def make_part(mode: list[int], success: list[bool], seed: int = 0, code: list[int] | None = None) -> Episodes:
@@ -99,3 +112,51 @@ def test_intervals_shrink_with_episodes_and_are_reproducible() -> None:
         assert width[1] < 0.5 * width[0], name
     one = make_part([0, 1, 1, 0], [True, False, True, True])
     assert summarise(one) == summarise(one)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 3))
+@settings(deadline=None, max_examples=20)
+def test_matches_brute_force(seed: int, num_seeds: int) -> None:
+    """Every number again, episode by episode; failures are now and then undecided between the modes."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for k in range(num_seeds):
+        n = int(rng.integers(1, 40))
+        code = rng.integers(3, size=n).tolist()
+        part = make_part(rng.integers(2, size=n).tolist(), (rng.random(n) < 0.6).tolist(), k, code)
+        part = replace(part, num_codes=3, episode_return=rng.normal(size=n), information=rng.normal(size=n))
+        undecided = ~part.success & (rng.random(n) < 0.5)
+        weights = np.where(undecided[:, None], 0.5, part.labellings["side"].weights)
+        parts.append(replace(part, labellings={"side": ModeWeights(("left", "right"), weights)}))
+    block = summarise(*parts)
+
+    rows: dict[str, list[float]] = {name: [] for name in SEED_METRICS}
+    for part, row in zip(parts, block.seeds, strict=True):
+        episodes = list(zip(part.success.tolist(), part.labellings["side"].weights.tolist(), strict=True))
+        won = [sum(weight[mode] for ok, weight in episodes if ok) for mode in range(2)]
+        seen = [sum(weight[mode] for _, weight in episodes) for mode in range(2)]
+        rates = [w / s if s else 0.0 for w, s in zip(won, seen, strict=True)]
+        shares = [w / sum(won) if sum(won) else 0.0 for w in won]
+        expected = {
+            "success_rate": sum(ok for ok, _ in episodes) / len(episodes),
+            "mode_weighted_success": sum(rates) / 2,
+            "mode_coverage": sum(r >= 0.8 and share >= MIN_MODE_SHARE for r, share in zip(rates, shares, strict=True))
+            / 2,
+            "mode_entropy": -sum(share * math.log(share) for share in shares if share),
+            "mutual_information": sum(part.information.tolist()) / len(episodes),
+            "episode_return": sum(part.episode_return.tolist()) / len(episodes),
+        }
+        for name in SEED_METRICS:
+            assert getattr(row, name) == pytest.approx(expected[name], abs=1e-9), name
+            rows[name].append(expected[name])
+        for code_row in (c for c in block.codes if c.seed == row.seed):
+            mine = [e for e, code in zip(episodes, part.code.tolist(), strict=True) if code == code_row.code]
+            wins = [weight for ok, weight in mine if ok]
+            assert code_row.episodes == len(mine)
+            assert code_row.success_rate == pytest.approx(len(wins) / len(mine) if mine else 0.0)
+            left = sum(weight[0] for weight in wins) / len(wins) if wins else 0.0
+            assert code_row.mode_shares["left"] == pytest.approx(left)
+    for name, values in rows.items():
+        estimate = getattr(block, name)
+        assert estimate.mean == pytest.approx(sum(values) / num_seeds, abs=1e-9), name
+        assert estimate.n == sum(map(len, parts))

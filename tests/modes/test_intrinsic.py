@@ -24,12 +24,35 @@ def _random_case(seed: int, decisions: int, episodes: int, codes: int) -> tuple[
     return log_q, code, alive
 
 
-@given(st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 6), st.integers(2, 9))
-def test_telescoped_rewards_sum_to_the_last_log_ratio(seed: int, decisions: int, episodes: int, codes: int) -> None:
+cases = (st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 6), st.integers(2, 9))
+floors = st.sampled_from([-math.inf, -3.0, -0.1, 0.0])
+
+
+@given(*cases, floors)
+def test_telescoped_rewards_sum_to_the_last_log_ratio(
+    seed: int, decisions: int, episodes: int, codes: int, floor: float
+) -> None:
     log_q, code, alive = _random_case(seed, decisions, episodes, codes)
-    ratio = compute_log_ratio(log_q, code)
+    ratio = compute_log_ratio(log_q, code, floor)
     total = compute_intrinsic_reward(ratio, alive, "telescoped").sum(dim=0)
     torch.testing.assert_close(total, compute_multimodality(ratio, alive)[1])
+
+
+@given(*cases, floors)
+def test_they_do_so_after_every_decision_up_to_the_episodes_own_end(
+    seed: int, decisions: int, episodes: int, codes: int, floor: float
+) -> None:
+    """By hand, episode by episode; what stands behind an episode's end must not count."""
+    log_q, code, alive = _random_case(seed, decisions, episodes, codes)
+    garbage = torch.randn(log_q.shape, generator=torch.Generator().manual_seed(seed)).log_softmax(dim=-1)
+    visited = torch.cat([torch.ones_like(alive[:1]), alive])
+    log_q = torch.where(visited[..., None], log_q, garbage)
+    earned = compute_intrinsic_reward(compute_log_ratio(log_q, code, floor), alive, "telescoped").cumsum(dim=0)
+    for episode in range(episodes):
+        last = int(alive[:, episode].sum())
+        for t in range(decisions):
+            q = float(log_q[min(t + 1, last), episode, code[episode]].exp())
+            assert float(earned[t, episode]) == pytest.approx(max(math.log(q * codes), floor), abs=1e-4)
 
 
 @given(st.integers(0, 10_000), st.integers(2, 9))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.distributions import Independent, MultivariateNormal, Normal
+from torch.distributions import Normal
 
-from bmd_pipeline.config.discover import SteeringConfig
-from bmd_pipeline.config.finetune import DenoiserConfig, FinetuneConfig, ResidualConfig
+from bmd_pipeline.config.finetune import DenoiserConfig, ResidualConfig
 from bmd_pipeline.config.pretrain import PolicyConfig
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters.base import Situation
 from bmd_pipeline.rl.adapters.denoiser import TunedDenoiser
 from bmd_pipeline.rl.adapters.residual import ResidualAction
-from bmd_pipeline.rl.agents import make_agent
 
 
 def _situation(count: int) -> Situation:
@@ -55,29 +53,6 @@ def test_the_deployed_denoiser_starts_as_the_pre_trained_policy(policy: Diffusio
     torch.testing.assert_close(x, policy.sample(noise, situation.cond))
 
 
-def test_chain_log_prob_has_the_closed_form_of_a_linear_gaussian_chain(policy: DiffusionPolicy) -> None:
-    """With a linear denoiser the whole chain is one Gaussian: its density must be the integral over the steps."""
-    link = TunedDenoiser(policy, DenoiserConfig(noise_floor=0.3))
-    slope, offset = 0.6, 0.1
-    link.policy.step_mean = lambda x, k, cond: slope * x + offset  # type: ignore[method-assign]
-    situation, noise = _situation(1), _noise(1)
-    cond = Situation(*(value.expand(200_000, *value.shape[1:]) for value in vars(situation).values()))
-    x, record = link.act(noise.expand(200_000, 8), cond, torch.Generator().manual_seed(0), explore=True)
-    mean = slope * (slope * noise[0] + offset) + offset
-    variance = 0.3**2 * (1 + slope**2)
-    closed = MultivariateNormal(mean, variance * torch.eye(8))
-    # entropy of the end state by Monte Carlo equals the closed form
-    assert float(-closed.log_prob(x).mean()) == pytest.approx(float(closed.entropy()), abs=0.02)
-    link.executed_dim = 8  # the density of the whole chunk, executed or not
-    joint = link.log_prob(record, cond).sum(dim=1)
-    reverse_variance = 0.3**2 / (1 + slope**2)
-    inner = record["samples"][:, 1]
-    forward = slope * noise + offset
-    posterior = forward + slope / (1 + slope**2) * (x - (slope * forward + offset))
-    conditional = Independent(Normal(posterior, reverse_variance**0.5), 1).log_prob(inner)
-    torch.testing.assert_close(joint, closed.log_prob(x) + conditional, atol=1e-3, rtol=1e-4)
-
-
 def test_residual_is_bounded_and_starts_small(policy: DiffusionPolicy) -> None:
     torch.manual_seed(0)
     link = ResidualAction(4, 8, 4, ResidualConfig(scale=0.3, hidden_sizes=(16,)))
@@ -102,23 +77,6 @@ def test_progressive_exploration_mixes_in_the_residual_slowly() -> None:
         used = (x != chunk).any(dim=1)
         assert float(used.float().mean()) == pytest.approx(share, abs=0.04)
         assert bool((link.log_prob(record, situation)[~used] == 0).all())
-
-
-@pytest.mark.parametrize(("method", "factors"), [("dsrl", 1), ("dppo", 2), ("res", 1)])
-def test_gradients_reach_exactly_what_a_method_trains(policy: DiffusionPolicy, method: str, factors: int) -> None:
-    torch.manual_seed(0)
-    agent = make_agent(method, policy, None, FinetuneConfig(), SteeringConfig(hidden_sizes=(16,)))
-    before = {name: value.clone() for name, value in policy.state_dict().items()}
-    situation = _situation(6)
-    with torch.no_grad():
-        _, record = agent.act(situation, torch.Generator().manual_seed(0), explore=True)
-    log_prob = agent.log_prob(record, situation)
-    assert log_prob.shape == (6, factors)
-    log_prob.sum().backward()
-    trained = {id(parameter) for group in agent.trainable() for parameter in group}
-    for name, parameter in agent.named_parameters():
-        assert (parameter.grad is not None) == (id(parameter) in trained), name
-    assert all(torch.equal(value, policy.state_dict()[name]) for name, value in before.items())
 
 
 def test_a_sampler_that_adds_noise_keeps_it_when_deployed() -> None:

@@ -73,15 +73,6 @@ def test_readout_decides_how_a_deployed_agent_acts(policy: DiffusionPolicy) -> N
         assert torch.equal(first, second) is same
 
 
-def test_gradients_reach_the_steering_policy_only(policy: DiffusionPolicy) -> None:
-    agent = _agent(policy, None)
-    situation = _situation(6)
-    _, record = agent.act(situation, torch.Generator().manual_seed(0), explore=True)
-    agent.log_prob(record, situation).sum().backward()
-    assert all(p.grad is not None for p in agent.trainable()[0])
-    assert all(p.grad is None for p in policy.parameters())
-
-
 def test_trained_weights_round_trip_without_the_frozen_policy(
     policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
 ) -> None:
