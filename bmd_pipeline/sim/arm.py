@@ -27,7 +27,8 @@ class PoseArm:
 
     Args:
         env: an unwrapped ManiSkill environment with `num_envs=1` on the CPU whose agent has an `arm`
-            controller of type `pd_ee_delta_pos`, `pd_ee_delta_pose` or their `target` variants.
+            controller of type `pd_ee_delta_pos`, `pd_ee_delta_pose`, their `target` variants, or one derived
+            from these.
 
     Attributes:
         action_dim: 3 (translation) or 6 (translation and rotation).
@@ -41,12 +42,13 @@ class PoseArm:
         controller = env.agent.controller.controllers["arm"]
         config = controller.config
         kind = type(controller).__name__
-        if kind not in ("PDEEPosController", "PDEEPoseController"):
+        kinds = {base.__name__ for base in type(controller).__mro__}
+        if "PDEEPosController" not in kinds:
             raise TaskError(f"direct stepping needs an end-effector controller, got {kind}")
         if config.interpolate or not config.use_delta or config.frame not in _FRAMES:
             raise TaskError(f"direct stepping needs delta actions without interpolation in the root's frame: {kind}")
         self._sapien: Any = importlib.import_module("sapien")
-        self._turns = kind == "PDEEPoseController"
+        self._turns = "PDEEPoseController" in kinds
         self.action_dim = 6 if self._turns else 3
         self.rotation_scale = float(config.rot_lower) if self._turns else 0.0
         self._position_scale = float(config.pos_upper)

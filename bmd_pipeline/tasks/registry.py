@@ -174,6 +174,12 @@ def load_labellings(name: str) -> tuple[Labelling, ...]:
 
 for _entry in (
     TaskEntry(
+        "Avoid",
+        "bmd_pipeline.tasks.avoid",
+        "a Panda's stick passes three rows of posts, in one of 24 ways",
+        simulator="ManiSkill",
+    ),
+    TaskEntry(
         "AvoidPoint",
         "bmd_pipeline.tasks.avoid_point",
         "a point passes three rows of posts, in one of 24 ways",
@@ -184,9 +190,21 @@ for _entry in (
         "a point reaches one of four goals in the plane",
     ),
     TaskEntry(
+        "Lift",
+        "bmd_pipeline.tasks.lift",
+        "a Panda lifts a bar by either of its ends",
+        simulator="ManiSkill",
+    ),
+    TaskEntry(
         "PushT",
         "bmd_pipeline.tasks.pusht",
         "a Panda pushes a T onto its target, turning it either way",
+        simulator="ManiSkill",
+    ),
+    TaskEntry(
+        "Reach",
+        "bmd_pipeline.tasks.reach",
+        "a Panda reaches round a post, on either side, for a goal behind it",
         simulator="ManiSkill",
     ),
 ):

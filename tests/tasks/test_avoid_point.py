@@ -12,12 +12,13 @@ from torch import Tensor
 
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.tasks import registry
-from bmd_pipeline.tasks.avoid_point.env import OBS_CENTRE, OBS_SCALE, POINT_RADIUS, AvoidPoint
+from bmd_pipeline.tasks.avoid_point.env import POINT_RADIUS, AvoidPoint
 from bmd_pipeline.tasks.avoid_point.expert import make_expert
-from bmd_pipeline.tasks.avoid_point.geometry import FINISH_Y, MODE_GAPS, MODES, NOT_REACHED, ROWS, START, Course
 from bmd_pipeline.tasks.avoid_point.options import Options
 from bmd_pipeline.tasks.base import Transition
 from bmd_pipeline.tasks.checker import check_task
+from bmd_pipeline.tasks.course.geometry import FINISH_Y, MODE_GAPS, MODES, NOT_REACHED, ROWS, START, Course
+from bmd_pipeline.tasks.course.observation import CENTRE, SCALE
 
 CONFIG_DIR = Path(__file__).parents[2] / "config"
 COURSE = Course()
@@ -113,7 +114,7 @@ def cross_the_line(options: Options) -> Transition:
     env = AvoidPoint(options, 24, auto_reset=False)
     env.reset(0)
     env.position = torch.tensor([(ROWS[2].gap_centre(gaps[2]), FINISH_Y - 0.011) for gaps in MODE_GAPS])
-    env.gaps = torch.tensor(MODE_GAPS)
+    env.referee.gaps = torch.tensor(MODE_GAPS)
     short = env.step(torch.tensor([0.0, 0.9]).expand(24, 2))
     assert not bool((short.success | short.reward[0].bool()).any())
     return env.step(torch.tensor([0.0, 0.1]).expand(24, 2))
@@ -140,7 +141,7 @@ def test_the_demonstrator_shows_all_modes_and_keeps_to_them() -> None:
     successes = 0
     for behaviour in range(24):
         episode = expert.demonstrate(behaviour, seed=behaviour)
-        seen = torch.from_numpy(episode.obs)[:, :2] * torch.tensor(OBS_SCALE) + torch.tensor(OBS_CENTRE)
+        seen = torch.from_numpy(episode.obs)[:, :2] * torch.tensor(SCALE) + torch.tensor(CENTRE)
         path = torch.cat([seen, expert.env.track()])
         weights = weigh(path[:, None])[0]
         successes += episode.success
@@ -169,7 +170,7 @@ def test_the_observation_is_the_position_and_its_waves() -> None:
     for frequencies in (0, 1, 3):
         env = AvoidPoint(Options(position_frequencies=frequencies), 3)
         obs = env.reset(0).double()
-        p = (env.track().double() - torch.tensor(OBS_CENTRE)) / torch.tensor(OBS_SCALE)
+        p = (env.track().double() - torch.tensor(CENTRE)) / torch.tensor(SCALE)
         waves = [wave(2**octave * p) for octave in range(1, frequencies + 1) for wave in (torch.sin, torch.cos)]
         torch.testing.assert_close(obs, torch.cat([p, *waves], dim=1), atol=1e-5, rtol=0)
         assert obs.shape == (3, env.spec.obs_dim)

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.tasks.pusht.env import make_env, make_spec
-from bmd_pipeline.tasks.pusht.geometry import GOAL
+from bmd_pipeline.tasks.pusht.geometry import GOAL, TIP_HEIGHT
 from bmd_pipeline.tasks.pusht.options import Options
-from bmd_pipeline.tasks.pusht.planar import TIP_HEIGHT
 from bmd_pipeline.tasks.pusht.scene import Scene
 from bmd_pipeline.tasks.pusht.scenes import PushTScenes
 from bmd_pipeline.tasks.pusht.state import compute_closeness, compute_obs

@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 import numpy as np
 import torch
 
+from bmd_pipeline.sim.planar import STEP_METRES
 from bmd_pipeline.tasks.base import Episode
 from bmd_pipeline.tasks.pusht.geometry import (
     ARM_BASE,
@@ -25,7 +26,6 @@ from bmd_pipeline.tasks.pusht.geometry import (
     rotation,
 )
 from bmd_pipeline.tasks.pusht.options import Options
-from bmd_pipeline.tasks.pusht.planar import STEP_METRES
 from bmd_pipeline.tasks.pusht.planner import PlannedPush, Planner
 from bmd_pipeline.tasks.pusht.pushes import LinePush, measure_pushes
 from bmd_pipeline.tasks.pusht.scenes import PushTScenes

@@ -22,12 +22,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from bmd_pipeline.sim.planar import ROBOT_BASE
+
 Array = NDArray[np.float64]
 
 GOAL: Array = np.array([-0.156, -0.1, 5.0 / 3.0 * np.pi - 2.0 * np.pi])
 """Goal pose of the T (x, y, yaw)."""
-ARM_BASE: Array = np.array([-0.615, 0.0])
+ARM_BASE: Array = np.array(ROBOT_BASE)
 """Where the arm stands (x, y)."""
+TIP_HEIGHT = 0.014
+"""Height in metres at which the tip is held: above the table, well below the T's upper face."""
 START_HEIGHT = 0.021
 """Height in metres of the T's centre where episodes start: half its thickness and a millimetre to fall, as in
 ManiSkill."""

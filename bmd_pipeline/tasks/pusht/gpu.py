@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bmd_pipeline.sim import headless
-from bmd_pipeline.tasks.pusht.geometry import START_HEIGHT
+from bmd_pipeline.sim.planar import hold_tips
+from bmd_pipeline.tasks.pusht.geometry import START_HEIGHT, TIP_HEIGHT
 from bmd_pipeline.tasks.pusht.overlap import GoalOverlap
-from bmd_pipeline.tasks.pusht.planar import hold_tips
 from bmd_pipeline.tasks.pusht.scene import CONTROL_MODE, ENV_ID, skip_recolouring
 from bmd_pipeline.tasks.pusht.task import PushTTask
 
@@ -63,7 +63,7 @@ class PushTOnGPU(PushTTask):
 
     def _move(self, action: Tensor, active: Tensor) -> Tensor:
         held = torch.where(active[:, None], action, torch.zeros_like(action))
-        self._env._step_action(hold_tips(held, self._env.agent.tcp.pose.raw_pose, self._rotation_scale))
+        self._env._step_action(hold_tips(held, self._env.agent.tcp.pose.raw_pose, self._rotation_scale, TIP_HEIGHT))
         return self._read()
 
     def _read(self) -> Tensor:

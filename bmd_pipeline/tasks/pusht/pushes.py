@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bmd_pipeline.sim.planar import STEP_METRES
 from bmd_pipeline.tasks.pusht.geometry import (
     CORNERS,
     STICK_RADIUS,
@@ -18,7 +19,6 @@ from bmd_pipeline.tasks.pusht.geometry import (
     rotation,
     wrap,
 )
-from bmd_pipeline.tasks.pusht.planar import STEP_METRES
 from bmd_pipeline.tasks.pusht.scene import Scene
 from bmd_pipeline.tasks.pusht.task import REST_QPOS
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from bmd_pipeline.sim import headless
 from bmd_pipeline.sim.arm import PoseArm
+from bmd_pipeline.sim.planar import hold_tip
 from bmd_pipeline.sim.renewal import renew_physics
-from bmd_pipeline.tasks.pusht.geometry import START_HEIGHT
+from bmd_pipeline.tasks.pusht.geometry import START_HEIGHT, TIP_HEIGHT
 from bmd_pipeline.tasks.pusht.overlap import GoalOverlap
-from bmd_pipeline.tasks.pusht.planar import hold_tip
 
 ENV_ID, CONTROL_MODE = "PushT-v1", "pd_ee_delta_pose"
 
@@ -56,7 +56,7 @@ class Scene:
     def move(self, x: float, y: float) -> None:
         """One control step with planar action (x, y) in [-1, 1]."""
         pose = self.arm.pose
-        self.arm.step(hold_tip(x, y, (*pose.p.tolist(), *pose.q.tolist()), self.arm.rotation_scale))
+        self.arm.step(hold_tip(x, y, (*pose.p.tolist(), *pose.q.tolist()), self.arm.rotation_scale, TIP_HEIGHT))
 
     def read(self) -> tuple[float, float, float, float, float, float]:
         """The scene's state as a row of `state.STATE_NAMES`."""

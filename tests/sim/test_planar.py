@@ -5,14 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from bmd_pipeline.tasks.pusht.planar import (
-    REACH,
-    STEP_METRES,
-    TIP_HEIGHT,
-    UPRIGHT,
-    hold_tip,
-    hold_tips,
-)
+from bmd_pipeline.sim.planar import REACH, STEP_METRES, UPRIGHT, hold_tip, hold_tips
+
+TIP_HEIGHT = 0.014
 
 
 def _poses(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -26,28 +21,28 @@ def _poses(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_both_forms_agree() -> None:
     tip, action = _poses(200)
-    batch = hold_tips(action, tip, -0.1)
+    batch = hold_tips(action, tip, -0.1, TIP_HEIGHT)
     for row in range(len(tip)):
-        single = hold_tip(*action[row].tolist(), tip[row].tolist(), -0.1)
+        single = hold_tip(*action[row].tolist(), tip[row].tolist(), -0.1, TIP_HEIGHT)
         np.testing.assert_allclose(batch[row].numpy(), single, atol=1e-4)
 
 
 def test_at_rest_nothing_is_added() -> None:
-    held = hold_tip(0.3, -0.2, (-0.1, 0.0, TIP_HEIGHT, *UPRIGHT), -0.1)
+    held = hold_tip(0.3, -0.2, (-0.1, 0.0, TIP_HEIGHT, *UPRIGHT), -0.1, TIP_HEIGHT)
     np.testing.assert_allclose(held, [0.3, -0.2, 0.0, 0.0, 0.0, 0.0], atol=1e-9)
 
 
 def test_height_and_tilt_are_corrected() -> None:
-    low = hold_tip(0.0, 0.0, (-0.1, 0.0, TIP_HEIGHT - 0.01, *UPRIGHT), -0.1)
+    low = hold_tip(0.0, 0.0, (-0.1, 0.0, TIP_HEIGHT - 0.01, *UPRIGHT), -0.1, TIP_HEIGHT)
     assert low[2] > 0
     tilted = np.add(UPRIGHT, [0.05, 0.0, 0.0, 0.0])
-    held = hold_tip(0.0, 0.0, (-0.1, 0.0, TIP_HEIGHT, *(tilted / np.linalg.norm(tilted))), -0.1)
+    held = hold_tip(0.0, 0.0, (-0.1, 0.0, TIP_HEIGHT, *(tilted / np.linalg.norm(tilted))), -0.1, TIP_HEIGHT)
     assert np.abs(held[3:]).max() > 0.1
 
 
 def test_the_tip_stays_in_reach() -> None:
     inner = (-0.615 + REACH[0] + 0.5 * STEP_METRES, 0.0, TIP_HEIGHT, *UPRIGHT)
-    np.testing.assert_allclose(hold_tip(-1.0, 0.7, inner, -0.1)[:2], [-0.5, 0.7], atol=1e-9)
+    np.testing.assert_allclose(hold_tip(-1.0, 0.7, inner, -0.1, TIP_HEIGHT)[:2], [-0.5, 0.7], atol=1e-9)
     outer = (-0.615 + REACH[1], 0.0, TIP_HEIGHT, *UPRIGHT)
-    np.testing.assert_allclose(hold_tip(1.0, 0.7, outer, -0.1)[:2], [0.0, 0.7], atol=1e-9)
-    np.testing.assert_allclose(hold_tip(-1.0, 0.7, outer, -0.1)[:2], [-1.0, 0.7], atol=1e-9)
+    np.testing.assert_allclose(hold_tip(1.0, 0.7, outer, -0.1, TIP_HEIGHT)[:2], [0.0, 0.7], atol=1e-9)
+    np.testing.assert_allclose(hold_tip(-1.0, 0.7, outer, -0.1, TIP_HEIGHT)[:2], [-1.0, 0.7], atol=1e-9)

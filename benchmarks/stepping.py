@@ -1,14 +1,15 @@
-"""Side by side: ManiSkill's own `env.step` on PushT-v1 against this project's stepping of the same scenes.
+"""Side by side: ManiSkill's own `env.step` against this project's stepping of the same scenes.
 
-Both sides command the same motions: planar actions with height and orientation held, drawn afresh each step,
-with observation and success test included. Rounds are interleaved, so that noise of the machine hits both.
+Both sides command the same motions, drawn afresh each step, with observation and success test included. Rounds are
+interleaved, so that noise of the machine hits both.
 
-    python benchmarks/pusht_stepping.py [--rounds 7] [--steps 100] [--scenes 16]
+    python benchmarks/stepping.py [PushT|Avoid|Reach|Lift] [--rounds 7] [--steps 100] [--scenes 16]
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import multiprocessing
 import os
 import time
@@ -23,25 +24,26 @@ from rich.table import Table
 
 from bmd_pipeline.sim import headless
 from bmd_pipeline.tasks.base import TaskEnv
-from bmd_pipeline.tasks.pusht.env import make_env
-from bmd_pipeline.tasks.pusht.options import Options
 from bmd_pipeline.tasks.pusht.scene import skip_recolouring
+from bmd_pipeline.tasks.registry import get_entry, make_env
 
 CHUNK = 4
 
 
-def make_stock() -> Any:
-    """PushT-v1 as ManiSkill builds it."""
-    skip_recolouring()
-    return headless.make_env("PushT-v1", control_mode="pd_ee_delta_pose")
+def make_stock(task: str) -> Any:
+    """The task's environment as ManiSkill builds it."""
+    if task == "PushT":
+        skip_recolouring()
+        return headless.make_env("PushT-v1", control_mode="pd_ee_delta_pose")
+    return headless.make_env(importlib.import_module(f"{get_entry(task).package}.maniskill").ENV_ID)
 
 
-def run_stock(env: Any, steps: int, generator: np.random.Generator) -> int:
-    """Steps the stock environment; returns how many environment steps were made."""
+def run_stock(env: Any, drawn: int, steps: int, generator: np.random.Generator) -> int:
+    """Steps the stock environment by `drawn` random components; returns how many environment steps were made."""
     env.reset(seed=0)
     for _ in range(steps):
-        action = np.zeros(6, np.float32)
-        action[:2] = generator.uniform(-0.4, 0.4, 2)
+        action = np.zeros(env.single_action_space.shape, np.float32)
+        action[:drawn] = generator.uniform(-0.4, 0.4, drawn)
         env.step(action)
     return steps
 
@@ -50,7 +52,7 @@ def run_ours(env: TaskEnv, steps: int, generator: np.random.Generator) -> int:
     """Steps our environments in chunks; returns how many environment steps were made."""
     env.reset(0)
     for _ in range(steps // CHUNK):
-        actions = generator.uniform(-0.4, 0.4, (env.num_envs, CHUNK, 2))
+        actions = generator.uniform(-0.4, 0.4, (env.num_envs, CHUNK, env.spec.action_dim))
         env.step_chunk(torch.from_numpy(actions).float())
     return steps // CHUNK * CHUNK * env.num_envs
 
@@ -74,6 +76,7 @@ def measure(run: Callable[[], int]) -> tuple[float, float]:
 def main() -> None:
     """Runs the comparison and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", nargs="?", default="PushT", choices=("PushT", "Avoid", "Reach", "Lift"))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=100, help="control steps per round and environment")
     parser.add_argument("--scenes", type=int, default=16, help="scenes per process")
@@ -81,12 +84,14 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     generator = np.random.default_rng(0)
-    stock = make_stock()
-    options = Options(horizon=10_000)
-    single = make_env(options, arguments.scenes)
-    parallel = make_env(options, arguments.scenes * arguments.workers, num_workers=arguments.workers)
+    task, settings = arguments.task, {"horizon": 10_000}
+    stock = make_stock(task)
+    single = make_env(task, settings, arguments.scenes, auto_reset=True)
+    parallel = make_env(
+        task, settings, arguments.scenes * arguments.workers, num_workers=arguments.workers, auto_reset=True
+    )
     sides: dict[str, Callable[[], int]] = {
-        "stock env.step": lambda: run_stock(stock, 3 * arguments.steps, generator),
+        "stock env.step": lambda: run_stock(stock, single.spec.action_dim, 3 * arguments.steps, generator),
         f"ours, 1 process, {arguments.scenes} scenes": lambda: run_ours(single, arguments.steps, generator),
         f"ours, {arguments.workers} workers, {arguments.scenes} scenes each": lambda: run_ours(
             parallel, arguments.steps, generator
@@ -105,7 +110,7 @@ def main() -> None:
         "steps / core s",
         "× stock",
         "× stock per core",
-        title="PushT-v1 on a CPU, medians of rounds",
+        title=f"{task} on a CPU, medians of rounds",
     )
     for name in sides:
         rate = np.array(rates[name])  # (rounds, 2)

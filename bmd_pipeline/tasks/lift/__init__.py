@@ -1,0 +1,1 @@
+"""Lift: a Panda lifts a bar by either of its two ends."""

@@ -1,0 +1,117 @@
+"""The bar of Lift, where it starts, and what a state of the task means. Metres and radians.
+
+```
+        ________           The bar from above, in its own frame: x runs along it, away from the robot. The body is
+   ____|        |____      wider than the gripper opens; a handle sticks out at either end.
+  |near  body    far |     Its frame's origin is its middle.
+   ‾‾‾‾|        |‾‾‾‾
+        ‾‾‾‾‾‾‾‾
+```
+
+Starts are rows of joint angles (9: arm and fingers) and the bar's place (x, y, yaw); states are rows of joint angles
+(9), pose of the fingertips (position 3, quaternion 4 as (w, x, y, z)) and pose of the bar (the same). Everything is a
+function of tensors on any device.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+STATE_DIM = 23
+RANDOM_DIM = 10
+OBS_DIM = 24
+TRACK_NAMES = ("along", "z", "bar_z", "x", "y")
+
+HALF_LENGTH = 0.12
+HANDLE_HALF_WIDTH, BODY_HALF_WIDTH = 0.015, 0.05
+BODY_HALF_LENGTH = 0.045
+HALF_HEIGHT = 0.02
+DENSITY = 400.0
+"""Kilograms per cubic metre; the bar weighs 0.25 kg."""
+GRASP_AT = 0.085
+"""Distance from the bar's middle at which a handle is best grasped."""
+BAR_MIDDLE, BAR_SPREAD = (-0.02, 0.0), 0.04
+"""The bar starts within the spread about this place (x, y)."""
+REST_QPOS = (0.0, 0.3925, 0.0, -1.9635, 0.0, 2.356, 0.7854, 0.04, 0.04)
+"""ManiSkill's rest pose of the Panda: fingertips at (0, 0, 0.17), open and pointing down."""
+_QPOS_SPREAD = 0.03
+_APPROACH, _LIFTING = 0.4, 0.6  # shares of the two phases in closeness
+_NEARBY = 0.2  # metres from a handle at which coming nearer begins to count
+
+
+def make_start(random: Tensor, yaw_range_deg: float) -> Tensor:
+    """Starts (n, 12) from uniform numbers (n, RANDOM_DIM)."""
+    centred = 2.0 * random - 1.0
+    arm = random.new_tensor(REST_QPOS[:7]) + _QPOS_SPREAD * centred[:, :7]
+    fingers = random.new_tensor(REST_QPOS[7:]).expand(len(random), 2)
+    place = random.new_tensor(BAR_MIDDLE) + BAR_SPREAD * centred[:, 7:9]
+    return torch.cat((arm, fingers, place, math.radians(yaw_range_deg) * centred[:, 9:]), 1)
+
+
+def rotate_back(quaternion: Tensor, vector: Tensor) -> Tensor:
+    """Vectors (n, 3) of the world in frames turned by unit quaternions (n, 4)."""
+    real, imaginary = quaternion[:, :1], -quaternion[:, 1:]
+    across = 2.0 * torch.linalg.cross(imaginary, vector)
+    turned: Tensor = vector + real * across + torch.linalg.cross(imaginary, across)
+    return turned
+
+
+def locate_tip(state: Tensor) -> Tensor:
+    """Fingertips in the bar's frame, (num_envs, 3)."""
+    return rotate_back(state[:, 19:23], state[:, 9:12] - state[:, 16:19])
+
+
+def compute_obs(state: Tensor) -> Tensor:
+    """What the policy sees, from states (num_envs, STATE_DIM).
+
+    Returns:
+        (num_envs, OBS_DIM) of order one: arm joints from their rest, opening of the gripper, fingertips, their
+        orientation (of the two equal quaternions, the one with the positive x component), bar, direction in which it
+        points, fingertips in its frame.
+    """
+    joints, opening, tip, bar = state[:, :7], state[:, 7:9].mean(1, keepdim=True), state[:, 9:12], state[:, 16:19]
+    quaternion = state[:, 12:16]
+    quaternion = torch.where(quaternion[:, 1:2] < 0, -quaternion, quaternion)
+    w, x, y, z = state[:, 19:23].unbind(1)
+    pointing = torch.stack((1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y + w * z), 2.0 * (x * z - w * y)), 1)
+    return torch.cat(
+        (
+            joints - state.new_tensor(REST_QPOS[:7]),
+            opening / 0.04,
+            tip / 0.1,
+            quaternion,
+            bar / 0.1,
+            pointing,
+            locate_tip(state) / 0.1,
+        ),
+        1,
+    )
+
+
+def compute_track(state: Tensor) -> Tensor:
+    """The episode's low-dimensional view (num_envs, len(TRACK_NAMES)): the tip along the bar, heights, the tip."""
+    return torch.cat((locate_tip(state)[:, :1], state[:, 11:12], state[:, 18:19], state[:, 9:11]), 1)
+
+
+def is_at_far_end(state: Tensor) -> Tensor:
+    """Whether the fingertips are beyond the bar's middle, (num_envs,) bool."""
+    return locate_tip(state)[:, 0] >= 0
+
+
+def compute_lift(state: Tensor) -> Tensor:
+    """Height (num_envs,) of the bar's middle in metres."""
+    return state[:, 18]
+
+
+def compute_closeness(state: Tensor, lift_height: float) -> Tensor:
+    """How near (num_envs,) to success, from 0 to 1: first by coming near a handle, then by lifting."""
+    tip = locate_tip(state)
+    handle = torch.stack(
+        (torch.where(tip[:, 0] >= 0, GRASP_AT, -GRASP_AT), torch.zeros_like(tip[:, 0]), torch.zeros_like(tip[:, 0])), 1
+    )
+    near: Tensor = 1.0 - ((tip - handle).norm(dim=1) / _NEARBY).clamp(max=1.0)
+    lifted = ((compute_lift(state) - HALF_HEIGHT) / (lift_height - HALF_HEIGHT)).clamp(0.0, 1.0)
+    return _APPROACH * near + _LIFTING * lifted

@@ -1,0 +1,112 @@
+"""What stands where in Reach, and what a state of it means. Metres and radians; left is +y, seen from the robot.
+
+```
+   y
+   |          ___
+   |  tip    |   |        goal
+   |   *     |   |         o      x
+   |         |___|
+   |
+```
+
+Starts are rows of joint angles (9: arm and fingers) and goal (3); states are rows of joint angles of the arm (7), pose
+of the fingertips (position 3, quaternion 4 as (w, x, y, z)) and goal (3). Everything is a function of tensors on any
+device.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+STATE_DIM = 17
+RANDOM_DIM = 10
+OBS_DIM = 20
+TRACK_NAMES = ("x", "y", "z", "goal_distance")
+
+POST = (-0.04, 0.0)
+"""Middle of the post (x, y)."""
+POST_HALF_SIZE = (0.03, 0.04, 0.15)
+HAND_HALF_SIZE = (0.035, 0.105)
+"""The hand across and along the fingers' opening, as seen from above when it points down, with a few millimetres."""
+LANE = 0.18
+"""Distance in y from the post's middle at which the hand passes it with a little to spare."""
+GOAL_MIDDLE, GOAL_SPREAD = (0.1, 0.0, 0.175), (0.02, 0.03, 0.025)
+"""Goals lie within the spread about the middle."""
+REST_QPOS = (0.0, -0.0566, 0.0, -2.6067, 0.0, 2.5501, 0.7854, 0.0, 0.0)
+"""Joint angles with the fingertips at (-0.18, 0, 0.17), shut and pointing down."""
+_QPOS_SPREAD = 0.02
+_TYPICAL_WAY = 0.45  # metres round the post from a typical start to a goal
+
+
+def make_start(random: Tensor) -> Tensor:
+    """Starts (n, 12) from uniform numbers (n, RANDOM_DIM)."""
+    centred = 2.0 * random - 1.0
+    arm = random.new_tensor(REST_QPOS[:7]) + _QPOS_SPREAD * centred[:, :7]
+    fingers = random.new_tensor(REST_QPOS[7:]).expand(len(random), 2)
+    goal = random.new_tensor(GOAL_MIDDLE) + random.new_tensor(GOAL_SPREAD) * centred[:, 7:]
+    return torch.cat((arm, fingers, goal), 1)
+
+
+def compute_obs(state: Tensor) -> Tensor:
+    """What the policy sees, from states (num_envs, STATE_DIM).
+
+    Returns:
+        (num_envs, OBS_DIM) of order one: joint angles from their rest, fingertips from the post, their orientation
+        (of the two equal quaternions, the one with the positive x component), way to the goal, goal.
+    """
+    joints, tip, goal = state[:, :7], state[:, 7:10], state[:, 14:17]
+    quaternion = state[:, 10:14]
+    quaternion = torch.where(quaternion[:, 1:2] < 0, -quaternion, quaternion)
+    middle = state.new_tensor((*POST, GOAL_MIDDLE[2]))
+    return torch.cat(
+        (
+            joints - state.new_tensor(REST_QPOS[:7]),
+            (tip - middle) / 0.1,
+            quaternion,
+            (goal - tip) / 0.1,
+            (goal - state.new_tensor(GOAL_MIDDLE)) / state.new_tensor(GOAL_SPREAD),
+        ),
+        1,
+    )
+
+
+def compute_distance(state: Tensor) -> Tensor:
+    """Metres (num_envs,) between fingertips and goal."""
+    distance: Tensor = (state[:, 7:10] - state[:, 14:17]).norm(dim=1)
+    return distance
+
+
+def compute_track(state: Tensor) -> Tensor:
+    """The episode's low-dimensional view (num_envs, len(TRACK_NAMES))."""
+    return torch.cat((state[:, 7:10], compute_distance(state)[:, None]), 1)
+
+
+def has_passed(state: Tensor) -> Tensor:
+    """Whether the fingertips have come level with the post, (num_envs,) bool."""
+    return state[:, 7] >= POST[0]
+
+
+def has_hit(state: Tensor) -> Tensor:
+    """Whether the hand is at the post, (num_envs,) bool; it counts as pointing down and not turned."""
+    across = (state[:, 7] - POST[0]).abs() < POST_HALF_SIZE[0] + HAND_HALF_SIZE[0]
+    along = (state[:, 8] - POST[1]).abs() < POST_HALF_SIZE[1] + HAND_HALF_SIZE[1]
+    return across & along
+
+
+def is_left(state: Tensor) -> Tensor:
+    """Whether the fingertips are on the left, (num_envs,) bool."""
+    return state[:, 8] >= POST[1]
+
+
+def compute_closeness(state: Tensor) -> Tensor:
+    """Minus the length of the shortest way to the goal that leads round the post (num_envs,), in typical ways."""
+    tip, goal = state[:, 7:10], state[:, 14:17]
+    ways = []
+    for side in (-1.0, 1.0):
+        beside = torch.stack(
+            (torch.full_like(tip[:, 0], POST[0]), torch.full_like(tip[:, 0], POST[1] + side * LANE), goal[:, 2]), 1
+        )
+        ways.append((tip - beside).norm(dim=1) + (beside - goal).norm(dim=1))
+    round_it = torch.minimum(*ways)
+    return -torch.where(has_passed(state), compute_distance(state), round_it) / _TYPICAL_WAY

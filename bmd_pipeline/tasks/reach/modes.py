@@ -1,0 +1,33 @@
+"""True modes of Reach: the side on which the post was passed. For evaluation only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bmd_pipeline.tasks.base import Labelling
+from bmd_pipeline.tasks.reach.layout import POST, TRACK_NAMES
+
+COMMITTED = 0.05
+"""Distance in metres to one side beyond which an episode that never came level with the post counts as an attempt."""
+_X, _Y = TRACK_NAMES.index("x"), TRACK_NAMES.index("y")
+
+
+class SideLabelling:
+    """On which side of the post the fingertips first came level with it."""
+
+    name = "side"
+    modes = ("left", "right")
+
+    def weigh(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+        """See `Labelling.weigh`; a failure that stayed before the post counts for the side it strayed to, or half
+        for each."""
+        passed = track[..., _X] >= POST[0]  # (T + 1, num_episodes)
+        decided_at = torch.where(passed.any(0), passed.int().argmax(0), len(track) - 1)
+        offset = track[..., _Y].gather(0, decided_at[None])[0] - POST[1]  # (num_episodes,)
+        undecided = ~success & ~passed.any(0) & (offset.abs() < COMMITTED)
+        left = torch.where(undecided, torch.full_like(offset, 0.5), (offset >= 0).float())
+        return torch.stack((left, 1.0 - left), 1)
+
+
+LABELLINGS: tuple[Labelling, ...] = (SideLabelling(),)

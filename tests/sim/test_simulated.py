@@ -1,0 +1,59 @@
+"""Simulated tasks: which scenes move, and what decides a start."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from multiprocessing.reduction import ForkingPickler
+
+import torch
+
+from bmd_pipeline.sim.simulation import SceneList
+from bmd_pipeline.tasks.reach.options import Options
+from bmd_pipeline.tasks.reach.task import ReachTask
+
+
+class Counter:
+    """A scene whose state is its start plus all actions, and how often it was moved."""
+
+    def __init__(self) -> None:
+        self.state = [0.0, 0.0]
+
+    def place(self, start: Sequence[float]) -> None:
+        self.state = [start[0], 0.0]
+
+    def move(self, action: Sequence[float]) -> None:
+        self.state = [self.state[0] + action[0], self.state[1] + 1.0]
+
+    def read(self) -> Sequence[float]:
+        return self.state
+
+
+def test_only_chosen_scenes_are_placed_and_only_active_ones_move() -> None:
+    scenes = SceneList([Counter() for _ in range(3)])
+    placed = scenes.place(torch.tensor([2, 0]), torch.tensor([[5.0], [7.0]]))
+    assert placed.tolist() == [[5.0, 0.0], [7.0, 0.0]]
+    action = torch.tensor([[1.0], [2.0], [3.0]])
+    moved = scenes.move(action, torch.tensor([True, False, True]))
+    assert moved.tolist() == [[8.0, 1.0], [0.0, 0.0], [8.0, 1.0]]
+    again = scenes.move(action, torch.tensor([True, True, False]))
+    assert again.tolist() == [[9.0, 2.0], [2.0, 1.0], [8.0, 1.0]]
+    assert moved.tolist() == [[8.0, 1.0], [0.0, 0.0], [8.0, 1.0]]  # a tensor of its own
+
+
+def test_starts_depend_on_seed_row_and_episode_alone() -> None:
+    def starts(first_row: int, seed: int, episode: int) -> torch.Tensor:
+        task = ReachTask(Options(horizon=1), 1, first_row=first_row)
+        task.reset(seed)
+        for _ in range(episode):
+            task.step(torch.zeros(1, 6))
+        return task.state[0]
+
+    reference = starts(2, 5, 1)
+    assert torch.equal(starts(2, 5, 1), reference)
+    for other in ((1, 5, 1), (2, 4, 1), (2, 5, 0)):
+        assert not torch.equal(starts(*other), reference)
+
+
+def test_tasks_travel_to_workers() -> None:
+    ForkingPickler.dumps(functools.partial(ReachTask, Options()))
