@@ -6,25 +6,48 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from bmd_pipeline.errors import ArtifactError
+
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file whole, making its folder where needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a file whole, making its folder where needed.
+
+    Raises:
+        ArtifactError: it can't be written; what was there before stays.
+    """
     # The process id keeps two writers apart; the later rename wins, and either way the file is whole.
     sibling = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with sibling.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        sibling.replace(path)
-    finally:
-        sibling.unlink(missing_ok=True)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with sibling.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            sibling.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                sibling.unlink(missing_ok=True)
+            raise
     _sync_folder(path.parent)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turns what the file system refuses (full, read-only, a file in a folder's place) into a line that names `path`.
+
+    Raises:
+        ArtifactError: in place of an `OSError` from within.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise ArtifactError(f"{path} can't be written: {reason}") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -43,26 +66,36 @@ def staged_directory(path: Path) -> Iterator[Path]:
 
     Only one writer per path at a time: callers hold the lock of their stage. What a killed writer left
     behind is removed by the next one.
+
+    Raises:
+        ArtifactError: the file system refused something, in the block or here.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial, replaced = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.replaced")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(replaced, ignore_errors=True)
-    partial.mkdir()
     try:
-        yield partial
-        for file in partial.rglob("*"):
-            if file.is_file():
-                _sync(file)
-        # A folder can't be renamed onto a filled one: between the two renames nothing is at `path`,
-        # which reads as "not made yet", never as something half made.
-        if path.exists():
-            path.rename(replaced)
-        partial.rename(path)
-        _sync_folder(path.parent)
+        with naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(replaced, ignore_errors=True)
+            partial.mkdir()
+            yield partial
+            for entry in (*partial.rglob("*"), partial):
+                _sync_folder(entry) if entry.is_dir() else _sync(entry)
+            # A folder can't be renamed onto a filled one: between the two renames nothing is at `path`,
+            # which reads as "not made yet", never as something half made.
+            if path.exists():
+                path.rename(replaced)
+            partial.rename(path)
+            _sync_folder(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes half-written files that killed writers left in a folder; call it with the folder's lock in hand."""
+    with naming(folder):
+        for leftover in folder.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

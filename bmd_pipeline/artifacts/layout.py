@@ -37,6 +37,10 @@ class Layout:
         """Folder of a fine-tuned policy."""
         return self.root / "results" / task / method / f"seed{seed}"
 
+    def curve(self, task: str, method: str, seed: int) -> Path:
+        """Success and modes of a policy's snapshots over its fine-tuning."""
+        return self.tuned(task, method, seed) / "curve.json"
+
     def evaluation(self, task: str, method: str, seed: int) -> Path:
         """Evaluation of one policy; the method may be `pretrained`."""
         return self.tuned(task, method, seed) / "eval.json"
@@ -44,6 +48,35 @@ class Layout:
     def summary(self, task: str) -> Path:
         """All evaluations of a task side by side: the main target."""
         return self.root / "results" / task / "eval.json"
+
+    def comparison(self, task: str) -> Path:
+        """All methods compared."""
+        return self.root / "results" / task / "compare.json"
+
+    def verdict(self, task: str) -> Path:
+        """The hypotheses, decided."""
+        return self.root / "results" / task / "verdict.json"
+
+    def sweep(self, task: str) -> Path:
+        """Findings of the λ sweep; its runs are beside it."""
+        return self.root / "results" / task / "lambda" / "sweep.json"
+
+    def sweep_run(self, task: str, point: str, seed: int) -> Path:
+        """Folder of one point and seed of the λ sweep, with its eval.json."""
+        return self.sweep(task).parent / point / f"seed{seed}"
+
+    def report(self, task: str) -> Path:
+        """A task's page."""
+        return self.root / "results" / task / "report.html"
+
+    def overview(self) -> Path:
+        """The page of all tasks."""
+        return self.root / "results" / "summary.html"
+
+    @staticmethod
+    def snapshots(tuned: Path) -> Path:
+        """Snapshots of the fine-tuning that writes the folder `tuned`, one folder each, named by iteration."""
+        return tuned / "snapshots"
 
     @staticmethod
     def state(output: Path) -> Path:

@@ -118,9 +118,9 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor],
 def unpack_optimizer(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], values: Mapping[str, Any]
 ) -> None:
-    """Restores what `pack_optimizer` took from an optimizer of the same parameters."""
+    """Restores what `pack_optimizer` took from an optimizer of the same parameters; the tensors stay as they are."""
     state: dict[int, dict[str, Any]] = {int(i): dict(entries) for i, entries in values["scalars"].items()}
     for key, tensor in tensors.items():
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = tensor
+        state.setdefault(int(index), {})[name] = tensor.clone()  # steps change it in place
     optimizer.load_state_dict({"state": state, "param_groups": values["param_groups"]})

@@ -18,7 +18,7 @@ import torch
 from bmd_pipeline.artifacts.atomic import write_json
 from bmd_pipeline.artifacts.documents import read_json
 from bmd_pipeline.artifacts.hashing import hash_path
-from bmd_pipeline.artifacts.layout import RUN_FILE, Layout
+from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.errors import ArtifactError
 
 SCHEMA_VERSION = 1
@@ -65,7 +65,7 @@ def describe_run(
         "platform": platform.platform(),
         "device": _describe_device(device),
         "threads": torch.get_num_threads(),
-        "wall_s": round(time.time() - started, 3),
+        "wall_s": round(max(0.0, time.time() - started), 3),  # somebody may have set the clock back
         **(extra or {}),
     }
 
@@ -126,7 +126,7 @@ def read_run(directory: Path) -> dict[str, Any]:
 
 
 def require_run(directory: Path, stage: str, task: str, *, command: str | None = None) -> dict[str, Any]:
-    """Checks that a folder is the finished output of a stage for a task.
+    """Checks that a folder is the finished output of a stage for a task, and that its files are still the same.
 
     Args:
         directory: the folder.
@@ -135,16 +135,25 @@ def require_run(directory: Path, stage: str, task: str, *, command: str | None =
         command: how to make it, for the message; guessed from stage and task if not given.
 
     Raises:
-        ArtifactError: it is unfinished, or was made by another stage or for another task.
+        ArtifactError: it is unfinished or damaged, or was made by another stage or for another task.
     """
+    command = command or f"bmd-pipeline {stage} --task {task}"
     if not (directory / RUN_FILE).is_file():
-        command = command or f"bmd-pipeline {stage} --task {task}"
         raise ArtifactError(f"{directory / RUN_FILE} is missing: make it with `{command}`")
     record = read_run(directory)
     if record.get("task") != task:
         raise ArtifactError(f"{directory} was made for task {record.get('task')}, not for {task}")
     if record.get("stage") != stage:
         raise ArtifactError(f"{directory} was made by stage {record.get('stage')}, not by {stage}")
+    outputs = record.get("outputs", {})
+    if not isinstance(outputs, dict):
+        raise ArtifactError(f"{directory / RUN_FILE} is damaged (outputs is no object); make it again with `{command}`")
+    for name, expected in outputs.items():
+        path = directory / name
+        if name != METRICS_FILE and (not path.exists() or hash_path(path) != expected):  # metrics decide nothing
+            raise ArtifactError(
+                f"{path} is damaged or edited: not what {RUN_FILE} records; make it again with `{command}`"
+            )
     return record
 
 

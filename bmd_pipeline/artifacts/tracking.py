@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from bmd_pipeline.artifacts.atomic import naming, write_text
+
 
 class Tracker:
     """Appends one JSON line per report: `{"step": …, "wall_s": …, "<metric>": …}`.
@@ -38,13 +40,12 @@ class Tracker:
         config: Mapping[str, Any] | None = None,
         resume_step: int = 0,
     ) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         kept = _read_lines(path, resume_step)
         elapsed = kept[-1]["wall_s"] if kept else 0.0
         self._started = time.monotonic() - elapsed
-        self._file = path.open("w", encoding="utf-8")
-        for line in kept:
-            self._write(line)
+        write_text(path, "".join(map(_encode, kept)))  # whole: a run that is killed here loses no lines
+        self._file = path.open("a", encoding="utf-8")
         self._external: Any = None
         if tracker == "wandb":
             self._guard(lambda: self._open_wandb(name, group, dict(config or {})))
@@ -65,8 +66,9 @@ class Tracker:
             self._external = None
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(_encode(line))
+            self._file.flush()
 
     def _open_wandb(self, name: str, group: str, config: dict[str, Any]) -> None:
         import wandb
@@ -89,6 +91,10 @@ class Tracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _encode(line: Mapping[str, Any]) -> str:
+    return json.dumps(line, allow_nan=False) + "\n"
 
 
 def _read_lines(path: Path, last_step: int) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -196,6 +197,7 @@ class WorkerPool:
 
 def _serve(pipe: Connection, task: TaskConfig) -> None:
     """Body of a worker: answers attempts with episodes, and None with the behaviours, until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
     set_threads(1)
     expert: Expert | None = None
     try:
@@ -207,7 +209,7 @@ def _serve(pipe: Connection, task: TaskConfig) -> None:
             else:
                 attempt, seed = question
                 pipe.send(expert.demonstrate(attempt.behaviour, seed))
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+    except (EOFError, BrokenPipeError):
         return  # nobody is listening any more
     except BMDError as error:
         pipe.send(_Failure(type(error).__name__, str(error)))

@@ -52,19 +52,30 @@ class Quota:
         behaviours: names.
         num_episodes: demonstrations wanted; shared out evenly, the first behaviours take the remainder.
         max_attempts_factor: attempts per wanted demonstration before a behaviour counts as impossible.
+        wanted: the behaviours to show; none named means all.
 
     Raises:
-        ConfigError: fewer episodes than behaviours.
+        ConfigError: fewer episodes than behaviours, or a wanted behaviour that the expert doesn't know.
     """
 
-    def __init__(self, behaviours: Sequence[str], num_episodes: int, max_attempts_factor: float) -> None:
-        if num_episodes < len(behaviours):
+    def __init__(
+        self,
+        behaviours: Sequence[str],
+        num_episodes: int,
+        max_attempts_factor: float,
+        wanted: Sequence[str] = (),
+    ) -> None:
+        for name in wanted:
+            if name not in behaviours:
+                raise ConfigError(f"collect.behaviours: the expert shows no {name!r}; it shows {', '.join(behaviours)}")
+        shown = [name for name in behaviours if name in wanted or not wanted]
+        if num_episodes < len(shown):
             raise ConfigError(
-                f"collect.num_episodes must be >= the expert's number of behaviours ({len(behaviours)}), "
-                f"got {num_episodes}"
+                f"collect.num_episodes must be >= the number of behaviours to show ({len(shown)}), got {num_episodes}"
             )
-        share, remainder = divmod(num_episodes, len(behaviours))
-        quotas = [share + (i < remainder) for i in range(len(behaviours))]
+        share, remainder = divmod(num_episodes, len(shown))
+        shares = {name: share + (i < remainder) for i, name in enumerate(shown)}
+        quotas = [shares.get(name, 0) for name in behaviours]
         self._behaviours = [
             _Behaviour(name, quota, math.ceil(quota * max_attempts_factor))
             for name, quota in zip(behaviours, quotas, strict=True)
@@ -124,4 +135,5 @@ class Quota:
                 "dropped": behaviour.judged - behaviour.accepted,
             }
             for behaviour in self._behaviours
+            if behaviour.quota
         }

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bmd_pipeline.artifacts.progress_state import add_prefix, pack_optimizer, take_prefix, unpack_optimizer
 from bmd_pipeline.config.pretrain import PretrainConfig
-from bmd_pipeline.errors import TrainingError
+from bmd_pipeline.errors import DivergenceError
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.policies.ema import EMA
 from bmd_pipeline.policies.learning_rate import cosine_learning_rate
@@ -34,6 +34,9 @@ class Cloner:
         chunk: (W, noise_dim) raw actions of the training windows.
         stacked: (W, cond_dim) stacked observations of the training windows.
         generator: draws batches, diffusion steps and noise, on the policy's device.
+
+    Attributes:
+        rate_factor: multiplies the learning rate; below 1 after training diverged.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Cloner:
         self._optimizer = torch.optim.AdamW(
             policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
+        self.rate_factor = 1.0
         self._loss_sum = torch.zeros((), device=self._device)
         self._loss_count = 0
 
@@ -78,7 +82,7 @@ class Cloner:
     def learning_rate(self) -> float:
         """Learning rate of the next step."""
         config = self.config
-        return cosine_learning_rate(
+        return self.rate_factor * cosine_learning_rate(
             self.step, peak=config.learning_rate, warmup=config.warmup_iterations, total=config.iterations
         )
 
@@ -86,17 +90,30 @@ class Cloner:
         """Mean training loss since the last call.
 
         Raises:
-            TrainingError: it is not finite.
+            DivergenceError: it is not finite.
         """
         mean = float(self._loss_sum) / max(1, self._loss_count)
         if not math.isfinite(mean):
-            raise TrainingError(
+            raise DivergenceError(
                 f"the loss is {mean} after {self.step} iterations; "
                 f"lower pretrain.learning_rate (now {self.config.learning_rate:g})"
             )
         self._loss_sum.zero_()
         self._loss_count = 0
         return mean
+
+    def require_finite(self) -> None:
+        """Refuses weights that are not finite.
+
+        Raises:
+            DivergenceError: some aren't.
+        """
+        weights = (*self.policy.parameters(), *self.ema.average.parameters())
+        if not bool(torch.stack([torch.isfinite(weight).all() for weight in weights]).all()):
+            raise DivergenceError(
+                f"the weights are not finite after {self.step} iterations; "
+                f"lower pretrain.learning_rate (now {self.config.learning_rate:g})"
+            )
 
     @torch.no_grad()
     def validate(self, chunk: Tensor, stacked: Tensor, generator: torch.Generator) -> float:
@@ -118,7 +135,7 @@ class Cloner:
     # progress ----------------------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything that the next step depends on, as tensors and JSON values."""
+        """Everything that the next step depends on, as JSON values and tensors, which later steps don't change."""
         moments, optimizer = pack_optimizer(self._optimizer)
         tensors = {
             **add_prefix("policy", self.policy.state_dict()),
@@ -127,10 +144,12 @@ class Cloner:
             "generator": self._generator.get_state(),
             "loss_sum": self._loss_sum,
         }
+        tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         values = {
             "step": self.step,
             "ema_updates": self.ema.updates,
             "loss_count": self._loss_count,
+            "rate_factor": self.rate_factor,
             "optimizer": optimizer,
         }
         return tensors, values
@@ -143,4 +162,4 @@ class Cloner:
         self._generator.set_state(tensors["generator"])
         self._loss_sum.copy_(tensors["loss_sum"])
         self.step, self.ema.updates = values["step"], values["ema_updates"]
-        self._loss_count = values["loss_count"]
+        self._loss_count, self.rate_factor = values["loss_count"], values["rate_factor"]

@@ -53,6 +53,11 @@ class Agent(nn.Module):
         """What the advantage counts for each of those draws."""
         return [weight for link in self.links() for weight in (link.factor_weights or (1.0,) * link.num_factors)]
 
+    @property
+    def entropy_dims(self) -> int:
+        """Dimensions of a decision's draws whose spread is trained."""
+        return sum(link.entropy_dims for link in self.links())
+
     def links(self) -> list[Adapter]:
         """The chain, typed."""
         return [link for link in self.chain if isinstance(link, Adapter)]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmd_pipeline.config.ppo import PPOConfig
-from bmd_pipeline.errors import TrainingError
+from bmd_pipeline.errors import DivergenceError
 from bmd_pipeline.rl.adapters.base import Record, Situation
 from bmd_pipeline.rl.agents import Agent
 from bmd_pipeline.rl.critic import Critic
@@ -122,43 +122,36 @@ class PPO:
             losses and diagnostics, means over minibatches.
 
         Raises:
-            TrainingError: a loss is not finite.
+            DivergenceError: the update ran away; agent and critic are then as they happen to be.
         """
         config = self.config
         count = len(batch.advantage)
         learning = policy
         kl = torch.zeros(1, device=batch.advantage.device)
         policy_steps, value_losses, policy_losses, entropies = 0, [], [], []
+        last = torch.arange(0)
         for _ in range(config.epochs):
             order = torch.randperm(count, generator=generator, device=batch.advantage.device)
             for index in torch.split(order, config.minibatch_size):
                 if len(index) < min(count, config.minibatch_size) // 2:
                     continue  # the remainder of an epoch is too noisy to step on
-                loss = compute_value_loss(
-                    self.critic(batch.critic_inputs[index]),
-                    batch.value[index],
-                    batch.returns[index],
-                    config.clip_value,
-                )
+                last = index
+                loss = self._value_loss(batch, index)
                 value_losses.append(loss.detach())
                 if learning:
-                    situation = batch.situation.rows(index)
-                    record = {name: value[index] for name, value in batch.record.items()}
-                    policy_loss, kl = compute_policy_loss(
-                        self.agent.log_prob(record, situation),
-                        batch.log_prob[index],
-                        batch.advantage[index],
-                        self.factor_weights,
-                        config.clip_ratio,
-                    )
+                    policy_loss, kl = self._policy_loss(batch, index)
                     learning = bool(kl.max() <= 1.5 * config.target_kl)
                     if learning:
-                        entropy = self.agent.entropy(situation).mean()
+                        entropy = self.agent.entropy(batch.situation.rows(index)).mean()
                         loss = loss + policy_loss - config.entropy_weight * entropy
                         policy_losses.append(policy_loss.detach())
                         entropies.append(entropy.detach())
                         policy_steps += 1
                 self._step(loss)
+        with torch.no_grad():  # the last step counts too
+            self._value_loss(batch, last)
+            if policy_steps:
+                self._policy_loss(batch, last)
         return {
             "losses/value": _mean(value_losses),
             "losses/policy": _mean(policy_losses),
@@ -167,15 +160,42 @@ class PPO:
             "losses/policy_steps": float(policy_steps),
         }
 
+    def _value_loss(self, batch: Batch, index: Tensor) -> Tensor:
+        """Loss of the critic on some decisions; refuses values that explode."""
+        returns = batch.returns[index]
+        value = self.critic(batch.critic_inputs[index])
+        error = (value.detach() - returns).square().mean()
+        allowed = self.config.guard.max_value_error * (1.0 + batch.returns.square().mean())
+        if not bool(error <= allowed):  # not so for NaN either
+            raise DivergenceError(
+                f"the critic's squared error is {float(error):.3g}, guard.max_value_error allows {float(allowed):.3g}"
+            )
+        return compute_value_loss(value, batch.value[index], returns, self.config.clip_value)
+
+    def _policy_loss(self, batch: Batch, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of the policy and its KL divergences on some decisions; refuses a policy that ran away."""
+        record = {name: value[index] for name, value in batch.record.items()}
+        loss, kl = compute_policy_loss(
+            self.agent.log_prob(record, batch.situation.rows(index)),
+            batch.log_prob[index],
+            batch.advantage[index],
+            self.factor_weights,
+            self.config.clip_ratio,
+        )
+        highest, allowed = float(kl.max()), self.config.guard.max_kl
+        if not highest <= allowed:
+            raise DivergenceError(f"the approximate KL is {highest:.3g} nats, guard.max_kl allows {allowed:g}")
+        return loss, kl
+
     def _step(self, loss: Tensor) -> None:
         if not bool(torch.isfinite(loss)):
-            raise TrainingError(
-                f"the loss became {float(loss.detach())}: lower the learning rates or target_kl and run again"
-            )
+            raise DivergenceError(f"the loss is {float(loss.detach())}")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         for group in self.groups:
-            nn.utils.clip_grad_norm_(group, self.config.max_grad_norm)
+            norm = nn.utils.clip_grad_norm_(group, self.config.max_grad_norm)
+            if not bool(torch.isfinite(norm)):
+                raise DivergenceError(f"a gradient's norm is {float(norm)}")
         self.optimizer.step()
 
 

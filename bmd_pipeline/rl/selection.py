@@ -23,11 +23,13 @@ class Candidate:
         iteration: after how many iterations.
         success_rate: share of successful episodes, codes played equally often.
         information: log q(z|h) − log p(z) at the episodes' ends, nats; 0 for agents without codes.
+        dead_codes: codes whose episodes q can't tell from the others', so that commanding them does nothing.
     """
 
     iteration: int
     success_rate: float
     information: float
+    dead_codes: tuple[int, ...] = ()
 
     def beats(self, other: Candidate, required_information: float) -> bool:
         """Whether to keep this one instead of an earlier one.
@@ -53,9 +55,11 @@ def score_candidate(
         played = roll_out(env, agent, seed=seed, code=code, generator=generator, explore=False)
         success.append(played.success.float().mean())
         if agent.modes is not None:
-            information.append(compute_information(agent.modes.inference, played)[1].mean())
-    return Candidate(
-        iteration,
-        float(torch.stack(success).mean()),
-        float(torch.stack(information).mean()) if information else 0.0,
-    )
+            information.append(compute_information(agent.modes.inference, played)[1])
+    success_rate = float(torch.stack(success).mean())
+    if not information:
+        return Candidate(iteration, success_rate, 0.0)
+    told = torch.stack(information)  # (rounds, num_envs)
+    per_code = {k: told[:, code == k].mean() for k in range(agent.num_codes) if bool((code == k).any())}
+    dead = tuple(k for k, nats in per_code.items() if not bool(nats > 0.0))
+    return Candidate(iteration, success_rate, float(torch.stack([one.mean() for one in information]).mean()), dead)

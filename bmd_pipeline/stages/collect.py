@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from bmd_pipeline.artifacts.atomic import write_json
+from bmd_pipeline.artifacts.atomic import remove_leftovers, write_json
 from bmd_pipeline.artifacts.hashing import hash_tree
 from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.artifacts.lock import FolderLock
@@ -16,21 +17,35 @@ from bmd_pipeline.compute import set_threads
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.demos.experts import NextAttempt, make_pool
+from bmd_pipeline.demos.journal import Journal
 from bmd_pipeline.demos.quota import Attempt, Quota
 from bmd_pipeline.demos.store import DemoWriter
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.seeds import derive_seed
+from bmd_pipeline.stages.checkpoints import make_identity
 from bmd_pipeline.stages.console import Reporter
+from bmd_pipeline.stages.stopping import Stop
 from bmd_pipeline.tasks import registry
 
 STAGE: Final = "collect"
+JOURNAL_FILE = "attempts.journal"
+"""Finished attempts of a collection that is under way."""
 
 
-def collect(config: RunConfig, *, output: Path, manifest: Path, num_workers: int, reporter: Reporter) -> None:
+def collect(
+    config: RunConfig,
+    *,
+    output: Path,
+    manifest: Path,
+    num_workers: int,
+    reporter: Reporter,
+    stop: Stop | None = None,
+) -> None:
     """Collects successful demonstrations, balanced over the expert's behaviours.
 
     The store depends on the config and its seed only, not on `num_workers`: every attempt has a seed of
-    its own, and successes are taken in attempt order. Failures are dropped and counted.
+    its own, and successes are taken in attempt order. Failures are dropped and counted. Every finished attempt is
+    kept in a journal at once, so that a killed collection goes on where it was and ends in the same store.
 
     Args:
         config: the run.
@@ -38,12 +53,14 @@ def collect(config: RunConfig, *, output: Path, manifest: Path, num_workers: int
         manifest: the JSON file that stands for the store, written last: its tree hash, counts and provenance.
         num_workers: processes that demonstrate at the same time.
         reporter: where progress goes.
+        stop: who may ask to stop early.
 
     Raises:
         ConfigError: `num_workers` is below 1.
         TrainingError: the expert can't show a behaviour often enough.
         SimulationError: a worker died.
-        ArtifactError: another job is collecting into the same folder.
+        ArtifactError: another job is collecting into the same folder, or it can't be written.
+        Stopped: somebody asked; what was collected is kept.
     """
     if num_workers < 1:
         raise ConfigError(f"num_workers must be >= 1, got {num_workers}")
@@ -57,47 +74,74 @@ def collect(config: RunConfig, *, output: Path, manifest: Path, num_workers: int
         "seed": config.seed,
         "packages": package_versions(),
     }
-    writer = DemoWriter(output, spec.obs_dim, spec.action_dim, attributes, config.collect.chunk_rows)
-    with FolderLock(Layout.state(output.parent)) as lock:
-        with make_pool(task, num_workers) as pool, writer:
-            quota = Quota(pool.behaviours, config.collect.num_episodes, config.collect.max_attempts_factor)
-            next_attempt = _seeded(quota, pool.behaviours, config.seed)
-            with reporter.progress(f"collect {task.name}", config.collect.num_episodes) as bar:
+    stop = stop or Stop()
+    folder = Layout.state(output.parent)
+    with FolderLock(folder) as lock:
+        remove_leftovers(output.parent)
+        journal = Journal(folder / JOURNAL_FILE, make_identity(config, STAGE))
+        with make_pool(task, num_workers) as pool, journal:
+            settings = config.collect
+            quota = Quota(pool.behaviours, settings.num_episodes, settings.max_attempts_factor, settings.behaviours)
+            writer = DemoWriter(output, spec.obs_dim, spec.action_dim, attributes, config.collect.chunk_rows)
+            with writer, reporter.progress(f"collect {task.name}", config.collect.num_episodes) as bar:
+                unfinished = _replay(journal, quota, writer, reporter)
+                bar.advance(_total(quota, "accepted"))
+                next_attempt = _seeded(quota, unfinished, pool.behaviours, config.seed)
                 while not quota.done:
-                    for episode in quota.finish(*pool.run(next_attempt)):
-                        writer.append(episode)
+                    stop.check()
+                    attempt, episode = pool.run(next_attempt)
+                    journal.add(attempt, episode)
+                    for demonstration in quota.finish(attempt, episode):
+                        writer.append(demonstration)
                         bar.advance(dropped=_total(quota, "dropped"))
-            writer.set_attributes(behaviours=quota.counts())
-            manifest.unlink(missing_ok=True)  # it vouches for the store that is about to be replaced
+                writer.set_attributes(behaviours=quota.counts())
+                manifest.unlink(missing_ok=True)  # it vouches for the store that is about to be replaced
+        accepted, attempts = _total(quota, "accepted"), _total(quota, "attempts")
+        reporter.log(
+            f"{output}: {accepted} demonstrations, {writer.num_rows} steps; "
+            f"{attempts - accepted} of {attempts} attempts failed and were dropped"
+        )
+        document = describe_run(
+            stage=STAGE,
+            task=task.name,
+            config=stage_slice(config, STAGE),
+            config_hash=stage_hash(config, STAGE),
+            seed=config.seed,
+            inputs={},
+            started=started,
+            extra={
+                "episodes": accepted,
+                "steps": writer.num_rows,
+                "behaviours": quota.counts(),
+                "outputs": {output.name: hash_tree(output)},
+            },
+        )
+        write_json(manifest, document)
+        journal.discard()
         lock.discard()
-    accepted, attempts = _total(quota, "accepted"), _total(quota, "attempts")
-    reporter.log(
-        f"{output}: {accepted} demonstrations, {writer.num_rows} steps; "
-        f"{attempts - accepted} of {attempts} attempts failed and were dropped"
-    )
-    document = describe_run(
-        stage=STAGE,
-        task=task.name,
-        config=stage_slice(config, STAGE),
-        config_hash=stage_hash(config, STAGE),
-        seed=config.seed,
-        inputs={},
-        started=started,
-        extra={
-            "episodes": accepted,
-            "steps": writer.num_rows,
-            "behaviours": quota.counts(),
-            "outputs": {output.name: hash_tree(output)},
-        },
-    )
-    write_json(manifest, document)
 
 
-def _seeded(quota: Quota, behaviours: Sequence[str], root: int) -> NextAttempt:
+def _replay(journal: Journal, quota: Quota, writer: DemoWriter, reporter: Reporter) -> deque[Attempt]:
+    """Takes in what an earlier job collected; returns the attempts that it had begun and not finished."""
+    unfinished: deque[Attempt] = deque()
+    known = len(journal.episodes)
+    while journal.episodes and (attempt := quota.next_attempt()) is not None:
+        episode = journal.episodes.pop(attempt, None)
+        if episode is None:
+            unfinished.append(attempt)
+            continue
+        for demonstration in quota.finish(attempt, episode):
+            writer.append(demonstration)
+    if known:
+        reporter.log(f"going on from {known} attempts of an earlier run")
+    return unfinished
+
+
+def _seeded(quota: Quota, unfinished: deque[Attempt], behaviours: Sequence[str], root: int) -> NextAttempt:
     """Attempts with a seed that depends on nothing but the root seed, the behaviour and the attempt's number."""
 
     def next_attempt() -> tuple[Attempt, int] | None:
-        attempt = quota.next_attempt()
+        attempt = unfinished.popleft() if unfinished else quota.next_attempt()
         if attempt is None:
             return None
         return attempt, derive_seed(root, STAGE, behaviours[attempt.behaviour], attempt.index)

@@ -184,6 +184,9 @@ class Reporter:
         label: which job is speaking; starts every line where several may write to one place (plain, quiet).
         stream: where to write; stderr if None.
         clock: seconds, for tests.
+
+    Attributes:
+        warnings: what `warn` was given; stages put it into run.json.
     """
 
     def __init__(
@@ -196,6 +199,7 @@ class Reporter:
     ) -> None:
         stream = sys.stderr if stream is None else stream
         self.mode: Mode = mode or ("normal" if stream.isatty() else "plain")
+        self.warnings: list[str] = []
         self._prefix = f"[{label}] " if label else ""
         self._stream = stream
         self._clock = clock
@@ -208,7 +212,12 @@ class Reporter:
 
     def warn(self, message: str) -> None:
         """Says what may be wrong; the only thing that quiet mode shows."""
+        self.warnings.append(message)
         self._line(f"warning: {message}", style="yellow")
+
+    def recall(self, warnings: list[str]) -> None:
+        """Puts the warnings of the run that this one goes on from before its own; says nothing."""
+        self.warnings[:] = dict.fromkeys([*warnings, *self.warnings])
 
     def progress(self, description: str, total: int, done: int = 0) -> Progress:
         """A context manager that counts.

@@ -10,30 +10,34 @@ import numpy as np
 import torch
 
 from bmd_pipeline.artifacts.atomic import write_bytes
+from bmd_pipeline.artifacts.documents import read_json
 from bmd_pipeline.artifacts.hashing import hash_tree
 from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
-from bmd_pipeline.artifacts.progress_state import TrainingState
 from bmd_pipeline.artifacts.provenance import write_run
 from bmd_pipeline.artifacts.tracking import Tracker
 from bmd_pipeline.compute import enable_fast_matmul, select_device, set_matmul, set_threads
-from bmd_pipeline.config.hashing import hash_values, stage_hash, stage_slice
+from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.demos.store import Demos, load_demos
 from bmd_pipeline.demos.windows import Windows, make_windows, split_episodes
-from bmd_pipeline.errors import DataError
+from bmd_pipeline.errors import DataError, DivergenceError, TrainingError
 from bmd_pipeline.policies.checkpoint import save_policy
 from bmd_pipeline.policies.cloning import Cloner
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.seeds import derive_seed, make_generator
+from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity
 from bmd_pipeline.stages.console import Reporter
+from bmd_pipeline.stages.stopping import Stop
 from bmd_pipeline.tasks import registry
 
 STAGE: Final = "pretrain"
+STEP_FACTOR = 0.5
+"""What a rollback does to the learning rate, for good."""
 PROGRESS_INTERVAL = 20
 """Gradient steps between two updates of the progress bar."""
 
 
-def pretrain(config: RunConfig, *, demos: Path, output: Path, reporter: Reporter) -> None:
+def pretrain(config: RunConfig, *, demos: Path, output: Path, reporter: Reporter, stop: Stop | None = None) -> None:
     """Trains the diffusion policy; an interrupted run goes on from its last checkpoint.
 
     On the CPU an interrupted and resumed run writes the same weights, byte for byte, as an uninterrupted one.
@@ -43,12 +47,14 @@ def pretrain(config: RunConfig, *, demos: Path, output: Path, reporter: Reporter
         demos: the demonstration store.
         output: folder for `policy.safetensors`, `policy.json`, `metrics.jsonl` and, last, `run.json`.
         reporter: where progress goes.
+        stop: who may ask to stop early.
 
     Raises:
         DataError: the store is missing, damaged, or of another task.
         ArtifactError: another job is writing the same folder, or its saved progress is damaged.
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite, however small the learning rate.
         ConfigError: `execution.device` is not there.
+        Stopped: somebody asked; progress is saved.
     """
     started = time.time()
     device = select_device(config.execution.device)
@@ -60,15 +66,22 @@ def pretrain(config: RunConfig, *, demos: Path, output: Path, reporter: Reporter
         f"{STAGE} {config.task.name}: {data.num_episodes} demonstrations, {len(training)} windows to train on, "
         f"{len(held_out)} held out; {sum(p.numel() for p in cloner.policy.parameters()):,} parameters"
     )
-    # Progress on other data is of no use here, so the data is part of what the state is for.
-    identity = hash_values({"config": stage_hash(config, STAGE), "demos": hash_tree(demos)})
-    with TrainingState(Layout.state(output), identity) as state:
+    content = hash_tree(demos)
+    _compare_with_manifest(demos, content, reporter)
+    checkpoints = Checkpoints(
+        output,
+        make_identity(config, STAGE, demos=content),  # progress on other data is of no use here
+        stop or Stop(),
+        minutes=config.execution.checkpoint_minutes,
+        interval=config.pretrain.checkpoint_interval,
+    )
+    with checkpoints:
         (output / RUN_FILE).unlink(missing_ok=True)  # from here on the folder is not complete
-        matmul = _resume(cloner, state, reporter)
-        reporter.log(f"on {device} with {torch.get_num_threads()} threads, matrix precision {matmul}")
-        metrics = _train(config, cloner, held_out, state, reporter, matmul)
+        run = _Run(config, cloner, held_out, checkpoints, reporter)
+        reporter.log(f"on {device} with {torch.get_num_threads()} threads, matrix precision {run.matmul}")
+        metrics = run.train()
         save_policy(cloner.ema.average, output, config.task.name)
-        write_bytes(output / METRICS_FILE, (state.folder / METRICS_FILE).read_bytes())
+        write_bytes(output / METRICS_FILE, (checkpoints.folder / METRICS_FILE).read_bytes())
         write_run(
             output,
             stage=STAGE,
@@ -79,9 +92,15 @@ def pretrain(config: RunConfig, *, demos: Path, output: Path, reporter: Reporter
             inputs={"demos": demos},
             started=started,
             device=device,
-            extra={"windows": len(training), "matmul_precision": matmul, "metrics": metrics},
+            extra={
+                "windows": len(training),
+                "matmul_precision": run.matmul,
+                "metrics": metrics,
+                "rollbacks": run.rollbacks,
+                "warnings": reporter.warnings,
+            },
         )
-        state.discard()
+        checkpoints.discard()
 
 
 def _load(config: RunConfig, path: Path) -> Demos:
@@ -121,53 +140,100 @@ def _make_cloner(config: RunConfig, data: Demos, training: Windows, device: torc
     return Cloner(policy, config.pretrain, training.chunk, training.stacked, generator)
 
 
-def _resume(cloner: Cloner, state: TrainingState, reporter: Reporter) -> str:
-    """Restores saved progress, if any, and chooses the matrix kernels; returns their name."""
-    settings = cloner.config
-    matmul = enable_fast_matmul(settings.batch_size, max(settings.policy.hidden_sizes))
-    saved = state.load()
-    if saved is not None:
-        tensors, values = saved
-        cloner.restore(tensors, values)
-        matmul = values["matmul"]  # other kernels round differently
-        set_matmul(matmul)
-        reporter.log(f"resuming at iteration {cloner.step}")
-    return matmul
+def _compare_with_manifest(demos: Path, content: str, reporter: Reporter) -> None:
+    """Warns of a store that is not what was collected: editing it is allowed, but a flipped bit looks the same."""
+    manifest = demos.with_name(Layout().demos_manifest("").name)
+    if manifest.is_file() and read_json(manifest, "manifest").get("outputs", {}).get(demos.name) != content:
+        reporter.warn(f"{demos} is not what {manifest} records: it was edited or damaged after its collection")
 
 
-def _train(
-    config: RunConfig,
-    cloner: Cloner,
-    held_out: Windows,
-    state: TrainingState,
-    reporter: Reporter,
-    matmul: str,
-) -> dict[str, float]:
-    """Trains to the end; returns the last metrics."""
-    settings = config.pretrain
-    metrics: dict[str, float] = {}
-    tracker = Tracker(
-        state.folder / METRICS_FILE,
-        config.execution.tracker,
-        name=f"{config.task.name}/policy",
-        group=config.task.name,
-        config=stage_slice(config, STAGE),
-        resume_step=cloner.step,
-    )
-    with tracker, reporter.progress(STAGE, settings.iterations, cloner.step) as bar:
-        while cloner.step < settings.iterations:
-            metrics["learning_rate"] = cloner.learning_rate
-            cloner.train_step()
-            last = cloner.step == settings.iterations
-            if last or cloner.step % settings.log_interval == 0:
-                metrics["train_loss"] = cloner.take_mean_loss()
-                if len(held_out):
-                    generator = make_generator(config.seed, STAGE, "validation", device=held_out.chunk.device)
-                    metrics["validation_loss"] = cloner.validate(held_out.chunk, held_out.stacked, generator)
-                tracker.log(cloner.step, metrics)
-            if cloner.step % PROGRESS_INTERVAL == 0:
-                bar.advance(PROGRESS_INTERVAL, **metrics)
-            if cloner.step % settings.checkpoint_interval == 0 and not last:
-                tensors, values = cloner.state()
-                state.save(tensors, {**values, "matmul": matmul})
-    return metrics
+class _Run:
+    """The training loop with its progress.
+
+    Attributes:
+        matmul: name of the matrix kernels in force.
+        rollbacks: how often training went back to its last good weights.
+    """
+
+    def __init__(
+        self, config: RunConfig, cloner: Cloner, held_out: Windows, checkpoints: Checkpoints, reporter: Reporter
+    ) -> None:
+        self.config = config
+        self.cloner = cloner
+        self.held_out = held_out
+        self.checkpoints = checkpoints
+        self.reporter = reporter
+        self.rollbacks = 0
+        self.metrics: dict[str, float] = {}
+        settings = config.pretrain
+        self.matmul = enable_fast_matmul(settings.batch_size, max(settings.policy.hidden_sizes))
+        saved = checkpoints.load()
+        if saved is not None:
+            tensors, values = saved
+            cloner.restore(tensors, values)
+            self.rollbacks = values["rollbacks"]
+            self.matmul = values["matmul"]  # other kernels round differently
+            set_matmul(self.matmul)
+            reporter.recall(values["warnings"])
+            reporter.log(f"resuming at iteration {cloner.step}")
+
+    def train(self) -> dict[str, float]:
+        """Trains to the end; returns the last metrics."""
+        cloner, total = self.cloner, self.config.pretrain.iterations
+        good, shown = cloner.state(), cloner.step
+        tracker = Tracker(
+            self.checkpoints.folder / METRICS_FILE,
+            self.config.execution.tracker,
+            name=f"{self.config.task.name}/policy",
+            group=self.config.task.name,
+            config=stage_slice(self.config, STAGE),
+            resume_step=cloner.step,
+        )
+        with tracker, self.reporter.progress(STAGE, total, cloner.step) as bar:
+            while cloner.step < total:
+                try:
+                    self.checkpoints.boundary(cloner.step, self._pack)
+                    self.metrics["learning_rate"] = cloner.learning_rate
+                    cloner.train_step()
+                    if cloner.step == total or cloner.step % self.config.pretrain.log_interval == 0:
+                        tracker.log(cloner.step, self._measure())
+                        good = cloner.state()
+                except DivergenceError as error:
+                    self._roll_back(good, error)
+                if cloner.step % PROGRESS_INTERVAL == 0:
+                    bar.advance(cloner.step - shown, **self.metrics)
+                    shown = cloner.step
+        return self.metrics
+
+    def _measure(self) -> dict[str, float]:
+        self.metrics["train_loss"] = self.cloner.take_mean_loss()
+        self.cloner.require_finite()
+        if len(self.held_out):
+            chunk, stacked = self.held_out.chunk, self.held_out.stacked
+            generator = make_generator(self.config.seed, STAGE, "validation", device=chunk.device)
+            self.metrics["validation_loss"] = self.cloner.validate(chunk, stacked, generator)
+        return self.metrics
+
+    def _pack(self) -> Snapshot:
+        self.cloner.require_finite()  # what is saved can be gone on from
+        tensors, values = self.cloner.state()
+        kept = {"matmul": self.matmul, "rollbacks": self.rollbacks, "warnings": self.reporter.warnings}
+        return tensors, values | kept
+
+    def _roll_back(self, good: Snapshot, error: DivergenceError) -> None:
+        """Goes back to weights that were sound, with a smaller step.
+
+        Raises:
+            TrainingError: it has happened too often.
+        """
+        limit = self.config.pretrain.max_rollbacks
+        if self.rollbacks >= limit:
+            raise TrainingError(f"{error}; going back {self.rollbacks} times with half of it didn't help") from error
+        self.rollbacks += 1
+        factor = self.cloner.rate_factor * STEP_FACTOR
+        self.cloner.restore(*good)
+        self.cloner.rate_factor = factor
+        self.reporter.warn(
+            f"{error}; going back to iteration {self.cloner.step} with half the learning rate "
+            f"(rollback {self.rollbacks} of at most {limit})"
+        )

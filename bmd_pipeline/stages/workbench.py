@@ -9,13 +9,14 @@ from pathlib import Path
 
 import torch
 
-from bmd_pipeline.compute import enable_fast_matmul, select_device
+from bmd_pipeline.compute import enable_fast_matmul, select_device, set_matmul
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.seeds import Family, derive_seed
 from bmd_pipeline.stages.console import Reporter
+from bmd_pipeline.stages.stopping import Stop, StoppableEnv
 from bmd_pipeline.tasks import registry
 from bmd_pipeline.tasks.base import TaskEnv, TaskSpec
 
@@ -26,20 +27,35 @@ class Workbench:
 
     Attributes:
         spec: the task's fixed facts.
-        env: environments, without automatic reset.
+        env: environments, without automatic reset; a stage can stop between two of their chunks.
         policy: the pre-trained policy, frozen.
         device: where everything lives.
+        matmul: name of the matrix kernels; others round differently, so a resumed job must use the same.
     """
 
     spec: TaskSpec
     env: TaskEnv
     policy: DiffusionPolicy
     device: torch.device
+    matmul: str
+
+    def resume_with(self, matmul: str, what: str, reporter: Reporter) -> None:
+        """Goes on with the kernels that saved progress was made with, and says from where.
+
+        Args:
+            matmul: their name.
+            what: the point to go on from ("iteration 12").
+            reporter: told.
+        """
+        set_matmul(matmul)
+        simulator = registry.get_entry(self.spec.name).simulator
+        how = "" if simulator == "native" else f", at the start of its episodes: {simulator} can't save them halfway"
+        reporter.log(f"going on from {what}{how}")
 
 
 @contextmanager
 def open_workbench(
-    config: RunConfig, policy_dir: Path, num_envs: int, num_workers: int, reporter: Reporter
+    config: RunConfig, policy_dir: Path, num_envs: int, num_workers: int, reporter: Reporter, stop: Stop | None = None
 ) -> Iterator[Workbench]:
     """Opens the task and loads its policy; closes the simulator at the end, also on an error.
 
@@ -49,6 +65,7 @@ def open_workbench(
         num_envs: environments stepped together.
         num_workers: simulator processes.
         reporter: where the choice of device is told.
+        stop: who may ask the stage to stop.
 
     Raises:
         ArtifactError: the policy is missing, damaged, or does not fit the task.
@@ -57,10 +74,11 @@ def open_workbench(
     task = config.task.name
     spec = registry.make_spec(task, config.task.env)
     policy = load_policy(policy_dir, task=task, device=device, obs_dim=spec.obs_dim, action_dim=spec.action_dim)
-    reporter.log(f"{task}: {num_envs} environments on {device}, matrix products in {enable_fast_matmul()}")
+    matmul = enable_fast_matmul()
+    reporter.log(f"{task}: {num_envs} environments on {device}, matrix products in {matmul}")
     env = registry.make_env(task, config.task.env, num_envs, device=device, num_workers=num_workers, auto_reset=False)
     try:
-        yield Workbench(spec, env, policy, device)
+        yield Workbench(spec, StoppableEnv(env, stop) if stop else env, policy, device, matmul)
     finally:
         env.close()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bmd_pipeline.artifacts.atomic import staged_directory, write_bytes, write_json, write_text
+from bmd_pipeline.errors import ArtifactError
 
 
 def names(folder: Path) -> set[str]:
@@ -25,7 +26,7 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ArtifactError, match=rf"^{path} can't be written: No space left on device$"):
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == {"a"}
@@ -69,3 +70,14 @@ def test_leftovers_of_a_killed_writer_are_not_taken_over(tmp_path: Path) -> None
     (leftover / "half").write_text("from a killed job")
     with staged_directory(tmp_path / "store") as folder:
         assert names(folder) == set()
+
+
+def test_a_file_in_a_folders_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    with pytest.raises(ArtifactError, match=rf"^{tmp_path}/a/b can't be written: "):
+        write_bytes(tmp_path / "a" / "b", b"")
+    with (
+        pytest.raises(ArtifactError, match=rf"^{tmp_path}/a/store can't be written: "),
+        staged_directory(tmp_path / "a" / "store"),
+    ):
+        pass

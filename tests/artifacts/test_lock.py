@@ -1,3 +1,4 @@
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -49,3 +50,24 @@ def test_discard_leaves_no_trace_but_keeps_other_files(tmp_path: Path) -> None:
     (tmp_path / "b" / "state").write_text("x")
     lock.discard()
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["state"]
+
+
+def test_a_lock_on_a_removed_file_locks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a job's opening the file and its locking it, the job that held the lock may finish and remove it."""
+    first = FolderLock(tmp_path / "a")
+    flock = fcntl.flock
+
+    def finish_first(file: int, how: int) -> None:
+        monkeypatch.setattr("fcntl.flock", flock)
+        first.discard()
+        flock(file, how)
+
+    monkeypatch.setattr("fcntl.flock", finish_first)
+    with FolderLock(tmp_path / "a"), pytest.raises(ArtifactError, match="another job"):
+        FolderLock(tmp_path / "a")
+
+
+def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match=rf"^{tmp_path}/file/checkpoints/lock can't be written: Not a directory$"):
+        FolderLock(tmp_path / "file" / "checkpoints")

@@ -65,3 +65,28 @@ def test_outside_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None
         stage="collect", task="Toy", config={}, config_hash="", seed=0, inputs={}, started=time.time()
     )
     assert record["git_commit"] is None
+
+
+def test_files_must_still_be_what_the_run_wrote(tmp_path: Path) -> None:
+    folder = tmp_path / "policy"
+    folder.mkdir()
+    for name in ("weights", "metrics.jsonl"):
+        (folder / name).write_text("w")
+    write(folder)
+    (folder / "metrics.jsonl").write_text("edited: nobody decides by it")
+    require_run(folder, "pretrain", "Toy")
+    (folder / "weights").write_text("v")
+    with pytest.raises(ArtifactError, match=rf"^{folder}/weights is damaged or edited: .*`bmd-pipeline pretrain"):
+        require_run(folder, "pretrain", "Toy")
+    (folder / "weights").unlink()
+    with pytest.raises(ArtifactError, match=rf"^{folder}/weights is damaged"):
+        require_run(folder, "pretrain", "Toy")
+    (folder / "run.json").write_text('{"task": "Toy", "stage": "pretrain", "outputs": ["weights"]}')
+    with pytest.raises(ArtifactError, match=r"run\.json is damaged"):
+        require_run(folder, "pretrain", "Toy")
+
+
+def test_a_clock_that_was_set_back_gives_no_negative_time() -> None:
+    later = time.time() + 3600
+    record = describe_run(stage="collect", task="Toy", config={}, config_hash="", seed=0, inputs={}, started=later)
+    assert record["wall_s"] == 0.0

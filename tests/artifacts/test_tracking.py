@@ -90,3 +90,21 @@ def test_wandb_failure_is_one_warning(tmp_path: Path, monkeypatch: pytest.Monkey
     assert str(caught[0].message).startswith("wandb is off for this run: ")
     assert "\n" not in str(caught[0].message)
     assert [line["step"] for line in lines(tmp_path / "m")] == [1, 2]
+
+
+def test_a_run_that_is_killed_while_it_reopens_the_file_loses_no_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m"
+    with Tracker(path) as tracker:
+        tracker.log(10, {"loss": 1.0})
+    before = path.read_bytes()
+
+    def kill(*_: object) -> None:
+        assert path.read_bytes() == before
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", kill)
+    with pytest.raises(KeyboardInterrupt):
+        Tracker(path, resume_step=10)
+    assert path.read_bytes() == before

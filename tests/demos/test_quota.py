@@ -79,3 +79,11 @@ def test_gives_up_on_what_the_expert_cannot_do(workers: int, factor: float) -> N
 def test_more_behaviours_than_episodes() -> None:
     with pytest.raises(ConfigError, match=r"num_episodes must be >= .* \(3\), got 2"):
         Quota(NAMES, 2, 3.0)
+
+
+def test_only_wanted_behaviours_are_shown() -> None:
+    quota = Quota(NAMES, 5, 1000, wanted=("over", "left"))
+    assert [who for who, _ in collect(quota, 2, random.Random(0), 1.0)] == [0, 2, 0, 2, 0]
+    assert quota.counts().keys() == {"left", "over"}
+    with pytest.raises(ConfigError, match="'under'; it shows left, right, over"):
+        Quota(NAMES, 5, 1000, wanted=("under",))

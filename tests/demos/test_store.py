@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
 from bmd_pipeline.demos.store import Demos, DemoWriter, load_demos
-from bmd_pipeline.errors import DataError
+from bmd_pipeline.errors import ArtifactError, DataError
 from bmd_pipeline.tasks.base import Episode
 
 finite = st.floats(-1e6, 1e6, width=32)
@@ -93,7 +93,7 @@ def test_a_failing_last_write_leaves_the_old_store(store: Path, monkeypatch: pyt
     def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="full"), DemoWriter(store, 2, 1, {}, 100) as writer:  # noqa: PT012
+    with pytest.raises(ArtifactError, match="can't be written: disk full"), DemoWriter(store, 2, 1, {}, 100) as writer:  # noqa: PT012
         writer.append(make_episode(7))
         monkeypatch.setattr(zarr.Array, "append", fail)
     np.testing.assert_array_equal(load_demos(store).obs, before.obs)

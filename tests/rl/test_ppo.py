@@ -10,7 +10,7 @@ import torch
 from bmd_pipeline.config.discover import DiscoverConfig, SteeringConfig
 from bmd_pipeline.config.finetune import FinetuneConfig, RegulariserConfig
 from bmd_pipeline.config.ppo import PPOConfig
-from bmd_pipeline.errors import TrainingError
+from bmd_pipeline.errors import DivergenceError, TrainingError
 from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters.base import Situation
@@ -48,7 +48,7 @@ def test_standardise() -> None:
 
 
 def _trainer(
-    env: TaskEnv, policy: DiffusionPolicy, modes: DiscoveredModes | None, combine: str = "reward", **ppo: float
+    env: TaskEnv, policy: DiffusionPolicy, modes: DiscoveredModes | None, combine: str = "reward", **ppo: object
 ) -> Trainer:
     torch.manual_seed(2)
     steering = SteeringConfig(hidden_sizes=(16,))
@@ -143,3 +143,41 @@ def test_updates_raise_what_pays(env: TaskEnv, policy: DiffusionPolicy) -> None:
     mean = mean.detach()
     assert float(mean[0]) > 0.3
     assert float(mean[1:].abs().max()) < 0.5 * float(mean[0])
+
+
+def test_a_policy_that_runs_away_is_refused(env: TaskEnv, policy: DiffusionPolicy) -> None:
+    guard = {"max_kl": 0.5}
+    with pytest.raises(DivergenceError, match=r"the approximate KL is .* nats, guard\.max_kl allows 0\.5"):
+        _iterate(_trainer(env, policy, None, learning_rate=1.0, max_grad_norm=100.0, guard=guard))
+    _iterate(_trainer(env, policy, None, guard=guard))
+
+
+def test_the_last_step_is_looked_at_too(env: TaskEnv, policy: DiffusionPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One step only, after which no loss is computed any more."""
+    trainer = _trainer(env, policy, None, learning_rate=1.0, epochs=1, minibatch_size=100_000, max_grad_norm=100.0)
+    with pytest.raises(DivergenceError, match="the approximate KL is"):
+        _iterate(trainer)
+
+
+def test_values_that_explode_are_refused(env: TaskEnv, policy: DiffusionPolicy) -> None:
+    trainer = _trainer(env, policy, None, value_learning_rate=1.0, max_grad_norm=1000.0, epochs=20)
+    with pytest.raises(DivergenceError, match=r"the critic's squared error is .*, guard\.max_value_error"):  # noqa: PT012
+        for iteration in range(20):
+            trainer.iterate(iteration=iteration, seed=1, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("part", ["policy", "critic"])
+def test_weights_that_are_not_finite_are_refused(env: TaskEnv, policy: DiffusionPolicy, part: str) -> None:
+    """NaN compares false with any bound, so it must not pass for a small KL."""
+    trainer = _trainer(env, policy, None)
+    update = trainer.ppo.update
+
+    def poison(batch: Batch, generator: torch.Generator, *, policy: bool = True) -> dict[str, float]:
+        network = trainer.agent.links()[0] if part == "policy" else trainer.critic
+        with torch.no_grad():
+            next(network.parameters()).fill_(torch.nan)
+        return update(batch, generator, policy=policy)
+
+    trainer.ppo.update = poison  # type: ignore[method-assign]
+    with pytest.raises(DivergenceError):
+        _iterate(trainer)

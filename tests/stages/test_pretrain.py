@@ -12,9 +12,12 @@ from bmd_pipeline.artifacts.provenance import require_run
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError, DataError, TrainingError
 from bmd_pipeline.policies.checkpoint import load_policy
+from bmd_pipeline.policies.cloning import Cloner
+from bmd_pipeline.policies.learning_rate import cosine_learning_rate
 from bmd_pipeline.stages.collect import collect
 from bmd_pipeline.stages.console import Progress, Reporter
 from bmd_pipeline.stages.pretrain import pretrain
+from bmd_pipeline.stages.stopping import Stop, Stopped
 
 SETTINGS: dict[str, Any] = {
     "policy": {"horizon": 3, "n_action_steps": 2, "hidden_sizes": [16, 16]},
@@ -194,3 +197,81 @@ def test_diverging_training_leaves_no_policy(tmp_path: Path, demos: Path, monkey
     with pytest.raises(TrainingError, match=r"after 20 iterations; lower pretrain\.learning_rate"):
         run(make_config(), demos, tmp_path / "policy")
     assert not (tmp_path / "policy" / "policy.json").exists()
+
+
+def test_a_loss_that_diverges_once_is_taken_back(
+    tmp_path: Path, demos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = Cloner.train_step
+    spoilt = 0
+
+    def spoil(self: Cloner) -> None:
+        nonlocal spoilt
+        step(self)
+        if self.step == 70 and spoilt < 2:
+            spoilt += 1
+            with torch.no_grad():
+                next(self.policy.parameters()).fill_(torch.nan)
+
+    monkeypatch.setattr(Cloner, "train_step", spoil)
+    output = tmp_path / "policy"
+    run(make_config(), demos, output)
+    record = require_run(output, "pretrain", "Toy")
+    assert record["rollbacks"] == spoilt == 2
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split("warning: ")[1] for line in told] == record["warnings"]
+    assert "going back to iteration 60 with half the learning rate (rollback 2 of at most 3)" in told[1]
+    lines = metrics(output)
+    assert [line["step"] for line in lines] == [20, 40, 60, 80, 100, 120]
+    straight = cosine_learning_rate(119, peak=1e-3, warmup=100, total=120)
+    assert lines[-1]["learning_rate"] == pytest.approx(straight / 4)
+    load_policy(output)
+
+
+def test_progress_that_is_not_finite_is_never_saved(
+    tmp_path: Path, demos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints lie between two looks at the loss."""
+    step = Cloner.train_step
+
+    def spoil(self: Cloner) -> None:
+        step(self)
+        if self.step == 25:
+            with torch.no_grad():
+                next(self.policy.parameters()).fill_(torch.nan)
+
+    monkeypatch.setattr(Cloner, "train_step", spoil)
+    output = tmp_path / "policy"
+    with pytest.raises(TrainingError, match="weights are not finite after 30 iterations"):
+        run(make_config(log_interval=120), demos, output)
+    assert not list(output.rglob("state.safetensors"))
+
+
+def test_it_stops_when_it_is_asked_and_goes_on_from_that_very_step(
+    tmp_path: Path, demos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    run(make_config(), demos, straight)
+    for asks in (47, 20):
+        stop = Stop(1.0, clock=iter([0.0] * asks + [60.0] * 9).__next__)
+        with pytest.raises(Stopped):
+            pretrain(make_config(), demos=demos, output=stopped, reporter=Reporter("quiet"), stop=stop)
+    capsys.readouterr()
+    run(make_config(), demos, stopped, Reporter("plain"))
+    assert "resuming at iteration" in capsys.readouterr().err
+    assert (stopped / "policy.safetensors").read_bytes() == (straight / "policy.safetensors").read_bytes()
+    assert metrics(stopped) == metrics(straight)
+
+
+def test_a_store_that_is_not_what_was_collected_is_reported(
+    tmp_path: Path, demos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(make_config(iterations=20), demos, tmp_path / "before")
+    assert "warning" not in capsys.readouterr().err
+    (chunk,) = demos.glob("data/action/c/*/*")
+    content = bytearray(chunk.read_bytes())
+    content[0] ^= 1
+    chunk.write_bytes(content)
+    run(make_config(iterations=20), demos, tmp_path / "after")
+    assert f"{demos} is not what" in capsys.readouterr().err
+    assert len(require_run(tmp_path / "after", "pretrain", "Toy")["warnings"]) == 1

@@ -54,11 +54,13 @@ class Adapter(nn.Module, ABC):
         num_factors: draws it makes per decision; zero if it is deterministic or fixed.
         factor_weights: what the advantage counts for each draw; empty means fully.
         learning_rate: its own, or None for the one of PPO.
+        entropy_dims: dimensions of its draws whose spread is trained; their entropy can collapse.
     """
 
     num_factors: int = 0
     factor_weights: tuple[float, ...] = ()
     learning_rate: float | None = None
+    entropy_dims: int = 0
 
     def begin_iteration(self, iteration: int) -> None:
         """Told before each training rollout, counted from 0, for links with a schedule."""

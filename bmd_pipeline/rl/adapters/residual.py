@@ -33,7 +33,7 @@ class ResidualAction(Adapter):
 
     def __init__(self, cond_dim: int, noise_dim: int, executed_dim: int, config: ResidualConfig) -> None:
         super().__init__()
-        self.executed_dim = executed_dim
+        self.executed_dim = self.entropy_dims = executed_dim
         self.scale = config.scale
         self.progressive_iterations = config.progressive_iterations
         self.learning_rate = config.learning_rate

@@ -40,6 +40,7 @@ class SteeredNoise(Adapter):
         self.steering = steering
         self.readout = readout
         self.held_basis = held_basis
+        self.entropy_dims = steering.basis.dim
 
     def _distribution(self, situation: Situation) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation (B, basis.dim)."""

@@ -1,0 +1,137 @@
+"""When a stage saves its progress, and that nothing is lost when it stops."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from torch import Tensor
+
+from bmd_pipeline.artifacts.atomic import remove_leftovers
+from bmd_pipeline.artifacts.layout import Layout
+from bmd_pipeline.artifacts.progress_state import TrainingState
+from bmd_pipeline.config.hashing import Stage, hash_values, stage_hash
+from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.sources import source_hash
+from bmd_pipeline.errors import SimulationError
+from bmd_pipeline.stages.stopping import Stop, Stopped
+from bmd_pipeline.tasks.registry import get_entry
+
+Snapshot = tuple[Mapping[str, Tensor], Mapping[str, Any]]
+"""Everything that what is still to come depends on: tensors, and values as JSON."""
+
+
+def make_identity(config: RunConfig, stage: Stage, *, method: str | None = None, **parts: Any) -> str:
+    """Hash of what a stage computes; progress is used only by a job that computes the same.
+
+    Args:
+        config: the run.
+        stage: the stage.
+        method: its fine-tuning method.
+        parts: what else it depends on, as JSON: its seed, the hashes of its inputs.
+    """
+    source = source_hash(stage, get_entry(config.task.name).package)
+    return hash_values({"config": stage_hash(config, stage, method), "method": method, "source": source, **parts})
+
+
+class Checkpoints:
+    """Progress of one stage in a locked folder beside its output, gone once the stage has finished.
+
+    Args:
+        output: folder that the stage writes.
+        identity: what it computes, from `make_identity`.
+        stop: who may ask it to stop.
+        minutes: longest time between two checkpoints.
+        interval: also save every so many steps.
+        clock: seconds that never jump, for tests.
+
+    Raises:
+        ArtifactError: another job writes the same folder, or it can't be written.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        identity: str,
+        stop: Stop,
+        *,
+        minutes: float,
+        interval: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.stop = stop
+        self._state = TrainingState(Layout.state(output), identity)
+        self._seconds = 60.0 * minutes
+        self._interval = interval
+        self._clock = clock
+        self._saved_at = clock()
+        self._saved_step: int | None = None
+        self._latest: tuple[int, Callable[[], Snapshot]] | None = None
+        remove_leftovers(output)
+
+    @property
+    def folder(self) -> Path:
+        """For what a stage keeps beside its state."""
+        return self._state.folder
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The snapshot to go on from, or None.
+
+        Raises:
+            ArtifactError: it is damaged.
+        """
+        saved = self._state.load()
+        if saved is not None:
+            self._saved_step = saved[1]["step"]
+        return saved
+
+    def boundary(self, step: int, pack: Callable[[], Snapshot], *, save: bool = False) -> None:
+        """Marks a point from which the stage can go on: saves if it is time, and stops here if it is asked to.
+
+        Should the stage be stopped before it reaches the next one, this one is saved.
+
+        Args:
+            step: number of this point; they rise.
+            pack: makes the snapshot. What it reads must be the same until the next boundary.
+            save: save now, whatever the time.
+
+        Raises:
+            Stopped: after saving.
+        """
+        self._latest = (step, pack)
+        if save or self._is_due(step):
+            self._save()
+        self.stop.check()
+
+    def discard(self) -> None:
+        """Removes the progress: the stage has written its outputs."""
+        self._latest = None
+        self._state.discard()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if isinstance(error, Stopped | SimulationError):
+                self._save()
+        finally:
+            self._state.close()
+
+    def _is_due(self, step: int) -> bool:
+        by_step = self._interval is not None and step > 0 and step % self._interval == 0
+        by_time = self._clock() - self._saved_at >= self._seconds
+        return by_step or by_time or self.stop.reason is not None
+
+    def _save(self) -> None:
+        if self._latest is None or self._latest[0] == self._saved_step:
+            return
+        step, pack = self._latest
+        tensors, values = pack()
+        self._state.save(tensors, {**values, "step": step})
+        self._saved_step, self._saved_at = step, self._clock()

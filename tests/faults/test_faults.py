@@ -1,0 +1,96 @@
+"""A few of each fault, in one file so that they share a laboratory; `make fault-test` tries many (see `campaign`)."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from . import trials
+from .lab import BY_NAME, STAGES, Lab
+
+EVERY_STAGE = pytest.mark.parametrize("name", list(BY_NAME))
+needs_mounts = pytest.mark.skipif(not trials.can_mount(), reason="only root may mount a small disk")
+
+
+@EVERY_STAGE
+def test_a_killed_stage_goes_on(lab: Lab, name: str) -> None:
+    trials.kill(lab, BY_NAME[name], random.Random(f"kill {name}"))
+    trials.kill_often(lab, BY_NAME[name], random.Random(f"often {name}"), times=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "by"),
+    [(name, (signal.SIGTERM, signal.SIGINT)[index % 2]) for index, name in enumerate(BY_NAME)],
+)
+def test_a_signal_saves(lab: Lab, name: str, by: signal.Signals) -> None:
+    trials.ask(lab, BY_NAME[name], random.Random(f"ask {name}"), by)
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune"])
+def test_a_time_limit_is_kept(lab: Lab, name: str) -> None:
+    trials.run_in_slices(lab, BY_NAME[name])
+
+
+def test_a_second_signal_does_not_wait(lab: Lab) -> None:
+    stage = BY_NAME["pretrain"]
+    project = lab.copy(stage)
+    child = lab.start(project, stage.argv)
+    trials.wait_for(lab, "on cpu with")
+    for number in (signal.SIGTERM, signal.SIGTERM):
+        os.kill(child, number)
+    assert lab.wait() in (trials.STOPPED, -signal.SIGTERM)
+    trials.require_finished(lab, project, stage, lab.run(project, stage))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [(name, list(trials.DAMAGES)[index % 3]) for index, name in enumerate(BY_NAME)]
+)
+def test_damaged_progress_is_never_used(lab: Lab, name: str, kind: str) -> None:
+    trials.damage_progress(lab, BY_NAME[name], random.Random(f"{kind} {name}"), kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "kind"),
+    [
+        (name, path, list(trials.DAMAGES)[index % 3])
+        for name, paths in trials.INPUTS.items()
+        for index, path in enumerate(paths)
+    ],
+    ids=lambda value: value.name if isinstance(value, Path) else None,
+)
+def test_damaged_inputs_are_refused(lab: Lab, name: str, path: Path, kind: str) -> None:
+    trials.damage_input(lab, BY_NAME[name], random.Random(f"{kind} {path}"), path, kind)
+
+
+@needs_mounts
+@pytest.mark.parametrize("name", ["collect", "discover", "evaluate"])
+def test_a_full_disk_is_named_and_loses_nothing(lab: Lab, name: str) -> None:
+    trials.fill_disk(lab, BY_NAME[name], random.Random(f"full {name}"))
+
+
+@needs_mounts
+@pytest.mark.parametrize("name", ["pretrain", "finetune"])
+def test_a_read_only_disk_is_named(lab: Lab, name: str) -> None:
+    trials.forbid_writing(lab, BY_NAME[name])
+
+
+@EVERY_STAGE
+def test_a_file_in_a_folders_place_is_named(lab: Lab, name: str) -> None:
+    trials.block_folder(lab, BY_NAME[name])
+
+
+@pytest.mark.parametrize("name", ["pretrain", "discover"])
+def test_clocks_may_jump(lab: Lab, name: str) -> None:
+    trials.turn_clock_back(lab, BY_NAME[name], random.Random(f"clock {name}"))
+
+
+def test_a_lost_worker_loses_nothing(lab: Lab) -> None:
+    trials.lose_worker(lab)
+
+
+def test_the_stages_are_those_of_the_pipeline() -> None:
+    assert [stage.name for stage in STAGES] == list(trials.STATE)

@@ -1,0 +1,307 @@
+"""One fault at a time, and what must hold after it.
+
+Every trial breaks something, runs the same command again, and returns in a word what happened. It fails if the second
+run neither finishes with the files of an undisturbed run nor refuses in one line that names what is broken.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .lab import BY_NAME, RESULTS, TASK, Ended, Lab, Stage, describe, leftovers, remove
+
+STOPPED = 75
+STATE = {
+    "collect": Path("data", TASK, "checkpoints", "attempts.journal"),
+    "pretrain": RESULTS / "policy" / "checkpoints" / "state.safetensors",
+    "discover": RESULTS / "modes" / "seed0" / "checkpoints" / "state.safetensors",
+    "finetune": RESULTS / "dsrl-bmd" / "seed0" / "checkpoints" / "state.safetensors",
+    "evaluate": RESULTS / "dsrl-bmd" / "seed0" / "checkpoints" / "state.safetensors",
+}
+INPUTS = {
+    "pretrain": (
+        Path("data", TASK, "demos.zarr", "zarr.json"),
+        Path("data", TASK, "demos.zarr", "data", "obs", "zarr.json"),
+        Path("data", TASK, "demos.zarr", "data", "action", "c", "0", "0"),
+        Path("data", TASK, "demos.zarr", "meta", "episode_ends", "c", "0"),
+        Path("data", TASK, "demos.manifest.json"),
+    ),
+    "discover": tuple(RESULTS / "policy" / name for name in ("policy.safetensors", "policy.json", "run.json")),
+    "finetune": tuple(RESULTS / "modes" / "seed0" / name for name in ("modes.safetensors", "modes.json", "run.json")),
+    "evaluate": tuple(
+        RESULTS / "dsrl-bmd" / "seed0" / name for name in ("tuned.safetensors", "tuned.json", "run.json")
+    ),
+}
+
+
+def require_finished(lab: Lab, project: Path, stage: Stage, ended: Ended) -> None:
+    """The stage is done, its files are those of an undisturbed run, and nothing else is left."""
+    assert ended.status == 0, f"{stage.name}: status {ended.status}: {ended.text[-2000:]}"
+    found, expected = describe(project, stage), lab.reference[stage.name]
+    different = [name for name in found | expected if found.get(name) != expected.get(name)]
+    assert not different, f"{stage.name}: {different} differ from an undisturbed run"
+    assert not leftovers(project), f"{stage.name} left {leftovers(project)}"
+
+
+def require_refused(ended: Ended, path: Path) -> None:
+    """The stage said in one line what is broken."""
+    assert ended.status == 2, f"status {ended.status}: {ended.text[-2000:]}"
+    assert "Traceback" not in ended.text, ended.text
+    assert ended.last_line.startswith("error: "), ended.text
+    shown = next((parent for parent in path.parents if parent.suffix == ".zarr"), path)  # a store is named as one
+    assert str(shown) in ended.last_line or str(path.parent) in ended.last_line, f"{path} is not in: {ended.last_line}"
+
+
+def require_whole_if_claimed(lab: Lab, project: Path, stage: Stage) -> None:
+    """Where the file that says "complete" is, everything is."""
+    if (project / stage.proof).exists():
+        found, expected = describe(project, stage), lab.reference[stage.name]
+        assert {name: found[name] for name in expected} == expected, f"{stage.name}: half-written and taken for whole"
+
+
+def tell_how(ended: Ended) -> str:
+    """Whether a run began anew."""
+    return "went on" if "going on" in ended.text or "resuming" in ended.text else "started over"
+
+
+# interruptions -----------------------------------------------------------------------------------------
+
+
+def kill(lab: Lab, stage: Stage, rng: random.Random) -> str:
+    """SIGKILL of the whole process group at a random moment."""
+    project = lab.copy(stage)
+    lab.run(project, stage, after=rng.uniform(0.0, lab.seconds[stage.name]))
+    require_whole_if_claimed(lab, project, stage)
+    again = lab.run(project, stage)
+    require_finished(lab, project, stage, again)
+    return tell_how(again)
+
+
+def kill_often(lab: Lab, stage: Stage, rng: random.Random, times: int) -> str:
+    """SIGKILL again and again, so that later jobs go on from what earlier ones saved."""
+    project = lab.copy(stage)
+    for _ in range(times):
+        lab.run(project, stage, after=rng.uniform(0.3, 1.0) * lab.seconds[stage.name])
+        require_whole_if_claimed(lab, project, stage)
+    again = lab.run(project, stage)
+    require_finished(lab, project, stage, again)
+    return tell_how(again)
+
+
+def ask(lab: Lab, stage: Stage, rng: random.Random, by: signal.Signals) -> str:
+    """SIGTERM or SIGINT at a random moment: the stage saves."""
+    project = lab.copy(stage)
+    stopped = lab.run(project, stage, after=rng.uniform(0.05, 0.9) * lab.seconds[stage.name], by=by)
+    # Before Python has set its handlers the signal ends the process as it would any other.
+    assert stopped.status in (0, STOPPED, -by, 128 + by), f"status {stopped.status}: {stopped.text[-2000:]}"
+    if stopped.status == STOPPED:
+        assert stopped.last_line == f"stopped by {by.name}; run the same command again to go on"
+    require_whole_if_claimed(lab, project, stage)
+    again = lab.run(project, stage)
+    require_finished(lab, project, stage, again)
+    return {0: "had finished", STOPPED: f"saved, {tell_how(again)}"}.get(stopped.status, "ended at once")
+
+
+def run_in_slices(lab: Lab, stage: Stage) -> str:
+    """--max-minutes, again and again."""
+    project = lab.copy(stage)
+    share = 0.4 * lab.seconds[stage.name] / 60.0
+    for runs in range(1, 20):
+        ended = lab.run(project, stage, "--max-minutes", f"{share * (1.0 + 0.2 * runs):.4f}")
+        if ended.status != STOPPED:
+            break
+        assert "stopped by its time limit" in ended.last_line
+    require_finished(lab, project, stage, ended)
+    return "finished in slices"
+
+
+def wait_for(lab: Lab, text: str, seconds: float = 60.0) -> None:
+    """Waits until the running command has printed something."""
+    deadline = time.monotonic() + seconds
+    while text not in lab.log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def stop_early(lab: Lab, stage: Stage) -> Path:
+    """A project in which a stage has saved progress and stopped."""
+    for _ in range(5):
+        project = lab.copy(stage)
+        state = project / STATE[stage.name]
+        child = lab.start(project, stage.argv)
+        while Path(f"/proc/{child}/fd").exists() and not (state.exists() and state.stat().st_size > 1000):
+            time.sleep(0.001)
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGTERM)
+        if lab.wait() == STOPPED and state.exists():
+            return project
+    raise AssertionError(f"{stage.name} can't be stopped halfway: {lab.log.read_text()}")
+
+
+# damage ------------------------------------------------------------------------------------------------
+
+
+def truncate(path: Path, rng: random.Random) -> None:
+    """Leaves a random part, at least a byte short."""
+    path.write_bytes(path.read_bytes()[: rng.randrange(path.stat().st_size)])
+
+
+def flip(path: Path, rng: random.Random) -> None:
+    """Flips one random bit."""
+    content = bytearray(path.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+
+
+def replace(path: Path, rng: random.Random) -> None:
+    """Puts something else of the same length there."""
+    path.write_bytes(rng.randbytes(path.stat().st_size))
+
+
+DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {
+    "truncated": truncate,
+    "bit-flipped": flip,
+    "foreign": replace,
+}
+
+
+def damage_progress(lab: Lab, stage: Stage, rng: random.Random, kind: str) -> str:
+    """A damaged checkpoint is refused, a damaged journal is used as far as it is sound."""
+    project = stop_early(lab, stage)
+    DAMAGES[kind](project / STATE[stage.name], rng)
+    again = lab.run(project, stage)
+    if stage.name != "collect":
+        require_refused(again, STATE[stage.name])
+        shutil.rmtree((project / STATE[stage.name]).parent)
+        require_finished(lab, project, stage, lab.run(project, stage))
+        return "refused"
+    require_finished(lab, project, stage, again)
+    return tell_how(again)
+
+
+def damage_input(lab: Lab, stage: Stage, rng: random.Random, path: Path, kind: str) -> str:
+    """Damaged inputs are refused, or reported where editing them is allowed, or the damage decides nothing."""
+    project = lab.copy(stage)
+    DAMAGES[kind](project / path, rng)
+    ended = lab.run(project, stage)
+    if ended.status == 0 and "warning: data" in ended.text:
+        return "warned"
+    if ended.status == 0:
+        require_finished(lab, project, stage, ended)
+        return "decides nothing"
+    require_refused(ended, path)
+    return "refused"
+
+
+# the machine -------------------------------------------------------------------------------------------
+
+
+def can_mount() -> bool:
+    """Whether this process may mount file systems."""
+    return os.geteuid() == 0 and subprocess.run(["unshare", "--mount", "true"], check=False).returncode == 0
+
+
+@contextmanager
+def small_disk(lab: Lab) -> Iterator[Path]:
+    """A file system of its own, of 32 MB."""
+    disk = lab.folder / "disk"
+    disk.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(disk)], check=True)
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def fill_disk(lab: Lab, stage: Stage, rng: random.Random) -> str:
+    """The disk fills up somewhere in the middle; then somebody makes room."""
+    with small_disk(lab) as disk:
+        project, filler = lab.copy(stage, disk / "project"), disk / "filler"
+        free = int(4096 * 2 ** rng.uniform(0.0, 7.0))
+        filler.write_bytes(bytes(max(0, shutil.disk_usage(disk).free - free)))
+        ended = lab.run(project, stage)
+        if ended.status != 0:
+            assert ended.status == 2, f"status {ended.status}: {ended.text[-2000:]}"
+            assert "can't be written" in ended.last_line, ended.text[-2000:]
+            assert "Traceback" not in ended.text, ended.text[-2000:]
+        require_whole_if_claimed(lab, project, stage)
+        filler.unlink()
+        require_finished(lab, project, stage, lab.run(project, stage))
+    return "refused, then finished" if ended.status else "had room enough"
+
+
+def forbid_writing(lab: Lab, stage: Stage) -> str:
+    """The file system is read-only; then it isn't."""
+    with small_disk(lab) as disk:
+        project = lab.copy(stage, disk / "project")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        ended = lab.run(project, stage)
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        assert ended.status == 2, f"status {ended.status}: {ended.text[-2000:]}"
+        assert "Read-only file system" in ended.last_line
+        require_finished(lab, project, stage, lab.run(project, stage))
+    return "refused, then finished"
+
+
+def block_folder(lab: Lab, stage: Stage) -> str:
+    """A file stands where the stage wants a folder."""
+    project = lab.copy(stage)
+    folder = (project / stage.proof).parent
+    shutil.rmtree(folder, ignore_errors=True)
+    if stage.name in ("finetune", "evaluate"):  # the folder holds inputs or outputs of another stage
+        shutil.copytree(lab.whole / stage.proof.parent, folder)
+        remove(project, stage)
+        folder = folder / "checkpoints"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("not a folder")
+    require_refused(lab.run(project, stage), folder.relative_to(project))
+    folder.unlink()
+    if stage.name == "finetune":
+        shutil.rmtree(folder.parent)
+    require_finished(lab, project, stage, lab.run(project, stage))
+    return "refused, then finished"
+
+
+def turn_clock_back(lab: Lab, stage: Stage, rng: random.Random) -> str:
+    """The wall clock jumps back by minutes each time it is read, in a killed run and in the one that goes on."""
+    project = lab.copy(stage)
+    jump = rng.uniform(1.0, 600.0)
+    lab.run(project, stage, after=rng.uniform(0.3, 0.9) * lab.seconds[stage.name], clock=jump)
+    again = lab.run(project, stage, clock=jump)
+    require_finished(lab, project, stage, again)
+    return tell_how(again)
+
+
+def lose_worker(lab: Lab) -> str:
+    """A collecting process is killed under the job."""
+    stage = BY_NAME["collect"]
+    project = lab.copy(stage)
+    job = lab.start(project, (*stage.argv, "--threads", "2"))
+    workers: list[int] = []
+    deadline = time.monotonic() + 60.0
+    while len(workers) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+        workers = children(job)
+    os.kill(workers[-1], signal.SIGKILL)
+    status, text = lab.wait(), lab.log.read_text()
+    assert status == 1, text
+    assert "died with exit code -9" in text.rstrip().rpartition("\n")[2], text
+    require_finished(lab, project, stage, lab.run(project, stage))
+    return "reported, then finished"
+
+
+def children(parent: int) -> list[int]:
+    """Process ids of the children of a process, in order."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            _, above = entry.read_text().rpartition(")")[2].split()[:2]
+            found += [int(entry.parent.name)] * (int(above) == parent)
+    return sorted(found)

@@ -1,0 +1,132 @@
+"""Iterations that diverge are taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from bmd_pipeline.config.discover import DiscoverConfig, SteeringConfig
+from bmd_pipeline.config.finetune import FinetuneConfig, RegulariserConfig
+from bmd_pipeline.config.guard import GuardConfig
+from bmd_pipeline.config.ppo import PPOConfig
+from bmd_pipeline.errors import DivergenceError, TrainingError
+from bmd_pipeline.modes.discovered import DiscoveredModes
+from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.rl.agents import make_agent
+from bmd_pipeline.rl.guard import Guard
+from bmd_pipeline.rl.trainer import Trainer
+from bmd_pipeline.rl.trainer_state import pack_trainer, unpack_trainer
+from bmd_pipeline.tasks.base import TaskEnv
+
+
+@pytest.fixture
+def trainer(env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]) -> Trainer:
+    torch.manual_seed(2)
+    modes = modes_of()
+    agent = make_agent("dsrl-bmd", policy, modes, FinetuneConfig(), SteeringConfig(hidden_sizes=(16,)))
+    config = PPOConfig.model_validate({"minibatch_size": 32, "value_hidden_sizes": (16,)})
+    return Trainer(env, agent, config, DiscoverConfig(num_modes=3), RegulariserConfig(controller="linear"))
+
+
+def iterate(guard: Guard, iteration: int = 0) -> dict[str, float]:
+    guard.remember()
+    generator = torch.Generator().manual_seed(iteration)
+    return guard.iterate(iteration=iteration, seed=iteration, generator=generator)
+
+
+def rates(trainer: Trainer) -> list[float]:
+    optimizers = (trainer.ppo.optimizer, trainer.inference_optimizer)
+    return [group["lr"] for optimizer in optimizers if optimizer for group in optimizer.param_groups]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Diverging:
+    """Makes the trainer's first iterations end in NaN weights."""
+
+    def __init__(self, trainer: Trainer, times: int) -> None:
+        self.trainer, self.times = trainer, times
+        self.iterate = trainer.iterate
+        self.starts: list[dict[str, torch.Tensor]] = []
+        self.draws: list[float] = []
+        trainer.iterate = self  # type: ignore[method-assign]
+
+    def __call__(self, **options: Any) -> dict[str, float]:
+        self.starts.append(pack_trainer(self.trainer)[0])
+        metrics = self.iterate(**options)
+        self.draws.append(metrics["rollout/episode_return"])
+        if len(self.starts) <= self.times:
+            with torch.no_grad():
+                next(self.trainer.critic.parameters()).fill_(torch.nan)
+        return metrics
+
+
+def test_a_sound_iteration_passes(trainer: Trainer) -> None:
+    plain = Guard(trainer, GuardConfig(), pytest.fail)
+    assert iterate(plain)["losses/policy_steps"] > 0
+    assert plain.rollbacks == 0
+
+
+def test_a_diverged_iteration_is_tried_again_from_the_same_state_with_half_the_step(trainer: Trainer) -> None:
+    told: list[str] = []
+    guard = Guard(trainer, GuardConfig(), told.append)
+    iterate(guard)
+    before = rates(trainer)
+    diverging = Diverging(trainer, times=2)
+    iterate(guard, 1)
+    first, second, third = diverging.starts
+    assert same(first, second)
+    assert same(second, third)
+    assert len(set(diverging.draws)) == 1  # the same episodes
+    assert rates(trainer) == [rate / 4 for rate in before]
+    assert guard.rollbacks == 2
+    assert told[0] == (
+        "iteration 2 diverged (a weight is not finite) and was taken back; the learning rates are halved "
+        "(rollback 1 of at most 3)"
+    )
+    iterate(guard, 2)
+    assert rates(trainer) == [rate / 4 for rate in before]  # for good
+
+
+def test_it_gives_up_with_the_reason_and_leaves_sound_weights(trainer: Trainer) -> None:
+    guard = Guard(trainer, GuardConfig(max_rollbacks=1), lambda _: None)
+    before = pack_trainer(trainer)[0]
+    Diverging(trainer, times=9)
+    with pytest.raises(
+        TrainingError, match=r"diverged at iteration 1: a weight is not finite; it was taken back 1 times"
+    ):
+        iterate(guard)
+    assert same(pack_trainer(trainer)[0], before)
+
+
+def test_a_loss_that_is_not_finite_counts(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "iterate", lambda **_: {"losses/inference": float("inf"), "rollout/x": float("nan")})
+    with pytest.raises(TrainingError, match="losses/inference is inf"):
+        iterate(Guard(trainer, GuardConfig(max_rollbacks=0), lambda _: None))
+
+
+def test_what_is_wrong_with_the_task_is_not_tried_again(trainer: Trainer, env: TaskEnv) -> None:
+    env.pay.fill_(float("nan"))  # type: ignore[attr-defined]
+    guard = Guard(trainer, GuardConfig(), pytest.fail)
+    with pytest.raises(TrainingError, match="a reward is not finite") as caught:
+        iterate(guard)
+    assert not isinstance(caught.value, DivergenceError)
+
+
+def test_a_trainer_goes_on_bit_for_bit(trainer: Trainer) -> None:
+    guard = Guard(trainer, GuardConfig(), pytest.fail)
+    iterate(guard)
+    tensors, values = pack_trainer(trainer)
+    iterate(guard, 1)
+    straight, _ = pack_trainer(trainer)
+    unpack_trainer(trainer, tensors, values)
+    assert same(pack_trainer(trainer)[0], tensors)
+    iterate(guard, 1)
+    assert same(pack_trainer(trainer)[0], straight)
+    assert trainer.controller is not None
+    assert trainer.controller.iteration == 2  # type: ignore[attr-defined]
