@@ -15,6 +15,9 @@ class InferenceConfig(Section):
 
     features: tuple[str, ...] = ()
     """Track columns it sees; empty means the whole track."""
+    scale: Literal["feature", "shared"] = "feature"
+    """What features are divided by: each by its own standard deviation, or all by one, which suits features of one
+    unit: what hardly varies then counts for little, and a policy of one mode is seen as such."""
     history_steps: int = Field(1, ge=1, le=64)
     """Points of the track it sees: the current one and earlier ones."""
     history_stride: int = Field(2, ge=1, le=256)

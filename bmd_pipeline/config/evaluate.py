@@ -20,3 +20,10 @@ class EvaluateConfig(Section):
     """Level of the reported intervals."""
     pictured_episodes: int = Field(96, ge=1, le=10_000)
     """Episodes drawn in the trajectory picture."""
+
+
+class CurveConfig(Section):
+    """How the snapshots of a fine-tuning run are judged."""
+
+    episodes: int = Field(512, ge=8, le=1_000_000)
+    """Episodes per snapshot."""

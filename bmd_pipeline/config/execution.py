@@ -20,7 +20,7 @@ class ThreadsConfig(Section):
 
 
 class ExecutionConfig(Section):
-    """Devices, cores and tracking."""
+    """Devices, cores, checkpoints and tracking."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where tensors live; auto takes CUDA where there is one."""
@@ -30,5 +30,9 @@ class ExecutionConfig(Section):
     """Memory a job asks a cluster for."""
     runtime_minutes: int = Field(60, ge=1, le=100_000)
     """Time a job asks a cluster for."""
+    checkpoint_minutes: float = Field(5.0, ge=0.0, le=10_000.0)
+    """Longest time between two resumable checkpoints; 0 saves at every point from which a stage can go on."""
+    max_minutes: float | None = Field(None, gt=0.0, le=1_000_000.0)
+    """A stage saves and stops after that many minutes, to be run again (`--max-minutes`); null: it never does."""
     tracker: Literal["none", "wandb"] = "none"
     """Also report metrics to wandb (offline unless WANDB_MODE says otherwise); local files are the truth."""

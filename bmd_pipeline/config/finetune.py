@@ -58,6 +58,11 @@ class RegulariserConfig(Section):
     combine: Literal["reward", "advantage"] = "reward"
     """What λ weighs. reward: r_env + λ·r_int, as published. advantage (ours): the two advantages, each
     standardised, from a value head each, so that λ doesn't depend on the scale of the reward."""
+    gamma: float | None = Field(None, gt=0.0, le=1.0)
+    """Discount of the intrinsic stream, with combine: advantage; null: that of the environment's reward. A
+    behaviour may be decided long before it shows."""
+    gae_lambda: float | None = Field(None, ge=0.0, le=1.0)
+    """λ of its generalised advantage estimation; null: the environment's."""
     controller: Literal["constant", "linear", "cosine", "dual", "occupancy"] = "constant"
     """Who decides λ. constant: mi_weight, as published. linear, cosine: a schedule. Ours: dual holds the mutual
     information above a share of what was discovered; occupancy reacts when discovered behaviours are being lost."""
@@ -125,5 +130,7 @@ class FinetuneConfig(Section):
     """Growing horizon."""
     selection: SelectionConfig = SelectionConfig()
     """Which iteration is kept."""
+    snapshot_interval: int = Field(0, ge=0, le=1_000_000)
+    """Iterations between two snapshots that are kept for `bmd-pipeline curve`; 0 keeps none."""
     checkpoint_interval: int = Field(10, ge=1, le=1_000_000)
     """Iterations between two resumable checkpoints."""

@@ -13,9 +13,16 @@ from typing import Any, Literal, get_args
 from bmd_pipeline.config.methods import uses_modes
 from bmd_pipeline.config.run import RunConfig
 
-Stage = Literal["collect", "pretrain", "discover", "finetune", "evaluate"]
+Stage = Literal["collect", "pretrain", "discover", "finetune", "evaluate", "curve", "compare", "verdict", "sweep"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
+_EVIDENCE: dict[str, tuple[str, ...]] = {
+    "curve": ("evaluate",),
+    "compare": ("methods", "seeds", "evaluate"),
+    "verdict": ("methods", "seeds", "evaluate", "compare"),
+    "sweep": ("evaluate", "compare"),
+}
+"""Stages that only read evaluations, with the settings beside their own that they go by."""
 
 _OWNERS = {"denoiser": "dppo", "residual": "res"}
 """Parts of `finetune` that one method alone reads."""
@@ -30,7 +37,7 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
         method: fine-tuning method; plain ones know nothing of the intrinsic reward. None: all of it.
     """
     values = config.model_dump(mode="json")
-    chosen = {name: values[name] for name in ("task", "seed", stage)}
+    chosen = {name: values[name] for name in ("task", "seed", stage, *_EVIDENCE.get(stage, ()))}
     if stage == "discover":  # the bound on log q is one setting for both stages; λ is not among them
         chosen["finetune"] = {"regulariser": {"floor": values["finetune"]["regulariser"]["floor"]}}
     if stage == "finetune":
@@ -52,8 +59,8 @@ def stage_hash(config: RunConfig, stage: Stage, method: str | None = None) -> st
 
 
 def config_hash(config: RunConfig) -> str:
-    """SHA-256 of everything that decides what a run computes, as hex."""
-    return hash_values(config.model_dump(mode="json", exclude={"execution"}))
+    """SHA-256 of everything that decides what a run computes, up to its evaluation, as hex."""
+    return hash_values(config.model_dump(mode="json", exclude={"execution", *_EVIDENCE}))
 
 
 def hash_values(values: dict[str, Any]) -> str:

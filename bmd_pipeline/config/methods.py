@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bmd_pipeline.config.finetune import METHODS
 from bmd_pipeline.config.messages import suggest
 from bmd_pipeline.errors import ConfigError
@@ -24,3 +26,21 @@ def check_method(method: str, *, evaluating: bool = False) -> None:
 def uses_modes(method: str) -> bool:
     """Whether a method builds on discovered modes."""
     return method.endswith("-bmd")
+
+
+def list_pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
+    """Every `-bmd` method among some, with its plain counterpart where that is among them too."""
+    pairs = [(method, method.removesuffix("-bmd")) for method in methods if uses_modes(method)]
+    return [(method, plain) for method, plain in pairs if plain in methods]
+
+
+def judged_methods(methods: Sequence[str]) -> list[str]:
+    """The methods among some that a verdict is about: every pair of a `-bmd` method and its plain counterpart.
+
+    Raises:
+        ConfigError: there is no such pair.
+    """
+    pairs = list_pairs(methods)
+    if not pairs:
+        raise ConfigError(f"methods: a verdict needs a -bmd method and its plain counterpart, got {', '.join(methods)}")
+    return [method for method in methods if any(method in pair for pair in pairs)]

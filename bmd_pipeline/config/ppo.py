@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from bmd_pipeline.config.base import Section
+from bmd_pipeline.config.guard import GuardConfig
 
 
 class PPOConfig(Section):
@@ -36,3 +39,13 @@ class PPOConfig(Section):
     """Weight of the entropy bonus."""
     value_hidden_sizes: tuple[int, ...] = Field((256, 256), min_length=1, max_length=8)
     """Widths of the critic's hidden layers."""
+    guard: GuardConfig = GuardConfig()
+    """When an update is taken back."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.guard.max_kl <= 1.5 * self.target_kl:
+            raise ValueError(
+                f"guard.max_kl must be > 1.5 * target_kl ({1.5 * self.target_kl:g}), got {self.guard.max_kl:g}"
+            )
+        return self

@@ -80,6 +80,9 @@ class PretrainConfig(Section):
     """Decay per step of the exponential moving average of the weights; the average is what is kept."""
     validation_fraction: float = Field(0.05, ge=0.0, le=0.5)
     """Share of whole episodes held out for the validation loss."""
+    max_rollbacks: int = Field(3, ge=0, le=100)
+    """Times a loss that is not finite is answered by going back to the last good weights with half the learning
+    rate, before training gives up."""
     log_interval: int = Field(500, ge=1, le=1_000_000)
     """Gradient steps between two log lines."""
     checkpoint_interval: int = Field(2_000, ge=1, le=10_000_000)

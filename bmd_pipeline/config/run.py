@@ -8,12 +8,15 @@ from pydantic import Field, model_validator
 
 from bmd_pipeline.config.base import Section
 from bmd_pipeline.config.collect import CollectConfig
+from bmd_pipeline.config.compare import CompareConfig
 from bmd_pipeline.config.discover import DiscoverConfig
-from bmd_pipeline.config.evaluate import EvaluateConfig
+from bmd_pipeline.config.evaluate import CurveConfig, EvaluateConfig
 from bmd_pipeline.config.execution import ExecutionConfig
 from bmd_pipeline.config.finetune import METHODS, FinetuneConfig
 from bmd_pipeline.config.pretrain import PretrainConfig
+from bmd_pipeline.config.sweep import SweepConfig
 from bmd_pipeline.config.task import TaskConfig
+from bmd_pipeline.config.verdict import VerdictConfig
 
 
 class RunConfig(Section):
@@ -37,6 +40,14 @@ class RunConfig(Section):
     """Fine-tuning."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Evaluation."""
+    curve: CurveConfig = CurveConfig()
+    """Learning curves."""
+    compare: CompareConfig = CompareConfig()
+    """Comparison of methods."""
+    verdict: VerdictConfig = VerdictConfig()
+    """Hypotheses."""
+    sweep: SweepConfig = SweepConfig()
+    """The λ sweep."""
     execution: ExecutionConfig = ExecutionConfig()
     """Devices, cores and tracking."""
 

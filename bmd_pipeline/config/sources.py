@@ -32,7 +32,12 @@ _TASK_MODULES = {
     "discover": ("env",),
     "finetune": ("env",),
     "evaluate": ("env", "modes"),
+    "curve": ("env", "modes"),
     "summarise": (),
+    "compare": (),
+    "verdict": (),
+    "sweep": (),
+    "report": (),
 }
 
 
@@ -48,6 +53,8 @@ def source_hash(stage: str, task_package: str) -> str:
     for module in list_modules(stage, task_package):
         path = _find(module)
         digest.update(f"{module}\n{ast.unparse(_parse(path)) if path else ''}\n".encode())
+        for asset in _assets(path):
+            digest.update(f"{asset.name}\n".encode() + asset.read_bytes())
     return digest.hexdigest()
 
 
@@ -67,6 +74,13 @@ def list_modules(stage: str, task_package: str) -> tuple[str, ...]:
         waiting.extend(_imports(module))
         waiting.append(module.rpartition(".")[0])  # importing a module runs its package's __init__ first
     return tuple(sorted(found))
+
+
+def _assets(path: Path | None) -> list[Path]:
+    """Files that a package carries beside its modules, if this is its `__init__.py`."""
+    if path is None or path.name != "__init__.py":
+        return []
+    return sorted(asset for asset in (path.parent / "assets").rglob("*") if asset.is_file())
 
 
 def _is_irrelevant(module: str) -> bool:

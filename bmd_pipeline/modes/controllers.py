@@ -93,7 +93,7 @@ class DualController(Controller):
 
     Args:
         config: share of the discovered information to keep, step, bounds.
-        discovered: held-out information measured after discovery, in nats.
+        discovered: information of held-out, exploring episodes after discovery, in nats.
     """
 
     def __init__(self, config: RegulariserConfig, discovered: float) -> None:
@@ -157,13 +157,13 @@ def make_controller(config: RegulariserConfig, findings: dict[str, Any]) -> Cont
         return ConstantController(config)
     if config.controller in ("linear", "cosine"):
         return ScheduleController(config)
-    needed = "final_information" if config.controller == "dual" else "occupancy"
+    needed = "exploring_information" if config.controller == "dual" else "occupancy"
     if needed not in findings:
         raise ArtifactError(
             f"controller {config.controller!r} needs {needed!r} in modes.json: discover again with this version"
         )
     if config.controller == "dual":
-        return DualController(config, float(findings["final_information"]))
+        return DualController(config, float(findings["exploring_information"]))
     return OccupancyController(config, torch.tensor(findings["occupancy"]))
 
 

@@ -45,7 +45,10 @@ class InferenceModel(nn.Module):
         """Takes the normalisation from features (T + 1, N, feature_dim) where valid (T + 1, N)."""
         seen = features[valid]
         self.mean.copy_(seen.mean(dim=0))
-        self.std.copy_(seen.std(dim=0).clamp(min=1e-6))
+        std = seen.std(dim=0)
+        if self.config.scale == "shared":
+            std = std.square().mean().sqrt().expand_as(std)
+        self.std.copy_(std.clamp(min=1e-6))
 
     def normalise(self, features: Tensor) -> Tensor:
         """Features (..., feature_dim) at unit scale."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def compute_gae(
-    reward: Tensor, value: Tensor, goes_on: Tensor, bootstrap: Tensor, gamma: float, gae_lambda: float
+    reward: Tensor, value: Tensor, goes_on: Tensor, bootstrap: Tensor, gamma: Tensor | float, gae_lambda: Tensor | float
 ) -> tuple[Tensor, Tensor]:
     """Advantages and returns of several reward streams at once.
 
@@ -22,8 +22,8 @@ def compute_gae(
         goes_on: (T, N) g_t, whether the same episode takes another decision.
         bootstrap: (T, N) b_t, whether the next state's value counts: where the episode goes on, and at the time
             limit of a continuing task.
-        gamma: discount.
-        gae_lambda: λ of the estimator.
+        gamma: discount, one or (S,).
+        gae_lambda: λ of the estimator, one or (S,).
 
     Returns:
         advantage and return (T, N, S). Entries of decisions that were not taken mean nothing.

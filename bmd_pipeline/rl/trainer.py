@@ -173,8 +173,8 @@ class Trainer:
         inputs = self.critic.inputs(played.cond, played.decision_track, played.code, decisions)
         value = self.critic(inputs)
         goes_on, bootstrap = compute_continuation(played.alive, played.timed_out, self.env.spec.continuing)
-        config = self.ppo.config
-        advantage, returns = compute_gae(reward, value, goes_on, bootstrap, config.gamma, config.gae_lambda)
+        gamma, gae_lambda = self._discounts(reward)
+        advantage, returns = compute_gae(reward, value, goes_on, bootstrap, gamma, gae_lambda)
         situation = played.situations()
         record = {name: played.taken(drawn) for name, drawn in played.record.items()}
         return Batch(
@@ -186,6 +186,15 @@ class Trainer:
             advantage=self._mix(played.taken(advantage), intrinsic_only),
             returns=played.taken(returns),
         )
+
+    def _discounts(self, reward: Tensor) -> tuple[Tensor, Tensor]:
+        """γ and λ of generalised advantage estimation for each stream, (num_streams,)."""
+        ppo, own = self.ppo.config, self.regulariser
+        gamma, gae_lambda = [ppo.gamma], [ppo.gae_lambda]
+        if self.critic.num_streams == 2:
+            gamma.append(own.gamma if own.gamma is not None else ppo.gamma)
+            gae_lambda.append(own.gae_lambda if own.gae_lambda is not None else ppo.gae_lambda)
+        return reward.new_tensor(gamma), reward.new_tensor(gae_lambda)
 
     def _mix(self, advantage: Tensor, intrinsic_only: bool) -> Tensor:
         """One standardised advantage (M,) from that of each stream (M, num_streams)."""

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bmd_pipeline.artifacts.atomic import write_bytes, write_json
+from bmd_pipeline.artifacts.hashing import hash_file
 from bmd_pipeline.artifacts.layout import RUN_FILE
 from bmd_pipeline.artifacts.provenance import require_run
 from bmd_pipeline.compute import select_device
 from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.methods import PRETRAINED, check_method, uses_modes
 from bmd_pipeline.config.run import RunConfig
-from bmd_pipeline.errors import ArtifactError, TaskError
-from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, concat_episodes, encode_episodes
+from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.metrics.episodes import Episodes, concat_episodes, encode_episodes
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.reporting.figures import draw_trajectories
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath, encode_paths, resample_paths
 from bmd_pipeline.rl.agents import Agent
-from bmd_pipeline.rl.rollout import EpisodeBatch, play_episodes
+from bmd_pipeline.rl.rollout import play_episodes
 from bmd_pipeline.rl.tuned import load_agent
 from bmd_pipeline.seeds import derive_seed, make_generator
+from bmd_pipeline.stages.checkpoints import Checkpoints, make_identity
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.eval_document import (
     EPISODES_FILE,
@@ -39,6 +40,9 @@ from bmd_pipeline.stages.eval_document import (
     make_bootstrap_generator,
     make_document,
 )
+from bmd_pipeline.stages.labelling import label_episodes
+from bmd_pipeline.stages.rounds import pack_episodes, unpack_episodes
+from bmd_pipeline.stages.stopping import Stop, StoppableEnv
 from bmd_pipeline.tasks.base import Labelling, TaskEnv
 from bmd_pipeline.tasks.registry import load_labellings, make_env
 
@@ -54,11 +58,13 @@ def evaluate(
     seed: int,
     num_workers: int,
     reporter: Reporter,
+    stop: Stop | None = None,
 ) -> None:
     """Evaluates one policy and writes eval.json, with per-episode rows and a picture beside it.
 
     Initial states depend on the root seed and on `seed`, not on the method: methods of a task meet the same
-    ones, so that their differences are not luck.
+    ones, so that their differences are not luck. A killed evaluation goes on after its last saved round of episodes:
+    with a simulator a policy's episodes take minutes.
 
     Args:
         config: the run.
@@ -70,43 +76,57 @@ def evaluate(
         seed: training seed of the policy.
         num_workers: simulator processes; results don't depend on it.
         reporter: where progress goes.
+        stop: who may ask to stop early.
 
     Raises:
         ConfigError: unknown method.
         ArtifactError: an input is missing, damaged or made for something else.
         TaskError: a labelling breaks its contract.
+        Stopped: somebody asked; finished rounds are saved.
     """
     started = time.time()
     task = config.task.name
-    inputs = _require_inputs(task, method, policy, modes, tuned)
+    inputs = require_inputs(task, method, policy, modes, tuned)
     device = select_device(config.execution.device)
     agent = load_agent(policy, modes, tuned, method, task=task, device=device)
     labellings = load_labellings(task)
-    num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
-    env = make_env(task, config.task.env, num_envs, device=device, num_workers=num_workers)
-    try:
-        episodes, paths = _play(config, env, agent, labellings, method, seed, reporter)
-        axes = env.spec.planar_labels
-    finally:
-        env.close()
-    block = summarise_policy(
-        [episodes],
-        config_hash=hash_policy_settings(config, method),
-        tau=config.evaluate.tau,
-        confidence=config.evaluate.confidence,
-        rng=make_bootstrap_generator(config),
+    identity = make_identity(
+        config,
+        "evaluate",
+        method=method,
+        seed=seed,
+        policy=hash_policy_settings(config, method),
+        inputs={name: hash_file(path) for name, path in inputs.items()},
     )
-    document = make_document(config, {method: block}, inputs, seed, started, device)
-    book = _make_book(axes, labellings[0], episodes, paths[: config.evaluate.pictured_episodes])
-    output.unlink(missing_ok=True)  # an old eval.json must not vouch for new rows
-    write_bytes(output.with_name(EPISODES_FILE), encode_episodes([episodes]))
-    write_bytes(output.with_name(PATHS_FILE), encode_paths(book))
-    draw_trajectories(document, book, output.with_name(PATHS_PICTURE))
-    write_json(output, document.model_dump(mode="json"))
+    stop = stop or Stop()
+    with Checkpoints(output.parent, identity, stop, minutes=config.execution.checkpoint_minutes) as checkpoints:
+        num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
+        env = make_env(task, config.task.env, num_envs, device=device, num_workers=num_workers)
+        try:
+            stoppable = StoppableEnv(env, stop)
+            episodes, paths = _play(config, stoppable, agent, labellings, method, seed, checkpoints, reporter)
+            axes = env.spec.planar_labels
+        finally:
+            env.close()
+        block = summarise_policy(
+            [episodes],
+            config_hash=hash_policy_settings(config, method),
+            tau=config.evaluate.tau,
+            confidence=config.evaluate.confidence,
+            rng=make_bootstrap_generator(config),
+        )
+        document = make_document(config, {method: block}, inputs, seed, started, device)
+        book = _make_book(axes, labellings[0], episodes, paths[: config.evaluate.pictured_episodes])
+        output.unlink(missing_ok=True)  # an old eval.json must not vouch for new rows
+        write_bytes(output.with_name(EPISODES_FILE), encode_episodes([episodes]))
+        write_bytes(output.with_name(PATHS_FILE), encode_paths(book))
+        draw_trajectories(document, book, output.with_name(PATHS_PICTURE))
+        write_json(output, document.model_dump(mode="json"))
+        checkpoints.discard()
     reporter.log(f"{method}, seed {seed}: {describe_block(block)}")
 
 
-def _require_inputs(task: str, method: str, policy: Path, modes: Path | None, tuned: Path | None) -> dict[str, Path]:
+def require_inputs(task: str, method: str, policy: Path, modes: Path | None, tuned: Path | None) -> dict[str, Path]:
     """Checks the folders that the method needs; returns their records by name."""
     check_method(method, evaluating=True)
     needed: dict[str, tuple[Path | None, Stage]] = {"policy": (policy, "pretrain")}
@@ -130,15 +150,22 @@ def _play(
     labellings: Sequence[Labelling],
     method: str,
     seed: int,
+    checkpoints: Checkpoints,
     reporter: Reporter,
 ) -> tuple[Episodes, NDArray[np.float32]]:
     """Plays rounds of episodes; returns their rows and planar paths (num_episodes, NUM_POINTS, 2)."""
     wanted = config.evaluate.episodes
     columns = [env.spec.track_names.index(name) for name in env.spec.planar]
     generator = make_generator(config.seed, "evaluate", "noise", seed, device=env.device)
-    parts, paths = [], []
-    with reporter.progress(f"evaluate {method}", wanted) as progress:
-        for index in range(math.ceil(wanted / env.num_envs)):
+    saved = checkpoints.load()
+    parts, paths = ([], []) if saved is None else unpack_episodes(*saved)
+    if saved is not None:
+        generator.set_state(saved[0]["generator"])
+        reporter.log(f"going on after {len(parts)} rounds of {env.num_envs} episodes")
+    with reporter.progress(f"evaluate {method}", wanted, len(parts) * env.num_envs) as progress:
+        for index in range(len(parts), math.ceil(wanted / env.num_envs)):
+            draws = {"generator": generator.get_state()}  # before the round, which a stop may cut off
+            checkpoints.boundary(index, functools.partial(pack_episodes, parts, paths, draws))
             first = index * env.num_envs
             codes = torch.arange(first, first + env.num_envs, device=env.device) % agent.num_codes
             batch = play_episodes(
@@ -148,47 +175,12 @@ def _play(
                 codes=codes,
                 generator=generator,
             )
-            part = _make_episodes(batch, labellings, method, seed, agent.num_codes)
+            part = label_episodes(batch, labellings, method, seed, agent.num_codes)
             parts.append(part)
             paths.append(resample_paths(batch.track[:, :, columns].cpu().numpy(), part.length))
             progress.advance(min(env.num_envs, wanted - first), success=float(part.success.mean()))
     # The last round may play more than was asked for; which episodes are dropped doesn't depend on them.
     return concat_episodes(parts, wanted), np.concatenate(paths)[:wanted]
-
-
-def _make_episodes(
-    batch: EpisodeBatch, labellings: Sequence[Labelling], method: str, seed: int, num_codes: int
-) -> Episodes:
-    def to_array(values: Tensor, dtype: type[np.generic]) -> NDArray[Any]:
-        return values.cpu().numpy().astype(dtype)
-
-    information = torch.zeros_like(batch.episode_return) if batch.information is None else batch.information
-    return Episodes(
-        policy=method,
-        seed=seed,
-        num_codes=num_codes,
-        code=to_array(batch.code, np.int64),
-        success=to_array(batch.success, np.bool_),
-        length=to_array(batch.length, np.int64),
-        episode_return=to_array(batch.episode_return, np.float64),
-        information=to_array(information, np.float64),
-        labellings={labelling.name: _weigh(labelling, batch) for labelling in labellings},
-    )
-
-
-def _weigh(labelling: Labelling, batch: EpisodeBatch) -> ModeWeights:
-    raw = labelling.weigh(batch.track, batch.length, batch.success).double().cpu().numpy()
-    expected = (len(batch.success), len(labelling.modes))
-    if raw.shape != expected:
-        raise TaskError(f"labelling {labelling.name!r}: weights must be {expected}, got {raw.shape}")
-    sums = raw.sum(axis=1)
-    if not (np.all(raw >= 0) and np.allclose(sums, 1.0, atol=1e-4)):
-        worst = int(np.argmax(np.abs(sums - 1.0)))
-        raise TaskError(
-            f"labelling {labelling.name!r}: weights must be >= 0 with rows that sum to 1, "
-            f"got {raw[worst].tolist()} for episode {worst}"
-        )
-    return ModeWeights(tuple(labelling.modes), raw / sums[:, None])
 
 
 def _make_book(axes: tuple[str, str], labelling: Labelling, episodes: Episodes, paths: NDArray[np.float32]) -> PathBook:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -13,27 +14,26 @@ from torch import Tensor
 from bmd_pipeline.artifacts.atomic import write_json
 from bmd_pipeline.artifacts.hashing import hash_file
 from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
-from bmd_pipeline.artifacts.progress_state import (
-    TrainingState,
-    add_prefix,
-    pack_optimizer,
-    take_prefix,
-    unpack_optimizer,
-)
+from bmd_pipeline.artifacts.progress_state import add_prefix, take_prefix
 from bmd_pipeline.artifacts.provenance import require_run, write_run
 from bmd_pipeline.artifacts.tracking import Tracker
 from bmd_pipeline.artifacts.weights import save_weights
-from bmd_pipeline.config.hashing import hash_values, stage_hash, stage_slice
+from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.methods import check_method, uses_modes
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.modes.discovered import DiscoveredModes, load_modes
 from bmd_pipeline.rl.agents import make_agent
+from bmd_pipeline.rl.collapse import CollapseWatch
 from bmd_pipeline.rl.curriculum import compute_max_steps
+from bmd_pipeline.rl.guard import Guard
 from bmd_pipeline.rl.selection import Candidate, score_candidate
 from bmd_pipeline.rl.trainer import Trainer
-from bmd_pipeline.rl.tuned import TUNED_DOCUMENT, TUNED_WEIGHTS, load_trained, trained_state
+from bmd_pipeline.rl.trainer_state import unpack_trainer
+from bmd_pipeline.rl.tuned import TUNED_DOCUMENT, TUNED_WEIGHTS, trained_state
 from bmd_pipeline.seeds import derive_seed, make_generator
+from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity
 from bmd_pipeline.stages.console import Reporter
+from bmd_pipeline.stages.stopping import Stop
 from bmd_pipeline.stages.workbench import Workbench, episode_seeds, open_workbench
 
 SCHEMA_VERSION = 1
@@ -49,10 +49,13 @@ def finetune(
     seed: int,
     num_workers: int,
     reporter: Reporter,
+    stop: Stop | None = None,
 ) -> None:
     """Fine-tunes a policy and keeps the iteration that is best on the selection seeds.
 
-    A killed run goes on from its last checkpoint when the same command is given again.
+    A killed run goes on from its last checkpoint when the same command is given again. On the CPU, native tasks then
+    give the same weights, byte for byte, as an uninterrupted run. Every iteration starts its episodes anew, so no
+    simulator has to save one in the middle.
 
     Args:
         config: the run.
@@ -63,11 +66,13 @@ def finetune(
         seed: which repetition this is.
         num_workers: simulator processes.
         reporter: progress.
+        stop: who may ask to stop early.
 
     Raises:
         ConfigError: unknown method.
         ArtifactError: an input is missing or does not fit.
-        TrainingError: a loss is not finite.
+        TrainingError: training diverged, however small its steps.
+        Stopped: somebody asked; progress is saved.
     """
     started = time.time()
     task = config.task.name
@@ -79,20 +84,22 @@ def finetune(
         require_run(modes, "discover", task)
         inputs["modes"] = modes
     # progress made from another policy or other modes is of no use here
-    identity = hash_values(
-        {
-            "config": stage_hash(config, "finetune", method),
-            "method": method,
-            "seed": seed,
-            "inputs": {name: hash_file(path / RUN_FILE) for name, path in inputs.items()},
-        }
-    )
-    with open_workbench(config, policy, config.finetune.num_envs, num_workers, reporter) as bench:
+    origins = {name: hash_file(path / RUN_FILE) for name, path in inputs.items()}
+    identity = make_identity(config, "finetune", method=method, seed=seed, inputs=origins)
+    stop = stop or Stop()
+    with open_workbench(config, policy, config.finetune.num_envs, num_workers, reporter, stop) as bench:
         found = load_modes(inputs["modes"], bench.policy, task=task) if "modes" in inputs else None
         run = _Run(config, bench, found, method, seed, output, reporter)
-        with TrainingState(Layout.state(output), identity) as state:
+        checkpoints = Checkpoints(
+            output,
+            identity,
+            stop,
+            minutes=config.execution.checkpoint_minutes,
+            interval=config.finetune.checkpoint_interval,
+        )
+        with checkpoints:
             (output / RUN_FILE).unlink(missing_ok=True)  # from here on the folder is not complete
-            best = run.train(state)
+            best = run.train(checkpoints)
             write_run(
                 output,
                 stage="finetune",
@@ -104,9 +111,15 @@ def finetune(
                 outputs=(TUNED_WEIGHTS, TUNED_DOCUMENT, METRICS_FILE),
                 started=started,
                 device=bench.device,
-                extra={"method": method, "kept": asdict(best)},
+                extra={
+                    "method": method,
+                    "kept": asdict(best),
+                    "matmul_precision": run.matmul,
+                    "rollbacks": run.guard.rollbacks,
+                    "warnings": reporter.warnings,
+                },
             )
-            state.discard()
+            checkpoints.discard()
 
 
 class _Run:
@@ -136,13 +149,17 @@ class _Run:
         self.trainer = Trainer(bench.env, self.agent, settings.ppo, config.discover, settings.regulariser)
         share = settings.selection.min_information_share
         self.required = share * float(modes.findings["final_information"]) if modes else 0.0
+        self.matmul = bench.matmul
+        self.guard = Guard(self.trainer, settings.ppo.guard, reporter.warn)
+        episodes = settings.num_envs * -(-settings.selection.episodes // settings.num_envs)
+        self.watch = CollapseWatch(self.agent.entropy_dims, episodes, reporter.warn)
         self.best: Candidate | None = None  # until the start has been scored
         self.best_weights: dict[str, Tensor] = {}
 
-    def train(self, state: TrainingState) -> Candidate:
+    def train(self, checkpoints: Checkpoints) -> Candidate:
         """Trains to the end, writes the kept weights, and returns how they scored."""
         settings = self.config.finetune
-        first = self._resume(state)
+        first = self._resume(checkpoints)
         with (
             Tracker(
                 self.output / METRICS_FILE,
@@ -155,25 +172,31 @@ class _Run:
             self.reporter.progress(self.method, settings.iterations, done=first) as progress,
         ):
             best = self.best or self._select(0)
+            if first == 0:
+                shutil.rmtree(Layout.snapshots(self.output), ignore_errors=True)  # of an earlier run
+                self._snapshot(0)
             for iteration in range(first, settings.iterations):
+                self.guard.remember()
+                checkpoints.boundary(iteration, self._pack)
                 metrics = self._iterate(iteration)
                 done = iteration + 1
+                self.watch.see_metrics(done, metrics)
                 if done % settings.selection.interval == 0 or done == settings.iterations:
                     scored = self._select(done)
                     metrics["select/success_rate"] = scored.success_rate
                     metrics["select/information"] = scored.information
                 tracker.log(done, metrics)
                 progress.advance(1, success=round(metrics["rollout/success_rate"], 3))
-                if done % settings.checkpoint_interval == 0:
-                    self._save(state, done)
+                self._snapshot(done)
         best = self.best or best
+        self.watch.see_kept(best, self.modes.findings.get("base_success_rate") if self.modes else None)
         self._write(best)
         return best
 
     def _iterate(self, iteration: int) -> dict[str, float]:
         settings = self.config.finetune
         names = (*self.names, iteration)
-        return self.trainer.iterate(
+        return self.guard.iterate(
             iteration=iteration,
             seed=derive_seed(self.config.seed, "train", *names, "episodes"),
             generator=make_generator(self.config.seed, "train", *names, "noise", device=self.bench.device),
@@ -198,6 +221,7 @@ class _Run:
             ),
             make_generator(self.config.seed, "select", *names, "noise", device=self.bench.device),
         )
+        self.watch.see_candidate(scored)
         if self.best is None or scored.beats(self.best, self.required):
             self.best = scored
             self.best_weights = trained_state(self.agent)
@@ -207,8 +231,21 @@ class _Run:
         )
         return scored
 
+    def _snapshot(self, iteration: int) -> None:
+        """Keeps the present weights for the learning curve, if this is an iteration to keep."""
+        interval = self.config.finetune.snapshot_interval
+        if interval and (iteration % interval == 0 or iteration == self.config.finetune.iterations):
+            folder = Layout.snapshots(self.output) / f"{iteration:06d}"
+            self._write_weights(folder, trained_state(self.agent), {"iteration": iteration})
+
     def _write(self, best: Candidate) -> None:
-        save_weights(self.output / TUNED_WEIGHTS, self.best_weights)
+        self._write_weights(self.output, self.best_weights, {"kept": asdict(best)})
+        self.reporter.log(f"kept iteration {best.iteration}: selection success {best.success_rate:.3f}")
+
+    def _write_weights(self, folder: Path, weights: dict[str, Tensor], extra: dict[str, Any]) -> None:
+        """Writes a fine-tuned policy as `load_agent` reads it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(folder / TUNED_WEIGHTS, weights)
         document: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "task": self.config.task.name,
@@ -217,53 +254,35 @@ class _Run:
             "steering": self.config.discover.steering.model_dump(mode="json"),
             "policy_sha256": self.bench.policy.fingerprint,
             "modes_sha256": self.modes.fingerprint if self.modes else None,
-            "kept": asdict(best),
         }
-        write_json(self.output / TUNED_DOCUMENT, document)
-        self.reporter.log(f"kept iteration {best.iteration}: selection success {best.success_rate:.3f}")
+        write_json(folder / TUNED_DOCUMENT, document | extra)
 
-    def _save(self, state: TrainingState, done: int) -> None:
-        if self.best is None:
-            return
-        policy_tensors, policy_values = pack_optimizer(self.trainer.ppo.optimizer)
-        tensors = (
-            add_prefix("agent", trained_state(self.agent))
-            | add_prefix("best", self.best_weights)
-            | add_prefix("critic", self.trainer.critic.state_dict())
-            | add_prefix("policy_optimizer", policy_tensors)
-        )
-        values: dict[str, Any] = {
-            "step": done,
+    def _pack(self) -> Snapshot:
+        """Progress as it was before the present iteration."""
+        assert self.best is not None  # the start is scored before the first iteration
+        tensors, values = self.guard.before
+        return tensors | add_prefix("best", self.best_weights), {
+            **values,
             "best": asdict(self.best),
-            "policy_optimizer": policy_values,
+            "rollbacks": self.guard.rollbacks,
+            "watch": self.watch.state(),
+            "warnings": self.reporter.warnings,
+            "matmul": self.matmul,
         }
-        if self.trainer.controller is not None:
-            values["controller"] = self.trainer.controller.state()
-        if self.trainer.inference_optimizer is not None:
-            inference_tensors, values["inference_optimizer"] = pack_optimizer(self.trainer.inference_optimizer)
-            tensors |= add_prefix("inference_optimizer", inference_tensors)
-        state.save(tensors, values)
 
-    def _resume(self, state: TrainingState) -> int:
+    def _resume(self, checkpoints: Checkpoints) -> int:
         """Puts saved progress back; returns the iterations already done."""
-        saved = state.load()
+        saved = checkpoints.load()
         if saved is None:
             return 0
         tensors, values = saved
-        load_trained(self.agent, take_prefix("agent", tensors))
-        self.trainer.critic.load_state_dict(take_prefix("critic", tensors))
-        unpack_optimizer(
-            self.trainer.ppo.optimizer, take_prefix("policy_optimizer", tensors), values["policy_optimizer"]
-        )
-        if self.trainer.controller is not None:
-            self.trainer.controller.load_state(values["controller"])
-        if self.trainer.inference_optimizer is not None:
-            unpack_optimizer(
-                self.trainer.inference_optimizer,
-                take_prefix("inference_optimizer", tensors),
-                values["inference_optimizer"],
-            )
+        unpack_trainer(self.trainer, tensors, values)
         self.best = Candidate(**values["best"])
         self.best_weights = take_prefix("best", tensors)
-        self.reporter.log(f"going on from iteration {values['step']}")
-        return int(values["step"])
+        self.guard.rollbacks = values["rollbacks"]
+        self.watch.load_state(values["watch"])
+        self.reporter.recall(values["warnings"])
+        self.matmul = values["matmul"]
+        done = int(values["step"])
+        self.bench.resume_with(self.matmul, f"iteration {done}", self.reporter)
+        return done

@@ -12,9 +12,8 @@ from bmd_pipeline.artifacts.atomic import write_bytes, write_json
 from bmd_pipeline.config.methods import PRETRAINED
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.metrics.episodes import Episodes, encode_episodes, load_episodes
+from bmd_pipeline.metrics.episodes import Episodes, encode_episodes
 from bmd_pipeline.metrics.summary import summarise_policy
-from bmd_pipeline.reporting.documents import load_evaluation
 from bmd_pipeline.reporting.figures import draw_success_coverage, draw_trajectories
 from bmd_pipeline.reporting.trajectories import PathBook, encode_paths, load_paths, merge_books
 from bmd_pipeline.stages.console import Reporter
@@ -28,6 +27,7 @@ from bmd_pipeline.stages.eval_document import (
     make_bootstrap_generator,
     make_document,
 )
+from bmd_pipeline.stages.evaluated import Evaluated, load_evaluated
 
 
 def summarise(
@@ -49,8 +49,9 @@ def summarise(
     started = time.time()
     parts = sorted((_load(config, path) for path in evaluations), key=lambda part: part.order(config))
     for one, other in itertools.pairwise(parts):
-        if one.name == other.name:
-            raise ArtifactError(f"{one.path} and {other.path} both hold {one.name}")
+        if one.evaluated.name == other.evaluated.name:
+            paths = f"{one.evaluated.path} and {other.evaluated.path}"
+            raise ArtifactError(f"{paths} both hold {one.evaluated.name}")
     blocks = {
         policy: summarise_policy(
             [part.episodes for part in parts if part.episodes.policy == policy],
@@ -64,7 +65,7 @@ def summarise(
     document = make_document(
         config,
         blocks,
-        inputs={part.name: part.path for part in parts},
+        inputs={part.evaluated.name: part.evaluated.path for part in parts},
         seed=config.seed,
         started=started,
     )
@@ -82,15 +83,14 @@ def summarise(
 
 @dataclass(frozen=True)
 class _Part:
-    """One policy and seed as it was evaluated."""
+    """One policy and seed as it was evaluated, with its paths."""
 
-    path: Path
-    episodes: Episodes
+    evaluated: Evaluated
     book: PathBook
 
     @property
-    def name(self) -> str:
-        return f"{self.episodes.policy}/seed{self.episodes.seed}"
+    def episodes(self) -> Episodes:
+        return self.evaluated.episodes
 
     def order(self, config: RunConfig) -> tuple[int, str, int]:
         """Pre-trained first, then the methods as they are configured, then others; by seed."""
@@ -100,19 +100,4 @@ class _Part:
 
 
 def _load(config: RunConfig, path: Path) -> _Part:
-    """Reads one evaluation and checks that it belongs here."""
-    document = load_evaluation(path)
-    task = config.task.name
-    if document.task != task:
-        raise ArtifactError(f"{path}: evaluation of task {document.task}, not of {task}")
-    if len(document.policies) != 1:
-        raise ArtifactError(f"{path}: must hold one policy, holds {', '.join(document.policies)}")
-    ((policy, block),) = document.policies.items()
-    again = f"bmd-pipeline evaluate --task {task} --method {policy} --seed {block.seeds[0].seed}"
-    if block.config_hash != hash_policy_settings(config, policy):
-        raise ArtifactError(f"{path}: evaluated under other settings than the present ones; run `{again}`")
-    parts = load_episodes(path.with_name(EPISODES_FILE))
-    found = [(part.policy, part.seed, len(part)) for part in parts]
-    if found != [(policy, block.seeds[0].seed, block.seeds[0].episodes)]:
-        raise ArtifactError(f"{path.with_name(EPISODES_FILE)}: not the episodes of {path}; run `{again}`")
-    return _Part(path, parts[0], load_paths(path.with_name(PATHS_FILE)))
+    return _Part(load_evaluated(config, path), load_paths(path.with_name(PATHS_FILE)))

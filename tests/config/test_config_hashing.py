@@ -38,7 +38,8 @@ def changed(*assignments: str) -> set[str]:
 
 
 WITH_MODES = {method for method in METHODS if method.endswith("-bmd")}
-ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS}
+AFTER_EVALUATION = {"curve", "compare", "verdict", "sweep"}
+ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATION}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,10 @@ ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS}
         ("finetune.iterations=3", set(METHODS)),
         ("finetune.denoiser.learning_rate=1e-4", {"dppo", "dppo-bmd"}),
         ("finetune.residual.scale=0.1", {"res", "res-bmd"}),
-        ("evaluate.tau=0.5", {"evaluate"}),
+        ("evaluate.tau=0.5", {"evaluate", *AFTER_EVALUATION}),
+        ("verdict.success_margin=0.1", {"verdict"}),
+        ("compare.min_seeds=3", {"compare", "verdict", "sweep"}),
+        ("sweep.weights=[0, 1]", {"sweep"}),
         ("discover.num_modes=5", {"discover"}),
         ("discover.reward=per_step", {"discover", *WITH_MODES}),
         ("discover.steering.max_noise=1.0", {"discover", "dsrl", *WITH_MODES}),
@@ -58,8 +62,8 @@ ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS}
         ("collect.num_episodes=8", {"collect"}),
         ("seed=3", ALL),
         ("task.env.horizon=30", ALL),
-        ("seeds=[5]", set()),
-        ("methods=[dsrl]", set()),
+        ("seeds=[5]", {"compare", "verdict"}),
+        ("methods=[dsrl]", {"compare", "verdict"}),
         ("execution.device=cpu", set()),
         ("execution.threads.finetune=7", set()),
         ("execution.tracker=wandb", set()),
@@ -83,6 +87,11 @@ def test_the_same_value_written_differently_changes_nothing(tmp_path: Path) -> N
 def test_execution_is_in_no_hash_but_all_else_is() -> None:
     assert config_hash(read("execution.mem_mb=999")) == config_hash(read())
     assert config_hash(read("seeds=[5]")) != config_hash(read())
+
+
+def test_what_is_made_of_evaluations_does_not_change_them() -> None:
+    later = read("verdict.success_margin=0.1", "compare.resamples=300", "sweep.seeds=[4]")
+    assert config_hash(later) == config_hash(read())
 
 
 def test_slices_are_plain_json() -> None:

@@ -12,7 +12,7 @@ from bmd_pipeline.config.finetune import RegulariserConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.modes.controllers import Controller, Measurement, make_controller
 
-FINDINGS = {"final_information": 1.0, "occupancy": [0.4, 0.4, 0.2]}
+FINDINGS = {"exploring_information": 1.0, "occupancy": [0.4, 0.4, 0.2]}
 
 
 def _controller(**settings: object) -> Controller:

@@ -33,6 +33,16 @@ def test_scale_comes_from_valid_states_only() -> None:
     torch.testing.assert_close(model.normalise(features[0]).mean(dim=0), torch.zeros(2))
 
 
+def test_a_shared_scale_keeps_what_hardly_varies_small() -> None:
+    model = InferenceModel(2, 2, InferenceConfig(hidden_sizes=(4,), scale="shared"))
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(200, 5, 2, generator=generator) * torch.tensor([1.0, 0.01])
+    model.fit_scale(features, torch.ones(200, 5, dtype=torch.bool))
+    spread = model.normalise(features).flatten(0, 1).std(dim=0)
+    torch.testing.assert_close(spread.square().mean(), torch.tensor(1.0))
+    torch.testing.assert_close(spread[1] / spread[0], torch.tensor(0.01), rtol=0.2, atol=0.0)
+
+
 def test_learns_codes_that_the_features_tell_and_only_those() -> None:
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)

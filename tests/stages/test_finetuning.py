@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from bmd_pipeline.rl.tuned import load_agent
 from bmd_pipeline.stages import finetune as finetune_stage
 from bmd_pipeline.stages.collect import collect
 from bmd_pipeline.stages.console import Reporter
+from bmd_pipeline.stages.curve import curve
 from bmd_pipeline.stages.discover import discover
 from bmd_pipeline.stages.finetune import finetune
 from bmd_pipeline.stages.pretrain import pretrain
+from bmd_pipeline.stages.stopping import Stop, Stopped
 from bmd_pipeline.tasks import registry
 
 TASK = "GaussianMixture"
@@ -58,7 +61,7 @@ def _config(**changes: dict[str, Any]) -> RunConfig:
         },
     }
     for name, change in changes.items():
-        values[name] = values[name] | change
+        values[name] = values.get(name, {}) | change
     return RunConfig.model_validate(values)
 
 
@@ -134,6 +137,73 @@ def test_a_tuned_policy_plays_from_its_own_folders(policy: Path, modes: Path, tm
         load_agent(policy, modes, tmp_path, "dsrl" if method == "dsrl-bmd" else "dsrl-bmd", task=TASK)
 
 
+def test_a_curve_judges_the_start_the_way_and_the_end(policy: Path, modes: Path, tmp_path: Path) -> None:
+    config = _config(finetune={"snapshot_interval": 2, "iterations": 3}, curve={"episodes": 48})
+    tuned, output = tmp_path / "tuned", tmp_path / "curve.json"
+    (tuned / "snapshots" / "000099").mkdir(parents=True)  # of an earlier, longer run
+    _finetune(config, policy, modes, tuned)
+
+    def judge() -> list[dict[str, Any]]:
+        curve(
+            config,
+            policy=policy,
+            modes=modes,
+            tuned=tuned,
+            output=output,
+            method="dsrl-bmd",
+            seed=0,
+            num_workers=1,
+            reporter=QUIET,
+        )
+        points: list[dict[str, Any]] = json.loads(output.read_text())["points"]
+        return points
+
+    points = judge()
+    assert [point["iteration"] for point in points] == [0, 2, 3]
+    assert points == judge()
+    assert all(point["success_rate"]["n"] == 48 for point in points)
+    discovered = load_agent(policy, modes, tuned / "snapshots" / "000000", "dsrl-bmd", task=TASK)
+    kept = load_weights(modes / "modes.safetensors")
+    for name, value in discovered.modes.networks().state_dict().items():  # type: ignore[union-attr]
+        torch.testing.assert_close(value, kept[name], rtol=0.0, atol=0.0)
+
+
+def test_a_curve_without_snapshots_says_how_to_keep_some(policy: Path, modes: Path, tmp_path: Path) -> None:
+    _finetune(_config(finetune={"iterations": 1}), policy, modes, tmp_path)
+    with pytest.raises(ArtifactError, match=r"no snapshots; run .*snapshot_interval"):
+        curve(
+            _config(),
+            policy=policy,
+            modes=modes,
+            tuned=tmp_path,
+            output=tmp_path / "curve.json",
+            method="dsrl-bmd",
+            seed=0,
+            num_workers=1,
+            reporter=QUIET,
+        )
+    assert not (tmp_path / "curve.json").exists()
+
+
+def test_controllers_find_their_targets_in_the_modes(policy: Path, modes: Path, tmp_path: Path) -> None:
+    found = json.loads((modes / "modes.json").read_text())["findings"]
+    # exploring blurs what the deployed codes do, and what a controller sees must be compared with its like
+    assert 0.0 < found["exploring_information"] < found["final_information"]
+    for controller in ("dual", "occupancy"):
+        config = _config(finetune={"iterations": 1, "regulariser": {"controller": controller}})
+        _finetune(config, policy, modes, tmp_path / controller)
+
+
+def test_the_intrinsic_stream_has_a_discount_of_its_own(policy: Path, modes: Path, tmp_path: Path) -> None:
+    weights = []
+    for gamma in (None, 0.5):
+        regulariser = {"combine": "advantage", "mi_weight": 1.0, "gamma": gamma}
+        output = tmp_path / str(gamma)
+        _finetune(_config(finetune={"iterations": 2, "regulariser": regulariser}), policy, modes, output)
+        weights.append(json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])["losses/value"])
+    assert weights[0] != weights[1]
+
+
 @pytest.mark.parametrize("method", ["dppo-bmd", "res-bmd", "dsrl-bmd"])
 def test_every_method_builds_on_held_noise(policy: Path, tmp_path: Path, method: str) -> None:
     config = _config(discover={"strategy": "held"}, finetune={"iterations": 1})
@@ -174,6 +244,84 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     steps = [json.loads(line)["step"] for line in (broken / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4]
     assert not Layout.state(broken).exists()
+
+
+class Impatient(Stop):
+    """Asks to stop the n-th time somebody looks."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.left = looks
+
+    @property
+    def reason(self) -> str | None:
+        self.left -= 1
+        return "the test" if self.left <= 0 else None
+
+
+def _play_in_pieces(play: Callable[[Stop], None], looks: int) -> int:
+    """Starts a stage again and again, each time with a little more patience; returns how often it stopped."""
+    for stops in range(60):
+        try:
+            play(Impatient(looks + 7 * stops))
+            return stops
+        except Stopped:
+            continue
+    raise AssertionError("it never finished")
+
+
+@pytest.mark.parametrize("strategy", ["seeded", "unseeded", "held"])
+def test_a_discovery_in_pieces_equals_one_in_one_go(policy: Path, tmp_path: Path, strategy: str) -> None:
+    config = _config(
+        discover={"strategy": strategy, "warmup_iterations": 3},
+        execution={"checkpoint_minutes": 0.0 if strategy == "seeded" else 5.0},
+    )
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+
+    def play(stop: Stop, output: Path = broken) -> None:
+        torch.rand(3)  # what others draw must not matter
+        discover(config, policy=policy, output=output, seed=0, num_workers=1, reporter=QUIET, stop=stop)
+
+    play(Stop(), whole)
+    assert _play_in_pieces(play, 12) >= 3
+    for name in ("modes.safetensors", "modes.json"):
+        assert (whole / name).read_bytes() == (broken / name).read_bytes()
+    steps = [json.loads(line)["step"] for line in (broken / "metrics.jsonl").read_text().splitlines()]
+    assert steps == ([] if strategy == "held" else [1, 2, 3])
+    assert not Layout.state(broken).exists()
+
+
+@pytest.mark.parametrize("controller", ["occupancy", "dual"])
+def test_a_run_in_pieces_equals_one_in_one_go(policy: Path, modes: Path, tmp_path: Path, controller: str) -> None:
+    config = _config(finetune={"regulariser": {"controller": controller}, "checkpoint_interval": 100})
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+
+    def play(stop: Stop, output: Path = broken) -> None:
+        finetune(
+            config,
+            policy=policy,
+            modes=modes,
+            output=output,
+            method="dsrl-bmd",
+            seed=0,
+            num_workers=1,
+            reporter=QUIET,
+            stop=stop,
+        )
+
+    play(Stop(), whole)
+    assert _play_in_pieces(play, 25) >= 2
+    for name in ("tuned.safetensors", "tuned.json"):
+        assert (whole / name).read_bytes() == (broken / name).read_bytes()
+
+
+def test_the_record_says_what_was_kept_and_what_was_odd(policy: Path, modes: Path, tmp_path: Path) -> None:
+    config = _config(finetune={"ppo": {"learning_rate": 0.3, "guard": {"max_kl": 0.5, "max_rollbacks": 50}}})
+    _finetune(config, policy, modes, tmp_path)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["kept"]["iteration"] in (0, 2, 4)
+    assert record["rollbacks"] == sum("was taken back" in text for text in record["warnings"])
+    assert record["rollbacks"] > 0
 
 
 def test_lambda_matters(policy: Path, modes: Path, tmp_path: Path) -> None:

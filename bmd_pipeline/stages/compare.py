@@ -1,0 +1,89 @@
+"""Stage `compare`: results/<Task>/compare.json, all methods and seeds with intervals, tests and effect sizes."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bmd_pipeline.artifacts.atomic import write_bytes, write_json
+from bmd_pipeline.config.hashing import stage_hash
+from bmd_pipeline.config.methods import PRETRAINED, list_pairs
+from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.metrics.compare import Pair, compare_pairs, score_policies
+from bmd_pipeline.metrics.comparison import SCHEMA_VERSION, Comparison, PolicyPair
+from bmd_pipeline.metrics.joint import JointSample
+from bmd_pipeline.stages.console import Reporter
+from bmd_pipeline.stages.evidence import load_grid, make_rng, resample, trace
+
+SCORES_SUFFIX = ".parquet"
+"""The table beside compare.json has its name and this suffix."""
+
+
+def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter | None = None) -> None:
+    """Compares every -bmd method with its plain counterpart, and every method with the base policy.
+
+    Args:
+        config: the run.
+        evaluations: eval.json of the pre-trained policy and of each configured method, at every configured seed.
+        output: the compare.json to write, last of all; a table with every seed's scores goes beside it.
+        reporter: where the numbers are told, if anywhere.
+
+    Raises:
+        ArtifactError: an evaluation is missing, damaged, or of another task or other settings.
+    """
+    started = time.time()
+    grid = load_grid(config, (PRETRAINED, *config.methods), evaluations)
+    sample = resample(config, grid)
+    confidence = config.evaluate.confidence
+    pairs = [Pair(one, other, "counterpart") for one, other in list_pairs(config.methods)]
+    pairs += [Pair(method, PRETRAINED, "base") for method in config.methods]
+    document = Comparison(
+        schema_version=SCHEMA_VERSION,
+        task=config.task.name,
+        config_hash=stage_hash(config, "compare"),
+        confidence=confidence,
+        labelling=sample.labelling,
+        modes=list(sample.modes),
+        tau=sample.tau,
+        seeds=sample.seeds,
+        episodes_per_seed=sample.num_episodes,
+        policies=score_policies(sample, confidence),
+        comparisons=compare_pairs(
+            sample, pairs, confidence=confidence, min_seeds=config.compare.min_seeds, rng=make_rng(config, "tests")
+        ),
+        provenance=trace(config, "compare", {part.name: part.path for row in grid.values() for part in row}, started),
+    )
+    output.unlink(missing_ok=True)  # an old compare.json must not vouch for a new table
+    write_bytes(output.with_suffix(SCORES_SUFFIX), _encode_scores(sample))
+    write_json(output, document.model_dump(mode="json"))
+    if reporter is not None:
+        for pair in document.comparisons:
+            reporter.log(_describe(pair))
+
+
+def _encode_scores(sample: JointSample) -> bytes:
+    """Parquet file with one row per policy, seed and score."""
+    rows = [
+        {"policy": policy, "seed": seed, "metric": name, "value": float(value), "episodes": sample.num_episodes}
+        for policy, scores in sample.scores.items()
+        for name, values in scores.items()
+        for seed, value in zip(sample.seeds, values, strict=True)
+    ]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _describe(pair: PolicyPair) -> str:
+    shown = []
+    for name in ("success_rate", "mode_coverage", "mode_entropy"):
+        found = pair.metrics[name]
+        test = found.by_seed if found.unit == "seeds" and found.by_seed else found.by_episode
+        gap = found.difference
+        shown.append(f"{name} {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] p {test.p_holm:.2g}")
+    return f"{pair.one} against {pair.other}: {', '.join(shown)}"

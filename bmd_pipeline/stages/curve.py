@@ -1,0 +1,135 @@
+"""Stage `curve`: success and modes over fine-tuning, from the snapshots that it kept.
+
+One policy at the end can't tell whether modes were kept or had merely not been lost yet.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bmd_pipeline.artifacts.atomic import write_json
+from bmd_pipeline.artifacts.layout import Layout
+from bmd_pipeline.artifacts.provenance import describe_run
+from bmd_pipeline.compute import select_device
+from bmd_pipeline.config.hashing import stage_hash, stage_slice
+from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.metrics.episodes import Episodes, concat_episodes
+from bmd_pipeline.metrics.summary import summarise_policy
+from bmd_pipeline.rl.agents import Agent
+from bmd_pipeline.rl.rollout import EpisodeBatch, play_episodes
+from bmd_pipeline.rl.tuned import load_agent
+from bmd_pipeline.seeds import derive_seed, make_generator
+from bmd_pipeline.stages.console import Reporter
+from bmd_pipeline.stages.eval_document import hash_policy_settings, make_bootstrap_generator
+from bmd_pipeline.stages.evaluate import require_inputs
+from bmd_pipeline.stages.labelling import label_episodes
+from bmd_pipeline.tasks.base import TaskEnv
+from bmd_pipeline.tasks.registry import load_labellings, make_env
+
+SCHEMA_VERSION = 1
+
+
+def curve(
+    config: RunConfig,
+    *,
+    policy: Path,
+    modes: Path | None,
+    tuned: Path,
+    output: Path,
+    method: str,
+    seed: int,
+    num_workers: int,
+    reporter: Reporter,
+) -> None:
+    """Evaluates every snapshot of a fine-tuning run, all on the same episodes, and writes curve.json.
+
+    Args:
+        config: the run.
+        policy: folder of the pre-trained policy.
+        modes: folder of the discovered modes, for `-bmd` methods.
+        tuned: folder of the fine-tuned policy.
+        output: the curve.json to write.
+        method: a fine-tuning method.
+        seed: training seed of the policy.
+        num_workers: simulator processes; results don't depend on it.
+        reporter: where progress goes.
+
+    Raises:
+        ArtifactError: there are no snapshots, or an input is missing, damaged or made for something else.
+    """
+    started = time.time()
+    task = config.task.name
+    inputs = require_inputs(task, method, policy, modes, tuned)
+    folders = sorted(path for path in Layout.snapshots(tuned).glob("*") if path.is_dir())
+    if not folders:
+        raise ArtifactError(
+            f"{tuned}: holds no snapshots; run `bmd-pipeline finetune --task {task} --method {method} "
+            f"--seed {seed} --set finetune.snapshot_interval=20`"
+        )
+    device = select_device(config.execution.device)
+    labellings = load_labellings(task)
+    wanted = config.curve.episodes
+    env = make_env(task, config.task.env, min(config.evaluate.num_envs, wanted), device=device, num_workers=num_workers)
+    points = []
+    try:
+        with reporter.progress(f"curve of {method}", len(folders)) as progress:
+            for folder in folders:
+                agent = load_agent(policy, modes, folder, method, task=task, device=device)
+                parts = [
+                    label_episodes(batch, labellings, method, seed, agent.num_codes)
+                    for batch in _play(config, env, agent, seed, wanted)
+                ]
+                points.append(_measure(config, concat_episodes(parts, wanted), int(folder.name)))
+                progress.advance(success=points[-1]["success_rate"]["mean"])
+    finally:
+        env.close()
+    run = describe_run(
+        stage="curve",
+        task=task,
+        config=stage_slice(config, "curve"),
+        config_hash=stage_hash(config, "curve"),
+        seed=seed,
+        inputs=inputs,
+        started=started,
+        device=device,
+    )
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "task": task,
+        "method": method,
+        "seed": seed,
+        "config_hash": hash_policy_settings(config, method),
+        "points": points,
+        "provenance": run,
+    }
+    write_json(output, document)
+
+
+def _play(config: RunConfig, env: TaskEnv, agent: Agent, seed: int, wanted: int) -> Iterator[EpisodeBatch]:
+    """Rounds of episodes as deployed; every snapshot meets the same starts and draws."""
+    generator = make_generator(config.seed, "evaluate", "curve", seed, "noise", device=env.device)
+    for index in range(-(-wanted // env.num_envs)):
+        first = index * env.num_envs
+        codes = torch.arange(first, first + env.num_envs, device=env.device) % agent.num_codes
+        starts = derive_seed(config.seed, "evaluate", "curve", seed, index)
+        yield play_episodes(env, agent, seed=starts, codes=codes, generator=generator)
+
+
+def _measure(config: RunConfig, episodes: Episodes, iteration: int) -> dict[str, Any]:
+    """One point of the curve, in eval.json's terms."""
+    block = summarise_policy(
+        [episodes],
+        config_hash="",
+        tau=config.evaluate.tau,
+        confidence=config.evaluate.confidence,
+        rng=make_bootstrap_generator(config),
+    ).model_dump(mode="json")
+    kept = ("success_rate", "mode_weighted_success", "mode_coverage", "mode_entropy", "mutual_information")
+    shares = {row["mode"]: row["share"] for row in block["per_mode"]}
+    return {"iteration": iteration} | {name: block[name] for name in kept} | {"mode_shares": shares}

@@ -1,0 +1,64 @@
+"""Reading the evaluation of one policy and seed, and whether it is the one that is wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.metrics.episodes import Episodes, load_episodes
+from bmd_pipeline.reporting.documents import load_evaluation
+from bmd_pipeline.stages.eval_document import EPISODES_FILE, hash_policy_settings
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One policy and seed as it was evaluated.
+
+    Attributes:
+        path: its eval.json.
+        episodes: the rows beside it.
+    """
+
+    path: Path
+    episodes: Episodes
+
+    @property
+    def name(self) -> str:
+        """Policy and seed."""
+        return f"{self.episodes.policy}/seed{self.episodes.seed}"
+
+
+def load_evaluated(
+    config: RunConfig, path: Path, *, wanted: tuple[str, int] | None = None, again: str | None = None
+) -> Evaluated:
+    """Reads one evaluation and checks that it belongs here.
+
+    Args:
+        config: the run; for a point of a sweep, the run at this point.
+        path: the eval.json.
+        wanted: policy and seed that it must hold; None takes any.
+        again: command that makes it, for messages; `bmd-pipeline evaluate` if None.
+
+    Raises:
+        ArtifactError: a file is missing or damaged, or is of another task, policy or seed, or other settings.
+    """
+    document = load_evaluation(path)
+    task = config.task.name
+    if document.task != task:
+        raise ArtifactError(f"{path}: evaluation of task {document.task}, not of {task}")
+    if len(document.policies) != 1:
+        raise ArtifactError(f"{path}: must hold one policy, holds {', '.join(document.policies)}")
+    ((policy, block),) = document.policies.items()
+    seed = block.seeds[0].seed
+    if wanted is not None and wanted != (policy, seed):
+        raise ArtifactError(f"{path}: holds {policy}/seed{seed}, not {wanted[0]}/seed{wanted[1]}")
+    again = again or f"bmd-pipeline evaluate --task {task} --method {policy} --seed {seed}"
+    if block.config_hash != hash_policy_settings(config, policy):
+        raise ArtifactError(f"{path}: evaluated under other settings than the present ones; run `{again}`")
+    parts = load_episodes(path.with_name(EPISODES_FILE))
+    found = [(part.policy, part.seed, len(part)) for part in parts]
+    if found != [(policy, seed, block.seeds[0].episodes)]:
+        raise ArtifactError(f"{path.with_name(EPISODES_FILE)}: not the episodes of {path}; run `{again}`")
+    return Evaluated(path, parts[0])

@@ -1,0 +1,103 @@
+"""Stage `report`: results/<Task>/report.html, one page for people; and results/summary.html, all tasks on one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bmd_pipeline.artifacts.atomic import write_text
+from bmd_pipeline.artifacts.layout import RUN_FILE, Layout
+from bmd_pipeline.config.hashing import Stage, stage_hash
+from bmd_pipeline.config.methods import PRETRAINED
+from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.metrics.comparison import Comparison
+from bmd_pipeline.metrics.sweep import Sweep
+from bmd_pipeline.metrics.verdict import Verdict
+from bmd_pipeline.reporting.page.report import build_report
+from bmd_pipeline.reporting.page.sources import ReportSources, load_sources
+from bmd_pipeline.reporting.page.summary import build_summary, load_results
+from bmd_pipeline.stages.console import Reporter
+from bmd_pipeline.stages.eval_document import EPISODES_FILE, PATHS_FILE, hash_policy_settings
+
+
+def report(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter | None = None) -> None:
+    """Writes a task's page, from files alone.
+
+    Args:
+        config: the run; what the page shows must have been made under these settings.
+        layout: where the results are.
+        output: the page to write.
+        reporter: where its size is told, if anywhere.
+
+    Raises:
+        ArtifactError: a result is missing, damaged or cut short, or was made under other settings; nothing is
+            written then.
+    """
+    task = config.task.name
+    summary = layout.summary(task)
+    sources = load_sources(task, layout, episodes=summary.with_name(EPISODES_FILE), paths=summary.with_name(PATHS_FILE))
+    _check_settings(config, layout, sources)
+    _write(output, build_report(sources), reporter)
+
+
+def summary(
+    *, layout: Layout, tasks: Sequence[str] | None = None, output: Path, reporter: Reporter | None = None
+) -> None:
+    """Writes the page of all tasks.
+
+    Args:
+        layout: where the results are.
+        tasks: which tasks it shows; None: all that have an eval.json.
+        output: the page to write.
+        reporter: where its size is told, if anywhere.
+
+    Raises:
+        ArtifactError: there are no results, or some are missing or damaged.
+    """
+    chosen = list_tasks(layout) if tasks is None else list(tasks)
+    if not chosen:
+        raise ArtifactError(f"no task has results below {layout.summary('TASK').parents[1]}; make some with snakemake")
+    _write(output, build_summary(load_results(layout, chosen)), reporter)
+
+
+def list_tasks(layout: Layout) -> list[str]:
+    """Tasks that have an eval.json, by name."""
+    pattern = layout.summary("*").relative_to(layout.root)
+    return sorted(path.parent.name for path in layout.root.glob(str(pattern)))
+
+
+def _check_settings(config: RunConfig, layout: Layout, sources: ReportSources) -> None:
+    """Refuses results that lack what the settings ask for, or that were made under others."""
+    task, path = config.task.name, layout.summary(config.task.name)
+    for policy in (PRETRAINED, *config.methods):
+        for seed in config.seeds:
+            if (policy, seed) not in sources.parts:
+                raise ArtifactError(f"{path}: holds no {policy}/seed{seed}; make it with `snakemake --cores 2 {path}`")
+    for policy, block in sources.evaluation.policies.items():
+        if block.config_hash != hash_policy_settings(config, policy):
+            raise _foreign(path, f"{policy} was evaluated")
+    for (policy, seed), record in sources.tuned.items():
+        if record.get("config_hash") != stage_hash(config, "finetune", policy):
+            raise _foreign(layout.tuned(task, policy, seed) / RUN_FILE, f"{policy} was trained")
+    evidence = sources.evidence
+    found: dict[Stage, tuple[Path, Comparison | Verdict | Sweep | None]] = {
+        "compare": (layout.comparison(task), evidence.comparison),
+        "verdict": (layout.verdict(task), evidence.verdict),
+        "sweep": (layout.sweep(task), evidence.sweep),
+    }
+    for stage, (file, document) in found.items():
+        if document is not None and document.config_hash != stage_hash(config, stage):
+            raise _foreign(file, "was made")
+
+
+def _foreign(path: Path, what: str) -> ArtifactError:
+    return ArtifactError(
+        f"{path}: {what} under other settings than the present ones; make it again with `snakemake --cores 2 {path}`"
+    )
+
+
+def _write(output: Path, page: str, reporter: Reporter | None) -> None:
+    write_text(output, page)
+    if reporter is not None:
+        reporter.log(f"{output}: {len(page.encode()) / 1e6:.1f} MB")

@@ -1,0 +1,77 @@
+"""The points of the λ sweep, and what they change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bmd_pipeline.config.hashing import stage_hash, stage_slice
+from bmd_pipeline.config.layers import merge_layers, parse_assignment
+from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.sweep_points import configure_point, find_point, list_points
+from bmd_pipeline.errors import ConfigError
+
+
+def make_config(**sweep: Any) -> RunConfig:
+    values = {"weights": (0.0, 0.03, 1.0, 10.0), "controllers": ("dual",)} | sweep
+    return RunConfig.model_validate({"task": {"name": "GaussianMixture"}, "sweep": values})
+
+
+def test_points_are_named_by_weight_and_controller() -> None:
+    names = [point.name for point in list_points(make_config())]
+    assert names == ["weight-0", "weight-0.03", "weight-1", "weight-10", "dual"]
+    assert find_point(make_config(), "weight-0.03").weight == 0.03
+    assert find_point(make_config(), "dual").weight is None
+    with pytest.raises(ConfigError, match="name no point 'weight-0.3'; did you mean 'weight-0.03'"):
+        find_point(make_config(), "weight-0.3")
+
+
+@pytest.mark.parametrize("name", ["weight-0", "weight-10", "dual"])
+def test_a_point_changes_the_regulariser_and_nothing_else(name: str) -> None:
+    config = make_config()
+    here = configure_point(config, find_point(config, name))
+    assert here.finetune.regulariser != config.finetune.regulariser
+    restored = here.finetune.model_copy(update={"regulariser": config.finetune.regulariser})
+    assert here.model_copy(update={"finetune": restored}) == config
+    for stage in ("collect", "pretrain", "discover", "evaluate"):
+        assert stage_hash(here, stage) == stage_hash(config, stage)
+    assert stage_hash(here, "finetune", "dsrl-bmd") != stage_hash(config, "finetune", "dsrl-bmd")
+    assert stage_hash(here, "finetune", "dsrl") == stage_hash(config, "finetune", "dsrl")
+
+
+def test_a_controller_starts_from_the_configured_weight() -> None:
+    config = make_config()
+    regulariser = configure_point(config, find_point(config, "dual")).finetune.regulariser
+    assert (regulariser.controller, regulariser.mi_weight) == ("dual", config.finetune.regulariser.mi_weight)
+
+
+def test_options_say_the_same_as_the_configured_point() -> None:
+    config = make_config(weights=(0.0, 0.00001, 0.5))
+    for point in list_points(config):
+        options = point.assignments()
+        assert options[::2] == ["--set"] * (len(options) // 2)
+        said = RunConfig.model_validate(
+            merge_layers([parse_assignment(text) for text in options[1::2]])
+            | {"task": {"name": "GaussianMixture"}, "sweep": config.sweep}
+        )
+        expected = stage_slice(configure_point(config, point), "finetune", "dsrl-bmd")
+        assert stage_slice(said, "finetune", "dsrl-bmd") == expected
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ({"method": "dsrl"}, "method must be one of"),
+        ({"weights": (0.1, 0.1)}, "weights must rise"),
+        ({"weights": (1.0, 0.1)}, "weights must rise"),
+        ({"weights": (-1.0, 0.1)}, "weights must rise"),
+        ({"weights": (0.1, 1001.0)}, "weights must rise"),
+        ({"controllers": ("dual", "dual")}, "controllers must not repeat"),
+        ({"seeds": (0, 0)}, "seeds must not repeat"),
+        ({"seeds": (-1,)}, "seeds must be >= 0"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_refused(sweep: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_config(**sweep)

@@ -1,0 +1,203 @@
+"""The stages `compare` and `verdict`: what they write, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from bmd_pipeline.artifacts.layout import Layout
+from bmd_pipeline.cli.main import main
+from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.errors import ArtifactError, BMDError, ConfigError
+from bmd_pipeline.metrics.scores import SCORES
+from bmd_pipeline.reporting.documents import load_comparison, load_evaluation, load_verdict
+from bmd_pipeline.stages.compare import compare
+from bmd_pipeline.stages.evaluated import load_evaluated
+from bmd_pipeline.stages.verdict import verdict
+from tests.metrics.drawn import draw_episodes
+from tests.stages.evaluations import write_evaluation
+
+TASK = "GaussianMixture"
+POLICIES = {"pretrained": (0.7, [1, 1, 1, 1]), "dsrl": (0.97, [60, 1, 1, 1]), "dsrl-bmd": (0.96, [1, 1, 1, 1])}
+Stage = Callable[..., None]
+STAGES: dict[str, Stage] = {"compare": compare, "verdict": verdict}
+
+
+def make_config(**changes: Any) -> RunConfig:
+    values: dict[str, Any] = {
+        "task": {"name": TASK},
+        "methods": ("dsrl", "dsrl-bmd"),
+        "seeds": (0, 1),
+        "compare": {"resamples": 200},
+    }
+    return RunConfig.model_validate(values | changes)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six evaluations; tests work on copies."""
+    root = tmp_path_factory.mktemp("template")
+    rng = np.random.default_rng(0)
+    for policy, (rate, shares) in POLICIES.items():
+        for seed in (0, 1):
+            part = draw_episodes(policy, seed, rates=[rate] * 4, shares=shares, n=200, rng=rng)
+            write_evaluation(make_config(), Layout(root).evaluation(TASK, policy, seed), part)
+    return root
+
+
+@pytest.fixture
+def root(template: Path, tmp_path: Path) -> Path:
+    shutil.copytree(template, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def paths_of(root: Path, stage: str = "compare") -> list[Path]:
+    policies = [policy for policy in POLICIES if stage == "compare" or policy != "pretrained"]
+    return [Layout(root).evaluation(TASK, policy, seed) for policy in policies for seed in (0, 1)]
+
+
+def test_compare_writes_every_policy_pair_and_score(root: Path) -> None:
+    output = Layout(root).comparison(TASK)
+    compare(make_config(), evaluations=paths_of(root)[::-1], output=output)
+    document = load_comparison(output)
+    assert list(document.policies) == ["pretrained", "dsrl", "dsrl-bmd"]
+    pairs = [(pair.one, pair.other, pair.kind) for pair in document.comparisons]
+    assert pairs == [
+        ("dsrl-bmd", "dsrl", "counterpart"),
+        ("dsrl", "pretrained", "base"),
+        ("dsrl-bmd", "pretrained", "base"),
+    ]
+    assert (document.seeds, document.episodes_per_seed, len(document.modes)) == ([0, 1], 200, 4)
+    assert len(document.provenance.inputs) == 6
+    rows = pq.read_table(output.with_suffix(".parquet")).to_pylist()
+    assert len(rows) == 3 * 2 * len(SCORES)
+    for row in rows:
+        block = load_evaluation(Layout(root).evaluation(TASK, row["policy"], row["seed"])).policies[row["policy"]]
+        assert row["value"] == pytest.approx(getattr(block.seeds[0], row["metric"]))
+        assert row["value"] == document.policies[row["policy"]].metrics[row["metric"]].seeds[row["seed"]]
+
+
+def test_verdict_decides_each_pair_and_hashes_its_thresholds(root: Path) -> None:
+    output = Layout(root).verdict(TASK)
+    documents = []
+    for margin in (0.02, 0.2):
+        config = make_config(verdict={"success_margin": margin})
+        verdict(config, evaluations=paths_of(root, "verdict"), output=output)
+        documents.append(load_verdict(output))
+    first, lenient = documents
+    assert [pair.one for pair in first.pairs] == ["dsrl-bmd"]
+    found = {one.hypothesis: one.verdict for one in first.pairs[0].hypotheses}
+    assert found["H3"] == "supported"
+    assert lenient.pairs[0].hypotheses[0].verdict == "supported"
+    assert first.family == 3
+    assert "2 seeds are too few" in first.scope
+    assert (first.success_margin, lenient.success_margin) == (0.02, 0.2)
+    assert first.thresholds_hash != lenient.thresholds_hash
+    assert first.config_hash != lenient.config_hash
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_same_input_gives_the_same_numbers(root: Path, stage: str) -> None:
+    output = root / "out.json"
+    read = {"compare": load_comparison, "verdict": load_verdict}[stage]
+    numbers = []
+    for _ in range(2):
+        STAGES[stage](make_config(), evaluations=paths_of(root, stage), output=output)
+        numbers.append(read(output).model_dump(exclude={"provenance"}))
+    assert numbers[0] == numbers[1]
+
+
+def test_both_stages_measure_the_same_difference(root: Path) -> None:
+    compare(make_config(), evaluations=paths_of(root), output=root / "compare.json")
+    verdict(make_config(), evaluations=paths_of(root, "verdict"), output=root / "verdict.json")
+    differences = load_comparison(root / "compare.json").comparisons[0].metrics
+    for found in load_verdict(root / "verdict.json").pairs[0].hypotheses:
+        assert found.difference.value == differences[found.metric].difference.value
+        assert (
+            min(1.0, 2 * min(found.p_above, found.p_below)) == pytest.approx(differences[found.metric].by_episode.p)
+            or found.hypothesis == "H1"
+        )
+
+
+def refuse(
+    root: Path, stage: str, match: str, config: RunConfig | None = None, paths: list[Path] | None = None
+) -> None:
+    """Runs a stage that must fail in one line and write nothing."""
+    before = sorted(root.rglob("*"))
+    with pytest.raises(BMDError, match=match) as error:
+        STAGES[stage](
+            config or make_config(), evaluations=paths or paths_of(root, stage), output=root / "out" / "out.json"
+        )
+    assert "\n" not in str(error.value)
+    assert sorted(root.rglob("*")) == before
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_does_not_belong_is_refused_by_name(root: Path, stage: str) -> None:
+    paths = paths_of(root, stage)
+    victim = paths[-1]
+    refuse(root, stage, r"dsrl-bmd/seed1 is missing: make it with `bmd-pipeline evaluate", paths=paths[:-1])
+    refuse(root, stage, "both hold dsrl/seed0", paths=[*paths, Layout(root).evaluation(TASK, "dsrl", 0)])
+    refuse(root, stage, "dsrl/seed1 is not among", make_config(seeds=(0,)), paths)
+    other = make_config(finetune={"regulariser": {"mi_weight": 3.0}})
+    refuse(root, stage, "dsrl-bmd/seed0/eval.json: evaluated under other settings than the present ones", other)
+    refuse(root, stage, f"evaluation of task {TASK}, not of PushT", make_config(task={"name": "PushT"}))
+
+    contents, table = victim.read_text(), victim.with_name("episodes.parquet")
+    victim.write_text(contents[:500])
+    refuse(root, stage, f"{victim} is damaged")
+    victim.write_text(contents)
+    rows = table.read_bytes()
+    table.write_bytes(rows[: len(rows) // 2])
+    refuse(root, stage, f"{table}: damaged episode table")
+    table.unlink()
+    refuse(root, stage, f"{table}: missing episode table")
+
+
+def test_policies_must_label_modes_alike(root: Path) -> None:
+    part = draw_episodes("dsrl", 0, rates=[0.9] * 2, shares=[1, 1], n=200, rng=np.random.default_rng(0))
+    write_evaluation(make_config(), Layout(root).evaluation(TASK, "dsrl", 0), part)
+    refuse(root, "compare", "dsrl/seed0/eval.json: its modes are not those of")
+    short = draw_episodes("dsrl", 0, rates=[0.9] * 4, shares=[1] * 4, n=100, rng=np.random.default_rng(0))
+    write_evaluation(make_config(), Layout(root).evaluation(TASK, "dsrl", 0), short)
+    refuse(root, "compare", "dsrl/seed0/eval.json: 100 episodes, 200 in")
+
+
+def test_a_wanted_policy_and_seed_must_be_what_the_file_holds(root: Path) -> None:
+    path = Layout(root).evaluation(TASK, "dsrl", 0)
+    assert load_evaluated(make_config(), path, wanted=("dsrl", 0)).name == "dsrl/seed0"
+    with pytest.raises(ArtifactError, match="holds dsrl/seed0, not dsrl/seed1"):
+        load_evaluated(make_config(), path, wanted=("dsrl", 1))
+
+
+def test_a_verdict_without_a_pair_is_refused(root: Path) -> None:
+    with pytest.raises(ConfigError, match="a -bmd method and its plain counterpart, got dsrl"):
+        verdict(make_config(methods=("dsrl",)), evaluations=[], output=root / "out.json")
+
+
+def test_an_old_document_does_not_outlive_its_table(root: Path) -> None:
+    output = root / "compare.json"
+    output.write_text("{}")
+    compare(make_config(), evaluations=paths_of(root), output=output)
+    assert json.loads(output.read_text())["schema_version"] == 1
+
+
+@pytest.mark.parametrize("command", ["compare", "verdict", "sweep"])
+def test_commands_name_the_first_missing_file(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config").symlink_to(Path(__file__).parents[2] / "config")
+    monkeypatch.chdir(tmp_path)
+    assert main([command, "--task", TASK, "--preset", "cpu"]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert f"error: results/{TASK}/" in message
+    assert "eval.json is missing: make it with `" in message
+    assert not (tmp_path / "results").exists()
