@@ -14,10 +14,10 @@ SNAKEFMT := snakefmt --line-length 120
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 
-.PHONY: help setup run test lint format clean
+.PHONY: help setup run test fault-test lint format clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
 setup: $(READY)  ## .venv with the exact versions of requirements.lock
 
@@ -39,6 +39,9 @@ run: setup  ## make TARGET (default results/PushT/eval.json) with CORES cores
 
 test: setup  ## all tests
 	pytest --numprocesses auto --dist loadfile $(ARGS)
+
+fault-test: setup  ## kill, damage and fill up whatever can be, about 100 kills; see docs/reliability.md
+	python -m tests.faults.campaign $(ARGS)
 
 lint: setup  ## style, types and the workflow's form
 	ruff check

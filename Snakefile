@@ -2,6 +2,8 @@
 #
 #   snakemake --cores 8 results/PushT/eval.json
 #   snakemake --cores 8 results/GaussianMixture/eval.json --config preset=smoke
+#   snakemake --cores 8 results/PushT/compare.json results/PushT/verdict.json results/PushT/lambda/sweep.json
+#   snakemake --cores 8 results/PushT/report.html results/summary.html
 #   snakemake --cores 8 results/PushT/dsrl-bmd/seed7/eval.json --config 'set=[finetune.regulariser.mi_weight=0.3]'
 #   snakemake --cores 8 --configfile mine.yaml
 #
@@ -21,6 +23,11 @@ include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/discover.smk"
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/curve.smk"
+include: "workflow/rules/compare.smk"
+include: "workflow/rules/verdict.smk"
+include: "workflow/rules/lambda.smk"
+include: "workflow/rules/report.smk"
 
 
 rule all:

@@ -7,6 +7,7 @@ BMDError                 something the user can put right: one line, exit status
 ├── DataError            a demonstration store is damaged, foreign or of another shape
 ├── ArtifactError        a stage's output is missing, damaged or made for something else
 └── TrainingError        training went wrong in a way that more time won't mend
+    └── DivergenceError  numbers ran away; smaller steps may mend it
 SimulationError          a simulation worker died: our fault or the machine's, exit status 1
 ```
 
@@ -38,6 +39,10 @@ class ArtifactError(BMDError):
 
 class TrainingError(BMDError):
     """Training can't go on: a loss, a policy or a behaviour set is unusable."""
+
+
+class DivergenceError(TrainingError):
+    """Numbers of an update ran away: not finite, or beyond what the guard allows. A smaller step may mend it."""
 
 
 class SimulationError(RuntimeError):

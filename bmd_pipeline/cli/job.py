@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -15,6 +16,7 @@ from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.stages.console import Mode, Reporter
+from bmd_pipeline.stages.stopping import Stop
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,14 @@ class Job:
         layout: where everything is.
         reporter: what the stage prints through.
         num_workers: cores it may use.
+        stop: who may ask the stage to stop.
     """
 
     config: RunConfig
     layout: Layout
     reporter: Reporter
     num_workers: int
+    stop: Stop
 
     @property
     def task(self) -> str:
@@ -65,6 +69,7 @@ def open_job(
     config: o.ConfigFile = None,
     assign: o.Assign = None,
     threads: o.Threads = None,
+    max_minutes: o.MaxMinutes = None,
     quiet: o.Quiet = False,
     plain: o.Plain = False,
     debug: o.Debug = False,
@@ -73,20 +78,29 @@ def open_job(
     settings = open_config(task, preset, config, assign)
     mode: Mode | None = "quiet" if quiet else "plain" if plain else None
     num_workers = threads or getattr(settings.execution.threads, stage)
-    return Job(settings, Layout(), Reporter(mode, label=label), num_workers)
+    stop = Stop(settings.execution.max_minutes if max_minutes is None else max_minutes)
+    return Job(settings, Layout(), Reporter(mode, label=label), num_workers, stop)
 
 
-def stage_command(stage: Stage) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Makes a command of a function of a job: adds the shared options to its own."""
+def stage_command(stage: Stage, *, resumable: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Makes a command of a function of a job: adds the shared options to its own.
+
+    Args:
+        stage: whose number of threads it takes.
+        resumable: whether it hands `job.stop` to a stage that saves its progress when it is asked to stop. Others
+            end where they are.
+    """
 
     def decorate(run: Callable[..., None]) -> Callable[..., None]:
-        shared, own = _options(open_job, "stage", "label"), _options(run, "job")
+        skipped = () if resumable else ("max_minutes",)
+        shared, own = _options(open_job, "stage", "label", *skipped), _options(run, "job")
 
         def command(**values: Any) -> None:
             which = (run.__name__, values["task"], values.get("method"), values.get("seed"))
             label = " ".join(str(part) for part in which if part is not None)
             job = open_job(stage, label, **{name: values.pop(name) for name in shared})
-            run(job, **values)
+            with job.stop if resumable else nullcontext():
+                run(job, **values)
 
         # typer reads names, types and defaults from the signature; the task comes first
         parameters = {"task": shared["task"], **own, **shared}

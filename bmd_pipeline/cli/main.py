@@ -4,8 +4,9 @@
 |---|---|
 | 0 | done |
 | 1 | our fault or the machine's: a bug, a dead simulation worker |
-| 2 | the user's to put right: a setting, a path, a damaged file |
-| 130 | interrupted |
+| 2 | the user's to put right: a setting, a path, a damaged file, a full disk |
+| 75 | a stage stopped because it was asked to; the same command goes on from there (see `stages/stopping.py`) |
+| 130 | interrupted with nothing to save |
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Annotated, cast
 import typer
 
 from bmd_pipeline import __version__
-from bmd_pipeline.cli import config, doctor, stages, tasks
+from bmd_pipeline.cli import config, doctor, evidence, report, stages, tasks
 from bmd_pipeline.errors import BMDError
+from bmd_pipeline.stages.stopping import STOPPED, Stopped
 
 USER_ERROR = 2
 INTERNAL_ERROR = 1
@@ -60,9 +62,12 @@ for _command in (
     stages.discover,
     stages.finetune,
     stages.evaluate,
+    stages.curve,
     stages.summarise,
 ):
     app.command(rich_help_panel="Stages")(_command)
+for _command in (evidence.compare, evidence.verdict, evidence.sweep, report.report, report.summary):
+    app.command(rich_help_panel="Evidence")(_command)
 app.command("tasks", rich_help_panel="Help")(tasks.list_tasks)
 app.command("check-task", rich_help_panel="Help")(tasks.check)
 app.command(rich_help_panel="Help")(doctor.doctor)
@@ -85,8 +90,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         return _fail(str(error), USER_ERROR)
+    except Stopped as reason:
+        sys.stderr.write(f"stopped by {reason}; run the same command again to go on\n")
+        return STOPPED
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return _fail(f"{what} (run again with --debug for the traceback)", USER_ERROR)
     except Exception as error:
         if debug:
             traceback.print_exc()

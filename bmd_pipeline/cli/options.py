@@ -62,6 +62,18 @@ Threads = Annotated[
         show_default=False,
     ),
 ]
+MaxMinutes = Annotated[
+    float | None,
+    typer.Option(
+        "--max-minutes",
+        min=0.0,
+        max=1e6,
+        help="Save and stop after that many minutes, with exit status 75; the same command goes on from there. "
+        "Default: execution.max_minutes.",
+        rich_help_panel=_SETTINGS,
+        show_default=False,
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Warnings only.", rich_help_panel=_OUTPUT)]
 Plain = Annotated[
     bool,

@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from bmd_pipeline.cli import options as o
+from bmd_pipeline.cli.evidence import Evaluations, need_evaluations
 from bmd_pipeline.cli.job import Job, stage_command
 from bmd_pipeline.config.methods import PRETRAINED, check_method, uses_modes
 from bmd_pipeline.errors import ConfigError
 
 
-@stage_command("collect")
+@stage_command("collect", resumable=True)
 def collect(job: Job, output: o.Output = None) -> None:
     """Collects demonstrations with the task's scripted expert.
 
@@ -24,10 +25,10 @@ def collect(job: Job, output: o.Output = None) -> None:
     job.start()
     from bmd_pipeline.stages.collect import collect as run
 
-    run(job.config, output=store, manifest=manifest, num_workers=job.num_workers, reporter=job.reporter)
+    run(job.config, output=store, manifest=manifest, num_workers=job.num_workers, reporter=job.reporter, stop=job.stop)
 
 
-@stage_command("pretrain")
+@stage_command("pretrain", resumable=True)
 def pretrain(job: Job, demos: o.Demos = None, output: o.Output = None) -> None:
     """Trains the diffusion policy on the demonstrations.
 
@@ -37,10 +38,10 @@ def pretrain(job: Job, demos: o.Demos = None, output: o.Output = None) -> None:
     job.start()
     from bmd_pipeline.stages.pretrain import pretrain as run
 
-    run(job.config, demos=store, output=output or job.layout.policy(job.task), reporter=job.reporter)
+    run(job.config, demos=store, output=output or job.layout.policy(job.task), reporter=job.reporter, stop=job.stop)
 
 
-@stage_command("discover")
+@stage_command("discover", resumable=True)
 def discover(job: Job, seed: o.Seed = 0, policy: o.Policy = None, output: o.Output = None) -> None:
     """Discovers the behaviours that the frozen policy already has.
 
@@ -57,10 +58,11 @@ def discover(job: Job, seed: o.Seed = 0, policy: o.Policy = None, output: o.Outp
         seed=seed,
         num_workers=job.num_workers,
         reporter=job.reporter,
+        stop=job.stop,
     )
 
 
-@stage_command("finetune")
+@stage_command("finetune", resumable=True)
 def finetune(
     job: Job,
     method: o.Method,
@@ -88,10 +90,11 @@ def finetune(
         seed=seed,
         num_workers=job.num_workers,
         reporter=job.reporter,
+        stop=job.stop,
     )
 
 
-@stage_command("evaluate")
+@stage_command("evaluate", resumable=True)
 def evaluate(
     job: Job,
     method: Annotated[
@@ -124,34 +127,51 @@ def evaluate(
         seed=seed,
         num_workers=job.num_workers,
         reporter=job.reporter,
+        stop=job.stop,
     )
 
 
 @stage_command("evaluate")
-def summarise(
+def curve(
     job: Job,
-    evaluations: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="The eval.json files. Default: pretrained and all configured methods, every configured seed.",
-            show_default=False,
-        ),
-    ] = None,
+    method: o.Method,
+    seed: o.Seed = 0,
+    policy: o.Policy = None,
+    modes: o.Modes = None,
+    tuned: o.Tuned = None,
     output: o.Output = None,
 ) -> None:
+    """Judges the snapshots of a fine-tuning run: success and modes over training.
+
+    Needs finetune.snapshot_interval. Writes curve.json to results/TASK/METHOD/seedN/.
+    """
+    check_method(method)
+    base = _need_policy(job, policy)
+    found = _need_modes(job, modes, method, seed)
+    better = _need_tuned(job, tuned, method, seed)
+    job.start()
+    from bmd_pipeline.stages.curve import curve as run
+
+    run(
+        job.config,
+        policy=base,
+        modes=found,
+        tuned=better or job.layout.tuned(job.task, method, seed),
+        output=output or job.layout.curve(job.task, method, seed),
+        method=method,
+        seed=seed,
+        num_workers=job.num_workers,
+        reporter=job.reporter,
+    )
+
+
+@stage_command("evaluate")
+def summarise(job: Job, evaluations: Evaluations = None, output: o.Output = None) -> None:
     """Puts a task's evaluations side by side.
 
     Writes results/TASK/eval.json, all episodes and the pictures of before and after.
     """
-    expected = {
-        job.layout.evaluation(job.task, method, seed): f"--method {method} --seed {seed}"
-        for method in (PRETRAINED, *job.config.methods)
-        for seed in job.config.seeds
-    }
-    paths = evaluations or list(expected)
-    for path in paths:
-        which = expected.get(path, "--method METHOD --seed SEED")
-        o.need_path(path, path, f"bmd-pipeline evaluate --task {job.task} {which}")
+    paths = need_evaluations(job, evaluations, (PRETRAINED, *job.config.methods))
     job.start()
     from bmd_pipeline.stages.summarise import summarise as run
 

@@ -6,19 +6,16 @@ One policy and seed (`results/<Task>/<method>/seed<k>/eval.json`) and a whole ta
 
 from __future__ import annotations
 
-import json
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from bmd_pipeline.metrics.document import Block, Provenance, schema_text
 
 SCHEMA_VERSION = 1
 
 
-class _Block(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class Estimate(_Block):
+class Estimate(Block):
     """A number with its confidence interval."""
 
     mean: float
@@ -48,7 +45,7 @@ class CoverageEstimate(Estimate):
     """Modes that the task has."""
 
 
-class ModeRow(_Block):
+class ModeRow(Block):
     """One true mode."""
 
     mode: str
@@ -65,7 +62,7 @@ class ModeRow(_Block):
     """Episodes attributed to the mode over all seeds; fractional, as undecided failures are spread."""
 
 
-class CodeRow(_Block):
+class CodeRow(Block):
     """One mode code of one seed; codes mean nothing across seeds."""
 
     seed: int = Field(ge=0)
@@ -80,7 +77,7 @@ class CodeRow(_Block):
     """Share of each true mode among the successful ones; all zero where none succeeded."""
 
 
-class LabellingBlock(_Block):
+class LabellingBlock(Block):
     """The mode metrics under one true labelling."""
 
     mode_weighted_success: Estimate
@@ -95,7 +92,7 @@ class LabellingBlock(_Block):
     """One row per seed and mode code: the code → mode matrix. Empty for policies without codes."""
 
 
-class SeedRow(_Block):
+class SeedRow(Block):
     """The metrics of one seed, under the main labelling."""
 
     seed: int = Field(ge=0)
@@ -129,41 +126,7 @@ class PolicyBlock(LabellingBlock):
     """Mode metrics under the task's other labellings."""
 
 
-class InputFile(_Block):
-    """A file that was read."""
-
-    path: str
-    """Where it was."""
-    sha256: str
-    """Hash of its content."""
-
-
-class Provenance(_Block):
-    """Where the numbers come from; fields as in run.json."""
-
-    command: str
-    """Command line that wrote the file."""
-    git_commit: str | None
-    """Commit of the code, "-dirty" if edited; null for an installed package."""
-    packages: dict[str, str]
-    """Versions of the packages that matter."""
-    python: str
-    """Version of Python."""
-    platform: str
-    """Operating system and processor."""
-    device: str
-    """Device that computed it."""
-    threads: int = Field(ge=1)
-    """Cores that torch used."""
-    wall_s: float = Field(ge=0)
-    """Wall time in seconds."""
-    config: dict[str, Any]
-    """The settings that the stage itself read."""
-    inputs: dict[str, InputFile]
-    """What it read, by name. A `run.json` there holds the hashes of everything beside it."""
-
-
-class Evaluation(_Block):
+class Evaluation(Block):
     """eval.json."""
 
     schema_version: Literal[1]
@@ -182,12 +145,7 @@ class Evaluation(_Block):
 
 def evaluation_schema() -> str:
     """JSON Schema of eval.json as text; docs/eval.schema.json holds exactly this."""
-    schema = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **Evaluation.model_json_schema(mode="serialization"),
-        "title": "eval.json of bmd-pipeline",
-    }
-    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+    return schema_text(Evaluation, "eval.json")
 
 
 if __name__ == "__main__":

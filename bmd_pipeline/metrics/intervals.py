@@ -62,7 +62,13 @@ def proportion_interval(rates: Floats, totals: Floats, confidence: float) -> tup
     return wilson_interval(rate, n, confidence)
 
 
-def bootstrap_sums(features: Sequence[Floats], rng: np.random.Generator, num_resamples: int = NUM_RESAMPLES) -> Floats:
+def bootstrap_sums(
+    features: Sequence[Floats],
+    rng: np.random.Generator,
+    num_resamples: int = NUM_RESAMPLES,
+    *,
+    draw_seeds: bool = True,
+) -> Floats:
     """Resamples seeds, then episodes within each drawn seed, and sums the episodes' features.
 
     Metrics are functions of such sums (counts, totals), so this is all that a bootstrap needs. With one
@@ -72,6 +78,8 @@ def bootstrap_sums(features: Sequence[Floats], rng: np.random.Generator, num_res
         features: per seed (num_episodes, num_features).
         rng: source of the draws.
         num_resamples: bootstrap resamples.
+        draw_seeds: False keeps every seed in its own slot: seeds are then strata, and what varies is episodes
+            alone, as befits a statement about the very policies that were evaluated.
 
     Returns:
         (num_resamples, num_seeds, num_features); the second axis is the slot that a drawn seed fills.
@@ -79,7 +87,8 @@ def bootstrap_sums(features: Sequence[Floats], rng: np.random.Generator, num_res
     Source: Davison & Hinkley 1997, Bootstrap Methods, section 3.8 (hierarchical data).
     """
     num_seeds = len(features)
-    picks = rng.integers(num_seeds, size=(num_resamples, num_seeds)).ravel()
+    slots = np.tile(np.arange(num_seeds), num_resamples)
+    picks = rng.integers(num_seeds, size=len(slots)) if draw_seeds else slots
     sums = np.empty((len(picks), features[0].shape[1]))
     for k, episodes in enumerate(features):
         rows = np.flatnonzero(picks == k)

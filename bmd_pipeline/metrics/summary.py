@@ -106,12 +106,13 @@ def _summarise_labelling(
         mode_weighted_success=estimate(mode_weighted_success),
         mode_coverage=CoverageEstimate(**dict(coverage), tau=tau, min_share=MIN_MODE_SHARE, total=len(modes)),
         mode_entropy=estimate(lambda won, _: mode_entropy(won)),
-        per_mode=_tabulate_modes(modes, successes, visits, confidence),
+        per_mode=tabulate_modes(modes, successes, visits, confidence),
         codes=[row for part in parts for row in _tabulate_codes(part, name)],
     )
 
 
-def _tabulate_modes(modes: Sequence[str], successes: Floats, visits: Floats, confidence: float) -> list[ModeRow]:
+def tabulate_modes(modes: Sequence[str], successes: Floats, visits: Floats, confidence: float) -> list[ModeRow]:
+    """One row per mode, from counts (num_seeds, num_modes)."""
     rates = mode_success_rates(successes, visits)
     shares = mode_shares(successes).mean(axis=0)
     rows = []

@@ -125,6 +125,34 @@ def test_our_failures_are_one_line_too(
         assert "Traceback" in run(capsys, "discover --task GaussianMixture --debug")[2]
 
 
+def test_a_stage_that_was_stopped_says_how_to_go_on(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = "collect --task GaussianMixture --preset smoke --quiet"
+    status, out, err = run(capsys, f"{command} --max-minutes 0")
+    assert (status, out) == (75, "")
+    assert err == "stopped by its time limit of 0 min; run the same command again to go on\n"
+    assert run(capsys, f"{command} --set execution.max_minutes=1e-9")[0] == 75
+    assert run(capsys, command)[0] == 0
+
+
+def test_only_stages_that_can_go_on_have_a_time_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("collect", "pretrain", "discover", "finetune", "evaluate"):
+        assert "--max-minutes" in run(capsys, f"{command} --help")[1], command
+    assert "--max-minutes" not in run(capsys, "summarise --help")[1]
+
+
+def test_what_the_file_system_refuses_is_one_line(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(job: object) -> None:
+        raise OSError(28, "No space left on device", "results/metrics.jsonl")
+
+    monkeypatch.setattr(stages, "_need_policy", lambda job, given: fail(job))
+    status, _, err = run(capsys, "discover --task GaussianMixture")
+    assert status == 2
+    assert err.startswith("error: results/metrics.jsonl: No space left on device (run again with --debug")
+    assert err.count("\n") == 1
+
+
 def test_debug_shows_where_a_refusal_came_from(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err = run(capsys, "collect --task PusT --debug")
     assert status == 2

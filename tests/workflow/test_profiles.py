@@ -33,6 +33,14 @@ def test_the_slurm_profile_is_complete_and_plans(project: Project) -> None:
     assert "gpu=0" in text
 
 
+def test_only_a_profile_with_a_margin_sets_a_time_limit(project: Project) -> None:
+    asked = project.snakemake("--dry-run", "-p", "--workflow-profile", "workflow/profiles/slurm", TARGET)
+    stages = set(re.findall(r"bmd-pipeline (\w+) .*--max-minutes 55", asked.stdout + asked.stderr))
+    assert stages == {"collect", "pretrain", "discover", "finetune", "evaluate"}
+    plain = project.snakemake("--dry-run", "-p", "--cores", "1", TARGET)
+    assert "--max-minutes" not in plain.stdout + plain.stderr
+
+
 def test_training_jobs_ask_for_a_device_and_collection_does_not(project: Project) -> None:
     arguments = ("--dry-run", "--workflow-profile", "workflow/profiles/slurm", TARGET, "--config", "preset=gpu")
     done = project.snakemake(*arguments)

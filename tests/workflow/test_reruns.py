@@ -12,7 +12,7 @@ import yaml
 
 import bmd_pipeline
 
-from .conftest import Project
+from .conftest import TARGET, Project
 
 pytestmark = pytest.mark.workflow
 
@@ -47,10 +47,20 @@ def test_a_run_leaves_what_it_promises_and_a_second_finds_nothing_to_do(finished
         ("methods=[dsrl]", {"summarise": 1}),
         ("execution.threads.finetune=2", {}),
         ("execution.mem_mb=3000", {}),
+        ("execution.checkpoint_minutes=1", {}),
+        ("execution.max_minutes=5", {}),
     ],
 )
 def test_a_setting_reruns_only_what_depends_on_it(finished: Project, setting: str, reruns: dict[str, int]) -> None:
     assert finished.plan(f'set=["{setting}"]') == reruns
+
+
+def test_a_time_limit_reruns_nothing(finished: Project) -> None:
+    done = finished.snakemake(
+        *("--dry-run", "--cores", "2", TARGET, "--default-resources", "stop_margin=5"),
+        *("--config", "preset=smoke", "seeds=[0]"),
+    )
+    assert "Nothing to be done" in done.stdout + done.stderr
 
 
 def test_rewriting_the_settings_without_changing_them_reruns_nothing(copy_of_finished: Callable[[], Project]) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from bmd_pipeline.artifacts.freshness import find_edited_hash
 from bmd_pipeline.config.hashing import config_hash, stage_slice
 from bmd_pipeline.config.load import has_cuda_device
-from bmd_pipeline.config.methods import PRETRAINED, check_method, uses_modes
+from bmd_pipeline.config.methods import PRETRAINED, check_method, judged_methods, uses_modes
 from bmd_pipeline.config.sources import source_hash
+from bmd_pipeline.config.sweep_points import configure_point, find_point, list_points
 from bmd_pipeline.config.workflow import put_command_on_path, read_workflow_config
 from bmd_pipeline.errors import BMDError
 from bmd_pipeline.tasks.registry import get_entry
@@ -18,12 +19,15 @@ wildcard_constraints:
     task="[A-Za-z][A-Za-z0-9_-]*",
     method=r"(?!(modes|pretrained)/)[A-Za-z0-9-]+",  # any name gets in, so that check_method can answer
     policy=r"(?!modes/)[A-Za-z0-9-]+",
+    point="[A-Za-z0-9.+-]+",
     seed="0|[1-9][0-9]*",
 
 
 POLICY = [f"results/{{task}}/policy/{name}" for name in ("policy.safetensors", "policy.json", "run.json")]
 MODES = [f"results/{{task}}/modes/seed{{seed}}/{name}" for name in ("modes.safetensors", "modes.json", "run.json")]
 TUNED = [f"results/{{task}}/{{method}}/seed{{seed}}/{name}" for name in ("tuned.safetensors", "tuned.json", "run.json")]
+SWEPT = "results/{task}/lambda/{point}/seed{seed}"
+SWEPT_TUNED = [f"{SWEPT}/{Path(path).name}" for path in TUNED]
 
 
 def or_refuse(function, *arguments):
@@ -85,6 +89,37 @@ def compared_evaluations(wildcards):
     return files(*paths)(wildcards)
 
 
+def judged_evaluations(wildcards):
+    """Evaluations of the methods that a verdict is about."""
+    run = settings(wildcards.task)
+    policies = or_refuse(judged_methods, run.methods)
+    return files(*expand("results/{{task}}/{policy}/seed{seed}/eval.json", policy=policies, seed=run.seeds))(wildcards)
+
+
+def swept_evaluations(wildcards):
+    """Evaluations of every point and seed of the λ sweep."""
+    run = settings(wildcards.task)
+    names = [point.name for point in list_points(run)]
+    return files(*expand(f"{SWEPT}/eval.json", task=wildcards.task, point=names, seed=run.sweep.seeds))(wildcards)
+
+
+def swept_slice_of(stage):
+    """Params: the settings that the stage depends on at a point of the sweep."""
+
+    def slice_at(wildcards):
+        run = settings(wildcards.task)
+        here = configure_point(run, or_refuse(find_point, run, wildcards.point))
+        return stage_slice(here, stage, run.sweep.method)
+
+    return slice_at
+
+
+def point_options(wildcards):
+    """Params: the method of the sweep and what a point changes, as options of a command."""
+    run = settings(wildcards.task)
+    return ["--method", run.sweep.method, *or_refuse(find_point, run, wildcards.point).assignments()]
+
+
 def slice_of(stage):
     """Params: the settings that the stage depends on."""
     return lambda wildcards: stage_slice(settings(wildcards.task), stage, wildcards.get("method"))
@@ -104,6 +139,14 @@ def options(wildcards, threads):
     """Params: what every command gets. Snakemake records no params that depend on threads, so that a setting
     reruns only the stages whose slice it is in."""
     return ["--threads", threads, *OPTIONS]
+
+
+def resumable_options(wildcards, threads, resources):
+    """Params: the same, and a time limit below the scheduler's where a profile asks for one: its resource
+    stop_margin is how many minutes before the job's end a stage shall save and stop."""
+    margin = resources.get("stop_margin", 0)
+    limit = ["--max-minutes", max(1, resources.runtime - margin)] if margin else []
+    return options(wildcards, threads) + limit
 
 
 def edited_demos(wildcards):

@@ -17,7 +17,7 @@ rule discover:
     params:
         settings=slice_of("discover"),
         source=source_of("discover"),
-        options=options,
+        options=resumable_options,
     shell:
         "bmd-pipeline discover --task {wildcards.task:q} --seed {wildcards.seed:q}"
         " {params.options:q} 2>&1 | tee -i {log:q}"

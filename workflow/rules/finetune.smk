@@ -18,7 +18,7 @@ rule finetune:
     params:
         settings=slice_of("finetune"),
         source=source_of("finetune"),
-        options=options,
+        options=resumable_options,
     shell:
         "bmd-pipeline finetune --task {wildcards.task:q} --method {wildcards.method:q} --seed {wildcards.seed:q}"
         " {params.options:q} 2>&1 | tee -i {log:q}"

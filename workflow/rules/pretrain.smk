@@ -17,7 +17,7 @@ rule pretrain:
     params:
         settings=slice_of("pretrain"),
         source=source_of("pretrain"),
-        options=options,
+        options=resumable_options,
         edited=edited_demos,
     shell:
         "bmd-pipeline pretrain --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"

@@ -1,0 +1,93 @@
+"""Commands that weigh a task's evaluations against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bmd_pipeline.cli import options as o
+from bmd_pipeline.cli.job import Job, stage_command
+from bmd_pipeline.config.methods import PRETRAINED, judged_methods
+from bmd_pipeline.config.sweep_points import list_points
+
+Evaluations = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        help="The eval.json files. Default: all that are needed, from results/TASK/METHOD/seedN/.",
+        show_default=False,
+    ),
+]
+
+
+def need_evaluations(job: Job, given: Sequence[Path] | None, policies: Sequence[str]) -> list[Path]:
+    """The eval.json files of some policies at every configured seed, or those that the user named.
+
+    Raises:
+        ArtifactError: one is not there.
+    """
+    expected = {
+        job.layout.evaluation(job.task, policy, seed): f"--method {policy} --seed {seed}"
+        for policy in policies
+        for seed in job.config.seeds
+    }
+    paths = list(given or expected)
+    for path in paths:
+        which = expected.get(path, "--method METHOD --seed SEED")
+        o.need_path(path, path, f"bmd-pipeline evaluate --task {job.task} {which}")
+    return paths
+
+
+@stage_command("evaluate")
+def compare(job: Job, evaluations: Evaluations = None, output: o.Output = None) -> None:
+    """Compares all methods and seeds, with intervals, tests and effect sizes.
+
+    Writes results/TASK/compare.json, and compare.parquet with the scores of every seed.
+    """
+    paths = need_evaluations(job, evaluations, (PRETRAINED, *job.config.methods))
+    job.start()
+    from bmd_pipeline.stages.compare import compare as run
+
+    run(
+        job.config,
+        evaluations=paths,
+        output=output or job.layout.comparison(job.task),
+        reporter=job.reporter,
+    )
+
+
+@stage_command("evaluate")
+def verdict(job: Job, evaluations: Evaluations = None, output: o.Output = None) -> None:
+    """Decides the hypotheses on success and modes, method by method.
+
+    Writes results/TASK/verdict.json.
+    """
+    paths = need_evaluations(job, evaluations, judged_methods(job.config.methods))
+    job.start()
+    from bmd_pipeline.stages.verdict import verdict as run
+
+    run(
+        job.config,
+        evaluations=paths,
+        output=output or job.layout.verdict(job.task),
+        reporter=job.reporter,
+    )
+
+
+@stage_command("evaluate")
+def sweep(job: Job, output: o.Output = None) -> None:
+    """Gathers the runs of the λ sweep.
+
+    Snakemake makes them: snakemake --cores 8 results/TASK/lambda/sweep.json. Writes that file and a picture.
+    """
+    target = job.layout.sweep(job.task)
+    for point in list_points(job.config):
+        for seed in job.config.sweep.seeds:
+            evaluated = job.layout.sweep_run(job.task, point.name, seed) / "eval.json"
+            o.need_path(evaluated, evaluated, f"snakemake --cores 2 {target}")
+    job.start()
+    from bmd_pipeline.stages.sweep import sweep as run
+
+    run(job.config, layout=job.layout, output=output or target, reporter=job.reporter)

@@ -1,0 +1,66 @@
+"""How calmly a fine-tuning run went, from its metrics.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Line = Mapping[str, float | None]
+Floats = NDArray[np.float64]
+
+INDICATORS = {
+    "final_weight": "λ of the last iteration",
+    "kl_peak": "largest approximate KL divergence of an update, in nats",
+    "kl_spikes": "share of iterations whose KL is more than twice the limit at which an update stops early",
+    "early_stops": "share of iterations whose policy update stopped early, at a KL above 1.5 target_kl",
+    "entropy_change": "change of the policy's entropy from the first to the last tenth of the run, in nats",
+    "information_change": "change of log q(z|h) - log p(z) at the episodes' ends, likewise",
+    "return_variance": "variance of the mean return from one iteration to the next, its trend taken out",
+}
+"""What is measured, and what each number means."""
+
+_STOP = 1.5
+"""A policy stops updating on a rollout at this many times target_kl; see `PPOConfig`."""
+
+
+def measure_stability(lines: Sequence[Line], target_kl: float) -> dict[str, float]:
+    """Indicators of one run; a metric that the run did not report counts as 0 throughout.
+
+    Args:
+        lines: lines of metrics.jsonl, one per iteration, at least one.
+        target_kl: `finetune.ppo.target_kl`.
+
+    Returns:
+        the numbers, by the names of `INDICATORS`.
+    """
+    kl = _read(lines, "losses/approx_kl")
+    return {
+        "final_weight": float(_read(lines, "modes/mi_weight")[-1]),
+        "kl_peak": float(kl.max()),
+        "kl_spikes": float((kl > 2 * _STOP * target_kl).mean()),
+        "early_stops": float((kl > _STOP * target_kl).mean()),
+        "entropy_change": _change(_read(lines, "losses/entropy")),
+        "information_change": _change(_read(lines, "modes/final_information")),
+        "return_variance": _variance_around_trend(_read(lines, "rollout/episode_return")),
+    }
+
+
+def _read(lines: Sequence[Line], name: str) -> Floats:
+    """One metric over the iterations; what is null (not finite) or missing counts as 0."""
+    return np.array([line.get(name) or 0.0 for line in lines], np.float64)
+
+
+def _change(values: Floats) -> float:
+    tenth = max(1, len(values) // 10)
+    return float(values[-tenth:].mean() - values[:tenth].mean())
+
+
+def _variance_around_trend(values: Floats) -> float:
+    """Half the mean squared successive difference: what is left of the variance when a slow trend is taken out.
+
+    Source: von Neumann et al. 1941, Ann. Math. Stat. 12, 153-162.
+    """
+    steps = np.diff(values)
+    return float((steps**2).mean() / 2) if len(steps) else 0.0

@@ -1,0 +1,63 @@
+"""Interquartile mean, probability of improvement and effect sizes, by hand, against SciPy and against rliable."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bmd_pipeline.metrics.aggregates import cohens_h, hedges_g, interquartile_mean, probability_of_improvement
+
+
+def test_interquartile_mean_cuts_a_quarter_of_the_seeds_at_each_end() -> None:
+    values = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 100.0])
+    assert interquartile_mean(values) == pytest.approx((2 + 3 + 4 + 5) / 4)
+    assert interquartile_mean(np.array([1.0, 2.0, 9.0])) == pytest.approx(4.0)  # fewer than four: the mean
+    assert interquartile_mean(np.array([1.0, 2.0, 3.0, 100.0])) == pytest.approx(2.5)
+    stacked = interquartile_mean(np.stack([values, -values]))
+    np.testing.assert_allclose(stacked, [3.5, -3.5])
+
+
+def test_probability_of_improvement_counts_pairs_and_halves_ties() -> None:
+    one, other = np.array([3.0, 1.0]), np.array([1.0, 2.0, 0.0])
+    # 3 beats all three; 1 ties, loses, wins
+    assert probability_of_improvement(one, other) == pytest.approx((3 + 0.5 + 0 + 1) / 6)
+    assert probability_of_improvement(one, one) == 0.5
+    assert probability_of_improvement(other, one) == pytest.approx(1 - 4.5 / 6)
+
+
+def test_probability_of_improvement_is_the_mann_whitney_statistic() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        one, other = rng.integers(0, 4, 7).astype(float), rng.integers(0, 4, 5).astype(float)
+        expected = stats.mannwhitneyu(one, other).statistic / 35
+        assert probability_of_improvement(one, other) == pytest.approx(expected)
+
+
+def test_both_are_those_of_rliable() -> None:
+    rliable = pytest.importorskip("rliable.metrics")
+    rng = np.random.default_rng(1)
+    for num_seeds in (3, 4, 5, 10):
+        one, other = rng.random(num_seeds), rng.integers(0, 3, num_seeds) / 2
+        assert interquartile_mean(one) == pytest.approx(rliable.aggregate_iqm(one[:, None]))
+        expected = rliable.probability_of_improvement(one[:, None], other[:, None])
+        assert probability_of_improvement(one, other) == pytest.approx(expected)
+
+
+def test_cohens_h_is_the_difference_of_arcsines() -> None:
+    assert cohens_h(0.5, 0.5) == 0
+    assert cohens_h(1.0, 0.0) == pytest.approx(math.pi)
+    assert cohens_h(0.75, 0.25) == pytest.approx(math.pi / 3)
+
+
+def test_hedges_g_is_cohens_d_corrected_for_few_seeds() -> None:
+    one, other = np.array([2.0, 4.0, 6.0]), np.array([1.0, 3.0, 5.0])
+    assert hedges_g(one, other) == pytest.approx(1 / 2 * (1 - 3 / (4 * 4 - 1)))
+    assert hedges_g(other, one) == pytest.approx(-hedges_g(one, other))
+
+
+def test_hedges_g_needs_a_spread_between_seeds() -> None:
+    assert hedges_g(np.array([1.0]), np.array([0.0])) is None
+    assert hedges_g(np.ones(3), np.zeros(3)) is None

@@ -1,0 +1,21 @@
+rule compare:
+    input:
+        compared_evaluations,
+    output:
+        "results/{task}/compare.json",
+        "results/{task}/compare.parquet",
+    log:
+        "logs/{task}/compare.log",
+    benchmark:
+        "logs/{task}/compare.tsv"
+    conda:
+        "../../envs/bmd-pipeline.yaml"
+    resources:
+        mem_mb=mem_mb,
+        runtime=runtime,
+    params:
+        settings=slice_of("compare"),
+        source=source_of("compare"),
+        options=options,
+    shell:
+        "bmd-pipeline compare --task {wildcards.task:q} {input:q} {params.options:q} 2>&1 | tee -i {log:q}"

@@ -1,0 +1,20 @@
+rule verdict:
+    input:
+        judged_evaluations,
+    output:
+        "results/{task}/verdict.json",
+    log:
+        "logs/{task}/verdict.log",
+    benchmark:
+        "logs/{task}/verdict.tsv"
+    conda:
+        "../../envs/bmd-pipeline.yaml"
+    resources:
+        mem_mb=mem_mb,
+        runtime=runtime,
+    params:
+        settings=slice_of("verdict"),
+        source=source_of("verdict"),
+        options=options,
+    shell:
+        "bmd-pipeline verdict --task {wildcards.task:q} {input:q} {params.options:q} 2>&1 | tee -i {log:q}"
