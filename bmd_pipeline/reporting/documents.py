@@ -1,26 +1,58 @@
-"""Reading eval.json."""
+"""Reading the documents that stages wrote: eval.json, compare.json, verdict.json, lambda/sweep.json."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from bmd_pipeline.artifacts.documents import read_json
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.metrics.comparison import Comparison
+from bmd_pipeline.metrics.document import Block
 from bmd_pipeline.metrics.evaluation import Evaluation
+from bmd_pipeline.metrics.sweep import Sweep
+from bmd_pipeline.metrics.verdict import Verdict
+
+Document = TypeVar("Document", bound=Block)
 
 
 def load_evaluation(path: Path) -> Evaluation:
-    """Reads and validates an eval.json.
+    """Reads and validates an eval.json; this and the others below raise as `load_document` does."""
+    return load_document(path, Evaluation, "evaluation")
+
+
+def load_comparison(path: Path) -> Comparison:
+    """Reads and validates a compare.json."""
+    return load_document(path, Comparison, "comparison")
+
+
+def load_verdict(path: Path) -> Verdict:
+    """Reads and validates a verdict.json."""
+    return load_document(path, Verdict, "verdict")
+
+
+def load_sweep(path: Path) -> Sweep:
+    """Reads and validates a lambda/sweep.json."""
+    return load_document(path, Sweep, "sweep")
+
+
+def load_document(path: Path, model: type[Document], what: str) -> Document:
+    """Reads and validates a document.
+
+    Args:
+        path: the file.
+        model: what it must hold.
+        what: what it is, for the message.
 
     Raises:
         ArtifactError: it is missing, damaged or of another schema version.
     """
-    document = read_json(path, "evaluation")
+    document = read_json(path, what)
     try:
-        return Evaluation.model_validate(document)
+        return model.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise ArtifactError(f"evaluation: {path} doesn't fit the schema: {where}: {first['msg']}") from None
+        raise ArtifactError(f"{what}: {path} doesn't fit the schema: {where}: {first['msg']}") from None

@@ -79,9 +79,8 @@ def draw_trajectories(evaluation: Evaluation, book: PathBook, stem: Path) -> lis
     columns = min(len(policies), _MAX_COLUMNS)
     rows = math.ceil(len(policies) / columns)
     legend_columns = math.ceil((len(book.modes) + 1) / 12)
-    to_scale = _unit(book.axes[0]) == _unit(book.axes[1])  # a plane; angles against metres are not one
-    x_limits, y_limits = _limits(book, to_scale)
-    height = _PANEL * (y_limits[1] - y_limits[0]) / (x_limits[1] - x_limits[0]) if to_scale else _PANEL
+    x_limits, y_limits = _limits(book)
+    height = _PANEL * (y_limits[1] - y_limits[0]) / (x_limits[1] - x_limits[0]) if book.to_scale else _PANEL
     with house_style():
         size = (_PANEL * columns + 0.6 + 1.1 * legend_columns, (height + 0.45) * rows + 0.4)
         figure = Figure(figsize=size, layout="constrained")
@@ -90,7 +89,7 @@ def draw_trajectories(evaluation: Evaluation, book: PathBook, stem: Path) -> lis
             shown = block.seeds[0]
             paths = [path for path in book.paths if (path.policy, path.seed) == (name, shown.seed)]
             _plot_paths(axes, paths, book)
-            axes.set(xlim=x_limits, ylim=y_limits, aspect="equal" if to_scale else "auto")
+            axes.set(xlim=x_limits, ylim=y_limits, aspect="equal" if book.to_scale else "auto")
             axes.set_title(f"{name}, seed {shown.seed}", loc="left", pad=16)
             axes.text(0, 1.02, _describe(shown, block), transform=axes.transAxes, fontsize=8, color=GREY)
         for axes in grid.flat[len(policies) :]:
@@ -159,17 +158,12 @@ def _plot_paths(axes: Axes, paths: list[PlanarPath], book: PathBook) -> None:
     axes.grid()
 
 
-def _unit(label: str) -> str:
-    """The unit in an axis label: "m" of "tip_x (m)", empty for none."""
-    return label.partition("(")[2].rstrip(")")
-
-
-def _limits(book: PathBook, to_scale: bool) -> tuple[tuple[float, float], tuple[float, float]]:
+def _limits(book: PathBook) -> tuple[tuple[float, float], tuple[float, float]]:
     """Axis limits around all paths, of moderate proportions if both axes have one scale."""
     points = np.concatenate([path.xy for path in book.paths])
     centre = (points.min(axis=0) + points.max(axis=0)) / 2
     half = 1.06 * (points.max(axis=0) - points.min(axis=0)) / 2
-    half = np.maximum(half, max(0.5 * float(half.max()), 1e-6) if to_scale else 1e-6)
+    half = np.maximum(half, max(0.5 * float(half.max()), 1e-6) if book.to_scale else 1e-6)
     low, high = centre - half, centre + half
     return (float(low[0]), float(high[0])), (float(low[1]), float(high[1]))
 

@@ -59,6 +59,12 @@ class PathBook:
     modes: tuple[str, ...]
     paths: list[PlanarPath]
 
+    @property
+    def to_scale(self) -> bool:
+        """Whether both axes have one unit, as a floor plan has; angles against metres have not."""
+        units = [axis.partition("(")[2] for axis in self.axes]
+        return units[0] == units[1]
+
 
 def resample_paths(
     xy: NDArray[np.float32], length: NDArray[np.int64], num_points: int = NUM_POINTS

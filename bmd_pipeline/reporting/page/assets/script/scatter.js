@@ -1,0 +1,130 @@
+// Success against modes: the page's main picture.
+
+const AXES = {
+  kept: { low: 0, title: (policy) => `modes kept at a success rate ≥ ${percent(policy.tau)}, of ${policy.total}` },
+  spread: { low: 1, title: (policy) => `evenness of modes, exp(H): 1 is a single mode, ${policy.total} is all equally often` },
+};
+
+function drawScatter(container, policies, { axis, height, low, compact = false }) {
+  const total = policies[0].total;
+  const { low: left, title } = AXES[axis];
+  const narrow = container.clientWidth < 560;
+  const longest = Math.max(...policies.map(({ name }) => name.length));
+  const margin = { left: 48, right: 24 + 7.2 * longest, top: 30, bottom: compact ? 40 : 48 };
+  return responsive(container, (width) => {
+    const high = Math.max(total, left + 1);
+    const air = 0.03 * (high - left);
+    const plot = frame({
+      width, height, margin,
+      label: policies.map(({ name, success, [axis]: modes }) => `${name}: success ${percent(success[0], 1)}, ${fixed(modes[0], 1)} of ${total} modes`).join("; "),
+      x: { domain: [left - air, high + air], ticks: modeTicks(left, high, axis, narrow || compact ? 4 : 8), format: short, title: compact ? (axis === "kept" ? `modes kept, of ${total}` : `evenness of modes, of ${total}`) : narrow ? "modes" : title(policies[0]), grid: true },
+      y: { domain: [low, 1 + 0.04 * (1 - low)], ticks: ticks([low, 1], 5), format: (value) => percent(value), title: "success rate" },
+    });
+    for (const policy of policies) plot.root.append(...policySeeds(policy, plot, axis));
+    const marks = placeMarks(policies, plot, axis, compact ? 11 : 15);
+    plot.root.append(...policyLabels(policies, marks, width - margin.right, height - margin.bottom));
+    policies.forEach((policy, i) => plot.root.append(policyPoint(policy, marks[i], plot, axis, compact)));
+    return plot.root;
+  });
+}
+
+// Whole numbers of modes, always with all of them.
+function modeTicks(low, high, axis, count) {
+  const found = ticks([low, high], count).filter((tick) => axis === "spread" || Number.isInteger(tick));
+  const step = found.length > 1 ? found[1] - found[0] : 1;
+  return [...found.filter((tick) => high - tick >= 0.6 * step), high];
+}
+
+function policySeeds(policy, plot, axis) {
+  if (policy.seeds.length < 2) return [];
+  return policy.seeds.map((seed) => shape(policy, plot.x(seed[axis]), plot.y(seed.success), 3.2, "seed"));
+}
+
+// Where marks stand: those that would cover each other step aside, towards the middle.
+function placeMarks(policies, plot, axis, apart) {
+  const placed = [];
+  for (const policy of policies) {
+    let x = plot.x(policy[axis][0]);
+    const y = plot.y(policy.success[0]);
+    const step = x > (plot.x.range[0] + plot.x.range[1]) / 2 ? -apart : apart;
+    while (placed.some(([otherX, otherY]) => Math.hypot(otherX - x, otherY - y) < apart)) x += step;
+    placed.push([x, y]);
+  }
+  return placed;
+}
+
+function policyPoint(policy, [x, y], plot, axis, compact) {
+  const aside = x - plot.x(policy[axis][0]);
+  const [xLow, xHigh] = policy[axis].slice(1).map((value) => plot.x(value) + aside);
+  const [yLow, yHigh] = policy.success.slice(1).map(plot.y);
+  const text = `${policy.name}: success ${percent(policy.success[0], 1)}, ${fixed(policy[axis][0], 2)} of ${policy.total} modes`;
+  return svg("g", { style: colourOf("policy", policy.index), "data-policy": policy.index },
+    svg("title", {}, text),
+    svg("line", { class: "interval", x1: xLow, x2: xHigh, y1: y, y2: y }),
+    svg("line", { class: "interval", x1: x, x2: x, y1: yLow, y2: yHigh }),
+    shape(policy, x, y, compact ? 5 : 6.5));
+}
+
+// Names near the right edge share a column in the margin, in the order of their marks; others stand beside their mark
+// where they cover neither marks nor other names, else a little further off.
+function policyLabels(policies, marks, edge, bottom) {
+  const taken = marks.map(([x, y]) => ({ left: x - 8, right: x + 8, top: y - 8, bottom: y + 8 }));
+  const order = marks.map((_, i) => i).sort((one, other) => marks[one][1] - marks[other][1]);
+  const outer = order.filter((i) => marks[i][0] > edge - 60);
+  const heights = spreadOut(outer.map((i) => marks[i][1]), 16, 8, bottom);
+  const parts = outer.flatMap((i, k) => policyLabel(policies[i], marks[i], edge + 16, heights[k], edge + 12));
+  for (const i of order.filter((k) => !outer.includes(k))) {
+    const places = labelPlaces(...marks[i], 7 * policies[i].name.length);
+    const costs = places.map(({ box, far }) => labelCost(box, taken, edge, bottom) + far);
+    const { box, far } = places[costs.indexOf(Math.min(...costs))];
+    taken.push(box);
+    parts.push(...policyLabel(policies[i], marks[i], box.left, box.top + 7, far ? Math.min(box.right, Math.max(box.left, marks[i][0])) : null));
+  }
+  return parts;
+}
+
+// A name, with a line from its mark where it needs one.
+function policyLabel(policy, [x, y], left, middle, leaderTo) {
+  return [
+    ...(leaderTo === null ? [] : [svg("path", { class: "leader", d: `M${x} ${y}L${leaderTo} ${middle}` })]),
+    svg("text", { class: "name halo", x: left, y: middle + 4 }, policy.name),
+  ];
+}
+
+function labelPlaces(x, y, width) {
+  const place = (left, middle, far) => ({ box: { left, right: left + width, top: middle - 7, bottom: middle + 7 }, far });
+  const sides = [x + 10, x - 10 - width];
+  const near = sides.flatMap((left) => [place(left, y - 12, 0), place(left, y + 12, 0)]);
+  const away = [26, 42, 58, 74, 90].flatMap((step) => sides.flatMap((left) => [place(left, y - step, 0.3 + step / 100), place(left, y + step, 0.3 + step / 100)]));
+  return [...near, place(x + 12, y, 0), ...away];
+}
+
+// How many boxes a name would cover; leaving the chart counts double.
+function labelCost(box, taken, right, bottom) {
+  const covered = taken.filter((other) => box.left < other.right + 2 && other.left < box.right + 2 && box.top < other.bottom && other.top < box.bottom).length;
+  return covered + (box.left < 40 || box.right > right || box.top < 0 || box.bottom > bottom ? 2 : 0);
+}
+
+// The page of all tasks: one small picture each.
+function startPictures() {
+  for (const figure of document.querySelectorAll("[data-task]")) {
+    const { policies } = data.tasks[Number(figure.dataset.task)];
+    const axis = policies.some(({ kept }) => kept[0] > 0) ? "kept" : "spread";
+    drawScatter(figure.querySelector(".chart"), policies, { axis, height: 250, low: data.lowest, compact: true });
+  }
+}
+
+function startScatter() {
+  const container = byId("scatter");
+  const { policies } = data;
+  const buttons = [...document.querySelectorAll("[data-axis]")];
+  const options = { axis: policies.some(({ kept }) => kept[0] > 0) ? "kept" : "spread", height: 380, low: data.lowest };
+  const choose = (axis) => {
+    options.axis = axis;
+    for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.axis === axis));
+    drawScatter(container, policies, options);
+  };
+  for (const button of buttons) button.addEventListener("click", () => choose(button.dataset.axis));
+  buttons[0].parentElement.hidden = policies[0].total === 1;
+  choose(options.axis);
+}

@@ -1,0 +1,69 @@
+"""What other stages found out about a task's results, where they ran."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bmd_pipeline.artifacts.hashing import hash_file
+from bmd_pipeline.artifacts.layout import Layout
+from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.metrics.comparison import Comparison
+from bmd_pipeline.metrics.document import InputFile
+from bmd_pipeline.metrics.evaluation import Evaluation
+from bmd_pipeline.metrics.sweep import Sweep
+from bmd_pipeline.metrics.verdict import Verdict
+from bmd_pipeline.reporting.documents import load_comparison, load_sweep, load_verdict
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Documents beside eval.json; None where their stage has not run.
+
+    Attributes:
+        comparison: compare.json.
+        verdict: verdict.json.
+        sweep: lambda/sweep.json.
+    """
+
+    comparison: Comparison | None
+    verdict: Verdict | None
+    sweep: Sweep | None
+
+
+def load_evidence(layout: Layout, evaluation: Evaluation) -> Evidence:
+    """Reads the documents that are there, and checks that they are about these results.
+
+    Raises:
+        ArtifactError: one is damaged, of another task, or was made from other files than those that are here.
+    """
+    task = evaluation.task
+    comparison, verdict, sweep = layout.comparison(task), layout.verdict(task), layout.sweep(task)
+    found = Evidence(
+        comparison=load_comparison(comparison) if comparison.is_file() else None,
+        verdict=load_verdict(verdict) if verdict.is_file() else None,
+        sweep=load_sweep(sweep) if sweep.is_file() else None,
+    )
+    for path, document in ((comparison, found.comparison), (verdict, found.verdict)):
+        if document is not None:
+            _check_task(path, document.task, task)
+            known = evaluation.provenance.inputs
+            _check_inputs(path, document.provenance.inputs, {name: known[name].sha256 for name in known})
+    if found.sweep is not None:
+        _check_task(sweep, found.sweep.task, task)
+        inputs = found.sweep.provenance.inputs
+        files = {name: sweep.parent / name for name in inputs}
+        _check_inputs(sweep, inputs, {name: hash_file(file) for name, file in files.items() if file.is_file()})
+    return found
+
+
+def _check_task(path: Path, found: str, task: str) -> None:
+    if found != task:
+        raise ArtifactError(f"{path}: is about task {found}, not {task}")
+
+
+def _check_inputs(path: Path, inputs: Mapping[str, InputFile], present: Mapping[str, str]) -> None:
+    for name, file in inputs.items():
+        if present.get(name) != file.sha256:
+            raise ArtifactError(f"{path} was made from another {name} than the present one; make it again")

@@ -1,0 +1,144 @@
+"""What the page's scripts draw, as JSON values. Texts in it are shown as text, never read as markup."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from bmd_pipeline.config.methods import PRETRAINED, uses_modes
+from bmd_pipeline.metrics.comparison import Score
+from bmd_pipeline.metrics.evaluation import Estimate, Evaluation
+from bmd_pipeline.metrics.sweep import Sweep
+from bmd_pipeline.reporting.page.encoding import encode_planar
+from bmd_pipeline.reporting.page.sources import ReportSources
+from bmd_pipeline.reporting.style import method_style
+
+
+def make_payload(sources: ReportSources) -> dict[str, Any]:
+    """Everything that the scripts of a task's page need; policies are named by their place in `policies`."""
+    evaluation, book = sources.evaluation, sources.book
+    place = {name: i for i, name in enumerate(evaluation.policies)}
+    paths = encode_planar(sources.paths, sources.episodes, book.modes)
+    for group in paths["groups"]:
+        group["policy"] = place[group["policy"]]
+    return {
+        "policies": list_policies(evaluation, list(evaluation.policies)),
+        "modes": list(book.modes),
+        "axes": [axis.replace("_", " ") for axis in book.axes],
+        "toScale": book.to_scale,
+        "paths": paths,
+        "curves": [
+            {
+                "policy": place[policy],
+                "seed": seed,
+                "stride": curves.stride,
+                "step": curves.step,
+                "values": curves.values,
+                "targetKl": _target_kl(sources.tuned[policy, seed]),
+            }
+            for (policy, seed), curves in sources.curves.items()
+        ],
+        "codes": _list_codes(evaluation, list(book.modes)),
+        "sweep": _describe_sweep(sources.evidence.sweep, place),
+    }
+
+
+def list_policies(evaluation: Evaluation, order: Sequence[str]) -> list[dict[str, Any]]:
+    """Success, modes kept and their spread of every policy, with the look of its method.
+
+    Args:
+        evaluation: an eval.json.
+        order: all policies of the page; a policy's place in it is the number of its colour.
+    """
+    policies = []
+    for name, block in evaluation.policies.items():
+        style = method_style(name)
+        total = block.mode_coverage.total
+        policies.append(
+            {
+                "name": name,
+                "index": order.index(name),
+                "family": name.removesuffix("-bmd"),
+                "base": name == PRETRAINED,
+                "coded": uses_modes(name),
+                "marker": style.marker,
+                "filled": style.filled,
+                "total": total,
+                "tau": block.mode_coverage.tau,
+                "success": _triple(block.success_rate),
+                "kept": [total * value for value in _triple(block.mode_coverage)],
+                "spread": [round(math.exp(value), 4) for value in _triple(block.mode_entropy)],
+                "seeds": [
+                    {
+                        "seed": row.seed,
+                        "success": row.success_rate,
+                        "kept": total * row.mode_coverage,
+                        "spread": math.exp(row.mode_entropy),
+                    }
+                    for row in block.seeds
+                ],
+            }
+        )
+    return policies
+
+
+def _list_codes(evaluation: Evaluation, modes: list[str]) -> list[dict[str, Any]]:
+    """The code → mode matrix of each policy and seed."""
+    matrices = []
+    for i, block in enumerate(evaluation.policies.values()):
+        for row in block.seeds:
+            codes = [code for code in block.codes if code.seed == row.seed]
+            if codes:
+                cells = [
+                    {
+                        "code": code.code,
+                        "episodes": code.episodes,
+                        "success": code.success_rate,
+                        "shares": [round(code.mode_shares.get(mode, 0.0), 4) for mode in modes],
+                    }
+                    for code in codes
+                ]
+                matrices.append({"policy": i, "seed": row.seed, "rows": cells})
+    return matrices
+
+
+def _describe_sweep(sweep: Sweep | None, place: dict[str, int]) -> dict[str, Any] | None:
+    if sweep is None:
+        return None
+    return {
+        "policy": place.get(sweep.method, -1),
+        "total": sweep.total_modes,
+        "successFloor": sweep.success_floor,
+        "coverageFloor": sweep.coverage_floor,
+        "plateau": sweep.plateau.names if sweep.plateau else [],
+        "points": [
+            {
+                "name": point.name,
+                "controller": point.controller,
+                "weight": point.weight,
+                "holds": point.holds,
+                "success": _describe_score(point.metrics["success_rate"], 1),
+                "kept": _describe_score(point.metrics["mode_coverage"], sweep.total_modes),
+                "signs": {name: sign.model_dump() for name, sign in point.stability.items()},
+            }
+            for point in sweep.points
+        ],
+    }
+
+
+def _describe_score(score: Score, scale: float) -> dict[str, list[float]]:
+    mean = score.mean
+    return {
+        "value": [scale * value for value in (mean.value, mean.low, mean.high)],
+        "seeds": [scale * value for value in score.seeds],
+    }
+
+
+def _triple(estimate: Estimate) -> list[float]:
+    return [estimate.mean, estimate.low, estimate.high]
+
+
+def _target_kl(record: dict[str, Any]) -> float | None:
+    target = record.get("config", {}).get("finetune", {}).get("ppo", {}).get("target_kl")
+    return float(target) if target else None

@@ -1,0 +1,156 @@
+"""What a page says in words, made from its data; nothing here is claimed that the numbers don't hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bmd_pipeline.config.methods import PRETRAINED, uses_modes
+from bmd_pipeline.metrics.evaluation import Evaluation, PolicyBlock
+from bmd_pipeline.metrics.verdict import Verdict
+from bmd_pipeline.reporting.page.numbers import (
+    counted,
+    duration,
+    fixed,
+    grouped,
+    listed,
+    number_range,
+    percent,
+    percent_range,
+    rough,
+)
+
+FEW_SEEDS = 5
+"""Below this many seeds the page warns of the intervals between seeds."""
+
+_FAMILIES = {
+    "dsrl": "steers the noise that the frozen policy starts from",
+    "dppo": "trains the denoiser",
+    "res": "adds a bounded correction to the frozen policy's actions",
+}
+
+
+def describe_outcome(evaluation: Evaluation) -> list[str]:
+    """The page's first sentences: success and modes before, after plain fine-tuning and with mode codes."""
+    blocks = evaluation.policies
+    total = next(iter(blocks.values())).mode_coverage.total
+    sentences = []
+    if PRETRAINED in blocks:
+        base = blocks[PRETRAINED]
+        rate = rough(base.success_rate.mean)
+        sentences.append(f"Before fine-tuning, the policy succeeds in {rate} of its episodes{_modes([base], total)}.")
+    groups = {
+        "Plain fine-tuning ends": [
+            block for name, block in blocks.items() if name != PRETRAINED and not uses_modes(name)
+        ],
+        "Fine-tuning with mode codes ends": [block for name, block in blocks.items() if uses_modes(name)],
+    }
+    for subject, group in groups.items():
+        if group:
+            sentences.append(f"{subject} at {_success(group)}{_modes(group, total)}.")
+    if total == 1:
+        sentences.append("The task has a single labelled mode, so there is nothing to preserve.")
+    return sentences
+
+
+def describe_run(evaluation: Evaluation, tuned: Iterable[Mapping[str, Any]], wall_s: float) -> list[str]:
+    """What was run: methods, seeds, training and judging.
+
+    Args:
+        evaluation: the task's eval.json.
+        tuned: run.json of every fine-tuning.
+        wall_s: seconds that all its stages took.
+    """
+    blocks = evaluation.policies
+    methods = [name for name in blocks if name != PRETRAINED]
+    sentences = []
+    if methods:
+        families = list(dict.fromkeys(name.removesuffix("-bmd") for name in methods))
+        known = [f"{family} {_FAMILIES[family]}" for family in families if family in _FAMILIES]
+        sentences.append(
+            f"One pre-trained diffusion policy was fine-tuned with {counted(len(methods), 'method')} "
+            f"and {counted(_num_seeds(evaluation), 'seed')} each{_training(tuned)}"
+            + (f": {listed(known)}." if known else ".")
+        )
+        if any(map(uses_modes, methods)):
+            sentences.append("Methods ending in -bmd also get mode codes, and a reward for telling them apart.")
+    episodes = {row.episodes for block in blocks.values() for row in block.seeds}
+    each = grouped(episodes.pop()) if len(episodes) == 1 else f"{grouped(min(episodes))} to {grouped(max(episodes))}"
+    total = sum(block.success_rate.n for block in blocks.values())
+    sentences.append(
+        f"Each policy then played {each} episodes per seed that neither training nor selection had seen, "
+        f"{grouped(total)} in all. All stages together took {duration(wall_s)}."
+    )
+    return sentences
+
+
+def describe_reading(evaluation: Evaluation) -> list[str]:
+    """How to read the numbers: when a mode counts, what the intervals are, and how far they carry."""
+    first = next(iter(evaluation.policies.values()))
+    coverage, seeds = first.mode_coverage, _num_seeds(evaluation)
+    sentences = []
+    if coverage.total > 1:
+        sentences.append(
+            f"A mode ({first.labelling}) is reliable, and counts as kept, when at least {percent(coverage.tau, 0)} "
+            f"of its episodes succeed and it holds at least {percent(coverage.min_share, 0)} of all successes."
+        )
+    sentences.append(f"Intervals hold {percent(evaluation.confidence, 0)}, over seeds and episodes.")
+    if seeds < FEW_SEEDS:
+        say = "says" if seeds == 1 else "say"
+        sentences.append(
+            f"{counted(seeds, 'seed')} {say} little about the spread between seeds: read the single seeds beside the means."
+        )
+    return sentences
+
+
+def describe_tasks(evaluations: Sequence[Evaluation]) -> list[str]:
+    """How much the page of all tasks gathers."""
+    policies = sum(len(evaluation.policies) for evaluation in evaluations)
+    episodes = sum(block.success_rate.n for evaluation in evaluations for block in evaluation.policies.values())
+    return [f"{counted(len(evaluations), 'task')}, {policies} policies, {grouped(episodes)} evaluation episodes."]
+
+
+def describe_tally(verdict: Verdict) -> str:
+    """How many hypotheses came out which way."""
+    verdicts = [found.verdict for pair in verdict.pairs for found in pair.hypotheses]
+    counts = [
+        f"{verdicts.count(name)} {'is' if verdicts.count(name) == 1 else 'are'} {name}"
+        for name in ("supported", "refuted", "undecided")
+        if name in verdicts
+    ]
+    return f"Of {len(verdicts)} hypotheses, {listed(counts)}."
+
+
+def describe_block(block: PolicyBlock) -> str:
+    """One policy in a line, for charts read aloud."""
+    success, coverage = block.success_rate, block.mode_coverage
+    return (
+        f"success {percent(success.mean)}, {fixed(coverage.mean * coverage.total, 1)} of {coverage.total} modes kept, "
+        f"entropy {fixed(block.mode_entropy.mean)} nats"
+    )
+
+
+def _success(blocks: list[PolicyBlock]) -> str:
+    rates = [block.success_rate.mean for block in blocks]
+    return percent_range(min(rates), max(rates))
+
+
+def _modes(blocks: list[PolicyBlock], total: int) -> str:
+    if total == 1:
+        return ""
+    kept = [block.mode_coverage.mean * block.mode_coverage.total for block in blocks]
+    return f", with {number_range(min(kept), max(kept)) if max(kept) > 0 else 'none'} of the {total} modes reliable"
+
+
+def _num_seeds(evaluation: Evaluation) -> int:
+    return max(len(block.seeds) for block in evaluation.policies.values())
+
+
+def _training(records: Iterable[Mapping[str, Any]]) -> str:
+    """`, for 100 iterations of 512 episodes`, where all runs agree."""
+    settings = [record.get("config", {}).get("finetune", {}) for record in records]
+    sizes = {(values.get("iterations"), values.get("num_envs")) for values in settings}
+    if len(sizes) != 1 or None in (size := sizes.pop()):
+        return ""
+    iterations, num_envs = size
+    return f", for {counted(iterations, 'iteration')} of {counted(num_envs, 'episode')}"

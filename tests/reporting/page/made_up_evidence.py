@@ -1,0 +1,169 @@
+"""Made-up evidence beside made-up results: compare.json, verdict.json and lambda/sweep.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bmd_pipeline.artifacts.atomic import write_json
+from bmd_pipeline.metrics.comparison import Comparison
+from bmd_pipeline.metrics.stability import INDICATORS
+from bmd_pipeline.metrics.sweep import Sweep
+from bmd_pipeline.metrics.verdict import Verdict
+from tests.reporting.page.made_up import MadeUpRun
+
+
+def write_evidence(run: MadeUpRun) -> None:
+    """Writes all documents where the page looks for them."""
+    for path, document in (
+        (run.layout.comparison(run.task), _make_comparison(run)),
+        (run.layout.verdict(run.task), _make_verdict(run)),
+        (run.layout.sweep(run.task), _make_sweep(run)),
+    ):
+        write_json(path, document.model_dump(mode="json"))
+
+
+def _make_comparison(run: MadeUpRun) -> Comparison:
+    def interval(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.05, "high": value + 0.04}
+
+    names = ("success_rate", "mode_weighted_success", "mode_coverage", "mode_entropy", "episode_return")
+    score = {"mean": interval(0.8), "iqm": interval(0.81), "seeds": [0.8] * len(run.seeds)}
+    cell = {
+        "difference": interval(0.1),
+        "probability_of_improvement": {"value": 1.0, "low": 0.9, "high": 1.0},
+        "hedges_g": 1.2,
+        "cohens_h": None,
+        "unit": "episodes",
+        "by_seed": None,
+        "by_episode": {"test": "made up", "low": 0.05, "high": 0.14, "p": 0.001, "p_holm": 0.004},
+    }
+    return Comparison.model_validate(
+        {
+            "schema_version": 1,
+            "task": run.task,
+            "config_hash": "compare-settings",
+            "confidence": 0.95,
+            "labelling": "way",
+            "modes": list(run.modes),
+            "tau": 0.8,
+            "seeds": list(run.seeds),
+            "episodes_per_seed": run.episodes,
+            "policies": {
+                policy: {
+                    "metrics": dict.fromkeys((*names, "mutual_information"), score),
+                    "wilson": interval(0.8),
+                    "per_mode": [],
+                }
+                for policy in ("pretrained", *run.methods)
+            },
+            "comparisons": [
+                {"one": method, "other": "pretrained", "kind": "base", "metrics": dict.fromkeys(names, cell)}
+                for method in run.methods
+            ],
+            "provenance": run.trace("compare", run.inputs).model_dump(),
+        }
+    )
+
+
+def _make_verdict(run: MadeUpRun) -> Verdict:
+    hypotheses = [
+        {
+            "hypothesis": f"H{number}",
+            "claim": f"claim {number}",
+            "metric": metric,
+            "threshold": threshold,
+            "one": 0.9,
+            "other": 0.8,
+            "difference": {"value": 0.1, "low": 0.05, "high": 0.14},
+            "verdict": verdict,
+            "unit": "episodes",
+            "test": "made up",
+            "p_above": 0.01,
+            "p_above_holm": 0.03,
+            "p_below": 0.9,
+            "p_below_holm": 1.0,
+            "by_seed": {
+                "differences": [0.1] * len(run.seeds),
+                "p_above": 0.25,
+                "p_below": 1.0,
+                "smallest_p": 0.25,
+                "can_decide": False,
+                "seeds_needed": 8,
+            },
+            "sample_size": None,
+            "text": f"what was found about H{number}.",
+        }
+        for number, metric, threshold, verdict in (
+            (1, "success_rate", -0.02, "supported"),
+            (2, "mode_coverage", 0.0, "refuted"),
+            (3, "mode_entropy", 0.0, "undecided"),
+        )
+    ]
+    return Verdict.model_validate(
+        {
+            "schema_version": 1,
+            "task": run.task,
+            "config_hash": "verdict-settings",
+            "thresholds_hash": "thresholds",
+            "alpha": 0.05,
+            "power": 0.8,
+            "tau": 0.8,
+            "success_margin": 0.02,
+            "family": 3,
+            "labelling": "way",
+            "total_modes": len(run.modes),
+            "seeds": list(run.seeds),
+            "episodes_per_seed": run.episodes,
+            "scope": "About these trained policies alone.",
+            "pairs": [{"one": "dsrl-bmd", "other": "dsrl", "hypotheses": hypotheses}],
+            "provenance": run.trace("verdict", run.inputs).model_dump(),
+        }
+    )
+
+
+def _make_sweep(run: MadeUpRun) -> Sweep:
+    def score(value: float) -> dict[str, Any]:
+        around = {"value": value, "low": 0.95 * value, "high": min(1.0, 1.03 * value)}
+        return {"mean": around, "iqm": around, "seeds": [0.98 * value, min(1.0, 1.01 * value)]}
+
+    points = []
+    for weight in (0.0, 0.01, 0.1, 1.0, 10.0, None):
+        success = 0.97 if weight is None or weight < 5 else 0.7
+        kept = 0.3 if weight is not None and weight < 0.05 else 1.0
+        points.append(
+            {
+                "name": "dual" if weight is None else f"weight-{weight:g}",
+                "controller": "dual" if weight is None else "constant",
+                "weight": weight,
+                "metrics": {"success_rate": score(success), "mode_coverage": score(kept)},
+                "stability": {name: {"mean": 0.2, "seeds": [0.1, 0.3]} for name in INDICATORS},
+                "holds": success > 0.9 and kept > 0.9,
+            }
+        )
+    return Sweep.model_validate(
+        {
+            "schema_version": 1,
+            "task": run.task,
+            "config_hash": "sweep-settings",
+            "method": "dsrl-bmd",
+            "confidence": 0.95,
+            "labelling": "way",
+            "total_modes": len(run.modes),
+            "tau": 0.8,
+            "seeds": [0, 1],
+            "episodes_per_seed": run.episodes,
+            "points": points,
+            "success_floor": 0.95,
+            "coverage_floor": 0.95,
+            "plateau": {
+                "names": ["weight-0.1", "weight-1"],
+                "low": 0.1,
+                "high": 1.0,
+                "decades": 1.0,
+                "open_below": False,
+                "open_above": False,
+            },
+            "text": "λ from 0.1 to 1 holds both.",
+            "provenance": run.trace("sweep", {}).model_dump(),
+        }
+    )

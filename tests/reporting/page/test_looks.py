@@ -1,0 +1,36 @@
+"""Colours of pages: those of the figures, and readable in the dark."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from bmd_pipeline.config.finetune import METHODS
+from bmd_pipeline.reporting.page.looks import DARK_INK, DARK_PAPER, colour_sheet, contrast, on_dark
+from bmd_pipeline.reporting.style import BLACK, BLUE, method_style, mode_colours
+
+
+def test_contrast_matches_known_values() -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+@pytest.mark.parametrize("count", [2, 6, 24])
+def test_every_colour_stands_out_in_the_dark_and_stays_itself(count: int) -> None:
+    colours = [method_style(name).colour for name in METHODS]
+    modes = [on_dark(colour) for colour in mode_colours([str(i) for i in range(count)]).values()]
+    for colour in [*map(on_dark, colours), *modes]:
+        assert contrast(colour, DARK_PAPER) >= 4.5
+    assert all(one != other for one, other in itertools.pairwise(modes))
+    assert on_dark(BLACK) == DARK_INK
+    assert on_dark("#56b4e9") == "#56b4e9"  # bright enough already
+
+
+def test_sheet_has_the_colours_of_the_figures_and_no_names() -> None:
+    sheet = colour_sheet(["pretrained", "dsrl", "</style><b>"], ["left", "right"])
+    assert f"--policy-1: {BLUE};" in sheet
+    assert f"--policy-1: {on_dark(BLUE)};" in sheet
+    assert f"--mode-0: {mode_colours(['left', 'right'])['left']};" in sheet
+    assert "<" not in sheet
+    assert "dsrl" not in sheet

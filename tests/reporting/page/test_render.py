@@ -1,0 +1,85 @@
+"""Pages are self-contained, and nothing in their data is read as markup."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import bmd_pipeline.reporting.page as package
+from bmd_pipeline.config.sources import source_hash
+from bmd_pipeline.reporting.page.render import SCRIPTS
+from bmd_pipeline.reporting.page.report import build_report
+from bmd_pipeline.reporting.page.summary import build_summary, load_results
+from tests.reporting.page.made_up import MadeUpRun
+
+ASSETS = Path(package.__file__).parent / "assets"
+HOSTILE = "</script><img src=x onerror=pwned()>'\"&\u2028{{ 1 }}"
+
+
+@pytest.fixture(scope="module")
+def pages(finished: MadeUpRun, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    hostile = MadeUpRun(
+        tmp_path_factory.mktemp("hostile"),
+        HOSTILE,
+        seeds=(0,),
+        modes=(f"{HOSTILE}1", f"{HOSTILE}2"),
+        axes=(HOSTILE, HOSTILE),
+    )
+    summary = build_summary(load_results(hostile.layout, [HOSTILE]))
+    return [build_report(finished.load()), build_report(hostile.load()), summary]
+
+
+def test_nothing_points_outside(pages: list[str]) -> None:
+    for page in pages:
+        assert not re.search(r"\b(?:src|href)=\"(?!#|data:|[\w%/-]+/report\.html\")", page)
+        assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|WebSocket|//cdn|import\(", page)
+        addresses = set(re.findall(r"https?://[^\s\"'<]+", page))
+        assert addresses <= {"http://www.w3.org/2000/svg"}  # the name of a language, not a place
+        assert "default-src 'none'" in page
+
+
+def test_only_the_pages_own_script_may_run(pages: list[str]) -> None:
+    for page in pages:
+        ((script),) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"script-src 'sha256-{digest}'" in page
+        assert len(re.findall(r"<script\b", page)) == 2  # the other one is data
+
+
+def test_hostile_names_stay_text(pages: list[str]) -> None:
+    for page in pages:
+        assert "<img" not in page
+        assert "onerror=pwned()>" not in page  # neither in markup nor inside the data
+    assert "&lt;/script&gt;&lt;img src=x onerror=pwned()&gt;" in pages[1]
+    assert "{{ 1 }}" in pages[1]  # nor as a template
+
+
+def test_every_part_of_the_script_is_joined() -> None:
+    assert sorted(SCRIPTS) == sorted(path.stem for path in (ASSETS / "script").glob("*.js"))
+    for path in ASSETS.rglob("*.js"):
+        text = path.read_text()
+        assert len(text.splitlines()) <= 250
+        assert "innerHTML" not in text  # texts become text nodes, never markup
+
+
+def test_the_wheel_carries_the_assets() -> None:
+    project = tomllib.loads((Path(package.__file__).parents[3] / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["bmd_pipeline.reporting.page"]
+    carried = {path for pattern in patterns for path in Path(package.__file__).parent.glob(pattern)}
+    assert carried == {path for path in ASSETS.rglob("*") if path.is_file()}
+
+
+def test_editing_an_asset_reruns_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = source_hash("report", "bmd_pipeline.tasks.gaussian_mixture")
+    real = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: real(path) + b" " * (path.name == "page.css"))
+    source_hash.cache_clear()
+    try:
+        assert source_hash("report", "bmd_pipeline.tasks.gaussian_mixture") != before
+    finally:
+        source_hash.cache_clear()

@@ -1,0 +1,132 @@
+"""What a task's page says."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bmd_pipeline.reporting.page.report import build_report
+from tests.reporting.page.made_up import MadeUpRun
+
+
+def text_of(page: str) -> str:
+    """Words of the page's body, without markup, scripts and special spaces."""
+    body = re.sub(r"<(script|style)\b.*?</\1>", "", page, flags=re.DOTALL)
+    words = html.unescape(re.sub(r"<[^>]+>", " ", body)).replace("\u202f", " ").replace("\u2060", "")
+    return " ".join(words.split())
+
+
+def data_of(page: str) -> dict[str, Any]:
+    """The data that the scripts draw."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+@pytest.fixture(scope="module")
+def page(finished: MadeUpRun) -> str:
+    return build_report(finished.load())
+
+
+def test_numbers_are_those_of_the_evaluation(finished: MadeUpRun, page: str) -> None:
+    evaluation = finished.load().evaluation
+    words = text_of(page)
+    for block in evaluation.policies.values():
+        rate, entropy = block.success_rate, block.mode_entropy
+        assert f"{100 * rate.mean:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}]" in words
+        assert f"{entropy.mean:.2f} [{entropy.low:.2f}, {entropy.high:.2f}]" in words
+
+
+def test_it_says_what_was_run_and_how_far_it_carries(page: str) -> None:
+    words = text_of(page)
+    for sentence in (
+        "fine-tuned with 2 methods and 2 seeds each, for 5 iterations of 8 episodes",
+        "Each policy then played 40 episodes per seed",
+        "240 in all",
+        "A mode (way) is reliable, and counts as kept, when at least 80 % of its episodes succeed",
+        "2 seeds say little about the spread between seeds",
+    ):
+        assert sentence in words
+
+
+def test_plain_and_coded_methods_are_told_apart(finished: MadeUpRun, page: str) -> None:
+    blocks = finished.load().evaluation.policies
+    kept = {name: f"{3 * block.mode_coverage.mean:.1f}" for name, block in blocks.items()}
+    words = text_of(page)
+    assert f"with {kept['pretrained']} of the 3 modes reliable. Plain fine-tuning ends" in words
+    assert f"with {kept['dsrl-bmd']} of the 3 modes reliable." in words
+
+
+def test_evidence_is_shown(page: str) -> None:
+    words = text_of(page)
+    assert "Of 3 hypotheses, 1 is supported, 1 is refuted and 1 is undecided." in words
+    assert "✓ H1 supported" in words
+    assert "✗ H2 refuted" in words
+    assert "? H3 undecided" in words
+    assert "λ from 0.1 to 1 holds both." in words
+    assert "+10.0 [5.0, 14.0]" in words
+    assert "p = .004" in words
+
+
+def test_missing_evidence_is_one_line_with_its_command(tmp_path: Path) -> None:
+    words = text_of(build_report(MadeUpRun(tmp_path, seeds=(0,)).load()))
+    for name in ("verdict.json", "compare.json", "lambda/sweep.json"):
+        assert f"Make it with snakemake --cores 2 results/Toy/{name}" in words
+    assert "1 seed says little" in words
+
+
+def test_commands_at_the_foot_are_the_exact_ones(page: str) -> None:
+    words = text_of(page)
+    assert "snakemake --cores 2 results/Toy/report.html --config preset=smoke" in words
+    for command in (
+        "bmd-pipeline pretrain --seed 0",
+        "bmd-pipeline discover --seed 1",
+        "bmd-pipeline finetune --seed 1",
+        "bmd-pipeline verdict --preset smoke",
+    ):
+        assert command in words
+    assert "0123456789abcdef" in words
+
+
+def test_data_for_the_scripts(page: str) -> None:
+    data = data_of(page)
+    assert [policy["name"] for policy in data["policies"]] == ["pretrained", "dsrl", "dsrl-bmd"]
+    assert data["toScale"] is True
+    assert {(curve["policy"], curve["seed"]) for curve in data["curves"]} == {(1, 0), (1, 1), (2, 0), (2, 1)}
+    assert data["curves"][0]["targetKl"] == 0.05
+    assert set(data["curves"][-1]["values"]) == {"success", "entropy", "kl", "mi_weight", "information"}
+    assert [(matrix["policy"], matrix["seed"], len(matrix["rows"])) for matrix in data["codes"]] == [
+        (2, 0, 4),
+        (2, 1, 4),
+    ]
+    assert data["sweep"]["plateau"] == ["weight-0.1", "weight-1"]
+
+
+def test_axes_that_are_no_plane_say_so(tmp_path: Path) -> None:
+    run = MadeUpRun(tmp_path, seeds=(0,), axes=("turn (rad)", "goal_distance (m)"))
+    page = build_report(run.load())
+    assert "They are no floor plan: turn (rad) runs to the right, goal distance (m) upwards." in text_of(page)
+    assert data_of(page)["toScale"] is False
+
+
+@pytest.mark.parametrize(
+    ("choices", "sentence"),
+    [
+        ({"methods": ()}, "Before fine-tuning"),
+        ({"methods": ("dppo-bmd",)}, "Fine-tuning with mode codes ends"),
+        ({"modes": ("only",)}, "single labelled mode, so there is nothing to preserve"),
+        ({"modes": tuple(f"mode {i}" for i in range(24))}, "of the 24 modes"),
+    ],
+)
+def test_every_kind_of_run_has_a_page(tmp_path: Path, choices: dict[str, Any], sentence: str) -> None:
+    assert sentence in text_of(build_report(MadeUpRun(tmp_path, seeds=(0,), **choices).load()))
+
+
+def test_the_page_of_the_same_results_is_the_same(finished: MadeUpRun, page: str) -> None:
+    assert build_report(finished.load()) == page

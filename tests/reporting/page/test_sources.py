@@ -1,0 +1,109 @@
+"""Results that don't fit together are named in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bmd_pipeline.artifacts.atomic import write_json
+from bmd_pipeline.errors import ArtifactError
+from tests.reporting.page.made_up import MadeUpRun
+
+
+@pytest.fixture
+def run(finished: MadeUpRun, tmp_path: Path) -> MadeUpRun:
+    """A copy that a test may damage."""
+    shutil.copytree(finished.layout.root, tmp_path, dirs_exist_ok=True)
+    copy = MadeUpRun.__new__(MadeUpRun)
+    copy.__dict__ = finished.__dict__ | {"layout": type(finished.layout)(tmp_path)}
+    return copy
+
+
+def test_sound_results_are_read(run: MadeUpRun) -> None:
+    sources = run.load()
+    keys = [(policy, seed) for policy in ("pretrained", "dsrl", "dsrl-bmd") for seed in (0, 1)]
+    assert list(sources.episodes) == list(sources.paths) == list(sources.parts) == keys
+    assert list(sources.tuned) == list(sources.curves) == keys[2:]
+    assert list(sources.discovered) == [0, 1]
+    assert sources.demos is None
+    assert all((sources.evidence.comparison, sources.evidence.verdict, sources.evidence.sweep))
+    assert sources.videos == []
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def drop_last_line(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def edit(**changes: object) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        write_json(path, json.loads(path.read_text()) | changes)
+
+    return change
+
+
+def change_settings(path: Path) -> None:
+    document = json.loads(path.read_text())
+    next(iter(document["policies"].values()))["config_hash"] = "others"
+    write_json(path, document)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("eval.json", Path.unlink, "eval.json is missing"),
+        ("eval.json", truncate, "eval.json is damaged"),
+        ("eval.json", edit(task="Other"), "evaluation of task Other, not of Toy"),
+        ("episodes.parquet", truncate, "damaged episode table"),
+        ("episodes.parquet", Path.unlink, "missing episode table"),
+        ("trajectories.parquet", truncate, "damaged trajectories"),
+        ("policy/run.json", Path.unlink, "make it with `bmd-pipeline pretrain --task Toy`"),
+        ("modes/seed1/run.json", truncate, "modes/seed1/run.json is damaged"),
+        ("dsrl/seed1/eval.json", Path.unlink, "`bmd-pipeline evaluate --task Toy --method dsrl --seed 1`"),
+        ("dsrl/seed1/eval.json", truncate, "dsrl/seed1/eval.json is damaged"),
+        ("dsrl/seed1/eval.json", change_settings, "evaluated under other settings"),
+        ("dsrl/seed1/eval.json", edit(config_hash="later"), "not the file that"),
+        ("dsrl/seed1/run.json", Path.unlink, "`bmd-pipeline finetune --task Toy --method dsrl --seed 1`"),
+        ("dsrl/seed1/run.json", edit(wall_s=9), "is not the run that was judged"),
+        ("dsrl/seed1/metrics.jsonl", Path.unlink, "metrics.jsonl is missing"),
+        ("dsrl/seed1/metrics.jsonl", truncate, "cut short or edited"),
+        ("dsrl/seed1/metrics.jsonl", drop_last_line, "cut short or edited"),
+        ("compare.json", truncate, "compare.json is damaged"),
+        ("compare.json", edit(task="Other"), "is about task Other, not Toy"),
+        ("verdict.json", edit(alpha=2), "verdict.json doesn't fit the schema: alpha"),
+        ("lambda/sweep.json", truncate, "sweep.json is damaged"),
+    ],
+)
+def test_damage_is_named(run: MadeUpRun, name: str, damage: Callable[[Path], None], message: str) -> None:
+    damage(run.folder / name)
+    with pytest.raises(ArtifactError) as error:
+        run.load()
+    assert message in str(error.value)
+    assert str(run.folder / name) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_tables_of_another_run_are_refused(run: MadeUpRun, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = MadeUpRun(tmp_path_factory.mktemp("other"), episodes=41)
+    for name, message in (("episodes.parquet", "not the episodes of"), ("trajectories.parquet", "not the paths of")):
+        kept = (run.folder / name).read_bytes()
+        shutil.copy(other.folder / name, run.folder / name)
+        with pytest.raises(ArtifactError, match=message):
+            run.load()
+        (run.folder / name).write_bytes(kept)
+
+
+def test_evidence_about_other_evaluations_is_refused(run: MadeUpRun) -> None:
+    path = run.layout.verdict(run.task)
+    document = json.loads(path.read_text())
+    document["provenance"]["inputs"]["dsrl/seed0"]["sha256"] = "0"
+    write_json(path, document)
+    with pytest.raises(ArtifactError, match=r"verdict\.json was made from another dsrl/seed0"):
+        run.load()

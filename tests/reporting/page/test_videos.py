@@ -1,0 +1,29 @@
+"""Clips inside the page."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from bmd_pipeline.reporting.page import videos
+from bmd_pipeline.reporting.page.videos import find_videos
+
+
+def test_clips_are_carried_until_the_page_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_videos(tmp_path) == []
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (folder / "b.mp4").write_bytes(b"x" * 6)
+    (folder / "a.gif").write_bytes(b"GIF89a")
+    (folder / "c.gif").write_bytes(b"y")
+    (folder / "notes.txt").write_text("no clip")
+    monkeypatch.setattr(videos, "MAX_BYTES", 11)
+    found = find_videos(tmp_path)
+    assert [(one.name, one.type, one.url is None) for one in found] == [
+        ("a.gif", "image/gif", False),
+        ("b.mp4", "video/mp4", True),
+        ("c.gif", "image/gif", False),
+    ]
+    assert found[0].url == f"data:image/gif;base64,{base64.b64encode(b'GIF89a').decode()}"
