@@ -35,21 +35,23 @@ def draw_sweep(sweep: Sweep, stem: Path) -> list[Path]:
     """
     places = _place(sweep.points)
     with house_style():
-        figure = Figure(figsize=(7.6, 5.6), layout="constrained")
-        grid = figure.add_gridspec(2, len(_INDICATORS), height_ratios=(1.7, 1))
-        top = figure.add_subplot(grid[0, :])
+        figure = Figure(figsize=(8.6, 5.8), layout="constrained")
+        rows = figure.add_gridspec(2, 1, height_ratios=(1.5, 1))
+        upper, lower = figure.add_subfigure(rows[0]), figure.add_subfigure(rows[1])
+        top = upper.add_subplot()
         _shade_plateau(top, sweep, places)
         for name, label, colour, marker in _SCORES:
             _plot_score(top, sweep.points, places, name, label, colour, marker)
         top.set_ylim(-0.04, 1.04)
         top.set_title(f"{sweep.task}, {sweep.method}: success and modes against λ", loc="left")
         top.set_xlabel("λ")
-        top.legend(loc="lower right", title=_describe(sweep), title_fontsize=8, alignment="left")
+        top.legend(loc="upper left", bbox_to_anchor=(1, 1), title=_describe(sweep), title_fontsize=8, alignment="left")
         _mark(top, sweep.points, places)
-        for column, (name, label) in enumerate(_INDICATORS):
-            axes = figure.add_subplot(grid[1, column])
+        for axes, (name, label) in zip(lower.subplots(1, len(_INDICATORS)), _INDICATORS, strict=True):
             _plot_indicator(axes, sweep.points, places, name)
             axes.set_title(label, loc="left", fontsize=8, fontweight="normal")
+            if name == "early_stops":
+                axes.set_ylim(-0.04, 1.04)
             axes.set_xlabel("λ")
             _mark(axes, sweep.points, places, every=2)
         return save_figure(figure, stem)
@@ -114,13 +116,10 @@ def _shade_plateau(axes: Axes, sweep: Sweep, places: list[float]) -> None:
 
 
 def _mark(axes: Axes, points: Sequence[Point], places: list[float], every: int = 1) -> None:
-    """Ticks with names; narrow axes name every second weight and give controllers a letter."""
+    """Ticks with names; narrow axes name every second weight, upright."""
     constants = _constants(points)
     named = {i for i in range(len(points)) if i not in constants} | set(constants[::every])
-    labels = [
-        f"{point.weight:g}" if point.weight is not None else point.controller[: 3 if every > 1 else None]
-        for point in points
-    ]
+    labels = [point.controller if point.weight is None else f"{point.weight:g}" for point in points]
     axes.set_xticks(places, [label if i in named else "" for i, label in enumerate(labels)])
     if every > 1:
         axes.tick_params(axis="x", labelrotation=90, labelsize=7)
@@ -130,4 +129,4 @@ def _mark(axes: Axes, points: Sequence[Point], places: list[float], every: int =
 
 def _describe(sweep: Sweep) -> str:
     seeds = len(sweep.seeds)
-    return f"mean and {sweep.confidence:.0%} interval, {seeds} seed{'s' * (seeds > 1)}"
+    return f"mean and {sweep.confidence:.0%} interval,\n{seeds} seed{'s' * (seeds > 1)}; small: single seeds"

@@ -40,5 +40,5 @@ def test_damage_is_named_in_one_line(tmp_path: Path, text: str, message: str) ->
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="metrics.jsonl can't be read"):
+    with pytest.raises(ArtifactError, match=r"metrics\.jsonl can't be read"):
         load_metrics(tmp_path / "metrics.jsonl")

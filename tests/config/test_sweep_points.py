@@ -23,7 +23,7 @@ def test_points_are_named_by_weight_and_controller() -> None:
     assert names == ["weight-0", "weight-0.03", "weight-1", "weight-10", "dual"]
     assert find_point(make_config(), "weight-0.03").weight == 0.03
     assert find_point(make_config(), "dual").weight is None
-    with pytest.raises(ConfigError, match="name no point 'weight-0.3'; did you mean 'weight-0.03'"):
+    with pytest.raises(ConfigError, match=r"name no point 'weight-0\.3'; did you mean 'weight-0\.03'"):
         find_point(make_config(), "weight-0.3")
 
 

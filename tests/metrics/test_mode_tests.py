@@ -90,10 +90,8 @@ def test_rates_at_tau_do_not_count_as_lost_modes() -> None:
 def test_the_interval_holds_the_truth_at_the_edge() -> None:
     rng = np.random.default_rng(1)
     sure, barely = draw([0.99, 0.99], rng, 200), draw([0.81, 0.3], rng, 200)
-    ends = [
-        more_modes_interval(
-            ModeCounts(sure.successes[i], sure.visits[i]), ModeCounts(barely.successes[i], barely.visits[i]), TAU, 0.9
-        )
-        for i in range(200)
-    ]
+    ends = []
+    for i in range(200):
+        one, other = (ModeCounts(part.successes[i], part.visits[i]) for part in (sure, barely))
+        ends.append(more_modes_interval(one, other, TAU, 0.9))
     assert np.mean([low <= 0.5 <= high for low, high in ends]) >= 0.9

@@ -20,7 +20,7 @@ from tests.stages.evaluations import write_swept_runs
 
 TASK = "GaussianMixture"
 KINDS = {
-    "weight-0": (0.98, [90, 1, 1, 1]),
+    "weight-0": (0.98, [2000, 1, 1, 1]),
     "weight-0.1": (0.98, [1, 1, 1, 1]),
     "weight-1": (0.98, [1, 1, 1, 1]),
     "weight-10": (0.6, [1, 1, 1, 1]),
