@@ -27,9 +27,10 @@ TRACK_NAMES = ("x", "y", "z", "goal_distance")
 POST = (-0.04, 0.0)
 """Middle of the post (x, y)."""
 POST_HALF_SIZE = (0.03, 0.04, 0.15)
-HAND_HALF_SIZE = (0.035, 0.105)
-"""The hand across and along the fingers' opening, as seen from above when it points down, with a few millimetres."""
-LANE = 0.18
+HAND_HALF_SIZE = (0.048, 0.105)
+"""Hand and wrist across and along the fingers' opening, seen from above when they point down: 3 mm more than what
+was measured to touch the post."""
+LANE = 0.175
 """Distance in y from the post's middle at which the hand passes it with a little to spare."""
 GOAL_MIDDLE, GOAL_SPREAD = (0.1, 0.0, 0.175), (0.02, 0.03, 0.025)
 """Goals lie within the spread about the middle."""
