@@ -103,7 +103,7 @@ def encode_paths(book: PathBook) -> bytes:
         }
     ).replace_schema_metadata({_METADATA_KEY: json.dumps(metadata)})
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
 
 
@@ -116,7 +116,7 @@ def load_paths(path: Path) -> PathBook:
     if not path.is_file():
         raise ArtifactError(f"{path}: missing trajectories; run the evaluate stage again")
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
         metadata = json.loads(table.schema.metadata[_METADATA_KEY])
         rows = table.select(_COLUMNS).to_pylist()
         return PathBook(

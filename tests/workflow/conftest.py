@@ -51,7 +51,7 @@ class Project:
             "--dry-run", "--cores", "2", target, "--config", "preset=smoke", "seeds=[0]", *settings, **environment
         )
         assert done.returncode == 0, done.stderr + done.stdout
-        rows = re.findall(r"^([a-z]+) +(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE)
+        rows = re.findall(r"^([a-z_]+) +(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE)
         return {rule: int(count) for rule, count in rows if rule != "total"}
 
 

@@ -14,7 +14,6 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from bmd_pipeline import __version__
 from bmd_pipeline.reporting.page import numbers
@@ -26,6 +25,7 @@ SCRIPTS = (
     "scales",
     "chart",
     "theme",
+    "labels",
     "scatter",
     "paths",
     "panels",
@@ -68,8 +68,8 @@ def render_page(template: str, *, data: dict[str, Any], colours: str, **values: 
         .render(
             **values,
             version=__version__,
-            style=Markup(_read("page.css") + colours),
-            script=Markup(script),
+            style=_read("page.css") + colours,
+            script=script,
             script_hash=f"sha256-{digest}",
             data=data,
         )

@@ -58,7 +58,7 @@ def build_report(sources: ReportSources) -> str:
         commits=list_commits(steps),
         command=remake_command(evaluation),
         settings=list(list_settings(sources)),
-        recorded=max(len(group) for group in sources.paths.values()),
+        recorded=max(group["count"] for group in payload["paths"]["groups"]),
     )
 
 

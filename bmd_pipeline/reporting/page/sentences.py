@@ -98,7 +98,8 @@ def describe_reading(evaluation: Evaluation) -> list[str]:
     if seeds < FEW_SEEDS:
         say = "says" if seeds == 1 else "say"
         sentences.append(
-            f"{counted(seeds, 'seed')} {say} little about the spread between seeds: read the single seeds beside the means."
+            f"{counted(seeds, 'seed')} {say} little about the spread between seeds: "
+            "read the single seeds beside the means."
         )
     return sentences
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = "videos"
-MAX_BYTES = 4_000_000
+MAX_BYTES = 3_500_000
 """Bytes of clips that a page carries; the rest is named and left beside it."""
 
 _TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif"}

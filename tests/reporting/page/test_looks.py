@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from bmd_pipeline.config.finetune import METHODS
-from bmd_pipeline.reporting.page.looks import DARK_INK, DARK_PAPER, colour_sheet, contrast, on_dark
+from bmd_pipeline.reporting.page.looks import DARK, LIGHT, colour_sheet, contrast, on_dark
 from bmd_pipeline.reporting.style import BLACK, BLUE, method_style, mode_colours
 
 
@@ -21,10 +21,17 @@ def test_every_colour_stands_out_in_the_dark_and_stays_itself(count: int) -> Non
     colours = [method_style(name).colour for name in METHODS]
     modes = [on_dark(colour) for colour in mode_colours([str(i) for i in range(count)]).values()]
     for colour in [*map(on_dark, colours), *modes]:
-        assert contrast(colour, DARK_PAPER) >= 4.5
+        assert contrast(colour, DARK["paper"]) >= 4.5
     assert all(one != other for one, other in itertools.pairwise(modes))
-    assert on_dark(BLACK) == DARK_INK
+    assert on_dark(BLACK) == DARK["ink"]
     assert on_dark("#56b4e9") == "#56b4e9"  # bright enough already
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK])
+def test_texts_can_be_read(palette: dict[str, str]) -> None:
+    for tone in ("ink", "soft", "good", "bad", "open"):
+        assert contrast(palette[tone], palette["paper"]) >= 4.5, tone
+        assert contrast(palette[tone], palette["wash"]) >= 4.5, tone
 
 
 def test_sheet_has_the_colours_of_the_figures_and_no_names() -> None:

@@ -15,7 +15,8 @@ function responsive(container, draw) {
 
 // An empty chart: an <svg> with grid, tick labels and axis titles, and its two scales.
 function frame({ width, height, margin, x, y, label }) {
-  const right = width - margin.right, bottom = height - margin.bottom;
+  const right = width - margin.right,
+    bottom = height - margin.bottom;
   const xScale = (x.log ? logarithmic : linear)(x.domain, [margin.left, right]);
   const yScale = (y.log ? logarithmic : linear)(y.domain, [bottom, margin.top]);
   const root = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
@@ -29,7 +30,9 @@ function frame({ width, height, margin, x, y, label }) {
   for (const tick of x.ticks) {
     const at = xScale(tick);
     root.append(
-      x.grid ? svg("line", { class: "gridline", x1: at, x2: at, y1: margin.top, y2: bottom }) : svg("line", { class: "zero", x1: at, x2: at, y1: bottom, y2: bottom + 4 }),
+      x.grid
+        ? svg("line", { class: "gridline", x1: at, x2: at, y1: margin.top, y2: bottom })
+        : svg("line", { class: "zero", x1: at, x2: at, y1: bottom, y2: bottom + 4 }),
       svg("text", { x: at, y: bottom + 18, "text-anchor": "middle" }, x.format(tick)),
     );
   }
@@ -41,9 +44,20 @@ function frame({ width, height, margin, x, y, label }) {
 
 // A policy's mark at a point, as in the tables.
 function shape(policy, x, y, size, className = "shape") {
-  const attributes = { class: `${className}${policy.filled ? "" : " hollow"}`, style: colourOf("policy", policy.index) };
-  if (policy.marker === "D") return svg("path", { ...attributes, d: `M${x} ${y - size}l${size} ${size}l${-size} ${size}l${-size} ${-size}Z` });
-  if (policy.marker === "s") return svg("rect", { ...attributes, x: x - 0.85 * size, y: y - 0.85 * size, width: 1.7 * size, height: 1.7 * size });
+  const attributes = {
+    class: `${className}${policy.filled ? "" : " hollow"}`,
+    style: colourOf("policy", policy.index),
+  };
+  if (policy.marker === "D")
+    return svg("path", { ...attributes, d: `M${x} ${y - size}l${size} ${size}l${-size} ${size}l${-size} ${-size}Z` });
+  if (policy.marker === "s")
+    return svg("rect", {
+      ...attributes,
+      x: x - 0.85 * size,
+      y: y - 0.85 * size,
+      width: 1.7 * size,
+      height: 1.7 * size,
+    });
   return svg("circle", { ...attributes, cx: x, cy: y, r: 0.95 * size });
 }
 
@@ -68,13 +82,15 @@ function spreadOut(heights, gap, low, high) {
 // A path through points; gaps where a value is missing.
 function trace(points) {
   let pen = "M";
-  return points.map(([x, y]) => {
-    if (y === null || !Number.isFinite(y)) {
-      pen = "M";
-      return "";
-    }
-    const part = `${pen}${x.toFixed(1)} ${y.toFixed(1)}`;
-    pen = "L";
-    return part;
-  }).join("");
+  return points
+    .map(([x, y]) => {
+      if (y === null || !Number.isFinite(y)) {
+        pen = "M";
+        return "";
+      }
+      const part = `${pen}${x.toFixed(1)} ${y.toFixed(1)}`;
+      pen = "L";
+      return part;
+    })
+    .join("");
 }

@@ -5,23 +5,42 @@ function startCodes() {
   if (!container) return;
   const methods = [...new Set(data.codes.map(({ policy }) => policy))];
   container.classList.toggle("broad", data.modes.length > 10);
-  const show = (policy) => container.replaceChildren(...data.codes.filter((one) => one.policy === policy).map(codeMatrix));
-  choices(byId("code-policies"), "method", methods.map((policy) => ({ value: policy, text: data.policies[policy].name })), methods[0], show);
+  const show = (policy) =>
+    container.replaceChildren(...data.codes.filter((one) => one.policy === policy).map(codeMatrix));
+  choices(
+    byId("code-policies"),
+    "method",
+    methods.map((policy) => ({ value: policy, text: data.policies[policy].name })),
+    methods[0],
+    show,
+  );
   show(methods[0]);
 }
 
 function codeMatrix({ policy, seed, rows }) {
   const many = data.modes.length > 10;
-  const head = html("tr", {}, html("th", { scope: "col" }, "code"),
+  const head = html(
+    "tr",
+    {},
+    html("th", { scope: "col" }, "code"),
     ...data.modes.map((mode) => html("th", { scope: "col" }, html("span", {}, mode))),
-    html("th", { scope: "col" }, html("span", {}, "success")));
-  const body = rows.map((row) => html("tr", {},
-    html("th", { scope: "row" }, String(row.code)),
-    ...row.shares.map((share, mode) => codeCell(row, share, mode)),
-    html("td", { class: "rate" }, percent(row.success))));
-  return html("figure", { "data-seed": seed },
+    html("th", { scope: "col" }, html("span", {}, "success")),
+  );
+  const body = rows.map((row) =>
+    html(
+      "tr",
+      {},
+      html("th", { scope: "row" }, String(row.code)),
+      ...row.shares.map((share, mode) => codeCell(row, share, mode)),
+      html("td", { class: "rate" }, percent(row.success)),
+    ),
+  );
+  return html(
+    "figure",
+    { "data-seed": seed },
     html("figcaption", {}, html("span", {}, html("b", {}, data.policies[policy].name), ` seed ${seed}`)),
-    html("table", { class: `matrix${many ? " many" : ""}` }, html("thead", {}, head), html("tbody", {}, ...body)));
+    html("table", { class: `matrix${many ? " many" : ""}` }, html("thead", {}, head), html("tbody", {}, ...body)),
+  );
 }
 
 // The disc's area is the share.

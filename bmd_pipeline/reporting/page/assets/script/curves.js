@@ -16,7 +16,9 @@ function startCurves() {
   const held = heldWeight();
   for (const metric of CURVES) {
     if (metric.key === "mi_weight" && held !== null) continue;
-    const drawn = data.curves.filter(({ values }) => values[metric.key]).map((run) => ({ ...run, y: heightsOf(run, metric) }));
+    const drawn = data.curves
+      .filter(({ values }) => values[metric.key])
+      .map((run) => ({ ...run, y: heightsOf(run, metric) }));
     const domain = curveDomain(drawn, metric.key);
     for (const family of families) {
       const runs = drawn.filter(({ policy }) => data.policies[policy].family === family);
@@ -24,9 +26,13 @@ function startCurves() {
     }
   }
   for (const add of panels) add();
-  if (held !== null) container.after(html("p", { class: "note" }, `The weight λ was held at ${short(held)} in all runs.`));
+  if (held !== null)
+    container.after(html("p", { class: "note" }, `The weight λ was held at ${short(held)} in all runs.`));
   const stride = Math.max(1, ...data.curves.map((run) => run.stride));
-  if (stride > 1) container.after(html("p", { class: "note" }, `Each point stands for ${stride} iterations: their mean, of KL the largest.`));
+  if (stride > 1)
+    container.after(
+      html("p", { class: "note" }, `Each point stands for ${stride} iterations: their mean, of KL the largest.`),
+    );
 }
 
 // What is drawn: the values, or how far they have come from the first one.
@@ -43,7 +49,10 @@ function heldWeight() {
 }
 
 function curveDomain(runs, key) {
-  const [low, high] = extent(runs.flatMap((run) => run.y), 0.03);
+  const [low, high] = extent(
+    runs.flatMap((run) => run.y),
+    0.03,
+  );
   if (key === "success") return [Math.max(0, Math.min(data.lowest, Math.floor(10 * low) / 10)), 1];
   return key === "kl" || key === "mi_weight" ? [0, Math.max(high, 1e-9)] : [low, high];
 }
@@ -58,9 +67,13 @@ function addCurvePanel(container, metric, family, several, runs, domain) {
 
 function drawCurves(width, metric, family, runs, domain, readout) {
   const last = Math.max(...runs.map(({ step }) => step[step.length - 1]));
-  const height = 170, margin = { left: 46, right: 44, top: 8, bottom: 26 };
+  const height = 170,
+    margin = { left: 46, right: 44, top: 8, bottom: 26 };
   const plot = frame({
-    width, height, margin, label: `${family}: ${metric.title} by iteration`,
+    width,
+    height,
+    margin,
+    label: `${family}: ${metric.title} by iteration`,
     x: { domain: [0, last], ticks: ticks([0, last], 4), format: short },
     y: { domain, ticks: ticks(domain, 4), format: metric.format },
   });
@@ -69,15 +82,29 @@ function drawCurves(width, metric, family, runs, domain, readout) {
     const at = plot.y(reference.value);
     plot.root.append(
       svg("line", { class: "line reference", x1: margin.left, x2: width - margin.right, y1: at, y2: at }),
-      svg("text", { x: width - margin.right + 6, y: at + 4 }, reference.name));
+      svg("text", { x: width - margin.right + 6, y: at + 4 }, reference.name),
+    );
   }
   const methods = [...new Set(runs.map(({ policy }) => policy))];
   const means = methods.map((policy) => meanCurve(runs.filter((run) => run.policy === policy)));
   for (const run of runs) {
-    plot.root.append(curveLine(run.policy, "one", run.step.map((step, i) => [plot.x(step), heightOf(plot, run.y[i])])));
+    plot.root.append(
+      curveLine(
+        run.policy,
+        "one",
+        run.step.map((step, i) => [plot.x(step), heightOf(plot, run.y[i])]),
+      ),
+    );
   }
   methods.forEach((policy, k) => {
-    if (means[k]) plot.root.append(curveLine(policy, "", means[k].step.map((step, i) => [plot.x(step), heightOf(plot, means[k].values[i])])));
+    if (means[k])
+      plot.root.append(
+        curveLine(
+          policy,
+          "",
+          means[k].step.map((step, i) => [plot.x(step), heightOf(plot, means[k].values[i])]),
+        ),
+      );
   });
   plot.root.append(...endLabels(methods, means, plot, width - margin.right, reference));
   followPointer(plot, methods, means, metric, readout, { ...margin, width, height });
@@ -103,7 +130,8 @@ function referenceOf(metric, runs) {
 // Mean over seeds, where all have the same steps.
 function meanCurve(runs) {
   const { step } = runs[0];
-  if (!runs.every((run) => run.step.length === step.length && run.step.every((value, i) => value === step[i]))) return null;
+  if (!runs.every((run) => run.step.length === step.length && run.step.every((value, i) => value === step[i])))
+    return null;
   const values = step.map((_, i) => {
     const there = runs.map((run) => run.y[i]).filter((value) => value !== null);
     return there.length ? there.reduce((one, other) => one + other, 0) / there.length : null;
@@ -112,11 +140,15 @@ function meanCurve(runs) {
 }
 
 function endLabels(methods, means, plot, edge, reference) {
-  const ends = methods.map((policy, k) => ({ policy, value: means[k] ? means[k].values.findLast((value) => value !== null) : null })).filter(({ value }) => value !== null && value !== undefined);
+  const ends = methods
+    .map((policy, k) => ({ policy, value: means[k] ? means[k].values.findLast((value) => value !== null) : null }))
+    .filter(({ value }) => value !== null && value !== undefined);
   const heights = ends.map(({ value }) => plot.y(value));
   if (reference) heights.push(plot.y(reference.value));
   const moved = spreadOut(heights, 14, 10, plot.y.range[0] - 4);
-  return ends.map(({ policy }, k) => svg("text", { class: "name", x: edge + 6, y: moved[k] + 4 }, data.policies[policy].coded ? "codes" : "plain"));
+  return ends.map(({ policy }, k) =>
+    svg("text", { class: "name", x: edge + 6, y: moved[k] + 4 }, data.policies[policy].coded ? "codes" : "plain"),
+  );
 }
 
 // A vertical line under the pointer, and the means there in the figure's corner.
@@ -129,13 +161,18 @@ function followPointer(plot, methods, means, metric, readout, box) {
     const bounds = plot.root.getBoundingClientRect();
     const share = (event.clientX - bounds.left - box.left) / (box.width - box.left - box.right);
     const wanted = Math.min(1, Math.max(0, share)) * plot.x.domain[1];
-    const at = known.step.reduce((best, step, i) => (Math.abs(step - wanted) < Math.abs(known.step[best] - wanted) ? i : best), 0);
+    const at = known.step.reduce(
+      (best, step, i) => (Math.abs(step - wanted) < Math.abs(known.step[best] - wanted) ? i : best),
+      0,
+    );
     cursor.setAttribute("x1", plot.x(known.step[at]));
     cursor.setAttribute("x2", plot.x(known.step[at]));
     cursor.setAttribute("visibility", "visible");
     const values = methods.map((policy, k) => {
       const value = means[k]?.values[at];
-      return value === null || value === undefined ? null : `${data.policies[policy].coded ? "codes" : "plain"} ${metric.format(value)}`;
+      return value === null || value === undefined
+        ? null
+        : `${data.policies[policy].coded ? "codes" : "plain"} ${metric.format(value)}`;
     });
     readout.textContent = `${known.step[at]}: ${values.filter(Boolean).join(", ")}`;
   });

@@ -6,16 +6,23 @@ function startPanels(paths) {
   const state = { seed: seeds[0], mode: null };
   const paint = () => panels.forEach((panel) => paintPanel(panel, paths, state));
 
-  choices(byId("panel-seeds"), "seed", seeds.map((seed) => ({ value: seed, text: String(seed) })), state.seed, (seed) => {
-    state.seed = seed;
-    paint();
-  });
+  choices(
+    byId("panel-seeds"),
+    "seed",
+    seeds.map((seed) => ({ value: seed, text: String(seed) })),
+    state.seed,
+    (seed) => {
+      state.seed = seed;
+      paint();
+    },
+  );
   const buttons = [...document.querySelectorAll(".legend button")];
   for (const button of buttons) {
     button.addEventListener("click", () => {
       const mode = Number(button.dataset.mode);
       state.mode = state.mode === mode ? null : mode;
-      for (const other of buttons) other.setAttribute("aria-pressed", String(Number(other.dataset.mode) === state.mode));
+      for (const other of buttons)
+        other.setAttribute("aria-pressed", String(Number(other.dataset.mode) === state.mode));
       dimShares(state.mode);
       paint();
     });
@@ -31,7 +38,8 @@ function startPanels(paths) {
 
 function dimShares(mode) {
   document.querySelector(".shares").classList.toggle("dimmed", mode !== null && mode >= 0);
-  for (const part of document.querySelectorAll(".stack span")) part.classList.toggle("chosen", Number(part.dataset.mode) === mode);
+  for (const part of document.querySelectorAll(".stack span"))
+    part.classList.toggle("chosen", Number(part.dataset.mode) === mode);
 }
 
 function paintPanel(panel, paths, state) {

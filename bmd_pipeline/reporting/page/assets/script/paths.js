@@ -30,7 +30,8 @@ function planeProjection(paths, toScale, width, height) {
   const spans = [0, 1].map((axis) => paths.high[axis] - paths.low[axis] || 1);
   let fit = [(width - 2 * margin) / spans[0], (height - 2 * margin) / spans[1]];
   if (toScale) fit = [Math.min(...fit), Math.min(...fit)];
-  const left = (width - fit[0] * spans[0]) / 2, bottom = (height + fit[1] * spans[1]) / 2;
+  const left = (width - fit[0] * spans[0]) / 2,
+    bottom = (height + fit[1] * spans[1]) / 2;
   return {
     x: (share) => left + share * spans[0] * fit[0],
     y: (share) => bottom - share * spans[1] * fit[1],
@@ -40,7 +41,8 @@ function planeProjection(paths, toScale, width, height) {
 
 // Sizes a canvas for the screen's pixels; returns its context in CSS pixels, cleared.
 function prepareCanvas(canvas, aspect) {
-  const width = canvas.clientWidth || 300, height = Math.round(width / aspect);
+  const width = canvas.clientWidth || 300,
+    height = Math.round(width / aspect);
   const density = Math.max(2, window.devicePixelRatio || 1);
   canvas.style.height = `${height}px`;
   canvas.width = Math.round(width * density);
@@ -54,11 +56,17 @@ function prepareCanvas(canvas, aspect) {
 // Draws a path up to a share of its duration, 1 for all of it; returns where it then is.
 function strokePath(context, project, paths, index, until = 1) {
   const { points, shares } = paths;
-  const start = 2 * points * index, last = until * (points - 1), whole = Math.floor(last);
+  const start = 2 * points * index,
+    last = until * (points - 1),
+    whole = Math.floor(last);
   context.beginPath();
-  for (let i = 0; i <= whole; i += 1) context.lineTo(project.x(shares[start + 2 * i]), project.y(shares[start + 2 * i + 1]));
-  const next = Math.min(whole + 1, points - 1), rest = last - whole;
-  const end = [0, 1].map((axis) => (1 - rest) * shares[start + 2 * whole + axis] + rest * shares[start + 2 * next + axis]);
+  for (let i = 0; i <= whole; i += 1)
+    context.lineTo(project.x(shares[start + 2 * i]), project.y(shares[start + 2 * i + 1]));
+  const next = Math.min(whole + 1, points - 1),
+    rest = last - whole;
+  const end = [0, 1].map(
+    (axis) => (1 - rest) * shares[start + 2 * whole + axis] + rest * shares[start + 2 * next + axis],
+  );
   const at = [project.x(end[0]), project.y(end[1])];
   context.lineTo(...at);
   context.stroke();

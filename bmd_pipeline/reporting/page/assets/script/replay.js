@@ -3,7 +3,9 @@
 const SECONDS = 5; // that the longest episode takes on the screen
 
 function startReplay(paths) {
-  const canvas = byId("replay-canvas"), time = byId("replay-time"), play = byId("replay-play");
+  const canvas = byId("replay-canvas"),
+    time = byId("replay-time"),
+    play = byId("replay-play");
   const fields = Object.fromEntries(["policy", "seed", "mode", "code"].map((name) => [name, byId(`replay-${name}`)]));
   const state = { members: [], group: null, playing: false, step: 0, before: 0 };
 
@@ -11,7 +13,9 @@ function startReplay(paths) {
     offerChoices(fields, paths);
     const [policy, seed, mode, code] = ["policy", "seed", "mode", "code"].map((name) => fields[name].value);
     state.group = groupOf(paths, Number(policy), Number(seed));
-    state.members = state.group.members.filter((i) => (mode === "" || modeKey(paths, i) === mode) && (code === "" || String(paths.code[i]) === code));
+    state.members = state.group.members.filter(
+      (i) => (mode === "" || modeKey(paths, i) === mode) && (code === "" || String(paths.code[i]) === code),
+    );
     const longest = Math.max(1, ...state.group.members.map((i) => paths.length[i]));
     time.max = longest;
     byId("replay-note").textContent = describeChoice(paths, state, fields);
@@ -47,7 +51,10 @@ function startReplay(paths) {
     seek(Number(time.value));
   });
   for (const field of Object.values(fields)) field.addEventListener("change", choose);
-  fill(fields.policy, data.policies.map(({ name }, i) => ({ value: i, text: name })));
+  fill(
+    fields.policy,
+    data.policies.map(({ name }, i) => ({ value: i, text: name })),
+  );
   fields.policy.value = String(data.policies.length - 1);
   new ResizeObserver(() => paintReplay(canvas, paths, state)).observe(canvas.parentElement);
   choose();
@@ -59,16 +66,25 @@ const modeKey = (paths, i) => (paths.success[i] ? String(paths.mode[i]) : "faile
 // Offers what the chosen method and seed have, with counts.
 function offerChoices(fields, paths) {
   const policy = Number(fields.policy.value);
-  fill(fields.seed, paths.groups.filter((group) => group.policy === policy).map(({ seed }) => ({ value: seed, text: String(seed) })));
+  fill(
+    fields.seed,
+    paths.groups.filter((group) => group.policy === policy).map(({ seed }) => ({ value: seed, text: String(seed) })),
+  );
   const { members } = groupOf(paths, policy, Number(fields.seed.value));
   const count = (test) => members.filter(test).length;
   fill(fields.mode, [
     { value: "", text: `all (${members.length})` },
-    ...data.modes.map((mode, i) => ({ value: String(i), text: `${mode} (${count((k) => modeKey(paths, k) === String(i))})` })),
+    ...data.modes.map((mode, i) => ({
+      value: String(i),
+      text: `${mode} (${count((k) => modeKey(paths, k) === String(i))})`,
+    })),
     { value: "failed", text: `failed (${count((k) => !paths.success[k])})` },
   ]);
   const codes = [...new Set(members.map((i) => paths.code[i]))].sort((one, other) => one - other);
-  fill(fields.code, [{ value: "", text: codes.length > 1 ? "all" : "none" }, ...(codes.length > 1 ? codes.map((code) => ({ value: String(code), text: String(code) })) : [])]);
+  fill(fields.code, [
+    { value: "", text: codes.length > 1 ? "all" : "none" },
+    ...(codes.length > 1 ? codes.map((code) => ({ value: String(code), text: String(code) })) : []),
+  ]);
   fields.code.disabled = codes.length < 2;
 }
 
@@ -76,7 +92,8 @@ function describeChoice(paths, state, fields) {
   const { members, group } = state;
   const { name } = data.policies[group.policy];
   const won = members.filter((i) => paths.success[i]).length;
-  if (!members.length) return `${name}, seed ${group.seed}: none of its ${group.members.length} recorded episodes is like that.`;
+  if (!members.length)
+    return `${name}, seed ${group.seed}: none of its ${group.members.length} recorded episodes is like that.`;
   return `${name}, seed ${group.seed}: ${members.length} of ${group.members.length} recorded episodes, ${won} of them successes. ${group.recorded} were played in all.`;
 }
 
@@ -89,7 +106,8 @@ function paintReplay(canvas, paths, state) {
   context.fillText(`${data.axes[0]} →`, width - 6, height - 20);
   context.textAlign = "left";
   context.fillText(`↑ ${data.axes[1]}`, 6, 14);
-  const colours = modeColours(), failed = ink("failed");
+  const colours = modeColours(),
+    failed = ink("failed");
   for (const i of state.members) {
     const share = Math.min(1, state.step / Math.max(1, paths.length[i]));
     const colour = paths.success[i] && paths.mode[i] >= 0 ? colours[paths.mode[i]] : failed;

@@ -1,6 +1,7 @@
 // Numbers to positions and to text.
 
-const MINUS = "\u2212", THIN = "\u202f";
+const MINUS = "\u2212",
+  THIN = "\u202f";
 
 function linear([a, b], [from, to]) {
   const scale = (value) => from + ((value - a) / (b - a || 1)) * (to - from);
@@ -21,7 +22,8 @@ function ticks([low, high], count) {
   const unit = 10 ** Math.floor(Math.log10(rough));
   const step = unit * [1, 2, 5, 10].find((factor) => factor * unit >= rough * 0.75);
   const found = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * span; i += 1) found.push(Number((i * step).toPrecision(12)));
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * span; i += 1)
+    found.push(Number((i * step).toPrecision(12)));
   return found;
 }
 
@@ -29,7 +31,8 @@ function ticks([low, high], count) {
 function extent(values, air = 0.05) {
   const finite = values.filter((value) => value !== null && Number.isFinite(value));
   if (!finite.length) return [0, 1];
-  const low = Math.min(...finite), high = Math.max(...finite);
+  const low = Math.min(...finite),
+    high = Math.max(...finite);
   const pad = high > low ? air * (high - low) : Math.abs(high) * 0.1 || 1;
   return [low - pad, high + pad];
 }

@@ -2,23 +2,53 @@
 
 const AXES = {
   kept: { low: 0, title: (policy) => `modes kept at a success rate ≥ ${percent(policy.tau)}, of ${policy.total}` },
-  spread: { low: 1, title: (policy) => `evenness of modes, exp(H): 1 is a single mode, ${policy.total} is all equally often` },
+  spread: {
+    low: 1,
+    title: (policy) => `evenness of modes, exp(H): 1 is a single mode, ${policy.total} is all equally often`,
+  },
 };
 
-function drawScatter(container, policies, { axis, height, low, compact = false }) {
+// Draws the picture, and again when the width changes; returns what draws it after `options` were changed.
+function drawScatter(container, policies, options) {
+  const { height, low, compact = false } = options;
   const total = policies[0].total;
-  const { low: left, title } = AXES[axis];
   const narrow = container.clientWidth < 560;
   const longest = Math.max(...policies.map(({ name }) => name.length));
   const margin = { left: 48, right: 24 + 7.2 * longest, top: 30, bottom: compact ? 40 : 48 };
   return responsive(container, (width) => {
+    const { axis } = options;
+    const { low: left, title } = AXES[axis];
     const high = Math.max(total, left + 1);
     const air = 0.03 * (high - left);
     const plot = frame({
-      width, height, margin,
-      label: policies.map(({ name, success, [axis]: modes }) => `${name}: success ${percent(success[0], 1)}, ${fixed(modes[0], 1)} of ${total} modes`).join("; "),
-      x: { domain: [left - air, high + air], ticks: modeTicks(left, high, axis, narrow || compact ? 4 : 8), format: short, title: compact ? (axis === "kept" ? `modes kept, of ${total}` : `evenness of modes, of ${total}`) : narrow ? "modes" : title(policies[0]), grid: true },
-      y: { domain: [low, 1 + 0.04 * (1 - low)], ticks: ticks([low, 1], 5), format: (value) => percent(value), title: "success rate" },
+      width,
+      height,
+      margin,
+      label: policies
+        .map(
+          ({ name, success, [axis]: modes }) =>
+            `${name}: success ${percent(success[0], 1)}, ${fixed(modes[0], 1)} of ${total} modes`,
+        )
+        .join("; "),
+      x: {
+        domain: [left - air, high + air],
+        ticks: modeTicks(left, high, axis, narrow || compact ? 4 : 8),
+        format: short,
+        title: compact
+          ? axis === "kept"
+            ? `modes kept, of ${total}`
+            : `evenness of modes, of ${total}`
+          : narrow
+            ? "modes"
+            : title(policies[0]),
+        grid: true,
+      },
+      y: {
+        domain: [low, 1 + 0.04 * (1 - low)],
+        ticks: ticks([low, 1], 5),
+        format: (value) => percent(value),
+        title: "success rate",
+      },
     });
     for (const policy of policies) plot.root.append(...policySeeds(policy, plot, axis));
     const marks = placeMarks(policies, plot, axis, compact ? 11 : 15);
@@ -58,51 +88,14 @@ function policyPoint(policy, [x, y], plot, axis, compact) {
   const [xLow, xHigh] = policy[axis].slice(1).map((value) => plot.x(value) + aside);
   const [yLow, yHigh] = policy.success.slice(1).map(plot.y);
   const text = `${policy.name}: success ${percent(policy.success[0], 1)}, ${fixed(policy[axis][0], 2)} of ${policy.total} modes`;
-  return svg("g", { style: colourOf("policy", policy.index), "data-policy": policy.index },
+  return svg(
+    "g",
+    { style: colourOf("policy", policy.index), "data-policy": policy.index },
     svg("title", {}, text),
     svg("line", { class: "interval", x1: xLow, x2: xHigh, y1: y, y2: y }),
     svg("line", { class: "interval", x1: x, x2: x, y1: yLow, y2: yHigh }),
-    shape(policy, x, y, compact ? 5 : 6.5));
-}
-
-// Names near the right edge share a column in the margin, in the order of their marks; others stand beside their mark
-// where they cover neither marks nor other names, else a little further off.
-function policyLabels(policies, marks, edge, bottom) {
-  const taken = marks.map(([x, y]) => ({ left: x - 8, right: x + 8, top: y - 8, bottom: y + 8 }));
-  const order = marks.map((_, i) => i).sort((one, other) => marks[one][1] - marks[other][1]);
-  const outer = order.filter((i) => marks[i][0] > edge - 60);
-  const heights = spreadOut(outer.map((i) => marks[i][1]), 16, 8, bottom);
-  const parts = outer.flatMap((i, k) => policyLabel(policies[i], marks[i], edge + 16, heights[k], edge + 12));
-  for (const i of order.filter((k) => !outer.includes(k))) {
-    const places = labelPlaces(...marks[i], 7 * policies[i].name.length);
-    const costs = places.map(({ box, far }) => labelCost(box, taken, edge, bottom) + far);
-    const { box, far } = places[costs.indexOf(Math.min(...costs))];
-    taken.push(box);
-    parts.push(...policyLabel(policies[i], marks[i], box.left, box.top + 7, far ? Math.min(box.right, Math.max(box.left, marks[i][0])) : null));
-  }
-  return parts;
-}
-
-// A name, with a line from its mark where it needs one.
-function policyLabel(policy, [x, y], left, middle, leaderTo) {
-  return [
-    ...(leaderTo === null ? [] : [svg("path", { class: "leader", d: `M${x} ${y}L${leaderTo} ${middle}` })]),
-    svg("text", { class: "name halo", x: left, y: middle + 4 }, policy.name),
-  ];
-}
-
-function labelPlaces(x, y, width) {
-  const place = (left, middle, far) => ({ box: { left, right: left + width, top: middle - 7, bottom: middle + 7 }, far });
-  const sides = [x + 10, x - 10 - width];
-  const near = sides.flatMap((left) => [place(left, y - 12, 0), place(left, y + 12, 0)]);
-  const away = [26, 42, 58, 74, 90].flatMap((step) => sides.flatMap((left) => [place(left, y - step, 0.3 + step / 100), place(left, y + step, 0.3 + step / 100)]));
-  return [...near, place(x + 12, y, 0), ...away];
-}
-
-// How many boxes a name would cover; leaving the chart counts double.
-function labelCost(box, taken, right, bottom) {
-  const covered = taken.filter((other) => box.left < other.right + 2 && other.left < box.right + 2 && box.top < other.bottom && other.top < box.bottom).length;
-  return covered + (box.left < 40 || box.right > right || box.top < 0 || box.bottom > bottom ? 2 : 0);
+    shape(policy, x, y, compact ? 5 : 6.5),
+  );
 }
 
 // The page of all tasks: one small picture each.
@@ -119,10 +112,11 @@ function startScatter() {
   const { policies } = data;
   const buttons = [...document.querySelectorAll("[data-axis]")];
   const options = { axis: policies.some(({ kept }) => kept[0] > 0) ? "kept" : "spread", height: 380, low: data.lowest };
+  const redraw = drawScatter(container, policies, options);
   const choose = (axis) => {
     options.axis = axis;
     for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.axis === axis));
-    drawScatter(container, policies, options);
+    redraw();
   };
   for (const button of buttons) button.addEventListener("click", () => choose(button.dataset.axis));
   buttons[0].parentElement.hidden = policies[0].total === 1;

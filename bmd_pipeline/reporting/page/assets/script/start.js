@@ -8,7 +8,11 @@ function openForPrint() {
       opened.push(part);
     }
   });
-  window.addEventListener("afterprint", () => opened.splice(0).forEach((part) => { part.open = false; }));
+  window.addEventListener("afterprint", () =>
+    opened.splice(0).forEach((part) => {
+      part.open = false;
+    }),
+  );
 }
 
 startTheme();

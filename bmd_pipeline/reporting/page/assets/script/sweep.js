@@ -15,8 +15,20 @@ function startSweep() {
   if (!sweep) return;
   const places = placePoints(sweep.points);
   const scores = [
-    { title: "success rate", of: (point) => point.success, floor: sweep.successFloor, format: (value) => percent(value), domain: sweepDomain(sweep, "success", sweep.successFloor) },
-    { title: `modes kept, of ${sweep.total}`, of: (point) => point.kept, floor: sweep.total * sweep.coverageFloor, format: short, domain: [0, 1.04 * sweep.total] },
+    {
+      title: "success rate",
+      of: (point) => point.success,
+      floor: sweep.successFloor,
+      format: (value) => percent(value),
+      domain: sweepDomain(sweep, "success", sweep.successFloor),
+    },
+    {
+      title: `modes kept, of ${sweep.total}`,
+      of: (point) => point.kept,
+      floor: sweep.total * sweep.coverageFloor,
+      format: short,
+      domain: [0, 1.04 * sweep.total],
+    },
   ];
   for (const score of scores) addSweepPanel(byId("sweep-scores"), { ...score, height: 240, band: true }, places);
   for (const { key, title, share } of SIGNS) {
@@ -24,7 +36,17 @@ function startSweep() {
     if (values.every((value) => value === 0)) continue;
     const [low, high] = extent(values);
     const domain = Math.min(...values) >= 0 ? [0, high] : [low, high];
-    addSweepPanel(byId("sweep-signs"), { title, of: (point) => ({ value: [point.signs[key].mean], seeds: point.signs[key].seeds }), format: share ? (value) => percent(value) : short, domain, height: 170 }, places);
+    addSweepPanel(
+      byId("sweep-signs"),
+      {
+        title,
+        of: (point) => ({ value: [point.signs[key].mean], seeds: point.signs[key].seeds }),
+        format: share ? (value) => percent(value) : short,
+        domain,
+        height: 170,
+      },
+      places,
+    );
   }
 }
 
@@ -36,7 +58,8 @@ function sweepDomain(sweep, key, floor) {
 // Position of each point across, in decades of λ.
 function placePoints(points) {
   const weights = points.map(({ weight }) => weight).filter((weight) => weight > 0);
-  const low = Math.log10(Math.min(...weights, 1)), high = Math.log10(Math.max(...weights, Math.min(...weights, 1)));
+  const low = Math.log10(Math.min(...weights, 1)),
+    high = Math.log10(Math.max(...weights, Math.min(...weights, 1)));
   let beside = high;
   return points.map(({ weight }) => {
     if (weight === null) return (beside += BESIDE);
@@ -56,18 +79,45 @@ function drawSweep(width, { title, of, floor, format, domain, height, band }, pl
   const margin = { left: 46, right: 16, top: 10, bottom: 44 };
   const nameOf = ({ weight, controller }) => (weight === null ? controller : short(weight));
   const plot = frame({
-    width, height, margin, label: `${title} against λ: ${points.map((point) => `${nameOf(point)} ${format(of(point).value[0])}`).join("; ")}`,
+    width,
+    height,
+    margin,
+    label: `${title} against λ: ${points.map((point) => `${nameOf(point)} ${format(of(point).value[0])}`).join("; ")}`,
     x: { domain: [Math.min(...places) - 0.25, Math.max(...places) + 0.35], ticks: [], format: short, title: "λ" },
     y: { domain, ticks: ticks(domain, 4), format },
   });
   const inside = places.filter((_, i) => sweep.plateau.includes(points[i].name));
   if (band && inside.length) {
-    const from = plot.x(Math.min(...inside) - 0.15), to = plot.x(Math.max(...inside) + 0.15);
-    plot.root.prepend(svg("rect", { class: "band", x: from, width: to - from, y: margin.top, height: height - margin.top - margin.bottom }));
+    const from = plot.x(Math.min(...inside) - 0.15),
+      to = plot.x(Math.max(...inside) + 0.15);
+    plot.root.prepend(
+      svg("rect", {
+        class: "band",
+        x: from,
+        width: to - from,
+        y: margin.top,
+        height: height - margin.top - margin.bottom,
+      }),
+    );
   }
-  if (floor !== undefined) plot.root.append(svg("line", { class: "line reference", x1: margin.left, x2: width - margin.right, y1: plot.y(floor), y2: plot.y(floor) }));
+  if (floor !== undefined)
+    plot.root.append(
+      svg("line", {
+        class: "line reference",
+        x1: margin.left,
+        x2: width - margin.right,
+        y1: plot.y(floor),
+        y2: plot.y(floor),
+      }),
+    );
   const constants = points.map((_, i) => i).filter((i) => points[i].weight > 0);
-  plot.root.append(svg("path", { class: "line", style: sweepColour(), d: trace(constants.map((i) => [plot.x(places[i]), plot.y(of(points[i]).value[0])])) }));
+  plot.root.append(
+    svg("path", {
+      class: "line",
+      style: sweepColour(),
+      d: trace(constants.map((i) => [plot.x(places[i]), plot.y(of(points[i]).value[0])])),
+    }),
+  );
   points.forEach((point, i) => plot.root.append(...sweepMarks(point, of(point), plot.x(places[i]), plot)));
   plot.root.append(...sweepNames(points.map(nameOf), places.map(plot.x), height - margin.bottom + 17));
   return plot.root;
@@ -77,9 +127,22 @@ const sweepColour = () => (data.sweep.policy < 0 ? "--colour: var(--ink)" : colo
 
 function sweepMarks(point, { value, seeds }, x, plot) {
   const [mean, low, high] = value;
-  const parts = seeds.map((seed) => svg("circle", { class: "seed", style: sweepColour(), cx: x, cy: plot.y(seed), r: 2.5 }));
-  if (low !== undefined) parts.push(svg("line", { class: "interval", style: sweepColour(), x1: x, x2: x, y1: plot.y(low), y2: plot.y(high) }));
-  parts.push(svg("circle", { class: `shape${point.holds ? "" : " hollow"}`, style: sweepColour(), cx: x, cy: plot.y(mean), r: 4 }));
+  const parts = seeds.map((seed) =>
+    svg("circle", { class: "seed", style: sweepColour(), cx: x, cy: plot.y(seed), r: 2.5 }),
+  );
+  if (low !== undefined)
+    parts.push(
+      svg("line", { class: "interval", style: sweepColour(), x1: x, x2: x, y1: plot.y(low), y2: plot.y(high) }),
+    );
+  parts.push(
+    svg("circle", {
+      class: `shape${point.holds ? "" : " hollow"}`,
+      style: sweepColour(),
+      cx: x,
+      cy: plot.y(mean),
+      r: 4,
+    }),
+  );
   return parts;
 }
 

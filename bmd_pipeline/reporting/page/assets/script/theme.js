@@ -23,12 +23,16 @@ function startTheme() {
   try {
     const kept = localStorage.getItem("bmd-theme");
     if (kept === "dark" || kept === "light") root.dataset.theme = kept;
-  } catch { /* files opened from disk may have no storage */ }
+  } catch {
+    /* files opened from disk may have no storage */
+  }
   byId("theme").addEventListener("click", () => {
     root.dataset.theme = isDark() ? "light" : "dark";
     try {
       localStorage.setItem("bmd-theme", root.dataset.theme);
-    } catch { /* as above */ }
+    } catch {
+      /* as above */
+    }
     repaint();
   });
   darkSystem.addEventListener("change", repaint);

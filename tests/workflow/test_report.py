@@ -1,0 +1,45 @@
+"""The targets `report.html` and `summary.html`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from .conftest import Project
+
+pytestmark = pytest.mark.workflow
+
+PAGE = "results/GaussianMixture/report.html"
+SUMMARY = "results/summary.html"
+
+
+def test_a_page_brings_verdict_and_comparison_but_no_sweep(project: Project) -> None:
+    jobs = project.plan(target=PAGE)
+    assert jobs["report"] == jobs["verdict"] == jobs["compare"] == jobs["summarise"] == 1
+    assert jobs["finetune"] == 2  # the two methods; a sweep would train at every λ
+    assert "sweep" not in jobs
+
+
+def test_a_sweep_that_is_there_is_shown(project: Project) -> None:
+    sweep = project.folder / "results/GaussianMixture/lambda/sweep.json"
+    sweep.parent.mkdir(parents=True)
+    sweep.write_text(json.dumps({}))
+    assert project.plan(target=PAGE)["sweep"] == 1  # and made anew, if it is stale
+
+
+def test_summary_without_results_is_refused(project: Project) -> None:
+    done = project.snakemake("--dry-run", "--cores", "1", SUMMARY)
+    assert done.returncode != 0
+    assert "error: no task has results yet" in done.stderr + done.stdout
+
+
+def test_pages_are_made_once(copy_of_finished: Callable[[], Project]) -> None:
+    project = copy_of_finished()
+    settings = ("--config", "preset=smoke", "seeds=[0]")
+    done = project.snakemake("--cores", "2", SUMMARY, *settings)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert (project.folder / PAGE).is_file()
+    assert 'href="GaussianMixture/report.html"' in (project.folder / SUMMARY).read_text()
+    assert project.plan(target=SUMMARY) == {}
