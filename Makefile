@@ -14,7 +14,7 @@ SNAKEFMT := snakefmt --line-length 120
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 
-.PHONY: help setup run test fault-test lint format clean
+.PHONY: help setup run test fault-test determinism lint format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -42,6 +42,9 @@ test: setup  ## all tests
 
 fault-test: setup  ## kill, damage and fill up whatever can be, about 100 kills; see docs/reliability.md
 	python -m tests.faults.campaign $(ARGS)
+
+determinism: setup  ## a small pipeline twice, every artifact compared
+	python -m tests.faults.determinism
 
 lint: setup  ## style, types and the workflow's form
 	ruff check

@@ -7,7 +7,7 @@ demos.zarr                    attributes: schema_version, task, config_hash, see
 └── meta/episode_ends         (E,) int64, row after the last one of each episode
 ```
 
-We write zarr v3. Stores of others, v2 too, open as they are; `data/state` stands in for `data/obs` there.
+We write zarr v3, chunks with a checksum. Stores of others, v2 too, open as they are; `data/state` stands in for `data/obs` there.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, Self
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec
 
 from bmd_pipeline.artifacts.atomic import staged_directory
 from bmd_pipeline.errors import DataError
@@ -92,7 +93,7 @@ class DemoWriter:
                 shape=(0, dim),
                 chunks=(self._chunk_rows, dim),
                 dtype="float32",
-                compressors=None,
+                compressors=Crc32cCodec(),  # no compression; tells a flipped bit from an edit
                 fill_value=np.nan,
             )
         return self
@@ -136,7 +137,7 @@ class DemoWriter:
                 return
             self._flush(self._pending_rows)
             ends = np.asarray(self.episode_ends, np.int64)
-            self._group.create_array("meta/episode_ends", data=ends, fill_value=-1, compressors=None)
+            self._group.create_array("meta/episode_ends", data=ends, fill_value=-1, compressors=Crc32cCodec())
 
     def _flush(self, count: int) -> None:
         """Writes the first `count` pending rows and keeps the rest."""

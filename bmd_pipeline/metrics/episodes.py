@@ -97,7 +97,7 @@ def encode_episodes(parts: Sequence[Episodes]) -> bytes:
     """Parquet file with the rows of all parts, which share their labellings."""
     buffer = io.BytesIO()
     table = pa.concat_tables([_to_table(part) for part in parts])
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
 
 
@@ -110,7 +110,7 @@ def load_episodes(path: Path) -> list[Episodes]:
     if not path.is_file():
         raise ArtifactError(f"{path}: missing episode table; run the evaluate stage again")
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ArtifactError(f"{path}: damaged episode table ({reason}); evaluate again") from error

@@ -141,10 +141,10 @@ def _make_cloner(config: RunConfig, data: Demos, training: Windows, device: torc
 
 
 def _compare_with_manifest(demos: Path, content: str, reporter: Reporter) -> None:
-    """Warns of a store that is not what was collected: editing it is allowed, but a flipped bit looks the same."""
+    """Warns of a store that is not what was collected; editing it is allowed."""
     manifest = demos.with_name(Layout().demos_manifest("").name)
     if manifest.is_file() and read_json(manifest, "manifest").get("outputs", {}).get(demos.name) != content:
-        reporter.warn(f"{demos} is not what {manifest} records: it was edited or damaged after its collection")
+        reporter.warn(f"{demos} is not what {manifest} records: it was edited after its collection")
 
 
 class _Run:

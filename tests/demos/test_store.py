@@ -155,6 +155,13 @@ def cut_chunk(path: Path) -> None:
     chunk.write_bytes(chunk.read_bytes()[:-3])
 
 
+def flip_bit(path: Path) -> None:
+    chunk = path / "data/obs/c/1/0"
+    content = bytearray(chunk.read_bytes())
+    content[5] ^= 2
+    chunk.write_bytes(content)
+
+
 def shorten(path: Path) -> None:
     zarr.open_group(path, mode="r+")["data/action"].resize((10, 1))  # type: ignore[union-attr]
 
@@ -184,6 +191,7 @@ def break_json(path: Path) -> None:
         (remove("zarr.json"), "can't be read as a zarr store"),
         (set_attribute, "schema version 7, this release reads 1"),
         (cut_chunk, "can't be read as a zarr store"),
+        (flip_bit, "can't be read as a zarr store: .*checksum"),
         (break_json, "can't be read as a zarr store"),
         (shorten, "truncated or inconsistent: .* 12 observations and 10 actions"),
         (to_integers, "must be floats"),

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import trials
-from .lab import BY_NAME, STAGES, Lab
+from .lab import BY_NAME, RESUMABLE, Lab
 from .snakemake_kills import Workflow
 
-WORKFLOW_SHARE = 0.15
+WORKFLOW_SHARE = 0.1
 """Share of the kills that go to Snakemake itself."""
 
 
@@ -47,7 +47,7 @@ class Campaign:
     def kill_stages(self, kills: int) -> None:
         """Kills stages in turn."""
         for index in range(kills):
-            stage = STAGES[index % len(STAGES)]
+            stage = RESUMABLE[index % len(RESUMABLE)]
             self.try_out("SIGKILL", stage.name, lambda stage=stage: trials.kill(self.lab, stage, self.rng))
 
     def kill_snakemake(self, kills: int) -> None:
@@ -63,7 +63,7 @@ class Campaign:
 
     def ask(self) -> None:
         """Signals that can be answered, and time limits."""
-        for stage in STAGES:
+        for stage in RESUMABLE:
             for by in (signal.SIGTERM, signal.SIGINT):
                 for _ in range(2):
                     self.try_out(
@@ -73,7 +73,7 @@ class Campaign:
 
     def damage(self, times: int) -> None:
         """Damaged progress and damaged inputs."""
-        for stage in STAGES:
+        for stage in RESUMABLE:
             for kind in trials.DAMAGES:
                 self.try_out(
                     f"progress {kind}",
@@ -94,7 +94,7 @@ class Campaign:
 
     def spoil_machine(self) -> None:
         """Disks, folders, clocks and workers."""
-        for stage in STAGES:
+        for stage in RESUMABLE:
             if trials.can_mount():
                 for _ in range(2):
                     self.try_out(

@@ -49,9 +49,11 @@ class Stage:
     proof: Path
 
 
+EVALUATED = ("eval.json", "episodes.parquet", "trajectories.parquet", "trajectories.png", "trajectories.svg")
+
+
 def _evaluated(method: str) -> tuple[Path, ...]:
-    names = ("eval.json", "episodes.parquet", "trajectories.parquet", "trajectories.png", "trajectories.svg")
-    return tuple(RESULTS / method / "seed0" / name for name in names)
+    return tuple(RESULTS / method / "seed0" / name for name in EVALUATED)
 
 
 _DATA, _TUNED = Path("data", TASK), RESULTS / "dsrl-bmd" / "seed0"
@@ -66,7 +68,15 @@ STAGES = (
         _TUNED / "run.json",
     ),
     Stage("evaluate", ("evaluate", "--method", "dsrl-bmd"), _evaluated("dsrl-bmd"), _evaluated("dsrl-bmd")[0]),
+    Stage(
+        "summarise",
+        ("summarise", str(_evaluated("dsrl-bmd")[0])),
+        tuple(RESULTS / name for name in (*EVALUATED, "success_coverage.png", "success_coverage.svg")),
+        RESULTS / "eval.json",
+    ),
 )
+RESUMABLE = STAGES[:-1]
+"""Stages that save progress; the last one takes a second."""
 BY_NAME = {stage.name: stage for stage in STAGES}
 
 
@@ -99,6 +109,7 @@ class Lab:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "log"
         self._server = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.forks"],
@@ -110,13 +121,7 @@ class Lab:
         )
         self._hear()
         self.whole = folder / "whole"
-        shutil.copytree(ROOT / "config", self.whole / "config")
-        self.seconds: dict[str, float] = {}
-        for stage in STAGES:
-            ended = self.run(self.whole, stage)
-            if ended.status != 0:
-                raise RuntimeError(f"{stage.name} fails without any fault: {ended.text}")
-            self.seconds[stage.name] = ended.seconds
+        self.seconds = self.run_all(self.whole)
         self.reference = {stage.name: describe(self.whole, stage) for stage in STAGES}
 
     def start(self, folder: Path, argv: tuple[str, ...], clock: float = 0.0) -> int:
@@ -151,6 +156,17 @@ class Lab:
                 os.killpg(child, by)
         status = self.wait()
         return Ended(status, self.log.read_text(), time.monotonic() - started)
+
+    def run_all(self, project: Path, *options: str) -> dict[str, float]:
+        """Runs the whole pipeline in a new folder; returns the seconds of each stage."""
+        shutil.copytree(ROOT / "config", project / "config")
+        seconds = {}
+        for stage in STAGES:
+            ended = self.run(project, stage, *options)
+            if ended.status != 0:
+                raise RuntimeError(f"{stage.name} fails without any fault: {ended.text}")
+            seconds[stage.name] = ended.seconds
+        return seconds
 
     def copy(self, stage: Stage, project: Path | None = None) -> Path:
         """A project in which everything before a stage is done; in the scratch space if no folder is given."""
@@ -208,8 +224,14 @@ def leftovers(project: Path) -> list[str]:
     )
 
 
-_TIMES = ("wall_s", "command", "threads")
-_ORIGINS = ("inputs", "git_commit")  # hashes of files that hold times
+MAY_DIFFER = {
+    "wall_s": "how long it took",
+    "command": "how it was called",
+    "threads": "how many cores it was given",
+    "inputs": "hashes of files that hold times",
+    "git_commit": "says whether the source tree has been edited",
+}
+"""Fields of JSON documents that may differ between two runs of the same settings, and why."""
 
 
 def timeless(path: Path) -> bytes:
@@ -222,7 +244,7 @@ def timeless(path: Path) -> bytes:
 
 def _drop(value: Any) -> Any:
     if isinstance(value, dict):
-        kept = {name: _drop(part) for name, part in value.items() if name not in (*_TIMES, *_ORIGINS)}
+        kept = {name: _drop(part) for name, part in value.items() if name not in MAY_DIFFER}
         if "outputs" in kept:  # metrics.jsonl holds times, and is compared itself
             kept["outputs"] = {name: part for name, part in kept["outputs"].items() if name != "metrics.jsonl"}
         return kept

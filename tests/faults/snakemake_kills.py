@@ -16,8 +16,8 @@ from pathlib import Path
 from .lab import RESULTS, ROOT, Lab, timeless
 
 BIN = Path(sys.executable).parent
-TARGET = str(RESULTS / "eval.json")
-SETTINGS = ("preset=smoke", "seeds=[0]", "methods=[dsrl-bmd]")
+TARGET = str(RESULTS / "dsrl-bmd" / "seed0" / "eval.json")  # one job of every stage
+SETTINGS = ("preset=smoke",)
 
 
 class Workflow:

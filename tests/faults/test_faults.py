@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from . import trials
-from .lab import BY_NAME, STAGES, Lab
+from .lab import BY_NAME, RESUMABLE, STAGES, Lab, describe
 
-EVERY_STAGE = pytest.mark.parametrize("name", list(BY_NAME))
+NAMES = [stage.name for stage in RESUMABLE]
+EVERY_STAGE = pytest.mark.parametrize("name", NAMES)
 needs_mounts = pytest.mark.skipif(not trials.can_mount(), reason="only root may mount a small disk")
 
 
@@ -24,7 +25,7 @@ def test_a_killed_stage_goes_on(lab: Lab, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "by"),
-    [(name, (signal.SIGTERM, signal.SIGINT)[index % 2]) for index, name in enumerate(BY_NAME)],
+    [(name, (signal.SIGTERM, signal.SIGINT)[index % 2]) for index, name in enumerate(NAMES)],
 )
 def test_a_signal_saves(lab: Lab, name: str, by: signal.Signals) -> None:
     trials.ask(lab, BY_NAME[name], random.Random(f"ask {name}"), by)
@@ -47,7 +48,7 @@ def test_a_second_signal_does_not_wait(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [(name, list(trials.DAMAGES)[index % 3]) for index, name in enumerate(BY_NAME)]
+    ("name", "kind"), [(name, list(trials.DAMAGES)[index % 3]) for index, name in enumerate(NAMES)]
 )
 def test_damaged_progress_is_never_used(lab: Lab, name: str, kind: str) -> None:
     trials.damage_progress(lab, BY_NAME[name], random.Random(f"{kind} {name}"), kind)
@@ -92,5 +93,11 @@ def test_a_lost_worker_loses_nothing(lab: Lab) -> None:
     trials.lose_worker(lab)
 
 
+def test_a_second_pipeline_writes_the_same_bytes(lab: Lab, tmp_path: Path) -> None:
+    lab.run_all(tmp_path / "again")
+    for stage in STAGES:
+        assert describe(tmp_path / "again", stage) == lab.reference[stage.name], stage.name
+
+
 def test_the_stages_are_those_of_the_pipeline() -> None:
-    assert [stage.name for stage in STAGES] == list(trials.STATE)
+    assert list(trials.STATE) == NAMES

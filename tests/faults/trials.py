@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .lab import BY_NAME, RESULTS, TASK, Ended, Lab, Stage, describe, leftovers, remove
+from .lab import BY_NAME, EVALUATED, RESULTS, TASK, Ended, Lab, Stage, describe, leftovers, remove
 
 STOPPED = 75
 STATE = {
@@ -39,6 +39,7 @@ INPUTS = {
     "evaluate": tuple(
         RESULTS / "dsrl-bmd" / "seed0" / name for name in ("tuned.safetensors", "tuned.json", "run.json")
     ),
+    "summarise": tuple(RESULTS / "dsrl-bmd" / "seed0" / name for name in EVALUATED[:3]),
 }
 
 
