@@ -7,7 +7,8 @@ demos.zarr                    attributes: schema_version, task, config_hash, see
 └── meta/episode_ends         (E,) int64, row after the last one of each episode
 ```
 
-We write zarr v3, chunks with a checksum. Stores of others, v2 too, open as they are; `data/state` stands in for `data/obs` there.
+We write zarr v3, chunks with a checksum. Stores of others, v2 too, open as they are; `data/state` stands in for
+`data/obs` there.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from pathlib import Path
 from bmd_pipeline.artifacts.freshness import find_edited_hash
 from bmd_pipeline.config.hashing import config_hash, stage_slice
 from bmd_pipeline.config.load import has_cuda_device
-from bmd_pipeline.config.methods import PRETRAINED, check_method, judged_methods, uses_modes
+from bmd_pipeline.config.methods import PRETRAINED, check_method, judged_methods, list_pairs, uses_modes
 from bmd_pipeline.config.sources import source_hash
 from bmd_pipeline.config.sweep_points import configure_point, find_point, list_points
 from bmd_pipeline.config.workflow import put_command_on_path, read_workflow_config
@@ -174,3 +174,26 @@ def gpu(wildcards):
     """CUDA devices that a job uses."""
     device = settings(wildcards.task).execution.device
     return int(device == "cuda" or (device == "auto" and (SETTINGS.preset == "gpu" or has_cuda_device())))
+
+
+def reported_files(wildcards):
+    """What a task's page shows. Comparison and verdict are cheap and always made; the λ sweep and the validation of
+    the modes are shown where someone asked for them."""
+    run = settings(wildcards.task)
+    made = ["results/{task}/eval.json", "results/{task}/compare.json", POLICY[-1]]
+    for policy in (PRETRAINED, *run.methods):
+        names = ["eval.json"] if policy == PRETRAINED else ["eval.json", "run.json"]
+        made += expand("results/{{task}}/{policy}/seed{seed}/{name}", policy=policy, seed=run.seeds, name=names)
+    if list_pairs(run.methods):
+        made.append("results/{task}/verdict.json")
+    asked = ["results/{task}/lambda/sweep.json", "results/{task}/modes/validation.json"]
+    found = [path for path in asked if Path(path.format(**wildcards)).exists()]
+    return files(*made, *found)(wildcards)
+
+
+def reported_tasks(wildcards):
+    """Results and pages of all tasks that have any."""
+    tasks = sorted(path.parent.name for path in Path("results").glob("*/eval.json"))
+    if not tasks:
+        sys.exit("error: no task has results yet; make some, e.g. with snakemake --cores 2 results/PushT/report.html")
+    return expand("results/{task}/{file}", task=tasks, file=("eval.json", "report.html"))

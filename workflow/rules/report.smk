@@ -1,29 +1,3 @@
-from bmd_pipeline.config.methods import list_pairs
-
-
-def reported_files(wildcards):
-    """What a task's page shows. Comparison and verdict are cheap and always made; the λ sweep and the validation of
-    the modes are shown where someone asked for them."""
-    run = settings(wildcards.task)
-    made = ["results/{task}/eval.json", "results/{task}/compare.json", POLICY[-1]]
-    for policy in (PRETRAINED, *run.methods):
-        names = ["eval.json"] if policy == PRETRAINED else ["eval.json", "run.json"]
-        made += expand("results/{{task}}/{policy}/seed{seed}/{name}", policy=policy, seed=run.seeds, name=names)
-    if list_pairs(run.methods):
-        made.append("results/{task}/verdict.json")
-    asked = ["results/{task}/lambda/sweep.json", "results/{task}/modes/validation.json"]
-    found = [path for path in asked if Path(path.format(**wildcards)).exists()]
-    return files(*made, *found)(wildcards)
-
-
-def reported_tasks(wildcards):
-    """Results and pages of all tasks that have any."""
-    tasks = sorted(path.parent.name for path in Path("results").glob("*/eval.json"))
-    if not tasks:
-        sys.exit("error: no task has results yet; make some, e.g. with snakemake --cores 2 results/PushT/report.html")
-    return expand("results/{task}/{file}", task=tasks, file=("eval.json", "report.html"))
-
-
 rule report:
     input:
         reported_files,
@@ -57,5 +31,10 @@ rule summary:
         "logs/summary.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        source=source_hash("report", "bmd_pipeline.tasks"),
     shell:
         "bmd-pipeline summary 2>&1 | tee -i {log:q}"
