@@ -53,11 +53,13 @@ class Workflow:
             rng: when.
             jobs_too: as when the machine goes down; else only Snakemake's own process is killed.
         """
+        started = time.monotonic()
         session = self._start()
         with suppress(subprocess.TimeoutExpired):
             session.wait(rng.uniform(0.1, 0.8) * self.seconds)
         finished = session.returncode == 0
         if finished:
+            self.seconds = time.monotonic() - started  # the machine has become faster
             self._require_whole()
             self.begin_anew()
             return "had finished"
