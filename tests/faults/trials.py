@@ -108,7 +108,7 @@ def ask(lab: Lab, stage: Stage, rng: random.Random, by: signal.Signals) -> str:
     require_whole_if_claimed(lab, project, stage)
     again = lab.run(project, stage)
     require_finished(lab, project, stage, again)
-    return {0: "had finished", STOPPED: f"saved, {tell_how(again)}"}.get(stopped.status, "ended at once")
+    return {0: "had finished", STOPPED: f"stopped, {tell_how(again)}"}.get(stopped.status, "ended at once")
 
 
 def run_in_slices(lab: Lab, stage: Stage) -> str:
