@@ -60,7 +60,8 @@ class Tracker:
 
     def close(self) -> None:
         """Closes the file and the external run; calling it twice is harmless."""
-        self._file.close()
+        with naming(self._path):  # a full disk may have left something to write
+            self._file.close()
         if self._external is not None:
             self._guard(lambda: self._external.finish())
             self._external = None

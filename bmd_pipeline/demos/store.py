@@ -85,18 +85,20 @@ class DemoWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        folder = self._stack.enter_context(staged_directory(self.path))
-        self._group = zarr.open_group(folder, mode="w", zarr_format=3, attributes=self._attributes)
-        for name, dim in self._dims.items():
-            # NaN marks what was never written: a chunk file that goes missing can't pass for data.
-            self._group.create_array(
-                f"data/{name}",
-                shape=(0, dim),
-                chunks=(self._chunk_rows, dim),
-                dtype="float32",
-                compressors=Crc32cCodec(),  # no compression; tells a flipped bit from an edit
-                fill_value=np.nan,
-            )
+        with ExitStack() as stack:  # what fails in here still cleans up
+            folder = stack.enter_context(staged_directory(self.path))
+            self._group = zarr.open_group(folder, mode="w", zarr_format=3, attributes=self._attributes)
+            for name, dim in self._dims.items():
+                # NaN marks what was never written: a chunk file that goes missing can't pass for data.
+                self._group.create_array(
+                    f"data/{name}",
+                    shape=(0, dim),
+                    chunks=(self._chunk_rows, dim),
+                    dtype="float32",
+                    compressors=Crc32cCodec(),  # no compression; tells a flipped bit from an edit
+                    fill_value=np.nan,
+                )
+            self._stack = stack.pop_all()
         return self
 
     def append(self, episode: Episode) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bmd_pipeline.artifacts.tracking import Tracker
+from bmd_pipeline.errors import ArtifactError
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -108,3 +109,14 @@ def test_a_run_that_is_killed_while_it_reopens_the_file_loses_no_lines(
     with pytest.raises(KeyboardInterrupt):
         Tracker(path, resume_step=10)
     assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_named_even_when_the_file_closes(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    tracker = Tracker(path)
+    tracker.close()
+    tracker._file = Path("/dev/full").open("a")  # noqa: SIM115 - the tracker closes it
+    for action in (lambda: tracker.log(1, {"loss": 1.0}), tracker.close):
+        with pytest.raises(ArtifactError, match=f"{path} can't be written: No space left"):
+            action()

@@ -100,6 +100,19 @@ def test_a_failing_last_write_leaves_the_old_store(store: Path, monkeypatch: pyt
     assert [path.name for path in store.parent.iterdir()] == [store.name]
 
 
+def test_a_disk_that_is_full_from_the_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(zarr.Group, "create_array", fail)
+    with (
+        pytest.raises(ArtifactError, match=f"{tmp_path}/d can't be written: No space left on device"),
+        DemoWriter(tmp_path / "d", 2, 1, {}, 100),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def bad_episode(kind: str) -> Episode:
     good = make_episode()
     obs, action = good.obs.copy(), good.action.copy()

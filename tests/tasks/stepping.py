@@ -29,7 +29,7 @@ def largest_gap(stock: Any, task: SimulatedTask, actions: Iterable[np.ndarray]) 
     """Largest difference in rad of joint angles while both take the same actions from the same start.
 
     The inverse kinematics iterates until its error is below 1e-4. Where it comes out right at that, rounding costs or
-    saves an iteration and so 1e-3 rad, about once in a thousand steps: choose actions where it doesn't happen.
+    saves an iteration and so about 1e-3 rad, which fades again: choose actions where it doesn't happen.
     """
     task.reset(3)
     (scene,) = task.simulation.scenes
