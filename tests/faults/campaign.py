@@ -111,10 +111,13 @@ class Campaign:
 
     def table(self) -> str:
         """What happened, as Markdown."""
-        rows = ["| fault | target | tries | what happened |", "|---|---|---:|---|"]
-        for (fault, target), counter in self.counts.items():
-            happened = ", ".join(f"{outcome} ({count})" for outcome, count in counter.most_common())
-            rows.append(f"| {fault} | {target} | {sum(counter.values())} | {happened} |")
+        rows = ["| fault | tries | what happened | to what |", "|---|---:|---|---|"]
+        for fault in dict.fromkeys(fault for fault, _ in self.counts):
+            targets = {target: counter for (other, target), counter in self.counts.items() if other == fault}
+            outcomes = sum(targets.values(), Counter[str]())
+            happened = ", ".join(f"{outcome} {count}" for outcome, count in outcomes.most_common())
+            listed = ", ".join(f"{target} {counter.total()}" for target, counter in targets.items())
+            rows.append(f"| {fault} | {outcomes.total()} | {happened} | {listed} |")
         return "\n".join(rows)
 
 

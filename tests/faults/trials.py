@@ -77,9 +77,15 @@ def tell_how(ended: Ended) -> str:
 
 
 def kill(lab: Lab, stage: Stage, rng: random.Random) -> str:
-    """SIGKILL of the whole process group at a random moment."""
+    """SIGKILL of the whole process group at a random moment: of the run, or of what comes after its first save."""
     project = lab.copy(stage)
-    lab.run(project, stage, after=rng.uniform(0.0, lab.seconds[stage.name]))
+    child = lab.start(project, stage.argv)
+    if rng.random() < 0.7:
+        wait_for_progress(project, stage, child)
+    time.sleep(rng.uniform(0.0, 0.7 * lab.seconds[stage.name]))
+    with suppress(ProcessLookupError):  # it may have ended
+        os.killpg(child, signal.SIGKILL)
+    lab.wait()
     require_whole_if_claimed(lab, project, stage)
     again = lab.run(project, stage)
     require_finished(lab, project, stage, again)
@@ -124,6 +130,20 @@ def run_in_slices(lab: Lab, stage: Stage) -> str:
     return "finished in slices"
 
 
+def wait_for_progress(project: Path, stage: Stage, child: int) -> None:
+    """Waits until a running stage has saved something, or has ended."""
+    state = project / STATE[stage.name]
+    while True:
+        with suppress(OSError):  # it comes and goes
+            if state.stat().st_size > 1000:
+                return
+        with suppress(OSError):
+            if Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                time.sleep(0.001)
+                continue
+        return
+
+
 def wait_for(lab: Lab, text: str, seconds: float = 60.0) -> None:
     """Waits until the running command has printed something."""
     deadline = time.monotonic() + seconds
@@ -135,13 +155,11 @@ def stop_early(lab: Lab, stage: Stage) -> Path:
     """A project in which a stage has saved progress and stopped."""
     for _ in range(5):
         project = lab.copy(stage)
-        state = project / STATE[stage.name]
         child = lab.start(project, stage.argv)
-        while Path(f"/proc/{child}/fd").exists() and not (state.exists() and state.stat().st_size > 1000):
-            time.sleep(0.001)
+        wait_for_progress(project, stage, child)
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGTERM)
-        if lab.wait() == STOPPED and state.exists():
+        if lab.wait() == STOPPED and (project / STATE[stage.name]).exists():
             return project
     raise AssertionError(f"{stage.name} can't be stopped halfway: {lab.log.read_text()}")
 
