@@ -15,7 +15,7 @@ from bmd_pipeline.artifacts.hashing import hash_tree
 from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.artifacts.provenance import write_run
 from bmd_pipeline.artifacts.tracking import Tracker
-from bmd_pipeline.compute import enable_fast_matmul, select_device, set_matmul, set_threads
+from bmd_pipeline.compute import enable_fast_matmul, select_device, set_matmul
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.demos.store import Demos, load_demos
@@ -58,7 +58,6 @@ def pretrain(config: RunConfig, *, demos: Path, output: Path, reporter: Reporter
     """
     started = time.time()
     device = select_device(config.execution.device)
-    set_threads(config.execution.threads.pretrain)
     data = _load(config, demos)
     training, held_out = _make_windows(config, data, device)
     cloner = _make_cloner(config, data, training, device)

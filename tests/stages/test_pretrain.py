@@ -272,3 +272,15 @@ def test_a_store_that_is_not_what_was_collected_is_reported(
     run(make_config(iterations=20), demos, tmp_path / "after")
     assert f"{demos} is not what" in capsys.readouterr().err
     assert len(require_run(tmp_path / "after", "pretrain", "Toy")["warnings"]) == 1
+
+
+def test_threads_are_those_that_the_command_was_given(demos: Path, tmp_path: Path) -> None:
+    config = make_config(iterations=2)
+    before = torch.get_num_threads()
+    try:
+        for count in (1, 2):  # what `--threads` has set, whatever execution.threads says
+            torch.set_num_threads(count)
+            pretrain(config, demos=demos, output=tmp_path / str(count), reporter=Reporter("quiet"))
+            assert json.loads((tmp_path / str(count) / "run.json").read_text())["threads"] == count
+    finally:
+        torch.set_num_threads(before)

@@ -177,8 +177,8 @@ def gpu(wildcards):
 
 
 def reported_files(wildcards):
-    """What a task's page shows. Comparison and verdict are cheap and always made; the λ sweep and the validation of
-    the modes are shown where someone asked for them."""
+    """What a task's page shows. Comparison and verdict are cheap and always made; the λ sweep is shown where someone
+    asked for it."""
     run = settings(wildcards.task)
     made = ["results/{task}/eval.json", "results/{task}/compare.json", POLICY[-1]]
     for policy in (PRETRAINED, *run.methods):
@@ -186,9 +186,10 @@ def reported_files(wildcards):
         made += expand("results/{{task}}/{policy}/seed{seed}/{name}", policy=policy, seed=run.seeds, name=names)
     if list_pairs(run.methods):
         made.append("results/{task}/verdict.json")
-    asked = ["results/{task}/lambda/sweep.json", "results/{task}/modes/validation.json"]
-    found = [path for path in asked if Path(path.format(**wildcards)).exists()]
-    return files(*made, *found)(wildcards)
+    sweep = "results/{task}/lambda/sweep.json"
+    if Path(sweep.format(**wildcards)).exists():
+        made.append(sweep)
+    return files(*made)(wildcards)
 
 
 def reported_tasks(wildcards):
