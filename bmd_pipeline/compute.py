@@ -14,6 +14,8 @@ MIN_SPEEDUP = 1.5
 """Where the other kernels help, they halve the time; noise in a timing must not decide."""
 MAX_RELATIVE_ERROR = 1e-5
 """Largest error that still counts as float32: its own products come out at about 1e-6, bfloat16's at 3e-3."""
+_CUDA_PRECISIONS = {"float32": "ieee", "tf32": "tf32"}
+"""Settings of `execution.cuda_matmul` in torch's words."""
 
 
 def select_device(name: str) -> torch.device:
@@ -43,11 +45,27 @@ def set_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def set_matmul(precision: str) -> None:
-    """Chooses the float32 matrix kernels of the CPU by the name that `enable_fast_matmul` returned."""
-    backend = _backend()
-    if backend is not None:
-        backend.fp32_precision = precision
+def choose_matmul(device: torch.device, cuda_matmul: str, rows: int = 256, width: int = 512) -> str:
+    """Chooses how float32 matrices are multiplied, and returns the choice's name for the log and `set_matmul`.
+
+    Args:
+        device: where.
+        cuda_matmul: the choice on a CUDA device, `execution.cuda_matmul`.
+        rows: batch size of the products to come, for the choice on a CPU.
+        width: width of the layers to come.
+    """
+    if device.type == "cpu":
+        return enable_fast_matmul(rows, width)
+    set_matmul(device, cuda_matmul)
+    return cuda_matmul
+
+
+def set_matmul(device: torch.device, name: str) -> None:
+    """Takes the matrix kernels whose name `choose_matmul` returned; that of another kind of device changes nothing."""
+    if device.type == "cuda" and name in _CUDA_PRECISIONS:
+        torch.backends.cuda.matmul.fp32_precision = _CUDA_PRECISIONS[name]
+    elif device.type == "cpu" and name not in _CUDA_PRECISIONS and (backend := _backend()) is not None:
+        backend.fp32_precision = name
 
 
 def enable_fast_matmul(rows: int = 256, width: int = 512) -> str:

@@ -5,12 +5,14 @@ from bmd_pipeline import compute
 from bmd_pipeline.compute import enable_fast_matmul, select_device, set_matmul, set_threads
 from bmd_pipeline.errors import ConfigError
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture(autouse=True)
 def restore_settings():  # type: ignore[no-untyped-def]
     threads = torch.get_num_threads()
     yield
-    set_matmul("none")
+    set_matmul(CPU, "none")
     torch.set_num_threads(threads)
 
 
@@ -69,4 +71,10 @@ def test_whatever_is_chosen_is_float32() -> None:
 def test_old_torch_has_no_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compute, "_backend", lambda: None)
     assert enable_fast_matmul() == "none"
-    set_matmul("bf16")  # nothing to set, nothing to fail
+    set_matmul(CPU, "bf16")  # nothing to set, nothing to fail
+
+
+def test_kernels_of_another_kind_of_device_change_nothing() -> None:
+    set_matmul(CPU, "none")
+    set_matmul(CPU, "tf32")  # progress that was saved on a CUDA device
+    assert compute.choose_matmul(CPU, "tf32", 8, 16) in ("none", "bf16")

@@ -1,4 +1,4 @@
-"""Settings of how a run executes; they change no result and enter no hash."""
+"""Settings of how a run executes; they change no result beyond rounding and enter no hash."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class ExecutionConfig(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where tensors live; auto takes CUDA where there is one."""
+    cuda_matmul: Literal["float32", "tf32"] = "float32"
+    """How a CUDA device multiplies float32 matrices; tf32 keeps ten bits of the fraction."""
     threads: ThreadsConfig = ThreadsConfig()
     """Cores per stage."""
     mem_mb: int = Field(2000, ge=100, le=10_000_000)

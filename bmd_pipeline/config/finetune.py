@@ -86,6 +86,8 @@ class RegulariserConfig(Section):
     """occupancy: λ falls while success is this far below its best."""
     occupancy_factor: float = Field(1.15, gt=1.0, le=10.0)
     """occupancy: factor by which λ rises or falls in an iteration."""
+    inference_steps: int | None = Field(None, ge=0, le=10_000)
+    """Gradient steps of the inference model after each rollout; null: as many as in discovery. 0 freezes it."""
     floor: float = Field(-3.0, le=0.0, ge=-100.0)
     """Lower bound of log q(z|h) − log p(z): one hopeless step must not drown an episode."""
 

@@ -52,14 +52,14 @@ class Cloner:
         self.ema = EMA(policy, config.ema_decay)
         self.step = 0
         self._generator = generator
-        self._device = chunk.device
+        self.device = chunk.device
         self._chunk = policy.normalise_chunk(chunk)
         self._cond = policy.encode(stacked)
         self._optimizer = torch.optim.AdamW(
             policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.rate_factor = 1.0
-        self._loss_sum = torch.zeros((), device=self._device)
+        self._loss_sum = torch.zeros((), device=self.device)
         self._loss_count = 0
 
     def train_step(self) -> None:
@@ -67,7 +67,7 @@ class Cloner:
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate
         count = self.config.batch_size
-        rows = torch.randint(len(self._chunk), (count,), generator=self._generator, device=self._device)
+        rows = torch.randint(len(self._chunk), (count,), generator=self._generator, device=self.device)
         t, noise = self.policy.draw_corruption(count, self._generator)
         loss = self.policy.denoising_loss(self._chunk[rows], self._cond[rows], t, noise)
         self._optimizer.zero_grad(set_to_none=True)

@@ -59,7 +59,10 @@ class Trainer:
         rates = [link.learning_rate or ppo.learning_rate for link in agent.links() if link.trainable()]
         self.ppo = PPO(agent, self.critic, ppo, rates)
         self.inference_optimizer = None
+        self.inference_steps = 0
         if self.inference is not None:
+            own = regulariser.inference_steps
+            self.inference_steps = self.inference.config.steps_per_iteration if own is None else own
             self.inference.requires_grad_(True)
             self.inference_optimizer = torch.optim.Adam(
                 self.inference.parameters(), lr=self.inference.config.learning_rate
@@ -127,7 +130,7 @@ class Trainer:
                 self.inference_optimizer,
                 played.taken(histories),
                 played.taken(code.expand(len(played.alive), -1)),
-                self.inference.config.steps_per_iteration,
+                self.inference_steps,
                 generator,
             )
         return metrics

@@ -15,7 +15,7 @@ from bmd_pipeline.artifacts.hashing import hash_tree
 from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.artifacts.provenance import write_run
 from bmd_pipeline.artifacts.tracking import Tracker
-from bmd_pipeline.compute import enable_fast_matmul, select_device, set_matmul
+from bmd_pipeline.compute import choose_matmul, select_device, set_matmul
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.demos.store import Demos, load_demos
@@ -165,14 +165,15 @@ class _Run:
         self.rollbacks = 0
         self.metrics: dict[str, float] = {}
         settings = config.pretrain
-        self.matmul = enable_fast_matmul(settings.batch_size, max(settings.policy.hidden_sizes))
+        device, precision = cloner.device, config.execution.cuda_matmul
+        self.matmul = choose_matmul(device, precision, settings.batch_size, max(settings.policy.hidden_sizes))
         saved = checkpoints.load()
         if saved is not None:
             tensors, values = saved
             cloner.restore(tensors, values)
             self.rollbacks = values["rollbacks"]
             self.matmul = values["matmul"]  # other kernels round differently
-            set_matmul(self.matmul)
+            set_matmul(device, self.matmul)
             reporter.recall(values["warnings"])
             reporter.log(f"resuming at iteration {cloner.step}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from bmd_pipeline.compute import enable_fast_matmul, select_device, set_matmul
+from bmd_pipeline.compute import choose_matmul, select_device, set_matmul
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.policies.checkpoint import load_policy
@@ -47,7 +47,7 @@ class Workbench:
             what: the point to go on from ("iteration 12").
             reporter: told.
         """
-        set_matmul(matmul)
+        set_matmul(self.device, matmul)
         simulator = registry.get_entry(self.spec.name).simulator
         how = "" if simulator == "native" else f", at the start of its episodes: {simulator} can't save them halfway"
         reporter.log(f"going on from {what}{how}")
@@ -74,7 +74,7 @@ def open_workbench(
     task = config.task.name
     spec = registry.make_spec(task, config.task.env)
     policy = load_policy(policy_dir, task=task, device=device, obs_dim=spec.obs_dim, action_dim=spec.action_dim)
-    matmul = enable_fast_matmul()
+    matmul = choose_matmul(device, config.execution.cuda_matmul)
     reporter.log(f"{task}: {num_envs} environments on {device}, matrix products in {matmul}")
     env = registry.make_env(task, config.task.env, num_envs, device=device, num_workers=num_workers, auto_reset=False)
     try:

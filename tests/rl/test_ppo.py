@@ -85,6 +85,18 @@ def test_an_update_trains_steering_critic_and_inference_and_nothing_else(
     assert all(torch.equal(value, modes.steering.state_dict()[name]) for name, value in discovered.items())  # type: ignore[union-attr]
 
 
+def test_a_frozen_inference_model_stays_as_it_is(
+    env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
+) -> None:
+    modes = modes_of()
+    agent = make_agent("dsrl-bmd", policy, modes, FinetuneConfig(), SteeringConfig(hidden_sizes=(16,)))
+    settings = PPOConfig(minibatch_size=32, value_hidden_sizes=(16,))
+    trainer = Trainer(env, agent, settings, modes.config, RegulariserConfig(inference_steps=0))
+    before = {name: value.clone() for name, value in modes.inference.state_dict().items()}
+    _iterate(trainer)
+    assert all(torch.equal(value, modes.inference.state_dict()[name]) for name, value in before.items())
+
+
 def test_critic_warm_up_leaves_the_policy_alone(env: TaskEnv, policy: DiffusionPolicy) -> None:
     trainer = _trainer(env, policy, None)
     before = [p.clone() for p in trainer.agent.trainable()[0]]
