@@ -68,6 +68,8 @@ def make_runs(config: RunConfig, env: TaskEnv, device: str) -> dict[str, Callabl
     runs = {"environment": step, "with policy": play}
     for method in ("dsrl-bmd", "dppo"):
         modes = make_modes(config.discover, policy, tuple(range(env.spec.track_dim))) if "bmd" in method else None
+        if modes is not None:
+            modes.networks().to(device)
         tuned = make_agent(method, policy, modes, config.finetune, config.discover.steering).to(device)
         trainer = Trainer(env, tuned, config.finetune.ppo, config.discover, config.finetune.regulariser)
 

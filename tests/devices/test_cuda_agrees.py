@@ -56,7 +56,10 @@ def make_pair(method: str) -> tuple[Agent, Agent]:
     )
     modes = make_modes(config, policy, (0, 1)) if uses_modes(method) else None
     agent = make_agent(method, policy, modes, FinetuneConfig(), SteeringConfig(hidden_sizes=(16,)))
-    return agent, copy.deepcopy(agent).to("cuda")
+    twin = copy.deepcopy(agent).to("cuda")
+    if twin.modes is not None:
+        twin.modes.networks().to("cuda")
+    return agent, twin
 
 
 def draw_situation(agent: Agent) -> Situation:
