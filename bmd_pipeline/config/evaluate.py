@@ -18,6 +18,8 @@ class EvaluateConfig(Section):
     """A mode counts as covered when its success rate is at least τ."""
     confidence: float = Field(0.95, gt=0.5, lt=1.0)
     """Level of the reported intervals."""
+    steering: bool = True
+    """False leaves the steering policy out and starts from prior noise: has the rest taken the modes in?"""
     pictured_episodes: int = Field(96, ge=1, le=10_000)
     """Episodes drawn in the trajectory picture."""
 

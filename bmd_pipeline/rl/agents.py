@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bmd_pipeline.config.discover import SteeringConfig
 from bmd_pipeline.config.finetune import FinetuneConfig
 from bmd_pipeline.config.methods import uses_modes
-from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.modes.noise_basis import NoiseBasis
 from bmd_pipeline.modes.steering import SteeringPolicy
@@ -126,6 +126,18 @@ def make_commanded_agent(policy: DiffusionPolicy, modes: DiscoveredModes) -> Age
     else:
         noise = PriorNoise(policy.noise_dim, _held_basis(policy, modes))
     return Agent(policy, [noise, FrozenDenoiser(policy)], modes)
+
+
+def remove_steering(agent: Agent) -> Agent:
+    """The same agent without its steering policy: noise from the prior, held where it was held.
+
+    Raises:
+        ConfigError: the agent has no steering policy.
+    """
+    first, *rest = agent.links()
+    if not isinstance(first, SteeredNoise):
+        raise ConfigError("evaluate.steering is false, but this policy has no steering policy to leave out")
+    return Agent(agent.policy, [PriorNoise(agent.policy.noise_dim, first.held_basis), *rest], agent.modes)
 
 
 def make_agent(

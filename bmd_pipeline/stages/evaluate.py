@@ -25,7 +25,7 @@ from bmd_pipeline.metrics.episodes import Episodes, concat_episodes, encode_epis
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.reporting.figures import draw_trajectories
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath, encode_paths, resample_paths
-from bmd_pipeline.rl.agents import Agent
+from bmd_pipeline.rl.agents import Agent, remove_steering
 from bmd_pipeline.rl.rollout import play_episodes
 from bmd_pipeline.rl.tuned import load_agent
 from bmd_pipeline.seeds import derive_seed, make_generator
@@ -89,6 +89,8 @@ def evaluate(
     inputs = require_inputs(task, method, policy, modes, tuned)
     device = select_device(config.execution.device)
     agent = load_agent(policy, modes, tuned, method, task=task, device=device)
+    if not config.evaluate.steering:
+        agent = remove_steering(agent)
     labellings = load_labellings(task)
     identity = make_identity(
         config,

@@ -10,11 +10,11 @@ from torch.distributions import Normal
 
 from bmd_pipeline.config.discover import SteeringConfig
 from bmd_pipeline.config.finetune import FinetuneConfig
-from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters.base import Situation
-from bmd_pipeline.rl.agents import Agent, make_agent, make_base_agent
+from bmd_pipeline.rl.agents import Agent, make_agent, make_base_agent, remove_steering
 from bmd_pipeline.rl.tuned import load_trained, trained_state
 
 STEERING = SteeringConfig(hidden_sizes=(16,))
@@ -92,3 +92,15 @@ def test_trained_weights_round_trip_without_the_frozen_policy(
 def test_bmd_needs_modes(policy: DiffusionPolicy) -> None:
     with pytest.raises(ArtifactError, match="bmd-pipeline discover"):
         make_agent("dsrl-bmd", policy, None, FinetuneConfig(), STEERING)
+
+
+def test_without_its_steering_dsrl_is_the_base_policy(policy: DiffusionPolicy) -> None:
+    situation = _situation(6)
+    agent = _agent(policy, None)
+    bare, base = (
+        each.act(situation, torch.Generator().manual_seed(0), explore=False)[0]
+        for each in (remove_steering(agent), make_base_agent(policy))
+    )
+    assert torch.equal(bare, base)
+    with pytest.raises(ConfigError, match="no steering policy"):
+        remove_steering(make_base_agent(policy))
