@@ -186,8 +186,10 @@ def test_config_hashes_and_schema(project: Path, capsys: pytest.CaptureFixture[s
 
 def test_tasks_lists_tasks_and_their_settings(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run(capsys, "tasks")
-    assert "PushT" in out
-    assert "GaussianMixture" in out
+    titles, *rows = (line.split() for line in out.splitlines() if not line.startswith(" "))
+    assert titles[:7] == ["task", "simulator", "extra", "obs", "action", "steps", "modes"]
+    assert ["Reach", "ManiSkill", "20", "6", "100", "2"] in [row[:6] for row in rows]
+    assert ["AvoidPointShifted", "native", "14", "2", "120", "24"] in [row[:6] for row in rows]
     _, out, _ = run(capsys, "tasks GaussianMixture")
     assert "task.env.horizon" in out
 
