@@ -205,6 +205,14 @@ for _entry in (
         "a point reaches one of four goals in the plane",
     ),
     TaskEntry(
+        "Kitchen",
+        "bmd_pipeline.tasks.kitchen",
+        "a Franka arm does two of four things in a kitchen, in any order",
+        simulator="MuJoCo",
+        extra="kitchen",
+        requires=("mujoco", "gymnasium_robotics"),
+    ),
+    TaskEntry(
         "Lift",
         "bmd_pipeline.tasks.lift",
         "a Panda lifts a bar by either of its ends",
