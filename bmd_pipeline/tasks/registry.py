@@ -207,7 +207,7 @@ for _entry in (
     TaskEntry(
         "Kitchen",
         "bmd_pipeline.tasks.kitchen",
-        "a Franka arm does two of four things in a kitchen, in any order",
+        "a Franka arm does two of three things in a kitchen, in any order",
         simulator="MuJoCo",
         extra="kitchen",
         requires=("mujoco", "gymnasium_robotics"),

@@ -16,7 +16,7 @@ from bmd_pipeline.tasks.kitchen import layout
 from bmd_pipeline.tasks.kitchen.options import Options
 from bmd_pipeline.tasks.kitchen.scene import KitchenScene
 from bmd_pipeline.tasks.kitchen.servo import approach
-from bmd_pipeline.tasks.kitchen.skills import SKILLS
+from bmd_pipeline.tasks.kitchen.skills import HOME, SKILLS
 from bmd_pipeline.tasks.kitchen.task import KitchenTask
 
 _PACE = (0.85, 1.15)  # speeds of episodes, as factors
@@ -40,7 +40,7 @@ class KitchenExpert:
         draw = np.random.default_rng((seed, 0, 0, 1 + behaviour))
         obs = env.reset(seed)
         noise = draw_noise(self._options.expert_noise, (env.spec.horizon, env.spec.action_dim), draw)
-        noise[:, 7:] = 0.0  # the fingers are open or shut
+        noise[:, 7:] = 0.0  # the fingers stay shut
         first, second = layout.ORDERS[behaviour].split("-")
         hand = _Hand(env, [first, second], draw)
         shown = play(env, obs, hand.act, noise, behaviour)
@@ -73,19 +73,19 @@ class _Hand:
         """Clean action (9,)."""
         if self._first is None:
             self._first = next((thing for thing in layout.THINGS if self._is_done(thing)), None)
-        hand = self._env.state[0, 9:12].numpy()
-        last = len(self._skill.waypoints) - 1
-        if self._is_done(self._thing) and self._index < last:
-            self._visit(last)
-        elif self._steps >= _PATIENCE or np.linalg.norm(self._target - hand) < self._waypoint.within:
-            if self._index < last:
+        retreat = len(self._route) - 2
+        if self._is_done(self._thing) and self._index < retreat:
+            self._visit(retreat)
+        elif self._steps >= _PATIENCE or self._has_arrived():
+            if self._index <= retreat:
                 self._visit(self._index + 1)
             else:
                 self._turn = min(self._turn + self._is_done(self._thing), len(self._things) - 1)
                 self._begin()
         self._steps += 1
-        arm = approach(self._scene, self._target, self._pace * self._waypoint.speed, self._skill.stiffness)
-        return np.r_[arm, self._waypoint.fingers, self._waypoint.fingers]
+        waypoint = self._route[self._index]
+        arm = approach(self._scene, self._target, self._pace * waypoint.speed, waypoint.stiffness)
+        return np.r_[arm, -1.0, -1.0]  # the fingers are shut
 
     @property
     def _scene(self) -> KitchenScene:
@@ -95,18 +95,22 @@ class _Hand:
     def _is_done(self, thing: str) -> bool:
         return bool(self._env.best[0, layout.THINGS.index(thing)] > 1.0)
 
+    def _has_arrived(self) -> bool:
+        hand = self._env.state[0, 9:12].numpy()
+        return bool(np.linalg.norm(self._target - hand) < self._route[self._index].within)
+
     def _begin(self) -> None:
         """Goes for the thing whose turn it is, for the first time or again."""
         self._thing = self._things[self._turn]
-        self._skill = SKILLS[self._thing]
+        self._route = (*SKILLS[self._thing], HOME)
         self._handle = layout.locate_handle(self._env.state, self._thing)[0].numpy()
         self._visit(0)
 
     def _visit(self, index: int) -> None:
         self._index, self._steps = index, 0
-        self._waypoint = self._skill.waypoints[index]
-        wobble = _WAYPOINT_STD * self._draw.standard_normal(3)
-        self._target = self._handle + np.array(self._waypoint.offset) + wobble
+        waypoint = self._route[index]
+        origin = np.zeros(3) if waypoint is HOME else self._handle
+        self._target = origin + np.array(waypoint.place) + _WAYPOINT_STD * self._draw.standard_normal(3)
 
 
 def make_expert(options: Options) -> KitchenExpert:

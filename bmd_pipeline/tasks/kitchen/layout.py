@@ -1,7 +1,7 @@
 """Kitchen in numbers: columns of starts, states, observations and tracks, and when a thing is done.
 
 Starts are rows of arm joint angles (7) and the kettle's place (x, y); states are rows of joint angles (arm 7, fingers
-2), the hand (3), the handle of each thing (4 x 3), and the joints that say how far each thing is (11). Everything is
+2), the hand (3), the handle of each thing (3 x 3), and the joints that say how far each thing is (10). Everything is
 a function of tensors on any device.
 """
 
@@ -12,17 +12,16 @@ import itertools
 import torch
 from torch import Tensor
 
-THINGS = ("microwave", "kettle", "light", "slide")
-"""What can be done: open the microwave, push the kettle to the burner behind it, turn the light on, slide the
-cabinet's door open."""
+THINGS = ("kettle", "light", "slide")
+"""What can be done: push the kettle to the burner behind it, turn the light on, slide the cabinet's door open."""
 ORDERS = tuple("-".join(pair) for pair in itertools.permutations(THINGS, 2))
 """Two things are to be done in an episode; the first two, in the order in which they were done."""
 
-HANDLES = ("microhandle_site", "kettle_site", "light_site", "slide_site")
+HANDLES = ("kettle_site", "light_site", "slide_site")
 """MuJoCo's sites at what the hand goes for, one of each thing."""
-QPOS = ((22,), (23, 24, 25, 26, 27, 28, 29), (17, 18), (19,))
+QPOS = ((23, 24, 25, 26, 27, 28, 29), (17, 18), (19,))
 """Columns of FrankaKitchen's joint positions that belong to each thing."""
-GOALS = ((-0.75,), (-0.23, 0.75, 1.62, 0.99, 0.0, 0.0, -0.06), (-0.69, -0.05), (0.37,))
+GOALS = ((-0.23, 0.75, 1.62, 0.99, 0.0, 0.0, -0.06), (-0.69, -0.05), (0.37,))
 """Values of these where FrankaKitchen wants them."""
 DONE_WITHIN = 0.3
 """FrankaKitchen's bound on the distance between joints and goal below which a thing is done."""
@@ -33,13 +32,13 @@ REST_KETTLE = (-0.26939744, 0.350383255)
 _ARM_SPREAD, _KETTLE_SPREAD = 0.03, 0.01
 
 RANDOM_DIM = 9
-STATE_DIM = 9 + 3 + 12 + 11
-OBS_DIM = 9 + 3 + 12 + 4 + 4
+STATE_DIM = 9 + 3 + 9 + 10
+OBS_DIM = 9 + 3 + 9 + 3 + 3
 TRACK_NAMES = (*THINGS, "x", "z")
 
-_HAND, _JOINTS = slice(9, 12), slice(24, 35)
+_HAND, _HANDLES, _JOINTS = slice(9, 12), slice(12, 21), slice(21, 31)
 _CENTRE = (-0.4, 0.4, 2.1)  # of where the hand goes, in metres
-_START_DISTANCES = (0.75, 0.4064, 0.6917, 0.3705)  # of the things' joints from their goals when episodes begin
+_START_DISTANCES = (0.4064, 0.6917, 0.3705)  # of the things' joints from their goals when episodes begin
 
 
 def make_start(random: Tensor) -> Tensor:
@@ -76,7 +75,7 @@ def compute_obs(state: Tensor, done: Tensor) -> Tensor:
         of the things, and which of them are done.
     """
     hand = state[:, _HAND]
-    handles = (state[:, 12:24].unflatten(1, (-1, 3)) - hand[:, None]).flatten(1)
+    handles = (state[:, _HANDLES].unflatten(1, (-1, 3)) - hand[:, None]).flatten(1)  # (num_envs, 9)
     return torch.cat(
         (
             state[:, :7] - state.new_tensor(REST_ARM),

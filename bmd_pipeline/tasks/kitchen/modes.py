@@ -17,9 +17,9 @@ class OrderLabelling:
 
     def weigh(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
         """See `Labelling.weigh`; a failure counts for the orders that begin with what it did, or for all."""
-        done = track[..., : len(THINGS)] > 1.0  # (T + 1, num_episodes, 4)
+        done = track[..., : len(THINGS)] > 1.0  # (T + 1, num_episodes, 3)
         never = torch.full_like(length, len(track))[:, None]
-        when = torch.where(done.any(0), done.int().argmax(0), never)  # (num_episodes, 4)
+        when = torch.where(done.any(0), done.int().argmax(0), never)  # (num_episodes, 3)
         first, second = when.argsort(dim=1, stable=True)[:, :2].unbind(1)
         none_done, one_done = (when.min(1).values == never[:, 0]), ~success
         pairs = torch.tensor([[THINGS.index(thing) for thing in order.split("-")] for order in ORDERS]).to(track.device)

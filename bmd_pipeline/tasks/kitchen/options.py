@@ -8,7 +8,7 @@ from bmd_pipeline.config.base import Section
 
 
 class Options(Section):
-    """Kitchen: two of four things are to be done, in any order."""
+    """Kitchen: two of three things are to be done, in any order."""
 
     horizon: int = Field(280, ge=1, le=10_000)
     """Time limit in control steps (12.5 per second)."""

@@ -30,7 +30,7 @@ def make_spec(options: Options) -> TaskSpec:
 
 
 class KitchenTask(SceneTask):
-    """Doing two of four things in the kitchen; each pays 1, and the second ends the episode.
+    """Doing two of three things in the kitchen; each pays 1, and the second ends the episode.
 
     Args:
         options: the task's settings.
@@ -38,7 +38,7 @@ class KitchenTask(SceneTask):
         settings: see `SceneTask`.
 
     Attributes:
-        best: (num_envs, 4) furthest progress of each thing in the episode; it stays done when it is undone.
+        best: (num_envs, 3) furthest progress of each thing in the episode; it stays done when it is undone.
     """
 
     STATE_DIM = layout.STATE_DIM
