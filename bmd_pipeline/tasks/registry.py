@@ -108,6 +108,11 @@ def _module(name: str, part: str) -> ModuleType:
         raise
 
 
+def find_missing(entry: TaskEntry) -> list[str]:
+    """What a task requires and isn't installed."""
+    return [module for module in entry.requires if importlib.util.find_spec(module) is None]
+
+
 def require_simulator(name: str) -> None:
     """Makes sure that a task's optional dependencies are there; its settings and spec do without them.
 
@@ -115,8 +120,7 @@ def require_simulator(name: str) -> None:
         TaskError: they aren't; the message says which command installs them.
     """
     entry = get_entry(name)
-    missing = [module for module in entry.requires if importlib.util.find_spec(module) is None]
-    if missing:
+    if missing := find_missing(entry):
         raise TaskError(f"task {name} needs {', '.join(missing)}: pip install --editable '.[{entry.extra}]'")
 
 
