@@ -1,9 +1,9 @@
-"""Side by side: ManiSkill's own `env.step` against this project's stepping of the same scenes.
+"""Side by side: the simulator's own `env.step` against this project's stepping of the same scenes.
 
 Both sides command the same motions, drawn afresh each step, with observation and success test included. Rounds are
 interleaved, so that noise of the machine hits both.
 
-    python benchmarks/stepping.py [PushT|Avoid|Reach|Lift] [--rounds 7] [--steps 100] [--scenes 16]
+    python benchmarks/stepping.py [PushT|Avoid|Reach|Lift|Kitchen] [--rounds 7] [--steps 100] [--scenes 16]
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 from rich.console import Console
@@ -31,7 +32,10 @@ CHUNK = 4
 
 
 def make_stock(task: str) -> Any:
-    """The task's environment as ManiSkill builds it."""
+    """The task's environment as ManiSkill or gymnasium-robotics builds it."""
+    if task == "Kitchen":
+        gymnasium.register_envs(importlib.import_module("gymnasium_robotics"))
+        return gymnasium.make("FrankaKitchen-v1").unwrapped
     if task == "PushT":
         skip_recolouring()
         return headless.make_env("PushT-v1", control_mode="pd_ee_delta_pose")
@@ -42,7 +46,7 @@ def run_stock(env: Any, drawn: int, steps: int, generator: np.random.Generator) 
     """Steps the stock environment by `drawn` random components; returns how many environment steps were made."""
     env.reset(seed=0)
     for _ in range(steps):
-        action = np.zeros(env.single_action_space.shape, np.float32)
+        action = np.zeros(env.action_space.shape, np.float32)
         action[:drawn] = generator.uniform(-0.4, 0.4, drawn)
         env.step(action)
     return steps
@@ -76,7 +80,7 @@ def measure(run: Callable[[], int]) -> tuple[float, float]:
 def main() -> None:
     """Runs the comparison and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", nargs="?", default="PushT", choices=("PushT", "Avoid", "Reach", "Lift"))
+    parser.add_argument("task", nargs="?", default="PushT", choices=("PushT", "Avoid", "Reach", "Lift", "Kitchen"))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=100, help="control steps per round and environment")
     parser.add_argument("--scenes", type=int, default=16, help="scenes per process")

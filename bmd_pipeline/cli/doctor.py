@@ -63,6 +63,7 @@ def examine() -> Iterator[Finding]:
         _check_device,
         _check_matmul,
         _check_simulator,
+        _check_extras,
         _check_renderer,
         _check_tracker,
     )
@@ -148,6 +149,15 @@ def _check_simulator() -> Finding:
         warnings.simplefilter("ignore")  # SAPIEN's about Vulkan: the next line of the report says it better
         importlib.import_module("sapien")  # a broken wheel or C library shows here
     return Finding("simulator", "ok", versions)
+
+
+def _check_extras() -> Finding:
+    from bmd_pipeline.tasks.registry import find_missing, list_entries
+
+    missing = [f"{entry.extra} ({entry.name})" for entry in list_entries() if find_missing(entry)]
+    if missing:
+        return Finding("extras", "note", f"not installed: {', '.join(missing)}; make setup installs them")
+    return Finding("extras", "ok", "what every task's simulator needs is installed")
 
 
 def _check_renderer() -> Finding:

@@ -1,4 +1,4 @@
-"""`bmd-pipeline tasks` and `check-task`: which tasks there are, their settings, are they sound."""
+"""`bmd-pipeline tasks` and `check-task`: which tasks there are, what they are like, are they sound."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.job import open_config
 from bmd_pipeline.config.load import list_variants
 from bmd_pipeline.errors import TaskError
-from bmd_pipeline.tasks.registry import get_entry, list_entries, options_model
+from bmd_pipeline.tasks.registry import get_entry, list_entries, load_labellings, make_spec, options_model
 
 
 def list_tasks(
@@ -24,17 +24,29 @@ def list_tasks(
     """Lists the tasks, or the settings of one."""
     console = Console(highlight=False)
     if name is None:
-        table = Table("task", "simulator", "what it is", box=None, pad_edge=False)
-        for entry in list_entries():
-            table.add_row(entry.name, entry.simulator, entry.summary)
-        for variant, base in list_variants().items():
-            table.add_row(variant, "", f"{base} with settings of its own (config/tasks/{variant}.yaml)")
-        console.print(table)
+        for variant in list_variants():
+            open_config(variant, None, None, None)  # registers it
+        console.print(_list_all())
         return
     open_config(name, None, None, None)  # registers variants and plug-ins
     entry = get_entry(name)
     console.print(f"{entry.name}: {entry.summary}\n", markup=False)
     console.print(_describe(options_model(name)))
+
+
+def _list_all() -> Table:
+    """A row for each task, with the settings of config/tasks/."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("task", "simulator", "extra"):
+        table.add_column(title, no_wrap=True)
+    for title in ("obs", "action", "steps", "modes"):
+        table.add_column(title, justify="right")
+    table.add_column("what it is")
+    for entry in list_entries():
+        spec = make_spec(entry.name, open_config(entry.name, None, None, None).task.env)
+        numbers = (spec.obs_dim, spec.action_dim, spec.horizon, len(load_labellings(entry.name)[0].modes))
+        table.add_row(entry.name, entry.simulator, entry.extra or "", *map(str, numbers), entry.summary)
+    return table
 
 
 def _describe(model: type[BaseModel]) -> Table:

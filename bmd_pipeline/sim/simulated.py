@@ -10,7 +10,7 @@ import functools
 import importlib
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,23 +21,21 @@ from bmd_pipeline.sim.workers import make_parallel
 from bmd_pipeline.tasks.base import TaskEnv, TaskSpec, VectorTask
 
 
-class SimulatedTask(VectorTask):
-    """Common part of tasks on a `TabletopEnv`.
+class SceneTask(VectorTask):
+    """Common part of tasks whose states come from a `Simulation`.
 
     Args:
         spec: fixed facts of the task.
         num_envs: scenes stepped together.
         first_row: number of the first of them among all workers' scenes.
-        device: where tensors live; a CUDA device selects ManiSkill's GPU simulation.
+        device: where tensors live.
         auto_reset: start a new episode where one ended.
-        batched: step through ManiSkill's batched interface; None: on a GPU only. On the CPU it takes one scene.
 
     Attributes:
+        simulation: the scenes.
         state: (num_envs, STATE_DIM) float32.
     """
 
-    ENV_MODULE: ClassVar[str]
-    """Module that registers the ManiSkill environment and names it `ENV_ID`; importing it imports ManiSkill."""
     STATE_DIM: ClassVar[int]
     """Size of a scene's state."""
     RANDOM_DIM: ClassVar[int]
@@ -51,24 +49,18 @@ class SimulatedTask(VectorTask):
         first_row: int = 0,
         device: torch.device | str = "cpu",
         auto_reset: bool = True,
-        batched: bool | None = None,
     ) -> None:
         super().__init__(num_envs, device, auto_reset)
         self.spec = spec
         self._first_row = first_row
         self._seed_value = 0
         self._episodes = np.zeros(num_envs, np.int64)
-        env_id: str = importlib.import_module(self.ENV_MODULE).ENV_ID
-        self.simulation: Simulation
-        if self.device.type == "cuda" if batched is None else batched:
-            self.simulation = BatchedScenes(env_id, num_envs, self.device)
-        else:
-            self.simulation = SceneList([self._make_scene(env_id) for _ in range(num_envs)])
+        self.simulation = self._make_simulation()
         self.state = torch.zeros(num_envs, self.STATE_DIM, device=self.device)
 
     @abstractmethod
-    def _make_scene(self, env_id: str) -> Scene:
-        """Builds one scene of a registered environment on the CPU."""
+    def _make_simulation(self) -> Simulation:
+        """Builds the scenes."""
 
     @abstractmethod
     def _make_start(self, random: Tensor) -> Tensor:
@@ -118,6 +110,43 @@ class SimulatedTask(VectorTask):
         ]
         self._episodes[chosen] += 1
         return self._make_start(torch.from_numpy(np.stack(random)).float().to(self.device))
+
+
+class SimulatedTask(SceneTask):
+    """Common part of tasks on a `TabletopEnv`.
+
+    Args:
+        spec: fixed facts of the task.
+        num_envs: scenes stepped together.
+        device: where tensors live; a CUDA device selects ManiSkill's GPU simulation.
+        batched: step through ManiSkill's batched interface; None: on a GPU only. On the CPU it takes one scene.
+        settings: see `SceneTask`.
+    """
+
+    ENV_MODULE: ClassVar[str]
+    """Module that registers the ManiSkill environment and names it `ENV_ID`; importing it imports ManiSkill."""
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        num_envs: int,
+        *,
+        device: torch.device | str = "cpu",
+        batched: bool | None = None,
+        **settings: Any,
+    ) -> None:
+        self._batched = torch.device(device).type == "cuda" if batched is None else batched
+        super().__init__(spec, num_envs, device=device, **settings)
+
+    @abstractmethod
+    def _make_scene(self, env_id: str) -> Scene:
+        """Builds one scene of a registered environment on the CPU."""
+
+    def _make_simulation(self) -> Simulation:
+        env_id: str = importlib.import_module(self.ENV_MODULE).ENV_ID
+        if self._batched:
+            return BatchedScenes(env_id, self.num_envs, self.device)
+        return SceneList([self._make_scene(env_id) for _ in range(self.num_envs)])
 
 
 def make_simulated(

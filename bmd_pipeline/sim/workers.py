@@ -36,10 +36,12 @@ _TIME_FIRST = ("obs_path", "track_path", "reward")
 _CLOSE_SECONDS = 5.0
 
 
-def make_parallel(factory: Factory, num_envs: int, num_workers: int) -> TaskEnv:
-    """Builds environments in this process (num_workers <= 1) or in workers; results are the same."""
-    workers = min(num_workers, num_envs)
-    return factory(num_envs, 0) if workers <= 1 else ParallelTask(factory, num_envs, workers)
+def make_parallel(factory: Factory, num_envs: int, num_workers: int, device: torch.device | str = "cpu") -> TaskEnv:
+    """Builds environments in this process (num_workers <= 1, on the CPU) or in workers; results are the same."""
+    workers = max(min(num_workers, num_envs), 1)
+    if workers == 1 and torch.device(device).type == "cpu":
+        return factory(num_envs, 0)
+    return ParallelTask(factory, num_envs, workers, device)
 
 
 def split_rows(num_envs: int, num_workers: int) -> list[tuple[int, int]]:
@@ -54,7 +56,8 @@ class ParallelTask:
     Args:
         factory: builds each worker's environments.
         num_envs: environments in all.
-        num_workers: processes.
+        num_workers: processes; they step on the CPU.
+        device: where the tensors that go in and out live.
 
     Raises:
         BMDError: as raised by the factory in a worker.
@@ -62,9 +65,9 @@ class ParallelTask:
             stops all workers, and leaves the environment closed.
     """
 
-    def __init__(self, factory: Factory, num_envs: int, num_workers: int) -> None:
+    def __init__(self, factory: Factory, num_envs: int, num_workers: int, device: torch.device | str = "cpu") -> None:
         self.num_envs = num_envs
-        self.device = torch.device("cpu")
+        self.device = torch.device(device)
         self._rows = split_rows(num_envs, num_workers)
         self._pipes: list[Connection] = []
         self._workers: list[BaseProcess] = []
@@ -82,11 +85,11 @@ class ParallelTask:
 
     def reset(self, seed: int) -> Tensor:
         """Starts a new episode everywhere; returns the observation (num_envs, obs_dim)."""
-        return _join(self._ask("reset", [seed] * len(self._rows)))
+        return self._join(self._ask("reset", [seed] * len(self._rows)))
 
     def track(self) -> Tensor:
         """Current track (num_envs, track_dim)."""
-        return _join(self._ask("track", [None] * len(self._rows)))
+        return self._join(self._ask("track", [None] * len(self._rows)))
 
     def step(self, action: Tensor) -> Transition:
         """One control step with action (num_envs, action_dim)."""
@@ -103,7 +106,7 @@ class ParallelTask:
         shares = [whole[start:stop] for start, stop in self._rows]
         parts: list[dict[str, Any]] = self._ask("step_chunk", shares)
         return Transition(
-            **{name: _join([part[name] for part in parts], int(name in _TIME_FIRST)) for name in parts[0]}
+            **{name: self._join([part[name] for part in parts], int(name in _TIME_FIRST)) for name in parts[0]}
         )
 
     def close(self) -> None:
@@ -124,6 +127,10 @@ class ParallelTask:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _join(self, parts: list[Any], axis: int = 0) -> Tensor:
+        """Puts the workers' arrays together along the axis of the rows."""
+        return torch.cat([torch.from_numpy(part) for part in parts], axis).to(self.device)
 
     def _ask(self, method: str, arguments: list[Any]) -> list[Any]:
         if not self._workers:
@@ -165,11 +172,6 @@ class ParallelTask:
             worker.kill()  # a worker in the middle of a chunk wouldn't notice a closed pipe for a while
         self.close()
         raise error
-
-
-def _join(parts: list[Any], axis: int = 0) -> Tensor:
-    """Puts the workers' arrays together along the axis of the rows."""
-    return torch.cat([torch.from_numpy(part) for part in parts], axis)
 
 
 def _work(pipe: Connection, factory: Factory, num_envs: int, first_row: int) -> None:

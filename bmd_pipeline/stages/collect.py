@@ -57,6 +57,7 @@ def collect(
 
     Raises:
         ConfigError: `num_workers` is below 1.
+        TaskError: the task's simulator isn't installed.
         TrainingError: the expert can't show a behaviour often enough.
         SimulationError: a worker died.
         ArtifactError: another job is collecting into the same folder, or it can't be written.
@@ -67,6 +68,7 @@ def collect(
     started = time.time()
     set_threads(1)  # demonstrations are many small steps, for which threads only get in each other's way
     task = config.task
+    registry.require_simulator(task.name)
     spec = registry.make_spec(task.name, task.env)
     attributes = {
         "task": task.name,

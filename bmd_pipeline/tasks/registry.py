@@ -41,7 +41,8 @@ class TaskEntry:
         package: import path of the folder with `options`, `env`, `expert` and `modes`.
         summary: one line for `bmd-pipeline tasks`.
         simulator: what steps it.
-        extra: optional dependency group it needs, or None.
+        extra: optional dependency group that its simulator comes with, or None.
+        requires: import names of what that group brings.
     """
 
     name: str
@@ -49,6 +50,7 @@ class TaskEntry:
     summary: str
     simulator: str = "native"
     extra: str | None = None
+    requires: tuple[str, ...] = ()
 
 
 _REGISTRY: dict[str, TaskEntry] = {}
@@ -103,11 +105,23 @@ def _module(name: str, part: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name == f"{entry.package}.{part}":
             raise TaskError(f"task {name} has no module {entry.package}.{part}, which this needs") from error
-        if entry.extra and not str(error.name).startswith(entry.package.split(".")[0]):
-            raise TaskError(
-                f"task {name} needs {error.name}, which is not installed: pip install 'bmd-pipeline[{entry.extra}]'"
-            ) from error
         raise
+
+
+def find_missing(entry: TaskEntry) -> list[str]:
+    """What a task requires and isn't installed."""
+    return [module for module in entry.requires if importlib.util.find_spec(module) is None]
+
+
+def require_simulator(name: str) -> None:
+    """Makes sure that a task's optional dependencies are there; its settings and spec do without them.
+
+    Raises:
+        TaskError: they aren't; the message says which command installs them.
+    """
+    entry = get_entry(name)
+    if missing := find_missing(entry):
+        raise TaskError(f"task {name} needs {', '.join(missing)}: pip install --editable '.[{entry.extra}]'")
 
 
 def options_model(name: str) -> type[Section]:
@@ -153,7 +167,11 @@ def make_env(
         device: where tensors live.
         num_workers: simulator processes on the CPU; native tasks ignore it. Results don't depend on it.
         auto_reset: start a new episode where one ended; whole-episode rollouts leave it off.
+
+    Raises:
+        TaskError: the task's simulator isn't installed.
     """
+    require_simulator(name)
     env: TaskEnv = _module(name, "env").make_env(
         load_options(name, values), num_envs, device=device, num_workers=num_workers, auto_reset=auto_reset
     )
@@ -161,7 +179,8 @@ def make_env(
 
 
 def make_expert(name: str, values: dict[str, Any]) -> Expert:
-    """Builds the scripted demonstrator of a task."""
+    """Builds the scripted demonstrator of a task; raises as `make_env`."""
+    require_simulator(name)
     expert: Expert = _module(name, "expert").make_expert(load_options(name, values))
     return expert
 
@@ -188,6 +207,14 @@ for _entry in (
         "GaussianMixture",
         "bmd_pipeline.tasks.gaussian_mixture",
         "a point reaches one of four goals in the plane",
+    ),
+    TaskEntry(
+        "Kitchen",
+        "bmd_pipeline.tasks.kitchen",
+        "a Franka arm does two of three things in a kitchen, in any order",
+        simulator="MuJoCo",
+        extra="kitchen",
+        requires=("mujoco", "gymnasium_robotics"),
     ),
     TaskEntry(
         "Lift",

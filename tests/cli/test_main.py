@@ -6,15 +6,18 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from bmd_pipeline.cli import stages
+from bmd_pipeline.cli.doctor import examine
 from bmd_pipeline.cli.main import main
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.errors import SimulationError
+from bmd_pipeline.tasks import registry
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,6 +79,23 @@ def test_the_users_mistakes_are_one_line_and_status_2(
     assert err.count("\n") == 1
     assert message in err
     assert sorted(project.rglob("*")) == before  # nothing written
+
+
+def test_a_missing_extra_ends_in_one_line_too(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = replace(registry.get_entry("GaussianMixture"), extra="rare", requires=("no_such_simulator",))
+    monkeypatch.delitem(registry._REGISTRY, "GaussianMixtureShifted", raising=False)
+    monkeypatch.setattr(registry, "_REGISTRY", registry._REGISTRY | {entry.name: entry})
+    before = sorted(project.rglob("*"))
+    for command in ("collect", "check-task"):
+        status, out, err = run(capsys, f"{command} {'--task ' * (command == 'collect')}GaussianMixture")
+        assert (status, out) == (2, "")
+        assert err == "error: task GaussianMixture needs no_such_simulator: pip install --editable '.[rare]'\n"
+    assert sorted(project.rglob("*")) == before  # nothing written
+    assert run(capsys, "tasks")[1].count(" rare ") == 2  # the variant's too
+    (extras,) = (finding for finding in examine() if finding.name == "extras")
+    assert (extras.verdict, "rare (GaussianMixture)" in extras.text) == ("note", True)
 
 
 @pytest.mark.parametrize(
@@ -185,9 +205,12 @@ def test_config_hashes_and_schema(project: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_tasks_lists_tasks_and_their_settings(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, out, _ = run(capsys, "tasks")
-    assert "PushT" in out
-    assert "GaussianMixture" in out
+    status, out, err = run(capsys, "tasks")
+    assert (status, err) == (0, "")
+    titles, *rows = (line.split() for line in out.splitlines() if not line.startswith(" "))
+    assert titles[:7] == ["task", "simulator", "extra", "obs", "action", "steps", "modes"]
+    assert ["Reach", "ManiSkill", "20", "6", "100", "2"] in [row[:6] for row in rows]
+    assert ["AvoidPointShifted", "native", "14", "2", "120", "24"] in [row[:6] for row in rows]
     _, out, _ = run(capsys, "tasks GaussianMixture")
     assert "task.env.horizon" in out
 

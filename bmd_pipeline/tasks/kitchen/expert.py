@@ -1,0 +1,118 @@
+"""A demonstrator that does two things in a wanted order.
+
+It visits the places of a thing's skill at a pace of its own while gusts blow the arm off, tries again what didn't work,
+and records what it meant to do.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bmd_pipeline.tasks.base import Episode
+from bmd_pipeline.tasks.demonstrating import play
+from bmd_pipeline.tasks.execution_noise import draw_noise
+from bmd_pipeline.tasks.kitchen import layout
+from bmd_pipeline.tasks.kitchen.options import Options
+from bmd_pipeline.tasks.kitchen.scene import KitchenScene
+from bmd_pipeline.tasks.kitchen.servo import approach
+from bmd_pipeline.tasks.kitchen.skills import HOME, SKILLS
+from bmd_pipeline.tasks.kitchen.task import KitchenTask
+
+_PACE = (0.85, 1.15)  # speeds of episodes, as factors
+_WAYPOINT_STD = 0.004  # metres
+_PATIENCE = 25  # control steps on the way to a place
+
+
+class KitchenExpert:
+    """Demonstrates each order of two things."""
+
+    behaviours: tuple[str, ...] = layout.ORDERS
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._env = KitchenTask(options, 1, auto_reset=False)
+
+    def demonstrate(self, behaviour: int, seed: int) -> Episode:
+        """Plays one noisy episode; the same seed gives the same episode. Success in another order is none."""
+        env = self._env
+        # not (seed, behaviour): seed sequences ignore trailing zeros, and (seed, 0, 0) draws the start
+        draw = np.random.default_rng((seed, 0, 0, 1 + behaviour))
+        obs = env.reset(seed)
+        noise = draw_noise(self._options.expert_noise, (env.spec.horizon, env.spec.action_dim), draw)
+        noise[:, 7:] = 0.0  # the fingers stay shut
+        first, second = layout.ORDERS[behaviour].split("-")
+        hand = _Hand(env, [first, second], draw)
+        shown = play(env, obs, hand.act, noise, behaviour)
+        return Episode(shown.obs, shown.action, shown.success and hand.in_order, behaviour)
+
+    def close(self) -> None:
+        """Releases the simulator."""
+        self._env.close()
+
+
+class _Hand:
+    """Where an episode is in its skills."""
+
+    def __init__(self, env: KitchenTask, things: list[str], draw: np.random.Generator) -> None:
+        self._env = env
+        self._things = things
+        self._pace = draw.uniform(*_PACE)
+        self._draw = draw
+        self._turn = 0
+        self._first: str | None = None
+        self._begin()
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the first thing was done first, and then the second."""
+        first, second = self._things
+        return self._first == first and self._is_done(second)
+
+    def act(self) -> NDArray[np.float64]:
+        """Clean action (9,)."""
+        if self._first is None:
+            self._first = next((thing for thing in layout.THINGS if self._is_done(thing)), None)
+        retreat = len(self._route) - 2
+        if self._is_done(self._thing) and self._index < retreat:
+            self._visit(retreat)
+        elif self._steps >= _PATIENCE or self._has_arrived():
+            if self._index <= retreat:
+                self._visit(self._index + 1)
+            else:
+                self._turn = min(self._turn + self._is_done(self._thing), len(self._things) - 1)
+                self._begin()
+        self._steps += 1
+        waypoint = self._route[self._index]
+        arm = approach(self._scene, self._target, self._pace * waypoint.speed, waypoint.stiffness)
+        return np.r_[arm, -1.0, -1.0]  # the fingers are shut
+
+    @property
+    def _scene(self) -> KitchenScene:
+        scene: KitchenScene = self._env.simulation.scenes[0]  # type: ignore[attr-defined]
+        return scene
+
+    def _is_done(self, thing: str) -> bool:
+        return bool(self._env.best[0, layout.THINGS.index(thing)] > 1.0)
+
+    def _has_arrived(self) -> bool:
+        hand = self._env.state[0, 9:12].numpy()
+        return bool(np.linalg.norm(self._target - hand) < self._route[self._index].within)
+
+    def _begin(self) -> None:
+        """Goes for the thing whose turn it is, for the first time or again."""
+        self._thing = self._things[self._turn]
+        self._route = (*SKILLS[self._thing], HOME)
+        self._handle = layout.locate_handle(self._env.state, self._thing)[0].numpy()
+        self._visit(0)
+
+    def _visit(self, index: int) -> None:
+        self._index, self._steps = index, 0
+        waypoint = self._route[index]
+        origin = np.zeros(3) if waypoint is HOME else self._handle
+        self._target = origin + np.array(waypoint.place) + _WAYPOINT_STD * self._draw.standard_normal(3)
+
+
+def make_expert(options: Options) -> KitchenExpert:
+    """Builds the demonstrator."""
+    return KitchenExpert(options)

@@ -1,0 +1,30 @@
+"""Naming tasks, and saying what is missing for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bmd_pipeline.errors import TaskError
+from bmd_pipeline.tasks import registry
+
+
+@pytest.fixture
+def uninstalled(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A task whose extra isn't installed."""
+    entry = replace(registry.get_entry("GaussianMixture"), extra="rare", requires=("torch", "no_such_simulator"))
+    monkeypatch.setitem(registry._REGISTRY, entry.name, entry)
+    return entry.name
+
+
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(uninstalled: str) -> None:
+    for build in (lambda: registry.make_env(uninstalled, {}, 1), lambda: registry.make_expert(uninstalled, {})):
+        with pytest.raises(TaskError) as caught:
+            build()
+        assert str(caught.value) == ("task GaussianMixture needs no_such_simulator: pip install --editable '.[rare]'")
+
+
+def test_spec_and_modes_do_without_the_simulator(uninstalled: str) -> None:
+    assert registry.make_spec(uninstalled, {}).obs_dim == 2
+    assert registry.load_labellings(uninstalled)[0].name == "goal"

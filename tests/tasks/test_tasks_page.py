@@ -1,0 +1,34 @@
+"""docs/tasks.md says what the registry and config/tasks/ say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bmd_pipeline.config.load import list_variants, load_config
+from bmd_pipeline.tasks.registry import get_entry, list_entries, load_labellings, make_spec
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/tasks.md").read_text()
+ROWS = {
+    cells[0]: cells[1:] for cells in re.findall(r"^\| ([A-Z]\w+)" + r" \| ([^|]+?)" * 7 + r" \|$", PAGE, re.MULTILINE)
+}
+
+
+def test_every_task_has_a_row_or_is_named_as_a_variant() -> None:
+    variants = set(list_variants(ROOT / "config"))
+    shipped = {entry.name for entry in list_entries() if entry.package.startswith("bmd_pipeline.")} - variants
+    assert set(ROWS) == shipped
+    assert [name for name in variants if f"`{name}`" not in PAGE] == []
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_says_what_the_task_is_like(name: str) -> None:
+    simulator, _, modes, obs, action, steps, extra = ROWS[name]
+    entry = get_entry(name)
+    spec = make_spec(name, load_config(name, config_dir=ROOT / "config").task.env)
+    assert (simulator, extra.replace("–", "")) == (entry.simulator, entry.extra or "")
+    numbers = [int(cell.split(":")[0]) for cell in (modes, obs, action, steps)]
+    assert numbers == [len(load_labellings(name)[0].modes), spec.obs_dim, spec.action_dim, spec.horizon]
