@@ -13,14 +13,14 @@ GENERIC = ("noise", "delay", "weak", "locked")
 
 
 class ValidationConfig(Section):
-    """How discovered modes are put to the test, on the frozen policy."""
+    """How discovered modes are put to the test on the frozen policy, in `evaluate.episodes` episodes of each kind."""
 
-    episodes: int = Field(512, ge=32, le=1_000_000)
-    """Episodes of each seed's modes, undisturbed and under each disturbance; the base policy plays twice as many."""
-    alpha: float = Field(0.01, gt=0.0, lt=0.5)
+    alpha: float = Field(0.05, gt=0.0, lt=0.5)
     """Level at which the base policy is said to have more than one way."""
     power: float = Field(0.9, ge=0.5, lt=1.0)
     """Probability with which the smallest second way that is named would have been found."""
+    min_share: float = Field(0.2, gt=0.0, le=0.5)
+    """Share of a second way that must be found with that probability, or nothing is said where none is."""
     obs_noise: float = Field(0.1, ge=0.0, le=10.0)
     """`noise`: Gaussian noise on observations, in their standard deviations over the demonstrations; 0: not tried."""
     action_delay: int = Field(1, ge=0, le=100)

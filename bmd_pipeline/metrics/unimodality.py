@@ -20,8 +20,8 @@ Floats = NDArray[np.float64]
 
 NULL_DRAWS = 1999
 """Samples of the null distribution: no p is below 1 / (NULL_DRAWS + 1)."""
-_COMPONENTS = 5
-_PAIRS_AS_AXES = 100
+_COMPONENTS = 3
+_PAIRS_AS_AXES = 20
 _SHARES = np.arange(1, 101) / 200
 
 
@@ -52,8 +52,8 @@ def compare_twins(one: Floats, other: Floats, *, alpha: float, power: float, rng
     the same size therefore bound p exactly.
 
     Args:
-        one: (pairs, dim) what an episode from each start did; at least 4 pairs.
-        other: (pairs, dim) the same of its twin.
+        one: (pairs, points, features) what an episode from each start did; at least 4 pairs.
+        other: (pairs, points, features) the same of its twin.
         alpha: level at which `detectable_share` is judged.
         power: see `detectable_share`.
         rng: splits the twins and draws the null distribution.
@@ -61,8 +61,8 @@ def compare_twins(one: Floats, other: Floats, *, alpha: float, power: float, rng
     difference = (one - other)[rng.permutation(len(one))]
     half = len(difference) // 2
     chosen, tested = difference[:half], difference[half:]
-    axis = max(_propose_axes(chosen), key=lambda candidate: concavity_gap(np.abs(chosen @ candidate)))
-    gap = concavity_gap(np.abs(tested @ axis))
+    axis = max(_propose_axes(chosen), key=lambda candidate: concavity_gap(_project(chosen, candidate)))
+    gap = concavity_gap(_project(tested, axis))
     null = np.array([concavity_gap(draw) for draw in rng.random((NULL_DRAWS, len(tested)))])
     p = (1 + int((null >= gap).sum())) / (1 + NULL_DRAWS)
     return TwinTest(gap, p, len(tested), _find_share(float(np.quantile(null, 1 - alpha)), len(tested), power))
@@ -89,13 +89,27 @@ def concavity_gap(distances: Floats) -> float:
 
 
 def _propose_axes(difference: Floats) -> Floats:
-    """Unit vectors (num_axes, dim): principal components, and single differences."""
+    """Axes (num_axes, points, features): principal components and single differences, of whole trajectories and of
+    each point alone. Ways that part late, or meet again at the goal, are apart at some points only.
+    """
+    pairs, points, features = difference.shape
+    axes = [_find_directions(difference.reshape(pairs, -1)).reshape(-1, points, features)]
+    for point in range(points):
+        found = _find_directions(difference[:, point])
+        axes.append(np.zeros((len(found), points, features)))
+        axes[-1][:, point] = found
+    return np.concatenate(axes)
+
+
+def _find_directions(difference: Floats) -> Floats:
+    """Principal components and single differences as vectors (num_axes, dim)."""
     components = np.linalg.svd(difference, full_matrices=False)[2][:_COMPONENTS]
-    single = difference[:_PAIRS_AS_AXES]
-    length = np.linalg.norm(single, axis=1, keepdims=True)
-    apart = length[:, 0] > 0
-    axes: Floats = np.concatenate([components, single[apart] / length[apart]])
-    return axes
+    return np.concatenate([components, difference[:_PAIRS_AS_AXES]])
+
+
+def _project(difference: Floats, axis: Floats) -> Floats:
+    distances: Floats = np.abs(np.tensordot(difference, axis, axes=2))
+    return distances
 
 
 def _find_share(critical: float, pairs: int, power: float) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +31,8 @@ from bmd_pipeline.metrics.validation import (
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-MIN_TWINS = 40
-"""Pairs of successes without which nothing is said of how many ways the base policy has."""
+MIN_TWINS = 20
+"""Pairs of successes without which nothing is tested."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Trajectories:
     """Episodes as they are compared.
 
     Attributes:
-        points: (n, dim) resampled to equally many points, scaled.
+        points: (n, points, features) resampled to equally many points, scaled.
         code: (n,) the code that commanded each; zeros for the base policy.
         success: (n,) bool.
         mode: (n,) index of the true mode; meaningful for successes alone.
@@ -49,6 +50,11 @@ class Trajectories:
     code: Labels
     success: NDArray[np.bool_]
     mode: Labels
+
+    @property
+    def flat(self) -> Floats:
+        """(n, points * features)."""
+        return self.points.reshape(len(self.points), -1)
 
     def count_modes(self, modes: Sequence[str]) -> Labels:
         """Successes by true mode, (num_modes,)."""
@@ -93,11 +99,15 @@ class Validator:
                 rng=self.rng,
             )
             tested = TwinComparison(**vars(found))
-        several = tested is not None and tested.p <= self.settings.alpha
+        ways: Literal["several", "one", "unknown"] = "unknown"
+        if tested is not None and tested.p <= self.settings.alpha:
+            ways = "several"
+        elif tested is not None and (tested.detectable_share or 1.0) <= self.settings.min_share:
+            ways = "one"
         return BaseBehaviour(
             episodes=2 * len(both),
             success_rate=self._rate(np.concatenate([one.success, twin.success])),
-            ways="unknown" if tested is None else "several" if several else "one",
+            ways=ways,
             twins=tested,
             mode_shares=self._shares(one.count_modes(self.modes) + twin.count_modes(self.modes)),
         )
@@ -117,14 +127,14 @@ class Validator:
         # Codes go round-robin, so that this halves every code's starts.
         heldout = np.arange(len(codes)) // self.num_codes % 2 == 1
         learners = select_codes(codes[won & ~heldout], self.num_codes, MIN_EPISODES)
-        spread = measure_spread(played.points[won], codes[won], self.num_codes)
+        spread = measure_spread(played.flat[won], codes[won], self.num_codes)
         reader, separation, silhouette = None, None, np.full(self.num_codes, np.nan)
         recognised: dict[int, float] = {}
         readable = heldout & np.isin(codes, learners)
         if spread is not None and len(learners) > 1 and (won & readable).any():
             learned = won & ~heldout & np.isin(codes, learners)
-            reader = CodeReader(played.points[learned], codes[learned], int(self.rng.integers(2**31)))
-            read = reader.read(played.points[won & readable], codes[won & readable], self.num_codes, self.confidence)
+            reader = CodeReader(played.flat[learned], codes[learned], int(self.rng.integers(2**31)))
+            read = reader.read(played.flat[won & readable], codes[won & readable], self.num_codes, self.confidence)
             seen = read.table.sum(axis=1)
             recognised = {k: float(read.table[k, k] / seen[k]) for k in np.flatnonzero(seen).tolist()}
             silhouette = spread.silhouette
@@ -180,7 +190,7 @@ class Validator:
     ) -> Disturbed:
         recognised = None
         if reader is not None and readable.any():
-            read = reader.read(there.points[readable], there.code[readable], self.num_codes, self.confidence)
+            read = reader.read(there.flat[readable], there.code[readable], self.num_codes, self.confidence)
             recognised = Interval(value=read.rate, low=read.low, high=read.high)
         return Disturbed(
             disturbance=name,

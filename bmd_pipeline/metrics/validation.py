@@ -36,9 +36,9 @@ class BaseBehaviour(Block):
     success_rate: Interval
     """With Wilson's interval."""
     ways: Literal["several", "one", "unknown"]
-    """several: p <= alpha. one: no sign of a second. unknown: too few pairs of successes to test."""
+    """several: p <= alpha. one: else, if a second way of share `min_share` would have been found. unknown: else."""
     twins: TwinComparison | None
-    """The test; null if unknown."""
+    """The test; null with too few pairs of successes."""
     mode_shares: dict[str, float]
     """Share of each true mode among the successes; the test doesn't see it."""
 
@@ -163,6 +163,8 @@ class Validation(Block):
     """Level at which the base policy is said to have several ways."""
     power: float = Field(gt=0, lt=1)
     """Probability that goes with `detectable_share`."""
+    min_share: float = Field(gt=0, le=0.5)
+    """Share of a second way that must be detectable before the base policy is said to have one."""
     labelling: str
     """The mode labelling."""
     modes: list[str] = Field(min_length=1)

@@ -35,23 +35,18 @@ def describe_validation(
 def describe_ways(base: BaseBehaviour, power: float) -> str:
     """Whether there is anything to preserve."""
     test = base.twins
-    if test is None:
+    if test is None or base.ways == "unknown":
         return (
-            "Whether the base policy has more than one way can't be told: too few pairs of episodes from the same "
-            f"start both succeed (success rate {base.success_rate.value:.2f})."
+            "Whether the base policy has more than one way can't be told: from too few starts do both of two episodes "
+            f"succeed (success rate {base.success_rate.value:.2f}). Raise evaluate.episodes, or train a better one."
         )
-    numbers = f"{test.pairs} pairs of episodes from the same start, {_p(test.p)}"
+    numbers = f"{test.pairs} pairs of episodes from the same start, {_p(test.p)} for a single one"
     if base.ways == "several":
-        return f"The base policy has more than one way to succeed: {numbers} for a single one."
-    found = (
-        f"A second way of at least {test.detectable_share:.0%} of the successes, well apart from the first, would have "
-        f"been found with probability {power:g}."
-        if test.detectable_share is not None
-        else "So few pairs would not have shown a second way."
-    )
+        return f"The base policy has more than one way to succeed: {numbers}."
     return (
-        f"The base policy has one way to succeed, as far as can be seen ({numbers} for a single one): there is nothing "
-        f"to preserve. {found}"
+        f"The base policy has one way to succeed, as far as can be seen ({numbers}): there is nothing to preserve. A "
+        f"second way of at least {test.detectable_share:.0%} of the successes, well apart from the first, would have "
+        f"been found with probability {power:g}."
     )
 
 

@@ -67,7 +67,7 @@ def validation(
     for seed, folder in modes.items():
         _require_modes(config, seed, folder)
     settings = config.validation
-    num_envs = min(config.evaluate.num_envs, settings.episodes)
+    num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
     with open_workbench(config, policy, num_envs, num_workers, reporter) as bench:
         if settings.locked_action is not None and settings.locked_action >= bench.spec.action_dim:
             raise ConfigError(
@@ -96,6 +96,7 @@ def validation(
         confidence=config.evaluate.confidence,
         alpha=settings.alpha,
         power=settings.power,
+        min_share=settings.min_share,
         labelling=ground.labelling.name,
         modes=list(ground.labelling.modes),
         features=[bench.spec.track_names[column] for column in first.feature_columns],
@@ -149,7 +150,6 @@ class _Ground:
         self.reporter = reporter
         self.labellings = load_labellings(config.task.name)[:1]
         self.labelling = self.labellings[0]
-        self.episodes = config.validation.episodes
         self._scale = np.ones(len(self.columns))
 
     def play_base(self, name: str) -> Rollout:
@@ -196,9 +196,8 @@ class _Ground:
             played.track, played.length, played.success, played.reward.sum(dim=0), played.code, information=None
         )
         labelled = label_episodes(batch, self.labellings, "", 0, 1)
-        points = self._resample(played) / self._scale
         return Trajectories(
-            points=points.reshape(len(points), -1),
+            points=self._resample(played) / self._scale,
             code=labelled.code,
             success=labelled.success,
             mode=labelled.labellings[self.labelling.name].weights.argmax(axis=1),
@@ -212,7 +211,8 @@ class _Ground:
 
     def _play(self, agent: Agent, env: TaskEnv, name: str | int, disturbance: str = "undisturbed") -> Rollout:
         num_envs = env.num_envs
-        seeds = episode_seeds(self.config.seed, "evaluate", "validation", episodes=self.episodes, num_envs=num_envs)
+        episodes = self.config.evaluate.episodes
+        seeds = episode_seeds(self.config.seed, "evaluate", "validation", episodes=episodes, num_envs=num_envs)
         generator = self._make_generator("noise", name)
         rounds = []
         with self.reporter.progress(f"{name}, {disturbance}", len(seeds)) as progress:

@@ -74,6 +74,11 @@ def modes_of(wildcards, method):
     return files(*MODES)(wildcards) if uses_modes(method) else []
 
 
+def modes_of_every_seed(wildcards):
+    """Files of the modes that the settings' seeds discovered."""
+    return files(*expand(MODES, task=wildcards.task, seed=settings(wildcards.task).seeds))(wildcards)
+
+
 def evaluated_files(wildcards):
     """Files of the fine-tuned policy that is judged, and of its modes."""
     if wildcards.policy == PRETRAINED:
@@ -177,8 +182,8 @@ def gpu(wildcards):
 
 
 def reported_files(wildcards):
-    """What a task's page shows. Comparison and verdict are cheap and always made; the λ sweep is shown where someone
-    asked for it."""
+    """What a task's page shows. Comparison and verdict are cheap and always made; the validation of modes and the λ sweep
+    are shown where someone asked for them."""
     run = settings(wildcards.task)
     made = ["results/{task}/eval.json", "results/{task}/compare.json", POLICY[-1]]
     for policy in (PRETRAINED, *run.methods):
@@ -186,9 +191,9 @@ def reported_files(wildcards):
         made += expand("results/{{task}}/{policy}/seed{seed}/{name}", policy=policy, seed=run.seeds, name=names)
     if list_pairs(run.methods):
         made.append("results/{task}/verdict.json")
-    sweep = "results/{task}/lambda/sweep.json"
-    if Path(sweep.format(**wildcards)).exists():
-        made.append(sweep)
+    for asked in ("results/{task}/modes/validation.json", "results/{task}/lambda/sweep.json"):
+        if Path(asked.format(**wildcards)).exists():
+            made.append(asked)
     return files(*made)(wildcards)
 
 
