@@ -30,6 +30,11 @@ SWEPT = "results/{task}/lambda/{point}/seed{seed}"
 SWEPT_TUNED = [f"{SWEPT}/{Path(path).name}" for path in TUNED]
 
 
+def figure(path, name):
+    """An output that `snakemake --report` shows, with its caption in workflow/report/."""
+    return report(path, caption=f"../report/{name}.rst", category="{task}", labels={"shows": name.replace("_", " ")})
+
+
 def or_refuse(function, *arguments):
     """Calls a function; what it refuses ends the run in one line, before any job starts."""
     try:
