@@ -62,8 +62,9 @@ class DisturbedEnv:
         if self._locked_action is not None:
             actions[..., self._locked_action] = 0.0
         queue = torch.cat([self._waiting, actions], dim=1)
-        now, self._waiting = queue.split([actions.shape[1], self._waiting.shape[1]], dim=1)
-        moved = self._env.step_chunk(now)
+        length = actions.shape[1]
+        self._waiting = queue[:, length:]
+        moved = self._env.step_chunk(queue[:, :length])
         return replace(moved, obs=self._blur(moved.obs), obs_path=self._blur(moved.obs_path))
 
     def close(self) -> None:
