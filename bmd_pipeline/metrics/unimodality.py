@@ -1,10 +1,12 @@
 """Does a policy have more than one way? A test that needs no labels and assumes no distribution.
 
 Two episodes from the same start, under independent noise, are twins. If along some axis the behaviour from every start
-has a single mode, the difference of twins is symmetric and single-peaked at 0 (Vogt 1983, Metrika 30, 165-170), and
-stays so over any mixture of starts: the distribution function of its absolute value is concave. Two ways with a gap
-between them break that, since twins are then either close or a gap apart. What differs from start to start cancels out,
-so that a policy which always does one thing here and another thing there has one way.
+has a single mode, the difference of twins is symmetric and single-peaked at 0, and stays so over any mixture of starts:
+the distribution function of its absolute value is concave. (The density of the difference at t sums the overlaps of
+pairs of level sets of the behaviour's density, one of them shifted by t. With a single mode level sets are nested
+intervals, so that every overlap is largest at 0 and shrinks with |t|.) Two ways with a gap between break that, since
+twins are then either close or a gap apart. What differs from start to start cancels out: a policy that always does one
+thing here and another thing there has one way.
 """
 
 from __future__ import annotations

@@ -47,7 +47,8 @@ def test_equal_seeds_pool_and_different_seeds_widen() -> None:
     low, high = proportion_interval(np.array([0.5, 0.7, 0.9]), sizes, 0.95)
     # Variance of the mean 0.04 / 3 against the binomial 0.21 / 1500: 15.75 trials are left, and the quantile of
     # two degrees of freedom is 4.303 instead of 1.960.
-    assert (low, high) == pytest.approx(wilson_interval(0.7, 0.21 / (0.04 / 3) * (1.95996 / 4.30265) ** 2, 0.95), abs=1e-5)
+    left = 0.21 / (0.04 / 3) * (1.95996 / 4.30265) ** 2
+    assert (low, high) == pytest.approx(wilson_interval(0.7, left, 0.95), abs=1e-5)
 
 
 def test_seeds_that_differ_less_than_by_chance_count_as_more() -> None:
