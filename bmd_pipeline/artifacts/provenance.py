@@ -22,7 +22,17 @@ from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.errors import ArtifactError
 
 SCHEMA_VERSION = 1
-_PACKAGES = ("bmd-pipeline", "torch", "numpy", "zarr", "safetensors", "pydantic", "mani_skill", "sapien")
+_PACKAGES = (
+    "bmd-pipeline",
+    "torch",
+    "numpy",
+    "scikit-learn",
+    "zarr",
+    "safetensors",
+    "pydantic",
+    "mani_skill",
+    "sapien",
+)
 
 
 def describe_run(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -34,8 +33,7 @@ def test_figures_come_with_their_captions(copy_of_finished: Callable[[], Project
     assert "Figures of" in page
 
 
-def test_pictures_of_another_task_stay_out(project: Project, tmp_path: Path) -> None:
-    """Nothing has run: there is nothing to show, and Snakemake says so."""
+def test_without_results_there_is_no_report(project: Project) -> None:
     done = project.snakemake("results/GaussianMixture/eval.json", "--report", "report.html", "--config", "preset=smoke")
     assert done.returncode != 0
     assert not (project.folder / "report.html").exists()

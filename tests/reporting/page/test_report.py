@@ -72,8 +72,8 @@ def test_evidence_is_shown(page: str) -> None:
     assert "λ from 0.1 to 1 holds both." in words
     assert "The base policy has more than one way to succeed." in words
     assert "90.0 % [85.0, 94.0], chance 30 % 0.46 3.5× 0.87 0.81 0.93" in words
-    assert "delay 0 61.0 % [56.0, 65.0] 83.0 % [78.0, 87.0] 2" in words
-    assert "locked 0 5.0 % [0.0, 9.0] – 0" in words
+    assert "delay 61.0 %, 61.0 % 83.0 %, 83.0 % 2, 2" in words
+    assert "locked 5.0 %, 5.0 % –, – 0, 0" in words
     assert "+10.0 [5.0, 14.0]" in words
     assert "p = .004" in words
 
