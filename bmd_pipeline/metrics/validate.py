@@ -31,8 +31,8 @@ from bmd_pipeline.metrics.validation import (
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-MIN_TWINS = 20
-"""Pairs of successes without which nothing is tested."""
+MIN_SUCCESSES = 20
+"""Successes, or pairs of them, without which nothing is tested or compared with the truth."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Validator:
         """What the base policy does, from two episodes per start under independent noise."""
         both = one.success & twin.success
         tested = None
-        if both.sum() >= MIN_TWINS:
+        if both.sum() >= MIN_SUCCESSES:
             found = compare_twins(
                 one.points[both],
                 twin.points[both],
@@ -155,7 +155,7 @@ class Validator:
             success_rate=self._rate(won),
             modes=self._count(played),
             separation=separation,
-            truth=self._compare_with_truth(played, table, base) if won.any() else None,
+            truth=self._compare_with_truth(played, table, base) if won.sum() >= MIN_SUCCESSES else None,
             codes=[
                 CodeRow(
                     code=k,

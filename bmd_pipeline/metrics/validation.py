@@ -126,7 +126,7 @@ class SeedValidation(Block):
     separation: Separation | None
     """Null if fewer than two codes have enough successes."""
     truth: Truth | None
-    """Null without successes."""
+    """Null with fewer than twenty successes."""
     codes: list[CodeRow] = Field(min_length=1)
     """The code → mode matrix, by row."""
     disturbed: list[Disturbed]
