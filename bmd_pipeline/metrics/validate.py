@@ -124,7 +124,7 @@ class Validator:
             base: what the base policy does without commands.
         """
         won, codes = played.success, played.code
-        # Codes go round-robin, so that this halves every code's starts.
+        # Codes go round-robin: this halves the starts of every one.
         heldout = np.arange(len(codes)) // self.num_codes % 2 == 1
         learners = select_codes(codes[won & ~heldout], self.num_codes, MIN_EPISODES)
         spread = measure_spread(played.flat[won], codes[won], self.num_codes)
@@ -215,10 +215,10 @@ class Validator:
 
 
 def describe_agreement(sortings: Mapping[int, Labels]) -> list[SeedAgreement]:
-    """Every pair of seeds, by how they sort the same episodes (n,); none without episodes."""
+    """Every pair of seeds, by how they sort the same episodes (n,); none with fewer than twenty of them."""
     pairs = []
     for (one, first), (other, second) in itertools.combinations(sortings.items(), 2):
-        if len(first):
+        if len(first) >= MIN_SUCCESSES:
             found = measure_agreement(first, second)
             pairs.append(SeedAgreement(one=one, other=other, episodes=len(first), nmi=found.nmi, ari=found.ari))
     return pairs

@@ -178,7 +178,7 @@ class Validation(Block):
     discovered: list[SeedValidation] = Field(min_length=1)
     """By seed."""
     agreement: list[SeedAgreement]
-    """Every pair of seeds; empty with one seed or without successes."""
+    """Every pair of seeds; empty with one seed or fewer than twenty successes."""
     text: list[str] = Field(min_length=1)
     """The findings in words."""
     provenance: Provenance

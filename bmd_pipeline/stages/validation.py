@@ -59,14 +59,20 @@ def validation(
 
     Raises:
         ArtifactError: policy or modes are missing, damaged, or were made under other settings.
-        ConfigError: a disturbance that the task has no place for.
+        ConfigError: too few episodes for so many codes, or a disturbance that the task has no place for.
     """
     started = time.time()
     task = config.task.name
     require_run(policy, "pretrain", task)
+    settings = config.validation
+    least = 2 * config.discover.num_modes
+    if config.evaluate.episodes < least:
+        raise ConfigError(
+            f"evaluate.episodes must be >= {least}, twice discover.num_modes, to validate modes; "
+            f"got {config.evaluate.episodes}"
+        )
     for seed, folder in modes.items():
         _require_modes(config, seed, folder)
-    settings = config.validation
     num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
     with open_workbench(config, policy, num_envs, num_workers, reporter) as bench:
         if settings.locked_action is not None and settings.locked_action >= bench.spec.action_dim:
@@ -160,7 +166,7 @@ class _Ground:
         """Episodes commanded by one seed's codes; all disturbances get the same draws of the agent."""
         agent = make_commanded_agent(self.bench.policy, modes)
         if disturbance is None:
-            return self._play(agent, self.bench.env, seed)
+            return self._play(agent, self.bench.env, f"seed {seed}")
         settings = self.config.validation
         if disturbance in settings.dynamics:
             values = {**self.config.task.env, **settings.dynamics[disturbance]}
@@ -169,7 +175,7 @@ class _Ground:
                 bench.spec.name, values, bench.env.num_envs, device=bench.device, num_workers=self.num_workers
             )
             try:
-                return self._play(agent, env, seed, disturbance)
+                return self._play(agent, env, f"seed {seed}", disturbance)
             finally:
                 env.close()
         obs_std = self.bench.policy.obs_normaliser.std[: self.bench.spec.obs_dim]  # that of the current observation
@@ -180,7 +186,7 @@ class _Ground:
             "weak": lambda: disturb(action_scale=settings.action_scale),
             "locked": lambda: disturb(locked_action=settings.locked_action),
         }[disturbance]()
-        return self._play(agent, env, seed, disturbance)
+        return self._play(agent, env, f"seed {seed}", disturbance)
 
     def fit_scale(self, played: Rollout) -> None:
         """Takes the scale of the features from the base policy's episodes."""
@@ -188,7 +194,7 @@ class _Ground:
         std = values.std(axis=0)
         if self.shared_scale:
             std = np.full_like(std, np.sqrt((std**2).mean()))
-        self._scale = np.maximum(std, 1e-6)
+        self._scale = np.where(std > 1e-6, std, 1.0)
 
     def describe(self, played: Rollout) -> Trajectories:
         """Episodes as they are compared."""
@@ -209,7 +215,7 @@ class _Ground:
         values: NDArray[np.float64] = flat.double().cpu().numpy().reshape(len(flat), self.points, -1)
         return values
 
-    def _play(self, agent: Agent, env: TaskEnv, name: str | int, disturbance: str = "undisturbed") -> Rollout:
+    def _play(self, agent: Agent, env: TaskEnv, name: str, disturbance: str = "undisturbed") -> Rollout:
         num_envs = env.num_envs
         episodes = self.config.evaluate.episodes
         seeds = episode_seeds(self.config.seed, "evaluate", "validation", episodes=episodes, num_envs=num_envs)

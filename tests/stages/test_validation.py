@@ -144,6 +144,11 @@ def test_what_does_not_belong_is_refused_before_anything_is_written(four: Layout
             r"seed0: discovered under other settings than the present ones; make it again with `bmd-pipeline discover",
         ),
         (
+            make_config(evaluate={"episodes": 8}, discover={"num_modes": 5}),
+            ConfigError,
+            r"evaluate.episodes must be >= 10, twice discover.num_modes, to validate modes; got 8",
+        ),
+        (
             make_config(validation={"locked_action": 2}),
             ConfigError,
             r"validation.locked_action must be < 2 for GaussianMixture, got 2",
