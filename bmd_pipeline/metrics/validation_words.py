@@ -28,11 +28,11 @@ def describe_validation(
         agreement: of pairs of seeds.
         power: that goes with the share that would have been found.
     """
-    sentences = [describe_ways(base, power), _describe_separation(discovered, base), *_describe_truth(discovered)]
+    sentences = [_describe_ways(base, power), _describe_separation(discovered, base), *_describe_truth(discovered)]
     return [*sentences, *_describe_agreement(agreement), *_describe_disturbed(discovered)]
 
 
-def describe_ways(base: BaseBehaviour, power: float) -> str:
+def _describe_ways(base: BaseBehaviour, power: float) -> str:
     """Whether there is anything to preserve."""
     test = base.twins
     if test is None or base.ways == "unknown":
