@@ -3,6 +3,7 @@
 #   snakemake --cores 8 results/PushT/eval.json
 #   snakemake --cores 8 results/GaussianMixture/eval.json --config preset=smoke
 #   snakemake --cores 8 results/PushT/compare.json results/PushT/verdict.json results/PushT/lambda/sweep.json
+#   snakemake --cores 8 results/PushT/modes/validation.json
 #   snakemake --cores 8 results/PushT/report.html results/summary.html
 #   snakemake --cores 8 results/PushT/dsrl-bmd/seed7/eval.json --config 'set=[finetune.regulariser.mi_weight=0.3]'
 #   snakemake --cores 8 --configfile mine.yaml
@@ -17,10 +18,14 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/collect.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/discover.smk"
+include: "workflow/rules/validation.smk"
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/curve.smk"

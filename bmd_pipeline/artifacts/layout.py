@@ -65,6 +65,10 @@ class Layout:
         """Folder of one point and seed of the λ sweep, with its eval.json."""
         return self.sweep(task).parent / point / f"seed{seed}"
 
+    def validation(self, task: str) -> Path:
+        """Whether the discovered modes are real."""
+        return self.root / "results" / task / "modes" / "validation.json"
+
     def report(self, task: str) -> Path:
         """A task's page."""
         return self.root / "results" / task / "report.html"

@@ -23,7 +23,7 @@ from bmd_pipeline.errors import ArtifactError
 
 SCHEMA_VERSION = 1
 _PACKAGES = (
-    *("bmd-pipeline", "torch", "numpy", "zarr", "safetensors", "pydantic"),
+    *("bmd-pipeline", "torch", "numpy", "scikit-learn", "zarr", "safetensors", "pydantic"),
     *("mani_skill", "sapien", "mujoco", "gymnasium-robotics"),
 )
 

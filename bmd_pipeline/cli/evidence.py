@@ -91,3 +91,29 @@ def sweep(job: Job, output: o.Output = None) -> None:
     from bmd_pipeline.stages.sweep import sweep as run
 
     run(job.config, layout=job.layout, output=output or target, reporter=job.reporter)
+
+
+@stage_command("evaluate")
+def validation(job: Job, policy: o.Policy = None, output: o.Output = None) -> None:
+    """Puts the discovered modes to the test: are they distinct behaviours?
+
+    Plays the frozen policy with the modes of every seed. Writes results/TASK/modes/validation.json.
+    """
+    base = o.need_folder(policy, job.layout.policy(job.task), f"bmd-pipeline pretrain --task {job.task}")
+    modes = {
+        seed: o.need_folder(
+            None, job.layout.modes(job.task, seed), f"bmd-pipeline discover --task {job.task} --seed {seed}"
+        )
+        for seed in job.config.seeds
+    }
+    job.start()
+    from bmd_pipeline.stages.validation import validation as run
+
+    run(
+        job.config,
+        policy=base,
+        modes=modes,
+        output=output or job.layout.validation(job.task),
+        num_workers=job.num_workers,
+        reporter=job.reporter,
+    )

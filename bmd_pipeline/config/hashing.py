@@ -13,7 +13,9 @@ from typing import Any, Literal, get_args
 from bmd_pipeline.config.methods import uses_modes
 from bmd_pipeline.config.run import RunConfig
 
-Stage = Literal["collect", "pretrain", "discover", "finetune", "evaluate", "curve", "compare", "verdict", "sweep"]
+Stage = Literal[
+    "collect", "pretrain", "discover", "finetune", "evaluate", "curve", "compare", "verdict", "sweep", "validation"
+]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 _EVIDENCE: dict[str, tuple[str, ...]] = {
@@ -21,8 +23,9 @@ _EVIDENCE: dict[str, tuple[str, ...]] = {
     "compare": ("methods", "seeds", "evaluate"),
     "verdict": ("methods", "seeds", "evaluate", "compare"),
     "sweep": ("evaluate", "compare"),
+    "validation": ("seeds", "evaluate"),
 }
-"""Stages that only read evaluations, with the settings beside their own that they go by."""
+"""Stages that nothing is trained on, with the settings beside their own that they go by."""
 
 _OWNERS = {"denoiser": "dppo", "residual": "res"}
 """Parts of `finetune` that one method alone reads."""

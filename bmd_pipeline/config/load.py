@@ -171,12 +171,17 @@ def _resolve_env(config: RunConfig, layers: Sequence[Layer]) -> RunConfig:
 
     prepare(config.task)
     model = options_model(config.task.name)
-    try:
-        options = model.model_validate(config.task.env)
-    except ValidationError as error:
-        raise ConfigError(_with_origin(*describe(error, model, ("task", "env")), layers)) from error
-    task = config.task.model_copy(update={"env": options.model_dump(mode="json")})
-    return config.model_copy(update={"task": task})
+
+    def resolve(values: Mapping[str, Any], *place: str) -> dict[str, Any]:
+        try:
+            return model.model_validate(values).model_dump(mode="json")
+        except ValidationError as error:
+            raise ConfigError(_with_origin(*describe(error, model, place), layers)) from error
+
+    env = resolve(config.task.env, "task", "env")
+    for name, changes in config.validation.dynamics.items():
+        resolve({**env, **changes}, "validation", "dynamics", name)
+    return config.model_copy(update={"task": config.task.model_copy(update={"env": env})})
 
 
 def _with_origin(location: tuple[str | int, ...], text: str, layers: Sequence[Layer]) -> str:

@@ -16,6 +16,7 @@ from bmd_pipeline.config.finetune import METHODS, FinetuneConfig
 from bmd_pipeline.config.pretrain import PretrainConfig
 from bmd_pipeline.config.sweep import SweepConfig
 from bmd_pipeline.config.task import TaskConfig
+from bmd_pipeline.config.validation import ValidationConfig
 from bmd_pipeline.config.verdict import VerdictConfig
 
 
@@ -48,6 +49,8 @@ class RunConfig(Section):
     """Hypotheses."""
     sweep: SweepConfig = SweepConfig()
     """The λ sweep."""
+    validation: ValidationConfig = ValidationConfig()
+    """Validation of discovered modes."""
     execution: ExecutionConfig = ExecutionConfig()
     """Devices, cores and tracking."""
 

@@ -37,6 +37,7 @@ _TASK_MODULES = {
     "compare": (),
     "verdict": (),
     "sweep": (),
+    "validation": ("env", "modes"),
     "report": (),
 }
 

@@ -11,6 +11,7 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 Floats = NDArray[np.float64]
 
@@ -41,8 +42,10 @@ def wilson_interval(rate: float, n: float, confidence: float) -> tuple[float, fl
 def proportion_interval(rates: Floats, totals: Floats, confidence: float) -> tuple[float, float]:
     """Wilson's interval of the mean proportion over seeds, wider where seeds differ more than by chance.
 
-    The number of trials is divided by the design effect, the ratio of the variance seen between seeds to
-    the binomial one, never below 1. One seed: plain Wilson.
+    The number of trials is divided by the design effect, the ratio of the variance seen between seeds to the binomial
+    one, never below 1. A few seeds tell their variance badly, so that the normal quantile gives way to Student's. Its
+    degrees of freedom are those of the seeds, and more where the binomial variance, which is known, is the larger part
+    (Satterthwaite). One seed: plain Wilson.
 
     Args:
         rates: (num_seeds,) proportion of each seed.
@@ -52,13 +55,17 @@ def proportion_interval(rates: Floats, totals: Floats, confidence: float) -> tup
     Returns:
         Lower and upper end around rates.mean().
 
-    Source: Franco et al. 2019, J. Survey Stat. Methodol. 7, 334-364 (Wilson with effective sample size).
+    Source: Korn and Graubard 1998, Survey Methodology 24, 193-201 (effective sample size and its degrees of freedom);
+    Franco et al. 2019, J. Survey Stat. Methodol. 7, 334-364 (Wilson with it).
     """
     rate, n = float(rates.mean()), float(totals.sum())
     binomial = rate * (1 - rate) / n if n > 0 else 0.0
-    if len(rates) > 1 and binomial > 0:
-        between = float(rates.var(ddof=1)) / len(rates)
-        n /= max(1.0, between / binomial)
+    between = float(rates.var(ddof=1)) / len(rates) if len(rates) > 1 else 0.0
+    if binomial > 0 and between > 0:
+        variance = max(between, binomial)
+        freedom = (len(rates) - 1) * (variance / between) ** 2
+        level = 0.5 + confidence / 2
+        n *= binomial / variance * (NormalDist().inv_cdf(level) / float(stats.t.ppf(level, freedom))) ** 2
     return wilson_interval(rate, n, confidence)
 
 

@@ -1,4 +1,4 @@
-"""Reading the documents that stages wrote: eval.json, compare.json, verdict.json, lambda/sweep.json."""
+"""Reading the documents that stages wrote: eval.json, compare.json, verdict.json and those below modes/ and lambda/."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from bmd_pipeline.metrics.comparison import Comparison
 from bmd_pipeline.metrics.document import Block
 from bmd_pipeline.metrics.evaluation import Evaluation
 from bmd_pipeline.metrics.sweep import Sweep
+from bmd_pipeline.metrics.validation import Validation
 from bmd_pipeline.metrics.verdict import Verdict
 
 Document = TypeVar("Document", bound=Block)
@@ -36,6 +37,11 @@ def load_verdict(path: Path) -> Verdict:
 def load_sweep(path: Path) -> Sweep:
     """Reads and validates a lambda/sweep.json."""
     return load_document(path, Sweep, "sweep")
+
+
+def load_validation(path: Path) -> Validation:
+    """Reads and validates a modes/validation.json."""
+    return load_document(path, Validation, "validation")
 
 
 def load_document(path: Path, model: type[Document], what: str) -> Document:

@@ -6,8 +6,10 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bmd_pipeline.modes.discovered import DiscoveredModes
+from bmd_pipeline.modes.inference import InferenceModel
 from bmd_pipeline.rl.rollout import Rollout, compute_information
 
 
@@ -20,9 +22,7 @@ def measure_commanded(modes: DiscoveredModes, played: Rollout) -> dict[str, Any]
         played: episodes as deployed, codes in equal numbers.
     """
     mean, last = compute_information(modes.inference, played)
-    log_q = modes.inference.log_prob(modes.inference.histories(played.features))
-    episodes = torch.arange(played.code.numel(), device=played.code.device)
-    obeyed = log_q[played.alive.sum(dim=0), episodes].argmax(dim=-1) == played.code
+    obeyed = read_codes(modes.inference, played) == played.code
     per_code = [played.code == k for k in range(modes.num_codes)]
     return {
         "heldout_episodes": played.code.numel(),
@@ -34,6 +34,14 @@ def measure_commanded(modes: DiscoveredModes, played: Rollout) -> dict[str, Any]
         "obeyed": float(obeyed.float().mean()),
         "obeyed_per_code": [float(obeyed[own].float().mean()) for own in per_code],
     }
+
+
+@torch.no_grad()
+def read_codes(inference: InferenceModel, played: Rollout) -> Tensor:
+    """The code (N,) that the inference model takes each episode for at its end."""
+    log_q = inference.log_prob(inference.histories(played.features))
+    episodes = torch.arange(played.code.numel(), device=played.code.device)
+    return log_q[played.alive.sum(dim=0), episodes].argmax(dim=-1)
 
 
 @torch.no_grad()

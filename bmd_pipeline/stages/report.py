@@ -13,6 +13,7 @@ from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.comparison import Comparison
 from bmd_pipeline.metrics.sweep import Sweep
+from bmd_pipeline.metrics.validation import Validation
 from bmd_pipeline.metrics.verdict import Verdict
 from bmd_pipeline.reporting.page.report import build_report
 from bmd_pipeline.reporting.page.sources import ReportSources, load_sources
@@ -81,10 +82,11 @@ def _check_settings(config: RunConfig, layout: Layout, sources: ReportSources) -
         if record.get("config_hash") != stage_hash(config, "finetune", policy):
             raise _foreign(layout.tuned(task, policy, seed) / RUN_FILE, f"{policy} was trained")
     evidence = sources.evidence
-    found: dict[Stage, tuple[Path, Comparison | Verdict | Sweep | None]] = {
+    found: dict[Stage, tuple[Path, Comparison | Verdict | Sweep | Validation | None]] = {
         "compare": (layout.comparison(task), evidence.comparison),
         "verdict": (layout.verdict(task), evidence.verdict),
         "sweep": (layout.sweep(task), evidence.sweep),
+        "validation": (layout.validation(task), evidence.validation),
     }
     for stage, (file, document) in found.items():
         if document is not None and document.config_hash != stage_hash(config, stage):

@@ -38,7 +38,7 @@ def changed(*assignments: str) -> set[str]:
 
 
 WITH_MODES = {method for method in METHODS if method.endswith("-bmd")}
-AFTER_EVALUATION = {"curve", "compare", "verdict", "sweep"}
+AFTER_EVALUATION = {"curve", "compare", "verdict", "sweep", "validation"}
 ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATION}
 
 
@@ -53,6 +53,7 @@ ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATIO
         ("verdict.success_margin=0.1", {"verdict"}),
         ("compare.min_seeds=3", {"compare", "verdict", "sweep"}),
         ("sweep.weights=[0, 1]", {"sweep"}),
+        ("validation.dynamics={hurried: {horizon: 9}}", {"validation"}),
         ("discover.num_modes=5", {"discover"}),
         ("discover.reward=per_step", {"discover", *WITH_MODES}),
         ("discover.steering.max_noise=1.0", {"discover", "dsrl", *WITH_MODES}),
@@ -62,7 +63,7 @@ ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATIO
         ("collect.num_episodes=8", {"collect"}),
         ("seed=3", ALL),
         ("task.env.horizon=30", ALL),
-        ("seeds=[5]", {"compare", "verdict"}),
+        ("seeds=[5]", {"compare", "verdict", "validation"}),
         ("methods=[dsrl]", {"compare", "verdict"}),
         ("execution.device=cpu", set()),
         ("execution.threads.finetune=7", set()),
@@ -90,7 +91,7 @@ def test_execution_is_in_no_hash_but_all_else_is() -> None:
 
 
 def test_what_is_made_of_evaluations_does_not_change_them() -> None:
-    later = read("verdict.success_margin=0.1", "compare.resamples=300", "sweep.seeds=[4]")
+    later = read("verdict.success_margin=0.1", "compare.resamples=300", "sweep.seeds=[4]", "validation.obs_noise=0")
     assert config_hash(later) == config_hash(read())
 
 

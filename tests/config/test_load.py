@@ -165,3 +165,18 @@ def test_settings_load_without_torch() -> None:
         "load_config('PushT', preset='cpu'); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_changed_dynamics_are_checked_as_settings_of_the_task(config_dir: Path) -> None:
+    def read(text: str) -> None:
+        load_config("GaussianMixture", assignments=[f"validation.dynamics={text}"], config_dir=config_dir)
+
+    read("{hurried: {horizon: 5}}")
+    with pytest.raises(
+        ConfigError, match=r"unknown setting validation.dynamics.hurried.horizn; did you mean 'horizon'"
+    ):
+        read("{hurried: {horizn: 5}}")
+    with pytest.raises(ConfigError, match=r"validation.dynamics.hurried.horizon must be >= 1, got 0"):
+        read("{hurried: {horizon: 0}}")
+    with pytest.raises(ConfigError, match=r"validation.dynamics must have names of their own, got 'delay'"):
+        read("{delay: {horizon: 5}}")

@@ -14,6 +14,7 @@ from bmd_pipeline.config.hashing import STAGES
 
 MIXTURE = "bmd_pipeline.tasks.gaussian_mixture"
 STAGE_MODULES = (*STAGES, "summarise")
+JUDGES = {"evaluate", "curve", "validation"}
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_code_reaches_the_stages_that_import_it(package: Path) -> None:
 def test_a_tasks_expert_and_labels_reach_only_the_stages_that_use_them(package: Path) -> None:
     task = package / "tasks" / "gaussian_mixture"
     assert changed(append(task / "expert.py", "\nEDITED = 1\n")) == {"collect"}
-    assert changed(append(task / "modes.py", "\nEDITED = 1\n")) == {"evaluate", "curve"}
+    assert changed(append(task / "modes.py", "\nEDITED = 1\n")) == JUDGES
     assert changed(append(task / "env.py", "\nEDITED = 1\n")) >= {"collect", "discover", "finetune", "evaluate"}
 
 
@@ -114,4 +115,4 @@ def test_a_task_outside_the_package_counts_too(tmp_path: Path, monkeypatch: pyte
 
 def test_only_evaluation_depends_on_true_modes() -> None:
     modes = f"{MIXTURE}.modes"
-    assert {stage for stage in STAGE_MODULES if modes in sources.list_modules(stage, MIXTURE)} == {"evaluate", "curve"}
+    assert {stage for stage in STAGE_MODULES if modes in sources.list_modules(stage, MIXTURE)} == JUDGES

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from bmd_pipeline.metrics.aggregates import cohens_h, hedges_g, interquartile_mean, probability_of_improvement
+from bmd_pipeline.metrics.intervals import bootstrap_sums, percentile_interval
 
 
 def test_interquartile_mean_cuts_a_quarter_of_the_seeds_at_each_end() -> None:
@@ -41,6 +42,23 @@ def test_interquartile_mean_is_the_trimmed_mean_that_rliable_takes() -> None:
     for num_seeds in (3, 4, 5, 10):
         values = rng.random(num_seeds)
         assert interquartile_mean(values) == pytest.approx(stats.trim_mean(values, 0.25))
+
+
+def test_interval_of_the_interquartile_mean_is_scipys_bootstrap_of_runs() -> None:
+    """rliable draws runs within each task; with one task, and runs without chance inside, that is all there is."""
+    values = np.random.default_rng(2).random(10)
+    reference = stats.bootstrap(
+        (values,),
+        lambda drawn, axis: stats.trim_mean(drawn, 0.25, axis=axis),
+        vectorized=True,
+        n_resamples=20_000,
+        method="percentile",
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    sums = bootstrap_sums([np.full((4, 1), value) for value in values], np.random.default_rng(4), 20_000)
+    drawn = interquartile_mean(sums[..., 0] / 4)
+    found = percentile_interval(drawn, float(interquartile_mean(values)), 0.95)
+    assert found == pytest.approx(tuple(reference), abs=0.03 * (reference.high - reference.low))
 
 
 def test_cohens_h_is_the_difference_of_arcsines() -> None:

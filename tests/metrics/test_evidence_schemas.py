@@ -1,4 +1,4 @@
-"""The published schemas of compare.json, verdict.json and sweep.json."""
+"""The published schemas of compare.json, verdict.json, sweep.json and validation.json."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from bmd_pipeline.metrics.comparison import Interval, comparison_schema
 from bmd_pipeline.metrics.sweep import sweep_schema
+from bmd_pipeline.metrics.validation import validation_schema
 from bmd_pipeline.metrics.verdict import verdict_schema
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -18,6 +19,7 @@ SCHEMAS = [
     ("compare", "comparison", comparison_schema),
     ("verdict", "verdict", verdict_schema),
     ("sweep", "sweep", sweep_schema),
+    ("validation", "validation", validation_schema),
 ]
 
 

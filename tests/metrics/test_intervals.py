@@ -45,8 +45,19 @@ def test_equal_seeds_pool_and_different_seeds_widen() -> None:
     pooled = wilson_interval(0.7, 1500, 0.95)
     assert proportion_interval(np.array([0.7, 0.7, 0.7]), sizes, 0.95) == pytest.approx(pooled)
     low, high = proportion_interval(np.array([0.5, 0.7, 0.9]), sizes, 0.95)
-    # Variance of the mean 0.04 / 3 against the binomial 0.21 / 1500: 15.75 trials are left.
-    assert (low, high) == pytest.approx(wilson_interval(0.7, 0.21 / (0.04 / 3), 0.95))
+    # Variance of the mean 0.04 / 3 against the binomial 0.21 / 1500: 15.75 trials are left, and the quantile of
+    # two degrees of freedom is 4.303 instead of 1.960.
+    left = 0.21 / (0.04 / 3) * (1.95996 / 4.30265) ** 2
+    assert (low, high) == pytest.approx(wilson_interval(0.7, left, 0.95), abs=1e-5)
+
+
+def test_seeds_that_differ_less_than_by_chance_count_as_more() -> None:
+    """Half of the variance between seeds that chance explains: four times their degrees of freedom."""
+    between = 0.21 / 1500 / 2  # variance of the mean
+    spread = math.sqrt(3 * between)
+    rates = 0.7 + spread * np.array([-1.0, 0.0, 1.0])
+    expected = wilson_interval(0.7, 1500 * (1.95996 / scipy.stats.t.ppf(0.975, 8)) ** 2, 0.95)
+    assert proportion_interval(rates, np.full(3, 500.0), 0.95) == pytest.approx(expected, abs=1e-6)
 
 
 def test_wilson_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -81,19 +92,22 @@ def test_bootstrap_interval_of_one_seed_matches_scipy() -> None:
     assert interval == pytest.approx(tuple(reference), abs=0.05 * (reference.high - reference.low))
 
 
-def test_intervals_over_seeds_cover_the_truth_about_as_often_as_they_say() -> None:
+@pytest.mark.parametrize("num_seeds", [2, 3, 5, 20])
+@pytest.mark.parametrize("spread", [0.0, 0.01, 0.03, 0.1])
+def test_intervals_over_seeds_cover_the_truth_about_as_often_as_they_say(num_seeds: int, spread: float) -> None:
     """Policies whose true rates differ from seed to seed: plain Wilson on the pooled episodes would be too sure."""
     rng = np.random.default_rng(0)
+    size = 0.16 / spread**2 - 1 if spread else 0.0
     covered, naive = [], []
-    for _ in range(1000):
-        truths = rng.beta(6.0, 4.0, size=20)  # mean 0.6
-        rates = rng.binomial(200, truths) / 200
-        low, high = proportion_interval(rates, np.full(20, 200.0), 0.95)
-        covered.append(low <= 0.6 <= high)
-        low, high = wilson_interval(rates.mean(), 4000, 0.95)
-        naive.append(low <= 0.6 <= high)
-    assert np.mean(covered) == pytest.approx(0.94, abs=0.02)  # twenty seeds cost a per cent to the missing t-factor
-    assert np.mean(naive) < 0.5
+    for _ in range(500):
+        truths = rng.beta(0.8 * size, 0.2 * size, size=num_seeds) if spread else np.full(num_seeds, 0.8)
+        rates = rng.binomial(1000, truths) / 1000
+        low, high = proportion_interval(rates, np.full(num_seeds, 1000.0), 0.95)
+        covered.append(low <= 0.8 <= high)
+        low, high = wilson_interval(rates.mean(), 1000 * num_seeds, 0.95)
+        naive.append(low <= 0.8 <= high)
+    assert np.mean(covered) >= 0.9
+    assert spread < 0.1 or np.mean(naive) < 0.5
 
 
 def test_bootstrap_sees_the_spread_between_seeds() -> None:

@@ -46,3 +46,10 @@ def test_a_verdict_without_a_pair_is_refused(project: Project) -> None:
     assert done.stderr.splitlines()[-1] == (
         "error: methods: a verdict needs a -bmd method and its plain counterpart, got dsrl"
     )
+
+
+def test_modes_are_validated_without_fine_tuning(finished: Project, project: Project) -> None:
+    target = f"{RESULTS}/modes/validation.json"
+    assert finished.plan(target=target) == {"validation": 1}
+    assert project.plan(target=target) == {"collect": 1, "pretrain": 1, "discover": 1, "validation": 1}
+    assert finished.plan("set=[validation.obs_noise=0.3]") == {}

@@ -30,6 +30,11 @@ SWEPT = "results/{task}/lambda/{point}/seed{seed}"
 SWEPT_TUNED = [f"{SWEPT}/{Path(path).name}" for path in TUNED]
 
 
+def figure(path, name):
+    """An output that `snakemake --report` shows, with its caption in workflow/report/."""
+    return report(path, caption=f"../report/{name}.rst", category="{task}", labels={"shows": name.replace("_", " ")})
+
+
 def or_refuse(function, *arguments):
     """Calls a function; what it refuses ends the run in one line, before any job starts."""
     try:
@@ -72,6 +77,11 @@ def modes_of(wildcards, method):
     """Files of the modes that a method builds on; plain ones build on none."""
     or_refuse(check_method, method)
     return files(*MODES)(wildcards) if uses_modes(method) else []
+
+
+def modes_of_every_seed(wildcards):
+    """Files of the modes that the settings' seeds discovered."""
+    return files(*expand(MODES, task=wildcards.task, seed=settings(wildcards.task).seeds))(wildcards)
 
 
 def evaluated_files(wildcards):
@@ -177,8 +187,8 @@ def gpu(wildcards):
 
 
 def reported_files(wildcards):
-    """What a task's page shows. Comparison and verdict are cheap and always made; the λ sweep is shown where someone
-    asked for it."""
+    """What a task's page shows. Comparison and verdict are cheap and always made; the validation of modes and the λ sweep
+    are shown where someone asked for them."""
     run = settings(wildcards.task)
     made = ["results/{task}/eval.json", "results/{task}/compare.json", POLICY[-1]]
     for policy in (PRETRAINED, *run.methods):
@@ -186,9 +196,9 @@ def reported_files(wildcards):
         made += expand("results/{{task}}/{policy}/seed{seed}/{name}", policy=policy, seed=run.seeds, name=names)
     if list_pairs(run.methods):
         made.append("results/{task}/verdict.json")
-    sweep = "results/{task}/lambda/sweep.json"
-    if Path(sweep.format(**wildcards)).exists():
-        made.append(sweep)
+    for asked in ("results/{task}/modes/validation.json", "results/{task}/lambda/sweep.json"):
+        if Path(asked.format(**wildcards)).exists():
+            made.append(asked)
     return files(*made)(wildcards)
 
 

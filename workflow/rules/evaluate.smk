@@ -35,9 +35,9 @@ rule summarise:
         "results/{task}/eval.json",
         "results/{task}/episodes.parquet",
         "results/{task}/trajectories.parquet",
-        "results/{task}/trajectories.png",
+        figure("results/{task}/trajectories.png", "trajectories"),
         "results/{task}/trajectories.svg",
-        "results/{task}/success_coverage.png",
+        figure("results/{task}/success_coverage.png", "success_coverage"),
         "results/{task}/success_coverage.svg",
     log:
         "logs/{task}/summarise.log",

@@ -66,7 +66,7 @@ rule sweep:
         swept_evaluations,
     output:
         "results/{task}/lambda/sweep.json",
-        "results/{task}/lambda/sweep.png",
+        figure("results/{task}/lambda/sweep.png", "sweep"),
         "results/{task}/lambda/sweep.svg",
     log:
         "logs/{task}/sweep.log",

@@ -2,7 +2,7 @@ rule report:
     input:
         reported_files,
     output:
-        "results/{task}/report.html",
+        figure("results/{task}/report.html", "page"),
     log:
         "logs/{task}/report.log",
     benchmark:

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bmd_pipeline.artifacts.hashing import hash_file
-from bmd_pipeline.artifacts.layout import Layout
+from bmd_pipeline.artifacts.layout import RUN_FILE, Layout
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.comparison import Comparison
 from bmd_pipeline.metrics.document import InputFile
 from bmd_pipeline.metrics.evaluation import Evaluation
 from bmd_pipeline.metrics.sweep import Sweep
+from bmd_pipeline.metrics.validation import Validation
 from bmd_pipeline.metrics.verdict import Verdict
-from bmd_pipeline.reporting.documents import load_comparison, load_sweep, load_verdict
+from bmd_pipeline.reporting.documents import load_comparison, load_sweep, load_validation, load_verdict
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,13 @@ class Evidence:
         comparison: compare.json.
         verdict: verdict.json.
         sweep: lambda/sweep.json.
+        validation: modes/validation.json.
     """
 
     comparison: Comparison | None
     verdict: Verdict | None
     sweep: Sweep | None
+    validation: Validation | None
 
 
 def load_evidence(layout: Layout, evaluation: Evaluation) -> Evidence:
@@ -39,11 +42,13 @@ def load_evidence(layout: Layout, evaluation: Evaluation) -> Evidence:
         ArtifactError: one is damaged, of another task, or was made from other files than those that are here.
     """
     task = evaluation.task
-    comparison, verdict, sweep = layout.comparison(task), layout.verdict(task), layout.sweep(task)
+    comparison, verdict = layout.comparison(task), layout.verdict(task)
+    sweep, validation = layout.sweep(task), layout.validation(task)
     found = Evidence(
         comparison=load_comparison(comparison) if comparison.is_file() else None,
         verdict=load_verdict(verdict) if verdict.is_file() else None,
         sweep=load_sweep(sweep) if sweep.is_file() else None,
+        validation=load_validation(validation) if validation.is_file() else None,
     )
     for path, document in ((comparison, found.comparison), (verdict, found.verdict)):
         if document is not None:
@@ -53,9 +58,17 @@ def load_evidence(layout: Layout, evaluation: Evaluation) -> Evidence:
     if found.sweep is not None:
         _check_task(sweep, found.sweep.task, task)
         inputs = found.sweep.provenance.inputs
-        files = {name: sweep.parent / name for name in inputs}
-        _check_inputs(sweep, inputs, {name: hash_file(file) for name, file in files.items() if file.is_file()})
+        _check_inputs(sweep, inputs, _hash_files({name: sweep.parent / name for name in inputs}))
+    if found.validation is not None:
+        _check_task(validation, found.validation.task, task)
+        inputs = found.validation.provenance.inputs
+        results = layout.summary(task).parent
+        _check_inputs(validation, inputs, _hash_files({name: results / name / RUN_FILE for name in inputs}))
     return found
+
+
+def _hash_files(files: Mapping[str, Path]) -> dict[str, str]:
+    return {name: hash_file(file) for name, file in files.items() if file.is_file()}
 
 
 def _check_task(path: Path, found: str, task: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from bmd_pipeline.metrics.comparison import Comparison
 from bmd_pipeline.metrics.evaluation import Evaluation
 from bmd_pipeline.metrics.sweep import Sweep
+from bmd_pipeline.metrics.validation import Validation
 from bmd_pipeline.metrics.verdict import Verdict
 from bmd_pipeline.reporting.page.sources import ReportSources
 
@@ -56,6 +57,7 @@ def list_steps(sources: ReportSources) -> list[Step]:
         steps.append(_from_document("evaluate", part, part.policies[policy].config_hash))
     steps.append(_from_document("summarise", sources.evaluation, sources.evaluation.config_hash))
     evidence = {
+        "validation": sources.evidence.validation,
         "compare": sources.evidence.comparison,
         "verdict": sources.evidence.verdict,
         "sweep": sources.evidence.sweep,
@@ -106,6 +108,8 @@ def _from_record(stage: str, record: Mapping[str, Any]) -> Step:
     )
 
 
-def _from_document(stage: str, document: Evaluation | Comparison | Verdict | Sweep, config_hash: str) -> Step:
+def _from_document(
+    stage: str, document: Evaluation | Comparison | Verdict | Sweep | Validation, config_hash: str
+) -> Step:
     run = document.provenance
     return Step(stage, run.command, run.wall_s, run.git_commit, config_hash, run.device)

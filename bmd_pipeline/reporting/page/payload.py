@@ -10,6 +10,7 @@ from bmd_pipeline.config.methods import PRETRAINED, uses_modes
 from bmd_pipeline.metrics.comparison import Score
 from bmd_pipeline.metrics.evaluation import Estimate, Evaluation
 from bmd_pipeline.metrics.sweep import Sweep
+from bmd_pipeline.metrics.validation import Validation
 from bmd_pipeline.reporting.page.encoding import encode_planar
 from bmd_pipeline.reporting.page.sources import ReportSources
 from bmd_pipeline.reporting.style import method_style
@@ -40,6 +41,7 @@ def make_payload(sources: ReportSources) -> dict[str, Any]:
             for (policy, seed), curves in sources.curves.items()
         ],
         "codes": _list_codes(evaluation, list(book.modes)),
+        "validation": _list_discovered(sources.evidence.validation),
         "sweep": _describe_sweep(sources.evidence.sweep, place),
     }
 
@@ -101,6 +103,26 @@ def _list_codes(evaluation: Evaluation, modes: list[str]) -> list[dict[str, Any]
                 ]
                 matrices.append({"policy": i, "seed": row.seed, "rows": cells})
     return matrices
+
+
+def _list_discovered(validation: Validation | None) -> list[dict[str, Any]]:
+    """The code → mode matrix of each discovery seed, before fine-tuning."""
+    return [
+        {
+            "policy": None,
+            "seed": one.seed,
+            "rows": [
+                {
+                    "code": code.code,
+                    "episodes": code.episodes,
+                    "success": code.success_rate,
+                    "shares": [round(share, 4) for share in code.mode_shares.values()],
+                }
+                for code in one.codes
+            ],
+        }
+        for one in (validation.discovered if validation else ())
+    ]
 
 
 def _describe_sweep(sweep: Sweep | None, place: dict[str, int]) -> dict[str, Any] | None:

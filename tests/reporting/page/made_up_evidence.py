@@ -8,6 +8,7 @@ from bmd_pipeline.artifacts.atomic import write_json
 from bmd_pipeline.metrics.comparison import Comparison
 from bmd_pipeline.metrics.stability import INDICATORS
 from bmd_pipeline.metrics.sweep import Sweep
+from bmd_pipeline.metrics.validation import Validation
 from bmd_pipeline.metrics.verdict import Verdict
 from tests.reporting.page.made_up import MadeUpRun
 
@@ -18,6 +19,7 @@ def write_evidence(run: MadeUpRun) -> None:
         (run.layout.comparison(run.task), _make_comparison(run)),
         (run.layout.verdict(run.task), _make_verdict(run)),
         (run.layout.sweep(run.task), _make_sweep(run)),
+        (run.layout.validation(run.task), _make_validation(run)),
     ):
         write_json(path, document.model_dump(mode="json"))
 
@@ -165,5 +167,78 @@ def _make_sweep(run: MadeUpRun) -> Sweep:
             },
             "text": "λ from 0.1 to 1 holds both.",
             "provenance": run.trace("sweep", {}).model_dump(),
+        }
+    )
+
+
+def _make_validation(run: MadeUpRun) -> Validation:
+    def interval(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.05, "high": min(1.0, value + 0.04)}
+
+    def one_hot(k: int) -> dict[str, float]:
+        return {mode: float(m == k % len(run.modes)) for m, mode in enumerate(run.modes)}
+
+    discovered = [
+        {
+            "seed": seed,
+            "episodes": run.episodes,
+            "success_rate": interval(0.7),
+            "modes": len(run.modes),
+            "separation": {
+                "silhouette": 0.456,
+                "within": 1.0,
+                "between": 3.5,
+                "recognised": interval(0.9),
+                "chance": 0.3,
+                "p": 0.0,
+                "learned_from": 20,
+                "confusion": [[5, 0], [1, 4]],
+            },
+            "truth": {"nmi": 0.871, "ari": 0.812, "purity": 0.933, "redundant": [[0, 3]], "missing": []},
+            "codes": [
+                {
+                    "code": k,
+                    "episodes": 10,
+                    "success_rate": 0.7,
+                    "silhouette": 0.4,
+                    "recognised": 0.9,
+                    "mode": run.modes[k % len(run.modes)],
+                    "mode_shares": one_hot(k),
+                }
+                for k in range(4)
+            ],
+            "disturbed": [
+                {"disturbance": "delay", "success_rate": interval(0.61), "recognised": interval(0.83), "modes": 2},
+                {"disturbance": "locked", "success_rate": interval(0.05), "recognised": None, "modes": 0},
+            ],
+        }
+        for seed in run.seeds
+    ]
+    policy = run.layout.policy(run.task) / "run.json"
+    modes = {f"modes/seed{seed}": run.layout.modes(run.task, seed) / "run.json" for seed in run.seeds}
+    return Validation.model_validate(
+        {
+            "schema_version": 1,
+            "task": run.task,
+            "config_hash": "validation-settings",
+            "confidence": 0.95,
+            "alpha": 0.05,
+            "power": 0.9,
+            "min_share": 0.2,
+            "labelling": "way",
+            "modes": list(run.modes),
+            "features": ["x", "y"],
+            "points": 12,
+            "base": {
+                "episodes": 2 * run.episodes,
+                "success_rate": interval(0.7),
+                "ways": "several",
+                "twins": {"pairs": 20, "gap": 0.3, "p": 0.001, "detectable_share": 0.1},
+                "mode_shares": one_hot(0),
+            },
+            "discovered": discovered,
+            "agreement": [],
+            "text": ["The base policy has more than one way to succeed.", "Codes 0 and 3 lead to the same mode."],
+            "provenance": run.trace("validation", {"policy": policy, **modes}).model_dump(),
         }
     )

@@ -180,6 +180,13 @@ def test_codes_by_method(seen: Visit) -> None:
     assert seen.markup("#code-matrices") != before
 
 
+def test_codes_before_fine_tuning_are_drawn_for_every_seed(seen: Visit) -> None:
+    figures = seen.page.locator("#validation-matrices figure")
+    assert figures.count() == 2
+    assert "frozen policy seed 1" in figures.nth(1).inner_text()
+    assert figures.first.locator("td.cell i").count() == 4  # one disc for each code
+
+
 def test_curves_are_read_under_the_pointer(seen: Visit) -> None:
     figure = seen.page.locator("#curve-panels figure").first
     figure.locator("svg").hover()

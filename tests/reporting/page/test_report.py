@@ -70,13 +70,17 @@ def test_evidence_is_shown(page: str) -> None:
     assert "✗ H2 refuted" in words
     assert "? H3 undecided" in words
     assert "λ from 0.1 to 1 holds both." in words
+    assert "The base policy has more than one way to succeed." in words
+    assert "90.0 % [85.0, 94.0], chance 30 % 0.46 3.5× 0.87 0.81 0.93" in words
+    assert "delay 61.0 %, 61.0 % 83.0 %, 83.0 % 2, 2" in words
+    assert "locked 5.0 %, 5.0 % –, – 0, 0" in words
     assert "+10.0 [5.0, 14.0]" in words
     assert "p = .004" in words
 
 
 def test_missing_evidence_is_one_line_with_its_command(tmp_path: Path) -> None:
     words = text_of(build_report(MadeUpRun(tmp_path, seeds=(0,)).load()))
-    for name in ("verdict.json", "compare.json", "lambda/sweep.json"):
+    for name in ("verdict.json", "compare.json", "lambda/sweep.json", "modes/validation.json"):
         assert f"Make it with snakemake --cores 2 results/Toy/{name}" in words
     assert "1 seed says little" in words
 
@@ -89,6 +93,7 @@ def test_commands_at_the_foot_are_the_exact_ones(page: str) -> None:
         "bmd-pipeline discover --seed 1",
         "bmd-pipeline finetune --seed 1",
         "bmd-pipeline verdict --preset smoke",
+        "bmd-pipeline validation --preset smoke",
     ):
         assert command in words
     assert "0123456789abcdef" in words
@@ -105,6 +110,7 @@ def test_data_for_the_scripts(page: str) -> None:
         (2, 0, 4),
         (2, 1, 4),
     ]
+    assert [(matrix["seed"], len(matrix["rows"])) for matrix in data["validation"]] == [(0, 4), (1, 4)]
     assert data["sweep"]["plateau"] == ["weight-0.1", "weight-1"]
 
 

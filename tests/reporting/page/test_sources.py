@@ -79,6 +79,8 @@ def change_settings(path: Path) -> None:
         ("compare.json", edit(task="Other"), "is about task Other, not Toy"),
         ("verdict.json", edit(alpha=2), "verdict.json doesn't fit the schema: alpha"),
         ("lambda/sweep.json", truncate, "sweep.json is damaged"),
+        ("modes/validation.json", truncate, "validation.json is damaged"),
+        ("modes/validation.json", edit(task="Other"), "is about task Other, not Toy"),
     ],
 )
 def test_damage_is_named(run: MadeUpRun, name: str, damage: Callable[[Path], None], message: str) -> None:
@@ -106,4 +108,11 @@ def test_evidence_about_other_evaluations_is_refused(run: MadeUpRun) -> None:
     document["provenance"]["inputs"]["dsrl/seed0"]["sha256"] = "0"
     write_json(path, document)
     with pytest.raises(ArtifactError, match=r"verdict\.json was made from another dsrl/seed0"):
+        run.load()
+
+
+def test_a_validation_of_other_modes_is_refused(run: MadeUpRun) -> None:
+    path = run.layout.modes(run.task, 1) / "run.json"
+    write_json(path, json.loads(path.read_text()) | {"wall_s": 77})
+    with pytest.raises(ArtifactError, match=r"validation\.json was made from another modes/seed1 than the present one"):
         run.load()

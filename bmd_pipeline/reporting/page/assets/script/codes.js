@@ -1,4 +1,4 @@
-// Code → mode matrices of one method, one per seed.
+// Code → mode matrices, one per seed: those of one method, and those before fine-tuning.
 
 function startCodes() {
   const container = byId("code-matrices");
@@ -17,7 +17,13 @@ function startCodes() {
   show(methods[0]);
 }
 
+function startValidation() {
+  byId("validation-matrices")?.replaceChildren(...data.validation.map(codeMatrix));
+  byId("validation-matrices")?.classList.toggle("broad", data.modes.length > 10);
+}
+
 function codeMatrix({ policy, seed, rows }) {
+  const name = policy === null ? "frozen policy" : data.policies[policy].name;
   const many = data.modes.length > 10;
   const head = html(
     "tr",
@@ -38,7 +44,7 @@ function codeMatrix({ policy, seed, rows }) {
   return html(
     "figure",
     { "data-seed": seed },
-    html("figcaption", {}, html("span", {}, html("b", {}, data.policies[policy].name), ` seed ${seed}`)),
+    html("figcaption", {}, html("span", {}, html("b", {}, name), ` seed ${seed}`)),
     html("table", { class: `matrix${many ? " many" : ""}` }, html("thead", {}, head), html("tbody", {}, ...body)),
   );
 }

@@ -24,6 +24,7 @@ if (data.paths) {
   startReplay(paths);
   startCurves();
   startCodes();
+  startValidation();
   startSweep();
 }
 if (data.tasks) startPictures();

@@ -1,0 +1,243 @@
+"""Stage `validation`: results/<Task>/modes/validation.json, whether the discovered modes are real."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bmd_pipeline.artifacts.atomic import write_json
+from bmd_pipeline.artifacts.layout import RUN_FILE
+from bmd_pipeline.artifacts.provenance import require_run
+from bmd_pipeline.config.hashing import stage_hash
+from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.errors import ArtifactError, ConfigError
+from bmd_pipeline.metrics.validate import Trajectories, Validator, describe_agreement
+from bmd_pipeline.metrics.validation import SCHEMA_VERSION, Validation
+from bmd_pipeline.metrics.validation_words import describe_validation
+from bmd_pipeline.modes.clustering import resample_track
+from bmd_pipeline.modes.discovered import DiscoveredModes, load_modes
+from bmd_pipeline.rl.agents import Agent, make_base_agent, make_commanded_agent
+from bmd_pipeline.rl.measuring import read_codes
+from bmd_pipeline.rl.rollout import EpisodeBatch, Rollout, merge_rollouts, roll_out
+from bmd_pipeline.seeds import make_generator
+from bmd_pipeline.sim.disturbed import DisturbedEnv
+from bmd_pipeline.stages.console import Reporter
+from bmd_pipeline.stages.evidence import make_rng, trace
+from bmd_pipeline.stages.labelling import label_episodes
+from bmd_pipeline.stages.workbench import Workbench, episode_seeds, open_workbench
+from bmd_pipeline.tasks.base import TaskEnv
+from bmd_pipeline.tasks.registry import load_labellings, make_env
+
+
+def validation(
+    config: RunConfig,
+    *,
+    policy: Path,
+    modes: Mapping[int, Path],
+    output: Path,
+    num_workers: int,
+    reporter: Reporter,
+) -> None:
+    """Plays the frozen policy, by itself and commanded by every seed's modes, and writes validation.json.
+
+    All of them, and every disturbance, meet the same starts. True modes are looked at for the comparison with them,
+    and for nothing else.
+
+    Args:
+        config: the run.
+        policy: folder of the pre-trained policy.
+        modes: folder of the discovered modes by seed.
+        output: the validation.json to write.
+        num_workers: simulator processes.
+        reporter: progress and findings.
+
+    Raises:
+        ArtifactError: policy or modes are missing, damaged, or were made under other settings.
+        ConfigError: too few episodes for so many codes, or a disturbance that the task has no place for.
+    """
+    started = time.time()
+    task = config.task.name
+    require_run(policy, "pretrain", task)
+    settings = config.validation
+    least = 2 * config.discover.num_modes
+    if config.evaluate.episodes < least:
+        raise ConfigError(
+            f"evaluate.episodes must be >= {least}, twice discover.num_modes, to validate modes; "
+            f"got {config.evaluate.episodes}"
+        )
+    for seed, folder in modes.items():
+        _require_modes(config, seed, folder)
+    num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
+    with open_workbench(config, policy, num_envs, num_workers, reporter) as bench:
+        if settings.locked_action is not None and settings.locked_action >= bench.spec.action_dim:
+            raise ConfigError(
+                f"validation.locked_action must be < {bench.spec.action_dim} for {task}, got {settings.locked_action}"
+            )
+        found = {seed: load_modes(folder, bench.policy, task=task) for seed, folder in modes.items()}
+        first = next(iter(found.values()))
+        ground = _Ground(config, bench, first, num_workers, reporter)
+        rng = make_rng(config, "validation")
+        validator = Validator(settings, ground.labelling.modes, first.num_codes, config.evaluate.confidence, rng)
+        one, twin = ground.play_base("base"), ground.play_base("twin")
+        ground.fit_scale(one)
+        base = validator.describe_base(ground.describe(one), ground.describe(twin))
+        won = one.success.cpu().numpy()
+        discovered, sortings = [], {}
+        for seed, own in found.items():
+            sortings[seed] = read_codes(own.inference, one).cpu().numpy()[won]
+            played = ground.describe(ground.play_codes(own, seed))
+            disturbed = {name: ground.describe(ground.play_codes(own, seed, name)) for name in settings.disturbances()}
+            discovered.append(validator.describe_seed(seed, played, disturbed, base))
+    agreement = describe_agreement(sortings)
+    document = Validation(
+        schema_version=SCHEMA_VERSION,
+        task=task,
+        config_hash=stage_hash(config, "validation"),
+        confidence=config.evaluate.confidence,
+        alpha=settings.alpha,
+        power=settings.power,
+        min_share=settings.min_share,
+        labelling=ground.labelling.name,
+        modes=list(ground.labelling.modes),
+        features=[bench.spec.track_names[column] for column in first.feature_columns],
+        points=first.config.cluster_points,
+        base=base,
+        discovered=discovered,
+        agreement=agreement,
+        text=describe_validation(base, discovered, agreement, power=settings.power),
+        provenance=trace(
+            config,
+            "validation",
+            {"policy": policy / RUN_FILE} | {f"modes/seed{seed}": folder / RUN_FILE for seed, folder in modes.items()},
+            started,
+        ),
+    )
+    write_json(output, document.model_dump(mode="json"))
+    for sentence in document.text:
+        reporter.log(sentence)
+
+
+def _require_modes(config: RunConfig, seed: int, folder: Path) -> None:
+    task = config.task.name
+    command = f"bmd-pipeline discover --task {task} --seed {seed}"
+    record = require_run(folder, "discover", task, command=command)
+    if record.get("config_hash") != stage_hash(config, "discover"):
+        raise ArtifactError(
+            f"{folder}: discovered under other settings than the present ones; make it again with `{command}`"
+        )
+
+
+class _Ground:
+    """Where everything is played, on the same starts, and how trajectories are described.
+
+    Args:
+        config: the run.
+        bench: task and policy.
+        modes: any seed's modes: all see the same features.
+        num_workers: simulator processes.
+        reporter: progress.
+    """
+
+    def __init__(
+        self, config: RunConfig, bench: Workbench, modes: DiscoveredModes, num_workers: int, reporter: Reporter
+    ) -> None:
+        self.config = config
+        self.bench = bench
+        self.columns = modes.feature_columns
+        self.points = modes.config.cluster_points
+        self.shared_scale = modes.config.inference.scale == "shared"
+        self.num_workers = num_workers
+        self.reporter = reporter
+        self.labellings = load_labellings(config.task.name)[:1]
+        self.labelling = self.labellings[0]
+        self._scale = np.ones(len(self.columns))
+
+    def play_base(self, name: str) -> Rollout:
+        """Episodes of the base policy; another name draws other noise on the same starts."""
+        return self._play(make_base_agent(self.bench.policy), self.bench.env, name)
+
+    def play_codes(self, modes: DiscoveredModes, seed: int, disturbance: str | None = None) -> Rollout:
+        """Episodes commanded by one seed's codes; all disturbances get the same draws of the agent."""
+        agent = make_commanded_agent(self.bench.policy, modes)
+        if disturbance is None:
+            return self._play(agent, self.bench.env, f"seed {seed}")
+        settings = self.config.validation
+        if disturbance in settings.dynamics:
+            values = {**self.config.task.env, **settings.dynamics[disturbance]}
+            bench = self.bench
+            env = make_env(
+                bench.spec.name, values, bench.env.num_envs, device=bench.device, num_workers=self.num_workers
+            )
+            try:
+                return self._play(agent, env, f"seed {seed}", disturbance)
+            finally:
+                env.close()
+        obs_std = self.bench.policy.obs_normaliser.std[: self.bench.spec.obs_dim]  # that of the current observation
+        disturb = functools.partial(DisturbedEnv, self.bench.env, self._make_generator("disturbance", seed))
+        env = {
+            "noise": lambda: disturb(obs_noise=settings.obs_noise * obs_std),
+            "delay": lambda: disturb(action_delay=settings.action_delay),
+            "weak": lambda: disturb(action_scale=settings.action_scale),
+            "locked": lambda: disturb(locked_action=settings.locked_action),
+        }[disturbance]()
+        return self._play(agent, env, f"seed {seed}", disturbance)
+
+    def fit_scale(self, played: Rollout) -> None:
+        """Takes the scale of the features from the base policy's episodes."""
+        values = self._resample(played).reshape(-1, len(self.columns))
+        std = values.std(axis=0)
+        if self.shared_scale:
+            std = np.full_like(std, np.sqrt((std**2).mean()))
+        self._scale = np.where(std > 1e-6, std, 1.0)
+
+    def describe(self, played: Rollout) -> Trajectories:
+        """Episodes as they are compared."""
+        batch = EpisodeBatch(
+            played.track, played.length, played.success, played.reward.sum(dim=0), played.code, information=None
+        )
+        labelled = label_episodes(batch, self.labellings, "", 0, 1)
+        return Trajectories(
+            points=self._resample(played) / self._scale,
+            code=labelled.code,
+            success=labelled.success,
+            mode=labelled.labellings[self.labelling.name].weights.argmax(axis=1),
+        )
+
+    def _resample(self, played: Rollout) -> NDArray[np.float64]:
+        """Features at evenly spaced points, (num_episodes, points, num_features)."""
+        flat = resample_track(played.track[..., list(self.columns)], played.length, self.points)
+        values: NDArray[np.float64] = flat.double().cpu().numpy().reshape(len(flat), self.points, -1)
+        return values
+
+    def _play(self, agent: Agent, env: TaskEnv, name: str, disturbance: str = "undisturbed") -> Rollout:
+        num_envs = env.num_envs
+        episodes = self.config.evaluate.episodes
+        seeds = episode_seeds(self.config.seed, "evaluate", "validation", episodes=episodes, num_envs=num_envs)
+        generator = self._make_generator("noise", name)
+        rounds = []
+        with self.reporter.progress(f"{name}, {disturbance}", len(seeds)) as progress:
+            for index, seed in enumerate(seeds):
+                first = index * num_envs
+                code = torch.arange(first, first + num_envs, device=env.device) % agent.num_codes
+                rounds.append(
+                    roll_out(
+                        env,
+                        agent,
+                        seed=seed,
+                        code=code,
+                        generator=generator,
+                        explore=False,
+                        feature_columns=self.columns,
+                    )
+                )
+                progress.advance(1)
+        return merge_rollouts(rounds)
+
+    def _make_generator(self, *names: str | int) -> torch.Generator:
+        return make_generator(self.config.seed, "evaluate", "validation", *names, device=self.bench.device)
