@@ -56,6 +56,7 @@ def open_config(task: str, preset: str | None, config_file: Path | None, assign:
         preset=preset,
         overrides=read_settings(config_file) if config_file else None,
         overrides_name=str(config_file),
+        overrides_path=config_file,
         assignments=assign or (),
     )
 
