@@ -22,6 +22,11 @@ TARGET = "results/GaussianMixture/eval.json"
             [TARGET, "--config", "set=[finetune.ppo.gamma=2]"],
             "finetune.ppo.gamma must be <= 1.0, got 2 (--set finetune.ppo.gamma=2)",
         ),
+        (
+            ["data/PushT/demos.zarr", "--config", 'set=["discover.inference.features=[tun]"]'],
+            "discover.inference.features: PushT has no track column 'tun'; it has ",
+        ),
+        ([TARGET, "--config", "preset=smoke", 'set=["seeds=[0, 0]"]'], "seeds must not repeat, got [0, 0]"),
         (["data/GaussianMixture/demos.zarr", "--config", "set=[evaluate.tau=2]"], "evaluate.tau must be <= 1.0, got 2"),
     ],
 )
