@@ -53,7 +53,7 @@ def compare(job: Job, evaluations: Evaluations = None, output: o.Output = None) 
     run(
         job.config,
         evaluations=paths,
-        output=output or job.layout.comparison(job.task),
+        output=o.new_file(output, job.layout.comparison(job.task)),
         reporter=job.reporter,
     )
 
@@ -71,7 +71,7 @@ def verdict(job: Job, evaluations: Evaluations = None, output: o.Output = None) 
     run(
         job.config,
         evaluations=paths,
-        output=output or job.layout.verdict(job.task),
+        output=o.new_file(output, job.layout.verdict(job.task)),
         reporter=job.reporter,
     )
 
@@ -90,4 +90,4 @@ def sweep(job: Job, output: o.Output = None) -> None:
     job.start()
     from bmd_pipeline.stages.sweep import sweep as run
 
-    run(job.config, layout=job.layout, output=output or target, reporter=job.reporter)
+    run(job.config, layout=job.layout, output=o.new_file(output, target), reporter=job.reporter)

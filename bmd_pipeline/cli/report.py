@@ -22,7 +22,7 @@ def report(job: Job, output: o.Output = None) -> None:
     job.start()
     from bmd_pipeline.stages.report import report as run
 
-    run(job.config, layout=job.layout, output=output or job.layout.report(job.task), reporter=job.reporter)
+    run(job.config, layout=job.layout, output=o.new_file(output, job.layout.report(job.task)), reporter=job.reporter)
 
 
 def summary(
@@ -39,4 +39,4 @@ def summary(
 
     layout = Layout()
     reporter = Reporter("quiet" if quiet else "plain" if plain else None, label="summary")
-    run(layout=layout, tasks=tasks, output=output or layout.overview(), reporter=reporter)
+    run(layout=layout, tasks=tasks, output=o.new_file(output, layout.overview()), reporter=reporter)

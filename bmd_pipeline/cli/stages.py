@@ -20,7 +20,7 @@ def collect(job: Job, output: o.Output = None) -> None:
 
     Writes data/TASK/demos.zarr, and demos.manifest.json beside it.
     """
-    store = output or job.layout.demos(job.task)
+    store = o.new_folder(output, job.layout.demos(job.task))
     manifest = store.with_name(job.layout.demos_manifest(job.task).name)
     job.start()
     from bmd_pipeline.stages.collect import collect as run
@@ -38,7 +38,13 @@ def pretrain(job: Job, demos: o.Demos = None, output: o.Output = None) -> None:
     job.start()
     from bmd_pipeline.stages.pretrain import pretrain as run
 
-    run(job.config, demos=store, output=output or job.layout.policy(job.task), reporter=job.reporter, stop=job.stop)
+    run(
+        job.config,
+        demos=store,
+        output=o.new_folder(output, job.layout.policy(job.task)),
+        reporter=job.reporter,
+        stop=job.stop,
+    )
 
 
 @stage_command("discover", resumable=True)
@@ -54,7 +60,7 @@ def discover(job: Job, seed: o.Seed = 0, policy: o.Policy = None, output: o.Outp
     run(
         job.config,
         policy=base,
-        output=output or job.layout.modes(job.task, seed),
+        output=o.new_folder(output, job.layout.modes(job.task, seed)),
         seed=seed,
         num_workers=job.num_workers,
         reporter=job.reporter,
@@ -85,7 +91,7 @@ def finetune(
         job.config,
         policy=base,
         modes=found,
-        output=output or job.layout.tuned(job.task, method, seed),
+        output=o.new_folder(output, job.layout.tuned(job.task, method, seed)),
         method=method,
         seed=seed,
         num_workers=job.num_workers,
@@ -122,7 +128,7 @@ def evaluate(
         policy=base,
         modes=found,
         tuned=better,
-        output=output or job.layout.evaluation(job.task, method, seed),
+        output=o.new_file(output, job.layout.evaluation(job.task, method, seed)),
         method=method,
         seed=seed,
         num_workers=job.num_workers,
@@ -157,7 +163,7 @@ def curve(
         policy=base,
         modes=found,
         tuned=better or job.layout.tuned(job.task, method, seed),
-        output=output or job.layout.curve(job.task, method, seed),
+        output=o.new_file(output, job.layout.curve(job.task, method, seed)),
         method=method,
         seed=seed,
         num_workers=job.num_workers,
@@ -178,7 +184,7 @@ def summarise(job: Job, evaluations: Evaluations = None, output: o.Output = None
     run(
         job.config,
         evaluations=paths,
-        output=output or job.layout.summary(job.task),
+        output=o.new_file(output, job.layout.summary(job.task)),
         reporter=job.reporter,
     )
 
