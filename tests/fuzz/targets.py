@@ -236,7 +236,7 @@ def weights(bench: Bench, rng: random.Random) -> str:
         changes: tuple[Callable[[torch.Tensor], dict[str, torch.Tensor]], ...] = (
             lambda t: {},
             lambda t: {f"{name}x": t},
-            lambda t: {name: t, "extra": t},
+            lambda t: {name: t, "extra": t.clone()},
             lambda t: {name: t[None]},
             lambda t: {name: t.reshape(-1)[:1]},
             lambda t: {name: torch.zeros(0)},
