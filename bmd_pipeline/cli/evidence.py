@@ -47,13 +47,14 @@ def compare(job: Job, evaluations: Evaluations = None, output: o.Output = None) 
     Writes results/TASK/compare.json, and compare.parquet with the scores of every seed.
     """
     paths = need_evaluations(job, evaluations, (PRETRAINED, *job.config.methods))
-    job.start()
+    file = o.new_file(output, job.layout.comparison(job.task))
+    job.start(file)
     from bmd_pipeline.stages.compare import compare as run
 
     run(
         job.config,
         evaluations=paths,
-        output=o.new_file(output, job.layout.comparison(job.task)),
+        output=file,
         reporter=job.reporter,
     )
 
@@ -65,13 +66,14 @@ def verdict(job: Job, evaluations: Evaluations = None, output: o.Output = None) 
     Writes results/TASK/verdict.json.
     """
     paths = need_evaluations(job, evaluations, judged_methods(job.config.methods))
-    job.start()
+    file = o.new_file(output, job.layout.verdict(job.task))
+    job.start(file)
     from bmd_pipeline.stages.verdict import verdict as run
 
     run(
         job.config,
         evaluations=paths,
-        output=o.new_file(output, job.layout.verdict(job.task)),
+        output=file,
         reporter=job.reporter,
     )
 
@@ -87,7 +89,8 @@ def sweep(job: Job, output: o.Output = None) -> None:
         for seed in job.config.sweep.seeds:
             evaluated = job.layout.sweep_run(job.task, point.name, seed) / "eval.json"
             o.need_path(evaluated, evaluated, f"snakemake --cores 2 {target}")
-    job.start()
+    file = o.new_file(output, target)
+    job.start(file)
     from bmd_pipeline.stages.sweep import sweep as run
 
-    run(job.config, layout=job.layout, output=o.new_file(output, target), reporter=job.reporter)
+    run(job.config, layout=job.layout, output=file, reporter=job.reporter)

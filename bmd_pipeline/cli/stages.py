@@ -22,7 +22,7 @@ def collect(job: Job, output: o.Output = None) -> None:
     """
     store = o.new_folder(output, job.layout.demos(job.task))
     manifest = store.with_name(job.layout.demos_manifest(job.task).name)
-    job.start()
+    job.start(store)
     from bmd_pipeline.stages.collect import collect as run
 
     run(job.config, output=store, manifest=manifest, num_workers=job.num_workers, reporter=job.reporter, stop=job.stop)
@@ -35,13 +35,14 @@ def pretrain(job: Job, demos: o.Demos = None, output: o.Output = None) -> None:
     Writes results/TASK/policy/.
     """
     store = o.need_path(demos, job.layout.demos(job.task), f"bmd-pipeline collect --task {job.task}")
-    job.start()
+    folder = o.new_folder(output, job.layout.policy(job.task))
+    job.start(folder)
     from bmd_pipeline.stages.pretrain import pretrain as run
 
     run(
         job.config,
         demos=store,
-        output=o.new_folder(output, job.layout.policy(job.task)),
+        output=folder,
         reporter=job.reporter,
         stop=job.stop,
     )
@@ -54,13 +55,14 @@ def discover(job: Job, seed: o.Seed = 0, policy: o.Policy = None, output: o.Outp
     Writes results/TASK/modes/seedN/.
     """
     base = _need_policy(job, policy)
-    job.start()
+    folder = o.new_folder(output, job.layout.modes(job.task, seed))
+    job.start(folder)
     from bmd_pipeline.stages.discover import discover as run
 
     run(
         job.config,
         policy=base,
-        output=o.new_folder(output, job.layout.modes(job.task, seed)),
+        output=folder,
         seed=seed,
         num_workers=job.num_workers,
         reporter=job.reporter,
@@ -84,14 +86,15 @@ def finetune(
     check_method(method)
     base = _need_policy(job, policy)
     found = _need_modes(job, modes, method, seed)
-    job.start()
+    folder = o.new_folder(output, job.layout.tuned(job.task, method, seed))
+    job.start(folder, method)
     from bmd_pipeline.stages.finetune import finetune as run
 
     run(
         job.config,
         policy=base,
         modes=found,
-        output=o.new_folder(output, job.layout.tuned(job.task, method, seed)),
+        output=folder,
         method=method,
         seed=seed,
         num_workers=job.num_workers,
@@ -120,7 +123,8 @@ def evaluate(
     base = _need_policy(job, policy)
     found = _need_modes(job, modes, method, seed)
     better = _need_tuned(job, tuned, method, seed)
-    job.start()
+    file = o.new_file(output, job.layout.evaluation(job.task, method, seed))
+    job.start(file, method)
     from bmd_pipeline.stages.evaluate import evaluate as run
 
     run(
@@ -128,7 +132,7 @@ def evaluate(
         policy=base,
         modes=found,
         tuned=better,
-        output=o.new_file(output, job.layout.evaluation(job.task, method, seed)),
+        output=file,
         method=method,
         seed=seed,
         num_workers=job.num_workers,
@@ -155,7 +159,8 @@ def curve(
     base = _need_policy(job, policy)
     found = _need_modes(job, modes, method, seed)
     better = _need_tuned(job, tuned, method, seed)
-    job.start()
+    file = o.new_file(output, job.layout.curve(job.task, method, seed))
+    job.start(file, method)
     from bmd_pipeline.stages.curve import curve as run
 
     run(
@@ -163,7 +168,7 @@ def curve(
         policy=base,
         modes=found,
         tuned=better or job.layout.tuned(job.task, method, seed),
-        output=o.new_file(output, job.layout.curve(job.task, method, seed)),
+        output=file,
         method=method,
         seed=seed,
         num_workers=job.num_workers,
@@ -178,13 +183,14 @@ def summarise(job: Job, evaluations: Evaluations = None, output: o.Output = None
     Writes results/TASK/eval.json, all episodes and the pictures of before and after.
     """
     paths = need_evaluations(job, evaluations, (PRETRAINED, *job.config.methods))
-    job.start()
+    file = o.new_file(output, job.layout.summary(job.task))
+    job.start(file)
     from bmd_pipeline.stages.summarise import summarise as run
 
     run(
         job.config,
         evaluations=paths,
-        output=o.new_file(output, job.layout.summary(job.task)),
+        output=file,
         reporter=job.reporter,
     )
 
