@@ -46,11 +46,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (
             "free_disk",
-            "error: collect needs about 307 kB of disk for data/GaussianMixture/demos.zarr, 10 kB is free there",
+            "error: collect needs about 1.1 MB of disk for data/GaussianMixture/demos.zarr, 10 kB is free there",
         ),
         (
             "free_memory",
-            "error: collect needs about 300.2 MB of memory, 10 kB is available: lower collect.num_episodes, ",
+            "error: collect needs about 301.1 MB of memory, 10 kB is available: lower collect.num_episodes, ",
         ),
     ],
 )
@@ -69,11 +69,10 @@ def test_a_stage_without_room_does_not_begin(
 def test_estimates_cover_what_stages_leave_and_not_much_more(project: Path) -> None:
     assert main(["collect", *STAGE]) == 0
     store = size(project / "data" / TASK / "demos.zarr")
-    assert 2 * store < estimate("collect").disk < 20 * store  # episodes end before their time
+    assert store < estimate("collect").disk < 2 * store
     assert main(["pretrain", *STAGE]) == 0
     weights = (project / "results" / TASK / "policy" / "policy.safetensors").stat().st_size
-    assert 4 * weights < estimate("pretrain", "pretrain.policy.hidden_sizes=[128, 128, 128]").disk
-    assert estimate("pretrain").disk < 20 * weights
+    assert 8 * weights < estimate("pretrain").disk < 20 * weights  # with its progress, twice
 
 
 @pytest.mark.parametrize(
@@ -125,9 +124,7 @@ def test_the_machine_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_require_room_names_what_to_lower(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(preflight, "free_memory", lambda: 1e9)
-    with pytest.raises(
-        ConfigError, match=r"^finetune needs about .* GB of memory, 1\.0 GB is available: lower finetune"
-    ):
+    with pytest.raises(ConfigError, match=r"^finetune needs about .* GB of memory, 1\.0 GB is available: lower f"):
         require_room(read("finetune.num_envs=1000000"), "finetune", tmp_path, method="dsrl")
     monkeypatch.setattr(preflight, "free_disk", lambda path: 5e5)
     with pytest.raises(ArtifactError, match=r"^report needs about 1\.0 MB of disk for .*, 500 kB is free there"):
