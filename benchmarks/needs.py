@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 SMALL = ("collect.num_episodes=40", "pretrain.iterations=20", "execution.checkpoint_minutes=0")
 WIDE = "[1024, 1024, 1024]"
 CASES = (
-    ("GaussianMixture", "collect", None, ("collect.num_episodes=20000",)),
+    ("GaussianMixture", "collect", None, ("collect.num_episodes=3000",)),
     ("GaussianMixture", "pretrain", None, ()),
     ("GaussianMixture", "pretrain", None, (f"pretrain.policy.hidden_sizes={WIDE}", "pretrain.checkpoint_interval=5")),
     ("GaussianMixture", "discover", None, ("discover.seed_episodes=16384", "discover.num_envs=2048")),
@@ -76,7 +76,7 @@ def run(project: Path, task: str, stage: str, method: str | None, settings: tupl
         largest = max(largest, measure(project) - before)
         if pid:
             break
-        time.sleep(0.01)
+        time.sleep(0.05)
     if status:
         assert child.stderr is not None
         sys.exit(child.stderr.read().decode())
