@@ -15,8 +15,8 @@ from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.tasks.base import TaskSpec
 
 FLOAT_B = 4
-PROCESS_B = 300e6
-"""Python with torch."""
+PROCESS_B = 400e6
+"""Python with torch and what else a stage imports."""
 SIMULATOR_B = 200e6
 """What a simulator adds to the process that steps it."""
 WORKER_B = 400e6
@@ -29,7 +29,7 @@ EPISODE_B = 1_500.0
 """Rows and path of one judged episode, in memory and on disk."""
 PICTURES_B = 1e6
 """Pictures and tables that don't grow."""
-TRAINED_COPIES = 13
+TRAINED_COPIES = 18
 """A trained parameter in memory: itself, gradient, two moments, average or best, what a rollback needs, and what is
 written."""
 SAVED_COPIES = 10

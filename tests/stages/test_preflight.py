@@ -50,7 +50,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             "free_memory",
-            "error: collect needs about 301.1 MB of memory, 10 kB is available: lower collect.num_episodes, ",
+            "error: collect needs about 401.1 MB of memory, 10 kB is available: lower collect.num_episodes, ",
         ),
     ],
 )
