@@ -7,6 +7,7 @@ TARGET ?= results/PushT/eval.json
 CORES ?= 8
 ARGS ?=
 VENV := .venv
+AUDIT := .audit
 READY := $(VENV)/.ready
 SNAKEFMT := snakefmt --line-length 120
 
@@ -14,7 +15,7 @@ SNAKEFMT := snakefmt --line-length 120
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 
-.PHONY: help setup run test fault-test determinism lint format clean
+.PHONY: help setup run test fault-test fuzz audit determinism lint format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -42,6 +43,18 @@ test: setup  ## all tests
 
 fault-test: setup  ## kill, damage and fill up whatever can be, about 100 kills; see docs/reliability.md
 	python -m tests.faults.campaign $(ARGS)
+
+fuzz: setup  ## malformed settings, command lines, stores and artifacts, 1000 of them; see docs/reliability.md
+	python -m tests.fuzz.campaign $(ARGS)
+
+audit: $(AUDIT)/.ready  ## known vulnerabilities of what requirements.lock pins; asks pypi.org
+	@$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock || \
+	  { echo "error: something is vulnerable, or (no network, a mirror without advisories) could not be checked" >&2; exit 1; }
+
+$(AUDIT)/.ready:
+	@python3 -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet pip-audit==2.10.1
+	@touch $@
 
 determinism: setup  ## a small pipeline twice, every artifact compared
 	python -m tests.faults.determinism

@@ -94,7 +94,7 @@ def staged_directory(path: Path) -> Iterator[Path]:
 def remove_leftovers(folder: Path) -> None:
     """Removes half-written files that killed writers left in a folder; call it with the folder's lock in hand."""
     with naming(folder):
-        for leftover in folder.glob(".*.tmp"):
+        for leftover in folder.glob(".*.[0-9]*.tmp"):
             leftover.unlink(missing_ok=True)
 
 

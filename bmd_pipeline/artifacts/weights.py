@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -31,12 +32,16 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Reads all tensors of a file, on the CPU.
+    """Reads all tensors of a file, on the CPU; they can be computed with.
 
     Raises:
-        ArtifactError: the file is missing or damaged.
+        ArtifactError: the file is missing or damaged, or holds a value that is not finite.
     """
-    return read_weights(path)[0]
+    tensors = read_weights(path)[0]
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ArtifactError(f"weights: {path}: {name} is not finite; make the file again")
+    return tensors
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import platform
-import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from bmd_pipeline.cli import options as o
+from bmd_pipeline.cli.job import open_config
+from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.tasks.registry import find_missing, get_entry, list_entries
 
 Verdict = Literal["ok", "note", "missing"]
 _MARKS: dict[Verdict, str] = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
-
-_NEEDED_DISK_GB = 2.0
-_NEEDED_MEMORY_GB = 2.0
 
 
 @dataclass(frozen=True)
@@ -41,19 +42,36 @@ class Finding:
     text: str
 
 
-def doctor(debug: o.Debug = False) -> None:
-    """Says what this machine has, and what each missing thing costs. Exit status 2 if something is needed."""
+Check = Callable[[RunConfig | None], Finding]
+STAGES = ("collect", "pretrain", "discover", "finetune", "evaluate")
+"""Stages that take more than any other command."""
+
+
+def doctor(
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", help="Also check what a run on this task needs.", show_default=False)
+    ] = None,
+    preset: o.Preset = None,
+    config: o.ConfigFile = None,
+    assign: o.Assign = None,
+    debug: o.Debug = False,
+) -> None:
+    """Says what this machine has, what each missing thing costs and how to get it.
+
+    Exit status 2 if something that is needed is missing: for anything, or with --task for a run on it.
+    """
+    settings = open_config(task, preset, config, assign) if task else None
     console = Console(highlight=False)
     broken = False
-    for finding in examine():
+    for finding in examine(settings):
         broken |= finding.verdict == "missing"
-        console.print(f"{_MARKS[finding.verdict]:>15}  {finding.name:<16} {finding.text}", soft_wrap=True)
+        console.print(f"{_MARKS[finding.verdict]:>15}  {finding.name:<16} {escape(finding.text)}", soft_wrap=True)
     raise typer.Exit(2 if broken else 0)
 
 
-def examine() -> Iterator[Finding]:
-    """Looks at everything the pipeline uses, cheap things first."""
-    checks: tuple[Callable[[], Finding], ...] = (
+def examine(settings: RunConfig | None = None) -> Iterator[Finding]:
+    """Looks at everything that the pipeline uses, or that a run with these settings needs; cheap things first."""
+    checks: tuple[Check, ...] = (
         _check_python,
         _check_cores,
         _check_memory,
@@ -68,53 +86,63 @@ def examine() -> Iterator[Finding]:
         _check_tracker,
     )
     for check in checks:
-        try:
-            yield check()
-        except Exception as error:  # a broken installation fails in its own ways; the doctor reports them all
-            name = check.__name__.removeprefix("_check_")
-            yield Finding(name, "missing", f"{type(error).__name__}: {' '.join(str(error).split())}")
+        yield _answer(check, settings)
+    if settings is not None:
+        for stage in STAGES:
+            yield _answer(functools.partial(_check_stage, stage), settings, stage)
 
 
-def _check_python() -> Finding:
-    supported = (3, 11) <= sys.version_info[:2] <= (3, 12)
+def _answer(check: Check, settings: RunConfig | None, name: str | None = None) -> Finding:
+    try:
+        return check(settings)
+    except Exception as error:  # a broken installation fails in its own ways; the doctor reports them all
+        name = name or getattr(check, "__name__", "").removeprefix("_check_")
+        return Finding(name, "missing", f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _check_python(settings: RunConfig | None) -> Finding:
     text = f"{platform.python_version()} ({platform.machine()})"
-    return Finding("python", "ok" if supported else "note", text if supported else f"{text}; tested on 3.11 and 3.12")
+    if (3, 11) <= sys.version_info[:2] <= (3, 12):
+        return Finding("python", "ok", text)
+    return Finding("python", "note", f"{text}; 3.11 is tested: `make setup PYTHON=python3.11` in the repository's root")
 
 
-def _check_cores() -> Finding:
+def _check_cores(settings: RunConfig | None) -> Finding:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = max(settings.execution.threads.model_dump().values()) if settings else 1
+    if asked > cores:
+        text = f"{cores}, and a stage asks for {asked}: slower, nothing else; lower execution.threads to fit"
+        return Finding("cores", "note", text)
     if cores == 1:
         return Finding("cores", "note", "1; seeds and methods will run one after the other")
     return Finding("cores", "ok", str(cores))
 
 
-def _check_memory() -> Finding:
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    total = pages / 1e9
-    if total < _NEEDED_MEMORY_GB:
-        return Finding("memory", "note", f"{total:.1f} GB; a PushT job needs about {_NEEDED_MEMORY_GB:.0f} GB")
-    return Finding("memory", "ok", f"{total:.1f} GB")
+def _check_memory(settings: RunConfig | None) -> Finding:
+    from bmd_pipeline.stages.preflight import free_memory, tell
+
+    free = free_memory()
+    return Finding("memory", "ok", f"{tell(free)} available") if free else Finding("memory", "note", "unknown here")
 
 
-def _check_disk() -> Finding:
-    free = shutil.disk_usage(Path()).free / 1e9
-    if free < _NEEDED_DISK_GB:
-        return Finding("disk", "note", f"{free:.1f} GB free here; a whole run may need {_NEEDED_DISK_GB:.0f} GB")
-    return Finding("disk", "ok", f"{free:.1f} GB free here")
+def _check_disk(settings: RunConfig | None) -> Finding:
+    from bmd_pipeline.stages.preflight import free_disk, tell
+
+    return Finding("disk", "ok", f"{tell(free_disk(Path()))} free here")
 
 
-def _check_workflow() -> Finding:
+def _check_workflow(settings: RunConfig | None) -> Finding:
     return Finding("workflow", "ok", f"snakemake {version('snakemake')}")
 
 
-def _check_torch() -> Finding:
+def _check_torch(settings: RunConfig | None) -> Finding:
     import torch
 
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
-    return Finding("torch", "ok", f"{torch.__version__} ({build})")
+    return Finding("torch", "ok", f"{torch.__version__} ({build}), {torch.get_num_threads()} threads by itself")
 
 
-def _check_device() -> Finding:
+def _check_device(settings: RunConfig | None) -> Finding:
     import torch
 
     from bmd_pipeline.config.load import has_cuda_device
@@ -122,15 +150,15 @@ def _check_device() -> Finding:
     if torch.cuda.is_available():
         return Finding("device", "ok", f"{torch.cuda.get_device_name()}; preset gpu is taken by itself")
     if has_cuda_device():
-        return Finding(
-            "device",
-            "note",
-            "a CUDA device is here, but this torch can't use it: install a CUDA build of torch",
-        )
-    return Finding("device", "note", "no CUDA device; preset cpu is taken by itself, everything runs on the CPU")
+        text = "a CUDA device is here, but this torch can't use it: install a CUDA build of torch (pytorch.org)"
+    else:
+        text = "no CUDA device"
+    if settings is not None and settings.execution.device == "cuda":
+        return Finding("device", "missing", f"{text}; or set execution.device to auto")
+    return Finding("device", "note", f"{text}; everything runs on the CPU, and preset cpu is taken by itself")
 
 
-def _check_matmul() -> Finding:
+def _check_matmul(settings: RunConfig | None) -> Finding:
     from bmd_pipeline.compute import enable_fast_matmul, set_threads
 
     set_threads(1)
@@ -140,27 +168,33 @@ def _check_matmul() -> Finding:
     return Finding("matrix backend", "ok", f"oneDNN's {chosen} kernels: faster, and still float32 on this CPU")
 
 
-def _check_simulator() -> Finding:
+def _check_simulator(settings: RunConfig | None) -> Finding:
+    wanted = settings is not None and get_entry(settings.task.name).simulator == "ManiSkill"
+    if settings is not None and not wanted:
+        return Finding("simulator", "ok", f"{settings.task.name} needs none")
     try:
         versions = f"mani_skill {version('mani_skill')}, sapien {version('sapien')}"
     except PackageNotFoundError as error:
-        return Finding("simulator", "note", f"{error.name} is not installed: PushT can't run, native tasks can")
+        text = f"{error.name} is not installed: {', '.join(_list_simulated())} can't run, other tasks can; `make setup`"
+        return Finding("simulator", "missing" if wanted else "note", text)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # SAPIEN's about Vulkan: the next line of the report says it better
         importlib.import_module("sapien")  # a broken wheel or C library shows here
     return Finding("simulator", "ok", versions)
 
 
-def _check_extras() -> Finding:
-    from bmd_pipeline.tasks.registry import find_missing, list_entries
-
+def _check_extras(settings: RunConfig | None) -> Finding:
     missing = [f"{entry.extra} ({entry.name})" for entry in list_entries() if find_missing(entry)]
     if missing:
         return Finding("extras", "note", f"not installed: {', '.join(missing)}; make setup installs them")
     return Finding("extras", "ok", "what every task's simulator needs is installed")
 
 
-def _check_renderer() -> Finding:
+def _list_simulated() -> list[str]:
+    return [entry.name for entry in list_entries() if entry.simulator == "ManiSkill"]
+
+
+def _check_renderer(settings: RunConfig | None) -> Finding:
     from bmd_pipeline.sim.headless import have_render_device
 
     if have_render_device():
@@ -170,8 +204,34 @@ def _check_renderer() -> Finding:
     )
 
 
-def _check_tracker() -> Finding:
+def _check_tracker(settings: RunConfig | None) -> Finding:
+    wanted = settings is not None and settings.execution.tracker == "wandb"
     try:
         return Finding("tracker", "ok", f"wandb {version('wandb')}, used only if execution.tracker says so")
     except PackageNotFoundError:
-        return Finding("tracker", "note", "wandb is not installed: metrics stay in local files")
+        text = "wandb is not installed: metrics stay in local files"
+        return Finding("tracker", "note", f"{text}; `pip install wandb`" if wanted else text)
+
+
+def _check_stage(stage: str, settings: RunConfig | None) -> Finding:
+    """Whether there is room for a stage of the run."""
+    from bmd_pipeline.stages.needs import estimate_needs
+    from bmd_pipeline.stages.preflight import free_disk, free_memory, tell
+    from bmd_pipeline.tasks.registry import make_spec
+
+    assert settings is not None  # asked for a run only
+    task = settings.task
+    entry, workers = get_entry(task.name), getattr(settings.execution.threads, stage)
+    spec = make_spec(task.name, task.env)
+    needs = [
+        estimate_needs(settings, stage, spec, method=method, workers=workers, simulated=entry.simulator != "native")
+        for method in (settings.methods if stage == "finetune" else (None,))
+    ]
+    memory, disk = max(need.memory for need in needs), max(need.disk for need in needs)
+    text = f"needs about {tell(memory)} of memory and {tell(disk)} of disk at once"
+    free = free_memory()
+    if free is not None and memory > free:
+        return Finding(stage, "missing", f"{text}: {tell(free)} of memory is available; lower {needs[0].because}")
+    if disk > free_disk(Path()):
+        return Finding(stage, "missing", f"{text}: {tell(free_disk(Path()))} of disk is free; make room")
+    return Finding(stage, "ok", text)

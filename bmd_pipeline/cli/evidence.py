@@ -47,13 +47,14 @@ def compare(job: Job, evaluations: Evaluations = None, output: o.Output = None) 
     Writes results/TASK/compare.json, and compare.parquet with the scores of every seed.
     """
     paths = need_evaluations(job, evaluations, (PRETRAINED, *job.config.methods))
-    job.start()
+    file = o.new_file(output, job.layout.comparison(job.task))
+    job.start(file)
     from bmd_pipeline.stages.compare import compare as run
 
     run(
         job.config,
         evaluations=paths,
-        output=output or job.layout.comparison(job.task),
+        output=file,
         reporter=job.reporter,
     )
 
@@ -65,13 +66,14 @@ def verdict(job: Job, evaluations: Evaluations = None, output: o.Output = None) 
     Writes results/TASK/verdict.json.
     """
     paths = need_evaluations(job, evaluations, judged_methods(job.config.methods))
-    job.start()
+    file = o.new_file(output, job.layout.verdict(job.task))
+    job.start(file)
     from bmd_pipeline.stages.verdict import verdict as run
 
     run(
         job.config,
         evaluations=paths,
-        output=output or job.layout.verdict(job.task),
+        output=file,
         reporter=job.reporter,
     )
 
@@ -87,10 +89,11 @@ def sweep(job: Job, output: o.Output = None) -> None:
         for seed in job.config.sweep.seeds:
             evaluated = job.layout.sweep_run(job.task, point.name, seed) / "eval.json"
             o.need_path(evaluated, evaluated, f"snakemake --cores 2 {target}")
-    job.start()
+    file = o.new_file(output, target)
+    job.start(file)
     from bmd_pipeline.stages.sweep import sweep as run
 
-    run(job.config, layout=job.layout, output=output or target, reporter=job.reporter)
+    run(job.config, layout=job.layout, output=file, reporter=job.reporter)
 
 
 @stage_command("evaluate")
@@ -106,14 +109,15 @@ def validation(job: Job, policy: o.Policy = None, output: o.Output = None) -> No
         )
         for seed in job.config.seeds
     }
-    job.start()
+    file = o.new_file(output, job.layout.validation(job.task))
+    job.start(file)
     from bmd_pipeline.stages.validation import validation as run
 
     run(
         job.config,
         policy=base,
         modes=modes,
-        output=output or job.layout.validation(job.task),
+        output=file,
         num_workers=job.num_workers,
         reporter=job.reporter,
     )

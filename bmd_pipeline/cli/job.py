@@ -24,6 +24,7 @@ class Job:
     """One stage on one task.
 
     Attributes:
+        command: what was asked for: the stage's name.
         config: validated settings.
         layout: where everything is.
         reporter: what the stage prints through.
@@ -31,6 +32,7 @@ class Job:
         stop: who may ask the stage to stop.
     """
 
+    command: str
     config: RunConfig
     layout: Layout
     reporter: Reporter
@@ -42,10 +44,17 @@ class Job:
         """Name of the task."""
         return self.config.task.name
 
-    def start(self) -> None:
-        """Gives torch its cores. Imports it, so call this once everything cheap is checked."""
-        from bmd_pipeline.compute import set_threads
+    def start(self, output: Path, method: str | None = None) -> None:
+        """Looks whether there is room, and gives torch its cores. Imports it, so check everything cheap before.
 
+        Args:
+            output: what the stage will write.
+            method: what it fine-tunes or judges.
+        """
+        from bmd_pipeline.compute import set_threads
+        from bmd_pipeline.stages.preflight import require_room
+
+        require_room(self.config, self.command, output, method=method, workers=self.num_workers)
         set_threads(self.num_workers)
 
 
@@ -56,11 +65,13 @@ def open_config(task: str, preset: str | None, config_file: Path | None, assign:
         preset=preset,
         overrides=read_settings(config_file) if config_file else None,
         overrides_name=str(config_file),
+        overrides_path=config_file,
         assignments=assign or (),
     )
 
 
 def open_job(
+    command: str,
     stage: Stage,
     label: str,
     *,
@@ -79,7 +90,7 @@ def open_job(
     mode: Mode | None = "quiet" if quiet else "plain" if plain else None
     num_workers = threads or getattr(settings.execution.threads, stage)
     stop = Stop(settings.execution.max_minutes if max_minutes is None else max_minutes)
-    return Job(settings, Layout(), Reporter(mode, label=label), num_workers, stop)
+    return Job(command, settings, Layout(), Reporter(mode, label=label), num_workers, stop)
 
 
 def stage_command(stage: Stage, *, resumable: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -93,12 +104,12 @@ def stage_command(stage: Stage, *, resumable: bool = False) -> Callable[[Callabl
 
     def decorate(run: Callable[..., None]) -> Callable[..., None]:
         skipped = () if resumable else ("max_minutes",)
-        shared, own = _options(open_job, "stage", "label", *skipped), _options(run, "job")
+        shared, own = _options(open_job, "command", "stage", "label", *skipped), _options(run, "job")
 
         def command(**values: Any) -> None:
             which = (run.__name__, values["task"], values.get("method"), values.get("seed"))
             label = " ".join(str(part) for part in which if part is not None)
-            job = open_job(stage, label, **{name: values.pop(name) for name in shared})
+            job = open_job(run.__name__, stage, label, **{name: values.pop(name) for name in shared})
             with job.stop if resumable else nullcontext():
                 run(job, **values)
 

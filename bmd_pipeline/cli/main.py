@@ -20,12 +20,14 @@ import typer
 
 from bmd_pipeline import __version__
 from bmd_pipeline.cli import config, doctor, evidence, report, stages, tasks
+from bmd_pipeline.config.layers import shorten
 from bmd_pipeline.errors import BMDError
 from bmd_pipeline.stages.stopping import STOPPED, Stopped
 
 USER_ERROR = 2
 INTERNAL_ERROR = 1
 INTERRUPTED = 130
+LONGEST_MESSAGE = 600
 
 # typer has its own copy of click and keeps the base of its usage errors to itself
 _UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])
@@ -125,5 +127,6 @@ def _describe_usage(error: Exception) -> str:
 
 
 def _fail(message: str, status: int, kind: str = "error") -> int:
-    sys.stderr.write(f"{kind}: {' '.join(message.split())}\n")
+    line = shorten(" ".join(message.split()), LONGEST_MESSAGE)  # damaged files may have long names for things
+    sys.stderr.write(f"{kind}: {line}\n")
     return status

@@ -99,6 +99,36 @@ def need_folder(given: Path | None, default: Path, command: str) -> Path:
     return folder
 
 
+def new_file(given: Path | None, default: Path) -> Path:
+    """Where a file may be written: nothing is there, or an ordinary file.
+
+    Raises:
+        ArtifactError: a folder or a device is there.
+    """
+    path = _named(given or default)
+    if path.exists() and not path.is_file():
+        raise ArtifactError(f"{path} can't be written: what is there is no file")
+    return path
+
+
+def new_folder(given: Path | None, default: Path) -> Path:
+    """Where files may be written into: nothing is there, or a folder.
+
+    Raises:
+        ArtifactError: something else is there.
+    """
+    path = _named(given or default)
+    if path.exists() and not path.is_dir():
+        raise ArtifactError(f"{path} can't be written: what is there is no folder")
+    return path
+
+
+def _named(path: Path) -> Path:
+    if path.name in ("", ".."):
+        raise ArtifactError(f"{path} can't be written: it has no name of its own")
+    return path
+
+
 def need_path(given: Path | None, default: Path, command: str) -> Path:
     """A file or store of an earlier stage; arguments and errors as in `need_folder`."""
     path = given or default

@@ -19,10 +19,11 @@ def report(job: Job, output: o.Output = None) -> None:
     One file that needs no network: results/TASK/report.html.
     """
     o.need_path(None, job.layout.summary(job.task), f"bmd-pipeline summarise --task {job.task}")
-    job.start()
+    file = o.new_file(output, job.layout.report(job.task))
+    job.start(file)
     from bmd_pipeline.stages.report import report as run
 
-    run(job.config, layout=job.layout, output=output or job.layout.report(job.task), reporter=job.reporter)
+    run(job.config, layout=job.layout, output=file, reporter=job.reporter)
 
 
 def summary(
@@ -39,4 +40,4 @@ def summary(
 
     layout = Layout()
     reporter = Reporter("quiet" if quiet else "plain" if plain else None, label="summary")
-    run(layout=layout, tasks=tasks, output=output or layout.overview(), reporter=reporter)
+    run(layout=layout, tasks=tasks, output=o.new_file(output, layout.overview()), reporter=reporter)

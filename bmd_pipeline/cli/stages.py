@@ -20,9 +20,9 @@ def collect(job: Job, output: o.Output = None) -> None:
 
     Writes data/TASK/demos.zarr, and demos.manifest.json beside it.
     """
-    store = output or job.layout.demos(job.task)
+    store = o.new_folder(output, job.layout.demos(job.task))
     manifest = store.with_name(job.layout.demos_manifest(job.task).name)
-    job.start()
+    job.start(store)
     from bmd_pipeline.stages.collect import collect as run
 
     run(job.config, output=store, manifest=manifest, num_workers=job.num_workers, reporter=job.reporter, stop=job.stop)
@@ -35,10 +35,17 @@ def pretrain(job: Job, demos: o.Demos = None, output: o.Output = None) -> None:
     Writes results/TASK/policy/.
     """
     store = o.need_path(demos, job.layout.demos(job.task), f"bmd-pipeline collect --task {job.task}")
-    job.start()
+    folder = o.new_folder(output, job.layout.policy(job.task))
+    job.start(folder)
     from bmd_pipeline.stages.pretrain import pretrain as run
 
-    run(job.config, demos=store, output=output or job.layout.policy(job.task), reporter=job.reporter, stop=job.stop)
+    run(
+        job.config,
+        demos=store,
+        output=folder,
+        reporter=job.reporter,
+        stop=job.stop,
+    )
 
 
 @stage_command("discover", resumable=True)
@@ -48,13 +55,14 @@ def discover(job: Job, seed: o.Seed = 0, policy: o.Policy = None, output: o.Outp
     Writes results/TASK/modes/seedN/.
     """
     base = _need_policy(job, policy)
-    job.start()
+    folder = o.new_folder(output, job.layout.modes(job.task, seed))
+    job.start(folder)
     from bmd_pipeline.stages.discover import discover as run
 
     run(
         job.config,
         policy=base,
-        output=output or job.layout.modes(job.task, seed),
+        output=folder,
         seed=seed,
         num_workers=job.num_workers,
         reporter=job.reporter,
@@ -78,14 +86,15 @@ def finetune(
     check_method(method)
     base = _need_policy(job, policy)
     found = _need_modes(job, modes, method, seed)
-    job.start()
+    folder = o.new_folder(output, job.layout.tuned(job.task, method, seed))
+    job.start(folder, method)
     from bmd_pipeline.stages.finetune import finetune as run
 
     run(
         job.config,
         policy=base,
         modes=found,
-        output=output or job.layout.tuned(job.task, method, seed),
+        output=folder,
         method=method,
         seed=seed,
         num_workers=job.num_workers,
@@ -114,7 +123,8 @@ def evaluate(
     base = _need_policy(job, policy)
     found = _need_modes(job, modes, method, seed)
     better = _need_tuned(job, tuned, method, seed)
-    job.start()
+    file = o.new_file(output, job.layout.evaluation(job.task, method, seed))
+    job.start(file, method)
     from bmd_pipeline.stages.evaluate import evaluate as run
 
     run(
@@ -122,7 +132,7 @@ def evaluate(
         policy=base,
         modes=found,
         tuned=better,
-        output=output or job.layout.evaluation(job.task, method, seed),
+        output=file,
         method=method,
         seed=seed,
         num_workers=job.num_workers,
@@ -149,7 +159,8 @@ def curve(
     base = _need_policy(job, policy)
     found = _need_modes(job, modes, method, seed)
     better = _need_tuned(job, tuned, method, seed)
-    job.start()
+    file = o.new_file(output, job.layout.curve(job.task, method, seed))
+    job.start(file, method)
     from bmd_pipeline.stages.curve import curve as run
 
     run(
@@ -157,7 +168,7 @@ def curve(
         policy=base,
         modes=found,
         tuned=better or job.layout.tuned(job.task, method, seed),
-        output=output or job.layout.curve(job.task, method, seed),
+        output=file,
         method=method,
         seed=seed,
         num_workers=job.num_workers,
@@ -172,13 +183,14 @@ def summarise(job: Job, evaluations: Evaluations = None, output: o.Output = None
     Writes results/TASK/eval.json, all episodes and the pictures of before and after.
     """
     paths = need_evaluations(job, evaluations, (PRETRAINED, *job.config.methods))
-    job.start()
+    file = o.new_file(output, job.layout.summary(job.task))
+    job.start(file)
     from bmd_pipeline.stages.summarise import summarise as run
 
     run(
         job.config,
         evaluations=paths,
-        output=output or job.layout.summary(job.task),
+        output=file,
         reporter=job.reporter,
     )
 

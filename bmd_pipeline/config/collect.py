@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from bmd_pipeline.config.base import Section
+from bmd_pipeline.config.fields import Names
 
 
 class CollectConfig(Section):
@@ -12,7 +13,7 @@ class CollectConfig(Section):
 
     num_episodes: int = Field(400, ge=4, le=1_000_000)
     """Successful episodes to keep, balanced over the expert's behaviours."""
-    behaviours: tuple[str, ...] = ()
+    behaviours: Names = ()
     """The expert's behaviours to show, by name; none named means all. A base policy of fewer modes is a control."""
     max_attempts_factor: float = Field(3.0, ge=1.0, le=100.0)
     """Give up on a behaviour after this many attempts per wanted episode: the expert can't do it."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from bmd_pipeline.config.base import Section
+from bmd_pipeline.config.fields import Names, Widths
 from bmd_pipeline.config.ppo import PPOConfig
 
 
 class InferenceConfig(Section):
     """The inference model q_φ(z|h), a classifier of track histories."""
 
-    features: tuple[str, ...] = ()
+    features: Names = ()
     """Track columns it sees; empty means the whole track."""
     scale: Literal["feature", "shared"] = "feature"
     """What features are divided by: each by its own standard deviation, or all by one, which suits features of one
@@ -22,7 +23,7 @@ class InferenceConfig(Section):
     """Points of the track it sees: the current one and earlier ones."""
     history_stride: int = Field(2, ge=1, le=256)
     """Policy steps between two of those points."""
-    hidden_sizes: tuple[int, ...] = Field((256, 256, 256), min_length=1, max_length=8)
+    hidden_sizes: Widths = (256, 256, 256)
     """Widths of its hidden layers."""
     activation: Literal["silu", "relu", "mish", "tanh"] = "mish"
     """Its nonlinearity."""
@@ -39,7 +40,7 @@ class InferenceConfig(Section):
 class SteeringConfig(Section):
     """The steering policy π_ψ(w|s,z) over the input noise."""
 
-    hidden_sizes: tuple[int, ...] = Field((256, 256, 256), min_length=1, max_length=8)
+    hidden_sizes: Widths = (256, 256, 256)
     """Widths of its hidden layers."""
     activation: Literal["silu", "relu", "mish", "tanh"] = "silu"
     """Its nonlinearity."""
@@ -54,7 +55,9 @@ class CommitConfig(Section):
 
     noise_components: int = Field(1, ge=1, le=16)
     """Discrete-cosine components of the chunk's noise that are held."""
-    exploration_scales: tuple[float, ...] = Field((1.0, 1.5, 2.0), min_length=1)
+    exploration_scales: tuple[Annotated[float, Field(gt=0.0, le=10.0)], ...] = Field(
+        (1.0, 1.5, 2.0), min_length=1, max_length=64
+    )
     """Standard deviations of the held noise while exploring, shared out over the environments."""
     max_norm: float = Field(3.0, gt=0.0, le=10.0)
     """Largest norm of a held noise vector; larger ones leave what the policy knows."""
@@ -115,6 +118,11 @@ class DiscoverConfig(Section):
         if self.strategy == "unseeded" and self.inference.steps_per_iteration == 0:
             raise ValueError(
                 "inference.steps_per_iteration must be >= 1 with strategy 'unseeded': q learns in no other way; got 0"
+            )
+        if self.strategy != "unseeded" and self.seed_episodes < self.num_modes:
+            raise ValueError(
+                f"seed_episodes must be >= num_modes ({self.num_modes}) with strategy {self.strategy!r}: they are "
+                f"clustered into modes; got {self.seed_episodes}"
             )
         if self.num_modes > self.num_envs:
             raise ValueError(f"num_modes must be <= num_envs ({self.num_envs}), got {self.num_modes}")

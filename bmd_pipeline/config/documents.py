@@ -10,9 +10,21 @@ import yaml
 
 from bmd_pipeline.errors import ConfigError
 
+Location = tuple[str | int, ...]
+"""Where a value stands: names of groups and its own, positions in lists."""
+
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, with numbers as people write them and without silent duplicates."""
+    """YAML's safe loader, with numbers as people write them and without silent duplicates.
+
+    References (`*name`) are refused: a few lines of them unfold into more than any memory holds.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "references (*name) are not allowed; write it out", mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -50,8 +62,28 @@ def parse_yaml(text: str, name: str) -> Any:
         mark = error.problem_mark or error.context_mark
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         raise ConfigError(f"{place}: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # impossible dates, endless numbers, deep nesting
+        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise ConfigError(f"{name}: not YAML: {reason}") from error
+
+
+def find_line(path: Path, location: Location) -> int | None:
+    """Line of a value's name in a file that `read_settings` could read, or None if the file doesn't hold it."""
+    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
+    line = None
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            found = [(key, value) for key, value in node.value if key.value == part]
+            if not found:
+                return None
+            key, node = found[0]
+            line = key.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return None
+    return line
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -13,10 +13,15 @@ class ThreadsConfig(Section):
     """Cores each stage asks for; simulator tasks start that many worker processes."""
 
     collect: int = Field(1, ge=1, le=1024)
+    """Processes that demonstrate at the same time."""
     pretrain: int = Field(1, ge=1, le=1024)
+    """Cores of torch."""
     discover: int = Field(1, ge=1, le=1024)
+    """Cores of torch, or simulator processes."""
     finetune: int = Field(1, ge=1, le=1024)
+    """Cores of torch, or simulator processes."""
     evaluate: int = Field(1, ge=1, le=1024)
+    """Cores of torch, or simulator processes; also of what comes after."""
 
 
 class ExecutionConfig(Section):

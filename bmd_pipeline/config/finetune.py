@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from bmd_pipeline.config.base import Section
+from bmd_pipeline.config.fields import Widths
 from bmd_pipeline.config.ppo import PPOConfig
 
 METHODS = ("dppo", "res", "dsrl", "dppo-bmd", "res-bmd", "dsrl-bmd")
@@ -44,7 +45,7 @@ class ResidualConfig(Section):
     """Bound on the correction, in normalised action units."""
     initial_std: float = Field(0.37, gt=0.0, le=2.0)
     """Starting standard deviation before the bound."""
-    hidden_sizes: tuple[int, ...] = Field((256, 256, 256), min_length=1, max_length=8)
+    hidden_sizes: Widths = (256, 256, 256)
     """Widths of its hidden layers."""
     progressive_iterations: int = Field(0, ge=0, le=1_000_000)
     """Iterations over which the share of explored decisions grows from 0 to 1; 0: all from the start."""
@@ -136,3 +137,12 @@ class FinetuneConfig(Section):
     """Iterations between two snapshots that are kept for `bmd-pipeline curve`; 0 keeps none."""
     checkpoint_interval: int = Field(10, ge=1, le=1_000_000)
     """Iterations between two resumable checkpoints."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.ppo.value_warmup >= self.iterations:
+            raise ValueError(
+                f"ppo.value_warmup must be < iterations ({self.iterations}), or the policy never learns; "
+                f"got {self.ppo.value_warmup}"
+            )
+        return self

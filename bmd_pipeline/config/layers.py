@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from bmd_pipeline.config.documents import parse_yaml
+from bmd_pipeline.config.documents import Location, find_line, parse_yaml
 from bmd_pipeline.errors import ConfigError
-
-Location = tuple[str | int, ...]
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*")
 
@@ -22,10 +21,14 @@ class Layer:
     Attributes:
         name: the place, as messages call it ("config/tasks/PushT.yaml").
         values: nested settings.
+        path: the file they were read from, if there is one.
+        section: where in the file they stand.
     """
 
     name: str
     values: Mapping[str, Any]
+    path: Path | None = None
+    section: Location = ()
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,11 +57,12 @@ def merge_layers(layers: Sequence[Layer]) -> dict[str, Any]:
 
 
 def find_origin(layers: Sequence[Layer], location: Location) -> str | None:
-    """The layer that decided the value at a location, or at the nearest group above it."""
+    """The layer that decided the value at a location, or at the nearest group above it: its file and line, or name."""
     for depth in range(len(location), 0, -1):
         for layer in reversed(layers):
             if _holds(layer.values, location[:depth]):
-                return layer.name
+                line = find_line(layer.path, (*layer.section, *location[:depth])) if layer.path else None
+                return layer.name if line is None else f"{layer.path}:{line}"
     return None
 
 
@@ -81,15 +85,20 @@ def parse_assignment(text: str) -> Layer:
     Raises:
         ConfigError: there is no `=`, the key is malformed, or the value is not YAML.
     """
-    name = f"--set {text}"
+    name = f"--set {shorten(text)}"
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not _KEY.fullmatch(key):
-        raise ConfigError(f"--set wants name.name=value, got {text!r}")
+        raise ConfigError(f"--set wants name.name=value, got {shorten(text)!r}")
     values: Any = parse_yaml(value, name)
     for part in reversed(key.split(".")):
         values = {part: values}
     return Layer(name, values)
+
+
+def shorten(text: str, length: int = 80) -> str:
+    """A text that fits into a message."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -18,19 +18,21 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from bmd_pipeline.config.documents import read_settings
-from bmd_pipeline.config.layers import Layer, find_origin, merge, merge_layers, parse_assignment
+from bmd_pipeline.config.documents import Location, read_settings
+from bmd_pipeline.config.fields import TASK_PATTERN
+from bmd_pipeline.config.layers import Layer, find_origin, merge, merge_layers, parse_assignment, shorten
 from bmd_pipeline.config.messages import describe, suggest
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ConfigError, TaskError
 
 CONFIG_DIR = Path("config")
-TASK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+TASK_NAME = re.compile(TASK_PATTERN)
 
 
 def load_config(
@@ -39,6 +41,7 @@ def load_config(
     preset: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     overrides_name: str = "overrides",
+    overrides_path: Path | None = None,
     assignments: Sequence[str] = (),
     config_dir: Path = CONFIG_DIR,
 ) -> RunConfig:
@@ -50,6 +53,7 @@ def load_config(
             visible, else cpu. None: what the overrides or config.yaml say.
         overrides: nested settings laid over the files.
         overrides_name: where they came from, for messages.
+        overrides_path: the file they were read from, if there is one.
         assignments: `a.b=c` with YAML values, on top of everything.
         config_dir: folder of config.yaml, tasks/ and presets/.
 
@@ -58,7 +62,7 @@ def load_config(
         TaskError: the task is unknown, or a plug-in can't be imported.
     """
     preset = resolve_preset(preset, overrides, config_dir=config_dir)
-    layers = _collect_layers(task, preset, overrides or {}, overrides_name, config_dir)
+    layers = _collect_layers(task, preset, Layer(overrides_name, overrides or {}, overrides_path), config_dir)
     layers += [parse_assignment(text) for text in assignments]
     values = merge_layers(layers)
     try:
@@ -112,31 +116,33 @@ def list_variants(config_dir: Path = CONFIG_DIR) -> dict[str, str]:
     return {name: str(base) for name, base in sorted(bases.items()) if base is not None}
 
 
-def _collect_layers(
-    task: str, preset: str, overrides: Mapping[str, Any], overrides_name: str, config_dir: Path
-) -> list[Layer]:
+def _collect_layers(task: str, preset: str, overrides: Layer, config_dir: Path) -> list[Layer]:
     files = _read_task_files(task, config_dir)
     presets = {path: _pop_presets(values, path, config_dir) for path, values in files.items()}
     preset_path = config_dir / "presets" / f"{preset}.yaml"
     return [
         Layer("the task", {"task": {"name": task}}),
-        _without_preset(Layer(str(config_dir / "config.yaml"), _read_defaults(config_dir))),
-        *(Layer(str(path), values) for path, values in files.items()),
-        Layer(str(preset_path), read_settings(preset_path)),
-        *(Layer(f"{path}, presets.{preset}", values.get(preset) or {}) for path, values in presets.items()),
-        _without_preset(Layer(overrides_name, overrides)),
+        _without_preset(_file_layer(config_dir / "config.yaml", _read_defaults(config_dir))),
+        *(_file_layer(path, values) for path, values in files.items()),
+        _file_layer(preset_path, read_settings(preset_path)),
+        *(_file_layer(path, values.get(preset) or {}, ("presets", preset)) for path, values in presets.items()),
+        _without_preset(overrides),
     ]
+
+
+def _file_layer(path: Path, values: Mapping[str, Any], section: Location = ()) -> Layer:
+    return Layer(str(path), values, path, section)
 
 
 def _without_preset(layer: Layer) -> Layer:
     """The choice of a preset is no setting of the run."""
-    return Layer(layer.name, {name: value for name, value in layer.values.items() if name != "preset"})
+    return replace(layer, values={name: value for name, value in layer.values.items() if name != "preset"})
 
 
 def _read_task_files(task: str, config_dir: Path) -> dict[Path, dict[str, Any]]:
     """Settings of the task's file, after those of the task that it extends."""
     if not TASK_NAME.fullmatch(task):  # before the name becomes part of a path
-        raise TaskError(f"a task's name is letters, digits, - and _, got {task!r}")
+        raise TaskError(f"a task's name is letters, digits, - and _, at most 64 of them, got {shorten(task)!r}")
     path = config_dir / "tasks" / f"{task}.yaml"
     values = read_settings(path) if path.is_file() else {}
     base = values.pop("extends", None)
@@ -172,18 +178,35 @@ def _resolve_env(config: RunConfig, layers: Sequence[Layer]) -> RunConfig:
     prepare(config.task)
     model = options_model(config.task.name)
 
-    def resolve(values: Mapping[str, Any], *place: str) -> dict[str, Any]:
+    def resolve(values: Mapping[str, Any], *place: str) -> Any:
         try:
-            return model.model_validate(values).model_dump(mode="json")
+            return model.model_validate(values)
         except ValidationError as error:
             raise ConfigError(_with_origin(*describe(error, model, place), layers)) from error
 
-    env = resolve(config.task.env, "task", "env")
+    options = resolve(config.task.env, "task", "env")
+    env = options.model_dump(mode="json")
     for name, changes in config.validation.dynamics.items():
         resolve({**env, **changes}, "validation", "dynamics", name)
+    horizon = getattr(options, "horizon", None)  # a task of somebody's own may call it otherwise
+    if isinstance(horizon, int):
+        _require_filled_minibatches(config, horizon, layers)
     return config.model_copy(update={"task": config.task.model_copy(update={"env": env})})
 
 
-def _with_origin(location: tuple[str | int, ...], text: str, layers: Sequence[Layer]) -> str:
+def _require_filled_minibatches(config: RunConfig, horizon: int, layers: Sequence[Layer]) -> None:
+    """No minibatch may be larger than a rollout in which every episode takes its full time."""
+    decisions = -(-horizon // config.pretrain.policy.n_action_steps)
+    for stage, settings in (("discover", config.discover), ("finetune", config.finetune)):
+        rollout, size = settings.num_envs * decisions, settings.ppo.minibatch_size
+        if size > rollout:
+            text = (
+                f"{stage}.ppo.minibatch_size must be <= a rollout ({settings.num_envs} environments times {decisions} "
+                f"decisions = {rollout}), got {size}"
+            )
+            raise ConfigError(_with_origin((stage, "ppo", "minibatch_size"), text, layers))
+
+
+def _with_origin(location: Location, text: str, layers: Sequence[Layer]) -> str:
     origin = find_origin(layers, location)
     return f"{text} ({origin})" if origin else text

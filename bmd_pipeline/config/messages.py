@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from bmd_pipeline.config.layers import Location
+from bmd_pipeline.config.documents import Location
+from bmd_pipeline.config.layers import shorten
 
 _BOUNDS = {
     "greater_than": ("gt", ">"),
@@ -74,7 +75,11 @@ def describe(error: ValidationError, model: type[BaseModel], prefix: Location = 
         model: the settings that were validated.
         prefix: where the model stands in the whole.
     """
-    details = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+    found = error.errors()
+    places = {item["loc"][:depth] for item in found for depth in range(len(item["loc"]))}
+    # A list whose entries are refused counts as too short as well: that says nothing new.
+    details = [item for item in found if not (item["type"] == "too_short" and item["loc"] in places)]
+    details.sort(key=lambda item: item["type"] != "extra_forbidden")
     first = details[0]
     location = first["loc"]
     if first["type"] == "extra_forbidden":
@@ -108,7 +113,8 @@ def _describe_value(item: ErrorDetails, model: type[BaseModel], prefix: Location
         text = str(context.get("error", item["msg"]))
         group = find_model(model, location)
         named = group is not None and text.split(" ")[0].split(".")[0] in group.model_fields
-        return f"{path}{'.' if named else ': '}{text}" if path else text
+        link = "." if named else " " if text.startswith("must ") else ": "
+        return f"{path}{link}{text}" if path else text
     return f"{path} {_demand(kind, context, item['msg'])}, got {_show(item['input'])}"
 
 
@@ -131,8 +137,7 @@ def _demand(kind: str, context: dict[str, Any], fallback: str) -> str:
 def _show(value: Any) -> str:
     if value is None:
         return "nothing"
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return shorten(" ".join(repr(value).split()), 60)
 
 
 def _count(n: int) -> str:

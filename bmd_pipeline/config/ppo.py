@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from bmd_pipeline.config.base import Section
+from bmd_pipeline.config.fields import Widths
 from bmd_pipeline.config.guard import GuardConfig
 
 
@@ -23,8 +24,8 @@ class PPOConfig(Section):
     """Clip range of the value update; 0 leaves it unclipped."""
     epochs: int = Field(4, ge=1, le=100)
     """Passes over each rollout."""
-    minibatch_size: int = Field(1024, ge=1, le=10_000_000)
-    """Transitions per gradient step."""
+    minibatch_size: int = Field(1024, ge=8, le=10_000_000)
+    """Decisions per gradient step; a rollout has at most num_envs times the decisions of the longest episode."""
     target_kl: float = Field(0.08, gt=0.0, le=10.0)
     """The policy stops updating on this rollout once the approximate KL exceeds 1.5 times this."""
     learning_rate: float = Field(1e-3, gt=0.0, le=1.0)
@@ -37,7 +38,7 @@ class PPOConfig(Section):
     """Gradient norm bound of each parameter group by itself: one shared bound starves a network."""
     entropy_weight: float = Field(0.0, ge=0.0, le=10.0)
     """Weight of the entropy bonus."""
-    value_hidden_sizes: tuple[int, ...] = Field((256, 256), min_length=1, max_length=8)
+    value_hidden_sizes: Widths = (256, 256)
     """Widths of the critic's hidden layers."""
     guard: GuardConfig = GuardConfig()
     """When an update is taken back."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from bmd_pipeline.config.base import Section
+from bmd_pipeline.config.fields import Widths
 
 
 class PolicyConfig(Section):
@@ -28,7 +29,7 @@ class PolicyConfig(Section):
     """Observations the policy sees; earlier ones enter as differences to the current one."""
     obs_stride: int = Field(1, ge=1, le=64)
     """Control steps between two of those observations."""
-    hidden_sizes: tuple[int, ...] = Field((512, 512, 512), min_length=1, max_length=8)
+    hidden_sizes: Widths = (512, 512, 512)
     """Widths of the denoiser's hidden layers."""
     activation: Literal["silu", "relu", "mish", "tanh"] = "silu"
     """Nonlinearity of the denoiser."""
@@ -42,7 +43,7 @@ class PolicyConfig(Section):
     """ddim: few steps, deterministic given the starting noise (what steering needs); ddpm: all steps."""
     ddim_steps: int = Field(2, ge=1, le=1000)
     """Denoising steps of the DDIM sampler, evenly spaced."""
-    ddim_timesteps: tuple[int, ...] = ()
+    ddim_timesteps: tuple[Annotated[int, Field(ge=0, lt=1000)], ...] = Field((), max_length=1000)
     """Diffusion steps that the DDIM sampler visits, falling; they replace ddim_steps."""
     clip_sample: float = Field(2.5, gt=0.0, le=100.0)
     """Bound on predicted clean chunks, in normalised units."""
@@ -54,8 +55,8 @@ class PolicyConfig(Section):
         if self.ddim_steps > self.denoising_steps:
             raise ValueError(f"ddim_steps must be <= denoising_steps ({self.denoising_steps}), got {self.ddim_steps}")
         chosen = self.ddim_timesteps
-        if chosen and (list(chosen) != sorted(set(chosen), reverse=True) or not 0 <= chosen[-1] <= chosen[0]):
-            raise ValueError(f"ddim_timesteps must fall and be >= 0, got {list(chosen)}")
+        if list(chosen) != sorted(set(chosen), reverse=True):
+            raise ValueError(f"ddim_timesteps must fall, got {list(chosen)}")
         if chosen and chosen[0] >= self.denoising_steps:
             raise ValueError(f"ddim_timesteps must be < denoising_steps ({self.denoising_steps}), got {chosen[0]}")
         return self

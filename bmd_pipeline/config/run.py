@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from bmd_pipeline.config.base import Section
 from bmd_pipeline.config.collect import CollectConfig
@@ -12,7 +12,9 @@ from bmd_pipeline.config.compare import CompareConfig
 from bmd_pipeline.config.discover import DiscoverConfig
 from bmd_pipeline.config.evaluate import CurveConfig, EvaluateConfig
 from bmd_pipeline.config.execution import ExecutionConfig
+from bmd_pipeline.config.fields import Once, Seed, Seeds
 from bmd_pipeline.config.finetune import METHODS, FinetuneConfig
+from bmd_pipeline.config.messages import suggest
 from bmd_pipeline.config.pretrain import PretrainConfig
 from bmd_pipeline.config.sweep import SweepConfig
 from bmd_pipeline.config.task import TaskConfig
@@ -20,16 +22,25 @@ from bmd_pipeline.config.validation import ValidationConfig
 from bmd_pipeline.config.verdict import VerdictConfig
 
 
+def _known(method: str) -> str:
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; {suggest(method, METHODS)}")
+    return method
+
+
+Method = Annotated[str, AfterValidator(_known)]
+
+
 class RunConfig(Section):
     """Everything that decides what a run computes, by stage."""
 
     task: TaskConfig
     """The task."""
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: Seed = 0
     """Root seed: every generator of the run derives from it."""
-    methods: tuple[str, ...] = Field(("dsrl", "dsrl-bmd"), min_length=1)
+    methods: Annotated[tuple[Method, ...], Field(min_length=1, max_length=len(METHODS)), Once] = ("dsrl", "dsrl-bmd")
     """Fine-tuning methods that results/<Task>/eval.json compares."""
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    seeds: Seeds = (0, 1, 2)
     """Fine-tuning seeds that results/<Task>/eval.json compares."""
     collect: CollectConfig = CollectConfig()
     """Demonstrations."""
@@ -56,18 +67,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for method in self.methods:
-            if method not in METHODS:
-                raise ValueError(f"methods: {method!r} is not one of {', '.join(METHODS)}")
-        if len(set(self.methods)) != len(self.methods) or len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("methods and seeds must not repeat")
         codes, envs = self.discover.num_modes, self.finetune.num_envs
         if codes > envs:
             raise ValueError(f"discover.num_modes must be <= finetune.num_envs ({envs}), got {codes}")
-        if min(self.seeds) < 0:
-            raise ValueError(f"seeds must be >= 0, got {min(self.seeds)}")
-        for name in ("discover", "finetune"):
-            ppo = getattr(self, name).ppo
-            if ppo.minibatch_size < 8:
-                raise ValueError(f"{name}.ppo.minibatch_size must be >= 8, got {ppo.minibatch_size}")
         return self

@@ -30,6 +30,8 @@ from bmd_pipeline.errors import DataError
 from bmd_pipeline.tasks.base import Episode
 
 SCHEMA_VERSION = 1
+_MARKS = ("zarr.json", ".zgroup", ".zattrs")
+"""Files that a zarr group has, of format 3 and 2."""
 Rows = NDArray[np.float32]
 
 
@@ -85,6 +87,7 @@ class DemoWriter:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        require_replaceable(self.path)
         with ExitStack() as stack:  # what fails in here still cleans up
             folder = stack.enter_context(staged_directory(self.path))
             self._group = zarr.open_group(folder, mode="w", zarr_format=3, attributes=self._attributes)
@@ -153,6 +156,16 @@ class DemoWriter:
             array.append(rows[:count])
             self._pending[name] = [rows[count:]]
         self._pending_rows -= count
+
+
+def require_replaceable(path: Path) -> None:
+    """Checks that nothing but demonstrations is lost where a store will be written.
+
+    Raises:
+        DataError: a folder of something else is there.
+    """
+    if path.is_dir() and any(path.iterdir()) and not any((path / name).exists() for name in _MARKS):
+        raise DataError(f"{path} holds something else than demonstrations, which would be lost; name another --output")
 
 
 def load_demos(path: Path, *, obs_dim: int | None = None, action_dim: int | None = None) -> Demos:

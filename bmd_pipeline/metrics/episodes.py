@@ -22,7 +22,17 @@ from numpy.typing import NDArray
 from bmd_pipeline.errors import ArtifactError
 
 _ARRAYS = ("code", "success", "length", "episode_return", "information")
-_PLAIN_COLUMNS = ("policy", "seed", "episode", "num_codes", *_ARRAYS)
+_PLAIN_COLUMNS = {
+    "policy": pa.string(),
+    "seed": pa.int64(),
+    "episode": pa.int64(),
+    "num_codes": pa.int64(),
+    "code": pa.int64(),
+    "success": pa.bool_(),
+    "length": pa.int64(),
+    "episode_return": pa.float64(),
+    "information": pa.float64(),
+}
 
 
 @dataclass(frozen=True)
@@ -114,15 +124,42 @@ def load_episodes(path: Path) -> list[Episodes]:
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ArtifactError(f"{path}: damaged episode table ({reason}); evaluate again") from error
-    absent = [name for name in _PLAIN_COLUMNS if name not in table.column_names]
-    if absent:
-        raise ArtifactError(f"{path}: not an episode table: no column {', '.join(absent)}")
+    _require_columns(table, path)
     parts = []
     keys = zip(table["policy"].to_pylist(), table["seed"].to_pylist(), strict=True)
     for policy, seed in dict.fromkeys(keys):
         rows = pc.and_(pc.equal(table["policy"], policy), pc.equal(table["seed"], seed))
-        parts.append(_from_table(table.filter(rows), policy, seed))
+        part = _from_table(table.filter(rows), policy, seed)
+        _require_sense(part, path)
+        parts.append(part)
     return parts
+
+
+def _require_columns(table: pa.Table, path: Path) -> None:
+    """Every column is there once, of its type and without gaps."""
+    names = table.column_names
+    expected = dict(_PLAIN_COLUMNS)
+    for name in names:
+        if "/" in name:
+            expected |= {name: pa.float64(), name.partition("/")[0]: pa.string()}
+    wrong = [name for name, kind in expected.items() if names.count(name) != 1 or table.schema.field(name).type != kind]
+    wrong += [
+        name for name in expected if name not in wrong and table[name].null_count and expected[name] != pa.string()
+    ]
+    if wrong or len(expected) == len(_PLAIN_COLUMNS):
+        which = f"no sound column {', '.join(wrong)}" if wrong else "no labelling"
+        raise ArtifactError(f"{path}: not an episode table: {which}; evaluate again")
+
+
+def _require_sense(part: Episodes, path: Path) -> None:
+    """Numbers are such as an evaluation writes."""
+    codes = (part.code >= 0) & (part.code < part.num_codes) & (part.length >= 1)
+    sound = bool(codes.all() and np.isfinite(part.episode_return).all() and np.isfinite(part.information).all())
+    for labelling in part.labellings.values():
+        weights = labelling.weights
+        sound = sound and bool((weights >= 0.0).all() and np.allclose(weights.sum(axis=1), 1.0, atol=1e-3))
+    if not sound or not part.policy or part.seed is None:
+        raise ArtifactError(f"{path}: holds numbers that no evaluation writes; evaluate again")
 
 
 def _to_table(part: Episodes) -> pa.Table:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import FiniteFloat, NonNegativeInt, TypeAdapter
 from torch import Tensor, nn
 
 from bmd_pipeline.artifacts.atomic import write_json
@@ -26,6 +27,10 @@ WEIGHTS = "modes.safetensors"
 DOCUMENT = "modes.json"
 CENTRES = "centres"
 SCHEMA_VERSION = 1
+
+
+_COLUMNS = TypeAdapter(tuple[NonNegativeInt, ...])
+_FINDINGS = TypeAdapter(dict[str, FiniteFloat | list[FiniteFloat]])
 
 
 @dataclass
@@ -136,8 +141,9 @@ def load_modes(directory: Path, policy: DiffusionPolicy, *, task: str) -> Discov
         )
     try:
         config = DiscoverConfig.model_validate(document["config"])
-        modes = make_modes(config, policy, tuple(document["feature_columns"]))
-        modes.findings = dict(document["findings"])
+        modes = make_modes(config, policy, _COLUMNS.validate_python(document["feature_columns"]))
+        modes.findings = _FINDINGS.validate_python(document["findings"])
+        modes.findings["final_information"]
         tensors = load_weights(directory / WEIGHTS)
         modes.centres = tensors.pop(CENTRES, None)
         modes.networks().load_state_dict(tensors)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,15 @@ NUM_POINTS = 64
 """Points kept of each path: enough to draw, 0.5 kB an episode."""
 
 _METADATA_KEY = b"bmd_pipeline"
-_COLUMNS = ("policy", "seed", "code", "mode", "success", "x", "y")
+_COLUMNS = {
+    "policy": pa.string(),
+    "seed": pa.int64(),
+    "code": pa.int64(),
+    "mode": pa.string(),
+    "success": pa.bool_(),
+    "x": pa.list_(pa.float32()),
+    "y": pa.list_(pa.float32()),
+}
 
 
 @dataclass(frozen=True)
@@ -90,18 +99,10 @@ def resample_paths(
 def encode_paths(book: PathBook) -> bytes:
     """Parquet file with one row per episode."""
     metadata = {"axes": book.axes, "labelling": book.labelling, "modes": book.modes}
-    columns = {name: [getattr(path, name) for path in book.paths] for name in _COLUMNS[:5]}
-    table = pa.table(
-        {
-            "policy": pa.array(columns["policy"], pa.string()),
-            "seed": pa.array(columns["seed"], pa.int64()),
-            "code": pa.array(columns["code"], pa.int64()),
-            "mode": pa.array(columns["mode"], pa.string()),
-            "success": pa.array(columns["success"], pa.bool_()),
-            "x": pa.array([path.xy[:, 0] for path in book.paths], pa.list_(pa.float32())),
-            "y": pa.array([path.xy[:, 1] for path in book.paths], pa.list_(pa.float32())),
-        }
-    ).replace_schema_metadata({_METADATA_KEY: json.dumps(metadata)})
+    columns = {name: [getattr(path, name) for path in book.paths] for name in list(_COLUMNS)[:5]}
+    columns |= {name: [path.xy[:, axis] for path in book.paths] for axis, name in enumerate("xy")}
+    table = pa.table({name: pa.array(columns[name], kind) for name, kind in _COLUMNS.items()})
+    table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(metadata)})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
@@ -118,22 +119,25 @@ def load_paths(path: Path) -> PathBook:
     try:
         table = pq.read_table(path, page_checksum_verification=True)
         metadata = json.loads(table.schema.metadata[_METADATA_KEY])
-        rows = table.select(_COLUMNS).to_pylist()
         return PathBook(
             axes=(metadata["axes"][0], metadata["axes"][1]),
             labelling=metadata["labelling"],
             modes=tuple(metadata["modes"]),
-            paths=[
-                PlanarPath(
-                    **{name: row[name] for name in _COLUMNS[:5]},
-                    xy=np.array([row["x"], row["y"]], np.float32).T,
-                )
-                for row in rows
-            ],
+            paths=[_read_path(row, metadata["modes"]) for row in table.select(list(_COLUMNS)).to_pylist()],
         )
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ArtifactError(f"{path}: damaged trajectories ({reason}); evaluate again") from error
+
+
+def _read_path(row: dict[str, Any], modes: Sequence[str]) -> PlanarPath:
+    """One row of the table; a `ValueError` if it is none that `encode_paths` writes."""
+    xy = np.array([row.pop("x"), row.pop("y")], np.float32).T
+    kinds = {"policy": str, "seed": int, "code": int, "mode": str | None, "success": bool}
+    wrong = [name for name, kind in kinds.items() if not isinstance(row[name], kind)]
+    if wrong or xy.ndim != 2 or len(xy) < 2 or not np.isfinite(xy).all() or row["mode"] not in (*modes, None):
+        raise ValueError(f"a row holds no {', '.join(wrong) or 'path'}")
+    return PlanarPath(**row, xy=xy)
 
 
 def merge_books(books: Sequence[PathBook]) -> PathBook:

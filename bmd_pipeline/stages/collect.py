@@ -19,7 +19,7 @@ from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.demos.experts import NextAttempt, make_pool
 from bmd_pipeline.demos.journal import Journal
 from bmd_pipeline.demos.quota import Attempt, Quota
-from bmd_pipeline.demos.store import DemoWriter
+from bmd_pipeline.demos.store import DemoWriter, require_replaceable
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.seeds import derive_seed
 from bmd_pipeline.stages.checkpoints import make_identity
@@ -77,15 +77,16 @@ def collect(
         "packages": package_versions(),
     }
     stop = stop or Stop()
+    require_replaceable(output)
     folder = Layout.state(output.parent)
-    with FolderLock(folder) as lock:
-        remove_leftovers(output.parent)
-        journal = Journal(folder / JOURNAL_FILE, make_identity(config, STAGE))
-        with make_pool(task, num_workers) as pool, journal:
-            settings = config.collect
-            quota = Quota(pool.behaviours, settings.num_episodes, settings.max_attempts_factor, settings.behaviours)
-            writer = DemoWriter(output, spec.obs_dim, spec.action_dim, attributes, config.collect.chunk_rows)
-            with writer, reporter.progress(f"collect {task.name}", config.collect.num_episodes) as bar:
+    with make_pool(task, num_workers) as pool:
+        settings = config.collect
+        quota = Quota(pool.behaviours, settings.num_episodes, settings.max_attempts_factor, settings.behaviours)
+        with FolderLock(folder) as lock:
+            remove_leftovers(output.parent)
+            journal = Journal(folder / JOURNAL_FILE, make_identity(config, STAGE))
+            writer = DemoWriter(output, spec.obs_dim, spec.action_dim, attributes, settings.chunk_rows)
+            with journal, writer, reporter.progress(f"collect {task.name}", settings.num_episodes) as bar:
                 unfinished = _replay(journal, quota, writer, reporter)
                 bar.advance(_total(quota, "accepted"))
                 next_attempt = _seeded(quota, unfinished, pool.behaviours, config.seed)
@@ -98,29 +99,29 @@ def collect(
                         bar.advance(dropped=_total(quota, "dropped"))
                 writer.set_attributes(behaviours=quota.counts())
                 manifest.unlink(missing_ok=True)  # it vouches for the store that is about to be replaced
-        accepted, attempts = _total(quota, "accepted"), _total(quota, "attempts")
-        reporter.log(
-            f"{output}: {accepted} demonstrations, {writer.num_rows} steps; "
-            f"{attempts - accepted} of {attempts} attempts failed and were dropped"
-        )
-        document = describe_run(
-            stage=STAGE,
-            task=task.name,
-            config=stage_slice(config, STAGE),
-            config_hash=stage_hash(config, STAGE),
-            seed=config.seed,
-            inputs={},
-            started=started,
-            extra={
-                "episodes": accepted,
-                "steps": writer.num_rows,
-                "behaviours": quota.counts(),
-                "outputs": {output.name: hash_tree(output)},
-            },
-        )
-        write_json(manifest, document)
-        journal.discard()
-        lock.discard()
+            accepted, attempts = _total(quota, "accepted"), _total(quota, "attempts")
+            reporter.log(
+                f"{output}: {accepted} demonstrations, {writer.num_rows} steps; "
+                f"{attempts - accepted} of {attempts} attempts failed and were dropped"
+            )
+            document = describe_run(
+                stage=STAGE,
+                task=task.name,
+                config=stage_slice(config, STAGE),
+                config_hash=stage_hash(config, STAGE),
+                seed=config.seed,
+                inputs={},
+                started=started,
+                extra={
+                    "episodes": accepted,
+                    "steps": writer.num_rows,
+                    "behaviours": quota.counts(),
+                    "outputs": {output.name: hash_tree(output)},
+                },
+            )
+            write_json(manifest, document)
+            journal.discard()
+            lock.discard()
 
 
 def _replay(journal: Journal, quota: Quota, writer: DemoWriter, reporter: Reporter) -> deque[Attempt]:

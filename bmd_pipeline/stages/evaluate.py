@@ -178,8 +178,13 @@ def _play(
                 generator=generator,
             )
             part = label_episodes(batch, labellings, method, seed, agent.num_codes)
+            drawn = resample_paths(batch.track[:, :, columns].cpu().numpy(), part.length)
+            if not all(np.isfinite(values).all() for values in (part.episode_return, part.information, drawn)):
+                raise ArtifactError(
+                    f"{method}, seed {seed}: its weights lead to numbers that are not finite; train again"
+                )
             parts.append(part)
-            paths.append(resample_paths(batch.track[:, :, columns].cpu().numpy(), part.length))
+            paths.append(drawn)
             progress.advance(min(env.num_envs, wanted - first), success=float(part.success.mean()))
     # The last round may play more than was asked for; which episodes are dropped doesn't depend on them.
     return concat_episodes(parts, wanted), np.concatenate(paths)[:wanted]

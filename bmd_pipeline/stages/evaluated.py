@@ -59,6 +59,9 @@ def load_evaluated(
         raise ArtifactError(f"{path}: evaluated under other settings than the present ones; run `{again}`")
     parts = load_episodes(path.with_name(EPISODES_FILE))
     found = [(part.policy, part.seed, len(part)) for part in parts]
-    if found != [(policy, seed, block.seeds[0].episodes)]:
+    labellings = {name: labelling.modes for name, labelling in parts[0].labellings.items()} if parts else {}
+    told = {block.labelling: block, **block.labellings}
+    modes = {name: tuple(row.mode for row in labelling.per_mode) for name, labelling in told.items()}
+    if found != [(policy, seed, block.seeds[0].episodes)] or labellings != modes:
         raise ArtifactError(f"{path.with_name(EPISODES_FILE)}: not the episodes of {path}; run `{again}`")
     return Evaluated(path, parts[0])

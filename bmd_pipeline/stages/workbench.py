@@ -89,6 +89,15 @@ def episode_seeds(root: int, family: Family, *names: str | int, episodes: int, n
     return [derive_seed(root, family, *names, "episodes", index) for index in range(rounds)]
 
 
+def require_features(config: RunConfig) -> None:
+    """Checks what settings alone can't know: whether the task has the track columns that discovery shall see.
+
+    Raises:
+        ConfigError: it has no such column.
+    """
+    resolve_features(registry.make_spec(config.task.name, config.task.env), config.discover.inference.features)
+
+
 def resolve_features(spec: TaskSpec, names: tuple[str, ...]) -> tuple[int, ...]:
     """Track columns of the named features; the whole track if none are named.
 

@@ -86,8 +86,9 @@ def prepare(task: TaskConfig) -> None:
     for plugin in task.plugins:
         try:
             importlib.import_module(plugin)
-        except ImportError as error:
-            raise TaskError(f"task.plugins: {plugin!r} can't be imported: {error}") from error
+        except Exception as error:  # whatever a module does when it is imported
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise TaskError(f"task.plugins: {plugin!r} can't be imported: {reason}") from error
     if task.extends is not None:
         base = get_entry(task.extends)
         register(replace(base, name=task.name, summary=f"{base.name} with settings of its own"))

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import NoReturn
+
 import pytest
 
 from bmd_pipeline.cli import doctor
 from bmd_pipeline.cli.main import main
+from bmd_pipeline.config.load import load_config
+from bmd_pipeline.stages import preflight
 
 
 def test_every_check_answers_here() -> None:
@@ -18,7 +24,7 @@ def test_every_check_answers_here() -> None:
 def test_a_broken_installation_is_reported_not_raised(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def _check_torch() -> doctor.Finding:
+    def _check_torch(settings: object) -> doctor.Finding:
         raise ImportError("libcudart.so.13: cannot open\nshared object")
 
     monkeypatch.setattr(doctor, "_check_torch", _check_torch)
@@ -26,3 +32,41 @@ def test_a_broken_installation_is_reported_not_raised(
         monkeypatch.setattr(doctor, name, doctor._check_cores)  # slow, and tested above
     assert main(["doctor"]) == 2
     assert "libcudart.so.13: cannot open shared object" in capsys.readouterr().out
+
+
+def examine(monkeypatch: pytest.MonkeyPatch, task: str, *assignments: str) -> dict[str, doctor.Finding]:
+    for name in ("_check_matmul", "_check_renderer"):  # slow, and tested above
+        monkeypatch.setattr(doctor, name, doctor._check_python)
+    root = Path(__file__).parents[2]
+    settings = load_config(task, preset="smoke", assignments=assignments, config_dir=root / "config")
+    return {finding.name: finding for finding in doctor.examine(settings)}
+
+
+def test_a_run_is_told_what_each_stage_needs_and_what_is_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "free_memory", lambda: 2e9)
+    found = examine(monkeypatch, "GaussianMixture", "finetune.num_envs=1000000", "execution.threads.collect=1000")
+    assert found["collect"].text.startswith("needs about ")
+    assert found["finetune"].verdict == "missing"
+    assert "2.0 GB of memory is available; lower finetune.num_envs" in found["finetune"].text
+    assert "a stage asks for 1000" in found["cores"].text
+    assert {finding.verdict for name, finding in found.items() if name != "finetune"} <= {"ok", "note"}
+    monkeypatch.setattr(preflight, "free_disk", lambda path: 1e3)
+    assert "1 kB of disk is free" in examine(monkeypatch, "GaussianMixture")["evaluate"].text
+
+
+def test_a_simulator_is_missed_only_by_tasks_that_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> NoReturn:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor, "version", lambda name: missing(name) if name == "mani_skill" else "1.0")
+    assert examine(monkeypatch, "GaussianMixture")["simulator"].verdict == "ok"
+    found = examine(monkeypatch, "PushT")["simulator"]
+    assert (found.verdict, found.text[:31]) == ("missing", "mani_skill is not installed: Av")
+    assert "`make setup`" in found.text
+
+
+def test_a_cuda_device_is_missed_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert examine(monkeypatch, "GaussianMixture")["device"].verdict == "note"
+    found = examine(monkeypatch, "GaussianMixture", "execution.device=cuda")["device"]
+    assert (found.verdict, "execution.device" in found.text) == ("missing", True)

@@ -9,6 +9,7 @@ import pytest
 FILES = {
     "config.yaml": (
         "preset: cpu\nseed: 1\nseeds: [0, 1]\ndiscover: {num_modes: 2}\nfinetune:\n  iterations: 10\n  num_envs: 10\n"
+        "  ppo: {minibatch_size: 8}\n"
     ),
     "presets/cpu.yaml": "",
     "presets/gpu.yaml": "finetune: {num_envs: 4000}",

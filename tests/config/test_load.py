@@ -92,7 +92,7 @@ def test_bad_variants_are_refused(config_dir: Path, text: str, error: type[BMDEr
         ("finetune.ppo.gamma=high", r"^finetune\.ppo\.gamma must be a number, got 'high'"),
         ("finetune.iterations=1.5", r"^finetune\.iterations must be a whole number, got 1\.5"),
         ("finetune=3", r"^finetune must be a group of settings, got 3"),
-        ("finetune.ppo=", r"^finetune\.ppo must be a group of settings, got nothing"),
+        ("pretrain.policy=", r"^pretrain\.policy must be a group of settings, got nothing"),
         ("seeds=[0, x]", r"^seeds\[1\] must be a whole number, got 'x'"),
         ("seeds=5", r"^seeds must be a list, got 5"),
         ("seeds=[]", r"^seeds must have at least 1 entry, got \[\]"),
@@ -102,7 +102,34 @@ def test_bad_variants_are_refused(config_dir: Path, text: str, error: type[BMDEr
         ("task.env.horizn=1", r"^unknown setting task\.env\.horizn; did you mean 'horizon'\? \(--set"),
         ("task.env.horizon=0", r"^task\.env\.horizon must be >= 1, got 0 \(--set"),
         ("pretrain.policy.n_action_steps=99", r"^pretrain\.policy\.n_action_steps must be <= horizon \(8\), got 99"),
-        ("methods=[sac]", r"^methods: 'sac' is not one of"),
+        ("methods=[dsrl, sac]", r"^methods\[1\]: unknown method 'sac'; known: dppo, .* \(--set"),
+        ("methods=[dsrl, dsrl]", r"^methods must not repeat, got \['dsrl', 'dsrl'\] "),
+        ("seeds=[-1, 0]", r"^seeds\[0\] must be >= 0, got -1 \(--set"),
+        ("sweep.seeds=[0, 0]", r"^sweep\.seeds must not repeat, got \[0, 0\]"),
+        ("sweep.method=dsrl", r"^sweep\.method must be 'dppo-bmd', 'res-bmd' or 'dsrl-bmd', got 'dsrl'"),
+        ("pretrain.policy.ddim_steps=21", r"^pretrain\.policy\.ddim_steps must be <= denoising_steps \(20\), got 21"),
+        ("discover.num_modes=1", r"^discover\.num_modes must be >= 2, got 1"),
+        ("discover.num_modes=21", r"^discover\.num_modes must be <= finetune\.num_envs \(20\), got 21"),
+        (
+            "discover={num_modes: 16, seed_episodes: 16, num_envs: 8}",
+            r"^discover\.num_modes must be <= num_envs \(8\), got 16",
+        ),
+        (
+            "discover={num_modes: 17, seed_episodes: 16}",
+            r"^discover\.seed_episodes must be >= num_modes \(17\) with strategy 'seeded'.* got 16",
+        ),
+        ("finetune.ppo.value_warmup=10", r"^finetune\.ppo\.value_warmup must be < iterations \(10\), .* got 10"),
+        (
+            "finetune.ppo.minibatch_size=121",
+            r"^finetune\.ppo\.minibatch_size must be <= a rollout "
+            r"\(20 environments times 6 decisions = 120\), got 121 \(--set finetune",
+        ),
+        ("pretrain.policy.hidden_sizes=[8, 0]", r"^pretrain\.policy\.hidden_sizes\[1\] must be >= 1, got 0 \(--set"),
+        ("discover.commit.exploration_scales=[0]", r"^discover\.commit\.exploration_scales\[0\] must be > 0\.0, got 0"),
+        ("task.plugins=['os; x']", r"^task\.plugins\[0\] must match "),
+        ("seed=" + "9" * 5000, r"^--set seed=9+\.\.\.: not YAML: Exceeds the limit"),
+        ("seed=" + "[" * 2000, r"^--set seed=\[+\.\.\.: not YAML: nested too deeply"),
+        ("task.env={a: &x [1], b: *x}", r"references \(\*name\) are not allowed"),
         ("task.name=PushT", r"^task\.name must be GaussianMixture, got PushT \(--set task\.name=PushT\)"),
         ("task.plugins=[no_such_module]", r"^task\.plugins: 'no_such_module' can't be imported"),
         ("presets.smoke.seed=1", r"^unknown setting presets"),
@@ -116,14 +143,20 @@ def test_bad_values_say_what_where_and_the_limit_in_one_line(config_dir: Path, a
 
 def test_errors_name_the_file_that_a_value_came_from(config_dir: Path) -> None:
     path = config_dir / "tasks" / "GaussianMixture.yaml"
-    path.write_text("finetune: {ppo: {gamma: 2.0}}")
+    path.write_text("# mine\nfinetune:\n  ppo: {gamma: 2.0}\n")
     with pytest.raises(ConfigError) as caught:
         load_config("GaussianMixture", config_dir=config_dir)
-    assert str(caught.value) == f"finetune.ppo.gamma must be <= 1.0, got 2.0 ({path})"
-    path.write_text("presets: {smoke: {finetune: {ppo: {gamma: 2.0}}}}")
+    assert str(caught.value) == f"finetune.ppo.gamma must be <= 1.0, got 2.0 ({path}:3)"
+    path.write_text("presets:\n  smoke:\n    finetune:\n      ppo:\n        gamma: 2.0\n")
     with pytest.raises(ConfigError) as caught:
         load_config("GaussianMixture", preset="smoke", config_dir=config_dir)
-    assert str(caught.value).endswith(f"({path}, presets.smoke)")
+    assert str(caught.value).endswith(f"({path}:5)")
+    path.write_text("seeds: [3,\n  4,\n  x]\nsed: 1\n")
+    with pytest.raises(ConfigError, match=rf"^unknown setting sed; did you mean 'seed'\? .*\({path}:4\)$"):
+        load_config("GaussianMixture", config_dir=config_dir)
+    path.write_text("seeds: [3,\n  4,\n  x]\n")
+    with pytest.raises(ConfigError, match=rf"^seeds\[2\] must be a whole number, got 'x' \({path}:3\)$"):
+        load_config("GaussianMixture", config_dir=config_dir)
 
 
 def test_unknown_names_are_answered_with_the_nearest(config_dir: Path) -> None:

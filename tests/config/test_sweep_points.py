@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.layers import merge_layers, parse_assignment
+from bmd_pipeline.config.messages import describe
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.config.sweep_points import configure_point, find_point, list_points
 from bmd_pipeline.errors import ConfigError
@@ -62,16 +65,17 @@ def test_options_say_the_same_as_the_configured_point() -> None:
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [
-        ({"method": "dsrl"}, "method must be one of"),
+        ({"method": "dsrl"}, r"sweep\.method must be 'dppo-bmd', 'res-bmd' or 'dsrl-bmd', got 'dsrl'"),
         ({"weights": (0.1, 0.1)}, "weights must rise"),
         ({"weights": (1.0, 0.1)}, "weights must rise"),
-        ({"weights": (-1.0, 0.1)}, "weights must rise"),
-        ({"weights": (0.1, 1001.0)}, "weights must rise"),
+        ({"weights": (-1.0, 0.1)}, r"sweep\.weights\[0\] must be >= 0\.0, got -1\.0"),
+        ({"weights": (0.1, 1001.0)}, r"sweep\.weights\[1\] must be <= 1000\.0, got 1001\.0"),
         ({"controllers": ("dual", "dual")}, "controllers must not repeat"),
         ({"seeds": (0, 0)}, "seeds must not repeat"),
-        ({"seeds": (-1,)}, "seeds must be >= 0"),
+        ({"seeds": (-1,)}, r"sweep\.seeds\[0\] must be >= 0, got -1"),
     ],
 )
 def test_a_sweep_that_makes_no_sense_is_refused(sweep: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValidationError) as caught:
         make_config(**sweep)
+    assert re.search(message, describe(caught.value, RunConfig)[1])

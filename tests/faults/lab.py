@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,8 +101,8 @@ class Ended:
         return self.text.rstrip().rpartition("\n")[2]
 
 
-class Lab:
-    """Runs commands in copies of a finished project.
+class Commands:
+    """Starts commands from a process that has imported everything (see `forks`), one at a time.
 
     Args:
         folder: scratch space.
@@ -120,16 +121,11 @@ class Lab:
             text=True,
         )
         self._hear()
-        self.whole = folder / "whole"
-        self.seconds = self.run_all(self.whole)
-        self.reference = {stage.name: describe(self.whole, stage) for stage in STAGES}
 
-    def start(self, folder: Path, argv: tuple[str, ...], clock: float = 0.0) -> int:
-        """Starts a command; returns its process id."""
+    def launch(self, folder: Path, argv: Sequence[str], clock: float = 0.0) -> int:
+        """Starts a command as it stands; returns its process id."""
         assert self._server.stdin is not None
-        settings = [part for text in SETTINGS for part in ("--set", text)]
-        common = ["--task", TASK, "--preset", "smoke", "--threads", "1", "--plain", *settings]
-        request = {"argv": [argv[0], *common, *argv[1:]], "folder": str(folder), "log": str(self.log), "clock": clock}
+        request = {"argv": list(argv), "folder": str(folder), "log": str(self.log), "clock": clock}
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
         return self._hear()
@@ -137,6 +133,44 @@ class Lab:
     def wait(self) -> int:
         """Waits for the command that was started last; returns its exit status."""
         return self._hear()
+
+    def close(self) -> None:
+        """Ends the process that runs the commands."""
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.wait()
+
+    def _hear(self) -> int:
+        assert self._server.stdout is not None
+        return int(self._server.stdout.readline())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Lab(Commands):
+    """Runs stages in copies of a finished project.
+
+    Args:
+        folder: scratch space.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.whole = folder / "whole"
+        self.seconds = self.run_all(self.whole)
+        self.reference = {stage.name: describe(self.whole, stage) for stage in STAGES}
+
+    def start(self, folder: Path, argv: tuple[str, ...], clock: float = 0.0) -> int:
+        """Starts a stage with the settings of the laboratory; returns its process id."""
+        settings = [part for text in SETTINGS for part in ("--set", text)]
+        common = ["--task", TASK, "--preset", "smoke", "--threads", "1", "--plain", *settings]
+        return self.launch(folder, (argv[0], *common, *argv[1:]), clock)
 
     def run(
         self,
@@ -176,24 +210,6 @@ class Lab:
         for later in STAGES[STAGES.index(stage) :]:
             remove(project, later)
         return project
-
-    def close(self) -> None:
-        """Ends the process that runs the commands."""
-        assert self._server.stdin is not None
-        self._server.stdin.close()
-        self._server.wait()
-
-    def _hear(self) -> int:
-        assert self._server.stdout is not None
-        return int(self._server.stdout.readline())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def remove(project: Path, stage: Stage) -> None:

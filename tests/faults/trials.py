@@ -240,20 +240,25 @@ def small_disk(lab: Lab) -> Iterator[Path]:
 
 
 def fill_disk(lab: Lab, stage: Stage, rng: random.Random) -> str:
-    """The disk fills up somewhere in the middle; then somebody makes room."""
+    """The disk is full before the stage begins, or fills up in the middle; then somebody makes room."""
     with small_disk(lab) as disk:
         project, filler = lab.copy(stage, disk / "project"), disk / "filler"
-        free = int(4096 * 2 ** rng.uniform(0.0, 7.0))
+        early, free = rng.random() < 0.3, int(4096 * 2 ** rng.uniform(0.0, 7.0))
+        if not early:
+            wait_for_progress(project, stage, lab.start(project, stage.argv))
         filler.write_bytes(bytes(max(0, shutil.disk_usage(disk).free - free)))
-        ended = lab.run(project, stage)
-        if ended.status != 0:
-            assert ended.status == 2, f"status {ended.status}: {ended.text[-2000:]}"
-            assert "can't be written" in ended.last_line, ended.text[-2000:]
-            assert "Traceback" not in ended.text, ended.text[-2000:]
+        if early:
+            lab.start(project, stage.argv)
+        status, text = lab.wait(), lab.log.read_text()
+        if status != 0:
+            reason = "of disk for" if early else "can't be written"
+            assert status == 2, f"status {status}: {text[-2000:]}"
+            assert reason in text.rstrip().rpartition("\n")[2], text[-2000:]
+            assert "Traceback" not in text, text[-2000:]
         require_whole_if_claimed(lab, project, stage)
         filler.unlink()
         require_finished(lab, project, stage, lab.run(project, stage))
-    return "refused, then finished" if ended.status else "had room enough"
+    return "had room enough" if status == 0 else "did not begin, then finished" if early else "refused, then finished"
 
 
 def forbid_writing(lab: Lab, stage: Stage) -> str:

@@ -72,5 +72,5 @@ def test_bad_files_are_named_in_one_line(tmp_path: Path) -> None:
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
     pq.write_table(pa.table({"policy": ["dsrl"]}), path)
-    with pytest.raises(ArtifactError, match="no column seed, episode"):
+    with pytest.raises(ArtifactError, match="no sound column seed, episode"):
         load_episodes(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from .conftest import Project
@@ -22,6 +24,11 @@ TARGET = "results/GaussianMixture/eval.json"
             [TARGET, "--config", "set=[finetune.ppo.gamma=2]"],
             "finetune.ppo.gamma must be <= 1.0, got 2 (--set finetune.ppo.gamma=2)",
         ),
+        (
+            ["data/PushT/demos.zarr", "--config", 'set=["discover.inference.features=[tun]"]'],
+            "discover.inference.features: PushT has no track column 'tun'; it has ",
+        ),
+        ([TARGET, "--config", "preset=smoke", 'set=["seeds=[0, 0]"]'], "seeds must not repeat, got [0, 0]"),
         (["data/GaussianMixture/demos.zarr", "--config", "set=[evaluate.tau=2]"], "evaluate.tau must be <= 1.0, got 2"),
     ],
 )
@@ -36,11 +43,32 @@ def test_bad_settings_stop_before_any_job(project: Project, arguments: list[str]
     assert again.returncode == 0, again.stderr  # no lock left behind
 
 
-@pytest.mark.parametrize("name", ["x; touch pwned", "../../x", "$(touch pwned)", "x y"])
+@pytest.mark.parametrize("name", ["x; touch pwned", "../../x", "$(touch pwned)", "x y", "`touch pwned`"])
 def test_names_never_reach_a_shell(project: Project, name: str) -> None:
     done = project.snakemake("--cores", "1", f"results/{name}/eval.json")
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
+    assert not list(project.folder.parent.rglob("pwned"))
+
+
+def test_values_reach_a_shell_as_one_word_each(project: Project) -> None:
+    """A setting that only the stage itself can refuse travels through a rule's shell line."""
+    hostile = ["$(touch pwned)", "x; touch pwned", "'; touch pwned; '", "`touch pwned`"]
+    settings = project.folder / "mine.yaml"
+    settings.write_text(json.dumps({"collect": {"behaviours": hostile}}))
+    store = "data/GaussianMixture/demos.zarr"
+    done = project.snakemake("--cores", "1", store, "--configfile", str(settings), "--config", "preset=smoke")
+    assert done.returncode != 0
+    log = (project.folder / "logs" / "GaussianMixture" / "collect.log").read_text()
+    assert log.startswith("error: collect.behaviours: the expert shows no '$(touch pwned)'; it shows east, ")
+    assert not list(project.folder.parent.rglob("pwned"))
+
+
+def test_snakemakes_own_settings_file_makes_no_objects(project: Project) -> None:
+    settings = project.folder / "mine.yaml"
+    settings.write_text("seed: !!python/object/apply:os.system ['touch pwned']\n")
+    done = project.snakemake("--cores", "1", TARGET, "--configfile", str(settings))
+    assert done.returncode != 0
     assert not list(project.folder.parent.rglob("pwned"))
 
 

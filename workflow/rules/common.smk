@@ -51,7 +51,12 @@ OPTIONS = SETTINGS.command_options()
 @functools.cache
 def settings(task):
     """All settings of a task, validated when its first job is planned."""
-    return or_refuse(SETTINGS.load, task)
+    run = or_refuse(SETTINGS.load, task)
+    if workflow.is_main_process and run.discover.inference.features:
+        from bmd_pipeline.stages.workbench import require_features  # asks the task, which takes torch
+
+        or_refuse(require_features, run)
+    return run
 
 
 def validated(wildcards):

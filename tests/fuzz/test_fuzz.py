@@ -1,0 +1,41 @@
+"""A few tries of each target; `make fuzz` makes a thousand (see `campaign`)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from . import garbage
+from .bench import Bench
+from .targets import TARGETS
+
+TRIES = 2
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    with Bench(tmp_path_factory.mktemp("bench")) as bench:
+        yield bench
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("number", range(TRIES))
+def test_garbage_is_refused_or_used(bench: Bench, name: str, number: int) -> None:
+    TARGETS[name](bench, random.Random(f"ci {name} {number}"))
+
+
+def test_a_try_can_be_made_again() -> None:
+    document = {"a": [1, {"b": "c"}], "d": 0.5}
+    one, other = (garbage.mutate(random.Random("x"), document) for _ in range(2))
+    assert repr(one) == repr(other)
+    assert document == {"a": [1, {"b": "c"}], "d": 0.5}
+
+
+def test_the_bench_notices_what_it_is_for(bench: Bench) -> None:
+    project = bench.copy(finished=False)
+    with pytest.raises(AssertionError, match="status 1"):
+        bench.refuse_or_finish(
+            project, ["config", "show", "--task", "GaussianMixture", "--config", "/dev/fd/999999/\0"]
+        )
