@@ -169,9 +169,11 @@ def _check_matmul(settings: RunConfig | None) -> Finding:
 
 
 def _check_simulator(settings: RunConfig | None) -> Finding:
-    wanted = settings is not None and get_entry(settings.task.name).simulator == "ManiSkill"
+    simulator = get_entry(settings.task.name).simulator if settings else ""
+    wanted = simulator == "ManiSkill"
     if settings is not None and not wanted:
-        return Finding("simulator", "ok", f"{settings.task.name} needs none")
+        what = "needs none" if simulator == "native" else f"runs in {simulator}, see extras"
+        return Finding("simulator", "ok", f"{settings.task.name} {what}")
     try:
         versions = f"mani_skill {version('mani_skill')}, sapien {version('sapien')}"
     except PackageNotFoundError as error:
@@ -184,10 +186,12 @@ def _check_simulator(settings: RunConfig | None) -> Finding:
 
 
 def _check_extras(settings: RunConfig | None) -> Finding:
-    missing = [f"{entry.extra} ({entry.name})" for entry in list_entries() if find_missing(entry)]
+    entries = list_entries() if settings is None else [get_entry(settings.task.name)]
+    missing = [f"{entry.extra} ({entry.name})" for entry in entries if find_missing(entry)]
     if missing:
-        return Finding("extras", "note", f"not installed: {', '.join(missing)}; make setup installs them")
-    return Finding("extras", "ok", "what every task's simulator needs is installed")
+        verdict: Verdict = "note" if settings is None else "missing"
+        return Finding("extras", verdict, f"not installed: {', '.join(missing)}; make setup installs them")
+    return Finding("extras", "ok", "what the simulators need besides is installed")
 
 
 def _list_simulated() -> list[str]:
