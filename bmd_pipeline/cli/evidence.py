@@ -10,6 +10,7 @@ import typer
 
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.job import Job, stage_command
+from bmd_pipeline.config.grid_cells import list_cells
 from bmd_pipeline.config.methods import PRETRAINED, judged_methods
 from bmd_pipeline.config.sweep_points import list_points
 
@@ -89,5 +90,22 @@ def sweep(job: Job, output: o.Output = None) -> None:
             o.need_path(evaluated, evaluated, f"snakemake --cores 2 {target}")
     job.start()
     from bmd_pipeline.stages.sweep import sweep as run
+
+    run(job.config, layout=job.layout, output=output or target, reporter=job.reporter)
+
+
+@stage_command("evaluate")
+def grid(job: Job, output: o.Output = None) -> None:
+    """Gathers the runs of a grid: every method with every K and λ of the settings.
+
+    Snakemake makes them: snakemake --cores 8 results/TASK/grid.json. Writes that file.
+    """
+    target = job.layout.grid(job.task)
+    for cell in list_cells(job.config):
+        for seed in job.config.seeds:
+            evaluated = job.layout.grid_run(job.task, cell.folder, seed) / "eval.json"
+            o.need_path(evaluated, evaluated, f"snakemake --cores 2 {target}")
+    job.start()
+    from bmd_pipeline.stages.grid import grid as run
 
     run(job.config, layout=job.layout, output=output or target, reporter=job.reporter)

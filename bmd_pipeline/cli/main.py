@@ -66,7 +66,7 @@ for _command in (
     stages.summarise,
 ):
     app.command(rich_help_panel="Stages")(_command)
-for _command in (evidence.compare, evidence.verdict, evidence.sweep, report.report, report.summary):
+for _command in (evidence.compare, evidence.verdict, evidence.sweep, evidence.grid, report.report, report.summary):
     app.command(rich_help_panel="Evidence")(_command)
 app.command("tasks", rich_help_panel="Help")(tasks.list_tasks)
 app.command("check-task", rich_help_panel="Help")(tasks.check)

@@ -13,7 +13,9 @@ from typing import Any, Literal, get_args
 from bmd_pipeline.config.methods import uses_modes
 from bmd_pipeline.config.run import RunConfig
 
-Stage = Literal["collect", "pretrain", "discover", "finetune", "evaluate", "curve", "compare", "verdict", "sweep"]
+Stage = Literal[
+    "collect", "pretrain", "discover", "finetune", "evaluate", "curve", "compare", "verdict", "sweep", "grid"
+]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 _EVIDENCE: dict[str, tuple[str, ...]] = {
@@ -21,6 +23,7 @@ _EVIDENCE: dict[str, tuple[str, ...]] = {
     "compare": ("methods", "seeds", "evaluate"),
     "verdict": ("methods", "seeds", "evaluate", "compare"),
     "sweep": ("evaluate", "compare"),
+    "grid": ("methods", "seeds", "evaluate", "compare"),
 }
 """Stages that only read evaluations, with the settings beside their own that they go by."""
 

@@ -13,6 +13,7 @@ from bmd_pipeline.config.discover import DiscoverConfig
 from bmd_pipeline.config.evaluate import CurveConfig, EvaluateConfig
 from bmd_pipeline.config.execution import ExecutionConfig
 from bmd_pipeline.config.finetune import METHODS, FinetuneConfig
+from bmd_pipeline.config.grid import GridConfig
 from bmd_pipeline.config.pretrain import PretrainConfig
 from bmd_pipeline.config.sweep import SweepConfig
 from bmd_pipeline.config.task import TaskConfig
@@ -48,6 +49,8 @@ class RunConfig(Section):
     """Hypotheses."""
     sweep: SweepConfig = SweepConfig()
     """The λ sweep."""
+    grid: GridConfig = GridConfig()
+    """λ and K, crossed with methods and seeds."""
     execution: ExecutionConfig = ExecutionConfig()
     """Devices, cores and tracking."""
 
@@ -61,6 +64,9 @@ class RunConfig(Section):
         codes, envs = self.discover.num_modes, self.finetune.num_envs
         if codes > envs:
             raise ValueError(f"discover.num_modes must be <= finetune.num_envs ({envs}), got {codes}")
+        envs = min(envs, self.discover.num_envs)
+        if self.grid.num_modes and self.grid.num_modes[-1] > envs:
+            raise ValueError(f"grid.num_modes must be <= num_envs ({envs}), got {self.grid.num_modes[-1]}")
         if min(self.seeds) < 0:
             raise ValueError(f"seeds must be >= 0, got {min(self.seeds)}")
         for name in ("discover", "finetune"):

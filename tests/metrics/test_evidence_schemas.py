@@ -1,4 +1,4 @@
-"""The published schemas of compare.json, verdict.json and sweep.json."""
+"""The published schemas of compare.json, verdict.json, sweep.json and grid.json."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from bmd_pipeline.metrics.comparison import Interval, comparison_schema
+from bmd_pipeline.metrics.grid import grid_schema
 from bmd_pipeline.metrics.sweep import sweep_schema
 from bmd_pipeline.metrics.verdict import verdict_schema
 
@@ -18,6 +19,7 @@ SCHEMAS = [
     ("compare", "comparison", comparison_schema),
     ("verdict", "verdict", verdict_schema),
     ("sweep", "sweep", sweep_schema),
+    ("grid", "grid", grid_schema),
 ]
 
 

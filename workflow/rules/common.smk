@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from bmd_pipeline.artifacts.freshness import find_edited_hash
+from bmd_pipeline.config.grid_cells import configure_cell, configure_codes, find_cell, list_cells, modes_folder
 from bmd_pipeline.config.hashing import config_hash, stage_slice
 from bmd_pipeline.config.load import has_cuda_device
 from bmd_pipeline.config.methods import PRETRAINED, check_method, judged_methods, list_pairs, uses_modes
@@ -20,6 +21,7 @@ wildcard_constraints:
     method=r"(?!(modes|pretrained)/)[A-Za-z0-9-]+",  # any name gets in, so that check_method can answer
     policy=r"(?!modes/)[A-Za-z0-9-]+",
     point="[A-Za-z0-9.+-]+",
+    codes="[1-9][0-9]*",
     seed="0|[1-9][0-9]*",
 
 
@@ -28,6 +30,12 @@ MODES = [f"results/{{task}}/modes/seed{{seed}}/{name}" for name in ("modes.safet
 TUNED = [f"results/{{task}}/{{method}}/seed{{seed}}/{name}" for name in ("tuned.safetensors", "tuned.json", "run.json")]
 SWEPT = "results/{task}/lambda/{point}/seed{seed}"
 SWEPT_TUNED = [f"{SWEPT}/{Path(path).name}" for path in TUNED]
+CELL = "results/{task}/grid/{method}/k{codes}/{point}/seed{seed}"
+CELL_TUNED = [f"{CELL}/{Path(path).name}" for path in TUNED]
+CELL_MODES = "results/{task}/grid/modes/k{codes}/seed{seed}"
+CELL_MODES_FILES = [f"{CELL_MODES}/{Path(path).name}" for path in MODES]
+JUDGED_CELL = CELL.replace("{method}", "{policy}")  # evaluation's name for the method
+JUDGED_CELL_TUNED = [path.replace("{method}", "{policy}") for path in CELL_TUNED]
 
 
 def or_refuse(function, *arguments):
@@ -120,6 +128,51 @@ def point_options(wildcards):
     return ["--method", run.sweep.method, *or_refuse(find_point, run, wildcards.point).assignments()]
 
 
+def cell_of(wildcards):
+    """The cell of the grid that a job is for."""
+    method = wildcards.get("method") or wildcards.policy
+    return or_refuse(find_cell, settings(wildcards.task), f"{method}/k{wildcards.codes}/{wildcards.point}")
+
+
+def cell_slice_of(stage):
+    """Params: the settings that the stage depends on in a cell of the grid."""
+
+    def slice_in(wildcards):
+        cell = cell_of(wildcards)
+        return stage_slice(configure_cell(settings(wildcards.task), cell), stage, cell.method)
+
+    return slice_in
+
+
+def cell_modes(wildcards):
+    """Folder of the modes that a cell builds on."""
+    folder = modes_folder(settings(wildcards.task), int(wildcards.codes))
+    return f"results/{wildcards.task}/{folder}/seed{wildcards.seed}"
+
+
+def cell_modes_files(wildcards):
+    """Files of the modes that a cell builds on."""
+    return files(*(f"{cell_modes(wildcards)}/{Path(path).name}" for path in MODES))(wildcards)
+
+
+def cell_options(*output):
+    """Params: what every command gets, and what is different in a cell."""
+
+    def options_in(wildcards, threads, resources):
+        made = [part.format(**wildcards) for part in output]
+        changes = cell_of(wildcards).assignments()
+        return [*resumable_options(wildcards, threads, resources), "--modes", cell_modes(wildcards), *changes, *made]
+
+    return options_in
+
+
+def gathered_evaluations(wildcards):
+    """Evaluations of every cell and seed of the grid."""
+    run = settings(wildcards.task)
+    folders = [cell.folder for cell in list_cells(run)]
+    return files(*expand("results/{{task}}/{folder}/seed{seed}/eval.json", folder=folders, seed=run.seeds))(wildcards)
+
+
 def slice_of(stage):
     """Params: the settings that the stage depends on."""
     return lambda wildcards: stage_slice(settings(wildcards.task), stage, wildcards.get("method"))
@@ -147,6 +200,17 @@ def resumable_options(wildcards, threads, resources):
     margin = resources.get("stop_margin", 0)
     limit = ["--max-minutes", max(1, resources.runtime - margin)] if margin else []
     return options(wildcards, threads) + limit
+
+
+def codes_slice(wildcards):
+    """Params: the settings that discovery depends on with another K."""
+    return stage_slice(configure_codes(settings(wildcards.task), int(wildcards.codes)), "discover")
+
+
+def codes_options(wildcards, threads, resources):
+    """Params: what every command gets, another K, and where its modes go."""
+    changes = ["--set", f"discover.num_modes={wildcards.codes}", "--output", CELL_MODES.format(**wildcards)]
+    return resumable_options(wildcards, threads, resources) + changes
 
 
 def edited_demos(wildcards):
@@ -193,8 +257,19 @@ def reported_files(wildcards):
 
 
 def reported_tasks(wildcards):
-    """Results and pages of all tasks that have any."""
-    tasks = sorted(path.parent.name for path in Path("results").glob("*/eval.json"))
+    """Results and pages of the tasks that the settings name, or of all that have any."""
+    tasks = SETTINGS.tasks or sorted(path.parent.name for path in Path("results").glob("*/eval.json"))
     if not tasks:
         sys.exit("error: no task has results yet; make some, e.g. with snakemake --cores 2 results/PushT/report.html")
-    return expand("results/{task}/{file}", task=tasks, file=("eval.json", "report.html"))
+    return expand("results/{task}/{file}", task=tasks, file=("eval.json", "report.html")) + grids(tasks)
+
+
+def grids(tasks):
+    """Grids of the tasks whose settings ask for one."""
+    return [f"results/{task}/grid.json" for task in tasks if settings(task).grid.is_asked]
+
+
+def wanted(wildcards):
+    """What a run without targets makes: the tasks and grids that the settings name."""
+    tasks = SETTINGS.tasks or ("PushT",)
+    return expand("results/{task}/eval.json", task=tasks) + grids(tasks)
