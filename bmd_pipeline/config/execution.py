@@ -26,10 +26,10 @@ class ExecutionConfig(Section):
     """Where tensors live; auto takes CUDA where there is one."""
     threads: ThreadsConfig = ThreadsConfig()
     """Cores per stage."""
-    mem_mb: int = Field(2000, ge=100, le=10_000_000)
-    """Memory a job asks a cluster for."""
-    runtime_minutes: int = Field(60, ge=1, le=100_000)
-    """Time a job asks a cluster for."""
+    mem_mb: int | None = Field(None, ge=100, le=10_000_000)
+    """Memory a job asks a cluster for at its first attempt; null: estimated for each stage."""
+    runtime_minutes: int | None = Field(None, ge=1, le=100_000)
+    """Time a job asks a cluster for; null: estimated for each stage."""
     checkpoint_minutes: float = Field(5.0, ge=0.0, le=10_000.0)
     """Longest time between two resumable checkpoints; 0 saves at every point from which a stage can go on."""
     max_minutes: float | None = Field(None, gt=0.0, le=1_000_000.0)

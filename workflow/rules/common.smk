@@ -9,6 +9,7 @@ from bmd_pipeline.config.grid_cells import configure_cell, configure_codes, find
 from bmd_pipeline.config.hashing import config_hash, stage_slice
 from bmd_pipeline.config.load import has_cuda_device
 from bmd_pipeline.config.methods import PRETRAINED, check_method, judged_methods, list_pairs, uses_modes
+from bmd_pipeline.config.resources import estimate_mem_mb, estimate_minutes
 from bmd_pipeline.config.sources import source_hash
 from bmd_pipeline.config.sweep_points import configure_point, find_point, list_points
 from bmd_pipeline.config.workflow import put_command_on_path, read_workflow_config
@@ -224,14 +225,26 @@ def threads_of(stage):
     return lambda wildcards: getattr(settings(wildcards.task).execution.threads, stage)
 
 
-def mem_mb(wildcards):
-    """Memory of a job."""
-    return settings(wildcards.task).execution.mem_mb
+def asked(setting, estimate, stage):
+    """What a job asks for: as set, or estimated from the settings of its stage."""
+
+    def amount(wildcards, threads):
+        run = settings(wildcards.task)
+        simulated = get_entry(run.task.name).simulator != "native"
+        return getattr(run.execution, setting) or estimate(run, stage, threads=threads, simulated=simulated)
+
+    return amount
 
 
-def runtime(wildcards):
+def mem_mb_of(stage):
+    """Memory of a job, and as much again with each attempt."""
+    amount = asked("mem_mb", estimate_mem_mb, stage)
+    return lambda wildcards, threads, attempt: attempt * amount(wildcards, threads)
+
+
+def runtime_of(stage):
     """Time limit of a job in minutes."""
-    return settings(wildcards.task).execution.runtime_minutes
+    return asked("runtime_minutes", estimate_minutes, stage)
 
 
 def gpu(wildcards):

@@ -11,8 +11,8 @@ rule compare:
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=mem_mb,
-        runtime=runtime,
+        mem_mb=mem_mb_of("compare"),
+        runtime=runtime_of("compare"),
     params:
         settings=slice_of("compare"),
         source=source_of("compare"),

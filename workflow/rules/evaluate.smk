@@ -16,8 +16,8 @@ rule evaluate:
         "../../envs/bmd-pipeline.yaml"
     threads: threads_of("evaluate")
     resources:
-        mem_mb=mem_mb,
-        runtime=runtime,
+        mem_mb=mem_mb_of("evaluate"),
+        runtime=runtime_of("evaluate"),
         gpu=gpu,
     params:
         settings=slice_of("evaluate"),
@@ -46,8 +46,8 @@ rule summarise:
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=mem_mb,
-        runtime=runtime,
+        mem_mb=mem_mb_of("summarise"),
+        runtime=runtime_of("summarise"),
     params:
         settings=lambda wildcards: config_hash(settings(wildcards.task)),
         source=source_of("summarise"),

@@ -62,8 +62,8 @@ rule grid:
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=mem_mb,
-        runtime=runtime,
+        mem_mb=mem_mb_of("grid"),
+        runtime=runtime_of("grid"),
     params:
         settings=slice_of("grid"),
         source=source_of("grid"),

@@ -10,8 +10,8 @@ rule verdict:
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=mem_mb,
-        runtime=runtime,
+        mem_mb=mem_mb_of("verdict"),
+        runtime=runtime_of("verdict"),
     params:
         settings=slice_of("verdict"),
         source=source_of("verdict"),
