@@ -36,3 +36,5 @@ class ExecutionConfig(Section):
     """A stage saves and stops after that many minutes, to be run again (`--max-minutes`); null: it never does."""
     tracker: Literal["none", "wandb"] = "none"
     """Also report metrics to wandb (offline unless WANDB_MODE says otherwise); local files are the truth."""
+    sweep: str | None = Field(None, min_length=1, max_length=100)
+    """Name under which the tracker groups the runs of a sweep; null: the task's."""

@@ -63,7 +63,9 @@ def estimate_mem_mb(config: RunConfig, stage: str, *, threads: int, simulated: b
     """
     total = float(PROCESS_MB + SCHEDULER_MB)
     if stage in READERS:
-        cells = max(len(config.methods) + 1, len(config.grid.weights) * len(config.grid.num_modes) * len(config.methods))
+        cells = max(
+            len(config.methods) + 1, len(config.grid.weights) * len(config.grid.num_modes) * len(config.methods)
+        )
         total += EVALUATION_MB * max(cells * len(config.seeds), len(config.sweep.weights) * len(config.sweep.seeds))
     elif stage == "pretrain":
         total += config.collect.num_episodes * _horizon(config) / 100 * EPISODE_MB
