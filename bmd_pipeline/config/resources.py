@@ -23,8 +23,8 @@ SCHEDULER_MB = 250
 """Snakemake, twice, around the stage in a cluster's job."""
 TRANSITION_MB = 0.006
 """One decision in a rollout's buffer and in the batches made of it."""
-EPISODE_MB = 0.05
-"""One demonstration with its windows, at 100 steps."""
+STEP_MB = {"pretrain": 0.0005, "discover": 0.0001, "evaluate": 0.0004, "curve": 0.0004}
+"""One control step of the episodes that a stage holds at once: demonstrations, seed episodes, what is judged."""
 EVALUATION_MB = 10
 """One evaluation among those that are weighed together, with its resamples."""
 MEMORY_MARGIN = 1.25
@@ -67,12 +67,13 @@ def estimate_mem_mb(config: RunConfig, stage: str, *, threads: int, simulated: b
             len(config.methods) + 1, len(config.grid.weights) * len(config.grid.num_modes) * len(config.methods)
         )
         total += EVALUATION_MB * max(cells * len(config.seeds), len(config.sweep.weights) * len(config.sweep.seeds))
-    elif stage == "pretrain":
-        total += config.collect.num_episodes * _horizon(config) / 100 * EPISODE_MB
     else:
-        total += (SIMULATOR_MB if threads == 1 else threads * WORKER_MB) if simulated else 0
+        steps = _horizon(config) * _held_episodes(config).get(stage, 0)
+        total += steps * STEP_MB.get(stage, 0.0)
         envs = {"discover": config.discover.num_envs, "finetune": config.finetune.num_envs}
         total += _decisions(config) * envs.get(stage, 0) * TRANSITION_MB
+        if simulated and stage != "pretrain":
+            total += SIMULATOR_MB if threads == 1 else threads * WORKER_MB
     return math.ceil(total * MEMORY_MARGIN / 100) * 100
 
 
@@ -106,6 +107,16 @@ def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulated: 
         snapshots = 1 + config.finetune.iterations / max(1, config.finetune.snapshot_interval)
         seconds += snapshots * config.curve.episodes * _horizon(config) * step_s
     return max(MIN_MINUTES, math.ceil(TIME_MARGIN * seconds / 60))
+
+
+def _held_episodes(config: RunConfig) -> dict[str, int]:
+    """Episodes that a stage holds at once."""
+    return {
+        "pretrain": config.collect.num_episodes,
+        "discover": config.discover.seed_episodes,
+        "evaluate": config.evaluate.episodes,
+        "curve": config.curve.episodes,
+    }
 
 
 def _iteration_s(config: RunConfig, num_envs: int, ppo: PPOConfig, step_s: float) -> float:
