@@ -50,6 +50,7 @@ def or_refuse(function, *arguments):
 put_command_on_path()
 SETTINGS = or_refuse(read_workflow_config, config)
 OPTIONS = SETTINGS.command_options()
+STORED = workflow.storage_settings.default_storage_provider is not None  # files are elsewhere; jobs get copies
 
 
 @functools.cache
@@ -70,7 +71,7 @@ def files(*templates):
 
     def filled(wildcards):
         paths = [template.format(**wildcards) for template in templates]
-        if workflow.is_main_process:
+        if workflow.is_main_process and not STORED:
             workflow.dag.forcefiles.update(path for path in paths if not Path(path).exists())
         return paths
 
@@ -81,6 +82,16 @@ def modes_of(wildcards, method):
     """Files of the modes that a method builds on; plain ones build on none."""
     or_refuse(check_method, method)
     return files(*MODES)(wildcards) if uses_modes(method) else []
+
+
+def beside(evaluations, *names):
+    """An input function: tables that stand beside evaluations and are read with them."""
+
+    def filled(wildcards):
+        folders = [Path(path).parent for path in evaluations(wildcards)]
+        return files(*(str(folder / name) for folder in folders for name in names))(wildcards)
+
+    return filled
 
 
 def evaluated_files(wildcards):
@@ -156,13 +167,15 @@ def cell_modes_files(wildcards):
     return files(*(f"{cell_modes(wildcards)}/{Path(path).name}" for path in MODES))(wildcards)
 
 
-def cell_options(*output):
+def cell_options(**paths):
     """Params: what every command gets, and what is different in a cell."""
+    named = {f"--{name}": path for name, path in paths.items()}
 
-    def options_in(wildcards, threads, resources):
-        made = [part.format(**wildcards) for part in output]
-        changes = cell_of(wildcards).assignments()
-        return [*resumable_options(wildcards, threads, resources), "--modes", cell_modes(wildcards), *changes, *made]
+    def options_in(wildcards, output, threads, resources):
+        root = Path(root_of(output, wildcards))
+        paths = {"--modes": cell_modes(wildcards)} | {name: path.format(**wildcards) for name, path in named.items()}
+        parts = [part for name, path in paths.items() for part in (name, str(root / path))]
+        return resumable_options(wildcards, output, threads, resources) + cell_of(wildcards).assignments() + parts
 
     return options_in
 
@@ -189,18 +202,25 @@ def source_of(stage):
     return hash_of
 
 
-def options(wildcards, threads):
+def root_of(output, wildcards):
+    """The folder that holds data/ and results/ in a job: that of its local copies, where files are elsewhere."""
+    path = str(output[0])
+    tops = [path.rfind(f"{top}/{wildcards.task}/") for top in ("data", "results")]
+    return path[: max(tops)] or "."
+
+
+def options(wildcards, output, threads):
     """Params: what every command gets. Snakemake records no params that depend on threads, so that a setting
     reruns only the stages whose slice it is in."""
-    return ["--threads", threads, *OPTIONS]
+    return ["--threads", threads, *OPTIONS, *(["--root", root_of(output, wildcards)] if STORED else [])]
 
 
-def resumable_options(wildcards, threads, resources):
+def resumable_options(wildcards, output, threads, resources):
     """Params: the same, and a time limit below the scheduler's where a profile asks for one: its resource
     stop_margin is how many minutes before the job's end a stage shall save and stop."""
     margin = resources.get("stop_margin", 0)
     limit = ["--max-minutes", max(1, resources.runtime - margin)] if margin else []
-    return options(wildcards, threads) + limit
+    return options(wildcards, output, threads) + limit
 
 
 def codes_slice(wildcards):
@@ -208,14 +228,16 @@ def codes_slice(wildcards):
     return stage_slice(configure_codes(settings(wildcards.task), int(wildcards.codes)), "discover")
 
 
-def codes_options(wildcards, threads, resources):
+def codes_options(wildcards, output, threads, resources):
     """Params: what every command gets, another K, and where its modes go."""
-    changes = ["--set", f"discover.num_modes={wildcards.codes}", "--output", CELL_MODES.format(**wildcards)]
-    return resumable_options(wildcards, threads, resources) + changes
+    changes = ["--set", f"discover.num_modes={wildcards.codes}", "--output", str(Path(output[0]).parent)]
+    return resumable_options(wildcards, output, threads, resources) + changes
 
 
 def edited_demos(wildcards):
-    """Params: the store's hash if someone edited it after collection."""
+    """Params: the store's hash if someone edited it after collection, which is not looked for elsewhere."""
+    if STORED:
+        return None
     folder = Path("data") / wildcards.task
     return find_edited_hash(folder / "demos.zarr", folder / "demos.manifest.json")
 

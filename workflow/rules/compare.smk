@@ -1,6 +1,7 @@
 rule compare:
     input:
-        compared_evaluations,
+        evaluations=compared_evaluations,
+        tables=beside(compared_evaluations, "episodes.parquet"),
     output:
         "results/{task}/compare.json",
         "results/{task}/compare.parquet",
@@ -18,4 +19,4 @@ rule compare:
         source=source_of("compare"),
         options=options,
     shell:
-        "bmd-pipeline compare --task {wildcards.task:q} {input:q} {params.options:q} 2>&1 | tee -i {log:q}"
+        "bmd-pipeline compare --task {wildcards.task:q} {input.evaluations:q} {params.options:q} 2>&1 | tee -i {log:q}"

@@ -30,7 +30,8 @@ rule evaluate:
 
 rule summarise:
     input:
-        compared_evaluations,
+        evaluations=compared_evaluations,
+        tables=beside(compared_evaluations, "episodes.parquet", "trajectories.parquet"),
     output:
         "results/{task}/eval.json",
         "results/{task}/episodes.parquet",
@@ -53,4 +54,4 @@ rule summarise:
         source=source_of("summarise"),
         options=options,
     shell:
-        "bmd-pipeline summarise --task {wildcards.task:q} {input:q} {params.options:q} 2>&1 | tee -i {log:q}"
+        "bmd-pipeline summarise --task {wildcards.task:q} {input.evaluations:q} {params.options:q} 2>&1 | tee -i {log:q}"

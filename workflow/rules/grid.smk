@@ -28,7 +28,7 @@ use rule finetune as grid_finetune with:
     params:
         settings=cell_slice_of("finetune"),
         source=source_of("finetune"),
-        options=cell_options("--output", CELL),
+        options=cell_options(output=CELL),
 
 
 use rule evaluate as grid_evaluate with:
@@ -47,12 +47,13 @@ use rule evaluate as grid_evaluate with:
     params:
         settings=cell_slice_of("evaluate"),
         source=source_of("evaluate"),
-        options=cell_options("--tuned", JUDGED_CELL, "--output", f"{JUDGED_CELL}/eval.json"),
+        options=cell_options(tuned=JUDGED_CELL, output=f"{JUDGED_CELL}/eval.json"),
 
 
 rule grid:
     input:
-        gathered_evaluations,
+        evaluations=gathered_evaluations,
+        tables=beside(gathered_evaluations, "episodes.parquet"),
     output:
         "results/{task}/grid.json",
     log:

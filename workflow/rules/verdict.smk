@@ -1,6 +1,7 @@
 rule verdict:
     input:
-        judged_evaluations,
+        evaluations=judged_evaluations,
+        tables=beside(judged_evaluations, "episodes.parquet"),
     output:
         "results/{task}/verdict.json",
     log:
@@ -17,4 +18,4 @@ rule verdict:
         source=source_of("verdict"),
         options=options,
     shell:
-        "bmd-pipeline verdict --task {wildcards.task:q} {input:q} {params.options:q} 2>&1 | tee -i {log:q}"
+        "bmd-pipeline verdict --task {wildcards.task:q} {input.evaluations:q} {params.options:q} 2>&1 | tee -i {log:q}"
