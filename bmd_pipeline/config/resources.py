@@ -25,8 +25,8 @@ TRANSITION_MB = 0.006
 """One decision in a rollout's buffer and in the batches made of it."""
 STEP_MB = {"pretrain": 0.0005, "discover": 0.0001, "evaluate": 0.0004, "curve": 0.0004}
 """One control step of the episodes that a stage holds at once: demonstrations, seed episodes, what is judged."""
-EVALUATION_MB = 10
-"""One evaluation among those that are weighed together, with its resamples."""
+EVALUATION_MB = 2
+"""One evaluation among those that are weighed together."""
 MEMORY_MARGIN = 1.25
 
 START_S = 30.0
@@ -43,6 +43,8 @@ CLONING_STEP_S = 0.005
 """One step of behaviour cloning without its matrix products."""
 FLOPS = 30e9
 """Float32 operations per second of one core in those products."""
+EVALUATION_S = 0.25
+"""Reading and resampling one evaluation."""
 TIME_MARGIN = 4.0
 MIN_MINUTES = 10
 
@@ -106,7 +108,16 @@ def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulated: 
     elif stage == "curve":
         snapshots = 1 + config.finetune.iterations / max(1, config.finetune.snapshot_interval)
         seconds += snapshots * config.curve.episodes * _horizon(config) * step_s
+    else:
+        seconds += _read_evaluations(config) * EVALUATION_S
     return max(MIN_MINUTES, math.ceil(TIME_MARGIN * seconds / 60))
+
+
+def _read_evaluations(config: RunConfig) -> int:
+    """Evaluations that a stage reads at most: those of the run, its grid or its sweep."""
+    cells = len(config.methods) * max(1, len(config.grid.weights)) * max(1, len(config.grid.num_modes))
+    points = len(config.sweep.weights) + len(config.sweep.controllers)
+    return max((cells + 1) * len(config.seeds), points * len(config.sweep.seeds))
 
 
 def _held_episodes(config: RunConfig) -> dict[str, int]:

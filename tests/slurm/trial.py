@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import signal
 import sys
@@ -24,9 +25,12 @@ TARGET = f"results/{TASK}/eval.json"
 POLICY = f"results/{TASK}/policy/run.json"
 ITERATIONS = 400
 """Fine-tuning lasts long enough that Snakemake can die meanwhile and be started again."""
+OVER_MEMORY = re.compile(r"StepId=(\d+)\.0 exceeded memory limit")
 SAVING = "execution.checkpoint_minutes=0.05"
 CALIBRATION, LONG_S = 4000, 110.0
 """Steps of pre-training that are timed, and how long it shall last to run out of time; Slurm looks twice a minute."""
+
+PARTS = ("chain", "kill_by_memory", "kill_snakemake", "kill_by_time")
 
 
 def settings(*assignments: str) -> tuple[str, ...]:
@@ -44,12 +48,13 @@ class Trial:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.slurm = folder / "slurm"
         self.rows: list[tuple[str, str, float]] = []
         local = Project(folder / "local", "", *settings())
         self._note("local, 2 cores", lambda: (local.run(TARGET, local=True), "the reference")[1])
         self.reference = local.hashes()
 
-    def chain(self, name: str, profile: str) -> None:
+    def chain(self, profile: str = "slurm-no-accounting", told: str = "states from squeue") -> None:
         """The chain as it is."""
         project = Project(self.folder / profile, profile, *settings())
 
@@ -57,18 +62,17 @@ class Trial:
             project.run(TARGET)
             return f"{self._states()}; {self._compare(project)}"
 
-        self._note(name, run)
+        self._note(f"Slurm, {told}", run)
 
     def kill_by_memory(self) -> None:
         """Asks for too little: every stage is killed, and gets as much again."""
         project = Project(self.folder / "memory", "slurm-no-accounting", *settings("execution.mem_mb=350"))
 
         def run() -> str:
-            before = self._count("OUT_OF_MEMORY")
             project.run(TARGET)
-            killed = self._count("OUT_OF_MEMORY") - before
-            assert killed > 0, "no job ran out of memory"
-            return f"{killed} jobs killed, each run again with more; {self._compare(project)}"
+            killed = set(OVER_MEMORY.findall((self.slurm / "log" / "slurmd.log").read_text()))
+            assert killed, "no job ran out of memory"
+            return f"{len(killed)} jobs killed, each run again with more; {self._compare(project)}"
 
         self._note("killed by memory", run)
 
@@ -149,7 +153,10 @@ class Trial:
 def main() -> int:
     """Runs everything; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--without-accounting", action="store_true", help="where there is no slurmdbd")
+    every = (*PARTS, "accounting")
+    parser.add_argument(
+        "parts", nargs="*", choices=every, default=every, help="what to try; all of it if none is named"
+    )
     chosen = parser.parse_args()
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if missing:
@@ -159,14 +166,13 @@ def main() -> int:
         folder = Path(name)
         folder.chmod(0o755)  # Slurm's key server runs as another user
         trial = Trial(folder)
-        with local_slurm(folder / "slurm-plain", "plain"):
-            trial.chain("Slurm, states from squeue", "slurm-no-accounting")
-            trial.kill_by_memory()
-            trial.kill_snakemake()
-            trial.kill_by_time()
-        if not chosen.without_accounting:
+        with local_slurm(trial.slurm, "plain"):
+            for part in PARTS:
+                if part in chosen.parts:
+                    getattr(trial, part)()
+        if "accounting" in chosen.parts:
             with local_slurm(folder / "slurm-accounting", "accounting"):
-                trial.chain("Slurm, states from sacct", "slurm")
+                trial.chain("slurm", "states from sacct")
     print("| run | outcome | seconds |\n|---|---|---:|")
     print("\n".join(f"| {name} | {outcome} | {seconds:.0f} |" for name, outcome, seconds in trial.rows))
     return 0

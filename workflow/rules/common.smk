@@ -249,10 +249,12 @@ def threads_of(stage):
 
 def asked(setting, estimate, stage):
     """What a job asks for: as set, or estimated from the settings of its stage."""
+    name = {"curve": "evaluate"}.get(stage, stage)
 
-    def amount(wildcards, threads):
+    def amount(wildcards):
         run = settings(wildcards.task)
         simulated = get_entry(run.task.name).simulator != "native"
+        threads = getattr(run.execution.threads, name, 1)
         return getattr(run.execution, setting) or estimate(run, stage, threads=threads, simulated=simulated)
 
     return amount
@@ -261,7 +263,7 @@ def asked(setting, estimate, stage):
 def mem_mb_of(stage):
     """Memory of a job, and as much again with each attempt."""
     amount = asked("mem_mb", estimate_mem_mb, stage)
-    return lambda wildcards, threads, attempt: attempt * amount(wildcards, threads)
+    return lambda wildcards, attempt: attempt * amount(wildcards)
 
 
 def runtime_of(stage):
