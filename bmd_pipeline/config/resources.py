@@ -65,10 +65,7 @@ def estimate_mem_mb(config: RunConfig, stage: str, *, threads: int, simulated: b
     """
     total = float(PROCESS_MB + SCHEDULER_MB)
     if stage in READERS:
-        cells = max(
-            len(config.methods) + 1, len(config.grid.weights) * len(config.grid.num_modes) * len(config.methods)
-        )
-        total += EVALUATION_MB * max(cells * len(config.seeds), len(config.sweep.weights) * len(config.sweep.seeds))
+        total += EVALUATION_MB * _read_evaluations(config)
     else:
         steps = _horizon(config) * _held_episodes(config).get(stage, 0)
         total += steps * STEP_MB.get(stage, 0.0)
