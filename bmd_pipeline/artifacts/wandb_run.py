@@ -41,7 +41,7 @@ class WandbRun:
 
     def __init__(self, name: str, group: str, config: Mapping[str, Any]) -> None:
         os.environ.setdefault("WANDB_MODE", "offline")
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "project": PROJECT,
             "name": name,
             "group": group,
