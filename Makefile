@@ -15,7 +15,7 @@ SNAKEFMT := snakefmt --line-length 120
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 
-.PHONY: help setup run test fault-test fuzz audit determinism lint format clean
+.PHONY: help setup run test fault-test fuzz audit determinism slurm-test lint format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -58,6 +58,9 @@ $(AUDIT)/.ready:
 
 determinism: setup  ## a small pipeline twice, every artifact compared
 	python -m tests.faults.determinism
+
+slurm-test: setup  ## the workflow on a real one-node Slurm, as root; see docs/cluster.md
+	python -m tests.slurm.trial $(ARGS)
 
 lint: setup  ## style, types and the workflow's form
 	ruff check

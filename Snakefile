@@ -6,7 +6,7 @@
 #   snakemake --cores 8 results/PushT/modes/validation.json
 #   snakemake --cores 8 results/PushT/report.html results/summary.html
 #   snakemake --cores 8 results/PushT/dsrl-bmd/seed7/eval.json --config 'set=[finetune.regulariser.mi_weight=0.3]'
-#   snakemake --cores 8 --configfile mine.yaml
+#   snakemake --cores 8 --configfile mine.yaml                  # the tasks, methods, seeds, λ and K listed there
 #
 # Settings come from config/, see there; --configfile and --config are laid over them.
 # workflow/profiles/default is picked up by itself (through the link `profiles`); for a cluster:
@@ -32,10 +32,11 @@ include: "workflow/rules/curve.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/verdict.smk"
 include: "workflow/rules/lambda.smk"
+include: "workflow/rules/grid.smk"
 include: "workflow/rules/report.smk"
 
 
 rule all:
     default_target: True
     input:
-        "results/PushT/eval.json",
+        wanted,

@@ -69,6 +69,14 @@ class Layout:
         """Whether the discovered modes are real."""
         return self.root / "results" / task / "modes" / "validation.json"
 
+    def grid(self, task: str) -> Path:
+        """Scores of a grid of runs."""
+        return self.root / "results" / task / "grid.json"
+
+    def grid_run(self, task: str, folder: str, seed: int) -> Path:
+        """Folder of one cell and seed of the grid, with its eval.json."""
+        return self.root / "results" / task / folder / f"seed{seed}"
+
     def report(self, task: str) -> Path:
         """A task's page."""
         return self.root / "results" / task / "report.html"

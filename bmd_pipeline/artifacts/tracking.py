@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from bmd_pipeline.artifacts.atomic import naming, write_text
+from bmd_pipeline.artifacts.wandb_run import WandbRun
 
 
 class Tracker:
@@ -24,7 +23,7 @@ class Tracker:
         path: the JSON-lines file; lines beyond `resume_step` are dropped, the others kept.
         tracker: `wandb` also reports there, offline unless WANDB_MODE says otherwise. Its failures are
             one warning and never stop a run.
-        name: what the external tracker calls this run.
+        name: what the external tracker calls this run; no other job may have it.
         group: what it groups the run under.
         config: settings it shows beside the run.
         resume_step: last step of the progress that this run goes on from; 0 starts the file over.
@@ -46,9 +45,7 @@ class Tracker:
         self._started = time.monotonic() - elapsed
         write_text(path, "".join(map(_encode, kept)))  # whole: a run that is killed here loses no lines
         self._file = path.open("a", encoding="utf-8")
-        self._external: Any = None
-        if tracker == "wandb":
-            self._guard(lambda: self._open_wandb(name, group, dict(config or {})))
+        self._external = WandbRun(name, group, config or {}) if tracker == "wandb" else None
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Reports metrics at a step; each line is on disk when this returns."""
@@ -56,34 +53,20 @@ class Tracker:
         finite = {key: float(value) if math.isfinite(value) else None for key, value in metrics.items()}
         self._write({"step": step, "wall_s": wall_s, **finite})
         if self._external is not None:
-            self._guard(lambda: self._external.log(dict(metrics), step=step))
+            self._external.log(step, metrics)
 
     def close(self) -> None:
         """Closes the file and the external run; calling it twice is harmless."""
         with naming(self._path):  # a full disk may have left something to write
             self._file.close()
         if self._external is not None:
-            self._guard(lambda: self._external.finish())
+            self._external.finish()
             self._external = None
 
     def _write(self, line: Mapping[str, Any]) -> None:
         with naming(self._path):
             self._file.write(_encode(line))
             self._file.flush()
-
-    def _open_wandb(self, name: str, group: str, config: dict[str, Any]) -> None:
-        import wandb
-
-        os.environ.setdefault("WANDB_MODE", "offline")
-        self._external = wandb.init(project="bmd-pipeline", name=name, group=group, config=config)
-
-    def _guard(self, action: Callable[[], object]) -> None:
-        try:
-            action()
-        except Exception as error:  # whatever a tracker does, training goes on
-            self._external = None
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            warnings.warn(f"wandb is off for this run: {reason}", RuntimeWarning, stacklevel=3)
 
     def __enter__(self) -> Self:
         return self

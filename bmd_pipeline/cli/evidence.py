@@ -10,6 +10,7 @@ import typer
 
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.job import Job, stage_command
+from bmd_pipeline.config.grid_cells import list_cells
 from bmd_pipeline.config.methods import PRETRAINED, judged_methods
 from bmd_pipeline.config.sweep_points import list_points
 
@@ -121,3 +122,21 @@ def validation(job: Job, policy: o.Policy = None, output: o.Output = None) -> No
         num_workers=job.num_workers,
         reporter=job.reporter,
     )
+
+
+@stage_command("evaluate")
+def grid(job: Job, output: o.Output = None) -> None:
+    """Gathers the runs of a grid: every method with every K and λ of the settings.
+
+    Snakemake makes them: snakemake --cores 8 results/TASK/grid.json. Writes that file.
+    """
+    target = job.layout.grid(job.task)
+    for cell in list_cells(job.config):
+        for seed in job.config.seeds:
+            evaluated = job.layout.grid_run(job.task, cell.folder, seed) / "eval.json"
+            o.need_path(evaluated, evaluated, f"snakemake --cores 2 {target}")
+    file = o.new_file(output, target)
+    job.start(file)
+    from bmd_pipeline.stages.grid import grid as run
+
+    run(job.config, layout=job.layout, output=file, reporter=job.reporter)

@@ -81,6 +81,7 @@ def open_job(
     assign: o.Assign = None,
     threads: o.Threads = None,
     max_minutes: o.MaxMinutes = None,
+    root: o.Root = Path(),
     quiet: o.Quiet = False,
     plain: o.Plain = False,
     debug: o.Debug = False,
@@ -90,7 +91,7 @@ def open_job(
     mode: Mode | None = "quiet" if quiet else "plain" if plain else None
     num_workers = threads or getattr(settings.execution.threads, stage)
     stop = Stop(settings.execution.max_minutes if max_minutes is None else max_minutes)
-    return Job(command, settings, Layout(), Reporter(mode, label=label), num_workers, stop)
+    return Job(command, settings, Layout(root), Reporter(mode, label=label), num_workers, stop)
 
 
 def stage_command(stage: Stage, *, resumable: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:

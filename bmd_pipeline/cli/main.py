@@ -19,7 +19,7 @@ from typing import Annotated, cast
 import typer
 
 from bmd_pipeline import __version__
-from bmd_pipeline.cli import config, doctor, evidence, report, stages, tasks
+from bmd_pipeline.cli import config, doctor, evidence, report, stages, tasks, watch
 from bmd_pipeline.config.layers import shorten
 from bmd_pipeline.errors import BMDError
 from bmd_pipeline.stages.stopping import STOPPED, Stopped
@@ -73,12 +73,14 @@ for _command in (
     evidence.compare,
     evidence.verdict,
     evidence.sweep,
+    evidence.grid,
     report.report,
     report.summary,
 ):
     app.command(rich_help_panel="Evidence")(_command)
 app.command("tasks", rich_help_panel="Help")(tasks.list_tasks)
 app.command("check-task", rich_help_panel="Help")(tasks.check)
+app.command(rich_help_panel="Help")(watch.watch)
 app.command(rich_help_panel="Help")(doctor.doctor)
 app.add_typer(config.app, name="config", rich_help_panel="Help")
 

@@ -74,6 +74,15 @@ MaxMinutes = Annotated[
         show_default=False,
     ),
 ]
+Root = Annotated[
+    Path,
+    typer.Option(
+        "--root",
+        help="Folder that holds data/ and results/.",
+        rich_help_panel=_SETTINGS,
+        show_default=False,
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Warnings only.", rich_help_panel=_OUTPUT)]
 Plain = Annotated[
     bool,

@@ -33,13 +33,15 @@ class ExecutionConfig(Section):
     """How a CUDA device multiplies float32 matrices; tf32 keeps ten bits of the fraction."""
     threads: ThreadsConfig = ThreadsConfig()
     """Cores per stage."""
-    mem_mb: int = Field(2000, ge=100, le=10_000_000)
-    """Memory a job asks a cluster for."""
-    runtime_minutes: int = Field(60, ge=1, le=100_000)
-    """Time a job asks a cluster for."""
+    mem_mb: int | None = Field(None, ge=100, le=10_000_000)
+    """Memory a job asks a cluster for at its first attempt; null: estimated for each stage."""
+    runtime_minutes: int | None = Field(None, ge=1, le=100_000)
+    """Time a job asks a cluster for; null: estimated for each stage."""
     checkpoint_minutes: float = Field(5.0, ge=0.0, le=10_000.0)
     """Longest time between two resumable checkpoints; 0 saves at every point from which a stage can go on."""
     max_minutes: float | None = Field(None, gt=0.0, le=1_000_000.0)
     """A stage saves and stops after that many minutes, to be run again (`--max-minutes`); null: it never does."""
     tracker: Literal["none", "wandb"] = "none"
     """Also report metrics to wandb (offline unless WANDB_MODE says otherwise); local files are the truth."""
+    sweep: str | None = Field(None, min_length=1, max_length=100)
+    """Name under which the tracker groups the runs of a sweep; null: the task's."""

@@ -14,7 +14,17 @@ from bmd_pipeline.config.methods import uses_modes
 from bmd_pipeline.config.run import RunConfig
 
 Stage = Literal[
-    "collect", "pretrain", "discover", "finetune", "evaluate", "curve", "compare", "verdict", "sweep", "validation"
+    "collect",
+    "pretrain",
+    "discover",
+    "finetune",
+    "evaluate",
+    "curve",
+    "compare",
+    "verdict",
+    "sweep",
+    "grid",
+    "validation",
 ]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
@@ -24,6 +34,7 @@ _EVIDENCE: dict[str, tuple[str, ...]] = {
     "verdict": ("methods", "seeds", "evaluate", "compare"),
     "sweep": ("evaluate", "compare"),
     "validation": ("seeds", "evaluate"),
+    "grid": ("methods", "seeds", "evaluate", "compare"),
 }
 """Stages that nothing is trained on, with the settings beside their own that they go by."""
 

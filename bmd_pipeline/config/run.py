@@ -14,6 +14,7 @@ from bmd_pipeline.config.evaluate import CurveConfig, EvaluateConfig
 from bmd_pipeline.config.execution import ExecutionConfig
 from bmd_pipeline.config.fields import Once, Seed, Seeds
 from bmd_pipeline.config.finetune import METHODS, FinetuneConfig
+from bmd_pipeline.config.grid import GridConfig
 from bmd_pipeline.config.messages import suggest
 from bmd_pipeline.config.pretrain import PretrainConfig
 from bmd_pipeline.config.sweep import SweepConfig
@@ -62,6 +63,8 @@ class RunConfig(Section):
     """The λ sweep."""
     validation: ValidationConfig = ValidationConfig()
     """Validation of discovered modes."""
+    grid: GridConfig = GridConfig()
+    """λ and K, crossed with methods and seeds."""
     execution: ExecutionConfig = ExecutionConfig()
     """Devices, cores and tracking."""
 
@@ -70,4 +73,7 @@ class RunConfig(Section):
         codes, envs = self.discover.num_modes, self.finetune.num_envs
         if codes > envs:
             raise ValueError(f"discover.num_modes must be <= finetune.num_envs ({envs}), got {codes}")
+        envs = min(envs, self.discover.num_envs)
+        if self.grid.num_modes and self.grid.num_modes[-1] > envs:
+            raise ValueError(f"grid.num_modes must be <= num_envs ({envs}), got {self.grid.num_modes[-1]}")
         return self

@@ -38,6 +38,7 @@ _TASK_MODULES = {
     "verdict": (),
     "sweep": (),
     "validation": ("env", "modes"),
+    "grid": (),
     "report": (),
 }
 
@@ -52,10 +53,7 @@ def source_hash(stage: str, task_package: str) -> str:
     """
     digest = hashlib.sha256()
     for module in list_modules(stage, task_package):
-        path = _find(module)
-        digest.update(f"{module}\n{ast.unparse(_parse(path)) if path else ''}\n".encode())
-        for asset in _assets(path):
-            digest.update(f"{asset.name}\n".encode() + asset.read_bytes())
+        digest.update(_content(module))
     return digest.hexdigest()
 
 
@@ -75,6 +73,14 @@ def list_modules(stage: str, task_package: str) -> tuple[str, ...]:
         waiting.extend(_imports(module))
         waiting.append(module.rpartition(".")[0])  # importing a module runs its package's __init__ first
     return tuple(sorted(found))
+
+
+@functools.cache
+def _content(module: str) -> bytes:
+    """What a module adds to a hash: its code, and the files that its package carries."""
+    path = _find(module)
+    code = f"{module}\n{ast.unparse(_parse(path)) if path else ''}\n".encode()
+    return b"".join([code, *(f"{asset.name}\n".encode() + asset.read_bytes() for asset in _assets(path))])
 
 
 def _assets(path: Path | None) -> list[Path]:
@@ -125,7 +131,13 @@ def _is_bare_string(node: object) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _imports(module: str) -> Iterator[str]:
+@functools.cache
+def _imports(module: str) -> tuple[str, ...]:
+    """Names that a module imports, directly; each stage walks over the same modules."""
+    return tuple(_list_imports(module))
+
+
+def _list_imports(module: str) -> Iterator[str]:
     path = _find(module)
     if path is None:
         return

@@ -27,11 +27,13 @@ class WorkflowSettings:
         preset: the preset, decided.
         overrides: nested settings of --configfile and --config.
         assignments: `name=value`, from `--config 'set=[...]'`.
+        tasks: the tasks that a run without targets makes; none were named if empty.
     """
 
     preset: str
     overrides: dict[str, Any]
     assignments: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
 
     def load(self, task: str) -> RunConfig:
         """Settings of a run on a task; errors as in `load_config`."""
@@ -51,23 +53,31 @@ class WorkflowSettings:
 
 
 def read_workflow_config(config: Mapping[str, Any], *, config_dir: Path = CONFIG_DIR) -> WorkflowSettings:
-    """Reads Snakemake's `config`: settings as in config/, and `preset` and `set`.
+    """Reads Snakemake's `config`: settings as in config/, and `preset`, `set` and `tasks`.
 
     What "auto" means is decided once, where Snakemake was started, and handed to its jobs in the environment:
     they read the Snakefile again, maybe on a node with other devices.
 
     Raises:
-        ConfigError: no such preset, or `set` is not a list of `name=value`.
+        ConfigError: no such preset, `set` is not a list of `name=value`, or `tasks` not one of names.
     """
     preset = resolve_preset(config.get("preset") or os.environ.get(PRESET_VARIABLE) or None, config_dir=config_dir)
     os.environ[PRESET_VARIABLE] = preset
-    assignments = config.get("set") or ()
-    if isinstance(assignments, str):
-        assignments = (assignments,)
-    if not isinstance(assignments, list | tuple) or not all(isinstance(text, str) for text in assignments):
-        raise ConfigError(f"set must be a list of name=value, got {assignments!r}")
-    overrides = {name: value for name, value in config.items() if name not in ("preset", "set")}
-    return WorkflowSettings(preset, overrides, tuple(assignments))
+    assignments = _read_texts(config, "set", "name=value")
+    tasks = _read_texts(config, "tasks", "names")
+    if len(set(tasks)) != len(tasks):
+        raise ConfigError(f"tasks must not repeat, got {', '.join(tasks)}")
+    overrides = {name: value for name, value in config.items() if name not in ("preset", "set", "tasks")}
+    return WorkflowSettings(preset, overrides, assignments, tasks)
+
+
+def _read_texts(config: Mapping[str, Any], name: str, what: str) -> tuple[str, ...]:
+    values = config.get(name) or ()
+    if isinstance(values, str):
+        values = (values,)
+    if not isinstance(values, list | tuple) or not all(isinstance(text, str) for text in values):
+        raise ConfigError(f"{name} must be a list of {what}, got {values!r}")
+    return tuple(values)
 
 
 def put_command_on_path() -> None:

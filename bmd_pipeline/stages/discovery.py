@@ -313,8 +313,8 @@ class Discovery:
         return Tracker(
             self.output / METRICS_FILE,
             self.config.execution.tracker,
-            name="-".join(map(str, (self.names[0], "discover", self.names[1]))),
-            group=str(self.names[0]),
+            name=self.output.as_posix(),
+            group=self.config.execution.sweep or self.config.task.name,
             config=self.config.discover.model_dump(mode="json"),
             resume_step=self._iteration,
         )

@@ -164,8 +164,8 @@ class _Run:
             Tracker(
                 self.output / METRICS_FILE,
                 self.config.execution.tracker,
-                name="-".join(map(str, self.names)),
-                group=self.config.task.name,
+                name=self.output.as_posix(),
+                group=self.config.execution.sweep or self.config.task.name,
                 config=settings.model_dump(mode="json"),
                 resume_step=first,
             ) as tracker,

@@ -184,8 +184,8 @@ class _Run:
         tracker = Tracker(
             self.checkpoints.folder / METRICS_FILE,
             self.config.execution.tracker,
-            name=f"{self.config.task.name}/policy",
-            group=self.config.task.name,
+            name=self.checkpoints.folder.parent.as_posix(),
+            group=self.config.execution.sweep or self.config.task.name,
             config=stage_slice(self.config, STAGE),
             resume_step=cloner.step,
         )

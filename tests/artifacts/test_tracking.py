@@ -1,9 +1,5 @@
 import json
 import math
-import os
-import sys
-import types
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -44,53 +40,6 @@ def test_resume_drops_what_will_be_done_again(tmp_path: Path) -> None:
     kept = lines(path)
     assert [(line["step"], line["loss"]) for line in kept] == [(10, 10), (20, 20), (30, 31)]
     assert kept[2]["wall_s"] >= kept[1]["wall_s"]  # time goes on where the interrupted run stopped
-
-
-class FakeWandb(types.ModuleType):
-    """Stands in for the real one; records, and fails where told."""
-
-    def __init__(self, fail: str) -> None:
-        super().__init__("wandb")
-        self.fail, self.logged, self.finished = fail, [], False
-
-    def init(self, **settings: Any) -> "FakeWandb":
-        if self.fail == "init":
-            raise RuntimeError("no network\nlong trace")
-        return self
-
-    def log(self, metrics: dict[str, float], step: int) -> None:
-        if self.fail == "log":
-            raise OSError("disk full")
-        self.logged.append((step, metrics))
-
-    def finish(self) -> None:
-        self.finished = True
-
-
-def test_wandb_gets_the_same_numbers_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeWandb(fail="")
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    with Tracker(tmp_path / "m", "wandb", name="run") as tracker:
-        tracker.log(3, {"loss": 1.0})
-        assert os.environ["WANDB_MODE"] == "offline"
-    assert fake.logged == [(3, {"loss": 1.0})]
-    assert fake.finished
-
-
-@pytest.mark.parametrize("fail", ["init", "log"])
-def test_wandb_failure_is_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail: str) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", FakeWandb(fail))
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        with Tracker(tmp_path / "m", "wandb") as tracker:
-            tracker.log(1, {"loss": 1.0})
-            tracker.log(2, {"loss": 2.0})
-    assert len(caught) == 1
-    assert str(caught[0].message).startswith("wandb is off for this run: ")
-    assert "\n" not in str(caught[0].message)
-    assert [line["step"] for line in lines(tmp_path / "m")] == [1, 2]
 
 
 def test_a_run_that_is_killed_while_it_reopens_the_file_loses_no_lines(

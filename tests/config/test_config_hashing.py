@@ -38,7 +38,7 @@ def changed(*assignments: str) -> set[str]:
 
 
 WITH_MODES = {method for method in METHODS if method.endswith("-bmd")}
-AFTER_EVALUATION = {"curve", "compare", "verdict", "sweep", "validation"}
+AFTER_EVALUATION = {"curve", "compare", "verdict", "sweep", "grid", "validation"}
 ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATION}
 
 
@@ -51,9 +51,10 @@ ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATIO
         ("finetune.residual.scale=0.1", {"res", "res-bmd"}),
         ("evaluate.tau=0.5", {"evaluate", *AFTER_EVALUATION}),
         ("verdict.success_margin=0.1", {"verdict"}),
-        ("compare.min_seeds=3", {"compare", "verdict", "sweep"}),
+        ("compare.min_seeds=3", {"compare", "verdict", "sweep", "grid"}),
         ("sweep.weights=[0, 1]", {"sweep"}),
         ("validation.dynamics={hurried: {horizon: 9}}", {"validation"}),
+        ("grid.num_modes=[2, 4]", {"grid"}),
         ("discover.num_modes=5", {"discover"}),
         ("discover.reward=per_step", {"discover", *WITH_MODES}),
         ("discover.steering.max_noise=1.0", {"discover", "dsrl", *WITH_MODES}),
@@ -63,8 +64,8 @@ ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATIO
         ("collect.num_episodes=8", {"collect"}),
         ("seed=3", ALL),
         ("task.env.horizon=30", ALL),
-        ("seeds=[5]", {"compare", "verdict", "validation"}),
-        ("methods=[dsrl]", {"compare", "verdict"}),
+        ("seeds=[5]", {"compare", "verdict", "grid", "validation"}),
+        ("methods=[dsrl]", {"compare", "verdict", "grid"}),
         ("execution.device=cpu", set()),
         ("execution.threads.finetune=7", set()),
         ("execution.tracker=wandb", set()),

@@ -30,8 +30,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def forget() -> None:
     """Hashes are computed once per process; tests edit files in between."""
-    for function in (sources.source_hash, sources.list_modules, sources._find, sources._parse):
-        function.cache_clear()
+    names = ("source_hash", "list_modules", "_find", "_parse", "_imports", "_content")
+    for name in names:
+        getattr(sources, name).cache_clear()
 
 
 def changed(edit: Callable[[], object], task: str = MIXTURE) -> set[str]:
@@ -108,7 +109,7 @@ def test_a_task_outside_the_package_counts_too(tmp_path: Path, monkeypatch: pyte
     monkeypatch.syspath_prepend(tmp_path)
     forget()
     edit = append(task / "helper.py", "EDITED = 1\n")
-    evidence = {"compare", "verdict", "sweep"}  # they read files alone
+    evidence = {"compare", "verdict", "sweep", "grid"}  # they read files alone
     assert changed(edit, "my_tasks.reach") == set(STAGES) - evidence
     forget()
 

@@ -47,6 +47,18 @@ def test_set_must_be_a_list_of_assignments(config_dir: Path, value: object) -> N
         read_workflow_config({"set": value}, config_dir=config_dir)
 
 
+@pytest.mark.parametrize("value", [{"a": 1}, 3, [3], ["Reach", "Reach"]])
+def test_tasks_must_be_a_list_of_different_names(config_dir: Path, value: object) -> None:
+    with pytest.raises(ConfigError, match="tasks must"):
+        read_workflow_config({"tasks": value}, config_dir=config_dir)
+
+
+def test_tasks_are_no_setting_of_a_run(config_dir: Path) -> None:
+    found = read_workflow_config({"tasks": ["Reach", "Lift"], "seed": 3}, config_dir=config_dir)
+    assert found.tasks == ("Reach", "Lift")
+    assert found.overrides == {"seed": 3}
+
+
 def test_one_assignment_needs_no_brackets(config_dir: Path) -> None:
     assert read_workflow_config({"set": "seed=3"}, config_dir=config_dir).assignments == ("seed=3",)
 

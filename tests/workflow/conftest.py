@@ -9,8 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+
+import bmd_pipeline
 
 ROOT = Path(__file__).parents[2]
 TARGET = "results/GaussianMixture/eval.json"
@@ -50,9 +54,31 @@ class Project:
         done = self.snakemake(
             "--dry-run", "--cores", "2", target, "--config", "preset=smoke", "seeds=[0]", *settings, **environment
         )
-        assert done.returncode == 0, done.stderr + done.stdout
-        rows = re.findall(r"^([a-z_]+) +(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE)
-        return {rule: int(count) for rule, count in rows if rule != "total"}
+        return count_jobs(done)
+
+    def plan_lists(self, settings: dict[str, Any], *options: str, **environment: str) -> dict[str, int]:
+        """Number of jobs by rule that a settings file asks for, without naming a target."""
+        path = self.folder / "lists.yaml"
+        path.write_text(yaml.safe_dump(settings))
+        arguments = ("--dry-run", "--cores", "2", *options, "--configfile", path.name)
+        return count_jobs(self.snakemake(*arguments, **environment))
+
+
+def count_jobs(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """Number of jobs by rule that a dry run told."""
+    assert done.returncode == 0, done.stderr + done.stdout
+    rows = re.findall(r"^([a-z_]+) +(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE)
+    return {rule: int(count) for rule, count in rows if rule not in ("total", "all")}
+
+
+@pytest.fixture(scope="session")
+def edited_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for PYTHONPATH: the package with one statement more in the stage that fine-tunes."""
+    package = tmp_path_factory.mktemp("source") / "bmd_pipeline"
+    shutil.copytree(Path(bmd_pipeline.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    module = package / "stages" / "finetune.py"
+    module.write_text(f"{module.read_text()}\nEDITED = 1\n")
+    return package.parent
 
 
 def make_project(folder: Path) -> Project:

@@ -13,8 +13,8 @@ rule collect:
         "../../envs/bmd-pipeline.yaml"
     threads: threads_of("collect")
     resources:
-        mem_mb=mem_mb,
-        runtime=runtime,
+        mem_mb=mem_mb_of("collect"),
+        runtime=runtime_of("collect"),
     params:
         settings=slice_of("collect"),
         source=source_of("collect"),

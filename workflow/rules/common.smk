@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 from bmd_pipeline.artifacts.freshness import find_edited_hash
+from bmd_pipeline.config.grid_cells import configure_cell, configure_codes, find_cell, list_cells, modes_folder
 from bmd_pipeline.config.hashing import config_hash, stage_slice
 from bmd_pipeline.config.load import has_cuda_device
 from bmd_pipeline.config.methods import PRETRAINED, check_method, judged_methods, list_pairs, uses_modes
+from bmd_pipeline.config.resources import estimate_mem_mb, estimate_minutes
 from bmd_pipeline.config.sources import source_hash
 from bmd_pipeline.config.sweep_points import configure_point, find_point, list_points
 from bmd_pipeline.config.workflow import put_command_on_path, read_workflow_config
@@ -20,6 +22,7 @@ wildcard_constraints:
     method=r"(?!(modes|pretrained)/)[A-Za-z0-9-]+",  # any name gets in, so that check_method can answer
     policy=r"(?!modes/)[A-Za-z0-9-]+",
     point="[A-Za-z0-9.+-]+",
+    codes="[1-9][0-9]*",
     seed="0|[1-9][0-9]*",
 
 
@@ -28,6 +31,12 @@ MODES = [f"results/{{task}}/modes/seed{{seed}}/{name}" for name in ("modes.safet
 TUNED = [f"results/{{task}}/{{method}}/seed{{seed}}/{name}" for name in ("tuned.safetensors", "tuned.json", "run.json")]
 SWEPT = "results/{task}/lambda/{point}/seed{seed}"
 SWEPT_TUNED = [f"{SWEPT}/{Path(path).name}" for path in TUNED]
+CELL = "results/{task}/grid/{method}/k{codes}/{point}/seed{seed}"
+CELL_TUNED = [f"{CELL}/{Path(path).name}" for path in TUNED]
+CELL_MODES = "results/{task}/grid/modes/k{codes}/seed{seed}"
+CELL_MODES_FILES = [f"{CELL_MODES}/{Path(path).name}" for path in MODES]
+JUDGED_CELL = CELL.replace("{method}", "{policy}")  # evaluation's name for the method
+JUDGED_CELL_TUNED = [path.replace("{method}", "{policy}") for path in CELL_TUNED]
 
 
 def figure(path, name):
@@ -46,6 +55,7 @@ def or_refuse(function, *arguments):
 put_command_on_path()
 SETTINGS = or_refuse(read_workflow_config, config)
 OPTIONS = SETTINGS.command_options()
+STORED = workflow.storage_settings.default_storage_provider is not None  # files are elsewhere; jobs get copies
 
 
 @functools.cache
@@ -71,7 +81,7 @@ def files(*templates):
 
     def filled(wildcards):
         paths = [template.format(**wildcards) for template in templates]
-        if workflow.is_main_process:
+        if workflow.is_main_process and not STORED:
             workflow.dag.forcefiles.update(path for path in paths if not Path(path).exists())
         return paths
 
@@ -87,6 +97,16 @@ def modes_of(wildcards, method):
 def modes_of_every_seed(wildcards):
     """Files of the modes that the settings' seeds discovered."""
     return files(*expand(MODES, task=wildcards.task, seed=settings(wildcards.task).seeds))(wildcards)
+
+
+def beside(evaluations, *names):
+    """An input function: tables that stand beside evaluations and are read with them."""
+
+    def filled(wildcards):
+        folders = [Path(path).parent for path in evaluations(wildcards)]
+        return files(*(str(folder / name) for folder in folders for name in names))(wildcards)
+
+    return filled
 
 
 def evaluated_files(wildcards):
@@ -135,6 +155,53 @@ def point_options(wildcards):
     return ["--method", run.sweep.method, *or_refuse(find_point, run, wildcards.point).assignments()]
 
 
+def cell_of(wildcards):
+    """The cell of the grid that a job is for."""
+    method = wildcards.get("method") or wildcards.policy
+    return or_refuse(find_cell, settings(wildcards.task), f"{method}/k{wildcards.codes}/{wildcards.point}")
+
+
+def cell_slice_of(stage):
+    """Params: the settings that the stage depends on in a cell of the grid."""
+
+    def slice_in(wildcards):
+        cell = cell_of(wildcards)
+        return stage_slice(configure_cell(settings(wildcards.task), cell), stage, cell.method)
+
+    return slice_in
+
+
+def cell_modes(wildcards):
+    """Folder of the modes that a cell builds on."""
+    folder = modes_folder(settings(wildcards.task), int(wildcards.codes))
+    return f"results/{wildcards.task}/{folder}/seed{wildcards.seed}"
+
+
+def cell_modes_files(wildcards):
+    """Files of the modes that a cell builds on."""
+    return files(*(f"{cell_modes(wildcards)}/{Path(path).name}" for path in MODES))(wildcards)
+
+
+def cell_options(**paths):
+    """Params: what every command gets, and what is different in a cell."""
+    named = {f"--{name}": path for name, path in paths.items()}
+
+    def options_in(wildcards, output, threads, resources):
+        root = Path(root_of(output, wildcards))
+        paths = {"--modes": cell_modes(wildcards)} | {name: path.format(**wildcards) for name, path in named.items()}
+        parts = [part for name, path in paths.items() for part in (name, str(root / path))]
+        return resumable_options(wildcards, output, threads, resources) + cell_of(wildcards).assignments() + parts
+
+    return options_in
+
+
+def gathered_evaluations(wildcards):
+    """Evaluations of every cell and seed of the grid."""
+    run = settings(wildcards.task)
+    folders = [cell.folder for cell in list_cells(run)]
+    return files(*expand("results/{{task}}/{folder}/seed{seed}/eval.json", folder=folders, seed=run.seeds))(wildcards)
+
+
 def slice_of(stage):
     """Params: the settings that the stage depends on."""
     return lambda wildcards: stage_slice(settings(wildcards.task), stage, wildcards.get("method"))
@@ -150,22 +217,42 @@ def source_of(stage):
     return hash_of
 
 
-def options(wildcards, threads):
+def root_of(output, wildcards):
+    """The folder that holds data/ and results/ in a job: that of its local copies, where files are elsewhere."""
+    path = str(output[0])
+    tops = [path.rfind(f"{top}/{wildcards.task}/") for top in ("data", "results")]
+    return path[: max(tops)] or "."
+
+
+def options(wildcards, output, threads):
     """Params: what every command gets. Snakemake records no params that depend on threads, so that a setting
     reruns only the stages whose slice it is in."""
-    return ["--threads", threads, *OPTIONS]
+    return ["--threads", threads, *OPTIONS, *(["--root", root_of(output, wildcards)] if STORED else [])]
 
 
-def resumable_options(wildcards, threads, resources):
+def resumable_options(wildcards, output, threads, resources):
     """Params: the same, and a time limit below the scheduler's where a profile asks for one: its resource
     stop_margin is how many minutes before the job's end a stage shall save and stop."""
     margin = resources.get("stop_margin", 0)
     limit = ["--max-minutes", max(1, resources.runtime - margin)] if margin else []
-    return options(wildcards, threads) + limit
+    return options(wildcards, output, threads) + limit
+
+
+def codes_slice(wildcards):
+    """Params: the settings that discovery depends on with another K."""
+    return stage_slice(configure_codes(settings(wildcards.task), int(wildcards.codes)), "discover")
+
+
+def codes_options(wildcards, output, threads, resources):
+    """Params: what every command gets, another K, and where its modes go."""
+    changes = ["--set", f"discover.num_modes={wildcards.codes}", "--output", str(Path(output[0]).parent)]
+    return resumable_options(wildcards, output, threads, resources) + changes
 
 
 def edited_demos(wildcards):
-    """Params: the store's hash if someone edited it after collection."""
+    """Params: the store's hash if someone edited it after collection, which is not looked for elsewhere."""
+    if STORED:
+        return None
     folder = Path("data") / wildcards.task
     return find_edited_hash(folder / "demos.zarr", folder / "demos.manifest.json")
 
@@ -175,14 +262,28 @@ def threads_of(stage):
     return lambda wildcards: getattr(settings(wildcards.task).execution.threads, stage)
 
 
-def mem_mb(wildcards):
-    """Memory of a job."""
-    return settings(wildcards.task).execution.mem_mb
+def asked(setting, estimate, stage):
+    """What a job asks for: as set, or estimated from the settings of its stage."""
+    name = {"curve": "evaluate"}.get(stage, stage)
+
+    def amount(wildcards):
+        run = settings(wildcards.task)
+        simulated = get_entry(run.task.name).simulator != "native"
+        threads = getattr(run.execution.threads, name, 1)
+        return getattr(run.execution, setting) or estimate(run, stage, threads=threads, simulated=simulated)
+
+    return amount
 
 
-def runtime(wildcards):
+def mem_mb_of(stage):
+    """Memory of a job, and as much again with each attempt."""
+    amount = asked("mem_mb", estimate_mem_mb, stage)
+    return lambda wildcards, attempt: attempt * amount(wildcards)
+
+
+def runtime_of(stage):
     """Time limit of a job in minutes."""
-    return settings(wildcards.task).execution.runtime_minutes
+    return asked("runtime_minutes", estimate_minutes, stage)
 
 
 def gpu(wildcards):
@@ -208,8 +309,19 @@ def reported_files(wildcards):
 
 
 def reported_tasks(wildcards):
-    """Results and pages of all tasks that have any."""
-    tasks = sorted(path.parent.name for path in Path("results").glob("*/eval.json"))
+    """Results and pages of the tasks that the settings name, or of all that have any."""
+    tasks = SETTINGS.tasks or sorted(path.parent.name for path in Path("results").glob("*/eval.json"))
     if not tasks:
         sys.exit("error: no task has results yet; make some, e.g. with snakemake --cores 2 results/PushT/report.html")
-    return expand("results/{task}/{file}", task=tasks, file=("eval.json", "report.html"))
+    return expand("results/{task}/{file}", task=tasks, file=("eval.json", "report.html")) + grids(tasks)
+
+
+def grids(tasks):
+    """Grids of the tasks whose settings ask for one."""
+    return [f"results/{task}/grid.json" for task in tasks if settings(task).grid.is_asked]
+
+
+def wanted(wildcards):
+    """What a run without targets makes: the tasks and grids that the settings name."""
+    tasks = SETTINGS.tasks or ("PushT",)
+    return expand("results/{task}/eval.json", task=tasks) + grids(tasks)

@@ -1,6 +1,7 @@
 rule compare:
     input:
-        compared_evaluations,
+        evaluations=compared_evaluations,
+        tables=beside(compared_evaluations, "episodes.parquet"),
     output:
         "results/{task}/compare.json",
         "results/{task}/compare.parquet",
@@ -11,11 +12,11 @@ rule compare:
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=mem_mb,
-        runtime=runtime,
+        mem_mb=mem_mb_of("compare"),
+        runtime=runtime_of("compare"),
     params:
         settings=slice_of("compare"),
         source=source_of("compare"),
         options=options,
     shell:
-        "bmd-pipeline compare --task {wildcards.task:q} {input:q} {params.options:q} 2>&1 | tee -i {log:q}"
+        "bmd-pipeline compare --task {wildcards.task:q} {input.evaluations:q} {params.options:q} 2>&1 | tee -i {log:q}"

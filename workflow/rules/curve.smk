@@ -13,8 +13,8 @@ rule curve:
         "../../envs/bmd-pipeline.yaml"
     threads: threads_of("evaluate")
     resources:
-        mem_mb=mem_mb,
-        runtime=runtime,
+        mem_mb=mem_mb_of("curve"),
+        runtime=runtime_of("curve"),
         gpu=gpu,
     params:
         settings=slice_of("curve"),

@@ -11,8 +11,8 @@ rule discover:
         "../../envs/bmd-pipeline.yaml"
     threads: threads_of("discover")
     resources:
-        mem_mb=mem_mb,
-        runtime=runtime,
+        mem_mb=mem_mb_of("discover"),
+        runtime=runtime_of("discover"),
         gpu=gpu,
     params:
         settings=slice_of("discover"),

@@ -16,8 +16,8 @@ rule evaluate:
         "../../envs/bmd-pipeline.yaml"
     threads: threads_of("evaluate")
     resources:
-        mem_mb=mem_mb,
-        runtime=runtime,
+        mem_mb=mem_mb_of("evaluate"),
+        runtime=runtime_of("evaluate"),
         gpu=gpu,
     params:
         settings=slice_of("evaluate"),
@@ -30,7 +30,8 @@ rule evaluate:
 
 rule summarise:
     input:
-        compared_evaluations,
+        evaluations=compared_evaluations,
+        tables=beside(compared_evaluations, "episodes.parquet", "trajectories.parquet"),
     output:
         "results/{task}/eval.json",
         "results/{task}/episodes.parquet",
@@ -46,11 +47,11 @@ rule summarise:
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=mem_mb,
-        runtime=runtime,
+        mem_mb=mem_mb_of("summarise"),
+        runtime=runtime_of("summarise"),
     params:
         settings=lambda wildcards: config_hash(settings(wildcards.task)),
         source=source_of("summarise"),
         options=options,
     shell:
-        "bmd-pipeline summarise --task {wildcards.task:q} {input:q} {params.options:q} 2>&1 | tee -i {log:q}"
+        "bmd-pipeline summarise --task {wildcards.task:q} {input.evaluations:q} {params.options:q} 2>&1 | tee -i {log:q}"

@@ -12,8 +12,8 @@ rule finetune:
         "../../envs/bmd-pipeline.yaml"
     threads: threads_of("finetune")
     resources:
-        mem_mb=mem_mb,
-        runtime=runtime,
+        mem_mb=mem_mb_of("finetune"),
+        runtime=runtime_of("finetune"),
         gpu=gpu,
     params:
         settings=slice_of("finetune"),

@@ -16,8 +16,8 @@ rule sweep_finetune:
         "../../envs/bmd-pipeline.yaml"
     threads: threads_of("finetune")
     resources:
-        mem_mb=mem_mb,
-        runtime=runtime,
+        mem_mb=mem_mb_of("finetune"),
+        runtime=runtime_of("finetune"),
         gpu=gpu,
     params:
         settings=swept_slice_of("finetune"),
@@ -47,8 +47,8 @@ rule sweep_evaluate:
         "../../envs/bmd-pipeline.yaml"
     threads: threads_of("evaluate")
     resources:
-        mem_mb=mem_mb,
-        runtime=runtime,
+        mem_mb=mem_mb_of("evaluate"),
+        runtime=runtime_of("evaluate"),
         gpu=gpu,
     params:
         settings=swept_slice_of("evaluate"),
@@ -75,8 +75,8 @@ rule sweep:
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=mem_mb,
-        runtime=runtime,
+        mem_mb=mem_mb_of("sweep"),
+        runtime=runtime_of("sweep"),
     params:
         settings=slice_of("sweep"),
         source=source_of("sweep"),

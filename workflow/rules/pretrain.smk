@@ -11,8 +11,8 @@ rule pretrain:
         "../../envs/bmd-pipeline.yaml"
     threads: threads_of("pretrain")
     resources:
-        mem_mb=mem_mb,
-        runtime=runtime,
+        mem_mb=mem_mb_of("pretrain"),
+        runtime=runtime_of("pretrain"),
         gpu=gpu,
     params:
         settings=slice_of("pretrain"),

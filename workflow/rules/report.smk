@@ -10,8 +10,8 @@ rule report:
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=mem_mb,
-        runtime=runtime,
+        mem_mb=mem_mb_of("report"),
+        runtime=runtime_of("report"),
     params:
         settings=lambda wildcards: config_hash(settings(wildcards.task)),
         source=source_of("report"),
