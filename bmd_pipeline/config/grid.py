@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -12,9 +12,9 @@ from bmd_pipeline.config.base import Section
 class GridConfig(Section):
     """Every `-bmd` method of the run is fine-tuned with every λ and K here, at every seed of the run."""
 
-    weights: tuple[float, ...] = Field((), max_length=64)
+    weights: tuple[Annotated[float, Field(ge=0.0, le=1000.0)], ...] = Field((), max_length=64)
     """Constant λ, in rising order; none: the run's own."""
-    num_modes: tuple[int, ...] = Field((), max_length=64)
+    num_modes: tuple[Annotated[int, Field(ge=2, le=1000)], ...] = Field((), max_length=64)
     """Numbers of codes K, in rising order; none: the run's own."""
 
     @property
@@ -24,11 +24,8 @@ class GridConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        bounds: tuple[tuple[str, tuple[float, ...], int], ...] = (
-            ("weights", self.weights, 0),
-            ("num_modes", self.num_modes, 2),
-        )
-        for name, values, lowest in bounds:
-            if list(values) != sorted(set(values)) or any(not lowest <= value <= 1000 for value in values):
-                raise ValueError(f"{name} must rise within [{lowest}, 1000], got {list(values)}")
+        lists: tuple[tuple[str, tuple[float, ...]], ...] = (("weights", self.weights), ("num_modes", self.num_modes))
+        for name, values in lists:
+            if list(values) != sorted(set(values)):
+                raise ValueError(f"{name} must rise, got {list(values)}")
         return self

@@ -23,7 +23,7 @@ SCHEDULER_MB = 250
 """Snakemake, twice, around the stage in a cluster's job."""
 TRANSITION_MB = 0.006
 """One decision in a rollout's buffer and in the batches made of it."""
-STEP_MB = {"pretrain": 0.0005, "discover": 0.0001, "evaluate": 0.0004, "curve": 0.0004}
+STEP_MB = {"pretrain": 0.0005, "discover": 0.0001, "evaluate": 0.0004, "curve": 0.0004, "validation": 0.0004}
 """One control step of the episodes that a stage holds at once: demonstrations, seed episodes, what is judged."""
 EVALUATION_MB = 2
 """One evaluation among those that are weighed together."""
@@ -102,6 +102,9 @@ def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulated: 
         seconds += selected * _horizon(config) * step_s
     elif stage == "evaluate":
         seconds += config.evaluate.episodes * _horizon(config) * step_s
+    elif stage == "validation":
+        kinds = 1 + len(config.seeds) * (1 + len(config.validation.disturbances()))
+        seconds += kinds * config.evaluate.episodes * _horizon(config) * step_s
     elif stage == "curve":
         snapshots = 1 + config.finetune.iterations / max(1, config.finetune.snapshot_interval)
         seconds += snapshots * config.curve.episodes * _horizon(config) * step_s
@@ -124,6 +127,7 @@ def _held_episodes(config: RunConfig) -> dict[str, int]:
         "discover": config.discover.seed_episodes,
         "evaluate": config.evaluate.episodes,
         "curve": config.curve.episodes,
+        "validation": config.evaluate.episodes * (len(config.seeds) + 1),
     }
 
 

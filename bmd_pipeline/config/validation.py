@@ -7,6 +7,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from bmd_pipeline.config.base import Section
+from bmd_pipeline.config.fields import Name
 
 GENERIC = ("noise", "delay", "weak", "locked")
 """Disturbances that every task knows, by name."""
@@ -29,7 +30,7 @@ class ValidationConfig(Section):
     """`weak`: factor on every action, clipped to [-1, 1] afterwards; 1: not tried."""
     locked_action: int | None = Field(0, ge=0, le=1023)
     """`locked`: component of the action that is held at 0, as a locked joint is; null: not tried."""
-    dynamics: dict[str, dict[str, Any]] = {}
+    dynamics: dict[Name, dict[str, Any]] = Field({}, max_length=20)
     """Further disturbances, by name: the task's own settings to change, as `{hurried: {horizon: 100}}`."""
 
     @model_validator(mode="after")

@@ -71,8 +71,8 @@ def test_unknown_cells_and_impossible_lists_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"name no cell 'dsrl-bmd/k4/weight-5'; did you mean"):
         find_cell(make_config(), "dsrl-bmd/k4/weight-5")
     for grid, message in (
-        ({"weights": (1.0, 0.5)}, r"weights must rise within \[0, 1000\]"),
-        ({"num_modes": (1, 2)}, r"num_modes must rise within \[2, 1000\]"),
+        ({"weights": (1.0, 0.5)}, r"weights must rise, got"),
+        ({"num_modes": (1, 2)}, r"greater than or equal to 2"),
         ({"num_modes": (2, 999)}, r"grid.num_modes must be <= num_envs \(512\), got 999"),
     ):
         with pytest.raises(ValidationError, match=message):

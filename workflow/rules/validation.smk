@@ -13,8 +13,8 @@ rule validation:
         "../../envs/bmd-pipeline.yaml"
     threads: threads_of("evaluate")
     resources:
-        mem_mb=mem_mb,
-        runtime=runtime,
+        mem_mb=mem_mb_of("validation"),
+        runtime=runtime_of("validation"),
         gpu=gpu,
     params:
         settings=slice_of("validation"),
