@@ -85,7 +85,7 @@ class _Hand:
         self._steps += 1
         waypoint = self._route[self._index]
         arm = approach(self._scene, self._target, self._pace * waypoint.speed, waypoint.stiffness)
-        return np.r_[arm, -1.0, -1.0]  # the fingers are shut
+        return np.append(arm, (-1.0, -1.0))  # the fingers are shut
 
     @property
     def _scene(self) -> KitchenScene:

@@ -55,7 +55,7 @@ def locate_handle(state: Tensor, thing: str) -> Tensor:
 
 def compute_progress(state: Tensor) -> Tensor:
     """How far each thing is (num_envs, len(THINGS)): about 0 at first, above 1 when it is done."""
-    joints = state[:, _JOINTS].split([len(columns) for columns in QPOS], dim=1)
+    joints = torch.split(state[:, _JOINTS], [len(columns) for columns in QPOS], dim=1)
     distance = torch.stack(
         [(values - state.new_tensor(goal)).norm(dim=1) for values, goal in zip(joints, GOALS, strict=True)], 1
     )
@@ -75,7 +75,7 @@ def compute_obs(state: Tensor, done: Tensor) -> Tensor:
         of the things, and which of them are done.
     """
     hand = state[:, _HAND]
-    handles = (state[:, _HANDLES].unflatten(1, (-1, 3)) - hand[:, None]).flatten(1)  # (num_envs, 9)
+    handles = (state[:, _HANDLES].reshape(len(state), -1, 3) - hand[:, None]).flatten(1)  # (num_envs, 9)
     return torch.cat(
         (
             state[:, :7] - state.new_tensor(REST_ARM),
