@@ -174,6 +174,13 @@ def load_labellings(name: str) -> tuple[Labelling, ...]:
 
 for _entry in (
     TaskEntry(
+        "Anymal",
+        "bmd_pipeline.tasks.anymal",
+        "a quadruped walks to one of four beacons around it",
+        simulator="ManiSkill",
+        extra="anymal",
+    ),
+    TaskEntry(
         "Avoid",
         "bmd_pipeline.tasks.avoid",
         "a Panda's stick passes three rows of posts, in one of 24 ways",
