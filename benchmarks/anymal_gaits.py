@@ -1,9 +1,9 @@
 """Finds the demonstrator's gaits of Anymal, one for each direction, by the cross-entropy method.
 
-    python benchmarks/anymal_gaits.py [--only forward left back right] [--out bmd_pipeline/tasks/anymal/gaits.json]
+    python benchmarks/anymal_gaits.py [--only forward left back right] [--out bmd_pipeline/tasks/anymal/assets/gaits.json]
 
-A candidate walks for four seconds from two random starts under noise. It is worth the metres that it comes in its
-direction, less what it strays, turns, crouches, and loses by falling. About two minutes for each direction.
+A candidate walks from two random starts under noise until it is at its beacon, or for five seconds. It is worth the
+share of the way that it came and of the time that was left; falling and crouching cost. A minute or two a direction.
 """
 
 from __future__ import annotations
@@ -16,45 +16,44 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from bmd_pipeline.tasks.anymal import layout
 from bmd_pipeline.tasks.anymal.gait import GAITS_FILE, Gait
 from bmd_pipeline.tasks.anymal.options import Options
-from bmd_pipeline.tasks.anymal.task import CONTROL_HZ, AnymalTask
+from bmd_pipeline.tasks.anymal.task import AnymalTask
 from bmd_pipeline.tasks.execution_noise import draw_noise
 
-STEPS = 80
-NOISE = 0.15
+STEPS = 100
+NOISE = 0.2
 SPREAD = np.array([0.05, 0.8, 0.05, 0.8, 0.03, 0.8, 0.03, 0.03, 0.03, 0.04, 0.8, 0.1])
 """Standard deviations of the first candidates."""
 FLOOR = SPREAD / 16
 ELITE = 8
 
 
-def score(task: AnymalTask, gait: Gait, direction: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """What a gait is worth, and the metres that it came, from one start."""
+def score(task: AnymalTask, gait: Gait, direction: int, seed: int) -> tuple[float, bool]:
+    """What a gait is worth from one start, and whether it came to the beacon."""
     task.reset(seed)
     noise = draw_noise(NOISE, (STEPS, layout.NUM_JOINTS), np.random.default_rng((seed, 0, 0, 1)))
-    heights = []
-    while len(heights) < STEPS and not bool(layout.has_fallen(task.state)):
+    heights, success = [], False
+    while len(heights) < STEPS and not bool(task.ended[0]):
         joints = task.state[0, : layout.NUM_JOINTS].numpy()
-        action = gait.act(len(heights), joints, -float(layout.compute_heading(task.state)))
+        action = gait.act(len(heights), joints, float(layout.compute_turning(task.state, direction)))
+        executed = torch.from_numpy(action + noise[len(heights)]).float()[None]
+        success = bool(task.step(executed).success[0])
         heights.append(float(task.state[0, 26]))
-        executed = torch.from_numpy(action + noise[len(heights) - 1]).float()[None]
-        task.state = task.simulation.move(executed.clamp(-1.0, 1.0), torch.ones(1, dtype=torch.bool))
-    place = task.state[0, 24:26].numpy()
-    along, across = float(place @ direction), abs(float(place[0] * direction[1] - place[1] * direction[0]))
-    turned = abs(float(layout.compute_heading(task.state)))
-    crouched = max(0.0, 0.42 - float(np.mean(heights)))
-    return along - 0.7 * across - 0.5 * turned - 0.5 * crouched - 2.0 * (1.0 - len(heights) / STEPS), along
+    reached = int(layout.compute_distances(task.state)[0].argmin()) == direction
+    came = 1.0 - float(layout.compute_distances(task.state)[0, direction] / task.state[0, 37])
+    left = 1.0 - len(heights) / STEPS
+    fell = bool(task.ended[0]) and not success
+    worth = came + (left if success and reached else 0.0) - (1.0 + left if fell else 0.0)
+    return worth - 0.5 * max(0.0, 0.42 - float(np.mean(heights))), success and reached
 
 
-def search(
-    task: AnymalTask, direction: NDArray[np.float64], generator: np.random.Generator, rounds: int, candidates: int
-) -> Gait:
-    """The best gait for a direction (2,)."""
-    mean = np.array([0.06 * direction[0], 0, 0.06 * direction[1], 0, 0.06, 0, 0, 0, 0, 0, 2.0, 0.05])
+def search(task: AnymalTask, direction: int, generator: np.random.Generator, rounds: int, candidates: int) -> Gait:
+    """The best gait for a direction."""
+    x, y = layout.place_beacons(torch.tensor([0.06]))[0, direction].tolist()
+    mean = np.array([x, 0, y, 0, 0.06, 0, 0, 0, 0, 0, 2.0, 0.05])
     std = SPREAD
     for round_ in range(rounds):
         drawn = mean + std * generator.normal(size=(candidates * (4 if round_ == 0 else 1), len(mean)))
@@ -76,15 +75,14 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     task = AnymalTask(Options(), 1, auto_reset=False)
-    units = layout.place_beacons(torch.ones(1))[0].numpy().astype(np.float64)
     gaits = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     for name in arguments.only:
-        direction, started = units[layout.DIRECTIONS.index(name)], time.perf_counter()
+        direction, started = layout.DIRECTIONS.index(name), time.perf_counter()
         gait = search(task, direction, np.random.default_rng(0), arguments.rounds, arguments.candidates)
         gaits[name] = dataclasses.asdict(gait)
-        metres = [score(task, gait, direction, 10_000 + i)[1] for i in range(10)]
+        worth, reached = zip(*(score(task, gait, direction, 10_000 + i) for i in range(20)), strict=True)
         print(
-            f"{name:8} {np.mean(metres):.2f} m in {STEPS / CONTROL_HZ:.0f} s, least {min(metres):.2f}; "
+            f"{name:8} worth {np.mean(worth):.2f}, reached its beacon in {np.mean(reached):.2f} of 20 episodes; "
             f"found in {time.perf_counter() - started:.0f} s",
             flush=True,
         )

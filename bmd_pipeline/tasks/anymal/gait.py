@@ -19,7 +19,7 @@ from bmd_pipeline.tasks.anymal.layout import DIRECTIONS, PERIOD, REST_QPOS
 
 STEP_RAD = 0.225
 """Joint increment in rad of action 1."""
-GAITS_FILE = Path(__file__).with_name("gaits.json")
+GAITS_FILE = Path(__file__).parent / "assets" / "gaits.json"
 # legs are left fore, right fore, left hind, right hind
 _PAIR = np.array([0.0, math.pi, math.pi, 0.0])
 _FORE = np.array([1.0, 1.0, -1.0, -1.0])
