@@ -22,5 +22,5 @@ class Options(Section):
     """Weight of the reward for progress towards the nearest beacon: the whole way pays about this much."""
     direction_weights: tuple[Weight, Weight, Weight, Weight] = (1.0, 1.0, 1.0, 1.0)
     """Reward on success at the beacon forward, left, back, right; unequal ones make some directions pay better."""
-    expert_noise: float = Field(0.3, ge=0.0, le=1.0)
+    expert_noise: float = Field(0.15, ge=0.0, le=1.0)
     """Standard deviation of the noise on executed actions, correlated in time; the clean action is recorded."""
