@@ -1,9 +1,11 @@
 """Finds the demonstrator's gaits of Anymal, one for each direction, by the cross-entropy method.
 
-    python benchmarks/anymal_gaits.py [--only forward left back right] [--out bmd_pipeline/tasks/anymal/assets/gaits.json]
+    python benchmarks/anymal_gaits.py [--only forward left back right] [--out gaits.json]
 
 A candidate walks from two random starts under noise until it is at its beacon, or for five seconds. It is worth the
-share of the way that it came and of the time that was left; falling and crouching cost. A minute or two a direction.
+share of the way that it came and of the time that was left; falling and crouching cost. The gaits in the package are
+from an earlier form of this search: `back` and `left` were searched, `forward` and `right` are or were their mirror
+images, and `left` and `right` were searched again from there.
 """
 
 from __future__ import annotations

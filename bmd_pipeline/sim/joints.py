@@ -32,12 +32,12 @@ class JointDrive:
             raise TaskError(f"direct stepping needs a joint position controller, got {type(controller).__name__}")
         if config.interpolate or config.use_target or not (config.use_delta and config.normalize_action):
             raise TaskError("direct stepping needs normalised increments from the present angles, not interpolated")
-        self._scale = float(config.upper)
+        self._scale = np.float32(config.upper)  # single precision throughout, as ManiSkill: results are equal
         self._articulation = env.agent.robot._objs[0]
         self._drives = [joint._objs[0] for joint in controller.joints]
         self._scene = env.scene
         self._substeps = env._sim_steps_per_control
-        if float(config.lower) != -self._scale or len(self._drives) != len(self._articulation.qpos):
+        if np.float32(config.lower) != -self._scale or len(self._drives) != len(self._articulation.qpos):
             raise TaskError("direct stepping needs symmetric increments of all joints")
 
     @property
@@ -55,7 +55,8 @@ class JointDrive:
 
     def step(self, action: NDArray[np.float64]) -> None:
         """One control step with an action (joints,), clipped to [-1, 1]."""
-        self._drive_to(self._articulation.qpos + self._scale * np.clip(action, -1.0, 1.0))
+        increment = self._scale * np.clip(action, -1.0, 1.0).astype(np.float32)
+        self._drive_to(self._articulation.qpos + increment)
         physics = self._scene.px
         for _ in range(self._substeps):
             physics.step()
