@@ -40,12 +40,6 @@ class JointDrive:
         if np.float32(config.lower) != -self._scale or len(self._drives) != len(self._articulation.qpos):
             raise TaskError("direct stepping needs symmetric increments of all joints")
 
-    @property
-    def qpos(self) -> NDArray[np.float32]:
-        """(joints,) joint angles in rad."""
-        qpos: NDArray[np.float32] = self._articulation.qpos
-        return qpos
-
     def place(self, qpos: NDArray[np.float64]) -> None:
         """Puts the joints, at rest, at angles (joints,) in rad."""
         self._articulation.set_qpos(qpos)

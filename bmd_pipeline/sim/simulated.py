@@ -22,7 +22,7 @@ from bmd_pipeline.tasks.base import TaskEnv, TaskSpec, VectorTask
 
 
 class SimulatedTask(VectorTask):
-    """Common part of tasks on a `TabletopEnv`.
+    """Common part of tasks on a `StartedEnv`.
 
     Args:
         spec: fixed facts of the task.

@@ -12,7 +12,7 @@ from mani_skill.utils.building import actors
 from mani_skill.utils.building.ground import build_ground
 from mani_skill.utils.registration import register_env
 from mani_skill.utils.structs import Pose
-from mani_skill.utils.structs.types import SceneConfig, SimConfig
+from mani_skill.utils.structs.types import GPUMemoryConfig, SceneConfig, SimConfig
 from torch import Tensor
 
 from bmd_pipeline.sim.started import StartedEnv
@@ -58,7 +58,10 @@ class AnymalBeaconsEnv(StartedEnv):
     @property
     def _default_sim_config(self) -> SimConfig:
         # ManiSkill's own settings for this robot
-        return SimConfig(scene_config=SceneConfig(solver_position_iterations=4, solver_velocity_iterations=0))
+        return SimConfig(
+            gpu_memory_config=GPUMemoryConfig(max_rigid_contact_count=2**20),
+            scene_config=SceneConfig(solver_position_iterations=4, solver_velocity_iterations=0),
+        )
 
     def _load_agent(self, options: dict[str, Any]) -> None:
         super()._load_agent(options, sapien.Pose(p=[0.0, 0.0, layout.REST_HEIGHT]))
