@@ -3,7 +3,7 @@
 Both sides command the same motions, drawn afresh each step, with observation and success test included. Rounds are
 interleaved, so that noise of the machine hits both.
 
-    python benchmarks/stepping.py [PushT|Avoid|Reach|Lift|Kitchen] [--rounds 7] [--steps 100] [--scenes 16]
+    python benchmarks/stepping.py [PushT|Avoid|Reach|Lift|Kitchen|Anymal] [--rounds 7] [--steps 100] [--scenes 16]
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def measure(run: Callable[[], int]) -> tuple[float, float]:
 def main() -> None:
     """Runs the comparison and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", nargs="?", default="PushT", choices=("PushT", "Avoid", "Reach", "Lift", "Kitchen"))
+    tasks = ("PushT", "Avoid", "Reach", "Lift", "Kitchen", "Anymal")
+    parser.add_argument("task", nargs="?", default="PushT", choices=tasks)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=100, help="control steps per round and environment")
     parser.add_argument("--scenes", type=int, default=16, help="scenes per process")

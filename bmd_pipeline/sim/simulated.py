@@ -113,7 +113,7 @@ class SceneTask(VectorTask):
 
 
 class SimulatedTask(SceneTask):
-    """Common part of tasks on a `TabletopEnv`.
+    """Common part of tasks on a `StartedEnv`.
 
     Args:
         spec: fixed facts of the task.

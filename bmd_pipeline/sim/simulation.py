@@ -87,7 +87,7 @@ class SceneList:
 
 
 class BatchedScenes:
-    """Scenes of one `TabletopEnv`, in batched tensors: ManiSkill's GPU simulation.
+    """Scenes of one `StartedEnv`, in batched tensors: ManiSkill's GPU simulation.
 
     Not yet run on a GPU: none was at hand. It is exercised on the CPU, where ManiSkill offers the same interface for
     one scene; only the calls that move data to and from the GPU's buffers are untried. Scenes that aren't active go

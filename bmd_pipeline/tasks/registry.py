@@ -14,8 +14,8 @@ A task is a package with four modules, imported only when needed, so that naming
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, distribution
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ class TaskEntry:
         summary: one line for `bmd-pipeline tasks`.
         simulator: what steps it.
         extra: optional dependency group that its simulator comes with, or None.
-        requires: import names of what that group brings.
+        requires: packages that the group brings, as pip names them.
     """
 
     name: str
@@ -111,7 +111,15 @@ def _module(name: str, part: str) -> ModuleType:
 
 def find_missing(entry: TaskEntry) -> list[str]:
     """What a task requires and isn't installed."""
-    return [module for module in entry.requires if importlib.util.find_spec(module) is None]
+    return [name for name in entry.requires if not _is_installed(name)]
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def require_simulator(name: str) -> None:
@@ -194,6 +202,14 @@ def load_labellings(name: str) -> tuple[Labelling, ...]:
 
 for _entry in (
     TaskEntry(
+        "Anymal",
+        "bmd_pipeline.tasks.anymal",
+        "a quadruped walks to one of four beacons around it",
+        simulator="ManiSkill",
+        extra="anymal",
+        requires=("example-robot-data",),
+    ),
+    TaskEntry(
         "Avoid",
         "bmd_pipeline.tasks.avoid",
         "a Panda's stick passes three rows of posts, in one of 24 ways",
@@ -215,7 +231,7 @@ for _entry in (
         "a Franka arm does two of three things in a kitchen, in any order",
         simulator="MuJoCo",
         extra="kitchen",
-        requires=("mujoco", "gymnasium_robotics"),
+        requires=("mujoco", "gymnasium-robotics"),
     ),
     TaskEntry(
         "Lift",

@@ -1,0 +1,143 @@
+"""What stands where in Anymal, and what a state of it means. Metres, radians, seconds; x is forward, y left.
+
+```
+              left
+               o
+               |
+      back o --+-- o forward      four beacons, all as far from the start
+               |
+               o
+             right
+```
+
+Starts are rows of joint angles (12), heading (1) and distance of the beacons (1). States are rows of joint angles (12),
+joint velocities (12), position (3) and orientation (4, quaternion (w, x, y, z)) of the base, its linear (3) and
+angular (3) velocity in the world, and the beacons' distance (1). Everything is a function of tensors on any device.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+NUM_JOINTS = 12
+STATE_DIM = 38
+RANDOM_DIM = 14
+OBS_DIM = 41
+TRACK_NAMES = ("x", "y", "heading", "height")
+DIRECTIONS = ("forward", "left", "back", "right")
+
+REST_QPOS = (0.03, -0.03, 0.03, -0.03, 0.4, 0.4, -0.4, -0.4, -0.8, -0.8, 0.8, 0.8)
+"""ManiSkill's standing pose: abduction of the hips, then their flexion, then the knees; each left fore, right fore,
+left hind, right hind."""
+REST_HEIGHT = 0.545
+PERIOD = 10
+"""Control steps of a clock that the policy sees: a gait in time with it needs no memory."""
+BEACON_DISTANCE, DISTANCE_SPREAD = 1.0, 0.1
+_QPOS_SPREAD = 0.05
+_HEADING_SPREAD = 0.1
+FALLEN_HEIGHT = 0.3
+FALLEN_UPRIGHT = 0.7
+"""Cosine of the tilt at which it has fallen."""
+
+
+def make_start(random: Tensor) -> Tensor:
+    """Starts (n, 14) from uniform numbers (n, RANDOM_DIM)."""
+    centred = 2.0 * random - 1.0
+    joints = random.new_tensor(REST_QPOS) + _QPOS_SPREAD * centred[:, :NUM_JOINTS]
+    heading = _HEADING_SPREAD * centred[:, 12:13]
+    return torch.cat((joints, heading, BEACON_DISTANCE + DISTANCE_SPREAD * centred[:, 13:14]), 1)
+
+
+def make_base_pose(heading: Tensor) -> tuple[Tensor, Tensor]:
+    """Position (n, 3) and orientation (n, 4) of the base at the start, from headings (n,)."""
+    zero = torch.zeros_like(heading)
+    position = torch.stack((zero, zero, torch.full_like(zero, REST_HEIGHT)), 1)
+    return position, torch.stack(((heading / 2.0).cos(), zero, zero, (heading / 2.0).sin()), 1)
+
+
+def place_beacons(distance: Tensor) -> Tensor:
+    """Beacons (n, 4, 2) in the order of `DIRECTIONS`, from their distance (n,)."""
+    unit = distance.new_tensor(((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0)))
+    return distance[:, None, None] * unit
+
+
+def _to_matrix(quaternion: Tensor) -> Tensor:
+    """Rotation matrices (n, 3, 3), columns are the body's axes in the world."""
+    w, x, y, z = quaternion.unbind(1)
+    rows = (
+        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    )
+    return torch.stack([torch.stack(row, 1) for row in rows], 1)
+
+
+def compute_heading(state: Tensor) -> Tensor:
+    """Heading (num_envs,) of the base in rad, 0 along x."""
+    w, x, y, z = state[:, 27:31].unbind(1)
+    return torch.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+
+
+def compute_turning(state: Tensor, direction: int) -> Tensor:
+    """Change of heading (num_envs,) in rad after which going in a direction of the body leads to that beacon."""
+    way = place_beacons(state[:, 37])[:, direction] - state[:, 24:26]
+    turning = torch.atan2(way[:, 1], way[:, 0]) - direction * math.pi / 2.0 - compute_heading(state)
+    return torch.remainder(turning + math.pi, 2.0 * math.pi) - math.pi
+
+
+def compute_obs(state: Tensor, elapsed: Tensor) -> Tensor:
+    """What the policy sees.
+
+    Args:
+        state: (num_envs, STATE_DIM).
+        elapsed: (num_envs,) control steps since the start, which the clock counts.
+
+    Returns:
+        (num_envs, OBS_DIM) of order one: joint angles from rest, joint velocities, the base's height, the direction
+        down, linear and angular velocity in its own frame, heading, place among the beacons, their distance, clock.
+    """
+    body = _to_matrix(state[:, 27:31]).transpose(1, 2)
+    heading, phase = compute_heading(state), 2.0 * math.pi / PERIOD * elapsed
+    distance = state[:, 37:38]
+    return torch.cat(
+        (
+            (state[:, :12] - state.new_tensor(REST_QPOS)) / 0.3,
+            state[:, 12:24] / 5.0,
+            (state[:, 26:27] - REST_HEIGHT) / 0.1,
+            -body[:, :, 2],
+            (body @ state[:, 31:34, None])[:, :, 0] / 0.5,
+            (body @ state[:, 34:37, None])[:, :, 0],
+            heading.sin()[:, None] / 0.5,
+            heading.cos()[:, None],
+            state[:, 24:26] / distance,
+            (distance - BEACON_DISTANCE) / DISTANCE_SPREAD,
+            phase.sin()[:, None],
+            phase.cos()[:, None],
+        ),
+        1,
+    )
+
+
+def compute_distances(state: Tensor) -> Tensor:
+    """Metres (num_envs, 4) between the base and each beacon."""
+    distances: Tensor = (state[:, None, 24:26] - place_beacons(state[:, 37])).norm(dim=2)
+    return distances
+
+
+def compute_track(state: Tensor) -> Tensor:
+    """The episode's low-dimensional view (num_envs, len(TRACK_NAMES))."""
+    return torch.cat((state[:, 24:26], compute_heading(state)[:, None], state[:, 26:27]), 1)
+
+
+def has_fallen(state: Tensor) -> Tensor:
+    """Whether the base is low or tilted, (num_envs,) bool."""
+    x, y = state[:, 28], state[:, 29]
+    return (state[:, 26] < FALLEN_HEIGHT) | (1.0 - 2.0 * (x * x + y * y) < FALLEN_UPRIGHT)
+
+
+def compute_closeness(state: Tensor) -> Tensor:
+    """Share (num_envs,) of the way to the nearest beacon that is done; 0 at the start, 1 at the beacon."""
+    return 1.0 - compute_distances(state).min(dim=1).values / state[:, 37]

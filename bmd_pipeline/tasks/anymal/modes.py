@@ -1,0 +1,31 @@
+"""True modes of Anymal: the direction of the beacon. For evaluation only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bmd_pipeline.tasks.anymal.layout import DIRECTIONS, TRACK_NAMES
+from bmd_pipeline.tasks.base import Labelling
+
+COMMITTED = 0.15
+"""Distance in metres from the start beyond which a failed episode counts for the direction it went."""
+_X, _Y = TRACK_NAMES.index("x"), TRACK_NAMES.index("y")
+
+
+class DirectionLabelling:
+    """In which quarter, as seen from the start, the base is at the end."""
+
+    name = "direction"
+    modes = DIRECTIONS
+
+    def weigh(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+        """See `Labelling.weigh`; a failure that stayed at the start counts a quarter for each direction."""
+        x, y = track[-1, :, _X], track[-1, :, _Y]
+        along = torch.stack((x, y, -x, -y), 1)  # (num_episodes, 4)
+        chosen = torch.nn.functional.one_hot(along.argmax(1), len(DIRECTIONS)).to(track.dtype)
+        undecided = ~success & (torch.hypot(x, y) < COMMITTED)
+        return torch.where(undecided[:, None], torch.full_like(chosen, 1.0 / len(DIRECTIONS)), chosen)
+
+
+LABELLINGS: tuple[Labelling, ...] = (DirectionLabelling(),)
