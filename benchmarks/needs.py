@@ -18,17 +18,17 @@ from bmd_pipeline.stages.needs import estimate_needs
 from bmd_pipeline.tasks.registry import make_spec
 
 ROOT = Path(__file__).parents[1]
-SMALL = ("collect.num_episodes=40", "pretrain.iterations=20", "execution.checkpoint_minutes=0")
+SMALL = ("collect.num_episodes=40", "pretrain.iterations=20", "execution.checkpoint_minutes=0.01")
 WIDE = "[1024, 1024, 1024]"
 CASES = (
     ("GaussianMixture", "collect", None, ("collect.num_episodes=3000",)),
     ("GaussianMixture", "pretrain", None, ()),
     ("GaussianMixture", "pretrain", None, (f"pretrain.policy.hidden_sizes={WIDE}", "pretrain.checkpoint_interval=5")),
-    ("GaussianMixture", "discover", None, ("discover.seed_episodes=16384", "discover.num_envs=2048")),
-    ("GaussianMixture", "finetune", "dsrl-bmd", ("finetune.num_envs=8192",)),
-    ("GaussianMixture", "finetune", "dppo-bmd", ("finetune.num_envs=8192", f"pretrain.policy.hidden_sizes={WIDE}")),
-    ("GaussianMixture", "evaluate", "pretrained", ("evaluate.episodes=8192", "evaluate.num_envs=8192")),
-    ("AvoidPoint", "finetune", "dsrl-bmd", ("finetune.num_envs=4096",)),
+    ("GaussianMixture", "discover", None, ("discover.seed_episodes=4096", "discover.num_envs=512")),
+    ("GaussianMixture", "finetune", "dsrl-bmd", ("finetune.num_envs=4096",)),
+    ("GaussianMixture", "finetune", "dppo-bmd", ("finetune.num_envs=4096", f"pretrain.policy.hidden_sizes={WIDE}")),
+    ("GaussianMixture", "evaluate", "pretrained", ("evaluate.episodes=4096", "evaluate.num_envs=4096")),
+    ("AvoidPoint", "finetune", "dsrl-bmd", ("finetune.num_envs=2048",)),
 )
 QUICK = ("finetune.iterations=2", "finetune.selection.episodes=16", "discover.warmup_iterations=1")
 

@@ -16,7 +16,7 @@ from bmd_pipeline.cli import stages
 from bmd_pipeline.cli.doctor import examine
 from bmd_pipeline.cli.main import main
 from bmd_pipeline.config.load import load_config
-from bmd_pipeline.errors import SimulationError
+from bmd_pipeline.errors import ArtifactError, SimulationError
 from bmd_pipeline.tasks import registry
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +60,13 @@ def make_output(folder: Path, stage: str, task: str = "GaussianMixture") -> None
         ("tasks PusT", "unknown task 'PusT'"),
         ("check-task PusT", "unknown task 'PusT'"),
         ("config show --task PusT", "unknown task 'PusT'"),
+        ("collect --task GaussianMixture --output /dev/null", "/dev/null can't be written: what is there is no folder"),
+        (
+            "collect --task GaussianMixture --output config",
+            "config holds something else than demonstrations, which would",
+        ),
+        ("collect --task GaussianMixture --output ..", ".. can't be written: it has no name of its own"),
+        ("summary --output config", "config can't be written: what is there is no file"),
         ("collect", "Missing option '--task'"),
         ("colect --task PushT", "No such command 'colect'"),
         ("collect --task PushT --sed 3", "No such option: --sed"),
@@ -171,6 +178,17 @@ def test_what_the_file_system_refuses_is_one_line(
     assert status == 2
     assert err.startswith("error: results/metrics.jsonl: No space left on device (run again with --debug")
     assert err.count("\n") == 1
+
+
+def test_no_line_is_longer_than_people_read(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(job: object) -> None:
+        raise ArtifactError("made for task " + "a" * 5000)
+
+    monkeypatch.setattr(stages, "_need_policy", lambda job, given: fail(job))
+    status, _, err = run(capsys, "discover --task GaussianMixture")
+    assert (status, len(err) < 700, err[-4:]) == (2, True, "...\n")
 
 
 def test_debug_shows_where_a_refusal_came_from(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
