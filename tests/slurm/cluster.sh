@@ -58,6 +58,7 @@ JobAcctGatherParams=OverMemoryKill
 $accounts
 MinJobAge=300
 KillWait=10
+UnkillableStepTimeout=300
 NodeName=$HOST NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$MEMORY_MB State=UNKNOWN
 PartitionName=main Nodes=$HOST Default=YES MaxTime=INFINITE DefMemPerCPU=500 State=UP
 SETTINGS
