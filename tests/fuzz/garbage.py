@@ -34,7 +34,7 @@ def value(rng: random.Random, depth: int = 0) -> Any:
         return scalar(rng)
     if kind < 0.72 and depth == 0:
         nested: Any = 1
-        for _ in range(rng.choice((10, 200, 3000))):
+        for _ in range(rng.choice((10, 60, 150))):
             nested = [nested] if rng.random() < 0.5 else {"a": nested}
         return nested
     if kind < 0.86:
