@@ -1,8 +1,8 @@
 """What a stage will take of memory and disk, from its settings; docs/reliability.md holds it against what was measured.
 
 Memory is the largest that a stage holds at once, disk the most that it has on disk beyond what was there before: its
-output, its progress, and their siblings while they are written. What a job asks a cluster for is in config/resources.py,
-which Snakemake works out for every job and therefore without the task, whose import takes torch.
+output, its progress, and their siblings while they are written. What a job asks a cluster for is in
+config/resources.py, which Snakemake works out for every job, and so without the task, which takes torch.
 """
 
 from __future__ import annotations
