@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from ..faults.lab import Ended
 from . import garbage
 from .bench import Bench
 from .targets import TARGETS
@@ -33,9 +34,18 @@ def test_a_try_can_be_made_again() -> None:
     assert document == {"a": [1, {"b": "c"}], "d": 0.5}
 
 
-def test_the_bench_notices_what_it_is_for(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("ended", "complaint"),
+    [
+        (Ended(1, "internal error: KeyError: 0", 0.0), "status 1"),
+        (Ended(2, "Traceback (most recent call last):\nerror: no", 0.0), "Traceback"),
+        (Ended(2, "no", 0.0), "status 2: no"),
+    ],
+)
+def test_the_bench_notices_what_it_is_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, ended: Ended, complaint: str
+) -> None:
     project = bench.copy(finished=False)
-    with pytest.raises(AssertionError, match="status 1"):
-        bench.refuse_or_finish(
-            project, ["config", "show", "--task", "GaussianMixture", "--config", "/dev/fd/999999/\0"]
-        )
+    monkeypatch.setattr(bench, "call", lambda project, argv: ended)
+    with pytest.raises(AssertionError, match=complaint):
+        bench.refuse_or_finish(project, ["tasks"])

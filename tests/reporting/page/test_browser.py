@@ -82,7 +82,7 @@ def visit(browser: Any, path: Path, **options: Any) -> Visit:
     """Opens a file and waits until its script has run."""
     context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)
     seen = Visit(page)
     page.on("console", lambda message: seen.complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: seen.complaints.append(str(error)))

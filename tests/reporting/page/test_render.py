@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import bmd_pipeline.reporting.page as package
+from bmd_pipeline.config import sources
 from bmd_pipeline.config.sources import source_hash
 from bmd_pipeline.reporting.page.render import SCRIPTS
 from bmd_pipeline.reporting.page.report import build_report
@@ -78,8 +79,10 @@ def test_editing_an_asset_reruns_the_report(monkeypatch: pytest.MonkeyPatch) -> 
     before = source_hash("report", "bmd_pipeline.tasks.gaussian_mixture")
     real = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: real(path) + b" " * (path.name == "page.css"))
-    source_hash.cache_clear()
+    for cached in (source_hash, sources._content):
+        cached.cache_clear()
     try:
         assert source_hash("report", "bmd_pipeline.tasks.gaussian_mixture") != before
     finally:
-        source_hash.cache_clear()
+        for cached in (source_hash, sources._content):
+            cached.cache_clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import xml.etree.ElementTree as ET
 from importlib.metadata import PackageNotFoundError
 
@@ -11,7 +10,6 @@ import pytest
 
 from bmd_pipeline.errors import TaskError
 from bmd_pipeline.tasks import registry
-from bmd_pipeline.tasks.anymal import asset
 from bmd_pipeline.tasks.anymal.asset import find_urdf
 from bmd_pipeline.tasks.anymal.model import FEET, lump_fixed_links
 from tests.tasks.anymal.extra import needs_wheel
@@ -90,10 +88,7 @@ def test_without_the_wheel_one_line_says_what_to_install(monkeypatch: pytest.Mon
     def refuse(name: str) -> None:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(asset, "distribution", refuse)
-    monkeypatch.delitem(sys.modules, "bmd_pipeline.tasks.anymal.env", raising=False)
+    monkeypatch.setattr(registry, "distribution", refuse)
     with pytest.raises(TaskError) as raised:
-        registry.make_spec("Anymal", {})
-    assert str(raised.value) == (
-        "task Anymal needs example-robot-data, which is not installed: pip install 'bmd-pipeline[anymal]'"
-    )
+        registry.make_env("Anymal", {}, 1)
+    assert str(raised.value) == "task Anymal needs example-robot-data: pip install --editable '.[anymal]'"
