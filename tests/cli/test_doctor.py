@@ -61,7 +61,7 @@ def test_a_simulator_is_missed_only_by_tasks_that_have_one(monkeypatch: pytest.M
     monkeypatch.setattr(doctor, "version", lambda name: missing(name) if name == "mani_skill" else "1.0")
     assert examine(monkeypatch, "GaussianMixture")["simulator"].verdict == "ok"
     found = examine(monkeypatch, "PushT")["simulator"]
-    assert (found.verdict, found.text[:31]) == ("missing", "mani_skill is not installed: Av")
+    assert (found.verdict, found.text[:37]) == ("missing", "mani_skill is not installed: Anymal, ")
     assert "`make setup`" in found.text
 
 
