@@ -154,10 +154,12 @@ def main() -> int:
     """Runs everything; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     every = (*PARTS, "accounting")
-    parser.add_argument(
-        "parts", nargs="*", choices=every, default=every, help="what to try; all of it if none is named"
-    )
+    # Python 3.11 holds the default of an optional list itself against `choices`.
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"what to try, of {', '.join(every)}; all if none")
     chosen = parser.parse_args()
+    chosen.parts = chosen.parts or every
+    if unknown := [part for part in chosen.parts if part not in every]:
+        parser.error(f"no part is called {unknown[0]}; choose from {', '.join(every)}")
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if missing:
         sys.stderr.write(f"error: {', '.join(missing)} not found; tests/slurm/cluster.sh says what to install\n")
