@@ -1,4 +1,5 @@
-"""Reading the documents that stages wrote: eval.json, compare.json, verdict.json and those below modes/ and lambda/."""
+"""Reading the documents that stages wrote: eval.json, compare.json, verdict.json, grid.json and those below modes/ and
+lambda/."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.comparison import Comparison
 from bmd_pipeline.metrics.document import Block
 from bmd_pipeline.metrics.evaluation import Evaluation
+from bmd_pipeline.metrics.grid import Grid
 from bmd_pipeline.metrics.sweep import Sweep
 from bmd_pipeline.metrics.validation import Validation
 from bmd_pipeline.metrics.verdict import Verdict
@@ -37,6 +39,11 @@ def load_verdict(path: Path) -> Verdict:
 def load_sweep(path: Path) -> Sweep:
     """Reads and validates a lambda/sweep.json."""
     return load_document(path, Sweep, "sweep")
+
+
+def load_grid(path: Path) -> Grid:
+    """Reads and validates a grid.json."""
+    return load_document(path, Grid, "grid")
 
 
 def load_validation(path: Path) -> Validation:

@@ -9,8 +9,9 @@ from urllib.parse import quote
 from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.evaluation import Evaluation
+from bmd_pipeline.metrics.grid import Grid
 from bmd_pipeline.metrics.verdict import Verdict
-from bmd_pipeline.reporting.documents import load_evaluation, load_verdict
+from bmd_pipeline.reporting.documents import load_evaluation, load_grid, load_verdict
 from bmd_pipeline.reporting.page.looks import colour_sheet
 from bmd_pipeline.reporting.page.payload import list_policies
 from bmd_pipeline.reporting.page.render import render_page
@@ -25,11 +26,13 @@ class TaskResults:
     Attributes:
         evaluation: its eval.json.
         verdict: its verdict.json, None where there is none.
+        grid: its grid.json, None where there is none.
         link: its page, as seen from the summary; None where there is none.
     """
 
     evaluation: Evaluation
     verdict: Verdict | None
+    grid: Grid | None
     link: str | None
 
 
@@ -41,16 +44,20 @@ def load_results(layout: Layout, tasks: Sequence[str]) -> list[TaskResults]:
     """
     results = []
     for task in tasks:
-        path, verdict = layout.summary(task), layout.verdict(task)
+        path, verdict, grid = layout.summary(task), layout.verdict(task), layout.grid(task)
         if not path.is_file():
             raise ArtifactError(f"{path} is missing: make it with `snakemake --cores 2 {path}`")
         evaluation = load_evaluation(path)
         if evaluation.task != task:
             raise ArtifactError(f"{path}: evaluation of task {evaluation.task}, not of {task}")
+        cells = load_grid(grid) if grid.is_file() else None
+        if cells is not None and cells.task != task:
+            raise ArtifactError(f"{grid}: grid of task {cells.task}, not of {task}")
         results.append(
             TaskResults(
                 evaluation=evaluation,
                 verdict=load_verdict(verdict) if verdict.is_file() else None,
+                grid=cells,
                 link=_link(layout, task),
             )
         )
@@ -84,6 +91,7 @@ def build_summary(results: Sequence[TaskResults]) -> str:
         data=data,
         colours=colour_sheet(order, []),
         tasks=tasks,
+        grids=[result.grid for result in results if result.grid is not None],
         lowest=lowest,
         outcome=describe_tasks(evaluations),
     )
