@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.artifacts.hashing import hash_tensors
-from bmd_pipeline.artifacts.lock import FolderLock
+from bmd_pipeline.artifacts.lock import FolderLock, Wait
 from bmd_pipeline.artifacts.weights import read_weights, save_weights
 from bmd_pipeline.errors import ArtifactError
 
@@ -25,16 +25,18 @@ class TrainingState:
     Args:
         folder: where it lives; locked until `close`.
         config_hash: what the job computes; progress of anything else is ignored.
+        wait: patience with another job that is using the folder.
 
     Raises:
         ArtifactError: another job is using the folder.
+        AlreadyWritten: one that computes the same was using it, and has finished meanwhile.
     """
 
-    def __init__(self, folder: Path, config_hash: str) -> None:
+    def __init__(self, folder: Path, config_hash: str, wait: Wait | None = None) -> None:
         self.folder = folder
         self.path = folder / "state.safetensors"
         self._config_hash = config_hash
-        self._lock = FolderLock(folder)
+        self._lock = FolderLock(folder, config_hash, wait)
 
     def save(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Replaces the saved progress.

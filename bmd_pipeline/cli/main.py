@@ -19,6 +19,7 @@ from typing import Annotated, cast
 import typer
 
 from bmd_pipeline import __version__
+from bmd_pipeline.artifacts.lock import AlreadyWritten
 from bmd_pipeline.cli import config, doctor, evidence, report, stages, tasks, watch
 from bmd_pipeline.config.layers import shorten
 from bmd_pipeline.errors import BMDError
@@ -101,6 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         return _fail(str(error), USER_ERROR)
+    except AlreadyWritten as reason:
+        sys.stderr.write(f"{reason}\n")
+        return 0
     except Stopped as reason:
         sys.stderr.write(f"stopped by {reason}; run the same command again to go on\n")
         return STOPPED

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from bmd_pipeline.artifacts.atomic import remove_leftovers
 from bmd_pipeline.artifacts.layout import Layout
+from bmd_pipeline.artifacts.lock import Wait
 from bmd_pipeline.artifacts.progress_state import TrainingState
 from bmd_pipeline.config.hashing import Stage, hash_values, stage_hash
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.config.sources import source_hash
 from bmd_pipeline.errors import SimulationError
+from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.stopping import Stop, Stopped
 from bmd_pipeline.tasks.registry import get_entry
 
@@ -37,6 +39,11 @@ def make_identity(config: RunConfig, stage: Stage, *, method: str | None = None,
     return hash_values({"config": stage_hash(config, stage, method), "method": method, "source": source, **parts})
 
 
+def make_wait(config: RunConfig, stop: Stop, reporter: Reporter) -> Wait:
+    """As long as `execution.wait_minutes` says, unless the stage is asked to stop."""
+    return Wait(60.0 * config.execution.wait_minutes, stop.check, reporter.log)
+
+
 class Checkpoints:
     """Progress of one stage in a locked folder beside its output, gone once the stage has finished.
 
@@ -46,10 +53,12 @@ class Checkpoints:
         stop: who may ask it to stop.
         minutes: longest time between two checkpoints.
         interval: also save every so many steps.
+        wait: patience with another job that writes the same folder.
         clock: seconds that never jump, for tests.
 
     Raises:
         ArtifactError: another job writes the same folder, or it can't be written.
+        AlreadyWritten: one that computes the same did, and has finished meanwhile.
     """
 
     def __init__(
@@ -60,10 +69,11 @@ class Checkpoints:
         *,
         minutes: float,
         interval: int | None = None,
+        wait: Wait | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stop = stop
-        self._state = TrainingState(Layout.state(output), identity)
+        self._state = TrainingState(Layout.state(output), identity, wait)
         self._seconds = 60.0 * minutes
         self._interval = interval
         self._clock = clock

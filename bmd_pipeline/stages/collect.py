@@ -22,7 +22,7 @@ from bmd_pipeline.demos.quota import Attempt, Quota
 from bmd_pipeline.demos.store import DemoWriter, require_replaceable
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.seeds import derive_seed
-from bmd_pipeline.stages.checkpoints import make_identity
+from bmd_pipeline.stages.checkpoints import make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.stopping import Stop
 from bmd_pipeline.tasks import registry
@@ -82,9 +82,10 @@ def collect(
     with make_pool(task, num_workers) as pool:
         settings = config.collect
         quota = Quota(pool.behaviours, settings.num_episodes, settings.max_attempts_factor, settings.behaviours)
-        with FolderLock(folder) as lock:
+        identity = make_identity(config, STAGE)
+        with FolderLock(folder, identity, make_wait(config, stop, reporter)) as lock:
             remove_leftovers(output.parent)
-            journal = Journal(folder / JOURNAL_FILE, make_identity(config, STAGE))
+            journal = Journal(folder / JOURNAL_FILE, identity)
             writer = DemoWriter(output, spec.obs_dim, spec.action_dim, attributes, settings.chunk_rows)
             with journal, writer, reporter.progress(f"collect {task.name}", settings.num_episodes) as bar:
                 unfinished = _replay(journal, quota, writer, reporter)

@@ -14,7 +14,7 @@ from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.modes.discovered import DOCUMENT, WEIGHTS, DiscoveredModes, make_modes
 from bmd_pipeline.seeds import derive_seed
-from bmd_pipeline.stages.checkpoints import Checkpoints, make_identity
+from bmd_pipeline.stages.checkpoints import Checkpoints, make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.discovery import Discovery
 from bmd_pipeline.stages.stopping import Stop
@@ -61,7 +61,9 @@ def discover(
         torch.manual_seed(derive_seed(config.seed, "discover", task, seed, "weights"))
         modes = make_modes(settings, bench.policy, columns)
         modes.networks().to(bench.device)
-        checkpoints = Checkpoints(output, identity, stop, minutes=config.execution.checkpoint_minutes)
+        checkpoints = Checkpoints(
+            output, identity, stop, minutes=config.execution.checkpoint_minutes, wait=make_wait(config, stop, reporter)
+        )
         with checkpoints:
             (output / RUN_FILE).unlink(missing_ok=True)  # from here on the folder is not complete
             discovery = Discovery(config, bench, modes, seed, output, checkpoints, reporter)

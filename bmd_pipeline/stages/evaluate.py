@@ -29,7 +29,7 @@ from bmd_pipeline.rl.agents import Agent, remove_steering
 from bmd_pipeline.rl.rollout import play_episodes
 from bmd_pipeline.rl.tuned import load_agent
 from bmd_pipeline.seeds import derive_seed, make_generator
-from bmd_pipeline.stages.checkpoints import Checkpoints, make_identity
+from bmd_pipeline.stages.checkpoints import Checkpoints, make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.eval_document import (
     EPISODES_FILE,
@@ -101,7 +101,13 @@ def evaluate(
         inputs={name: hash_file(path) for name, path in inputs.items()},
     )
     stop = stop or Stop()
-    with Checkpoints(output.parent, identity, stop, minutes=config.execution.checkpoint_minutes) as checkpoints:
+    with Checkpoints(
+        output.parent,
+        identity,
+        stop,
+        minutes=config.execution.checkpoint_minutes,
+        wait=make_wait(config, stop, reporter),
+    ) as checkpoints:
         num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
         env = make_env(task, config.task.env, num_envs, device=device, num_workers=num_workers)
         try:

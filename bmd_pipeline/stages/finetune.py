@@ -31,7 +31,7 @@ from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.rl.trainer_state import unpack_trainer
 from bmd_pipeline.rl.tuned import TUNED_DOCUMENT, TUNED_WEIGHTS, trained_state
 from bmd_pipeline.seeds import derive_seed, make_generator
-from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity
+from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.stopping import Stop
 from bmd_pipeline.stages.workbench import Workbench, episode_seeds, open_workbench
@@ -96,6 +96,7 @@ def finetune(
             stop,
             minutes=config.execution.checkpoint_minutes,
             interval=config.finetune.checkpoint_interval,
+            wait=make_wait(config, stop, reporter),
         )
         with checkpoints:
             (output / RUN_FILE).unlink(missing_ok=True)  # from here on the folder is not complete

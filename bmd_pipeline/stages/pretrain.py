@@ -25,7 +25,7 @@ from bmd_pipeline.policies.checkpoint import save_policy
 from bmd_pipeline.policies.cloning import Cloner
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.seeds import derive_seed, make_generator
-from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity
+from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.stopping import Stop
 from bmd_pipeline.tasks import registry
@@ -67,12 +67,14 @@ def pretrain(config: RunConfig, *, demos: Path, output: Path, reporter: Reporter
     )
     content = hash_tree(demos)
     _compare_with_manifest(demos, content, reporter)
+    stop = stop or Stop()
     checkpoints = Checkpoints(
         output,
         make_identity(config, STAGE, demos=content),  # progress on other data is of no use here
-        stop or Stop(),
+        stop,
         minutes=config.execution.checkpoint_minutes,
         interval=config.pretrain.checkpoint_interval,
+        wait=make_wait(config, stop, reporter),
     )
     with checkpoints:
         (output / RUN_FILE).unlink(missing_ok=True)  # from here on the folder is not complete

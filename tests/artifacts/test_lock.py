@@ -1,12 +1,15 @@
 import fcntl
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bmd_pipeline.artifacts.lock import FolderLock
+from bmd_pipeline.artifacts.lock import AlreadyWritten, FolderLock, Wait
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.stages.stopping import Stop, Stopped
 
 HOLD = """
 import sys, time
@@ -65,6 +68,55 @@ def test_a_lock_on_a_removed_file_locks_nothing(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("fcntl.flock", finish_first)
     with FolderLock(tmp_path / "a"), pytest.raises(ArtifactError, match="another job"):
         FolderLock(tmp_path / "a")
+
+
+def wait_meanwhile(event: Callable[[], None], seconds: float = 60.0) -> tuple[Wait, list[str]]:
+    """Patience during which something happens once, and what was told."""
+    told: list[str] = []
+    pending = [event]
+    return Wait(seconds, lambda: pending.pop()() if pending else None, told.append), told
+
+
+@pytest.fixture
+def fast_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bmd_pipeline.artifacts.lock.POLL_S", 0.001)
+
+
+@pytest.mark.usefixtures("fast_polls")
+def test_what_another_job_wrote_while_this_one_waited_is_taken(tmp_path: Path) -> None:
+    wait, told = wait_meanwhile(FolderLock(tmp_path / "out" / "a", "same").discard)
+    with pytest.raises(AlreadyWritten, match=r"out meanwhile$"):
+        FolderLock(tmp_path / "out" / "a", "same", wait)
+    assert told == [f"another job is writing {tmp_path / 'out'} (process {os.getpid()}); waiting for it"]
+    assert not (tmp_path / "out" / "a").exists()  # a later job starts afresh
+
+
+@pytest.mark.usefixtures("fast_polls")
+def test_what_another_job_wrote_of_something_else_is_not_taken(tmp_path: Path) -> None:
+    wait, _ = wait_meanwhile(FolderLock(tmp_path / "a", "other").discard)
+    with FolderLock(tmp_path / "a", "same", wait), pytest.raises(ArtifactError, match="another job"):
+        FolderLock(tmp_path / "a")
+
+
+@pytest.mark.usefixtures("fast_polls")
+def test_a_job_that_died_is_taken_over_from(tmp_path: Path) -> None:
+    wait, _ = wait_meanwhile(FolderLock(tmp_path / "a", "same").release)
+    with FolderLock(tmp_path / "a", "same", wait), pytest.raises(ArtifactError, match="another job"):
+        FolderLock(tmp_path / "a")
+
+
+@pytest.mark.usefixtures("fast_polls")
+def test_patience_ends(tmp_path: Path) -> None:
+    wait, _ = wait_meanwhile(lambda: None, seconds=0.02)
+    with FolderLock(tmp_path / "a", "same"), pytest.raises(ArtifactError, match="another job is writing"):
+        FolderLock(tmp_path / "a", "same", wait)
+
+
+@pytest.mark.usefixtures("fast_polls")
+def test_a_job_that_is_asked_to_stop_waits_no_longer(tmp_path: Path) -> None:
+    stop = Stop(max_minutes=0.0)
+    with FolderLock(tmp_path / "a", "same"), pytest.raises(Stopped, match="time limit"):
+        FolderLock(tmp_path / "a", "same", Wait(60.0, stop.check, lambda _: None))
 
 
 def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:

@@ -6,17 +6,20 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from bmd_pipeline.artifacts.lock import FolderLock
 from bmd_pipeline.cli import stages
 from bmd_pipeline.cli.doctor import examine
 from bmd_pipeline.cli.main import main
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.errors import ArtifactError, SimulationError
+from bmd_pipeline.stages.checkpoints import make_identity
 from bmd_pipeline.tasks import registry
 
 ROOT = Path(__file__).parents[2]
@@ -159,6 +162,25 @@ def test_a_stage_that_was_stopped_says_how_to_go_on(project: Path, capsys: pytes
     assert err == "stopped by its time limit of 0 min; run the same command again to go on\n"
     assert run(capsys, f"{command} --set execution.max_minutes=1e-9")[0] == 75
     assert run(capsys, command)[0] == 0
+
+
+def test_what_another_job_writes_is_waited_for(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bmd_pipeline.artifacts.lock.POLL_S", 0.01)
+    identity = make_identity(load_config("GaussianMixture", preset="smoke"), "collect")
+    command = "collect --task GaussianMixture --preset smoke --plain"
+    (project / "data").mkdir()
+    with FolderLock(project / "data" / "GaussianMixture" / "checkpoints", identity) as other:
+        status, _, err = run(capsys, command)
+        assert (status, err.count("another job is writing")) == (2, 1)
+        timer = threading.Timer(0.2, other.discard)
+        timer.start()
+        status, _, err = run(capsys, f"{command} --set execution.wait_minutes=5")
+        timer.join()
+    assert status == 0
+    assert "waiting for it" in err
+    assert err.endswith("another job has written data/GaussianMixture meanwhile\n")
 
 
 def test_only_stages_that_can_go_on_have_a_time_limit(capsys: pytest.CaptureFixture[str]) -> None:

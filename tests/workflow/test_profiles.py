@@ -60,11 +60,13 @@ def ask(project: Project, target: str, *options: str) -> dict[str, dict[str, int
     return found
 
 
-def test_only_a_profile_with_a_margin_sets_a_time_limit(project: Project) -> None:
+def test_only_a_profile_with_a_margin_sets_a_time_limit_and_waits_for_others(project: Project) -> None:
     asked = project.snakemake("--dry-run", "-p", "--workflow-profile", "workflow/profiles/slurm", TARGET)
-    stages = set(re.findall(r"bmd-pipeline (\w+) .*--max-minutes 5", asked.stdout + asked.stderr))
+    limit = r"bmd-pipeline (\w+) .*--max-minutes 5 --set execution.wait_minutes=5"
+    stages = set(re.findall(limit, asked.stdout + asked.stderr))
     assert stages == {"collect", "pretrain", "discover", "finetune", "evaluate"}
     plain = project.snakemake("--dry-run", "-p", "--cores", "1", TARGET)
+    assert "_minutes" not in plain.stdout + plain.stderr
     assert "--max-minutes" not in plain.stdout + plain.stderr
 
 

@@ -232,10 +232,13 @@ def options(wildcards, output, threads):
 
 def resumable_options(wildcards, output, threads, resources):
     """Params: the same, and a time limit below the scheduler's where a profile asks for one: its resource
-    stop_margin is how many minutes before the job's end a stage shall save and stop."""
+    stop_margin is how many minutes before the job's end a stage shall save and stop. Such a job may outlive the
+    Snakemake that started it, and the next one's job waits for it."""
     margin = resources.get("stop_margin", 0)
-    limit = ["--max-minutes", max(1, resources.runtime - margin)] if margin else []
-    return options(wildcards, output, threads) + limit
+    if not margin:
+        return options(wildcards, output, threads)
+    limit = max(1, resources.runtime - margin)
+    return options(wildcards, output, threads) + ["--max-minutes", limit, "--set", f"execution.wait_minutes={limit}"]
 
 
 def codes_slice(wildcards):
