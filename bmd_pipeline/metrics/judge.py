@@ -130,6 +130,7 @@ class Judge:
         verdict: Literal["supported", "refuted", "undecided"] = (
             "supported" if above <= alpha else "refuted" if below <= alpha else "undecided"
         )
+        difference = float(self._differences(question).mean())
         draft = Hypothesis(
             hypothesis=question.hypothesis,
             claim=state_claim(question.hypothesis, question.one, question.other, question.threshold, self.sample.tau),
@@ -137,7 +138,8 @@ class Judge:
             threshold=question.threshold,
             one=float(self.sample.scores[question.one][question.score].mean()),
             other=float(self.sample.scores[question.other][question.score].mean()),
-            difference=Interval(value=float(self._differences(question).mean()), low=found.low, high=found.high),
+            # Where no episode could change the count of modes both ends are the difference, but for rounding.
+            difference=Interval(value=difference, low=min(found.low, difference), high=max(found.high, difference)),
             verdict=verdict,
             unit=self.unit,
             test=found.test,

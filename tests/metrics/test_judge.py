@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from bmd_pipeline.config.verdict import VerdictConfig
+from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
 from bmd_pipeline.metrics.joint import JointSample, make_joint_sample
 from bmd_pipeline.metrics.judge import Judge
 from bmd_pipeline.metrics.verdict import Hypothesis
 from bmd_pipeline.metrics.verdict_words import describe_scope
-from tests.metrics.drawn import draw_episodes
+from tests.metrics.drawn import draw_episodes, make_episodes
 
 PAIR = ("dsrl-bmd", "dsrl")
 Kind = tuple[list[float], list[float]]
@@ -49,6 +51,28 @@ def test_the_other_way_round_refutes_modes_and_entropy() -> None:
     found = judge(make_sample(COLLAPSED, EVEN, n=1000))
     assert {name: one.verdict for name, one in found.items()} == {"H1": "supported", "H2": "refuted", "H3": "refuted"}
     assert "against the claim" in found["H2"].text
+
+
+@pytest.mark.parametrize("lost", range(1, 24))
+def test_a_difference_of_modes_without_spread_survives_rounding(lost: int) -> None:
+    """Every mode is kept or lost for certain: the interval is a point, and sums of thirds round either way."""
+    rng = np.random.default_rng(0)
+    mode = np.repeat(np.arange(24), 50)
+
+    def make(policy: str, seed: int, kept: int) -> Episodes:
+        names = tuple(map(str, range(24)))
+        return replace(
+            make_episodes(policy, seed, np.zeros_like(mode), mode < kept, 1),
+            labellings={"way": ModeWeights(names, np.eye(24)[mode])},
+        )
+
+    bmd, plain = PAIR
+    parts = {
+        bmd: [make(bmd, seed, 24 - (lost if seed == 0 else 0)) for seed in range(3)],
+        plain: [make(plain, seed, 1) for seed in range(3)],
+    }
+    found = judge(make_joint_sample(parts, tau=0.8, num_resamples=50, rng=rng))["H2"]
+    assert found.difference.value == pytest.approx((23 - lost / 3) / 24)
 
 
 def test_a_loss_of_success_refutes_the_first() -> None:
