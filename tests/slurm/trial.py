@@ -115,8 +115,12 @@ class Trial:
             assert orphans, "no job outlived Snakemake"
             project.run("--unlock", TARGET)
             project.run(TARGET)
-            refused = project.log().count("another job is writing")
-            return f"{len(orphans)} job lived on; a second writer was refused {refused} times; {self._compare(project)}"
+            logs = [path.read_text() for path in (project.folder / "logs").rglob("finetune*.log")]
+            waited, took = (sum(text in log for log in logs) for text in ("waiting for it", "meanwhile"))
+            return (
+                f"{len(orphans)} job lived on; {waited} waited for it and {took} took what it wrote; "
+                f"{self._compare(project)}"
+            )
 
         self._note("SIGKILL of Snakemake", run)
 
