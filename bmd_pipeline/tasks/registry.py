@@ -1,6 +1,6 @@
 """Which tasks exist, and where their code is.
 
-A task is a package with four modules, imported only when needed, so that naming a task stays cheap:
+A task is a package of modules, imported only when needed, so that naming a task stays cheap:
 
 | module | offers |
 |---|---|
@@ -9,6 +9,7 @@ A task is a package with four modules, imported only when needed, so that naming
 | | `make_env(options, num_envs, *, device, num_workers, auto_reset) -> TaskEnv` |
 | `expert` | `make_expert(options) -> Expert` |
 | `modes` | `LABELLINGS: tuple[Labelling, ...]`, the main one first; imported for evaluation only |
+| `filming` | optional: `FILMING: Filming`, how its episodes are filmed |
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # naming a task and checking its settings must not import tor
     import torch
 
     from bmd_pipeline.config.task import TaskConfig
+    from bmd_pipeline.sim.filming import Filming
     from bmd_pipeline.tasks.base import Expert, Labelling, TaskEnv, TaskSpec
 
 
@@ -192,6 +194,26 @@ def make_expert(name: str, values: dict[str, Any]) -> Expert:
     require_simulator(name)
     expert: Expert = _module(name, "expert").make_expert(load_options(name, values))
     return expert
+
+
+def load_filming(name: str) -> Filming:
+    """How a task's episodes are filmed.
+
+    Raises:
+        TaskError: they can't be, or the task's simulator isn't installed.
+    """
+    require_simulator(name)
+    entry = get_entry(name)
+    try:
+        module = importlib.import_module(f"{entry.package}.filming")
+    except ModuleNotFoundError as error:
+        if error.name != f"{entry.package}.filming":
+            raise
+        raise TaskError(
+            f"{name} can't be filmed: it has no module {entry.package}.filming; trajectories.png shows its episodes"
+        ) from error
+    filming: Filming = module.FILMING
+    return filming
 
 
 def load_labellings(name: str) -> tuple[Labelling, ...]:

@@ -25,6 +25,17 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(uninstalled:
         assert str(caught.value) == ("task GaussianMixture needs no_such_simulator: pip install --editable '.[rare]'")
 
 
+def test_what_has_no_camera_is_told_where_its_pictures_are() -> None:
+    with pytest.raises(TaskError, match=r"AvoidPoint can't be filmed: .*trajectories\.png shows its episodes"):
+        registry.load_filming("AvoidPoint")
+
+
+def test_every_simulated_task_can_be_filmed() -> None:
+    for entry in registry.list_entries():
+        if entry.simulator != "native" and not registry.find_missing(entry):
+            assert registry.load_filming(entry.name).camera.eye
+
+
 def test_spec_and_modes_do_without_the_simulator(uninstalled: str) -> None:
     assert registry.make_spec(uninstalled, {}).obs_dim == 2
     assert registry.load_labellings(uninstalled)[0].name == "goal"
