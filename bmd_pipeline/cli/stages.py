@@ -10,7 +10,7 @@ import typer
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.evidence import Evaluations, need_evaluations
 from bmd_pipeline.cli.job import Job, stage_command
-from bmd_pipeline.config.methods import PRETRAINED, check_method, uses_modes
+from bmd_pipeline.config.methods import EXPERT, PRETRAINED, check_method, uses_modes
 from bmd_pipeline.errors import ConfigError
 
 
@@ -191,6 +191,52 @@ def summarise(job: Job, evaluations: Evaluations = None, output: o.Output = None
         job.config,
         evaluations=paths,
         output=file,
+        reporter=job.reporter,
+    )
+
+
+@stage_command("evaluate")
+def film(
+    job: Job,
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="Who plays: expert, pretrained, or a fine-tuning method.")
+    ] = EXPERT,
+    seed: o.Seed = 0,
+    policy: o.Policy = None,
+    modes: o.Modes = None,
+    tuned: o.Tuned = None,
+    episodes: Annotated[int, typer.Option("--episodes", min=1, max=100, help="Clips of each mode, or code.")] = 1,
+    size: Annotated[int, typer.Option("--size", min=64, max=1024, help="Pixels of a clip's side.")] = 320,
+    output: o.Output = None,
+) -> None:
+    """Films the modes: clips of episodes that the expert or a policy plays.
+
+    Needs something to render with; Mesa's software renderers will do. Writes results/TASK/videos/.
+    """
+    base = found = better = None
+    if method == EXPERT:
+        for name, given in (("policy", policy), ("modes", modes), ("tuned", tuned)):
+            if given:
+                raise ConfigError(f"--{name} goes with the --method that it belongs to, got --method {EXPERT}")
+    else:
+        check_method(method, evaluating=True)
+        base = _need_policy(job, policy)
+        found = _need_modes(job, modes, method, seed)
+        better = _need_tuned(job, tuned, method, seed)
+    file = o.new_file(output, job.layout.film(job.task, method if method == EXPERT else f"{method}-seed{seed}"))
+    job.start(file, method)
+    from bmd_pipeline.stages.film import film as run
+
+    run(
+        job.config,
+        output=file,
+        method=method,
+        seed=seed,
+        policy=base,
+        modes=found,
+        tuned=better,
+        episodes=episodes,
+        size=size,
         reporter=job.reporter,
     )
 

@@ -10,6 +10,8 @@ from bmd_pipeline.errors import ConfigError
 
 PRETRAINED = "pretrained"
 """What evaluation calls the policy before fine-tuning."""
+EXPERT = "expert"
+"""What films call the task's demonstrator, in the place of a method."""
 
 
 def check_method(method: str, *, evaluating: bool = False) -> None:

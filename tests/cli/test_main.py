@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,14 @@ def make_output(folder: Path, stage: str, task: str = "GaussianMixture") -> None
         ),
         ("collect --task GaussianMixture --output ..", ".. can't be written: it has no name of its own"),
         ("summary --output config", "config can't be written: what is there is no file"),
+        ("film --task GaussianMixture", "GaussianMixture can't be filmed: it has no module"),
+        (
+            "film --task PushT --method pretrained",
+            "results/PushT/policy/run.json is missing: make it with `bmd-pipeline",
+        ),
+        ("film --task PushT --method exprt", "unknown method 'exprt'"),
+        ("film --task PushT --tuned x", "--tuned goes with the --method that it belongs to, got --method expert"),
+        ("film --task PushT --episodes 0", "Invalid value for '--episodes'"),
         ("collect", "Missing option '--task'"),
         ("colect --task PushT", "No such command 'colect'"),
         ("collect --task PushT --sed 3", "No such option: --sed"),
@@ -125,6 +134,21 @@ def test_stages_ask_for_what_their_method_needs(
     make_output(project / "results" / "GaussianMixture" / "policy", "pretrain")
     status, _, err = run(capsys, f"{command} --task GaussianMixture")
     assert (status, message in err) == (2, True), err
+
+
+@pytest.mark.parametrize(("task", "what"), [("Reach", "no Vulkan device"), ("Kitchen", "no OpenGL")])
+def test_a_missing_renderer_is_one_line_that_says_what_to_install(project: Path, task: str, what: str) -> None:
+    """In a process of its own: simulators look for what renders when they are imported."""
+    pytest.importorskip("mujoco")
+    hidden = os.environ | {"VK_ICD_FILENAMES": "/none", "VK_DRIVER_FILES": "/none", "MUJOCO_GL": "none-such"}
+    start = "from bmd_pipeline.cli.main import main; import sys; sys.exit(main())"
+    command = [sys.executable, "-c", start, "film", "--task", task]
+    done = subprocess.run(command, env=hidden, capture_output=True, text=True, check=False, cwd=project)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {what}")
+    assert "apt-get install" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (project / "results").exists()
 
 
 @pytest.mark.parametrize(
