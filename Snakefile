@@ -5,6 +5,7 @@
 #   snakemake --cores 8 results/PushT/compare.json results/PushT/verdict.json results/PushT/lambda/sweep.json
 #   snakemake --cores 8 results/PushT/modes/validation.json
 #   snakemake --cores 8 results/PushT/report.html results/summary.html
+#   snakemake --cores 8 results/PushT/videos/expert.json        # clips, where something renders
 #   snakemake --cores 8 results/PushT/dsrl-bmd/seed7/eval.json --config 'set=[finetune.regulariser.mi_weight=0.3]'
 #   snakemake --cores 8 --configfile mine.yaml                  # the tasks, methods, seeds, λ and K listed there
 #
@@ -34,6 +35,7 @@ include: "workflow/rules/verdict.smk"
 include: "workflow/rules/lambda.smk"
 include: "workflow/rules/grid.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/film.smk"
 
 
 rule all:

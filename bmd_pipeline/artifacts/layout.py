@@ -65,10 +65,6 @@ class Layout:
         """Folder of one point and seed of the λ sweep, with its eval.json."""
         return self.sweep(task).parent / point / f"seed{seed}"
 
-    def film(self, task: str, player: str) -> Path:
-        """What is known of the clips of one player (`expert`, `dsrl-bmd-seed0`); they are beside it."""
-        return self.root / "results" / task / "videos" / f"{player}.json"
-
     def validation(self, task: str) -> Path:
         """Whether the discovered modes are real."""
         return self.root / "results" / task / "modes" / "validation.json"

@@ -204,7 +204,9 @@ def _check_renderer(settings: RunConfig | None) -> Finding:
     if have_render_device():
         return Finding("renderer", "ok", "a Vulkan device")
     return Finding(
-        "renderer", "note", "no Vulkan device: nothing is lost but videos (Mesa's lavapipe >= 24.3 would do)"
+        "renderer",
+        "note",
+        "no Vulkan device: nothing is lost but `film` of ManiSkill's tasks (Mesa's lavapipe >= 24.3 would do)",
     )
 
 

@@ -223,7 +223,10 @@ def film(
         base = _need_policy(job, policy)
         found = _need_modes(job, modes, method, seed)
         better = _need_tuned(job, tuned, method, seed)
-    file = o.new_file(output, job.layout.film(job.task, method if method == EXPERT else f"{method}-seed{seed}"))
+    who = method if method == EXPERT else f"{method}-seed{seed}"
+    file = o.new_file(output, job.layout.report(job.task).parent / "videos" / f"{who}.json")
+    if file.suffix != ".json":
+        raise ConfigError(f"--output names the document, which ends in .json; clips go beside it; got {file}")
     job.start(file, method)
     from bmd_pipeline.stages.film import film as run
 

@@ -40,6 +40,7 @@ _TASK_MODULES = {
     "validation": ("env", "modes"),
     "grid": (),
     "report": (),
+    "film": ("env", "expert", "filming", "modes"),
 }
 
 

@@ -78,6 +78,7 @@ def make_output(folder: Path, stage: str, task: str = "GaussianMixture") -> None
         ),
         ("film --task PushT --method exprt", "unknown method 'exprt'"),
         ("film --task PushT --tuned x", "--tuned goes with the --method that it belongs to, got --method expert"),
+        ("film --task PushT --output x.gif", "--output names the document, which ends in .json"),
         ("film --task PushT --episodes 0", "Invalid value for '--episodes'"),
         ("collect", "Missing option '--task'"),
         ("colect --task PushT", "No such command 'colect'"),

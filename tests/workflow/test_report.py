@@ -29,6 +29,14 @@ def test_a_sweep_that_is_there_is_shown(project: Project) -> None:
     assert project.plan(target=PAGE)["sweep"] == 1  # and made anew, if it is stale
 
 
+def test_films_are_made_only_for_who_asks(project: Project) -> None:
+    assert "film" not in project.plan(target=PAGE)
+    videos = "results/GaussianMixture/videos"
+    assert project.plan(target=f"{videos}/expert.json") == {"film": 1}
+    jobs = project.plan(target=f"{videos}/dsrl-bmd-seed3.json")
+    assert jobs == {"collect": 1, "pretrain": 1, "discover": 1, "finetune": 1, "film_policy": 1}
+
+
 def test_summary_without_results_is_refused(project: Project) -> None:
     done = project.snakemake("--dry-run", "--cores", "1", SUMMARY)
     assert done.returncode != 0
@@ -43,3 +51,7 @@ def test_pages_are_made_once(copy_of_finished: Callable[[], Project]) -> None:
     assert (project.folder / PAGE).is_file()
     assert 'href="GaussianMixture/report.html"' in (project.folder / SUMMARY).read_text()
     assert project.plan(target=SUMMARY) == {}
+    clip = project.folder / "results/GaussianMixture/videos/mine.gif"
+    clip.parent.mkdir()
+    clip.write_bytes(b"GIF89a")
+    assert project.plan(target=PAGE) == {"report": 1}  # a clip that somebody made is shown

@@ -311,6 +311,13 @@ def reported_files(wildcards):
     return files(*made)(wildcards)
 
 
+def shown_clips(wildcards):
+    """Params: clips that a task's page shows, with their sizes. They are no input: who has some may lack what renders."""
+    folder = Path("results") / wildcards.task / "videos"
+    clips = sorted(path for path in folder.glob("*") if path.suffix in (".gif", ".mp4", ".webm"))
+    return {path.name: path.stat().st_size for path in clips}
+
+
 def reported_tasks(wildcards):
     """Results and pages of the tasks that the settings name, or of all that have any."""
     tasks = SETTINGS.tasks or sorted(path.parent.name for path in Path("results").glob("*/eval.json"))

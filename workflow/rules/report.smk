@@ -15,6 +15,7 @@ rule report:
     params:
         settings=lambda wildcards: config_hash(settings(wildcards.task)),
         source=source_of("report"),
+        clips=shown_clips,
         options=options,
     shell:
         "bmd-pipeline report --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"

@@ -1,0 +1,46 @@
+# Clips of each mode, for people. Nothing else needs them, and they need something to render with (docs/tasks.md):
+# they are made only if asked for, and the report shows those that are there.
+rule film:
+    input:
+        validated,
+    output:
+        "results/{task}/videos/expert.json",
+    log:
+        "logs/{task}/film/expert.log",
+    benchmark:
+        "logs/{task}/film/expert.tsv"
+    conda:
+        "../../envs/bmd-pipeline.yaml"
+    resources:
+        mem_mb=2500,
+        runtime=60,
+    params:
+        settings=slice_of("collect"),
+        source=source_of("film"),
+        options=options,
+    shell:
+        "bmd-pipeline film --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"
+
+
+rule film_policy:
+    input:
+        base=files(*POLICY),
+        judged=evaluated_files,
+    output:
+        "results/{task}/videos/{policy}-seed{seed}.json",
+    log:
+        "logs/{task}/film/{policy}-seed{seed}.log",
+    benchmark:
+        "logs/{task}/film/{policy}-seed{seed}.tsv"
+    conda:
+        "../../envs/bmd-pipeline.yaml"
+    resources:
+        mem_mb=2500,
+        runtime=60,
+    params:
+        settings=slice_of("evaluate"),
+        source=source_of("film"),
+        options=options,
+    shell:
+        "bmd-pipeline film --task {wildcards.task:q} --method {wildcards.policy:q} --seed {wildcards.seed:q} {params.options:q}"
+        " 2>&1 | tee -i {log:q}"
