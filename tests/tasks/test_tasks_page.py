@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from bmd_pipeline.config.load import list_variants, load_config
 from bmd_pipeline.tasks.registry import get_entry, list_entries, load_labellings, make_spec
@@ -23,6 +24,14 @@ def test_every_task_has_a_row_or_is_named_as_a_variant() -> None:
     assert {get_entry(name).package for name in ROWS} == shipped
     assert len(ROWS) == len(shipped)
     assert [name for name in list_variants(ROOT / "config") if f"`{name}`" not in PAGE] == []
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if get_entry(name).simulator != "native"])
+def test_a_picture_shows_the_modes_of_a_simulated_task(name: str) -> None:
+    (picture,) = re.findall(rf"!\[{name}'s .*\]\((tasks/\w+\.webp)\)", PAGE)
+    with Image.open(ROOT / "docs" / picture) as image:
+        assert image.format == "WEBP"
+    assert (ROOT / "docs" / picture).stat().st_size < 150_000
 
 
 @pytest.mark.parametrize("name", ROWS)
