@@ -23,8 +23,8 @@ from .cluster import NEEDED, Project, jobs, local_slurm, wait_until
 TASK = "GaussianMixture"
 TARGET = f"results/{TASK}/eval.json"
 POLICY = f"results/{TASK}/policy/run.json"
-ITERATIONS = 400
-"""Fine-tuning lasts long enough that Snakemake can die meanwhile and be started again."""
+ITERATIONS = 1200
+"""Fine-tuning lasts long enough that Snakemake can die meanwhile, be started again, and find the job at work."""
 OVER_MEMORY = re.compile(r"StepId=(\d+)\.0 exceeded memory limit")
 SAVING = "execution.checkpoint_minutes=0.05"
 CALIBRATION, LONG_S = 4000, 200.0
