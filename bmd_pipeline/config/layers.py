@@ -97,7 +97,8 @@ def parse_assignment(text: str) -> Layer:
 
 
 def shorten(text: str, length: int = 80) -> str:
-    """A text that fits into a message."""
+    """A text that fits into a message of one line."""
+    text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 

@@ -112,9 +112,9 @@ class DiffusionPolicy(nn.Module):
         return self.chain.timesteps
 
     def encode(self, stacked: Tensor) -> Tensor:
-        """Normalises stacked observations (B, cond_dim)."""
+        """Normalises and bounds stacked observations (B, cond_dim)."""
         normalised: Tensor = self.obs_normaliser(stacked)
-        return normalised
+        return normalised.clamp(-self.config.clip_obs, self.config.clip_obs)
 
     def sample(self, noise: Tensor, cond: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Denoises with the configured sampler.

@@ -29,6 +29,16 @@ def draw(policy: DiffusionPolicy, count: int = 6) -> tuple[Tensor, Tensor]:
     return noise, policy.encode(5 + torch.randn(count, policy.cond_dim, generator=generator))
 
 
+def test_observations_far_from_the_demonstrations_are_bounded() -> None:
+    """A joint that hardly moves there may be a hundred standard deviations away in a fall."""
+    policy = make_policy()
+    far = policy.obs_normaliser.mean + 100.0 * policy.obs_normaliser.std
+    near = policy.obs_normaliser.mean - 4.9 * policy.obs_normaliser.std
+    cond = policy.encode(torch.stack([far, near]))
+    assert torch.equal(cond[0], torch.full_like(cond[0], policy.config.clip_obs))
+    torch.testing.assert_close(cond[1], torch.full_like(cond[1], -4.9))
+
+
 def test_dimensions(policy: DiffusionPolicy) -> None:
     assert policy.noise_dim == 8
     assert policy.cond_dim == 6
