@@ -14,6 +14,7 @@ from bmd_pipeline.config.sources import source_hash
 from bmd_pipeline.config.sweep_points import configure_point, find_point, list_points
 from bmd_pipeline.config.workflow import put_command_on_path, read_workflow_config
 from bmd_pipeline.errors import BMDError
+from bmd_pipeline.reporting.page.videos import FOLDER, TYPES
 from bmd_pipeline.tasks.registry import get_entry
 
 
@@ -313,8 +314,8 @@ def reported_files(wildcards):
 
 def shown_clips(wildcards):
     """Params: clips that a task's page shows, with their sizes. They are no input: who has some may lack what renders."""
-    folder = Path("results") / wildcards.task / "videos"
-    clips = sorted(path for path in folder.glob("*") if path.suffix in (".gif", ".mp4", ".webm"))
+    folder = Path("results") / wildcards.task / FOLDER
+    clips = sorted(path for path in folder.glob("*") if path.suffix in TYPES)
     return {path.name: path.stat().st_size for path in clips}
 
 

@@ -10,7 +10,8 @@ FOLDER = "videos"
 MAX_BYTES = 3_500_000
 """Bytes of clips that a page carries; the rest is named and left beside it."""
 
-_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif"}
+TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif"}
+"""Media types of the clips that a page shows, by suffix."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,12 @@ def find_videos(results: Path) -> list[Video]:
     videos: list[Video] = []
     left = MAX_BYTES
     for path in sorted((results / FOLDER).glob("*")):
-        if path.suffix not in _TYPES or not path.is_file():
+        if path.suffix not in TYPES or not path.is_file():
             continue
         size = path.stat().st_size
         url = None
         if size <= left:
             left -= size
-            url = f"data:{_TYPES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
-        videos.append(Video(path.name, _TYPES[path.suffix], url))
+            url = f"data:{TYPES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        videos.append(Video(path.name, TYPES[path.suffix], url))
     return videos
