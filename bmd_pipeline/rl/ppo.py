@@ -6,6 +6,7 @@ probability ratio of its own, as in the two-layer process of DPPO (arXiv 2409.00
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -126,8 +127,10 @@ class PPO:
         """
         config = self.config
         count = len(batch.advantage)
+        allowed = config.guard.max_value_error * (1.0 + float(batch.returns.square().mean()))
         learning = policy
         kl = torch.zeros(1, device=batch.advantage.device)
+        norm = torch.zeros((), device=batch.advantage.device)
         policy_steps, value_losses, policy_losses, entropies = 0, [], [], []
         last = torch.arange(0)
         for _ in range(config.epochs):
@@ -136,67 +139,86 @@ class PPO:
                 if len(index) < min(count, config.minibatch_size) // 2:
                     continue  # the remainder of an epoch is too noisy to step on
                 last = index
-                loss = self._value_loss(batch, index)
+                loss, error = self._value_loss(batch, index)
                 value_losses.append(loss.detach())
+                policy_loss = torch.zeros_like(loss)
                 if learning:
                     policy_loss, kl = self._policy_loss(batch, index)
-                    learning = bool(kl.max() <= 1.5 * config.target_kl)
-                    if learning:
-                        entropy = self.agent.entropy(batch.situation.rows(index)).mean()
-                        loss = loss + policy_loss - config.entropy_weight * entropy
-                        policy_losses.append(policy_loss.detach())
-                        entropies.append(entropy.detach())
-                        policy_steps += 1
-                self._step(loss)
+                highest = self._require_sound(error, allowed, kl, loss + policy_loss, norm)
+                learning = learning and highest <= 1.5 * config.target_kl
+                if learning:
+                    entropy = self.agent.entropy(batch.situation.rows(index)).mean()
+                    loss = loss + policy_loss - config.entropy_weight * entropy
+                    policy_losses.append(policy_loss.detach())
+                    entropies.append(entropy.detach())
+                    policy_steps += 1
+                norm = self._step(loss)
         with torch.no_grad():  # the last step counts too
-            self._value_loss(batch, last)
+            loss, error = self._value_loss(batch, last)
             if policy_steps:
-                self._policy_loss(batch, last)
+                policy_loss, kl = self._policy_loss(batch, last)
+                loss = loss + policy_loss
+            highest = self._require_sound(error, allowed, kl, loss, norm)
         return {
             "losses/value": _mean(value_losses),
             "losses/policy": _mean(policy_losses),
             "losses/entropy": _mean(entropies),
-            "losses/approx_kl": float(kl.max()),
+            "losses/approx_kl": highest,
             "losses/policy_steps": float(policy_steps),
         }
 
-    def _value_loss(self, batch: Batch, index: Tensor) -> Tensor:
-        """Loss of the critic on some decisions; refuses values that explode."""
+    def _value_loss(self, batch: Batch, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of the critic on some decisions, and its mean squared error."""
         returns = batch.returns[index]
         value = self.critic(batch.critic_inputs[index])
         error = (value.detach() - returns).square().mean()
-        allowed = self.config.guard.max_value_error * (1.0 + batch.returns.square().mean())
-        if not bool(error <= allowed):  # not so for NaN either
-            raise DivergenceError(
-                f"the critic's squared error is {float(error):.3g}, guard.max_value_error allows {float(allowed):.3g}"
-            )
-        return compute_value_loss(value, batch.value[index], returns, self.config.clip_value)
+        return compute_value_loss(value, batch.value[index], returns, self.config.clip_value), error
 
     def _policy_loss(self, batch: Batch, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of the policy and its KL divergences on some decisions; refuses a policy that ran away."""
+        """Loss of the policy and its KL divergences on some decisions."""
         record = {name: value[index] for name, value in batch.record.items()}
-        loss, kl = compute_policy_loss(
+        return compute_policy_loss(
             self.agent.log_prob(record, batch.situation.rows(index)),
             batch.log_prob[index],
             batch.advantage[index],
             self.factor_weights,
             self.config.clip_ratio,
         )
-        highest, allowed = float(kl.max()), self.config.guard.max_kl
-        if not highest <= allowed:
-            raise DivergenceError(f"the approximate KL is {highest:.3g} nats, guard.max_kl allows {allowed:g}")
-        return loss, kl
 
-    def _step(self, loss: Tensor) -> None:
-        if not bool(torch.isfinite(loss)):
-            raise DivergenceError(f"the loss is {float(loss.detach())}")
+    def _require_sound(self, error: Tensor, allowed: float, kl: Tensor, loss: Tensor, norm: Tensor) -> float:
+        """Refuses an update that runs away; returns the highest KL divergence.
+
+        All numbers are read at once, since a device has to finish its work whenever the host reads from it.
+
+        Args:
+            error: () the critic's mean squared error.
+            allowed: the largest of these.
+            kl: (num_factors,) approximate KL divergences of the policy.
+            loss: ().
+            norm: () largest norm of a group's gradient in the step before.
+        """
+        numbers = torch.stack([error, kl.max(), loss.detach(), norm])
+        value_error, highest, total, gradient = (float(number) for number in numbers.tolist())
+        guard = self.config.guard
+        if not math.isfinite(gradient):
+            raise DivergenceError(f"a gradient's norm is {gradient}")
+        if not value_error <= allowed:  # not so for NaN either
+            raise DivergenceError(
+                f"the critic's squared error is {value_error:.3g}, guard.max_value_error allows {allowed:.3g}"
+            )
+        if not highest <= guard.max_kl:
+            raise DivergenceError(f"the approximate KL is {highest:.3g} nats, guard.max_kl allows {guard.max_kl:g}")
+        if not math.isfinite(total):
+            raise DivergenceError(f"the loss is {total}")
+        return highest
+
+    def _step(self, loss: Tensor) -> Tensor:
+        """One step of the optimiser; returns the largest norm of a group's gradient, before clipping."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        for group in self.groups:
-            norm = nn.utils.clip_grad_norm_(group, self.config.max_grad_norm)
-            if not bool(torch.isfinite(norm)):
-                raise DivergenceError(f"a gradient's norm is {float(norm)}")
+        norms = [nn.utils.clip_grad_norm_(group, self.config.max_grad_norm) for group in self.groups]
         self.optimizer.step()
+        return torch.stack(norms).max()
 
 
 def _mean(values: list[Tensor]) -> float:

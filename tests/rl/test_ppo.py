@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from bmd_pipeline.config.discover import DiscoverConfig, SteeringConfig
 from bmd_pipeline.config.finetune import FinetuneConfig, RegulariserConfig
@@ -18,6 +19,7 @@ from bmd_pipeline.rl.agents import make_agent
 from bmd_pipeline.rl.ppo import Batch, compute_policy_loss, compute_value_loss, standardise
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.tasks.base import TaskEnv
+from tests.rl.host_reads import count_reads
 
 
 def test_clipped_surrogate_by_hand() -> None:
@@ -193,3 +195,23 @@ def test_weights_that_are_not_finite_are_refused(env: TaskEnv, policy: Diffusion
     trainer.ppo.update = poison  # type: ignore[method-assign]
     with pytest.raises(DivergenceError):
         _iterate(trainer)
+
+
+def test_an_update_reads_from_the_device_once_per_minibatch(env: TaskEnv, policy: DiffusionPolicy) -> None:
+    """Each read makes the host wait for the device."""
+
+    def reads(epochs: int) -> tuple[int, int]:
+        trainer = _trainer(env, policy, None, epochs=epochs, target_kl=1.0, learning_rate=1e-5)
+        stepped: list[Tensor] = []
+        step = trainer.ppo._step
+
+        def count(loss: Tensor) -> Tensor:
+            stepped.append(loss)
+            return step(loss)
+
+        trainer.ppo._step = count  # type: ignore[method-assign]
+        return count_reads("bmd_pipeline.rl.ppo", lambda: _iterate(trainer)), len(stepped)
+
+    (few_reads, few_steps), (many_reads, many_steps) = reads(1), reads(5)
+    assert few_steps >= 2
+    assert many_reads - few_reads == many_steps - few_steps

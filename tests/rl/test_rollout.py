@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import torch
 
+from bmd_pipeline.config.pretrain import PolicyConfig
 from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agents import make_base_agent, make_commanded_agent
-from bmd_pipeline.rl.rollout import Rollout, balanced_codes, merge_rollouts, play_episodes, roll_out
+from bmd_pipeline.rl.rollout import LOOK_INTERVALS, Rollout, balanced_codes, merge_rollouts, play_episodes, roll_out
 from bmd_pipeline.tasks import registry
 from bmd_pipeline.tasks.base import TaskEnv
+from tests.tasks.toy import Walk
 
 
 def _play(env: TaskEnv, policy: DiffusionPolicy, seed: int, max_steps: int | None = None) -> Rollout:
@@ -56,6 +59,26 @@ def test_a_curriculum_cuts_episodes_to_the_control_step(env: TaskEnv, policy: Di
     played = _play(env, policy, 0, max_steps=5)
     assert int(played.length.max()) == 5
     assert torch.equal(played.timed_out, ~played.success)
+
+
+def test_looking_less_often_for_the_end_appends_decisions_that_nobody_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device is asked less often than a CPU."""
+    torch.manual_seed(0)
+    policy = DiffusionPolicy(PolicyConfig(horizon=1, n_action_steps=1, n_obs_steps=1, hidden_sizes=(8,)), 1, 1)
+    policy.fit_normalisers(0.9 + 0.1 * torch.rand(64, 1), torch.rand(64, 1))  # reaches 3 in three or four steps
+    looking = _play(Walk(5, auto_reset=False), policy, 0)
+    monkeypatch.setitem(LOOK_INTERVALS, "cpu", 5)
+    late = _play(Walk(5, auto_reset=False), policy, 0)
+    decisions = len(looking.alive)
+    assert decisions == 4
+    assert len(late.alive) == 5
+    assert torch.equal(late.alive[:decisions], looking.alive)
+    assert not late.alive[decisions:].any()
+    assert torch.equal(late.track[: decisions + 1], looking.track)
+    for name in ("success", "length", "timed_out"):
+        assert torch.equal(getattr(late, name), getattr(looking, name))
+    assert torch.equal(late.reward.sum(dim=0), looking.reward.sum(dim=0))
+    torch.testing.assert_close(late.situations().cond, looking.situations().cond)
 
 
 def test_merging_keeps_every_episode_as_it_was(env: TaskEnv, policy: DiffusionPolicy) -> None:
