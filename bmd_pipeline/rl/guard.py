@@ -1,4 +1,4 @@
-"""Iterations whose numbers run away are taken back and tried again with smaller steps."""
+"""Iterations whose numbers run away are taken back, and learnt again from the same episodes with smaller steps."""
 
 from __future__ import annotations
 
@@ -55,18 +55,12 @@ class Guard:
         Raises:
             TrainingError: it diverges, however small the steps.
         """
+        played = self.trainer.play(iteration=iteration, seed=seed, generator=generator, max_steps=max_steps)
         draws = generator.get_state()
-        while True:
+        while True:  # the episodes stand: only what was learnt from them is tried again
             generator.set_state(draws)
             try:
-                metrics = self.trainer.iterate(
-                    iteration=iteration,
-                    seed=seed,
-                    generator=generator,
-                    intrinsic_only=intrinsic_only,
-                    max_steps=max_steps,
-                    policy=policy,
-                )
+                metrics = self.trainer.learn(played, generator=generator, intrinsic_only=intrinsic_only, policy=policy)
                 self._require_finite(metrics)
                 return metrics
             except DivergenceError as error:

@@ -78,14 +78,48 @@ class Trainer:
         max_steps: int | None = None,
         policy: bool = True,
     ) -> dict[str, float]:
-        """Plays one rollout and learns from it.
+        """Plays one rollout and learns from it; arguments as in `play` and `learn`.
+
+        Returns:
+            metrics by name.
+
+        Raises:
+            TrainingError: a loss or a reward is not finite.
+        """
+        played = self.play(iteration=iteration, seed=seed, generator=generator, max_steps=max_steps)
+        return self.learn(played, generator=generator, intrinsic_only=intrinsic_only, policy=policy)
+
+    def play(self, *, iteration: int, seed: int, generator: torch.Generator, max_steps: int | None = None) -> Rollout:
+        """Plays one exploring episode in every environment.
 
         Args:
             iteration: counted from 0, for schedules.
             seed: fixes the initial states.
-            generator: all draws of this iteration.
-            intrinsic_only: leave the environment's reward out (discovery).
+            generator: all draws.
             max_steps: cut episodes after this many control steps.
+        """
+        for link in self.agent.links():
+            link.begin_iteration(iteration)
+        return roll_out(
+            self.env,
+            self.agent,
+            seed=seed,
+            code=balanced_codes(self.env.num_envs, self.agent.num_codes, generator),
+            generator=generator,
+            explore=True,
+            max_steps=max_steps,
+            keep_record=True,
+        )
+
+    def learn(
+        self, played: Rollout, *, generator: torch.Generator, intrinsic_only: bool = False, policy: bool = True
+    ) -> dict[str, float]:
+        """Learns from a rollout that the present parameters played.
+
+        Args:
+            played: what `play` returned.
+            generator: all draws.
+            intrinsic_only: leave the environment's reward out (discovery).
             policy: whether the policy learns; False trains critic and inference model only.
 
         Returns:
@@ -94,19 +128,6 @@ class Trainer:
         Raises:
             TrainingError: a loss or a reward is not finite.
         """
-        for link in self.agent.links():
-            link.begin_iteration(iteration)
-        code = balanced_codes(self.env.num_envs, self.agent.num_codes, generator)
-        played = roll_out(
-            self.env,
-            self.agent,
-            seed=seed,
-            code=code,
-            generator=generator,
-            explore=True,
-            max_steps=max_steps,
-            keep_record=True,
-        )
         metrics = {
             "rollout/success_rate": float(played.success.float().mean()),
             "rollout/episode_return": float(played.reward.sum(dim=0).mean()),
@@ -129,7 +150,7 @@ class Trainer:
                 self.inference,
                 self.inference_optimizer,
                 played.taken(histories),
-                played.taken(code.expand(len(played.alive), -1)),
+                played.taken(played.code.expand(len(played.alive), -1)),
                 self.inference_steps,
                 generator,
             )
