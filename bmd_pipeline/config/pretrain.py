@@ -70,6 +70,9 @@ class PretrainConfig(Section):
 
     policy: PolicyConfig = PolicyConfig()
     """The diffusion policy."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the denoiser's matrices are multiplied in while it trains, for wide ones on devices with bfloat16 units;
+    weights, losses and the trained policy stay float32."""
     iterations: int = Field(10_000, ge=1, le=10_000_000)
     """Gradient steps."""
     batch_size: int = Field(256, ge=1, le=1_000_000)

@@ -69,7 +69,8 @@ class Cloner:
         count = self.config.batch_size
         rows = torch.randint(len(self._chunk), (count,), generator=self._generator, device=self.device)
         t, noise = self.policy.draw_corruption(count, self._generator)
-        loss = self.policy.denoising_loss(self._chunk[rows], self._cond[rows], t, noise)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            loss = self.policy.denoising_loss(self._chunk[rows], self._cond[rows], t, noise)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()

@@ -24,8 +24,9 @@ def make_cloner(**settings: object) -> Cloner:
     return Cloner(policy, config, chunk, stacked, torch.Generator().manual_seed(1))
 
 
-def test_learns_both_modes() -> None:
-    cloner = make_cloner()
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_learns_both_modes(precision: str) -> None:
+    cloner = make_cloner(precision=precision)
     while cloner.step < cloner.config.iterations:
         cloner.train_step()
     policy = cloner.ema.average
@@ -34,6 +35,17 @@ def test_learns_both_modes() -> None:
     assert ((action.abs() - 0.5).abs() < 0.15).float().mean() > 0.85  # on a mode
     assert (action[:, 0].sign() == action[:, 1].sign()).float().mean() > 0.95  # one mode per chunk
     assert 0.3 < (action[:, 0] > 0).float().mean() < 0.7  # both of them
+
+
+def test_bfloat16_rounds_products_and_leaves_weights_as_they_are() -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        cloner = make_cloner(precision=precision)
+        cloner.train_step()
+        assert {weight.dtype for weight in cloner.policy.parameters()} == {torch.float32}
+        losses[precision] = cloner.take_mean_loss()
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.01)
 
 
 def test_validation_uses_the_average_and_repeats() -> None:
