@@ -42,7 +42,8 @@ class CollapseWatch:
             self._tell(
                 "entropy",
                 f"iteration {iteration}: the policy hardly explores any more; its entropy has fallen by {fallen:.2f} "
-                f"nats per dimension (floor {ENTROPY_FALL:g}): raise ppo.entropy_weight or lower the learning rate",
+                f"nats per dimension (floor {ENTROPY_FALL:g}): raise finetune.ppo.entropy_weight, "
+                "or lower the learning rate",
             )
 
     def see_candidate(self, scored: Candidate) -> None:

@@ -76,9 +76,10 @@ class Guard:
     def _take_back(self, iteration: int, reason: str) -> None:
         unpack_trainer(self.trainer, *self.before)
         if self.rollbacks >= self.config.max_rollbacks:
+            place = self.trainer.ppo.place
             raise TrainingError(
                 f"training diverged at iteration {iteration + 1}: {reason}; it was taken back {self.rollbacks} times, "
-                "each time with half the learning rates: lower them, or raise guard.max_rollbacks"
+                f"each time with half the learning rates: lower them, or raise {place}.guard.max_rollbacks"
             )
         self.rollbacks += 1
         scale_learning_rates(self.trainer, STEP_FACTOR)

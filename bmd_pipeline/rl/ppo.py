@@ -96,9 +96,19 @@ class PPO:
         critic: its value function.
         config: settings.
         learning_rates: one per group of `agent.trainable()`.
+        place: where the settings stand in the run's, for messages.
     """
 
-    def __init__(self, agent: Agent, critic: Critic, config: PPOConfig, learning_rates: list[float]) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        critic: Critic,
+        config: PPOConfig,
+        learning_rates: list[float],
+        *,
+        place: str = "finetune.ppo",
+    ) -> None:
+        self.place = place
         self.agent = agent
         self.critic = critic
         self.config = config
@@ -204,10 +214,13 @@ class PPO:
             raise DivergenceError(f"a gradient's norm is {gradient}")
         if not value_error <= allowed:  # not so for NaN either
             raise DivergenceError(
-                f"the critic's squared error is {value_error:.3g}, guard.max_value_error allows {allowed:.3g}"
+                f"the critic's squared error is {value_error:.3g}, "
+                f"{self.place}.guard.max_value_error allows {allowed:.3g}"
             )
         if not highest <= guard.max_kl:
-            raise DivergenceError(f"the approximate KL is {highest:.3g} nats, guard.max_kl allows {guard.max_kl:g}")
+            raise DivergenceError(
+                f"the approximate KL is {highest:.3g} nats, {self.place}.guard.max_kl allows {guard.max_kl:g}"
+            )
         if not math.isfinite(total):
             raise DivergenceError(f"the loss is {total}")
         return highest

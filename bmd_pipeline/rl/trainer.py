@@ -35,6 +35,7 @@ class Trainer:
         ppo: optimiser settings.
         discover: reward form and inference settings, for agents with codes.
         regulariser: λ, for agents with codes.
+        place: where `ppo` stands among the run's settings, for messages.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class Trainer:
         ppo: PPOConfig,
         discover: DiscoverConfig,
         regulariser: RegulariserConfig,
+        *,
+        place: str = "finetune.ppo",
     ) -> None:
         self.env = env
         self.agent = agent
@@ -57,7 +60,7 @@ class Trainer:
         critic = Critic(agent.policy.cond_dim, env.spec.track_dim, agent.num_codes, streams, sizes, sees_time=timed)
         self.critic = critic.to(env.device)
         rates = [link.learning_rate or ppo.learning_rate for link in agent.links() if link.trainable()]
-        self.ppo = PPO(agent, self.critic, ppo, rates)
+        self.ppo = PPO(agent, self.critic, ppo, rates, place=place)
         self.inference_optimizer = None
         self.inference_steps = 0
         if self.inference is not None:

@@ -230,7 +230,9 @@ class _Run:
         """
         limit = self.config.pretrain.max_rollbacks
         if self.rollbacks >= limit:
-            raise TrainingError(f"{error}; going back {self.rollbacks} times with half of it didn't help") from error
+            raise TrainingError(
+                f"{error}; going back {self.rollbacks} times, each time with half the learning rate, didn't help"
+            ) from error
         self.rollbacks += 1
         factor = self.cloner.rate_factor * STEP_FACTOR
         self.cloner.restore(*good)

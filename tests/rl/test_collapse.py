@@ -30,6 +30,7 @@ def test_entropy_that_falls_below_the_floor_is_told_once() -> None:
     assert len(told) == 1
     assert told[0].startswith("iteration 4: the policy hardly explores any more")
     assert "2.02 nats per dimension" in told[0]
+    assert "raise finetune.ppo.entropy_weight, or" in told[0]
 
 
 def test_a_spread_that_is_not_trained_can_not_collapse() -> None:

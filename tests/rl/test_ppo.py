@@ -161,7 +161,9 @@ def test_updates_raise_what_pays(env: TaskEnv, policy: DiffusionPolicy) -> None:
 
 def test_a_policy_that_runs_away_is_refused(env: TaskEnv, policy: DiffusionPolicy) -> None:
     guard = {"max_kl": 0.5}
-    with pytest.raises(DivergenceError, match=r"the approximate KL is .* nats, guard\.max_kl allows 0\.5"):
+    with pytest.raises(
+        DivergenceError, match=r"the approximate KL is .* nats, finetune\.ppo\.guard\.max_kl allows 0\.5"
+    ):
         _iterate(_trainer(env, policy, None, learning_rate=1.0, max_grad_norm=100.0, guard=guard))
     _iterate(_trainer(env, policy, None, guard=guard))
 
@@ -175,7 +177,8 @@ def test_the_last_step_is_looked_at_too(env: TaskEnv, policy: DiffusionPolicy, m
 
 def test_values_that_explode_are_refused(env: TaskEnv, policy: DiffusionPolicy) -> None:
     trainer = _trainer(env, policy, None, value_learning_rate=1.0, max_grad_norm=1000.0, epochs=20)
-    with pytest.raises(DivergenceError, match=r"the critic's squared error is .*, guard\.max_value_error"):  # noqa: PT012
+    message = r"the critic's squared error is .*, finetune\.ppo\.guard\.max_value_error"
+    with pytest.raises(DivergenceError, match=message):  # noqa: PT012
         for iteration in range(20):
             trainer.iterate(iteration=iteration, seed=1, generator=torch.Generator().manual_seed(1))
 

@@ -322,6 +322,16 @@ def test_the_record_says_what_was_kept_and_what_was_odd(policy: Path, modes: Pat
     assert record["kept"]["iteration"] in (0, 2, 4)
     assert record["rollbacks"] == sum("was taken back" in text for text in record["warnings"])
     assert record["rollbacks"] > 0
+    assert all("finetune.ppo.guard.max_kl allows 0.5" in text for text in record["warnings"] if "taken back" in text)
+
+
+def test_discovery_that_gives_up_names_its_own_settings(policy: Path, tmp_path: Path) -> None:
+    guard = {"max_kl": 0.2, "max_rollbacks": 0}
+    config = _config(discover={"strategy": "unseeded", "ppo": {"learning_rate": 0.3, "guard": guard}})
+    with pytest.raises(
+        TrainingError, match=r"discover\.ppo\.guard\.max_kl allows 0\.2; .*discover\.ppo\.guard\.max_rol"
+    ):
+        discover(config, policy=policy, output=tmp_path, seed=0, num_workers=1, reporter=QUIET)
 
 
 def test_lambda_matters(policy: Path, modes: Path, tmp_path: Path) -> None:

@@ -194,7 +194,9 @@ def test_diverging_training_leaves_no_policy(tmp_path: Path, demos: Path, monkey
         "bmd_pipeline.policies.diffusion.DiffusionPolicy.denoising_loss",
         lambda self, x0, *_: self.denoiser.first.weight.sum() * float("inf"),
     )
-    with pytest.raises(TrainingError, match=r"after 20 iterations; lower pretrain\.learning_rate"):
+    with pytest.raises(
+        TrainingError, match=r"after 20 iterations; lower pretrain\.learning_rate .*half the learning rate"
+    ):
         run(make_config(), demos, tmp_path / "policy")
     assert not (tmp_path / "policy" / "policy.json").exists()
 
