@@ -230,7 +230,7 @@ def _check_stage(stage: str, settings: RunConfig | None) -> Finding:
     entry, workers = get_entry(task.name), getattr(settings.execution.threads, stage)
     spec = make_spec(task.name, task.env)
     needs = [
-        estimate_needs(settings, stage, spec, method=method, workers=workers, simulated=entry.simulator != "native")
+        estimate_needs(settings, stage, spec, method=method, workers=workers, simulator=entry.simulator)
         for method in (settings.methods if stage == "finetune" else (None,))
     ]
     memory, disk = max(need.memory for need in needs), max(need.disk for need in needs)

@@ -1,8 +1,9 @@
 """How much memory and time a job asks a cluster for, from its settings and measured costs.
 
-The constants are rounded up from docs/results/resources.md, where the measurements stand. Memory is what the job was
+What playing costs stands in config/costs.py, the measurements in docs/results/resources.md. Memory is what the job was
 seen to take with a quarter on top; a job that still runs out gets that much again with each attempt. Time is four
-times what an idle core took, since cores differ and a stage that runs out of it saves, stops and goes on.
+times what an idle core took, since cores differ. A stage that can go on saves and stops when it runs out of it; the
+others get that much again with each attempt.
 """
 
 from __future__ import annotations
@@ -10,31 +11,20 @@ from __future__ import annotations
 import itertools
 import math
 
+from bmd_pipeline.config import costs
 from bmd_pipeline.config.ppo import PPOConfig
 from bmd_pipeline.config.run import RunConfig
 
-PROCESS_MB = 450
-"""Python with torch, settings and networks of a native task."""
-SIMULATOR_MB = 250
-"""What a simulator adds to the process that steps it."""
-WORKER_MB = 400
-"""One worker process of a simulator."""
 SCHEDULER_MB = 250
 """Snakemake, twice, around the stage in a cluster's job."""
-TRANSITION_MB = 0.006
-"""One decision in a rollout's buffer and in the batches made of it."""
-STEP_MB = {"pretrain": 0.0005, "discover": 0.0001, "evaluate": 0.0004, "curve": 0.0004, "validation": 0.0004}
-"""One control step of the episodes that a stage holds at once: demonstrations, seed episodes, what is judged."""
+ROW_MB = {"pretrain": 0.0005, "discover": 0.0001}
+"""One control step of the demonstrations or seed episodes, whose widths are the task's."""
 EVALUATION_MB = 2
 """One evaluation among those that are weighed together."""
 MEMORY_MARGIN = 1.25
 
 START_S = 30.0
 """Imports, reading and writing."""
-STEPS_PER_S = {True: 1400.0, False: 50_000.0}
-"""Control steps of one core, with and without a simulator."""
-EXPERT_STEPS_PER_S = {True: 250.0, False: 10_000.0}
-"""The same while a scripted expert plays."""
 SAMPLE_S = 60e-6
 """One transition in one epoch of PPO."""
 FIT_STEP_S = 0.01
@@ -52,36 +42,36 @@ DEFAULT_HORIZON = 200
 """Steps of an episode where the task has no setting of that name."""
 READERS = ("summarise", "compare", "verdict", "sweep", "grid", "report")
 """Stages that read evaluations and take seconds."""
+RESUMABLE = ("collect", "pretrain", "discover", "finetune", "evaluate")
+"""Stages that save what they have when their time is up, and go on in the next attempt."""
 
 
-def estimate_mem_mb(config: RunConfig, stage: str, *, threads: int, simulated: bool) -> int:
+def estimate_mem_mb(config: RunConfig, stage: str, *, threads: int, simulator: str) -> int:
     """Memory of a stage's job in MB.
 
     Args:
         config: the run.
         stage: module below `stages`.
         threads: cores of the job; a simulator has as many workers, if more than one.
-        simulated: whether a simulator steps the task.
+        simulator: what steps the task.
     """
-    total = float(PROCESS_MB + SCHEDULER_MB)
+    total = SCHEDULER_MB + costs.processes_mb(stage, simulator, threads)
     if stage in READERS:
         total += EVALUATION_MB * _read_evaluations(config)
     else:
-        steps = _horizon(config) * _held_episodes(config).get(stage, 0)
-        total += steps * STEP_MB.get(stage, 0.0)
-        envs = {"discover": config.discover.num_envs, "finetune": config.finetune.num_envs}
-        total += _decisions(config) * envs.get(stage, 0) * TRANSITION_MB
-        if simulated and stage != "pretrain":
-            total += SIMULATOR_MB if threads == 1 else threads * WORKER_MB
+        episodes = {"pretrain": config.collect.num_episodes, "discover": config.discover.seed_episodes}
+        total += episodes.get(stage, 0) * _horizon(config) * ROW_MB.get(stage, 0.0)
+        total += costs.rollout_mb(config, stage, _decisions(config))
+        total += costs.judged_mb(config, stage, _horizon(config))
     return math.ceil(total * MEMORY_MARGIN / 100) * 100
 
 
-def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulated: bool) -> int:
+def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulator: str) -> int:
     """Time limit of a stage's job in minutes; arguments as in `estimate_mem_mb`."""
-    step_s = 1 / (STEPS_PER_S[simulated] * threads)
+    step_s = 1 / (costs.steps_per_s(simulator) * threads)
     seconds = START_S
     if stage == "collect":
-        seconds += config.collect.num_episodes * _horizon(config) / (EXPERT_STEPS_PER_S[simulated] * threads)
+        seconds += config.collect.num_episodes * _horizon(config) * step_s / costs.EXPERT_SHARE
     elif stage == "pretrain":
         widths = config.pretrain.policy.hidden_sizes
         weights = 100 * widths[0] + sum(one * other for one, other in itertools.pairwise(widths))
@@ -101,13 +91,12 @@ def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulated: 
         seconds += tuning.iterations * _iteration_s(config, tuning.num_envs, tuning.ppo, step_s)
         seconds += selected * _horizon(config) * step_s
     elif stage == "evaluate":
-        seconds += config.evaluate.episodes * _horizon(config) * step_s
+        seconds += costs.round_up(config, config.evaluate.episodes) * _horizon(config) * step_s
     elif stage == "validation":
-        kinds = 1 + len(config.seeds) * (1 + len(config.validation.disturbances()))
-        seconds += kinds * config.evaluate.episodes * _horizon(config) * step_s
+        seconds += costs.validated_steps(config, _horizon(config)) * step_s
     elif stage == "curve":
         snapshots = 1 + config.finetune.iterations / max(1, config.finetune.snapshot_interval)
-        seconds += snapshots * config.curve.episodes * _horizon(config) * step_s
+        seconds += snapshots * costs.round_up(config, config.curve.episodes) * _horizon(config) * step_s
     else:
         seconds += _read_evaluations(config) * EVALUATION_S
     return max(MIN_MINUTES, math.ceil(TIME_MARGIN * seconds / 60))
@@ -118,17 +107,6 @@ def _read_evaluations(config: RunConfig) -> int:
     cells = len(config.methods) * max(1, len(config.grid.weights)) * max(1, len(config.grid.num_modes))
     points = len(config.sweep.weights) + len(config.sweep.controllers)
     return max((cells + 1) * len(config.seeds), points * len(config.sweep.seeds))
-
-
-def _held_episodes(config: RunConfig) -> dict[str, int]:
-    """Episodes that a stage holds at once."""
-    return {
-        "pretrain": config.collect.num_episodes,
-        "discover": config.discover.seed_episodes,
-        "evaluate": config.evaluate.episodes,
-        "curve": config.curve.episodes,
-        "validation": config.evaluate.episodes * (len(config.seeds) + 1),
-    }
 
 
 def _iteration_s(config: RunConfig, num_envs: int, ppo: PPOConfig, step_s: float) -> float:

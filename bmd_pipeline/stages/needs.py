@@ -1,33 +1,26 @@
 """What a stage will take of memory and disk, from its settings; docs/reliability.md holds it against what was measured.
 
 Memory is the largest that a stage holds at once, disk the most that it has on disk beyond what was there before: its
-output, its progress, and their siblings while they are written. What a job asks a cluster for is in
-config/resources.py, which Snakemake works out for every job, and so without the task, which takes torch.
+output, its progress, and their siblings while they are written. What playing costs stands in config/costs.py. What a
+job asks a cluster for is in config/resources.py, which Snakemake works out for every job, and so without the task,
+which takes torch.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from bmd_pipeline.config import costs
 from bmd_pipeline.config.methods import uses_modes
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.tasks.base import TaskSpec
 
 FLOAT_B = 4
-PROCESS_B = 400e6
-"""Python with torch and what else a stage imports."""
-SIMULATOR_B = 200e6
-"""What a simulator adds to the process that steps it."""
-WORKER_B = 400e6
-"""One worker process of a simulator."""
-DECISION_B = 4_500.0
-"""One decision in a rollout and in the batches made of it."""
-STEP_B = 350.0
-"""One control step of the episodes that are judged at once."""
-EPISODE_B = 1_500.0
-"""Rows and path of one judged episode, in memory and on disk."""
+MB = 1e6
 PICTURES_B = 1e6
 """Pictures and tables that don't grow."""
 TRAINED_COPIES = 18
@@ -59,7 +52,7 @@ def estimate_needs(
     *,
     method: str | None = None,
     workers: int = 1,
-    simulated: bool = False,
+    simulator: str = costs.NATIVE,
 ) -> Needs:
     """What one of the stages needs.
 
@@ -69,18 +62,17 @@ def estimate_needs(
         spec: the task.
         method: what is fine-tuned or judged.
         workers: cores; a simulator has as many worker processes, if more than one.
-        simulated: whether a simulator steps the task.
+        simulator: what steps the task.
     """
-    process = PROCESS_B
-    if simulated and stage in ("collect", "discover", "finetune", "evaluate", "curve"):
-        process += SIMULATOR_B if workers == 1 else workers * WORKER_B
-    needs = {
+    process = MB * costs.processes_mb(stage, simulator, workers)
+    needs: dict[str, Callable[[RunConfig, TaskSpec, str | None], Needs]] = {
         "collect": _collect,
         "pretrain": _pretrain,
         "discover": _discover,
         "finetune": _finetune,
-        "evaluate": _evaluate,
-        "curve": _evaluate,
+        "evaluate": functools.partial(_judge, "evaluate"),
+        "curve": functools.partial(_judge, "curve"),
+        "validation": functools.partial(_judge, "validation"),
     }
     if stage not in needs:
         return Needs(process, PICTURES_B, "")
@@ -109,13 +101,13 @@ def _pretrain(config: RunConfig, spec: TaskSpec, method: str | None) -> Needs:
 def _discover(config: RunConfig, spec: TaskSpec, method: str | None) -> Needs:
     settings = config.discover
     decisions = _decisions(config, spec)
-    trained = _modes(config, spec) + _critic(config, spec, settings.ppo.value_hidden_sizes)
+    trained = _modes(config, spec) + count_critic(config, spec, settings.ppo.value_hidden_sizes)
     seeds = 0 if settings.strategy == "unseeded" else settings.seed_episodes
     held = max(seeds, settings.heldout_episodes)
     rounds = (
         FLOAT_B * held * (decisions * (_cond(config, spec) + _noise(config, spec)) + 2 * spec.horizon * spec.track_dim)
     )
-    playing = settings.num_envs * decisions * DECISION_B
+    playing = MB * costs.rollout_mb(config, "discover", decisions)
     parameters = FLOAT_B * (_policy(config, spec) + TRAINED_COPIES * trained)
     why = "discover.num_envs, discover.seed_episodes, task.env.horizon, hidden_sizes"
     return Needs(playing + 2 * rounds + parameters, 2 * rounds + FLOAT_B * SAVED_COPIES * trained, why)
@@ -124,7 +116,7 @@ def _discover(config: RunConfig, spec: TaskSpec, method: str | None) -> Needs:
 def _finetune(config: RunConfig, spec: TaskSpec, method: str | None) -> Needs:
     settings = config.finetune
     method = method or "dppo-bmd"  # the largest
-    trained = _critic(config, spec, settings.ppo.value_hidden_sizes)
+    trained = count_critic(config, spec, settings.ppo.value_hidden_sizes)
     if method.startswith("dppo"):
         trained += _policy(config, spec)
     elif method.startswith("res"):
@@ -133,18 +125,18 @@ def _finetune(config: RunConfig, spec: TaskSpec, method: str | None) -> Needs:
         )
     if uses_modes(method) or method.startswith("dsrl"):
         trained += _modes(config, spec)
-    playing = settings.num_envs * _decisions(config, spec) * DECISION_B
+    playing = MB * costs.rollout_mb(config, "finetune", _decisions(config, spec))
     kept = settings.iterations // settings.snapshot_interval + 2 if settings.snapshot_interval else 0
     memory = playing + FLOAT_B * (_policy(config, spec) + TRAINED_COPIES * trained)
     return Needs(memory, FLOAT_B * (SAVED_COPIES + kept) * trained, "finetune.num_envs, task.env.horizon, hidden_sizes")
 
 
-def _evaluate(config: RunConfig, spec: TaskSpec, method: str | None) -> Needs:
-    settings = config.evaluate
-    together = min(settings.num_envs, settings.episodes)
+def _judge(stage: str, config: RunConfig, spec: TaskSpec, method: str | None) -> Needs:
     parameters = FLOAT_B * 3 * (_policy(config, spec) + _modes(config, spec))
-    memory = together * spec.horizon * STEP_B + settings.episodes * EPISODE_B + parameters
-    return Needs(memory, 2 * settings.episodes * EPISODE_B + PICTURES_B, "evaluate.num_envs, evaluate.episodes")
+    memory = MB * costs.judged_mb(config, stage, spec.horizon) + parameters
+    rows = config.evaluate.episodes if stage == "evaluate" else 0  # the others write one document
+    why = "curve.episodes" if stage == "curve" else "evaluate.num_envs, evaluate.episodes"
+    return Needs(memory, 2 * MB * rows * costs.EPISODE_MB + PICTURES_B, why)
 
 
 def _store(config: RunConfig, spec: TaskSpec) -> float:
@@ -180,8 +172,9 @@ def _modes(config: RunConfig, spec: TaskSpec) -> int:
     return inference + _mlp(coded, settings.steering.hidden_sizes, 2 * _noise(config, spec))
 
 
-def _critic(config: RunConfig, spec: TaskSpec, widths: tuple[int, ...]) -> int:
-    return _mlp(_cond(config, spec) + config.discover.num_modes + 1, widths, 2)
+def count_critic(config: RunConfig, spec: TaskSpec, widths: tuple[int, ...]) -> int:
+    """Parameters of the largest critic: with codes, the time and two reward streams."""
+    return _mlp(_cond(config, spec) + spec.track_dim + config.discover.num_modes + 1, widths, 2)
 
 
 def _mlp(inputs: int, widths: tuple[int, ...], outputs: int) -> int:

@@ -29,8 +29,8 @@ def require_room(config: RunConfig, stage: str, output: Path, *, method: str | N
         ArtifactError: too little room where the output goes.
     """
     spec = registry.make_spec(config.task.name, config.task.env)
-    simulated = registry.get_entry(config.task.name).simulator != "native"
-    needs = estimate_needs(config, stage, spec, method=method, workers=workers, simulated=simulated)
+    simulator = registry.get_entry(config.task.name).simulator
+    needs = estimate_needs(config, stage, spec, method=method, workers=workers, simulator=simulator)
     memory, disk = free_memory(), free_disk(output)
     if memory is not None and needs.memory > memory:
         why = f"lower {needs.because}, or free some" if needs.because else "free some"

@@ -6,11 +6,17 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from bmd_pipeline.cli.main import app
+from bmd_pipeline.config import costs
 from bmd_pipeline.config.load import load_config
-from bmd_pipeline.config.resources import READERS, estimate_mem_mb, estimate_minutes
+from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes
 from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.stages.needs import estimate_needs
+from bmd_pipeline.tasks.registry import get_entry, list_entries, make_spec
 
+NATIVE = costs.NATIVE
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(r"^\| (\w+) \| (\w+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", re.MULTILINE)
 ORDER = ("collect", "pretrain", "discover", "finetune", "evaluate", "summarise")
@@ -35,9 +41,9 @@ def test_what_was_measured_fits_into_what_is_asked(
 ) -> None:
     config = read(task=task)
     assert getattr(config.execution.threads, stage, 1) == threads
-    simulated = task == "PushT"
-    assert estimate_mem_mb(config, stage, threads=threads, simulated=simulated) == mem_mb
-    assert estimate_minutes(config, stage, threads=threads, simulated=simulated) == minutes
+    simulator = get_entry(task).simulator
+    assert estimate_mem_mb(config, stage, threads=threads, simulator=simulator) == mem_mb
+    assert estimate_minutes(config, stage, threads=threads, simulator=simulator) == minutes
     assert took_mb + 200 < mem_mb  # two Snakemakes run around it
     assert took_s < 60 * minutes
 
@@ -48,24 +54,26 @@ def test_what_was_measured_fits_into_what_is_asked(
         ("finetune", "finetune.num_envs=16384"),
         ("discover", "discover.num_envs=16384"),
         ("discover", "discover.seed_episodes=100000"),
-        ("evaluate", "evaluate.episodes=16384"),
+        ("evaluate", "evaluate={episodes: 16384, num_envs: 16384}"),
+        ("curve", "curve={episodes: 200000}"),
+        ("validation", "evaluate.episodes=16384"),
         ("pretrain", "collect.num_episodes=20000"),
         ("compare", f"seeds={list(range(40))}"),
         ("grid", "grid={weights: [0.1, 0.2, 0.3, 0.4, 0.5], num_modes: [2, 3, 4, 5, 6]}"),
     ],
 )
 def test_memory_grows_with_what_it_holds(stage: str, setting: str) -> None:
-    before, after = (estimate_mem_mb(config, stage, threads=1, simulated=False) for config in (read(), read(setting)))
+    before, after = (estimate_mem_mb(config, stage, threads=1, simulator=NATIVE) for config in (read(), read(setting)))
     assert after > before
 
 
 def test_measured_growth_is_covered() -> None:
     for stage, setting, took_mb in (
         ("finetune", "finetune.num_envs=16384", 1523),
-        ("evaluate", "evaluate.episodes=16384", 1104),
+        ("evaluate", "evaluate={episodes: 16384, num_envs: 16384}", 1104),
         ("discover", "discover.seed_episodes=16384", 554),
     ):
-        assert estimate_mem_mb(read(setting), stage, threads=1, simulated=False) > took_mb + 200
+        assert estimate_mem_mb(read(setting), stage, threads=1, simulator=NATIVE) > took_mb + 200
 
 
 @pytest.mark.parametrize(
@@ -77,18 +85,68 @@ def test_measured_growth_is_covered() -> None:
         ("finetune", "finetune.iterations=1000"),
         ("evaluate", "evaluate.episodes=1000000"),
         ("curve", "curve.episodes=1000000"),
+        ("validation", "evaluate.episodes=1000000"),
     ],
 )
 def test_time_grows_with_the_work_and_falls_with_cores(stage: str, setting: str) -> None:
-    long = estimate_minutes(read(setting), stage, threads=1, simulated=True)
-    assert long > estimate_minutes(read(), stage, threads=1, simulated=True)
-    assert long > estimate_minutes(read(setting), stage, threads=8, simulated=True) >= 10
+    long = estimate_minutes(read(setting), stage, threads=1, simulator="ManiSkill")
+    assert long > estimate_minutes(read(), stage, threads=1, simulator="ManiSkill")
+    assert long > estimate_minutes(read(setting), stage, threads=8, simulator="ManiSkill") >= 10
 
 
 def test_workers_of_a_simulator_count_and_readers_have_none() -> None:
     config = read(task="PushT")
-    one, eight = (estimate_mem_mb(config, "finetune", threads=n, simulated=True) for n in (1, 8))
+    one, eight = (estimate_mem_mb(config, "finetune", threads=n, simulator="ManiSkill") for n in (1, 8))
     assert eight - one > 7 * 400
-    assert estimate_mem_mb(config, "finetune", threads=8, simulated=False) < one
+    assert estimate_mem_mb(config, "finetune", threads=8, simulator=NATIVE) < one
     for stage in READERS:
-        assert estimate_mem_mb(config, stage, threads=1, simulated=True) < 1500
+        assert estimate_mem_mb(config, stage, threads=1, simulator="ManiSkill") < 1500
+
+
+def test_a_slow_simulator_gets_its_time() -> None:
+    """MuJoCo's steps take four times as long as ManiSkill's (docs/results/kitchen.md)."""
+    config = read(task="Kitchen")
+    kitchen = estimate_minutes(config, "finetune", threads=1, simulator=get_entry("Kitchen").simulator)
+    episodes = config.finetune.iterations * config.finetune.num_envs
+    assert kitchen * 60 > 4 * episodes * 280 / 370
+    assert kitchen > 3 * estimate_minutes(config, "finetune", threads=1, simulator="ManiSkill")
+    assert kitchen == estimate_minutes(config, "finetune", threads=1, simulator="one of your own")
+    assert {entry.simulator for entry in list_entries()} == set(costs.STEPS_PER_S)
+
+
+def test_validation_counts_everything_that_is_played() -> None:
+    """The base policy and its twin, then every seed's codes, undisturbed and under each of four disturbances."""
+    config = read("seeds=[0,1,2]", "evaluate.episodes=100", "evaluate.num_envs=64", "task.env.horizon=50")
+    assert costs.validated_steps(config, 50) == 128 * 50 * (2 + 3 * 5)
+    longer = read("seeds=[0]", "evaluate.episodes=64", "validation.dynamics={slow: {horizon: 300}}")
+    assert costs.validated_steps(longer, 100) == 64 * (100 * (2 + 5) + 300)
+
+
+COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
+PLAYING = {"open_workbench", "make_env", "make_pool", "ExpertPlayer", "AgentPlayer"}
+"""What stages call to get episodes played."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_that_plays_or_goes_on_is_counted_as_such(command: str) -> None:
+    module = ROOT / "bmd_pipeline" / "stages" / f"{command}.py"
+    names = set(re.findall(r"\w+", module.read_text())) if module.exists() else set()
+    assert (command in costs.PLAYERS) == bool(names & PLAYING)
+    parameters = {parameter.name for parameter in COMMANDS[command].params}
+    assert (command in RESUMABLE) == ("max_minutes" in parameters)
+
+
+@pytest.mark.parametrize("stage", costs.PLAYERS)
+def test_both_estimates_count_the_simulator_of_all_that_play(stage: str) -> None:
+    config = read(task="Reach")
+    spec = make_spec("Reach", config.task.env)
+    for workers in (1, 4):
+        least = costs.SIMULATOR_MB if stage == "film" or workers == 1 else 4 * costs.WORKER_MB - costs.PROCESS_MB
+        native, simulated = (
+            (
+                estimate_mem_mb(config, stage, threads=workers, simulator=simulator),
+                estimate_needs(config, stage, spec, workers=workers, simulator=simulator).memory / 1e6,
+            )
+            for simulator in (NATIVE, "ManiSkill")
+        )
+        assert all(many - one > least / 2 for one, many in zip(native, simulated, strict=True))

@@ -11,8 +11,9 @@ from bmd_pipeline.cli.main import main
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
+from bmd_pipeline.rl.critic import Critic
 from bmd_pipeline.stages import preflight
-from bmd_pipeline.stages.needs import Needs, estimate_needs
+from bmd_pipeline.stages.needs import Needs, count_critic, estimate_needs
 from bmd_pipeline.stages.preflight import free_disk, free_memory, require_room, tell
 from bmd_pipeline.tasks.registry import make_spec
 
@@ -86,12 +87,13 @@ def test_estimates_cover_what_stages_leave_and_not_much_more(project: Path) -> N
         ("finetune", "finetune.residual.hidden_sizes=[4096, 4096]", "res"),
         ("finetune", "discover.steering.hidden_sizes=[4096, 4096]", "dsrl-bmd"),
         ("evaluate", "evaluate.episodes=100000", None),
+        ("validation", "evaluate.episodes=100000", None),
     ],
 )
 def test_needs_grow_with_what_they_are_said_to_depend_on(stage: str, setting: str, method: str | None) -> None:
     before, after = estimate(stage, method=method), estimate(stage, setting, method=method)
     assert after.memory > before.memory + 10e6
-    assert after.disk > before.disk or setting.startswith("finetune.num_envs")
+    assert after.disk > before.disk or stage == "validation" or setting.startswith("finetune.num_envs")
     assert setting.split("=")[0].split(".")[-1] in after.because
 
 
@@ -104,10 +106,18 @@ def test_a_simulator_counts_once_per_worker() -> None:
     config = read()
     spec = make_spec(TASK, config.task.env)
     one, four, native = (
-        estimate_needs(config, "finetune", spec, workers=workers, simulated=simulated).memory
-        for workers, simulated in ((1, True), (4, True), (4, False))
+        estimate_needs(config, "finetune", spec, workers=workers, simulator=simulator).memory
+        for workers, simulator in ((1, "ManiSkill"), (4, "ManiSkill"), (4, "native"))
     )
     assert native < one < four - 1e9
+
+
+def test_parameters_of_the_critic_are_those_that_are_made() -> None:
+    config = read("discover.num_modes=5")
+    spec = make_spec(TASK, config.task.env)
+    cond = config.pretrain.policy.n_obs_steps * spec.obs_dim
+    critic = Critic(cond, spec.track_dim, 5, 2, (32, 16))
+    assert count_critic(config, spec, (32, 16)) == sum(parameter.numel() for parameter in critic.parameters())
 
 
 def test_the_machine_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,13 +38,23 @@ def test_each_profile_is_complete_by_itself(project: Project, name: str) -> None
 def test_jobs_ask_for_what_their_stage_takes(project: Project) -> None:
     asked = ask(project, "results/PushT/eval.json")
     memory = {rule: found["mem_mb"] for rule, found in asked.items()}
-    trained = {"discover": 1300, "finetune": 1300, "evaluate": 1300}
-    assert memory == {"collect": 2900, "pretrain": 1000, "summarise": 1000} | trained  # docs/results/resources.md
+    trained = {"discover": 1200, "finetune": 1200, "evaluate": 1200}
+    assert memory == {"collect": 2900, "pretrain": 900, "summarise": 900} | trained  # docs/results/resources.md
     assert asked["finetune"]["runtime"] > asked["evaluate"]["runtime"] >= 10
     again = ask(project, "results/PushT/eval.json", "--attempt", "2")
     assert all(again[rule]["mem_mb"] == 2 * found["mem_mb"] for rule, found in asked.items())
     fixed = ("--config", "set=['execution.mem_mb=500','execution.runtime_minutes=7']")
     assert {tuple(found.values()) for found in ask(project, "results/PushT/eval.json", *fixed).values()} == {(500, 7)}
+
+
+def test_what_would_start_over_gets_more_time_with_each_attempt(project: Project) -> None:
+    names = ("modes/validation", "dsrl/seed0/curve", "videos/expert", "eval")
+    first, *more = (f"results/Reach/{name}.json" for name in names)
+    once, again = ask(project, first, *more), ask(project, first, *more, "--attempt", "3")
+    grown = {rule for rule, found in again.items() if found["runtime"] == 3 * once[rule]["runtime"]}
+    assert grown == {"validation", "curve", "film", "summarise"}
+    kept = {rule for rule, found in again.items() if found["runtime"] == once[rule]["runtime"]}
+    assert kept == {"collect", "pretrain", "discover", "finetune", "evaluate"}
 
 
 def ask(project: Project, target: str, *options: str) -> dict[str, dict[str, int]]:

@@ -9,7 +9,7 @@ from bmd_pipeline.config.grid_cells import configure_cell, configure_codes, find
 from bmd_pipeline.config.hashing import config_hash, stage_slice
 from bmd_pipeline.config.load import has_cuda_device
 from bmd_pipeline.config.methods import PRETRAINED, check_method, judged_methods, list_pairs, uses_modes
-from bmd_pipeline.config.resources import estimate_mem_mb, estimate_minutes
+from bmd_pipeline.config.resources import RESUMABLE, estimate_mem_mb, estimate_minutes
 from bmd_pipeline.config.sources import source_hash
 from bmd_pipeline.config.sweep_points import configure_point, find_point, list_points
 from bmd_pipeline.config.workflow import put_command_on_path, read_workflow_config
@@ -268,13 +268,13 @@ def threads_of(stage):
 
 def asked(setting, estimate, stage):
     """What a job asks for: as set, or estimated from the settings of its stage."""
-    name = {"curve": "evaluate"}.get(stage, stage)
+    name = {"curve": "evaluate", "validation": "evaluate"}.get(stage, stage)  # as their rules say
 
     def amount(wildcards):
         run = settings(wildcards.task)
-        simulated = get_entry(run.task.name).simulator != "native"
+        simulator = get_entry(run.task.name).simulator
         threads = getattr(run.execution.threads, name, 1)
-        return getattr(run.execution, setting) or estimate(run, stage, threads=threads, simulated=simulated)
+        return getattr(run.execution, setting) or estimate(run, stage, threads=threads, simulator=simulator)
 
     return amount
 
@@ -286,8 +286,11 @@ def mem_mb_of(stage):
 
 
 def runtime_of(stage):
-    """Time limit of a job in minutes."""
-    return asked("runtime_minutes", estimate_minutes, stage)
+    """Time limit of a job in minutes, and as much again with each attempt of a stage that would start over."""
+    amount = asked("runtime_minutes", estimate_minutes, stage)
+    if stage in RESUMABLE:
+        return amount
+    return lambda wildcards, attempt: attempt * amount(wildcards)
 
 
 def gpu(wildcards):

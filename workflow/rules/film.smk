@@ -12,8 +12,8 @@ rule film:
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=2500,
-        runtime=60,
+        mem_mb=lambda wildcards, attempt: attempt * 2500,
+        runtime=lambda wildcards, attempt: attempt * 60,
     params:
         settings=slice_of("collect"),
         source=source_of("film"),
@@ -35,8 +35,8 @@ rule film_policy:
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=2500,
-        runtime=60,
+        mem_mb=lambda wildcards, attempt: attempt * 2500,
+        runtime=lambda wildcards, attempt: attempt * 60,
     params:
         settings=slice_of("evaluate"),
         source=source_of("film"),
