@@ -14,7 +14,7 @@ from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.artifacts.weights import load_weights
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError, TrainingError
-from bmd_pipeline.rl.rollout import play_episodes
+from bmd_pipeline.rl.rollout import Rollout, play_episodes
 from bmd_pipeline.rl.tuned import load_agent
 from bmd_pipeline.stages import finetune as finetune_stage
 from bmd_pipeline.stages.collect import collect
@@ -223,21 +223,21 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     _finetune(_config(), policy, modes, whole)
 
-    iterate = finetune_stage.Trainer.iterate
+    play = finetune_stage.Trainer.play
     calls = 0
 
-    def stumble(self: Any, **options: Any) -> dict[str, float]:
+    def stumble(self: Any, **options: Any) -> Rollout:
         nonlocal calls
         calls += 1
         if calls == 4:
             raise KeyboardInterrupt
-        return iterate(self, **options)
+        return play(self, **options)
 
-    monkeypatch.setattr(finetune_stage.Trainer, "iterate", stumble)
+    monkeypatch.setattr(finetune_stage.Trainer, "play", stumble)
     with pytest.raises(KeyboardInterrupt):
         _finetune(_config(), policy, modes, broken)
     assert not (broken / "run.json").exists()
-    monkeypatch.setattr(finetune_stage.Trainer, "iterate", iterate)
+    monkeypatch.setattr(finetune_stage.Trainer, "play", play)
     _finetune(_config(), policy, modes, broken)
 
     assert (whole / "tuned.safetensors").read_bytes() == (broken / "tuned.safetensors").read_bytes()
