@@ -147,12 +147,19 @@ def _check_device(settings: RunConfig | None) -> Finding:
 
     from bmd_pipeline.config.load import has_cuda_device
 
+    physics = settings is not None and settings.task.physics == "cuda"
     if torch.cuda.is_available():
-        return Finding("device", "ok", f"{torch.cuda.get_device_name()}; preset gpu is taken by itself")
+        text = f"{torch.cuda.get_device_name()}; preset gpu is taken by itself for native tasks"
+        if physics:
+            untried = "task.physics=cuda was never run, and SAPIEN downloads PhysX's library for GPUs when it starts"
+            return Finding("device", "note", f"{text}; {untried}")
+        return Finding("device", "ok", text)
     if has_cuda_device():
         text = "a CUDA device is here, but this torch can't use it: install a CUDA build of torch (pytorch.org)"
     else:
         text = "no CUDA device"
+    if physics:
+        return Finding("device", "missing", f"{text}; or set task.physics to cpu")
     if settings is not None and settings.execution.device == "cuda":
         return Finding("device", "missing", f"{text}; or set execution.device to auto")
     return Finding("device", "note", f"{text}; everything runs on the CPU, and preset cpu is taken by itself")

@@ -27,7 +27,7 @@ Preset = Annotated[
     str | None,
     typer.Option(
         "--preset",
-        help="How much to compute: smoke, cpu, gpu, paper, auto. Default: what config/config.yaml says.",
+        help="How much to compute: smoke, cpu, gpu, paper, auto, auto-gpu. Default: what config/config.yaml says.",
         rich_help_panel=_SETTINGS,
         show_default=False,
     ),

@@ -1,4 +1,8 @@
-"""Settings of how a run executes; they change no result beyond rounding and enter no hash."""
+"""Settings of how a run executes; they enter no hash.
+
+They change no result, but for `device`: a CUDA device rounds otherwise and draws other random numbers, so that a run
+on it is another sample of the same thing. What would change the physics is a setting of the task, `task.physics`.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,8 @@ class ExecutionConfig(Section):
     """Devices, cores, checkpoints and tracking."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where tensors live; auto takes CUDA where there is one."""
+    """Where networks live; auto takes CUDA where there is one. Random draws differ between devices. Episodes of a task
+    that a simulator steps are played and learnt from on the CPU all the same, unless `task.physics` is cuda."""
     cuda_matmul: Literal["float32", "tf32"] = "float32"
     """How a CUDA device multiplies float32 matrices; tf32 keeps ten bits of the fraction."""
     threads: ThreadsConfig = ThreadsConfig()

@@ -1,7 +1,8 @@
 """What each stage depends on, as a slice of the settings and its hash.
 
 A rule's params are exactly its stage's slice, so that editing λ reruns fine-tuning and what follows but
-never collection. `execution` is in no slice: cores, devices and trackers change no result.
+never collection. `execution` is in no slice: cores and trackers change no result, and another device only its rounding
+and its random draws. Where the physics is computed is in `task`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
         stage: one of `STAGES`.
         method: fine-tuning method; plain ones know nothing of the intrinsic reward. None: all of it.
     """
-    values = config.model_dump(mode="json")
+    values = _dump(config)
+    if stage in ("collect", "pretrain"):  # experts play on the CPU
+        values["task"].pop("physics", None)
     chosen = {name: values[name] for name in ("task", "seed", stage, *_EVIDENCE.get(stage, ()))}
     if stage == "discover":  # the bound on log q is one setting for both stages; λ is not among them
         chosen["finetune"] = {"regulariser": {"floor": values["finetune"]["regulariser"]["floor"]}}
@@ -74,7 +77,16 @@ def stage_hash(config: RunConfig, stage: Stage, method: str | None = None) -> st
 
 def config_hash(config: RunConfig) -> str:
     """SHA-256 of everything that decides what a run computes, up to its evaluation, as hex."""
-    return hash_values(config.model_dump(mode="json", exclude={"execution", *_EVIDENCE}))
+    return hash_values({name: part for name, part in _dump(config).items() if name not in ("execution", *_EVIDENCE)})
+
+
+def _dump(config: RunConfig) -> dict[str, Any]:
+    """The settings, without the choice of physics where it is the usual one: what was made before there was a choice
+    counts as made."""
+    values = config.model_dump(mode="json")
+    if values["task"]["physics"] == "cpu":
+        del values["task"]["physics"]
+    return values
 
 
 def hash_values(values: dict[str, Any]) -> str:

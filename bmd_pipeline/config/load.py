@@ -20,18 +20,26 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from bmd_pipeline.config.costs import NATIVE
 from bmd_pipeline.config.documents import Location, read_settings
 from bmd_pipeline.config.fields import TASK_PATTERN
 from bmd_pipeline.config.layers import Layer, find_origin, merge, merge_layers, parse_assignment, shorten
 from bmd_pipeline.config.messages import describe, suggest
 from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.task import TaskConfig
 from bmd_pipeline.errors import ConfigError, TaskError
 
+if TYPE_CHECKING:
+    from bmd_pipeline.tasks.registry import TaskEntry
+
 CONFIG_DIR = Path("config")
+AUTO = "auto"
+AUTO_GPU = "auto-gpu"
+"""What `auto` is where a CUDA device is: the preset gpu for native tasks, cpu for those that a simulator steps."""
 TASK_NAME = re.compile(TASK_PATTERN)
 
 
@@ -49,8 +57,9 @@ def load_config(
 
     Args:
         task: registered task.
-        preset: smoke, cpu, gpu, paper or one of your own; "auto" takes gpu where a CUDA device is
-            visible, else cpu. None: what the overrides or config.yaml say.
+        preset: smoke, cpu, gpu, paper or one of your own; "auto" is "auto-gpu" where a CUDA device is visible, else
+            cpu; "auto-gpu" is gpu for native tasks, and cpu for those that a simulator steps. None: what the overrides
+            or config.yaml say.
         overrides: nested settings laid over the files.
         overrides_name: where they came from, for messages.
         overrides_path: the file they were read from, if there is one.
@@ -62,8 +71,11 @@ def load_config(
         TaskError: the task is unknown, or a plug-in can't be imported.
     """
     preset = resolve_preset(preset, overrides, config_dir=config_dir)
-    layers = _collect_layers(task, preset, Layer(overrides_name, overrides or {}, overrides_path), config_dir)
-    layers += [parse_assignment(text) for text in assignments]
+    upper = [_without_preset(Layer(overrides_name, overrides or {}, overrides_path))]
+    upper += [parse_assignment(text) for text in assignments]
+    if preset == AUTO_GPU:
+        preset = "gpu" if _is_native(_collect_layers(task, "cpu", config_dir) + upper) else "cpu"
+    layers = _collect_layers(task, preset, config_dir) + upper
     values = merge_layers(layers)
     try:
         config = RunConfig.model_validate(values)
@@ -77,18 +89,18 @@ def load_config(
 def resolve_preset(
     preset: str | None, overrides: Mapping[str, Any] | None = None, *, config_dir: Path = CONFIG_DIR
 ) -> str:
-    """The preset's name, with "auto" decided for this machine.
+    """The preset's name, with "auto" decided for this machine: "auto-gpu" or "cpu".
 
     Raises:
         ConfigError: no such preset; the message suggests the nearest.
     """
     if preset is None:
         preset = (overrides or {}).get("preset") or _read_defaults(config_dir).get("preset", "auto")
-    if preset == "auto":
-        preset = "gpu" if has_cuda_device() else "cpu"
-    known = list_presets(config_dir)
+    if preset == AUTO:
+        preset = AUTO_GPU if has_cuda_device() else "cpu"
+    known = [*list_presets(config_dir), AUTO_GPU]
     if preset not in known:
-        raise ConfigError(f"unknown preset {preset!r}; {suggest(str(preset), [*known, 'auto'])}")
+        raise ConfigError(f"unknown preset {preset!r}; {suggest(str(preset), [*known, AUTO])}")
     return preset
 
 
@@ -116,7 +128,19 @@ def list_variants(config_dir: Path = CONFIG_DIR) -> dict[str, str]:
     return {name: str(base) for name, base in sorted(bases.items()) if base is not None}
 
 
-def _collect_layers(task: str, preset: str, overrides: Layer, config_dir: Path) -> list[Layer]:
+def _is_native(layers: Sequence[Layer]) -> bool:
+    """Whether no simulator steps the task; what is wrong with its settings is told when they are read for good."""
+    from bmd_pipeline.tasks.registry import get_entry, prepare
+
+    try:
+        task = TaskConfig.model_validate(merge_layers(layers)["task"])
+    except ValidationError:
+        return False
+    prepare(task)
+    return get_entry(task.name).simulator == NATIVE
+
+
+def _collect_layers(task: str, preset: str, config_dir: Path) -> list[Layer]:
     files = _read_task_files(task, config_dir)
     presets = {path: _pop_presets(values, path, config_dir) for path, values in files.items()}
     preset_path = config_dir / "presets" / f"{preset}.yaml"
@@ -126,7 +150,6 @@ def _collect_layers(task: str, preset: str, overrides: Layer, config_dir: Path) 
         *(_file_layer(path, values) for path, values in files.items()),
         _file_layer(preset_path, read_settings(preset_path)),
         *(_file_layer(path, values.get(preset) or {}, ("presets", preset)) for path, values in presets.items()),
-        _without_preset(overrides),
     ]
 
 
@@ -173,9 +196,10 @@ def _pop_presets(task_values: dict[str, Any], path: Path, config_dir: Path) -> d
 def _resolve_env(config: RunConfig, layers: Sequence[Layer]) -> RunConfig:
     """Validates the task's own settings and fills in their defaults, so that hashes see all of them."""
     # A task checks its settings itself, so this is the one place where config looks up at tasks.
-    from bmd_pipeline.tasks.registry import options_model, prepare
+    from bmd_pipeline.tasks.registry import get_entry, options_model, prepare
 
     prepare(config.task)
+    physics = _resolve_physics(config, get_entry(config.task.name), layers)
     model = options_model(config.task.name)
 
     def resolve(values: Mapping[str, Any], *place: str) -> Any:
@@ -191,7 +215,21 @@ def _resolve_env(config: RunConfig, layers: Sequence[Layer]) -> RunConfig:
     horizon = getattr(options, "horizon", None)  # a task of somebody's own may call it otherwise
     if isinstance(horizon, int):
         _require_filled_minibatches(config, horizon, layers)
-    return config.model_copy(update={"task": config.task.model_copy(update={"env": env})})
+    return config.model_copy(update={"task": config.task.model_copy(update={"env": env, "physics": physics})})
+
+
+def _resolve_physics(config: RunConfig, entry: TaskEntry, layers: Sequence[Layer]) -> str:
+    """Where the task is stepped; a native one has no physics to choose, which its hashes shall not depend on."""
+    if config.task.physics == "cpu" or entry.simulator == NATIVE:
+        return "cpu"
+    for refused, why in (
+        (entry.cpu_only, f"for {entry.name}: {entry.simulator} runs on no device, so take preset auto or cpu"),
+        (config.execution.device == "cpu", "with execution.device=cpu"),
+    ):
+        if refused:
+            text = f"task.physics must be cpu {why}; got {config.task.physics}"
+            raise ConfigError(_with_origin(("task", "physics"), text, layers))
+    return config.task.physics
 
 
 def _require_filled_minibatches(config: RunConfig, horizon: int, layers: Sequence[Layer]) -> None:

@@ -40,13 +40,30 @@ MIN_MINUTES = 10
 
 DEFAULT_HORIZON = 200
 """Steps of an episode where the task has no setting of that name."""
+DEVICE_MB, DEVICE_MINUTES = 16_000, 240
+"""What a job on a CUDA device asks for at least, generously: none was measured."""
+
 READERS = ("summarise", "compare", "verdict", "sweep", "grid", "report")
 """Stages that read evaluations and take seconds."""
 RESUMABLE = ("collect", "pretrain", "discover", "finetune", "evaluate")
 """Stages that save what they have when their time is up, and go on in the next attempt."""
 
 
-def estimate_mem_mb(config: RunConfig, stage: str, *, threads: int, simulator: str) -> int:
+def uses_device(config: RunConfig, stage: str, *, simulator: str, expected: bool) -> bool:
+    """Whether a stage computes on a CUDA device; for those that may.
+
+    Args:
+        config: the run.
+        stage: module below `stages`.
+        simulator: what steps the task.
+        expected: whether there will be one where `execution.device` leaves it open.
+    """
+    if simulator != costs.NATIVE and stage in costs.PLAYERS:
+        return config.task.physics == "cuda"
+    return config.execution.device == "cuda" or (config.execution.device == "auto" and expected)
+
+
+def estimate_mem_mb(config: RunConfig, stage: str, *, threads: int, simulator: str, on_device: bool = False) -> int:
     """Memory of a stage's job in MB.
 
     Args:
@@ -54,6 +71,7 @@ def estimate_mem_mb(config: RunConfig, stage: str, *, threads: int, simulator: s
         stage: module below `stages`.
         threads: cores of the job; a simulator has as many workers, if more than one.
         simulator: what steps the task.
+        on_device: whether it computes on a CUDA device.
     """
     total = SCHEDULER_MB + costs.processes_mb(stage, simulator, threads)
     if stage in READERS:
@@ -63,10 +81,10 @@ def estimate_mem_mb(config: RunConfig, stage: str, *, threads: int, simulator: s
         total += episodes.get(stage, 0) * _horizon(config) * ROW_MB.get(stage, 0.0)
         total += costs.rollout_mb(config, stage, _decisions(config))
         total += costs.judged_mb(config, stage, _horizon(config))
-    return math.ceil(total * MEMORY_MARGIN / 100) * 100
+    return max(DEVICE_MB if on_device else 0, math.ceil(total * MEMORY_MARGIN / 100) * 100)
 
 
-def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulator: str) -> int:
+def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulator: str, on_device: bool = False) -> int:
     """Time limit of a stage's job in minutes; arguments as in `estimate_mem_mb`."""
     step_s = 1 / (costs.steps_per_s(simulator) * threads)
     seconds = START_S
@@ -99,7 +117,7 @@ def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulator: 
         seconds += snapshots * costs.round_up(config, config.curve.episodes) * _horizon(config) * step_s
     else:
         seconds += _read_evaluations(config) * EVALUATION_S
-    return max(MIN_MINUTES, math.ceil(TIME_MARGIN * seconds / 60))
+    return max(DEVICE_MINUTES if on_device else MIN_MINUTES, math.ceil(TIME_MARGIN * seconds / 60))
 
 
 def _read_evaluations(config: RunConfig) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -19,5 +19,8 @@ class TaskConfig(Section):
     """For a variant: the task whose code and settings it starts from (`extends:` in its file)."""
     plugins: tuple[ModuleName, ...] = Field((), max_length=100)
     """Modules to import that register tasks of your own."""
+    physics: Literal["cpu", "cuda"] = "cpu"
+    """Where a simulator steps the task. cuda: ManiSkill's GPU simulation, another engine with other results, in which
+    networks and episodes stay on the device; it has not been run yet. Native tasks have no simulator, and ignore it."""
     env: dict[str, Any] = {}
     """The task's own settings; `bmd-pipeline tasks NAME` lists them."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bmd_pipeline.config.layers import flatten
-from bmd_pipeline.config.load import CONFIG_DIR, load_config, resolve_preset
+from bmd_pipeline.config.load import AUTO, CONFIG_DIR, load_config, resolve_preset
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ConfigError
 
@@ -24,7 +24,7 @@ class WorkflowSettings:
     """What the user said to Snakemake about the settings.
 
     Attributes:
-        preset: the preset, decided.
+        preset: the preset, decided; `auto-gpu` is one as well.
         overrides: nested settings of --configfile and --config.
         assignments: `name=value`, from `--config 'set=[...]'`.
         tasks: the tasks that a run without targets makes; none were named if empty.
@@ -61,7 +61,10 @@ def read_workflow_config(config: Mapping[str, Any], *, config_dir: Path = CONFIG
     Raises:
         ConfigError: no such preset, `set` is not a list of `name=value`, or `tasks` not one of names.
     """
-    preset = resolve_preset(config.get("preset") or os.environ.get(PRESET_VARIABLE) or None, config_dir=config_dir)
+    asked = config.get("preset") or AUTO
+    if asked == AUTO:  # or what config.yaml says, where nothing was asked for
+        asked = os.environ.get(PRESET_VARIABLE) or config.get("preset")
+    preset = resolve_preset(asked or None, config_dir=config_dir)
     os.environ[PRESET_VARIABLE] = preset
     assignments = _read_texts(config, "set", "name=value")
     tasks = _read_texts(config, "tasks", "names")

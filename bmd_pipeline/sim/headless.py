@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from bmd_pipeline.errors import TaskError
+
 _RENDER_MODULES = (
     "sapien.render",
     "sapien.pysapien.render",
@@ -90,7 +92,7 @@ def _shallow_collections() -> Iterator[None]:
 
 
 def make_env(env_id: str, **settings: Any) -> Any:
-    """Builds a registered ManiSkill environment for state-only use on the CPU.
+    """Builds a registered ManiSkill environment for state-only use, on the CPU unless the settings say otherwise.
 
     Args:
         env_id: ManiSkill's name of it ("PushT-v1").
@@ -98,10 +100,27 @@ def make_env(env_id: str, **settings: Any) -> Any:
 
     Returns:
         The unwrapped `BaseEnv`, already reset once.
+
+    Raises:
+        TaskError: GPU simulation was asked for and can't start.
     """
     enable()
     gymnasium: Any = importlib.import_module("gymnasium")
     importlib.import_module("mani_skill.envs")
-    arguments = {"num_envs": 1, "obs_mode": "state", "sim_backend": "physx_cpu", "render_backend": "none"}
+    arguments: dict[str, Any] = {
+        "num_envs": 1,
+        "obs_mode": "state",
+        "sim_backend": "physx_cpu",
+        "render_backend": "none",
+    }
+    arguments |= settings
     with _shallow_collections():
-        return gymnasium.make(env_id, **(arguments | settings)).unwrapped
+        try:
+            return gymnasium.make(env_id, **arguments).unwrapped
+        except Exception as error:  # a device, a driver, or PhysX's library for GPUs, which SAPIEN downloads
+            if not str(arguments["sim_backend"]).startswith("physx_cuda"):
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise TaskError(
+                f"task.physics is cuda, but {env_id} can't start there ({reason}); set it to cpu"
+            ) from error

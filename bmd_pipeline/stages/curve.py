@@ -15,7 +15,6 @@ import torch
 from bmd_pipeline.artifacts.atomic import write_json
 from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.artifacts.provenance import describe_run
-from bmd_pipeline.compute import select_device
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
@@ -29,6 +28,7 @@ from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.eval_document import hash_policy_settings, make_bootstrap_generator
 from bmd_pipeline.stages.evaluate import require_inputs
 from bmd_pipeline.stages.labelling import label_episodes
+from bmd_pipeline.stages.workbench import select_stage_device
 from bmd_pipeline.tasks.base import TaskEnv
 from bmd_pipeline.tasks.registry import load_labellings, make_env
 
@@ -72,7 +72,7 @@ def curve(
             f"{tuned}: holds no snapshots; run `bmd-pipeline finetune --task {task} --method {method} "
             f"--seed {seed} --set finetune.snapshot_interval=20`"
         )
-    device = select_device(config.execution.device)
+    device = select_stage_device(config)
     labellings = load_labellings(task)
     wanted = config.curve.episodes
     env = make_env(task, config.task.env, min(config.evaluate.num_envs, wanted), device=device, num_workers=num_workers)

@@ -16,7 +16,6 @@ from bmd_pipeline.artifacts.atomic import write_bytes, write_json
 from bmd_pipeline.artifacts.hashing import hash_file
 from bmd_pipeline.artifacts.layout import RUN_FILE
 from bmd_pipeline.artifacts.provenance import require_run
-from bmd_pipeline.compute import select_device
 from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.methods import PRETRAINED, check_method, uses_modes
 from bmd_pipeline.config.run import RunConfig
@@ -43,6 +42,7 @@ from bmd_pipeline.stages.eval_document import (
 from bmd_pipeline.stages.labelling import label_episodes
 from bmd_pipeline.stages.rounds import pack_episodes, unpack_episodes
 from bmd_pipeline.stages.stopping import Stop, StoppableEnv
+from bmd_pipeline.stages.workbench import select_stage_device
 from bmd_pipeline.tasks.base import Labelling, TaskEnv
 from bmd_pipeline.tasks.registry import load_labellings, make_env
 
@@ -87,7 +87,7 @@ def evaluate(
     started = time.time()
     task = config.task.name
     inputs = require_inputs(task, method, policy, modes, tuned)
-    device = select_device(config.execution.device)
+    device = select_stage_device(config)
     agent = load_agent(policy, modes, tuned, method, task=task, device=device)
     if not config.evaluate.steering:
         agent = remove_steering(agent)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from bmd_pipeline.compute import choose_matmul, select_device, set_matmul
+from bmd_pipeline.config.costs import NATIVE
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.policies.checkpoint import load_policy
@@ -49,8 +50,21 @@ class Workbench:
         """
         set_matmul(self.device, matmul)
         simulator = registry.get_entry(self.spec.name).simulator
-        how = "" if simulator == "native" else f", at the start of its episodes: {simulator} can't save them halfway"
+        how = "" if simulator == NATIVE else f", at the start of its episodes: {simulator} can't save them halfway"
         reporter.log(f"going on from {what}{how}")
+
+
+def select_stage_device(config: RunConfig) -> torch.device:
+    """Where a stage plays episodes and learns from them: where the task is stepped, so that nothing travels.
+
+    Raises:
+        ConfigError: the device that was asked for is not there.
+    """
+    if registry.get_entry(config.task.name).simulator == NATIVE:
+        return select_device(config.execution.device)
+    if config.task.physics == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("task.physics is cuda, but torch finds no CUDA device; set it to cpu, or take preset cpu")
+    return torch.device(config.task.physics)
 
 
 @contextmanager
@@ -70,7 +84,7 @@ def open_workbench(
     Raises:
         ArtifactError: the policy is missing, damaged, or does not fit the task.
     """
-    device = select_device(config.execution.device)
+    device = select_stage_device(config)
     task = config.task.name
     spec = registry.make_spec(task, config.task.env)
     policy = load_policy(policy_dir, task=task, device=device, obs_dim=spec.obs_dim, action_dim=spec.action_dim)

@@ -45,6 +45,7 @@ class TaskEntry:
         simulator: what steps it.
         extra: optional dependency group that its simulator comes with, or None.
         requires: packages that the group brings, as pip names them.
+        cpu_only: whether the simulator steps on the CPU whatever device there is.
     """
 
     name: str
@@ -53,6 +54,7 @@ class TaskEntry:
     simulator: str = "native"
     extra: str | None = None
     requires: tuple[str, ...] = ()
+    cpu_only: bool = False
 
 
 _REGISTRY: dict[str, TaskEntry] = {}
@@ -254,6 +256,7 @@ for _entry in (
         simulator="MuJoCo",
         extra="kitchen",
         requires=("mujoco", "gymnasium-robotics"),
+        cpu_only=True,
     ),
     TaskEntry(
         "Lift",

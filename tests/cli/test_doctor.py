@@ -70,3 +70,10 @@ def test_a_cuda_device_is_missed_only_where_it_is_asked_for(monkeypatch: pytest.
     assert examine(monkeypatch, "GaussianMixture")["device"].verdict == "note"
     found = examine(monkeypatch, "GaussianMixture", "execution.device=cuda")["device"]
     assert (found.verdict, "execution.device" in found.text) == ("missing", True)
+    found = examine(monkeypatch, "PushT", "task.physics=cuda")["device"]
+    assert (found.verdict, "task.physics" in found.text) == ("missing", True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a device")
+    found = examine(monkeypatch, "PushT", "task.physics=cuda")["device"]
+    assert (found.verdict, "never run" in found.text) == ("note", True)
+    assert examine(monkeypatch, "PushT")["device"].verdict == "ok"

@@ -118,3 +118,20 @@ def test_without_a_method_the_fine_tuning_slice_holds_that_of_every_method() -> 
 def test_hashes_are_equal_exactly_where_values_are(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert hash_values(one) == hash_values(dict(reversed(one.items())))
     assert (hash_values(one) == hash_values(other)) == (one == other)
+
+
+def test_physics_on_a_device_is_another_result_of_what_is_played() -> None:
+    """What was made on the CPU is no result of the other engine; demonstrations and cloning know neither."""
+    here, there = (
+        load_config("PushT", preset="cpu", assignments=[f"task.physics={name}"], config_dir=CONFIG_DIR)
+        for name in ("cpu", "cuda")
+    )
+    same = {stage for stage in STAGES if stage_hash(here, stage) == stage_hash(there, stage)}
+    assert same == {"collect", "pretrain"}
+    assert config_hash(here) != config_hash(there)
+    assert "physics" not in stage_slice(here, "finetune")["task"]  # hashes from before there was a choice still hold
+
+
+def test_the_physics_of_a_native_task_is_nobodys_business() -> None:
+    assert changed("task.physics=cuda") == set()
+    assert config_hash(read("task.physics=cuda")) == config_hash(read())

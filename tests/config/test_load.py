@@ -11,7 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from bmd_pipeline.config import load
-from bmd_pipeline.config.load import has_cuda_device, list_presets, list_variants, load_config, resolve_preset
+from bmd_pipeline.config.discover import DiscoverConfig
+from bmd_pipeline.config.finetune import FinetuneConfig
+from bmd_pipeline.config.load import AUTO_GPU, has_cuda_device, list_presets, list_variants, load_config, resolve_preset
 from bmd_pipeline.errors import BMDError, ConfigError, TaskError
 from bmd_pipeline.tasks.registry import get_entry
 
@@ -42,7 +44,7 @@ def test_overrides_may_choose_the_preset_but_an_argument_wins(config_dir: Path) 
 
 
 def test_auto_takes_gpu_only_where_a_device_is_visible(config_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for found, preset in ((True, "gpu"), (False, "cpu")):
+    for found, preset in ((True, AUTO_GPU), (False, "cpu")):
         monkeypatch.setattr(load, "has_cuda_device", lambda found=found: found)
         assert resolve_preset("auto", config_dir=config_dir) == preset
     monkeypatch.undo()
@@ -187,9 +189,63 @@ def test_configs_are_frozen(config_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("task", [path.stem for path in (ROOT / "config" / "tasks").glob("*.yaml")])
-@pytest.mark.parametrize("preset", list_presets(ROOT / "config"))
+@pytest.mark.parametrize("preset", [*list_presets(ROOT / "config"), "auto-gpu"])
 def test_the_settings_that_we_ship_are_sound(task: str, preset: str) -> None:
+    if (task, preset) == ("Kitchen", "gpu"):
+        message = r"^task\.physics must be cpu for Kitchen: MuJoCo runs on no device, .* \(.*presets/gpu\.yaml:5\)$"
+        with pytest.raises(ConfigError, match=message):
+            load_config(task, preset=preset, config_dir=ROOT / "config")
+        return
     assert load_config(task, preset=preset, config_dir=ROOT / "config").task.name == task
+
+
+@pytest.mark.parametrize("task", [path.stem for path in (ROOT / "config" / "tasks").glob("*.yaml")])
+def test_auto_moves_native_tasks_to_a_device_and_leaves_simulators_where_they_are_tried(
+    task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "has_cuda_device", lambda: True)
+    found = load_config(task, preset="auto", config_dir=ROOT / "config")
+    native = get_entry(task).simulator == "native"
+    assert found == load_config(task, preset="gpu" if native else "cpu", config_dir=ROOT / "config")
+    assert found.task.physics == "cpu"
+    assert (found.finetune.num_envs == 4096) == native
+
+
+def test_auto_reads_the_simulator_of_plug_ins_and_variants_wherever_they_are_named(
+    config_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "has_cuda_device", lambda: True)
+    assert load_config("Shifted", preset="auto", config_dir=config_dir).finetune.num_envs == 4000
+    assert load_config("PushT", preset="auto", config_dir=config_dir).finetune.num_envs == 10
+    with pytest.raises(ConfigError, match=r"^unknown setting task\.nme"):
+        load_config("Shifted", preset="auto", assignments=["task.nme=1"], config_dir=config_dir)
+
+
+@pytest.mark.parametrize("task", [path.stem for path in (ROOT / "config" / "tasks").glob("*.yaml")])
+def test_many_environments_take_larger_minibatches_instead_of_many_more_steps(task: str) -> None:
+    if task == "Kitchen":
+        return
+    many, few = (load_config(task, preset=preset, config_dir=ROOT / "config") for preset in ("gpu", "cpu"))
+    assert (many.execution.mem_mb, many.execution.runtime_minutes) == (None, None)  # stages ask for what they need
+    assert many.task.physics == ("cpu" if get_entry(task).simulator == "native" else "cuda")
+
+    def count(stage: DiscoverConfig | FinetuneConfig) -> float:
+        return stage.num_envs * stage.ppo.epochs / stage.ppo.minibatch_size
+
+    assert many.finetune.num_envs > few.finetune.num_envs
+    assert count(many.finetune) <= 2 * count(few.finetune)
+
+
+def test_physics_on_a_device_needs_one_and_a_simulator_that_has_it(config_dir: Path) -> None:
+    def read(task: str, *assignments: str) -> str:
+        return load_config(task, assignments=["task.physics=cuda", *assignments], config_dir=config_dir).task.physics
+
+    assert read("GaussianMixture") == "cpu"  # nothing to choose
+    assert read("PushT") == "cuda"
+    with pytest.raises(ConfigError, match=r"^task\.physics must be cpu with execution\.device=cpu; got cuda \(--set"):
+        read("PushT", "execution.device=cpu")
+    with pytest.raises(ConfigError, match=r"^task\.physics must be cpu for Kitchen"):
+        read("Kitchen")
 
 
 def test_settings_load_without_torch() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bmd_pipeline.config import load
 from bmd_pipeline.config.layers import merge_layers, parse_assignment
 from bmd_pipeline.config.workflow import PRESET_VARIABLE, put_command_on_path, read_workflow_config
 from bmd_pipeline.errors import ConfigError
@@ -37,6 +38,12 @@ def test_jobs_take_the_preset_that_was_decided_first(config_dir: Path, monkeypat
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert read_workflow_config({"preset": "auto"}, config_dir=config_dir).preset == "cpu"
     assert os.environ[PRESET_VARIABLE] == "cpu"
+    monkeypatch.setattr(load, "has_cuda_device", lambda: True)
+    for asked in ({"preset": "auto"}, {}):
+        assert read_workflow_config(asked, config_dir=config_dir).preset == "cpu"  # a job elsewhere, asked the same
+    monkeypatch.setenv(PRESET_VARIABLE, "")
+    assert read_workflow_config({"preset": "auto"}, config_dir=config_dir).command_options() == ["--preset", "auto-gpu"]
+    assert os.environ[PRESET_VARIABLE] == "auto-gpu"
     monkeypatch.setenv(PRESET_VARIABLE, "gpu")  # a job on another node, started by a run that chose gpu
     assert read_workflow_config({}, config_dir=config_dir).preset == "gpu"
 

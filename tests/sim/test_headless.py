@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from bmd_pipeline.errors import TaskError
 from bmd_pipeline.sim import headless
 
 _SCRIPT = """
@@ -41,3 +42,16 @@ def test_null_resources_take_anything() -> None:
     material.roughness = 0.5
     assert material.base_color == [1, 0, 0, 1]
     assert material.roughness == 0.5
+
+
+def test_gpu_simulation_that_can_not_start_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no library for GPUs\nand no way to get it")
+
+    monkeypatch.setattr("gymnasium.make", fail)
+    with pytest.raises(
+        TaskError, match=r"^task\.physics is cuda, but PushT-v1 can't start there \(OSError: no .* it\)"
+    ):
+        headless.make_env("PushT-v1", sim_backend="physx_cuda")
+    with pytest.raises(OSError, match="no library"):  # on the CPU it is our fault, or the installation's
+        headless.make_env("PushT-v1")

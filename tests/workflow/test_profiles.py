@@ -97,6 +97,22 @@ def test_training_jobs_ask_for_a_device_and_collection_does_not(project: Project
     assert gpus == {"pretrain": "1", "discover": "1", "finetune": "1", "evaluate": "1"}
 
 
+def test_only_what_uses_a_device_asks_for_it_and_for_what_goes_with_it(project: Project) -> None:
+    """On a login node: the device is elsewhere."""
+    target = "results/PushT/pretrained/seed0/eval.json"
+    for preset, on_device in (("auto-gpu", {"pretrain"}), ("gpu", {"pretrain", "evaluate"})):
+        arguments = ("--dry-run", "-p", "--workflow-profile", "workflow/profiles/slurm", target)
+        done = project.snakemake(*arguments, "--config", f"preset={preset}")
+        text = done.stdout + done.stderr
+        asked = dict(re.findall(r"^rule (\w+):(?:\n    .*)*?\n    resources: (.*)", text, flags=re.MULTILINE))
+        assert asked.keys() == {"collect", "pretrain", "evaluate"}
+        assert {rule for rule, found in asked.items() if "gpu=1" in found} == on_device
+        assert {
+            rule for rule, found in asked.items() if "mem_mb=16000" in found and "runtime=240" in found
+        } == on_device
+        assert set(re.findall(r"--preset (\S+)", text)) == {preset}
+
+
 def test_rules_never_retry_by_themselves() -> None:
     for path in (ROOT / "workflow" / "rules").glob("*.smk"):
         assert "retries" not in path.read_text()

@@ -7,9 +7,9 @@ from pathlib import Path
 from bmd_pipeline.artifacts.freshness import find_edited_hash
 from bmd_pipeline.config.grid_cells import configure_cell, configure_codes, find_cell, list_cells, modes_folder
 from bmd_pipeline.config.hashing import config_hash, stage_slice
-from bmd_pipeline.config.load import has_cuda_device
+from bmd_pipeline.config.load import AUTO_GPU, has_cuda_device
 from bmd_pipeline.config.methods import PRETRAINED, check_method, judged_methods, list_pairs, uses_modes
-from bmd_pipeline.config.resources import RESUMABLE, estimate_mem_mb, estimate_minutes
+from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
 from bmd_pipeline.config.sources import source_hash
 from bmd_pipeline.config.sweep_points import configure_point, find_point, list_points
 from bmd_pipeline.config.workflow import put_command_on_path, read_workflow_config
@@ -274,7 +274,10 @@ def asked(setting, estimate, stage):
         run = settings(wildcards.task)
         simulator = get_entry(run.task.name).simulator
         threads = getattr(run.execution.threads, name, 1)
-        return getattr(run.execution, setting) or estimate(run, stage, threads=threads, simulator=simulator)
+        on_device = stage not in ("collect", *READERS) and bool(gpu_of(stage)(wildcards))
+        return getattr(run.execution, setting) or estimate(
+            run, stage, threads=threads, simulator=simulator, on_device=on_device
+        )
 
     return amount
 
@@ -293,10 +296,15 @@ def runtime_of(stage):
     return lambda wildcards, attempt: attempt * amount(wildcards)
 
 
-def gpu(wildcards):
+def gpu_of(stage):
     """CUDA devices that a job uses."""
-    device = settings(wildcards.task).execution.device
-    return int(device == "cuda" or (device == "auto" and (SETTINGS.preset == "gpu" or has_cuda_device())))
+
+    def devices(wildcards):
+        run = settings(wildcards.task)
+        expected = SETTINGS.preset in ("gpu", AUTO_GPU) or has_cuda_device()
+        return int(uses_device(run, stage, simulator=get_entry(run.task.name).simulator, expected=expected))
+
+    return devices
 
 
 def reported_files(wildcards):

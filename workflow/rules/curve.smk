@@ -15,7 +15,7 @@ rule curve:
     resources:
         mem_mb=mem_mb_of("curve"),
         runtime=runtime_of("curve"),
-        gpu=gpu,
+        gpu=gpu_of("curve"),
     params:
         settings=slice_of("curve"),
         source=source_of("curve"),

@@ -13,7 +13,7 @@ rule discover:
     resources:
         mem_mb=mem_mb_of("discover"),
         runtime=runtime_of("discover"),
-        gpu=gpu,
+        gpu=gpu_of("discover"),
     params:
         settings=slice_of("discover"),
         source=source_of("discover"),

@@ -18,7 +18,7 @@ rule evaluate:
     resources:
         mem_mb=mem_mb_of("evaluate"),
         runtime=runtime_of("evaluate"),
-        gpu=gpu,
+        gpu=gpu_of("evaluate"),
     params:
         settings=slice_of("evaluate"),
         source=source_of("evaluate"),

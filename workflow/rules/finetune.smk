@@ -14,7 +14,7 @@ rule finetune:
     resources:
         mem_mb=mem_mb_of("finetune"),
         runtime=runtime_of("finetune"),
-        gpu=gpu,
+        gpu=gpu_of("finetune"),
     params:
         settings=slice_of("finetune"),
         source=source_of("finetune"),

@@ -18,7 +18,7 @@ rule sweep_finetune:
     resources:
         mem_mb=mem_mb_of("finetune"),
         runtime=runtime_of("finetune"),
-        gpu=gpu,
+        gpu=gpu_of("finetune"),
     params:
         settings=swept_slice_of("finetune"),
         source=source_of("finetune"),
@@ -49,7 +49,7 @@ rule sweep_evaluate:
     resources:
         mem_mb=mem_mb_of("evaluate"),
         runtime=runtime_of("evaluate"),
-        gpu=gpu,
+        gpu=gpu_of("evaluate"),
     params:
         settings=swept_slice_of("evaluate"),
         source=source_of("evaluate"),

@@ -13,7 +13,7 @@ rule pretrain:
     resources:
         mem_mb=mem_mb_of("pretrain"),
         runtime=runtime_of("pretrain"),
-        gpu=gpu,
+        gpu=gpu_of("pretrain"),
     params:
         settings=slice_of("pretrain"),
         source=source_of("pretrain"),

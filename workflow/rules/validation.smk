@@ -15,7 +15,7 @@ rule validation:
     resources:
         mem_mb=mem_mb_of("validation"),
         runtime=runtime_of("validation"),
-        gpu=gpu,
+        gpu=gpu_of("validation"),
     params:
         settings=slice_of("validation"),
         source=source_of("validation"),
