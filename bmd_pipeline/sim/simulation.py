@@ -89,7 +89,8 @@ class SceneList:
 class BatchedScenes:
     """Scenes of one `StartedEnv`, in batched tensors: ManiSkill's GPU simulation.
 
-    Not yet run on a GPU: none was at hand. It is exercised on the CPU, where ManiSkill offers the same interface for
+    Not yet run on a GPU: it needs PhysX's library for GPUs, which SAPIEN downloads when it is first used, and where
+    there was a GPU that was not to be had. It is exercised on the CPU, where ManiSkill offers the same interface for
     one scene; only the calls that move data to and from the GPU's buffers are untried. Scenes that aren't active go
     on being simulated under zero actions, unread, until they are placed anew.
 

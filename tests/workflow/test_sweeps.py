@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from .conftest import Project, count_jobs, make_project
+from .conftest import ROOT, Project, count_jobs, make_project
 
 pytestmark = pytest.mark.workflow
 
@@ -25,6 +25,7 @@ LISTS: dict[str, Any] = {
     "grid": {"weights": [0.1, 0.5], "num_modes": [2, 3]},
 }
 """λ 0.5 and K 2 are the tasks' own, so one of the four cells of each seed is the run's own result."""
+EXAMPLE = "config/sweeps/example.yaml"
 RUN = {"collect": 2, "pretrain": 2, "discover": 4, "finetune": 8, "evaluate": 12, "summarise": 2}
 GRID = RUN | {"grid_discover": 4, "grid_finetune": 12, "grid_evaluate": 12, "grid": 2}
 
@@ -90,6 +91,32 @@ def test_settings_in_another_form_rerun_nothing(swept: Project) -> None:
 def test_the_summary_asks_for_the_tasks_that_are_named(project: Project) -> None:
     jobs = project.plan_lists(LISTS, "results/summary.html")
     assert (jobs["summary"], jobs["report"], jobs["grid"]) == (1, 2, 2)
+
+
+def test_the_sweep_that_we_ship_plans(project: Project) -> None:
+    done = project.snakemake("--dry-run", "--cores", "2", "results/summary.html", "--configfile", EXAMPLE)
+    jobs = count_jobs(done)
+    assert {rule: jobs[rule] for rule in ("collect", "finetune", "grid", "report", "summary")} == {
+        "collect": 2,
+        "finetune": 2 * 3 * 5,
+        "grid": 2,
+        "report": 2,
+        "summary": 1,
+    }
+    assert jobs["grid_finetune"] >= 2 * 2 * 5 * (3 * 3 - 1)  # two methods with codes, five seeds, K × λ
+
+
+def test_files_of_settings_that_commands_name_are_there_or_the_readers_own() -> None:
+    own = {"mine.yaml"}
+    texts = [
+        ROOT / "README.md",
+        ROOT / "Snakefile",
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("workflow/profiles/*/*.yaml"),
+    ]
+    named = {name for text in texts for name in re.findall(r"--configfile[ =]([\w./-]+\.yaml)", text.read_text())}
+    assert EXAMPLE in named
+    assert [name for name in named - own if not (ROOT / name).is_file()] == []
 
 
 def test_a_cell_outside_the_lists_is_refused(project: Project) -> None:

@@ -1,7 +1,8 @@
 """PushT in ManiSkill's GPU simulation: all scenes in one batch of tensors.
 
-Not yet run on a GPU: none was at hand. The code is exercised on the CPU, where ManiSkill offers the same batched
-interface for one environment; only the calls that move data to and from the GPU's buffers are untried.
+Not yet run on a GPU: it needs PhysX's library for GPUs, which SAPIEN downloads when it is first used, and where there
+was a GPU that was not to be had. The code is exercised on the CPU, where ManiSkill offers the same batched interface
+for one environment; only the calls that move data to and from the GPU's buffers are untried.
 Scenes whose episode ended go on being simulated, unmoved and unread, until they are reset.
 
 Source: `BaseEnv.reset` and `BaseEnv.step` of ManiSkill 3.0.1.
