@@ -11,7 +11,7 @@ from bmd_pipeline.config.load import has_cuda_device
 from bmd_pipeline.config.methods import PRETRAINED, check_method, judged_methods, list_pairs, uses_modes
 from bmd_pipeline.config.resources import estimate_mem_mb, estimate_minutes
 from bmd_pipeline.config.sources import source_hash
-from bmd_pipeline.config.sweep_points import configure_point, find_point, list_points
+from bmd_pipeline.config.sweep_points import configure_swept, find_point, list_points, swept_assignments
 from bmd_pipeline.config.workflow import put_command_on_path, read_workflow_config
 from bmd_pipeline.errors import BMDError
 from bmd_pipeline.reporting.page.videos import FOLDER, TYPES
@@ -144,7 +144,7 @@ def swept_slice_of(stage):
 
     def slice_at(wildcards):
         run = settings(wildcards.task)
-        here = configure_point(run, or_refuse(find_point, run, wildcards.point))
+        here = configure_swept(run, or_refuse(find_point, run, wildcards.point))
         return stage_slice(here, stage, run.sweep.method)
 
     return slice_at
@@ -153,7 +153,7 @@ def swept_slice_of(stage):
 def point_options(wildcards):
     """Params: the method of the sweep and what a point changes, as options of a command."""
     run = settings(wildcards.task)
-    return ["--method", run.sweep.method, *or_refuse(find_point, run, wildcards.point).assignments()]
+    return ["--method", run.sweep.method, *swept_assignments(or_refuse(find_point, run, wildcards.point))]
 
 
 def cell_of(wildcards):
