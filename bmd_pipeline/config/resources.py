@@ -50,7 +50,7 @@ MIN_MINUTES = 10
 
 DEFAULT_HORIZON = 200
 """Steps of an episode where the task has no setting of that name."""
-READERS = ("summarise", "compare", "verdict", "sweep", "grid", "report")
+READERS = ("summarise", "compare", "verdict", "sweep", "grid", "pool", "report")
 """Stages that read evaluations and take seconds."""
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from bmd_pipeline.artifacts.freshness import find_edited_hash
+from bmd_pipeline.config.bases import base_name
 from bmd_pipeline.config.grid_cells import configure_cell, configure_codes, find_cell, list_cells, modes_folder
 from bmd_pipeline.config.hashing import config_hash, stage_slice
 from bmd_pipeline.config.load import has_cuda_device
@@ -201,6 +202,12 @@ def gathered_evaluations(wildcards):
     run = settings(wildcards.task)
     folders = [cell.folder for cell in list_cells(run)]
     return files(*expand("results/{{task}}/{folder}/seed{seed}/eval.json", folder=folders, seed=run.seeds))(wildcards)
+
+
+def pooled_evaluations(wildcards):
+    """Results on every base policy."""
+    bases = settings(wildcards.task).pool.bases
+    return files(*(f"results/{base_name(wildcards.task, base)}/eval.json" for base in bases))(wildcards)
 
 
 def slice_of(stage):
