@@ -4,6 +4,7 @@
 #   snakemake --cores 8 results/GaussianMixture/eval.json --config preset=smoke
 #   snakemake --cores 8 results/PushT/compare.json results/PushT/verdict.json results/PushT/lambda/sweep.json
 #   snakemake --cores 8 results/PushT/modes/validation.json
+#   snakemake --cores 8 results/PushT/pool.json --config "seeds=[0]"   # over base policies: PushT-base0, PushT-base1, …
 #   snakemake --cores 8 results/PushT/report.html results/summary.html
 #   snakemake --cores 8 results/PushT/videos/expert.json        # clips, where something renders
 #   snakemake --cores 8 results/PushT/dsrl-bmd/seed7/eval.json --config 'set=[finetune.regulariser.mi_weight=0.3]'
@@ -34,6 +35,7 @@ include: "workflow/rules/compare.smk"
 include: "workflow/rules/verdict.smk"
 include: "workflow/rules/lambda.smk"
 include: "workflow/rules/grid.smk"
+include: "workflow/rules/pool.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/film.smk"
 

@@ -77,6 +77,10 @@ class Layout:
         """Folder of one cell and seed of the grid, with its eval.json."""
         return self.root / "results" / task / folder / f"seed{seed}"
 
+    def pool(self, task: str) -> Path:
+        """Scores over base policies."""
+        return self.root / "results" / task / "pool.json"
+
     def report(self, task: str) -> Path:
         """A task's page."""
         return self.root / "results" / task / "report.html"

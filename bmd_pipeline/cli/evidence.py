@@ -10,6 +10,7 @@ import typer
 
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.job import Job, stage_command
+from bmd_pipeline.config.bases import base_name
 from bmd_pipeline.config.grid_cells import list_cells
 from bmd_pipeline.config.methods import PRETRAINED, judged_methods
 from bmd_pipeline.config.sweep_points import list_points
@@ -138,5 +139,22 @@ def grid(job: Job, output: o.Output = None) -> None:
     file = o.new_file(output, target)
     job.start(file)
     from bmd_pipeline.stages.grid import grid as run
+
+    run(job.config, layout=job.layout, output=file, reporter=job.reporter)
+
+
+@stage_command("evaluate")
+def pool(job: Job, output: o.Output = None) -> None:
+    """Pools base policies: every policy's scores over TASK-base0, TASK-base1, …, each made from demonstrations on.
+
+    Snakemake makes them: snakemake --cores 8 results/TASK/pool.json. Writes that file.
+    """
+    target = job.layout.pool(job.task)
+    for base in job.config.pool.bases:
+        evaluated = job.layout.summary(base_name(job.task, base))
+        o.need_path(evaluated, evaluated, f"snakemake --cores 2 {target}")
+    file = o.new_file(output, target)
+    job.start(file)
+    from bmd_pipeline.stages.pool import pool as run
 
     run(job.config, layout=job.layout, output=file, reporter=job.reporter)

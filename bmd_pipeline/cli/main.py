@@ -75,6 +75,7 @@ for _command in (
     evidence.verdict,
     evidence.sweep,
     evidence.grid,
+    evidence.pool,
     stages.film,
     report.report,
     report.summary,

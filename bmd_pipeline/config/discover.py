@@ -115,6 +115,11 @@ class DiscoverConfig(Section):
     def _consistent(self) -> Self:
         if self.strategy == "unseeded" and self.warmup_iterations == 0:
             raise ValueError("warmup_iterations must be >= 1 with strategy 'unseeded', got 0")
+        if self.strategy != "held" and 0 < self.warmup_iterations <= self.ppo.value_warmup:
+            raise ValueError(
+                f"ppo.value_warmup must be < warmup_iterations ({self.warmup_iterations}), or the steering policy "
+                f"never learns; got {self.ppo.value_warmup}"
+            )
         if self.strategy == "unseeded" and self.inference.steps_per_iteration == 0:
             raise ValueError(
                 "inference.steps_per_iteration must be >= 1 with strategy 'unseeded': q learns in no other way; got 0"

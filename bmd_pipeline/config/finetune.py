@@ -90,7 +90,7 @@ class RegulariserConfig(Section):
     inference_steps: int | None = Field(None, ge=0, le=10_000)
     """Gradient steps of the inference model after each rollout; null: as many as in discovery. 0 freezes it."""
     floor: float = Field(-3.0, le=0.0, ge=-100.0)
-    """Lower bound of log q(z|h) − log p(z): one hopeless step must not drown an episode."""
+    """Ours: lower bound of log q(z|h) − log p(z) where it is paid; one hopeless step must not drown an episode."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -107,7 +107,8 @@ class SelectionConfig(Section):
     episodes: int = Field(512, ge=1, le=1_000_000)
     """Episodes of a selection round."""
     min_information_share: float = Field(0.8, ge=0.0, le=1.0)
-    """With codes, an iteration qualifies only if its codes still tell this share of what discovery measured."""
+    """With codes (ours), an iteration qualifies only if its codes still tell this share of what discovery measured; 0:
+    success alone decides."""
 
 
 class FinetuneConfig(Section):

@@ -25,6 +25,7 @@ Stage = Literal[
     "verdict",
     "sweep",
     "grid",
+    "pool",
     "validation",
 ]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -36,6 +37,7 @@ _EVIDENCE: dict[str, tuple[str, ...]] = {
     "sweep": ("evaluate", "compare"),
     "validation": ("seeds", "evaluate"),
     "grid": ("methods", "seeds", "evaluate", "compare"),
+    "pool": ("methods", "seeds", "evaluate"),
 }
 """Stages that nothing is trained on, with the settings beside their own that they go by."""
 

@@ -4,7 +4,8 @@ Layers, each over the one before:
 
 1. `config/config.yaml`: defaults for every task
 2. `config/tasks/<Task>.yaml`: the task's own settings; `extends: <Other>` puts that task's file below it,
-   which makes a variant: another name and other settings for the same code
+   which makes a variant: another name and other settings for the same code. `<Task>-base<k>` needs no file: it is the
+   task with root seed k
 3. `config/presets/<preset>.yaml`: how much to compute
 4. the task file's `presets: {<preset>: ...}`: the same for this task
 5. overrides: `--config FILE`, or Snakemake's `--configfile` and `--config`
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from bmd_pipeline.config.bases import split_base
 from bmd_pipeline.config.costs import NATIVE
 from bmd_pipeline.config.documents import Location, read_settings
 from bmd_pipeline.config.fields import TASK_PATTERN
@@ -73,6 +75,9 @@ def load_config(
     preset = resolve_preset(preset, overrides, config_dir=config_dir)
     upper = [_without_preset(Layer(overrides_name, overrides or {}, overrides_path))]
     upper += [parse_assignment(text) for text in assignments]
+    _, base = split_base(task)
+    if base is not None and not _task_path(task, config_dir).is_file():
+        upper.append(Layer(f"the name {task}", {"seed": base}))
     if preset == AUTO_GPU:
         preset = "gpu" if _is_native(_collect_layers(task, "cpu", config_dir) + upper) else "cpu"
     layers = _collect_layers(task, preset, config_dir) + upper
@@ -166,18 +171,30 @@ def _read_task_files(task: str, config_dir: Path) -> dict[Path, dict[str, Any]]:
     """Settings of the task's file, after those of the task that it extends."""
     if not TASK_NAME.fullmatch(task):  # before the name becomes part of a path
         raise TaskError(f"a task's name is letters, digits, - and _, at most 64 of them, got {shorten(task)!r}")
-    path = config_dir / "tasks" / f"{task}.yaml"
+    path = _task_path(task, config_dir)
+    stem, seed = split_base(task)
+    if seed is not None and not path.is_file():
+        files = _read_task_files(stem, config_dir)
+        return files if len(files) > 1 else {only: _extend(values, stem) for only, values in files.items()}
     values = read_settings(path) if path.is_file() else {}
     base = values.pop("extends", None)
     if base is None:
         return {path: values}
     if not isinstance(base, str) or not TASK_NAME.fullmatch(base):
         raise ConfigError(f"extends must be the name of a task, got {base!r} ({path})")
-    base_path = config_dir / "tasks" / f"{base}.yaml"
+    base_path = _task_path(base, config_dir)
     base_values = read_settings(base_path) if base_path.is_file() else {}
     if "extends" in base_values:
         raise ConfigError(f"extends must name a task, but {base} is itself a variant ({path})")
-    return {base_path: merge(base_values, {"task": {"extends": base}}), path: values}
+    return {base_path: _extend(base_values, base), path: values}
+
+
+def _task_path(task: str, config_dir: Path) -> Path:
+    return config_dir / "tasks" / f"{task}.yaml"
+
+
+def _extend(values: dict[str, Any], base: str) -> dict[str, Any]:
+    return merge(values, {"task": {"extends": base}})
 
 
 def _pop_presets(task_values: dict[str, Any], path: Path, config_dir: Path) -> dict[str, Any]:

@@ -43,7 +43,7 @@ DEFAULT_HORIZON = 200
 DEVICE_MB, DEVICE_MINUTES = 16_000, 240
 """What a job on a CUDA device asks for at least, generously: none was measured."""
 
-READERS = ("summarise", "compare", "verdict", "sweep", "grid", "report")
+READERS = ("summarise", "compare", "verdict", "sweep", "grid", "pool", "report")
 """Stages that read evaluations and take seconds."""
 RESUMABLE = ("collect", "pretrain", "discover", "finetune", "evaluate")
 """Stages that save what they have when their time is up, and go on in the next attempt."""

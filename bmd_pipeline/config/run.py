@@ -16,6 +16,7 @@ from bmd_pipeline.config.fields import Once, Seed, Seeds
 from bmd_pipeline.config.finetune import METHODS, FinetuneConfig
 from bmd_pipeline.config.grid import GridConfig
 from bmd_pipeline.config.messages import suggest
+from bmd_pipeline.config.pool import PoolConfig
 from bmd_pipeline.config.pretrain import PretrainConfig
 from bmd_pipeline.config.sweep import SweepConfig
 from bmd_pipeline.config.task import TaskConfig
@@ -65,6 +66,8 @@ class RunConfig(Section):
     """Validation of discovered modes."""
     grid: GridConfig = GridConfig()
     """λ and K, crossed with methods and seeds."""
+    pool: PoolConfig = PoolConfig()
+    """Base policies."""
     execution: ExecutionConfig = ExecutionConfig()
     """Devices, cores and tracking."""
 

@@ -39,6 +39,7 @@ _TASK_MODULES = {
     "sweep": (),
     "validation": ("env", "modes"),
     "grid": (),
+    "pool": (),
     "report": (),
     "film": ("env", "expert", "filming", "modes"),
 }

@@ -41,6 +41,11 @@ class SweepPoint:
         ]
 
 
+UNGUARDED = {"min_information_share": 0.0}
+"""What the sweep changes in `finetune.selection`: success alone decides which iteration is kept. By default an early
+one, whose codes still tell, would be kept where a small λ lets the modes go, and λ would look as if it held them."""
+
+
 def list_points(config: RunConfig) -> list[SweepPoint]:
     """The points of a run's sweep: constants by weight, then controllers."""
     constants = [SweepPoint("constant", weight) for weight in config.sweep.weights]
@@ -57,6 +62,19 @@ def find_point(config: RunConfig, name: str) -> SweepPoint:
     if name not in points:
         raise ConfigError(f"sweep.weights and sweep.controllers name no point {name!r}; {suggest(name, points)}")
     return points[name]
+
+
+def configure_swept(config: RunConfig, point: SweepPoint) -> RunConfig:
+    """The run at a point of the sweep."""
+    selection = config.finetune.selection.model_copy(update=UNGUARDED)
+    finetune = config.finetune.model_copy(update={"selection": selection})
+    return configure_point(config.model_copy(update={"finetune": finetune}), point)
+
+
+def swept_assignments(point: SweepPoint) -> list[str]:
+    """The same as options of `bmd-pipeline`."""
+    extra = [part for name, value in UNGUARDED.items() for part in ("--set", f"finetune.selection.{name}={value}")]
+    return point.assignments() + extra
 
 
 def configure_point(config: RunConfig, point: SweepPoint) -> RunConfig:

@@ -90,7 +90,7 @@ def train_selector(
         held-out negative log-likelihood (nats) and accuracy, means over folds.
     """
     order = torch.randperm(len(start), generator=generator, device=start.device)
-    folds = order.chunk(selector.config.folds)
+    folds = order.tensor_split(selector.config.folds)  # chunk may make fewer
     losses, accuracies = [], []
     for index, (member, held) in enumerate(zip(selector.members, folds, strict=True)):
         rest = torch.cat([fold for other, fold in enumerate(folds) if other != index])

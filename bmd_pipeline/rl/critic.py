@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmd_pipeline.policies.networks import make_mlp
+from bmd_pipeline.policies.normaliser import STD_FLOOR
 
 
 class Critic(nn.Module):
@@ -56,16 +57,25 @@ class Critic(nn.Module):
         inputs = cond_dim + track_dim + (num_codes if num_codes > 1 else 0) + (1 if sees_time else 0)
         self.network = make_mlp((inputs, *hidden_sizes, num_streams), "silu")
 
-    def fit_scale(self, track: Tensor, alive: Tensor) -> None:
-        """Takes the scale of the track (T + 1, N, track_dim) from the first rollout it is shown, and keeps it."""
+    def fit_scale(self, track: Tensor, alive: Tensor, *, last: bool = True) -> None:
+        """Takes the scale of the track from a rollout, unless it has been fixed.
+
+        Args:
+            track: (T + 1, N, track_dim), raw.
+            alive: (T, N) which decisions were taken.
+            last: fix it. False while a curriculum cuts episodes short: what lies beyond the cut has not been seen.
+        """
         if bool(self.scaled):
             return
         seen = track[1:][alive]
+        std = seen.std(dim=0)
         self.track_mean.copy_(seen.mean(dim=0))
-        self.track_std.copy_(seen.std(dim=0).clamp(min=1e-6))
-        self.scaled.fill_(True)
+        self.track_std.copy_(torch.where(std < STD_FLOOR, torch.ones_like(std), std))
+        self.scaled.fill_(last)
 
-    def inputs(self, cond: Tensor, track: Tensor, code: Tensor, horizon_decisions: int) -> Tensor:
+    def inputs(
+        self, cond: Tensor, track: Tensor, code: Tensor, horizon_decisions: int, cut_decisions: int = 0
+    ) -> Tensor:
         """What the critic sees at every decision, and after the last.
 
         Args:
@@ -73,6 +83,7 @@ class Critic(nn.Module):
             track: (T + 1, N, track_dim), raw.
             code: (N,).
             horizon_decisions: decisions in an episode of full length.
+            cut_decisions: by how many these episodes were shorter; their clock starts so much later.
 
         Returns:
             (T + 1, N, input_dim).
@@ -80,7 +91,7 @@ class Critic(nn.Module):
         length, count = cond.shape[:2]
         parts = [cond, (track - self.track_mean) / self.track_std]
         if self.sees_time:
-            time = torch.arange(length, device=cond.device) / horizon_decisions
+            time = (cut_decisions + torch.arange(length, device=cond.device)) / horizon_decisions
             parts.append(time[:, None, None].expand(length, count, 1).to(cond.dtype))
         if self.num_codes > 1:
             one_hot = F.one_hot(code, self.num_codes).to(cond.dtype)

@@ -60,7 +60,9 @@ class Guard:
         while True:  # the episodes stand: only what was learnt from them is tried again
             generator.set_state(draws)
             try:
-                metrics = self.trainer.learn(played, generator=generator, intrinsic_only=intrinsic_only, policy=policy)
+                metrics = self.trainer.learn(
+                    played, generator=generator, intrinsic_only=intrinsic_only, max_steps=max_steps, policy=policy
+                )
                 self._require_finite(metrics)
                 return metrics
             except DivergenceError as error:

@@ -130,7 +130,8 @@ class PPO:
             policy: whether the policy learns at all; False trains the critic only.
 
         Returns:
-            losses and diagnostics, means over minibatches.
+            losses and diagnostics, means over minibatches; `losses/approx_kl` is the highest of the update, and
+            `losses/kl_stopped` 1 if the policy stopped early because of it.
 
         Raises:
             DivergenceError: the update ran away; agent and critic are then as they happen to be.
@@ -140,6 +141,7 @@ class PPO:
         allowed = config.guard.max_value_error * (1.0 + float(batch.returns.square().mean()))
         learning = policy
         kl = torch.zeros(1, device=batch.advantage.device)
+        peak, stopped = 0.0, False
         norm = torch.zeros((), device=batch.advantage.device)
         policy_steps, value_losses, policy_losses, entropies = 0, [], [], []
         last = torch.arange(0)
@@ -155,7 +157,10 @@ class PPO:
                 if learning:
                     policy_loss, kl = self._policy_loss(batch, index)
                 highest = self._require_sound(error, allowed, kl, loss + policy_loss, norm)
-                learning = learning and highest <= 1.5 * config.target_kl
+                if learning:
+                    peak = max(peak, highest)
+                    stopped = highest > 1.5 * config.target_kl
+                    learning = not stopped
                 if learning:
                     entropy = self.agent.entropy(batch.situation.rows(index)).mean()
                     loss = loss + policy_loss - config.entropy_weight * entropy
@@ -168,12 +173,13 @@ class PPO:
             if policy_steps:
                 policy_loss, kl = self._policy_loss(batch, last)
                 loss = loss + policy_loss
-            highest = self._require_sound(error, allowed, kl, loss, norm)
+            peak = max(peak, self._require_sound(error, allowed, kl, loss, norm))
         return {
             "losses/value": _mean(value_losses),
             "losses/policy": _mean(policy_losses),
             "losses/entropy": _mean(entropies),
-            "losses/approx_kl": highest,
+            "losses/approx_kl": peak,
+            "losses/kl_stopped": float(stopped),
             "losses/policy_steps": float(policy_steps),
         }
 

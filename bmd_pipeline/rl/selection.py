@@ -6,6 +6,7 @@ judged on: candidates play selection seeds, which evaluation never uses.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,16 @@ class Candidate:
                 return False
             return self.information > other.information
         return self.success_rate >= other.success_rate
+
+
+def compute_required_information(share: float, discovered: float) -> float:
+    """Information in nats that an iteration needs to qualify.
+
+    Args:
+        share: of what was discovered; 0 lets every iteration qualify, also one whose codes mislead (below 0 nats).
+        discovered: information at the episodes' ends that discovery measured.
+    """
+    return share * discovered if share > 0.0 else -math.inf
 
 
 def score_candidate(

@@ -90,7 +90,9 @@ class Trainer:
             TrainingError: a loss or a reward is not finite.
         """
         played = self.play(iteration=iteration, seed=seed, generator=generator, max_steps=max_steps)
-        return self.learn(played, generator=generator, intrinsic_only=intrinsic_only, policy=policy)
+        return self.learn(
+            played, generator=generator, intrinsic_only=intrinsic_only, max_steps=max_steps, policy=policy
+        )
 
     def play(self, *, iteration: int, seed: int, generator: torch.Generator, max_steps: int | None = None) -> Rollout:
         """Plays one exploring episode in every environment.
@@ -115,7 +117,13 @@ class Trainer:
         )
 
     def learn(
-        self, played: Rollout, *, generator: torch.Generator, intrinsic_only: bool = False, policy: bool = True
+        self,
+        played: Rollout,
+        *,
+        generator: torch.Generator,
+        intrinsic_only: bool = False,
+        max_steps: int | None = None,
+        policy: bool = True,
     ) -> dict[str, float]:
         """Learns from a rollout that the present parameters played.
 
@@ -123,6 +131,7 @@ class Trainer:
             played: what `play` returned.
             generator: all draws.
             intrinsic_only: leave the environment's reward out (discovery).
+            max_steps: what `play` was told.
             policy: whether the policy learns; False trains critic and inference model only.
 
         Returns:
@@ -143,7 +152,7 @@ class Trainer:
             metrics["modes/mi_weight"] = self.controller.weight
         if not bool(torch.isfinite(reward).all()):
             raise TrainingError("a reward is not finite: check the task's reward")
-        batch = self._batch(played, reward, intrinsic_only)
+        batch = self._batch(played, reward, intrinsic_only, max_steps)
         metrics |= self.ppo.update(batch, generator, policy=policy)
         if self.controller is not None and policy and not intrinsic_only:
             self.controller.update(self._measure(played, metrics))
@@ -178,8 +187,10 @@ class Trainer:
         if self.inference is None:
             return extrinsic[..., None], {}
         log_q = self.inference.log_prob(self.inference.histories(played.features))
-        log_ratio = compute_log_ratio(log_q, played.code, self.regulariser.floor)
-        intrinsic = compute_intrinsic_reward(log_ratio, played.alive, self.discover.reward)
+        log_ratio = compute_log_ratio(log_q, played.code)
+        paid = log_ratio.clamp(min=self.regulariser.floor)
+        intrinsic = compute_intrinsic_reward(paid, played.alive, self.discover.reward)
+        # what is measured has no floor: the mean would be no lower bound of the mutual information any more
         mean, last = compute_multimodality(log_ratio, played.alive)
         measured = {
             "modes/information": float(mean.mean()),
@@ -194,10 +205,12 @@ class Trainer:
         return (extrinsic + weight * intrinsic)[..., None], measured
 
     @torch.no_grad()
-    def _batch(self, played: Rollout, reward: Tensor, intrinsic_only: bool) -> Batch:
-        self.critic.fit_scale(played.decision_track, played.alive)
-        decisions = -(-self.env.spec.horizon // self.agent.policy.config.n_action_steps)
-        inputs = self.critic.inputs(played.cond, played.decision_track, played.code, decisions)
+    def _batch(self, played: Rollout, reward: Tensor, intrinsic_only: bool, max_steps: int | None) -> Batch:
+        horizon = self.env.spec.horizon
+        limit = min(max_steps or horizon, horizon)
+        self.critic.fit_scale(played.decision_track, played.alive, last=limit == horizon)
+        decisions, cut = (-(-steps // self.agent.policy.config.n_action_steps) for steps in (horizon, limit))
+        inputs = self.critic.inputs(played.cond, played.decision_track, played.code, decisions, decisions - cut)
         value = self.critic(inputs)
         goes_on, bootstrap = compute_continuation(played.alive, played.timed_out, self.env.spec.continuing)
         gamma, gae_lambda = self._discounts(reward)

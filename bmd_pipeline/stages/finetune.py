@@ -26,7 +26,7 @@ from bmd_pipeline.rl.agents import make_agent
 from bmd_pipeline.rl.collapse import CollapseWatch
 from bmd_pipeline.rl.curriculum import compute_max_steps
 from bmd_pipeline.rl.guard import Guard
-from bmd_pipeline.rl.selection import Candidate, score_candidate
+from bmd_pipeline.rl.selection import Candidate, compute_required_information, score_candidate
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.rl.trainer_state import unpack_trainer
 from bmd_pipeline.rl.tuned import TUNED_DOCUMENT, TUNED_WEIGHTS, trained_state
@@ -149,7 +149,8 @@ class _Run:
         self.agent.to(bench.device)
         self.trainer = Trainer(bench.env, self.agent, settings.ppo, config.discover, settings.regulariser)
         share = settings.selection.min_information_share
-        self.required = share * float(modes.findings["final_information"]) if modes else 0.0
+        discovered = float(modes.findings["final_information"]) if modes else 0.0
+        self.required = compute_required_information(share, discovered)
         self.matmul = bench.matmul
         self.guard = Guard(self.trainer, settings.ppo.guard, reporter.warn)
         episodes = settings.num_envs * -(-settings.selection.episodes // settings.num_envs)

@@ -13,7 +13,7 @@ from bmd_pipeline.artifacts.metrics_log import load_metrics
 from bmd_pipeline.artifacts.provenance import require_run
 from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.run import RunConfig
-from bmd_pipeline.config.sweep_points import SweepPoint, configure_point, list_points
+from bmd_pipeline.config.sweep_points import SweepPoint, configure_swept, list_points
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.compare import score_seeds
 from bmd_pipeline.metrics.joint import JointSample
@@ -92,7 +92,7 @@ class _Run:
 def _load(config: RunConfig, point: SweepPoint, seed: int, layout: Layout) -> _Run:
     """Reads one run and checks that it was trained and evaluated as the settings say."""
     task, method = config.task.name, config.sweep.method
-    here = configure_point(config, point)
+    here = configure_swept(config, point)
     folder = layout.sweep_run(task, point.name, seed)
     again = f"snakemake --cores 2 {layout.sweep(task)}"
     evaluated = load_evaluated(here, folder / "eval.json", wanted=(method, seed), again=again)

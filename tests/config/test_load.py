@@ -120,6 +120,10 @@ def test_bad_variants_are_refused(config_dir: Path, text: str, error: type[BMDEr
             "discover={num_modes: 17, seed_episodes: 16}",
             r"^discover\.seed_episodes must be >= num_modes \(17\) with strategy 'seeded'.* got 16",
         ),
+        (
+            "discover={warmup_iterations: 4, ppo: {value_warmup: 4}}",
+            r"^discover\.ppo\.value_warmup must be < warmup_iterations \(4\), .* got 4",
+        ),
         ("finetune.ppo.value_warmup=10", r"^finetune\.ppo\.value_warmup must be < iterations \(10\), .* got 10"),
         (
             "finetune.ppo.minibatch_size=121",

@@ -12,7 +12,13 @@ from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.layers import merge_layers, parse_assignment
 from bmd_pipeline.config.messages import describe
 from bmd_pipeline.config.run import RunConfig
-from bmd_pipeline.config.sweep_points import configure_point, find_point, list_points
+from bmd_pipeline.config.sweep_points import (
+    configure_point,
+    configure_swept,
+    find_point,
+    list_points,
+    swept_assignments,
+)
 from bmd_pipeline.errors import ConfigError
 
 
@@ -52,14 +58,22 @@ def test_a_controller_starts_from_the_configured_weight() -> None:
 def test_options_say_the_same_as_the_configured_point() -> None:
     config = make_config(weights=(0.0, 0.00001, 0.5))
     for point in list_points(config):
-        options = point.assignments()
+        options = swept_assignments(point)
         assert options[::2] == ["--set"] * (len(options) // 2)
         said = RunConfig.model_validate(
             merge_layers([parse_assignment(text) for text in options[1::2]])
             | {"task": {"name": "GaussianMixture"}, "sweep": config.sweep}
         )
-        expected = stage_slice(configure_point(config, point), "finetune", "dsrl-bmd")
+        expected = stage_slice(configure_swept(config, point), "finetune", "dsrl-bmd")
         assert stage_slice(said, "finetune", "dsrl-bmd") == expected
+
+
+def test_in_the_sweep_success_alone_decides_which_iteration_is_kept() -> None:
+    """Else an early one would be kept at a small λ, and the sweep would credit λ with its modes."""
+    config = make_config(weights=(0.0, 0.5))
+    for point in list_points(config):
+        assert configure_swept(config, point).finetune.selection.min_information_share == 0.0
+        assert configure_point(config, point).finetune.selection == config.finetune.selection
 
 
 @pytest.mark.parametrize(

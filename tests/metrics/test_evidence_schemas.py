@@ -1,4 +1,4 @@
-"""The published schemas of compare.json, verdict.json, sweep.json, grid.json and validation.json."""
+"""The published schemas of compare.json, verdict.json, sweep.json, grid.json, pool.json and validation.json."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from bmd_pipeline.metrics.comparison import Interval, comparison_schema
 from bmd_pipeline.metrics.grid import grid_schema
+from bmd_pipeline.metrics.pool import pool_schema
 from bmd_pipeline.metrics.sweep import sweep_schema
 from bmd_pipeline.metrics.validation import validation_schema
 from bmd_pipeline.metrics.verdict import verdict_schema
@@ -22,6 +23,7 @@ SCHEMAS = [
     ("sweep", "sweep", sweep_schema),
     ("validation", "validation", validation_schema),
     ("grid", "grid", grid_schema),
+    ("pool", "pool", pool_schema),
 ]
 
 

@@ -23,6 +23,15 @@ def test_learns_to_command_a_behaviour_that_depends_on_start_and_noise() -> None
     assert float((brought_about == wanted).float().mean()) > 0.95
 
 
+def test_folds_need_not_divide_the_episodes() -> None:
+    config = CommitConfig(folds=20, selector_steps=20)
+    generator = torch.Generator().manual_seed(0)
+    selector = NoiseSelector(2, 2, 2, config)
+    u = torch.randn(201, 2, generator=generator)
+    loss, _ = train_selector(selector, torch.zeros(201, 2), u, (u[:, 0] > 0).long(), generator)
+    assert 0.0 < loss < 2.0
+
+
 def test_stays_inside_the_search_radius_and_prefers_small_noise() -> None:
     torch.manual_seed(0)
     selector = NoiseSelector(2, 3, 2, CommitConfig(folds=2, max_norm=1.5, norm_penalty=0.1))

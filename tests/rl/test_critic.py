@@ -78,6 +78,25 @@ def test_the_time_limit_of_a_task_ends_all_value() -> None:
     torch.testing.assert_close(learn(continuing=False), expected, atol=0.06, rtol=0)
 
 
+def test_a_curriculum_shows_the_critic_the_time_that_is_left() -> None:
+    """Episodes cut to one step have one step left, as in the last step of a whole one."""
+    expected = torch.tensor([value(place, 1) for place in range(PLACES)])
+    torch.testing.assert_close(learn(continuing=False, max_steps=1)[LIMIT - 1], expected, atol=0.06, rtol=0)
+
+
+def test_the_tracks_scale_is_fixed_by_the_first_rollout_of_full_length() -> None:
+    critic = Critic(1, 2, 1, 1, (8,))
+    alive = torch.ones(4, 3, dtype=torch.bool)
+    short, whole = torch.rand(5, 3, 2), 10.0 * torch.rand(5, 3, 2)
+    short[..., 1] = 0.3  # what doesn't move yet must not be blown up when it does
+    critic.fit_scale(short, alive, last=False)
+    assert critic.track_std[1] == 1.0
+    critic.fit_scale(whole, alive)
+    torch.testing.assert_close(critic.track_std, whole[1:].flatten(0, 1).std(dim=0))
+    critic.fit_scale(short, alive)
+    torch.testing.assert_close(critic.track_mean, whole[1:].flatten(0, 1).mean(dim=0))
+
+
 @pytest.mark.parametrize("max_steps", [None, 1])
 def test_a_continuing_task_is_worth_the_same_at_any_time(max_steps: int | None) -> None:
     """γ^first / (1 − γ^PLACES), though no episode is longer than the limit, or than the curriculum allows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -87,6 +88,22 @@ def test_an_update_trains_steering_critic_and_inference_and_nothing_else(
     assert all(torch.equal(value, modes.steering.state_dict()[name]) for name, value in discovered.items())  # type: ignore[union-attr]
 
 
+def test_information_is_measured_without_the_floor_that_the_reward_has(
+    env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
+) -> None:
+    """A mean of clamped log-ratios is no lower bound of the mutual information."""
+    trainer = _trainer(env, policy, modes_of())
+    assert trainer.inference is not None
+    with torch.no_grad():  # sure of code 0, whatever is played
+        last = [layer for layer in trainer.inference.modules() if isinstance(layer, torch.nn.Linear)][-1]
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor([30.0, 0.0, 0.0]))
+    metrics = _iterate(trainer)
+    expected = (torch.tensor([30.0, 0.0, 0.0]).log_softmax(dim=0).mean() + math.log(3)).item()
+    assert metrics["modes/final_information"] == pytest.approx(expected, rel=1e-4)
+    assert expected < trainer.regulariser.floor * 2 / 3
+
+
 def test_a_frozen_inference_model_stays_as_it_is(
     env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
 ) -> None:
@@ -112,6 +129,8 @@ def test_the_policy_stops_at_the_kl_bound(env: TaskEnv, policy: DiffusionPolicy)
     bold = _iterate(_trainer(env, policy, None, learning_rate=0.1, target_kl=1e-4))
     meek = _iterate(_trainer(env, policy, None, learning_rate=1e-6, target_kl=1e-4))
     assert bold["losses/policy_steps"] < meek["losses/policy_steps"]
+    assert bold["losses/approx_kl"] > 1.5e-4 > meek["losses/approx_kl"] > 0.0
+    assert (bold["losses/kl_stopped"], meek["losses/kl_stopped"]) == (1.0, 0.0)
 
 
 def test_discovery_ignores_the_environments_reward(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bmd_pipeline.config.finetune import CurriculumConfig
 from bmd_pipeline.rl.curriculum import compute_max_steps
-from bmd_pipeline.rl.selection import Candidate
+from bmd_pipeline.rl.selection import Candidate, compute_required_information
 
 
 def test_success_decides_among_candidates_whose_codes_still_tell() -> None:
@@ -21,6 +21,12 @@ def test_codes_come_before_success() -> None:
     worse = Candidate(2, 0.9, 0.05)
     assert untold.beats(worse, 0.8), "when none qualifies, the codes that tell most are kept"
     assert not worse.beats(untold, 0.8)
+
+
+def test_without_a_required_share_success_alone_decides() -> None:
+    required = compute_required_information(0.0, discovered=0.7)
+    assert Candidate(1, 0.9, -0.2).beats(Candidate(0, 0.5, 0.7), required)
+    assert compute_required_information(0.5, discovered=0.7) == 0.35
 
 
 def test_the_curriculum_grows_linearly_to_the_full_horizon() -> None:

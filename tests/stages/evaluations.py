@@ -11,7 +11,7 @@ from bmd_pipeline.artifacts.layout import METRICS_FILE, Layout
 from bmd_pipeline.artifacts.provenance import write_run
 from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.run import RunConfig
-from bmd_pipeline.config.sweep_points import configure_point, list_points
+from bmd_pipeline.config.sweep_points import configure_swept, list_points
 from bmd_pipeline.metrics.episodes import Episodes, encode_episodes
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.stages.eval_document import (
@@ -47,7 +47,7 @@ def write_swept_runs(config: RunConfig, layout: Layout, episodes: dict[str, list
     """
     task, method = config.task.name, config.sweep.method
     for point in list_points(config):
-        here = configure_point(config, point)
+        here = configure_swept(config, point)
         for part in episodes[point.name]:
             folder = layout.sweep_run(task, point.name, part.seed)
             line = {"losses/approx_kl": 0.2, "modes/mi_weight": point.weight or 0.4, "rollout/episode_return": 1.0}

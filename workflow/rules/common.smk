@@ -5,13 +5,14 @@ import sys
 from pathlib import Path
 
 from bmd_pipeline.artifacts.freshness import find_edited_hash
+from bmd_pipeline.config.bases import base_name
 from bmd_pipeline.config.grid_cells import configure_cell, configure_codes, find_cell, list_cells, modes_folder
 from bmd_pipeline.config.hashing import config_hash, stage_slice
 from bmd_pipeline.config.load import AUTO_GPU, has_cuda_device
 from bmd_pipeline.config.methods import PRETRAINED, check_method, judged_methods, list_pairs, uses_modes
 from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
 from bmd_pipeline.config.sources import source_hash
-from bmd_pipeline.config.sweep_points import configure_point, find_point, list_points
+from bmd_pipeline.config.sweep_points import configure_swept, find_point, list_points, swept_assignments
 from bmd_pipeline.config.workflow import put_command_on_path, read_workflow_config
 from bmd_pipeline.errors import BMDError
 from bmd_pipeline.reporting.page.videos import FOLDER, TYPES
@@ -144,7 +145,7 @@ def swept_slice_of(stage):
 
     def slice_at(wildcards):
         run = settings(wildcards.task)
-        here = configure_point(run, or_refuse(find_point, run, wildcards.point))
+        here = configure_swept(run, or_refuse(find_point, run, wildcards.point))
         return stage_slice(here, stage, run.sweep.method)
 
     return slice_at
@@ -153,7 +154,7 @@ def swept_slice_of(stage):
 def point_options(wildcards):
     """Params: the method of the sweep and what a point changes, as options of a command."""
     run = settings(wildcards.task)
-    return ["--method", run.sweep.method, *or_refuse(find_point, run, wildcards.point).assignments()]
+    return ["--method", run.sweep.method, *swept_assignments(or_refuse(find_point, run, wildcards.point))]
 
 
 def cell_of(wildcards):
@@ -201,6 +202,12 @@ def gathered_evaluations(wildcards):
     run = settings(wildcards.task)
     folders = [cell.folder for cell in list_cells(run)]
     return files(*expand("results/{{task}}/{folder}/seed{seed}/eval.json", folder=folders, seed=run.seeds))(wildcards)
+
+
+def pooled_evaluations(wildcards):
+    """Results on every base policy."""
+    bases = settings(wildcards.task).pool.bases
+    return files(*(f"results/{base_name(wildcards.task, base)}/eval.json" for base in bases))(wildcards)
 
 
 def slice_of(stage):

@@ -1,0 +1,103 @@
+"""Stage `pool`: results/<Task>/pool.json, every policy's scores over base policies."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from bmd_pipeline.artifacts.atomic import write_json
+from bmd_pipeline.artifacts.layout import Layout
+from bmd_pipeline.config.bases import configure_base
+from bmd_pipeline.config.hashing import stage_hash
+from bmd_pipeline.config.methods import PRETRAINED, list_pairs
+from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.metrics.evaluation import Evaluation, PolicyBlock
+from bmd_pipeline.metrics.pool import SCHEMA_VERSION, Pool, PooledScore
+from bmd_pipeline.metrics.pooling import pool_pair, pool_scores
+from bmd_pipeline.metrics.seed_tests import smallest_p
+from bmd_pipeline.reporting.documents import load_evaluation
+from bmd_pipeline.stages.console import Reporter
+from bmd_pipeline.stages.eval_document import hash_policy_settings
+from bmd_pipeline.stages.evidence import make_rng, trace
+
+
+def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter | None = None) -> None:
+    """Pools the results of every base policy.
+
+    Args:
+        config: the run; `methods`, `seeds` and `pool.bases` say what there must be.
+        layout: where the results are.
+        output: the pool.json to write.
+        reporter: where each policy's scores are told, if anywhere.
+
+    Raises:
+        ArtifactError: an eval.json is missing or damaged, lacks a policy or seed, or was made under other settings.
+    """
+    started = time.time()
+    runs = {base: configure_base(config, base) for base in config.pool.bases}
+    paths = {base: layout.summary(run.task.name) for base, run in runs.items()}
+    documents = {base: _load(run, paths[base]) for base, run in runs.items()}
+    policies = (PRETRAINED, *config.methods)
+    blocks = {policy: [document.policies[policy] for document in documents.values()] for policy in policies}
+    _require_same_modes(blocks[PRETRAINED], list(paths.values()))
+    first = blocks[PRETRAINED][0]
+    confidence, rng = config.evaluate.confidence, make_rng(config, "pool")
+    pairs = [(method, PRETRAINED) for method in config.methods] + list_pairs(config.methods)
+    pooled = {policy: pool_scores(rows, confidence) for policy, rows in blocks.items()}
+    document = Pool(
+        schema_version=SCHEMA_VERSION,
+        task=config.task.name,
+        config_hash=stage_hash(config, "pool"),
+        confidence=confidence,
+        labelling=first.labelling,
+        total_modes=len(first.per_mode),
+        tau=first.mode_coverage.tau,
+        bases=list(config.pool.bases),
+        seeds=list(config.seeds),
+        policies=pooled,
+        pairs=[pool_pair(blocks, one, other, confidence, rng) for one, other in pairs],
+        smallest_p=smallest_p(len(runs)),
+        provenance=trace(config, "pool", {run.task.name: paths[base] for base, run in runs.items()}, started),
+    )
+    write_json(output, document.model_dump(mode="json"))
+    if reporter is not None:
+        for policy, scores in pooled.items():
+            reporter.log(f"{policy}: {_tell(scores, document.total_modes)}")
+
+
+def _load(config: RunConfig, path: Path) -> Evaluation:
+    """The results on one base policy, if they are those that the settings ask for."""
+    again = f"snakemake --cores 2 {path}"
+    document = load_evaluation(path)
+    if document.task != config.task.name:
+        raise ArtifactError(f"{path}: evaluation of task {document.task}, not of {config.task.name}")
+    for policy in (PRETRAINED, *config.methods):
+        block = document.policies.get(policy)
+        if block is None:
+            raise ArtifactError(f"{path}: holds no {policy}; run `{again}`")
+        if block.config_hash != hash_policy_settings(config, policy):
+            raise ArtifactError(f"{path}: {policy} was evaluated under other settings; run `{again}`")
+        found = [row.seed for row in block.seeds]
+        if sorted(found) != sorted(config.seeds):
+            raise ArtifactError(f"{path}: {policy} has seeds {found}, not {list(config.seeds)}; run `{again}`")
+    return document
+
+
+def _require_same_modes(blocks: list[PolicyBlock], paths: list[Path]) -> None:
+    modes = [(block.labelling, [row.mode for row in block.per_mode]) for block in blocks]
+    for found, path in zip(modes, paths, strict=True):
+        if found != modes[0]:
+            raise ArtifactError(f"{path}: its modes are not those of {paths[0]}; evaluate again")
+
+
+def _tell(scores: dict[str, PooledScore], total_modes: int) -> str:
+    """A policy's scores for people: success and modes, each base policy in brackets."""
+    success, coverage, entropy = (scores[name] for name in ("success_rate", "mode_coverage", "mode_entropy"))
+    values = ", ".join(f"{value:.3f}" for value in success.bases)
+    kept = ", ".join(f"{total_modes * value:.3g}" for value in coverage.bases)
+    return (
+        f"success {success.mean.value:.3f} [{success.mean.low:.3f}, {success.mean.high:.3f}] ({values}), "
+        f"modes kept {total_modes * coverage.mean.value:.3g} of {total_modes} ({kept}), "
+        f"entropy {entropy.mean.value:.2f} nats"
+    )

@@ -1,0 +1,59 @@
+"""Scores over base policies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bmd_pipeline.metrics.evaluation import PolicyBlock
+from bmd_pipeline.metrics.pooling import pool_pair, pool_scores, student_interval
+from bmd_pipeline.metrics.summary import summarise_policy
+from tests.metrics.drawn import draw_episodes
+
+FREE = (-np.inf, np.inf)
+
+
+def make_block(policy: str, rate: float, shares: list[float], seed: int) -> PolicyBlock:
+    rng = np.random.default_rng(seed)
+    parts = [draw_episodes(policy, k, rates=[rate] * 4, shares=shares, n=200, rng=rng) for k in (0, 1)]
+    return summarise_policy(parts, config_hash="", tau=0.8, confidence=0.95, rng=rng)
+
+
+def test_the_interval_is_students() -> None:
+    values = np.array([0.4, 0.7, 0.5, 0.65])
+    expected = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert student_interval(values, 0.95, FREE) == pytest.approx((expected.low, expected.high))
+
+
+def test_it_covers_the_mean_of_few_base_policies() -> None:
+    rng = np.random.default_rng(0)
+    ends = np.array([student_interval(rng.normal(size=3), 0.95, FREE) for _ in range(2000)])
+    assert np.mean((ends[:, 0] < 0) & (ends[:, 1] > 0)) == pytest.approx(0.95, abs=0.015)
+
+
+def test_it_ends_where_the_score_does() -> None:
+    assert student_interval(np.array([0.999, 0.9, 1.0]), 0.95, (0.0, 1.0))[1] == 1.0
+
+
+def test_every_base_policy_counts_once() -> None:
+    blocks = [make_block("dsrl", rate, [1, 1, 1, 1], seed) for seed, rate in enumerate((0.5, 0.9))]
+    scores = pool_scores(blocks, 0.95)
+    assert scores["success_rate"].bases == [block.success_rate.mean for block in blocks]
+    assert scores["success_rate"].mean.value == pytest.approx(np.mean([b.success_rate.mean for b in blocks]))
+    assert scores["mode_entropy"].mean.high <= np.log(4)
+
+
+def test_differences_are_paired_by_base_policy() -> None:
+    """Base policies differ by more than the methods do; the pairs still show it."""
+    rates = (0.3, 0.5, 0.7, 0.9)
+    blocks = {
+        "dsrl": [make_block("dsrl", rate, [60, 1, 1, 1], seed) for seed, rate in enumerate(rates)],
+        "dsrl-bmd": [make_block("dsrl-bmd", rate, [1, 1, 1, 1], 9 + seed) for seed, rate in enumerate(rates)],
+    }
+    pair = pool_pair(blocks, "dsrl-bmd", "dsrl", 0.95, np.random.default_rng(0))
+    entropy, success = pair.metrics["mode_entropy"], pair.metrics["success_rate"]
+    assert entropy.mean.low > 0.5
+    assert (entropy.p_above, entropy.p_below) == (1 / 16, 1.0)
+    assert success.mean.low < 0 < success.mean.high
+    assert "mutual_information" not in pair.metrics
