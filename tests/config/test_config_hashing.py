@@ -38,7 +38,7 @@ def changed(*assignments: str) -> set[str]:
 
 
 WITH_MODES = {method for method in METHODS if method.endswith("-bmd")}
-AFTER_EVALUATION = {"curve", "compare", "verdict", "sweep", "grid", "validation"}
+AFTER_EVALUATION = {"curve", "compare", "verdict", "sweep", "grid", "pool", "validation"}
 ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATION}
 
 
@@ -64,8 +64,8 @@ ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATIO
         ("collect.num_episodes=8", {"collect"}),
         ("seed=3", ALL),
         ("task.env.horizon=30", ALL),
-        ("seeds=[5]", {"compare", "verdict", "grid", "validation"}),
-        ("methods=[dsrl]", {"compare", "verdict", "grid"}),
+        ("seeds=[5]", {"compare", "verdict", "grid", "pool", "validation"}),
+        ("methods=[dsrl]", {"compare", "verdict", "grid", "pool"}),
         ("execution.device=cpu", set()),
         ("execution.threads.finetune=7", set()),
         ("execution.tracker=wandb", set()),

@@ -109,7 +109,7 @@ def test_a_task_outside_the_package_counts_too(tmp_path: Path, monkeypatch: pyte
     monkeypatch.syspath_prepend(tmp_path)
     forget()
     edit = append(task / "helper.py", "EDITED = 1\n")
-    evidence = {"compare", "verdict", "sweep", "grid"}  # they read files alone
+    evidence = {"compare", "verdict", "sweep", "grid", "pool"}  # they read files alone
     assert changed(edit, "my_tasks.reach") == set(STAGES) - evidence
     forget()
 
