@@ -42,6 +42,8 @@ def wilson_interval(rate: float, n: float, confidence: float) -> tuple[float, fl
 def proportion_interval(rates: Floats, totals: Floats, confidence: float) -> tuple[float, float]:
     """Wilson's interval of the mean proportion over seeds, wider where seeds differ more than by chance.
 
+    Seeds stand for any clusters: trials of one may resemble each other.
+
     Seeds count equally however many trials they have, so that one with few of them leaves the mean uncertain: k seeds
     are worth k² / Σ(1 / n_i) trials, which are all of them if each has as many. This number is divided by the design
     effect, the ratio of the variance seen between seeds to the binomial one, never below 1. A few seeds tell their
