@@ -137,14 +137,14 @@ def _measure(
     by_seed: SeedTest | None,
     by_episode: EpisodeTest,
 ) -> Difference:
-    one, other = sample.scores[pair.one][score], sample.scores[pair.other][score]
-    drawn = sample.resampled[pair.one][score] - sample.resampled[pair.other][score]
+    found = sample.contrast(pair.one, pair.other, score)
+    one, other, drawn = found.one, found.other, found.resampled
     improvement = float(probability_of_improvement(one, other))
     # Runs of the two methods are drawn independently, as in rliable: this number doesn't pair them.
-    picks = rng.integers(len(one), size=(2, *drawn.shape))
+    picks = rng.integers(len(one), size=(2, len(drawn), len(one)))
     improvements = probability_of_improvement(one[picks[0]], other[picks[1]])
     return Difference(
-        difference=_interval(float((one - other).mean()), drawn.mean(axis=-1), confidence),
+        difference=_interval(float((one - other).mean()), drawn, confidence),
         probability_of_improvement=_interval(improvement, improvements, confidence),
         hedges_g=hedges_g(one, other),
         cohens_h=cohens_h(float(one.mean()), float(other.mean())) if score == "success_rate" else None,
@@ -155,7 +155,7 @@ def _measure(
 
 
 def _by_seed(sample: JointSample, pair: Pair, score: str) -> Floats:
-    return sample.scores[pair.one][score] - sample.scores[pair.other][score]
+    return sample.contrast(pair.one, pair.other, score).differences
 
 
 def _interval(value: float, samples: Floats, confidence: float) -> Interval:

@@ -42,14 +42,18 @@ def wilson_interval(rate: float, n: float, confidence: float) -> tuple[float, fl
 def proportion_interval(rates: Floats, totals: Floats, confidence: float) -> tuple[float, float]:
     """Wilson's interval of the mean proportion over seeds, wider where seeds differ more than by chance.
 
-    The number of trials is divided by the design effect, the ratio of the variance seen between seeds to the binomial
-    one, never below 1. A few seeds tell their variance badly, so that the normal quantile gives way to Student's. Its
-    degrees of freedom are those of the seeds, and more where the binomial variance, which is known, is the larger part
-    (Satterthwaite). One seed: plain Wilson.
+    Seeds stand for any clusters: trials of one may resemble each other.
+
+    Seeds count equally however many trials they have, so that one with few of them leaves the mean uncertain: k seeds
+    are worth k² / Σ(1 / n_i) trials, which are all of them if each has as many. This number is divided by the design
+    effect, the ratio of the variance seen between seeds to the binomial one, never below 1. A few seeds tell their
+    variance badly, so that the normal quantile gives way to Student's. Its degrees of freedom are those of the seeds,
+    and more where the binomial variance, which is known, is the larger part (Satterthwaite). One seed: plain Wilson.
 
     Args:
-        rates: (num_seeds,) proportion of each seed.
-        totals: (num_seeds,) trials of each seed, may be fractional.
+        rates: (num_seeds,) proportion of each seed; what a seed without trials is said to have counts in the mean and
+            in the variance between seeds.
+        totals: (num_seeds,) trials of each seed, may be fractional; seeds without any add no trials.
         confidence: level.
 
     Returns:
@@ -58,7 +62,7 @@ def proportion_interval(rates: Floats, totals: Floats, confidence: float) -> tup
     Source: Korn and Graubard 1998, Survey Methodology 24, 193-201 (effective sample size and its degrees of freedom);
     Franco et al. 2019, J. Survey Stat. Methodol. 7, 334-364 (Wilson with it).
     """
-    rate, n = float(rates.mean()), float(totals.sum())
+    rate, n = float(rates.mean()), _count_trials(totals)
     binomial = rate * (1 - rate) / n if n > 0 else 0.0
     between = float(rates.var(ddof=1)) / len(rates) if len(rates) > 1 else 0.0
     if binomial > 0 and between > 0:
@@ -67,6 +71,16 @@ def proportion_interval(rates: Floats, totals: Floats, confidence: float) -> tup
         level = 0.5 + confidence / 2
         n *= binomial / variance * (NormalDist().inv_cdf(level) / float(stats.t.ppf(level, freedom))) ** 2
     return wilson_interval(rate, n, confidence)
+
+
+def _count_trials(totals: Floats) -> float:
+    """Binomial trials that an unweighted mean over seeds is worth."""
+    tried = totals[totals > 0]
+    if len(tried) == 0:
+        return 0.0
+    # No proportion of mean p varies more than p(1 - p), as one trial does; a fraction of a trial doesn't either.
+    worth = len(tried) ** 2 / float((1.0 / np.maximum(tried, 1.0)).sum())
+    return min(worth, float(tried.sum()))
 
 
 def bootstrap_sums(

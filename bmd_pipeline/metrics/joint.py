@@ -7,7 +7,7 @@ the same seeds for all of them. Differences between policies are then not blurre
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,33 @@ from numpy.typing import NDArray
 from bmd_pipeline.metrics.episodes import Episodes
 from bmd_pipeline.metrics.intervals import bootstrap_sums
 from bmd_pipeline.metrics.mode_tests import ModeCounts
+from bmd_pipeline.metrics.rarefaction import rarefy_entropies
 from bmd_pipeline.metrics.scores import compute_scores, episode_features
 
 Floats = NDArray[np.float64]
 Scores = dict[str, Floats]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One score of two policies, as far as they can be compared in it.
+
+    Attributes:
+        one: (num_seeds,) the first policy's.
+        other: (num_seeds,) the second policy's.
+        resampled: (num_resamples,) difference, mean over seeds: seeds drawn, then episodes within each.
+        within: (num_resamples,) the same, all seeds kept.
+    """
+
+    one: Floats
+    other: Floats
+    resampled: Floats
+    within: Floats
+
+    @property
+    def differences(self) -> Floats:
+        """First minus second, by seed."""
+        return self.one - self.other
 
 
 @dataclass(frozen=True)
@@ -33,6 +56,7 @@ class JointSample:
         scores: policy → score → (num_seeds,).
         resampled: policy → score → (num_resamples, num_seeds): seeds drawn, then episodes within each.
         within: policy → score → (num_resamples,): mean over seeds, all kept, of resampled episodes.
+        entropy_seed: seeds the draws of entropies at equal numbers of successes, the same for every pair.
     """
 
     episodes: Mapping[str, Sequence[Episodes]]
@@ -42,6 +66,8 @@ class JointSample:
     scores: dict[str, Scores]
     resampled: dict[str, Scores]
     within: dict[str, Scores]
+    entropy_seed: int
+    _contrasts: dict[tuple[str, str, str], Contrast] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def seeds(self) -> list[int]:
@@ -62,6 +88,38 @@ class JointSample:
     def successes(self, policy: str) -> list[NDArray[np.bool_]]:
         """Successes by seed, (num_episodes,) each."""
         return [part.success for part in self.episodes[policy]]
+
+    def contrast(self, one: str, other: str, score: str) -> Contrast:
+        """Compares two policies in a score: by subtraction, but entropies at equal numbers of successes."""
+        key = (one, other, score)
+        if key not in self._contrasts:
+            self._contrasts[key] = (
+                self._contrast_entropies(one, other) if score == "mode_entropy" else self._subtract(one, other, score)
+            )
+        return self._contrasts[key]
+
+    def _subtract(self, one: str, other: str, score: str) -> Contrast:
+        return Contrast(
+            self.scores[one][score],
+            self.scores[other][score],
+            (self.resampled[one][score] - self.resampled[other][score]).mean(axis=-1),
+            self.within[one][score] - self.within[other][score],
+        )
+
+    def _contrast_entropies(self, one: str, other: str) -> Contrast:
+        rng = np.random.default_rng(self.entropy_seed)
+        num_resamples, num_seeds = self.resampled[one]["mode_entropy"].shape
+        found = rarefy_entropies(self.episodes[one], self.episodes[other], self.labelling, num_resamples, rng)
+        observed = float((found.one - found.other).mean())
+        # A drawn seed gets any of its resamples: the same seed drawn twice is resampled twice.
+        picks = rng.integers(num_seeds, size=(num_resamples, num_seeds))
+        drawn = found.resampled[rng.integers(num_resamples, size=picks.shape), picks]
+        return Contrast(
+            found.one,
+            found.other,
+            _reflect(drawn.mean(axis=-1), observed),
+            _reflect(found.resampled.mean(axis=-1), observed),
+        )
 
 
 def make_joint_sample(
@@ -97,4 +155,17 @@ def make_joint_sample(
         scores=score(np.stack([rows.sum(axis=0) for rows in features])),
         resampled=score(bootstrap_sums(features, rng, num_resamples)),
         within={name: {key: value.mean(axis=-1) for key, value in scores.items()} for name, scores in within.items()},
+        entropy_seed=int(rng.integers(2**31)),
     )
+
+
+def _reflect(drawn: Floats, observed: float) -> Floats:
+    """Resamples whose quantiles are the ends of the basic bootstrap interval, and whose tails its p.
+
+    Resampling moves entropies down, so that its mean is no place to read an interval at; what it shows is how far
+    a sample strays from its own mean, and to which side. Equal episodes must tie in spite of rounding.
+
+    Source: Davison & Hinkley 1997, Bootstrap Methods, section 5.2.
+    """
+    reflected: Floats = np.round(observed + drawn.mean() - drawn, 12)
+    return reflected

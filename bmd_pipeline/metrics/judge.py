@@ -119,8 +119,8 @@ class Judge:
         confidence = 1 - 2 * self.config.alpha
         if self.unit == "episodes":
             return compare_episodes(self.sample, one, other, score, threshold=question.threshold, confidence=confidence)
-        drawn = self.sample.resampled[one][score] - self.sample.resampled[other][score]
-        low, high = percentile_interval(drawn.mean(axis=-1), float(self._differences(question).mean()), confidence)
+        drawn = self.sample.contrast(one, other, score).resampled
+        low, high = percentile_interval(drawn, float(self._differences(question).mean()), confidence)
         return PairedResult(seed_tests.NAME, low, high, by_seed.p_above, by_seed.p_below)
 
     def _decide(
@@ -179,10 +179,9 @@ class Judge:
                 sample.counts(one), sample.counts(other), sample.tau, sign, self._target, self.rng
             )
             return None if factor is None else math.ceil(factor * sample.num_episodes)
-        drawn = sample.within[one][question.score] - sample.within[other][question.score]
+        drawn = sample.contrast(one, other, question.score).within
         spread = float(drawn.std(ddof=1)) * math.sqrt(sample.num_episodes)
         return units_for_mean(distance, spread, self._target)
 
     def _differences(self, question: _Question) -> Floats:
-        one, other = self.sample.scores[question.one], self.sample.scores[question.other]
-        return one[question.score] - other[question.score]
+        return self.sample.contrast(question.one, question.other, question.score).differences

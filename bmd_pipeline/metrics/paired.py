@@ -19,6 +19,7 @@ from bmd_pipeline.metrics.joint import JointSample
 Floats = NDArray[np.float64]
 
 BOOTSTRAP = "paired bootstrap of episodes, seeds as strata"
+ENTROPY_BOOTSTRAP = "paired basic bootstrap of episodes at equal numbers of successes, seeds as strata"
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,10 @@ def compare_episodes(
         interval = mode_tests.more_modes_interval(first, second, sample.tau, confidence)
         above, below = mode_tests.more_modes_test(first, second, sample.tau)
         return PairedResult(mode_tests.NAME, *interval, float(above), float(below))
-    observed = float((sample.scores[one][score] - sample.scores[other][score]).mean())
-    drawn = sample.within[one][score] - sample.within[other][score]
-    low, high = percentile_interval(drawn, observed, confidence)
-    return PairedResult(BOOTSTRAP, low, high, _tail(drawn <= threshold), _tail(drawn >= threshold))
+    found = sample.contrast(one, other, score)
+    low, high = percentile_interval(found.within, float(found.differences.mean()), confidence)
+    name = ENTROPY_BOOTSTRAP if score == "mode_entropy" else BOOTSTRAP
+    return PairedResult(name, low, high, _tail(found.within <= threshold), _tail(found.within >= threshold))
 
 
 def two_sided(p_above: float, p_below: float) -> float:

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bmd_pipeline.metrics.comparison import Interval
+from bmd_pipeline.metrics.episodes import Episodes
 from bmd_pipeline.metrics.evaluation import PolicyBlock
 from bmd_pipeline.metrics.pool import PooledDifference, PooledPair, PooledScore
+from bmd_pipeline.metrics.rarefaction import rarefy_entropies
 from bmd_pipeline.metrics.scores import COMPARED, SCORES
 from bmd_pipeline.metrics.seed_tests import sign_flip_test
 
@@ -50,21 +52,31 @@ def pool_scores(blocks: Sequence[PolicyBlock], confidence: float) -> dict[str, P
 
 
 def pool_pair(
-    blocks: Mapping[str, Sequence[PolicyBlock]], one: str, other: str, confidence: float, rng: np.random.Generator
+    blocks: Mapping[str, Sequence[PolicyBlock]],
+    episodes: Mapping[str, Sequence[Sequence[Episodes]]],
+    one: str,
+    other: str,
+    confidence: float,
+    rng: np.random.Generator,
 ) -> PooledPair:
-    """One policy minus another, by base policy.
+    """One policy minus another, by base policy; mode entropies at equal numbers of successes.
 
     Args:
         blocks: by policy, its block on each base policy.
+        episodes: by policy, its episodes on each base policy, one part per seed.
         one: the first policy.
         other: the one that is subtracted.
         confidence: level of the intervals.
         rng: random flips, where there are more base policies than can be enumerated.
     """
     bounds = _bounds(len(blocks[one][0].per_mode))
+    labelling = blocks[one][0].labelling
     metrics = {}
     for name in COMPARED:
-        values = _values(blocks[one], name) - _values(blocks[other], name)
+        if name == "mode_entropy":
+            values = _entropy_differences(episodes[one], episodes[other], labelling, rng)
+        else:
+            values = _values(blocks[one], name) - _values(blocks[other], name)
         low, high = bounds[name]
         above, below = sign_flip_test(values, 0.0, rng)
         metrics[name] = PooledDifference(
@@ -74,6 +86,14 @@ def pool_pair(
             p_below=below,
         )
     return PooledPair(one=one, other=other, metrics=metrics)
+
+
+def _entropy_differences(
+    one: Sequence[Sequence[Episodes]], other: Sequence[Sequence[Episodes]], labelling: str, rng: np.random.Generator
+) -> Floats:
+    """Difference on each base policy, mean over its seeds."""
+    rows = [rarefy_entropies(mine, theirs, labelling, 1, rng) for mine, theirs in zip(one, other, strict=True)]
+    return np.array([(row.one - row.other).mean() for row in rows])
 
 
 def _values(blocks: Sequence[PolicyBlock], name: str) -> Floats:

@@ -15,7 +15,7 @@ INDICATORS = {
     "kl_peak": "largest approximate KL divergence of an update, in nats",
     "kl_spikes": "share of iterations whose KL is more than twice the limit at which an update stops early",
     "early_stops": "share of iterations whose policy update stopped early, at a KL above 1.5 target_kl",
-    "entropy_change": "change of the policy's entropy from the first to the last tenth of the run, in nats",
+    "entropy_change": "change of the policy's entropy from the first to the last tenth of its updates, in nats",
     "information_change": "change of log q(z|h) - log p(z) at the episodes' ends, likewise",
     "return_variance": "variance of the mean return from one iteration to the next, its trend taken out",
 }
@@ -40,8 +40,8 @@ def measure_stability(lines: Sequence[Line], target_kl: float) -> dict[str, floa
         "final_weight": float(_read(lines, "modes/mi_weight")[-1]),
         "kl_peak": float(kl.max()),
         "kl_spikes": float((kl > 2 * _STOP * target_kl).mean()),
-        "early_stops": float((kl > _STOP * target_kl).mean()),
-        "entropy_change": _change(_read(lines, "losses/entropy")),
+        "early_stops": float(_find_stops(lines, kl, target_kl).mean()),
+        "entropy_change": _change(_read([line for line in lines if _learned(line)], "losses/entropy")),
         "information_change": _change(_read(lines, "modes/final_information")),
         "return_variance": _variance_around_trend(_read(lines, "rollout/episode_return")),
     }
@@ -52,7 +52,23 @@ def _read(lines: Sequence[Line], name: str) -> Floats:
     return np.array([line.get(name) or 0.0 for line in lines], np.float64)
 
 
+def _learned(line: Line) -> bool:
+    """Whether the policy took a step; while the critic alone learns, the policy's entropy is reported as 0."""
+    return line.get("losses/policy_steps") != 0
+
+
+def _find_stops(lines: Sequence[Line], kl: Floats, target_kl: float) -> NDArray[np.bool_]:
+    """Updates that stopped early, by what the run says of them; logs that don't say it have the KL.
+
+    The two differ: the KL is the last one, which the last step of an update may push beyond the limit unstopped.
+    """
+    said = np.array([line.get("losses/kl_stopped") for line in lines], np.float64)
+    return np.where(np.isnan(said), kl > _STOP * target_kl, said > 0)
+
+
 def _change(values: Floats) -> float:
+    if len(values) == 0:
+        return 0.0
     tenth = max(1, len(values) // 10)
     return float(values[-tenth:].mean() - values[:tenth].mean())
 

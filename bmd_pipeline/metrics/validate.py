@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bmd_pipeline.config.validation import ValidationConfig
 from bmd_pipeline.metrics.comparison import Interval
-from bmd_pipeline.metrics.intervals import wilson_interval
+from bmd_pipeline.metrics.intervals import proportion_interval, wilson_interval
 from bmd_pipeline.metrics.partitions import count_pairs, find_missing, find_redundant, measure_agreement
 from bmd_pipeline.metrics.separability import MIN_EPISODES, CodeReader, measure_spread, select_codes
 from bmd_pipeline.metrics.success import MIN_MODE_SHARE
@@ -106,7 +106,7 @@ class Validator:
             ways = "one"
         return BaseBehaviour(
             episodes=2 * len(both),
-            success_rate=self._rate(np.concatenate([one.success, twin.success])),
+            success_rate=self._rate_twins(one.success, twin.success),
             ways=ways,
             twins=tested,
             mode_shares=self._shares(one.count_modes(self.modes) + twin.count_modes(self.modes)),
@@ -203,6 +203,12 @@ class Validator:
         rate = float(success.mean())
         low, high = wilson_interval(rate, len(success), self.confidence)
         return Interval(value=rate, low=low, high=high)
+
+    def _rate_twins(self, one: NDArray[np.bool_], twin: NDArray[np.bool_]) -> Interval:
+        """Twins share their start, and a start may be easy or hard for both: starts are the clusters."""
+        rates = (one.astype(np.float64) + twin) / 2
+        low, high = proportion_interval(rates, np.full(len(rates), 2.0), self.confidence)
+        return Interval(value=float(rates.mean()), low=low, high=high)
 
     def _shares(self, counts: Labels) -> dict[str, float]:
         shares = counts / max(1, counts.sum())

@@ -61,7 +61,8 @@ def _describe_numbers(found: Hypothesis, one: str, other: str, total: int, tau: 
         gain = f"{total * gap.value:+.1f} [{total * gap.low:+.1f}, {total * gap.high:+.1f}]"
     else:
         numbers = f"The entropy is {found.one:.2f} nats with {one} and {found.other:.2f} with {other}"
-        gain = f"{gap.value:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]"
+        # Not the difference of the two numbers before it: few successes look less even than they are.
+        gain = f"at equal numbers of successes {gap.value:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]"
     return f"{numbers}: {gain}, {_describe_p(found)}."
 
 

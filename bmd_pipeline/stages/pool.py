@@ -12,13 +12,14 @@ from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.methods import PRETRAINED, list_pairs
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.evaluation import Evaluation, PolicyBlock
 from bmd_pipeline.metrics.pool import SCHEMA_VERSION, Pool, PooledScore
 from bmd_pipeline.metrics.pooling import pool_pair, pool_scores
 from bmd_pipeline.metrics.seed_tests import smallest_p
 from bmd_pipeline.reporting.documents import load_evaluation
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.eval_document import hash_policy_settings
+from bmd_pipeline.stages.eval_document import EPISODES_FILE, hash_policy_settings
 from bmd_pipeline.stages.evidence import make_rng, trace
 
 
@@ -37,9 +38,11 @@ def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
     started = time.time()
     runs = {base: configure_base(config, base) for base in config.pool.bases}
     paths = {base: layout.summary(run.task.name) for base, run in runs.items()}
-    documents = {base: _load(run, paths[base]) for base, run in runs.items()}
+    documents = [_load(run, paths[base]) for base, run in runs.items()]
     policies = (PRETRAINED, *config.methods)
-    blocks = {policy: [document.policies[policy] for document in documents.values()] for policy in policies}
+    blocks = {policy: [document.policies[policy] for document in documents] for policy in policies}
+    rows = [_load_rows(path, document) for path, document in zip(paths.values(), documents, strict=True)]
+    episodes = {policy: [row[policy] for row in rows] for policy in policies}
     _require_same_modes(blocks[PRETRAINED], list(paths.values()))
     first = blocks[PRETRAINED][0]
     confidence, rng = config.evaluate.confidence, make_rng(config, "pool")
@@ -56,7 +59,7 @@ def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
         bases=list(config.pool.bases),
         seeds=list(config.seeds),
         policies=pooled,
-        pairs=[pool_pair(blocks, one, other, confidence, rng) for one, other in pairs],
+        pairs=[pool_pair(blocks, episodes, one, other, confidence, rng) for one, other in pairs],
         smallest_p=smallest_p(len(runs)),
         provenance=trace(config, "pool", {run.task.name: paths[base] for base, run in runs.items()}, started),
     )
@@ -82,6 +85,20 @@ def _load(config: RunConfig, path: Path) -> Evaluation:
         if sorted(found) != sorted(config.seeds):
             raise ArtifactError(f"{path}: {policy} has seeds {found}, not {list(config.seeds)}; run `{again}`")
     return document
+
+
+def _load_rows(path: Path, document: Evaluation) -> dict[str, list[Episodes]]:
+    """The episodes beside a base policy's results, by policy, seeds in rising order."""
+    table = path.with_name(EPISODES_FILE)
+    rows: dict[str, list[Episodes]] = {}
+    for part in sorted(load_episodes(table), key=lambda part: part.seed):
+        rows.setdefault(part.policy, []).append(part)
+    told = {
+        policy: sorted((row.seed, row.episodes) for row in block.seeds) for policy, block in document.policies.items()
+    }
+    if told != {policy: [(part.seed, len(part)) for part in parts] for policy, parts in rows.items()}:
+        raise ArtifactError(f"{table}: not the episodes of {path}; run `snakemake --cores 2 {path}`")
+    return rows
 
 
 def _require_same_modes(blocks: list[PolicyBlock], paths: list[Path]) -> None:

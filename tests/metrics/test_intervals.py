@@ -60,6 +60,47 @@ def test_seeds_that_differ_less_than_by_chance_count_as_more() -> None:
     assert proportion_interval(rates, np.full(3, 500.0), 0.95) == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_seed_with_few_trials_makes_the_mean_uncertain() -> None:
+    """Seeds count equally: the mean of .8 (5 trials) and .8 (500) is known to about ±.18, not as of 505 trials."""
+    low, high = proportion_interval(np.array([0.8, 0.8]), np.array([5.0, 500.0]), 0.95)
+    error = math.sqrt(0.16 / 5 + 0.16 / 500) / 2
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
+    low, high = proportion_interval(np.array([1.0, 1.0]), np.array([1.0, 500.0]), 0.95)
+    assert (low, high) == wilson_interval(1.0, 4 / 1.002, 0.95)
+    assert low == pytest.approx(0.51, abs=0.01)  # one seed may be 0, for all that a single trial tells
+
+
+def test_seeds_without_trials_add_none() -> None:
+    nothing = np.zeros(3)
+    assert proportion_interval(nothing, np.array([0.0, 20.0, 0.0]), 0.95) == wilson_interval(0.0, 20, 0.95)
+    assert proportion_interval(nothing, nothing, 0.95) == (0.0, 1.0)
+    # Almost none are at least as good as one, and never better than what there is.
+    low, high = proportion_interval(np.zeros(2), np.array([40.0, 1e-6]), 0.95)
+    assert (low, high) == wilson_interval(0.0, 4 / (1 / 40 + 1), 0.95)
+    assert proportion_interval(np.array([0.3]), np.array([0.25]), 0.95) == wilson_interval(0.3, 0.25, 0.95)
+
+
+@given(st.floats(1, 1e4), st.integers(1, 6), st.floats(0, 1))
+def test_equally_many_trials_are_all_worth_something(n: float, num_seeds: int, rate: float) -> None:
+    found = proportion_interval(np.full(num_seeds, rate), np.full(num_seeds, n), 0.95)
+    assert found == pytest.approx(wilson_interval(rate, num_seeds * n, 0.95), abs=1e-9)
+
+
+@pytest.mark.parametrize("rate", [0.8, 0.95])
+@pytest.mark.parametrize("sizes", [(5, 500), (8, 60, 400), (30, 30, 300)])
+def test_intervals_of_unequal_seeds_cover_the_truth(sizes: tuple[int, ...], rate: float) -> None:
+    rng, totals = np.random.default_rng(0), np.array(sizes, dtype=np.float64)
+    covered, naive = [], []
+    for wins in rng.binomial(sizes, rate, size=(500, len(sizes))):
+        rates = wins / totals
+        low, high = proportion_interval(rates, totals, 0.95)
+        covered.append(low <= rate <= high)
+        low, high = wilson_interval(float(rates.mean()), totals.sum(), 0.95)
+        naive.append(low <= rate <= high)
+    assert np.mean(covered) >= 0.93
+    assert np.mean(naive) < 0.9
+
+
 def test_wilson_covers_the_truth_about_as_often_as_it_says() -> None:
     wins = np.random.default_rng(0).binomial(200, 0.6, size=2000)
     held = [low <= 0.6 <= high for low, high in (wilson_interval(w / 200, 200, 0.95) for w in wins)]

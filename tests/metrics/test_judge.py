@@ -12,6 +12,7 @@ from bmd_pipeline.config.verdict import VerdictConfig
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
 from bmd_pipeline.metrics.joint import JointSample, make_joint_sample
 from bmd_pipeline.metrics.judge import Judge
+from bmd_pipeline.metrics.paired import ENTROPY_BOOTSTRAP
 from bmd_pipeline.metrics.verdict import Hypothesis
 from bmd_pipeline.metrics.verdict_words import describe_scope
 from tests.metrics.drawn import draw_episodes, make_episodes
@@ -96,6 +97,16 @@ def test_identical_policies_support_the_first_and_leave_the_others_open() -> Non
     assert found["H2"].sample_size.needed is None
     assert "Both keep all 4 modes: there is nothing to gain here." in found["H2"].text
     assert "no sample would decide" in found["H3"].text
+
+
+def test_fewer_successes_alone_are_no_lower_entropy() -> None:
+    """The published entropies differ by their bias; what is judged doesn't."""
+    found = judge(make_sample(([0.95] * 4, [1] * 4), ([0.1] * 4, [1] * 4), n=600))["H3"]
+    assert abs(found.difference.value) < 0.5 * (found.one - found.other)
+    assert found.verdict == "undecided"
+    assert "at equal numbers of successes" in found.text
+    assert found.test == ENTROPY_BOOTSTRAP
+    assert found.by_seed.differences == pytest.approx([found.difference.value] * 3, abs=0.05)
 
 
 def test_too_few_episodes_leave_it_open_and_say_how_many_would_do() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bmd_pipeline.metrics.episodes import Episodes
 from bmd_pipeline.metrics.evaluation import PolicyBlock
 from bmd_pipeline.metrics.pooling import pool_pair, pool_scores, student_interval
 from bmd_pipeline.metrics.summary import summarise_policy
@@ -14,10 +15,17 @@ from tests.metrics.drawn import draw_episodes
 FREE = (-np.inf, np.inf)
 
 
-def make_block(policy: str, rate: float, shares: list[float], seed: int) -> PolicyBlock:
+def make_parts(policy: str, rate: float, shares: list[float], seed: int) -> list[Episodes]:
     rng = np.random.default_rng(seed)
-    parts = [draw_episodes(policy, k, rates=[rate] * 4, shares=shares, n=200, rng=rng) for k in (0, 1)]
-    return summarise_policy(parts, config_hash="", tau=0.8, confidence=0.95, rng=rng)
+    return [draw_episodes(policy, k, rates=[rate] * len(shares), shares=shares, n=200, rng=rng) for k in (0, 1)]
+
+
+def summarise(parts: list[Episodes]) -> PolicyBlock:
+    return summarise_policy(parts, config_hash="", tau=0.8, confidence=0.95, rng=np.random.default_rng(0))
+
+
+def make_block(policy: str, rate: float, shares: list[float], seed: int) -> PolicyBlock:
+    return summarise(make_parts(policy, rate, shares, seed))
 
 
 def test_the_interval_is_students() -> None:
@@ -47,13 +55,28 @@ def test_every_base_policy_counts_once() -> None:
 def test_differences_are_paired_by_base_policy() -> None:
     """Base policies differ by more than the methods do; the pairs still show it."""
     rates = (0.3, 0.5, 0.7, 0.9)
-    blocks = {
-        "dsrl": [make_block("dsrl", rate, [60, 1, 1, 1], seed) for seed, rate in enumerate(rates)],
-        "dsrl-bmd": [make_block("dsrl-bmd", rate, [1, 1, 1, 1], 9 + seed) for seed, rate in enumerate(rates)],
+    episodes = {
+        "dsrl": [make_parts("dsrl", rate, [60, 1, 1, 1], seed) for seed, rate in enumerate(rates)],
+        "dsrl-bmd": [make_parts("dsrl-bmd", rate, [1, 1, 1, 1], 9 + seed) for seed, rate in enumerate(rates)],
     }
-    pair = pool_pair(blocks, "dsrl-bmd", "dsrl", 0.95, np.random.default_rng(0))
+    blocks = {policy: [summarise(parts) for parts in rows] for policy, rows in episodes.items()}
+    pair = pool_pair(blocks, episodes, "dsrl-bmd", "dsrl", 0.95, np.random.default_rng(0))
     entropy, success = pair.metrics["mode_entropy"], pair.metrics["success_rate"]
     assert entropy.mean.low > 0.5
     assert (entropy.p_above, entropy.p_below) == (1 / 16, 1.0)
     assert success.mean.low < 0 < success.mean.high
     assert "mutual_information" not in pair.metrics
+
+
+def test_succeeding_more_often_is_not_taken_for_more_modes() -> None:
+    """Forty successes look less even than two hundred, even if all modes are equally likely in both."""
+    rates = {"dsrl": 0.2, "dsrl-bmd": 0.98}
+    episodes = {
+        policy: [make_parts(policy, rate, [1, 1, 1, 1], 10 * i + seed) for seed in range(8)]
+        for i, (policy, rate) in enumerate(rates.items())
+    }
+    blocks = {policy: [summarise(parts) for parts in rows] for policy, rows in episodes.items()}
+    apart = [blocks["dsrl-bmd"][k].mode_entropy.mean - blocks["dsrl"][k].mode_entropy.mean for k in range(8)]
+    entropy = pool_pair(blocks, episodes, "dsrl-bmd", "dsrl", 0.95, np.random.default_rng(0)).metrics["mode_entropy"]
+    assert min(apart) > 0.0
+    assert entropy.mean.low < 0.0 < entropy.mean.high

@@ -13,6 +13,7 @@ from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.config.bases import configure_base
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.metrics.episodes import encode_episodes
 from bmd_pipeline.metrics.pool import Pool
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.stages.console import Reporter
@@ -34,14 +35,16 @@ POLICIES = {"pretrained": (0.6, [1, 1, 1, 1]), "dsrl": (0.95, [300, 1, 1, 1]), "
 
 def write_base(layout: Layout, base: int, policies: tuple[str, ...] = tuple(POLICIES)) -> Path:
     config, rng = configure_base(CONFIG, base), np.random.default_rng(base)
-    blocks = {}
+    blocks, rows = {}, []
     for policy in policies:
         rate, shares = POLICIES[policy]
         parts = [draw_episodes(policy, seed, rates=[rate] * 4, shares=shares, n=100, rng=rng) for seed in CONFIG.seeds]
         found = hash_policy_settings(config, policy)
+        rows += parts
         blocks[policy] = summarise_policy(parts, config_hash=found, tau=0.8, confidence=0.95, rng=rng)
     path = layout.summary(config.task.name)
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_name("episodes.parquet").write_bytes(encode_episodes(rows))
     path.write_text(json.dumps(make_document(config, blocks, {}, config.seed, 0.0).model_dump(mode="json")))
     return path
 
@@ -85,6 +88,14 @@ def test_results_of_another_base_policy_in_its_place_are_refused(layout: Layout)
     target, other = (layout.summary(f"{TASK}-base{base}") for base in (4, 7))
     target.write_bytes(other.read_bytes())
     with pytest.raises(ArtifactError, match=f"evaluation of task {TASK}-base7, not of {TASK}-base4"):
+        pool(CONFIG, layout=layout, output=layout.pool(TASK))
+
+
+def test_rows_of_other_results_are_refused(layout: Layout) -> None:
+    path = layout.summary(f"{TASK}-base4")
+    fewer = draw_episodes("dsrl", 0, rates=[0.9] * 4, shares=[1] * 4, n=10, rng=np.random.default_rng(0))
+    path.with_name("episodes.parquet").write_bytes(encode_episodes([fewer]))
+    with pytest.raises(ArtifactError, match=f"episodes.parquet: not the episodes of {path}"):
         pool(CONFIG, layout=layout, output=layout.pool(TASK))
 
 

@@ -1,7 +1,8 @@
 # Base policies side by side: <Task>-base<k> is the task with root seed k, made from demonstrations on.
 rule pool:
     input:
-        pooled_evaluations,
+        evaluations=pooled_evaluations,
+        tables=beside(pooled_evaluations, "episodes.parquet"),
     output:
         "results/{task}/pool.json",
     log:
