@@ -50,7 +50,7 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
         stage: one of `STAGES`.
         method: fine-tuning method; plain ones know nothing of the intrinsic reward. None: all of it.
     """
-    values = config.model_dump(mode="json")
+    values = _dump(config)
     chosen = {name: values[name] for name in ("task", "seed", stage, *_EVIDENCE.get(stage, ()))}
     if stage == "discover":  # the bound on log q is one setting for both stages; λ is not among them
         chosen["finetune"] = {"regulariser": {"floor": values["finetune"]["regulariser"]["floor"]}}
@@ -74,7 +74,23 @@ def stage_hash(config: RunConfig, stage: Stage, method: str | None = None) -> st
 
 def config_hash(config: RunConfig) -> str:
     """SHA-256 of everything that decides what a run computes, up to its evaluation, as hex."""
-    return hash_values(config.model_dump(mode="json", exclude={"execution", *_EVIDENCE}))
+    values = _dump(config)
+    return hash_values({name: part for name, part in values.items() if name not in ("execution", *_EVIDENCE)})
+
+
+def _dump(config: RunConfig) -> dict[str, Any]:
+    """All settings as JSON values, without those of stages whose output was brought along: they decide nothing.
+
+    Where it was brought from decides nothing either; its content reaches the stages that read it as an input.
+    """
+    values = config.model_dump(mode="json")
+    has_policy = values["pretrain"].pop("policy_folder") is not None
+    has_demos = values["collect"].pop("store") is not None
+    if has_policy:
+        values["pretrain"] = {}
+    if has_policy or has_demos:
+        values["collect"] = {}
+    return values
 
 
 def hash_values(values: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ A task is a package of modules, imported only when needed, so that naming a task
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from types import ModuleType
@@ -55,6 +56,7 @@ class TaskEntry:
     requires: tuple[str, ...] = ()
 
 
+NO_EXPERT = "so nothing can be collected: name demonstrations that you have in collect.store"
 _REGISTRY: dict[str, TaskEntry] = {}
 
 
@@ -101,13 +103,18 @@ def list_entries() -> list[TaskEntry]:
     return [_REGISTRY[name] for name in sorted(_REGISTRY)]
 
 
+class MissingPartError(TaskError):
+    """A task has no module of this name, which may be on purpose."""
+
+
 def _module(name: str, part: str) -> ModuleType:
     entry = get_entry(name)
     try:
         return importlib.import_module(f"{entry.package}.{part}")
     except ModuleNotFoundError as error:
         if error.name == f"{entry.package}.{part}":
-            raise TaskError(f"task {name} has no module {entry.package}.{part}, which this needs") from error
+            why = NO_EXPERT if part == "expert" else "which this needs"
+            raise MissingPartError(f"task {name} has no module {entry.package}.{part}, {why}") from error
         raise
 
 
@@ -194,6 +201,17 @@ def make_expert(name: str, values: dict[str, Any]) -> Expert:
     require_simulator(name)
     expert: Expert = _module(name, "expert").make_expert(load_options(name, values))
     return expert
+
+
+def require_expert(name: str) -> None:
+    """Makes sure that a task has an expert to collect from, without importing it.
+
+    Raises:
+        TaskError: it has none.
+    """
+    module = f"{get_entry(name).package}.expert"
+    if importlib.util.find_spec(module) is None:
+        raise MissingPartError(f"task {name} has no module {module}, {NO_EXPERT}")
 
 
 def load_filming(name: str) -> Filming:

@@ -55,6 +55,21 @@ def make_output(folder: Path, stage: str, task: str = "GaussianMixture") -> None
         ("collect --task PushT --set collect.num_episodes=1", "collect.num_episodes must be >= 4, got 1"),
         ("collect --task PushT --set colect.num_episodes=9", "unknown setting colect; did you mean 'collect'?"),
         ("pretrain --task PushT", "data/PushT/demos.zarr is missing: make it with `bmd-pipeline collect --task PushT`"),
+        (
+            "collect --task PushT --set collect.store=mine.zarr",
+            "nothing to collect: collect.store names demonstrations, mine.zarr",
+        ),
+        ("collect --task PushT --set collect.store=a{b}", "collect.store must match"),
+        (
+            "pretrain --task PushT --set collect.store=mine.zarr",
+            "mine.zarr is no folder: collect.store must name a zarr",
+        ),
+        ("pretrain --task PushT --demos mine.zarr", "mine.zarr is no folder: --demos must name a zarr store"),
+        ("pretrain --task PushT --policy mine", "policy: mine/policy.json is missing"),
+        (
+            "pretrain --task PushT --demos mine.zarr --set pretrain.policy_folder=mine",
+            "--demos is to train on, but mine is a policy to take over: choose one",
+        ),
         ("discover --task PushT", "results/PushT/policy/run.json is missing: make it with `bmd-pipeline pretrain"),
         ("finetune --task PushT --method dsr", "unknown method 'dsr'; did you mean 'dsrl'?"),
         ("finetune --task PushT --method pretrained", "unknown method 'pretrained'"),
