@@ -116,6 +116,11 @@ def list_variants(config_dir: Path = CONFIG_DIR) -> dict[str, str]:
     return {name: str(base) for name, base in sorted(bases.items()) if base is not None}
 
 
+def list_configured(config_dir: Path = CONFIG_DIR) -> list[str]:
+    """Names of all that has a file in tasks/: tasks, variants, and tasks of plug-ins."""
+    return sorted(path.stem for path in (config_dir / "tasks").glob("*.yaml"))
+
+
 def _collect_layers(task: str, preset: str, overrides: Layer, config_dir: Path) -> list[Layer]:
     files = _read_task_files(task, config_dir)
     presets = {path: _pop_presets(values, path, config_dir) for path, values in files.items()}

@@ -56,7 +56,6 @@ class TaskEntry:
     requires: tuple[str, ...] = ()
 
 
-NO_EXPERT = "so nothing can be collected: name demonstrations that you have in collect.store"
 _REGISTRY: dict[str, TaskEntry] = {}
 
 
@@ -92,6 +91,10 @@ def prepare(task: TaskConfig) -> None:
             importlib.import_module(plugin)
         except Exception as error:  # whatever a module does when it is imported
             reason = " ".join(f"{type(error).__name__}: {error}".split())
+            if isinstance(error, ModuleNotFoundError) and error.name == plugin.partition(".")[0]:
+                reason += (
+                    "; install it (pip install --editable its folder) or put the folder that it is in on PYTHONPATH"
+                )
             raise TaskError(f"task.plugins: {plugin!r} can't be imported: {reason}") from error
     if task.extends is not None:
         base = get_entry(task.extends)
@@ -103,8 +106,8 @@ def list_entries() -> list[TaskEntry]:
     return [_REGISTRY[name] for name in sorted(_REGISTRY)]
 
 
-class MissingPartError(TaskError):
-    """A task has no module of this name, which may be on purpose."""
+class MissingExpertError(TaskError):
+    """A task has no expert, as it may."""
 
 
 def _module(name: str, part: str) -> ModuleType:
@@ -113,8 +116,7 @@ def _module(name: str, part: str) -> ModuleType:
         return importlib.import_module(f"{entry.package}.{part}")
     except ModuleNotFoundError as error:
         if error.name == f"{entry.package}.{part}":
-            why = NO_EXPERT if part == "expert" else "which this needs"
-            raise MissingPartError(f"task {name} has no module {entry.package}.{part}, {why}") from error
+            raise TaskError(f"task {name} has no module {entry.package}.{part}, which this needs") from error
         raise
 
 
@@ -197,21 +199,30 @@ def make_env(
 
 
 def make_expert(name: str, values: dict[str, Any]) -> Expert:
-    """Builds the scripted demonstrator of a task; raises as `make_env`."""
+    """Builds the scripted demonstrator of a task.
+
+    Raises:
+        MissingExpertError: the task has none.
+        TaskError: its simulator isn't installed.
+    """
+    require_expert(name)
     require_simulator(name)
     expert: Expert = _module(name, "expert").make_expert(load_options(name, values))
     return expert
 
 
 def require_expert(name: str) -> None:
-    """Makes sure that a task has an expert to collect from, without importing it.
+    """Makes sure that a task has an expert, without importing it.
 
     Raises:
-        TaskError: it has none.
+        MissingExpertError: it has none.
     """
     module = f"{get_entry(name).package}.expert"
     if importlib.util.find_spec(module) is None:
-        raise MissingPartError(f"task {name} has no module {module}, {NO_EXPERT}")
+        raise MissingExpertError(
+            f"task {name} has no module {module}: `collect` and `film` of the expert need one; the workflow does "
+            "without if collect.store names demonstrations"
+        )
 
 
 def load_filming(name: str) -> Filming:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import bmd_pipeline
 from bmd_pipeline.artifacts.lock import FolderLock
 from bmd_pipeline.cli import stages
 from bmd_pipeline.cli.doctor import examine
@@ -282,6 +283,36 @@ def test_config_hashes_and_schema(project: Path, capsys: pytest.CaptureFixture[s
     schema = json.loads(out)
     assert schema["$defs"]["PPOConfig"]["properties"]["gamma"]["maximum"] == 1.0
     assert "horizon" in schema["$defs"]["TaskConfig"]["properties"]["env"]["properties"]
+
+
+PLUGIN = Path(__file__).parents[1] / "demos" / "plugins"
+
+
+def test_commands_about_tasks_know_variants_and_plug_ins(project: Path) -> None:
+    """In processes of their own: what is registered stays so in a process."""
+    (project / "config" / "tasks" / "Toy.yaml").write_text("task: {plugins: [toy_task]}")
+    (project / "config" / "tasks" / "ToyFast.yaml").write_text("extends: Toy")
+    start = "from bmd_pipeline.cli.main import main; import sys; sys.exit(main())"
+    root = str(Path(bmd_pipeline.__file__).parents[1])
+
+    def command(words: str, *folders: str) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join((root, *folders))
+        arguments = [sys.executable, "-P", "-c", start, *words.split()]
+        return subprocess.run(
+            arguments, cwd=project, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+        )
+
+    for task in ("PushTShifted", "Toy", "ToyFast"):
+        done = command(f"config schema --task {task}", str(PLUGIN))
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["$defs"]["TaskConfig"]["properties"]["env"]["properties"]
+    listed = [line.split()[:6] for line in command("tasks", str(PLUGIN)).stdout.splitlines()]
+    assert ["Toy", "native", "2", "1", "10", "–"] in listed
+    assert [row[0] for row in listed if row[0].startswith("Toy")] == ["Toy", "ToyFast"]
+    done = command("tasks")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'toy_task' can't be imported: ModuleNotFoundError: No module named 'toy_task'; install it (" in done.stderr
+    assert done.stderr.endswith("or put the folder that it is in on PYTHONPATH\n")
 
 
 def test_tasks_lists_tasks_and_their_settings(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
