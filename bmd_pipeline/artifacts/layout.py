@@ -9,6 +9,8 @@ RUN_FILE = "run.json"
 """Written last in every output folder: its presence means the folder is complete."""
 METRICS_FILE = "metrics.jsonl"
 """Metrics of a training stage, one JSON line per report."""
+JOURNAL_FILE = "attempts.journal"
+"""Finished attempts of a collection that is under way."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ def schema(
         str | None,
         typer.Option("--task", "-t", help="Include this task's own settings.", show_default=False),
     ] = None,
+    config: o.ConfigFile = None,
     debug: o.Debug = False,
 ) -> None:
     """Prints the JSON Schema of all settings, for editors and checks."""
@@ -47,5 +48,6 @@ def schema(
     if task is not None:
         from bmd_pipeline.tasks.registry import options_model
 
+        open_config(task, None, config, None)  # registers variants and plug-ins
         document["$defs"]["TaskConfig"]["properties"]["env"] = options_model(task).model_json_schema()
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -11,7 +11,7 @@ from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.evidence import Evaluations, need_evaluations
 from bmd_pipeline.cli.job import Job, stage_command
 from bmd_pipeline.config.methods import EXPERT, PRETRAINED, check_method, uses_modes
-from bmd_pipeline.errors import ConfigError
+from bmd_pipeline.errors import ArtifactError, ConfigError
 
 
 @stage_command("collect", resumable=True)
@@ -29,12 +29,23 @@ def collect(job: Job, output: o.Output = None) -> None:
 
 
 @stage_command("pretrain", resumable=True)
-def pretrain(job: Job, demos: o.Demos = None, output: o.Output = None) -> None:
+def pretrain(
+    job: Job,
+    demos: o.Demos = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option("--policy", help="Take over the policy in this folder: nothing is trained.", show_default=False),
+    ] = None,
+    output: o.Output = None,
+) -> None:
     """Trains the diffusion policy on the demonstrations.
 
     Writes results/TASK/policy/.
     """
-    store = o.need_path(demos, job.layout.demos(job.task), f"bmd-pipeline collect --task {job.task}")
+    brought = policy or _as_path(job.config.pretrain.policy_folder)
+    if demos and brought:
+        raise ConfigError(f"--demos is to train on, but {brought} is a policy to take over: choose one")
+    store = None if brought else _need_demos(job, demos)
     folder = o.new_folder(output, job.layout.policy(job.task))
     job.start(folder)
     from bmd_pipeline.stages.pretrain import pretrain as run
@@ -42,6 +53,7 @@ def pretrain(job: Job, demos: o.Demos = None, output: o.Output = None) -> None:
     run(
         job.config,
         demos=store,
+        policy=brought,
         output=folder,
         reporter=job.reporter,
         stop=job.stop,
@@ -242,6 +254,17 @@ def film(
         size=size,
         reporter=job.reporter,
     )
+
+
+def _need_demos(job: Job, given: Path | None) -> Path:
+    store = given or _as_path(job.config.collect.store)
+    if store and not store.is_dir():
+        raise ArtifactError(f"{store} is no folder: {'--demos' if given else 'collect.store'} must name a zarr store")
+    return store or o.need_path(None, job.layout.demos(job.task), f"bmd-pipeline collect --task {job.task}")
+
+
+def _as_path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
 
 
 def _need_policy(job: Job, given: Path | None) -> Path:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.job import open_config
-from bmd_pipeline.config.load import list_variants
+from bmd_pipeline.config.load import list_configured
 from bmd_pipeline.errors import TaskError
 from bmd_pipeline.tasks.registry import get_entry, list_entries, load_labellings, make_spec, options_model
 
@@ -24,8 +24,8 @@ def list_tasks(
     """Lists the tasks, or the settings of one."""
     console = Console(highlight=False)
     if name is None:
-        for variant in list_variants():
-            open_config(variant, None, None, None)  # registers it
+        for configured in list_configured():
+            open_config(configured, None, None, None)  # registers variants and plug-ins
         console.print(_list_all())
         return
     open_config(name, None, None, None)  # registers variants and plug-ins
@@ -44,9 +44,16 @@ def _list_all() -> Table:
     table.add_column("what it is")
     for entry in list_entries():
         spec = make_spec(entry.name, open_config(entry.name, None, None, None).task.env)
-        numbers = (spec.obs_dim, spec.action_dim, spec.horizon, len(load_labellings(entry.name)[0].modes))
+        numbers = (spec.obs_dim, spec.action_dim, spec.horizon, _count_modes(entry.name))
         table.add_row(entry.name, entry.simulator, entry.extra or "", *map(str, numbers), entry.summary)
     return table
+
+
+def _count_modes(name: str) -> int | str:
+    try:
+        return len(load_labellings(name)[0].modes)
+    except TaskError:  # somebody's that is not finished; check-task says so
+        return "–"
 
 
 def _describe(model: type[BaseModel]) -> Table:
@@ -73,7 +80,8 @@ def check(
     console = Console(highlight=False)
     results = check_task(settings.task.name, settings.task.env)
     for result in results:
-        mark = "[green]ok[/]    " if result.passed else "[red]broken[/]"
+        mark = "[green]ok[/]     " if result.passed else "[red]broken[/] "
+        mark = "[yellow]skipped[/]" if result.skipped else mark
         console.print(f"{mark}  {escape(result.name)}: {escape(result.detail)}", soft_wrap=True)
     broken = sum(not result.passed for result in results)
     if broken:

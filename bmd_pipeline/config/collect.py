@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from bmd_pipeline.config.base import Section
-from bmd_pipeline.config.fields import Names
+from bmd_pipeline.config.fields import GivenPath, Names
 
 
 class CollectConfig(Section):
@@ -19,3 +19,6 @@ class CollectConfig(Section):
     """Give up on a behaviour after this many attempts per wanted episode: the expert can't do it."""
     chunk_rows: int = Field(65_536, ge=256, le=10_000_000)
     """Rows per zarr chunk; stores are loaded whole, so large chunks read fastest."""
+    store: GivenPath | None = None
+    """Demonstrations that exist already, a zarr store: nothing is collected, and nobody writes there. The number of
+    episodes, from which memory is estimated, should be theirs."""

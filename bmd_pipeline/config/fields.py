@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -36,3 +37,9 @@ TaskName = Annotated[str, Field(pattern=f"^{TASK_PATTERN}$")]
 """Name of a task."""
 ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=200)]
 """Import path of a Python module."""
+GivenPath = Annotated[
+    str,
+    Field(min_length=1, max_length=1000, pattern=r"^[^{}\x00-\x1f]+$"),
+    AfterValidator(lambda path: str(Path(path))),
+]
+"""Path of something that the user brings; Snakemake would read braces in it as wildcards."""

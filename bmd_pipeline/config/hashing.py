@@ -79,15 +79,26 @@ def stage_hash(config: RunConfig, stage: Stage, method: str | None = None) -> st
 
 def config_hash(config: RunConfig) -> str:
     """SHA-256 of everything that decides what a run computes, up to its evaluation, as hex."""
-    return hash_values({name: part for name, part in _dump(config).items() if name not in ("execution", *_EVIDENCE)})
+    values = _dump(config)
+    return hash_values({name: part for name, part in values.items() if name not in ("execution", *_EVIDENCE)})
 
 
 def _dump(config: RunConfig) -> dict[str, Any]:
-    """The settings, without the choice of physics where it is the usual one: what was made before there was a choice
-    counts as made."""
+    """All settings as JSON values, without those that decide nothing here.
+
+    Those of stages whose output was brought along are left out, and so is where it was brought from: its content
+    reaches the stages that read it as an input. So is the choice of physics where it is the usual one: what was made
+    before there was a choice counts as made.
+    """
     values = config.model_dump(mode="json")
     if values["task"]["physics"] == "cpu":
         del values["task"]["physics"]
+    has_policy = values["pretrain"].pop("policy_folder") is not None
+    has_demos = values["collect"].pop("store") is not None
+    if has_policy:
+        values["pretrain"] = {}
+    if has_policy or has_demos:
+        values["collect"] = {}
     return values
 
 

@@ -133,6 +133,11 @@ def list_variants(config_dir: Path = CONFIG_DIR) -> dict[str, str]:
     return {name: str(base) for name, base in sorted(bases.items()) if base is not None}
 
 
+def list_configured(config_dir: Path = CONFIG_DIR) -> list[str]:
+    """Names of all that has a file in tasks/: tasks, variants, and tasks of plug-ins."""
+    return sorted(path.stem for path in (config_dir / "tasks").glob("*.yaml"))
+
+
 def _is_native(layers: Sequence[Layer]) -> bool:
     """Whether no simulator steps the task; what is wrong with its settings is told when they are read for good."""
     from bmd_pipeline.tasks.registry import get_entry, prepare

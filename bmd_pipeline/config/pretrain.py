@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from bmd_pipeline.config.base import Section
-from bmd_pipeline.config.fields import Widths
+from bmd_pipeline.config.fields import GivenPath, Widths
 
 
 class PolicyConfig(Section):
@@ -94,3 +94,6 @@ class PretrainConfig(Section):
     """Gradient steps between two log lines."""
     checkpoint_interval: int = Field(2_000, ge=1, le=10_000_000)
     """Gradient steps between two resumable checkpoints."""
+    policy_folder: GivenPath | None = None
+    """A policy that exists already, a folder with policy.safetensors and policy.json: it is checked and copied, nothing
+    is trained, and no demonstrations are needed."""

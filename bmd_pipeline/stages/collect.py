@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from bmd_pipeline.artifacts.atomic import remove_leftovers, write_json
+from bmd_pipeline.artifacts.freshness import may_collect
 from bmd_pipeline.artifacts.hashing import hash_tree
-from bmd_pipeline.artifacts.layout import Layout
+from bmd_pipeline.artifacts.layout import JOURNAL_FILE, Layout
 from bmd_pipeline.artifacts.lock import FolderLock
 from bmd_pipeline.artifacts.provenance import describe_run, package_versions
 from bmd_pipeline.compute import set_threads
@@ -20,7 +21,7 @@ from bmd_pipeline.demos.experts import NextAttempt, make_pool
 from bmd_pipeline.demos.journal import Journal
 from bmd_pipeline.demos.quota import Attempt, Quota
 from bmd_pipeline.demos.store import DemoWriter, require_replaceable
-from bmd_pipeline.errors import ConfigError
+from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.seeds import derive_seed
 from bmd_pipeline.stages.checkpoints import make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter
@@ -28,8 +29,6 @@ from bmd_pipeline.stages.stopping import Stop
 from bmd_pipeline.tasks import registry
 
 STAGE: Final = "collect"
-JOURNAL_FILE = "attempts.journal"
-"""Finished attempts of a collection that is under way."""
 
 
 def collect(
@@ -56,15 +55,18 @@ def collect(
         stop: who may ask to stop early.
 
     Raises:
-        ConfigError: `num_workers` is below 1.
+        ConfigError: `num_workers` is below 1, or the settings name a store to use instead.
         TaskError: the task's simulator isn't installed.
         TrainingError: the expert can't show a behaviour often enough.
         SimulationError: a worker died.
-        ArtifactError: another job is collecting into the same folder, or it can't be written.
+        ArtifactError: another job is collecting into the same folder, it can't be written, or what is there was not
+            collected or was edited since.
         Stopped: somebody asked; what was collected is kept.
     """
     if num_workers < 1:
         raise ConfigError(f"num_workers must be >= 1, got {num_workers}")
+    if config.collect.store is not None:
+        raise ConfigError(f"nothing to collect: collect.store names demonstrations, {config.collect.store}")
     started = time.time()
     set_threads(1)  # demonstrations are many small steps, for which threads only get in each other's way
     task = config.task
@@ -78,6 +80,8 @@ def collect(
     }
     stop = stop or Stop()
     require_replaceable(output)
+    if not may_collect(output, manifest, stage_hash(config, STAGE)):
+        raise ArtifactError(f"{output} was edited after its collection: delete it to collect anew, without the edits")
     folder = Layout.state(output.parent)
     with make_pool(task, num_workers) as pool:
         settings = config.collect

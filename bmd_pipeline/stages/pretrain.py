@@ -11,6 +11,7 @@ import torch
 
 from bmd_pipeline.artifacts.atomic import write_bytes
 from bmd_pipeline.artifacts.documents import read_json
+from bmd_pipeline.artifacts.freshness import require_trained
 from bmd_pipeline.artifacts.hashing import hash_tree
 from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.artifacts.provenance import write_run
@@ -20,7 +21,7 @@ from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.demos.store import Demos, load_demos
 from bmd_pipeline.demos.windows import Windows, make_windows, split_episodes
-from bmd_pipeline.errors import DataError, DivergenceError, TrainingError
+from bmd_pipeline.errors import ConfigError, DataError, DivergenceError, TrainingError
 from bmd_pipeline.policies.checkpoint import save_policy
 from bmd_pipeline.policies.cloning import Cloner
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
@@ -28,6 +29,7 @@ from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.stopping import Stop
+from bmd_pipeline.stages.taking_over import take_over
 from bmd_pipeline.tasks import registry
 
 STAGE: Final = "pretrain"
@@ -37,7 +39,15 @@ PROGRESS_INTERVAL = 20
 """Gradient steps between two updates of the progress bar."""
 
 
-def pretrain(config: RunConfig, *, demos: Path, output: Path, reporter: Reporter, stop: Stop | None = None) -> None:
+def pretrain(
+    config: RunConfig,
+    *,
+    demos: Path | None = None,
+    policy: Path | None = None,
+    output: Path,
+    reporter: Reporter,
+    stop: Stop | None = None,
+) -> None:
     """Trains the diffusion policy; an interrupted run goes on from its last checkpoint.
 
     On the CPU an interrupted and resumed run writes the same weights, byte for byte, as an uninterrupted one.
@@ -45,17 +55,25 @@ def pretrain(config: RunConfig, *, demos: Path, output: Path, reporter: Reporter
     Args:
         config: the run.
         demos: the demonstration store.
+        policy: folder of a policy that is taken over instead: nothing is trained then.
         output: folder for `policy.safetensors`, `policy.json`, `metrics.jsonl` and, last, `run.json`.
         reporter: where progress goes.
         stop: who may ask to stop early.
 
     Raises:
         DataError: the store is missing, damaged, or of another task.
-        ArtifactError: another job is writing the same folder, or its saved progress is damaged.
+        ArtifactError: another job is writing the same folder, it holds a policy of somebody else, or its saved progress
+            is damaged; or the policy to take over can't be.
         TrainingError: the loss is not finite, however small the learning rate.
         ConfigError: `execution.device` is not there.
         Stopped: somebody asked; progress is saved.
     """
+    require_trained(output)
+    if policy is not None:
+        take_over(config, policy=policy, output=output, reporter=reporter)
+        return
+    if demos is None:
+        raise ConfigError("pretrain needs demonstrations, or a policy to take over")
     started = time.time()
     device = select_device(config.execution.device)
     data = _load(config, demos)
@@ -144,7 +162,8 @@ def _make_cloner(config: RunConfig, data: Demos, training: Windows, device: torc
 def _compare_with_manifest(demos: Path, content: str, reporter: Reporter) -> None:
     """Warns of a store that is not what was collected; editing it is allowed."""
     manifest = demos.with_name(Layout().demos_manifest("").name)
-    if manifest.is_file() and read_json(manifest, "manifest").get("outputs", {}).get(demos.name) != content:
+    recorded = read_json(manifest, "manifest").get("outputs", {}).get(demos.name) if manifest.is_file() else None
+    if recorded not in (None, content):  # none of a store that was brought along
         reporter.warn(f"{demos} is not what {manifest} records: it was edited after its collection")
 
 

@@ -15,6 +15,7 @@ A task is a package of modules, imported only when needed, so that naming a task
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from types import ModuleType
@@ -92,6 +93,10 @@ def prepare(task: TaskConfig) -> None:
             importlib.import_module(plugin)
         except Exception as error:  # whatever a module does when it is imported
             reason = " ".join(f"{type(error).__name__}: {error}".split())
+            if isinstance(error, ModuleNotFoundError) and error.name == plugin.partition(".")[0]:
+                reason += (
+                    "; install it (pip install --editable its folder) or put the folder that it is in on PYTHONPATH"
+                )
             raise TaskError(f"task.plugins: {plugin!r} can't be imported: {reason}") from error
     if task.extends is not None:
         base = get_entry(task.extends)
@@ -101,6 +106,10 @@ def prepare(task: TaskConfig) -> None:
 def list_entries() -> list[TaskEntry]:
     """All registered tasks by name."""
     return [_REGISTRY[name] for name in sorted(_REGISTRY)]
+
+
+class MissingExpertError(TaskError):
+    """A task has no expert, as it may."""
 
 
 def _module(name: str, part: str) -> ModuleType:
@@ -192,10 +201,30 @@ def make_env(
 
 
 def make_expert(name: str, values: dict[str, Any]) -> Expert:
-    """Builds the scripted demonstrator of a task; raises as `make_env`."""
+    """Builds the scripted demonstrator of a task.
+
+    Raises:
+        MissingExpertError: the task has none.
+        TaskError: its simulator isn't installed.
+    """
+    require_expert(name)
     require_simulator(name)
     expert: Expert = _module(name, "expert").make_expert(load_options(name, values))
     return expert
+
+
+def require_expert(name: str) -> None:
+    """Makes sure that a task has an expert, without importing it.
+
+    Raises:
+        MissingExpertError: it has none.
+    """
+    module = f"{get_entry(name).package}.expert"
+    if importlib.util.find_spec(module) is None:
+        raise MissingExpertError(
+            f"task {name} has no module {module}: `collect` and `film` of the expert need one; the workflow does "
+            "without if collect.store names demonstrations"
+        )
 
 
 def load_filming(name: str) -> Filming:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import bmd_pipeline
 from bmd_pipeline.artifacts.lock import FolderLock
 from bmd_pipeline.cli import stages
 from bmd_pipeline.cli.doctor import examine
@@ -55,6 +56,21 @@ def make_output(folder: Path, stage: str, task: str = "GaussianMixture") -> None
         ("collect --task PushT --set collect.num_episodes=1", "collect.num_episodes must be >= 4, got 1"),
         ("collect --task PushT --set colect.num_episodes=9", "unknown setting colect; did you mean 'collect'?"),
         ("pretrain --task PushT", "data/PushT/demos.zarr is missing: make it with `bmd-pipeline collect --task PushT`"),
+        (
+            "collect --task PushT --set collect.store=mine.zarr",
+            "nothing to collect: collect.store names demonstrations, mine.zarr",
+        ),
+        ("collect --task PushT --set collect.store=a{b}", "collect.store must match"),
+        (
+            "pretrain --task PushT --set collect.store=mine.zarr",
+            "mine.zarr is no folder: collect.store must name a zarr",
+        ),
+        ("pretrain --task PushT --demos mine.zarr", "mine.zarr is no folder: --demos must name a zarr store"),
+        ("pretrain --task PushT --policy mine", "policy: mine/policy.json is missing"),
+        (
+            "pretrain --task PushT --demos mine.zarr --set pretrain.policy_folder=mine",
+            "--demos is to train on, but mine is a policy to take over: choose one",
+        ),
         ("discover --task PushT", "results/PushT/policy/run.json is missing: make it with `bmd-pipeline pretrain"),
         ("finetune --task PushT --method dsr", "unknown method 'dsr'; did you mean 'dsrl'?"),
         ("finetune --task PushT --method pretrained", "unknown method 'pretrained'"),
@@ -267,6 +283,36 @@ def test_config_hashes_and_schema(project: Path, capsys: pytest.CaptureFixture[s
     schema = json.loads(out)
     assert schema["$defs"]["PPOConfig"]["properties"]["gamma"]["maximum"] == 1.0
     assert "horizon" in schema["$defs"]["TaskConfig"]["properties"]["env"]["properties"]
+
+
+PLUGIN = Path(__file__).parents[1] / "demos" / "plugins"
+
+
+def test_commands_about_tasks_know_variants_and_plug_ins(project: Path) -> None:
+    """In processes of their own: what is registered stays so in a process."""
+    (project / "config" / "tasks" / "Toy.yaml").write_text("task: {plugins: [toy_task]}")
+    (project / "config" / "tasks" / "ToyFast.yaml").write_text("extends: Toy")
+    start = "from bmd_pipeline.cli.main import main; import sys; sys.exit(main())"
+    root = str(Path(bmd_pipeline.__file__).parents[1])
+
+    def command(words: str, *folders: str) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join((root, *folders))
+        arguments = [sys.executable, "-P", "-c", start, *words.split()]
+        return subprocess.run(
+            arguments, cwd=project, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+        )
+
+    for task in ("PushTShifted", "Toy", "ToyFast"):
+        done = command(f"config schema --task {task}", str(PLUGIN))
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["$defs"]["TaskConfig"]["properties"]["env"]["properties"]
+    listed = [line.split()[:6] for line in command("tasks", str(PLUGIN)).stdout.splitlines()]
+    assert ["Toy", "native", "2", "1", "10", "–"] in listed
+    assert [row[0] for row in listed if row[0].startswith("Toy")] == ["Toy", "ToyFast"]
+    done = command("tasks")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'toy_task' can't be imported: ModuleNotFoundError: No module named 'toy_task'; install it (" in done.stderr
+    assert done.stderr.endswith("or put the folder that it is in on PYTHONPATH\n")
 
 
 def test_tasks_lists_tasks_and_their_settings(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,6 +75,17 @@ def test_a_setting_reaches_the_stages_that_read_it_and_no_other(assignment: str,
     assert changed(assignment) == stages
 
 
+def test_settings_of_what_was_brought_along_reach_nothing() -> None:
+    def hashes(*assignments: str) -> list[str]:
+        run = read(*assignments)
+        return [config_hash(run), *(stage_hash(run, stage) for stage in STAGES)]
+
+    demos, policy = "collect.store=mine.zarr", "pretrain.policy_folder=mine"
+    assert hashes(demos) == hashes("collect.store=./other.zarr", "collect.num_episodes=8") != hashes()
+    assert hashes(policy) == hashes("pretrain.policy_folder=other", "pretrain.iterations=3", demos) != hashes(demos)
+    assert hashes(demos, "pretrain.iterations=3") != hashes(demos)
+
+
 def test_the_same_value_written_differently_changes_nothing(tmp_path: Path) -> None:
     assert changed("finetune.regulariser.mi_weight=5e-1", "task.env.start_std=5e-2") == changed()
     plain = {"finetune": {"ppo": {"gamma": 0.9, "epochs": 2}}}

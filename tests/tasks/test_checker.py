@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.errors import TaskError
-from bmd_pipeline.tasks import checker
+from bmd_pipeline.tasks import checker, registry
 from bmd_pipeline.tasks.base import Episode, Transition
 from bmd_pipeline.tasks.checker import CheckResult, check_task
+from bmd_pipeline.tasks.registry import TaskEntry
 from tests.tasks.toy import SPEC, SideLabelling, Walk, WalkExpert
 
 
@@ -139,6 +140,20 @@ def test_a_broken_task_is_told_what_is_wrong(
     assert not result.passed
     assert reason in result.detail
     assert "\n" not in result.detail
+
+
+def test_a_task_without_an_expert_is_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_REGISTRY", {"Toy": TaskEntry("Toy", "tests.tasks", "has no expert.py")})
+
+    def make_expert() -> WalkExpert:
+        registry.make_expert("Toy", {})
+        raise AssertionError("made from nothing")
+
+    result = check_toy(monkeypatch, expert=make_expert)["expert succeeds in every behaviour"]  # type: ignore[arg-type]
+    assert (result.passed, result.skipped) == (True, True)
+    assert result.detail.startswith(
+        "task Toy has no module tests.tasks.expert: `collect` and `film` of the expert need"
+    )
 
 
 def test_unknown_task() -> None:

@@ -1,10 +1,10 @@
 rule collect:
     # The store is followed through its manifest: Snakemake doesn't look into folders.
     input:
-        validated,
+        collection,
     output:
-        demos=directory("data/{task}/demos.zarr"),
-        manifest="data/{task}/demos.manifest.json",
+        demos=directory(DEMOS[0]),
+        manifest=DEMOS[1],
     log:
         "logs/{task}/collect.log",
     benchmark:

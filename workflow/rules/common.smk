@@ -4,10 +4,17 @@ import functools
 import sys
 from pathlib import Path
 
-from bmd_pipeline.artifacts.freshness import find_edited_hash
+from bmd_pipeline.artifacts.freshness import (
+    find_edited_hash,
+    hash_brought,
+    may_collect,
+    require_brought,
+    require_trained,
+)
+from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.config.bases import base_name
 from bmd_pipeline.config.grid_cells import configure_cell, configure_codes, find_cell, list_cells, modes_folder
-from bmd_pipeline.config.hashing import config_hash, stage_slice
+from bmd_pipeline.config.hashing import config_hash, stage_hash, stage_slice
 from bmd_pipeline.config.load import AUTO_GPU, has_cuda_device
 from bmd_pipeline.config.methods import PRETRAINED, check_method, judged_methods, list_pairs, uses_modes
 from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
@@ -16,7 +23,7 @@ from bmd_pipeline.config.sweep_points import configure_swept, find_point, list_p
 from bmd_pipeline.config.workflow import put_command_on_path, read_workflow_config
 from bmd_pipeline.errors import BMDError
 from bmd_pipeline.reporting.page.videos import FOLDER, TYPES
-from bmd_pipeline.tasks.registry import get_entry
+from bmd_pipeline.tasks.registry import get_entry, require_expert
 
 
 wildcard_constraints:
@@ -28,6 +35,8 @@ wildcard_constraints:
     seed="0|[1-9][0-9]*",
 
 
+DEMOS = ["data/{task}/demos.zarr", "data/{task}/demos.manifest.json"]
+NO_COLLECTION = "the demonstrations were brought along or edited by hand, nothing is collected"
 POLICY = [f"results/{{task}}/policy/{name}" for name in ("policy.safetensors", "policy.json", "run.json")]
 MODES = [f"results/{{task}}/modes/seed{{seed}}/{name}" for name in ("modes.safetensors", "modes.json", "run.json")]
 TUNED = [f"results/{{task}}/{{method}}/seed{{seed}}/{name}" for name in ("tuned.safetensors", "tuned.json", "run.json")]
@@ -88,6 +97,46 @@ def files(*templates):
         return paths
 
     return filled
+
+
+def collection(wildcards):
+    """An input function: what `collect` needs, which is nothing but a task with an expert, and that nobody loses a store.
+    Where demonstrations are somebody's own it names a file that nobody has. Such a rule makes nothing, so that Snakemake
+    takes the store that is there as it is, and removes it under no circumstances."""
+    run = settings(wildcards.task)
+    if run.collect.store is not None:
+        return [NO_COLLECTION]
+    if workflow.is_main_process and not STORED:
+        layout = Layout()
+        store, manifest = layout.demos(wildcards.task), layout.demos_manifest(wildcards.task)
+        if not or_refuse(may_collect, store, manifest, stage_hash(run, "collect")):
+            return [NO_COLLECTION]
+        or_refuse(require_expert, run.task.name)
+    return []
+
+
+def collected_files(wildcards):
+    """An input function: the demonstrations that `pretrain` reads, unless the user brings something."""
+    if workflow.is_main_process and not STORED:
+        or_refuse(require_trained, Layout().policy(wildcards.task))
+    return [] if brought_files(wildcards) else files(*DEMOS)(wildcards)
+
+
+def brought_files(wildcards):
+    """An input function: what the user brings in their place. It is followed by its content, see `brought`. Snakemake
+    would go without `pretrain` if it were missing and an earlier policy there."""
+    setting, paths = name_brought(settings(wildcards.task))
+    if workflow.is_main_process and not STORED:
+        or_refuse(require_brought, setting, paths)
+    return paths
+
+
+def name_brought(run):
+    """The setting by which the user brings what `pretrain` reads, and the files that it names; none if they are made."""
+    if run.pretrain.policy_folder is not None:
+        folder = Path(run.pretrain.policy_folder)
+        return "pretrain.policy_folder", [str(folder / Path(path).name) for path in POLICY[:2]]
+    return "collect.store", [] if run.collect.store is None else [run.collect.store]
 
 
 def modes_of(wildcards, method):
@@ -260,12 +309,25 @@ def codes_options(wildcards, output, threads, resources):
     return resumable_options(wildcards, output, threads, resources) + changes
 
 
-def edited_demos(wildcards):
-    """Params: the store's hash if someone edited it after collection, which is not looked for elsewhere."""
+def brought(wildcards):
+    """Params: hash of what the user brought, or of the store if someone edited it after collection; not looked for
+    where files are elsewhere."""
     if STORED:
         return None
-    folder = Path("data") / wildcards.task
-    return find_edited_hash(folder / "demos.zarr", folder / "demos.manifest.json")
+    _, paths = name_brought(settings(wildcards.task))
+    if paths:
+        return hash_brought(paths)
+    return find_edited_hash(*(Path(path.format(**wildcards)) for path in DEMOS))
+
+
+def pretrain_options(wildcards, input, output, threads, resources):
+    """Params: what every command gets, and where a job finds what the user brought."""
+    options = resumable_options(wildcards, output, threads, resources)
+    setting, paths = name_brought(settings(wildcards.task))
+    if not paths:
+        return options
+    found = str(input[0])
+    return options + (["--demos", found] if setting == "collect.store" else ["--policy", str(Path(found).parent)])
 
 
 def threads_of(stage):

@@ -1,6 +1,7 @@
 rule pretrain:
     input:
-        files("data/{task}/demos.zarr", "data/{task}/demos.manifest.json"),
+        collected_files,
+        ancient(brought_files),
     output:
         POLICY,
     log:
@@ -17,7 +18,7 @@ rule pretrain:
     params:
         settings=slice_of("pretrain"),
         source=source_of("pretrain"),
-        options=resumable_options,
-        edited=edited_demos,
+        options=pretrain_options,
+        brought=brought,
     shell:
         "bmd-pipeline pretrain --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"

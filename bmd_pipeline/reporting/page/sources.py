@@ -36,7 +36,7 @@ class ReportSources:
         episodes: episode rows of each policy and seed.
         paths: planar paths of each policy and seed, the first of its episodes, in their order.
         book: names of axes, labelling and modes (its paths are those of `paths`).
-        demos: manifest of the demonstrations, None where they were brought along.
+        demos: manifest of the demonstrations, None where they were brought along or edited.
         base: run.json of pre-training.
         discovered: run.json of discovery by seed.
         tuned: run.json of fine-tuning by policy and seed.
@@ -84,7 +84,7 @@ def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> R
     for key in keys:
         _check_rows(rows.get(key), _row_of(evaluation.policies[key[0]], key[1]), episodes, summary)
         _check_paths(drawn.get(key, []), rows[key], paths, summary)
-    manifest = layout.demos_manifest(task)
+    base = require_run(layout.policy(task), "pretrain", task)
     seeds = sorted({seed for policy, seed in keys if uses_modes(policy)})
     return ReportSources(
         evaluation=evaluation,
@@ -92,14 +92,25 @@ def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> R
         episodes={key: rows[key] for key in keys},
         paths={key: drawn[key] for key in keys},
         book=book,
-        demos=read_json(manifest, "manifest") if manifest.is_file() else None,
-        base=require_run(layout.policy(task), "pretrain", task),
+        demos=_find_collection(base, layout, task),
+        base=base,
         discovered={seed: require_run(layout.modes(task, seed), "discover", task) for seed in seeds},
         tuned=tuned,
         curves={key: load_curves(layout.tuned(task, *key) / METRICS_FILE) for key in tuned},
         evidence=load_evidence(layout, evaluation),
         videos=find_videos(summary.parent),
     )
+
+
+def _find_collection(base: Record, layout: Layout, task: str) -> Record | None:
+    """The manifest of what the policy learnt from. An earlier collection's may lie there too, when the demonstrations
+    or the policy were brought along."""
+    manifest = layout.demos_manifest(task)
+    if not manifest.is_file():
+        return None
+    record = read_json(manifest, "manifest")
+    learnt_from = base.get("inputs", {}).get("demos", {}).get("sha256")
+    return record if learnt_from == record.get("outputs", {}).get(layout.demos(task).name) else None
 
 
 def _load_part(evaluation: Evaluation, layout: Layout, policy: str, seed: int) -> Evaluation:

@@ -34,6 +34,18 @@ def test_sound_results_are_read(run: MadeUpRun) -> None:
     assert sources.videos == []
 
 
+def test_a_manifest_is_shown_if_the_policy_learnt_from_its_store(run: MadeUpRun) -> None:
+    manifest, base = run.layout.demos_manifest(run.task), run.layout.policy(run.task) / "run.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(json.dumps({"stage": "collect", "outputs": {"demos.zarr": "abc"}}))
+    assert run.load().demos is None  # brought along; the manifest is of an earlier collection
+    run.layout.validation(run.task).unlink()  # names the record that is edited here
+    write_json(base, json.loads(base.read_text()) | {"inputs": {"demos": {"path": "x", "sha256": "abc"}}})
+    found = run.load().demos
+    assert found is not None
+    assert found["stage"] == "collect"
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
