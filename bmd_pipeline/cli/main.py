@@ -76,11 +76,10 @@ for _command in (
     evidence.sweep,
     evidence.grid,
     evidence.pool,
-    stages.film,
-    report.report,
-    report.summary,
 ):
     app.command(rich_help_panel="Evidence")(_command)
+for _command in (report.report, report.summary, stages.film):
+    app.command(rich_help_panel="Pages and clips")(_command)
 app.command("tasks", rich_help_panel="Help")(tasks.list_tasks)
 app.command("check-task", rich_help_panel="Help")(tasks.check)
 app.command(rich_help_panel="Help")(watch.watch)

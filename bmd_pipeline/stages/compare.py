@@ -18,7 +18,7 @@ from bmd_pipeline.metrics.compare import Pair, compare_pairs, score_policies
 from bmd_pipeline.metrics.comparison import SCHEMA_VERSION, Comparison, PolicyPair
 from bmd_pipeline.metrics.joint import JointSample
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.evidence import load_grid, make_rng, resample, trace
+from bmd_pipeline.stages.evidence import load_evaluations, make_rng, resample, trace
 
 SCORES_SUFFIX = ".parquet"
 """The table beside compare.json has its name and this suffix."""
@@ -37,8 +37,8 @@ def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
         ArtifactError: an evaluation is missing, damaged, or of another task or other settings.
     """
     started = time.time()
-    grid = load_grid(config, (PRETRAINED, *config.methods), evaluations)
-    sample = resample(config, grid)
+    rows = load_evaluations(config, (PRETRAINED, *config.methods), evaluations)
+    sample = resample(config, rows)
     confidence = config.evaluate.confidence
     pairs = [Pair(one, other, "counterpart") for one, other in list_pairs(config.methods)]
     pairs += [Pair(method, PRETRAINED, "base") for method in config.methods]
@@ -56,7 +56,7 @@ def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
         comparisons=compare_pairs(
             sample, pairs, confidence=confidence, min_seeds=config.compare.min_seeds, rng=make_rng(config, "tests")
         ),
-        provenance=trace(config, "compare", {part.name: part.path for row in grid.values() for part in row}, started),
+        provenance=trace(config, "compare", {part.name: part.path for row in rows.values() for part in row}, started),
     )
     output.unlink(missing_ok=True)  # an old compare.json must not vouch for a new table
     write_bytes(output.with_suffix(SCORES_SUFFIX), _encode_scores(sample))

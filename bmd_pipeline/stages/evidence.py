@@ -17,7 +17,9 @@ from bmd_pipeline.seeds import derive_seed
 from bmd_pipeline.stages.evaluated import Evaluated, load_evaluated
 
 
-def load_grid(config: RunConfig, policies: Sequence[str], evaluations: Sequence[Path]) -> dict[str, list[Evaluated]]:
+def load_evaluations(
+    config: RunConfig, policies: Sequence[str], evaluations: Sequence[Path]
+) -> dict[str, list[Evaluated]]:
     """Reads the evaluations of some policies at every configured seed.
 
     Args:
@@ -48,13 +50,13 @@ def load_grid(config: RunConfig, policies: Sequence[str], evaluations: Sequence[
     return {policy: [found[policy, seed] for seed in config.seeds] for policy in policies}
 
 
-def resample(config: RunConfig, grid: Mapping[str, Sequence[Evaluated]]) -> JointSample:
+def resample(config: RunConfig, rows: Mapping[str, Sequence[Evaluated]]) -> JointSample:
     """Scores and resamples evaluations together; the draws depend on the run's root seed alone.
 
     Raises:
         ArtifactError: evaluations label modes differently, or differ in their number of episodes.
     """
-    parts = [part for row in grid.values() for part in row]
+    parts = [part for row in rows.values() for part in row]
     first = parts[0]
     for part in parts[1:]:
         if len(part.episodes) != len(first.episodes):
@@ -63,7 +65,7 @@ def resample(config: RunConfig, grid: Mapping[str, Sequence[Evaluated]]) -> Join
         if _modes(part) != _modes(first):
             raise ArtifactError(f"{part.path}: its modes are not those of {first.path}; evaluate again")
     return make_joint_sample(
-        {name: [part.episodes for part in row] for name, row in grid.items()},
+        {name: [part.episodes for part in row] for name, row in rows.items()},
         tau=config.evaluate.tau,
         num_resamples=config.compare.resamples,
         rng=make_rng(config, "bootstrap"),

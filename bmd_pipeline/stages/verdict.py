@@ -14,7 +14,7 @@ from bmd_pipeline.metrics.judge import Judge
 from bmd_pipeline.metrics.verdict import SCHEMA_VERSION, Verdict
 from bmd_pipeline.metrics.verdict_words import describe_scope
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.evidence import load_grid, make_rng, resample, trace
+from bmd_pipeline.stages.evidence import load_evaluations, make_rng, resample, trace
 
 
 def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter | None = None) -> None:
@@ -31,8 +31,8 @@ def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
         ArtifactError: an evaluation is missing, damaged, or of another task or other settings.
     """
     started = time.time()
-    grid = load_grid(config, judged_methods(config.methods), evaluations)
-    sample = resample(config, grid)
+    rows = load_evaluations(config, judged_methods(config.methods), evaluations)
+    sample = resample(config, rows)
     settings = config.verdict
     judge = Judge(
         sample,
@@ -59,7 +59,7 @@ def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
             judge.unit, len(sample.seeds), needed=judge.min_seeds, family=judge.family, alpha=settings.alpha
         ),
         pairs=judge.judge(),
-        provenance=trace(config, "verdict", {part.name: part.path for row in grid.values() for part in row}, started),
+        provenance=trace(config, "verdict", {part.name: part.path for row in rows.values() for part in row}, started),
     )
     write_json(output, document.model_dump(mode="json"))
     if reporter is not None:
