@@ -19,6 +19,14 @@ from bmd_pipeline.rl.adapters.base import Record, Situation
 from bmd_pipeline.rl.agents import Agent
 from bmd_pipeline.rl.critic import Critic
 
+LOG_RATIO_RANGE = (-10.0, 3.0)
+"""Bounds of a draw's log ratio.
+
+The estimate of the KL grows with the ratio itself: without the upper bound one state of 256 that the policy has hardly
+seen passes for a policy that ran away (e^10 / 256 = 86 nats). And where that draw went badly its gradient drowns all
+others, since PPO does not clip that side (Ye et al. 2020, arXiv 1912.09729).
+"""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -64,7 +72,7 @@ def compute_policy_loss(
         loss, summed over factors and averaged over decisions, and the approximate KL divergence of each factor
         (num_factors,), by the non-negative estimator (ρ − 1) − log ρ.
     """
-    log_ratio = (log_prob - old_log_prob).clamp(-10.0, 10.0)
+    log_ratio = (log_prob - old_log_prob).clamp(*LOG_RATIO_RANGE)
     ratio = log_ratio.exp()
     weight = advantage[:, None] * factor_weights
     surrogate = torch.minimum(ratio * weight, ratio.clamp(1.0 - clip_ratio, 1.0 + clip_ratio) * weight)

@@ -32,6 +32,20 @@ def test_clipped_surrogate_by_hand() -> None:
     assert float(kl) == pytest.approx(float((ratio - 1 - ratio.log()).mean()))
 
 
+def test_one_stray_draw_is_not_taken_for_a_policy_that_ran_away() -> None:
+    log_prob = torch.zeros(256, 1, requires_grad=True)
+    shift = torch.zeros(256, 1)
+    shift[0] = 12.0
+    loss, kl = compute_policy_loss(log_prob + shift, torch.zeros(256, 1), -torch.ones(256), torch.ones(1), 0.2)
+    assert float(kl) == pytest.approx((math.exp(3) - 4) / 256)
+    loss.backward()
+    assert log_prob.grad is not None
+    assert float(log_prob.grad[0]) == 0.0
+    torch.testing.assert_close(log_prob.grad[1:], torch.full((255, 1), 1 / 256))
+    _, everywhere = compute_policy_loss(shift[:1] - 24.0, torch.zeros(1, 1), torch.ones(1), torch.ones(1), 0.2)
+    assert float(everywhere) > 5.0  # what has become impossible still counts in full
+
+
 def test_factors_are_clipped_one_by_one() -> None:
     log_prob = torch.tensor([[0.3, -0.3]])  # their product has ratio 1 and would hide both
     loss, kl = compute_policy_loss(log_prob, torch.zeros(1, 2), torch.tensor([1.0]), torch.tensor([1.0, 0.5]), 0.2)
