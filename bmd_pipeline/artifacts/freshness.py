@@ -54,7 +54,7 @@ def may_collect(store: Path, manifest: Path, config_hash: str) -> bool:
         ArtifactError: something is there that no collection made, or that was edited and would now be made under
             other settings.
     """
-    if not store.is_symlink() and (not store.exists() or (store.is_dir() and not any(store.iterdir()))):
+    if not store.is_symlink() and (not store.exists() or (store.is_dir() and _is_empty(store))):
         return True
     use = f"train on it with collect.store={store}, or move it away"
     doubt = _doubt_collection(store, manifest)
@@ -103,6 +103,11 @@ def hash_brought(paths: Iterable[str]) -> str:
     from bmd_pipeline.artifacts.hashing import hash_path
 
     return " ".join(hash_path(Path(path)) for path in paths)
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing but what Snakemake keeps in its outputs (its time stamp)."""
+    return all(path.name[0] == "." for path in folder.iterdir())
 
 
 def _doubt_collection(store: Path, manifest: Path) -> str | None:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from bmd_pipeline.artifacts.layout import METRICS_FILE
+
 from .conftest import ROOT, Project, count_jobs, make_project
 
 pytestmark = pytest.mark.workflow
@@ -43,6 +45,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Project:
             path = project.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir(exist_ok=True) if path.suffix == ".zarr" else path.touch()
+            if path.name == "policy.json":  # a policy without a training's metrics would be somebody's own
+                (path.parent / METRICS_FILE).touch()
     touched = project.snakemake("--touch", "--forceall", *arguments)  # records them as made
     assert touched.returncode == 0, touched.stderr
     assert project.plan_lists(LISTS) == {}
