@@ -120,8 +120,9 @@ class FinetuneConfig(Section):
     """Environments per rollout."""
     initial_std: float = Field(1.0, gt=0.0, le=2.0)
     """Starting standard deviation of a steering policy that discovery did not fit; 1 is the prior's."""
-    readout: Literal["mean", "sample"] = "mean"
-    """How a steering policy acts when it is deployed: its mean, or a draw from it."""
+    readout: Literal["mean", "sample", "auto"] = "mean"
+    """How a steering policy acts when it is deployed: by its mean, by a draw from it, or (auto, ours) by what succeeds
+    more often on the selection episodes. The mean of one that still resembles the prior may lead nowhere."""
     ppo: PPOConfig = PPOConfig()
     """The optimiser."""
     denoiser: DenoiserConfig = DenoiserConfig()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,9 @@ class PPOConfig(Section):
     """The policy stops updating on this rollout once the approximate KL exceeds 1.5 times this."""
     learning_rate: float = Field(1e-3, gt=0.0, le=1.0)
     """Learning rate of the steering policy."""
+    learning_rate_schedule: Literal["constant", "adaptive"] = "constant"
+    """adaptive: where the KL bound stops the policy before half of a rollout's steps, its learning rate falls; where
+    the KL stays below half of target_kl, it rises again, up to where it began."""
     value_learning_rate: float = Field(1e-3, gt=0.0, le=1.0)
     """Learning rate of the critic."""
     value_warmup: int = Field(0, ge=0, le=10_000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from bmd_pipeline.rl.adapters.denoiser import TunedDenoiser
 from bmd_pipeline.rl.adapters.frozen import FrozenDenoiser
 from bmd_pipeline.rl.adapters.prior import PriorNoise
 from bmd_pipeline.rl.adapters.residual import ResidualAction
-from bmd_pipeline.rl.adapters.steering import SteeredNoise
+from bmd_pipeline.rl.adapters.steering import Readout, SteeredNoise
 
 
 class Agent(nn.Module):
@@ -57,6 +58,20 @@ class Agent(nn.Module):
     def entropy_dims(self) -> int:
         """Dimensions of a decision's draws whose spread is trained."""
         return sum(link.entropy_dims for link in self.links())
+
+    @property
+    def readout(self) -> Readout | None:
+        """How its steering policy acts when deployed; None without one. Exploring doesn't depend on it."""
+        first = self.links()[0]
+        return first.readout if isinstance(first, SteeredNoise) else None
+
+    @readout.setter
+    def readout(self, readout: Readout | None) -> None:
+        first = self.links()[0]
+        if readout is not None and isinstance(first, SteeredNoise):
+            if readout not in get_args(Readout):
+                raise ValueError(f"readout must be one of {', '.join(get_args(Readout))}, got {readout!r}")
+            first.readout = readout
 
     def links(self) -> list[Adapter]:
         """The chain, typed."""
@@ -185,12 +200,13 @@ def _make_steering(
     policy: DiffusionPolicy, modes: DiscoveredModes | None, config: FinetuneConfig, steering: SteeringConfig
 ) -> SteeredNoise:
     """The discovered steering policy, or a new one; around held noise where there is such."""
+    readout: Readout = "mean" if config.readout == "auto" else config.readout  # selection decides, and sets it
     if modes is not None and modes.steering is not None:
-        return SteeredNoise(copy.deepcopy(modes.steering).requires_grad_(True), config.readout)
+        return SteeredNoise(copy.deepcopy(modes.steering).requires_grad_(True), readout)
     basis = NoiseBasis(policy.config.horizon, policy.action_dim, steering.noise_components)
     codes = modes.num_codes if modes else 1
     network = SteeringPolicy(policy.cond_dim, codes, basis, steering, config.initial_std).to(_device(policy))
-    return SteeredNoise(network, config.readout, _held_basis(policy, modes) if modes else None)
+    return SteeredNoise(network, readout, _held_basis(policy, modes) if modes else None)
 
 
 def _held_basis(policy: DiffusionPolicy, modes: DiscoveredModes) -> NoiseBasis:

@@ -27,6 +27,11 @@ seen passes for a policy that ran away (e^10 / 256 = 86 nats). And where that dr
 others, since PPO does not clip that side (Ye et al. 2020, arXiv 1912.09729).
 """
 
+RATE_FACTOR = 1.5
+"""By how much an adaptive learning rate changes after a rollout (as in rsl_rl)."""
+MIN_RATE_SHARE = 0.01
+"""Where an adaptive learning rate stops falling, as a share of where it began."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -124,7 +129,8 @@ class PPO:
         self.factor_weights = torch.tensor(agent.factor_weights, device=next(critic.parameters()).device)
         rates = [*learning_rates, config.value_learning_rate]
         self.optimizer = torch.optim.Adam(
-            [{"params": group, "lr": rate} for group, rate in zip(self.groups, rates, strict=True)], eps=1e-5
+            [{"params": group, "lr": rate, "initial_lr": rate} for group, rate in zip(self.groups, rates, strict=True)],
+            eps=1e-5,
         )
 
     def update(self, batch: Batch, generator: torch.Generator, *, policy: bool = True) -> dict[str, float]:
@@ -138,8 +144,9 @@ class PPO:
             policy: whether the policy learns at all; False trains the critic only.
 
         Returns:
-            losses and diagnostics, means over minibatches; `losses/approx_kl` is the highest of the update, and
-            `losses/kl_stopped` 1 if the policy stopped early because of it.
+            losses and diagnostics, means over minibatches; `losses/approx_kl` is the highest of the update,
+            `losses/kl_stopped` 1 if the policy stopped early because of it, and `losses/learning_rate` the policy's in
+            this update.
 
         Raises:
             DivergenceError: the update ran away; agent and critic are then as they happen to be.
@@ -151,6 +158,7 @@ class PPO:
         kl = torch.zeros(1, device=batch.advantage.device)
         peak, stopped = 0.0, False
         norm = torch.zeros((), device=batch.advantage.device)
+        rate = self.optimizer.param_groups[0]["lr"]
         policy_steps, value_losses, policy_losses, entropies = 0, [], [], []
         last = torch.arange(0)
         for _ in range(config.epochs):
@@ -182,6 +190,8 @@ class PPO:
                 policy_loss, kl = self._policy_loss(batch, last)
                 loss = loss + policy_loss
             peak = max(peak, self._require_sound(error, allowed, kl, loss, norm))
+        if policy and config.learning_rate_schedule == "adaptive":
+            self._adapt_rates(peak, stopped, policy_steps / len(value_losses))
         return {
             "losses/value": _mean(value_losses),
             "losses/policy": _mean(policy_losses),
@@ -189,7 +199,25 @@ class PPO:
             "losses/approx_kl": peak,
             "losses/kl_stopped": float(stopped),
             "losses/policy_steps": float(policy_steps),
+            "losses/learning_rate": rate,
         }
+
+    def _adapt_rates(self, peak: float, stopped: bool, taken: float) -> None:
+        """Fits the policy's learning rates to how far the policy moved on a rollout.
+
+        Args:
+            peak: highest approximate KL divergence of the update, in nats.
+            stopped: whether the KL bound stopped the policy.
+            taken: share of its steps that the policy took.
+        """
+        factor = 1.0
+        if stopped and taken < 0.5:
+            factor = 1.0 / RATE_FACTOR
+        elif not stopped and peak < 0.5 * self.config.target_kl:
+            factor = RATE_FACTOR
+        for group in self.optimizer.param_groups[:-1]:  # the last one is the critic's
+            highest = group["initial_lr"]
+            group["lr"] = min(highest, max(MIN_RATE_SHARE * highest, factor * group["lr"]))
 
     def _value_loss(self, batch: Batch, index: Tensor) -> tuple[Tensor, Tensor]:
         """Loss of the critic on some decisions, and its mean squared error."""

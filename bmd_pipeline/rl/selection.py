@@ -1,4 +1,4 @@
-"""Which iteration of fine-tuning is kept.
+"""Which iteration of fine-tuning is kept, and how its steering policy is read.
 
 The last iteration is not always the best one, and the best one must not be picked by the episodes it is later
 judged on: candidates play selection seeds, which evaluation never uses.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 
+from bmd_pipeline.rl.adapters.steering import Readout
 from bmd_pipeline.rl.agents import Agent
 from bmd_pipeline.rl.rollout import compute_information, roll_out
 from bmd_pipeline.tasks.base import TaskEnv
@@ -25,12 +27,14 @@ class Candidate:
         success_rate: share of successful episodes, codes played equally often.
         information: log q(z|h) − log p(z) at the episodes' ends, nats; 0 for agents without codes.
         dead_codes: codes whose episodes q can't tell from the others', so that commanding them does nothing.
+        readout: how the steering policy acted; None without one.
     """
 
     iteration: int
     success_rate: float
     information: float
     dead_codes: tuple[int, ...] = ()
+    readout: Readout | None = None
 
     def beats(self, other: Candidate, required_information: float) -> bool:
         """Whether to keep this one instead of an earlier one.
@@ -69,8 +73,44 @@ def score_candidate(
             information.append(compute_information(agent.modes.inference, played)[1])
     success_rate = float(torch.stack(success).mean())
     if not information:
-        return Candidate(iteration, success_rate, 0.0)
+        return Candidate(iteration, success_rate, 0.0, readout=agent.readout)
     told = torch.stack(information)  # (rounds, num_envs)
     per_code = {k: told[:, code == k].mean() for k in range(agent.num_codes) if bool((code == k).any())}
-    dead = tuple(k for k, nats in per_code.items() if not bool(nats > 0.0))
-    return Candidate(iteration, success_rate, float(torch.stack([one.mean() for one in information]).mean()), dead)
+    dead = tuple(k for k, own in per_code.items() if not bool(own > 0.0))
+    nats = float(torch.stack([one.mean() for one in information]).mean())
+    return Candidate(iteration, success_rate, nats, dead, agent.readout)
+
+
+def choose_readout(
+    env: TaskEnv,
+    agent: Agent,
+    iteration: int,
+    seeds: list[int],
+    generator: torch.Generator,
+    required_information: float,
+) -> Candidate:
+    """Scores an agent by its mean and by draws on the same episodes, and leaves it with the better of both.
+
+    A steering policy with codes was fitted to what led to each behaviour, and its spread is exploration; one without
+    may still resemble the prior, whose mean says nothing.
+
+    Args:
+        env: the task, without automatic reset.
+        agent: who is scored; one without a steering policy is scored once.
+        iteration: after how many iterations.
+        seeds: one round of episodes each.
+        generator: draws of the agent; both readouts get the same.
+        required_information: what a candidate needs to qualify, as in `Candidate.beats`.
+    """
+    if agent.readout is None:
+        return score_candidate(env, agent, iteration, seeds, generator)
+    draws = generator.get_state()
+    scored = []
+    for readout in get_args(Readout):
+        agent.readout = readout
+        generator.set_state(draws)
+        scored.append(score_candidate(env, agent, iteration, seeds, generator))
+    mean, sample = scored
+    best = mean if mean.beats(sample, required_information) else sample
+    agent.readout = best.readout
+    return best

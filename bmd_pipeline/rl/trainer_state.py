@@ -39,10 +39,12 @@ def unpack_trainer(trainer: Trainer, tensors: Mapping[str, Tensor], values: Mapp
 
 
 def scale_learning_rates(trainer: Trainer, factor: float) -> None:
-    """Multiplies all learning rates; they stay so, also over a resume."""
+    """Multiplies all learning rates, and what they may rise to; they stay so, also over a resume."""
     for optimizer in _optimizers(trainer).values():
         for group in optimizer.param_groups:
-            group["lr"] *= factor
+            for name in ("lr", "initial_lr"):
+                if name in group:
+                    group[name] *= factor
 
 
 def trained_parameters(trainer: Trainer) -> list[Tensor]:

@@ -71,6 +71,7 @@ def load_agent(
         config = FinetuneConfig.model_validate(document["finetune"])
         steering = SteeringConfig.model_validate(document["steering"])
         agent = make_agent(method, policy, modes, config, steering)
+        agent.readout = document.get("readout")
         weights = load_weights(tuned_dir / TUNED_WEIGHTS)
         load_trained(agent, weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

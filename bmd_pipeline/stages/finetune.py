@@ -26,7 +26,7 @@ from bmd_pipeline.rl.agents import make_agent
 from bmd_pipeline.rl.collapse import CollapseWatch
 from bmd_pipeline.rl.curriculum import compute_max_steps
 from bmd_pipeline.rl.guard import Guard
-from bmd_pipeline.rl.selection import Candidate, compute_required_information, score_candidate
+from bmd_pipeline.rl.selection import Candidate, choose_readout, compute_required_information, score_candidate
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.rl.trainer_state import unpack_trainer
 from bmd_pipeline.rl.tuned import TUNED_DOCUMENT, TUNED_WEIGHTS, trained_state
@@ -37,6 +37,7 @@ from bmd_pipeline.stages.stopping import Stop
 from bmd_pipeline.stages.workbench import Workbench, episode_seeds, open_workbench
 
 SCHEMA_VERSION = 1
+_READOUTS = {"mean": "its mean", "sample": "draws"}
 
 
 def finetune(
@@ -210,19 +211,15 @@ class _Run:
         """Scores the present weights on the selection seeds and keeps them if they are the best so far."""
         settings = self.config.finetune
         names = (*self.names, "selection")
-        scored = score_candidate(
-            self.bench.env,
-            self.agent,
-            iteration,
-            episode_seeds(
-                self.config.seed,
-                "select",
-                *names,
-                episodes=settings.selection.episodes,
-                num_envs=settings.num_envs,
-            ),
-            make_generator(self.config.seed, "select", *names, "noise", device=self.bench.device),
+        seeds = episode_seeds(
+            self.config.seed, "select", *names, episodes=settings.selection.episodes, num_envs=settings.num_envs
         )
+        draws = make_generator(self.config.seed, "select", *names, "noise", device=self.bench.device)
+        env, agent = self.bench.env, self.agent
+        if settings.readout == "auto":
+            scored = choose_readout(env, agent, iteration, seeds, draws, self.required)
+        else:
+            scored = score_candidate(env, agent, iteration, seeds, draws)
         self.watch.see_candidate(scored)
         if self.best is None or scored.beats(self.best, self.required):
             self.best = scored
@@ -230,6 +227,7 @@ class _Run:
         self.reporter.log(
             f"iteration {iteration}: selection success {scored.success_rate:.3f}"
             + (f", information {scored.information:.3f} nats" if self.modes else "")
+            + (f", by {_READOUTS[scored.readout]}" if scored.readout and settings.readout == "auto" else "")
         )
         return scored
 
@@ -238,10 +236,11 @@ class _Run:
         interval = self.config.finetune.snapshot_interval
         if interval and (iteration % interval == 0 or iteration == self.config.finetune.iterations):
             folder = Layout.snapshots(self.output) / f"{iteration:06d}"
-            self._write_weights(folder, trained_state(self.agent), {"iteration": iteration})
+            extra = {"iteration": iteration, "readout": self.agent.readout}
+            self._write_weights(folder, trained_state(self.agent), extra)
 
     def _write(self, best: Candidate) -> None:
-        self._write_weights(self.output, self.best_weights, {"kept": asdict(best)})
+        self._write_weights(self.output, self.best_weights, {"kept": asdict(best), "readout": best.readout})
         self.reporter.log(f"kept iteration {best.iteration}: selection success {best.success_rate:.3f}")
 
     def _write_weights(self, folder: Path, weights: dict[str, Tensor], extra: dict[str, Any]) -> None:
@@ -266,6 +265,7 @@ class _Run:
         return tensors | add_prefix("best", self.best_weights), {
             **values,
             "best": asdict(self.best),
+            "readout": self.agent.readout,
             "rollbacks": self.guard.rollbacks,
             "watch": self.watch.state(),
             "warnings": self.reporter.warnings,
@@ -280,6 +280,7 @@ class _Run:
         tensors, values = saved
         unpack_trainer(self.trainer, tensors, values)
         self.best = Candidate(**values["best"])
+        self.agent.readout = values["readout"]
         self.best_weights = take_prefix("best", tensors)
         self.guard.rollbacks = values["rollbacks"]
         self.watch.load_state(values["watch"])

@@ -18,6 +18,7 @@ TASKS = [path.stem for path in (ROOT / "config" / "tasks").glob("*.yaml")]
 PPO: dict[str, Any] = {"gamma": 0.99, "gae_lambda": 0.95, "clip_ratio": 0.2, "learning_rate": 3e-4}
 NO_PPO: dict[str, Any] = {
     "clip_value": 0.0,
+    "learning_rate_schedule": "constant",
     "target_kl": 10.0,
     "value_warmup": 0,
     "entropy_weight": 0.0,

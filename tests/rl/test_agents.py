@@ -73,6 +73,11 @@ def test_readout_decides_how_a_deployed_agent_acts(policy: DiffusionPolicy) -> N
         assert torch.equal(first, second) is same
 
 
+def test_an_unknown_readout_is_refused(policy: DiffusionPolicy) -> None:
+    with pytest.raises(ValueError, match="mean, sample, got 'median'"):
+        _agent(policy, None).readout = "median"  # type: ignore[assignment]
+
+
 def test_trained_weights_round_trip_without_the_frozen_policy(
     policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
 ) -> None:

@@ -95,6 +95,21 @@ def test_a_diverged_iteration_is_tried_again_from_the_same_state_with_half_the_s
     assert rates(trainer) == [rate / 4 for rate in before]  # for good
 
 
+def test_an_adaptive_learning_rate_never_rises_above_what_a_rollback_left(
+    env: TaskEnv, policy: DiffusionPolicy
+) -> None:
+    torch.manual_seed(2)
+    agent = make_agent("dsrl", policy, None, FinetuneConfig(), SteeringConfig(hidden_sizes=(16,)))
+    ppo = {"minibatch_size": 32, "learning_rate": 1e-5, "target_kl": 1.0, "learning_rate_schedule": "adaptive"}
+    adaptive = Trainer(env, agent, PPOConfig.model_validate(ppo), DiscoverConfig(), RegulariserConfig())
+    Diverging(adaptive, 1)
+    guard = Guard(adaptive, GuardConfig(), lambda text: None)
+    for iteration in range(4):
+        iterate(guard, iteration)
+    assert guard.rollbacks == 1
+    assert rates(adaptive)[0] == pytest.approx(5e-6)
+
+
 def test_it_gives_up_with_the_reason_and_leaves_sound_weights(trainer: Trainer) -> None:
     guard = Guard(trainer, GuardConfig(max_rollbacks=1), lambda _: None)
     before = pack_trainer(trainer)[0]

@@ -147,6 +147,45 @@ def test_the_policy_stops_at_the_kl_bound(env: TaskEnv, policy: DiffusionPolicy)
     assert (bold["losses/kl_stopped"], meek["losses/kl_stopped"]) == (1.0, 0.0)
 
 
+def _policy_rate(trainer: Trainer) -> float:
+    return float(trainer.ppo.optimizer.param_groups[0]["lr"])
+
+
+def test_an_adaptive_learning_rate_falls_at_the_kl_bound_and_rises_to_where_it_began(
+    env: TaskEnv, policy: DiffusionPolicy
+) -> None:
+    trainer = _trainer(env, policy, None, learning_rate=0.1, target_kl=0.01, learning_rate_schedule="adaptive")
+    steps = []
+    for _ in range(30):
+        before = _policy_rate(trainer)
+        metrics = _iterate(trainer)
+        assert metrics["losses/learning_rate"] == before
+        steps.append(metrics["losses/policy_steps"])
+        if metrics["losses/kl_stopped"] and steps[-1] < 2:
+            assert _policy_rate(trainer) == pytest.approx(max(before / 1.5, 1e-3))
+    assert sum(steps[-10:]) > sum(steps[:10]), "smaller steps let it take more of them"
+    assert trainer.ppo.optimizer.param_groups[-1]["lr"] == 1e-3, "the critic has no KL divergence"
+
+    patient = _trainer(env, policy, None, learning_rate=1e-6, target_kl=1.0, learning_rate_schedule="adaptive")
+    patient.ppo.optimizer.param_groups[0]["lr"] = 5e-7
+    for expected in (7.5e-7, 1e-6, 1e-6):
+        _iterate(patient)
+        assert _policy_rate(patient) == pytest.approx(expected)
+
+
+def test_a_constant_learning_rate_stays(env: TaskEnv, policy: DiffusionPolicy) -> None:
+    trainer = _trainer(env, policy, None, learning_rate=0.1, target_kl=1e-4)
+    _iterate(trainer)
+    assert _policy_rate(trainer) == 0.1
+
+
+def test_an_adaptive_learning_rate_waits_while_only_the_critic_learns(env: TaskEnv, policy: DiffusionPolicy) -> None:
+    trainer = _trainer(env, policy, None, learning_rate=1e-3, learning_rate_schedule="adaptive")
+    trainer.ppo.optimizer.param_groups[0]["lr"] = 5e-4
+    _iterate(trainer, policy=False)
+    assert _policy_rate(trainer) == 5e-4
+
+
 def test_discovery_ignores_the_environments_reward(
     env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
 ) -> None:

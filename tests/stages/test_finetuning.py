@@ -14,7 +14,9 @@ from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.artifacts.weights import load_weights
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError, TrainingError
+from bmd_pipeline.rl.agents import Agent
 from bmd_pipeline.rl.rollout import Rollout, play_episodes
+from bmd_pipeline.rl.selection import Candidate
 from bmd_pipeline.rl.tuned import load_agent
 from bmd_pipeline.stages import finetune as finetune_stage
 from bmd_pipeline.stages.collect import collect
@@ -25,6 +27,7 @@ from bmd_pipeline.stages.finetune import finetune
 from bmd_pipeline.stages.pretrain import pretrain
 from bmd_pipeline.stages.stopping import Stop, Stopped
 from bmd_pipeline.tasks import registry
+from bmd_pipeline.tasks.base import TaskEnv
 
 TASK = "GaussianMixture"
 QUIET = Reporter("quiet")
@@ -135,6 +138,24 @@ def test_a_tuned_policy_plays_from_its_own_folders(policy: Path, modes: Path, tm
     assert bool(torch.isfinite(episodes.track).all())
     with pytest.raises(ArtifactError, match="expected"):
         load_agent(policy, modes, tmp_path, "dsrl" if method == "dsrl-bmd" else "dsrl-bmd", task=TASK)
+
+
+def test_the_readout_that_selection_chose_is_played(
+    policy: Path, modes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Success of draws is made up here, since which readout wins must not depend on the weights."""
+
+    def choose(env: TaskEnv, agent: Agent, iteration: int, *arguments: Any) -> Candidate:
+        agent.readout = "sample" if iteration == 2 else "mean"
+        return Candidate(iteration, 0.9 if iteration == 2 else 0.1, 9.0, readout=agent.readout)
+
+    monkeypatch.setattr(finetune_stage, "choose_readout", choose)
+    _finetune(_config(finetune={"readout": "auto", "snapshot_interval": 1}), policy, modes, tmp_path)
+    assert load_agent(policy, modes, tmp_path, "dsrl-bmd", task=TASK).readout == "sample"
+    assert json.loads((tmp_path / "run.json").read_text())["kept"]["readout"] == "sample"
+    seen = {int(path.name): path for path in Layout.snapshots(tmp_path).iterdir()}
+    readouts = [load_agent(policy, modes, seen[i], "dsrl-bmd", task=TASK).readout for i in range(5)]
+    assert readouts[2:] == ["sample", "sample", "mean"]
 
 
 def test_a_curve_judges_the_start_the_way_and_the_end(policy: Path, modes: Path, tmp_path: Path) -> None:
@@ -293,7 +314,9 @@ def test_a_discovery_in_pieces_equals_one_in_one_go(policy: Path, tmp_path: Path
 
 @pytest.mark.parametrize("controller", ["occupancy", "dual"])
 def test_a_run_in_pieces_equals_one_in_one_go(policy: Path, modes: Path, tmp_path: Path, controller: str) -> None:
-    config = _config(finetune={"regulariser": {"controller": controller}, "checkpoint_interval": 100})
+    ppo = {"minibatch_size": 128, "value_hidden_sizes": (16,), "learning_rate_schedule": "adaptive"}
+    changes = {"regulariser": {"controller": controller}, "checkpoint_interval": 100, "readout": "auto", "ppo": ppo}
+    config = _config(finetune=changes | {"snapshot_interval": 1})
     whole, broken = tmp_path / "whole", tmp_path / "broken"
 
     def play(stop: Stop, output: Path = broken) -> None:
@@ -311,7 +334,8 @@ def test_a_run_in_pieces_equals_one_in_one_go(policy: Path, modes: Path, tmp_pat
 
     play(Stop(), whole)
     assert _play_in_pieces(play, 25) >= 2
-    for name in ("tuned.safetensors", "tuned.json"):
+    snapshot = Layout.snapshots(Path()) / "000003"
+    for name in ("tuned.safetensors", "tuned.json", snapshot / "tuned.json"):
         assert (whole / name).read_bytes() == (broken / name).read_bytes()
 
 

@@ -15,6 +15,8 @@ from bmd_pipeline.modes.steering import SteeringPolicy
 from bmd_pipeline.policies.gaussian import gaussian_entropy, gaussian_log_prob
 from bmd_pipeline.rl.adapters.base import Adapter, Record, Situation
 
+Readout = Literal["mean", "sample"]
+"""How a steering policy acts when it is deployed: by its mean, or by a draw."""
 HELD_STD_SCALE = 0.3
 """Held coordinates vary this much less while they are held, so that the choice made for the episode counts."""
 
@@ -24,7 +26,7 @@ class SteeredNoise(Adapter):
 
     Args:
         steering: π_ψ(w|s,z).
-        readout: how it acts when deployed, by its mean or by a draw.
+        readout: how it acts when deployed.
         held_basis: directions that can be held, the first ones of the steering's basis, or None.
     """
 
@@ -33,7 +35,7 @@ class SteeredNoise(Adapter):
     def __init__(
         self,
         steering: SteeringPolicy,
-        readout: Literal["mean", "sample"],
+        readout: Readout,
         held_basis: NoiseBasis | None = None,
     ) -> None:
         super().__init__()
