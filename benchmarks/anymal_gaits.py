@@ -37,7 +37,8 @@ def score(task: AnymalTask, gait: Gait, direction: int, seed: int) -> tuple[floa
     """What a gait is worth from one start, and whether it came to the beacon."""
     task.reset(seed)
     noise = draw_noise(NOISE, (STEPS, layout.NUM_JOINTS), np.random.default_rng((seed, 0, 0, 1)))
-    heights, success = [], False
+    heights: list[float] = []
+    success = False
     while len(heights) < STEPS and not bool(task.ended[0]):
         joints = task.state[0, : layout.NUM_JOINTS].numpy()
         action = gait.act(len(heights), joints, float(layout.compute_turning(task.state, direction)))

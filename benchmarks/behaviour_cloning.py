@@ -124,7 +124,7 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for round_ in range(arguments.rounds + 1):
         for name, (kernels, step) in candidates.items():
-            set_matmul(kernels)
+            set_matmul(torch.device("cpu"), kernels)
             elapsed = milliseconds(step, arguments.steps)
             if round_ > 0:  # the first round warms up
                 times[name].append(elapsed)
