@@ -57,11 +57,6 @@ class ManiSkillStudio:
         self._env.close()
 
 
-def find_scene(task: VectorTask) -> Any:
-    """The ManiSkill environment of a task of one environment on the CPU that is a `SimulatedTask`."""
-    return task.simulation.scenes[0].env  # type: ignore[attr-defined]
-
-
 @dataclass(frozen=True)
 class ManiSkillFilming:
     """See `Filming`.
@@ -70,7 +65,6 @@ class ManiSkillFilming:
         env_module: module that registers the ManiSkill environment and names it `ENV_ID`.
         camera: the camera.
         locate_in: where in a task that is whose path tells modes apart.
-        find_env: the ManiSkill environment of a task.
         settings: arguments of the environment that decide how it looks.
         prepare: called before the environment is built.
     """
@@ -78,7 +72,6 @@ class ManiSkillFilming:
     env_module: str
     camera: Camera
     locate_in: Callable[[VectorTask], Place]
-    find_env: Callable[[VectorTask], Any] = find_scene
     settings: Mapping[str, Any] = field(default_factory=dict)
     prepare: Callable[[], None] = lambda: None
 
@@ -89,7 +82,8 @@ class ManiSkillFilming:
 
     def arrange(self, task: VectorTask) -> Arrangement:
         """ManiSkill's simulation state: pose and velocity of each actor, root and joints of each articulation."""
-        return self.find_env(task).scene.get_sim_state()
+        env = task.simulation.scenes[0].env  # type: ignore[attr-defined]  # a `SimulatedTask` on the CPU
+        return env.scene.get_sim_state()
 
     def locate(self, task: VectorTask) -> Place:
         """See `Filming.locate`."""

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bmd_pipeline.sim.simulation import BatchedScenes, Scene, SceneList, Simulation
@@ -62,9 +63,13 @@ class SceneTask(VectorTask):
     def _make_simulation(self) -> Simulation:
         """Builds the scenes."""
 
+    def _draw_random(self, generator: np.random.Generator) -> NDArray[np.float64]:
+        """Random numbers (RANDOM_DIM,) of one start: uniform in [0, 1), unless a task says otherwise."""
+        return generator.random(self.RANDOM_DIM)
+
     @abstractmethod
     def _make_start(self, random: Tensor) -> Tensor:
-        """Starts (n, start_dim) from numbers (n, RANDOM_DIM) that are uniform in [0, 1)."""
+        """Starts (n, start_dim) from what `_draw_random` drew, (n, RANDOM_DIM)."""
 
     @abstractmethod
     def _judge(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -102,18 +107,14 @@ class SceneTask(VectorTask):
     def _draw_starts(self, rows: Tensor) -> Tensor:
         """A start for each of rows (n,); it depends on seed, number of the scene and of its episode alone."""
         chosen = rows.tolist()
-        random = [
-            np.random.default_rng((self._seed_value, self._first_row + row, int(self._episodes[row]))).random(
-                self.RANDOM_DIM
-            )
-            for row in chosen
-        ]
+        numbers = [(self._seed_value, self._first_row + row, int(self._episodes[row])) for row in chosen]
+        random = [self._draw_random(np.random.default_rng(number)) for number in numbers]
         self._episodes[chosen] += 1
         return self._make_start(torch.from_numpy(np.stack(random)).float().to(self.device))
 
 
 class SimulatedTask(SceneTask):
-    """Common part of tasks on a `StartedEnv`.
+    """Common part of tasks on a ManiSkill environment.
 
     Args:
         spec: fixed facts of the task.
@@ -124,7 +125,7 @@ class SimulatedTask(SceneTask):
     """
 
     ENV_MODULE: ClassVar[str]
-    """Module that registers the ManiSkill environment and names it `ENV_ID`; importing it imports ManiSkill."""
+    """Module that registers the ManiSkill environment, if it isn't ManiSkill's own, and names it `ENV_ID`."""
 
     def __init__(
         self,
@@ -142,10 +143,14 @@ class SimulatedTask(SceneTask):
     def _make_scene(self, env_id: str) -> Scene:
         """Builds one scene of a registered environment on the CPU."""
 
+    def _make_batch(self, env_id: str) -> Simulation:
+        """Builds all scenes of a registered environment, which is a `StartedEnv` here, in one batch."""
+        return BatchedScenes(env_id, self.num_envs, self.device)
+
     def _make_simulation(self) -> Simulation:
         env_id: str = importlib.import_module(self.ENV_MODULE).ENV_ID
         if self._batched:
-            return BatchedScenes(env_id, self.num_envs, self.device)
+            return self._make_batch(env_id)
         return SceneList([self._make_scene(env_id) for _ in range(self.num_envs)])
 
 

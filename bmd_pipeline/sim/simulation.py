@@ -86,6 +86,13 @@ class SceneList:
         self.scenes = []
 
 
+def choose_backend(device: torch.device) -> str:
+    """ManiSkill's name of the simulation on a device."""
+    if device.type != "cuda":
+        return "physx_cpu"
+    return "physx_cuda" if device.index is None else f"physx_cuda:{device.index}"
+
+
 class BatchedScenes:
     """Scenes of one `StartedEnv`, in batched tensors: ManiSkill's GPU simulation.
 
@@ -101,10 +108,7 @@ class BatchedScenes:
     """
 
     def __init__(self, env_id: str, num_envs: int, device: torch.device) -> None:
-        backend = "physx_cpu"
-        if device.type == "cuda":
-            backend = "physx_cuda" if device.index is None else f"physx_cuda:{device.index}"
-        self._env: Any = headless.make_env(env_id, num_envs=num_envs, sim_backend=backend)
+        self._env: Any = headless.make_env(env_id, num_envs=num_envs, sim_backend=choose_backend(device))
 
     def place(self, rows: Tensor, start: Tensor) -> Tensor:
         """See `Simulation.place`."""

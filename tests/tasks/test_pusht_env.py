@@ -14,46 +14,46 @@ from torch import Tensor
 from bmd_pipeline.tasks.pusht.env import make_env, make_spec
 from bmd_pipeline.tasks.pusht.geometry import GOAL, TIP_HEIGHT
 from bmd_pipeline.tasks.pusht.options import Options
-from bmd_pipeline.tasks.pusht.scene import Scene
-from bmd_pipeline.tasks.pusht.scenes import PushTScenes
+from bmd_pipeline.tasks.pusht.overlap import GoalOverlap
+from bmd_pipeline.tasks.pusht.scene import PushTScene
+from bmd_pipeline.tasks.pusht.start import REST_QPOS, draw_random, make_start
 from bmd_pipeline.tasks.pusht.state import compute_closeness, compute_obs
-from bmd_pipeline.tasks.pusht.task import REST_QPOS, draw_start
+from bmd_pipeline.tasks.pusht.task import PushTTask
 
 NUM_ENVS = 3
 
 
 @pytest.fixture(scope="module")
-def scenes() -> Iterator[PushTScenes]:
-    env = PushTScenes(Options(), NUM_ENVS, auto_reset=False)
+def scenes() -> Iterator[PushTTask]:
+    env = PushTTask(Options(), NUM_ENVS, auto_reset=False)
     yield env
     env.close()
 
 
 @pytest.fixture
-def env(scenes: PushTScenes) -> Iterator[PushTScenes]:
+def env(scenes: PushTTask) -> Iterator[PushTTask]:
     """The module's scenes under settings that a test may replace."""
     yield scenes
     scenes.options, scenes.spec, scenes.auto_reset = Options(), make_spec(Options()), False
 
 
-def _set(env: PushTScenes, **settings: Any) -> None:
+def _set(env: PushTTask, **settings: Any) -> None:
     env.options = Options(**settings)
     env.spec = make_spec(env.options)
 
 
-def _towards_tee(env: PushTScenes, generator: torch.Generator) -> Tensor:
+def _towards_tee(env: PushTTask, generator: torch.Generator) -> Tensor:
     gap = env.state[:, 3:5] - env.state[:, :2]
     noise = torch.randn(NUM_ENVS, 2, generator=generator)
     return 0.6 * gap / gap.norm(dim=1, keepdim=True) + 0.3 * noise
 
 
-def _place(env: PushTScenes, tee: np.ndarray) -> None:
+def _place(env: PushTTask, tee: np.ndarray) -> None:
     """Starts episodes with every T at a given pose."""
     env.reset(0)
-    poses = np.tile(tee, (NUM_ENVS, 1))
-    env.state = env._place(np.arange(NUM_ENVS), np.tile(REST_QPOS, (NUM_ENVS, 1)), poses)
-    env._start_yaw = env.state[:, 5].clone()
-    env._closeness = compute_closeness(env.state)
+    start = torch.tensor(np.tile([*REST_QPOS, *tee], (NUM_ENVS, 1)))
+    env.state = env.simulation.place(torch.arange(NUM_ENVS), start)
+    env._begin(torch.ones(NUM_ENVS, dtype=torch.bool))
 
 
 def test_observation_by_hand() -> None:
@@ -64,8 +64,14 @@ def test_observation_by_hand() -> None:
 
 
 def test_starts_are_drawn_per_seed_row_and_episode_inside_the_box() -> None:
-    options = Options()
-    starts = np.array([draw_start(options, 0, row, 0)[1] for row in range(300)])
+    def draw(*number: int, **settings: float) -> np.ndarray:
+        random = torch.from_numpy(draw_random(np.random.default_rng(number)))
+        return make_start(random[None], Options(**settings))[0].numpy()  # type: ignore[arg-type]
+
+    drawn = np.array([draw(0, row, 0) for row in range(300)])
+    assert np.abs(drawn[:, :7] - REST_QPOS).max() < 0.1
+    np.testing.assert_allclose((drawn[:, :7] - REST_QPOS).std(), 0.02, rtol=0.1)
+    starts = drawn[:, 7:]
     offset = starts - GOAL
     assert np.abs(np.rad2deg(offset[:, 2]) - 180.0).max() <= 30.0
     assert (np.abs(offset[:, 0]) <= 0.1).all()
@@ -74,12 +80,32 @@ def test_starts_are_drawn_per_seed_row_and_episode_inside_the_box() -> None:
     assert np.ptp(offset[:, 0]) > 0.18
     assert np.ptp(offset[:, 1]) > 0.28
     for other in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
-        assert not np.array_equal(draw_start(options, *other)[1], starts[0])
-    tight = draw_start(Options(position_box=0.0, yaw_range_deg=0.0), 5, 3, 2)[1]
+        assert not np.array_equal(draw(*other)[7:], starts[0])
+    tight = draw(5, 3, 2, position_box=0.0, yaw_range_deg=0.0)[7:]
     np.testing.assert_allclose(tight, np.add(GOAL, [0.0, 0.05, np.pi]))
 
 
-def test_the_same_seed_gives_the_same_episodes(env: PushTScenes) -> None:
+def test_an_episode_starts_where_its_numbers_say(env: PushTTask) -> None:
+    env.reset(7)
+    random = np.stack([draw_random(np.random.default_rng((7, row, 0))) for row in range(NUM_ENVS)])
+    expected = make_start(torch.from_numpy(random), env.options)
+    torch.testing.assert_close(env.state[:, 3:].double(), expected[:, 7:], atol=1e-5, rtol=0)
+    for scene, qpos in zip(env.simulation.scenes, expected[:, :7], strict=True):  # type: ignore[attr-defined]
+        np.testing.assert_allclose(scene.arm.qpos, qpos, atol=1e-5)
+
+
+def test_turns_are_counted_beyond_a_whole_one(env: PushTTask) -> None:
+    """A T that is carried round keeps counting where its quaternion starts anew."""
+    env.reset(0)
+    scene = env.simulation.scenes[0]  # type: ignore[attr-defined]
+    begin = scene.read()[5]
+    for turn in np.arange(0.5, 14.0, 0.5):
+        half = (begin + turn) / 2.0
+        scene._tee.set_pose(scene._pose([0.1, 0.0, 0.021], [math.cos(half), 0.0, 0.0, math.sin(half)]))
+        assert scene.read()[5] == pytest.approx(begin + turn, abs=1e-4)
+
+
+def test_the_same_seed_gives_the_same_episodes(env: PushTTask) -> None:
     def play(seed: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(0)
         env.reset(seed)
@@ -95,17 +121,17 @@ def test_the_same_seed_gives_the_same_episodes(env: PushTScenes) -> None:
     assert not torch.equal(other, obs)
 
 
-def test_height_and_orientation_are_held(env: PushTScenes) -> None:
+def test_height_and_orientation_are_held(env: PushTTask) -> None:
     env.reset(1)
     generator = torch.Generator().manual_seed(1)
     for _ in range(30):
         env.step(_towards_tee(env, generator))
     assert (env.state[:, 2] - TIP_HEIGHT).abs().max() < 0.01
-    for scene in env.scenes:
+    for scene in env.simulation.scenes:  # type: ignore[attr-defined]
         assert abs(float(scene.arm.pose.q[1])) > 0.99
 
 
-def test_a_tee_at_its_goal_succeeds(env: PushTScenes) -> None:
+def test_a_tee_at_its_goal_succeeds(env: PushTTask) -> None:
     _place(env, np.add(GOAL, [0.001, 0.0, 0.0]))
     step = env.step(torch.zeros(NUM_ENVS, 2))
     assert step.success.all()
@@ -117,7 +143,7 @@ def test_a_tee_at_its_goal_succeeds(env: PushTScenes) -> None:
     torch.testing.assert_close(frozen.obs, step.obs)
 
 
-def test_half_covered_is_no_success_unless_asked_for(env: PushTScenes) -> None:
+def test_half_covered_is_no_success_unless_asked_for(env: PushTTask) -> None:
     _place(env, np.add(GOAL, [0.03, 0.0, 0.0]))
     assert not env.step(torch.zeros(NUM_ENVS, 2)).success.any()
     _set(env, success_threshold=0.4)
@@ -125,7 +151,7 @@ def test_half_covered_is_no_success_unless_asked_for(env: PushTScenes) -> None:
     assert env.step(torch.zeros(NUM_ENVS, 2)).success.all()
 
 
-def test_reward_is_progress_and_adds_up(env: PushTScenes) -> None:
+def test_reward_is_progress_and_adds_up(env: PushTTask) -> None:
     generator = torch.Generator().manual_seed(2)
     env.reset(2)
     before = compute_closeness(env.state)
@@ -135,7 +161,7 @@ def test_reward_is_progress_and_adds_up(env: PushTScenes) -> None:
     torch.testing.assert_close(torch.stack(rewards).sum(0), change, atol=1e-4, rtol=0)
 
 
-def test_turn_weights_scale_the_whole_reward(env: PushTScenes) -> None:
+def test_turn_weights_scale_the_whole_reward(env: PushTTask) -> None:
     def play(**settings: Any) -> tuple[Tensor, Tensor]:
         _set(env, **settings)
         generator = torch.Generator().manual_seed(2)
@@ -153,7 +179,7 @@ def test_turn_weights_scale_the_whole_reward(env: PushTScenes) -> None:
     torch.testing.assert_close(weighted[decided], (plain * factor)[decided], atol=1e-6, rtol=1e-4)
 
 
-def test_the_time_limit_truncates_and_a_new_episode_starts(env: PushTScenes) -> None:
+def test_the_time_limit_truncates_and_a_new_episode_starts(env: PushTTask) -> None:
     _set(env, horizon=6)
     env.auto_reset = True
     first = env.reset(0)
@@ -182,13 +208,13 @@ def test_results_do_not_depend_on_the_number_of_workers() -> None:
 
 
 def test_overlap_is_maniskills_own() -> None:
-    scene = Scene()
-    overlap = scene.overlap()
+    scene = PushTScene()
+    overlap = GoalOverlap.of_env(scene.env)
     generator = np.random.default_rng(0)
     offset = generator.normal(0.0, 1.0, (150, 3)) * np.geomspace(0.01, 0.15, 150)[:, None] * [1.0, 1.0, 6.0]
     expected, state = [], []
     for pose in GOAL + offset:
-        scene.place(REST_QPOS, pose)
+        scene.place([*REST_QPOS, *pose])
         expected.append(float(scene.env.pseudo_render_intersection()))
         state.append(scene.read())
     x, y, yaw = torch.tensor(state)[:, 3:].unbind(1)

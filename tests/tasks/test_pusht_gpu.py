@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from bmd_pipeline.tasks.pusht.env import make_env
-from bmd_pipeline.tasks.pusht.gpu import PushTOnGPU
 from bmd_pipeline.tasks.pusht.options import Options
-from bmd_pipeline.tasks.pusht.scenes import PushTScenes
+from bmd_pipeline.tasks.pusht.task import PushTTask
 
 
 def test_means_the_same_as_the_scenes_on_the_cpu() -> None:
-    batched = PushTOnGPU(Options(), 1, auto_reset=False)
-    scenes = PushTScenes(Options(), 1, auto_reset=False)
+    batched = PushTTask(Options(), 1, batched=True, auto_reset=False)
+    scenes = PushTTask(Options(), 1, auto_reset=False)
     for seed in (0, 1):  # the second time, a reset of a scene in use
         torch.testing.assert_close(batched.reset(seed), scenes.reset(seed), atol=1e-4, rtol=0)
         for _ in range(8):  # free motion

@@ -28,7 +28,7 @@ from bmd_pipeline.tasks.pusht.geometry import (
 from bmd_pipeline.tasks.pusht.options import Options
 from bmd_pipeline.tasks.pusht.planner import PlannedPush, Planner
 from bmd_pipeline.tasks.pusht.pushes import LinePush, measure_pushes
-from bmd_pipeline.tasks.pusht.scenes import PushTScenes
+from bmd_pipeline.tasks.pusht.task import PushTTask
 from bmd_pipeline.tasks.pusht.walking import Walkway
 
 _WALK_SPEED, _PUSH_SPEED, _SLOWEST = 0.03, 0.017, 0.003  # metres per control step
@@ -52,8 +52,8 @@ class PushTExpert:
 
     def __init__(self, options: Options, noise: float | None = None) -> None:
         self._noise = options.expert_noise if noise is None else noise
-        self._env = PushTScenes(options, 1, auto_reset=False)
-        self._planner = Planner(measure_pushes(self._env.scenes[0]))
+        self._env = PushTTask(options, 1, auto_reset=False)
+        self._planner = Planner(measure_pushes(self._env.simulation.scenes[0]))  # type: ignore[attr-defined]
         self._walkway = Walkway()
 
     def demonstrate(self, behaviour: int, seed: int) -> Episode:

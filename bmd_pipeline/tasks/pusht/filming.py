@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from bmd_pipeline.sim.camera import Camera, Place
 from bmd_pipeline.sim.maniskill_studio import ManiSkillFilming
@@ -12,10 +11,6 @@ from bmd_pipeline.tasks.pusht.geometry import CORNERS, START_HEIGHT
 from bmd_pipeline.tasks.pusht.scene import CONTROL_MODE, skip_recolouring
 
 _STEM = float(CORNERS[:, 1].max())
-
-
-def _find_env(task: VectorTask) -> Any:
-    return task.scenes[0].env  # type: ignore[attr-defined]
 
 
 def _locate_stem(task: VectorTask) -> Place:
@@ -28,7 +23,6 @@ FILMING = ManiSkillFilming(
     "bmd_pipeline.tasks.pusht.scene",
     Camera(eye=(0.3, -0.06, 0.8), target=(-0.16, -0.06, 0.03), fov=0.75),
     _locate_stem,
-    find_env=_find_env,
     settings={"control_mode": CONTROL_MODE},
     prepare=skip_recolouring,
 )

@@ -17,10 +17,9 @@ from bmd_pipeline.tasks.pusht.geometry import (
     Array,
     distance_to_tee,
     rotation,
-    wrap,
 )
-from bmd_pipeline.tasks.pusht.scene import Scene
-from bmd_pipeline.tasks.pusht.task import REST_QPOS
+from bmd_pipeline.tasks.pusht.scene import PushTScene
+from bmd_pipeline.tasks.pusht.start import REST_QPOS
 
 APPROACH = 0.014
 """Metres between stick and face where a push starts."""
@@ -103,7 +102,7 @@ def list_contacts() -> tuple[Array, Array, Array]:
     return np.array(starts), np.array(angles), np.array(faces)
 
 
-def measure_pushes(scene: Scene) -> PushLibrary:
+def measure_pushes(scene: PushTScene) -> PushLibrary:
     """Plays every push once, in the middle of the table and along +y, and records where the T goes."""
     starts, angles, faces = list_contacts()
     travel = np.linspace(0.0, _MEASURED_TRAVEL, _TRAVEL_POINTS)
@@ -112,28 +111,28 @@ def measure_pushes(scene: Scene) -> PushLibrary:
     motion = np.zeros((len(starts), len(travel), 3))
     for contact, (start, angle) in enumerate(zip(starts, angles, strict=True)):
         yaw = np.pi / 2.0 - angle
-        scene.place(qpos, np.array([0.3, -0.5, 0.0]))
+        scene.place([*qpos, 0.3, -0.5, 0.0])
         tip = np.array(scene.read()[:2])
         tee = np.array([*(tip - rotation(yaw) @ start), yaw])
-        scene.place(qpos, tee)
+        scene.place([*qpos, *tee])
         push = LinePush(tip, direction)
         travelled, moved = [0.0], [np.zeros(3)]
         while travelled[-1] < _MEASURED_TRAVEL and len(travelled) < _MEASURED_STEPS:
-            scene.move(*push.action(np.array(scene.read()[:2]), _MEASURED_SPEED))
+            scene.move(push.action(np.array(scene.read()[:2]), _MEASURED_SPEED).tolist())
             state = np.array(scene.read())
             shift = rotation(-yaw) @ (state[3:5] - tee[:2])
             travelled.append(push.travelled(state[:2]))
-            moved.append(np.array([*shift, moved[-1][2] + wrap(state[5] - yaw - moved[-1][2])]))
+            moved.append(np.array([*shift, state[5] - yaw]))
         reached = np.maximum.accumulate(travelled)
         for k in range(3):
             motion[contact, :, k] = np.interp(travel, reached, np.array(moved)[:, k])
     return PushLibrary(starts, angles, faces, travel, motion)
 
 
-def _reach(scene: Scene, target: Array, num_steps: int = 40) -> Array:
+def _reach(scene: PushTScene, target: Array, num_steps: int = 40) -> Array:
     """Joint angles (7,) with the tip at target (2,), found by going there with the T out of the way."""
-    scene.place(REST_QPOS, np.array([0.3, -0.5, 0.0]))
+    scene.place([*REST_QPOS, 0.3, -0.5, 0.0])
     for _ in range(num_steps):
         gap = target - np.array(scene.read()[:2])
-        scene.move(*np.clip(0.6 * gap / STEP_METRES, -1.0, 1.0))
+        scene.move(np.clip(0.6 * gap / STEP_METRES, -1.0, 1.0).tolist())
     return np.array(scene.arm.qpos, np.float64)

@@ -5,22 +5,22 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bmd_pipeline.sim import headless
 from bmd_pipeline.sim.arm import PoseArm
 from bmd_pipeline.sim.planar import hold_tip
 from bmd_pipeline.sim.renewal import renew_physics
 from bmd_pipeline.tasks.pusht.geometry import START_HEIGHT, TIP_HEIGHT
-from bmd_pipeline.tasks.pusht.overlap import GoalOverlap
+from bmd_pipeline.tasks.pusht.start import NUM_JOINTS
 
 ENV_ID, CONTROL_MODE = "PushT-v1", "pd_ee_delta_pose"
 
 
-class Scene:
+class PushTScene:
     """A PushT-v1 scene with direct stepping.
 
     Attributes:
@@ -28,43 +28,43 @@ class Scene:
         arm: what steps it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, env_id: str = ENV_ID) -> None:
         skip_recolouring()
-        self.env = headless.make_env(ENV_ID, control_mode=CONTROL_MODE)
+        self.env = headless.make_env(env_id, control_mode=CONTROL_MODE)
         self.arm = PoseArm(self.env)
         sapien: Any = importlib.import_module("sapien")
         self._pose = sapien.Pose
         self._tee = self.env.tee._objs[0]
         self._body = self._tee.find_component_by_type(sapien.physx.PhysxRigidDynamicComponent)
+        self._yaw = 0.0
 
-    def overlap(self) -> GoalOverlap:
-        """The task's success measure."""
-        return GoalOverlap.of_env(self.env)
-
-    def place(self, qpos: NDArray[np.float64], tee: NDArray[np.float64]) -> None:
-        """Starts afresh, at rest: arm at joint angles qpos (7,), T at pose tee (3,); nothing of the past remains."""
+    def place(self, start: Sequence[float]) -> None:
+        """Starts afresh, at rest; see `start` for the columns of a start (10,)."""
         renew_physics(self.env)
-        x, y, yaw = (float(value) for value in tee)
+        x, y, yaw = (float(value) for value in start[NUM_JOINTS:])
         quaternion = [math.cos(yaw / 2.0), 0.0, 0.0, math.sin(yaw / 2.0)]
         self._tee.set_pose(self._pose([x, y, START_HEIGHT], quaternion))
         self._body.set_linear_velocity([0.0, 0.0, 0.0])
         self._body.set_angular_velocity([0.0, 0.0, 0.0])
         self._body.put_to_sleep()
         self._body.wake_up()  # restarts the timer after which it would fall asleep
-        self.arm.place(qpos)
+        self.arm.place(np.array(start[:NUM_JOINTS]))
+        self._yaw = yaw
 
-    def move(self, x: float, y: float) -> None:
+    def move(self, action: Sequence[float]) -> None:
         """One control step with planar action (x, y) in [-1, 1]."""
+        x, y = action
         pose = self.arm.pose
         self.arm.step(hold_tip(x, y, (*pose.p.tolist(), *pose.q.tolist()), self.arm.rotation_scale, TIP_HEIGHT))
 
     def read(self) -> tuple[float, float, float, float, float, float]:
-        """The scene's state as a row of `state.STATE_NAMES`."""
+        """The scene's state as a row of `state.STATE_NAMES`; the yaw is unwound from the start's."""
         tip_x, tip_y, tip_z = self.arm.pose.p.tolist()
         tee = self._tee.pose
         tee_x, tee_y, _ = tee.p.tolist()
         w, _, _, z = tee.q.tolist()
-        return tip_x, tip_y, tip_z, tee_x, tee_y, 2.0 * math.atan2(z, w)
+        self._yaw += math.remainder(2.0 * math.atan2(z, w) - self._yaw, 2.0 * math.pi)
+        return tip_x, tip_y, tip_z, tee_x, tee_y, self._yaw
 
 
 @functools.cache
