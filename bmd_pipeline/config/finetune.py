@@ -87,6 +87,8 @@ class RegulariserConfig(Section):
     """occupancy: λ falls while success is this far below its best."""
     occupancy_factor: float = Field(1.15, gt=1.0, le=10.0)
     """occupancy: factor by which λ rises or falls in an iteration."""
+    smoothing_episodes: int = Field(512, ge=1, le=10_000_000)
+    """dual, occupancy: how many episodes, about, the running means look back on. Few let noise decide; many lag."""
     inference_steps: int | None = Field(None, ge=0, le=10_000)
     """Gradient steps of the inference model after each rollout; null: as many as in discovery. 0 freezes it."""
     floor: float = Field(-3.0, le=0.0, ge=-100.0)

@@ -18,7 +18,9 @@ from bmd_pipeline.config.finetune import RegulariserConfig
 from bmd_pipeline.errors import ArtifactError
 
 SMOOTHING = 0.3
-"""Weight of the newest measurement in the running means that the controllers act on."""
+"""Largest weight of the newest measurement in the running means that the controllers act on."""
+SIGNIFICANCE = 2.0
+"""Standard errors within which a running success rate may lie."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,13 @@ class Measurement:
     Attributes:
         information: log q(z|h) - log p(z) at the episodes' ends, mean in nats.
         success_rate: share of successful episodes.
+        episodes: how many it had.
         occupancy: (K,) share of the successful episodes in each discovered behaviour, or None.
     """
 
     information: float
     success_rate: float
+    episodes: int
     occupancy: Tensor | None = None
 
 
@@ -58,6 +62,10 @@ class Controller(ABC):
     def load_state(self, state: dict[str, Any]) -> None:
         """Restores what `state` returned."""
         vars(self).update(state)
+
+    def _newest(self, measured: Measurement) -> float:
+        """Weight of a rollout in the running means: a small one must not let noise decide."""
+        return min(SMOOTHING, measured.episodes / self.config.smoothing_episodes)
 
     def _set(self, weight: float) -> None:
         self.weight = min(max(weight, self.config.min_weight), self.config.max_weight)
@@ -103,7 +111,7 @@ class DualController(Controller):
 
     def update(self, measured: Measurement) -> None:
         """Raises λ where the information falls short of the target, and lowers it where it doesn't."""
-        self.smoothed = _smooth(self.smoothed, measured.information)
+        self.smoothed = _smooth(self.smoothed, measured.information, self._newest(measured))
         self._set(self.weight * math.exp(self.config.dual_step * (self.target - self.smoothed)))
 
 
@@ -123,6 +131,7 @@ class OccupancyController(Controller):
         self.start = start.tolist()
         self.smoothed = self.start
         self.success = math.nan
+        self.success_variance = 0.0  # of the running mean, in units of one episode's
         self.best_success = 0.0
 
     def lost_share(self) -> float:
@@ -132,12 +141,20 @@ class OccupancyController(Controller):
 
     def update(self, measured: Measurement) -> None:
         """Lowers λ if success suffers, else raises it if behaviours are being lost."""
-        self.success = _smooth(self.success, measured.success_rate)
-        self.best_success = max(self.best_success, self.success)
+        newest = self._newest(measured)
+        first = math.isnan(self.success)
+        self.success = _smooth(self.success, measured.success_rate, newest)
+        self.success_variance = (
+            1.0 / measured.episodes
+            if first
+            else (1.0 - newest) ** 2 * self.success_variance + newest**2 / measured.episodes
+        )
         if measured.occupancy is not None:
             pairs = zip(self.smoothed, measured.occupancy.tolist(), strict=True)
-            self.smoothed = [_smooth(old, new) for old, new in pairs]
-        if self.success < self.best_success - self.config.success_margin:
+            self.smoothed = [_smooth(old, new, newest) for old, new in pairs]
+        noise = SIGNIFICANCE * math.sqrt(self.success * (1.0 - self.success) * self.success_variance)
+        self.best_success = max(self.best_success, self.success - noise)  # what it has been for certain
+        if self.success + noise < self.best_success - self.config.success_margin:
             self._set(self.weight / self.config.occupancy_factor)
         elif self.lost_share() > self.config.lost_tolerance:
             self._set(self.weight * self.config.occupancy_factor)
@@ -167,5 +184,5 @@ def make_controller(config: RegulariserConfig, findings: dict[str, Any]) -> Cont
     return OccupancyController(config, torch.tensor(findings["occupancy"]))
 
 
-def _smooth(old: float, new: float) -> float:
-    return new if math.isnan(old) else (1.0 - SMOOTHING) * old + SMOOTHING * new
+def _smooth(old: float, new: float, weight: float) -> float:
+    return new if math.isnan(old) else (1.0 - weight) * old + weight * new

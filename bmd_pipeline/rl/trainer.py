@@ -174,7 +174,8 @@ class Trainer:
         occupancy = None
         if self.agent.modes is not None:
             occupancy = self.agent.modes.occupancy(played.features, played.alive.sum(dim=0), played.success)
-        return Measurement(metrics["modes/final_information"], metrics["rollout/success_rate"], occupancy)
+        success = metrics["rollout/success_rate"]
+        return Measurement(metrics["modes/final_information"], success, self.env.num_envs, occupancy)
 
     @property
     def _mi_weight(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,7 +29,7 @@ def _feed(controller: Controller, count: int, measured: Measurement) -> float:
 def _seen(
     information: float = 1.0, success: float = 0.9, occupancy: tuple[float, ...] = (0.4, 0.4, 0.2)
 ) -> Measurement:
-    return Measurement(information, success, torch.tensor(occupancy))
+    return Measurement(information, success, 768, torch.tensor(occupancy))
 
 
 def test_constant_stays() -> None:
@@ -63,6 +64,42 @@ def test_occupancy_gives_success_priority() -> None:
     controller = _controller(controller="occupancy")
     _feed(controller, 5, _seen(success=0.9))
     assert _feed(controller, 10, _seen(success=0.2, occupancy=(1.0, 0.0, 0.0))) < 0.5
+
+
+def _play(rng: np.random.Generator, success: float, shares: tuple[float, ...], episodes: int = 32) -> Measurement:
+    """A rollout of a few episodes whose true success and shares of behaviours are given."""
+    count = max(1, int(rng.binomial(episodes, success)))
+    occupancy = rng.multinomial(count, shares) / count
+    return Measurement(1.0, count / episodes, episodes, torch.tensor(occupancy, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_occupancy_takes_no_noise_for_a_fall(seed: int) -> None:
+    """Rollouts of 32 episodes scatter by .08: nothing happens here, so nothing must happen to λ."""
+    rng = np.random.default_rng(seed)
+    controller = _controller(controller="occupancy", occupancy_share=0.8)
+    for _ in range(200):
+        controller.update(_play(rng, 0.7, (0.4, 0.4, 0.2)))
+    assert 0.2 < controller.weight < 1.2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_occupancy_sees_a_slow_loss_through_noise(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    controller = _controller(controller="occupancy", occupancy_share=0.8)
+    for iteration in range(80):  # success rises all the while, as under a reward that prefers the first
+        lost = 0.4 * iteration / 80
+        controller.update(_play(rng, 0.6 + 0.3 * iteration / 80, (0.4 + lost, 0.4 - lost, 0.2)))
+    assert controller.weight > 2.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_occupancy_sees_success_break_through_noise(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    controller = _controller(controller="occupancy", occupancy_share=0.8)
+    for iteration in range(120):
+        controller.update(_play(rng, 0.8 if iteration < 60 else 0.4, (0.8, 0.0, 0.2)))
+    assert controller.weight < 5.0  # it had risen to 10
 
 
 @pytest.mark.parametrize("controller", ["dual", "occupancy"])
