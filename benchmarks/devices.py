@@ -4,12 +4,13 @@ Three things are timed for each size: the environment alone, whole episodes with
 and whole iterations of training. Policies are untrained: that changes no speed. Medians of rounds.
 
     python benchmarks/devices.py [--task AvoidPoint] [--devices cpu cuda] [--sizes 256 1024 4096] [--rounds 3]
-        [--matmul float32 tf32]
+        [--matmul float32 tf32] [--graphs off on]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -23,6 +24,7 @@ from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.modes.discovered import make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agents import make_agent, make_base_agent
+from bmd_pipeline.rl.graphs import CUDA, Recorder, graph_env
 from bmd_pipeline.rl.rollout import roll_out
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.tasks.base import TaskEnv
@@ -46,8 +48,9 @@ def make_policy(config: RunConfig, env: TaskEnv) -> DiffusionPolicy:
     return policy.to(env.device).requires_grad_(False).eval()
 
 
-def make_runs(config: RunConfig, env: TaskEnv, device: str) -> dict[str, Callable[[], int]]:
+def make_runs(config: RunConfig, env: TaskEnv, device: str, recorder: Recorder | None) -> dict[str, Callable[[], int]]:
     """What is timed, by name; each returns the control steps that it made."""
+    env = graph_env(env, recorder)
     policy = make_policy(config, env)
     chunk = config.pretrain.policy.n_action_steps
     generator = torch.Generator(device).manual_seed(0)
@@ -60,6 +63,7 @@ def make_runs(config: RunConfig, env: TaskEnv, device: str) -> dict[str, Callabl
         return env.num_envs * (env.spec.horizon // chunk) * chunk
 
     agent = make_base_agent(policy)
+    agent.use_graphs(recorder)
     code = torch.zeros(env.num_envs, dtype=torch.int64, device=device)
 
     def play() -> int:
@@ -71,7 +75,8 @@ def make_runs(config: RunConfig, env: TaskEnv, device: str) -> dict[str, Callabl
         if modes is not None:
             modes.networks().to(device)
         tuned = make_agent(method, policy, modes, config.finetune, config.discover.steering).to(device)
-        trainer = Trainer(env, tuned, config.finetune.ppo, config.discover, config.finetune.regulariser)
+        settings = config.finetune
+        trainer = Trainer(env, tuned, settings.ppo, config.discover, settings.regulariser, recorder=recorder)
 
         def train(trainer: Trainer = trainer) -> int:
             return int(trainer.iterate(iteration=0, seed=0, generator=generator)["rollout/control_steps"])
@@ -87,6 +92,7 @@ def main() -> None:
     parser.add_argument("--devices", nargs="+", default=["cpu", "cuda"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[256, 1024, 4096])
     parser.add_argument("--matmul", nargs="+", default=["float32"], help="on CUDA: float32, tf32")
+    parser.add_argument("--graphs", nargs="+", default=["off"], choices=["off", "on"], help="on CUDA: CUDA graphs")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -96,14 +102,15 @@ def main() -> None:
             scale = max(1, size // 1024)
             config = load_config(arguments.task, assignments=[f"finetune.ppo.minibatch_size={1024 * scale}"])
             env = make_env(arguments.task, config.task.env, size, device=device)
-            for matmul in arguments.matmul if device == "cuda" else ["float32"]:
+            ways = itertools.product(arguments.matmul, arguments.graphs) if device == "cuda" else [("float32", "off")]
+            for matmul, graphs in ways:
                 set_matmul(env.device, matmul)
-                runs = make_runs(config, env, device)
+                runs = make_runs(config, env, device, CUDA if graphs == "on" else None)
                 for name, run in runs.items():
-                    run()  # warm-up
+                    run()  # warm-up, and most recordings
                     rate = statistics.median(time_once(run, device) for _ in range(arguments.rounds))
-                    row = {"device": device, "envs": size, "matmul": matmul, "what": name, "steps_per_s": round(rate)}
-                    print(json.dumps(row), flush=True)
+                    row = {"device": device, "envs": size, "matmul": matmul, "graphs": graphs, "what": name}
+                    print(json.dumps(row | {"steps_per_s": round(rate)}), flush=True)
 
 
 if __name__ == "__main__":

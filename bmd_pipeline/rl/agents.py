@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+from collections.abc import Mapping
 from typing import get_args
 
 import torch
@@ -22,6 +24,7 @@ from bmd_pipeline.rl.adapters.frozen import FrozenDenoiser
 from bmd_pipeline.rl.adapters.prior import PriorNoise
 from bmd_pipeline.rl.adapters.residual import ResidualAction
 from bmd_pipeline.rl.adapters.steering import Readout, SteeredNoise
+from bmd_pipeline.rl.graphs import Graphed, Recorder
 
 
 class Agent(nn.Module):
@@ -31,6 +34,9 @@ class Agent(nn.Module):
         policy: the diffusion policy, frozen.
         chain: adapters from noise to chunk.
         modes: codes and the inference model, or None for agents without codes.
+
+    Attributes:
+        graphed: recorded decisions, by whether they explore and else how they are read; empty without CUDA graphs.
     """
 
     def __init__(self, policy: DiffusionPolicy, chain: list[Adapter], modes: DiscoveredModes | None) -> None:
@@ -38,6 +44,12 @@ class Agent(nn.Module):
         self.policy = policy.requires_grad_(False)
         self.chain = nn.ModuleList(chain)
         self.modes = modes
+        self.graphed: dict[tuple[bool, Readout | None], Graphed] = {}
+        self._recorder: Recorder | None = None
+
+    def use_graphs(self, recorder: Recorder | None) -> None:
+        """Has decisions recorded and replayed from now on, without gradients; None leaves everything as it is."""
+        self._recorder = recorder or self._recorder
 
     @property
     def num_codes(self) -> int:
@@ -103,6 +115,25 @@ class Agent(nn.Module):
 
     def act(self, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
         """Chunk of actions (B, horizon, action_dim) in [-1, 1], and the record of all draws."""
+        if self._recorder is None:
+            return self._act(situation, generator, explore)
+        kind = (explore, None if explore else self.readout)
+        if kind not in self.graphed:
+            self.graphed[kind] = Graphed(functools.partial(self._decide, explore=explore), "a decision", self._recorder)
+        found = self.graphed[kind](vars(situation), generator=generator)
+        record = {name: value.clone() for name, value in found.items()}
+        return record.pop("actions"), record
+
+    @torch.no_grad()
+    def _decide(
+        self, seen: Mapping[str, Tensor], generator: torch.Generator | None, *, explore: bool
+    ) -> dict[str, Tensor]:
+        """`act` on tensors alone."""
+        assert generator is not None  # every agent draws
+        actions, record = self._act(Situation(**seen), generator, explore)
+        return record | {"actions": actions}
+
+    def _act(self, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
         record: Record = {}
         x = situation.cond.new_zeros(len(situation.cond), 0)
         for index, link in enumerate(self.links()):

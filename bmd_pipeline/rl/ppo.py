@@ -6,18 +6,22 @@ probability ratio of its own, as in the two-layer process of DPPO (arXiv 2409.00
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bmd_pipeline.artifacts.progress_state import add_prefix, take_prefix
 from bmd_pipeline.config.ppo import PPOConfig
 from bmd_pipeline.errors import DivergenceError
 from bmd_pipeline.rl.adapters.base import Record, Situation
 from bmd_pipeline.rl.agents import Agent
 from bmd_pipeline.rl.critic import Critic
+from bmd_pipeline.rl.graphs import Graphed, Recorder
 
 LOG_RATIO_RANGE = (-10.0, 3.0)
 """Bounds of a draw's log ratio.
@@ -26,6 +30,8 @@ The estimate of the KL grows with the ratio itself: without the upper bound one 
 seen passes for a policy that ran away (e^10 / 256 = 86 nats). And where that draw went badly its gradient drowns all
 others, since PPO does not clip that side (Ye et al. 2020, arXiv 1912.09729).
 """
+VALUE_TENSORS = ("critic_inputs", "value", "returns")
+"""What of a batch the critic learns from."""
 
 RATE_FACTOR = 1.5
 """By how much an adaptive learning rate changes after a rollout (as in rsl_rl)."""
@@ -54,6 +60,11 @@ class Batch:
     value: Tensor
     advantage: Tensor
     returns: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it by name, such as `returns`, `situation.cond` and `record.0.u`."""
+        own = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return own | add_prefix("situation", vars(self.situation)) | add_prefix("record", self.record)
 
 
 def standardise(x: Tensor) -> Tensor:
@@ -110,6 +121,10 @@ class PPO:
         config: settings.
         learning_rates: one per group of `agent.trainable()`.
         place: where the settings stand in the run's, for messages.
+        recorder: records gradients, as CUDA graphs are; None computes them kernel by kernel.
+
+    Attributes:
+        graphed: recorded gradients, with the policy's and without; empty without a recorder.
     """
 
     def __init__(
@@ -120,18 +135,27 @@ class PPO:
         learning_rates: list[float],
         *,
         place: str = "finetune.ppo",
+        recorder: Recorder | None = None,
     ) -> None:
         self.place = place
         self.agent = agent
         self.critic = critic
         self.config = config
         self.groups: list[list[nn.Parameter]] = [*agent.trainable(), list(critic.parameters())]
-        self.factor_weights = torch.tensor(agent.factor_weights, device=next(critic.parameters()).device)
+        device = next(critic.parameters()).device
+        self.factor_weights = torch.tensor(agent.factor_weights, device=device)
         rates = [*learning_rates, config.value_learning_rate]
         self.optimizer = torch.optim.Adam(
             [{"params": group, "lr": rate, "initial_lr": rate} for group, rate in zip(self.groups, rates, strict=True)],
             eps=1e-5,
+            fused=True if recorder is not None and device.type == "cuda" else None,
         )
+        self.graphed: dict[bool, Graphed] = {}
+        if recorder is not None:
+            self.graphed = {
+                policy: Graphed(functools.partial(self._learn, policy=policy), "a step of PPO", recorder)
+                for policy in (True, False)
+            }
 
     def update(self, batch: Batch, generator: torch.Generator, *, policy: bool = True) -> dict[str, float]:
         """Several epochs over a batch.
@@ -161,33 +185,31 @@ class PPO:
         rate = self.optimizer.param_groups[0]["lr"]
         policy_steps, value_losses, policy_losses, entropies = 0, [], [], []
         last = torch.arange(0)
+        tensors = batch.tensors()
         for _ in range(config.epochs):
             order = torch.randperm(count, generator=generator, device=batch.advantage.device)
             for index in torch.split(order, config.minibatch_size):
                 if len(index) < min(count, config.minibatch_size) // 2:
                     continue  # the remainder of an epoch is too noisy to step on
                 last = index
-                loss, error = self._value_loss(batch, index)
-                value_losses.append(loss.detach())
-                policy_loss = torch.zeros_like(loss)
-                if learning:
-                    policy_loss, kl = self._policy_loss(batch, index)
-                highest = self._require_sound(error, allowed, kl, loss + policy_loss, norm)
+                found = self._look(tensors, index, policy=learning)
+                value_losses.append(found["value"].clone())
+                kl = found.get("kl", kl)
+                highest = self._require_sound(found["error"], allowed, kl, found["loss"], norm)
                 if learning:
                     peak = max(peak, highest)
                     stopped = highest > 1.5 * config.target_kl
                     learning = not stopped
                 if learning:
-                    entropy = self.agent.entropy(batch.situation.rows(index)).mean()
-                    loss = loss + policy_loss - config.entropy_weight * entropy
-                    policy_losses.append(policy_loss.detach())
-                    entropies.append(entropy.detach())
+                    policy_losses.append(found["policy"].clone())
+                    entropies.append(found["entropy"].clone())
                     policy_steps += 1
-                norm = self._step(loss)
+                norm = self._step(found, policy=learning)
         with torch.no_grad():  # the last step counts too
-            loss, error = self._value_loss(batch, last)
+            part = {name: value[last] for name, value in tensors.items()}
+            loss, error = self._value_loss(part)
             if policy_steps:
-                policy_loss, kl = self._policy_loss(batch, last)
+                policy_loss, kl = self._policy_loss(part)
                 loss = loss + policy_loss
             peak = max(peak, self._require_sound(error, allowed, kl, loss, norm))
         if policy and config.learning_rate_schedule == "adaptive":
@@ -219,20 +241,57 @@ class PPO:
             highest = group["initial_lr"]
             group["lr"] = min(highest, max(MIN_RATE_SHARE * highest, factor * group["lr"]))
 
-    def _value_loss(self, batch: Batch, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of the critic on some decisions, and its mean squared error."""
-        returns = batch.returns[index]
-        value = self.critic(batch.critic_inputs[index])
-        error = (value.detach() - returns).square().mean()
-        return compute_value_loss(value, batch.value[index], returns, self.config.clip_value), error
+    def _look(self, tensors: Mapping[str, Tensor], index: Tensor, *, policy: bool) -> dict[str, Tensor]:
+        """Losses and gradients on the decisions at `index`, as `_learn`; what is recorded is overwritten next time."""
+        wanted = tensors if policy else {name: tensors[name] for name in VALUE_TENSORS}
+        if self.graphed and len(index) == self.config.minibatch_size:  # remainders are as long as it happens
+            return self.graphed[policy](wanted, rows=index)
+        return self._learn({name: value[index] for name, value in wanted.items()}, policy=policy)
 
-    def _policy_loss(self, batch: Batch, index: Tensor) -> tuple[Tensor, Tensor]:
+    def _learn(
+        self, part: Mapping[str, Tensor], generator: torch.Generator | None = None, *, policy: bool
+    ) -> dict[str, Tensor]:
+        """Losses and gradients on some decisions.
+
+        Nothing of autograd's outlives the call: what autograd made on another stream would spoil a recording.
+
+        Args:
+            part: tensors of a batch, or those of `VALUE_TENSORS`.
+            generator: not used.
+            policy: whether the policy learns too.
+
+        Returns:
+            `value`, `error` (mean squared), `loss` without the entropy; with the policy also `policy`, `entropy`, each
+            (), and `kl` (num_factors,); `gradient.<group>.<number>` of every parameter that has one.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        value_loss, error = self._value_loss(part)
+        found = {"value": value_loss, "error": error, "loss": value_loss}
+        loss = value_loss
+        if policy:
+            policy_loss, kl = self._policy_loss(part)
+            entropy = self.agent.entropy(Situation(**take_prefix("situation", part))).mean()
+            found |= {"policy": policy_loss, "kl": kl, "entropy": entropy, "loss": value_loss + policy_loss}
+            loss = value_loss + policy_loss - self.config.entropy_weight * entropy
+        loss.backward()  # type: ignore[no-untyped-call]
+        for number, group in enumerate(self.groups):
+            for index, parameter in enumerate(group):
+                if parameter.grad is not None:
+                    found[f"gradient.{number}.{index}"] = parameter.grad
+        return {name: tensor.detach() for name, tensor in found.items()}
+
+    def _value_loss(self, part: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Loss of the critic on some decisions, and its mean squared error."""
+        value = self.critic(part["critic_inputs"])
+        error = (value.detach() - part["returns"]).square().mean()
+        return compute_value_loss(value, part["value"], part["returns"], self.config.clip_value), error
+
+    def _policy_loss(self, part: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Loss of the policy and its KL divergences on some decisions."""
-        record = {name: value[index] for name, value in batch.record.items()}
         return compute_policy_loss(
-            self.agent.log_prob(record, batch.situation.rows(index)),
-            batch.log_prob[index],
-            batch.advantage[index],
+            self.agent.log_prob(take_prefix("record", part), Situation(**take_prefix("situation", part))),
+            part["log_prob"],
+            part["advantage"],
             self.factor_weights,
             self.config.clip_ratio,
         )
@@ -267,11 +326,17 @@ class PPO:
             raise DivergenceError(f"the loss is {total}")
         return highest
 
-    def _step(self, loss: Tensor) -> Tensor:
-        """One step of the optimiser; returns the largest norm of a group's gradient, before clipping."""
+    def _step(self, found: Mapping[str, Tensor], *, policy: bool) -> Tensor:
+        """One step of the optimiser along what `_learn` found; returns the largest norm of a group's, before clipping.
+
+        Without the policy its gradient is not applied, if there is one.
+        """
+        trained = list(enumerate(self.groups))[0 if policy else -1 :]  # the critic comes last
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norms = [nn.utils.clip_grad_norm_(group, self.config.max_grad_norm) for group in self.groups]
+        for number, group in trained:
+            for index, parameter in enumerate(group):
+                parameter.grad = found.get(f"gradient.{number}.{index}")
+        norms = [nn.utils.clip_grad_norm_(group, self.config.max_grad_norm) for _, group in trained]
         self.optimizer.step()
         return torch.stack(norms).max()
 

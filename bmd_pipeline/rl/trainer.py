@@ -19,6 +19,7 @@ from bmd_pipeline.modes.intrinsic import (
 from bmd_pipeline.rl.agents import Agent
 from bmd_pipeline.rl.critic import Critic
 from bmd_pipeline.rl.gae import compute_continuation, compute_gae
+from bmd_pipeline.rl.graphs import Recorder
 from bmd_pipeline.rl.ppo import PPO, Batch, standardise
 from bmd_pipeline.rl.rollout import Rollout, balanced_codes, roll_out
 from bmd_pipeline.tasks.base import TaskEnv
@@ -36,6 +37,7 @@ class Trainer:
         discover: reward form and inference settings, for agents with codes.
         regulariser: λ, for agents with codes.
         place: where `ppo` stands among the run's settings, for messages.
+        recorder: records decisions and gradients, as CUDA graphs are; None plays and learns kernel by kernel.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Trainer:
         regulariser: RegulariserConfig,
         *,
         place: str = "finetune.ppo",
+        recorder: Recorder | None = None,
     ) -> None:
         self.env = env
         self.agent = agent
@@ -60,7 +63,8 @@ class Trainer:
         critic = Critic(agent.policy.cond_dim, env.spec.track_dim, agent.num_codes, streams, sizes, sees_time=timed)
         self.critic = critic.to(env.device)
         rates = [link.learning_rate or ppo.learning_rate for link in agent.links() if link.trainable()]
-        self.ppo = PPO(agent, self.critic, ppo, rates, place=place)
+        self.ppo = PPO(agent, self.critic, ppo, rates, place=place, recorder=recorder)
+        agent.use_graphs(recorder)
         self.inference_optimizer = None
         self.inference_steps = 0
         if self.inference is not None:

@@ -165,7 +165,15 @@ class Discovery:
         self.modes.networks().requires_grad_(True)
         self.bench.policy.requires_grad_(False)
         regulariser = RegulariserConfig(floor=self.config.finetune.regulariser.floor)
-        trainer = Trainer(self.bench.env, agent, settings.ppo, settings, regulariser, place="discover.ppo")
+        trainer = Trainer(
+            self.bench.env,
+            agent,
+            settings.ppo,
+            settings,
+            regulariser,
+            place="discover.ppo",
+            recorder=self.bench.recorder,
+        )
         if self._trained is not None:
             unpack_trainer(trainer, *self._trained)
         self._guard = Guard(trainer, settings.ppo.guard, self.reporter.warn)

@@ -148,7 +148,9 @@ class _Run:
         torch.manual_seed(derive_seed(config.seed, "train", *self.names, "weights"))
         self.agent = make_agent(method, bench.policy, modes, settings, config.discover.steering)
         self.agent.to(bench.device)
-        self.trainer = Trainer(bench.env, self.agent, settings.ppo, config.discover, settings.regulariser)
+        self.trainer = Trainer(
+            bench.env, self.agent, settings.ppo, config.discover, settings.regulariser, recorder=bench.recorder
+        )
         share = settings.selection.min_information_share
         discovered = float(modes.findings["final_information"]) if modes else 0.0
         self.required = compute_required_information(share, discovered)

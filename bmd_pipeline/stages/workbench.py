@@ -15,6 +15,7 @@ from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.rl.graphs import CUDA, Recorder, graph_env
 from bmd_pipeline.seeds import Family, derive_seed
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.stopping import Stop, StoppableEnv
@@ -32,6 +33,7 @@ class Workbench:
         policy: the pre-trained policy, frozen.
         device: where everything lives.
         matmul: name of the matrix kernels; others round differently, so a resumed job must use the same.
+        recorder: records CUDA graphs; None: there are to be none.
     """
 
     spec: TaskSpec
@@ -39,6 +41,7 @@ class Workbench:
     policy: DiffusionPolicy
     device: torch.device
     matmul: str
+    recorder: Recorder | None
 
     def resume_with(self, matmul: str, what: str, reporter: Reporter) -> None:
         """Goes on with the kernels that saved progress was made with, and says from where.
@@ -67,6 +70,11 @@ def select_stage_device(config: RunConfig) -> torch.device:
     return torch.device(config.task.physics)
 
 
+def select_recorder(config: RunConfig, device: torch.device) -> Recorder | None:
+    """What records CUDA graphs on a device; None where there are to be none."""
+    return CUDA if config.execution.cuda_graphs and device.type == "cuda" else None
+
+
 @contextmanager
 def open_workbench(
     config: RunConfig, policy_dir: Path, num_envs: int, num_workers: int, reporter: Reporter, stop: Stop | None = None
@@ -89,10 +97,13 @@ def open_workbench(
     spec = registry.make_spec(task, config.task.env)
     policy = load_policy(policy_dir, task=task, device=device, obs_dim=spec.obs_dim, action_dim=spec.action_dim)
     matmul = choose_matmul(device, config.execution.cuda_matmul)
-    reporter.log(f"{task}: {num_envs} environments on {device}, matrix products in {matmul}")
+    recorder = select_recorder(config, device)
+    how = ", CUDA graphs" if recorder is not None else ""
+    reporter.log(f"{task}: {num_envs} environments on {device}, matrix products in {matmul}{how}")
     env = registry.make_env(task, config.task.env, num_envs, device=device, num_workers=num_workers, auto_reset=False)
+    env = graph_env(env, recorder)
     try:
-        yield Workbench(spec, StoppableEnv(env, stop) if stop else env, policy, device, matmul)
+        yield Workbench(spec, StoppableEnv(env, stop) if stop else env, policy, device, matmul, recorder)
     finally:
         env.close()
 

@@ -137,9 +137,14 @@ class VectorTask(ABC):
         device: where tensors live.
         auto_reset: start a new episode as soon as a chunk that ended one is over. If False, ended
             environments stay frozen until `reset`: whole-episode rollouts and evaluation use that.
+
+    Attributes:
+        capturable: whether steps can be recorded as a CUDA graph (`rl.graphs`): all that they change are tensors, in
+            place, as `_reset_rows` does too, and they neither draw nor read from the device.
     """
 
     spec: TaskSpec
+    capturable = False
 
     def __init__(self, num_envs: int, device: torch.device | str = "cpu", auto_reset: bool = True) -> None:
         if num_envs < 1:
@@ -218,7 +223,6 @@ class VectorTask(ABC):
                 f"got {tuple(actions.shape)}"
             )
         actions = actions.clamp(-1.0, 1.0)
-        was_ended = self.ended.clone()
         terminated = torch.zeros_like(self.ended)
         truncated = torch.zeros_like(self.ended)
         success = torch.zeros_like(self.ended)
@@ -232,7 +236,7 @@ class VectorTask(ABC):
             terminated |= finished & active
             success |= succeeded & active
             truncated |= active & ~finished & (self.elapsed >= self.spec.horizon)
-            self.ended = was_ended | terminated | truncated
+            self.ended |= terminated | truncated
             rewards.append(torch.where(active, reward, torch.zeros_like(reward)))
             obs_path.append(self._observe())
             track_path.append(self.track())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
@@ -277,12 +277,12 @@ def test_an_update_reads_from_the_device_once_per_minibatch(env: TaskEnv, policy
 
     def reads(epochs: int) -> tuple[int, int]:
         trainer = _trainer(env, policy, None, epochs=epochs, target_kl=1.0, learning_rate=1e-5)
-        stepped: list[Tensor] = []
+        stepped: list[bool] = []
         step = trainer.ppo._step
 
-        def count(loss: Tensor) -> Tensor:
-            stepped.append(loss)
-            return step(loss)
+        def count(found: Mapping[str, Tensor], *, policy: bool) -> Tensor:
+            stepped.append(policy)
+            return step(found, policy=policy)
 
         trainer.ppo._step = count  # type: ignore[method-assign]
         return count_reads("bmd_pipeline.rl.ppo", lambda: _iterate(trainer)), len(stepped)

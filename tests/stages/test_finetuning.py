@@ -18,16 +18,20 @@ from bmd_pipeline.rl.agents import Agent
 from bmd_pipeline.rl.rollout import Rollout, play_episodes
 from bmd_pipeline.rl.selection import Candidate
 from bmd_pipeline.rl.tuned import load_agent
+from bmd_pipeline.stages import evaluate as evaluate_stage
 from bmd_pipeline.stages import finetune as finetune_stage
+from bmd_pipeline.stages import workbench
 from bmd_pipeline.stages.collect import collect
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.curve import curve
 from bmd_pipeline.stages.discover import discover
+from bmd_pipeline.stages.evaluate import evaluate
 from bmd_pipeline.stages.finetune import finetune
 from bmd_pipeline.stages.pretrain import pretrain
 from bmd_pipeline.stages.stopping import Stop, Stopped
 from bmd_pipeline.tasks import registry
 from bmd_pipeline.tasks.base import TaskEnv
+from tests.rl.tape import TapeRecorder
 
 TASK = "GaussianMixture"
 QUIET = Reporter("quiet")
@@ -236,6 +240,38 @@ def test_every_method_builds_on_held_noise(policy: Path, tmp_path: Path, method:
     episodes = play_episodes(env, agent, seed=9, codes=None, generator=torch.Generator().manual_seed(0))
     assert episodes.information is not None
     assert bool(torch.isfinite(episodes.track).all())
+
+
+def test_recordings_change_no_number_of_any_stage(
+    policy: Path, modes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU, by a stand-in for CUDA graphs."""
+
+    def run(folder: Path) -> tuple[dict[str, torch.Tensor], ...]:
+        discover(_config(), policy=policy, output=folder / "modes", seed=0, num_workers=1, reporter=QUIET)
+        _finetune(_config(), policy, modes, folder / "tuned")
+        evaluate(
+            _config(evaluate={"num_envs": 64, "episodes": 64}),
+            policy=policy,
+            modes=modes,
+            tuned=folder / "tuned",
+            output=folder / "eval.json",
+            method="dsrl-bmd",
+            seed=0,
+            num_workers=1,
+            reporter=QUIET,
+        )
+        return load_weights(folder / "modes" / "modes.safetensors"), load_weights(folder / "tuned/tuned.safetensors")
+
+    expected = run(tmp_path / "plain")
+    tape = TapeRecorder()
+    monkeypatch.setattr(workbench, "select_recorder", lambda config, device: tape)
+    monkeypatch.setattr(evaluate_stage, "select_recorder", lambda config, device: tape)
+    for ours, theirs in zip(expected, run(tmp_path / "recorded"), strict=True):
+        assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    plain, recorded = (tmp_path / name / "episodes.parquet" for name in ("plain", "recorded"))
+    assert plain.read_bytes() == recorded.read_bytes()
+    assert tape.running.count("replay") > 10 * tape.running.count("record") > 0
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(

@@ -9,7 +9,7 @@ import torch
 
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.errors import ConfigError
-from bmd_pipeline.stages.workbench import select_stage_device
+from bmd_pipeline.stages.workbench import select_recorder, select_stage_device
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,3 +33,11 @@ def test_physics_without_a_device_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     assert choose("AvoidPoint") == choose("PushT") == "cpu"
     with pytest.raises(ConfigError, match=r"^task\.physics is cuda, but torch finds no CUDA device; set it to cpu"):
         choose("PushT", "task.physics=cuda")
+
+
+def test_cuda_graphs_are_for_cuda_devices_and_those_who_ask() -> None:
+    asking = load_config("AvoidPoint", assignments=["execution.cuda_graphs=true"], config_dir=ROOT / "config")
+    plain = load_config("AvoidPoint", config_dir=ROOT / "config")
+    assert select_recorder(asking, torch.device("cuda")) is not None
+    assert select_recorder(asking, torch.device("cpu")) is None
+    assert select_recorder(plain, torch.device("cuda")) is None

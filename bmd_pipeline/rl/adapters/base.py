@@ -50,6 +50,9 @@ class Situation:
 class Adapter(nn.Module, ABC):
     """One link.
 
+    What it computes may be recorded as a CUDA graph (`rl.graphs`): it must not read from the device, and what a
+    schedule changes is a buffer, changed in place.
+
     Attributes:
         num_factors: draws it makes per decision; zero if it is deterministic or fixed.
         factor_weights: what the advantage counts for each draw; empty means fully.

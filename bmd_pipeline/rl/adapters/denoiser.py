@@ -27,6 +27,8 @@ class TunedDenoiser(Adapter):
         config: noise floor, steps, discount, learning rate.
     """
 
+    spreads: Tensor  # (num_factors,) log_stds on the device
+
     def __init__(self, policy: DiffusionPolicy, config: DenoiserConfig) -> None:
         super().__init__()
         self.frozen = policy
@@ -41,6 +43,9 @@ class TunedDenoiser(Adapter):
         self.log_stds = tuple(
             float(torch.tensor(max(policy.step_std(k), config.noise_floor)).log()) for k in range(self.first, total)
         )
+        self.stds = tuple(float(torch.tensor(log_std).exp()) for log_std in self.log_stds)
+        spreads = torch.tensor(self.log_stds, device=policy.alphas_cumprod.device)
+        self.register_buffer("spreads", spreads, persistent=False)
 
     def act(self, x: Tensor, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
         """Denoises x (B, noise_dim); the record holds the samples (B, num_factors + 1, noise_dim).
@@ -51,9 +56,9 @@ class TunedDenoiser(Adapter):
         for k in range(self.first):
             x = self._add(self.frozen.step_mean(x, k, cond), self.policy.step_std(k), generator)
         samples = [x]
-        for factor, log_std in enumerate(self.log_stds):
+        for factor, exploring in enumerate(self.stds):
             k = self.first + factor
-            std = float(torch.tensor(log_std).exp()) if explore else self.policy.step_std(k)
+            std = exploring if explore else self.policy.step_std(k)
             x = self._add(self.policy.step_mean(x, k, cond), std, generator)
             samples.append(x)
         return x, {"samples": torch.stack(samples, dim=1)}
@@ -65,10 +70,9 @@ class TunedDenoiser(Adapter):
         """
         samples = record["samples"]
         factors = []
-        for factor, log_std in enumerate(self.log_stds):
+        for factor, spread in enumerate(self.spreads):
             mean = self.policy.step_mean(samples[:, factor], self.first + factor, situation.cond)
             part = slice(self.executed_dim if factor == self.num_factors - 1 else None)
-            spread = torch.tensor(log_std, device=samples.device)
             factors.append(gaussian_log_prob(samples[:, factor + 1, part], mean[:, part], spread))
         return torch.stack(factors, dim=1)
 

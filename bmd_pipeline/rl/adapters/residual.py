@@ -30,6 +30,7 @@ class ResidualAction(Adapter):
     """
 
     num_factors = 1
+    share: Tensor  # () of the decisions that use the residual while exploring; a CUDA graph reads it
 
     def __init__(self, cond_dim: int, noise_dim: int, executed_dim: int, config: ResidualConfig) -> None:
         super().__init__()
@@ -37,7 +38,7 @@ class ResidualAction(Adapter):
         self.scale = config.scale
         self.progressive_iterations = config.progressive_iterations
         self.learning_rate = config.learning_rate
-        self.share = 1.0
+        self.register_buffer("share", torch.ones(()), persistent=False)
         self.network = make_mlp((cond_dim + noise_dim, *config.hidden_sizes, noise_dim), "silu")
         self.log_std = nn.Parameter(torch.full((noise_dim,), config.initial_std).log())
         last = [layer for layer in self.network.modules() if isinstance(layer, nn.Linear)][-1]
@@ -47,7 +48,7 @@ class ResidualAction(Adapter):
 
     def begin_iteration(self, iteration: int) -> None:
         """Sets the share of decisions that use the residual while exploring."""
-        self.share = min(1.0, iteration / self.progressive_iterations) if self.progressive_iterations else 1.0
+        self.share.fill_(min(1.0, iteration / self.progressive_iterations) if self.progressive_iterations else 1.0)
 
     def act(self, x: Tensor, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
         """Corrects a normalised chunk x (B, noise_dim)."""

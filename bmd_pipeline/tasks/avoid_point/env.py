@@ -51,6 +51,8 @@ def make_env(
 class AvoidPoint(VectorTask):
     """Batched obstacle course; the track is the position (x, y) in metres."""
 
+    capturable = True
+
     def __init__(
         self, options: Options, num_envs: int, device: torch.device | str = "cpu", auto_reset: bool = True
     ) -> None:
@@ -68,11 +70,11 @@ class AvoidPoint(VectorTask):
 
     def _reset_rows(self, rows: Tensor) -> None:
         offset = torch.randn(self.num_envs, 2, generator=self._generator, device=self.device)
-        self.position = torch.where(rows[:, None], self._start + self._start_std * offset, self.position)
+        torch.where(rows[:, None], self._start + self._start_std * offset, self.position, out=self.position)
         self.referee.restart(rows)
 
     def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        self.position = torch.where(active[:, None], self.position + SPEED * action, self.position)
+        torch.where(active[:, None], self.position + SPEED * action, self.position, out=self.position)
         return self.referee.judge(self.position)
 
     def _observe(self) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -25,8 +27,19 @@ def compute_obs(position: Tensor, frequencies: int) -> Tensor:
     Returns:
         (num_envs, obs_dim(frequencies)).
     """
-    scaled = (position - position.new_tensor(CENTRE)) / position.new_tensor(SCALE)
-    octaves = torch.arange(1, frequencies + 1, device=position.device)
-    angles = scaled[:, None] * (2.0**octaves)[:, None]  # (num_envs, F, 2)
+    centre, scale, octaves = _constants(frequencies, position.dtype, position.device)
+    scaled = (position - centre) / scale
+    angles = scaled[:, None] * octaves  # (num_envs, F, 2)
     waves = torch.cat([angles.sin(), angles.cos()], dim=-1)  # (num_envs, F, 4)
     return torch.cat([scaled, waves.flatten(1)], dim=1)
+
+
+@functools.cache  # a device waits whenever the host sends it numbers, and no CUDA graph may hold that
+def _constants(frequencies: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Centre (2,), scale (2,) and the factor of every octave (F, 1)."""
+    octaves = 2.0 ** torch.arange(1, frequencies + 1, device=device)
+    return (
+        torch.tensor(CENTRE, dtype=dtype, device=device),
+        torch.tensor(SCALE, dtype=dtype, device=device),
+        octaves[:, None],
+    )

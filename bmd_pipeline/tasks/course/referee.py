@@ -19,7 +19,7 @@ class Referee:
         device: where tensors live.
 
     Attributes:
-        gaps: (num_envs, 3) int64 gap that each walker took in each row, or NOT_REACHED.
+        gaps: (num_envs, 3) int64 gap that each walker took in each row, or NOT_REACHED; changed in place.
     """
 
     def __init__(self, settings: CourseSettings, num_envs: int, body_radius: float, device: torch.device | str) -> None:
@@ -31,7 +31,7 @@ class Referee:
 
     def restart(self, rows: Tensor) -> None:
         """Forgets the way of the walkers where rows (num_envs,) is True."""
-        self.gaps = torch.where(rows[:, None], NOT_REACHED, self.gaps)
+        self.gaps.masked_fill_(rows[:, None], NOT_REACHED)
 
     def judge(self, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Takes in where everybody is now; those that stand still keep their gaps.
@@ -42,7 +42,7 @@ class Referee:
         Returns:
             reward, terminated and success, each (num_envs,).
         """
-        self.gaps = self._course.follow(self.gaps, position)
+        self.gaps.copy_(self._course.follow(self.gaps, position))
         failed = self._course.is_blocked(position, self._body_radius)
         success = self._course.is_finished(position) & ~failed
         return self._pay() * success, success | failed, success

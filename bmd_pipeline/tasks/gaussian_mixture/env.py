@@ -42,6 +42,8 @@ def make_env(
 class GaussianMixture(VectorTask):
     """Batched point task; observation and track are the position (x, y)."""
 
+    capturable = True
+
     def __init__(
         self, options: Options, num_envs: int, device: torch.device | str = "cpu", auto_reset: bool = True
     ) -> None:
@@ -61,10 +63,11 @@ class GaussianMixture(VectorTask):
 
     def _reset_rows(self, rows: Tensor) -> None:
         start = torch.randn(self.num_envs, 2, generator=self._generator, device=self.device)
-        self.position = torch.where(rows[:, None], start * self.options.start_std, self.position)
+        torch.where(rows[:, None], start * self.options.start_std, self.position, out=self.position)
 
     def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        self.position = torch.where(active[:, None], self.position + self.options.speed * action, self.position)
+        moved = self.position + self.options.speed * action
+        torch.where(active[:, None], moved, self.position, out=self.position)
         distance, goal = torch.cdist(self.position, self.goals).min(dim=1)
         success = distance < self.options.goal_radius
         return self.pay[goal] * success, success, success

@@ -1,0 +1,213 @@
+"""CUDA graphs: a function's many small kernels, launched as one.
+
+Small batches keep a device waiting for its host to launch the next kernel. A function that is called over and over with
+tensors of the same shapes is recorded once and then replayed. A replay runs no Python: it repeats the kernels that were
+recorded, on the same addresses. So such a function must not read from the device, and whatever it looks at besides its
+arguments must stay where it is in memory and be changed in place; Python's numbers are what they were when recorded.
+
+| recorded | where |
+|---|---|
+| losses and gradients of a full minibatch, with the policy or of the critic alone | `rl.ppo` |
+| a decision of an agent, exploring or as deployed | `rl.agents` |
+| a chunk of steps of a task that is `capturable` | `GraphedEnv` |
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bmd_pipeline.errors import ConfigError
+from bmd_pipeline.tasks.base import TaskEnv, TaskSpec, Transition, VectorTask
+
+WARM_UPS = 3
+"""Calls that run as they are before one is recorded: libraries load and choose kernels, which no recording may do."""
+
+Function = Callable[[Mapping[str, Tensor], torch.Generator | None], dict[str, Tensor]]
+
+
+class Recorder:
+    """Records CUDA graphs, on one stream of their own: autograd and cuBLAS remember the stream they were first used on.
+
+    No memory needs `record_stream`: whatever runs on that stream waits for the present one, and is waited for.
+    """
+
+    def __init__(self) -> None:
+        self._side: torch.cuda.Stream | None = None  # made where there is a device
+
+    @property
+    def _stream(self) -> torch.cuda.Stream:
+        if self._side is None:
+            self._side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        return self._side
+
+    def warm_up(self, run: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Runs at once, where recordings are made."""
+        present = torch.cuda.current_stream()
+        self._stream.wait_stream(present)
+        with torch.cuda.stream(self._stream):
+            outputs = run()
+        present.wait_stream(self._stream)
+        return outputs
+
+    def record(
+        self, run: Callable[[], dict[str, Tensor]], generator: torch.Generator | None
+    ) -> tuple[dict[str, Tensor], Callable[[], None]]:
+        """Records a run that draws from `generator`; returns its outputs, and what fills them again and again.
+
+        Raises:
+            RuntimeError: it does what can't be recorded.
+        """
+        graph = torch.cuda.CUDAGraph()
+        if generator is not None:
+            graph.register_generator_state(generator)
+        with (
+            torch.cuda.stream(torch.cuda.current_stream()),  # a recording that fails does not come back from its own
+            torch.cuda.graph(graph, stream=self._stream),
+        ):
+            outputs = run()
+        return outputs, graph.replay
+
+
+CUDA = Recorder()
+
+
+@dataclass(frozen=True)
+class _Recording:
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+    replay: Callable[[], None]
+    generator: torch.Generator | None
+
+
+def _fill(inputs: dict[str, Tensor], tensors: Mapping[str, Tensor], rows: Tensor | None) -> None:
+    for name, own in inputs.items():
+        if own.numel() == 0:  # noise that is held where none is
+            continue
+        if rows is None:
+            own.copy_(tensors[name])
+        else:
+            torch.index_select(tensors[name], 0, rows, out=own)
+
+
+class Graphed:
+    """A function that is recorded once for every set of shapes, after a few calls that run as they are.
+
+    Args:
+        function: makes tensors by name from tensors by name, each (N, ...), and draws from the generator alone.
+        what: what it is, for messages.
+        recorder: records it.
+
+    Attributes:
+        recordings: how many were made.
+        replays: how many calls were replays.
+    """
+
+    def __init__(self, function: Function, what: str, recorder: Recorder) -> None:
+        self._function = function
+        self._what = what
+        self._recorder = recorder
+        self._calls: Counter[tuple[object, ...]] = Counter()
+        self._recorded: dict[tuple[object, ...], _Recording] = {}
+        self.replays = 0
+
+    @property
+    def recordings(self) -> int:
+        """How many were made."""
+        return len(self._recorded)
+
+    def __call__(
+        self, tensors: Mapping[str, Tensor], *, rows: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """What the function makes of the tensors. The next call overwrites it: clone what is to stay.
+
+        Args:
+            tensors: by name, each (M, ...).
+            rows: (N,) int64, the rows that the function shall see; None: all.
+            generator: draws, the same as without a recording.
+
+        Raises:
+            ConfigError: it can't be recorded.
+        """
+        count = [len(x) if rows is None else len(rows) for x in tensors.values()]
+        key = tuple((name, n, x.shape[1:], x.dtype) for n, (name, x) in zip(count, tensors.items(), strict=True))
+        recording = self._recorded.get(key)
+        if recording is None:
+            self._calls[key] += 1
+            if self._calls[key] <= WARM_UPS:
+                seen = tensors if rows is None else {name: x[rows] for name, x in tensors.items()}
+                return self._recorder.warm_up(lambda: self._function(seen, generator))
+            recording = self._recorded[key] = self._record(tensors, rows, generator)
+        _fill(recording.inputs, tensors, rows)
+        if recording.generator is not None and generator is not None:
+            recording.generator.set_state(generator.get_state())
+        recording.replay()
+        if recording.generator is not None and generator is not None:
+            generator.set_state(recording.generator.get_state())
+        self.replays += 1
+        return recording.outputs
+
+    def _record(
+        self, tensors: Mapping[str, Tensor], rows: Tensor | None, generator: torch.Generator | None
+    ) -> _Recording:
+        # callers come with another generator every time, so a recording draws from one of its own
+        own = None if generator is None else torch.Generator(generator.device)
+        inputs = {
+            name: x.new_empty(x.shape if rows is None else (len(rows), *x.shape[1:])) for name, x in tensors.items()
+        }
+        _fill(inputs, tensors, rows)
+        try:
+            outputs, replay = self._recorder.record(lambda: self._function(inputs, own), own)
+        except RuntimeError as error:
+            reason = str(error.__context__ or error).partition("\n")[0]
+            raise ConfigError(
+                f"{self._what} can't be recorded as a CUDA graph ({reason}): set execution.cuda_graphs=false"
+            ) from error
+        return _Recording(inputs, outputs, replay, own)
+
+
+class GraphedEnv:
+    """A task whose chunks of steps are recorded.
+
+    Args:
+        env: a capturable task without automatic reset.
+        recorder: records them.
+    """
+
+    def __init__(self, env: VectorTask, recorder: Recorder) -> None:
+        self._env = env
+        self.spec: TaskSpec = env.spec
+        self.num_envs = env.num_envs
+        self.device = env.device
+        self.steps = Graphed(lambda seen, _: vars(env.step_chunk(seen["actions"])), f"{env.spec.name}'s step", recorder)
+
+    def reset(self, seed: int) -> Tensor:
+        """As the task's."""
+        return self._env.reset(seed)
+
+    def track(self) -> Tensor:
+        """As the task's."""
+        return self._env.track()
+
+    def step(self, action: Tensor) -> Transition:
+        """As the task's."""
+        return self.step_chunk(action[:, None])
+
+    def step_chunk(self, actions: Tensor) -> Transition:
+        """As the task's."""
+        return Transition(**{name: x.clone() for name, x in self.steps({"actions": actions}).items()})
+
+    def close(self) -> None:
+        """As the task's."""
+        self._env.close()
+
+
+def graph_env(env: TaskEnv, recorder: Recorder | None) -> TaskEnv:
+    """The same task, its steps recorded if they can be and there is a recorder."""
+    if recorder is None or not isinstance(env, VectorTask) or not env.capturable or env.auto_reset:
+        return env
+    return GraphedEnv(env, recorder)

@@ -1,0 +1,170 @@
+"""CUDA graphs do what the same device does kernel by kernel. The buffers around them: `tests/rl/test_graphs.py`."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from bmd_pipeline.config.finetune import METHODS
+from bmd_pipeline.errors import ConfigError
+from bmd_pipeline.rl.graphs import CUDA, WARM_UPS, Graphed, GraphedEnv, graph_env
+from bmd_pipeline.rl.trainer import Trainer
+from bmd_pipeline.rl.trainer_state import pack_trainer
+from tests.rl.twins import (
+    HELD,
+    STOPPING,
+    draw_situation,
+    iterate,
+    make_agents,
+    make_native,
+    make_trainers,
+    play_both,
+    roll_back_and_resume,
+)
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+ROWS = 256
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+SIZES = {"device": "cuda", "num_envs": 96, "minibatch_size": 256}
+
+
+@pytest.fixture(autouse=True)
+def graphs_of_earlier_tests_are_gone() -> Iterator[None]:
+    """Python must not destroy them while the next one is recorded."""
+    gc.collect()
+    yield
+    torch.cuda.synchronize()
+
+
+def assert_close(plain: Trainer, graphed: Trainer) -> None:
+    """Adam's first steps are as large where a gradient is rounding as where it is not."""
+    ours, theirs = pack_trainer(plain)[0], pack_trainer(graphed)[0]
+    assert ours.keys() == theirs.keys()
+    print("the same bits:", all(torch.equal(value, theirs[name]) for name, value in ours.items()))
+    for name, value in ours.items():
+        assert float(torch.isclose(theirs[name], value, rtol=1e-3, atol=2e-4).float().mean()) > 0.99, name
+
+
+def assert_same_metrics(expected: dict[str, float], found: dict[str, float]) -> None:
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-2, abs=1e-3), name
+
+
+@pytest.mark.parametrize("explore", [True, False])
+@pytest.mark.parametrize("method", [*METHODS, HELD])
+def test_decisions_draw_the_same_numbers(method: str, explore: bool) -> None:
+    plain, graphed = make_agents(method, "cuda")
+    graphed.use_graphs(CUDA)
+    earlier = []
+    for seed in range(3):  # every iteration has a generator of its own
+        generators = [torch.Generator("cuda").manual_seed(seed) for _ in range(2)]
+        for link in (*plain.links(), *graphed.links()):
+            link.begin_iteration(seed)
+        for _ in range(WARM_UPS):
+            situation = draw_situation(plain, ROWS, torch.Generator("cuda").manual_seed(len(earlier)))
+            with torch.no_grad():
+                (actions, record), (others, other) = (
+                    agent.act(situation, generator, explore)
+                    for agent, generator in zip((plain, graphed), generators, strict=True)
+                )
+            assert record.keys() == other.keys()
+            earlier.append(({"actions": actions, **record}, {"actions": others, **other}))
+            assert torch.equal(*(generator.get_state() for generator in generators))
+    for expected, found in earlier:  # later decisions left earlier ones alone
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, **TOLERANCE)
+    [only] = graphed.graphed.values()
+    assert (only.recordings, only.replays) == (1, 2 * WARM_UPS)
+
+
+@pytest.mark.parametrize("task", ["GaussianMixture", "AvoidPoint"])
+def test_steps_of_native_tasks_over_several_episodes(task: str) -> None:
+    graphed = graph_env(make_native(task, ROWS, "cuda"), CUDA)
+    assert isinstance(graphed, GraphedEnv)
+    for expected, found in play_both(make_native(task, ROWS, "cuda"), graphed):
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, **TOLERANCE)
+    assert graphed.steps.recordings == 1
+    assert graphed.steps.replays > 10
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_iterations_of_training(method: str) -> None:
+    """The critic alone, in the second, and both."""
+    plain, graphed = make_trainers(method, CUDA, entropy_weight=0.01, clip_value=0.5, **SIZES)
+    for iteration in range(4):
+        warming_up = iteration == 1
+        expected = iterate(plain, iteration, policy=not warming_up)
+        assert_same_metrics(expected, iterate(graphed, iteration, policy=not warming_up))
+        assert (expected["losses/policy_steps"] == 0) == warming_up
+        assert_close(plain, graphed)
+    assert {policy: one.recordings for policy, one in graphed.ppo.graphed.items()} == {True: 1, False: 1}
+    assert all(one.replays > 4 for one in graphed.ppo.graphed.values())
+    assert graphed.agent.graphed[True, None].recordings == 1
+    assert isinstance(graphed.env, GraphedEnv)
+    assert graphed.env.steps.recordings == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_policy_that_stops_in_the_middle_of_its_updates(method: str) -> None:
+    plain, graphed = make_trainers(method, CUDA, **SIZES, **STOPPING)
+    stopped = policy_steps = 0.0
+    for iteration in range(2, 5):
+        expected = iterate(plain, iteration)
+        found = iterate(graphed, iteration)
+        assert found["losses/policy_steps"] == expected["losses/policy_steps"]
+        assert_same_metrics(expected, found)
+        assert_close(plain, graphed)
+        stopped += expected["losses/kl_stopped"]
+        policy_steps += expected["losses/policy_steps"]
+    assert stopped > 0
+    assert float(graphed.ppo.optimizer.state[graphed.ppo.groups[0][0]]["step"]) == policy_steps > 3
+    assert all(one.replays > 0 for one in graphed.ppo.graphed.values())
+
+
+@pytest.mark.parametrize("method", ["dsrl-bmd", "dppo"])
+def test_a_rollback_and_a_resume_leave_graphs_of_use(method: str) -> None:
+    plain, graphed = make_trainers(method, CUDA, **SIZES)
+    for trainer in (plain, graphed):
+        roll_back_and_resume(trainer)
+    assert_close(plain, graphed)
+    assert graphed.ppo.graphed[True].recordings == 1
+
+
+def test_gradients_follow_weights_that_change_between_replays() -> None:
+    """Without steps in between, so that nothing but the replays can be wrong."""
+    plain, graphed = make_trainers("dppo-bmd", CUDA, **SIZES)
+    played = plain.play(iteration=0, seed=0, generator=torch.Generator("cuda").manual_seed(0))
+    batch = plain._batch(played, plain._streams(played, False)[0], False, None)
+    tensors = batch.tensors()
+    for call in range(WARM_UPS + 3):
+        index = torch.randperm(len(batch.advantage), generator=torch.Generator().manual_seed(call))[:256].cuda()
+        with torch.no_grad():
+            for trainer in (plain, graphed):
+                for group in trainer.ppo.groups:
+                    for parameter in group:
+                        parameter.mul_(1.01)
+        expected, found = (trainer.ppo._look(tensors, index, policy=True) for trainer in (plain, graphed))
+        assert expected.keys() == found.keys()
+        for name, value in expected.items():
+            scale = float(value.abs().max())
+            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5 * scale + 1e-8)
+    assert graphed.ppo.graphed[True].replays == 3
+
+
+def test_what_cannot_be_recorded_is_named() -> None:
+    """The last one, since a recording that fails may leave the allocator in a state of its own."""
+    graphed = Graphed(lambda seen, _: {"y": seen["x"] * float(seen["x"].sum())}, "a product", CUDA)
+    x = torch.ones(2, device="cuda")
+    for _ in range(WARM_UPS):
+        graphed({"x": x})
+    with pytest.raises(ConfigError, match=r"a product can't be recorded .*: set execution\.cuda_graphs=false"):
+        graphed({"x": x})
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()

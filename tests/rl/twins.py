@@ -1,0 +1,145 @@
+"""Pairs of agents and trainers that are the same but for their recordings, and what must then be the same too."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bmd_pipeline.config.discover import DiscoverConfig, SteeringConfig
+from bmd_pipeline.config.finetune import FinetuneConfig, RegulariserConfig
+from bmd_pipeline.config.guard import GuardConfig
+from bmd_pipeline.config.methods import uses_modes
+from bmd_pipeline.config.ppo import PPOConfig
+from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.errors import DivergenceError
+from bmd_pipeline.modes.discovered import make_modes
+from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.rl.adapters.base import Situation
+from bmd_pipeline.rl.agents import Agent, make_agent, make_commanded_agent
+from bmd_pipeline.rl.graphs import GraphedEnv, Recorder, graph_env
+from bmd_pipeline.rl.guard import Guard
+from bmd_pipeline.rl.trainer import Trainer
+from bmd_pipeline.rl.trainer_state import pack_trainer, unpack_trainer
+from bmd_pipeline.tasks import registry
+from bmd_pipeline.tasks.base import VectorTask
+
+HELD = "held"
+"""Stands for the frozen policy commanded through held noise, beside the methods of fine-tuning."""
+STOPPING: dict[str, object] = {"target_kl": 1e-3, "guard": {"max_kl": 1e3}}
+"""Settings under which every method's policy stops in the middle of its updates."""
+
+
+def make_agents(method: str, device: str) -> tuple[Agent, Agent]:
+    """The same agent twice."""
+    torch.manual_seed(0)
+    shape = PolicyConfig(horizon=4, n_action_steps=2, n_obs_steps=2, hidden_sizes=(16, 16))
+    policy = DiffusionPolicy(shape, obs_dim=2, action_dim=2)
+    policy.fit_normalisers(torch.rand(64, 8) * 2 - 1, torch.randn(64, 4))
+    policy.requires_grad_(False).eval()
+    settings = {
+        "num_modes": 3,
+        "strategy": "held" if method == HELD else "seeded",
+        "inference": {"hidden_sizes": (16,), "batch_size": 64},
+        "steering": {"hidden_sizes": (16,)},
+    }
+    modes = make_modes(DiscoverConfig.model_validate(settings), policy, (0, 1))
+    if method == HELD:
+        agent = make_commanded_agent(policy, modes)
+    else:
+        config = FinetuneConfig.model_validate(
+            {"residual": {"progressive_iterations": 4}, "denoiser": {"learning_rate": 5e-4}}
+        )
+        coded = modes if uses_modes(method) else None
+        agent = make_agent(method, policy, coded, config, SteeringConfig(hidden_sizes=(16,)))
+    twins = copy.deepcopy(agent).to(device), copy.deepcopy(agent).to(device)
+    for twin in twins:
+        if twin.modes is not None:
+            twin.modes.networks().to(device)
+    return twins
+
+
+def draw_situation(agent: Agent, rows: int, generator: torch.Generator) -> Situation:
+    """Random situations; held noise applies to some."""
+    device = generator.device
+    held = 0 if agent.modes is None or agent.modes.selector is None else agent.modes.selector.noise_dim
+    return Situation(
+        torch.randn(rows, agent.policy.cond_dim, generator=generator, device=device),
+        torch.randint(agent.num_codes, (rows,), generator=generator, device=device),
+        torch.randn(rows, held, generator=generator, device=device),
+        torch.rand(rows, generator=generator, device=device) < 0.5,
+    )
+
+
+def make_native(task: str, num_envs: int, device: str) -> VectorTask:
+    """A native task with graded rewards."""
+    env = registry.make_env(task, {"reward": "shifted"}, num_envs, device=device)
+    assert isinstance(env, VectorTask)
+    return env
+
+
+def play_both(plain: VectorTask, graphed: GraphedEnv) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """Plays both tasks with the same actions for three episodes and beyond; returns what each step gave."""
+    device = plain.device
+    generator = torch.Generator(device).manual_seed(0)
+    drift = torch.rand(plain.num_envs, 1, 2, generator=generator, device=device) * 2 - 1
+    seen, ended = [], 0
+    for seed in range(3):
+        seen.append(({"obs": plain.reset(seed)}, {"obs": graphed.reset(seed)}))
+        for size in [4] * (plain.spec.horizon // 4) + [1]:
+            actions = drift + 0.5 * torch.randn(plain.num_envs, size, 2, generator=generator, device=device)
+            seen.append((vars(plain.step_chunk(actions)), vars(graphed.step_chunk(actions))))
+            seen.append(({"track": plain.track()}, {"track": graphed.track()}))
+        ended += int(plain.ended.sum())
+    assert ended > plain.num_envs
+    return seen
+
+
+def make_trainers(
+    method: str, recorder: Recorder, *, device: str = "cpu", num_envs: int = 12, minibatch_size: int = 32, **ppo: object
+) -> tuple[Trainer, Trainer]:
+    """The same trainer twice, the second one with recordings."""
+    settings = {"minibatch_size": minibatch_size, "value_hidden_sizes": (16,), "target_kl": 1.0}
+    config = PPOConfig.model_validate(settings | ppo)
+    made = []
+    for agent, own in zip(make_agents(method, device), (None, recorder), strict=True):
+        torch.manual_seed(2)
+        env = graph_env(registry.make_env("GaussianMixture", {}, num_envs, device=device), own)
+        discover = agent.modes.config if agent.modes else DiscoverConfig()
+        made.append(Trainer(env, agent, config, discover, RegulariserConfig(combine="advantage"), recorder=own))
+    for group in made[0].ppo.optimizer.param_groups:  # rounds as the other one does
+        group["fused"] = made[1].ppo.optimizer.param_groups[0]["fused"]
+    return made[0], made[1]
+
+
+def iterate(trainer: Trainer, iteration: int, **options: bool) -> dict[str, float]:
+    """One iteration whose draws depend on its number alone."""
+    generator = torch.Generator(trainer.env.device).manual_seed(iteration)
+    return trainer.iterate(iteration=iteration, seed=iteration, generator=generator, **options)
+
+
+def roll_back_and_resume(trainer: Trainer) -> None:
+    """Trains with an iteration that is taken back, and one that a resumed run makes again."""
+    guard, learn = Guard(trainer, GuardConfig(), lambda _: None), trainer.learn
+    learnt = 0
+
+    def diverge(played: Any, **options: Any) -> dict[str, float]:
+        nonlocal learnt
+        learnt += 1
+        metrics = learn(played, **options)
+        if learnt == 3:
+            raise DivergenceError("it ran away")
+        return metrics
+
+    trainer.learn = diverge  # type: ignore[method-assign]
+    for iteration in range(4):
+        guard.remember()
+        generator = torch.Generator(trainer.env.device).manual_seed(iteration)
+        guard.iterate(iteration=iteration, seed=iteration, generator=generator)
+    assert guard.rollbacks == 1
+    saved = pack_trainer(trainer)
+    iterate(trainer, 8)
+    unpack_trainer(trainer, *saved)
+    iterate(trainer, 9)
