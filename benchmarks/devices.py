@@ -99,8 +99,9 @@ def main() -> None:
     for device in arguments.devices:
         for size in arguments.sizes:
             # minibatches grow with the batch, as a user of many environments would set them
-            scale = max(1, size // 1024)
-            config = load_config(arguments.task, assignments=[f"finetune.ppo.minibatch_size={1024 * scale}"])
+            minibatch = min(1024 * max(1, size // 1024), 8 * size)
+            settings = [f"finetune.num_envs={size}", f"finetune.ppo.minibatch_size={minibatch}"]
+            config = load_config(arguments.task, assignments=settings)
             env = make_env(arguments.task, config.task.env, size, device=device)
             ways = itertools.product(arguments.matmul, arguments.graphs) if device == "cuda" else [("float32", "off")]
             for matmul, graphs in ways:
