@@ -79,14 +79,15 @@ class RegulariserConfig(Section):
     """dual: share of the discovered information to hold."""
     dual_step: float = Field(1.0, gt=0.0, le=100.0)
     """dual: change of log λ per nat of violation and iteration."""
-    occupancy_share: float = Field(0.5, gt=0.0, le=1.0)
-    """occupancy: a behaviour counts as being lost below this share of its starting occupancy."""
-    lost_tolerance: float = Field(0.1, ge=0.0, lt=1.0)
-    """occupancy: λ rises once behaviours that held this share at the start are being lost."""
+    occupancy_share: float = Field(0.8, gt=0.0, le=1.0)
+    """occupancy: share of its starting occupancy below which a behaviour begins to count as lost."""
+    lost_tolerance: float = Field(0.05, ge=0.0, lt=1.0)
+    """occupancy: share of the behaviours that may be lost; λ rises above it and falls below."""
     success_margin: float = Field(0.03, gt=0.0, le=1.0)
     """occupancy: λ falls while success is this far below its best."""
-    occupancy_factor: float = Field(1.15, gt=1.0, le=10.0)
-    """occupancy: factor by which λ rises or falls in an iteration."""
+    occupancy_step: float = Field(5.0, gt=0.0, le=100.0)
+    """occupancy: change of log λ in an iteration, per share that is lost beyond the tolerance, or of success that is
+    beyond the margin."""
     smoothing_episodes: int = Field(512, ge=1, le=10_000_000)
     """dual, occupancy: how many episodes, about, the running means look back on. Few let noise decide; many lag."""
     inference_steps: int | None = Field(None, ge=0, le=10_000)

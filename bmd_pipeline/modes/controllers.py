@@ -116,13 +116,14 @@ class DualController(Controller):
 
 
 class OccupancyController(Controller):
-    """Raises λ while discovered behaviours are being lost; success has priority.
+    """Ascent on "lost share <= tolerance": log λ rises by the step times the violation, and falls where there is none.
 
-    A behaviour is a cluster of the base policy's successful episodes; no true labels are involved. Success comes
+    A behaviour is a cluster of the base policy's successful episodes; no true labels are involved. What is lost is
+    the share of them that is missing, so that a behaviour that has lost a little weighs a little. Success comes
     first, since episodes that fail belong to no behaviour: otherwise a λ that breaks success would raise itself.
 
     Args:
-        config: shares, margin, factor, bounds.
+        config: share, tolerance, margin, step, bounds.
         start: (K,) occupancy measured after discovery.
     """
 
@@ -135,12 +136,13 @@ class OccupancyController(Controller):
         self.best_success = 0.0
 
     def lost_share(self) -> float:
-        """Share of the starting occupancy that stood in behaviours which have fallen below their floor."""
-        start, now = torch.tensor(self.start), torch.tensor(self.smoothed)
-        return float(start[now < self.config.occupancy_share * start].sum())
+        """What is missing of the behaviours that have fallen below their floors, as a share of all floors."""
+        share = self.config.occupancy_share
+        missing = (share * torch.tensor(self.start) - torch.tensor(self.smoothed)).clamp(min=0.0)
+        return float(missing.sum()) / share
 
     def update(self, measured: Measurement) -> None:
-        """Lowers λ if success suffers, else raises it if behaviours are being lost."""
+        """Lowers λ if success suffers; else raises it if behaviours are being lost, and lowers it if they aren't."""
         newest = self._newest(measured)
         first = math.isnan(self.success)
         self.success = _smooth(self.success, measured.success_rate, newest)
@@ -154,10 +156,9 @@ class OccupancyController(Controller):
             self.smoothed = [_smooth(old, new, newest) for old, new in pairs]
         noise = SIGNIFICANCE * math.sqrt(self.success * (1.0 - self.success) * self.success_variance)
         self.best_success = max(self.best_success, self.success - noise)  # what it has been for certain
-        if self.success + noise < self.best_success - self.config.success_margin:
-            self._set(self.weight / self.config.occupancy_factor)
-        elif self.lost_share() > self.config.lost_tolerance:
-            self._set(self.weight * self.config.occupancy_factor)
+        broken = self.best_success - self.config.success_margin - (self.success + noise)
+        violation = -broken if broken > 0.0 else self.lost_share() - self.config.lost_tolerance
+        self._set(self.weight * math.exp(self.config.occupancy_step * violation))
 
 
 def make_controller(config: RegulariserConfig, findings: dict[str, Any]) -> Controller:

@@ -54,10 +54,22 @@ def test_dual_holds_the_information_at_its_target() -> None:
 
 
 def test_occupancy_raises_lambda_when_a_behaviour_vanishes() -> None:
-    assert _feed(_controller(controller="occupancy"), 10, _seen()) == 0.5
-    assert _feed(_controller(controller="occupancy"), 10, _seen(occupancy=(0.6, 0.4, 0.0))) > 0.5
-    tolerant = _controller(controller="occupancy", lost_tolerance=0.25)
-    assert _feed(tolerant, 10, _seen(occupancy=(0.6, 0.4, 0.0))) == 0.5
+    lost = _seen(occupancy=(0.6, 0.4, 0.0))
+    assert _feed(_controller(controller="occupancy"), 10, lost) > 0.5
+    assert _feed(_controller(controller="occupancy", lost_tolerance=0.25), 10, lost) < 0.5
+    assert _feed(_controller(controller="occupancy"), 10, _seen()) < 0.5  # nothing is lost: less will do
+    assert _feed(_controller(controller="occupancy", min_weight=0.02), 500, _seen()) == 0.02
+    assert _feed(_controller(controller="occupancy", max_weight=2.0), 500, lost) == 2.0
+
+
+def test_occupancy_steps_by_the_share_that_is_missing() -> None:
+    bounds = {"min_weight": 1e-6, "max_weight": 1000.0}
+    controller = _controller(controller="occupancy", mi_weight=1e-5, occupancy_step=2.0, **bounds)
+    _feed(controller, 40, _seen(occupancy=(0.7, 0.3, 0.0)))  # the running means have come to rest
+    before = controller.weight
+    after = _feed(controller, 1, _seen(occupancy=(0.7, 0.3, 0.0)))
+    missing = ((0.8 * 0.4 - 0.3) + 0.8 * 0.2) / 0.8
+    assert math.log(after / before) == pytest.approx(2.0 * (missing - 0.05), rel=1e-4)
 
 
 def test_occupancy_gives_success_priority() -> None:
@@ -74,19 +86,24 @@ def _play(rng: np.random.Generator, success: float, shares: tuple[float, ...], e
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_occupancy_takes_no_noise_for_a_fall(seed: int) -> None:
-    """Rollouts of 32 episodes scatter by .08: nothing happens here, so nothing must happen to λ."""
+def test_occupancy_takes_no_noise_for_a_loss_or_a_fall(seed: int) -> None:
+    """Rollouts of 32 episodes scatter by .08: nothing happens here."""
     rng = np.random.default_rng(seed)
-    controller = _controller(controller="occupancy", occupancy_share=0.8)
+    controller = _controller(controller="occupancy")
+    careless = _controller(controller="occupancy", lost_tolerance=0.0)  # only a fall of success lowers its λ
     for _ in range(200):
-        controller.update(_play(rng, 0.7, (0.4, 0.4, 0.2)))
-    assert 0.2 < controller.weight < 1.2
+        measured = _play(rng, 0.7, (0.4, 0.4, 0.2))
+        controller.update(measured)
+        before = careless.weight
+        careless.update(measured)
+        assert careless.weight >= before
+    assert controller.weight < 0.5
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_occupancy_sees_a_slow_loss_through_noise(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    controller = _controller(controller="occupancy", occupancy_share=0.8)
+    controller = _controller(controller="occupancy")
     for iteration in range(80):  # success rises all the while, as under a reward that prefers the first
         lost = 0.4 * iteration / 80
         controller.update(_play(rng, 0.6 + 0.3 * iteration / 80, (0.4 + lost, 0.4 - lost, 0.2)))
@@ -96,10 +113,28 @@ def test_occupancy_sees_a_slow_loss_through_noise(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_occupancy_sees_success_break_through_noise(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    controller = _controller(controller="occupancy", occupancy_share=0.8)
+    controller = _controller(controller="occupancy")
     for iteration in range(120):
         controller.update(_play(rng, 0.8 if iteration < 60 else 0.4, (0.8, 0.0, 0.2)))
     assert controller.weight < 5.0  # it had risen to 10
+
+
+@pytest.mark.parametrize("start", [0.02, 0.5, 8.0])
+def test_occupancy_settles_where_the_tolerance_is_met(start: float) -> None:
+    """In a loop: one behaviour pays more and draws the others in, λ draws back, as gradients of both would."""
+    rng = np.random.default_rng(0)
+    controller = _controller(controller="occupancy", mi_weight=start)
+    origin = np.log((0.4, 0.4, 0.2))
+    drift, lost, weights = np.zeros(3), [], []
+    for pays in np.repeat((1.0, 0.0), 400):
+        drift += 0.1 * (np.array((pays, 0.0, 0.0)) - controller.weight * drift)
+        shares = np.exp(origin + drift) / np.exp(origin + drift).sum()
+        controller.update(_play(rng, 0.9, tuple(shares), episodes=768))
+        weights.append(controller.weight)
+        lost.append(np.maximum(0.8 * np.exp(origin) - shares, 0.0).sum() / 0.8)
+    assert np.mean(lost[200:400]) == pytest.approx(0.05, abs=0.03)
+    assert 0.1 < np.median(weights[200:400]) < 5.0
+    assert weights[-1] == 0.01  # nothing pays more any longer
 
 
 @pytest.mark.parametrize("controller", ["dual", "occupancy"])
