@@ -77,7 +77,7 @@ class DiscoverConfig(Section):
     """Mode discovery on the frozen policy."""
 
     num_modes: int = Field(8, ge=2, le=1024)
-    """Codes K."""
+    """Codes K; with clustering: density, the most there may be."""
     strategy: Literal["unseeded", "seeded", "held"] = "seeded"
     """unseeded: intrinsic reward only, as published. Ours: seeded, start from clusters of the base policy's
     successful episodes; held, clusters of episodes with episode-constant noise, for contact-rich tasks."""
@@ -88,6 +88,11 @@ class DiscoverConfig(Section):
     """Environments per rollout."""
     seed_episodes: int = Field(3072, ge=16, le=10_000_000)
     """Episodes of the base policy that are clustered (seeded, held)."""
+    clustering: Literal["density", "kmeans"] = "density"
+    """How successful episodes become behaviours (seeded, held). density: groups with gaps between them, found with
+    their number (HDBSCAN). kmeans: num_modes of them, whether there are as many or not."""
+    min_cluster_share: float = Field(0.0025, ge=0.0, le=0.5)
+    """density: share of the successful episodes below which a group is no behaviour."""
     cluster_points: int = Field(12, ge=1, le=256)
     """Points, evenly spaced over the episode, that describe it for clustering."""
     steering_fit_steps: int = Field(600, ge=1, le=1_000_000)

@@ -67,7 +67,6 @@ class Validator:
     Args:
         settings: level and power.
         modes: names of the task's true modes.
-        num_codes: K.
         confidence: level of intervals.
         rng: draws.
     """
@@ -76,13 +75,11 @@ class Validator:
         self,
         settings: ValidationConfig,
         modes: Sequence[str],
-        num_codes: int,
         confidence: float,
         rng: np.random.Generator,
     ) -> None:
         self.settings = settings
         self.modes = modes
-        self.num_codes = num_codes
         self.confidence = confidence
         self.rng = rng
 
@@ -113,28 +110,34 @@ class Validator:
         )
 
     def describe_seed(
-        self, seed: int, played: Trajectories, disturbed: Mapping[str, Trajectories], base: BaseBehaviour
+        self,
+        seed: int,
+        num_codes: int,
+        played: Trajectories,
+        disturbed: Mapping[str, Trajectories],
+        base: BaseBehaviour,
     ) -> SeedValidation:
         """What one seed's codes bring about.
 
         Args:
             seed: the discovery seed.
+            num_codes: K that it found.
             played: commanded episodes, codes round-robin.
             disturbed: the same starts and codes under each disturbance.
             base: what the base policy does without commands.
         """
         won, codes = played.success, played.code
         # Codes go round-robin: this halves the starts of every one.
-        heldout = np.arange(len(codes)) // self.num_codes % 2 == 1
-        learners = select_codes(codes[won & ~heldout], self.num_codes, MIN_EPISODES)
-        spread = measure_spread(played.flat[won], codes[won], self.num_codes)
-        reader, separation, silhouette = None, None, np.full(self.num_codes, np.nan)
+        heldout = np.arange(len(codes)) // num_codes % 2 == 1
+        learners = select_codes(codes[won & ~heldout], num_codes, MIN_EPISODES)
+        spread = measure_spread(played.flat[won], codes[won], num_codes)
+        reader, separation, silhouette = None, None, np.full(num_codes, np.nan)
         recognised: dict[int, float] = {}
         readable = heldout & np.isin(codes, learners)
         if spread is not None and len(learners) > 1 and (won & readable).any():
             learned = won & ~heldout & np.isin(codes, learners)
             reader = CodeReader(played.flat[learned], codes[learned], int(self.rng.integers(2**31)))
-            read = reader.read(played.flat[won & readable], codes[won & readable], self.num_codes, self.confidence)
+            read = reader.read(played.flat[won & readable], codes[won & readable], num_codes, self.confidence)
             seen = read.table.sum(axis=1)
             recognised = {k: float(read.table[k, k] / seen[k]) for k in np.flatnonzero(seen).tolist()}
             silhouette = spread.silhouette
@@ -148,7 +151,7 @@ class Validator:
                 learned_from=int(learned.sum()),
                 confusion=read.table.tolist(),
             )
-        table = count_pairs(codes[won], played.mode[won], self.num_codes, len(self.modes))
+        table = count_pairs(codes[won], played.mode[won], num_codes, len(self.modes))
         return SeedValidation(
             seed=seed,
             episodes=len(codes),
@@ -169,7 +172,7 @@ class Validator:
                 for k, row in enumerate(table)
             ],
             disturbed=[
-                self._describe_disturbed(name, there, reader, readable & there.success)
+                self._describe_disturbed(name, there, reader, readable & there.success, num_codes)
                 for name, there in disturbed.items()
             ],
         )
@@ -186,11 +189,11 @@ class Validator:
         )
 
     def _describe_disturbed(
-        self, name: str, there: Trajectories, reader: CodeReader | None, readable: NDArray[np.bool_]
+        self, name: str, there: Trajectories, reader: CodeReader | None, readable: NDArray[np.bool_], num_codes: int
     ) -> Disturbed:
         recognised = None
         if reader is not None and readable.any():
-            read = reader.read(there.flat[readable], there.code[readable], self.num_codes, self.confidence)
+            read = reader.read(there.flat[readable], there.code[readable], num_codes, self.confidence)
             recognised = Interval(value=read.rate, low=read.low, high=read.high)
         return Disturbed(
             disturbance=name,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 from scipy.cluster.vq import kmeans2
+from sklearn.cluster import HDBSCAN
 from torch import Tensor
 
 from bmd_pipeline.errors import TrainingError
 
 RESTARTS = 8
+MIN_CLUSTER = 5
+"""Fewest episodes that are called a behaviour, and the neighbours that the density at an episode is judged by."""
 
 
 def resample_track(track: Tensor, length: Tensor, points: int) -> Tensor:
@@ -65,3 +68,34 @@ def cluster_episodes(points: Tensor, num_clusters: int, seed: int) -> tuple[Tens
         torch.as_tensor(best[1], dtype=torch.int64, device=points.device),
         torch.as_tensor(best[2], dtype=points.dtype, device=points.device),
     )
+
+
+def cluster_by_density(points: Tensor, min_share: float, most: int) -> tuple[Tensor, Tensor]:
+    """Groups with gaps between them, as many as there are: HDBSCAN (Campello, Moulavi and Sander 2013).
+
+    k-means has to be told how many; told too many, it cuts a behaviour into pieces that no gap divides, whose
+    occupancies then drift into each other though nothing is lost.
+
+    Args:
+        points: (N, D).
+        min_share: of the points, below which a group is none.
+        most: of the groups, how many of the largest are kept.
+
+    Returns:
+        group of each point (N,) int64, points in no group in that of the nearest centre, and centres (K, D); K is 0
+        or 1 where nothing shows a gap.
+    """
+    size = max(MIN_CLUSTER, round(min_share * len(points)))
+    if len(points) < 2 * size:
+        return torch.zeros(len(points), dtype=torch.int64, device=points.device), points[:0]
+    # a tree, as the other algorithm holds all pairs of episodes in memory
+    model = HDBSCAN(min_cluster_size=size, min_samples=MIN_CLUSTER, algorithm="kd_tree", copy=True)
+    found = torch.as_tensor(model.fit_predict(points.double().cpu().numpy()), dtype=torch.int64)
+    count = torch.bincount(found[found >= 0])
+    largest = count.argsort(descending=True, stable=True)[:most].sort().values
+    renamed = torch.full((len(count) + 1,), -1).index_put((largest,), torch.arange(len(largest)))
+    label = renamed[found].to(points.device)  # -1, the mark of no group, picks the last entry
+    if len(largest) == 0:
+        return torch.zeros_like(label), points[:0]
+    centres = torch.stack([points[label == group].mean(dim=0) for group in range(len(largest))])
+    return torch.where(label >= 0, label, torch.cdist(points, centres).argmin(dim=1)), centres

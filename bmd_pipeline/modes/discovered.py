@@ -38,7 +38,7 @@ class DiscoveredModes:
     """Inference model, and what steers towards a code.
 
     Attributes:
-        config: settings of the discovery.
+        config: settings of the discovery; `num_modes` is the number of codes that there are.
         feature_columns: indices of the track columns that the inference model sees.
         inference: q_φ(z|h).
         steering: π_ψ(w|s,z), or None under the strategy `held`.
@@ -59,8 +59,23 @@ class DiscoveredModes:
 
     @property
     def num_codes(self) -> int:
-        """K."""
+        """K; with density clustering, as many as were found."""
         return self.config.num_modes
+
+    def resize(self, num_codes: int, policy: DiffusionPolicy) -> None:
+        """Makes the networks anew for another number of codes; the scale of the features stays.
+
+        Args:
+            num_codes: K.
+            policy: the one whose modes these are.
+        """
+        config = self.config.model_copy(update={"num_modes": num_codes})
+        fresh = make_modes(config, policy, self.feature_columns)
+        fresh.networks().to(self.inference.mean.device)
+        fresh.inference.mean.copy_(self.inference.mean)
+        fresh.inference.std.copy_(self.inference.std)
+        self.config = config
+        self.inference, self.steering, self.selector = fresh.inference, fresh.steering, fresh.selector
 
     def networks(self) -> nn.ModuleDict:
         """All networks by name."""

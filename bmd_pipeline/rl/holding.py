@@ -16,7 +16,7 @@ from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.modes.selector import train_selector
 from bmd_pipeline.rl.agents import Agent
 from bmd_pipeline.rl.rollout import Rollout, merge_rollouts, roll_out
-from bmd_pipeline.rl.seeding import find_clusters, fit_inference
+from bmd_pipeline.rl.seeding import Clusters, fit_inference
 from bmd_pipeline.tasks.base import TaskEnv
 
 
@@ -48,29 +48,25 @@ def explore_held(
 
 
 def fit_held(
-    modes: DiscoveredModes, played: Rollout, config: DiscoverConfig, seed: int, generator: torch.Generator
+    modes: DiscoveredModes, played: Rollout, clusters: Clusters, config: DiscoverConfig, generator: torch.Generator
 ) -> dict[str, float]:
-    """Names the behaviours of explored episodes, and learns which held noise leads to which.
-
-    Successful episodes shape the clusters; every episode that committed clearly to one of them teaches.
+    """Learns which held noise leads to which behaviour; every episode that committed clearly to one teaches.
 
     Args:
-        modes: networks, trained in place.
+        modes: networks, trained in place; a code for each cluster.
         played: what `explore_held` returned.
+        clusters: what the episodes do.
         config: discovery settings.
-        seed: fixes the clusters.
         generator: draws batches.
 
     Returns:
         how many episodes taught, and the selector's held-out loss (nats) and accuracy.
 
     Raises:
-        TrainingError: fewer successes than codes, or too few episodes that committed.
+        TrainingError: too few episodes that committed.
     """
     if modes.selector is None:
         raise TrainingError("fitting held noise needs modes of the strategy 'held'")
-    clusters = find_clusters(played, modes.inference, config, played.success, seed)
-    modes.centres = clusters.centres
     teaches = _committed(played) & (clusters.margin > config.commit.min_margin)
     if int(teaches.sum()) < 10 * config.commit.folds:
         raise TrainingError(

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.config.discover import DiscoverConfig
-from bmd_pipeline.modes.clustering import cluster_episodes, resample_track
+from bmd_pipeline.modes.clustering import cluster_by_density, cluster_episodes, resample_track
 from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.modes.inference import InferenceModel
 from bmd_pipeline.modes.steering import SteeringPolicy
 from bmd_pipeline.policies.gaussian import gaussian_log_prob
 from bmd_pipeline.rl.rollout import Rollout
 
+MIN_BEHAVIOURS = 2
+"""Codes can't tell fewer apart."""
 FIT_BATCH = 1024
 STEERING_LEARNING_RATE = 1e-3
 
@@ -29,14 +31,20 @@ class Clusters:
     """Behaviours found among episodes.
 
     Attributes:
-        code: (N,) nearest cluster of every episode.
+        code: (N,) cluster of every episode: its own, or the nearest.
         margin: (N,) how much nearer it is than the next one, as a share of both distances, in [0, 1].
         centres: (K, points * feature_dim).
+        by_density: whether gaps divide them.
     """
 
     code: Tensor
     margin: Tensor
     centres: Tensor
+    by_density: bool = False
+
+    def sizes(self, kept: Tensor) -> list[int]:
+        """How many of the kept (N,) episodes are in each cluster, (K,)."""
+        return torch.bincount(self.code[kept], minlength=len(self.centres)).tolist()
 
 
 def find_clusters(
@@ -47,43 +55,47 @@ def find_clusters(
     Args:
         played: episodes of the base policy.
         inference: gives the scale of the features.
-        config: number of codes and of points.
+        config: how to cluster, number of codes and of points.
         kept: (N,) which episodes shape the clusters.
-        seed: fixes k-means.
+        seed: fixes k-means, which also takes over where no gap shows.
 
     Raises:
-        TrainingError: fewer kept episodes than codes.
+        TrainingError: fewer kept episodes than codes of k-means.
     """
     scaled = inference.normalise(played.features)
     points = resample_track(scaled, played.alive.sum(dim=0), config.cluster_points)
-    _, centres = cluster_episodes(points[kept], config.num_modes, seed)
-    distance = torch.cdist(points, centres)
-    nearest = distance.topk(2, dim=1, largest=False)
+    own, centres = None, points[:0]
+    if config.clustering == "density":
+        own, centres = cluster_by_density(points[kept], config.min_cluster_share, config.num_modes)
+    if len(centres) < MIN_BEHAVIOURS:
+        own = None
+        _, centres = cluster_episodes(points[kept], config.num_modes, seed)
+    nearest = torch.cdist(points, centres).topk(2, dim=1, largest=False)
     near, far = nearest.values.unbind(dim=1)
-    return Clusters(nearest.indices[:, 0], (far - near) / (far + near).clamp(min=1e-9), centres)
+    code = nearest.indices[:, 0]
+    return Clusters(
+        code if own is None else code.masked_scatter(kept, own),
+        (far - near) / (far + near).clamp(min=1e-9),
+        centres,
+        by_density=own is not None,
+    )
 
 
 def seed_modes(
-    modes: DiscoveredModes, played: Rollout, config: DiscoverConfig, seed: int, generator: torch.Generator
-) -> Clusters:
+    modes: DiscoveredModes, played: Rollout, clusters: Clusters, config: DiscoverConfig, generator: torch.Generator
+) -> None:
     """Fits inference model and steering policy to clusters of successful episodes.
 
     Args:
-        modes: networks, trained in place.
+        modes: networks, trained in place; a code for each cluster.
         played: episodes of the base policy, with the noise it drew in the record.
+        clusters: what they do.
         config: discovery settings.
-        seed: fixes the clusters.
         generator: draws batches.
-
-    Raises:
-        TrainingError: fewer successes than codes.
     """
-    clusters = find_clusters(played, modes.inference, config, played.success, seed)
-    modes.centres = clusters.centres
     fit_inference(modes.inference, played, clusters.code, played.success, config, generator)
     if modes.steering is not None:
         _fit_steering(modes.steering, played, clusters.code, config, generator)
-    return clusters
 
 
 def fit_inference(
@@ -99,7 +111,7 @@ def fit_inference(
     histories = inference.histories(played.features)[1:][taken]
     codes = code.expand_as(taken)[taken]
     optimizer = torch.optim.Adam(inference.parameters(), lr=inference.config.learning_rate)
-    for batch in _balanced_batches(codes, config.num_modes, config.inference_fit_steps, generator):
+    for batch in _balanced_batches(codes, inference.num_codes, config.inference_fit_steps, generator):
         loss = inference.loss(histories[batch], codes[batch], generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -117,7 +129,7 @@ def _fit_steering(
     u = steering.basis.project(played.record["0.w"][taken])
     cond, codes = played.cond[:-1][taken], code.expand_as(taken)[taken]
     optimizer = torch.optim.Adam(steering.parameters(), lr=STEERING_LEARNING_RATE)
-    for batch in _balanced_batches(codes, config.num_modes, config.steering_fit_steps, generator):
+    for batch in _balanced_batches(codes, steering.num_codes, config.steering_fit_steps, generator):
         mean, log_std = steering(cond[batch], codes[batch])
         loss = -gaussian_log_prob(u[batch], mean, log_std).mean()
         optimizer.zero_grad(set_to_none=True)

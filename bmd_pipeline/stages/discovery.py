@@ -21,7 +21,7 @@ from bmd_pipeline.rl.guard import Guard
 from bmd_pipeline.rl.holding import explore_held, fit_held
 from bmd_pipeline.rl.measuring import measure_commanded, measure_exploring
 from bmd_pipeline.rl.rollout import Rollout, merge_rollouts, roll_out
-from bmd_pipeline.rl.seeding import seed_modes
+from bmd_pipeline.rl.seeding import Clusters, find_clusters, seed_modes
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.rl.trainer_state import unpack_trainer
 from bmd_pipeline.seeds import derive_seed, make_generator
@@ -128,9 +128,7 @@ class Discovery:
         )
         self.modes.inference.fit_scale(played.features[1:], played.alive)
         if settings.strategy == "seeded":
-            clusters = seed_modes(self.modes, played, settings, self._derive("clusters"), generator)
-            sizes = torch.bincount(clusters.code[played.success], minlength=settings.num_modes)
-            self.modes.findings["cluster_sizes"] = sizes.tolist()
+            seed_modes(self.modes, played, self._cluster(played), settings, generator)
         elif settings.strategy == "held":
             self._explore(generator)
 
@@ -145,12 +143,30 @@ class Discovery:
             after=len(self._seeds(episodes=settings.num_envs)),
         )
         findings = self.modes.findings
-        findings |= fit_held(self.modes, explored, settings, self._derive("clusters"), generator)
+        findings |= fit_held(self.modes, explored, self._cluster(explored), settings, generator)
         findings["exploring_success_rate"] = float(explored.success.float().mean())
         self.reporter.log(
             f"held noise: {findings['teaching_episodes']:.0f} of {len(explored.success)} episodes committed "
             f"clearly; the selector foresees {findings['selector_accuracy']:.2f} of held-out outcomes"
         )
+
+    def _cluster(self, played: Rollout) -> Clusters:
+        """Names the behaviours of successful episodes, and takes a code for each."""
+        settings, modes = self.config.discover, self.modes
+        clusters = find_clusters(played, modes.inference, settings, played.success, self._derive("clusters"))
+        if len(clusters.centres) != modes.num_codes:
+            modes.resize(len(clusters.centres), self.bench.policy)
+        modes.centres = clusters.centres
+        sizes = modes.findings["cluster_sizes"] = clusters.sizes(played.success)
+        if clusters.by_density:
+            shares = ", ".join(f"{size / sum(sizes):.1%}" for size in sorted(sizes, reverse=True))
+            self.reporter.log(f"{len(sizes)} behaviours in {sum(sizes)} successful episodes ({shares})")
+        elif settings.clustering == "density":
+            self.reporter.warn(
+                f"no gap divides the {sum(sizes)} successful episodes into behaviours; k-means cuts them into "
+                f"discover.num_modes ({settings.num_modes}). Look at them before you trust the codes"
+            )
+        return clusters
 
     def _calibrate(self) -> None:
         """Held noise is taught by hindsight alone: its inference model must learn how well commands are obeyed."""
@@ -291,6 +307,7 @@ class Discovery:
             "iteration": self._iteration,
             "rollbacks": self.rollbacks if guard is None else guard.rollbacks,
             "findings": modes.findings,
+            "num_codes": modes.num_codes,
             "feature_columns": list(self._rounds[0].feature_columns) if self._rounds else [],
             "warnings": self.reporter.warnings,
             "matmul": self.matmul,
@@ -303,6 +320,8 @@ class Discovery:
             return
         tensors, values = saved
         device = self.bench.device
+        if values["num_codes"] != self.modes.num_codes:
+            self.modes.resize(values["num_codes"], self.bench.policy)
         self.modes.networks().load_state_dict(take_prefix("modes", tensors))
         self.modes.centres = tensors[CENTRES].to(device) if CENTRES in tensors else None
         self.modes.findings = values["findings"]

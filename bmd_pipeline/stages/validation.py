@@ -83,7 +83,7 @@ def validation(
         first = next(iter(found.values()))
         ground = _Ground(config, bench, first, num_workers, reporter)
         rng = make_rng(config, "validation")
-        validator = Validator(settings, ground.labelling.modes, first.num_codes, config.evaluate.confidence, rng)
+        validator = Validator(settings, ground.labelling.modes, config.evaluate.confidence, rng)
         one, twin = ground.play_base("base"), ground.play_base("twin")
         ground.fit_scale(one)
         base = validator.describe_base(ground.describe(one), ground.describe(twin))
@@ -93,7 +93,7 @@ def validation(
             sortings[seed] = read_codes(own.inference, one).cpu().numpy()[won]
             played = ground.describe(ground.play_codes(own, seed))
             disturbed = {name: ground.describe(ground.play_codes(own, seed, name)) for name in settings.disturbances()}
-            discovered.append(validator.describe_seed(seed, played, disturbed, base))
+            discovered.append(validator.describe_seed(seed, own.num_codes, played, disturbed, base))
     agreement = describe_agreement(sortings)
     document = Validation(
         schema_version=SCHEMA_VERSION,

@@ -14,7 +14,7 @@ STARTS = 200
 
 
 def describe_success(one: np.ndarray, twin: np.ndarray) -> Interval:
-    validator = Validator(ValidationConfig(), ("left", "right"), 2, 0.95, np.random.default_rng(0))
+    validator = Validator(ValidationConfig(), ("left", "right"), 0.95, np.random.default_rng(0))
     zeros = np.zeros(len(one), np.int64)
     points = np.random.default_rng(1).normal(size=(len(one), 2, 1))
     parts = [Trajectories(points, zeros, success, zeros) for success in (one, twin)]

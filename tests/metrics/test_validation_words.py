@@ -24,7 +24,7 @@ def play(way: np.ndarray, success: np.ndarray, rng: np.random.Generator) -> Traj
 
 
 def make_validator() -> Validator:
-    return Validator(ValidationConfig(), MODES, 4, 0.95, np.random.default_rng(0))
+    return Validator(ValidationConfig(), MODES, 0.95, np.random.default_rng(0))
 
 
 def say(ways: list[float], commanded: list[int], **outcome: Any) -> tuple[list[str], SeedValidation]:
@@ -36,7 +36,7 @@ def say(ways: list[float], commanded: list[int], **outcome: Any) -> tuple[list[s
     base = validator.describe_base(*draw)
     way = np.array(commanded)[np.arange(n) % 4]
     played, late = play(way, won, rng), play(np.zeros_like(way), won, rng)
-    found = validator.describe_seed(3, played, {"delay": late}, base)
+    found = validator.describe_seed(3, 4, played, {"delay": late}, base)
     return describe_validation(base, [found], describe_agreement({0: way, 1: way}), power=0.9), found
 
 

@@ -75,3 +75,22 @@ def test_occupancy_counts_successes_by_the_nearest_behaviour() -> None:
     assert occupancy is not None
     assert occupancy.tolist() == [0.25, 0.5, 0.25]
     assert modes.occupancy(features, torch.full((5,), 3), torch.zeros(5, dtype=torch.bool)) is None
+
+
+@pytest.mark.parametrize("strategy", ["seeded", "held"])
+def test_another_number_of_codes_keeps_the_scale(tmp_path: Path, strategy: str) -> None:
+    modes = _modes(strategy)
+    modes.inference.fit_scale(torch.randn(5, 6, 2), torch.ones(5, 6, dtype=torch.bool))
+    mean, std = modes.inference.mean.clone(), modes.inference.std.clone()
+    modes.resize(5, _policy())
+    assert modes.num_codes == modes.inference.num_codes == modes.config.num_modes == 5
+    assert torch.equal(modes.inference.mean, mean)
+    assert torch.equal(modes.inference.std, std)
+    if modes.selector is None:
+        assert modes.steering is not None
+        assert modes.steering.num_codes == 5
+    else:
+        told = modes.selector.log_prob(torch.zeros(2, _policy().cond_dim), torch.zeros(2, modes.selector.noise_dim))
+        assert told.shape == (2, 5)
+    modes.save(tmp_path, "GaussianMixture", _policy())
+    assert load_modes(tmp_path, _policy(), task="GaussianMixture").num_codes == 5
