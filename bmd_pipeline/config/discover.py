@@ -76,7 +76,7 @@ class CommitConfig(Section):
 class DiscoverConfig(Section):
     """Mode discovery on the frozen policy."""
 
-    num_modes: int = Field(8, ge=2, le=1024)
+    num_modes: int = Field(32, ge=2, le=1024)
     """Codes K; with clustering: density, the most there may be."""
     strategy: Literal["unseeded", "seeded", "held"] = "seeded"
     """unseeded: intrinsic reward only, as published. Ours: seeded, start from clusters of the base policy's
