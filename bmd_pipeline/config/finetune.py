@@ -71,18 +71,18 @@ class RegulariserConfig(Section):
     """Where a schedule ends."""
     schedule_iterations: int = Field(100, ge=1, le=1_000_000)
     """Iterations that a schedule takes."""
-    min_weight: float = Field(0.01, gt=0.0, le=1000.0)
+    min_weight: float = Field(0.1, gt=0.0, le=1000.0)
     """Smallest λ of dual and occupancy."""
-    max_weight: float = Field(10.0, gt=0.0, le=1000.0)
-    """Largest λ of dual and occupancy."""
+    max_weight: float = Field(2.0, gt=0.0, le=1000.0)
+    """Largest λ of dual and occupancy. Of two standardised advantages (combine: advantage) 1 is as much as the other."""
     information_share: float = Field(0.9, gt=0.0, le=1.0)
     """dual: share of the discovered information to hold."""
     dual_step: float = Field(1.0, gt=0.0, le=100.0)
     """dual: change of log λ per nat of violation and iteration."""
     occupancy_share: float = Field(0.8, gt=0.0, le=1.0)
     """occupancy: share of its starting occupancy below which a behaviour begins to count as lost."""
-    lost_tolerance: float = Field(0.05, ge=0.0, lt=1.0)
-    """occupancy: share of the behaviours that may be lost; λ rises above it and falls below."""
+    lost_tolerance: float = Field(0.01, ge=0.0, lt=1.0)
+    """occupancy: share of the behaviours that may be lost; λ rises above it, and falls below by as little as it is."""
     success_margin: float = Field(0.03, gt=0.0, le=1.0)
     """occupancy: λ falls while success is this far below its best."""
     occupancy_step: float = Field(5.0, gt=0.0, le=100.0)
