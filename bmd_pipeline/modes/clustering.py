@@ -11,8 +11,10 @@ from torch import Tensor
 from bmd_pipeline.errors import TrainingError
 
 RESTARTS = 8
-MIN_CLUSTER = 5
-"""Fewest episodes that are called a behaviour, and the neighbours that the density at an episode is judged by."""
+MIN_CLUSTER = 8
+"""Fewest episodes that are called a behaviour; of a few hundred, five to seven may lie together by chance."""
+NEIGHBOURS = 5
+"""How many decide the density at an episode."""
 
 
 def resample_track(track: Tensor, length: Tensor, points: int) -> Tensor:
@@ -89,7 +91,7 @@ def cluster_by_density(points: Tensor, min_share: float, most: int) -> tuple[Ten
     if len(points) < 2 * size:
         return torch.zeros(len(points), dtype=torch.int64, device=points.device), points[:0]
     # a tree, as the other algorithm holds all pairs of episodes in memory
-    model = HDBSCAN(min_cluster_size=size, min_samples=MIN_CLUSTER, algorithm="kd_tree", copy=True)
+    model = HDBSCAN(min_cluster_size=size, min_samples=NEIGHBOURS, algorithm="kd_tree", copy=True)
     found = torch.as_tensor(model.fit_predict(points.double().cpu().numpy()), dtype=torch.int64)
     count = torch.bincount(found[found >= 0])
     largest = count.argsort(descending=True, stable=True)[:most].sort().values
