@@ -110,5 +110,5 @@ def _tell(modes: DiscoveredModes, reporter: Reporter) -> None:
     if dead:
         reporter.warn(
             f"dead codes: commanding {', '.join(map(str, dead))} brings about its own behaviour no more often than "
-            f"chance ({chance:.2f}); there may be fewer behaviours than discover.num_modes ({modes.num_codes})"
+            f"chance ({chance:.2f}); there may be fewer behaviours than codes ({modes.num_codes})"
         )

@@ -160,7 +160,8 @@ class Discovery:
         sizes = modes.findings["cluster_sizes"] = clusters.sizes(played.success)
         if clusters.by_density:
             shares = ", ".join(f"{size / sum(sizes):.1%}" for size in sorted(sizes, reverse=True))
-            self.reporter.log(f"{len(sizes)} behaviours in {sum(sizes)} successful episodes ({shares})")
+            more = ", as many as discover.num_modes allows" if len(sizes) == settings.num_modes else ""
+            self.reporter.log(f"{len(sizes)} behaviours in {sum(sizes)} successful episodes ({shares}){more}")
         elif settings.clustering == "density":
             self.reporter.warn(
                 f"no gap divides the {sum(sizes)} successful episodes into behaviours; k-means cuts them into "
