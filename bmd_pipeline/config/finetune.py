@@ -74,7 +74,7 @@ class RegulariserConfig(Section):
     min_weight: float = Field(0.1, gt=0.0, le=1000.0)
     """Smallest λ of dual and occupancy."""
     max_weight: float = Field(2.0, gt=0.0, le=1000.0)
-    """Largest λ of dual and occupancy. Of two standardised advantages (combine: advantage) 1 is as much as the other."""
+    """Largest λ of dual and occupancy. With combine: advantage, at 1 both streams weigh the same."""
     information_share: float = Field(0.9, gt=0.0, le=1.0)
     """dual: share of the discovered information to hold."""
     dual_step: float = Field(1.0, gt=0.0, le=100.0)
