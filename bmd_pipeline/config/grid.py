@@ -15,7 +15,7 @@ class GridConfig(Section):
     weights: tuple[Annotated[float, Field(ge=0.0, le=1000.0)], ...] = Field((), max_length=64)
     """Constant λ, in rising order; none: the run's own."""
     num_modes: tuple[Annotated[int, Field(ge=2, le=1000)], ...] = Field((), max_length=64)
-    """Numbers of codes K, in rising order; none: the run's own."""
+    """Numbers of codes K, in rising order, taken by k-means; none: the run's own, or what it finds."""
 
     @property
     def is_asked(self) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from bmd_pipeline.config.messages import suggest
 from bmd_pipeline.config.methods import uses_modes
@@ -20,12 +21,14 @@ class GridCell:
         num_modes: K; None for a method without codes.
         point: λ; None for a method without codes.
         is_own: whether K and λ are the run's own, so that results/<Task>/<method> is this cell.
+        codes: what K changes in the run, by dotted name.
     """
 
     method: str
     num_modes: int | None
     point: SweepPoint | None
     is_own: bool
+    codes: Mapping[str, int | str] = field(default_factory=dict)
 
     @property
     def folder(self) -> str:
@@ -41,8 +44,7 @@ class GridCell:
 
     def assignments(self) -> list[str]:
         """What it changes, as options of `bmd-pipeline`: `--set name=value`."""
-        codes = ["--set", f"discover.num_modes={self.num_modes}"] if self.num_modes else []
-        return codes + (self.point.assignments() if self.point else [])
+        return assign_codes(self.codes) + (self.point.assignments() if self.point else [])
 
 
 def list_cells(config: RunConfig) -> list[GridCell]:
@@ -55,8 +57,24 @@ def list_cells(config: RunConfig) -> list[GridCell]:
             cells.append(GridCell(method, None, None, is_own=True))
             continue
         for codes in config.grid.num_modes or (own_codes,):
-            cells += [GridCell(method, codes, point, (codes, point) == (own_codes, own_point)) for point in points]
+            changes = change_codes(config, codes)
+            own = changes == {"num_modes": own_codes}
+            cells += [GridCell(method, codes, point, own and point == own_point, changes) for point in points]
     return cells
+
+
+def change_codes(config: RunConfig, num_modes: int) -> dict[str, int | str]:
+    """What discovery with one K of the grid is told, by name.
+
+    A run may find out K by itself; a grid over K says what it is.
+    """
+    finds = config.discover.strategy != "unseeded" and config.discover.clustering == "density"
+    return {"num_modes": num_modes} | ({"clustering": "kmeans"} if finds and config.grid.num_modes else {})
+
+
+def assign_codes(changes: Mapping[str, int | str]) -> list[str]:
+    """The same as options of `bmd-pipeline`."""
+    return [word for name, value in changes.items() for word in ("--set", f"discover.{name}={value}")]
 
 
 def find_cell(config: RunConfig, key: str) -> GridCell:
@@ -80,12 +98,14 @@ def configure_cell(config: RunConfig, cell: GridCell) -> RunConfig:
 
 def configure_codes(config: RunConfig, num_modes: int) -> RunConfig:
     """The run with another K."""
-    return config.model_copy(update={"discover": config.discover.model_copy(update={"num_modes": num_modes})})
+    changed = config.discover.model_copy(update=change_codes(config, num_modes))
+    return config.model_copy(update={"discover": changed})
 
 
 def modes_folder(config: RunConfig, num_modes: int) -> str:
     """Folder of the modes of one K below results/<Task>; the run's own are where its methods look for them."""
-    return "modes" if num_modes == config.discover.num_modes else f"grid/modes/k{num_modes}"
+    own = change_codes(config, num_modes) == {"num_modes": config.discover.num_modes}
+    return "modes" if own else f"grid/modes/k{num_modes}"
 
 
 def _own_point(config: RunConfig) -> SweepPoint:

@@ -18,7 +18,7 @@ def make_config(**changes: Any) -> RunConfig:
     values: dict[str, Any] = {
         "task": {"name": "GaussianMixture"},
         "methods": ("dsrl", "dsrl-bmd"),
-        "discover": {"num_modes": 8},
+        "discover": {"num_modes": 8, "clustering": "kmeans"},
         "finetune": {"regulariser": {"mi_weight": 0.5}},
         "grid": {"weights": (0.0, 0.5), "num_modes": (4, 8)},
     }
@@ -54,11 +54,25 @@ def test_a_cell_changes_codes_and_weight_and_nothing_else(key: str) -> None:
         assert stage_hash(here, stage) == stage_hash(config, stage)
     same_codes = stage_hash(here, "discover") == stage_hash(config, "discover")
     assert same_codes == (cell.num_modes == config.discover.num_modes)  # λ never repeats discovery
-    said = RunConfig.model_validate(
-        merge_layers([parse_assignment(text) for text in cell.assignments()[1::2]])
-        | {"task": config.task, "methods": config.methods, "grid": config.grid}
-    )
-    assert said == here
+    told = ["discover.clustering=kmeans", *cell.assignments()[1::2]]
+    said = merge_layers([parse_assignment(text) for text in told])
+    shared = {name: getattr(config, name) for name in ("task", "methods", "grid")}
+    assert RunConfig.model_validate(said | shared) == here
+
+
+def test_a_grid_over_codes_says_how_many_where_the_run_finds_out() -> None:
+    config = make_config(discover={"num_modes": 8})
+    assert [cell.is_own for cell in list_cells(config)] == [True, False, False, False, False]
+    cell = find_cell(config, "dsrl-bmd/k8/weight-0.5")
+    here = configure_cell(config, cell)
+    assert (here.discover.num_modes, here.discover.clustering) == (8, "kmeans")
+    assert cell.assignments()[:4] == ["--set", "discover.num_modes=8", "--set", "discover.clustering=kmeans"]
+    assert modes_folder(config, 8) == "grid/modes/k8"
+    # λ alone is crossed with what the run finds
+    config = make_config(discover={"num_modes": 8}, grid={"weights": (0.0, 0.5)})
+    assert [cell.folder for cell in list_cells(config)] == ["dsrl", "grid/dsrl-bmd/k8/weight-0", "dsrl-bmd"]
+    assert configure_cell(config, list_cells(config)[1]).discover.clustering == "density"
+    assert modes_folder(config, 8) == "modes"
 
 
 def test_modes_of_a_cell_are_those_of_its_codes_alone() -> None:

@@ -24,6 +24,7 @@ LISTS: dict[str, Any] = {
     "tasks": ["GaussianMixture", "AvoidPoint"],
     "seeds": [0, 1],
     "methods": ["dsrl", "dsrl-bmd"],
+    "discover": {"clustering": "kmeans"},
     "grid": {"weights": [0.1, 0.5], "num_modes": [2, 3]},
 }
 """λ 0.5 and K 2 are the tasks' own, so one of the four cells of each seed is the run's own result."""

@@ -13,7 +13,15 @@ from bmd_pipeline.artifacts.freshness import (
 )
 from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.config.bases import base_name
-from bmd_pipeline.config.grid_cells import configure_cell, configure_codes, find_cell, list_cells, modes_folder
+from bmd_pipeline.config.grid_cells import (
+    assign_codes,
+    change_codes,
+    configure_cell,
+    configure_codes,
+    find_cell,
+    list_cells,
+    modes_folder,
+)
 from bmd_pipeline.config.hashing import config_hash, stage_hash, stage_slice
 from bmd_pipeline.config.load import AUTO_GPU, has_cuda_device
 from bmd_pipeline.config.methods import PRETRAINED, check_method, judged_methods, list_pairs, uses_modes
@@ -305,7 +313,8 @@ def codes_slice(wildcards):
 
 def codes_options(wildcards, output, threads, resources):
     """Params: what every command gets, another K, and where its modes go."""
-    changes = ["--set", f"discover.num_modes={wildcards.codes}", "--output", str(Path(output[0]).parent)]
+    codes = change_codes(settings(wildcards.task), int(wildcards.codes))
+    changes = [*assign_codes(codes), "--output", str(Path(output[0]).parent)]
     return resumable_options(wildcards, output, threads, resources) + changes
 
 
