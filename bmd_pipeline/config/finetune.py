@@ -90,9 +90,8 @@ class RegulariserConfig(Section):
     beyond the margin."""
     smoothing_episodes: int = Field(512, ge=1, le=10_000_000)
     """dual, occupancy: how many episodes, about, the running means look back on. Few let noise decide; many lag."""
-    inference_steps: int | None = Field(0, ge=0, le=10_000)
-    """Gradient steps of the inference model after each rollout. 0 (ours) freezes it: it knows the behaviours since
-    discovery, and what goes on learning calls what is left of them right. null: as many as in discovery."""
+    inference_steps: int | None = Field(None, ge=0, le=10_000)
+    """Gradient steps of the inference model after each rollout; null: as many as in discovery. 0 freezes it."""
     floor: float = Field(-3.0, le=0.0, ge=-100.0)
     """Ours: lower bound of log q(z|h) − log p(z) where it is paid; one hopeless step must not drown an episode."""
 
