@@ -76,7 +76,7 @@ def make_runs(config: RunConfig, env: TaskEnv, device: str, recorder: Recorder |
             modes.networks().to(device)
         tuned = make_agent(method, policy, modes, config.finetune, config.discover.steering).to(device)
         settings = config.finetune
-        trainer = Trainer(env, tuned, settings.ppo, config.discover, settings.regulariser, recorder=recorder)
+        trainer = Trainer(env, tuned, settings.ppo, settings.regulariser, recorder=recorder)
 
         def train(trainer: Trainer = trainer) -> int:
             return int(trainer.iterate(iteration=0, seed=0, generator=generator)["rollout/control_steps"])

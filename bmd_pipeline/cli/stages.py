@@ -10,7 +10,7 @@ import typer
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.evidence import Evaluations, need_evaluations
 from bmd_pipeline.cli.job import Job, stage_command
-from bmd_pipeline.config.methods import EXPERT, PRETRAINED, check_method, uses_modes
+from bmd_pipeline.config.methods import EXPERT, PRETRAINED, TAUGHT, check_method, compared_policies, uses_modes
 from bmd_pipeline.errors import ArtifactError, ConfigError
 
 
@@ -61,12 +61,15 @@ def pretrain(
 
 
 @stage_command("discover", resumable=True)
-def discover(job: Job, seed: o.Seed = 0, policy: o.Policy = None, output: o.Output = None) -> None:
-    """Discovers the behaviours that the frozen policy already has.
+def discover(
+    job: Job, seed: o.Seed = 0, policy: o.Policy = None, demos: o.Demos = None, output: o.Output = None
+) -> None:
+    """Finds the behaviours in the demonstrations, and teaches the policy a code for each.
 
-    Writes results/TASK/modes/seedN/.
+    In the published form (discover.form) it finds those of the frozen policy. Writes results/TASK/modes/seedN/.
     """
     base = _need_policy(job, policy)
+    store = _need_demos(job, demos) if job.config.discover.form == "coded" else None
     folder = o.new_folder(output, job.layout.modes(job.task, seed))
     job.start(folder)
     from bmd_pipeline.stages.discover import discover as run
@@ -74,6 +77,7 @@ def discover(job: Job, seed: o.Seed = 0, policy: o.Policy = None, output: o.Outp
     run(
         job.config,
         policy=base,
+        demos=store,
         output=folder,
         seed=seed,
         num_workers=job.num_workers,
@@ -119,7 +123,7 @@ def finetune(
 def evaluate(
     job: Job,
     method: Annotated[
-        str, typer.Option("--method", "-m", help="What to judge: a fine-tuning method, or pretrained.")
+        str, typer.Option("--method", "-m", help="What to judge: a fine-tuning method, pretrained or taught.")
     ] = PRETRAINED,
     seed: o.Seed = 0,
     policy: o.Policy = None,
@@ -194,7 +198,7 @@ def summarise(job: Job, evaluations: Evaluations = None, output: o.Output = None
 
     Writes results/TASK/eval.json, all episodes and the pictures of before and after.
     """
-    paths = need_evaluations(job, evaluations, (PRETRAINED, *job.config.methods))
+    paths = need_evaluations(job, evaluations, compared_policies(job.config.methods, job.config.discover.form))
     file = o.new_file(output, job.layout.summary(job.task))
     job.start(file)
     from bmd_pipeline.stages.summarise import summarise as run
@@ -281,9 +285,9 @@ def _need_modes(job: Job, given: Path | None, method: str, seed: int) -> Path | 
 
 
 def _need_tuned(job: Job, given: Path | None, method: str, seed: int) -> Path | None:
-    if method == PRETRAINED:
+    if method in (PRETRAINED, TAUGHT):
         if given:
-            raise ConfigError("--tuned goes with the --method that made it, got --method pretrained")
+            raise ConfigError(f"--tuned goes with the --method that made it, got --method {method}")
         return None
     command = f"bmd-pipeline finetune --task {job.task} --method {method} --seed {seed}"
     return o.need_folder(given, job.layout.tuned(job.task, method, seed), command)

@@ -59,6 +59,15 @@ def rollout_mb(config: RunConfig, stage: str, decisions: float) -> float:
     return envs.get(stage, 0) * decisions * DECISION_MB
 
 
+def discovered_episodes(config: RunConfig) -> int:
+    """Episodes that a discovery plays, beside those it trains on: held-out ones of the base policy, as deployed and
+    exploring; in the coded form also those for each strength of the codes and for hindsight."""
+    settings = config.discover
+    if settings.form == "published":
+        return 3 * settings.heldout_episodes + settings.num_envs
+    return (3 + len(settings.teaching.strengths)) * settings.heldout_episodes + settings.hindsight_episodes
+
+
 def judged_mb(config: RunConfig, stage: str, horizon: int) -> float:
     """Memory of the episodes that a stage judges: those that it holds step by step, and what is kept of all."""
     settings = config.evaluate

@@ -68,7 +68,7 @@ def change_codes(config: RunConfig, num_modes: int) -> dict[str, int | str]:
 
     A run may find out K by itself; a grid over K says what it is.
     """
-    finds = config.discover.strategy != "unseeded" and config.discover.clustering == "density"
+    finds = config.discover.form == "coded" and config.discover.clustering == "density"
     return {"num_modes": num_modes} | ({"clustering": "kmeans"} if finds and config.grid.num_modes else {})
 
 

@@ -10,24 +10,37 @@ from bmd_pipeline.errors import ConfigError
 
 PRETRAINED = "pretrained"
 """What evaluation calls the policy before fine-tuning."""
+TAUGHT = "taught"
+"""What evaluation calls the policy that has learnt its codes, before fine-tuning."""
 EXPERT = "expert"
 """What films call the task's demonstrator, in the place of a method."""
 
 
 def check_method(method: str, *, evaluating: bool = False) -> None:
-    """Checks a method's name; evaluation also knows the pre-trained policy.
+    """Checks a method's name; evaluation also knows the policies before fine-tuning.
 
     Raises:
         ConfigError: unknown method; suggests the nearest.
     """
-    known = (PRETRAINED, *METHODS) if evaluating else METHODS
+    known = (PRETRAINED, TAUGHT, *METHODS) if evaluating else METHODS
     if method not in known:
         raise ConfigError(f"unknown method {method!r}; {suggest(method, known)}")
 
 
 def uses_modes(method: str) -> bool:
     """Whether a method builds on discovered modes."""
-    return method.endswith("-bmd")
+    return method.endswith("-bmd") or method == TAUGHT
+
+
+def compared_policies(methods: Sequence[str], form: str) -> tuple[str, ...]:
+    """The policies that results/<Task>/eval.json compares.
+
+    Args:
+        methods: fine-tuning methods.
+        form: of the discovery; a coded policy is judged before it is fine-tuned, too.
+    """
+    taught = (TAUGHT,) if form == "coded" and any(uses_modes(method) for method in methods) else ()
+    return (PRETRAINED, *taught, *methods)
 
 
 def list_pairs(methods: Sequence[str]) -> list[tuple[str, str]]:

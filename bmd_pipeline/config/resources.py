@@ -77,7 +77,7 @@ def estimate_mem_mb(config: RunConfig, stage: str, *, threads: int, simulator: s
     if stage in READERS:
         total += EVALUATION_MB * _read_evaluations(config)
     else:
-        episodes = {"pretrain": config.collect.num_episodes, "discover": config.discover.seed_episodes}
+        episodes = {"pretrain": config.collect.num_episodes, "discover": costs.discovered_episodes(config)}
         total += episodes.get(stage, 0) * _horizon(config) * ROW_MB.get(stage, 0.0)
         total += costs.rollout_mb(config, stage, _decisions(config))
         total += costs.judged_mb(config, stage, _horizon(config))
@@ -91,17 +91,14 @@ def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulator: 
     if stage == "collect":
         seconds += config.collect.num_episodes * _horizon(config) * step_s / costs.EXPERT_SHARE
     elif stage == "pretrain":
-        widths = config.pretrain.policy.hidden_sizes
-        weights = 100 * widths[0] + sum(one * other for one, other in itertools.pairwise(widths))
-        product_s = 6 * config.pretrain.batch_size * weights / (FLOPS * threads)
-        seconds += config.pretrain.iterations * (CLONING_STEP_S + product_s)
+        seconds += config.pretrain.iterations * _cloning_step_s(config, config.pretrain.batch_size, threads)
     elif stage == "discover":
         settings = config.discover
-        episodes = 3 * (settings.seed_episodes + settings.heldout_episodes)  # the base policy's, and each code's
-        fits = settings.steering_fit_steps + settings.inference_fit_steps
-        fits += settings.commit.folds * settings.commit.selector_steps if settings.strategy == "held" else 0
-        seconds += episodes * _horizon(config) * step_s + fits * FIT_STEP_S
-        if settings.strategy != "held":
+        seconds += costs.discovered_episodes(config) * _horizon(config) * step_s
+        if settings.form == "coded":
+            seconds += settings.teaching.steps * _cloning_step_s(config, settings.teaching.batch_size, threads)
+            seconds += settings.inference.fit_steps * FIT_STEP_S
+        else:
             seconds += settings.warmup_iterations * _iteration_s(config, settings.num_envs, settings.ppo, step_s)
     elif stage == "finetune":
         tuning = config.finetune
@@ -118,6 +115,13 @@ def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulator: 
     else:
         seconds += _read_evaluations(config) * EVALUATION_S
     return max(DEVICE_MINUTES if on_device else MIN_MINUTES, math.ceil(TIME_MARGIN * seconds / 60))
+
+
+def _cloning_step_s(config: RunConfig, batch_size: int, threads: int) -> float:
+    """A gradient step of behaviour cloning."""
+    widths = config.pretrain.policy.hidden_sizes
+    weights = 100 * widths[0] + sum(one * other for one, other in itertools.pairwise(widths))
+    return CLONING_STEP_S + 6 * batch_size * weights / (FLOPS * threads)
 
 
 def _read_evaluations(config: RunConfig) -> int:

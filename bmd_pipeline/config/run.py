@@ -40,7 +40,7 @@ class RunConfig(Section):
     """The task."""
     seed: Seed = 0
     """Root seed: every generator of the run derives from it."""
-    methods: Annotated[tuple[Method, ...], Field(min_length=1, max_length=len(METHODS)), Once] = ("dsrl", "dsrl-bmd")
+    methods: Annotated[tuple[Method, ...], Field(min_length=1, max_length=len(METHODS)), Once] = ("dppo", "dppo-bmd")
     """Fine-tuning methods that results/<Task>/eval.json compares."""
     seeds: Seeds = (0, 1, 2)
     """Fine-tuning seeds that results/<Task>/eval.json compares."""
@@ -73,6 +73,11 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.pretrain.policy_folder is not None and self.collect.store is None and self.discover.form == "coded":
+            raise ValueError(
+                "discover.form must be published for a policy that comes without demonstrations "
+                "(pretrain.policy_folder without collect.store): codes are taught on demonstrations"
+            )
         codes, envs = self.discover.num_modes, self.finetune.num_envs
         if codes > envs:
             raise ValueError(f"discover.num_modes must be <= finetune.num_envs ({envs}), got {codes}")

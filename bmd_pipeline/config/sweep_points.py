@@ -41,7 +41,7 @@ class SweepPoint:
         ]
 
 
-UNGUARDED = {"min_information_share": 0.0}
+UNGUARDED = {"min_obeyed_share": 0.0}
 """What the sweep changes in `finetune.selection`: success alone decides which iteration is kept. By default an early
 one, whose codes still tell, would be kept where a small λ lets the modes go, and λ would look as if it held them."""
 

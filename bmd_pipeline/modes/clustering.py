@@ -38,6 +38,27 @@ def resample_track(track: Tensor, length: Tensor, points: int) -> Tensor:
     return sampled.transpose(0, 1).flatten(start_dim=1)
 
 
+def interpolate_rows(rows: Tensor, firsts: Tensor, lasts: Tensor, points: int) -> Tensor:
+    """The same for episodes that stand one after the other.
+
+    Args:
+        rows: (W, F) of all episodes.
+        firsts: (E,) first row of each.
+        lasts: (E,) its last row.
+        points: how many.
+
+    Returns:
+        (E, points * F), linearly interpolated.
+    """
+    share = torch.linspace(0.0, 1.0, points + 1, device=rows.device, dtype=torch.float64)[1:]
+    position = share * (lasts - firsts)[:, None]  # (E, points)
+    below = position.floor().long()
+    above = torch.minimum(below + 1, (lasts - firsts)[:, None])
+    weight = (position - below)[..., None].to(rows.dtype)
+    first = firsts[:, None]
+    return ((1.0 - weight) * rows[first + below] + weight * rows[first + above]).flatten(start_dim=1)
+
+
 def cluster_episodes(points: Tensor, num_clusters: int, seed: int) -> tuple[Tensor, Tensor]:
     """k-means with several seeded k-means++ starts; the tightest one is kept.
 
@@ -54,8 +75,8 @@ def cluster_episodes(points: Tensor, num_clusters: int, seed: int) -> tuple[Tens
     """
     if len(points) < num_clusters:
         raise TrainingError(
-            f"only {len(points)} episodes to cluster into {num_clusters} modes: raise discover.seed_episodes, "
-            "lower discover.num_modes, or train a better base policy"
+            f"only {len(points)} demonstrations to cluster into {num_clusters} modes: collect more, or lower "
+            "discover.num_modes"
         )
     data = points.double().cpu().numpy()
     generator = np.random.default_rng(seed)

@@ -19,41 +19,43 @@ from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.modes.clustering import resample_track
 from bmd_pipeline.modes.inference import InferenceModel
 from bmd_pipeline.modes.noise_basis import NoiseBasis
-from bmd_pipeline.modes.selector import NoiseSelector
 from bmd_pipeline.modes.steering import SteeringPolicy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
 WEIGHTS = "modes.safetensors"
 DOCUMENT = "modes.json"
 CENTRES = "centres"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 _COLUMNS = TypeAdapter(tuple[NonNegativeInt, ...])
+_NAMES = TypeAdapter(tuple[str, ...])
 _FINDINGS = TypeAdapter(dict[str, FiniteFloat | list[FiniteFloat]])
 
 
 @dataclass
 class DiscoveredModes:
-    """Inference model, and what steers towards a code.
+    """Inference model, and what is told a code: a coded policy, or in the published form a steering policy.
 
     Attributes:
         config: settings of the discovery; `num_modes` is the number of codes that there are.
         feature_columns: indices of the track columns that the inference model sees.
         inference: q_φ(z|h).
-        steering: π_ψ(w|s,z), or None under the strategy `held`.
-        selector: chooses the held noise, only under the strategy `held`.
-        centres: (K, points * feature_dim) clusters of the base policy's successful episodes; None if unseeded.
-        fingerprint: hash of the weights file, once loaded: what is tuned with these modes names it.
+        coded: π(a|s,z), the policy that was taught its codes; None in the published form.
+        steering: π_ψ(w|s,z); None in the coded form.
         findings: what was measured: held-out multimodality, success of the base policy and per code.
+        names: what the codes are called, (K,).
+        centres: (K, points · obs_dim) clusters of the demonstrations; None in the published form.
+        fingerprint: hash of the weights file, once loaded: what is tuned with these modes names it.
     """
 
     config: DiscoverConfig
     feature_columns: tuple[int, ...]
     inference: InferenceModel
+    coded: DiffusionPolicy | None
     steering: SteeringPolicy | None
-    selector: NoiseSelector | None
     findings: dict[str, Any]
+    names: tuple[str, ...] = ()
     centres: Tensor | None = None
     fingerprint: str = ""
 
@@ -62,44 +64,30 @@ class DiscoveredModes:
         """K; with density clustering, as many as were found."""
         return self.config.num_modes
 
-    def resize(self, num_codes: int, policy: DiffusionPolicy) -> None:
-        """Makes the networks anew for another number of codes; the scale of the features stays.
-
-        Args:
-            num_codes: K.
-            policy: the one whose modes these are.
-        """
-        config = self.config.model_copy(update={"num_modes": num_codes})
-        fresh = make_modes(config, policy, self.feature_columns)
-        fresh.networks().to(self.inference.mean.device)
-        fresh.inference.mean.copy_(self.inference.mean)
-        fresh.inference.std.copy_(self.inference.std)
-        self.config = config
-        self.inference, self.steering, self.selector = fresh.inference, fresh.steering, fresh.selector
+    def acting_policy(self, policy: DiffusionPolicy) -> DiffusionPolicy:
+        """The denoiser that acts under a code: the coded one, or in the published form the base policy."""
+        return policy if self.coded is None else self.coded
 
     def networks(self) -> nn.ModuleDict:
         """All networks by name."""
-        parts: dict[str, nn.Module] = {"inference": self.inference}
-        if self.steering is not None:
-            parts["steering"] = self.steering
-        if self.selector is not None:
-            parts["selector"] = self.selector
-        return nn.ModuleDict(parts)
+        parts: dict[str, nn.Module | None] = {
+            "inference": self.inference,
+            "policy": self.coded,
+            "steering": self.steering,
+        }
+        return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
-    def occupancy(self, features: Tensor, decisions: Tensor, success: Tensor) -> Tensor | None:
-        """Share of the successful episodes in each discovered behaviour, (K,); None without clusters or successes.
+    def name_behaviours(self, cond: Tensor, last: Tensor) -> Tensor | None:
+        """The behaviour (N,) that each episode shows: the nearest cluster; None in the published form.
 
         Args:
-            features: (T + 1, N, feature_dim) raw track columns.
-            decisions: (N,) decisions each episode took.
-            success: (N,).
+            cond: (T + 1, N, cond_dim) encoded observations at each decision.
+            last: (N,) index of each episode's last entry.
         """
-        if self.centres is None or not bool(success.any()):
+        if self.centres is None or self.coded is None:
             return None
-        scaled = self.inference.normalise(features)
-        points = resample_track(scaled, decisions, self.config.cluster_points)
-        nearest = torch.cdist(points[success], self.centres).argmin(dim=1)
-        return torch.bincount(nearest, minlength=self.num_codes).float() / len(nearest)
+        points = resample_track(cond[..., : self.coded.obs_dim], last, self.config.cluster_points)
+        return torch.cdist(points, self.centres).argmin(dim=1)
 
     def save(self, directory: Path, task: str, policy: DiffusionPolicy) -> None:
         """Writes modes.safetensors and modes.json, which names the policy they were discovered in."""
@@ -115,23 +103,23 @@ class DiscoveredModes:
                 "policy_sha256": policy.fingerprint,
                 "config": self.config.model_dump(mode="json"),
                 "feature_columns": list(self.feature_columns),
+                "names": list(self.names),
                 "findings": self.findings,
             },
         )
 
 
 def make_modes(config: DiscoverConfig, policy: DiffusionPolicy, feature_columns: tuple[int, ...]) -> DiscoveredModes:
-    """Untrained networks for a discovery."""
-    shape = policy.config
+    """Untrained networks for a discovery of `config.num_modes` codes."""
     inference = InferenceModel(len(feature_columns), config.num_modes, config.inference)
-    steering, selector = None, None
-    if config.strategy == "held":
-        held = NoiseBasis(shape.horizon, policy.action_dim, config.commit.noise_components)
-        selector = NoiseSelector(policy.cond_dim, held.dim, config.num_modes, config.commit)
+    coded, steering = None, None
+    if config.form == "coded":
+        coded = policy.with_codes(config.num_modes).requires_grad_(False).eval()
     else:
-        basis = NoiseBasis(shape.horizon, policy.action_dim, config.steering.noise_components)
+        basis = NoiseBasis(policy.config.horizon, policy.action_dim, config.steering.noise_components)
         steering = SteeringPolicy(policy.cond_dim, config.num_modes, basis, config.steering)
-    return DiscoveredModes(config, feature_columns, inference, steering, selector, {})
+    names = tuple(f"mode {code}" for code in range(config.num_modes))
+    return DiscoveredModes(config, feature_columns, inference, coded, steering, {}, names)
 
 
 def load_modes(directory: Path, policy: DiffusionPolicy, *, task: str) -> DiscoveredModes:
@@ -157,6 +145,7 @@ def load_modes(directory: Path, policy: DiffusionPolicy, *, task: str) -> Discov
     try:
         config = DiscoverConfig.model_validate(document["config"])
         modes = make_modes(config, policy, _COLUMNS.validate_python(document["feature_columns"]))
+        modes.names = _NAMES.validate_python(document["names"])
         modes.findings = _FINDINGS.validate_python(document["findings"])
         modes.findings["final_information"]
         tensors = load_weights(directory / WEIGHTS)
@@ -167,9 +156,7 @@ def load_modes(directory: Path, policy: DiffusionPolicy, *, task: str) -> Discov
         raise ArtifactError(
             f"{path}: does not fit this policy or this version; run `bmd-pipeline discover --task {task}` again"
         ) from error
-    for parameter in modes.networks().parameters():
-        parameter.requires_grad_(False)
     device = next(policy.parameters()).device
-    modes.networks().to(device)
+    modes.networks().requires_grad_(False).to(device)
     modes.centres = modes.centres if modes.centres is None else modes.centres.to(device)
     return modes

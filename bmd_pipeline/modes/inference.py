@@ -54,17 +54,18 @@ class InferenceModel(nn.Module):
         """Features (..., feature_dim) at unit scale."""
         return (features - self.mean) / self.std
 
-    def histories(self, features: Tensor) -> Tensor:
+    def histories(self, features: Tensor, spacing: int = 1) -> Tensor:
         """What the model sees at each decision.
 
         Args:
             features: (T + 1, N, feature_dim) raw track columns; before the start the first one repeats.
+            spacing: rows of features per policy step, the unit of `history_stride`.
 
         Returns:
             (T + 1, N, history_steps * feature_dim), normalised, newest first.
         """
         scaled = self.normalise(features)
-        lag = self.config.history_stride * torch.arange(self.config.history_steps, device=features.device)
+        lag = spacing * self.config.history_stride * torch.arange(self.config.history_steps, device=features.device)
         now = torch.arange(len(features), device=features.device)
         picked = scaled[(now[:, None] - lag).clamp(min=0)]  # (T + 1, history_steps, N, feature_dim)
         return picked.transpose(1, 2).flatten(start_dim=2)

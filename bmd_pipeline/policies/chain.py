@@ -70,24 +70,27 @@ class Chain:
         return x
 
 
-def make_ddim_chain(alphas_cumprod: Tensor, timesteps: tuple[int, ...]) -> Chain:
-    """DDIM with η = 0: deterministic given the starting noise.
+def make_ddim_chain(alphas_cumprod: Tensor, timesteps: tuple[int, ...], eta: float = 0.0) -> Chain:
+    """DDIM; with η = 0 the sample is determined by the starting noise, with η = 1 over all steps it is DDPM.
 
     Args:
         alphas_cumprod: (denoising_steps,) ᾱ.
         timesteps: falling diffusion steps to visit.
+        eta: η in [0, 1], the share of the posterior's standard deviation that every step adds.
 
-    Source: Song, Meng & Ermon (2021), equation 12 with σ = 0; the last step returns x̂_0.
+    Source: Song, Meng & Ermon (2021), equations 12 and 16; the last step returns x̂_0.
     """
-    x0_weights, x_weights = [], []
+    x0_weights, x_weights, stds = [], [], []
     for k, t in enumerate(timesteps):
         signal = float(alphas_cumprod[t])
         next_signal = float(alphas_cumprod[timesteps[k + 1]]) if k + 1 < len(timesteps) else 1.0
+        std = eta * math.sqrt((1.0 - next_signal) / (1.0 - signal) * (1.0 - signal / next_signal))
         # ε̂ = (x - sqrt(ᾱ) x̂_0) / sqrt(1 - ᾱ) follows from the clipped x̂_0, so that a clip acts on both.
-        kept = math.sqrt((1.0 - next_signal) / (1.0 - signal))
+        kept = math.sqrt((1.0 - next_signal - std * std) / (1.0 - signal))
         x0_weights.append(math.sqrt(next_signal) - math.sqrt(signal) * kept)
         x_weights.append(kept)
-    return Chain(timesteps, tuple(x0_weights), tuple(x_weights), (0.0,) * len(timesteps))
+        stds.append(std)
+    return Chain(timesteps, tuple(x0_weights), tuple(x_weights), tuple(stds))
 
 
 def make_ddpm_chain(alphas_cumprod: Tensor) -> Chain:

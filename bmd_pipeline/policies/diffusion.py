@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from bmd_pipeline.config.pretrain import PolicyConfig
 from bmd_pipeline.policies.chain import Chain, Denoise, make_ddim_chain, make_ddpm_chain
-from bmd_pipeline.policies.networks import Denoiser
+from bmd_pipeline.policies.networks import Denoiser, Modulation
 from bmd_pipeline.policies.normaliser import Normaliser
 from bmd_pipeline.policies.schedule import ddim_timesteps, make_alphas_cumprod
 
@@ -20,6 +20,7 @@ class DiffusionPolicy(nn.Module):
 
     ```
     stacked obs ── encode ──► cond ─┐
+    code ───────────────────────────┤
     noise ──────────────────────────┴─ sample ──► chunk ── to_action ──► (B, horizon, action_dim)
     ```
 
@@ -27,19 +28,23 @@ class DiffusionPolicy(nn.Module):
     N(0, I) noise, steering and residuals all live on one scale. With the DDIM sampler the chunk is a
     function of noise and observation; with DDPM a generator draws more noise on the way.
 
+    A coded policy (ours) takes a mode code as well, which tells it which of its behaviours to show.
+
     Args:
         config: shape of the policy.
         obs_dim: size of one observation.
         action_dim: size of one action.
+        num_codes: mode codes K that it can be told; 0: none.
 
     Source: Ho et al. (2020), Song et al. (2021); action chunks as in Chi et al. (2023).
     """
 
     alphas_cumprod: Tensor
 
-    def __init__(self, config: PolicyConfig, obs_dim: int, action_dim: int) -> None:
+    def __init__(self, config: PolicyConfig, obs_dim: int, action_dim: int, num_codes: int = 0) -> None:
         super().__init__()
         self.config = config
+        self.num_codes = num_codes
         self.fingerprint = ""  # hash of its weights file, once loaded: what is built on it names it
         self.obs_dim = obs_dim
         self.action_dim = action_dim
@@ -48,15 +53,22 @@ class DiffusionPolicy(nn.Module):
         self.obs_normaliser = Normaliser(self.cond_dim)
         self.action_normaliser = Normaliser(action_dim)
         self.denoiser = Denoiser(
-            self.noise_dim, self.cond_dim, config.hidden_sizes, config.activation, config.denoising_steps
+            self.noise_dim, self.cond_dim, config.hidden_sizes, config.activation, config.denoising_steps, num_codes
         )
         alphas_cumprod = make_alphas_cumprod(config.schedule, config.denoising_steps)
         self.register_buffer("alphas_cumprod", alphas_cumprod.float(), persistent=False)
         self._signals = tuple(alphas_cumprod.sqrt().tolist())
         self._noises = tuple((1 - alphas_cumprod).sqrt().tolist())
         visited = config.ddim_timesteps or ddim_timesteps(config.denoising_steps, config.ddim_steps)
+        self._exact_alphas = alphas_cumprod  # float64, for coefficients that are computed once
         self.ddim_chain = make_ddim_chain(alphas_cumprod, visited)
         self.ddpm_chain = make_ddpm_chain(alphas_cumprod)
+
+    def with_codes(self, num_codes: int) -> DiffusionPolicy:
+        """A copy that can be told codes, and as yet answers to all of them as this policy does."""
+        coded = DiffusionPolicy(self.config, self.obs_dim, self.action_dim, num_codes)
+        coded.load_state_dict(self.state_dict(), strict=False)  # the tables stay at zero
+        return coded.to(self.alphas_cumprod.device)
 
     # training ----------------------------------------------------------------------------------------
 
@@ -84,7 +96,7 @@ class DiffusionPolicy(nn.Module):
         t = torch.randint(steps, (count,), generator=generator, device=device)
         return t, torch.randn(count, self.noise_dim, generator=generator, device=device)
 
-    def denoising_loss(self, x0: Tensor, cond: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    def denoising_loss(self, x0: Tensor, cond: Tensor, t: Tensor, noise: Tensor, code: Tensor | None = None) -> Tensor:
         """Mean squared error of what the network predicts.
 
         Args:
@@ -92,12 +104,14 @@ class DiffusionPolicy(nn.Module):
             cond: (B, cond_dim) encoded observations.
             t: (B,) diffusion steps.
             noise: (B, noise_dim) standard normal noise.
+            code: (B,) mode codes, for a coded policy.
         """
         signal = self.alphas_cumprod[t, None]  # (B, 1)
         x = signal.sqrt() * x0 + (1 - signal).sqrt() * noise
         context = self.denoiser.embed_cond(cond) + self.denoiser.embed_time()[t]
         target = x0 if self.config.prediction == "x0" else noise
-        return F.mse_loss(self.denoiser(x, context), target)
+        modulation = () if code is None else self.denoiser.embed_code(code)
+        return F.mse_loss(self.denoiser(x, context, modulation), target)
 
     # acting ------------------------------------------------------------------------------------------
 
@@ -116,53 +130,52 @@ class DiffusionPolicy(nn.Module):
         normalised: Tensor = self.obs_normaliser(stacked)
         return normalised.clamp(-self.config.clip_obs, self.config.clip_obs)
 
-    def sample(self, noise: Tensor, cond: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, noise: Tensor, cond: Tensor, generator: torch.Generator | None = None, code: Tensor | None = None
+    ) -> Tensor:
         """Denoises with the configured sampler.
 
         Args:
             noise: (B, noise_dim) starting noise.
             cond: (B, cond_dim) encoded observations.
             generator: needed by the DDPM sampler only.
+            code: (B,) mode codes; a policy without codes ignores them.
 
         Returns:
             (B, noise_dim) normalised chunk.
         """
-        return self.chain.sample(noise, self._denoise(cond), generator)
+        return self.chain.sample(noise, self.condition(cond, code), generator)
 
     def sample_ddpm(self, noise: Tensor, cond: Tensor, generator: torch.Generator) -> Tensor:
         """Denoises over all diffusion steps with fresh noise at each, whatever the configured sampler."""
-        return self.ddpm_chain.sample(noise, self._denoise(cond), generator)
+        return self.ddpm_chain.sample(noise, self.condition(cond), generator)
 
-    def step_mean(self, x: Tensor, k: int, cond: Tensor) -> Tensor:
-        """Mean of the next, less noisy sample; differentiable. Chained over all k it is `sample` with DDIM.
+    def make_chain(self, eta: float) -> Chain:
+        """The sampler over the configured diffusion steps that adds the share η of the posterior's noise."""
+        return make_ddim_chain(self._exact_alphas, self.timesteps, eta)
+
+    def condition(self, cond: Tensor, code: Tensor | None = None) -> Denoise:
+        """The predictor of the clean chunk under a condition and a code, whose shares are computed once.
 
         Args:
-            x: (B, noise_dim) sample at chain position k.
-            k: position in `timesteps`, 0 the noisiest.
             cond: (B, cond_dim) encoded observations.
+            code: (B,) mode codes; a policy without codes ignores them.
         """
-        return self.chain.step_mean(x, k, self._denoise(cond))
-
-    def step_std(self, k: int) -> float:
-        """Standard deviation that the configured sampler adds at chain position k."""
-        return self.chain.stds[k]
+        modulation = self.denoiser.embed_code(code) if self.num_codes and code is not None else ()
+        return _Predictor(self, self.denoiser.embed_cond(cond), self.denoiser.embed_time(), modulation)
 
     def to_action(self, x: Tensor) -> Tensor:
-        """Actions (B, horizon, action_dim) in [-1, 1] of a normalised chunk (B, noise_dim).
+        """Actions (B, n, action_dim) in [-1, 1] of n normalised ones in a row (B, n · action_dim).
 
-        Callers execute the first `config.n_action_steps` of them.
+        Of a chunk, callers execute the first `config.n_action_steps`.
         """
-        chunk = x.reshape(-1, self.config.horizon, self.action_dim)
+        chunk = x.reshape(len(x), -1, self.action_dim)
         return self.action_normaliser.inverse(chunk).clamp(-1.0, 1.0)
 
     def normalise_chunk(self, chunk: Tensor) -> Tensor:
         """Undoes `to_action` for flattened actions (B, noise_dim)."""
         normalised: Tensor = self.action_normaliser(chunk.reshape(-1, self.config.horizon, self.action_dim))
         return normalised.reshape(-1, self.noise_dim)
-
-    def _denoise(self, cond: Tensor) -> Denoise:
-        """The clean-chunk predictor under a condition, whose share of the first layer is computed once."""
-        return _Predictor(self, self.denoiser.embed_cond(cond), self.denoiser.embed_time())
 
     def clean_prediction(self, x: Tensor, output: Tensor, t: int) -> Tensor:
         """Clipped clean chunk from the network's output at diffusion step t."""
@@ -176,6 +189,8 @@ class _Predictor:
     policy: DiffusionPolicy
     cond: Tensor  # (B, width) embedded condition
     time: Tensor  # (denoising_steps, width) embedded diffusion steps
+    modulation: Modulation
 
     def __call__(self, x: Tensor, t: int) -> Tensor:
-        return self.policy.clean_prediction(x, self.policy.denoiser(x, self.cond + self.time[t]), t)
+        output = self.policy.denoiser(x, self.cond + self.time[t], self.modulation)
+        return self.policy.clean_prediction(x, output, t)

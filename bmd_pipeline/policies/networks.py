@@ -44,12 +44,19 @@ def time_features(denoising_steps: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
+Modulation = Sequence[tuple[Tensor, Tensor]]
+"""Scale and shift (B, width) of each hidden layer, as a code asks for."""
+
+
 class Denoiser(nn.Module):
-    """MLP of the noisy sample, the condition and the diffusion step.
+    """MLP of the noisy sample, the condition, the diffusion step and, if it has any, a mode code.
 
     The first layer is one matrix over [sample, condition, time features], applied in three parts: the
     condition's once for a whole denoising chain, the time's once for all diffusion steps, and only the
     sample's at every step.
+
+    A code z scales and shifts every hidden layer before its nonlinearity, h·(1 + scale[z]) + shift[z]. The tables
+    start at zero, where the network answers as if it had none (ours).
 
     Args:
         noise_dim: size of the sample.
@@ -57,6 +64,9 @@ class Denoiser(nn.Module):
         hidden_sizes: widths of the hidden layers.
         activation: nonlinearity.
         denoising_steps: number of diffusion steps.
+        num_codes: mode codes K; 0 for a network without any.
+
+    Source: feature-wise linear modulation, Perez et al. 2018 (arXiv 1709.07871).
     """
 
     features: Tensor
@@ -68,11 +78,18 @@ class Denoiser(nn.Module):
         hidden_sizes: Sequence[int],
         activation: str,
         denoising_steps: int,
+        num_codes: int = 0,
     ) -> None:
         super().__init__()
         self._parts = (noise_dim, cond_dim, TIME_FEATURES)
         self.first = nn.Linear(sum(self._parts), hidden_sizes[0])
-        self.rest = nn.Sequential(make_activation(activation), make_mlp([*hidden_sizes, noise_dim], activation))
+        self.activation = make_activation(activation)
+        self.rest = nn.ModuleList(
+            nn.Linear(fan_in, fan_out) for fan_in, fan_out in itertools.pairwise([*hidden_sizes, noise_dim])
+        )
+        widths = hidden_sizes if num_codes else ()
+        self.scales = nn.ParameterList(torch.zeros(num_codes, width) for width in widths)
+        self.shifts = nn.ParameterList(torch.zeros(num_codes, width) for width in widths)
         # Follows from the settings, so no part of the checkpoint.
         self.register_buffer("features", time_features(denoising_steps), persistent=False)
 
@@ -84,18 +101,39 @@ class Denoiser(nn.Module):
         """The share of every diffusion step, bias included: (denoising_steps, width)."""
         return F.linear(self.features, self._weights()[2], self.first.bias)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def embed_code(self, code: Tensor) -> Modulation:
+        """What the codes (B,) int64 do to each hidden layer; nothing for a network without codes."""
+        return [(1.0 + scale[code], shift[code]) for scale, shift in zip(self.scales, self.shifts, strict=True)]
+
+    def forward(self, x: Tensor, context: Tensor, modulation: Modulation = ()) -> Tensor:
         """Predicts from the noisy sample.
 
         Args:
             x: (B, noise_dim).
             context: (B, width) sum of the embedded condition and time.
+            modulation: from `embed_code`; empty leaves every layer as it is.
 
         Returns:
             (B, noise_dim)
         """
-        prediction: Tensor = self.rest(torch.addmm(context, x, self._weights()[0].T))
-        return prediction
+        h = torch.addmm(context, x, self._weights()[0].T)
+        for index, layer in enumerate(self.rest):
+            if modulation:
+                scale, shift = modulation[index]
+                h = torch.addcmul(shift, h, scale)
+            h = layer(self.activation(h))
+        return h
+
+    def code_tables(self) -> list[nn.Parameter]:
+        """The tables of the codes, each (K, width)."""
+        return [*self.scales, *self.shifts]
+
+    @torch.no_grad()
+    def stretch_codes(self, factor: float) -> None:
+        """Moves each code's rows away from the mean of all codes by a factor, so that the code speaks louder."""
+        for table in self.code_tables():
+            mean = table.mean(dim=0, keepdim=True)
+            table.copy_(mean + factor * (table - mean))
 
     def _weights(self) -> tuple[Tensor, ...]:
         return torch.split(self.first.weight, list(self._parts), dim=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import get_args
 
 import torch
@@ -26,17 +27,37 @@ from bmd_pipeline.rl.adapters.residual import ResidualAction
 from bmd_pipeline.rl.adapters.steering import Readout, SteeredNoise
 from bmd_pipeline.rl.graphs import Graphed, Recorder
 
+PLANNED = "planned"
+"""Name in the record of a correcting agent: 1 at the steps at which a new chunk was planned, (B,)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A chunk, and how it came about.
+
+    Attributes:
+        chunk: (B, noise_dim) normalised.
+        record: draws of the links that made it.
+    """
+
+    chunk: Tensor
+    record: Record
+
 
 class Agent(nn.Module):
     """Acts in a task: encodes observations, runs the chain, un-normalises the chunk.
 
+    An agent plans a chunk of actions every `n_action_steps` control steps. One whose last link is a residual decides at
+    every control step in between as well, how to correct the next action of the chunk.
+
     Args:
         policy: the diffusion policy, frozen.
-        chain: adapters from noise to chunk.
+        chain: adapters from noise to chunk, and maybe a residual.
         modes: codes and the inference model, or None for agents without codes.
 
     Attributes:
-        graphed: recorded decisions, by whether they explore and else how they are read; empty without CUDA graphs.
+        graphed: recorded decisions, by what is decided, whether they explore and else how they are read; empty without
+            CUDA graphs.
     """
 
     def __init__(self, policy: DiffusionPolicy, chain: list[Adapter], modes: DiscoveredModes | None) -> None:
@@ -44,12 +65,23 @@ class Agent(nn.Module):
         self.policy = policy.requires_grad_(False)
         self.chain = nn.ModuleList(chain)
         self.modes = modes
-        self.graphed: dict[tuple[bool, Readout | None], Graphed] = {}
+        self.graphed: dict[tuple[str, bool, Readout | None], Graphed] = {}
         self._recorder: Recorder | None = None
 
     def use_graphs(self, recorder: Recorder | None) -> None:
         """Has decisions recorded and replayed from now on, without gradients; None leaves everything as it is."""
         self._recorder = recorder or self._recorder
+
+    @property
+    def residual(self) -> ResidualAction | None:
+        """Its last link, if that corrects actions."""
+        last = self.chain[-1]
+        return last if isinstance(last, ResidualAction) else None
+
+    @property
+    def decision_steps(self) -> int:
+        """Control steps between two decisions."""
+        return self.policy.config.n_action_steps if self.residual is None else 1
 
     @property
     def num_codes(self) -> int:
@@ -72,6 +104,12 @@ class Agent(nn.Module):
         return sum(link.entropy_dims for link in self.links())
 
     @property
+    def target_entropy(self) -> float | None:
+        """Nats per decision that the spread of its draws shall not fall below; None: no bound."""
+        found = [link.target_entropy for link in self.links() if link.target_entropy is not None]
+        return sum(found) if found else None
+
+    @property
     def readout(self) -> Readout | None:
         """How its steering policy acts when deployed; None without one. Exploring doesn't depend on it."""
         first = self.links()[0]
@@ -89,74 +127,113 @@ class Agent(nn.Module):
         """The chain, typed."""
         return [link for link in self.chain if isinstance(link, Adapter)]
 
-    def choose_held(self, start: Tensor, code: Tensor) -> Tensor:
-        """Noise held for the episode (B, held_dim), zero-width if this agent holds none.
+    # acting ------------------------------------------------------------------------------------------
 
-        Args:
-            start: (B, cond_dim) condition at the episode's start.
-            code: (B,).
-        """
-        if self.modes is None or self.modes.selector is None:
-            return start.new_zeros(len(start), 0)
-        return self.modes.selector.choose(start, code)
-
-    def is_committed(self, features: Tensor, start: Tensor) -> Tensor:
-        """Whether the behaviour has moved on far enough to let go of the held noise, (B,).
-
-        Args:
-            features: (B, feature_dim) raw track columns now.
-            start: (B, feature_dim) the same at the start of the episode.
-        """
-        if self.modes is None:
-            return torch.ones(len(features), dtype=torch.bool, device=features.device)
-        inference = self.modes.inference
-        moved = (inference.normalise(features) - inference.normalise(start)).abs().amax(dim=1)
-        return moved > self.modes.config.commit.distance
-
-    def act(self, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
-        """Chunk of actions (B, horizon, action_dim) in [-1, 1], and the record of all draws."""
+    def plan(self, situation: Situation, generator: torch.Generator, explore: bool) -> Plan:
+        """The next chunk of actions, before any correction."""
         if self._recorder is None:
-            return self._act(situation, generator, explore)
-        kind = (explore, None if explore else self.readout)
-        if kind not in self.graphed:
-            self.graphed[kind] = Graphed(functools.partial(self._decide, explore=explore), "a decision", self._recorder)
-        found = self.graphed[kind](vars(situation), generator=generator)
-        record = {name: value.clone() for name, value in found.items()}
-        return record.pop("actions"), record
+            return self._plan(situation, generator, explore)
+        found = self._replay("plan", vars(situation), generator, explore)
+        return Plan(found.pop("chunk"), found)
 
-    @torch.no_grad()
-    def _decide(
-        self, seen: Mapping[str, Tensor], generator: torch.Generator | None, *, explore: bool
-    ) -> dict[str, Tensor]:
-        """`act` on tensors alone."""
-        assert generator is not None  # every agent draws
-        actions, record = self._act(Situation(**seen), generator, explore)
-        return record | {"actions": actions}
+    def act(
+        self, plan: Plan, done: int, situation: Situation, generator: torch.Generator, explore: bool
+    ) -> tuple[Tensor, Record]:
+        """The actions of one decision.
 
-    def _act(self, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
+        Args:
+            plan: the present chunk.
+            done: control steps of it that have been taken.
+            situation: what the policy sees now.
+            generator: draws.
+            explore: draw as in training; if False, act as deployed.
+
+        Returns:
+            actions (B, decision_steps, action_dim) in [-1, 1], and the record of all draws.
+        """
+        if self.residual is None:
+            return self.policy.to_action(plan.chunk)[:, : self.decision_steps], plan.record
+        width = self.policy.action_dim
+        action = plan.chunk[:, done * width : (done + 1) * width]
+        if self._recorder is None:
+            action, record = self.residual.act(action, situation, generator, explore)
+        else:
+            record = self._replay("correct", vars(situation) | {"action": action}, generator, explore)
+            action = record.pop("corrected")
+        planned = torch.full((len(action),), float(done == 0), device=action.device)
+        own = {f"{len(self.chain) - 1}.{name}": drawn for name, drawn in record.items()}
+        return self.policy.to_action(action), plan.record | own | {PLANNED: planned}
+
+    def _plan(self, situation: Situation, generator: torch.Generator, explore: bool) -> Plan:
         record: Record = {}
         x = situation.cond.new_zeros(len(situation.cond), 0)
-        for index, link in enumerate(self.links()):
+        for index, link in enumerate(self.links()[: len(self.chain) - (self.residual is not None)]):
             x, drawn = link.act(x, situation, generator, explore)
             record.update({f"{index}.{name}": value for name, value in drawn.items()})
-        return self.policy.to_action(x), record
+        return Plan(x, record)
 
-    def log_prob(self, record: Record, situation: Situation) -> Tensor:
-        """Log-probability (B, num_factors) of recorded draws under the present parameters."""
-        parts = []
+    def _replay(
+        self, what: str, seen: Mapping[str, Tensor], generator: torch.Generator, explore: bool
+    ) -> dict[str, Tensor]:
+        """A decision as a recorded graph, on tensors alone."""
+        assert self._recorder is not None
+        kind = (what, explore, None if explore else self.readout)
+        if kind not in self.graphed:
+            decide = self._plan_tensors if what == "plan" else self._correct_tensors
+            self.graphed[kind] = Graphed(functools.partial(decide, explore=explore), "a decision", self._recorder)
+        found = self.graphed[kind](seen, generator=generator)
+        return {name: value.clone() for name, value in found.items()}
+
+    @torch.no_grad()
+    def _plan_tensors(
+        self, seen: Mapping[str, Tensor], generator: torch.Generator | None, *, explore: bool
+    ) -> dict[str, Tensor]:
+        assert generator is not None  # every agent draws
+        plan = self._plan(Situation(**seen), generator, explore)
+        return plan.record | {"chunk": plan.chunk}
+
+    @torch.no_grad()
+    def _correct_tensors(
+        self, seen: Mapping[str, Tensor], generator: torch.Generator | None, *, explore: bool
+    ) -> dict[str, Tensor]:
+        assert generator is not None  # every agent draws
+        assert self.residual is not None
+        situation = Situation(seen["cond"], seen["code"])
+        action, record = self.residual.act(seen["action"], situation, generator, explore)
+        return record | {"corrected": action}
+
+    # learning ----------------------------------------------------------------------------------------
+
+    def evaluate(self, record: Record, situation: Situation) -> tuple[Tensor, Tensor]:
+        """How likely recorded draws are under the present parameters, and how spread out such draws are.
+
+        A chunk that was planned earlier was no draw of this decision: it counts as certain.
+
+        Args:
+            record: from `act`.
+            situation: what the policy saw.
+
+        Returns:
+            log-probability (B, num_factors), and entropy (B,) of all draws of a decision, in nats.
+        """
+        log_probs, entropies = [], []
         for index, link in enumerate(self.links()):
             prefix = f"{index}."
             own = {name[len(prefix) :]: value for name, value in record.items() if name.startswith(prefix)}
-            parts.append(link.log_prob(own, situation))
-        return torch.cat(parts, dim=1)
+            log_prob, entropy = link.evaluate(own, situation)
+            if PLANNED in record and link is not self.residual:
+                log_prob, entropy = log_prob * record[PLANNED][:, None], entropy * record[PLANNED]
+            log_probs.append(log_prob)
+            entropies.append(entropy)
+        return torch.cat(log_probs, dim=1), torch.stack(entropies).sum(dim=0)
 
-    def entropy(self, situation: Situation) -> Tensor:
-        """Entropy (B,) of all draws of a decision, in nats."""
-        return torch.stack([link.entropy(situation) for link in self.links()]).sum(dim=0)
+    def trained_links(self) -> list[Adapter]:
+        """The links that have something to train, in the order of the chain."""
+        return [link for link in self.links() if link.trainable()]
 
     def trainable(self) -> list[list[nn.Parameter]]:
         """What PPO trains, one group per link that has something."""
-        return [group for link in self.links() if (group := link.trainable())]
+        return [link.trainable() for link in self.trained_links()]
 
 
 def make_base_agent(policy: DiffusionPolicy) -> Agent:
@@ -165,17 +242,15 @@ def make_base_agent(policy: DiffusionPolicy) -> Agent:
 
 
 def make_commanded_agent(policy: DiffusionPolicy, modes: DiscoveredModes) -> Agent:
-    """The frozen policy commanded by codes: through the steering policy, or through held noise."""
-    noise: Adapter
+    """The frozen policy commanded by codes: the coded one, or in the published form the base behind its steering."""
     if modes.steering is not None:
-        noise = SteeredNoise(modes.steering, modes.config.readout)
-    else:
-        noise = PriorNoise(policy.noise_dim, _held_basis(policy, modes))
-    return Agent(policy, [noise, FrozenDenoiser(policy)], modes)
+        return Agent(policy, [SteeredNoise(modes.steering, modes.config.readout), FrozenDenoiser(policy)], modes)
+    coded = modes.acting_policy(policy)
+    return Agent(coded, [PriorNoise(coded.noise_dim), FrozenDenoiser(coded)], modes)
 
 
 def remove_steering(agent: Agent) -> Agent:
-    """The same agent without its steering policy: noise from the prior, held where it was held.
+    """The same agent without its steering policy: noise from the prior.
 
     Raises:
         ConfigError: the agent has no steering policy.
@@ -183,7 +258,7 @@ def remove_steering(agent: Agent) -> Agent:
     first, *rest = agent.links()
     if not isinstance(first, SteeredNoise):
         raise ConfigError("evaluate.steering is false, but this policy has no steering policy to leave out")
-    return Agent(agent.policy, [PriorNoise(agent.policy.noise_dim, first.held_basis), *rest], agent.modes)
+    return Agent(agent.policy, [PriorNoise(agent.policy.noise_dim), *rest], agent.modes)
 
 
 def make_agent(
@@ -209,40 +284,31 @@ def make_agent(
     if coded and modes is None:
         raise ArtifactError(f"method {method} needs discovered modes: run `bmd-pipeline discover` first")
     modes = modes if coded else None
+    codes = modes.num_codes if modes else 1
+    acting = modes.acting_policy(policy) if modes else policy
     adapter = method.removesuffix("-bmd")
-    noise: Adapter
+    chain: list[Adapter] = [PriorNoise(acting.noise_dim)]
     if adapter == "dsrl" or (modes is not None and modes.steering is not None):
-        noise = _make_steering(policy, modes, config, steering)
-    else:
-        noise = PriorNoise(policy.noise_dim, _held_basis(policy, modes) if modes else None)
-    chain: list[Adapter] = [noise]
-    if adapter == "dppo":
-        chain.append(TunedDenoiser(policy, config.denoiser))
-    else:
-        chain.append(FrozenDenoiser(policy))
+        chain = [_make_steering(acting, modes, config, steering)]
+    chain.append(TunedDenoiser(acting, config.denoiser) if adapter == "dppo" else FrozenDenoiser(acting))
     if adapter == "res":
-        executed = policy.config.n_action_steps * policy.action_dim
-        residual = ResidualAction(policy.cond_dim, policy.noise_dim, executed, config.residual)
-        chain.append(residual.to(_device(policy)))
-    return Agent(policy, chain, modes)
+        residual = ResidualAction(acting.cond_dim, acting.action_dim, codes, config.residual, config.ppo)
+        chain.append(residual.to(_device(acting)))
+    return Agent(acting, chain, modes)
 
 
 def _make_steering(
     policy: DiffusionPolicy, modes: DiscoveredModes | None, config: FinetuneConfig, steering: SteeringConfig
 ) -> SteeredNoise:
-    """The discovered steering policy, or a new one; around held noise where there is such."""
+    """The discovered steering policy, or a new one that starts as the prior."""
     readout: Readout = "mean" if config.readout == "auto" else config.readout  # selection decides, and sets it
     if modes is not None and modes.steering is not None:
-        return SteeredNoise(copy.deepcopy(modes.steering).requires_grad_(True), readout)
-    basis = NoiseBasis(policy.config.horizon, policy.action_dim, steering.noise_components)
-    codes = modes.num_codes if modes else 1
-    network = SteeringPolicy(policy.cond_dim, codes, basis, steering, config.initial_std).to(_device(policy))
-    return SteeredNoise(network, readout, _held_basis(policy, modes) if modes else None)
-
-
-def _held_basis(policy: DiffusionPolicy, modes: DiscoveredModes) -> NoiseBasis:
-    components = modes.config.commit.noise_components
-    return NoiseBasis(policy.config.horizon, policy.action_dim, components).to(_device(policy))
+        network = copy.deepcopy(modes.steering).requires_grad_(True)
+    else:
+        basis = NoiseBasis(policy.config.horizon, policy.action_dim, steering.noise_components)
+        codes = modes.num_codes if modes else 1
+        network = SteeringPolicy(policy.cond_dim, codes, basis, steering, config.initial_std).to(_device(policy))
+    return SteeredNoise(network, readout, config.target_entropy)
 
 
 def _device(policy: DiffusionPolicy) -> torch.device:

@@ -22,26 +22,54 @@ def measure_commanded(modes: DiscoveredModes, played: Rollout) -> dict[str, Any]
         played: episodes as deployed, codes in equal numbers.
     """
     mean, last = compute_information(modes.inference, played)
-    obeyed = read_codes(modes.inference, played) == played.code
-    per_code = [played.code == k for k in range(modes.num_codes)]
+    obeyed = compute_obeyed(modes, played)
     return {
         "heldout_episodes": played.code.numel(),
         "information": float(mean.mean()),
         "final_information": float(last.mean()),
         "information_bound": math.log(modes.num_codes),
         "success_rate": float(played.success.float().mean()),
-        "success_rate_per_code": [float(played.success[own].float().mean()) for own in per_code],
-        "obeyed": float(obeyed.float().mean()),
-        "obeyed_per_code": [float(obeyed[own].float().mean()) for own in per_code],
+        "success_rate_per_code": compute_code_success(played, modes.num_codes).tolist(),
+        "obeyed": float(obeyed.mean()),
+        "obeyed_per_code": obeyed.tolist(),
     }
 
 
 @torch.no_grad()
 def read_codes(inference: InferenceModel, played: Rollout) -> Tensor:
     """The code (N,) that the inference model takes each episode for at its end."""
-    log_q = inference.log_prob(inference.histories(played.features))
+    log_q = inference.log_prob(played.histories(inference))
     episodes = torch.arange(played.code.numel(), device=played.code.device)
-    return log_q[played.alive.sum(dim=0), episodes].argmax(dim=-1)
+    return log_q[played.last_decision, episodes].argmax(dim=-1)
+
+
+@torch.no_grad()
+def read_behaviours(modes: DiscoveredModes, played: Rollout) -> Tensor:
+    """The behaviour (N,) that each episode shows: its cluster, or in the published form what q takes it for."""
+    nearest = modes.name_behaviours(played.cond, played.last_decision)
+    return read_codes(modes.inference, played) if nearest is None else nearest
+
+
+def compute_code_success(played: Rollout, num_codes: int) -> Tensor:
+    """Success rate of each code's episodes, (K,); 0 for a code that was not played."""
+    return _mean_by_code(played.success, played.code, num_codes)
+
+
+@torch.no_grad()
+def compute_obeyed(modes: DiscoveredModes, played: Rollout) -> Tensor:
+    """Of each code's successful episodes, the share that shows its own behaviour, (K,); 0 for a code without any."""
+    won = played.success
+    own = read_behaviours(modes, played) == played.code
+    return _mean_by_code(own[won], played.code[won], modes.num_codes)
+
+
+@torch.no_grad()
+def compute_occupancy(modes: DiscoveredModes, played: Rollout) -> Tensor | None:
+    """Share of the successful episodes in each behaviour, (K,); None in the published form, or without successes."""
+    nearest = modes.name_behaviours(played.cond, played.last_decision)
+    if nearest is None or not bool(played.success.any()):
+        return None
+    return torch.bincount(nearest[played.success], minlength=modes.num_codes).float() / played.success.sum()
 
 
 @torch.no_grad()
@@ -54,6 +82,11 @@ def measure_exploring(modes: DiscoveredModes, played: Rollout) -> dict[str, Any]
         modes: the modes that commanded.
         played: held-out episodes as in training, codes in equal numbers.
     """
-    occupancy = modes.occupancy(played.features, played.alive.sum(dim=0), played.success)
+    occupancy = compute_occupancy(modes, played)
     findings = {"exploring_information": float(compute_information(modes.inference, played)[1].mean())}
     return findings | ({} if occupancy is None else {"occupancy": occupancy.tolist()})
+
+
+def _mean_by_code(values: Tensor, code: Tensor, num_codes: int) -> Tensor:
+    count = torch.bincount(code, minlength=num_codes)
+    return torch.bincount(code, weights=values.double(), minlength=num_codes) / count.clamp(min=1)

@@ -7,6 +7,7 @@ probability ratio of its own, as in the two-layer process of DPPO (arXiv 2409.00
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from bmd_pipeline.artifacts.progress_state import add_prefix, take_prefix
 from bmd_pipeline.config.ppo import PPOConfig
 from bmd_pipeline.errors import DivergenceError
-from bmd_pipeline.rl.adapters.base import Record, Situation
+from bmd_pipeline.rl.adapters.base import Record, Situation, TrustRegion
 from bmd_pipeline.rl.agents import Agent
 from bmd_pipeline.rl.critic import Critic
 from bmd_pipeline.rl.graphs import Graphed, Recorder
@@ -72,8 +73,26 @@ def standardise(x: Tensor) -> Tensor:
     return (x - x.mean()) / (x.std() + 1e-8)
 
 
+def standardise_groups(x: Tensor, group: Tensor, num_groups: int) -> Tensor:
+    """x (M, S) at zero mean and unit standard deviation within each group.
+
+    Args:
+        x: (M, S).
+        group: (M,) int64 in [0, num_groups).
+        num_groups: how many there may be; some may be empty.
+    """
+    count = torch.bincount(group, minlength=num_groups).clamp(min=1)[:, None]  # (num_groups, 1)
+
+    def mean_of(values: Tensor) -> Tensor:
+        return values.new_zeros(num_groups, values.shape[1]).index_add(0, group, values) / count
+
+    centred = x - mean_of(x)[group]
+    variance = mean_of(centred.square()) * count / (count - 1).clamp(min=1)
+    return centred / (variance.sqrt()[group] + 1e-8)
+
+
 def compute_policy_loss(
-    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, factor_weights: Tensor, clip_ratio: float
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, factor_weights: Tensor, clip_ratio: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Clipped surrogate, and how far the policy has moved.
 
@@ -82,7 +101,7 @@ def compute_policy_loss(
         old_log_prob: (M, num_factors) when drawn.
         advantage: (M,).
         factor_weights: (num_factors,) what the advantage counts for each factor.
-        clip_ratio: ε.
+        clip_ratio: ε, () or (num_factors,).
 
     Returns:
         loss, summed over factors and averaged over decisions, and the approximate KL divergence of each factor
@@ -112,18 +131,27 @@ def compute_value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip_v
     return 0.5 * F.mse_loss(value, returns, reduction="none").mean(dim=0).sum()
 
 
+TEMPERATURE_STEP = 0.1
+"""Change of log α per update and nat per dimension that the entropy is off its target."""
+TEMPERATURE_RANGE = (1e-4, 1.0)
+"""Bounds of α, the weight of the entropy bonus that holds a target."""
+
+
 class PPO:
     """Updates an agent and its critic.
+
+    Each link of the agent that learns is a group of its own: it stops at its own KL bound, with its own learning rate,
+    whatever the others do.
 
     Args:
         agent: who is trained; what of it, the agent says.
         critic: its value function.
-        config: settings.
-        learning_rates: one per group of `agent.trainable()`.
+        config: settings, for links that have no trust region of their own.
         place: where the settings stand in the run's, for messages.
         recorder: records gradients, as CUDA graphs are; None computes them kernel by kernel.
 
     Attributes:
+        temperature: α, the weight of the entropy bonus where the agent has a target for its entropy, else 0.
         graphed: recorded gradients, with the policy's and without; empty without a recorder.
     """
 
@@ -132,7 +160,6 @@ class PPO:
         agent: Agent,
         critic: Critic,
         config: PPOConfig,
-        learning_rates: list[float],
         *,
         place: str = "finetune.ppo",
         recorder: Recorder | None = None,
@@ -143,8 +170,23 @@ class PPO:
         self.config = config
         self.groups: list[list[nn.Parameter]] = [*agent.trainable(), list(critic.parameters())]
         device = next(critic.parameters()).device
+        own = TrustRegion(config.learning_rate, config.clip_ratio, config.target_kl)
+        trained = agent.trained_links()
+        regions = [link.trust_region or own for link in trained]
+        self.target_kls = [region.target_kl for region in regions]
         self.factor_weights = torch.tensor(agent.factor_weights, device=device)
-        rates = [*learning_rates, config.value_learning_rate]
+        clips = [
+            region.clip_ratio for link, region in zip(trained, regions, strict=True) for _ in range(link.num_factors)
+        ]
+        self.clip_ratios = torch.tensor(clips, device=device)  # (num_factors,)
+        self._factors = [link.num_factors for link in trained]
+        self.target_entropy = agent.target_entropy
+        self.entropy_dims = max(1, agent.entropy_dims)
+        self._entropy_weight = torch.tensor(config.entropy_weight, device=device)  # a CUDA graph reads it
+        self.temperature = 0.0
+        if self.target_entropy is not None:
+            self.set_temperature(TEMPERATURE_RANGE[0])
+        rates = [*(region.learning_rate for region in regions), config.value_learning_rate]
         self.optimizer = torch.optim.Adam(
             [{"params": group, "lr": rate, "initial_lr": rate} for group, rate in zip(self.groups, rates, strict=True)],
             eps=1e-5,
@@ -160,7 +202,7 @@ class PPO:
     def update(self, batch: Batch, generator: torch.Generator, *, policy: bool = True) -> dict[str, float]:
         """Several epochs over a batch.
 
-        Once the approximate KL of any factor passes 1.5 × target_kl, the policy stops and only the critic goes on.
+        Once the approximate KL of any of a link's draws passes 1.5 × its target, that link stops and the others go on.
 
         Args:
             batch: what to learn from.
@@ -169,8 +211,8 @@ class PPO:
 
         Returns:
             losses and diagnostics, means over minibatches; `losses/approx_kl` is the highest of the update,
-            `losses/kl_stopped` 1 if the policy stopped early because of it, and `losses/learning_rate` the policy's in
-            this update.
+            `losses/kl_stopped` 1 if a link stopped early because of it, `losses/policy_steps` the steps of the link
+            that took most, and `losses/learning_rate` that of the first link in this update.
 
         Raises:
             DivergenceError: the update ran away; agent and critic are then as they happen to be.
@@ -178,12 +220,12 @@ class PPO:
         config = self.config
         count = len(batch.advantage)
         allowed = config.guard.max_value_error * (1.0 + float(batch.returns.square().mean()))
-        learning = policy
-        kl = torch.zeros(1, device=batch.advantage.device)
-        peak, stopped = 0.0, False
+        links = len(self.target_kls)
+        going, taken, peaks = [policy] * links, [0] * links, [0.0] * links  # of each link that learns
+        kl = torch.zeros(len(self.factor_weights), device=batch.advantage.device)
         norm = torch.zeros((), device=batch.advantage.device)
         rate = self.optimizer.param_groups[0]["lr"]
-        policy_steps, value_losses, policy_losses, entropies = 0, [], [], []
+        value_losses, policy_losses, entropies = [], [], []
         last = torch.arange(0)
         tensors = batch.tensors()
         for _ in range(config.epochs):
@@ -192,52 +234,67 @@ class PPO:
                 if len(index) < min(count, config.minibatch_size) // 2:
                     continue  # the remainder of an epoch is too noisy to step on
                 last = index
-                found = self._look(tensors, index, policy=learning)
+                found = self._look(tensors, index, policy=any(going))
                 value_losses.append(found["value"].clone())
                 kl = found.get("kl", kl)
                 highest = self._require_sound(found["error"], allowed, kl, found["loss"], norm)
-                if learning:
-                    peak = max(peak, highest)
-                    stopped = highest > 1.5 * config.target_kl
-                    learning = not stopped
-                if learning:
+                if any(going):
+                    peaks = [max(pair) for pair in zip(peaks, highest, strict=True)]
+                    going = [
+                        on and nats <= 1.5 * target
+                        for on, nats, target in zip(going, highest, self.target_kls, strict=True)
+                    ]
+                if any(going):
                     policy_losses.append(found["policy"].clone())
                     entropies.append(found["entropy"].clone())
-                    policy_steps += 1
-                norm = self._step(found, policy=learning)
+                    taken = [steps + on for steps, on in zip(taken, going, strict=True)]
+                norm = self._step(found, going)
         with torch.no_grad():  # the last step counts too
             part = {name: value[last] for name, value in tensors.items()}
             loss, error = self._value_loss(part)
-            if policy_steps:
-                policy_loss, kl = self._policy_loss(part)
+            if any(taken):
+                policy_loss, kl, _ = self._policy_loss(part)
                 loss = loss + policy_loss
-            peak = max(peak, self._require_sound(error, allowed, kl, loss, norm))
+            highest = self._require_sound(error, allowed, kl, loss, norm)
+            peaks = [max(pair) for pair in zip(peaks, highest, strict=True)]
         if policy and config.learning_rate_schedule == "adaptive":
-            self._adapt_rates(peak, stopped, policy_steps / len(value_losses))
-        return {
+            self._adapt_rates(peaks, going, [steps / len(value_losses) for steps in taken])
+        metrics = {
             "losses/value": _mean(value_losses),
             "losses/policy": _mean(policy_losses),
             "losses/entropy": _mean(entropies),
-            "losses/approx_kl": peak,
-            "losses/kl_stopped": float(stopped),
-            "losses/policy_steps": float(policy_steps),
+            "losses/approx_kl": max(peaks, default=0.0),
+            "losses/kl_stopped": float(policy and not all(going)),
+            "losses/policy_steps": float(max(taken, default=0)),
             "losses/learning_rate": rate,
         }
+        if self.target_entropy is not None and entropies:
+            metrics["losses/temperature"] = self.temperature
+            missing = (self.target_entropy - metrics["losses/entropy"]) / self.entropy_dims
+            self.set_temperature(self.temperature * math.exp(TEMPERATURE_STEP * missing))
+        return metrics
 
-    def _adapt_rates(self, peak: float, stopped: bool, taken: float) -> None:
-        """Fits the policy's learning rates to how far the policy moved on a rollout.
+    def set_temperature(self, temperature: float) -> None:
+        """Sets α, within its bounds."""
+        low, high = TEMPERATURE_RANGE
+        self.temperature = min(max(temperature, low), high)
+        self._entropy_weight.fill_(self.config.entropy_weight + self.temperature)
+
+    def _adapt_rates(self, peaks: list[float], going: list[bool], taken: list[float]) -> None:
+        """Fits each link's learning rate to how far it moved on a rollout.
 
         Args:
-            peak: highest approximate KL divergence of the update, in nats.
-            stopped: whether the KL bound stopped the policy.
-            taken: share of its steps that the policy took.
+            peaks: highest approximate KL divergence of each link in the update, in nats.
+            going: whether it went on to the end; else its KL bound stopped it.
+            taken: share of the steps that it took.
         """
-        factor = 1.0
-        if stopped and taken < 0.5:
-            factor = 1.0 / RATE_FACTOR
-        elif not stopped and peak < 0.5 * self.config.target_kl:
-            factor = RATE_FACTOR
-        for group in self.optimizer.param_groups[:-1]:  # the last one is the critic's
+        groups = self.optimizer.param_groups[:-1]  # the last one is the critic's
+        for group, peak, on, share, target in zip(groups, peaks, going, taken, self.target_kls, strict=True):
+            factor = 1.0
+            if not on and share < 0.5:
+                factor = 1.0 / RATE_FACTOR
+            elif on and peak < 0.5 * target:
+                factor = RATE_FACTOR
             highest = group["initial_lr"]
             group["lr"] = min(highest, max(MIN_RATE_SHARE * highest, factor * group["lr"]))
 
@@ -269,10 +326,11 @@ class PPO:
         found = {"value": value_loss, "error": error, "loss": value_loss}
         loss = value_loss
         if policy:
-            policy_loss, kl = self._policy_loss(part)
-            entropy = self.agent.entropy(Situation(**take_prefix("situation", part))).mean()
+            policy_loss, kl, entropy = self._policy_loss(part)
             found |= {"policy": policy_loss, "kl": kl, "entropy": entropy, "loss": value_loss + policy_loss}
-            loss = value_loss + policy_loss - self.config.entropy_weight * entropy
+            loss = value_loss + policy_loss
+            if self.target_entropy is not None or self.config.entropy_weight > 0.0:
+                loss = loss - self._entropy_weight * entropy
         loss.backward()  # type: ignore[no-untyped-call]
         for number, group in enumerate(self.groups):
             for index, parameter in enumerate(group):
@@ -286,18 +344,18 @@ class PPO:
         error = (value.detach() - part["returns"]).square().mean()
         return compute_value_loss(value, part["value"], part["returns"], self.config.clip_value), error
 
-    def _policy_loss(self, part: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Loss of the policy and its KL divergences on some decisions."""
-        return compute_policy_loss(
-            self.agent.log_prob(take_prefix("record", part), Situation(**take_prefix("situation", part))),
-            part["log_prob"],
-            part["advantage"],
-            self.factor_weights,
-            self.config.clip_ratio,
+    def _policy_loss(self, part: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss of the policy, its KL divergences (num_factors,) and its mean entropy on some decisions."""
+        log_prob, entropy = self.agent.evaluate(
+            take_prefix("record", part), Situation(**take_prefix("situation", part))
         )
+        loss, kl = compute_policy_loss(
+            log_prob, part["log_prob"], part["advantage"], self.factor_weights, self.clip_ratios
+        )
+        return loss, kl, entropy.mean()
 
-    def _require_sound(self, error: Tensor, allowed: float, kl: Tensor, loss: Tensor, norm: Tensor) -> float:
-        """Refuses an update that runs away; returns the highest KL divergence.
+    def _require_sound(self, error: Tensor, allowed: float, kl: Tensor, loss: Tensor, norm: Tensor) -> list[float]:
+        """Refuses an update that runs away; returns the highest KL divergence of each link that learns.
 
         All numbers are read at once, since a device has to finish its work whenever the host reads from it.
 
@@ -308,8 +366,8 @@ class PPO:
             loss: ().
             norm: () largest norm of a group's gradient in the step before.
         """
-        numbers = torch.stack([error, kl.max(), loss.detach(), norm])
-        value_error, highest, total, gradient = (float(number) for number in numbers.tolist())
+        numbers = torch.cat([torch.stack([error, loss.detach(), norm]), kl])
+        value_error, total, gradient, *nats = (float(number) for number in numbers.tolist())
         guard = self.config.guard
         if not math.isfinite(gradient):
             raise DivergenceError(f"a gradient's norm is {gradient}")
@@ -318,20 +376,21 @@ class PPO:
                 f"the critic's squared error is {value_error:.3g}, "
                 f"{self.place}.guard.max_value_error allows {allowed:.3g}"
             )
-        if not highest <= guard.max_kl:
+        if bad := [value for value in nats if not value <= guard.max_kl]:
             raise DivergenceError(
-                f"the approximate KL is {highest:.3g} nats, {self.place}.guard.max_kl allows {guard.max_kl:g}"
+                f"the approximate KL is {bad[0]:.3g} nats, {self.place}.guard.max_kl allows {guard.max_kl:g}"
             )
         if not math.isfinite(total):
             raise DivergenceError(f"the loss is {total}")
-        return highest
+        rest = iter(nats)
+        return [max(itertools.islice(rest, count)) for count in self._factors]
 
-    def _step(self, found: Mapping[str, Tensor], *, policy: bool) -> Tensor:
+    def _step(self, found: Mapping[str, Tensor], going: list[bool]) -> Tensor:
         """One step of the optimiser along what `_learn` found; returns the largest norm of a group's, before clipping.
 
-        Without the policy its gradient is not applied, if there is one.
+        A link that has stopped is left as it is; the critic, the last group, always learns.
         """
-        trained = list(enumerate(self.groups))[0 if policy else -1 :]  # the critic comes last
+        trained = [pair for pair, on in zip(enumerate(self.groups), [*going, True], strict=True) if on]
         self.optimizer.zero_grad(set_to_none=True)
         for number, group in trained:
             for index, parameter in enumerate(group):

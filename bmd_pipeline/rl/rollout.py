@@ -26,7 +26,7 @@ all that the device has queued, and a decision that nobody takes costs less."""
 
 @dataclass(frozen=True)
 class Rollout:
-    """T decisions of N environments. A decision executes `n_action_steps` control steps.
+    """T decisions of N environments. A decision executes a chunk's `n_action_steps` control steps, or a single one.
 
     Attributes:
         cond: (T + 1, N, cond_dim) condition before each decision and after the last.
@@ -39,9 +39,8 @@ class Rollout:
         length: (N,) control steps taken.
         track: (S + 1, N, track_dim) track at every control step; the last entry of an ended episode repeats.
         code: (N,) mode codes.
-        held: (N, held_dim) held noise.
-        holding: (T, N) whether it applied.
         record: draws, each (T, N, ...); empty unless asked for.
+        decisions_per_chunk: decisions between two chunks that are planned.
     """
 
     cond: Tensor
@@ -54,25 +53,28 @@ class Rollout:
     length: Tensor
     track: Tensor
     code: Tensor
-    held: Tensor
-    holding: Tensor
     record: Record
+    decisions_per_chunk: int = 1
 
     @property
     def features(self) -> Tensor:
         """(T + 1, N, feature_dim) raw track columns of the inference model."""
         return self.decision_track[..., list(self.feature_columns)]
 
+    @property
+    def last_decision(self) -> Tensor:
+        """(N,) index of each episode's last entry in what is kept per decision, such as `cond`."""
+        return self.alive.sum(dim=0)
+
+    def histories(self, inference: InferenceModel) -> Tensor:
+        """What an inference model sees at each decision, (T + 1, N, history_dim); as far apart as for whole chunks."""
+        return inference.histories(self.features, self.decisions_per_chunk)
+
     def situations(self) -> Situation:
         """What the agent saw at each of the M decisions that were taken, flattened, (M, ...)."""
         index = self.alive.flatten().nonzero().squeeze(1)
-        decisions, _ = self.alive.shape
-        return Situation(
-            self.cond[:-1].flatten(0, 1)[index],
-            self.code.expand(decisions, -1).flatten()[index],
-            self.held.expand(decisions, -1, -1).flatten(0, 1)[index],
-            self.holding.flatten()[index],
-        )
+        code = self.code.expand(len(self.alive), -1).flatten()
+        return Situation(self.cond[:-1].flatten(0, 1)[index], code[index])
 
     def taken(self, values: Tensor) -> Tensor:
         """Values (T, N, ...) at the M decisions that were taken, (M, ...)."""
@@ -96,7 +98,6 @@ def roll_out(
     explore: bool,
     feature_columns: tuple[int, ...] = (),
     max_steps: int | None = None,
-    held: Tensor | None = None,
     keep_record: bool = False,
 ) -> Rollout:
     """Plays one episode in every environment.
@@ -110,32 +111,28 @@ def roll_out(
         explore: act as in training; if False, as deployed.
         feature_columns: track columns of the inference model; the agent's own if it has one.
         max_steps: cut episodes after this many control steps (a curriculum); None plays the task's horizon.
-        held: (N, held_dim) held noise to use instead of the agent's choice.
         keep_record: keep the draws, for PPO.
     """
     policy = agent.policy
     columns = agent.modes.feature_columns if agent.modes else feature_columns
-    steps = policy.config.n_action_steps
+    steps, chunk_steps = agent.decision_steps, policy.config.n_action_steps
     limit = min(max_steps or env.spec.horizon, env.spec.horizon)
     window = ObsHistory(policy.config.n_obs_steps, policy.config.obs_stride)
     cond = policy.encode(window.start(env.reset(seed)))
     track = [env.track()[None]]
     conds, decision_track = [cond], [track[0][0]]
-    held = agent.choose_held(cond, code) if held is None else held
     length = torch.zeros_like(code)
     running = torch.ones_like(code, dtype=torch.bool)
     success, timed_out = torch.zeros_like(running), torch.zeros_like(running)
-    committed = torch.zeros_like(running)
-    alive, rewards, holdings, records = [], [], [], []
+    alive, rewards, records = [], [], []
     for start in range(0, limit, steps):
-        if held.shape[1]:
-            now, at_start = decision_track[-1][:, list(columns)], decision_track[0][:, list(columns)]
-            committed = committed | agent.is_committed(now, at_start)
-        situation = Situation(cond, code, held, ~committed)
-        actions, record = agent.act(situation, generator, explore)
+        situation = Situation(cond, code)
+        done = start % chunk_steps
+        if done == 0:
+            plan = agent.plan(situation, generator, explore)
+        actions, record = agent.act(plan, done, situation, generator, explore)
         moved = env.step_chunk(actions[:, : min(steps, limit - start)])
         alive.append(running)
-        holdings.append(~committed)
         rewards.append(moved.reward.sum(dim=0))
         if keep_record:
             records.append(record)
@@ -161,9 +158,8 @@ def roll_out(
         length=length,
         track=torch.cat(track),
         code=code,
-        held=held,
-        holding=torch.stack(holdings),
         record={name: torch.stack([r[name] for r in records]) for name in (records[0] if records else {})},
+        decisions_per_chunk=chunk_steps // steps,
     )
 
 
@@ -190,9 +186,8 @@ def merge_rollouts(rollouts: list[Rollout]) -> Rollout:
         length=torch.cat([r.length for r in rollouts]),
         track=torch.cat([freeze(r.track, controls) for r in rollouts], dim=1),
         code=torch.cat([r.code for r in rollouts]),
-        held=torch.cat([r.held for r in rollouts]),
-        holding=torch.cat([blank(r.holding) for r in rollouts], dim=1),
         record={name: torch.cat([blank(r.record[name]) for r in rollouts], dim=1) for name in rollouts[0].record},
+        decisions_per_chunk=rollouts[0].decisions_per_chunk,
     )
 
 
@@ -241,5 +236,5 @@ def play_episodes(
 @torch.no_grad()
 def compute_information(inference: InferenceModel, played: Rollout) -> tuple[Tensor, Tensor]:
     """log q(z|h) − log p(z) of each episode, (N,) in nats: mean over its states, and at its last one."""
-    log_q = inference.log_prob(inference.histories(played.features))
+    log_q = inference.log_prob(played.histories(inference))
     return compute_multimodality(compute_log_ratio(log_q, played.code), played.alive)

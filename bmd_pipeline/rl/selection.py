@@ -14,8 +14,12 @@ import torch
 
 from bmd_pipeline.rl.adapters.steering import Readout
 from bmd_pipeline.rl.agents import Agent
-from bmd_pipeline.rl.rollout import compute_information, roll_out
+from bmd_pipeline.rl.measuring import compute_code_success, compute_obeyed
+from bmd_pipeline.rl.rollout import merge_rollouts, roll_out
 from bmd_pipeline.tasks.base import TaskEnv
+
+SIGNIFICANCE = 2.0
+"""Standard errors by which a code must succeed less often to count as worse."""
 
 
 @dataclass(frozen=True)
@@ -25,60 +29,76 @@ class Candidate:
     Attributes:
         iteration: after how many iterations.
         success_rate: share of successful episodes, codes played equally often.
-        information: log q(z|h) − log p(z) at the episodes' ends, nats; 0 for agents without codes.
-        dead_codes: codes whose episodes q can't tell from the others', so that commanding them does nothing.
+        episodes: how many there were.
+        success_per_code: success rate of each code's; empty for agents without codes.
+        obeyed_per_code: share of each code's successes that show its own behaviour; empty for agents without codes.
         readout: how the steering policy acted; None without one.
     """
 
     iteration: int
     success_rate: float
-    information: float
-    dead_codes: tuple[int, ...] = ()
+    episodes: int
+    success_per_code: tuple[float, ...] = ()
+    obeyed_per_code: tuple[float, ...] = ()
     readout: Readout | None = None
 
-    def beats(self, other: Candidate, required_information: float) -> bool:
+    @property
+    def obeyed(self) -> float:
+        """Mean over codes; 1 for agents without codes."""
+        return sum(self.obeyed_per_code) / len(self.obeyed_per_code) if self.obeyed_per_code else 1.0
+
+    @property
+    def dead_codes(self) -> tuple[int, ...]:
+        """Codes that are obeyed no more often than chance, so that commanding them does nothing."""
+        chance = 1.0 / max(1, len(self.obeyed_per_code))
+        return tuple(code for code, share in enumerate(self.obeyed_per_code) if share <= chance)
+
+    def compute_shortfall(self, start: Candidate, min_obeyed_share: float) -> float:
+        """By how much it falls short of what fine-tuning began with; 0 if it qualifies.
+
+        Codes must be obeyed at least `min_obeyed_share` times as often as at the start, and none may succeed
+        significantly less often.
+
+        Args:
+            start: how the agent scored before fine-tuning.
+            min_obeyed_share: 0 lets every iteration qualify.
+        """
+        if min_obeyed_share == 0.0 or not self.success_per_code:
+            return 0.0
+        shortfall = max(0.0, min_obeyed_share * start.obeyed - self.obeyed)
+        episodes = min(self.episodes, start.episodes) / len(self.success_per_code)
+        for before, now in zip(start.success_per_code, self.success_per_code, strict=True):
+            noise = math.sqrt((before * (1.0 - before) + now * (1.0 - now)) / episodes)
+            shortfall += max(0.0, before - now - SIGNIFICANCE * noise)
+        return shortfall
+
+    def is_better_than(self, other: Candidate, start: Candidate, min_obeyed_share: float) -> bool:
         """Whether to keep this one instead of an earlier one.
 
-        First the codes must still tell behaviours apart; then success decides, ties going to the later one.
+        First what fine-tuning began with must not be lost; then success decides, ties going to the later one.
         """
-        if min(self.information, other.information) < required_information:
-            if other.information < required_information <= self.information:
-                return True
-            if self.information < required_information <= other.information:
-                return False
-            return self.information > other.information
+        mine, theirs = (one.compute_shortfall(start, min_obeyed_share) for one in (self, other))
+        if mine or theirs:
+            return mine < theirs
         return self.success_rate >= other.success_rate
-
-
-def compute_required_information(share: float, discovered: float) -> float:
-    """Information in nats that an iteration needs to qualify.
-
-    Args:
-        share: of what was discovered; 0 lets every iteration qualify, also one whose codes mislead (below 0 nats).
-        discovered: information at the episodes' ends that discovery measured.
-    """
-    return share * discovered if share > 0.0 else -math.inf
 
 
 def score_candidate(
     env: TaskEnv, agent: Agent, iteration: int, seeds: list[int], generator: torch.Generator
 ) -> Candidate:
-    """Plays the agent as it would be deployed, one episode per environment and seed."""
-    code = torch.arange(env.num_envs, device=env.device) % agent.num_codes
-    success, information = [], []
-    for seed in seeds:
-        played = roll_out(env, agent, seed=seed, code=code, generator=generator, explore=False)
-        success.append(played.success.float().mean())
-        if agent.modes is not None:
-            information.append(compute_information(agent.modes.inference, played)[1])
-    success_rate = float(torch.stack(success).mean())
-    if not information:
-        return Candidate(iteration, success_rate, 0.0, readout=agent.readout)
-    told = torch.stack(information)  # (rounds, num_envs)
-    per_code = {k: told[:, code == k].mean() for k in range(agent.num_codes) if bool((code == k).any())}
-    dead = tuple(k for k, own in per_code.items() if not bool(own > 0.0))
-    nats = float(torch.stack([one.mean() for one in information]).mean())
-    return Candidate(iteration, success_rate, nats, dead, agent.readout)
+    """Plays the agent as it would be deployed, one episode per environment and seed, codes in equal numbers."""
+    num_envs, codes = env.num_envs, agent.num_codes
+    rounds = []
+    for index, seed in enumerate(seeds):
+        code = torch.arange(index * num_envs, (index + 1) * num_envs, device=env.device) % codes
+        rounds.append(roll_out(env, agent, seed=seed, code=code, generator=generator, explore=False))
+    played = merge_rollouts(rounds)
+    success, episodes = float(played.success.float().mean()), len(played.success)
+    if agent.modes is None:
+        return Candidate(iteration, success, episodes, readout=agent.readout)
+    per_code = tuple(compute_code_success(played, codes).tolist())
+    obeyed = tuple(compute_obeyed(agent.modes, played).tolist())
+    return Candidate(iteration, success, episodes, per_code, obeyed, agent.readout)
 
 
 def choose_readout(
@@ -87,7 +107,6 @@ def choose_readout(
     iteration: int,
     seeds: list[int],
     generator: torch.Generator,
-    required_information: float,
 ) -> Candidate:
     """Scores an agent by its mean and by draws on the same episodes, and leaves it with the better of both.
 
@@ -100,7 +119,6 @@ def choose_readout(
         iteration: after how many iterations.
         seeds: one round of episodes each.
         generator: draws of the agent; both readouts get the same.
-        required_information: what a candidate needs to qualify, as in `Candidate.beats`.
     """
     if agent.readout is None:
         return score_candidate(env, agent, iteration, seeds, generator)
@@ -111,6 +129,7 @@ def choose_readout(
         generator.set_state(draws)
         scored.append(score_candidate(env, agent, iteration, seeds, generator))
     mean, sample = scored
-    best = mean if mean.beats(sample, required_information) else sample
+    told = mean.success_rate * mean.obeyed >= sample.success_rate * sample.obeyed
+    best = mean if told else sample
     agent.readout = best.readout
     return best

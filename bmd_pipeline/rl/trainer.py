@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.discover import DiscoverConfig
 from bmd_pipeline.config.finetune import RegulariserConfig
 from bmd_pipeline.config.ppo import PPOConfig
 from bmd_pipeline.errors import TrainingError
@@ -20,22 +19,58 @@ from bmd_pipeline.rl.agents import Agent
 from bmd_pipeline.rl.critic import Critic
 from bmd_pipeline.rl.gae import compute_continuation, compute_gae
 from bmd_pipeline.rl.graphs import Recorder
-from bmd_pipeline.rl.ppo import PPO, Batch, standardise
+from bmd_pipeline.rl.measuring import compute_code_success, compute_obeyed, compute_occupancy
+from bmd_pipeline.rl.ppo import PPO, Batch, standardise, standardise_groups
 from bmd_pipeline.rl.rollout import Rollout, balanced_codes, roll_out
 from bmd_pipeline.tasks.base import TaskEnv
+
+NEED_FLOOR = 0.1
+"""Weight of a code that always succeeds in the draw of codes; one that always fails weighs this plus 1."""
+EQUAL_SHARE = 0.25
+"""Share of the environments that is shared out equally over codes before need decides."""
+SUCCESS_SMOOTHING = 0.3
+"""Weight of the newest rollout in the running success of a code."""
+
+
+class CodeFeed:
+    """Draws codes by what they lack, so that no weak behaviour starves (ours).
+
+    Args:
+        num_codes: K.
+
+    Attributes:
+        success: (K,) running success rate of each code, on the CPU.
+    """
+
+    def __init__(self, num_codes: int) -> None:
+        self.success = torch.full((num_codes,), 0.5)
+
+    def draw(self, num_envs: int, generator: torch.Generator) -> Tensor:
+        """Codes (num_envs,), some of each and the rest in proportion to its failures."""
+        num_codes = len(self.success)
+        equal = torch.arange(num_codes).repeat(max(1, int(EQUAL_SHARE * num_envs / num_codes)))
+        need = (1.0 - self.success + NEED_FLOOR).to(generator.device)
+        drawn = torch.multinomial(need, num_envs - len(equal), replacement=True, generator=generator)
+        return torch.cat([equal.to(generator.device), drawn])
+
+    def see(self, played: Rollout) -> None:
+        """Takes a rollout into account."""
+        newest = compute_code_success(played, len(self.success)).float().cpu()
+        self.success += SUCCESS_SMOOTHING * (newest - self.success)
 
 
 class Trainer:
     """Trains an agent in a task with PPO, and its inference model beside it.
 
-    With codes, the reward is r_env + λ·r_int (BMD, arXiv 2605.11387); during discovery it is r_int alone.
+    In the published form the reward is r_env + λ·r_int (BMD, arXiv 2605.11387); during discovery it is r_int alone. In
+    the coded form (ours) λ weighs standardised advantages, and each code may be a task of its own.
 
     Args:
         env: the task, without automatic reset.
         agent: who is trained.
         ppo: optimiser settings.
-        discover: reward form and inference settings, for agents with codes.
         regulariser: λ, for agents with codes.
+        feed_codes: coded form: standardise advantages within each code, and draw codes by what they lack.
         place: where `ppo` stands among the run's settings, for messages.
         recorder: records decisions and gradients, as CUDA graphs are; None plays and learns kernel by kernel.
     """
@@ -45,31 +80,31 @@ class Trainer:
         env: TaskEnv,
         agent: Agent,
         ppo: PPOConfig,
-        discover: DiscoverConfig,
         regulariser: RegulariserConfig,
         *,
+        feed_codes: bool = False,
         place: str = "finetune.ppo",
         recorder: Recorder | None = None,
     ) -> None:
         self.env = env
         self.agent = agent
-        self.discover = discover
         self.regulariser = regulariser
+        self.coded = agent.modes is not None and agent.modes.coded is not None
+        self.feed = CodeFeed(agent.num_codes) if self.coded and feed_codes else None
         self.inference = agent.modes.inference if agent.modes else None
         self.controller = make_controller(regulariser, agent.modes.findings) if agent.modes else None
-        streams = 2 if self.inference is not None and regulariser.combine == "advantage" else 1
+        streams = 2 if self.coded else 1
         sizes = ppo.value_hidden_sizes
         timed = not env.spec.continuing
         critic = Critic(agent.policy.cond_dim, env.spec.track_dim, agent.num_codes, streams, sizes, sees_time=timed)
         self.critic = critic.to(env.device)
-        rates = [link.learning_rate or ppo.learning_rate for link in agent.links() if link.trainable()]
-        self.ppo = PPO(agent, self.critic, ppo, rates, place=place, recorder=recorder)
+        self.ppo = PPO(agent, self.critic, ppo, place=place, recorder=recorder)
         agent.use_graphs(recorder)
         self.inference_optimizer = None
         self.inference_steps = 0
         if self.inference is not None:
-            own = regulariser.inference_steps
-            self.inference_steps = self.inference.config.steps_per_iteration if own is None else own
+            usual = 0 if self.coded else self.inference.config.steps_per_iteration
+            self.inference_steps = usual if regulariser.inference_steps is None else regulariser.inference_steps
             self.inference.requires_grad_(True)
             self.inference_optimizer = torch.optim.Adam(
                 self.inference.parameters(), lr=self.inference.config.learning_rate
@@ -109,11 +144,13 @@ class Trainer:
         """
         for link in self.agent.links():
             link.begin_iteration(iteration)
+        num_envs = self.env.num_envs
+        feed = self.feed
         return roll_out(
             self.env,
             self.agent,
             seed=seed,
-            code=balanced_codes(self.env.num_envs, self.agent.num_codes, generator),
+            code=feed.draw(num_envs, generator) if feed else balanced_codes(num_envs, self.agent.num_codes, generator),
             generator=generator,
             explore=True,
             max_steps=max_steps,
@@ -150,6 +187,10 @@ class Trainer:
             "rollout/episode_length": float(played.length.float().mean()),
             "rollout/control_steps": float(played.length.sum()),
         }
+        if self.agent.modes is not None:
+            metrics["modes/obeyed"] = float(compute_obeyed(self.agent.modes, played).mean())
+            per_code = compute_code_success(played, self.agent.num_codes)
+            metrics["modes/lowest_success"] = float(per_code.min())
         reward, measured = self._streams(played, intrinsic_only)
         metrics |= measured
         if self.controller is not None and not intrinsic_only:
@@ -160,8 +201,10 @@ class Trainer:
         metrics |= self.ppo.update(batch, generator, policy=policy)
         if self.controller is not None and policy and not intrinsic_only:
             self.controller.update(self._measure(played, metrics))
-        if self.inference is not None and self.inference_optimizer is not None:
-            histories = self.inference.histories(played.features)[1:]
+        if self.feed is not None:
+            self.feed.see(played)
+        if self.inference is not None and self.inference_optimizer is not None and self.inference_steps:
+            histories = played.histories(self.inference)[1:]
             metrics["losses/inference"] = train_inference(
                 self.inference,
                 self.inference_optimizer,
@@ -175,9 +218,7 @@ class Trainer:
     @torch.no_grad()
     def _measure(self, played: Rollout, metrics: dict[str, float]) -> Measurement:
         """What the controller of λ goes by; q has not trained on this rollout yet, so it is held out."""
-        occupancy = None
-        if self.agent.modes is not None:
-            occupancy = self.agent.modes.occupancy(played.features, played.alive.sum(dim=0), played.success)
+        occupancy = None if self.agent.modes is None else compute_occupancy(self.agent.modes, played)
         success = metrics["rollout/success_rate"]
         return Measurement(metrics["modes/final_information"], success, self.env.num_envs, occupancy)
 
@@ -191,10 +232,11 @@ class Trainer:
         extrinsic = played.reward
         if self.inference is None:
             return extrinsic[..., None], {}
-        log_q = self.inference.log_prob(self.inference.histories(played.features))
+        log_q = self.inference.log_prob(played.histories(self.inference))
         log_ratio = compute_log_ratio(log_q, played.code)
         paid = log_ratio.clamp(min=self.regulariser.floor)
-        intrinsic = compute_intrinsic_reward(paid, played.alive, self.discover.reward)
+        # per step as published; telescoped (ours), so that ending an episode in success costs nothing
+        intrinsic = compute_intrinsic_reward(paid, played.alive, "telescoped" if self.coded else "per_step")
         # what is measured has no floor: the mean would be no lower bound of the mutual information any more
         mean, last = compute_multimodality(log_ratio, played.alive)
         measured = {
@@ -214,11 +256,11 @@ class Trainer:
         horizon = self.env.spec.horizon
         limit = min(max_steps or horizon, horizon)
         self.critic.fit_scale(played.decision_track, played.alive, last=limit == horizon)
-        decisions, cut = (-(-steps // self.agent.policy.config.n_action_steps) for steps in (horizon, limit))
+        decisions, cut = (-(-steps // self.agent.decision_steps) for steps in (horizon, limit))
         inputs = self.critic.inputs(played.cond, played.decision_track, played.code, decisions, decisions - cut)
         value = self.critic(inputs)
         goes_on, bootstrap = compute_continuation(played.alive, played.timed_out, self.env.spec.continuing)
-        gamma, gae_lambda = self._discounts(reward)
+        gamma, gae_lambda = self._discounts(reward, played.decisions_per_chunk)
         advantage, returns = compute_gae(reward, value, goes_on, bootstrap, gamma, gae_lambda)
         situation = played.situations()
         record = {name: played.taken(drawn) for name, drawn in played.record.items()}
@@ -226,26 +268,31 @@ class Trainer:
             situation=situation,
             record=record,
             critic_inputs=played.taken(inputs[:-1]),
-            log_prob=self.agent.log_prob(record, situation),
+            log_prob=self.agent.evaluate(record, situation)[0],
             value=played.taken(value[:-1]),
-            advantage=self._mix(played.taken(advantage), intrinsic_only),
+            advantage=self._mix(played.taken(advantage), situation.code, intrinsic_only),
             returns=played.taken(returns),
         )
 
-    def _discounts(self, reward: Tensor) -> tuple[Tensor, Tensor]:
-        """γ and λ of generalised advantage estimation for each stream, (num_streams,)."""
+    def _discounts(self, reward: Tensor, decisions_per_chunk: int) -> tuple[Tensor, Tensor]:
+        """γ and λ of generalised advantage estimation for each stream, (num_streams,).
+
+        Settings are per chunk; where it takes several decisions, each discounts by its share.
+        """
         ppo, own = self.ppo.config, self.regulariser
         gamma, gae_lambda = [ppo.gamma], [ppo.gae_lambda]
         if self.critic.num_streams == 2:
             gamma.append(own.gamma if own.gamma is not None else ppo.gamma)
             gae_lambda.append(own.gae_lambda if own.gae_lambda is not None else ppo.gae_lambda)
-        return reward.new_tensor(gamma), reward.new_tensor(gae_lambda)
+        share = 1.0 / decisions_per_chunk
+        return reward.new_tensor(gamma) ** share, reward.new_tensor(gae_lambda) ** share
 
-    def _mix(self, advantage: Tensor, intrinsic_only: bool) -> Tensor:
-        """One standardised advantage (M,) from that of each stream (M, num_streams)."""
+    def _mix(self, advantage: Tensor, code: Tensor, intrinsic_only: bool) -> Tensor:
+        """One standardised advantage (M,) from that of each stream (M, num_streams), under codes (M,)."""
         if advantage.shape[1] == 1:
             return standardise(advantage[:, 0])
         if intrinsic_only:
             return standardise(advantage[:, 1])
-        mixed = standardise(advantage[:, 0]) + self._mi_weight * standardise(advantage[:, 1])
-        return standardise(mixed)
+        group = code if self.feed is not None else torch.zeros_like(code)
+        standard = standardise_groups(advantage, group, self.agent.num_codes)
+        return standardise(standard[:, 0] + self._mi_weight * standard[:, 1])

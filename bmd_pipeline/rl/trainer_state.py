@@ -14,7 +14,8 @@ from bmd_pipeline.rl.tuned import load_trained, trained_state
 
 
 def pack_trainer(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Copies a trainer's state: agent, critic with its scale, optimizers with their learning rates, λ controller.
+    """Copies a trainer's state: agent, critic with its scale, optimizers with their learning rates, λ controller,
+    success of the codes.
 
     Generators and curriculum are not part of it: both are made anew from the number of the iteration.
     """
@@ -25,6 +26,9 @@ def pack_trainer(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors |= add_prefix(name, moments)
     if trainer.controller is not None:
         values["controller"] = trainer.controller.state()
+    if trainer.feed is not None:
+        tensors["feed"] = trainer.feed.success
+    values["temperature"] = trainer.ppo.temperature
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}, values
 
 
@@ -36,6 +40,10 @@ def unpack_trainer(trainer: Trainer, tensors: Mapping[str, Tensor], values: Mapp
         unpack_optimizer(optimizer, take_prefix(name, tensors), values[name])
     if trainer.controller is not None:
         trainer.controller.load_state(values["controller"])
+    if trainer.feed is not None:
+        trainer.feed.success.copy_(tensors["feed"])
+    if trainer.ppo.target_entropy is not None:
+        trainer.ppo.set_temperature(values["temperature"])
 
 
 def scale_learning_rates(trainer: Trainer, factor: float) -> None:

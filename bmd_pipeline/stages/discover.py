@@ -7,11 +7,13 @@ from pathlib import Path
 
 import torch
 
-from bmd_pipeline.artifacts.hashing import hash_file
-from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE
+from bmd_pipeline.artifacts.hashing import hash_file, hash_tree
+from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.artifacts.provenance import require_run, write_run
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.demos.store import Demos, load_demos
+from bmd_pipeline.errors import DataError
 from bmd_pipeline.modes.discovered import DOCUMENT, WEIGHTS, DiscoveredModes, make_modes
 from bmd_pipeline.seeds import derive_seed
 from bmd_pipeline.stages.checkpoints import Checkpoints, make_identity, make_wait
@@ -19,12 +21,14 @@ from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.discovery import Discovery
 from bmd_pipeline.stages.stopping import Stop
 from bmd_pipeline.stages.workbench import open_workbench, resolve_features
+from bmd_pipeline.tasks import registry
 
 
 def discover(
     config: RunConfig,
     *,
     policy: Path,
+    demos: Path | None,
     output: Path,
     seed: int,
     num_workers: int,
@@ -39,6 +43,7 @@ def discover(
     Args:
         config: the run.
         policy: folder of the pre-trained policy.
+        demos: the demonstration store; the published form needs none.
         output: folder for modes.safetensors, modes.json, metrics.jsonl and run.json.
         seed: which repetition this is.
         num_workers: simulator processes.
@@ -47,7 +52,8 @@ def discover(
 
     Raises:
         ArtifactError: the policy is missing or does not fit.
-        TrainingError: the policy has too few successes to cluster, or the warm-up diverged.
+        DataError: the demonstrations are missing, damaged or of another task.
+        TrainingError: there are too few demonstrations to cluster, or training diverged.
         Stopped: somebody asked; progress is saved.
     """
     started = time.time()
@@ -55,7 +61,13 @@ def discover(
     require_run(policy, "pretrain", task)
     settings = config.discover
     stop = stop or Stop()
-    identity = make_identity(config, "discover", seed=seed, policy=hash_file(policy / RUN_FILE))
+    inputs = {"policy": policy}
+    data = None
+    origins = {"policy": hash_file(policy / RUN_FILE)}
+    if settings.form == "coded":
+        inputs["demos"] = demos = demos or Layout().demos(task)
+        data, origins["demos"] = load_task_demos(config, demos), hash_tree(demos)
+    identity = make_identity(config, "discover", seed=seed, **origins)
     with open_workbench(config, policy, settings.num_envs, num_workers, reporter, stop) as bench:
         columns = resolve_features(bench.spec, settings.inference.features)
         torch.manual_seed(derive_seed(config.seed, "discover", task, seed, "weights"))
@@ -66,8 +78,9 @@ def discover(
         )
         with checkpoints:
             (output / RUN_FILE).unlink(missing_ok=True)  # from here on the folder is not complete
-            discovery = Discovery(config, bench, modes, seed, output, checkpoints, reporter)
+            discovery = Discovery(config, bench, modes, data, seed, output, checkpoints, reporter)
             discovery.run()
+            modes = discovery.modes
             _tell(modes, reporter)
             modes.save(output, task, bench.policy)
             write_run(
@@ -77,7 +90,7 @@ def discover(
                 config=stage_slice(config, "discover"),
                 config_hash=stage_hash(config, "discover"),
                 seed=seed,
-                inputs={"policy": policy},
+                inputs=inputs,
                 outputs=(WEIGHTS, DOCUMENT, METRICS_FILE),
                 started=started,
                 device=bench.device,
@@ -91,9 +104,29 @@ def discover(
             checkpoints.discard()
 
 
+def load_task_demos(config: RunConfig, path: Path) -> Demos:
+    """Reads the demonstrations that a task's policy was trained on.
+
+    Raises:
+        DataError: the store is missing, damaged, or of another task.
+    """
+    spec = registry.make_spec(config.task.name, config.task.env)
+    demos = load_demos(path, obs_dim=spec.obs_dim, action_dim=spec.action_dim)
+    task = demos.attributes.get("task", config.task.name)  # stores of others don't say
+    if task != config.task.name:
+        raise DataError(f"{path} was collected for task {task}, not for {config.task.name}")
+    return demos
+
+
 def _tell(modes: DiscoveredModes, reporter: Reporter) -> None:
     """Says in plain words what was found."""
     found = modes.findings
+    if modes.coded is not None:
+        reporter.log(
+            f"codes are obeyed by {found['obeyed']:.3f} of their successes, the worst by "
+            f"{min(found['obeyed_per_code']):.3f}; success per code {min(found['success_rate_per_code']):.3f} to "
+            f"{max(found['success_rate_per_code']):.3f}"
+        )
     reporter.log(
         f"held-out multimodality M = {found['information']:.3f} nats per state, {found['final_information']:.3f} "
         f"at the end (at most {found['information_bound']:.3f}); commanded success {found['success_rate']:.3f}, "
@@ -103,7 +136,7 @@ def _tell(modes: DiscoveredModes, reporter: Reporter) -> None:
         reporter.warn(
             f"no modes found: M = {found['information']:.3f} nats is below {modes.config.min_information}. The "
             "base policy behaves the same whatever code it is given, so there is nothing to preserve; "
-            "collect more varied demonstrations, or try another discover.strategy"
+            "collect more varied demonstrations"
         )
     chance = 1.0 / modes.num_codes
     dead = [k for k, share in enumerate(found["obeyed_per_code"]) if share <= chance]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,14 +16,23 @@ from bmd_pipeline.artifacts.progress_state import add_prefix, take_prefix
 from bmd_pipeline.artifacts.tracking import Tracker
 from bmd_pipeline.config.finetune import RegulariserConfig
 from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.demos.store import Demos
+from bmd_pipeline.demos.windows import make_windows
 from bmd_pipeline.errors import TrainingError
-from bmd_pipeline.modes.discovered import CENTRES, DiscoveredModes
+from bmd_pipeline.modes.discovered import CENTRES, DiscoveredModes, make_modes
+from bmd_pipeline.modes.hindsight import fit_inference
+from bmd_pipeline.modes.teaching import Clusters, cluster_demos, describe_demos, teach_codes
+from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agents import Agent, make_base_agent, make_commanded_agent
 from bmd_pipeline.rl.guard import Guard
-from bmd_pipeline.rl.holding import explore_held, fit_held
-from bmd_pipeline.rl.measuring import measure_commanded, measure_exploring
+from bmd_pipeline.rl.measuring import (
+    compute_code_success,
+    compute_obeyed,
+    measure_commanded,
+    measure_exploring,
+    read_behaviours,
+)
 from bmd_pipeline.rl.rollout import Rollout, merge_rollouts, roll_out
-from bmd_pipeline.rl.seeding import Clusters, find_clusters, seed_modes
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.rl.trainer_state import unpack_trainer
 from bmd_pipeline.seeds import derive_seed, make_generator
@@ -29,6 +40,9 @@ from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.rounds import pack_rounds, unpack_rounds
 from bmd_pipeline.stages.workbench import Workbench, episode_seeds
+
+STRENGTH_MARGIN = 0.01
+"""By how much more episodes must succeed as told for codes to be stretched further."""
 
 
 class Discovery:
@@ -38,12 +52,14 @@ class Discovery:
         config: the run.
         bench: task and policy.
         modes: untrained networks.
+        demos: the demonstrations; None in the published form.
         seed: which repetition this is.
         output: folder of metrics.jsonl.
         checkpoints: progress, and who may ask to stop.
         reporter: progress for people.
 
     Attributes:
+        modes: what has been found so far.
         matmul: name of the matrix kernels in force.
         rollbacks: how often an iteration of the warm-up was taken back.
     """
@@ -53,6 +69,7 @@ class Discovery:
         config: RunConfig,
         bench: Workbench,
         modes: DiscoveredModes,
+        demos: Demos | None,
         seed: int,
         output: Path,
         checkpoints: Checkpoints,
@@ -61,6 +78,7 @@ class Discovery:
         self.config = config
         self.bench = bench
         self.modes = modes
+        self.demos = demos
         self.names = (config.task.name, seed)
         self.output = output
         self.checkpoints = checkpoints
@@ -80,14 +98,22 @@ class Discovery:
         """Goes through the phases that are still to be done."""
         self._resume()
         with self._open_tracker() as tracker:
-            phases: dict[str, Callable[[], None]] = {"start": self._start}
-            if self.config.discover.strategy == "held":
-                phases["calibration"] = self._calibrate
+            phases: dict[str, Callable[[], None]]
+            if self.config.discover.form == "coded":
+                strengths = sorted(self.config.discover.teaching.strengths)
+                phases = {
+                    "teach": self._teach,
+                    **{f"strength {value:g}": functools.partial(self._try_strength, value) for value in strengths},
+                    "stretch": self._choose_strength,
+                    "hindsight": self._learn_in_hindsight,
+                }
             else:
-                phases["warm-up"] = functools.partial(self._warm_up, tracker)
-            phases |= {"base": self._measure_base, "commanded": self._measure_commanded}
-            if self.modes.steering is not None:  # behind held noise the frozen policy explores as it is deployed
-                phases["exploring"] = self._measure_exploring
+                phases = {"scale": self._fit_scale, "warm-up": functools.partial(self._warm_up, tracker)}
+            phases |= {
+                "base": self._measure_base,
+                "commanded": self._measure_commanded,
+                "exploring": self._measure_exploring,
+            }
             for name, phase in phases.items():
                 if name not in self._done:
                     phase()
@@ -104,17 +130,95 @@ class Discovery:
 
     # phases ------------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        """Plays the base policy, and fits what can be fitted to it."""
-        settings = self.config.discover
-        generator = self._begin("start")
-        agent = make_base_agent(self.bench.policy)
+    def _teach(self) -> None:
+        """Clusters the demonstrations, and teaches the denoiser a code for each cluster."""
+        settings, policy = self.config.discover, self.bench.policy
+        assert self.demos is not None  # the stage has seen to that
+        windows = make_windows(self.demos, policy.config).to(self.bench.device)
+        cond = policy.encode(windows.stacked)
+        points = describe_demos(self.demos, cond, policy.obs_dim, settings.cluster_points)
+        clusters = cluster_demos(points, settings, self._derive("clusters"))
+        self._tell_clusters(clusters)
+        self._resize(len(clusters.centres))
+        lengths = torch.from_numpy(self.demos.episode_ends - self.demos.episode_starts).to(self.bench.device)
+        with self.reporter.progress("teaching codes", settings.teaching.steps) as progress:
+            self.modes.coded = teach_codes(
+                policy,
+                policy.normalise_chunk(windows.chunk),
+                cond,
+                clusters.code.repeat_interleave(lengths),
+                len(clusters.centres),
+                settings.teaching,
+                self._begin("teach"),
+                progress.advance,
+            )
+        self.modes.centres = clusters.centres
+        self.modes.findings["cluster_sizes"] = clusters.sizes
+
+    def _tell_clusters(self, clusters: Clusters) -> None:
+        settings, sizes = self.config.discover, clusters.sizes
+        if clusters.by_density:
+            shares = ", ".join(f"{size / sum(sizes):.1%}" for size in sorted(sizes, reverse=True))
+            more = ", as many as discover.num_modes allows" if len(sizes) == settings.num_modes else ""
+            self.reporter.log(f"{len(sizes)} behaviours in {sum(sizes)} demonstrations ({shares}){more}")
+        elif settings.clustering == "density":
+            self.reporter.warn(
+                f"no gap divides the {sum(sizes)} demonstrations into behaviours; k-means cuts them into "
+                f"discover.num_modes ({settings.num_modes}). Look at them before you trust the codes"
+            )
+
+    def _try_strength(self, strength: float) -> None:
+        """Plays the taught policy with its codes stretched, and counts the successes that show what was asked for."""
+        modes = replace(self.modes, coded=self._stretch(strength))
+        played = self._play_codes(make_commanded_agent(self.bench.policy, modes), f"strength {strength:g}", "strength")
+        success = compute_code_success(played, modes.num_codes)
+        as_told = float((success * compute_obeyed(modes, played)).mean())
+        self.modes.findings.setdefault("as_told_by_strength", []).append(as_told)
+        self.reporter.log(
+            f"codes stretched by {strength:g}: success {float(success.mean()):.3f}, as told {as_told:.3f}"
+        )
+
+    def _choose_strength(self) -> None:
+        """Stretches the codes as far as paid, and no further than that."""
+        strengths = sorted(self.config.discover.teaching.strengths)
+        scores = self.modes.findings["as_told_by_strength"]
+        chosen = 0
+        for index, score in enumerate(scores):
+            if score > scores[chosen] + STRENGTH_MARGIN:
+                chosen = index
+        self.modes.coded = self._stretch(strengths[chosen])
+        self.modes.findings["strength"] = strengths[chosen]
+
+    def _stretch(self, strength: float) -> DiffusionPolicy:
+        """A copy of the taught policy whose codes speak louder."""
+        stretched = copy.deepcopy(self.modes.coded)
+        assert stretched is not None
+        stretched.denoiser.stretch_codes(strength)
+        return stretched
+
+    def _learn_in_hindsight(self) -> None:
+        """Teaches the inference model what each behaviour looks like, then how often a command is obeyed."""
+        modes, settings = self.modes, self.config.discover
+        agent = make_commanded_agent(self.bench.policy, modes)
+        played = self._play_codes(agent, "hindsight", episodes=settings.hindsight_episodes)
+        modes.inference.fit_scale(played.features[1:], played.alive)
+        shown = read_behaviours(modes, played)
+        # what failed may have shown nothing; without enough successes it is all there is
+        kept = played.success if int(played.success.sum()) >= modes.num_codes else torch.ones_like(played.success)
+        taken = played.alive & kept
+        histories = played.histories(modes.inference)[1:]
+        modes.inference.requires_grad_(True)
+        fit_inference(modes.inference, histories[taken], shown.expand_as(taken)[taken], self._begin("inference"))
+        modes.inference.requires_grad_(False)
+        modes.inference.calibrate(played.taken(histories), played.taken(played.code.expand_as(played.alive)))
+
+    def _fit_scale(self) -> None:
+        """The scale of the features, from episodes of the base policy."""
+        agent, generator = make_base_agent(self.bench.policy), self._begin("scale")
         code = torch.zeros(self.bench.env.num_envs, dtype=torch.int64, device=self.bench.device)
-        # every strategy needs the scale of the features; only seeding needs many episodes of the base policy
-        episodes = settings.seed_episodes if settings.strategy == "seeded" else settings.num_envs
         played = self._play(
             "playing the base policy",
-            self._seeds(episodes=episodes),
+            self._seeds(episodes=self.config.discover.num_envs),
             lambda seed, _: roll_out(
                 self.bench.env,
                 agent,
@@ -123,57 +227,19 @@ class Discovery:
                 generator=generator,
                 explore=True,
                 feature_columns=self.modes.feature_columns,
-                keep_record=True,
             ),
         )
         self.modes.inference.fit_scale(played.features[1:], played.alive)
-        if settings.strategy == "seeded":
-            seed_modes(self.modes, played, self._cluster(played), settings, generator)
-        elif settings.strategy == "held":
-            self._explore(generator)
 
-    def _explore(self, generator: torch.Generator) -> None:
-        """Explores with held noise, and learns which noise leads to which behaviour."""
-        settings = self.config.discover
-        explorer = make_commanded_agent(self.bench.policy, self.modes)
-        explored = self._play(
-            "exploring with held noise",
-            self._seeds("held", episodes=settings.seed_episodes),
-            lambda seed, _: explore_held(self.bench.env, explorer, settings, [seed], generator),
-            after=len(self._seeds(episodes=settings.num_envs)),
-        )
-        findings = self.modes.findings
-        findings |= fit_held(self.modes, explored, self._cluster(explored), settings, generator)
-        findings["exploring_success_rate"] = float(explored.success.float().mean())
-        self.reporter.log(
-            f"held noise: {findings['teaching_episodes']:.0f} of {len(explored.success)} episodes committed "
-            f"clearly; the selector foresees {findings['selector_accuracy']:.2f} of held-out outcomes"
-        )
-
-    def _cluster(self, played: Rollout) -> Clusters:
-        """Names the behaviours of successful episodes, and takes a code for each."""
-        settings, modes = self.config.discover, self.modes
-        clusters = find_clusters(played, modes.inference, settings, played.success, self._derive("clusters"))
-        if len(clusters.centres) != modes.num_codes:
-            modes.resize(len(clusters.centres), self.bench.policy)
-        modes.centres = clusters.centres
-        sizes = modes.findings["cluster_sizes"] = clusters.sizes(played.success)
-        if clusters.by_density:
-            shares = ", ".join(f"{size / sum(sizes):.1%}" for size in sorted(sizes, reverse=True))
-            more = ", as many as discover.num_modes allows" if len(sizes) == settings.num_modes else ""
-            self.reporter.log(f"{len(sizes)} behaviours in {sum(sizes)} successful episodes ({shares}){more}")
-        elif settings.clustering == "density":
-            self.reporter.warn(
-                f"no gap divides the {sum(sizes)} successful episodes into behaviours; k-means cuts them into "
-                f"discover.num_modes ({settings.num_modes}). Look at them before you trust the codes"
-            )
-        return clusters
-
-    def _calibrate(self) -> None:
-        """Held noise is taught by hindsight alone: its inference model must learn how well commands are obeyed."""
-        played = self._play_codes(make_commanded_agent(self.bench.policy, self.modes), "calibration")
-        histories = self.modes.inference.histories(played.features)[1:]
-        self.modes.inference.calibrate(played.taken(histories), played.taken(played.code.expand_as(played.alive)))
+    def _resize(self, num_codes: int) -> None:
+        """Makes the networks anew for another number of codes."""
+        if num_codes == self.modes.num_codes:
+            return
+        config = self.modes.config.model_copy(update={"num_modes": num_codes})
+        fresh = make_modes(config, self.bench.policy, self.modes.feature_columns)
+        fresh.networks().to(self.bench.device)
+        fresh.findings = self.modes.findings
+        self.modes = fresh
 
     def _warm_up(self, tracker: Tracker) -> None:
         """E_wp rounds on the intrinsic reward alone (BMD, arXiv 2605.11387)."""
@@ -186,7 +252,6 @@ class Discovery:
             self.bench.env,
             agent,
             settings.ppo,
-            settings,
             regulariser,
             place="discover.ppo",
             recorder=self.bench.recorder,
@@ -223,8 +288,6 @@ class Discovery:
         """Multimodality and success of the commanded, still frozen policy, on held-out episodes."""
         played = self._play_codes(make_commanded_agent(self.bench.policy, self.modes), "held-out")
         self.modes.findings |= measure_commanded(self.modes, played)
-        if self.modes.steering is None:
-            self.modes.findings |= measure_exploring(self.modes, played)
 
     def _measure_exploring(self) -> None:
         """What controllers of λ are to hold, on held-out episodes as training plays them."""
@@ -251,17 +314,29 @@ class Discovery:
                 progress.advance(1)
         return merge_rollouts(self._rounds[after : after + len(seeds)])
 
-    def _play_codes(self, agent: Agent, purpose: str, *, explore: bool = False) -> Rollout:
+    def _play_codes(
+        self, agent: Agent, what: str, purpose: str | None = None, *, episodes: int | None = None, explore: bool = False
+    ) -> Rollout:
         """Episodes with codes in equal numbers, as deployed or exploring; their starts depend on the purpose alone."""
         num_envs = self.config.discover.num_envs
+        purpose = purpose or what
         generator = self._begin(purpose, "noise")
 
         def play(seed: int, index: int) -> Rollout:
             first = index * num_envs
             code = torch.arange(first, first + num_envs, device=self.bench.device) % agent.num_codes
-            return roll_out(self.bench.env, agent, seed=seed, code=code, generator=generator, explore=explore)
+            return roll_out(
+                self.bench.env,
+                agent,
+                seed=seed,
+                code=code,
+                generator=generator,
+                explore=explore,
+                feature_columns=self.modes.feature_columns,
+            )
 
-        return self._play(purpose, self._seeds(purpose, episodes=self.config.discover.heldout_episodes), play)
+        wanted = episodes or self.config.discover.heldout_episodes
+        return self._play(what, self._seeds(purpose, episodes=wanted), play)
 
     def _seeds(self, *names: str, episodes: int) -> list[int]:
         num_envs = self.config.discover.num_envs
@@ -321,8 +396,7 @@ class Discovery:
             return
         tensors, values = saved
         device = self.bench.device
-        if values["num_codes"] != self.modes.num_codes:
-            self.modes.resize(values["num_codes"], self.bench.policy)
+        self._resize(values["num_codes"])
         self.modes.networks().load_state_dict(take_prefix("modes", tensors))
         self.modes.centres = tensors[CENTRES].to(device) if CENTRES in tensors else None
         self.modes.findings = values["findings"]

@@ -26,7 +26,7 @@ from bmd_pipeline.rl.agents import make_agent
 from bmd_pipeline.rl.collapse import CollapseWatch
 from bmd_pipeline.rl.curriculum import compute_max_steps
 from bmd_pipeline.rl.guard import Guard
-from bmd_pipeline.rl.selection import Candidate, choose_readout, compute_required_information, score_candidate
+from bmd_pipeline.rl.selection import Candidate, choose_readout, score_candidate
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.rl.trainer_state import unpack_trainer
 from bmd_pipeline.rl.tuned import TUNED_DOCUMENT, TUNED_WEIGHTS, trained_state
@@ -149,16 +149,19 @@ class _Run:
         self.agent = make_agent(method, bench.policy, modes, settings, config.discover.steering)
         self.agent.to(bench.device)
         self.trainer = Trainer(
-            bench.env, self.agent, settings.ppo, config.discover, settings.regulariser, recorder=bench.recorder
+            bench.env,
+            self.agent,
+            settings.ppo,
+            settings.regulariser,
+            feed_codes=settings.feed_codes,
+            recorder=bench.recorder,
         )
-        share = settings.selection.min_information_share
-        discovered = float(modes.findings["final_information"]) if modes else 0.0
-        self.required = compute_required_information(share, discovered)
         self.matmul = bench.matmul
         self.guard = Guard(self.trainer, settings.ppo.guard, reporter.warn)
         episodes = settings.num_envs * -(-settings.selection.episodes // settings.num_envs)
         self.watch = CollapseWatch(self.agent.entropy_dims, episodes, reporter.warn)
-        self.best: Candidate | None = None  # until the start has been scored
+        self.start: Candidate | None = None  # until it has been scored
+        self.best: Candidate | None = None
         self.best_weights: dict[str, Tensor] = {}
 
     def train(self, checkpoints: Checkpoints) -> Candidate:
@@ -189,7 +192,9 @@ class _Run:
                 if done % settings.selection.interval == 0 or done == settings.iterations:
                     scored = self._select(done)
                     metrics["select/success_rate"] = scored.success_rate
-                    metrics["select/information"] = scored.information
+                    if self.modes is not None:
+                        metrics["select/obeyed"] = scored.obeyed
+                        metrics["select/lowest_success"] = min(scored.success_per_code)
                 tracker.log(done, metrics)
                 progress.advance(1, success=round(metrics["rollout/success_rate"], 3))
                 self._snapshot(done)
@@ -219,16 +224,17 @@ class _Run:
         draws = make_generator(self.config.seed, "select", *names, "noise", device=self.bench.device)
         env, agent = self.bench.env, self.agent
         if settings.readout == "auto":
-            scored = choose_readout(env, agent, iteration, seeds, draws, self.required)
+            scored = choose_readout(env, agent, iteration, seeds, draws)
         else:
             scored = score_candidate(env, agent, iteration, seeds, draws)
         self.watch.see_candidate(scored)
-        if self.best is None or scored.beats(self.best, self.required):
+        self.start = self.start or scored
+        if self.best is None or scored.is_better_than(self.best, self.start, settings.selection.min_obeyed_share):
             self.best = scored
             self.best_weights = trained_state(self.agent)
         self.reporter.log(
             f"iteration {iteration}: selection success {scored.success_rate:.3f}"
-            + (f", information {scored.information:.3f} nats" if self.modes else "")
+            + (f", obeyed {scored.obeyed:.3f}, lowest code {min(scored.success_per_code):.3f}" if self.modes else "")
             + (f", by {_READOUTS[scored.readout]}" if scored.readout and settings.readout == "auto" else "")
         )
         return scored
@@ -263,10 +269,12 @@ class _Run:
     def _pack(self) -> Snapshot:
         """Progress as it was before the present iteration."""
         assert self.best is not None  # the start is scored before the first iteration
+        assert self.start is not None
         tensors, values = self.guard.before
         return tensors | add_prefix("best", self.best_weights), {
             **values,
             "best": asdict(self.best),
+            "start": asdict(self.start),
             "readout": self.agent.readout,
             "rollbacks": self.guard.rollbacks,
             "watch": self.watch.state(),
@@ -281,7 +289,7 @@ class _Run:
             return 0
         tensors, values = saved
         unpack_trainer(self.trainer, tensors, values)
-        self.best = Candidate(**values["best"])
+        self.best, self.start = Candidate(**values["best"]), Candidate(**values["start"])
         self.agent.readout = values["readout"]
         self.best_weights = take_prefix("best", tensors)
         self.guard.rollbacks = values["rollbacks"]

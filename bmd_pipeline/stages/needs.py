@@ -102,14 +102,13 @@ def _discover(config: RunConfig, spec: TaskSpec, method: str | None) -> Needs:
     settings = config.discover
     decisions = _decisions(config, spec)
     trained = _modes(config, spec) + count_critic(config, spec, settings.ppo.value_hidden_sizes)
-    seeds = 0 if settings.strategy == "unseeded" else settings.seed_episodes
-    held = max(seeds, settings.heldout_episodes)
+    held = max(settings.hindsight_episodes, settings.heldout_episodes)
     rounds = (
         FLOAT_B * held * (decisions * (_cond(config, spec) + _noise(config, spec)) + 2 * spec.horizon * spec.track_dim)
     )
     playing = MB * costs.rollout_mb(config, "discover", decisions)
     parameters = FLOAT_B * (_policy(config, spec) + TRAINED_COPIES * trained)
-    why = "discover.num_envs, discover.seed_episodes, task.env.horizon, hidden_sizes"
+    why = "discover.num_envs, discover.hindsight_episodes, task.env.horizon, hidden_sizes"
     return Needs(playing + 2 * rounds + parameters, 2 * rounds + FLOAT_B * SAVED_COPIES * trained, why)
 
 

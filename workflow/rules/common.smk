@@ -24,7 +24,7 @@ from bmd_pipeline.config.grid_cells import (
 )
 from bmd_pipeline.config.hashing import config_hash, stage_hash, stage_slice
 from bmd_pipeline.config.load import AUTO_GPU, has_cuda_device
-from bmd_pipeline.config.methods import PRETRAINED, check_method, judged_methods, list_pairs, uses_modes
+from bmd_pipeline.config.methods import PRETRAINED, TAUGHT, check_method, compared_policies, judged_methods, list_pairs, uses_modes
 from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
 from bmd_pipeline.config.sources import source_hash
 from bmd_pipeline.config.sweep_points import configure_swept, find_point, list_points, swept_assignments
@@ -36,7 +36,7 @@ from bmd_pipeline.tasks.registry import get_entry, require_expert
 
 wildcard_constraints:
     task="[A-Za-z][A-Za-z0-9_-]*",
-    method=r"(?!(modes|pretrained)/)[A-Za-z0-9-]+",  # any name gets in, so that check_method can answer
+    method=r"(?!(modes|pretrained|taught)/)[A-Za-z0-9-]+",  # any name gets in, so that check_method can answer
     policy=r"(?!modes/)[A-Za-z0-9-]+",
     point="[A-Za-z0-9.+-]+",
     codes="[1-9][0-9]*",
@@ -149,7 +149,8 @@ def name_brought(run):
 
 def modes_of(wildcards, method):
     """Files of the modes that a method builds on; plain ones build on none."""
-    or_refuse(check_method, method)
+    if method != TAUGHT:
+        or_refuse(check_method, method)
     return files(*MODES)(wildcards) if uses_modes(method) else []
 
 
@@ -168,10 +169,34 @@ def beside(evaluations, *names):
     return filled
 
 
+def taught_on(wildcards):
+    """An input function: the demonstrations that a coded policy is taught on."""
+    run = settings(wildcards.task)
+    if run.discover.form == "published":
+        return []
+    return files(*DEMOS)(wildcards) if run.collect.store is None else [run.collect.store]
+
+
+def taught_on_brought(wildcards):
+    """Params: hash of the demonstrations that the user brought for that."""
+    run = settings(wildcards.task)
+    return None if STORED or run.collect.store is None else hash_brought([run.collect.store])
+
+
+def discover_options(wildcards, input, output, threads, resources):
+    """Params: what every command gets, and where a job finds demonstrations that the user brought."""
+    options = resumable_options(wildcards, output, threads, resources)
+    run = settings(wildcards.task)
+    brought = run.collect.store is not None and run.discover.form == "coded"
+    return options + (["--demos", str(input.demos)] if brought else [])
+
+
 def evaluated_files(wildcards):
-    """Files of the fine-tuned policy that is judged, and of its modes."""
+    """Files of the policy that is judged, and of its modes."""
     if wildcards.policy == PRETRAINED:
         return []
+    if wildcards.policy == TAUGHT:
+        return modes_of(wildcards, TAUGHT)
     tuned = [path.replace("{method}", wildcards.policy) for path in TUNED]
     return files(*tuned)(wildcards) + modes_of(wildcards, wildcards.policy)
 
@@ -179,7 +204,7 @@ def evaluated_files(wildcards):
 def compared_evaluations(wildcards):
     """Evaluations that the settings ask to compare."""
     run = settings(wildcards.task)
-    paths = expand("results/{{task}}/{policy}/seed{seed}/eval.json", policy=(PRETRAINED, *run.methods), seed=run.seeds)
+    paths = expand("results/{{task}}/{policy}/seed{seed}/eval.json", policy=compared_policies(run.methods, run.discover.form), seed=run.seeds)
     return files(*paths)(wildcards)
 
 

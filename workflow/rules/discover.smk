@@ -1,6 +1,7 @@
 rule discover:
     input:
         policy=files(*POLICY),
+        demos=ancient(taught_on),
     output:
         MODES,
     log:
@@ -17,7 +18,8 @@ rule discover:
     params:
         settings=slice_of("discover"),
         source=source_of("discover"),
-        options=resumable_options,
+        brought=taught_on_brought,
+        options=discover_options,
     shell:
         "bmd-pipeline discover --task {wildcards.task:q} --seed {wildcards.seed:q}"
         " {params.options:q} 2>&1 | tee -i {log:q}"

@@ -11,7 +11,8 @@ the draw was: PPO treats every draw as an action and knows nothing of diffusion.
 | dppo | `PriorNoise` | `TunedDenoiser` |
 | res | `PriorNoise` | `FrozenDenoiser`, `ResidualAction` |
 
-With `-bmd` the noise is `SteeredNoise` with mode codes, or `PriorNoise` with the noise held for a code.
+With `-bmd` every link is told the mode code: the denoiser is the coded one, steering and residual see the code. In the
+published form the denoiser has no codes, and the noise is always `SteeredNoise`.
 """
 
 from __future__ import annotations
@@ -32,19 +33,30 @@ class Situation:
 
     Attributes:
         cond: (B, cond_dim) encoded observation history.
-        code: (B,) int64 mode code, held for the whole episode.
-        held: (B, held_dim) noise coordinates chosen for the episode; zero-width without held noise.
-        holding: (B,) bool whether they still apply.
+        code: (B,) int64 mode code, the same for the whole episode.
     """
 
     cond: Tensor
     code: Tensor
-    held: Tensor
-    holding: Tensor
 
     def rows(self, index: Tensor) -> Situation:
         """The situations at `index`."""
-        return Situation(self.cond[index], self.code[index], self.held[index], self.holding[index])
+        return Situation(self.cond[index], self.code[index])
+
+
+@dataclass(frozen=True)
+class TrustRegion:
+    """How far PPO may move what a link draws from, on one rollout.
+
+    Attributes:
+        learning_rate: of the link's parameters.
+        clip_ratio: ε, around 1, within which probability ratios earn more.
+        target_kl: the link stops learning once the approximate KL of one of its draws passes 1.5 times this.
+    """
+
+    learning_rate: float
+    clip_ratio: float
+    target_kl: float
 
 
 class Adapter(nn.Module, ABC):
@@ -56,14 +68,16 @@ class Adapter(nn.Module, ABC):
     Attributes:
         num_factors: draws it makes per decision; zero if it is deterministic or fixed.
         factor_weights: what the advantage counts for each draw; empty means fully.
-        learning_rate: its own, or None for the one of PPO.
+        trust_region: its own, or None for the one of PPO.
         entropy_dims: dimensions of its draws whose spread is trained; their entropy can collapse.
+        target_entropy: nats per decision that the spread shall not fall below, or None.
     """
 
     num_factors: int = 0
     factor_weights: tuple[float, ...] = ()
-    learning_rate: float | None = None
+    trust_region: TrustRegion | None = None
     entropy_dims: int = 0
+    target_entropy: float | None = None
 
     def begin_iteration(self, iteration: int) -> None:
         """Told before each training rollout, counted from 0, for links with a schedule."""
@@ -82,13 +96,19 @@ class Adapter(nn.Module, ABC):
             (B, noise_dim) for the next link, and the record of the draws.
         """
 
-    def log_prob(self, record: Record, situation: Situation) -> Tensor:
-        """Log-probability (B, num_factors) of recorded draws under the present parameters."""
-        return situation.cond.new_zeros(len(situation.cond), 0)
+    def evaluate(self, record: Record, situation: Situation) -> tuple[Tensor, Tensor]:
+        """How likely recorded draws are under the present parameters, and how spread out such draws are.
 
-    def entropy(self, situation: Situation) -> Tensor:
-        """Entropy (B,) in nats of the draws, zero if there are none."""
-        return situation.cond.new_zeros(len(situation.cond))
+        Args:
+            record: from `act`.
+            situation: what the policy saw.
+
+        Returns:
+            log-probability (B, num_factors), and entropy (B,) in nats of the draws whose spread is trained, zero if
+            there are none. One pass of the network serves both.
+        """
+        cond = situation.cond
+        return cond.new_zeros(len(cond), 0), cond.new_zeros(len(cond))
 
     def trainable(self) -> list[nn.Parameter]:
         """What PPO trains."""

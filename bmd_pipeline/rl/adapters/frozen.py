@@ -1,4 +1,4 @@
-"""The pre-trained policy as it is: noise in, chunk out."""
+"""The pre-trained or the coded policy as it is: noise in, chunk out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bmd_pipeline.rl.adapters.base import Adapter, Record, Situation
 
 
 class FrozenDenoiser(Adapter):
-    """The pre-trained policy's own sampler (DDIM: deterministic given x); nothing to train."""
+    """The policy's own sampler (DDIM: deterministic given x and the code); nothing to train."""
 
     def __init__(self, policy: DiffusionPolicy) -> None:
         super().__init__()
@@ -18,4 +18,4 @@ class FrozenDenoiser(Adapter):
 
     def act(self, x: Tensor, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
         """Denoises x (B, noise_dim) to a normalised chunk of the same shape."""
-        return self.policy.sample(x, situation.cond, generator), {}
+        return self.policy.sample(x, situation.cond, generator, situation.code), {}

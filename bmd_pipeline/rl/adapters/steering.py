@@ -10,55 +10,35 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bmd_pipeline.modes.noise_basis import NoiseBasis
 from bmd_pipeline.modes.steering import SteeringPolicy
 from bmd_pipeline.policies.gaussian import gaussian_entropy, gaussian_log_prob
 from bmd_pipeline.rl.adapters.base import Adapter, Record, Situation
 
 Readout = Literal["mean", "sample"]
 """How a steering policy acts when it is deployed: by its mean, or by a draw."""
-HELD_STD_SCALE = 0.3
-"""Held coordinates vary this much less while they are held, so that the choice made for the episode counts."""
 
 
 class SteeredNoise(Adapter):
-    """w from the steering policy, around the noise held for the episode where there is one.
+    """w from the steering policy.
 
     Args:
         steering: π_ψ(w|s,z).
         readout: how it acts when deployed.
-        held_basis: directions that can be held, the first ones of the steering's basis, or None.
+        target_entropy: nats per steered dimension that its spread shall not fall below; None: no bound.
     """
 
     num_factors = 1
 
-    def __init__(
-        self,
-        steering: SteeringPolicy,
-        readout: Readout,
-        held_basis: NoiseBasis | None = None,
-    ) -> None:
+    def __init__(self, steering: SteeringPolicy, readout: Readout, target_entropy: float | None = None) -> None:
         super().__init__()
         self.steering = steering
         self.readout = readout
-        self.held_basis = held_basis
         self.entropy_dims = steering.basis.dim
-
-    def _distribution(self, situation: Situation) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation (B, basis.dim)."""
-        mean, log_std = self.steering(situation.cond, situation.code)
-        if self.held_basis is not None:
-            width = self.held_basis.dim
-            holding = situation.holding[:, None]
-            held_mean = mean[:, :width] + situation.held * holding
-            narrow = torch.full_like(situation.held, HELD_STD_SCALE).log() * holding
-            mean = torch.cat([held_mean, mean[:, width:]], dim=1)
-            log_std = torch.cat([log_std[:, :width] + narrow, log_std[:, width:]], dim=1)
-        return mean, log_std
+        self.target_entropy = None if target_entropy is None else target_entropy * self.entropy_dims
 
     def act(self, x: Tensor, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
         """Draws steered coordinates u; unsteered directions of w stay N(0, I)."""
-        mean, log_std = self._distribution(situation)
+        mean, log_std = self.steering(situation.cond, situation.code)
         u = mean
         if explore or self.readout == "sample":
             u = mean + log_std.exp() * torch.randn(mean.shape, generator=generator, device=mean.device)
@@ -68,14 +48,10 @@ class SteeredNoise(Adapter):
             rest = torch.randn(rest.shape, generator=generator, device=u.device)
         return basis.complete(u, rest), {"u": u}
 
-    def log_prob(self, record: Record, situation: Situation) -> Tensor:
-        """log π_ψ(u|s,z), (B, 1)."""
-        mean, log_std = self._distribution(situation)
-        return gaussian_log_prob(record["u"], mean, log_std)[:, None]
-
-    def entropy(self, situation: Situation) -> Tensor:
-        """Entropy (B,) of π_ψ in nats."""
-        return gaussian_entropy(self._distribution(situation)[1])
+    def evaluate(self, record: Record, situation: Situation) -> tuple[Tensor, Tensor]:
+        """log π_ψ(u|s,z), (B, 1), and the entropy (B,) of π_ψ in nats."""
+        mean, log_std = self.steering(situation.cond, situation.code)
+        return gaussian_log_prob(record["u"], mean, log_std)[:, None], gaussian_entropy(log_std)
 
     def trainable(self) -> list[nn.Parameter]:
         """The steering policy's parameters."""
