@@ -65,7 +65,7 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
         for name in others | ({"regulariser"} if plain else set()):
             del chosen["finetune"][name]
         steered = not plain or (method is not None and method.startswith("dsrl"))
-        shared = (("steering",) if steered else ()) + (() if plain else ("reward",))
+        shared = (("steering",) if steered else ()) + (() if plain else ("form",))
         chosen["discover"] = {name: values["discover"][name] for name in shared}
     for name in ("checkpoint_interval", "log_interval"):  # they decide what is kept and told, not what is computed
         chosen[stage].pop(name, None)

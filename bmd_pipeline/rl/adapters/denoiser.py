@@ -22,8 +22,8 @@ class TunedDenoiser(Adapter):
     """A trainable copy of the policy, which explores with more denoising noise than it acts with.
 
     It explores as the sampler with `config.eta` does, with a standard deviation of at least `config.noise_floor` at
-    every step, and acts as the sampler with `config.acting_eta`. The first denoising steps may stay frozen: only the last
-    `config.steps` are draws.
+    every step, and acts as the sampler with `config.acting_eta`. The first denoising steps may stay frozen: only the
+    last `config.steps` are draws.
 
     Args:
         policy: the pre-trained or the coded policy, which stays as it is.
