@@ -40,7 +40,7 @@ def play(config: RunConfig, policy: Path, workers: int) -> tuple[Tensor, Tensor,
         resampled tracks (N, points * features), true modes (N,), and how many episodes were played.
     """
     settings = config.discover
-    with open_workbench(config, policy, settings.num_envs, workers, Reporter("quiet")) as bench:
+    with open_workbench(config, policy, settings.num_envs, workers, Reporter("quiet"), disturbed=False) as bench:
         columns = resolve_features(bench.spec, settings.inference.features)
         generator = make_generator(config.seed, "evaluate", "behaviours", device=bench.device)
         seeds = episode_seeds(

@@ -56,7 +56,7 @@ def discover(
     settings = config.discover
     stop = stop or Stop()
     identity = make_identity(config, "discover", seed=seed, policy=hash_file(policy / RUN_FILE))
-    with open_workbench(config, policy, settings.num_envs, num_workers, reporter, stop) as bench:
+    with open_workbench(config, policy, settings.num_envs, num_workers, reporter, stop, disturbed=False) as bench:
         columns = resolve_features(bench.spec, settings.inference.features)
         torch.manual_seed(derive_seed(config.seed, "discover", task, seed, "weights"))
         modes = make_modes(settings, bench.policy, columns)
