@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-Family = Literal["collect", "pretrain", "discover", "train", "select", "evaluate"]
+Family = Literal["collect", "pretrain", "discover", "train", "select", "evaluate", "disturbance"]
 
 
 def derive_seed(root: int, family: Family, *names: str | int) -> int:

@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("compute",),
     ("artifacts", "metrics", "policies"),
     ("tasks.base", "tasks.registry"),  # the contract and the names; they import no task
+    ("environments",),
     ("sim",),
     ("tasks", "demos"),
     ("modes",),

@@ -20,7 +20,7 @@ def test_seeds_fit_every_generator_and_repeat(root: int) -> None:
 @given(roots)
 @settings(deadline=None)
 def test_consumers_are_apart(root: int) -> None:
-    families = ("collect", "pretrain", "discover", "train", "select", "evaluate")
+    families = ("collect", "pretrain", "discover", "train", "select", "evaluate", "disturbance")
     names = [(family, *rest) for family in families for rest in ((), (0,), (1,), ("a",), ("a", 1))]
     seeds = [derive_seed(root, *name) for name in names]  # type: ignore[arg-type]
     assert len(set(seeds)) == len(seeds)

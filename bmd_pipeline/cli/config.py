@@ -46,8 +46,8 @@ def schema(
     """Prints the JSON Schema of all settings, for editors and checks."""
     document = RunConfig.model_json_schema()
     if task is not None:
-        from bmd_pipeline.tasks.registry import options_model
+        from bmd_pipeline.tasks.registry import env_model
 
         open_config(task, None, config, None)  # registers variants and plug-ins
-        document["$defs"]["TaskConfig"]["properties"]["env"] = options_model(task).model_json_schema()
+        document["$defs"]["TaskConfig"]["properties"]["env"] = env_model(task).model_json_schema()
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel
@@ -13,8 +13,16 @@ from rich.table import Table
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.job import open_config
 from bmd_pipeline.config.load import list_configured
+from bmd_pipeline.config.messages import find_model, list_paths
 from bmd_pipeline.errors import TaskError
-from bmd_pipeline.tasks.registry import get_entry, list_entries, load_labellings, make_spec, options_model
+from bmd_pipeline.tasks.registry import (
+    env_model,
+    get_entry,
+    list_entries,
+    load_disturbance,
+    load_labellings,
+    make_spec,
+)
 
 
 def list_tasks(
@@ -28,10 +36,9 @@ def list_tasks(
             open_config(configured, None, None, None)  # registers variants and plug-ins
         console.print(_list_all())
         return
-    open_config(name, None, None, None)  # registers variants and plug-ins
-    entry = get_entry(name)
-    console.print(f"{entry.name}: {entry.summary}\n", markup=False)
-    console.print(_describe(options_model(name)))
+    env = open_config(name, None, None, None).task.env  # registers variants and plug-ins
+    console.print(f"{name}: {_summarise(name, env)}\n", markup=False)
+    console.print(_list_settings(env_model(name)))
 
 
 def _list_all() -> Table:
@@ -41,12 +48,19 @@ def _list_all() -> Table:
         table.add_column(title, no_wrap=True)
     for title in ("obs", "action", "steps", "modes"):
         table.add_column(title, justify="right")
-    table.add_column("what it is")
+    table.add_column("what it is", overflow="fold")
     for entry in list_entries():
-        spec = make_spec(entry.name, open_config(entry.name, None, None, None).task.env)
+        env = open_config(entry.name, None, None, None).task.env
+        spec = make_spec(entry.name, env)
         numbers = (spec.obs_dim, spec.action_dim, spec.horizon, _count_modes(entry.name))
-        table.add_row(entry.name, entry.simulator, entry.extra or "", *map(str, numbers), entry.summary)
+        table.add_row(entry.name, entry.simulator, entry.extra or "", *map(str, numbers), _summarise(entry.name, env))
     return table
+
+
+def _summarise(name: str, env: dict[str, Any]) -> str:
+    """What a task is, and the world that its policies are fine-tuned and evaluated in if it is not the usual one."""
+    world = load_disturbance(env).describe()
+    return f"{get_entry(name).summary}{f'; disturbed: {world}' if world else ''}"
 
 
 def _count_modes(name: str) -> int | str:
@@ -56,11 +70,14 @@ def _count_modes(name: str) -> int | str:
         return "–"
 
 
-def _describe(model: type[BaseModel]) -> Table:
+def _list_settings(model: type[BaseModel]) -> Table:
     table = Table("setting", "default", "what it does", box=None, pad_edge=False)
-    for field_name, field in model.model_fields.items():
+    for setting in list_paths(model):
+        *groups, field_name = setting.split(".")
+        group = find_model(model, tuple(groups)) or model
+        field = group.model_fields[field_name]
         text = " ".join((field.description or "").split())
-        table.add_row(f"task.env.{field_name}", str(field.default), escape(text))
+        table.add_row(f"task.env.{setting}", str(field.default), escape(text))
     return table
 
 

@@ -41,6 +41,9 @@ _EVIDENCE: dict[str, tuple[str, ...]] = {
 }
 """Stages that nothing is trained on, with the settings beside their own that they go by."""
 
+_UNDISTURBED = ("collect", "pretrain", "discover", "validation")
+"""Stages in the demonstrations' own world."""
+
 _OWNERS = {"denoiser": "dppo", "residual": "res"}
 """Parts of `finetune` that one method alone reads."""
 
@@ -56,6 +59,8 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
     values = _dump(config)
     if stage in ("collect", "pretrain"):  # experts play on the CPU
         values["task"].pop("physics", None)
+    if stage in _UNDISTURBED:
+        values["task"]["env"].pop("disturbance", None)
     chosen = {name: values[name] for name in ("task", "seed", stage, *_EVIDENCE.get(stage, ()))}
     if stage == "discover":  # the bound on log q is one setting for both stages; λ is not among them
         chosen["finetune"] = {"regulariser": {"floor": values["finetune"]["regulariser"]["floor"]}}

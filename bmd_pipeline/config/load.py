@@ -218,11 +218,11 @@ def _pop_presets(task_values: dict[str, Any], path: Path, config_dir: Path) -> d
 def _resolve_env(config: RunConfig, layers: Sequence[Layer]) -> RunConfig:
     """Validates the task's own settings and fills in their defaults, so that hashes see all of them."""
     # A task checks its settings itself, so this is the one place where config looks up at tasks.
-    from bmd_pipeline.tasks.registry import get_entry, options_model, prepare
+    from bmd_pipeline.tasks.registry import env_model, get_entry, prepare
 
     prepare(config.task)
     physics = _resolve_physics(config, get_entry(config.task.name), layers)
-    model = options_model(config.task.name)
+    model = env_model(config.task.name)
 
     def resolve(values: Mapping[str, Any], *place: str) -> Any:
         try:

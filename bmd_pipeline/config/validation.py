@@ -26,12 +26,13 @@ class ValidationConfig(Section):
     """`noise`: Gaussian noise on observations, in their standard deviations over the demonstrations; 0: not tried."""
     action_delay: int = Field(1, ge=0, le=100)
     """`delay`: control steps by which actions come late, the action being 0 until then; 0: not tried."""
-    action_scale: float = Field(0.8, ge=0.0, le=2.0)
-    """`weak`: factor on every action, clipped to [-1, 1] afterwards; 1: not tried."""
+    action_gain: float = Field(0.8, ge=0.0, le=10.0)
+    """`weak`: factor on every action; 1: not tried."""
     locked_action: int | None = Field(0, ge=0, le=1023)
     """`locked`: component of the action that is held at 0, as a locked joint is; null: not tried."""
     dynamics: dict[Name, dict[str, Any]] = Field({}, max_length=20)
-    """Further disturbances, by name: the task's own settings to change, as `{hurried: {horizon: 100}}`."""
+    """Further disturbances, by name: the settings below `task.env` to change, as `{hurried: {horizon: 100},
+    gust: {disturbance: {action_noise: 0.5}}}`."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -41,5 +42,5 @@ class ValidationConfig(Section):
 
     def disturbances(self) -> list[str]:
         """Names of all that is tried."""
-        tried = (self.obs_noise > 0, self.action_delay > 0, self.action_scale != 1, self.locked_action is not None)
+        tried = (self.obs_noise > 0, self.action_delay > 0, self.action_gain != 1, self.locked_action is not None)
         return [name for name, chosen in zip(GENERIC, tried, strict=True) if chosen] + list(self.dynamics)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,22 +65,23 @@ class SceneList:
 
     def __init__(self, scenes: Sequence[Scene]) -> None:
         self.scenes = list(scenes)
-        self._state = torch.tensor([scene.read() for scene in scenes], dtype=torch.float32)
+        # Gathered in NumPy: a small tensor for each scene and step takes 10 µs, a row of an array 1.
+        self._state = np.array([scene.read() for scene in scenes], np.float32)
 
     def place(self, rows: Tensor, start: Tensor) -> Tensor:
         """See `Simulation.place`."""
         for row, begin in zip(rows.tolist(), start.tolist(), strict=True):
             self.scenes[row].place(begin)
-            self._state[row] = torch.tensor(self.scenes[row].read())
-        return self._state[rows]
+            self._state[row] = self.scenes[row].read()
+        return torch.from_numpy(self._state[rows.numpy()])
 
     def move(self, action: Tensor, active: Tensor) -> Tensor:
         """See `Simulation.move`."""
         actions = action.tolist()
         for row in active.nonzero()[:, 0].tolist():
             self.scenes[row].move(actions[row])
-            self._state[row] = torch.tensor(self.scenes[row].read())
-        return self._state.clone()
+            self._state[row] = self.scenes[row].read()
+        return torch.from_numpy(self._state.copy())
 
     def close(self) -> None:
         """Forgets the scenes."""

@@ -20,6 +20,7 @@ from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.episodes import Episodes, concat_episodes
 from bmd_pipeline.metrics.summary import summarise_policy
+from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.rl.agents import Agent
 from bmd_pipeline.rl.rollout import EpisodeBatch, play_episodes
 from bmd_pipeline.rl.tuned import load_agent
@@ -28,9 +29,9 @@ from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.eval_document import hash_policy_settings, make_bootstrap_generator
 from bmd_pipeline.stages.evaluate import require_inputs
 from bmd_pipeline.stages.labelling import label_episodes
-from bmd_pipeline.stages.workbench import select_stage_device
+from bmd_pipeline.stages.workbench import open_env, select_stage_device
 from bmd_pipeline.tasks.base import TaskEnv
-from bmd_pipeline.tasks.registry import load_labellings, make_env
+from bmd_pipeline.tasks.registry import load_labellings
 
 SCHEMA_VERSION = 1
 
@@ -75,7 +76,9 @@ def curve(
     device = select_stage_device(config)
     labellings = load_labellings(task)
     wanted = config.curve.episodes
-    env = make_env(task, config.task.env, min(config.evaluate.num_envs, wanted), device=device, num_workers=num_workers)
+    base = load_policy(policy, task=task, device=device)
+    num_envs = min(config.evaluate.num_envs, wanted)
+    env = open_env(config.task, base, num_envs, disturbed=True, device=device, num_workers=num_workers)
     points = []
     try:
         with reporter.progress(f"curve of {method}", len(folders)) as progress:

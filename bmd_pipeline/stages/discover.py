@@ -68,7 +68,7 @@ def discover(
         inputs["demos"] = demos = demos or Layout().demos(task)
         data, origins["demos"] = load_task_demos(config, demos), hash_tree(demos)
     identity = make_identity(config, "discover", seed=seed, **origins)
-    with open_workbench(config, policy, settings.num_envs, num_workers, reporter, stop) as bench:
+    with open_workbench(config, policy, settings.num_envs, num_workers, reporter, stop, disturbed=False) as bench:
         columns = resolve_features(bench.spec, settings.inference.features)
         torch.manual_seed(derive_seed(config.seed, "discover", task, seed, "weights"))
         modes = make_modes(settings, bench.policy, columns)

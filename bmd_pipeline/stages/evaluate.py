@@ -25,7 +25,6 @@ from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.reporting.figures import draw_trajectories
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath, encode_paths, resample_paths
 from bmd_pipeline.rl.agents import Agent, remove_steering
-from bmd_pipeline.rl.graphs import graph_env
 from bmd_pipeline.rl.rollout import play_episodes
 from bmd_pipeline.rl.tuned import load_agent
 from bmd_pipeline.seeds import derive_seed, make_generator
@@ -43,9 +42,9 @@ from bmd_pipeline.stages.eval_document import (
 from bmd_pipeline.stages.labelling import label_episodes
 from bmd_pipeline.stages.rounds import pack_episodes, unpack_episodes
 from bmd_pipeline.stages.stopping import Stop, StoppableEnv
-from bmd_pipeline.stages.workbench import select_recorder, select_stage_device
+from bmd_pipeline.stages.workbench import open_env, select_recorder, select_stage_device
 from bmd_pipeline.tasks.base import Labelling, TaskEnv
-from bmd_pipeline.tasks.registry import load_labellings, make_env
+from bmd_pipeline.tasks.registry import load_labellings
 
 
 def evaluate(
@@ -112,10 +111,19 @@ def evaluate(
         wait=make_wait(config, stop, reporter),
     ) as checkpoints:
         num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
-        env = make_env(task, config.task.env, num_envs, device=device, num_workers=num_workers)
+        env = open_env(
+            config.task,
+            agent.policy,
+            num_envs,
+            disturbed=True,
+            device=device,
+            num_workers=num_workers,
+            recorder=recorder,
+        )
         try:
-            stoppable = StoppableEnv(graph_env(env, recorder), stop)
-            episodes, paths = _play(config, stoppable, agent, labellings, method, seed, checkpoints, reporter)
+            episodes, paths = _play(
+                config, StoppableEnv(env, stop), agent, labellings, method, seed, checkpoints, reporter
+            )
             axes = env.spec.planar_labels
         finally:
             env.close()

@@ -88,7 +88,7 @@ def finetune(
     origins = {name: hash_file(path / RUN_FILE) for name, path in inputs.items()}
     identity = make_identity(config, "finetune", method=method, seed=seed, inputs=origins)
     stop = stop or Stop()
-    with open_workbench(config, policy, config.finetune.num_envs, num_workers, reporter, stop) as bench:
+    with open_workbench(config, policy, config.finetune.num_envs, num_workers, reporter, stop, disturbed=True) as bench:
         found = load_modes(inputs["modes"], bench.policy, task=task) if "modes" in inputs else None
         run = _Run(config, bench, found, method, seed, output, reporter)
         checkpoints = Checkpoints(

@@ -15,6 +15,7 @@ from bmd_pipeline.rl.rollout import play_episodes
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.sim.filming import Filming
 from bmd_pipeline.sim.recording import Recorder, Recording, find_task
+from bmd_pipeline.stages.workbench import disturb
 from bmd_pipeline.tasks import registry
 from bmd_pipeline.tasks.base import Labelling, VectorTask
 
@@ -125,8 +126,8 @@ class AgentPlayer:
         env = registry.make_env(task.name, task.env, 1)
         if not isinstance(env, VectorTask):
             raise TaskError(f"{task.name} can't be filmed: it is not stepped in this process")
-        self._env = env
         self._recorder = Recorder(env, filming)
+        self._env = disturb(env, task, agent.policy)
         self._generator = make_generator(config.seed, "evaluate", "film", seed)
         self._coded = agent.modes is not None
         self.roles = tuple(f"code{z}" for z in range(agent.num_codes)) if self._coded else self._labelling.modes

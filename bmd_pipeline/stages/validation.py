@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +13,10 @@ from numpy.typing import NDArray
 from bmd_pipeline.artifacts.atomic import write_json
 from bmd_pipeline.artifacts.layout import RUN_FILE
 from bmd_pipeline.artifacts.provenance import require_run
+from bmd_pipeline.config.disturbance import Disturbance
 from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.metrics.validate import Trajectories, Validator, describe_agreement
 from bmd_pipeline.metrics.validation import SCHEMA_VERSION, Validation
@@ -26,13 +27,12 @@ from bmd_pipeline.rl.agents import Agent, make_base_agent, make_commanded_agent
 from bmd_pipeline.rl.measuring import read_codes
 from bmd_pipeline.rl.rollout import EpisodeBatch, Rollout, merge_rollouts, roll_out
 from bmd_pipeline.seeds import make_generator
-from bmd_pipeline.sim.disturbed import DisturbedEnv
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evidence import make_rng, trace
 from bmd_pipeline.stages.labelling import label_episodes
-from bmd_pipeline.stages.workbench import Workbench, episode_seeds, open_workbench
+from bmd_pipeline.stages.workbench import Workbench, episode_seeds, get_obs_std, open_env, open_workbench
 from bmd_pipeline.tasks.base import TaskEnv
-from bmd_pipeline.tasks.registry import load_labellings, make_env
+from bmd_pipeline.tasks.registry import load_labellings
 
 
 def validation(
@@ -74,7 +74,7 @@ def validation(
     for seed, folder in modes.items():
         _require_modes(config, seed, folder)
     num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
-    with open_workbench(config, policy, num_envs, num_workers, reporter) as bench:
+    with open_workbench(config, policy, num_envs, num_workers, reporter, disturbed=False) as bench:
         if settings.locked_action is not None and settings.locked_action >= bench.spec.action_dim:
             raise ConfigError(
                 f"validation.locked_action must be < {bench.spec.action_dim} for {task}, got {settings.locked_action}"
@@ -169,23 +169,28 @@ class _Ground:
             return self._play(agent, self.bench.env, f"seed {seed}")
         settings = self.config.validation
         if disturbance in settings.dynamics:
-            values = {**self.config.task.env, **settings.dynamics[disturbance]}
-            bench = self.bench
-            env = make_env(
-                bench.spec.name, values, bench.env.num_envs, device=bench.device, num_workers=self.num_workers
+            bench, task = self.bench, self.config.task
+            # The task's own disturbance is not that of validation, unless it is among the changes.
+            values = {**task.env, "disturbance": {}, **settings.dynamics[disturbance]}
+            env = open_env(
+                task.model_copy(update={"env": values}),
+                bench.policy,
+                bench.env.num_envs,
+                disturbed=True,
+                device=bench.device,
+                num_workers=self.num_workers,
             )
             try:
                 return self._play(agent, env, f"seed {seed}", disturbance)
             finally:
                 env.close()
-        obs_std = self.bench.policy.obs_normaliser.std[: self.bench.spec.obs_dim]  # that of the current observation
-        disturb = functools.partial(DisturbedEnv, self.bench.env, self._make_generator("disturbance", seed))
-        env = {
-            "noise": lambda: disturb(obs_noise=settings.obs_noise * obs_std),
-            "delay": lambda: disturb(action_delay=settings.action_delay),
-            "weak": lambda: disturb(action_scale=settings.action_scale),
-            "locked": lambda: disturb(locked_action=settings.locked_action),
-        }[disturbance]()
+        world = {
+            "noise": Disturbance(obs_noise=settings.obs_noise),
+            "delay": Disturbance(action_delay=settings.action_delay),
+            "weak": Disturbance(action_gain=settings.action_gain),
+            "locked": Disturbance(locked_action=settings.locked_action),
+        }[disturbance]
+        env = DisturbedEnv(self.bench.env, world, get_obs_std(self.bench.policy, self.bench.spec))
         return self._play(agent, env, f"seed {seed}", disturbance)
 
     def fit_scale(self, played: Rollout) -> None:

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from bmd_pipeline.compute import choose_matmul, select_device, set_matmul
 from bmd_pipeline.config.costs import NATIVE
 from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.task import TaskConfig
+from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
@@ -75,9 +78,53 @@ def select_recorder(config: RunConfig, device: torch.device) -> Recorder | None:
     return CUDA if config.execution.cuda_graphs and device.type == "cuda" else None
 
 
+def open_env(
+    task: TaskConfig,
+    policy: DiffusionPolicy,
+    num_envs: int,
+    *,
+    disturbed: bool,
+    device: torch.device,
+    num_workers: int,
+    recorder: Recorder | None = None,
+) -> TaskEnv:
+    """Opens a task without automatic reset, in one of its two worlds.
+
+    Args:
+        task: which task, with its settings.
+        policy: the pre-trained policy, whose normaliser says how large a deviation of observations is.
+        num_envs: environments stepped together.
+        disturbed: True for the world of `task.env.disturbance`, False for the demonstrations'.
+        device: where tensors live.
+        num_workers: simulator processes; results don't depend on it.
+        recorder: records the steps of native tasks as CUDA graphs, which disturbances stay outside of; None: no graphs.
+    """
+    env = registry.make_env(task.name, task.env, num_envs, device=device, num_workers=num_workers, auto_reset=False)
+    env = graph_env(env, recorder)
+    return disturb(env, task, policy) if disturbed else env
+
+
+def disturb(env: TaskEnv, task: TaskConfig, policy: DiffusionPolicy) -> TaskEnv:
+    """An opened task in the world of `task.env.disturbance`; the same object where that is the demonstrations'."""
+    disturbance = registry.load_disturbance(task.env)
+    return DisturbedEnv(env, disturbance, get_obs_std(policy, env.spec)) if disturbance.describe() else env
+
+
+def get_obs_std(policy: DiffusionPolicy, spec: TaskSpec) -> Tensor:
+    """(obs_dim,) standard deviation by which a policy normalises each component of the current observation."""
+    return policy.obs_normaliser.std[: spec.obs_dim]
+
+
 @contextmanager
 def open_workbench(
-    config: RunConfig, policy_dir: Path, num_envs: int, num_workers: int, reporter: Reporter, stop: Stop | None = None
+    config: RunConfig,
+    policy_dir: Path,
+    num_envs: int,
+    num_workers: int,
+    reporter: Reporter,
+    stop: Stop | None = None,
+    *,
+    disturbed: bool,
 ) -> Iterator[Workbench]:
     """Opens the task and loads its policy; closes the simulator at the end, also on an error.
 
@@ -88,6 +135,7 @@ def open_workbench(
         num_workers: simulator processes.
         reporter: where the choice of device is told.
         stop: who may ask the stage to stop.
+        disturbed: see `open_env`.
 
     Raises:
         ArtifactError: the policy is missing, damaged, or does not fit the task.
@@ -99,9 +147,18 @@ def open_workbench(
     matmul = choose_matmul(device, config.execution.cuda_matmul)
     recorder = select_recorder(config, device)
     how = ", CUDA graphs" if recorder is not None else ""
+    if disturbed and (world := registry.load_disturbance(config.task.env).describe()):
+        how += f"; disturbed: {world}"
     reporter.log(f"{task}: {num_envs} environments on {device}, matrix products in {matmul}{how}")
-    env = registry.make_env(task, config.task.env, num_envs, device=device, num_workers=num_workers, auto_reset=False)
-    env = graph_env(env, recorder)
+    env = open_env(
+        config.task,
+        policy,
+        num_envs,
+        disturbed=disturbed,
+        device=device,
+        num_workers=num_workers,
+        recorder=recorder,
+    )
     try:
         yield Workbench(spec, StoppableEnv(env, stop) if stop else env, policy, device, matmul, recorder)
     finally:
@@ -114,13 +171,19 @@ def episode_seeds(root: int, family: Family, *names: str | int, episodes: int, n
     return [derive_seed(root, family, *names, "episodes", index) for index in range(rounds)]
 
 
-def require_features(config: RunConfig) -> None:
-    """Checks what settings alone can't know: whether the task has the track columns that discovery shall see.
+def check_settings(config: RunConfig) -> None:
+    """Checks what settings alone can't know: that the task has the track columns and the action that they name.
 
     Raises:
-        ConfigError: it has no such column.
+        ConfigError: it has no such column, or no such component of the action.
     """
-    resolve_features(registry.make_spec(config.task.name, config.task.env), config.discover.inference.features)
+    spec = registry.make_spec(config.task.name, config.task.env)
+    resolve_features(spec, config.discover.inference.features)
+    locked = registry.load_disturbance(config.task.env).locked_action
+    if locked is not None and locked >= spec.action_dim:
+        raise ConfigError(
+            f"task.env.disturbance.locked_action must be < {spec.action_dim} for {spec.name}, got {locked}"
+        )
 
 
 def resolve_features(spec: TaskSpec, names: tuple[str, ...]) -> tuple[int, ...]:

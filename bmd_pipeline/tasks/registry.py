@@ -14,6 +14,7 @@ A task is a package of modules, imported only when needed, so that naming a task
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 from dataclasses import dataclass, replace
@@ -21,9 +22,10 @@ from importlib.metadata import PackageNotFoundError, distribution
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 
 from bmd_pipeline.config.base import Section
+from bmd_pipeline.config.disturbance import Disturbance
 from bmd_pipeline.config.messages import describe, suggest
 from bmd_pipeline.errors import ConfigError, TaskError
 
@@ -57,6 +59,9 @@ class TaskEntry:
     requires: tuple[str, ...] = ()
     cpu_only: bool = False
 
+
+DISTURBANCE = "disturbance"
+"""The one setting below `task.env` that is no task's own."""
 
 _REGISTRY: dict[str, TaskEntry] = {}
 
@@ -147,22 +152,45 @@ def require_simulator(name: str) -> None:
 
 
 def options_model(name: str) -> type[Section]:
-    """The model of a task's `env` settings."""
+    """The model of a task's own settings, without those that every task has."""
     model: type[Section] = _module(name, "options").Options
     return model
 
 
+def env_model(name: str) -> type[Section]:
+    """The model of all that stands below `task.env`: a task's own settings, and `disturbance`.
+
+    Raises:
+        TaskError: the task has a setting of that name itself.
+    """
+    own = options_model(name)
+    if DISTURBANCE in own.model_fields:
+        raise TaskError(f"task {name} must not have a setting {DISTURBANCE!r} of its own: every task has one")
+    return _add_disturbance(own)
+
+
+@functools.cache
+def _add_disturbance(own: type[Section]) -> type[Section]:
+    return create_model(own.__name__, __base__=own, disturbance=(Disturbance, Disturbance()))
+
+
 def load_options(name: str, values: dict[str, Any]) -> Section:
-    """Validates a task's `env` settings.
+    """Validates `env` settings; returns the task's own, which are all that its code knows.
 
     Raises:
         ConfigError: an unknown or out-of-bounds setting, with its dotted path.
     """
-    model = options_model(name)
+    model = env_model(name)
     try:
-        return model.model_validate(values)
+        model.model_validate(values)
     except ValidationError as error:
         raise ConfigError(describe(error, model, ("task", "env"))[1]) from error
+    return options_model(name).model_validate({key: value for key, value in values.items() if key != DISTURBANCE})
+
+
+def load_disturbance(values: dict[str, Any]) -> Disturbance:
+    """The disturbance among a task's validated `env` settings."""
+    return Disturbance.model_validate(values.get(DISTURBANCE, {}))
 
 
 def make_spec(name: str, values: dict[str, Any]) -> TaskSpec:
@@ -180,7 +208,7 @@ def make_env(
     num_workers: int = 1,
     auto_reset: bool = False,
 ) -> TaskEnv:
-    """Builds a batch of environments.
+    """Builds a batch of environments in the demonstrations' own world, whatever `disturbance` says.
 
     Args:
         name: registered task.

@@ -324,6 +324,9 @@ def test_tasks_lists_tasks_and_their_settings(project: Path, capsys: pytest.Capt
     assert ["AvoidPointShifted", "native", "14", "2", "120", "24"] in [row[:6] for row in rows]
     _, out, _ = run(capsys, "tasks GaussianMixture")
     assert "task.env.horizon" in out
+    assert "task.env.disturbance.action_noise" in out
+    _, out, _ = run(capsys, "tasks AvoidPointGust")
+    assert out.startswith("AvoidPointGust: AvoidPoint with settings of its own; disturbed: action_noise=0.5\n")
 
 
 @pytest.mark.parametrize("command", ["", "--help", "finetune --help", "config --help", "config show --help"])

@@ -64,6 +64,7 @@ ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATIO
         ("collect.num_episodes=8", {"collect"}),
         ("seed=3", ALL),
         ("task.env.horizon=30", ALL),
+        ("task.env.disturbance.action_delay=1", ALL - {"collect", "pretrain", "discover", "validation"}),
         ("seeds=[5]", {"compare", "verdict", "grid", "pool", "validation"}),
         ("methods=[dsrl]", {"compare", "verdict", "grid", "pool"}),
         ("execution.device=cpu", set()),

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from bmd_pipeline.config import load
 from bmd_pipeline.config.discover import DiscoverConfig
+from bmd_pipeline.config.disturbance import Disturbance
 from bmd_pipeline.config.finetune import FinetuneConfig
 from bmd_pipeline.config.load import AUTO_GPU, has_cuda_device, list_presets, list_variants, load_config, resolve_preset
 from bmd_pipeline.errors import BMDError, ConfigError, TaskError
@@ -56,6 +57,7 @@ def test_the_tasks_own_settings_are_filled_in(config_dir: Path) -> None:
     env = load_config("GaussianMixture", assignments=["task.env.horizon=7"], config_dir=config_dir).task.env
     assert env["horizon"] == 7
     assert env["reward"] == "equal"
+    assert env["disturbance"] == Disturbance().model_dump()
 
 
 def test_a_variant_shares_code_and_settings_under_its_own_name(config_dir: Path) -> None:
@@ -103,6 +105,17 @@ def test_bad_variants_are_refused(config_dir: Path, text: str, error: type[BMDEr
         ("mi_weight=1", r"^unknown setting mi_weight; did you mean 'finetune\.regulariser\.mi_weight'\?"),
         ("task.env.horizn=1", r"^unknown setting task\.env\.horizn; did you mean 'horizon'\? \(--set"),
         ("task.env.horizon=0", r"^task\.env\.horizon must be >= 1, got 0 \(--set"),
+        (
+            "task.env.disturbance.action_delay=-1",
+            r"^task\.env\.disturbance\.action_delay must be >= 0, got -1 \(--set task\.env\.dist",
+        ),
+        ("task.env.disturbance.gain=2", r"^unknown setting task\.env\.disturbance\.gain; did you mean 'action_gain'\?"),
+        ("task.env.gain=2", r"^unknown setting task\.env\.gain; "),
+        ("task.env.disturbance=3", r"^task\.env\.disturbance must be a group of settings, got 3"),
+        (
+            "validation.dynamics={gust: {disturbance: {action_noise: -1}}}",
+            r"^validation\.dynamics\.gust\.disturbance\.action_noise must be >= 0\.0, got -1 \(--set",
+        ),
         ("pretrain.policy.n_action_steps=99", r"^pretrain\.policy\.n_action_steps must be <= horizon \(8\), got 99"),
         ("methods=[dsrl, sac]", r"^methods\[1\]: unknown method 'sac'; known: dppo, .* \(--set"),
         ("methods=[dsrl, dsrl]", r"^methods must not repeat, got \['dsrl', 'dsrl'\] "),

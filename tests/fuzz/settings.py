@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from bmd_pipeline.config.messages import find_model
 from bmd_pipeline.config.run import RunConfig
-from bmd_pipeline.tasks.registry import options_model
+from bmd_pipeline.tasks.registry import env_model
 
 from ..faults.lab import TASK
 
@@ -33,7 +33,8 @@ def draw_settings(rng: random.Random) -> list[str]:
     """Assignments of a few settings, each within its own bounds; together they may contradict each other."""
     schema = RunConfig.model_json_schema()
     leaves = dict(_leaves(schema, schema["$defs"], ""))
-    leaves |= dict(_leaves(options_model(TASK).model_json_schema(), {}, "task.env."))
+    env = env_model(TASK).model_json_schema()
+    leaves |= dict(_leaves(env, env["$defs"], "task.env."))
     share = rng.choice((0.02, 0.1, 0.4))
     return [
         f"{name}={json.dumps(_draw(rng, part, LARGEST.get(name, 12)))}"

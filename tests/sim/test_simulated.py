@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
 
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bmd_pipeline.sim.simulation import SceneList
 from bmd_pipeline.tasks.reach.options import Options
@@ -39,6 +41,16 @@ def test_only_chosen_scenes_are_placed_and_only_active_ones_move() -> None:
     again = scenes.move(action, torch.tensor([True, True, False]))
     assert again.tolist() == [[9.0, 2.0], [2.0, 1.0], [8.0, 1.0]]
     assert moved.tolist() == [[8.0, 1.0], [0.0, 0.0], [8.0, 1.0]]  # a tensor of its own
+    assert placed.tolist() == [[5.0, 0.0], [7.0, 0.0]]
+
+
+@given(start=st.lists(st.floats(-1e30, 1e30), min_size=2, max_size=2))
+def test_states_are_rounded_as_tensors_are(start: list[float]) -> None:
+    scenes = SceneList([Counter(), Counter()])
+    for scene, value in zip(scenes.scenes, start, strict=True):
+        scene.place([value])
+    moved = scenes.move(torch.zeros(2, 1), torch.tensor([True, True]))
+    assert torch.equal(moved, torch.tensor([[value, 1.0] for value in start]))
 
 
 def test_starts_depend_on_seed_row_and_episode_alone() -> None:

@@ -73,7 +73,7 @@ class Stage:
 
     def _load_agent(self, policy: Path, modes: Path | None, tuned: Path | None, method: str, **_: object) -> Any:
         codes = 4 if method.endswith("-bmd") else 1
-        return SimpleNamespace(num_codes=codes, method=method, use_graphs=lambda recorder: None)
+        return SimpleNamespace(num_codes=codes, method=method, policy=None, use_graphs=lambda recorder: None)
 
     def _play(self, env: TaskEnv, agent: Any, *, seed: int, codes: Tensor, generator: torch.Generator) -> EpisodeBatch:
         self.starts.setdefault(agent.method, []).append(env.reset(seed))

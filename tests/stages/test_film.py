@@ -87,7 +87,7 @@ def shoot(output: Path, **settings: Any) -> dict[str, Any]:
 
 def let_play(monkeypatch: pytest.MonkeyPatch, num_codes: int, choose: Callable[[int, int], int | None]) -> None:
     """Policies that walk to the goal which `choose` tells, from the code and the episode's number; None fails."""
-    agent = SimpleNamespace(num_codes=num_codes, modes=object() if num_codes > 1 else None)
+    agent = SimpleNamespace(num_codes=num_codes, modes=object() if num_codes > 1 else None, policy=None)
     monkeypatch.setattr(stage, "load_agent", lambda *_, **__: agent)
     monkeypatch.setattr(stage, "require_inputs", lambda *_: {})
     played = 0

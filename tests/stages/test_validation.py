@@ -49,7 +49,7 @@ def make_config(*behaviours: str, **changes: Any) -> RunConfig:
             "steering": {"hidden_sizes": (64, 64)},
         },
         "evaluate": {"episodes": 256, "num_envs": 128},  # two rounds
-        "validation": {"dynamics": {"hurried": {"horizon": 7}}},
+        "validation": {"dynamics": {"hurried": {"horizon": 7}, "stuck": {"disturbance": {"action_gain": 0.0}}}},
     }
     return RunConfig.model_validate(values | changes)
 
@@ -110,9 +110,10 @@ def test_four_goals_are_several_ways_whose_codes_are_told_apart(validated: Valid
 def test_disturbances_do_what_they_are_called(validated: Validation) -> None:
     for one in validated.discovered:
         there = {found.disturbance: found for found in one.disturbed}
-        assert list(there) == ["noise", "delay", "weak", "locked", "hurried"]
+        assert list(there) == ["noise", "delay", "weak", "locked", "hurried", "stuck"]
         assert there["locked"].modes <= 2  # without the first component two goals are out of reach
         assert there["hurried"].success_rate.value < one.success_rate.value  # goals are eight steps away
+        assert there["stuck"].success_rate.value == 0.0
         assert there["hurried"].recognised is None or there["hurried"].success_rate.value > 0
 
 

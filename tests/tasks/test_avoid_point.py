@@ -183,6 +183,12 @@ def test_the_variant_pays_graded() -> None:
     assert load_config("AvoidPoint", preset="cpu", config_dir=CONFIG_DIR).task.env["reward"] == "plain"
 
 
+def test_the_gusty_variant_pays_graded_in_another_world() -> None:
+    config = load_config("AvoidPointGust", preset="smoke", config_dir=CONFIG_DIR)
+    assert config.task.env["reward"] == "shifted"
+    assert registry.load_disturbance(config.task.env).describe() == "action_noise=0.5"
+
+
 def test_a_gap_that_is_not_there_is_refused() -> None:
     with pytest.raises(registry.ConfigError, match=r"env\.favoured_gaps"):
         registry.make_env("AvoidPoint", {"favoured_gaps": [2, 0, 0]}, 1)

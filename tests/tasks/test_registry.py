@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from bmd_pipeline.errors import TaskError
+from bmd_pipeline.config.base import Section
+from bmd_pipeline.config.disturbance import Disturbance
+from bmd_pipeline.errors import ConfigError, TaskError
 from bmd_pipeline.tasks import registry
 
 
@@ -34,6 +36,26 @@ def test_every_simulated_task_can_be_filmed() -> None:
     for entry in registry.list_entries():
         if entry.simulator != "native" and not registry.find_missing(entry):
             assert registry.load_filming(entry.name).camera.eye
+
+
+def test_a_task_knows_its_own_settings_and_a_disturbance_that_it_need_not_know() -> None:
+    values = {"horizon": 9, "disturbance": {"action_delay": 2}}
+    options = registry.load_options("GaussianMixture", values)
+    assert type(options) is registry.options_model("GaussianMixture")  # it travels to workers
+    assert registry.make_spec("GaussianMixture", values).horizon == 9
+    assert registry.load_disturbance(values).action_delay == 2
+    assert registry.load_disturbance({}) == Disturbance()
+    with pytest.raises(ConfigError, match=r"^task\.env\.disturbance\.action_delay must be <= 100, got 101$"):
+        registry.load_options("GaussianMixture", {"disturbance": {"action_delay": 101}})
+
+
+def test_disturbance_is_no_name_for_a_tasks_own_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Options(Section):
+        disturbance: int = 0
+
+    monkeypatch.setattr(registry, "options_model", lambda name: Options)
+    with pytest.raises(TaskError, match="task Mine must not have a setting 'disturbance' of its own"):
+        registry.env_model("Mine")
 
 
 def test_spec_and_modes_do_without_the_simulator(uninstalled: str) -> None:

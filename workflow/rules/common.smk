@@ -81,10 +81,11 @@ STORED = workflow.storage_settings.default_storage_provider is not None  # files
 def settings(task):
     """All settings of a task, validated when its first job is planned."""
     run = or_refuse(SETTINGS.load, task)
-    if workflow.is_main_process and run.discover.inference.features:
-        from bmd_pipeline.stages.workbench import require_features  # asks the task, which takes torch
+    locked = run.task.env["disturbance"]["locked_action"]
+    if workflow.is_main_process and (run.discover.inference.features or locked is not None):
+        from bmd_pipeline.stages.workbench import check_settings  # asks the task, which takes torch
 
-        or_refuse(require_features, run)
+        or_refuse(check_settings, run)
     return run
 
 
