@@ -62,8 +62,12 @@ class DiffusionPolicy(nn.Module):
 
     @torch.no_grad()
     def fit_normalisers(self, chunk: Tensor, stacked: Tensor) -> None:
-        """Takes the scales from training windows: chunk (W, noise_dim), stacked (W, cond_dim)."""
-        self.action_normaliser.fit(chunk.reshape(-1, self.action_dim))
+        """Takes the scales from training windows: chunk (W, noise_dim), stacked (W, cond_dim).
+
+        Of each chunk the first action alone counts: there is a window for every demonstrated step, so these are the
+        data, each action once, and what fills chunks after an episode's end is not among them.
+        """
+        self.action_normaliser.fit(chunk[:, : self.action_dim])
         self.obs_normaliser.fit(stacked)
 
     def loss(self, chunk: Tensor, stacked: Tensor, generator: torch.Generator) -> Tensor:
