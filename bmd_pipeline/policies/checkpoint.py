@@ -15,7 +15,7 @@ from bmd_pipeline.config.pretrain import PolicyConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 WEIGHTS_FILE = "policy.safetensors"
 SETTINGS_FILE = "policy.json"
 

@@ -83,6 +83,8 @@ def pretrain(
         f"{STAGE} {config.task.name}: {data.num_episodes} demonstrations, {len(training)} windows to train on, "
         f"{len(held_out)} held out; {sum(p.numel() for p in cloner.policy.parameters()):,} parameters"
     )
+    bounded = {"bounded_obs": cloner.policy.bounded_share(training.stacked)}
+    reporter.log(f"clip_obs bounds {bounded['bounded_obs']:.3%} of the observations' values")
     content = hash_tree(demos)
     _compare_with_manifest(demos, content, reporter)
     stop = stop or Stop()
@@ -113,6 +115,7 @@ def pretrain(
             device=device,
             extra={
                 "windows": len(training),
+                **bounded,
                 "matmul_precision": run.matmul,
                 "metrics": metrics,
                 "rollbacks": run.rollbacks,
@@ -154,7 +157,7 @@ def _make_cloner(config: RunConfig, data: Demos, training: Windows, device: torc
         # torch initialises layers from the global state only: borrow it, seeded, and give it back.
         torch.manual_seed(derive_seed(config.seed, STAGE, "weights"))
         policy = DiffusionPolicy(config.pretrain.policy, data.obs.shape[1], data.action.shape[1])
-    policy.to(device).fit_normalisers(training.chunk, training.stacked)
+    policy.to(device).fit_normalisers(training.chunk, training.stacked, torch.from_numpy(data.action).to(device))
     generator = make_generator(config.seed, STAGE, "batches", device=device)
     return Cloner(policy, config.pretrain, training.chunk, training.stacked, generator)
 

@@ -85,7 +85,7 @@ def drop_tensor(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (edit("schema_version", 9), "schema version 9, this release reads 1"),
+        (edit("schema_version", 1), "schema version 1, this release reads 2; train it again"),
         (edit("schema_version", None), "schema version None"),
         (edit("obs_dim", None), "damaged .obs_dim is missing"),
         (edit("policy", {"horizon": 0}), "damaged .policy.horizon"),

@@ -100,6 +100,7 @@ def test_outputs(tmp_path: Path, demos: Path) -> None:
     assert set(lines[0]) == {"step", "learning_rate", "train_loss", "validation_loss"}
     assert lines[-1]["validation_loss"] < lines[0]["validation_loss"]
     assert record["metrics"]["validation_loss"] == lines[-1]["validation_loss"]
+    assert record["bounded_obs"] == 0.0
     policy = load_policy(output, task="Toy", obs_dim=2, action_dim=1)
     assert policy.config == make_config().pretrain.policy
     noise = torch.randn(5, policy.noise_dim)
