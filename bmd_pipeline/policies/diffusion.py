@@ -45,6 +45,8 @@ class DiffusionPolicy(nn.Module):
         self.fingerprint = ""  # hash of its weights file, once loaded: what is built on it names it
         self.obs_dim = obs_dim
         self.action_dim = action_dim
+        self.action_low = (-1.0,) * action_dim  # what the environment makes of -1 and of 1, in its units
+        self.action_high = (1.0,) * action_dim
         self.noise_dim = config.horizon * action_dim
         self.cond_dim = config.n_obs_steps * obs_dim
         self.obs_normaliser = Normaliser(self.cond_dim)
