@@ -45,8 +45,6 @@ class PolicyConfig(Section):
     """Denoising steps of the DDIM sampler, evenly spaced."""
     ddim_timesteps: tuple[Annotated[int, Field(ge=0, lt=1000)], ...] = Field((), max_length=1000)
     """Diffusion steps that the DDIM sampler visits, falling; they replace ddim_steps."""
-    clip_sample: float = Field(2.5, gt=0.0, le=100.0)
-    """Bound on predicted clean chunks, in normalised units."""
     clip_obs: float = Field(5.0, gt=0.0, le=1e6)
     """Bound on observations, in their standard deviations over the demonstrations: what hardly varies there may be a
     hundred of them away elsewhere, and networks answer such a number with anything."""

@@ -1,11 +1,14 @@
 """The demonstration store: a zarr group in the layout that the field's diffusion policies use.
 
 ```
-demos.zarr                    attributes: schema_version, task, config_hash, seed, …
+demos.zarr                    attributes: schema_version, action_low, action_high, task, config_hash, seed, …
 ├── data/obs                  (T, obs_dim) float32, all episodes one after the other
-├── data/action               (T, action_dim) float32, in [-1, 1] of the task's units
+├── data/action               (T, action_dim) float32, in the environment's units
 └── meta/episode_ends         (E,) int64, row after the last one of each episode
 ```
+
+`action_low` and `action_high` (action_dim,) are the bounds of actions in the environment. In memory actions are in
+[-1, 1], the units of whoever acts.
 
 We write zarr v3, chunks with a checksum. Stores of others, v2 too, open as they are; `data/state` stands in for
 `data/obs` there.
@@ -13,7 +16,7 @@ We write zarr v3, chunks with a checksum. Stores of others, v2 too, open as they
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +30,13 @@ from zarr.codecs import Crc32cCodec
 
 from bmd_pipeline.artifacts.atomic import staged_directory
 from bmd_pipeline.errors import DataError
-from bmd_pipeline.tasks.base import Episode
+from bmd_pipeline.tasks.base import Episode, from_bounds
 
 SCHEMA_VERSION = 1
 _MARKS = ("zarr.json", ".zgroup", ".zattrs")
 """Files that a zarr group has, of format 3 and 2."""
+TOLERANCE = 1e-6
+"""Rounding by which an action may lie outside its bounds, in units of [-1, 1]."""
 Rows = NDArray[np.float32]
 
 
@@ -41,15 +46,21 @@ class Demos:
 
     Attributes:
         obs: (T, obs_dim) float32.
-        action: (T, action_dim) float32.
+        action: (T, action_dim) float32 in [-1, 1], which stand for the bounds.
         episode_ends: (E,) int64, rising; the last one is T.
         attributes: what the store says of itself; empty for stores of others.
+        action_low: bounds (action_dim,) of actions in the environment's units; none given means -1.
+        action_high: likewise; none given means 1.
+        clipped_share: share of the stored actions' values that lay outside and were moved to the nearest bound.
     """
 
     obs: Rows
     action: Rows
     episode_ends: NDArray[np.int64]
     attributes: Mapping[str, Any]
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
+    clipped_share: float = 0.0
 
     @property
     def num_episodes(self) -> int:
@@ -71,16 +82,29 @@ class DemoWriter:
         action_dim: size of one action.
         attributes: what the store says of itself, JSON.
         chunk_rows: rows per chunk; whole chunks are written as soon as they are full.
+        action_low: bounds (action_dim,) of actions in the environment, in the units in which they are written; None
+            writes none, and readers go by the data.
+        action_high: likewise.
     """
 
     def __init__(
-        self, path: Path, obs_dim: int, action_dim: int, attributes: Mapping[str, Any], chunk_rows: int
+        self,
+        path: Path,
+        obs_dim: int,
+        action_dim: int,
+        attributes: Mapping[str, Any],
+        chunk_rows: int,
+        *,
+        action_low: Sequence[float] | None = None,
+        action_high: Sequence[float] | None = None,
     ) -> None:
         self.path = path
         self.num_rows = 0
         self.episode_ends: list[int] = []
         self._dims = {"obs": obs_dim, "action": action_dim}
-        self._attributes = {"schema_version": SCHEMA_VERSION, **attributes}
+        bounds = {"action_low": action_low, "action_high": action_high}
+        given = {name: [float(value) for value in values] for name, values in bounds.items() if values is not None}
+        self._attributes = {"schema_version": SCHEMA_VERSION, **given, **attributes}
         self._chunk_rows = chunk_rows
         self._pending: dict[str, list[Rows]] = {"obs": [], "action": []}
         self._pending_rows = 0
@@ -171,6 +195,9 @@ def require_replaceable(path: Path) -> None:
 def load_demos(path: Path, *, obs_dim: int | None = None, action_dim: int | None = None) -> Demos:
     """Reads a store into memory and checks it.
 
+    The bounds of actions are those that the store gives. Where it gives none they are -1 and 1 if the data lie inside,
+    else the least and the largest value of each component.
+
     Args:
         path: the store.
         obs_dim: the observation size it must have, if given.
@@ -178,7 +205,7 @@ def load_demos(path: Path, *, obs_dim: int | None = None, action_dim: int | None
 
     Raises:
         DataError: it is missing, truncated, of a foreign schema version or of other sizes, its episodes
-            don't add up, or a value is not finite (the first such index is named).
+            don't add up, a value is not finite (the first such index is named), or its bounds are no bounds.
     """
     if not path.is_dir():
         raise DataError(f"no demonstrations at {path}; make them with `bmd-pipeline collect`")
@@ -207,7 +234,42 @@ def load_demos(path: Path, *, obs_dim: int | None = None, action_dim: int | None
     obs, action = obs.astype(np.float32, copy=False), action.astype(np.float32, copy=False)
     _require_finite(obs, f"{path}: data/{obs_name}")
     _require_finite(action, f"{path}: data/action")
-    return Demos(obs, action, ends.astype(np.int64, copy=False), attributes)
+    low, high = _find_bounds(attributes, action, path)
+    scaled = from_bounds(action, low, high)
+    clipped = float((np.abs(scaled) > 1.0 + TOLERANCE).mean())
+    return Demos(
+        obs,
+        scaled.clip(-1.0, 1.0).astype(np.float32),
+        ends.astype(np.int64, copy=False),
+        attributes,
+        tuple(low.tolist()),
+        tuple(high.tolist()),
+        clipped,
+    )
+
+
+def _find_bounds(
+    attributes: Mapping[str, Any], action: Rows, path: Path
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Bounds (action_dim,) of a store's actions."""
+    dim = action.shape[1]
+    given = [attributes.get(name) for name in ("action_low", "action_high")]
+    if given == [None, None]:
+        if np.abs(action).max() <= 1.0 + TOLERANCE:
+            return -np.ones(dim), np.ones(dim)
+        low, high = action.min(axis=0).astype(np.float64), action.max(axis=0).astype(np.float64)
+        constant = low == high  # one width is as good as another
+        return np.where(constant, low - 1.0, low), np.where(constant, high + 1.0, high)
+    try:
+        low, high = (np.array(values, np.float64) for values in given)
+    except (TypeError, ValueError):
+        low = high = np.zeros(0)
+    if low.shape != (dim,) or high.shape != (dim,) or not (np.isfinite([low, high]).all() and (low < high).all()):
+        raise DataError(
+            f"{path}: action_low and action_high must be {dim} finite numbers each, the first below the second, "
+            f"got {given[0]} and {given[1]}"
+        )
+    return low, high
 
 
 def _read(group: zarr.Group, name: str, path: Path) -> NDArray[Any]:

@@ -20,8 +20,8 @@ class Windows:
 
     Attributes:
         stacked: (W, n_obs_steps · obs_dim) stacked observations.
-        chunk: (W, horizon · action_dim) the actions from that step on; zeros after the episode's end,
-            which for actions in [-1, 1] means "stay".
+        chunk: (W, horizon · action_dim) the actions from that step on; after the episode's end its last
+            action repeats, which holds for velocities as for targets.
     """
 
     stacked: Tensor
@@ -54,8 +54,7 @@ def make_windows(demos: Demos, config: PolicyConfig, episodes: NDArray[np.int64]
     frames = frame_rows(starts, rows, config.n_obs_steps, config.obs_stride)
     stacked = stack_frames([obs[index] for index in frames])
     ahead = rows[:, None] + torch.arange(config.horizon)  # (W, horizon)
-    inside = ahead < ends[:, None]
-    chunk = action[ahead.clamp(max=len(action) - 1)] * inside[..., None]
+    chunk = action[torch.minimum(ahead, ends[:, None] - 1)]
     return Windows(stacked, chunk.flatten(1))
 
 

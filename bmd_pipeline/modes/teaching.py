@@ -117,7 +117,7 @@ def teach_codes(
     coded = policy.with_codes(num_codes)
     coded.denoiser.requires_grad_(True)
     average = EMA(coded, EMA_DECAY)
-    tables = coded.denoiser.code_tables()
+    tables = list(coded.denoiser.code_tables)
     told = {id(table) for table in tables}
     body = [weight for weight in coded.denoiser.parameters() if id(weight) not in told]
     rates = (config.learning_rate, TABLE_RATE * config.learning_rate)

@@ -15,9 +15,10 @@ from bmd_pipeline.config.pretrain import PolicyConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 WEIGHTS_FILE = "policy.safetensors"
 SETTINGS_FILE = "policy.json"
+Bounds = tuple[float, ...]
 
 
 def save_policy(policy: DiffusionPolicy, directory: Path, task: str) -> None:
@@ -35,6 +36,8 @@ def save_policy(policy: DiffusionPolicy, directory: Path, task: str) -> None:
         "task": task,
         "obs_dim": policy.obs_dim,
         "action_dim": policy.action_dim,
+        "action_low": policy.action_low,
+        "action_high": policy.action_high,
         "policy": policy.config.model_dump(mode="json"),
         "weights_sha256": hash_file(weights),
     }
@@ -48,6 +51,7 @@ def load_policy(
     device: torch.device | str = "cpu",
     obs_dim: int | None = None,
     action_dim: int | None = None,
+    action_bounds: tuple[Bounds, Bounds] | None = None,
 ) -> DiffusionPolicy:
     """Reads a policy that `save_policy` wrote; nothing else is needed to run it.
 
@@ -57,6 +61,7 @@ def load_policy(
         device: where to put it.
         obs_dim: the observation size it must fit, if given.
         action_dim: the action size it must fit, if given.
+        action_bounds: the lower and upper bounds of actions that it must have been trained for, if given.
 
     Returns:
         The policy in evaluation mode; its parameters require no gradient.
@@ -76,6 +81,7 @@ def load_policy(
     try:
         config = PolicyConfig.model_validate(settings["policy"])
         sizes = {name: int(settings[name]) for name in ("obs_dim", "action_dim")}
+        low, high = (tuple(float(value) for value in settings[name]) for name in ("action_low", "action_high"))
         expected_hash = str(settings["weights_sha256"])
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         reason = _first_problem(error)
@@ -83,6 +89,11 @@ def load_policy(
     for name, wanted in (("obs_dim", obs_dim), ("action_dim", action_dim)):
         if wanted is not None and sizes[name] != wanted:
             raise ArtifactError(f"policy: {directory} has {name} {sizes[name]}, the task has {wanted}")
+    if action_bounds is not None and action_bounds != (low, high):
+        raise ArtifactError(
+            f"policy: {directory} was trained for actions between {list(low)} and {list(high)}, "
+            f"the task's are between {list(action_bounds[0])} and {list(action_bounds[1])}"
+        )
 
     weights = directory / WEIGHTS_FILE
     tensors = load_weights(weights)
@@ -94,6 +105,7 @@ def load_policy(
     except RuntimeError:
         raise ArtifactError(f"policy: {weights} does not fit the settings in {SETTINGS_FILE}") from None
     policy.fingerprint = expected_hash
+    policy.action_low, policy.action_high = low, high
     return policy.to(device).requires_grad_(False).eval()
 
 

@@ -40,6 +40,8 @@ class DiffusionPolicy(nn.Module):
     """
 
     alphas_cumprod: Tensor
+    chunk_low: Tensor  # (noise_dim,) bounds on predicted clean chunks, in normalised units
+    chunk_high: Tensor
 
     def __init__(self, config: PolicyConfig, obs_dim: int, action_dim: int, num_codes: int = 0) -> None:
         super().__init__()
@@ -48,10 +50,14 @@ class DiffusionPolicy(nn.Module):
         self.fingerprint = ""  # hash of its weights file, once loaded: what is built on it names it
         self.obs_dim = obs_dim
         self.action_dim = action_dim
+        self.action_low = (-1.0,) * action_dim  # what the environment makes of -1 and of 1, in its units
+        self.action_high = (1.0,) * action_dim
         self.noise_dim = config.horizon * action_dim
         self.cond_dim = config.n_obs_steps * obs_dim
         self.obs_normaliser = Normaliser(self.cond_dim)
         self.action_normaliser = Normaliser(action_dim)
+        self.register_buffer("chunk_low", -torch.ones(self.noise_dim))
+        self.register_buffer("chunk_high", torch.ones(self.noise_dim))
         self.denoiser = Denoiser(
             self.noise_dim, self.cond_dim, config.hidden_sizes, config.activation, config.denoising_steps, num_codes
         )
@@ -73,10 +79,25 @@ class DiffusionPolicy(nn.Module):
     # training ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def fit_normalisers(self, chunk: Tensor, stacked: Tensor) -> None:
-        """Takes the scales from training windows: chunk (W, noise_dim), stacked (W, cond_dim)."""
-        self.action_normaliser.fit(chunk.reshape(-1, self.action_dim))
+    def fit_normalisers(self, chunk: Tensor, stacked: Tensor, action: Tensor | None = None) -> None:
+        """Takes scales and bounds from demonstrations.
+
+        Scales are zero mean and unit standard deviation. Of each chunk the first action alone counts: there is a window
+        for every demonstrated step, so these are the data, each action once, and what fills chunks after an episode's
+        end is not among them. Predicted chunks are bounded by the range of each action component, so that every
+        demonstrated action can be reached, however rare, and nothing beyond.
+
+        Args:
+            chunk: (W, noise_dim) actions of the training windows.
+            stacked: (W, cond_dim) observations of the training windows.
+            action: (N, action_dim) all demonstrated actions, held-out ones too; those of the windows if None.
+        """
+        actions = chunk[:, : self.action_dim]
+        self.action_normaliser.fit(actions)
         self.obs_normaliser.fit(stacked)
+        low, high = torch.aminmax(self.action_normaliser(actions if action is None else action), dim=0)
+        self.chunk_low.copy_(low.repeat(self.config.horizon))
+        self.chunk_high.copy_(high.repeat(self.config.horizon))
 
     def loss(self, chunk: Tensor, stacked: Tensor, generator: torch.Generator) -> Tensor:
         """Denoising loss of raw windows.
@@ -130,6 +151,11 @@ class DiffusionPolicy(nn.Module):
         normalised: Tensor = self.obs_normaliser(stacked)
         return normalised.clamp(-self.config.clip_obs, self.config.clip_obs)
 
+    @torch.no_grad()
+    def bounded_share(self, stacked: Tensor) -> float:
+        """Share of the values of stacked observations (W, cond_dim) that `clip_obs` bounds."""
+        return float((self.obs_normaliser(stacked).abs() > self.config.clip_obs).double().mean())
+
     def sample(
         self, noise: Tensor, cond: Tensor, generator: torch.Generator | None = None, code: Tensor | None = None
     ) -> Tensor:
@@ -178,10 +204,10 @@ class DiffusionPolicy(nn.Module):
         return normalised.reshape(-1, self.noise_dim)
 
     def clean_prediction(self, x: Tensor, output: Tensor, t: int) -> Tensor:
-        """Clipped clean chunk from the network's output at diffusion step t."""
+        """Clean chunk from the network's output at diffusion step t, within the range of the data."""
         if self.config.prediction == "epsilon":
             output = (x - self._noises[t] * output) / self._signals[t]
-        return output.clamp(-self.config.clip_sample, self.config.clip_sample)
+        return output.clamp(self.chunk_low, self.chunk_high)
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,7 @@ class Denoiser(nn.Module):
             nn.Linear(fan_in, fan_out) for fan_in, fan_out in itertools.pairwise([*hidden_sizes, noise_dim])
         )
         widths = hidden_sizes if num_codes else ()
-        self.scales = nn.ParameterList(torch.zeros(num_codes, width) for width in widths)
-        self.shifts = nn.ParameterList(torch.zeros(num_codes, width) for width in widths)
+        self.code_tables = nn.ParameterList(torch.zeros(num_codes, 2 * width) for width in widths)  # scale, shift
         # Follows from the settings, so no part of the checkpoint.
         self.register_buffer("features", time_features(denoising_steps), persistent=False)
 
@@ -103,7 +102,8 @@ class Denoiser(nn.Module):
 
     def embed_code(self, code: Tensor) -> Modulation:
         """What the codes (B,) int64 do to each hidden layer; nothing for a network without codes."""
-        return [(1.0 + scale[code], shift[code]) for scale, shift in zip(self.scales, self.shifts, strict=True)]
+        found = [F.embedding(code, table).chunk(2, dim=1) for table in self.code_tables]
+        return [(1.0 + scale, shift) for scale, shift in found]
 
     def forward(self, x: Tensor, context: Tensor, modulation: Modulation = ()) -> Tensor:
         """Predicts from the noisy sample.
@@ -124,14 +124,10 @@ class Denoiser(nn.Module):
             h = layer(self.activation(h))
         return h
 
-    def code_tables(self) -> list[nn.Parameter]:
-        """The tables of the codes, each (K, width)."""
-        return [*self.scales, *self.shifts]
-
     @torch.no_grad()
     def stretch_codes(self, factor: float) -> None:
         """Moves each code's rows away from the mean of all codes by a factor, so that the code speaks louder."""
-        for table in self.code_tables():
+        for table in self.code_tables:
             mean = table.mean(dim=0, keepdim=True)
             table.copy_(mean + factor * (table - mean))
 

@@ -90,7 +90,15 @@ def collect(
         with FolderLock(folder, identity, make_wait(config, stop, reporter)) as lock:
             remove_leftovers(output.parent)
             journal = Journal(folder / JOURNAL_FILE, identity)
-            writer = DemoWriter(output, spec.obs_dim, spec.action_dim, attributes, settings.chunk_rows)
+            writer = DemoWriter(
+                output,
+                spec.obs_dim,
+                spec.action_dim,
+                attributes,
+                settings.chunk_rows,
+                action_low=spec.action_low,
+                action_high=spec.action_high,
+            )
             with journal, writer, reporter.progress(f"collect {task.name}", settings.num_episodes) as bar:
                 unfinished = _replay(journal, quota, writer, reporter)
                 bar.advance(_total(quota, "accepted"))

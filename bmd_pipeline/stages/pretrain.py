@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import torch
 
 from bmd_pipeline.artifacts.atomic import write_bytes
@@ -83,6 +82,13 @@ def pretrain(
         f"{STAGE} {config.task.name}: {data.num_episodes} demonstrations, {len(training)} windows to train on, "
         f"{len(held_out)} held out; {sum(p.numel() for p in cloner.policy.parameters()):,} parameters"
     )
+    bounded = {"clipped_actions": data.clipped_share, "bounded_obs": cloner.policy.bounded_share(training.stacked)}
+    reporter.log(
+        f"outside the bounds of actions: {data.clipped_share:.3%} of the demonstrated values; "
+        f"bounded by clip_obs: {bounded['bounded_obs']:.3%} of the observations' values"
+    )
+    if data.clipped_share:
+        reporter.warn(f"{demos}: {data.clipped_share:.3%} of the actions' values lie outside their bounds; clipped")
     content = hash_tree(demos)
     _compare_with_manifest(demos, content, reporter)
     stop = stop or Stop()
@@ -113,6 +119,7 @@ def pretrain(
             device=device,
             extra={
                 "windows": len(training),
+                **bounded,
                 "matmul_precision": run.matmul,
                 "metrics": metrics,
                 "rollbacks": run.rollbacks,
@@ -128,12 +135,11 @@ def _load(config: RunConfig, path: Path) -> Demos:
     task = data.attributes.get("task", config.task.name)  # stores of others don't say
     if task != config.task.name:
         raise DataError(f"{path} was collected for task {task}, not for {config.task.name}")
-    beyond = np.abs(data.action).max(axis=1) > 1.0 + 1e-6
-    if beyond.any():
-        row = int(beyond.argmax())
+    if (data.action_low, data.action_high) != (spec.action_low, spec.action_high):
         raise DataError(
-            f"{path}: actions must be in [-1, 1], got {data.action[row].tolist()} in row {row}; "
-            "scale them to the task's units"
+            f"{path}: its actions are between {list(data.action_low)} and {list(data.action_high)}, those of task "
+            f"{config.task.name} between {list(spec.action_low)} and {list(spec.action_high)}; bring them to its "
+            "units and give the store its bounds (attributes action_low, action_high), or correct those of the task"
         )
     return data
 
@@ -154,7 +160,8 @@ def _make_cloner(config: RunConfig, data: Demos, training: Windows, device: torc
         # torch initialises layers from the global state only: borrow it, seeded, and give it back.
         torch.manual_seed(derive_seed(config.seed, STAGE, "weights"))
         policy = DiffusionPolicy(config.pretrain.policy, data.obs.shape[1], data.action.shape[1])
-    policy.to(device).fit_normalisers(training.chunk, training.stacked)
+    policy.action_low, policy.action_high = data.action_low, data.action_high
+    policy.to(device).fit_normalisers(training.chunk, training.stacked, torch.from_numpy(data.action).to(device))
     generator = make_generator(config.seed, STAGE, "batches", device=device)
     return Cloner(policy, config.pretrain, training.chunk, training.stacked, generator)
 

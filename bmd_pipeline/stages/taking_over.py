@@ -39,7 +39,13 @@ def take_over(config: RunConfig, *, policy: Path, output: Path, reporter: Report
     if policy.resolve() == output.resolve():
         raise ConfigError(f"pretrain.policy_folder must not be {output}, where the policy is copied to")
     spec = registry.make_spec(task, config.task.env)
-    found = load_policy(policy, task=task, obs_dim=spec.obs_dim, action_dim=spec.action_dim)
+    found = load_policy(
+        policy,
+        task=task,
+        obs_dim=spec.obs_dim,
+        action_dim=spec.action_dim,
+        action_bounds=(spec.action_low, spec.action_high),
+    )
     contents = {name: (policy / name).read_bytes() for name in FILES}
     with FolderLock(Layout.state(output)) as lock:
         for name in (RUN_FILE, METRICS_FILE):  # of a policy that was there before

@@ -143,7 +143,14 @@ def open_workbench(
     device = select_stage_device(config)
     task = config.task.name
     spec = registry.make_spec(task, config.task.env)
-    policy = load_policy(policy_dir, task=task, device=device, obs_dim=spec.obs_dim, action_dim=spec.action_dim)
+    policy = load_policy(
+        policy_dir,
+        task=task,
+        device=device,
+        obs_dim=spec.obs_dim,
+        action_dim=spec.action_dim,
+        action_bounds=(spec.action_low, spec.action_high),
+    )
     matmul = choose_matmul(device, config.execution.cuda_matmul)
     recorder = select_recorder(config, device)
     how = ", CUDA graphs" if recorder is not None else ""

@@ -1,16 +1,18 @@
 """The task contract: what every environment offers to the pipeline.
 
 A task is a batch of independent episodes stepped together. All tensors are float32 (flags are bool)
-and live on the task's device; the first axis is always `num_envs`. A new task implements the five
+and live on the task's device; the first axis is always `num_envs`. Whoever acts, acts in [-1, 1]; what the
+environment takes instead, the spec says, and `step_chunk` is where it is made of it. A new task implements the five
 hooks of `VectorTask`; time limit, freezing, automatic reset and chunked stepping come with the base class.
 """
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +29,7 @@ class TaskSpec:
     Attributes:
         name: registered name.
         obs_dim: size of one observation.
-        action_dim: size of one action; every component is in [-1, 1].
+        action_dim: size of one action.
         track_names: columns of the track, the low-dimensional view of an episode (positions, angles)
             that discovery features, mode labels and figures are computed from.
         planar: the two track columns that a picture of an episode is drawn in.
@@ -36,6 +38,11 @@ class TaskSpec:
         planar_units: their units ("m", "rad"), empty for none.
         continuing: whether the time limit is an artefact to bootstrap over. If False (the default) the
             limit is part of the task and terminal for the critic.
+        action_low: what the environment takes where a component of the action is -1, in its own units; -1 by default.
+        action_high: the same for 1; 1 by default.
+
+    Raises:
+        TaskError: the bounds of actions are not one pair for each component, or don't rise.
     """
 
     name: str
@@ -47,6 +54,18 @@ class TaskSpec:
     control_hz: float | None = None
     planar_units: tuple[str, str] = ("", "")
     continuing: bool = False
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, default in (("action_low", -1.0), ("action_high", 1.0)):  # frozen, hence the detour
+            object.__setattr__(self, name, getattr(self, name) or (default,) * self.action_dim)
+        low, high = self.action_low, self.action_high
+        if not len(low) == len(high) == self.action_dim or not all(a < b for a, b in zip(low, high, strict=True)):
+            raise TaskError(
+                f"{self.name}: action_low and action_high must be {self.action_dim} numbers each, the first below the "
+                f"second, got {low} and {high}"
+            )
 
     @property
     def planar_labels(self) -> tuple[str, str]:
@@ -58,6 +77,22 @@ class TaskSpec:
     def track_dim(self) -> int:
         """Number of track columns."""
         return len(self.track_names)
+
+
+Actions = TypeVar("Actions", NDArray[Any], Tensor)
+"""Actions (..., action_dim), as an array or as a tensor."""
+
+
+def to_bounds(action: Actions, low: Actions, high: Actions) -> Actions:
+    """Actions in the units of their bounds (action_dim,), from those in [-1, 1]; exact where these are the bounds."""
+    scaled: Actions = (low + high) / 2 + action * ((high - low) / 2)
+    return scaled
+
+
+def from_bounds(action: Actions, low: Actions, high: Actions) -> Actions:
+    """Undoes `to_bounds`."""
+    scaled: Actions = (action - (low + high) / 2) / ((high - low) / 2)
+    return scaled
 
 
 @dataclass(frozen=True)
@@ -171,7 +206,7 @@ class VectorTask(ABC):
         """Moves the active environments by one control step and leaves the others alone.
 
         Args:
-            action: (num_envs, action_dim) in [-1, 1].
+            action: (num_envs, action_dim) in the environment's units, within the bounds of the spec.
             active: (num_envs,) bool.
 
         Returns:
@@ -222,7 +257,7 @@ class VectorTask(ABC):
                 f"{self.spec.name}: actions must be ({self.num_envs}, n, {self.spec.action_dim}), "
                 f"got {tuple(actions.shape)}"
             )
-        actions = actions.clamp(-1.0, 1.0)
+        actions = to_bounds(actions.clamp(-1.0, 1.0), *self._action_bounds)
         terminated = torch.zeros_like(self.ended)
         truncated = torch.zeros_like(self.ended)
         success = torch.zeros_like(self.ended)
@@ -255,6 +290,12 @@ class VectorTask(ABC):
             steps,
         )
 
+    @functools.cached_property
+    def _action_bounds(self) -> tuple[Tensor, Tensor]:
+        """(action_dim,) each; made once, since a CUDA graph takes nothing from the host."""
+        low, high = torch.tensor([self.spec.action_low, self.spec.action_high], device=self.device)
+        return low, high
+
     def close(self) -> None:  # noqa: B027 - native tasks hold nothing
         """Releases the simulator."""
 
@@ -278,7 +319,7 @@ class Episode:
 
     Attributes:
         obs: (T, obs_dim) float32, the observation each action answers.
-        action: (T, action_dim) float32, the clean action, before execution noise.
+        action: (T, action_dim) float32, the clean action, before execution noise, in the environment's units.
         success: whether the task called it a success.
         behaviour: index into the expert's `behaviours` that was asked for.
     """

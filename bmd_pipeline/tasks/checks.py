@@ -233,9 +233,9 @@ def check_expert(expert: Expert, bench: Bench, episodes: int) -> str:
                     f"{title}: episode shapes must be {expected}, are {found}",
                 )
                 _demand(len(shown.obs) <= spec.horizon, f"{title}: {len(shown.obs)} steps, horizon is {spec.horizon}")
-                _demand(
-                    abs(shown.action).max() <= 1, f"{title}: action {abs(shown.action).max():.3g} is outside [-1, 1]"
-                )
+                for component, low, high in zip(shown.action.T, spec.action_low, spec.action_high, strict=True):
+                    worst = max(component, key=lambda value: abs(value - (low + high) / 2))
+                    _demand(low <= worst <= high, f"{title}: action {worst:.3g} is outside [{low:g}, {high:g}]")
                 _demand(shown.behaviour == behaviour, f"{title}: the episode says behaviour {shown.behaviour}")
                 wins += shown.success
             _demand(wins, f"{title}: no success in {episodes} episodes")

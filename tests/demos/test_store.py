@@ -49,7 +49,9 @@ def test_round_trip(tmp_path: Path, episodes: list[Episode], chunk_rows: int) ->
     assert demos.attributes["task"] == "Toy"
     for start, end, episode in zip(demos.episode_starts, demos.episode_ends, episodes, strict=True):
         np.testing.assert_array_equal(demos.obs[start:end], episode.obs)
-        np.testing.assert_array_equal(demos.action[start:end], episode.action)
+        low, high = np.array(demos.action_low), np.array(demos.action_high)
+        stored = low + (demos.action[start:end] + 1.0) / 2.0 * (high - low)
+        np.testing.assert_allclose(stored, episode.action, atol=1e-6 * float((high - low).max() + np.abs(low).max()))
 
 
 def make_episode(length: int = 5, seed: int = 0) -> Episode:
@@ -254,3 +256,53 @@ def test_store_is_zarr_v3_in_the_documented_layout(store: Path) -> None:
     group = zarr.open_group(store, mode="r")
     assert group["meta/episode_ends"].dtype == np.int64  # type: ignore[union-attr]
     assert group["data/obs"].shape == (12, 2)  # type: ignore[union-attr]
+
+
+bounds = st.tuples(st.floats(-1e3, 1e3), st.floats(0.01, 1e3)).map(lambda pair: (pair[0], pair[0] + pair[1]))
+
+
+@given(pairs=st.lists(bounds, min_size=1, max_size=3), seed=st.integers(0, 99))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_actions_are_scaled_by_the_bounds_that_are_given(
+    tmp_path: Path, pairs: list[tuple[float, float]], seed: int
+) -> None:
+    low, high = (np.array(side) for side in zip(*pairs, strict=True))
+    unit = np.random.default_rng(seed).uniform(-1, 1, (7, len(pairs)))
+    written = (low + (unit + 1) / 2 * (high - low)).astype(np.float32)
+    with DemoWriter(tmp_path / "d", 1, len(pairs), {}, 4, action_low=low, action_high=high) as writer:
+        writer.append(Episode(np.zeros((7, 1), np.float32), written, True, 0))
+    demos = load_demos(tmp_path / "d")
+    assert (demos.action_low, demos.action_high) == (tuple(low), tuple(high))
+    rounding = 1e-5 + 1e-6 * float((np.abs(low) + np.abs(high)).max() / (high - low).min())
+    np.testing.assert_allclose(demos.action, unit, atol=rounding)
+
+
+def test_without_bounds_the_data_decide(tmp_path: Path) -> None:
+    def load(*rows: tuple[float, float]) -> Demos:
+        write(tmp_path / "d", [Episode(np.zeros((len(rows), 1), np.float32), np.array(rows, np.float32), True, 0)])
+        return load_demos(tmp_path / "d")
+
+    inside = load((-0.5, 0.25), (1.0, 0.0))
+    assert (inside.action_low, inside.action_high) == ((-1.0, -1.0), (1.0, 1.0))
+    assert inside.action.tolist() == [[-0.5, 0.25], [1.0, 0.0]]
+    beyond = load((-4.0, 7.0), (12.0, 7.0), (4.0, 7.0))
+    assert (beyond.action_low, beyond.action_high) == ((-4.0, 6.0), (12.0, 8.0))
+    assert beyond.action.tolist() == [[-1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]
+    assert beyond.clipped_share == 0.0
+
+
+def test_what_lies_outside_given_bounds_is_clipped_and_counted(tmp_path: Path) -> None:
+    action = np.array([[0.0], [5.0], [-2.0], [2.0]], np.float32)
+    with DemoWriter(tmp_path / "d", 1, 1, {}, 4, action_low=[-2.0], action_high=[2.0]) as writer:
+        writer.append(Episode(np.zeros((4, 1), np.float32), action, True, 0))
+    demos = load_demos(tmp_path / "d")
+    assert demos.action[:, 0].tolist() == [0.0, 1.0, -1.0, 1.0]
+    assert demos.clipped_share == 0.25
+
+
+@pytest.mark.parametrize("low", [None, [-1.0, -1.0], [1.0], ["a"], 3, [float("nan")]])
+def test_bounds_that_are_none_are_one_line(store: Path, low: object) -> None:
+    zarr.open_group(store, mode="r+").attrs.update(action_low=low, action_high=[1.0])
+    with pytest.raises(DataError, match="action_low and action_high must be 1 finite numbers each") as caught:
+        load_demos(store)
+    assert "\n" not in str(caught.value)

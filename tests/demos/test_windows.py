@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from bmd_pipeline.config.pretrain import PolicyConfig
 from bmd_pipeline.demos.store import Demos
 from bmd_pipeline.demos.windows import make_windows, split_episodes
+from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.policies.history import ObsHistory
 
 
@@ -27,7 +28,7 @@ def test_by_hand() -> None:
         windows.stacked, torch.tensor([[0.0, 0.0], [1.0, 1.0], [3.0, 2.0], [10.0, 0.0], [20.0, 10.0]])
     )
     torch.testing.assert_close(
-        windows.chunk, torch.tensor([[0.1, 0.2], [0.2, 0.3], [0.3, 0.0], [0.4, 0.5], [0.5, 0.0]])
+        windows.chunk, torch.tensor([[0.1, 0.2], [0.2, 0.3], [0.3, 0.3], [0.4, 0.5], [0.5, 0.5]])
     )
 
 
@@ -54,11 +55,24 @@ def test_windows_equal_what_a_rollout_sees(lengths: list[int], horizon: int, n_o
             current = torch.from_numpy(demos.obs[t])[None]
             stacked = history.start(current) if t == start else history.extend(current[None])
             assert torch.equal(windows.stacked[row], stacked[0])
-            chunk = np.zeros((horizon, 2), np.float32)
-            left = demos.action[t : min(t + horizon, end)]
-            chunk[: len(left)] = left
+            chunk = np.stack([demos.action[min(t + k, end - 1)] for k in range(horizon)])
             np.testing.assert_array_equal(windows.chunk[row].numpy(), chunk.ravel())
             row += 1
+
+
+def test_a_target_that_is_held_stays_where_it_is_at_the_end() -> None:
+    """Zeros after the end taught absolute targets to go to the origin, and shifted the scales."""
+    draw = np.random.default_rng(0)
+    action = (np.array([0.8, -0.6]) + 0.05 * draw.normal(size=(60 * 40, 2))).astype(np.float32)
+    demos = Demos(np.tile(np.arange(40.0, dtype=np.float32), 60)[:, None], action, 40 * np.arange(1, 61), {})
+    config = PolicyConfig(horizon=8, n_obs_steps=1)
+    windows = make_windows(demos, config)
+    last = windows.chunk[windows.stacked[:, 0] == 39].view(60, 8, 2)
+    torch.testing.assert_close(last.mean(dim=(0, 1)), torch.tensor([0.8, -0.6]), atol=0.02, rtol=0)
+    policy = DiffusionPolicy(config, obs_dim=1, action_dim=2)
+    policy.fit_normalisers(windows.chunk, windows.stacked)
+    np.testing.assert_allclose(policy.action_normaliser.mean, action.mean(axis=0, dtype=float), rtol=1e-5)
+    np.testing.assert_allclose(policy.action_normaliser.std, action.std(axis=0, dtype=float), rtol=1e-5)
 
 
 def test_chosen_episodes_only() -> None:

@@ -29,11 +29,12 @@ def make_policy(prediction: str, schedule: str, steps: int, **settings: Any) -> 
             "prediction": prediction,
             "schedule": schedule,
             "denoising_steps": steps,
-            "clip_sample": CLIP,
         }
         | settings
     )
     policy = DiffusionPolicy(config, obs_dim=3, action_dim=2).requires_grad_(False).double()
+    policy.chunk_low.fill_(-CLIP)
+    policy.chunk_high.fill_(CLIP)
     policy.denoiser.rest[-1][-1].weight.mul_(8.0)  # type: ignore[index]
     return policy
 
@@ -47,7 +48,7 @@ def scheduler_settings(config: PolicyConfig) -> dict[str, Any]:
         "trained_betas": (1 - signal / before).tolist(),
         "prediction_type": "sample" if config.prediction == "x0" else "epsilon",
         "clip_sample": True,
-        "clip_sample_range": config.clip_sample,
+        "clip_sample_range": CLIP,
         "timestep_spacing": "trailing",
     }
 

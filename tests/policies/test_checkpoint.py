@@ -85,9 +85,11 @@ def drop_tensor(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (edit("schema_version", 9), "schema version 9, this release reads 1"),
+        (edit("schema_version", 1), "schema version 1, this release reads 2; train it again"),
         (edit("schema_version", None), "schema version None"),
         (edit("obs_dim", None), "damaged .obs_dim is missing"),
+        (edit("action_low", None), "damaged .action_low is missing"),
+        (edit("action_high", 3), "damaged .*not iterable"),
         (edit("policy", {"horizon": 0}), "damaged .policy.horizon"),
         (edit("policy", {"unknown": 1}), "damaged .policy.unknown"),
         (edit("policy", {"horizon": 4, "hidden_sizes": [8, 8]}), "does not fit the settings"),

@@ -3,6 +3,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bmd_pipeline.config.pretrain import PolicyConfig
@@ -34,6 +36,7 @@ def test_observations_far_from_the_demonstrations_are_bounded() -> None:
     policy = make_policy()
     far = policy.obs_normaliser.mean + 100.0 * policy.obs_normaliser.std
     near = policy.obs_normaliser.mean - 4.9 * policy.obs_normaliser.std
+    assert policy.bounded_share(torch.stack([far, near])) == 0.5
     cond = policy.encode(torch.stack([far, near]))
     assert torch.equal(cond[0], torch.full_like(cond[0], policy.config.clip_obs))
     torch.testing.assert_close(cond[1], torch.full_like(cond[1], -4.9))
@@ -115,7 +118,9 @@ def test_predicting_noise_or_chunk_is_the_same_under_the_exact_denoiser(ddim_ste
 
 
 def test_many_steps_reach_the_distribution_of_the_data() -> None:
-    policy = make_policy(denoising_steps=200, ddim_steps=200, clip_sample=50.0)
+    policy = make_policy(denoising_steps=200, ddim_steps=200)
+    policy.chunk_low.fill_(-50.0)
+    policy.chunk_high.fill_(50.0)
     policy.denoiser = ExactDenoiser(policy, 0.3, 0.5)  # type: ignore[assignment]
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(4000, policy.noise_dim, generator=generator).double()
@@ -124,11 +129,32 @@ def test_many_steps_reach_the_distribution_of_the_data() -> None:
     assert float(sample.std()) == pytest.approx(0.5, abs=0.02)
 
 
-def test_predictions_are_clipped(policy: DiffusionPolicy) -> None:
+@pytest.mark.parametrize("prediction", ["x0", "epsilon"])
+def test_predictions_stay_in_the_range_of_the_data(prediction: str) -> None:
+    policy = make_policy(prediction=prediction)
+    chunk = (torch.rand(50, policy.noise_dim) - 0.5) * torch.tensor([1.0, 0.1]).repeat(4)
+    held_out = torch.tensor([[0.9, 0.0], [0.0, -0.2]])
+    policy.fit_normalisers(chunk, torch.randn(50, policy.cond_dim), torch.cat([chunk.view(-1, 2), held_out]))
     noise, cond = draw(policy)
-    assert policy.sample(1000 * noise, cond).abs().max() <= policy.config.clip_sample
-    epsilon = make_policy(prediction="epsilon")
-    assert epsilon.sample(noise, cond).abs().max() <= epsilon.config.clip_sample
+    actions = policy.to_action(policy.sample(1000 * noise, cond)).flatten(0, 1)
+    low, high = actions.amin(dim=0), actions.amax(dim=0)
+    torch.testing.assert_close(high, torch.stack([held_out[0, 0], chunk.view(-1, 2)[:, 1].max()]))
+    torch.testing.assert_close(low, torch.stack([chunk.view(-1, 2)[:, 0].min(), held_out[1, 1]]))
+
+
+@given(rare=st.floats(-1.0, 1.0), share=st.floats(0.001, 0.5), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=30)
+def test_every_demonstrated_action_can_be_reached(rare: float, share: float, seed: int) -> None:
+    """A bound in standard deviations cut a gripper's rare pulse of 1 to .415."""
+    policy = make_policy()
+    draws = torch.rand(1000, generator=torch.Generator().manual_seed(seed))
+    pulse = torch.where(draws < share, rare, 0.1)
+    pulse[0] = rare
+    chunk = torch.stack([pulse, draws], dim=1).repeat(1, 4)
+    policy.fit_normalisers(chunk, torch.randn(1000, policy.cond_dim))
+    clean = policy.normalise_chunk(chunk)
+    reached = policy.to_action(policy.clean_prediction(clean, clean, 0))
+    torch.testing.assert_close(reached.flatten(1), chunk, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("prediction", ["x0", "epsilon"])
@@ -178,7 +204,11 @@ def test_actions_are_in_the_tasks_units(policy: DiffusionPolicy) -> None:
 def test_checkpoint_holds_weights_and_scales_only(policy: DiffusionPolicy) -> None:
     names = set(policy.state_dict())
     assert {"obs_normaliser.mean", "obs_normaliser.std", "action_normaliser.mean", "action_normaliser.std"} <= names
-    assert names - {name for name, _ in policy.named_parameters()} == {n for n in names if "normaliser" in n}
+    assert names - {name for name, _ in policy.named_parameters()} == {
+        *(name for name in names if "normaliser" in name),
+        "chunk_low",
+        "chunk_high",
+    }
 
 
 def test_ddim_timesteps_can_be_chosen() -> None:

@@ -23,10 +23,10 @@ FLOOR = 0.2
 def linear_policy(prediction: str, sampler: str) -> DiffusionPolicy:
     torch.manual_seed(0)
     settings = {"horizon": 2, "n_action_steps": 2, "n_obs_steps": 1, "hidden_sizes": (6,), "denoising_steps": 6}
-    config = PolicyConfig.model_validate(
-        settings | {"ddim_steps": 3, "clip_sample": 100.0, "prediction": prediction, "sampler": sampler}
-    )
+    config = PolicyConfig.model_validate(settings | {"ddim_steps": 3, "prediction": prediction, "sampler": sampler})
     policy = DiffusionPolicy(config, obs_dim=2, action_dim=2)
+    policy.chunk_low.fill_(-100.0)
+    policy.chunk_high.fill_(100.0)
     policy.denoiser.rest = nn.Sequential(nn.Linear(6, 4))
     return policy.requires_grad_(False).double()
 

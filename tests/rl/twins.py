@@ -28,7 +28,7 @@ from bmd_pipeline.tasks.base import VectorTask
 
 HELD = "held"
 """Stands for the frozen policy commanded through held noise, beside the methods of fine-tuning."""
-STOPPING: dict[str, object] = {"target_kl": 1e-3, "guard": {"max_kl": 1e3}}
+STOPPING: dict[str, object] = {"target_kl": 5e-4, "guard": {"max_kl": 1e3}}
 """Settings under which every method's policy stops in the middle of its updates."""
 
 

@@ -100,6 +100,7 @@ def test_outputs(tmp_path: Path, demos: Path) -> None:
     assert set(lines[0]) == {"step", "learning_rate", "train_loss", "validation_loss"}
     assert lines[-1]["validation_loss"] < lines[0]["validation_loss"]
     assert record["metrics"]["validation_loss"] == lines[-1]["validation_loss"]
+    assert record["clipped_actions"] == record["bounded_obs"] == 0.0
     policy = load_policy(output, task="Toy", obs_dim=2, action_dim=1)
     assert policy.config == make_config().pretrain.policy
     noise = torch.randn(5, policy.noise_dim)
@@ -177,7 +178,7 @@ def test_rerun_replaces_a_finished_policy_only_by_a_finished_one(tmp_path: Path,
     ("edit", "message"),
     [
         (lambda g: g.attrs.update(task="PushT"), "collected for task PushT, not for Toy"),
-        (lambda g: g["data/action"].__setitem__((3, 0), 1.5), r"must be in \[-1, 1\], got \[1.5\] in row 3"),
+        (lambda g: g.attrs.update(action_high=[1.5]), r"actions are between \[-1.0\] and \[1.5\], those of task Toy"),
         (lambda g: g["data/obs"].__setitem__((3, 0), np.nan), "not finite"),
     ],
 )

@@ -1,0 +1,5 @@
+from bmd_pipeline.config.base import Section
+
+
+class Options(Section):
+    """None."""
