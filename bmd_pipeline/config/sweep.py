@@ -13,7 +13,7 @@ from bmd_pipeline.config.fields import Once, Seeds
 class SweepConfig(Section):
     """Which weights of the regulariser are tried, on which method and seeds."""
 
-    method: Literal["dppo-bmd", "res-bmd", "dsrl-bmd"] = "dsrl-bmd"
+    method: Literal["dppo-bmd", "res-bmd", "dsrl-bmd"] = "dppo-bmd"
     """The method that is fine-tuned at each point."""
     weights: tuple[Annotated[float, Field(ge=0.0, le=1000.0)], ...] = Field(
         (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0), min_length=2, max_length=64
