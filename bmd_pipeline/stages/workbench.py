@@ -189,7 +189,7 @@ def check_settings(config: RunConfig) -> None:
     locked = registry.load_disturbance(config.task.env).locked_action
     if locked is not None and locked >= spec.action_dim:
         raise ConfigError(
-            f"task.env.disturbance.locked_action must be < {spec.action_dim} for {spec.name}, got {locked}"
+            f"task.env.disturbance.locked_action must be < {spec.action_dim} for {config.task.name}, got {locked}"
         )
 
 

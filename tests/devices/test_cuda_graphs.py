@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from bmd_pipeline.config.disturbance import Disturbance
 from bmd_pipeline.config.finetune import METHODS
+from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.rl.graphs import CUDA, WARM_UPS, Graphed, GraphedEnv, graph_env
 from bmd_pipeline.rl.trainer import Trainer
@@ -92,6 +94,22 @@ def test_steps_of_native_tasks_over_several_episodes(task: str) -> None:
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, **TOLERANCE)
     assert graphed.steps.recordings == 1
+    assert graphed.steps.replays > 10
+
+
+def test_a_disturbance_stays_outside_of_what_is_recorded() -> None:
+    plain, graphed = make_native("AvoidPoint", ROWS, "cuda"), graph_env(make_native("AvoidPoint", ROWS, "cuda"), CUDA)
+    assert isinstance(graphed, GraphedEnv)
+    world = Disturbance(action_noise=0.5, action_delay=1, obs_noise=0.1)
+    unit = torch.ones(plain.spec.obs_dim, device="cuda")
+    envs = [DisturbedEnv(env, world, unit) for env in (plain, graphed)]
+    for seed in range(2):
+        torch.testing.assert_close(*(env.reset(seed) for env in envs), **TOLERANCE)
+        for _ in range(10):
+            actions = torch.full((ROWS, 4, 2), 0.3, device="cuda")
+            expected, found = (vars(env.step_chunk(actions)) for env in envs)
+            for name, value in expected.items():
+                torch.testing.assert_close(found[name], value, **TOLERANCE)
     assert graphed.steps.replays > 10
 
 
