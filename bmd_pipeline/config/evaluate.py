@@ -15,7 +15,7 @@ class EvaluateConfig(Section):
     num_envs: int = Field(1024, ge=1, le=1_000_000)
     """Environments stepped together."""
     tau: float = Field(0.8, gt=0.0, le=1.0)
-    """A mode counts as covered when its success rate is at least τ."""
+    """A present mode is solved when its success rate is at least τ."""
     confidence: float = Field(0.95, gt=0.5, lt=1.0)
     """Level of the reported intervals."""
     steering: bool = True

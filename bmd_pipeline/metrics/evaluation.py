@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from bmd_pipeline.metrics.document import Block, Provenance, schema_text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Estimate(Block):
@@ -34,15 +34,20 @@ class Estimate(Block):
         return self
 
 
-class CoverageEstimate(Estimate):
-    """Share of the task's modes that a policy masters, mc@τ."""
+class PresentEstimate(Estimate):
+    """How many of the task's modes are present."""
+
+    min_share: float = Field(ge=0, lt=1)
+    """Share of the successful episodes that a mode must hold."""
+    total: int = Field(ge=1)
+    """Modes that the task has."""
+
+
+class SolvedEstimate(PresentEstimate):
+    """How many of the task's modes are solved; over `total` it is mc@τ."""
 
     tau: float = Field(gt=0, le=1)
     """Success rate that a mode must reach."""
-    min_share: float = Field(ge=0, lt=1)
-    """Share of the successful episodes that a mode must have."""
-    total: int = Field(ge=1)
-    """Modes that the task has."""
 
 
 class ModeRow(Block):
@@ -82,8 +87,10 @@ class LabellingBlock(Block):
 
     mode_weighted_success: Estimate
     """SRM, the mean success rate over true modes."""
-    mode_coverage: CoverageEstimate
-    """mc@τ, the share of the task's modes whose success rate is at least τ."""
+    present: PresentEstimate
+    """Modes that hold at least `min_share` of the successes."""
+    solved: SolvedEstimate
+    """Modes that are present and succeed at a rate of at least τ."""
     mode_entropy: Estimate
     """H(π) in nats, entropy of the mode distribution among successful episodes."""
     per_mode: list[ModeRow]
@@ -101,7 +108,8 @@ class SeedRow(Block):
     """Evaluation episodes."""
     success_rate: float = Field(ge=0, le=1)
     mode_weighted_success: float = Field(ge=0, le=1)
-    mode_coverage: float = Field(ge=0, le=1)
+    present: int = Field(ge=0)
+    solved: int = Field(ge=0)
     mode_entropy: float = Field(ge=0)
     mutual_information: float
     episode_return: float
@@ -129,7 +137,7 @@ class PolicyBlock(LabellingBlock):
 class Evaluation(Block):
     """eval.json."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     """Version of this format."""
     task: str
     """Name of the task."""

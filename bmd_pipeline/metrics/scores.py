@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from bmd_pipeline.metrics.entropy import mode_entropy
 from bmd_pipeline.metrics.episodes import Episodes
-from bmd_pipeline.metrics.success import mode_coverage, mode_weighted_success
+from bmd_pipeline.metrics.success import count_present, count_solved, mode_weighted_success
 
 Floats = NDArray[np.float64]
 
-COMPARED = ("success_rate", "mode_weighted_success", "mode_coverage", "mode_entropy", "episode_return")
+COMPARED = ("success_rate", "mode_weighted_success", "present", "solved", "mode_entropy", "episode_return")
 """Scores that mean the same for every policy."""
 SCORES = (*COMPARED, "mutual_information")
 """All scores; information says nothing about policies without codes, so nothing is tested on it."""
@@ -36,7 +36,7 @@ def compute_scores(sums: Floats, num_episodes: int, tau: float) -> dict[str, Flo
     Args:
         sums: (..., 2 num_modes + 2) sums of `episode_features`.
         num_episodes: episodes that were summed.
-        tau: success rate from which a mode counts as covered.
+        tau: success rate from which a present mode is solved.
 
     Returns:
         (...) by name, in the order of `SCORES`.
@@ -47,7 +47,8 @@ def compute_scores(sums: Floats, num_episodes: int, tau: float) -> dict[str, Flo
         # An episode's weights sum to one, so that its success is counted once.
         "success_rate": np.minimum(successes.sum(axis=-1) / num_episodes, 1.0),
         "mode_weighted_success": mode_weighted_success(successes, visits),
-        "mode_coverage": mode_coverage(successes, visits, tau),
+        "present": count_present(successes),
+        "solved": count_solved(successes, visits, tau),
         "mode_entropy": mode_entropy(successes),
         "episode_return": sums[..., -2] / num_episodes,
         "mutual_information": sums[..., -1] / num_episodes,

@@ -15,18 +15,20 @@ from bmd_pipeline.metrics.entropy import mode_entropy
 from bmd_pipeline.metrics.episodes import Episodes
 from bmd_pipeline.metrics.evaluation import (
     CodeRow,
-    CoverageEstimate,
     Estimate,
     LabellingBlock,
     ModeRow,
     PolicyBlock,
+    PresentEstimate,
     SeedRow,
+    SolvedEstimate,
 )
 from bmd_pipeline.metrics.intervals import bootstrap_sums, percentile_interval, proportion_interval
 from bmd_pipeline.metrics.success import (
     MIN_MODE_SHARE,
     count_modes,
-    mode_coverage,
+    count_present,
+    count_solved,
     mode_shares,
     mode_success_rates,
     mode_weighted_success,
@@ -43,7 +45,7 @@ def summarise_policy(
     Args:
         parts: the episodes of each seed.
         config_hash: hash of the settings that the policy depends on.
-        tau: success rate from which a mode counts as covered.
+        tau: success rate from which a present mode is solved.
         confidence: level of the intervals.
         rng: source of the bootstrap's draws.
     """
@@ -72,7 +74,8 @@ def _summarise_seed(part: Episodes, labelling: str, tau: float) -> SeedRow:
         episodes=len(part),
         success_rate=float(part.success.mean()),
         mode_weighted_success=float(mode_weighted_success(successes, visits)),
-        mode_coverage=float(mode_coverage(successes, visits, tau)),
+        present=int(count_present(successes)),
+        solved=int(count_solved(successes, visits, tau)),
         mode_entropy=float(mode_entropy(successes)),
         mutual_information=float(part.information.mean()),
         episode_return=float(part.episode_return.mean()),
@@ -101,10 +104,12 @@ def _summarise_labelling(
         low, high = percentile_interval(samples, mean, confidence)
         return Estimate(mean=mean, low=low, high=high, n=n)
 
-    coverage = estimate(lambda won, seen: mode_coverage(won, seen, tau))
+    present = estimate(lambda won, _: count_present(won))
+    solved = estimate(lambda won, seen: count_solved(won, seen, tau))
     return LabellingBlock(
         mode_weighted_success=estimate(mode_weighted_success),
-        mode_coverage=CoverageEstimate(**dict(coverage), tau=tau, min_share=MIN_MODE_SHARE, total=len(modes)),
+        present=PresentEstimate(**dict(present), min_share=MIN_MODE_SHARE, total=len(modes)),
+        solved=SolvedEstimate(**dict(solved), tau=tau, min_share=MIN_MODE_SHARE, total=len(modes)),
         mode_entropy=estimate(lambda won, _: mode_entropy(won)),
         per_mode=tabulate_modes(modes, successes, visits, confidence),
         codes=[row for part in parts for row in _tabulate_codes(part, name)],

@@ -1,6 +1,6 @@
 """Stage `curve`: success and modes over fine-tuning, from the snapshots that it kept.
 
-One policy at the end can't tell whether modes were kept or had merely not been lost yet.
+One policy at the end can't tell whether modes stay or have merely not been lost yet.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from bmd_pipeline.stages.workbench import select_stage_device
 from bmd_pipeline.tasks.base import TaskEnv
 from bmd_pipeline.tasks.registry import load_labellings, make_env
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def curve(
@@ -130,6 +130,6 @@ def _measure(config: RunConfig, episodes: Episodes, iteration: int) -> dict[str,
         confidence=config.evaluate.confidence,
         rng=make_bootstrap_generator(config),
     ).model_dump(mode="json")
-    kept = ("success_rate", "mode_weighted_success", "mode_coverage", "mode_entropy", "mutual_information")
+    told = ("success_rate", "mode_weighted_success", "present", "solved", "mode_entropy", "mutual_information")
     shares = {row["mode"]: row["share"] for row in block["per_mode"]}
-    return {"iteration": iteration} | {name: block[name] for name in kept} | {"mode_shares": shares}
+    return {"iteration": iteration} | {name: block[name] for name in told} | {"mode_shares": shares}

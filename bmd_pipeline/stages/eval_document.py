@@ -18,7 +18,7 @@ from bmd_pipeline.seeds import derive_seed
 EPISODES_FILE = "episodes.parquet"
 PATHS_FILE = "trajectories.parquet"
 PATHS_PICTURE = "trajectories"
-COVERAGE_PICTURE = "success_coverage"
+SUCCESS_PICTURE = "success_modes"
 
 
 def hash_policy_settings(config: RunConfig, method: str) -> str:
@@ -71,10 +71,10 @@ def make_document(
 
 def describe_block(block: PolicyBlock) -> str:
     """One line of numbers for people."""
-    success, coverage = block.success_rate, block.mode_coverage
+    success, solved = block.success_rate, block.solved
     return (
         f"success {success.mean:.3f} [{success.low:.3f}, {success.high:.3f}], "
         f"mode-weighted {block.mode_weighted_success.mean:.3f}, "
-        f"modes kept {coverage.mean * coverage.total:.3g} of {coverage.total}, "
+        f"present {block.present.mean:.3g}, solved {solved.mean:.3g} of {solved.total} modes, "
         f"entropy {block.mode_entropy.mean:.2f} nats ({success.n} episodes)"
     )

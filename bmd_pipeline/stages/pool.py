@@ -55,7 +55,7 @@ def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
         confidence=confidence,
         labelling=first.labelling,
         total_modes=len(first.per_mode),
-        tau=first.mode_coverage.tau,
+        tau=first.solved.tau,
         bases=list(config.pool.bases),
         seeds=list(config.seeds),
         policies=pooled,
@@ -110,11 +110,11 @@ def _require_same_modes(blocks: list[PolicyBlock], paths: list[Path]) -> None:
 
 def _tell(scores: dict[str, PooledScore], total_modes: int) -> str:
     """A policy's scores for people: success and modes, each base policy in brackets."""
-    success, coverage, entropy = (scores[name] for name in ("success_rate", "mode_coverage", "mode_entropy"))
+    success, present, solved, entropy = (scores[name] for name in ("success_rate", "present", "solved", "mode_entropy"))
     values = ", ".join(f"{value:.3f}" for value in success.bases)
-    kept = ", ".join(f"{total_modes * value:.3g}" for value in coverage.bases)
+    by_base = ", ".join(f"{value:.3g}" for value in solved.bases)
     return (
         f"success {success.mean.value:.3f} [{success.mean.low:.3f}, {success.mean.high:.3f}] ({values}), "
-        f"modes kept {total_modes * coverage.mean.value:.3g} of {total_modes} ({kept}), "
+        f"present {present.mean.value:.3g}, solved {solved.mean.value:.3g} ({by_base}) of {total_modes} modes, "
         f"entropy {entropy.mean.value:.2f} nats"
     )

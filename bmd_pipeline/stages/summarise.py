@@ -14,14 +14,14 @@ from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.episodes import Episodes, encode_episodes
 from bmd_pipeline.metrics.summary import summarise_policy
-from bmd_pipeline.reporting.figures import draw_success_coverage, draw_trajectories
+from bmd_pipeline.reporting.figures import draw_success_modes, draw_trajectories
 from bmd_pipeline.reporting.trajectories import PathBook, encode_paths, load_paths, merge_books
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.eval_document import (
-    COVERAGE_PICTURE,
     EPISODES_FILE,
     PATHS_FILE,
     PATHS_PICTURE,
+    SUCCESS_PICTURE,
     describe_block,
     hash_policy_settings,
     make_bootstrap_generator,
@@ -74,7 +74,7 @@ def summarise(
     write_bytes(output.with_name(EPISODES_FILE), encode_episodes([part.episodes for part in parts]))
     write_bytes(output.with_name(PATHS_FILE), encode_paths(book))
     draw_trajectories(document, book, output.with_name(PATHS_PICTURE))
-    draw_success_coverage(document, output.with_name(COVERAGE_PICTURE))
+    draw_success_modes(document, output.with_name(SUCCESS_PICTURE))
     write_json(output, document.model_dump(mode="json"))
     if reporter is not None:
         for name, block in blocks.items():

@@ -72,7 +72,7 @@ STAGES = (
     Stage(
         "summarise",
         ("summarise", str(_evaluated("dsrl-bmd")[0])),
-        tuple(RESULTS / name for name in (*EVALUATED, "success_coverage.png", "success_coverage.svg")),
+        tuple(RESULTS / name for name in (*EVALUATED, "success_modes.png", "success_modes.svg")),
         RESULTS / "eval.json",
     ),
 )

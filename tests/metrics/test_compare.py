@@ -23,7 +23,7 @@ def make_sample(seeds: int, n: int = 200) -> JointSample:
         name: [draw_episodes(name, k, rates=[rate, rate], shares=shares, n=n, rng=rng) for k in range(seeds)]
         for name, (rate, shares) in kinds.items()
     }
-    return make_joint_sample(parts, tau=0.8, num_resamples=400, rng=rng)
+    return make_joint_sample(parts, tau=0.8, num_resamples=1000, rng=rng)
 
 
 def compare(sample: JointSample, pairs: list[Pair] = PAIRS, min_seeds: int = 5) -> list[PolicyPair]:

@@ -18,7 +18,8 @@ from bmd_pipeline.metrics.summary import summarise_policy
 SEED_METRICS = (
     "success_rate",
     "mode_weighted_success",
-    "mode_coverage",
+    "present",
+    "solved",
     "mode_entropy",
     "mutual_information",
     "episode_return",
@@ -54,8 +55,8 @@ def test_numbers_of_one_seed() -> None:
     assert block.success_rate.mean == 0.75
     assert block.success_rate.n == 4
     assert block.mode_weighted_success.mean == pytest.approx((2 / 3 + 1) / 2)
-    assert block.mode_coverage.mean == 0.5
-    assert (block.mode_coverage.tau, block.mode_coverage.total) == (0.8, 2)
+    assert (block.present.mean, block.present.total) == (2, 2)
+    assert (block.solved.mean, block.solved.tau, block.solved.total) == (1, 0.8, 2)
     assert block.mode_entropy.mean == pytest.approx(-(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3)))
     assert block.episode_return.mean == 1.5
     assert block.mutual_information.model_dump() == {"mean": 0, "low": 0, "high": 0, "n": 4}
@@ -70,7 +71,7 @@ def test_seeds_that_collapse_differently_are_not_diverse_together() -> None:
     block = summarise(make_part([0] * 20, [True] * 20, seed=0), make_part([1] * 20, [True] * 20, seed=1))
     assert block.success_rate.mean == 1
     assert block.mode_entropy.mean == 0
-    assert block.mode_coverage.mean == 0.5
+    assert block.present.mean == block.solved.mean == 1
     assert block.mode_weighted_success.mean == 0.5
     assert [row.seed for row in block.seeds] == [0, 1]
     # The table averages over seeds too, so that SRM is the mean of its column.
@@ -140,8 +141,8 @@ def test_matches_brute_force(seed: int, num_seeds: int) -> None:
         expected = {
             "success_rate": sum(ok for ok, _ in episodes) / len(episodes),
             "mode_weighted_success": sum(rates) / 2,
-            "mode_coverage": sum(r >= 0.8 and share >= MIN_MODE_SHARE for r, share in zip(rates, shares, strict=True))
-            / 2,
+            "present": sum(share >= MIN_MODE_SHARE for share in shares),
+            "solved": sum(r >= 0.8 and share >= MIN_MODE_SHARE for r, share in zip(rates, shares, strict=True)),
             "mode_entropy": -sum(share * math.log(share) for share in shares if share),
             "mutual_information": sum(part.information.tolist()) / len(episodes),
             "episode_return": sum(part.episode_return.tolist()) / len(episodes),

@@ -186,7 +186,7 @@ def test_an_old_document_does_not_outlive_its_table(root: Path) -> None:
     output = root / "compare.json"
     output.write_text("{}")
     compare(make_config(), evaluations=paths_of(root), output=output)
-    assert json.loads(output.read_text())["schema_version"] == 1
+    assert json.loads(output.read_text())["schema_version"] == 2
 
 
 @pytest.mark.parametrize("command", ["compare", "verdict", "sweep"])

@@ -33,7 +33,7 @@ _FAMILIES = {
 def describe_outcome(evaluation: Evaluation) -> list[str]:
     """The page's first sentences: success and modes before, after plain fine-tuning and with mode codes."""
     blocks = evaluation.policies
-    total = next(iter(blocks.values())).mode_coverage.total
+    total = next(iter(blocks.values())).solved.total
     sentences = []
     if PRETRAINED in blocks:
         base = blocks[PRETRAINED]
@@ -87,12 +87,12 @@ def describe_run(evaluation: Evaluation, tuned: Iterable[Mapping[str, Any]], wal
 def describe_reading(evaluation: Evaluation) -> list[str]:
     """How to read the numbers: when a mode counts, what the intervals are, and how far they carry."""
     first = next(iter(evaluation.policies.values()))
-    coverage, seeds = first.mode_coverage, _num_seeds(evaluation)
+    solved, seeds = first.solved, _num_seeds(evaluation)
     sentences = []
-    if coverage.total > 1:
+    if solved.total > 1:
         sentences.append(
-            f"A mode ({first.labelling}) is reliable, and counts as kept, when at least {percent(coverage.tau, 0)} "
-            f"of its episodes succeed and it holds at least {percent(coverage.min_share, 0)} of all successes."
+            f"A mode ({first.labelling}) is present when it holds at least {percent(solved.min_share, 0)} of all "
+            f"successes, and solved when at least {percent(solved.tau, 0)} of its episodes succeed too."
         )
     sentences.append(f"Intervals hold {percent(evaluation.confidence, 0)}, over seeds and episodes.")
     if seeds < FEW_SEEDS:
@@ -124,9 +124,9 @@ def describe_tally(verdict: Verdict) -> str:
 
 def describe_block(block: PolicyBlock) -> str:
     """One policy in a line, for charts read aloud."""
-    success, coverage = block.success_rate, block.mode_coverage
+    success, solved = block.success_rate, block.solved
     return (
-        f"success {percent(success.mean)}, {fixed(coverage.mean * coverage.total, 1)} of {coverage.total} modes kept, "
+        f"success {percent(success.mean)}, {fixed(solved.mean, 1)} of {solved.total} modes solved, "
         f"entropy {fixed(block.mode_entropy.mean)} nats"
     )
 
@@ -139,8 +139,8 @@ def _success(blocks: list[PolicyBlock]) -> str:
 def _modes(blocks: list[PolicyBlock], total: int) -> str:
     if total == 1:
         return ""
-    kept = [block.mode_coverage.mean * block.mode_coverage.total for block in blocks]
-    return f", with {number_range(min(kept), max(kept)) if max(kept) > 0 else 'none'} of the {total} modes reliable"
+    solved = [block.solved.mean for block in blocks]
+    return f", with {number_range(min(solved), max(solved)) if max(solved) > 0 else 'none'} of the {total} modes solved"
 
 
 def _num_seeds(evaluation: Evaluation) -> int:

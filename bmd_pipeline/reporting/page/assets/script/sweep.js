@@ -23,9 +23,9 @@ function startSweep() {
       domain: sweepDomain(sweep, "success", sweep.successFloor),
     },
     {
-      title: `modes kept, of ${sweep.total}`,
-      of: (point) => point.kept,
-      floor: sweep.total * sweep.coverageFloor,
+      title: `modes solved, of ${sweep.total}`,
+      of: (point) => point.solved,
+      floor: sweep.solvedFloor,
       format: short,
       domain: [0, 1.04 * sweep.total],
     },
