@@ -12,6 +12,8 @@ class EvaluateConfig(Section):
 
     episodes: int = Field(1024, ge=8, le=1_000_000)
     """Episodes per policy and seed."""
+    selection_episodes: int = Field(64, ge=8, le=1_000_000)
+    """Episodes on selection seeds, which show what each code's own behaviour is; none for a policy without codes."""
     num_envs: int = Field(1024, ge=1, le=1_000_000)
     """Environments stepped together."""
     tau: float = Field(0.8, gt=0.0, le=1.0)

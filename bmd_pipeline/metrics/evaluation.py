@@ -80,6 +80,10 @@ class CodeRow(Block):
     """Success rate of those."""
     mode_shares: dict[str, float]
     """Share of each true mode among the successful ones; all zero where none succeeded."""
+    behaviour: str | None
+    """The true mode that most of its successes on selection seeds show, its own behaviour; null without a success."""
+    obeyed: float = Field(ge=0, le=1)
+    """Share of its successful episodes that show its own behaviour; 0 without either."""
 
 
 class LabellingBlock(Block):
@@ -93,6 +97,11 @@ class LabellingBlock(Block):
     """Modes that are present and succeed at a rate of at least τ."""
     mode_entropy: Estimate
     """H(π) in nats, entropy of the mode distribution among successful episodes."""
+    obeyed: Estimate
+    """Share of the successes on command that show the code's own behaviour: mean over behaviours, where a code without
+    one counts as 0. For a policy without codes, the mean of its modes' shares: 1 / K."""
+    obeyed_worst: Estimate
+    """The same of the least obeyed code; for a policy without codes, its smallest share."""
     per_mode: list[ModeRow]
     """One row per true mode."""
     codes: list[CodeRow]
@@ -111,6 +120,8 @@ class SeedRow(Block):
     present: int = Field(ge=0)
     solved: int = Field(ge=0)
     mode_entropy: float = Field(ge=0)
+    obeyed: float = Field(ge=0, le=1)
+    obeyed_worst: float = Field(ge=0, le=1)
     mutual_information: float
     episode_return: float
 

@@ -108,7 +108,7 @@ def _interval(values: Floats, confidence: float, bounds: tuple[float, float]) ->
 
 def _bounds(num_modes: int) -> dict[str, tuple[float, float]]:
     """What each score can be."""
-    shares = dict.fromkeys(("success_rate", "mode_weighted_success"), (0.0, 1.0))
+    shares = dict.fromkeys(("success_rate", "mode_weighted_success", "obeyed", "obeyed_worst"), (0.0, 1.0))
     return {
         **shares,
         **dict.fromkeys(("present", "solved"), (0.0, float(num_modes))),

@@ -172,7 +172,7 @@ def _axis_label(column: str) -> str:
 
 
 def _describe(seed: SeedRow, block: PolicyBlock) -> str:
-    return f"success {seed.success_rate:.2f}, {seed.solved} of {block.solved.total} modes solved"
+    return f"success {seed.success_rate:.2f}, {seed.solved} of {block.solved.total} solved, obeyed {seed.obeyed:.2f}"
 
 
 def _legend_title(evaluation: Evaluation) -> str:
@@ -184,7 +184,10 @@ def _legend_title(evaluation: Evaluation) -> str:
 def _method_handle(name: str, block: PolicyBlock) -> Line2D:
     style = method_style(name)
     seeds = len(block.seeds)
-    label = f"{name}\n{seeds} seed{'s' * (seeds > 1)}, n = {block.success_rate.n}"
+    label = (
+        f"{name}\n{seeds} seed{'s' * (seeds > 1)}, n = {block.success_rate.n}\n"
+        f"obeyed {block.obeyed.mean:.2f}, worst {block.obeyed_worst.mean:.2f}"
+    )
     face = style.colour if style.filled else "white"
     return Line2D([], [], marker=style.marker, color=style.colour, markerfacecolor=face, linestyle="", label=label)
 

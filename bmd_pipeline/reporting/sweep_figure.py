@@ -10,9 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bmd_pipeline.metrics.sweep import Point, Sweep
-from bmd_pipeline.reporting.style import BLUE, GREY, ORANGE, VERMILION, house_style, save_figure
+from bmd_pipeline.reporting.style import BLUE, GREEN, GREY, ORANGE, VERMILION, house_style, save_figure
 
-_SCORES = (("success_rate", "success rate", BLUE, "o"), ("solved", "share of modes solved", VERMILION, "s"))
+_SCORES = (
+    ("success_rate", "success rate", BLUE, "o"),
+    ("solved", "share of modes solved", VERMILION, "s"),
+    ("obeyed", "obeyed", GREEN, "^"),
+)
 _INDICATORS = (
     ("early_stops", "updates stopped\nearly (share)"),
     ("kl_peak", "largest KL\nof an update (nats)"),

@@ -81,7 +81,7 @@ def _encode_scores(sample: JointSample) -> bytes:
 
 def _describe(pair: PolicyPair) -> str:
     shown = []
-    for name in ("success_rate", "present", "solved", "mode_entropy"):
+    for name in ("success_rate", "present", "solved", "mode_entropy", "obeyed"):
         found = pair.metrics[name]
         test = found.by_seed if found.unit == "seeds" and found.by_seed else found.by_episode
         gap = found.difference

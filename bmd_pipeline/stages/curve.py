@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.episodes import Episodes, concat_episodes
+from bmd_pipeline.metrics.scores import COMPARED
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.rl.agents import Agent
 from bmd_pipeline.rl.rollout import EpisodeBatch, play_episodes
@@ -26,7 +28,7 @@ from bmd_pipeline.rl.tuned import load_agent
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.eval_document import hash_policy_settings, make_bootstrap_generator
-from bmd_pipeline.stages.evaluate import require_inputs
+from bmd_pipeline.stages.evaluate import find_behaviours, require_inputs
 from bmd_pipeline.stages.labelling import label_episodes
 from bmd_pipeline.stages.workbench import select_stage_device
 from bmd_pipeline.tasks.base import TaskEnv
@@ -85,7 +87,9 @@ def curve(
                     label_episodes(batch, labellings, method, seed, agent.num_codes)
                     for batch in _play(config, env, agent, seed, wanted)
                 ]
-                points.append(_measure(config, concat_episodes(parts, wanted), int(folder.name)))
+                behaviours = find_behaviours(config, env, agent, labellings, method, seed)
+                episodes = replace(concat_episodes(parts, wanted), behaviours=behaviours)
+                points.append(_measure(config, episodes, int(folder.name)))
                 progress.advance(success=points[-1]["success_rate"]["mean"])
     finally:
         env.close()
@@ -130,6 +134,6 @@ def _measure(config: RunConfig, episodes: Episodes, iteration: int) -> dict[str,
         confidence=config.evaluate.confidence,
         rng=make_bootstrap_generator(config),
     ).model_dump(mode="json")
-    told = ("success_rate", "mode_weighted_success", "present", "solved", "mode_entropy", "mutual_information")
+    told = (*COMPARED[:-1], "mutual_information")
     shares = {row["mode"]: row["share"] for row in block["per_mode"]}
     return {"iteration": iteration} | {name: block[name] for name in told} | {"mode_shares": shares}

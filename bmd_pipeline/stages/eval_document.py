@@ -70,11 +70,21 @@ def make_document(
 
 
 def describe_block(block: PolicyBlock) -> str:
-    """One line of numbers for people."""
+    """One line of numbers for people; it lists codes that are without a behaviour."""
     success, solved = block.success_rate, block.solved
     return (
         f"success {success.mean:.3f} [{success.low:.3f}, {success.high:.3f}], "
         f"mode-weighted {block.mode_weighted_success.mean:.3f}, "
         f"present {block.present.mean:.3g}, solved {solved.mean:.3g} of {solved.total} modes, "
-        f"entropy {block.mode_entropy.mean:.2f} nats ({success.n} episodes)"
+        f"entropy {block.mode_entropy.mean:.2f} nats, "
+        f"obeyed {block.obeyed.mean:.3f} (worst {block.obeyed_worst.mean:.3f}){_describe_codes(block)} "
+        f"({success.n} episodes)"
     )
+
+
+def _describe_codes(block: PolicyBlock) -> str:
+    if not block.codes:
+        return ""
+    rates = [row.success_rate for row in block.codes]
+    lost = ", ".join(f"{row.code} of seed {row.seed}" for row in block.codes if row.behaviour is None)
+    return f", success per code {min(rates):.3f} to {max(rates):.3f}" + (f"; no behaviour: code {lost}" if lost else "")

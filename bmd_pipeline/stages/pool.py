@@ -110,11 +110,13 @@ def _require_same_modes(blocks: list[PolicyBlock], paths: list[Path]) -> None:
 
 def _tell(scores: dict[str, PooledScore], total_modes: int) -> str:
     """A policy's scores for people: success and modes, each base policy in brackets."""
-    success, present, solved, entropy = (scores[name] for name in ("success_rate", "present", "solved", "mode_entropy"))
+    success, present, solved, entropy, obeyed, worst = (
+        scores[name] for name in ("success_rate", "present", "solved", "mode_entropy", "obeyed", "obeyed_worst")
+    )
     values = ", ".join(f"{value:.3f}" for value in success.bases)
     by_base = ", ".join(f"{value:.3g}" for value in solved.bases)
     return (
         f"success {success.mean.value:.3f} [{success.mean.low:.3f}, {success.mean.high:.3f}] ({values}), "
         f"present {present.mean.value:.3g}, solved {solved.mean.value:.3g} ({by_base}) of {total_modes} modes, "
-        f"entropy {entropy.mean.value:.2f} nats"
+        f"entropy {entropy.mean.value:.2f} nats, obeyed {obeyed.mean.value:.3f} (worst {worst.mean.value:.3f})"
     )

@@ -28,6 +28,8 @@ def test_schema_describes_and_requires_every_field() -> None:
         "mode_weighted_success",
         "present",
         "solved",
+        "obeyed",
+        "obeyed_worst",
         "mode_entropy",
         "mutual_information",
         "episode_return",

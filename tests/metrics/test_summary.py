@@ -21,6 +21,8 @@ SEED_METRICS = (
     "present",
     "solved",
     "mode_entropy",
+    "obeyed",
+    "obeyed_worst",
     "mutual_information",
     "episode_return",
 )
@@ -42,6 +44,7 @@ def make_part(mode: list[int], success: list[bool], seed: int = 0, code: list[in
             "side": ModeWeights(("left", "right"), np.eye(2)[mode]),
             "parity": ModeWeights(("even", "odd"), parity),
         },
+        behaviours={"side": ("left", "right"), "parity": ("even", "odd")} if code else {},
     )
 
 
@@ -125,7 +128,13 @@ def test_matches_brute_force(seed: int, num_seeds: int) -> None:
         n = int(rng.integers(1, 40))
         code = rng.integers(3, size=n).tolist()
         part = make_part(rng.integers(2, size=n).tolist(), (rng.random(n) < 0.6).tolist(), k, code)
-        part = replace(part, num_codes=3, episode_return=rng.normal(size=n), information=rng.normal(size=n))
+        behaviours: dict[str, tuple[str | None, ...]] = {
+            "side": ("left", "right", "left"),
+            "parity": ("even", None, "odd"),
+        }
+        part = replace(
+            part, num_codes=3, behaviours=behaviours, episode_return=rng.normal(size=n), information=rng.normal(size=n)
+        )
         undecided = ~part.success & (rng.random(n) < 0.5)
         weights = np.where(undecided[:, None], 0.5, part.labellings["side"].weights)
         parts.append(replace(part, labellings={"side": ModeWeights(("left", "right"), weights)}))
@@ -138,12 +147,20 @@ def test_matches_brute_force(seed: int, num_seeds: int) -> None:
         seen = [sum(weight[mode] for _, weight in episodes) for mode in range(2)]
         rates = [w / s if s else 0.0 for w, s in zip(won, seen, strict=True)]
         shares = [w / sum(won) if sum(won) else 0.0 for w in won]
+        obeyed = {}
+        for mode, asking in enumerate(((0, 2), (1,))):  # two codes ask for the left, and count once
+            shown = [
+                w[mode] for (ok, w), code in zip(episodes, part.code.tolist(), strict=True) if ok and code in asking
+            ]
+            obeyed[mode] = sum(shown) / len(shown) if shown else 0.0
         expected = {
             "success_rate": sum(ok for ok, _ in episodes) / len(episodes),
             "mode_weighted_success": sum(rates) / 2,
             "present": sum(share >= MIN_MODE_SHARE for share in shares),
             "solved": sum(r >= 0.8 and share >= MIN_MODE_SHARE for r, share in zip(rates, shares, strict=True)),
             "mode_entropy": -sum(share * math.log(share) for share in shares if share),
+            "obeyed": sum(obeyed.values()) / 2,
+            "obeyed_worst": min(obeyed.values()),
             "mutual_information": sum(part.information.tolist()) / len(episodes),
             "episode_return": sum(part.episode_return.tolist()) / len(episodes),
         }

@@ -101,7 +101,7 @@ def test_trajectories_show_each_policy_in_the_colours_of_its_modes(parts: list[E
     draw_trajectories(make_document(parts), make_book(parts), Path("unused"))
     base, tuned = drawn[0].axes
     assert base.get_title(loc="left") == "pretrained, seed 0"
-    assert [text.get_text() for text in base.texts] == ["success 0.75, 1 of 2 modes solved"]
+    assert [text.get_text() for text in base.texts] == ["success 0.75, 1 of 2 solved, obeyed 0.50"]
     colours = mode_colours(MODES)
 
     def lines(axes: object) -> list[list[str]]:
@@ -127,7 +127,10 @@ def test_the_axis_counts_solved_modes(parts: list[Episodes], drawn: list[Figure]
     points = [tuple(container.lines[0].get_xydata()[0]) for container in axes.containers]
     assert points == [(1.0, 0.75), (1.0, 1.0)]
     labels = [text.get_text() for text in drawn[0].legends[0].get_texts()]
-    assert labels == ["pretrained\n1 seed, n = 4", "dsrl\n2 seeds, n = 8"]
+    assert labels == [
+        "pretrained\n1 seed, n = 4\nobeyed 0.50, worst 0.33",
+        "dsrl\n2 seeds, n = 8\nobeyed 0.50, worst 0.00",
+    ]
 
 
 @pytest.mark.parametrize("total", [1, 2, 8, 9, 24, 100])

@@ -22,7 +22,7 @@ def make_point(name: str, weight: float | None, success: float) -> Point:
         name=name,
         controller="constant" if weight is not None else name,
         weight=weight,
-        metrics={"success_rate": score, "solved": score},
+        metrics={"success_rate": score, "solved": score, "obeyed": score},
         stability={indicator: Indicator(mean=0.5, seeds=[0.4, 0.6]) for indicator in INDICATORS},
         holds=success > 0.9,
     )
@@ -92,7 +92,12 @@ def test_zero_and_controllers_stand_beside_the_scale_and_the_plateau_is_shaded(d
     assert (span.get_x(), span.get_x() + span.get_width()) == pytest.approx((-1.12, 0.12))
     legend = top.get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["both hold", "success rate", "share of modes solved"]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "both hold",
+        "success rate",
+        "share of modes solved",
+        "obeyed",
+    ]
 
 
 def test_without_a_plateau_nothing_is_shaded_and_without_weights_nothing_breaks(drawn: list[Figure]) -> None:

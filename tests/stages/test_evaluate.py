@@ -33,13 +33,15 @@ from bmd_pipeline.tasks.base import TaskEnv
 from bmd_pipeline.tasks.gaussian_mixture.env import GOALS
 
 TASK = "GaussianMixture"
+SELECTED = 2
+"""Rounds on selection seeds, which only policies with codes play."""
 
 
 def make_config(**changes: Any) -> RunConfig:
     values: dict[str, Any] = {
         "task": {"name": TASK},
         "seeds": (0, 1),
-        "evaluate": {"episodes": 50, "num_envs": 20, "pictured_episodes": 12},
+        "evaluate": {"episodes": 50, "selection_episodes": 40, "num_envs": 20, "pictured_episodes": 12},
         "pretrain": {"policy": {"hidden_sizes": (8,), "horizon": 4}},
     }
     return RunConfig.model_validate(values | changes)
@@ -141,6 +143,9 @@ def test_numbers_and_files_of_one_policy(bench: Stage) -> None:
     assert [row.episodes for row in block.per_mode] == [13, 13, 12, 12]
     assert block.per_mode[3].success_rate == 0
     assert [max(row.mode_shares.values()) for row in block.codes] == [1, 1, 1, 0]
+    assert [row.behaviour for row in block.codes] == [*episodes.labellings["goal"].modes[:3], None]
+    assert [row.obeyed for row in block.codes] == [1, 1, 1, 0]
+    assert (block.obeyed.mean, block.obeyed_worst.mean) == (0.75, 0)
     assert set(document.provenance.inputs) == {"policy", "modes", "tuned"}
     assert document.provenance.config["evaluate"]["episodes"] == 50
     book = load_paths(output.with_name("trajectories.parquet"))
@@ -152,8 +157,10 @@ def test_numbers_and_files_of_one_policy(bench: Stage) -> None:
 def test_methods_meet_the_same_initial_states_and_seeds_do_not(bench: Stage) -> None:
     for method in ("pretrained", "dsrl-bmd"):
         bench.run(method, seed=0)
-    for one, other in zip(bench.starts["pretrained"], bench.starts["dsrl-bmd"], strict=True):
+    selection = bench.starts["dsrl-bmd"][:SELECTED]
+    for one, other in zip(bench.starts["pretrained"], bench.starts["dsrl-bmd"][SELECTED:], strict=True):
         assert torch.equal(one, other)
+        assert not any(torch.equal(one, start) for start in selection)
     first, second, _ = bench.starts["pretrained"]
     assert not torch.equal(first, second)  # rounds differ
     bench.run("pretrained", seed=1)
@@ -208,7 +215,9 @@ def test_summary_refuses_what_does_not_belong(bench: Stage) -> None:
     refuse("both hold dsrl/seed0", [*paths, paths[-1]])
     other = make_config(task={"name": "PushT"})
     refuse(f"{paths[0]}: evaluation of task {TASK}, not of PushT", config=other)
-    stricter = make_config(evaluate={"episodes": 50, "num_envs": 20, "pictured_episodes": 12, "tau": 0.9})
+    stricter = make_config(
+        evaluate={"episodes": 50, "selection_episodes": 40, "num_envs": 20, "pictured_episodes": 12, "tau": 0.9}
+    )
     refuse("evaluated under other settings .* run `bmd-pipeline evaluate --task GaussianMixture", config=stricter)
 
     victim = paths[0]

@@ -71,6 +71,7 @@ def list_policies(evaluation: Evaluation, order: Sequence[str]) -> list[dict[str
                 "success": _triple(block.success_rate),
                 "present": _triple(block.present),
                 "solved": _triple(block.solved),
+                "obeyed": block.obeyed.mean,
                 "spread": [round(math.exp(value), 4) for value in _triple(block.mode_entropy)],
                 "seeds": [
                     {
@@ -78,6 +79,7 @@ def list_policies(evaluation: Evaluation, order: Sequence[str]) -> list[dict[str
                         "success": row.success_rate,
                         "present": row.present,
                         "solved": row.solved,
+                        "obeyed": row.obeyed,
                         "spread": math.exp(row.mode_entropy),
                     }
                     for row in block.seeds
@@ -99,6 +101,8 @@ def _list_codes(evaluation: Evaluation, modes: list[str]) -> list[dict[str, Any]
                         "code": code.code,
                         "episodes": code.episodes,
                         "success": code.success_rate,
+                        "behaviour": code.behaviour,
+                        "obeyed": code.obeyed,
                         "shares": [round(code.mode_shares.get(mode, 0.0), 4) for mode in modes],
                     }
                     for code in codes
@@ -144,6 +148,7 @@ def _describe_sweep(sweep: Sweep | None, place: dict[str, int]) -> dict[str, Any
                 "holds": point.holds,
                 "success": _describe_score(point.metrics["success_rate"]),
                 "solved": _describe_score(point.metrics["solved"]),
+                "obeyed": _describe_score(point.metrics["obeyed"]),
                 "signs": {name: sign.model_dump() for name, sign in point.stability.items()},
             }
             for point in sweep.points

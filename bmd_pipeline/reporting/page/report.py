@@ -22,6 +22,7 @@ from bmd_pipeline.reporting.page.sentences import (
     describe_reading,
     describe_run,
     describe_tally,
+    list_lost_codes,
 )
 from bmd_pipeline.reporting.page.sources import ReportSources
 
@@ -47,6 +48,7 @@ def build_report(sources: ReportSources) -> str:
         outcome=describe_outcome(evaluation),
         run=describe_run(evaluation, sources.tuned.values(), sum(step.wall_s for step in steps)),
         reading=describe_reading(evaluation),
+        lost_codes=list_lost_codes(evaluation),
         lowest=lowest,
         layout=_arrange(names),
         shares=_list_shares(sources),

@@ -47,7 +47,7 @@ def describe_outcome(evaluation: Evaluation) -> list[str]:
     }
     for subject, group in groups.items():
         if group:
-            sentences.append(f"{subject} at {_success(group)}{_modes(group, total)}.")
+            sentences.append(f"{subject} at {_success(group)}{_modes(group, total)}{_obeyed(group)}.")
     if total == 1:
         sentences.append("The task has a single labelled mode, so there is nothing to preserve.")
     return sentences
@@ -92,7 +92,9 @@ def describe_reading(evaluation: Evaluation) -> list[str]:
     if solved.total > 1:
         sentences.append(
             f"A mode ({first.labelling}) is present when it holds at least {percent(solved.min_share, 0)} of all "
-            f"successes, and solved when at least {percent(solved.tau, 0)} of its episodes succeed too."
+            f"successes, and solved when at least {percent(solved.tau, 0)} of its episodes succeed too. Obeyed is the "
+            "share of a code's successes that show its own behaviour, the mode that most of its successes on selection "
+            "seeds showed; a policy without codes is asked for each mode in turn, and obeys with that mode's share."
         )
     sentences.append(f"Intervals hold {percent(evaluation.confidence, 0)}, over seeds and episodes.")
     if seeds < FEW_SEEDS:
@@ -122,12 +124,22 @@ def describe_tally(verdict: Verdict) -> str:
     return f"Of {len(verdicts)} hypotheses, {listed(counts)}."
 
 
+def list_lost_codes(evaluation: Evaluation) -> list[str]:
+    """Codes without a success on selection seeds, and so without a behaviour that could be obeyed."""
+    return [
+        f"{name}, seed {row.seed}: code {row.code}"
+        for name, block in evaluation.policies.items()
+        for row in block.codes
+        if row.behaviour is None
+    ]
+
+
 def describe_block(block: PolicyBlock) -> str:
     """One policy in a line, for charts read aloud."""
     success, solved = block.success_rate, block.solved
     return (
         f"success {percent(success.mean)}, {fixed(solved.mean, 1)} of {solved.total} modes solved, "
-        f"entropy {fixed(block.mode_entropy.mean)} nats"
+        f"entropy {fixed(block.mode_entropy.mean)} nats, obeyed {percent(block.obeyed.mean)}"
     )
 
 
@@ -141,6 +153,13 @@ def _modes(blocks: list[PolicyBlock], total: int) -> str:
         return ""
     solved = [block.solved.mean for block in blocks]
     return f", with {number_range(min(solved), max(solved)) if max(solved) > 0 else 'none'} of the {total} modes solved"
+
+
+def _obeyed(blocks: list[PolicyBlock]) -> str:
+    if not all(block.codes for block in blocks) or blocks[0].solved.total == 1:
+        return ""
+    shares = [block.obeyed.mean for block in blocks]
+    return f", and {percent_range(min(shares), max(shares))} of the successes on command are what the code stands for"
 
 
 def _num_seeds(evaluation: Evaluation) -> int:

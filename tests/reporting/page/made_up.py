@@ -173,6 +173,7 @@ class MadeUpRun:
             episode_return=success.astype(float),
             information=np.full(n, 0.9 if coded else 0.0),
             labellings={"way": ModeWeights(self.modes, np.eye(num_modes)[mode])},
+            behaviours={"way": (*(self.modes[k % num_modes] for k in range(3)), None)} if coded else {},
         )
         paths = [
             PlanarPath(

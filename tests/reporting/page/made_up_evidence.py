@@ -28,7 +28,16 @@ def _make_comparison(run: MadeUpRun) -> Comparison:
     def interval(value: float) -> dict[str, float]:
         return {"value": value, "low": value - 0.05, "high": value + 0.04}
 
-    names = ("success_rate", "mode_weighted_success", "present", "solved", "mode_entropy", "episode_return")
+    names = (
+        "success_rate",
+        "mode_weighted_success",
+        "present",
+        "solved",
+        "mode_entropy",
+        "obeyed",
+        "obeyed_worst",
+        "episode_return",
+    )
     score = {"mean": interval(0.8), "iqm": interval(0.81), "seeds": [0.8] * len(run.seeds)}
     cell = {
         "difference": interval(0.1),
@@ -137,7 +146,7 @@ def _make_sweep(run: MadeUpRun) -> Sweep:
                 "name": "dual" if weight is None else f"weight-{weight:g}",
                 "controller": "dual" if weight is None else "constant",
                 "weight": weight,
-                "metrics": {"success_rate": score(success), "solved": score(solved)},
+                "metrics": {"success_rate": score(success), "solved": score(solved), "obeyed": score(solved)},
                 "stability": {name: {"mean": 0.2, "seeds": [0.1, 0.3]} for name in INDICATORS},
                 "holds": success > 0.9 and solved > 0.9,
             }

@@ -60,7 +60,8 @@ def test_plain_and_coded_methods_are_told_apart(finished: MadeUpRun, page: str) 
     solved = {name: f"{block.solved.mean:.1f}" for name, block in blocks.items()}
     words = text_of(page)
     assert f"with {solved['pretrained']} of the 3 modes solved. Plain fine-tuning ends" in words
-    assert f"with {solved['dsrl-bmd']} of the 3 modes solved." in words
+    assert f"with {solved['dsrl-bmd']} of the 3 modes solved, and " in words
+    assert "of the successes on command are what the code stands for." in words
 
 
 def test_evidence_is_shown(page: str) -> None:

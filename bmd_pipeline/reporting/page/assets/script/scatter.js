@@ -88,7 +88,7 @@ function policyPoint(policy, [x, y], plot, axis, compact) {
   const aside = x - plot.x(policy[axis][0]);
   const [xLow, xHigh] = policy[axis].slice(1).map((value) => plot.x(value) + aside);
   const [yLow, yHigh] = policy.success.slice(1).map(plot.y);
-  const text = `${policy.name}: success ${percent(policy.success[0], 1)}, ${fixed(policy[axis][0], 2)} of ${policy.total} modes`;
+  const text = `${policy.name}: success ${percent(policy.success[0], 1)}, ${fixed(policy[axis][0], 2)} of ${policy.total} modes, obeyed ${percent(policy.obeyed, 1)}`;
   return svg(
     "g",
     { style: colourOf("policy", policy.index), "data-policy": policy.index },

@@ -29,6 +29,7 @@ function startSweep() {
       format: short,
       domain: [0, 1.04 * sweep.total],
     },
+    { title: "obeyed", of: (point) => point.obeyed, format: (value) => percent(value), domain: [0, 1.04] },
   ];
   for (const score of scores) addSweepPanel(byId("sweep-scores"), { ...score, height: 240, band: true }, places);
   for (const { key, title, share } of SIGNS) {
