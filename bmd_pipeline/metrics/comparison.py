@@ -115,7 +115,7 @@ class PolicyPair(Block):
     other: str
     """The second policy."""
     kind: Literal["counterpart", "base"]
-    """counterpart: a -bmd method against its plain one. base: a method against the pre-trained policy."""
+    """counterpart: a -bmd method against its plain one. base: a policy against the pre-trained one."""
     metrics: dict[str, Difference]
     """By name."""
 
@@ -142,7 +142,7 @@ class Comparison(Block):
     episodes_per_seed: int = Field(ge=1)
     """Evaluation episodes of each policy and seed."""
     policies: dict[str, PolicyScores] = Field(min_length=1)
-    """By name, `pretrained` first."""
+    """By name: `pretrained`, `taught`, then the methods."""
     comparisons: list[PolicyPair]
     """Counterparts first, then every method against the base."""
     provenance: Provenance

@@ -59,7 +59,7 @@ class Episodes:
     """The evaluation episodes of one policy and seed.
 
     Attributes:
-        policy: name of the policy ("pretrained" or a method).
+        policy: name of the policy ("pretrained", "taught" or a method).
         seed: its training seed.
         num_codes: mode codes K it can be commanded with; 1 without.
         code: (num_episodes,) int64 code that commanded each episode.

@@ -127,7 +127,7 @@ class SeedRow(Block):
 
 
 class PolicyBlock(LabellingBlock):
-    """One policy: `pretrained` or a fine-tuning method, over its seeds."""
+    """One policy: `pretrained`, `taught` (with codes, before fine-tuning) or a fine-tuning method, over its seeds."""
 
     config_hash: str
     """Hash of the settings that this policy's numbers depend on."""
@@ -157,7 +157,7 @@ class Evaluation(Block):
     confidence: float = Field(gt=0, lt=1)
     """Level of every interval."""
     policies: dict[str, PolicyBlock] = Field(min_length=1)
-    """By name, `pretrained` first."""
+    """By name: `pretrained`, `taught`, then the methods."""
     provenance: Provenance
     """Where the numbers come from."""
 

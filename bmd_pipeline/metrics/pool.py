@@ -72,7 +72,7 @@ class Pool(Block):
     policies: dict[str, dict[str, PooledScore]]
     """Scores by policy and name; `mutual_information` means nothing for policies without codes."""
     pairs: list[PooledPair]
-    """Every method against the pre-trained policy, and every method with codes against the one without."""
+    """Every policy against the pre-trained one, and every method with codes against the one without."""
     smallest_p: float = Field(gt=0, lt=1)
     """The least p that so many base policies can give, whatever the results are."""
     provenance: Provenance

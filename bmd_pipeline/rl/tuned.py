@@ -11,11 +11,11 @@ from bmd_pipeline.artifacts.documents import read_json
 from bmd_pipeline.artifacts.weights import load_weights
 from bmd_pipeline.config.discover import SteeringConfig
 from bmd_pipeline.config.finetune import FinetuneConfig
-from bmd_pipeline.config.methods import PRETRAINED, uses_modes
+from bmd_pipeline.config.methods import PRETRAINED, TAUGHT, uses_modes
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.modes.discovered import load_modes
 from bmd_pipeline.policies.checkpoint import load_policy
-from bmd_pipeline.rl.agents import Agent, make_agent, make_base_agent
+from bmd_pipeline.rl.agents import Agent, make_agent, make_base_agent, make_commanded_agent
 
 TUNED_WEIGHTS = "tuned.safetensors"
 TUNED_DOCUMENT = "tuned.json"
@@ -36,9 +36,9 @@ def load_agent(
 
     Args:
         policy_dir: pre-trained policy.
-        modes_dir: discovered modes, for `-bmd` methods.
-        tuned_dir: fine-tuned weights; None for the pre-trained policy.
-        method: "pretrained" or a fine-tuning method.
+        modes_dir: discovered modes, for policies with codes.
+        tuned_dir: fine-tuned weights; None before fine-tuning.
+        method: "pretrained", "taught" or a fine-tuning method.
         task: the task it must have been made for.
         device: where to load it.
 
@@ -46,13 +46,17 @@ def load_agent(
         ArtifactError: a folder is missing, damaged, or made for another task or method.
     """
     policy = load_policy(policy_dir, task=task, device=device)
-    if method == PRETRAINED or tuned_dir is None:
+    if method == PRETRAINED:
         return make_base_agent(policy)
     modes = None
     if uses_modes(method):
         if modes_dir is None:
             raise ArtifactError(f"method {method} needs discovered modes: run `bmd-pipeline discover --task {task}`")
         modes = load_modes(modes_dir, policy, task=task)
+        if method == TAUGHT:
+            return make_commanded_agent(policy, modes).requires_grad_(False).eval()
+    if tuned_dir is None:
+        raise ArtifactError(f"method {method} needs what it fine-tuned: run `bmd-pipeline finetune --task {task}`")
     path = tuned_dir / TUNED_DOCUMENT
     document = read_json(path, "fine-tuned policy")
     if (document.get("task"), document.get("method")) != (task, method):

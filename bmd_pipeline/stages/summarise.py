@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bmd_pipeline.artifacts.atomic import write_bytes, write_json
-from bmd_pipeline.config.methods import PRETRAINED
+from bmd_pipeline.config.methods import order_policies
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.episodes import Episodes, encode_episodes
@@ -47,7 +47,9 @@ def summarise(
         ArtifactError: a file is missing or damaged, is of another task or other settings, or repeats a seed.
     """
     started = time.time()
-    parts = sorted((_load(config, path) for path in evaluations), key=lambda part: part.order(config))
+    parts = [_load(config, path) for path in evaluations]
+    order = order_policies({part.episodes.policy for part in parts}, config.methods)
+    parts.sort(key=lambda part: (order.index(part.episodes.policy), part.episodes.seed))
     for one, other in itertools.pairwise(parts):
         if one.evaluated.name == other.evaluated.name:
             paths = f"{one.evaluated.path} and {other.evaluated.path}"
@@ -91,12 +93,6 @@ class _Part:
     @property
     def episodes(self) -> Episodes:
         return self.evaluated.episodes
-
-    def order(self, config: RunConfig) -> tuple[int, str, int]:
-        """Pre-trained first, then the methods as they are configured, then others; by seed."""
-        known = (PRETRAINED, *config.methods)
-        policy = self.episodes.policy
-        return (known.index(policy) if policy in known else len(known), policy, self.episodes.seed)
 
 
 def _load(config: RunConfig, path: Path) -> _Part:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.artifacts.provenance import write_run
+from bmd_pipeline.config.methods import is_finetuned, uses_modes
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError, TaskError
 from bmd_pipeline.metrics.episodes import load_episodes
@@ -74,7 +75,7 @@ class Stage:
         )
 
     def _load_agent(self, policy: Path, modes: Path | None, tuned: Path | None, method: str, **_: object) -> Any:
-        codes = 4 if method.endswith("-bmd") else 1
+        codes = 4 if uses_modes(method) else 1
         return SimpleNamespace(num_codes=codes, method=method, use_graphs=lambda recorder: None)
 
     def _play(self, env: TaskEnv, agent: Any, *, seed: int, codes: Tensor, generator: torch.Generator) -> EpisodeBatch:
@@ -96,8 +97,8 @@ class Stage:
         output = self.root / method / f"seed{seed}" / "eval.json"
         arguments = {
             "policy": self.root / "policy",
-            "modes": self.root / "modes" if method.endswith("-bmd") else None,
-            "tuned": None if method == "pretrained" else self.root / "tuned",
+            "modes": self.root / "modes" if uses_modes(method) else None,
+            "tuned": self.root / "tuned" if is_finetuned(method) else None,
             "method": method,
         }
         evaluate(
@@ -111,7 +112,7 @@ class Stage:
         return output
 
     def run_all(self) -> list[Path]:
-        return [self.run(method, seed) for method in ("dsrl-bmd", "pretrained", "dsrl") for seed in (1, 0)]
+        return [self.run(method, seed) for method in ("dsrl-bmd", "taught", "pretrained", "dsrl") for seed in (1, 0)]
 
 
 @pytest.fixture
@@ -154,6 +155,18 @@ def test_numbers_and_files_of_one_policy(bench: Stage) -> None:
     assert book.axes == ("x", "y")
 
 
+def test_the_taught_policy_has_codes_and_was_not_fine_tuned(bench: Stage) -> None:
+    document = load_evaluation(bench.run("taught"))
+    assert [row.code for row in document.policies["taught"].codes] == [0, 1, 2, 3]
+    assert set(document.provenance.inputs) == {"policy", "modes"}
+    with pytest.raises(ArtifactError, match="evaluating taught needs the output of `bmd-pipeline discover"):
+        bench.run("taught", modes=None)
+    coded = make_config(discover={"num_modes": 3})
+    assert hash_policy_settings(bench.config, "taught") != hash_policy_settings(coded, "taught")
+    stronger = make_config(finetune={"regulariser": {"mi_weight": 3.0}})
+    assert hash_policy_settings(bench.config, "taught") == hash_policy_settings(stronger, "taught")
+
+
 def test_methods_meet_the_same_initial_states_and_seeds_do_not(bench: Stage) -> None:
     for method in ("pretrained", "dsrl-bmd"):
         bench.run(method, seed=0)
@@ -182,7 +195,7 @@ def test_summary_collects_policies_in_order(bench: Stage) -> None:
     output = bench.root / "eval.json"
     summarise(bench.config, evaluations=paths, output=output)
     document = load_evaluation(output)
-    assert list(document.policies) == ["pretrained", "dsrl", "dsrl-bmd"]
+    assert list(document.policies) == ["pretrained", "taught", "dsrl", "dsrl-bmd"]
     block = document.policies["dsrl-bmd"]
     singles = [load_evaluation(path).policies["dsrl-bmd"] for path in paths[1::-1]]
     assert [row.seed for row in block.seeds] == [0, 1]
@@ -191,10 +204,10 @@ def test_summary_collects_policies_in_order(bench: Stage) -> None:
     assert block.success_rate.n == 100
     assert [(row.seed, row.code) for row in block.codes] == [(k, code) for k in (0, 1) for code in range(4)]
     assert set(document.provenance.inputs) == {
-        f"{p}/seed{k}" for p in ("pretrained", "dsrl", "dsrl-bmd") for k in (0, 1)
+        f"{p}/seed{k}" for p in ("pretrained", "taught", "dsrl", "dsrl-bmd") for k in (0, 1)
     }
     table = pq.read_table(output.with_name("episodes.parquet"))
-    assert table.num_rows == 300
+    assert table.num_rows == 400
     assert {"goal", "goal/north", "episode_return"} <= set(table.column_names)
     for stem in ("trajectories", "success_modes"):
         for kind in ("png", "svg"):
