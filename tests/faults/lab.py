@@ -242,6 +242,7 @@ def leftovers(project: Path) -> list[str]:
 
 MAY_DIFFER = {
     "wall_s": "how long it took",
+    "cpu_seconds": "how much of it computed",
     "command": "how it was called",
     "threads": "how many cores it was given",
     "inputs": "hashes of files that hold times",

@@ -67,6 +67,7 @@ def make_document(parts: Sequence[Episodes]) -> Evaluation:
         device="",
         threads=1,
         wall_s=0.0,
+        cpu_seconds=0.0,
         config={},
         inputs={},
     )

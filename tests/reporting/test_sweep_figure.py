@@ -38,6 +38,7 @@ def make_sweep(*points: Point, plateau: Plateau | None) -> Sweep:
         device="",
         threads=1,
         wall_s=0.0,
+        cpu_seconds=0.0,
         config={},
         inputs={},
     )

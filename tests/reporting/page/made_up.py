@@ -34,6 +34,7 @@ _MACHINE = {
     "device": "cpu",
     "threads": 1,
     "wall_s": 1.5,
+    "cpu_seconds": 2.5,
 }
 
 
