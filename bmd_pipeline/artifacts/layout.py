@@ -44,7 +44,7 @@ class Layout:
         return self.tuned(task, method, seed) / "curve.json"
 
     def evaluation(self, task: str, method: str, seed: int) -> Path:
-        """Evaluation of one policy; the method may be `pretrained`."""
+        """Evaluation of one policy; the method may be `pretrained` or `taught`."""
         return self.tuned(task, method, seed) / "eval.json"
 
     def summary(self, task: str) -> Path:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from bmd_pipeline.artifacts.atomic import write_json
+from bmd_pipeline.artifacts.cpu_time import measure_cpu_seconds
 from bmd_pipeline.artifacts.documents import read_json
 from bmd_pipeline.artifacts.hashing import hash_path
 from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
@@ -41,6 +42,9 @@ def describe_run(
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything that is known about how a stage ran, except its outputs.
+
+    `wall_s` and `cpu_seconds` are those of the job that finished it; the metrics.jsonl of a training stage counts both
+    over all of its jobs.
 
     Args:
         stage: the stage.
@@ -69,6 +73,7 @@ def describe_run(
         "device": _describe_device(device),
         "threads": torch.get_num_threads(),
         "wall_s": round(max(0.0, time.time() - started), 3),  # somebody may have set the clock back
+        "cpu_seconds": round(measure_cpu_seconds(), 3),
         **(extra or {}),
     }
 

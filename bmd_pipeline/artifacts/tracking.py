@@ -11,11 +11,14 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from bmd_pipeline.artifacts.atomic import naming, write_text
+from bmd_pipeline.artifacts.cpu_time import measure_cpu_seconds
 from bmd_pipeline.artifacts.wandb_run import WandbRun
 
 
 class Tracker:
-    """Appends one JSON line per report: `{"step": …, "wall_s": …, "<metric>": …}`.
+    """Appends one JSON line per report: `{"step": …, "wall_s": …, "cpu_seconds": …, "<metric>": …}`.
+
+    Both times go on where an interrupted run stopped.
 
     A number that is not finite is written as null, since JSON has none.
 
@@ -41,8 +44,9 @@ class Tracker:
     ) -> None:
         self._path = path
         kept = _read_lines(path, resume_step)
-        elapsed = kept[-1]["wall_s"] if kept else 0.0
-        self._started = time.monotonic() - elapsed
+        elapsed = kept[-1] if kept else {"wall_s": 0.0, "cpu_seconds": 0.0}
+        self._started = time.monotonic() - elapsed["wall_s"]
+        self._cpu_started = measure_cpu_seconds() - elapsed["cpu_seconds"]
         write_text(path, "".join(map(_encode, kept)))  # whole: a run that is killed here loses no lines
         self._file = path.open("a", encoding="utf-8")
         self._external = WandbRun(name, group, config or {}) if tracker == "wandb" else None
@@ -51,7 +55,8 @@ class Tracker:
         """Reports metrics at a step; each line is on disk when this returns."""
         wall_s = round(time.monotonic() - self._started, 3)
         finite = {key: float(value) if math.isfinite(value) else None for key, value in metrics.items()}
-        self._write({"step": step, "wall_s": wall_s, **finite})
+        cpu_seconds = round(measure_cpu_seconds() - self._cpu_started, 3)
+        self._write({"step": step, "wall_s": wall_s, "cpu_seconds": cpu_seconds, **finite})
         if self._external is not None:
             self._external.log(step, metrics)
 
@@ -91,7 +96,7 @@ def _read_lines(path: Path, last_step: int) -> list[dict[str, Any]]:
             line = json.loads(text)
             if line["step"] > last_step:
                 break
-            lines.append({"wall_s": 0.0, **line})
+            lines.append({"wall_s": 0.0, "cpu_seconds": 0.0, **line})
         except (ValueError, KeyError, TypeError):
             break
     return lines

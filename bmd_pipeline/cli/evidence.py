@@ -12,7 +12,7 @@ from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.job import Job, stage_command
 from bmd_pipeline.config.bases import base_name
 from bmd_pipeline.config.grid_cells import list_cells
-from bmd_pipeline.config.methods import PRETRAINED, judged_methods
+from bmd_pipeline.config.methods import PRETRAINED, TAUGHT, judged_methods
 from bmd_pipeline.config.sweep_points import list_points
 
 Evaluations = Annotated[
@@ -35,6 +35,9 @@ def need_evaluations(job: Job, given: Sequence[Path] | None, policies: Sequence[
         for policy in policies
         for seed in job.config.seeds
     }
+    taught = [job.layout.evaluation(job.task, TAUGHT, seed) for seed in job.config.seeds]
+    if PRETRAINED in policies and all(path.is_file() for path in taught):  # shown beside it where it was evaluated
+        expected |= dict.fromkeys(taught, f"--method {TAUGHT}")
     paths = list(given or expected)
     for path in paths:
         which = expected.get(path, "--method METHOD --seed SEED")

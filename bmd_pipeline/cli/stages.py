@@ -10,7 +10,7 @@ import typer
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.evidence import Evaluations, need_evaluations
 from bmd_pipeline.cli.job import Job, stage_command
-from bmd_pipeline.config.methods import EXPERT, PRETRAINED, TAUGHT, check_method, compared_policies, uses_modes
+from bmd_pipeline.config.methods import EXPERT, PRETRAINED, check_method, compared_policies, is_finetuned, uses_modes
 from bmd_pipeline.errors import ArtifactError, ConfigError
 
 
@@ -123,7 +123,7 @@ def finetune(
 def evaluate(
     job: Job,
     method: Annotated[
-        str, typer.Option("--method", "-m", help="What to judge: a fine-tuning method, pretrained or taught.")
+        str, typer.Option("--method", "-m", help="What to judge: a fine-tuning method, pretrained, or taught.")
     ] = PRETRAINED,
     seed: o.Seed = 0,
     policy: o.Policy = None,
@@ -215,7 +215,7 @@ def summarise(job: Job, evaluations: Evaluations = None, output: o.Output = None
 def film(
     job: Job,
     method: Annotated[
-        str, typer.Option("--method", "-m", help="Who plays: expert, pretrained, or a fine-tuning method.")
+        str, typer.Option("--method", "-m", help="Who plays: expert, pretrained, taught, or a fine-tuning method.")
     ] = EXPERT,
     seed: o.Seed = 0,
     policy: o.Policy = None,
@@ -285,7 +285,7 @@ def _need_modes(job: Job, given: Path | None, method: str, seed: int) -> Path | 
 
 
 def _need_tuned(job: Job, given: Path | None, method: str, seed: int) -> Path | None:
-    if method in (PRETRAINED, TAUGHT):
+    if not is_finetuned(method):
         if given:
             raise ConfigError(f"--tuned goes with the --method that made it, got --method {method}")
         return None

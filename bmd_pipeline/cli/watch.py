@@ -26,7 +26,7 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
     debug: o.Debug = False,
 ) -> None:
-    """Shows the jobs of a running sweep: throughput, return, success, information and modes.
+    """Shows the jobs of a running sweep: throughput, return, success, information and solved modes.
 
     Reads what they leave under results/; run it where Snakemake was started, on any machine that sees the folder.
     """
@@ -59,7 +59,7 @@ def _frame(rows: int) -> Group:
         "return",
         "success",
         "information",
-        "modes",
+        "solved",
         "last",
         box=None,
     )
@@ -70,7 +70,7 @@ def _frame(rows: int) -> Group:
             "" if job.step is None else str(job.step),
             "" if job.rate is None or job.state == "done" else f"{job.rate:.3g} {job.unit}",
             *("" if value is None else f"{value:.3f}" for value in (job.episode_return, job.success, job.information)),
-            "" if job.modes is None else f"{job.modes[0]:.3g} of {job.modes[1]}",
+            "" if job.solved is None else f"{job.solved[0]:.3g} of {job.solved[1]}",
             format_seconds(job.age),
         )
     return Group(heading, table)

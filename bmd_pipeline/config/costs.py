@@ -89,6 +89,12 @@ def validated_steps(config: RunConfig, horizon: int) -> int:
     )
 
 
+def evaluated_episodes(config: RunConfig) -> int:
+    """Episodes that `evaluate` plays of a policy with codes, those on selection seeds among them."""
+    together = min(config.evaluate.num_envs, config.evaluate.episodes)
+    return sum(-(-n // together) * together for n in (config.evaluate.selection_episodes, config.evaluate.episodes))
+
+
 def round_up(config: RunConfig, episodes: int) -> int:
     """Episodes that are played where so many are judged: whole rounds of `evaluate.num_envs`."""
     together = min(config.evaluate.num_envs, episodes)

@@ -12,10 +12,12 @@ class EvaluateConfig(Section):
 
     episodes: int = Field(1024, ge=8, le=1_000_000)
     """Episodes per policy and seed."""
+    selection_episodes: int = Field(64, ge=8, le=1_000_000)
+    """Episodes on selection seeds, which show what each code's own behaviour is; none for a policy without codes."""
     num_envs: int = Field(1024, ge=1, le=1_000_000)
     """Environments stepped together."""
     tau: float = Field(0.8, gt=0.0, le=1.0)
-    """A mode counts as covered when its success rate is at least τ."""
+    """A present mode is solved when its success rate is at least τ."""
     confidence: float = Field(0.95, gt=0.5, lt=1.0)
     """Level of the reported intervals."""
     steering: bool = True

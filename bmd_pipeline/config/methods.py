@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bmd_pipeline.config.finetune import METHODS
 from bmd_pipeline.config.messages import suggest
 from bmd_pipeline.errors import ConfigError
 
 PRETRAINED = "pretrained"
-"""What evaluation calls the policy before fine-tuning."""
+"""What evaluation calls the pre-trained policy."""
 TAUGHT = "taught"
-"""What evaluation calls the policy that has learnt its codes, before fine-tuning."""
+"""What evaluation calls the policy with codes before fine-tuning: modes were discovered, and can be commanded."""
 EXPERT = "expert"
 """What films call the task's demonstrator, in the place of a method."""
 
@@ -28,8 +28,19 @@ def check_method(method: str, *, evaluating: bool = False) -> None:
 
 
 def uses_modes(method: str) -> bool:
-    """Whether a method builds on discovered modes."""
-    return method.endswith("-bmd") or method == TAUGHT
+    """Whether a policy builds on discovered modes."""
+    return method == TAUGHT or method.endswith("-bmd")
+
+
+def is_finetuned(method: str) -> bool:
+    """Whether a policy is the result of fine-tuning, and not one that fine-tuning starts from."""
+    return method not in (PRETRAINED, TAUGHT)
+
+
+def order_policies(policies: Iterable[str], methods: Sequence[str]) -> list[str]:
+    """Policies as they are shown: pre-trained, taught, the methods as they are configured, then others by name."""
+    known = (PRETRAINED, TAUGHT, *methods)
+    return sorted(policies, key=lambda name: (known.index(name) if name in known else len(known), name))
 
 
 def compared_policies(methods: Sequence[str], form: str) -> tuple[str, ...]:
@@ -45,7 +56,7 @@ def compared_policies(methods: Sequence[str], form: str) -> tuple[str, ...]:
 
 def list_pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
     """Every `-bmd` method among some, with its plain counterpart where that is among them too."""
-    pairs = [(method, method.removesuffix("-bmd")) for method in methods if uses_modes(method)]
+    pairs = [(method, method.removesuffix("-bmd")) for method in methods if method.endswith("-bmd")]
     return [(method, plain) for method, plain in pairs if plain in methods]
 
 

@@ -106,12 +106,13 @@ def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulator: 
         seconds += tuning.iterations * _iteration_s(config, tuning.num_envs, tuning.ppo, step_s)
         seconds += selected * _horizon(config) * step_s
     elif stage == "evaluate":
-        seconds += costs.round_up(config, config.evaluate.episodes) * _horizon(config) * step_s
+        seconds += costs.evaluated_episodes(config) * _horizon(config) * step_s
     elif stage == "validation":
         seconds += costs.validated_steps(config, _horizon(config)) * step_s
     elif stage == "curve":
         snapshots = 1 + config.finetune.iterations / max(1, config.finetune.snapshot_interval)
-        seconds += snapshots * costs.round_up(config, config.curve.episodes) * _horizon(config) * step_s
+        episodes = config.curve.episodes + config.evaluate.selection_episodes
+        seconds += snapshots * costs.round_up(config, episodes) * _horizon(config) * step_s
     else:
         seconds += _read_evaluations(config) * EVALUATION_S
     return max(DEVICE_MINUTES if on_device else MIN_MINUTES, math.ceil(TIME_MARGIN * seconds / 60))

@@ -25,8 +25,8 @@ class SweepConfig(Section):
     """Training seeds of each point."""
     success_tolerance: float = Field(0.02, ge=0.0, lt=1.0)
     """A point holds success if it is at most this much below the best constant λ."""
-    coverage_tolerance: float = Field(0.05, ge=0.0, lt=1.0)
-    """A point holds coverage if it is at most this much (a share of the task's modes) below the best constant λ."""
+    solved_tolerance: float = Field(0.05, ge=0.0, lt=1.0)
+    """A point holds the modes if it solves at most this share of the task's modes fewer than the best constant λ."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -8,7 +8,7 @@ from bmd_pipeline.config.base import Section
 
 
 class VerdictConfig(Section):
-    """Thresholds of the hypotheses H1 to H3; the success rate τ of a kept mode is `evaluate.tau`."""
+    """Thresholds of the hypotheses H1 to H3; the success rate τ of a solved mode is `evaluate.tau`."""
 
     success_margin: float = Field(0.02, ge=0.0, lt=1.0)
     """H1: success may be lower than with plain fine-tuning by this much."""

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from bmd_pipeline.metrics.document import Block, Provenance, schema_text
 from bmd_pipeline.metrics.evaluation import ModeRow
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Unit = Literal["seeds", "episodes"]
 
@@ -115,7 +115,7 @@ class PolicyPair(Block):
     other: str
     """The second policy."""
     kind: Literal["counterpart", "base"]
-    """counterpart: a -bmd method against its plain one. base: a method against the pre-trained policy."""
+    """counterpart: a -bmd method against its plain one. base: a policy against the pre-trained one."""
     metrics: dict[str, Difference]
     """By name."""
 
@@ -123,7 +123,7 @@ class PolicyPair(Block):
 class Comparison(Block):
     """compare.json."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     """Version of this format."""
     task: str
     """Name of the task."""
@@ -136,13 +136,13 @@ class Comparison(Block):
     modes: list[str] = Field(min_length=1)
     """All modes of the task."""
     tau: float = Field(gt=0, le=1)
-    """Success rate from which a mode counts as covered."""
+    """Success rate from which a present mode is solved."""
     seeds: list[int] = Field(min_length=1)
     """Training seeds, the same for every policy."""
     episodes_per_seed: int = Field(ge=1)
     """Evaluation episodes of each policy and seed."""
     policies: dict[str, PolicyScores] = Field(min_length=1)
-    """By name, `pretrained` first."""
+    """By name: `pretrained`, `taught`, then the methods."""
     comparisons: list[PolicyPair]
     """Counterparts first, then every method against the base."""
     provenance: Provenance

@@ -42,6 +42,8 @@ class Provenance(Block):
     """Cores that torch used."""
     wall_s: float = Field(ge=0)
     """Wall time in seconds."""
+    cpu_seconds: float = Field(ge=0)
+    """CPU time of the process and its workers in seconds."""
     config: dict[str, Any]
     """The settings that the stage itself read."""
     inputs: dict[str, InputFile]

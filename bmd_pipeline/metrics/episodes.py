@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class Episodes:
     """The evaluation episodes of one policy and seed.
 
     Attributes:
-        policy: name of the policy ("pretrained" or a method).
+        policy: name of the policy ("pretrained", "taught" or a method).
         seed: its training seed.
         num_codes: mode codes K it can be commanded with; 1 without.
         code: (num_episodes,) int64 code that commanded each episode.
@@ -68,6 +68,8 @@ class Episodes:
         episode_return: (num_episodes,) float64 undiscounted task reward.
         information: (num_episodes,) float64 log q(z|h) − log p(z) in nats; 0 with one code.
         labellings: mode weights by labelling, the main one first.
+        behaviours: by labelling, the mode that each code asks for, as selection seeds showed it; empty without codes,
+            and in rows from a table alone: eval.json holds it.
     """
 
     policy: str
@@ -79,6 +81,7 @@ class Episodes:
     episode_return: NDArray[np.float64]
     information: NDArray[np.float64]
     labellings: Mapping[str, ModeWeights]
+    behaviours: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.success)
@@ -95,6 +98,7 @@ def concat_episodes(parts: Sequence[Episodes], limit: int) -> Episodes:
         policy=first.policy,
         seed=first.seed,
         num_codes=first.num_codes,
+        behaviours=first.behaviours,
         **{name: join([getattr(part, name) for part in parts]) for name in _ARRAYS},
         labellings={
             name: ModeWeights(labelling.modes, join([part.labellings[name].weights for part in parts]))

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from bmd_pipeline.metrics.document import Block, Provenance, schema_text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Estimate(Block):
@@ -34,15 +34,20 @@ class Estimate(Block):
         return self
 
 
-class CoverageEstimate(Estimate):
-    """Share of the task's modes that a policy masters, mc@τ."""
+class PresentEstimate(Estimate):
+    """How many of the task's modes are present."""
+
+    min_share: float = Field(ge=0, lt=1)
+    """Share of the successful episodes that a mode must hold."""
+    total: int = Field(ge=1)
+    """Modes that the task has."""
+
+
+class SolvedEstimate(PresentEstimate):
+    """How many of the task's modes are solved; over `total` it is mc@τ."""
 
     tau: float = Field(gt=0, le=1)
     """Success rate that a mode must reach."""
-    min_share: float = Field(ge=0, lt=1)
-    """Share of the successful episodes that a mode must have."""
-    total: int = Field(ge=1)
-    """Modes that the task has."""
 
 
 class ModeRow(Block):
@@ -75,6 +80,10 @@ class CodeRow(Block):
     """Success rate of those."""
     mode_shares: dict[str, float]
     """Share of each true mode among the successful ones; all zero where none succeeded."""
+    behaviour: str | None
+    """The true mode that most of its successes on selection seeds show, its own behaviour; null without a success."""
+    obeyed: float = Field(ge=0, le=1)
+    """Share of its successful episodes that show its own behaviour; 0 without either."""
 
 
 class LabellingBlock(Block):
@@ -82,10 +91,17 @@ class LabellingBlock(Block):
 
     mode_weighted_success: Estimate
     """SRM, the mean success rate over true modes."""
-    mode_coverage: CoverageEstimate
-    """mc@τ, the share of the task's modes whose success rate is at least τ."""
+    present: PresentEstimate
+    """Modes that hold at least `min_share` of the successes."""
+    solved: SolvedEstimate
+    """Modes that are present and succeed at a rate of at least τ."""
     mode_entropy: Estimate
     """H(π) in nats, entropy of the mode distribution among successful episodes."""
+    obeyed: Estimate
+    """Share of the successes on command that show the code's own behaviour: mean over behaviours, where a code without
+    one counts as 0. For a policy without codes, the mean of its modes' shares: 1 / K."""
+    obeyed_worst: Estimate
+    """The same of the least obeyed code; for a policy without codes, its smallest share."""
     per_mode: list[ModeRow]
     """One row per true mode."""
     codes: list[CodeRow]
@@ -101,14 +117,17 @@ class SeedRow(Block):
     """Evaluation episodes."""
     success_rate: float = Field(ge=0, le=1)
     mode_weighted_success: float = Field(ge=0, le=1)
-    mode_coverage: float = Field(ge=0, le=1)
+    present: int = Field(ge=0)
+    solved: int = Field(ge=0)
     mode_entropy: float = Field(ge=0)
+    obeyed: float = Field(ge=0, le=1)
+    obeyed_worst: float = Field(ge=0, le=1)
     mutual_information: float
     episode_return: float
 
 
 class PolicyBlock(LabellingBlock):
-    """One policy: `pretrained` or a fine-tuning method, over its seeds."""
+    """One policy: `pretrained`, `taught` (with codes, before fine-tuning) or a fine-tuning method, over its seeds."""
 
     config_hash: str
     """Hash of the settings that this policy's numbers depend on."""
@@ -129,7 +148,7 @@ class PolicyBlock(LabellingBlock):
 class Evaluation(Block):
     """eval.json."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     """Version of this format."""
     task: str
     """Name of the task."""
@@ -138,7 +157,7 @@ class Evaluation(Block):
     confidence: float = Field(gt=0, lt=1)
     """Level of every interval."""
     policies: dict[str, PolicyBlock] = Field(min_length=1)
-    """By name, `pretrained` first."""
+    """By name: `pretrained`, `taught`, then the methods."""
     provenance: Provenance
     """Where the numbers come from."""
 

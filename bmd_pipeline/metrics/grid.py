@@ -12,7 +12,7 @@ from pydantic import Field
 from bmd_pipeline.metrics.comparison import Score
 from bmd_pipeline.metrics.document import Block, Provenance, schema_text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Cell(Block):
@@ -35,7 +35,7 @@ class Cell(Block):
 class Grid(Block):
     """grid.json."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     """Version of this format."""
     task: str
     """Name of the task."""
@@ -48,7 +48,7 @@ class Grid(Block):
     total_modes: int = Field(ge=1)
     """Modes of the task."""
     tau: float = Field(gt=0, le=1)
-    """Success rate from which a mode counts as covered."""
+    """Success rate from which a present mode is solved."""
     seeds: list[int] = Field(min_length=1)
     """Training seeds, the same in every cell."""
     episodes_per_seed: int = Field(ge=1)

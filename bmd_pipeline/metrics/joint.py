@@ -52,7 +52,7 @@ class JointSample:
         episodes: by policy, one part per seed.
         labelling: name of the mode labelling.
         modes: names of its modes.
-        tau: success rate from which a mode counts as covered.
+        tau: success rate from which a present mode is solved.
         scores: policy → score → (num_seeds,).
         resampled: policy → score → (num_resamples, num_seeds): seeds drawn, then episodes within each.
         within: policy → score → (num_resamples,): mean over seeds, all kept, of resampled episodes.
@@ -129,7 +129,7 @@ def make_joint_sample(
 
     Args:
         episodes: by policy, one part per seed; the same seeds and equally many episodes everywhere.
-        tau: success rate from which a mode counts as covered.
+        tau: success rate from which a present mode is solved.
         num_resamples: bootstrap resamples.
         rng: draws of the bootstrap.
     """

@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 
 _SCORES: tuple[tuple[Literal["H1", "H2", "H3"], str], ...] = (
     ("H1", "success_rate"),
-    ("H2", "mode_coverage"),
+    ("H2", "solved"),
     ("H3", "mode_entropy"),
 )
 
@@ -173,7 +173,7 @@ class Judge:
             counts = count_pairs(sample.successes(one), sample.successes(other))
             total = episodes_for_success(counts, question.threshold, self._target)
             return None if total is None else math.ceil(total / len(sample.seeds))
-        if question.score == "mode_coverage":
+        if question.score == "solved":
             sign = 1 if distance > 0 else -1
             factor = episodes_for_modes(
                 sample.counts(one), sample.counts(other), sample.tau, sign, self._target, self.rng

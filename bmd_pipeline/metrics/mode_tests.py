@@ -1,8 +1,8 @@
-"""Does one policy keep more modes than another? A test that doesn't count a mode by luck.
+"""Has one policy more modes than another, present or solved? A test that doesn't count a mode by luck.
 
 Counting modes and then resampling the count is not enough: five rates just above τ look like two, again and again. So
-every mode of every seed is tested by itself, for the first policy whether it is surely kept, for the second whether it
-is surely not. With K modes and S seeds, "the first keeps more" is true exactly if more than K·S of these 2·K·S
+every mode of every seed is tested by itself, for the first policy whether it surely counts, for the second whether it
+surely doesn't. With K modes and S seeds, "the first has more" is true exactly if more than K·S of these 2·K·S
 statements are true, and a partial conjunction test tells when at least so many are.
 
 Source: Benjamini & Heller 2008, Biometrics 64, 1215-1222 (Bonferroni's form, valid under any dependence).
@@ -36,8 +36,8 @@ class ModeCounts:
     visits: Floats
 
 
-def more_modes_test(one: ModeCounts, other: ModeCounts, tau: float) -> tuple[Floats, Floats]:
-    """Are more modes kept at a success rate of at least τ, or fewer? Summed over the seeds.
+def more_modes_test(one: ModeCounts, other: ModeCounts, tau: float | None) -> tuple[Floats, Floats]:
+    """Are more modes solved (at a success rate of at least τ), or fewer? Summed over the seeds. Without τ: present.
 
     Returns:
         one-sided p for "more" and for "fewer", (...) each.
@@ -48,21 +48,23 @@ def more_modes_test(one: ModeCounts, other: ModeCounts, tau: float) -> tuple[Flo
     return above[..., needed], below[..., needed]
 
 
-def more_modes_interval(one: ModeCounts, other: ModeCounts, tau: float, confidence: float) -> tuple[float, float]:
-    """Interval of the difference of mc@τ, mean over seeds, as a share of all modes.
+def more_modes_interval(
+    one: ModeCounts, other: ModeCounts, tau: float | None, confidence: float
+) -> tuple[float, float]:
+    """Interval of the difference of the numbers of solved modes, mean over seeds; without τ, of present ones.
 
     Args:
         one: counts (num_seeds, num_modes).
         other: counts (num_seeds, num_modes).
-        tau: success rate from which a mode is kept.
+        tau: success rate from which a present mode is solved; None asks for presence alone.
         confidence: level; each end errs with half of the rest.
     """
     error = (1 - confidence) / 2
-    ends = []
+    ends, num_modes = [], one.visits.shape[-1]
     for statements in (_statements(one, other, tau), _statements(other, one, tau)):
         refused = _conjunction(statements) > error
         proven = int(np.argmax(refused)) if refused.any() else len(refused)
-        ends.append((2 * proven - len(refused)) / len(refused))
+        ends.append(num_modes * (2 * proven - len(refused)) / len(refused))
     return ends[0], 0.0 - ends[1]  # 0.0, not -0.0
 
 
@@ -74,23 +76,26 @@ def _conjunction(p: Floats) -> Floats:
     return rising
 
 
-def _statements(one: ModeCounts, other: ModeCounts, tau: float) -> Floats:
-    """p (..., 2 num_seeds num_modes) of "the first keeps this mode" and of "the second doesn't"."""
-    p = np.stack([_kept(one, tau), _not_kept(other, tau)], axis=-1)
+def _statements(one: ModeCounts, other: ModeCounts, tau: float | None) -> Floats:
+    """p (..., 2 num_seeds num_modes) of "this mode counts for the first" and of "it doesn't for the second"."""
+    p = np.stack([_counts(one, tau), _counts_not(other, tau)], axis=-1)
     return p.reshape(*p.shape[:-3], -1)
 
 
-def _kept(counts: ModeCounts, tau: float) -> Floats:
-    """p against "the success rate is below τ, or the share of the successes below the least one": both must go."""
+def _counts(counts: ModeCounts, tau: float | None) -> Floats:
+    """p against "the share of the successes is below the least one, or the success rate below τ": both must go."""
     wins, totals = counts.successes, counts.successes.sum(axis=-1, keepdims=True)
-    return np.maximum(_upper_tail(wins, counts.visits, tau), _upper_tail(wins, totals, MIN_MODE_SHARE))
+    absent = _upper_tail(wins, totals, MIN_MODE_SHARE)
+    return absent if tau is None else np.maximum(absent, _upper_tail(wins, counts.visits, tau))
 
 
-def _not_kept(counts: ModeCounts, tau: float) -> Floats:
+def _counts_not(counts: ModeCounts, tau: float | None) -> Floats:
     """p against "both are reached": one of them must go, which is two chances."""
     wins, totals = counts.successes, counts.successes.sum(axis=-1, keepdims=True)
-    least = np.minimum(_lower_tail(wins, counts.visits, tau), _lower_tail(wins, totals, MIN_MODE_SHARE))
-    both: Floats = np.minimum(2 * least, 1.0)
+    present = _lower_tail(wins, totals, MIN_MODE_SHARE)
+    if tau is None:
+        return present
+    both: Floats = np.minimum(2 * np.minimum(present, _lower_tail(wins, counts.visits, tau)), 1.0)
     return both
 
 

@@ -51,7 +51,7 @@ def compare_episodes(
         one: the first policy.
         other: the second one.
         score: one of `scores.COMPARED`.
-        threshold: the difference under the null hypothesis; 0 for mode_coverage.
+        threshold: the difference under the null hypothesis; 0 for present and solved.
         confidence: level of the interval.
     """
     if score == "success_rate":
@@ -59,10 +59,11 @@ def compare_episodes(
         interval = proportion_tests.paired_interval(counts, confidence)
         p = proportion_tests.paired_score_test(counts, threshold)
         return PairedResult(proportion_tests.NAME, *interval, *p)
-    if score == "mode_coverage":
+    if score in ("present", "solved"):
         first, second = sample.counts(one), sample.counts(other)
-        interval = mode_tests.more_modes_interval(first, second, sample.tau, confidence)
-        above, below = mode_tests.more_modes_test(first, second, sample.tau)
+        tau = sample.tau if score == "solved" else None
+        interval = mode_tests.more_modes_interval(first, second, tau, confidence)
+        above, below = mode_tests.more_modes_test(first, second, tau)
         return PairedResult(mode_tests.NAME, *interval, float(above), float(below))
     found = sample.contrast(one, other, score)
     low, high = percentile_interval(found.within, float(found.differences.mean()), confidence)

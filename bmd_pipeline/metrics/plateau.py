@@ -1,4 +1,4 @@
-"""The range of λ in which success and coverage both hold."""
+"""The range of λ in which success and solved modes both hold."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class WeightScore:
     Attributes:
         weight: λ.
         success: success rate.
-        coverage: mc@τ.
+        solved: modes that are solved.
     """
 
     weight: float
     success: float
-    coverage: float
+    solved: float
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,15 @@ class Floors:
 
     Attributes:
         success: least success rate.
-        coverage: least mc@τ.
+        solved: least number of solved modes.
     """
 
     success: float
-    coverage: float
+    solved: float
 
-    def hold(self, success: float, coverage: float) -> bool:
-        """Whether both are reached, up to rounding; where no mode is kept there is nothing to hold."""
-        return success >= self.success - 1e-9 and coverage >= max(self.coverage - 1e-9, 1e-9)
+    def hold(self, success: float, solved: float) -> bool:
+        """Whether both are reached, up to rounding; where no mode is solved there is nothing to hold."""
+        return success >= self.success - 1e-9 and solved >= max(self.solved - 1e-9, 1e-9)
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class Range:
     decades: float
 
 
-def set_floors(scores: Sequence[WeightScore], success_tolerance: float, coverage_tolerance: float) -> Floors:
-    """Floors below the best that any constant λ reached."""
+def set_floors(scores: Sequence[WeightScore], success_tolerance: float, solved_tolerance: float) -> Floors:
+    """Floors below the best that any constant λ reached; `solved_tolerance` is a number of modes."""
     return Floors(
         max(0.0, max(score.success for score in scores) - success_tolerance),
-        max(0.0, max(score.coverage for score in scores) - coverage_tolerance),
+        max(0.0, max(score.solved for score in scores) - solved_tolerance),
     )
 
 
@@ -74,7 +74,7 @@ def find_plateau(scores: Sequence[WeightScore], floors: Floors) -> Range | None:
     Returns:
         the range, or None if no weight holds.
     """
-    held = np.array([floors.hold(score.success, score.coverage) for score in scores])
+    held = np.array([floors.hold(score.success, score.solved) for score in scores])
     edges = np.flatnonzero(np.diff(np.concatenate([[0], held.astype(int), [0]])))
     ranges = [
         Range(int(first), int(end) - 1, _decades([score.weight for score in scores[first:end]]))

@@ -12,7 +12,7 @@ from pydantic import Field
 from bmd_pipeline.metrics.comparison import Interval
 from bmd_pipeline.metrics.document import Block, Provenance, schema_text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class PooledScore(Block):
@@ -51,7 +51,7 @@ class PooledPair(Block):
 class Pool(Block):
     """pool.json."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     """Version of this format."""
     task: str
     """Name of the task."""
@@ -64,7 +64,7 @@ class Pool(Block):
     total_modes: int = Field(ge=1)
     """Modes of the task."""
     tau: float = Field(gt=0, le=1)
-    """Success rate from which a mode counts as covered."""
+    """Success rate from which a present mode is solved."""
     bases: list[int] = Field(min_length=2)
     """Root seeds of the base policies."""
     seeds: list[int] = Field(min_length=1)
@@ -72,7 +72,7 @@ class Pool(Block):
     policies: dict[str, dict[str, PooledScore]]
     """Scores by policy and name; `mutual_information` means nothing for policies without codes."""
     pairs: list[PooledPair]
-    """Every method against the pre-trained policy, and every method with codes against the one without."""
+    """Every policy against the pre-trained one, and every method with codes against the one without."""
     smallest_p: float = Field(gt=0, lt=1)
     """The least p that so many base policies can give, whatever the results are."""
     provenance: Provenance

@@ -108,9 +108,10 @@ def _interval(values: Floats, confidence: float, bounds: tuple[float, float]) ->
 
 def _bounds(num_modes: int) -> dict[str, tuple[float, float]]:
     """What each score can be."""
-    shares = dict.fromkeys(("success_rate", "mode_weighted_success", "mode_coverage"), (0.0, 1.0))
+    shares = dict.fromkeys(("success_rate", "mode_weighted_success", "obeyed", "obeyed_worst"), (0.0, 1.0))
     return {
         **shares,
+        **dict.fromkeys(("present", "solved"), (0.0, float(num_modes))),
         "mode_entropy": (0.0, math.log(num_modes)),
         "episode_return": (-math.inf, math.inf),
         "mutual_information": (-math.inf, math.inf),

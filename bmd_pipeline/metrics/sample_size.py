@@ -70,7 +70,7 @@ def episodes_for_modes(
     Args:
         one: counts (num_seeds, num_modes).
         other: counts (num_seeds, num_modes).
-        tau: success rate from which a mode is kept.
+        tau: success rate from which a present mode is solved.
         sign: 1 to show more modes, -1 to show fewer.
         target: level and power.
         rng: draws of the simulation.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 MIN_MODE_SHARE = 0.01
-"""Share of the successful episodes below which a mode isn't kept: a lone success is no behaviour."""
+"""Share of the successful episodes from which a mode is present: a lone success is no behaviour."""
 
 
 def count_modes(success: NDArray[np.bool_], weights: Floats) -> tuple[Floats, Floats]:
@@ -70,24 +70,41 @@ def mode_shares(successes: Floats) -> Floats:
     return _divide(successes, successes.sum(axis=-1, keepdims=True))
 
 
-def mode_coverage(successes: Floats, visits: Floats, tau: float, min_share: float = MIN_MODE_SHARE) -> Floats:
-    """mc@τ: share of the task's modes that are visited and succeed at a rate of at least τ.
+def count_present(successes: Floats, min_share: float = MIN_MODE_SHARE) -> Floats:
+    """How many modes are present: those that hold enough of the successes.
+
+    Args:
+        successes: (..., num_modes) successful episodes.
+        min_share: share of the successful episodes that a mode must hold.
+
+    Returns:
+        (...) whole numbers in [0, num_modes].
+    """
+    count: Floats = _is_present(successes, min_share).sum(axis=-1, dtype=np.float64)
+    return count
+
+
+def count_solved(successes: Floats, visits: Floats, tau: float, min_share: float = MIN_MODE_SHARE) -> Floats:
+    """How many modes are solved: present, and with a success rate of at least τ. Over num_modes it is mc@τ.
 
     Args:
         successes: (..., num_modes) successful episodes.
         visits: (..., num_modes) episodes.
         tau: success rate that a mode must reach.
-        min_share: share of the successful episodes that a mode must have.
+        min_share: share of the successful episodes that a mode must hold.
 
     Returns:
-        (...) in [0, 1].
+        (...) whole numbers in [0, num_modes].
 
     Source: arXiv 2605.11387, metrics; the minimum share is ours.
     """
-    reliable = mode_success_rates(successes, visits) >= tau
-    visited = (mode_shares(successes) >= min_share) & (successes > 0)
-    share: Floats = (reliable & visited).mean(axis=-1)
-    return share
+    solved = _is_present(successes, min_share) & (mode_success_rates(successes, visits) >= tau)
+    count: Floats = solved.sum(axis=-1, dtype=np.float64)
+    return count
+
+
+def _is_present(successes: Floats, min_share: float) -> NDArray[np.bool_]:
+    return (mode_shares(successes) >= min_share) & (successes > 0)
 
 
 def _divide(part: Floats, whole: Floats) -> Floats:

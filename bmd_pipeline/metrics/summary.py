@@ -15,18 +15,21 @@ from bmd_pipeline.metrics.entropy import mode_entropy
 from bmd_pipeline.metrics.episodes import Episodes
 from bmd_pipeline.metrics.evaluation import (
     CodeRow,
-    CoverageEstimate,
     Estimate,
     LabellingBlock,
     ModeRow,
     PolicyBlock,
+    PresentEstimate,
     SeedRow,
+    SolvedEstimate,
 )
 from bmd_pipeline.metrics.intervals import bootstrap_sums, percentile_interval, proportion_interval
+from bmd_pipeline.metrics.obeyed import compute_obeyed, obeyed_by_code, obeyed_features
 from bmd_pipeline.metrics.success import (
     MIN_MODE_SHARE,
     count_modes,
-    mode_coverage,
+    count_present,
+    count_solved,
     mode_shares,
     mode_success_rates,
     mode_weighted_success,
@@ -41,9 +44,9 @@ def summarise_policy(
     """Computes one policy's block of eval.json.
 
     Args:
-        parts: the episodes of each seed.
+        parts: the episodes of each seed; those of a policy with codes have their behaviours.
         config_hash: hash of the settings that the policy depends on.
-        tau: success rate from which a mode counts as covered.
+        tau: success rate from which a present mode is solved.
         confidence: level of the intervals.
         rng: source of the bootstrap's draws.
     """
@@ -67,13 +70,17 @@ def summarise_policy(
 
 def _summarise_seed(part: Episodes, labelling: str, tau: float) -> SeedRow:
     successes, visits = count_modes(part.success, part.labellings[labelling].weights)
+    obeyed, worst = compute_obeyed(obeyed_features(part, labelling).sum(axis=0))
     return SeedRow(
         seed=part.seed,
         episodes=len(part),
         success_rate=float(part.success.mean()),
         mode_weighted_success=float(mode_weighted_success(successes, visits)),
-        mode_coverage=float(mode_coverage(successes, visits, tau)),
+        present=int(count_present(successes)),
+        solved=int(count_solved(successes, visits, tau)),
         mode_entropy=float(mode_entropy(successes)),
+        obeyed=float(obeyed),
+        obeyed_worst=float(worst),
         mutual_information=float(part.information.mean()),
         episode_return=float(part.episode_return.mean()),
     )
@@ -83,29 +90,37 @@ def _summarise_labelling(
     parts: Sequence[Episodes], name: str, tau: float, confidence: float, rng: np.random.Generator
 ) -> LabellingBlock:
     modes = parts[0].labellings[name].modes
-    counts = [count_modes(part.success, part.labellings[name].weights) for part in parts]
-    successes, visits = (np.stack(column) for column in zip(*counts, strict=True))  # (num_seeds, num_modes)
-    resamples = bootstrap_sums(
-        [
-            np.hstack([part.success[:, None] * part.labellings[name].weights, part.labellings[name].weights])
-            for part in parts
-        ],
-        rng,
-    )  # (num_resamples, num_seeds, 2 num_modes)
-    drawn_successes, drawn_visits = np.split(resamples, 2, axis=-1)
+    features = [
+        np.hstack(
+            [
+                part.success[:, None] * part.labellings[name].weights,
+                part.labellings[name].weights,
+                obeyed_features(part, name),
+            ]
+        )
+        for part in parts
+    ]
+    # Successes and visits (..., num_modes) and what obeyed is computed from, as they are and resampled.
+    edges = [len(modes), 2 * len(modes)]
+    counts = np.split(np.stack([rows.sum(axis=0) for rows in features]), edges, axis=-1)
+    drawn = np.split(bootstrap_sums(features, rng), edges, axis=-1)
+    successes, visits, _ = counts
     n = sum(map(len, parts))
 
-    def estimate(metric: Callable[[Floats, Floats], Floats]) -> Estimate:
-        mean = float(metric(successes, visits).mean())
-        samples = metric(drawn_successes, drawn_visits).mean(axis=-1)
-        low, high = percentile_interval(samples, mean, confidence)
+    def estimate(metric: Callable[[Floats, Floats, Floats], Floats]) -> Estimate:
+        mean = float(metric(*counts).mean())
+        low, high = percentile_interval(metric(*drawn).mean(axis=-1), mean, confidence)
         return Estimate(mean=mean, low=low, high=high, n=n)
 
-    coverage = estimate(lambda won, seen: mode_coverage(won, seen, tau))
+    present = estimate(lambda won, seen, asked: count_present(won))
+    solved = estimate(lambda won, seen, asked: count_solved(won, seen, tau))
     return LabellingBlock(
-        mode_weighted_success=estimate(mode_weighted_success),
-        mode_coverage=CoverageEstimate(**dict(coverage), tau=tau, min_share=MIN_MODE_SHARE, total=len(modes)),
-        mode_entropy=estimate(lambda won, _: mode_entropy(won)),
+        mode_weighted_success=estimate(lambda won, seen, asked: mode_weighted_success(won, seen)),
+        present=PresentEstimate(**dict(present), min_share=MIN_MODE_SHARE, total=len(modes)),
+        solved=SolvedEstimate(**dict(solved), tau=tau, min_share=MIN_MODE_SHARE, total=len(modes)),
+        mode_entropy=estimate(lambda won, seen, asked: mode_entropy(won)),
+        obeyed=estimate(lambda won, seen, asked: compute_obeyed(asked)[0]),
+        obeyed_worst=estimate(lambda won, seen, asked: compute_obeyed(asked)[1]),
         per_mode=tabulate_modes(modes, successes, visits, confidence),
         codes=[row for part in parts for row in _tabulate_codes(part, name)],
     )
@@ -134,7 +149,7 @@ def tabulate_modes(modes: Sequence[str], successes: Floats, visits: Floats, conf
 def _tabulate_codes(part: Episodes, name: str) -> list[CodeRow]:
     if part.num_codes == 1:
         return []
-    labelling = part.labellings[name]
+    labelling, behaviours = part.labellings[name], part.behaviours[name]
     rows = []
     for code in range(part.num_codes):
         mine = part.code == code
@@ -147,6 +162,8 @@ def _tabulate_codes(part: Episodes, name: str) -> list[CodeRow]:
                 episodes=int(mine.sum()),
                 success_rate=float(part.success[mine].mean()) if mine.any() else 0.0,
                 mode_shares={mode: float(share) for mode, share in zip(labelling.modes, shares, strict=True)},
+                behaviour=behaviours[code],
+                obeyed=obeyed_by_code(behaviours[code], labelling.modes, successes),
             )
         )
     return rows

@@ -12,7 +12,7 @@ from pydantic import Field
 from bmd_pipeline.metrics.comparison import Score
 from bmd_pipeline.metrics.document import Block, Provenance, schema_text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Indicator(Block):
@@ -38,7 +38,7 @@ class Point(Block):
     stability: dict[str, Indicator]
     """Signs of instability in training, by name; docs/evidence.md explains each."""
     holds: bool
-    """Whether success and coverage are both within their tolerance of the best constant λ."""
+    """Whether success and solved modes are both within their tolerance of the best constant λ."""
 
 
 class Plateau(Block):
@@ -61,7 +61,7 @@ class Plateau(Block):
 class Sweep(Block):
     """lambda/sweep.json."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     """Version of this format."""
     task: str
     """Name of the task."""
@@ -76,7 +76,7 @@ class Sweep(Block):
     total_modes: int = Field(ge=1)
     """Modes of the task."""
     tau: float = Field(gt=0, le=1)
-    """Success rate from which a mode counts as covered."""
+    """Success rate from which a present mode is solved."""
     seeds: list[int] = Field(min_length=1)
     """Training seeds, the same at every point."""
     episodes_per_seed: int = Field(ge=1)
@@ -85,8 +85,8 @@ class Sweep(Block):
     """Constant weights, rising, then controllers."""
     success_floor: float
     """Success rate that a point must reach to hold."""
-    coverage_floor: float
-    """mc@τ that a point must reach to hold."""
+    solved_floor: float
+    """Solved modes that a point must reach to hold, mean over seeds."""
     plateau: Plateau | None
     """The widest range of constant λ in which both hold; null if there is none."""
     text: str

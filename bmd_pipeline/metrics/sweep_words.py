@@ -9,7 +9,7 @@ from bmd_pipeline.metrics.sweep import Plateau, Point
 
 
 def describe_sweep(points: Sequence[Point], plateau: Plateau | None, floors: Floors, *, total_modes: int) -> str:
-    """Where success and coverage both hold, and how the controllers of λ did.
+    """Where success and solved modes both hold, and how the controllers of λ did.
 
     Args:
         points: constants by rising weight, then controllers.
@@ -17,10 +17,10 @@ def describe_sweep(points: Sequence[Point], plateau: Plateau | None, floors: Flo
         floors: what a point must reach.
         total_modes: modes of the task.
     """
-    bar = f"success of at least {floors.success:.3f} and {floors.coverage * total_modes:.1f} of {total_modes} modes"
+    bar = f"success of at least {floors.success:.3f} and {floors.solved:.1f} of {total_modes} modes solved"
     controllers = [point for point in points if point.weight is None]
-    if not any(point.metrics["mode_coverage"].mean.value for point in points):
-        return "No λ keeps any mode: there is nothing to hold."
+    if not any(point.metrics["solved"].mean.value for point in points):
+        return "No λ solves any mode: there is nothing to hold."
     return " ".join([_describe_plateau(plateau, bar), *map(_describe_controller, controllers)])
 
 

@@ -156,7 +156,7 @@ class Validator:
             seed=seed,
             episodes=len(codes),
             success_rate=self._rate(won),
-            modes=self._count(played),
+            present=self._count(played),
             separation=separation,
             truth=self._compare_with_truth(played, table, base) if won.sum() >= MIN_SUCCESSES else None,
             codes=[
@@ -199,7 +199,7 @@ class Validator:
             disturbance=name,
             success_rate=self._rate(there.success),
             recognised=recognised,
-            modes=self._count(there),
+            present=self._count(there),
         )
 
     def _rate(self, success: NDArray[np.bool_]) -> Interval:

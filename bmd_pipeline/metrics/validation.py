@@ -12,7 +12,7 @@ from pydantic import Field
 from bmd_pipeline.metrics.comparison import Interval
 from bmd_pipeline.metrics.document import Block, Provenance, schema_text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class TwinComparison(Block):
@@ -108,7 +108,7 @@ class Disturbed(Block):
     recognised: Interval | None
     """Share of successes from held-out starts in which the classifier, which learned without the disturbance, names the
     code; null without successes."""
-    modes: int = Field(ge=0)
+    present: int = Field(ge=0)
     """True modes with at least 1 % of the successes."""
 
 
@@ -121,7 +121,7 @@ class SeedValidation(Block):
     """Episodes, codes in equal numbers."""
     success_rate: Interval
     """With Wilson's interval."""
-    modes: int = Field(ge=0)
+    present: int = Field(ge=0)
     """True modes with at least 1 % of the successes."""
     separation: Separation | None
     """Null if fewer than two codes have enough successes."""
@@ -151,7 +151,7 @@ class SeedAgreement(Block):
 class Validation(Block):
     """modes/validation.json."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     """Version of this format."""
     task: str
     """Name of the task."""

@@ -100,7 +100,7 @@ def _describe_disturbed(discovered: Sequence[SeedValidation]) -> list[str]:
     if not names:
         return []
     before = np.mean([one.success_rate.value for one in discovered])
-    kept = _count([one.modes for one in discovered])
+    present = _count([one.present for one in discovered])
     parts = []
     for i, name in enumerate(names):
         there = [one.disturbed[i] for one in discovered]
@@ -108,14 +108,14 @@ def _describe_disturbed(discovered: Sequence[SeedValidation]) -> list[str]:
         seen = f", codes told apart in {_mean(read)}" if read else ""
         parts.append(
             f"{_DISTURBANCES.get(name, name)}: success {_mean([one.success_rate.value for one in there])}{seen}, "
-            + _count([one.modes for one in there])
+            + _count([one.present for one in there])
         )
-    return [f"Undisturbed, success is {before:.2f} with {kept}. With {'; with '.join(parts)}."]
+    return [f"Undisturbed, success is {before:.2f} with {present}. With {'; with '.join(parts)}."]
 
 
 def _count(modes: Sequence[int]) -> str:
     mean = np.mean(modes)
-    return f"{mean:.2g} mode{'' if mean == 1 else 's'}"
+    return f"{mean:.2g} mode{'' if mean == 1 else 's'} present"
 
 
 def _share(interval: Interval) -> str:

@@ -12,7 +12,7 @@ from pydantic import Field
 from bmd_pipeline.metrics.comparison import Interval, Unit
 from bmd_pipeline.metrics.document import Block, Provenance, schema_text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class SeedEvidence(Block):
@@ -47,7 +47,7 @@ class Hypothesis(Block):
     """One claim on one pair."""
 
     hypothesis: Literal["H1", "H2", "H3"]
-    """H1: success not lower by more than the margin. H2: more modes kept. H3: higher entropy."""
+    """H1: success not lower by more than the margin. H2: more modes solved. H3: higher entropy."""
     claim: str
     """The claim in words."""
     metric: str
@@ -97,7 +97,7 @@ class PairVerdict(Block):
 class Verdict(Block):
     """verdict.json."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     """Version of this format."""
     task: str
     """Name of the task."""
@@ -110,7 +110,7 @@ class Verdict(Block):
     power: float = Field(gt=0, lt=1)
     """Probability with which a recommended sample size decides."""
     tau: float = Field(gt=0, le=1)
-    """Success rate from which a mode counts as kept."""
+    """Success rate from which a present mode is solved."""
     success_margin: float = Field(ge=0, lt=1)
     """H1's margin."""
     family: int = Field(ge=3)

@@ -12,7 +12,7 @@ def state_claim(hypothesis: str, one: str, other: str, threshold: float, tau: fl
     if hypothesis == "H1":
         return f"{one} succeeds as often as {other}, or at most {-100 * threshold:g} points less often"
     if hypothesis == "H2":
-        return f"{one} keeps more modes at a success rate of at least {tau:g} than {other}"
+        return f"{one} solves more modes than {other}, each at a success rate of at least {tau:g}"
     return f"the successes of {one} are spread over the modes more evenly than those of {other}"
 
 
@@ -24,7 +24,7 @@ def describe_hypothesis(found: Hypothesis, one: str, other: str, *, total_modes:
         one: the first policy.
         other: the second one.
         total_modes: modes of the task.
-        tau: success rate from which a mode is kept.
+        tau: success rate from which a present mode is solved.
     """
     return " ".join(filter(None, (_describe_numbers(found, one, other, total_modes, tau), _advise(found, total_modes))))
 
@@ -56,9 +56,9 @@ def _describe_numbers(found: Hypothesis, one: str, other: str, total: int, tau: 
         numbers = f"{one} succeeds in {100 * found.one:.1f} % of the episodes, {other} in {100 * found.other:.1f} %"
         gain = f"{100 * gap.value:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
     elif found.hypothesis == "H2":
-        kept = f"{total * found.one:.1f} of {total} modes at a success rate of at least {tau:g}"
-        numbers = f"{one} keeps {kept}, {other} {total * found.other:.1f}"
-        gain = f"{total * gap.value:+.1f} [{total * gap.low:+.1f}, {total * gap.high:+.1f}]"
+        solved = f"{found.one:.1f} of {total} modes at a success rate of at least {tau:g}"
+        numbers = f"{one} solves {solved}, {other} {found.other:.1f}"
+        gain = f"{gap.value:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]"
     else:
         numbers = f"The entropy is {found.one:.2f} nats with {one} and {found.other:.2f} with {other}"
         # Not the difference of the two numbers before it: few successes look less even than they are.
@@ -77,11 +77,11 @@ def _advise(found: Hypothesis, total: int) -> str:
     size = found.sample_size
     if size is None:
         return ""
-    if found.metric == "mode_coverage" and found.one == found.other:
-        if found.one == 1:
-            return f"Both keep all {total} modes: there is nothing to gain here."
+    if found.metric == "solved" and found.one == found.other:
+        if found.one == total:
+            return f"Both solve all {total} modes: there is nothing to gain here."
         if found.one == 0:
-            return "Neither keeps any mode: this can't be decided at such success rates."
+            return "Neither solves any mode: this can't be decided at such success rates."
     if size.needed is None:
         if abs(found.difference.value - found.threshold) < 1e-12:
             return "The difference is at the threshold itself: no sample would decide it."

@@ -4,7 +4,7 @@ lambda/."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from pydantic import ValidationError
 
@@ -63,6 +63,12 @@ def load_document(path: Path, model: type[Document], what: str) -> Document:
         ArtifactError: it is missing, damaged or of another schema version.
     """
     document = read_json(path, what)
+    (needed,) = get_args(model.model_fields["schema_version"].annotation)
+    if (found := document.get("schema_version")) != needed:
+        raise ArtifactError(
+            f"{what}: {path} has schema version {found}, this release reads {needed}; "
+            f"delete it and make it again, with `snakemake --cores 2 {path}` or as it was made"
+        )
     try:
         return model.model_validate(document)
     except ValidationError as error:

@@ -25,8 +25,8 @@ _MAX_COLUMNS = 4
 _PANEL = 2.5
 
 
-def draw_success_coverage(evaluation: Evaluation, stem: Path) -> list[Path]:
-    """Success against modes kept: one point with intervals per policy, small points for its seeds.
+def draw_success_modes(evaluation: Evaluation, stem: Path) -> list[Path]:
+    """Success against solved modes: one point with intervals per policy, small points for its seeds.
 
     Args:
         evaluation: content of eval.json.
@@ -35,7 +35,7 @@ def draw_success_coverage(evaluation: Evaluation, stem: Path) -> list[Path]:
     Returns:
         Paths of the PNG and the SVG.
     """
-    first = next(iter(evaluation.policies.values())).mode_coverage
+    first = next(iter(evaluation.policies.values())).solved
     with house_style():
         figure = Figure(figsize=(6.4, 3.7), layout="constrained")
         axes = figure.add_subplot()
@@ -46,14 +46,14 @@ def draw_success_coverage(evaluation: Evaluation, stem: Path) -> list[Path]:
         axes.set_xticks(_count_ticks(first.total))
         axes.set_yticks(np.linspace(0, 1, 6))
         axes.grid()
-        axes.set_xlabel(f"modes kept at a success rate ≥ {first.tau:g} (of {first.total})")
+        axes.set_xlabel(f"modes solved, at a success rate ≥ {first.tau:g} (of {first.total})")
         axes.set_ylabel("success rate")
-        axes.set_title(f"{evaluation.task}: success against mode coverage", loc="left")
+        axes.set_title(f"{evaluation.task}: success against modes", loc="left")
         handles = [_method_handle(name, block) for name, block in evaluation.policies.items()]
         figure.legend(
             handles=handles,
             loc="outside right upper",
-            title=_coverage_legend_title(evaluation),
+            title=_legend_title(evaluation),
             title_fontsize=8,
             alignment="left",
             labelspacing=0.9,
@@ -113,12 +113,11 @@ def draw_trajectories(evaluation: Evaluation, book: PathBook, stem: Path) -> lis
 
 def _plot_policy(axes: Axes, name: str, block: PolicyBlock) -> None:
     style = method_style(name)
-    total = block.mode_coverage.total
-    x, y = block.mode_coverage, block.success_rate
+    x, y = block.solved, block.success_rate
     face = style.colour if style.filled else "white"
     if len(block.seeds) > 1:
         axes.scatter(
-            [seed.mode_coverage * total for seed in block.seeds],
+            [seed.solved for seed in block.seeds],
             [seed.success_rate for seed in block.seeds],
             marker=style.marker,
             s=14,
@@ -129,9 +128,9 @@ def _plot_policy(axes: Axes, name: str, block: PolicyBlock) -> None:
             clip_on=False,
         )
     axes.errorbar(
-        x.mean * total,
+        x.mean,
         y.mean,
-        xerr=[[(x.mean - x.low) * total], [(x.high - x.mean) * total]],
+        xerr=[[x.mean - x.low], [x.high - x.mean]],
         yerr=[[y.mean - y.low], [y.high - y.mean]],
         fmt=style.marker,
         color=style.colour,
@@ -173,12 +172,10 @@ def _axis_label(column: str) -> str:
 
 
 def _describe(seed: SeedRow, block: PolicyBlock) -> str:
-    coverage = block.mode_coverage
-    kept = round(seed.mode_coverage * coverage.total)
-    return f"success {seed.success_rate:.2f}, {kept} of {coverage.total} modes ≥ {coverage.tau:g}"
+    return f"success {seed.success_rate:.2f}, {seed.solved} of {block.solved.total} solved, obeyed {seed.obeyed:.2f}"
 
 
-def _coverage_legend_title(evaluation: Evaluation) -> str:
+def _legend_title(evaluation: Evaluation) -> str:
     title = f"mean and {evaluation.confidence:.0%} interval"
     several = any(len(block.seeds) > 1 for block in evaluation.policies.values())
     return f"{title};\nsmall: single seeds" if several else title
@@ -187,7 +184,10 @@ def _coverage_legend_title(evaluation: Evaluation) -> str:
 def _method_handle(name: str, block: PolicyBlock) -> Line2D:
     style = method_style(name)
     seeds = len(block.seeds)
-    label = f"{name}\n{seeds} seed{'s' * (seeds > 1)}, n = {block.success_rate.n}"
+    label = (
+        f"{name}\n{seeds} seed{'s' * (seeds > 1)}, n = {block.success_rate.n}\n"
+        f"obeyed {block.obeyed.mean:.2f}, worst {block.obeyed_worst.mean:.2f}"
+    )
     face = style.colour if style.filled else "white"
     return Line2D([], [], marker=style.marker, color=style.colour, markerfacecolor=face, linestyle="", label=label)
 

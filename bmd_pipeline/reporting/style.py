@@ -80,8 +80,8 @@ _FAMILIES = {"dsrl": BLUE, "dppo": VERMILION, "res": GREEN}
 
 def method_style(method: str) -> MethodStyle:
     """Look of a method, the same in every figure; unknown families are purple."""
-    if method == "pretrained":
-        return MethodStyle(BLACK, "D", True)
+    if method in ("pretrained", "taught"):
+        return MethodStyle(BLACK if method == "pretrained" else ORANGE, "D", True)
     family, _, variant = method.partition("-")
     colour = _FAMILIES.get(family, PURPLE)
     return MethodStyle(colour, "o", True) if variant == "bmd" else MethodStyle(colour, "s", False)

@@ -1,4 +1,4 @@
-"""The figure of a λ sweep: success and coverage against λ, and below them the signs of instability."""
+"""The figure of a λ sweep: success and modes against λ, and below them the signs of instability."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bmd_pipeline.metrics.sweep import Point, Sweep
-from bmd_pipeline.reporting.style import BLUE, GREY, ORANGE, VERMILION, house_style, save_figure
+from bmd_pipeline.reporting.style import BLUE, GREEN, GREY, ORANGE, VERMILION, house_style, save_figure
 
-_SCORES = (("success_rate", "success rate", BLUE, "o"), ("mode_coverage", "share of modes kept", VERMILION, "s"))
+_SCORES = (
+    ("success_rate", "success rate", BLUE, "o"),
+    ("solved", "share of modes solved", VERMILION, "s"),
+    ("obeyed", "obeyed", GREEN, "^"),
+)
 _INDICATORS = (
     ("early_stops", "updates stopped\nearly (share)"),
     ("kl_peak", "largest KL\nof an update (nats)"),
@@ -41,7 +45,8 @@ def draw_sweep(sweep: Sweep, stem: Path) -> list[Path]:
         top = upper.add_subplot()
         _shade_plateau(top, sweep, places)
         for name, label, colour, marker in _SCORES:
-            _plot_score(top, sweep.points, places, name, label, colour, marker)
+            total = sweep.total_modes if name == "solved" else 1
+            _plot_score(top, sweep.points, places, name, label, colour, marker, total)
         top.set_ylim(-0.04, 1.04)
         top.set_title(f"{sweep.task}, {sweep.method}: success and modes against λ", loc="left")
         top.set_xlabel("λ")
@@ -77,15 +82,27 @@ def _constants(points: Sequence[Point]) -> list[int]:
 
 
 def _plot_score(
-    axes: Axes, points: Sequence[Point], places: list[float], name: str, label: str, colour: str, marker: str
+    axes: Axes,
+    points: Sequence[Point],
+    places: list[float],
+    name: str,
+    label: str,
+    colour: str,
+    marker: str,
+    total: int,
 ) -> None:
+    """One score of all points as a share of `total`."""
     means = [point.metrics[name].mean for point in points]
+    values = [mean.value / total for mean in means]
     joined = _constants(points)
-    axes.plot([places[i] for i in joined], [means[i].value for i in joined], color=colour, linewidth=1.2)
+    axes.plot([places[i] for i in joined], [values[i] for i in joined], color=colour, linewidth=1.2)
     axes.errorbar(
         places,
-        [mean.value for mean in means],
-        yerr=[[mean.value - mean.low for mean in means], [mean.high - mean.value for mean in means]],
+        values,
+        yerr=[
+            [(mean.value - mean.low) / total for mean in means],
+            [(mean.high - mean.value) / total for mean in means],
+        ],
         fmt=marker,
         color=colour,
         markersize=5.5,
@@ -95,7 +112,7 @@ def _plot_score(
         label=label,
     )
     for place, point in zip(places, points, strict=True):
-        seeds = point.metrics[name].seeds
+        seeds = [seed / total for seed in point.metrics[name].seeds]
         axes.scatter([place] * len(seeds), seeds, s=9, color=colour, alpha=0.4, linewidth=0, clip_on=False)
 
 

@@ -36,8 +36,8 @@ def load_agent(
 
     Args:
         policy_dir: pre-trained policy.
-        modes_dir: discovered modes, for `-bmd` methods.
-        tuned_dir: fine-tuned weights; None for policies before fine-tuning.
+        modes_dir: discovered modes, for policies with codes.
+        tuned_dir: fine-tuned weights; None before fine-tuning.
         method: "pretrained", "taught" or a fine-tuning method.
         task: the task it must have been made for.
         device: where to load it.
@@ -54,11 +54,9 @@ def load_agent(
             raise ArtifactError(f"method {method} needs discovered modes: run `bmd-pipeline discover --task {task}`")
         modes = load_modes(modes_dir, policy, task=task)
         if method == TAUGHT:
-            return make_commanded_agent(policy, modes).eval()
+            return make_commanded_agent(policy, modes).requires_grad_(False).eval()
     if tuned_dir is None:
-        raise ArtifactError(
-            f"method {method} needs its output: run `bmd-pipeline finetune --task {task} --method {method}`"
-        )
+        raise ArtifactError(f"method {method} needs what it fine-tuned: run `bmd-pipeline finetune --task {task}`")
     path = tuned_dir / TUNED_DOCUMENT
     document = read_json(path, "fine-tuned policy")
     if (document.get("task"), document.get("method")) != (task, method):

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from bmd_pipeline.artifacts.atomic import write_bytes, write_json
 from bmd_pipeline.config.hashing import stage_hash
-from bmd_pipeline.config.methods import PRETRAINED, list_pairs
+from bmd_pipeline.config.methods import PRETRAINED, TAUGHT, list_pairs
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.metrics.compare import Pair, compare_pairs, score_policies
 from bmd_pipeline.metrics.comparison import SCHEMA_VERSION, Comparison, PolicyPair
@@ -25,11 +25,12 @@ SCORES_SUFFIX = ".parquet"
 
 
 def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter | None = None) -> None:
-    """Compares every -bmd method with its plain counterpart, and every method with the base policy.
+    """Compares every -bmd method with its plain counterpart, and every policy with the pre-trained one.
 
     Args:
         config: the run.
-        evaluations: eval.json of the pre-trained policy and of each configured method, at every configured seed.
+        evaluations: eval.json of the pre-trained policy and of each configured method, and of the taught policy if it
+            was evaluated, at every configured seed.
         output: the compare.json to write, last of all; a table with every seed's scores goes beside it.
         reporter: where the numbers are told, if anywhere.
 
@@ -37,11 +38,12 @@ def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
         ArtifactError: an evaluation is missing, damaged, or of another task or other settings.
     """
     started = time.time()
-    rows = load_evaluations(config, (PRETRAINED, *config.methods), evaluations)
+    policies = (PRETRAINED, TAUGHT, *config.methods)
+    rows = load_evaluations(config, policies, evaluations, optional=(TAUGHT,))
     sample = resample(config, rows)
     confidence = config.evaluate.confidence
     pairs = [Pair(one, other, "counterpart") for one, other in list_pairs(config.methods)]
-    pairs += [Pair(method, PRETRAINED, "base") for method in config.methods]
+    pairs += [Pair(policy, PRETRAINED, "base") for policy in rows if policy != PRETRAINED]
     document = Comparison(
         schema_version=SCHEMA_VERSION,
         task=config.task.name,
@@ -81,7 +83,7 @@ def _encode_scores(sample: JointSample) -> bytes:
 
 def _describe(pair: PolicyPair) -> str:
     shown = []
-    for name in ("success_rate", "mode_coverage", "mode_entropy"):
+    for name in ("success_rate", "present", "solved", "mode_entropy", "obeyed"):
         found = pair.metrics[name]
         test = found.by_seed if found.unit == "seeds" and found.by_seed else found.by_episode
         gap = found.difference

@@ -1,12 +1,13 @@
 """Stage `curve`: success and modes over fine-tuning, from the snapshots that it kept.
 
-One policy at the end can't tell whether modes were kept or had merely not been lost yet.
+One policy at the end can't tell whether modes stay or have merely not been lost yet.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.episodes import Episodes, concat_episodes
+from bmd_pipeline.metrics.scores import COMPARED
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.rl.agents import Agent
@@ -27,13 +29,13 @@ from bmd_pipeline.rl.tuned import load_agent
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.eval_document import hash_policy_settings, make_bootstrap_generator
-from bmd_pipeline.stages.evaluate import require_inputs
+from bmd_pipeline.stages.evaluate import find_behaviours, require_inputs
 from bmd_pipeline.stages.labelling import label_episodes
 from bmd_pipeline.stages.workbench import open_env, select_stage_device
 from bmd_pipeline.tasks.base import TaskEnv
 from bmd_pipeline.tasks.registry import load_labellings
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def curve(
@@ -88,7 +90,9 @@ def curve(
                     label_episodes(batch, labellings, method, seed, agent.num_codes)
                     for batch in _play(config, env, agent, seed, wanted)
                 ]
-                points.append(_measure(config, concat_episodes(parts, wanted), int(folder.name)))
+                behaviours = find_behaviours(config, env, agent, labellings, method, seed)
+                episodes = replace(concat_episodes(parts, wanted), behaviours=behaviours)
+                points.append(_measure(config, episodes, int(folder.name)))
                 progress.advance(success=points[-1]["success_rate"]["mean"])
     finally:
         env.close()
@@ -133,6 +137,6 @@ def _measure(config: RunConfig, episodes: Episodes, iteration: int) -> dict[str,
         confidence=config.evaluate.confidence,
         rng=make_bootstrap_generator(config),
     ).model_dump(mode="json")
-    kept = ("success_rate", "mode_weighted_success", "mode_coverage", "mode_entropy", "mutual_information")
+    told = (*COMPARED[:-1], "mutual_information")
     shares = {row["mode"]: row["share"] for row in block["per_mode"]}
-    return {"iteration": iteration} | {name: block[name] for name in kept} | {"mode_shares": shares}
+    return {"iteration": iteration} | {name: block[name] for name in told} | {"mode_shares": shares}

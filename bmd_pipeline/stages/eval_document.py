@@ -9,7 +9,7 @@ import torch
 
 from bmd_pipeline.artifacts.provenance import describe_run
 from bmd_pipeline.config.hashing import Stage, config_hash, hash_values, stage_hash, stage_slice
-from bmd_pipeline.config.methods import PRETRAINED, uses_modes
+from bmd_pipeline.config.methods import is_finetuned, uses_modes
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.metrics.document import Provenance
 from bmd_pipeline.metrics.evaluation import SCHEMA_VERSION, Evaluation, PolicyBlock
@@ -18,7 +18,7 @@ from bmd_pipeline.seeds import derive_seed
 EPISODES_FILE = "episodes.parquet"
 PATHS_FILE = "trajectories.parquet"
 PATHS_PICTURE = "trajectories"
-COVERAGE_PICTURE = "success_coverage"
+SUCCESS_PICTURE = "success_modes"
 
 
 def hash_policy_settings(config: RunConfig, method: str) -> str:
@@ -29,7 +29,7 @@ def hash_policy_settings(config: RunConfig, method: str) -> str:
     stages: list[Stage] = ["collect", "pretrain"]
     if uses_modes(method):
         stages.append("discover")
-    if method != PRETRAINED:
+    if is_finetuned(method):
         stages.append("finetune")
     stages.append("evaluate")
     return hash_values({stage: stage_hash(config, stage, method) for stage in stages})
@@ -70,11 +70,21 @@ def make_document(
 
 
 def describe_block(block: PolicyBlock) -> str:
-    """One line of numbers for people."""
-    success, coverage = block.success_rate, block.mode_coverage
+    """One line of numbers for people; it lists codes that are without a behaviour."""
+    success, solved = block.success_rate, block.solved
     return (
         f"success {success.mean:.3f} [{success.low:.3f}, {success.high:.3f}], "
         f"mode-weighted {block.mode_weighted_success.mean:.3f}, "
-        f"modes kept {coverage.mean * coverage.total:.3g} of {coverage.total}, "
-        f"entropy {block.mode_entropy.mean:.2f} nats ({success.n} episodes)"
+        f"present {block.present.mean:.3g}, solved {solved.mean:.3g} of {solved.total} modes, "
+        f"entropy {block.mode_entropy.mean:.2f} nats, "
+        f"obeyed {block.obeyed.mean:.3f} (worst {block.obeyed_worst.mean:.3f}){_describe_codes(block)} "
+        f"({success.n} episodes)"
     )
+
+
+def _describe_codes(block: PolicyBlock) -> str:
+    if not block.codes:
+        return ""
+    rates = [row.success_rate for row in block.codes]
+    lost = ", ".join(f"{row.code} of seed {row.seed}" for row in block.codes if row.behaviour is None)
+    return f", success per code {min(rates):.3f} to {max(rates):.3f}" + (f"; no behaviour: code {lost}" if lost else "")

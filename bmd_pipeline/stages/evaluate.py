@@ -6,6 +6,7 @@ import functools
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,11 @@ from bmd_pipeline.artifacts.hashing import hash_file
 from bmd_pipeline.artifacts.layout import RUN_FILE
 from bmd_pipeline.artifacts.provenance import require_run
 from bmd_pipeline.config.hashing import Stage
-from bmd_pipeline.config.methods import PRETRAINED, check_method, uses_modes
+from bmd_pipeline.config.methods import check_method, is_finetuned, uses_modes
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.episodes import Episodes, concat_episodes, encode_episodes
+from bmd_pipeline.metrics.obeyed import choose_behaviours
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.reporting.figures import draw_trajectories
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath, encode_paths, resample_paths
@@ -63,16 +65,17 @@ def evaluate(
     """Evaluates one policy and writes eval.json, with per-episode rows and a picture beside it.
 
     Initial states depend on the root seed and on `seed`, not on the method: methods of a task meet the same
-    ones, so that their differences are not luck. A killed evaluation goes on after its last saved round of episodes:
+    ones, so that their differences are not luck. A policy with codes first plays selection seeds, which show the
+    behaviour of each code. A killed evaluation plays those again, and goes on after its last saved round of episodes:
     with a simulator a policy's episodes take minutes.
 
     Args:
         config: the run.
         policy: folder of the pre-trained policy.
-        modes: folder of the discovered modes, for `-bmd` methods.
-        tuned: folder of the fine-tuned policy; None for the pre-trained one.
+        modes: folder of the discovered modes, for policies with codes.
+        tuned: folder of the fine-tuned policy; None before fine-tuning.
         output: the eval.json to write, last of all.
-        method: "pretrained" or a fine-tuning method.
+        method: "pretrained", "taught" or a fine-tuning method.
         seed: training seed of the policy.
         num_workers: simulator processes; results don't depend on it.
         reporter: where progress goes.
@@ -121,9 +124,10 @@ def evaluate(
             recorder=recorder,
         )
         try:
-            episodes, paths = _play(
-                config, StoppableEnv(env, stop), agent, labellings, method, seed, checkpoints, reporter
-            )
+            stoppable = StoppableEnv(env, stop)
+            behaviours = find_behaviours(config, stoppable, agent, labellings, method, seed)
+            episodes, paths = _play(config, stoppable, agent, labellings, method, seed, checkpoints, reporter)
+            episodes = replace(episodes, behaviours=behaviours)
             axes = env.spec.planar_labels
         finally:
             env.close()
@@ -151,7 +155,7 @@ def require_inputs(task: str, method: str, policy: Path, modes: Path | None, tun
     needed: dict[str, tuple[Path | None, Stage]] = {"policy": (policy, "pretrain")}
     if uses_modes(method):
         needed["modes"] = (modes, "discover")
-    if method != PRETRAINED:
+    if is_finetuned(method):
         needed["tuned"] = (tuned, "finetune")
     inputs = {}
     for name, (folder, stage) in needed.items():
@@ -160,6 +164,37 @@ def require_inputs(task: str, method: str, policy: Path, modes: Path | None, tun
         require_run(folder, stage, task)
         inputs[name] = folder / RUN_FILE
     return inputs
+
+
+def find_behaviours(
+    config: RunConfig, env: TaskEnv, agent: Agent, labellings: Sequence[Labelling], method: str, seed: int
+) -> dict[str, tuple[str | None, ...]]:
+    """Plays selection seeds and sees what each code does there, by labelling; nothing without codes.
+
+    Args:
+        config: the run.
+        env: the task.
+        agent: who acts.
+        labellings: the task's true modes.
+        method: name of the policy.
+        seed: its training seed.
+
+    Raises:
+        TaskError: a labelling breaks its contract.
+    """
+    if agent.num_codes == 1:
+        return {}
+    wanted, names = config.evaluate.selection_episodes, ("behaviours", seed)
+    generator = make_generator(config.seed, "select", *names, "noise", device=env.device)
+    parts = []
+    for index in range(math.ceil(wanted / env.num_envs)):
+        first = index * env.num_envs
+        codes = torch.arange(first, first + env.num_envs, device=env.device) % agent.num_codes
+        starts = derive_seed(config.seed, "select", *names, index)
+        batch = play_episodes(env, agent, seed=starts, codes=codes, generator=generator)
+        parts.append(label_episodes(batch, labellings, method, seed, agent.num_codes))
+    played = concat_episodes(parts, wanted)
+    return {labelling.name: choose_behaviours(played, labelling.name) for labelling in labellings}
 
 
 def _play(

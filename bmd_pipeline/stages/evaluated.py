@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bmd_pipeline.config.run import RunConfig
@@ -18,7 +18,7 @@ class Evaluated:
 
     Attributes:
         path: its eval.json.
-        episodes: the rows beside it.
+        episodes: the rows beside it, with the behaviours of the codes.
     """
 
     path: Path
@@ -64,4 +64,7 @@ def load_evaluated(
     modes = {name: tuple(row.mode for row in labelling.per_mode) for name, labelling in told.items()}
     if found != [(policy, seed, block.seeds[0].episodes)] or labellings != modes:
         raise ArtifactError(f"{path.with_name(EPISODES_FILE)}: not the episodes of {path}; run `{again}`")
-    return Evaluated(path, parts[0])
+    behaviours = {name: tuple(row.behaviour for row in labelling.codes) for name, labelling in told.items()}
+    if parts[0].num_codes > 1 and any(len(row) != parts[0].num_codes for row in behaviours.values()):
+        raise ArtifactError(f"{path}: must hold a row for each of {parts[0].num_codes} codes; run `{again}`")
+    return Evaluated(path, replace(parts[0], behaviours=behaviours))

@@ -18,7 +18,7 @@ from bmd_pipeline.stages.evaluated import Evaluated, load_evaluated
 
 
 def load_evaluations(
-    config: RunConfig, policies: Sequence[str], evaluations: Sequence[Path]
+    config: RunConfig, policies: Sequence[str], evaluations: Sequence[Path], *, optional: Sequence[str] = ()
 ) -> dict[str, list[Evaluated]]:
     """Reads the evaluations of some policies at every configured seed.
 
@@ -26,6 +26,7 @@ def load_evaluations(
         config: the run.
         policies: which policies must be there, in this order.
         evaluations: their eval.json files, in any order.
+        optional: which of the policies may be lacking altogether.
 
     Returns:
         by policy, one evaluation per seed.
@@ -42,6 +43,8 @@ def load_evaluations(
         if key[0] not in policies or key[1] not in config.seeds:
             raise ArtifactError(f"{path}: {part.name} is not among the methods and seeds of the settings")
         found[key] = part
+    present = {policy for policy, _ in found}
+    policies = [policy for policy in policies if policy in present or policy not in optional]
     for policy in policies:
         for seed in config.seeds:
             if (policy, seed) not in found:

@@ -82,8 +82,12 @@ def _describe(config: RunConfig, sample: JointSample, cell: GridCell) -> Cell:
 
 def _tell(cell: Cell) -> str:
     """A cell's scores for people: success and modes side by side."""
-    success, coverage, entropy = (cell.metrics[name].mean for name in ("success_rate", "mode_coverage", "mode_entropy"))
+    success, present, solved, entropy, obeyed, worst = (
+        cell.metrics[name].mean
+        for name in ("success_rate", "present", "solved", "mode_entropy", "obeyed", "obeyed_worst")
+    )
     return (
-        f"success {success.value:.3f} [{success.low:.3f}, {success.high:.3f}], modes kept {coverage.value:.3g}, "
-        f"entropy {entropy.value:.2f} nats"
+        f"success {success.value:.3f} [{success.low:.3f}, {success.high:.3f}], present {present.value:.3g}, "
+        f"solved {solved.value:.3g}, entropy {entropy.value:.2f} nats, "
+        f"obeyed {obeyed.value:.3f} (worst {worst.value:.3f})"
     )

@@ -9,7 +9,7 @@ from bmd_pipeline.artifacts.atomic import write_json
 from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.config.bases import configure_base
 from bmd_pipeline.config.hashing import stage_hash
-from bmd_pipeline.config.methods import PRETRAINED, list_pairs
+from bmd_pipeline.config.methods import PRETRAINED, TAUGHT, list_pairs
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
@@ -39,14 +39,15 @@ def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
     runs = {base: configure_base(config, base) for base in config.pool.bases}
     paths = {base: layout.summary(run.task.name) for base, run in runs.items()}
     documents = [_load(run, paths[base]) for base, run in runs.items()]
-    policies = (PRETRAINED, *config.methods)
+    taught = all(TAUGHT in document.policies for document in documents)
+    policies = (PRETRAINED, *((TAUGHT,) if taught else ()), *config.methods)
     blocks = {policy: [document.policies[policy] for document in documents] for policy in policies}
     rows = [_load_rows(path, document) for path, document in zip(paths.values(), documents, strict=True)]
     episodes = {policy: [row[policy] for row in rows] for policy in policies}
     _require_same_modes(blocks[PRETRAINED], list(paths.values()))
     first = blocks[PRETRAINED][0]
     confidence, rng = config.evaluate.confidence, make_rng(config, "pool")
-    pairs = [(method, PRETRAINED) for method in config.methods] + list_pairs(config.methods)
+    pairs = [(policy, PRETRAINED) for policy in policies if policy != PRETRAINED] + list_pairs(config.methods)
     pooled = {policy: pool_scores(rows, confidence) for policy, rows in blocks.items()}
     document = Pool(
         schema_version=SCHEMA_VERSION,
@@ -55,7 +56,7 @@ def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
         confidence=confidence,
         labelling=first.labelling,
         total_modes=len(first.per_mode),
-        tau=first.mode_coverage.tau,
+        tau=first.solved.tau,
         bases=list(config.pool.bases),
         seeds=list(config.seeds),
         policies=pooled,
@@ -75,7 +76,8 @@ def _load(config: RunConfig, path: Path) -> Evaluation:
     document = load_evaluation(path)
     if document.task != config.task.name:
         raise ArtifactError(f"{path}: evaluation of task {document.task}, not of {config.task.name}")
-    for policy in (PRETRAINED, *config.methods):
+    taught = (TAUGHT,) if TAUGHT in document.policies else ()
+    for policy in (PRETRAINED, *taught, *config.methods):
         block = document.policies.get(policy)
         if block is None:
             raise ArtifactError(f"{path}: holds no {policy}; run `{again}`")
@@ -110,11 +112,13 @@ def _require_same_modes(blocks: list[PolicyBlock], paths: list[Path]) -> None:
 
 def _tell(scores: dict[str, PooledScore], total_modes: int) -> str:
     """A policy's scores for people: success and modes, each base policy in brackets."""
-    success, coverage, entropy = (scores[name] for name in ("success_rate", "mode_coverage", "mode_entropy"))
+    success, present, solved, entropy, obeyed, worst = (
+        scores[name] for name in ("success_rate", "present", "solved", "mode_entropy", "obeyed", "obeyed_worst")
+    )
     values = ", ".join(f"{value:.3f}" for value in success.bases)
-    kept = ", ".join(f"{total_modes * value:.3g}" for value in coverage.bases)
+    by_base = ", ".join(f"{value:.3g}" for value in solved.bases)
     return (
         f"success {success.mean.value:.3f} [{success.mean.low:.3f}, {success.mean.high:.3f}] ({values}), "
-        f"modes kept {total_modes * coverage.mean.value:.3g} of {total_modes} ({kept}), "
-        f"entropy {entropy.mean.value:.2f} nats"
+        f"present {present.mean.value:.3g}, solved {solved.mean.value:.3g} ({by_base}) of {total_modes} modes, "
+        f"entropy {entropy.mean.value:.2f} nats, obeyed {obeyed.mean.value:.3f} (worst {worst.mean.value:.3f})"
     )

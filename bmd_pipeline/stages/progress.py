@@ -34,7 +34,7 @@ class JobProgress:
         episode_return: mean return of the last rollout.
         success: success rate of the last rollout; of the evaluation once there is one.
         information: mutual information of codes and behaviour in nats.
-        modes: modes kept and modes of the task, from the evaluation.
+        solved: solved modes and modes of the task, from the evaluation.
         age: seconds since the last report.
     """
 
@@ -46,7 +46,7 @@ class JobProgress:
     episode_return: float | None = None
     success: float | None = None
     information: float | None = None
-    modes: tuple[float, int] | None = None
+    solved: tuple[float, int] | None = None
     age: float = 0.0
 
 
@@ -142,5 +142,5 @@ def _evaluation(path: Path) -> dict[str, Any]:
     return {
         "success": block.success_rate.mean,
         "episode_return": block.episode_return.mean,
-        "modes": (block.mode_coverage.mean * block.mode_coverage.total, block.mode_coverage.total),
+        "solved": (block.solved.mean, block.solved.total),
     }

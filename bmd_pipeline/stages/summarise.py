@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bmd_pipeline.artifacts.atomic import write_bytes, write_json
-from bmd_pipeline.config.methods import PRETRAINED
+from bmd_pipeline.config.methods import order_policies
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.episodes import Episodes, encode_episodes
 from bmd_pipeline.metrics.summary import summarise_policy
-from bmd_pipeline.reporting.figures import draw_success_coverage, draw_trajectories
+from bmd_pipeline.reporting.figures import draw_success_modes, draw_trajectories
 from bmd_pipeline.reporting.trajectories import PathBook, encode_paths, load_paths, merge_books
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.eval_document import (
-    COVERAGE_PICTURE,
     EPISODES_FILE,
     PATHS_FILE,
     PATHS_PICTURE,
+    SUCCESS_PICTURE,
     describe_block,
     hash_policy_settings,
     make_bootstrap_generator,
@@ -47,7 +47,9 @@ def summarise(
         ArtifactError: a file is missing or damaged, is of another task or other settings, or repeats a seed.
     """
     started = time.time()
-    parts = sorted((_load(config, path) for path in evaluations), key=lambda part: part.order(config))
+    parts = [_load(config, path) for path in evaluations]
+    order = order_policies({part.episodes.policy for part in parts}, config.methods)
+    parts.sort(key=lambda part: (order.index(part.episodes.policy), part.episodes.seed))
     for one, other in itertools.pairwise(parts):
         if one.evaluated.name == other.evaluated.name:
             paths = f"{one.evaluated.path} and {other.evaluated.path}"
@@ -74,7 +76,7 @@ def summarise(
     write_bytes(output.with_name(EPISODES_FILE), encode_episodes([part.episodes for part in parts]))
     write_bytes(output.with_name(PATHS_FILE), encode_paths(book))
     draw_trajectories(document, book, output.with_name(PATHS_PICTURE))
-    draw_success_coverage(document, output.with_name(COVERAGE_PICTURE))
+    draw_success_modes(document, output.with_name(SUCCESS_PICTURE))
     write_json(output, document.model_dump(mode="json"))
     if reporter is not None:
         for name, block in blocks.items():
@@ -91,12 +93,6 @@ class _Part:
     @property
     def episodes(self) -> Episodes:
         return self.evaluated.episodes
-
-    def order(self, config: RunConfig) -> tuple[int, str, int]:
-        """Pre-trained first, then the methods as they are configured, then others; by seed."""
-        known = (PRETRAINED, *config.methods)
-        policy = self.episodes.policy
-        return (known.index(policy) if policy in known else len(known), policy, self.episodes.seed)
 
 
 def _load(config: RunConfig, path: Path) -> _Part:

@@ -1,4 +1,4 @@
-"""Stage `sweep`: results/<Task>/lambda/sweep.json, success and coverage against λ, and how calm training was."""
+"""Stage `sweep`: results/<Task>/lambda/sweep.json, success and modes against λ, and how calm training was."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def sweep(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter
     runs = {point.name: [_load(config, point, seed, layout) for seed in config.sweep.seeds] for point in points}
     sample = resample(config, {name: [run.evaluated for run in row] for name, row in runs.items()})
     scores = [_weigh(sample, point) for point in points if point.weight is not None]
-    floors = set_floors(scores, config.sweep.success_tolerance, config.sweep.coverage_tolerance)
+    floors = set_floors(scores, config.sweep.success_tolerance, config.sweep.solved_tolerance * len(sample.modes))
     described = [_describe_point(sample, point, runs[point.name], floors, config) for point in points]
     plateau = _name_plateau(described, find_plateau(scores, floors))
     inputs = {
@@ -68,7 +68,7 @@ def sweep(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter
         episodes_per_seed=sample.num_episodes,
         points=described,
         success_floor=floors.success,
-        coverage_floor=floors.coverage,
+        solved_floor=floors.solved,
         plateau=plateau,
         text=describe_sweep(described, plateau, floors, total_modes=len(sample.modes)),
         provenance=trace(config, "sweep", inputs, started),
@@ -108,7 +108,7 @@ def _load(config: RunConfig, point: SweepPoint, seed: int, layout: Layout) -> _R
 
 def _weigh(sample: JointSample, point: SweepPoint) -> WeightScore:
     scores = sample.scores[point.name]
-    return WeightScore(point.weight or 0.0, float(scores["success_rate"].mean()), float(scores["mode_coverage"].mean()))
+    return WeightScore(point.weight or 0.0, float(scores["success_rate"].mean()), float(scores["solved"].mean()))
 
 
 def _describe_point(
@@ -126,7 +126,7 @@ def _describe_point(
             )
             for name in INDICATORS
         },
-        holds=floors.hold(reached.success, reached.coverage),
+        holds=floors.hold(reached.success, reached.solved),
     )
 
 

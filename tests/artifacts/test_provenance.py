@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from bmd_pipeline.artifacts.cpu_time import measure_cpu_seconds
 from bmd_pipeline.artifacts.hashing import hash_file, hash_tree
 from bmd_pipeline.artifacts.provenance import describe_run, read_run, require_run, write_run
 from bmd_pipeline.errors import ArtifactError
@@ -36,6 +37,7 @@ def test_run_says_how_it_came_to_be(tmp_path: Path) -> None:
     assert record["seed"] == 4
     assert record["note"] == "λ"
     assert record["wall_s"] >= 2
+    assert 0 < record["cpu_seconds"] <= measure_cpu_seconds()
     assert record["outputs"] == {"weights": hash_file(folder / "weights")}  # neither progress nor itself
     assert record["inputs"]["demos"]["sha256"] == hash_tree(tmp_path / "demos.zarr")
     assert record["packages"]["torch"].startswith("2.")

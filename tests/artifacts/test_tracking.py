@@ -18,7 +18,8 @@ def test_lines_are_on_disk_at_once(tmp_path: Path) -> None:
     with Tracker(path) as tracker:
         tracker.log(5, {"loss": 0.5, "bad": math.nan})
         (line,) = lines(path)
-    assert {**line, "wall_s": 0} == {"step": 5, "wall_s": 0, "loss": 0.5, "bad": None}
+    times = {"wall_s": 0, "cpu_seconds": 0}
+    assert {**line, **times} == {"step": 5, **times, "loss": 0.5, "bad": None}
 
 
 def test_a_fresh_run_starts_the_file_over(tmp_path: Path) -> None:
@@ -39,7 +40,8 @@ def test_resume_drops_what_will_be_done_again(tmp_path: Path) -> None:
         tracker.log(30, {"loss": 31})
     kept = lines(path)
     assert [(line["step"], line["loss"]) for line in kept] == [(10, 10), (20, 20), (30, 31)]
-    assert kept[2]["wall_s"] >= kept[1]["wall_s"]  # time goes on where the interrupted run stopped
+    for time in ("wall_s", "cpu_seconds"):
+        assert kept[2][time] >= kept[1][time]  # time goes on where the interrupted run stopped
 
 
 def test_a_run_that_is_killed_while_it_reopens_the_file_loses_no_lines(

@@ -104,7 +104,7 @@ def test_workers_of_a_simulator_count_and_readers_have_none() -> None:
 
 
 def test_a_slow_simulator_gets_its_time() -> None:
-    """MuJoCo's steps take four times as long as ManiSkill's (docs/results/kitchen.md)."""
+    """MuJoCo's steps take four times as long as ManiSkill's (docs/results/archive/kitchen.md)."""
     config = read(task="Kitchen")
     kitchen = estimate_minutes(config, "finetune", threads=1, simulator=get_entry("Kitchen").simulator)
     episodes = config.finetune.iterations * config.finetune.num_envs

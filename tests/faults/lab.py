@@ -72,7 +72,7 @@ STAGES = (
     Stage(
         "summarise",
         ("summarise", str(_evaluated("dsrl-bmd")[0])),
-        tuple(RESULTS / name for name in (*EVALUATED, "success_coverage.png", "success_coverage.svg")),
+        tuple(RESULTS / name for name in (*EVALUATED, "success_modes.png", "success_modes.svg")),
         RESULTS / "eval.json",
     ),
 )
@@ -242,6 +242,7 @@ def leftovers(project: Path) -> list[str]:
 
 MAY_DIFFER = {
     "wall_s": "how long it took",
+    "cpu_seconds": "how much of it computed",
     "command": "how it was called",
     "threads": "how many cores it was given",
     "inputs": "hashes of files that hold times",

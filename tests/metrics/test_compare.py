@@ -23,7 +23,7 @@ def make_sample(seeds: int, n: int = 200) -> JointSample:
         name: [draw_episodes(name, k, rates=[rate, rate], shares=shares, n=n, rng=rng) for k in range(seeds)]
         for name, (rate, shares) in kinds.items()
     }
-    return make_joint_sample(parts, tau=0.8, num_resamples=400, rng=rng)
+    return make_joint_sample(parts, tau=0.8, num_resamples=1000, rng=rng)
 
 
 def compare(sample: JointSample, pairs: list[Pair] = PAIRS, min_seeds: int = 5) -> list[PolicyPair]:
@@ -85,8 +85,8 @@ def test_correction_counts_every_comparison_and_metric() -> None:
 
 
 def test_seeds_are_read_once_their_test_can_decide() -> None:
-    """5 metrics of one pair: 2 · 5 · 2⁻ⁿ <= .05 from 8 seeds on."""
-    for seeds, unit in ((3, "episodes"), (7, "episodes"), (8, "seeds")):
+    """8 metrics of one pair: 2 · 8 · 2⁻ⁿ <= .05 from 9 seeds on."""
+    for seeds, unit in ((3, "episodes"), (8, "episodes"), (9, "seeds")):
         (pair,) = compare(make_sample(seeds=seeds, n=60), PAIRS[:1])
         found = pair.metrics["mode_entropy"]
         assert found.unit == unit
@@ -94,8 +94,8 @@ def test_seeds_are_read_once_their_test_can_decide() -> None:
         assert found.by_seed.can_decide == (unit == "seeds")
         assert found.by_seed.smallest_p == 2 * 0.5**seeds
         assert len(found.by_seed.differences) == seeds
-    assert found.by_seed.p == found.by_seed.smallest_p  # all eight seeds agree
-    assert compare(make_sample(seeds=8, n=60), PAIRS[:1], min_seeds=9)[0].metrics["mode_entropy"].unit == "episodes"
+    assert found.by_seed.p == found.by_seed.smallest_p  # all nine seeds agree
+    assert compare(make_sample(seeds=9, n=60), PAIRS[:1], min_seeds=10)[0].metrics["mode_entropy"].unit == "episodes"
 
 
 def test_one_seed_has_no_test_over_seeds() -> None:

@@ -26,7 +26,10 @@ def test_schema_describes_and_requires_every_field() -> None:
     metrics = {
         "success_rate",
         "mode_weighted_success",
-        "mode_coverage",
+        "present",
+        "solved",
+        "obeyed",
+        "obeyed_worst",
         "mode_entropy",
         "mutual_information",
         "episode_return",

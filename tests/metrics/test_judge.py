@@ -39,13 +39,13 @@ EVEN: Kind = ([0.97, 0.97, 0.97, 0.97], [1, 1, 1, 1])
 COLLAPSED: Kind = ([0.97, 0.97, 0.97, 0.97], [400, 1, 1, 1])
 
 
-def test_modes_kept_at_equal_success_support_all_three() -> None:
+def test_modes_solved_at_equal_success_support_all_three() -> None:
     found = judge(make_sample(EVEN, COLLAPSED, n=1000))
     assert {name: one.verdict for name, one in found.items()} == dict.fromkeys(("H1", "H2", "H3"), "supported")
     assert all(one.sample_size is None for one in found.values())
     assert all(one.p_above_holm <= 0.05 < one.p_below_holm for one in found.values())
     assert found["H1"].threshold == -0.02
-    assert found["H2"].difference.value == pytest.approx(0.75)
+    assert found["H2"].difference.value == pytest.approx(3.0)
 
 
 def test_the_other_way_round_refutes_modes_and_entropy() -> None:
@@ -56,14 +56,14 @@ def test_the_other_way_round_refutes_modes_and_entropy() -> None:
 
 @pytest.mark.parametrize("lost", range(1, 24))
 def test_a_difference_of_modes_without_spread_survives_rounding(lost: int) -> None:
-    """Every mode is kept or lost for certain: the interval is a point, and sums of thirds round either way."""
+    """Every mode is solved or lost for certain: the interval is a point, and sums of thirds round either way."""
     rng = np.random.default_rng(0)
     mode = np.repeat(np.arange(24), 50)
 
-    def make(policy: str, seed: int, kept: int) -> Episodes:
+    def make(policy: str, seed: int, solved: int) -> Episodes:
         names = tuple(map(str, range(24)))
         return replace(
-            make_episodes(policy, seed, np.zeros_like(mode), mode < kept, 1),
+            make_episodes(policy, seed, np.zeros_like(mode), mode < solved, 1),
             labellings={"way": ModeWeights(names, np.eye(24)[mode])},
         )
 
@@ -73,7 +73,7 @@ def test_a_difference_of_modes_without_spread_survives_rounding(lost: int) -> No
         plain: [make(plain, seed, 1) for seed in range(3)],
     }
     found = judge(make_joint_sample(parts, tau=0.8, num_resamples=50, rng=rng))["H2"]
-    assert found.difference.value == pytest.approx((23 - lost / 3) / 24)
+    assert found.difference.value == pytest.approx(23 - lost / 3)
 
 
 def test_a_loss_of_success_refutes_the_first() -> None:
@@ -95,7 +95,7 @@ def test_identical_policies_support_the_first_and_leave_the_others_open() -> Non
     }
     assert found["H2"].sample_size is not None
     assert found["H2"].sample_size.needed is None
-    assert "Both keep all 4 modes: there is nothing to gain here." in found["H2"].text
+    assert "Both solve all 4 modes: there is nothing to gain here." in found["H2"].text
     assert "no sample would decide" in found["H3"].text
 
 

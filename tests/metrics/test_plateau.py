@@ -1,4 +1,4 @@
-"""The range of λ in which success and coverage hold, and how it is told."""
+"""The range of λ in which success and solved modes hold, and how it is told."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SWEPT = scores((0, 0.99, 0.25), (0.1, 0.98, 0.9), (0.3, 0.98, 1.0), (1, 0.97, 1.
 
 def test_floors_lie_below_the_best() -> None:
     floors = set_floors(SWEPT, 0.02, 0.1)
-    assert (floors.success, floors.coverage) == pytest.approx((0.97, 0.9))
+    assert (floors.success, floors.solved) == pytest.approx((0.97, 0.9))
 
 
 def test_the_plateau_is_where_both_hold() -> None:
@@ -41,7 +41,7 @@ def test_the_widest_of_several_ranges_wins() -> None:
 def test_a_policy_without_modes_has_nothing_to_hold() -> None:
     rows = scores((0, 0.3, 0.0), (1, 0.3, 0.0))
     floors = set_floors(rows, 0.02, 0.05)
-    assert floors.coverage == 0.0
+    assert floors.solved == 0.0
     assert find_plateau(rows, floors) is None
 
 

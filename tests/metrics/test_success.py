@@ -1,4 +1,4 @@
-"""Success and coverage against hand-computed numbers, brute force and the laws they obey."""
+"""Success, present and solved modes against hand-computed numbers, brute force and the laws they obey."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from bmd_pipeline.metrics.success import (
     MIN_MODE_SHARE,
     count_modes,
-    mode_coverage,
+    count_present,
+    count_solved,
     mode_shares,
     mode_success_rates,
     mode_weighted_success,
@@ -42,8 +43,9 @@ def test_hand_computed_example() -> None:
     np.testing.assert_allclose(mode_success_rates(*counts), [2 / 3, 2 / 3, 0])
     assert mode_weighted_success(*counts) == pytest.approx(4 / 9)
     np.testing.assert_allclose(mode_shares(counts[0]), [0.75, 0.25, 0])
-    assert mode_coverage(*counts, tau=0.6) == pytest.approx(2 / 3)
-    assert mode_coverage(*counts, tau=0.7) == 0
+    assert count_present(counts[0]) == 2
+    assert count_solved(*counts, tau=0.6) == 2
+    assert count_solved(*counts, tau=0.7) == 0
 
 
 def test_failures_count_against_the_mode_they_were_in() -> None:
@@ -54,17 +56,17 @@ def test_failures_count_against_the_mode_they_were_in() -> None:
     assert mode_weighted_success(*count_modes(success[:6], np.eye(2)[mode[:6]])) == 1
 
 
-def test_a_lone_success_is_no_kept_mode() -> None:
+def test_a_lone_success_makes_no_mode_present() -> None:
     successes = np.array([199.0, 1.0])
-    assert mode_coverage(successes, successes, tau=0.8) == pytest.approx(0.5)
-    assert mode_coverage(successes, successes, tau=0.8, min_share=1 / 200) == 1
+    assert count_present(successes) == count_solved(successes, successes, tau=0.8) == 1
+    assert count_solved(successes, successes, tau=0.8, min_share=1 / 200) == 2
     assert MIN_MODE_SHARE > 1 / 200
 
 
 def test_nothing_succeeded() -> None:
     counts = np.zeros(3), np.array([2.0, 0.0, 5.0])
     assert mode_weighted_success(*counts) == 0
-    assert mode_coverage(*counts, tau=0.5, min_share=0.0) == 0
+    assert count_present(counts[0], min_share=0.0) == count_solved(*counts, tau=0.5, min_share=0.0) == 0
     np.testing.assert_array_equal(mode_shares(counts[0]), 0)
 
 
@@ -72,28 +74,31 @@ def test_nothing_succeeded() -> None:
 def test_matches_brute_force(case: Case, tau: float) -> None:
     success, weights = case
     rates = []
-    covered = 0
+    present = solved = 0
     for i in range(weights.shape[1]):
         seen = sum(weights[:, i].tolist())
         won = sum(w for w, ok in zip(weights[:, i].tolist(), success.tolist(), strict=True) if ok)
         rates.append(won / seen if seen else 0.0)
-        kept = won > 0 and won / success.sum() >= MIN_MODE_SHARE
+        here = won > 0 and won / success.sum() >= MIN_MODE_SHARE
         # A rate within rounding of τ may fall on either side; hypothesis finds those at once.
-        covered += kept and rates[-1] >= tau - 1e-12
+        present += here
+        solved += here and rates[-1] >= tau - 1e-12
     counts = count_modes(success, weights)
     np.testing.assert_allclose(mode_success_rates(*counts), rates)
     assert mode_weighted_success(*counts) == pytest.approx(np.mean(rates))
+    assert count_present(counts[0]) == present
     if min(abs(rate - tau) for rate in rates) > 1e-9:
-        assert mode_coverage(*counts, tau=tau) == pytest.approx(covered / weights.shape[1])
+        assert count_solved(*counts, tau=tau) == solved
 
 
 @given(outcomes(), st.floats(0.05, 1.0))
 def test_bounds(case: Case, tau: float) -> None:
     counts = count_modes(*case)
     assert 0 <= mode_weighted_success(*counts) <= 1
-    assert 0 <= mode_coverage(*counts, tau=tau) <= 1
-    # A covered mode contributes at least τ to SRM.
-    assert mode_coverage(*counts, tau=tau) * tau <= mode_weighted_success(*counts) + 1e-9
+    num_modes = len(counts[0])
+    assert 0 <= count_solved(*counts, tau=tau) <= count_present(counts[0]) <= num_modes
+    # A solved mode contributes at least τ to SRM.
+    assert count_solved(*counts, tau=tau) * tau / num_modes <= mode_weighted_success(*counts) + 1e-9
 
 
 @given(outcomes(), st.integers(0, 2**32 - 1))
@@ -121,5 +126,5 @@ def test_leading_axes_are_a_batch(cases: list[Case]) -> None:
     width = min(weights.shape[1] for _, weights in cases)
     counts = [count_modes(success, weights[:, :width]) for success, weights in cases]
     stacked = tuple(np.stack(column) for column in zip(*counts, strict=True))
-    for metric in (mode_weighted_success, lambda won, seen: mode_coverage(won, seen, 0.8)):
+    for metric in (mode_weighted_success, lambda won, seen: count_solved(won, seen, 0.8)):
         np.testing.assert_allclose(metric(*stacked), [metric(*one) for one in counts])

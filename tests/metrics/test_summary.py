@@ -18,8 +18,11 @@ from bmd_pipeline.metrics.summary import summarise_policy
 SEED_METRICS = (
     "success_rate",
     "mode_weighted_success",
-    "mode_coverage",
+    "present",
+    "solved",
     "mode_entropy",
+    "obeyed",
+    "obeyed_worst",
     "mutual_information",
     "episode_return",
 )
@@ -41,6 +44,7 @@ def make_part(mode: list[int], success: list[bool], seed: int = 0, code: list[in
             "side": ModeWeights(("left", "right"), np.eye(2)[mode]),
             "parity": ModeWeights(("even", "odd"), parity),
         },
+        behaviours={"side": ("left", "right"), "parity": ("even", "odd")} if code else {},
     )
 
 
@@ -54,8 +58,8 @@ def test_numbers_of_one_seed() -> None:
     assert block.success_rate.mean == 0.75
     assert block.success_rate.n == 4
     assert block.mode_weighted_success.mean == pytest.approx((2 / 3 + 1) / 2)
-    assert block.mode_coverage.mean == 0.5
-    assert (block.mode_coverage.tau, block.mode_coverage.total) == (0.8, 2)
+    assert (block.present.mean, block.present.total) == (2, 2)
+    assert (block.solved.mean, block.solved.tau, block.solved.total) == (1, 0.8, 2)
     assert block.mode_entropy.mean == pytest.approx(-(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3)))
     assert block.episode_return.mean == 1.5
     assert block.mutual_information.model_dump() == {"mean": 0, "low": 0, "high": 0, "n": 4}
@@ -70,7 +74,7 @@ def test_seeds_that_collapse_differently_are_not_diverse_together() -> None:
     block = summarise(make_part([0] * 20, [True] * 20, seed=0), make_part([1] * 20, [True] * 20, seed=1))
     assert block.success_rate.mean == 1
     assert block.mode_entropy.mean == 0
-    assert block.mode_coverage.mean == 0.5
+    assert block.present.mean == block.solved.mean == 1
     assert block.mode_weighted_success.mean == 0.5
     assert [row.seed for row in block.seeds] == [0, 1]
     # The table averages over seeds too, so that SRM is the mean of its column.
@@ -124,7 +128,13 @@ def test_matches_brute_force(seed: int, num_seeds: int) -> None:
         n = int(rng.integers(1, 40))
         code = rng.integers(3, size=n).tolist()
         part = make_part(rng.integers(2, size=n).tolist(), (rng.random(n) < 0.6).tolist(), k, code)
-        part = replace(part, num_codes=3, episode_return=rng.normal(size=n), information=rng.normal(size=n))
+        behaviours: dict[str, tuple[str | None, ...]] = {
+            "side": ("left", "right", "left"),
+            "parity": ("even", None, "odd"),
+        }
+        part = replace(
+            part, num_codes=3, behaviours=behaviours, episode_return=rng.normal(size=n), information=rng.normal(size=n)
+        )
         undecided = ~part.success & (rng.random(n) < 0.5)
         weights = np.where(undecided[:, None], 0.5, part.labellings["side"].weights)
         parts.append(replace(part, labellings={"side": ModeWeights(("left", "right"), weights)}))
@@ -137,12 +147,20 @@ def test_matches_brute_force(seed: int, num_seeds: int) -> None:
         seen = [sum(weight[mode] for _, weight in episodes) for mode in range(2)]
         rates = [w / s if s else 0.0 for w, s in zip(won, seen, strict=True)]
         shares = [w / sum(won) if sum(won) else 0.0 for w in won]
+        obeyed = {}
+        for mode, asking in enumerate(((0, 2), (1,))):  # two codes ask for the left, and count once
+            shown = [
+                w[mode] for (ok, w), code in zip(episodes, part.code.tolist(), strict=True) if ok and code in asking
+            ]
+            obeyed[mode] = sum(shown) / len(shown) if shown else 0.0
         expected = {
             "success_rate": sum(ok for ok, _ in episodes) / len(episodes),
             "mode_weighted_success": sum(rates) / 2,
-            "mode_coverage": sum(r >= 0.8 and share >= MIN_MODE_SHARE for r, share in zip(rates, shares, strict=True))
-            / 2,
+            "present": sum(share >= MIN_MODE_SHARE for share in shares),
+            "solved": sum(r >= 0.8 and share >= MIN_MODE_SHARE for r, share in zip(rates, shares, strict=True)),
             "mode_entropy": -sum(share * math.log(share) for share in shares if share),
+            "obeyed": sum(obeyed.values()) / 2,
+            "obeyed_worst": min(obeyed.values()),
             "mutual_information": sum(part.information.tolist()) / len(episodes),
             "episode_return": sum(part.episode_return.tolist()) / len(episodes),
         }

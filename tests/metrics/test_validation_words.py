@@ -68,9 +68,9 @@ def test_a_disturbance_that_sends_all_one_way_is_seen() -> None:
     assert found.separation is not None
     assert late.recognised is not None
     assert late.recognised.high < found.separation.recognised.low
-    assert (found.modes, late.modes) == (3, 1)
-    assert "with 3 modes. With late actions: success" in text[-1]
-    assert text[-1].endswith("1 mode.")
+    assert (found.present, late.present) == (3, 1)
+    assert "with 3 modes present. With late actions: success" in text[-1]
+    assert text[-1].endswith("1 mode present.")
 
 
 def test_one_way_is_nothing_to_preserve_though_codes_differ() -> None:

@@ -16,7 +16,7 @@ from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
 from bmd_pipeline.metrics.evaluation import Evaluation
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.reporting import figures
-from bmd_pipeline.reporting.figures import draw_success_coverage, draw_trajectories
+from bmd_pipeline.reporting.figures import draw_success_modes, draw_trajectories
 from bmd_pipeline.reporting.style import GREY, mode_colours
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath
 
@@ -67,11 +67,12 @@ def make_document(parts: Sequence[Episodes]) -> Evaluation:
         device="",
         threads=1,
         wall_s=0.0,
+        cpu_seconds=0.0,
         config={},
         inputs={},
     )
     return Evaluation(
-        schema_version=1, task="Toy", config_hash="", confidence=0.9, policies=blocks, provenance=provenance
+        schema_version=2, task="Toy", config_hash="", confidence=0.9, policies=blocks, provenance=provenance
     )
 
 
@@ -101,7 +102,7 @@ def test_trajectories_show_each_policy_in_the_colours_of_its_modes(parts: list[E
     draw_trajectories(make_document(parts), make_book(parts), Path("unused"))
     base, tuned = drawn[0].axes
     assert base.get_title(loc="left") == "pretrained, seed 0"
-    assert [text.get_text() for text in base.texts] == ["success 0.75, 1 of 2 modes ≥ 0.8"]
+    assert [text.get_text() for text in base.texts] == ["success 0.75, 1 of 2 solved, obeyed 0.50"]
     colours = mode_colours(MODES)
 
     def lines(axes: object) -> list[list[str]]:
@@ -119,15 +120,18 @@ def test_trajectories_show_each_policy_in_the_colours_of_its_modes(parts: list[E
     assert labels == ["left", "right", "failed"]
 
 
-def test_coverage_axis_counts_modes(parts: list[Episodes], drawn: list[Figure]) -> None:
-    draw_success_coverage(make_document(parts), Path("unused"))
+def test_the_axis_counts_solved_modes(parts: list[Episodes], drawn: list[Figure]) -> None:
+    draw_success_modes(make_document(parts), Path("unused"))
     (axes,) = drawn[0].axes
-    assert axes.get_xlabel() == "modes kept at a success rate ≥ 0.8 (of 2)"
+    assert axes.get_xlabel() == "modes solved, at a success rate ≥ 0.8 (of 2)"
     assert list(axes.get_xticks()) == [0, 1, 2]
     points = [tuple(container.lines[0].get_xydata()[0]) for container in axes.containers]
     assert points == [(1.0, 0.75), (1.0, 1.0)]
     labels = [text.get_text() for text in drawn[0].legends[0].get_texts()]
-    assert labels == ["pretrained\n1 seed, n = 4", "dsrl\n2 seeds, n = 8"]
+    assert labels == [
+        "pretrained\n1 seed, n = 4\nobeyed 0.50, worst 0.33",
+        "dsrl\n2 seeds, n = 8\nobeyed 0.50, worst 0.00",
+    ]
 
 
 @pytest.mark.parametrize("total", [1, 2, 8, 9, 24, 100])
@@ -145,7 +149,7 @@ def test_files_are_the_same_bytes_for_the_same_data(parts: list[Episodes], tmp_p
     for name in ("one", "two"):
         paths = [
             *draw_trajectories(document, book, tmp_path / name),
-            *draw_success_coverage(document, tmp_path / f"{name}-c"),
+            *draw_success_modes(document, tmp_path / f"{name}-c"),
         ]
         contents.append([path.read_bytes() for path in paths])
     assert contents[0] == contents[1]

@@ -22,7 +22,7 @@ def make_point(name: str, weight: float | None, success: float) -> Point:
         name=name,
         controller="constant" if weight is not None else name,
         weight=weight,
-        metrics={"success_rate": score, "mode_coverage": score},
+        metrics={"success_rate": score, "solved": score, "obeyed": score},
         stability={indicator: Indicator(mean=0.5, seeds=[0.4, 0.6]) for indicator in INDICATORS},
         holds=success > 0.9,
     )
@@ -38,11 +38,12 @@ def make_sweep(*points: Point, plateau: Plateau | None) -> Sweep:
         device="",
         threads=1,
         wall_s=0.0,
+        cpu_seconds=0.0,
         config={},
         inputs={},
     )
     return Sweep(
-        schema_version=1,
+        schema_version=2,
         task="Toy",
         config_hash="",
         method="dsrl-bmd",
@@ -54,7 +55,7 @@ def make_sweep(*points: Point, plateau: Plateau | None) -> Sweep:
         episodes_per_seed=10,
         points=list(points),
         success_floor=0.9,
-        coverage_floor=0.9,
+        solved_floor=0.9,
         plateau=plateau,
         text="",
         provenance=provenance,
@@ -92,7 +93,12 @@ def test_zero_and_controllers_stand_beside_the_scale_and_the_plateau_is_shaded(d
     assert (span.get_x(), span.get_x() + span.get_width()) == pytest.approx((-1.12, 0.12))
     legend = top.get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["both hold", "success rate", "share of modes kept"]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "both hold",
+        "success rate",
+        "share of modes solved",
+        "obeyed",
+    ]
 
 
 def test_without_a_plateau_nothing_is_shaded_and_without_weights_nothing_breaks(drawn: list[Figure]) -> None:

@@ -63,6 +63,21 @@ def paths_of(root: Path, stage: str = "compare") -> list[Path]:
     return [Layout(root).evaluation(TASK, policy, seed) for policy in policies for seed in (0, 1)]
 
 
+def test_the_taught_policy_is_compared_where_it_was_evaluated(root: Path) -> None:
+    rng = np.random.default_rng(1)
+    taught = [Layout(root).evaluation(TASK, "taught", seed) for seed in (0, 1)]
+    for seed, path in enumerate(taught):
+        part = draw_episodes("taught", seed, rates=[0.9] * 4, shares=[1] * 4, n=200, rng=rng)
+        write_evaluation(make_config(), path, part)
+    output = Layout(root).comparison(TASK)
+    compare(make_config(), evaluations=[*paths_of(root), *taught], output=output)
+    document = load_comparison(output)
+    assert list(document.policies) == ["pretrained", "taught", "dsrl", "dsrl-bmd"]
+    assert ("taught", "pretrained") in [(pair.one, pair.other) for pair in document.comparisons]
+    with pytest.raises(ArtifactError, match="the evaluation of taught/seed1 is missing"):
+        compare(make_config(), evaluations=[*paths_of(root), taught[0]], output=output)
+
+
 def test_compare_writes_every_policy_pair_and_score(root: Path) -> None:
     output = Layout(root).comparison(TASK)
     compare(make_config(), evaluations=paths_of(root)[::-1], output=output)
@@ -186,7 +201,7 @@ def test_an_old_document_does_not_outlive_its_table(root: Path) -> None:
     output = root / "compare.json"
     output.write_text("{}")
     compare(make_config(), evaluations=paths_of(root), output=output)
-    assert json.loads(output.read_text())["schema_version"] == 1
+    assert json.loads(output.read_text())["schema_version"] == 2
 
 
 @pytest.mark.parametrize("command", ["compare", "verdict", "sweep"])

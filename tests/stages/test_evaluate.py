@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.artifacts.provenance import write_run
+from bmd_pipeline.config.methods import is_finetuned, uses_modes
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError, TaskError
 from bmd_pipeline.metrics.episodes import load_episodes
@@ -33,13 +34,15 @@ from bmd_pipeline.tasks.base import TaskEnv
 from bmd_pipeline.tasks.gaussian_mixture.env import GOALS
 
 TASK = "GaussianMixture"
+SELECTED = 2
+"""Rounds on selection seeds, which only policies with codes play."""
 
 
 def make_config(**changes: Any) -> RunConfig:
     values: dict[str, Any] = {
         "task": {"name": TASK},
         "seeds": (0, 1),
-        "evaluate": {"episodes": 50, "num_envs": 20, "pictured_episodes": 12},
+        "evaluate": {"episodes": 50, "selection_episodes": 40, "num_envs": 20, "pictured_episodes": 12},
         "pretrain": {"policy": {"hidden_sizes": (8,), "horizon": 4}},
     }
     return RunConfig.model_validate(values | changes)
@@ -72,7 +75,7 @@ class Stage:
         )
 
     def _load_agent(self, policy: Path, modes: Path | None, tuned: Path | None, method: str, **_: object) -> Any:
-        codes = 4 if method.endswith("-bmd") else 1
+        codes = 4 if uses_modes(method) else 1
         return SimpleNamespace(num_codes=codes, method=method, policy=None, use_graphs=lambda recorder: None)
 
     def _play(self, env: TaskEnv, agent: Any, *, seed: int, codes: Tensor, generator: torch.Generator) -> EpisodeBatch:
@@ -94,8 +97,8 @@ class Stage:
         output = self.root / method / f"seed{seed}" / "eval.json"
         arguments = {
             "policy": self.root / "policy",
-            "modes": self.root / "modes" if method.endswith("-bmd") else None,
-            "tuned": None if method == "pretrained" else self.root / "tuned",
+            "modes": self.root / "modes" if uses_modes(method) else None,
+            "tuned": self.root / "tuned" if is_finetuned(method) else None,
             "method": method,
         }
         evaluate(
@@ -109,7 +112,7 @@ class Stage:
         return output
 
     def run_all(self) -> list[Path]:
-        return [self.run(method, seed) for method in ("dsrl-bmd", "pretrained", "dsrl") for seed in (1, 0)]
+        return [self.run(method, seed) for method in ("dsrl-bmd", "taught", "pretrained", "dsrl") for seed in (1, 0)]
 
 
 @pytest.fixture
@@ -135,12 +138,15 @@ def test_numbers_and_files_of_one_policy(bench: Stage) -> None:
     np.testing.assert_array_equal(episodes.code, np.arange(50) % 4)
     assert block.success_rate.mean == episodes.success.mean()
     assert block.success_rate.n == 50
-    assert block.mode_coverage.mean <= 0.75  # nobody succeeds in the south
+    assert block.solved.mean <= 3  # nobody succeeds in the south
     assert block.mutual_information.mean == 1.25
     assert block.episode_return.mean == pytest.approx(2 * episodes.success.mean())
     assert [row.episodes for row in block.per_mode] == [13, 13, 12, 12]
     assert block.per_mode[3].success_rate == 0
     assert [max(row.mode_shares.values()) for row in block.codes] == [1, 1, 1, 0]
+    assert [row.behaviour for row in block.codes] == [*episodes.labellings["goal"].modes[:3], None]
+    assert [row.obeyed for row in block.codes] == [1, 1, 1, 0]
+    assert (block.obeyed.mean, block.obeyed_worst.mean) == (0.75, 0)
     assert set(document.provenance.inputs) == {"policy", "modes", "tuned"}
     assert document.provenance.config["evaluate"]["episodes"] == 50
     book = load_paths(output.with_name("trajectories.parquet"))
@@ -149,11 +155,25 @@ def test_numbers_and_files_of_one_policy(bench: Stage) -> None:
     assert book.axes == ("x", "y")
 
 
+def test_the_taught_policy_has_codes_and_was_not_fine_tuned(bench: Stage) -> None:
+    document = load_evaluation(bench.run("taught"))
+    assert [row.code for row in document.policies["taught"].codes] == [0, 1, 2, 3]
+    assert set(document.provenance.inputs) == {"policy", "modes"}
+    with pytest.raises(ArtifactError, match="evaluating taught needs the output of `bmd-pipeline discover"):
+        bench.run("taught", modes=None)
+    coded = make_config(discover={"num_modes": 3})
+    assert hash_policy_settings(bench.config, "taught") != hash_policy_settings(coded, "taught")
+    stronger = make_config(finetune={"regulariser": {"mi_weight": 3.0}})
+    assert hash_policy_settings(bench.config, "taught") == hash_policy_settings(stronger, "taught")
+
+
 def test_methods_meet_the_same_initial_states_and_seeds_do_not(bench: Stage) -> None:
     for method in ("pretrained", "dsrl-bmd"):
         bench.run(method, seed=0)
-    for one, other in zip(bench.starts["pretrained"], bench.starts["dsrl-bmd"], strict=True):
+    selection = bench.starts["dsrl-bmd"][:SELECTED]
+    for one, other in zip(bench.starts["pretrained"], bench.starts["dsrl-bmd"][SELECTED:], strict=True):
         assert torch.equal(one, other)
+        assert not any(torch.equal(one, start) for start in selection)
     first, second, _ = bench.starts["pretrained"]
     assert not torch.equal(first, second)  # rounds differ
     bench.run("pretrained", seed=1)
@@ -175,7 +195,7 @@ def test_summary_collects_policies_in_order(bench: Stage) -> None:
     output = bench.root / "eval.json"
     summarise(bench.config, evaluations=paths, output=output)
     document = load_evaluation(output)
-    assert list(document.policies) == ["pretrained", "dsrl", "dsrl-bmd"]
+    assert list(document.policies) == ["pretrained", "taught", "dsrl", "dsrl-bmd"]
     block = document.policies["dsrl-bmd"]
     singles = [load_evaluation(path).policies["dsrl-bmd"] for path in paths[1::-1]]
     assert [row.seed for row in block.seeds] == [0, 1]
@@ -184,12 +204,12 @@ def test_summary_collects_policies_in_order(bench: Stage) -> None:
     assert block.success_rate.n == 100
     assert [(row.seed, row.code) for row in block.codes] == [(k, code) for k in (0, 1) for code in range(4)]
     assert set(document.provenance.inputs) == {
-        f"{p}/seed{k}" for p in ("pretrained", "dsrl", "dsrl-bmd") for k in (0, 1)
+        f"{p}/seed{k}" for p in ("pretrained", "taught", "dsrl", "dsrl-bmd") for k in (0, 1)
     }
     table = pq.read_table(output.with_name("episodes.parquet"))
-    assert table.num_rows == 300
+    assert table.num_rows == 400
     assert {"goal", "goal/north", "episode_return"} <= set(table.column_names)
-    for stem in ("trajectories", "success_coverage"):
+    for stem in ("trajectories", "success_modes"):
         for kind in ("png", "svg"):
             assert output.with_name(f"{stem}.{kind}").stat().st_size > 1000
 
@@ -208,7 +228,9 @@ def test_summary_refuses_what_does_not_belong(bench: Stage) -> None:
     refuse("both hold dsrl/seed0", [*paths, paths[-1]])
     other = make_config(task={"name": "PushT"})
     refuse(f"{paths[0]}: evaluation of task {TASK}, not of PushT", config=other)
-    stricter = make_config(evaluate={"episodes": 50, "num_envs": 20, "pictured_episodes": 12, "tau": 0.9})
+    stricter = make_config(
+        evaluate={"episodes": 50, "selection_episodes": 40, "num_envs": 20, "pictured_episodes": 12, "tau": 0.9}
+    )
     refuse("evaluated under other settings .* run `bmd-pipeline evaluate --task GaussianMixture", config=stricter)
 
     victim = paths[0]
@@ -216,7 +238,7 @@ def test_summary_refuses_what_does_not_belong(bench: Stage) -> None:
     victim.write_text(contents[:500])
     refuse(f"{victim} is damaged")
     victim.write_text(json.dumps(json.loads(contents) | {"schema_version": 99}))
-    refuse(f"{victim} doesn't fit the schema: schema_version")
+    refuse(f"{victim} has schema version 99, this release reads 2; delete it and make it again")
     victim.write_text(contents)
     shutil.copy(paths[1].with_name("episodes.parquet"), victim.with_name("episodes.parquet"))
     refuse("episodes.parquet: not the episodes of")

@@ -140,6 +140,14 @@ def test_a_policy_that_never_succeeds_is_refused(policy: Path, tmp_path: Path) -
         discover(config, policy=policy, output=tmp_path, seed=0, num_workers=1, reporter=QUIET)
 
 
+def test_the_taught_policy_is_what_was_discovered(policy: Path, modes: Path) -> None:
+    agent = load_agent(policy, modes, None, "taught", task=TASK)
+    assert agent.num_codes == 4
+    assert not any(weight.requires_grad for weight in agent.parameters())
+    with pytest.raises(ArtifactError, match="taught needs discovered modes: run `bmd-pipeline discover"):
+        load_agent(policy, None, None, "taught", task=TASK)
+
+
 @pytest.mark.parametrize("method", ["dsrl", "dsrl-bmd"])
 def test_a_tuned_policy_plays_from_its_own_folders(policy: Path, modes: Path, tmp_path: Path, method: str) -> None:
     _finetune(_config(), policy, modes if method == "dsrl-bmd" else None, tmp_path, method)

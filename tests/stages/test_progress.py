@@ -44,7 +44,7 @@ def test_running_and_silent_jobs_are_told_apart(layout: Layout) -> None:
     tuned, policy = list_progress(layout, now=NOW)
     assert (tuned.job, tuned.state) == ("Reach/grid/dsrl-bmd/k4/weight-0.1/seed0", "running")
     assert (tuned.step, tuned.rate, tuned.unit) == (7, 3200.0, "steps/s")
-    assert (tuned.episode_return, tuned.success, tuned.information, tuned.modes) == (0.5, 0.25, 1.5, None)
+    assert (tuned.episode_return, tuned.success, tuned.information, tuned.solved) == (0.5, 0.25, 1.5, None)
     assert (policy.job, policy.state, policy.step) == ("Reach/policy", "silent", 99900)
     assert (policy.rate, policy.unit) == (50.0, "it/s")
 
@@ -56,10 +56,10 @@ def test_an_evaluation_brings_success_and_modes(layout: Layout) -> None:
     write_evaluation(config, folder / "eval.json", part)
     (folder / "run.json").write_text("{}")
     tuned = next(job for job in list_progress(layout, now=NOW) if "seed0" in job.job)
-    assert (tuned.state, tuned.success, tuned.modes) == ("done", 1.0, (4.0, 4))
+    assert (tuned.state, tuned.success, tuned.solved) == ("done", 1.0, (4.0, 4))
     (folder / "eval.json").write_text("{")  # damaged: not for this command to judge
     tuned = next(job for job in list_progress(layout, now=NOW) if "seed0" in job.job)
-    assert (tuned.success, tuned.modes) == (0.25, None)
+    assert (tuned.success, tuned.solved) == (0.25, None)
 
 
 def test_the_last_run_of_snakemake_is_counted(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_disturbances_do_what_they_are_called(validated: Validation) -> None:
     for one in validated.discovered:
         there = {found.disturbance: found for found in one.disturbed}
         assert list(there) == ["noise", "delay", "weak", "locked", "hurried", "stuck"]
-        assert there["locked"].modes <= 2  # without the first component two goals are out of reach
+        assert there["locked"].present <= 2  # without the first component two goals are out of reach
         assert there["hurried"].success_rate.value < one.success_rate.value  # goals are eight steps away
         assert there["stuck"].success_rate.value == 0.0
         assert there["hurried"].recognised is None or there["hurried"].success_rate.value > 0

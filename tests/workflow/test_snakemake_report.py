@@ -26,9 +26,9 @@ def test_figures_come_with_their_captions(copy_of_finished: Callable[[], Project
     done = project.snakemake(target, "--report", "report.html", "--config", "preset=smoke", "seeds=[0]")
     assert done.returncode == 0, done.stderr + done.stdout
     page = (project.folder / "report.html").read_text()
-    for path in ("success_coverage.png", "trajectories.png"):
+    for path in ("success_modes.png", "trajectories.png"):
         assert f"results/GaussianMixture/{path}" in page
-    for words in ("GaussianMixture: success against modes kept.", "GaussianMixture: trajectories before and after."):
+    for words in ("GaussianMixture: success against modes.", "GaussianMixture: trajectories before and after."):
         assert words in page
     assert "Figures of" in page
 

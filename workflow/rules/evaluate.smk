@@ -38,8 +38,8 @@ rule summarise:
         "results/{task}/trajectories.parquet",
         figure("results/{task}/trajectories.png", "trajectories"),
         "results/{task}/trajectories.svg",
-        figure("results/{task}/success_coverage.png", "success_coverage"),
-        "results/{task}/success_coverage.svg",
+        figure("results/{task}/success_modes.png", "success_modes"),
+        "results/{task}/success_modes.svg",
     log:
         "logs/{task}/summarise.log",
     benchmark:

@@ -47,7 +47,7 @@ def make_payload(sources: ReportSources) -> dict[str, Any]:
 
 
 def list_policies(evaluation: Evaluation, order: Sequence[str]) -> list[dict[str, Any]]:
-    """Success, modes kept and their spread of every policy, with the look of its method.
+    """Success, modes and their spread of every policy, with the look of its method.
 
     Args:
         evaluation: an eval.json.
@@ -56,7 +56,7 @@ def list_policies(evaluation: Evaluation, order: Sequence[str]) -> list[dict[str
     policies = []
     for name, block in evaluation.policies.items():
         style = method_style(name)
-        total = block.mode_coverage.total
+        total = block.solved.total
         policies.append(
             {
                 "name": name,
@@ -67,15 +67,19 @@ def list_policies(evaluation: Evaluation, order: Sequence[str]) -> list[dict[str
                 "marker": style.marker,
                 "filled": style.filled,
                 "total": total,
-                "tau": block.mode_coverage.tau,
+                "tau": block.solved.tau,
                 "success": _triple(block.success_rate),
-                "kept": [total * value for value in _triple(block.mode_coverage)],
+                "present": _triple(block.present),
+                "solved": _triple(block.solved),
+                "obeyed": block.obeyed.mean,
                 "spread": [round(math.exp(value), 4) for value in _triple(block.mode_entropy)],
                 "seeds": [
                     {
                         "seed": row.seed,
                         "success": row.success_rate,
-                        "kept": total * row.mode_coverage,
+                        "present": row.present,
+                        "solved": row.solved,
+                        "obeyed": row.obeyed,
                         "spread": math.exp(row.mode_entropy),
                     }
                     for row in block.seeds
@@ -97,6 +101,8 @@ def _list_codes(evaluation: Evaluation, modes: list[str]) -> list[dict[str, Any]
                         "code": code.code,
                         "episodes": code.episodes,
                         "success": code.success_rate,
+                        "behaviour": code.behaviour,
+                        "obeyed": code.obeyed,
                         "shares": [round(code.mode_shares.get(mode, 0.0), 4) for mode in modes],
                     }
                     for code in codes
@@ -132,7 +138,7 @@ def _describe_sweep(sweep: Sweep | None, place: dict[str, int]) -> dict[str, Any
         "policy": place.get(sweep.method, -1),
         "total": sweep.total_modes,
         "successFloor": sweep.success_floor,
-        "coverageFloor": sweep.coverage_floor,
+        "solvedFloor": sweep.solved_floor,
         "plateau": sweep.plateau.names if sweep.plateau else [],
         "points": [
             {
@@ -140,8 +146,9 @@ def _describe_sweep(sweep: Sweep | None, place: dict[str, int]) -> dict[str, Any
                 "controller": point.controller,
                 "weight": point.weight,
                 "holds": point.holds,
-                "success": _describe_score(point.metrics["success_rate"], 1),
-                "kept": _describe_score(point.metrics["mode_coverage"], sweep.total_modes),
+                "success": _describe_score(point.metrics["success_rate"]),
+                "solved": _describe_score(point.metrics["solved"]),
+                "obeyed": _describe_score(point.metrics["obeyed"]),
                 "signs": {name: sign.model_dump() for name, sign in point.stability.items()},
             }
             for point in sweep.points
@@ -149,12 +156,9 @@ def _describe_sweep(sweep: Sweep | None, place: dict[str, int]) -> dict[str, Any
     }
 
 
-def _describe_score(score: Score, scale: float) -> dict[str, list[float]]:
+def _describe_score(score: Score) -> dict[str, list[float]]:
     mean = score.mean
-    return {
-        "value": [scale * value for value in (mean.value, mean.low, mean.high)],
-        "seeds": [scale * value for value in score.seeds],
-    }
+    return {"value": [mean.value, mean.low, mean.high], "seeds": score.seeds}
 
 
 def _triple(estimate: Estimate) -> list[float]:

@@ -39,6 +39,7 @@ SCRIPTS = (
 
 _FILTERS = (
     "percent",
+    "percent_range",
     "fixed",
     "interval",
     "grouped",

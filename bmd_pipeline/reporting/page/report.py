@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bmd_pipeline.config.methods import PRETRAINED, uses_modes
+from bmd_pipeline.config.methods import PRETRAINED, TAUGHT, is_finetuned, uses_modes
 from bmd_pipeline.metrics.comparison import Comparison
 from bmd_pipeline.metrics.episodes import Episodes
 from bmd_pipeline.metrics.evaluation import Evaluation
@@ -22,6 +22,7 @@ from bmd_pipeline.reporting.page.sentences import (
     describe_reading,
     describe_run,
     describe_tally,
+    list_lost_codes,
 )
 from bmd_pipeline.reporting.page.sources import ReportSources
 
@@ -47,6 +48,7 @@ def build_report(sources: ReportSources) -> str:
         outcome=describe_outcome(evaluation),
         run=describe_run(evaluation, sources.tuned.values(), sum(step.wall_s for step in steps)),
         reading=describe_reading(evaluation),
+        lost_codes=list_lost_codes(evaluation),
         lowest=lowest,
         layout=_arrange(names),
         shares=_list_shares(sources),
@@ -70,9 +72,10 @@ def lowest_success(evaluations: Sequence[Evaluation]) -> float:
 
 def _arrange(names: list[str]) -> dict[str, Any]:
     """Panels of before and after: each method's two forms above each other where all have both, else one row."""
-    families = list(dict.fromkeys(name.removesuffix("-bmd") for name in names if name != PRETRAINED))
+    families = list(dict.fromkeys(name.removesuffix("-bmd") for name in names if is_finetuned(name)))
     pairs = [(family, f"{family}-bmd") for family in families]
     paired = len(pairs) > 1 and PRETRAINED in names and all(name in names for pair in pairs for name in pair)
+    paired = paired and TAUGHT not in names  # whose panel has no place in two rows
     order = [PRETRAINED, *(name for pair in pairs for name in pair)] if paired else names
     columns = len(pairs) + 1 if paired else min(4, len(names))
     return {"paired": paired, "columns": columns, "order": [names.index(name) for name in order]}

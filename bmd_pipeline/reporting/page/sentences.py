@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bmd_pipeline.config.methods import PRETRAINED, uses_modes
+from bmd_pipeline.config.methods import PRETRAINED, TAUGHT, is_finetuned, uses_modes
 from bmd_pipeline.metrics.evaluation import Evaluation, PolicyBlock
 from bmd_pipeline.metrics.verdict import Verdict
 from bmd_pipeline.reporting.page.numbers import (
@@ -33,21 +33,27 @@ _FAMILIES = {
 def describe_outcome(evaluation: Evaluation) -> list[str]:
     """The page's first sentences: success and modes before, after plain fine-tuning and with mode codes."""
     blocks = evaluation.policies
-    total = next(iter(blocks.values())).mode_coverage.total
+    total = next(iter(blocks.values())).solved.total
     sentences = []
     if PRETRAINED in blocks:
         base = blocks[PRETRAINED]
         rate = rough(base.success_rate.mean)
         sentences.append(f"Before fine-tuning, the policy succeeds in {rate} of its episodes{_modes([base], total)}.")
+    if TAUGHT in blocks:
+        taught = blocks[TAUGHT]
+        rate = rough(taught.success_rate.mean)
+        sentences.append(f"Taught its modes, it succeeds in {rate}{_modes([taught], total)}{_obeyed([taught])}.")
     groups = {
         "Plain fine-tuning ends": [
-            block for name, block in blocks.items() if name != PRETRAINED and not uses_modes(name)
+            block for name, block in blocks.items() if is_finetuned(name) and not uses_modes(name)
         ],
-        "Fine-tuning with mode codes ends": [block for name, block in blocks.items() if uses_modes(name)],
+        "Fine-tuning with mode codes ends": [
+            block for name, block in blocks.items() if is_finetuned(name) and uses_modes(name)
+        ],
     }
     for subject, group in groups.items():
         if group:
-            sentences.append(f"{subject} at {_success(group)}{_modes(group, total)}.")
+            sentences.append(f"{subject} at {_success(group)}{_modes(group, total)}{_obeyed(group)}.")
     if total == 1:
         sentences.append("The task has a single labelled mode, so there is nothing to preserve.")
     return sentences
@@ -62,7 +68,7 @@ def describe_run(evaluation: Evaluation, tuned: Iterable[Mapping[str, Any]], wal
         wall_s: seconds that all its stages took.
     """
     blocks = evaluation.policies
-    methods = [name for name in blocks if name != PRETRAINED]
+    methods = [name for name in blocks if is_finetuned(name)]
     sentences = []
     if methods:
         families = list(dict.fromkeys(name.removesuffix("-bmd") for name in methods))
@@ -87,12 +93,14 @@ def describe_run(evaluation: Evaluation, tuned: Iterable[Mapping[str, Any]], wal
 def describe_reading(evaluation: Evaluation) -> list[str]:
     """How to read the numbers: when a mode counts, what the intervals are, and how far they carry."""
     first = next(iter(evaluation.policies.values()))
-    coverage, seeds = first.mode_coverage, _num_seeds(evaluation)
+    solved, seeds = first.solved, _num_seeds(evaluation)
     sentences = []
-    if coverage.total > 1:
+    if solved.total > 1:
         sentences.append(
-            f"A mode ({first.labelling}) is reliable, and counts as kept, when at least {percent(coverage.tau, 0)} "
-            f"of its episodes succeed and it holds at least {percent(coverage.min_share, 0)} of all successes."
+            f"A mode ({first.labelling}) is present when it holds at least {percent(solved.min_share, 0)} of all "
+            f"successes, and solved when at least {percent(solved.tau, 0)} of its episodes succeed too. Obeyed is the "
+            "share of a code's successes that show its own behaviour, the mode that most of its successes on selection "
+            "seeds showed; a policy without codes is asked for each mode in turn, and obeys with that mode's share."
         )
     sentences.append(f"Intervals hold {percent(evaluation.confidence, 0)}, over seeds and episodes.")
     if seeds < FEW_SEEDS:
@@ -122,12 +130,22 @@ def describe_tally(verdict: Verdict) -> str:
     return f"Of {len(verdicts)} hypotheses, {listed(counts)}."
 
 
+def list_lost_codes(evaluation: Evaluation) -> list[str]:
+    """Codes without a success on selection seeds, and so without a behaviour that could be obeyed."""
+    return [
+        f"{name}, seed {row.seed}: code {row.code}"
+        for name, block in evaluation.policies.items()
+        for row in block.codes
+        if row.behaviour is None
+    ]
+
+
 def describe_block(block: PolicyBlock) -> str:
     """One policy in a line, for charts read aloud."""
-    success, coverage = block.success_rate, block.mode_coverage
+    success, solved = block.success_rate, block.solved
     return (
-        f"success {percent(success.mean)}, {fixed(coverage.mean * coverage.total, 1)} of {coverage.total} modes kept, "
-        f"entropy {fixed(block.mode_entropy.mean)} nats"
+        f"success {percent(success.mean)}, {fixed(solved.mean, 1)} of {solved.total} modes solved, "
+        f"entropy {fixed(block.mode_entropy.mean)} nats, obeyed {percent(block.obeyed.mean)}"
     )
 
 
@@ -139,8 +157,15 @@ def _success(blocks: list[PolicyBlock]) -> str:
 def _modes(blocks: list[PolicyBlock], total: int) -> str:
     if total == 1:
         return ""
-    kept = [block.mode_coverage.mean * block.mode_coverage.total for block in blocks]
-    return f", with {number_range(min(kept), max(kept)) if max(kept) > 0 else 'none'} of the {total} modes reliable"
+    solved = [block.solved.mean for block in blocks]
+    return f", with {number_range(min(solved), max(solved)) if max(solved) > 0 else 'none'} of the {total} modes solved"
+
+
+def _obeyed(blocks: list[PolicyBlock]) -> str:
+    if not all(block.codes for block in blocks) or blocks[0].solved.total == 1:
+        return ""
+    shares = [block.obeyed.mean for block in blocks]
+    return f", and {percent_range(min(shares), max(shares))} of the successes on command are what the code stands for"
 
 
 def _num_seeds(evaluation: Evaluation) -> int:

@@ -34,6 +34,7 @@ _MACHINE = {
     "device": "cpu",
     "threads": 1,
     "wall_s": 1.5,
+    "cpu_seconds": 2.5,
 }
 
 
@@ -173,6 +174,7 @@ class MadeUpRun:
             episode_return=success.astype(float),
             information=np.full(n, 0.9 if coded else 0.0),
             labellings={"way": ModeWeights(self.modes, np.eye(num_modes)[mode])},
+            behaviours={"way": (*(self.modes[k % num_modes] for k in range(3)), None)} if coded else {},
         )
         paths = [
             PlanarPath(
@@ -197,7 +199,7 @@ class MadeUpRun:
             for policy in dict.fromkeys(part.policy for part in parts)
         }
         document = Evaluation(
-            schema_version=1,
+            schema_version=2,
             task=self.task,
             config_hash="all settings",
             confidence=0.95,

@@ -28,7 +28,16 @@ def _make_comparison(run: MadeUpRun) -> Comparison:
     def interval(value: float) -> dict[str, float]:
         return {"value": value, "low": value - 0.05, "high": value + 0.04}
 
-    names = ("success_rate", "mode_weighted_success", "mode_coverage", "mode_entropy", "episode_return")
+    names = (
+        "success_rate",
+        "mode_weighted_success",
+        "present",
+        "solved",
+        "mode_entropy",
+        "obeyed",
+        "obeyed_worst",
+        "episode_return",
+    )
     score = {"mean": interval(0.8), "iqm": interval(0.81), "seeds": [0.8] * len(run.seeds)}
     cell = {
         "difference": interval(0.1),
@@ -41,7 +50,7 @@ def _make_comparison(run: MadeUpRun) -> Comparison:
     }
     return Comparison.model_validate(
         {
-            "schema_version": 1,
+            "schema_version": 2,
             "task": run.task,
             "config_hash": "compare-settings",
             "confidence": 0.95,
@@ -97,13 +106,13 @@ def _make_verdict(run: MadeUpRun) -> Verdict:
         }
         for number, metric, threshold, verdict in (
             (1, "success_rate", -0.02, "supported"),
-            (2, "mode_coverage", 0.0, "refuted"),
+            (2, "solved", 0.0, "refuted"),
             (3, "mode_entropy", 0.0, "undecided"),
         )
     ]
     return Verdict.model_validate(
         {
-            "schema_version": 1,
+            "schema_version": 2,
             "task": run.task,
             "config_hash": "verdict-settings",
             "thresholds_hash": "thresholds",
@@ -131,20 +140,20 @@ def _make_sweep(run: MadeUpRun) -> Sweep:
     points = []
     for weight in (0.0, 0.01, 0.1, 1.0, 10.0, None):
         success = 0.97 if weight is None or weight < 5 else 0.7
-        kept = 0.3 if weight is not None and weight < 0.05 else 1.0
+        solved = 0.3 if weight is not None and weight < 0.05 else 1.0
         points.append(
             {
                 "name": "dual" if weight is None else f"weight-{weight:g}",
                 "controller": "dual" if weight is None else "constant",
                 "weight": weight,
-                "metrics": {"success_rate": score(success), "mode_coverage": score(kept)},
+                "metrics": {"success_rate": score(success), "solved": score(solved), "obeyed": score(solved)},
                 "stability": {name: {"mean": 0.2, "seeds": [0.1, 0.3]} for name in INDICATORS},
-                "holds": success > 0.9 and kept > 0.9,
+                "holds": success > 0.9 and solved > 0.9,
             }
         )
     return Sweep.model_validate(
         {
-            "schema_version": 1,
+            "schema_version": 2,
             "task": run.task,
             "config_hash": "sweep-settings",
             "method": "dsrl-bmd",
@@ -156,7 +165,7 @@ def _make_sweep(run: MadeUpRun) -> Sweep:
             "episodes_per_seed": run.episodes,
             "points": points,
             "success_floor": 0.95,
-            "coverage_floor": 0.95,
+            "solved_floor": 0.95,
             "plateau": {
                 "names": ["weight-0.1", "weight-1"],
                 "low": 0.1,
@@ -183,7 +192,7 @@ def _make_validation(run: MadeUpRun) -> Validation:
             "seed": seed,
             "episodes": run.episodes,
             "success_rate": interval(0.7),
-            "modes": len(run.modes),
+            "present": len(run.modes),
             "separation": {
                 "silhouette": 0.456,
                 "within": 1.0,
@@ -208,8 +217,8 @@ def _make_validation(run: MadeUpRun) -> Validation:
                 for k in range(4)
             ],
             "disturbed": [
-                {"disturbance": "delay", "success_rate": interval(0.61), "recognised": interval(0.83), "modes": 2},
-                {"disturbance": "locked", "success_rate": interval(0.05), "recognised": None, "modes": 0},
+                {"disturbance": "delay", "success_rate": interval(0.61), "recognised": interval(0.83), "present": 2},
+                {"disturbance": "locked", "success_rate": interval(0.05), "recognised": None, "present": 0},
             ],
         }
         for seed in run.seeds
@@ -218,7 +227,7 @@ def _make_validation(run: MadeUpRun) -> Validation:
     modes = {f"modes/seed{seed}": run.layout.modes(run.task, seed) / "run.json" for seed in run.seeds}
     return Validation.model_validate(
         {
-            "schema_version": 1,
+            "schema_version": 2,
             "task": run.task,
             "config_hash": "validation-settings",
             "confidence": 0.95,

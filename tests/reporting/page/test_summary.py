@@ -43,7 +43,8 @@ def test_a_grid_is_tabled_by_codes_and_weight(tmp_path: Path) -> None:
     page = build_summary(load_results(run.layout, ["One"]))
     words = text_of(page)
     assert "One: means over 2 seeds of" in words
-    assert "dsrl-bmd 8 0.5 90.0 % [88.0, 92.0] 3.2 of 4 [2.8, 3.6] 1.20 [1.10, 1.30]" in words
+    modes = "4.0 of 4 [4.0, 4.0] 3.2 of 4 [2.8, 3.6] 1.20 [1.10, 1.30] 90.0 % [85.0, 95.0]"
+    assert f"dsrl-bmd 8 0.5 90.0 % [88.0, 92.0] {modes}" in words
     assert "dsrl-bmd 8 dual 90.0 %" in words
     assert "dsrl – – 90.0 %" in words
 
@@ -66,11 +67,18 @@ def make_grid(run: MadeUpRun, task: str) -> dict[str, Any]:
         around = {"value": value, "low": value - radius, "high": value + radius}
         return {"mean": around, "iqm": around, "seeds": [value] * 2}
 
-    metrics = {"success_rate": score(0.9, 0.02), "mode_coverage": score(0.8, 0.1), "mode_entropy": score(1.2, 0.1)}
+    metrics = {
+        "success_rate": score(0.9, 0.02),
+        "present": score(4.0, 0.0),
+        "solved": score(3.2, 0.4),
+        "mode_entropy": score(1.2, 0.1),
+        "obeyed": score(0.9, 0.05),
+        "obeyed_worst": score(0.8, 0.1),
+    }
     cells = [("dsrl", None, None, None), ("dsrl-bmd", 8, "constant", 0.5), ("dsrl-bmd", 8, "dual", None)]
     return Grid.model_validate(
         {
-            "schema_version": 1,
+            "schema_version": 2,
             "task": task,
             "config_hash": "grid-settings",
             "confidence": 0.95,

@@ -31,14 +31,16 @@ function codeMatrix({ policy, seed, rows }) {
     html("th", { scope: "col" }, "code"),
     ...data.modes.map((mode) => html("th", { scope: "col" }, html("span", {}, mode))),
     html("th", { scope: "col" }, html("span", {}, "success")),
+    ...(policy === null ? [] : [html("th", { scope: "col" }, html("span", {}, "obeyed"))]),
   );
   const body = rows.map((row) =>
     html(
       "tr",
       {},
-      html("th", { scope: "row" }, String(row.code)),
+      html("th", { scope: "row", title: row.behaviour ?? "" }, String(row.code)),
       ...row.shares.map((share, mode) => codeCell(row, share, mode)),
       html("td", { class: "rate" }, percent(row.success)),
+      ...(policy === null ? [] : [html("td", { class: "rate" }, percent(row.obeyed))]),
     ),
   );
   return html(

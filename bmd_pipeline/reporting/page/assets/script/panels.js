@@ -52,7 +52,7 @@ function paintPanel(panel, paths, state) {
     return;
   }
   const seed = data.policies[policy].seeds.find((row) => row.seed === state.seed);
-  note.textContent = `success ${percent(seed.success, 1)}, ${fixed(seed.kept, 0)} of ${data.policies[policy].total} modes kept`;
+  note.textContent = `success ${percent(seed.success, 1)}, ${seed.solved} of ${data.policies[policy].total} modes solved, obeyed ${percent(seed.obeyed, 1)}`;
   const project = planeProjection(paths, data.toScale, width, height);
   paintGrid(context, project, paths, width, height, data.policies[policy].base && width > 150);
   const colours = modeColours();

@@ -1,7 +1,8 @@
 // Success against modes: the page's main picture.
 
 const AXES = {
-  kept: { low: 0, title: (policy) => `modes kept at a success rate ≥ ${percent(policy.tau)}, of ${policy.total}` },
+  solved: { low: 0, title: (policy) => `modes solved, at a success rate ≥ ${percent(policy.tau)}, of ${policy.total}` },
+  present: { low: 0, title: (policy) => `modes present, with 1 % of the successes or more, of ${policy.total}` },
   spread: {
     low: 1,
     title: (policy) => `evenness of modes, exp(H): 1 is a single mode, ${policy.total} is all equally often`,
@@ -35,9 +36,9 @@ function drawScatter(container, policies, options) {
         ticks: modeTicks(left, high, axis, narrow || compact ? 4 : 8),
         format: short,
         title: compact
-          ? axis === "kept"
-            ? `modes kept, of ${total}`
-            : `evenness of modes, of ${total}`
+          ? axis === "spread"
+            ? `evenness of modes, of ${total}`
+            : `modes ${axis}, of ${total}`
           : narrow
             ? "modes"
             : title(policies[0]),
@@ -87,7 +88,7 @@ function policyPoint(policy, [x, y], plot, axis, compact) {
   const aside = x - plot.x(policy[axis][0]);
   const [xLow, xHigh] = policy[axis].slice(1).map((value) => plot.x(value) + aside);
   const [yLow, yHigh] = policy.success.slice(1).map(plot.y);
-  const text = `${policy.name}: success ${percent(policy.success[0], 1)}, ${fixed(policy[axis][0], 2)} of ${policy.total} modes`;
+  const text = `${policy.name}: success ${percent(policy.success[0], 1)}, ${fixed(policy[axis][0], 2)} of ${policy.total} modes, obeyed ${percent(policy.obeyed, 1)}`;
   return svg(
     "g",
     { style: colourOf("policy", policy.index), "data-policy": policy.index },
@@ -102,7 +103,7 @@ function policyPoint(policy, [x, y], plot, axis, compact) {
 function startPictures() {
   for (const figure of document.querySelectorAll("[data-task]")) {
     const { policies } = data.tasks[Number(figure.dataset.task)];
-    const axis = policies.some(({ kept }) => kept[0] > 0) ? "kept" : "spread";
+    const axis = policies.some(({ solved }) => solved[0] > 0) ? "solved" : "present";
     drawScatter(figure.querySelector(".chart"), policies, { axis, height: 250, low: data.lowest, compact: true });
   }
 }
@@ -111,7 +112,7 @@ function startScatter() {
   const container = byId("scatter");
   const { policies } = data;
   const buttons = [...document.querySelectorAll("[data-axis]")];
-  const options = { axis: policies.some(({ kept }) => kept[0] > 0) ? "kept" : "spread", height: 380, low: data.lowest };
+  const options = { axis: policies.some(({ solved }) => solved[0] > 0) ? "solved" : "present", height: 380, low: data.lowest };
   const redraw = drawScatter(container, policies, options);
   const choose = (axis) => {
     options.axis = axis;

@@ -23,12 +23,13 @@ function startSweep() {
       domain: sweepDomain(sweep, "success", sweep.successFloor),
     },
     {
-      title: `modes kept, of ${sweep.total}`,
-      of: (point) => point.kept,
-      floor: sweep.total * sweep.coverageFloor,
+      title: `modes solved, of ${sweep.total}`,
+      of: (point) => point.solved,
+      floor: sweep.solvedFloor,
       format: short,
       domain: [0, 1.04 * sweep.total],
     },
+    { title: "obeyed", of: (point) => point.obeyed, format: (value) => percent(value), domain: [0, 1.04] },
   ];
   for (const score of scores) addSweepPanel(byId("sweep-scores"), { ...score, height: 240, band: true }, places);
   for (const { key, title, share } of SIGNS) {
