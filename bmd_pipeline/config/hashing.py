@@ -54,7 +54,7 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
         method: fine-tuning method; plain ones know nothing of the intrinsic reward. None: all of it.
     """
     values = _dump(config)
-    if stage in ("collect", "pretrain"):  # experts play on the CPU
+    if stage == "collect":  # experts play on the CPU
         values["task"].pop("physics", None)
     chosen = {name: values[name] for name in ("task", "seed", stage, *_EVIDENCE.get(stage, ()))}
     if stage == "discover":  # the bound on log q is one setting for both stages; λ is not among them

@@ -58,7 +58,7 @@ def uses_device(config: RunConfig, stage: str, *, simulator: str, expected: bool
         simulator: what steps the task.
         expected: whether there will be one where `execution.device` leaves it open.
     """
-    if simulator != costs.NATIVE and stage in costs.PLAYERS:
+    if simulator != costs.NATIVE and stage in costs.PLAYERS and stage != "pretrain":  # which learns on the device
         return config.task.physics == "cuda"
     return config.execution.device == "cuda" or (config.execution.device == "auto" and expected)
 
@@ -94,7 +94,10 @@ def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulator: 
         widths = config.pretrain.policy.hidden_sizes
         weights = 100 * widths[0] + sum(one * other for one, other in itertools.pairwise(widths))
         product_s = 6 * config.pretrain.batch_size * weights / (FLOPS * threads)
+        selection = config.pretrain.selection
+        rounds = 1 + config.pretrain.iterations // selection.interval
         seconds += config.pretrain.iterations * (CLONING_STEP_S + product_s)
+        seconds += rounds * selection.episodes * _horizon(config) * step_s
     elif stage == "discover":
         settings = config.discover
         episodes = 3 * (settings.seed_episodes + settings.heldout_episodes)  # the base policy's, and each code's

@@ -107,10 +107,35 @@ def open_workbench(
     recorder = select_recorder(config, device)
     how = ", CUDA graphs" if recorder is not None else ""
     reporter.log(f"{task}: {num_envs} environments on {device}, matrix products in {matmul}{how}")
-    env = registry.make_env(task, config.task.env, num_envs, device=device, num_workers=num_workers, auto_reset=False)
+    with open_env(config, num_envs, num_workers, device, recorder, stop) as env:
+        yield Workbench(spec, env, policy, device, matmul, recorder)
+
+
+@contextmanager
+def open_env(
+    config: RunConfig,
+    num_envs: int,
+    num_workers: int,
+    device: torch.device,
+    recorder: Recorder | None,
+    stop: Stop | None = None,
+) -> Iterator[TaskEnv]:
+    """Opens the task without automatic reset; closes the simulator at the end, also on an error.
+
+    Args:
+        config: the run.
+        num_envs: environments stepped together.
+        num_workers: simulator processes.
+        device: where tensors live.
+        recorder: records CUDA graphs; None: there are to be none.
+        stop: who may ask the stage to stop, between two chunks of steps.
+    """
+    env = registry.make_env(
+        config.task.name, config.task.env, num_envs, device=device, num_workers=num_workers, auto_reset=False
+    )
     env = graph_env(env, recorder)
     try:
-        yield Workbench(spec, StoppableEnv(env, stop) if stop else env, policy, device, matmul, recorder)
+        yield StoppableEnv(env, stop) if stop else env
     finally:
         env.close()
 
