@@ -38,7 +38,7 @@ def pretrain(
     ] = None,
     output: o.Output = None,
 ) -> None:
-    """Trains the diffusion policy on the demonstrations.
+    """Trains the diffusion policy on the demonstrations until its success is flat.
 
     Writes results/TASK/policy/.
     """
@@ -55,6 +55,7 @@ def pretrain(
         demos=store,
         policy=brought,
         output=folder,
+        num_workers=job.num_workers,
         reporter=job.reporter,
         stop=job.stop,
     )

@@ -11,7 +11,7 @@ from bmd_pipeline.config.run import RunConfig
 
 NATIVE = "native"
 """What a task without a simulator says its simulator is."""
-PLAYERS = ("collect", "discover", "finetune", "evaluate", "curve", "validation", "film")
+PLAYERS = ("collect", "pretrain", "discover", "finetune", "evaluate", "curve", "validation", "film")
 """Commands that play episodes."""
 
 PROCESS_MB = 400.0
@@ -54,8 +54,12 @@ def processes_mb(stage: str, simulator: str, workers: int) -> float:
 
 
 def rollout_mb(config: RunConfig, stage: str, decisions: float) -> float:
-    """Memory of a rollout that a stage learns from, with so many decisions in an episode."""
-    envs = {"discover": config.discover.num_envs, "finetune": config.finetune.num_envs}
+    """Memory of a rollout that a stage learns from or selects by, with so many decisions in an episode."""
+    envs = {
+        "pretrain": config.pretrain.selection.episodes,
+        "discover": config.discover.num_envs,
+        "finetune": config.finetune.num_envs,
+    }
     return envs.get(stage, 0) * decisions * DECISION_MB
 
 

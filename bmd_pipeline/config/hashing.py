@@ -57,7 +57,7 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
         method: fine-tuning method; plain ones know nothing of the intrinsic reward. None: all of it.
     """
     values = _dump(config)
-    if stage in ("collect", "pretrain"):  # experts play on the CPU
+    if stage == "collect":  # experts play on the CPU
         values["task"].pop("physics", None)
     if stage in _UNDISTURBED:
         values["task"]["env"].pop("disturbance", None)

@@ -63,6 +63,19 @@ class PolicyConfig(Section):
         return self
 
 
+class PretrainSelectionConfig(Section):
+    """When pre-training is done and which weights are kept, by rollouts on selection seeds, which evaluation never
+    uses. The validation loss rises long before success stops to."""
+
+    interval: int = Field(1000, ge=1, le=10_000_000)
+    """Gradient steps between two rounds of rollouts."""
+    episodes: int = Field(512, ge=0, le=1_000_000)
+    """Episodes of a round, all at once. 0 plays none: training takes all its iterations and the last average is kept;
+    for demonstrations without an environment, and for a base policy that is weak on purpose."""
+    min_gain: float = Field(0.01, ge=0.0, le=1.0)
+    """Success is flat, and training ends, if it gained less than this over the last quarter of the steps taken."""
+
+
 class PretrainConfig(Section):
     """Behaviour cloning."""
 
@@ -72,11 +85,13 @@ class PretrainConfig(Section):
     """What the denoiser's matrices are multiplied in while it trains, for wide ones on devices with bfloat16 units;
     weights, losses and the trained policy stay float32."""
     iterations: int = Field(10_000, ge=1, le=10_000_000)
-    """Gradient steps."""
+    """Gradient steps at most; fewer if success is flat before."""
+    selection: PretrainSelectionConfig = PretrainSelectionConfig()
+    """When it is done."""
     batch_size: int = Field(256, ge=1, le=1_000_000)
     """Windows per gradient step."""
     learning_rate: float = Field(1e-3, gt=0.0, le=1.0)
-    """Peak learning rate of AdamW; decays to zero along a cosine."""
+    """Learning rate of AdamW, constant after its warm-up: training doesn't know beforehand how long it will take."""
     weight_decay: float = Field(1e-4, ge=0.0, le=1.0)
     """Weight decay of AdamW."""
     warmup_iterations: int = Field(100, ge=0, le=1_000_000)

@@ -58,7 +58,7 @@ def uses_device(config: RunConfig, stage: str, *, simulator: str, expected: bool
         simulator: what steps the task.
         expected: whether there will be one where `execution.device` leaves it open.
     """
-    if simulator != costs.NATIVE and stage in costs.PLAYERS:
+    if simulator != costs.NATIVE and stage in costs.PLAYERS and stage != "pretrain":  # which learns on the device
         return config.task.physics == "cuda"
     return config.execution.device == "cuda" or (config.execution.device == "auto" and expected)
 
@@ -92,6 +92,9 @@ def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulator: 
         seconds += config.collect.num_episodes * _horizon(config) * step_s / costs.EXPERT_SHARE
     elif stage == "pretrain":
         seconds += config.pretrain.iterations * _cloning_step_s(config, config.pretrain.batch_size, threads)
+        selection = config.pretrain.selection
+        rounds = 1 + config.pretrain.iterations // selection.interval
+        seconds += rounds * selection.episodes * _horizon(config) * step_s
     elif stage == "discover":
         settings = config.discover
         seconds += costs.discovered_episodes(config) * _horizon(config) * step_s

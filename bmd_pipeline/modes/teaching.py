@@ -7,6 +7,7 @@ observation and a code to act, and nothing else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +21,6 @@ from bmd_pipeline.modes.clustering import cluster_by_density, cluster_episodes, 
 from bmd_pipeline.modes.hindsight import draw_balanced
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.policies.ema import EMA
-from bmd_pipeline.policies.learning_rate import cosine_learning_rate
 
 MIN_BEHAVIOURS = 2
 """Codes can't tell fewer apart."""
@@ -86,6 +86,14 @@ def cluster_demos(points: Tensor, config: DiscoverConfig, seed: int) -> Clusters
     return Clusters(code, centres, by_density=False)
 
 
+def compute_rate_share(step: int, steps: int) -> float:
+    """Learning rate as a share of its peak: a linear warm-up, then half a cosine down to zero."""
+    warmup = min(WARMUP_STEPS, steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
 def teach_codes(
     policy: DiffusionPolicy,
     chunk: Tensor,
@@ -125,7 +133,7 @@ def teach_codes(
     loss = torch.zeros(())
     for step, rows in enumerate(draw_balanced(code, config.batch_size, config.steps, generator)):
         for group, peak in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = cosine_learning_rate(step, peak=peak, warmup=WARMUP_STEPS, total=config.steps)
+            group["lr"] = peak * compute_rate_share(step, config.steps)
         t, noise = coded.draw_corruption(len(rows), generator)
         loss = coded.denoising_loss(chunk[rows], cond[rows], t, noise, code[rows])
         optimizer.zero_grad(set_to_none=True)

@@ -18,7 +18,6 @@ from bmd_pipeline.config.pretrain import PretrainConfig
 from bmd_pipeline.errors import DivergenceError
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.policies.ema import EMA
-from bmd_pipeline.policies.learning_rate import cosine_learning_rate
 
 VALIDATION_BATCH = 4096
 VALIDATION_DRAWS = 4
@@ -81,11 +80,14 @@ class Cloner:
 
     @property
     def learning_rate(self) -> float:
-        """Learning rate of the next step."""
-        config = self.config
-        return self.rate_factor * cosine_learning_rate(
-            self.step, peak=config.learning_rate, warmup=config.warmup_iterations, total=config.iterations
-        )
+        """Learning rate of the next step: up along a line, then constant; averaging does what a decay would."""
+        warm = min(1.0, (self.step + 1) / max(1, self.config.warmup_iterations))
+        return self.rate_factor * self.config.learning_rate * warm
+
+    @property
+    def last_learning_rate(self) -> float:
+        """Learning rate of the last step."""
+        return float(self._optimizer.param_groups[0]["lr"])
 
     def take_mean_loss(self) -> float:
         """Mean training loss since the last call.

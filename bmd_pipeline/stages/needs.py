@@ -94,7 +94,8 @@ def _pretrain(config: RunConfig, spec: TaskSpec, method: str | None) -> Needs:
     parameters = _policy(config, spec)
     batch = 4 * settings.batch_size * sum(settings.policy.hidden_sizes)
     memory = _store(config, spec) + FLOAT_B * (2 * rows * window + TRAINED_COPIES * parameters + batch)
-    why = "pretrain.policy.hidden_sizes, pretrain.batch_size, the number of demonstrations"
+    memory += MB * costs.rollout_mb(config, "pretrain", _decisions(config, spec))
+    why = "pretrain.policy.hidden_sizes, pretrain.batch_size, pretrain.selection.episodes, the number of demonstrations"
     return Needs(memory, FLOAT_B * SAVED_COPIES * parameters, why)
 
 

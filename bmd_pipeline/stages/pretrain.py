@@ -1,18 +1,24 @@
-"""Stage `pretrain`: a diffusion policy learns from demonstrations by behaviour cloning."""
+"""Stage `pretrain`: a diffusion policy learns from demonstrations by behaviour cloning, until its success is flat."""
 
 from __future__ import annotations
 
+import copy
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
+from torch import Tensor
 
 from bmd_pipeline.artifacts.atomic import write_bytes
 from bmd_pipeline.artifacts.documents import read_json
 from bmd_pipeline.artifacts.freshness import require_trained
 from bmd_pipeline.artifacts.hashing import hash_tree
 from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
+from bmd_pipeline.artifacts.progress_state import add_prefix, take_prefix
 from bmd_pipeline.artifacts.provenance import write_run
 from bmd_pipeline.artifacts.tracking import Tracker
 from bmd_pipeline.compute import choose_matmul, select_device, set_matmul
@@ -24,18 +30,25 @@ from bmd_pipeline.errors import ConfigError, DataError, DivergenceError, Trainin
 from bmd_pipeline.policies.checkpoint import save_policy
 from bmd_pipeline.policies.cloning import Cloner
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.rl.agents import make_base_agent
+from bmd_pipeline.rl.graphs import Recorder
+from bmd_pipeline.rl.selection import score_candidate
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.stopping import Stop
+from bmd_pipeline.stages.stopping import Stop, StoppableEnv
 from bmd_pipeline.stages.taking_over import take_over
+from bmd_pipeline.stages.workbench import episode_seeds, open_env, select_recorder, select_stage_device
 from bmd_pipeline.tasks import registry
+from bmd_pipeline.tasks.base import TaskEnv
 
 STAGE: Final = "pretrain"
 STEP_FACTOR = 0.5
 """What a rollback does to the learning rate, for good."""
 PROGRESS_INTERVAL = 20
 """Gradient steps between two updates of the progress bar."""
+MIN_ROUNDS = 3
+"""Rounds of rollouts in the last quarter, and before it, from which it can be said whether success is flat."""
 
 
 def pretrain(
@@ -44,10 +57,14 @@ def pretrain(
     demos: Path | None = None,
     policy: Path | None = None,
     output: Path,
+    num_workers: int = 1,
     reporter: Reporter,
     stop: Stop | None = None,
 ) -> None:
     """Trains the diffusion policy; an interrupted run goes on from its last checkpoint.
+
+    Now and then the policy plays in the task, where its demonstrations come from. The weights that succeed most are
+    kept, and training ends when success is flat.
 
     On the CPU an interrupted and resumed run writes the same weights, byte for byte, as an uninterrupted one.
 
@@ -56,6 +73,7 @@ def pretrain(
         demos: the demonstration store.
         policy: folder of a policy that is taken over instead: nothing is trained then.
         output: folder for `policy.safetensors`, `policy.json`, `metrics.jsonl` and, last, `run.json`.
+        num_workers: simulator processes.
         reporter: where progress goes.
         stop: who may ask to stop early.
 
@@ -100,12 +118,12 @@ def pretrain(
         interval=config.pretrain.checkpoint_interval,
         wait=make_wait(config, stop, reporter),
     )
-    with checkpoints:
+    with _open_selection(config, cloner.policy, num_workers, stop) as selection, checkpoints:
         (output / RUN_FILE).unlink(missing_ok=True)  # from here on the folder is not complete
-        run = _Run(config, cloner, held_out, checkpoints, reporter)
+        run = _Run(config, cloner, selection, held_out, checkpoints, reporter)
         reporter.log(f"on {device} with {torch.get_num_threads()} threads, matrix precision {run.matmul}")
         metrics = run.train()
-        save_policy(cloner.ema.average, output, config.task.name)
+        save_policy(run.kept(), output, config.task.name)
         write_bytes(output / METRICS_FILE, (checkpoints.folder / METRICS_FILE).read_bytes())
         write_run(
             output,
@@ -122,6 +140,8 @@ def pretrain(
                 **bounded,
                 "matmul_precision": run.matmul,
                 "metrics": metrics,
+                "iterations": cloner.step,
+                "kept": _describe(selection),
                 "rollbacks": run.rollbacks,
                 "warnings": reporter.warnings,
             },
@@ -174,6 +194,99 @@ def _compare_with_manifest(demos: Path, content: str, reporter: Reporter) -> Non
         reporter.warn(f"{demos} is not what {manifest} records: it was edited after its collection")
 
 
+def is_flat(history: Sequence[tuple[int, float]], min_gain: float) -> bool:
+    """Whether success has stopped rising.
+
+    It has if the best of the last quarter of the steps gained less than `min_gain` on the best before. A policy that
+    has never succeeded may still begin to.
+
+    Args:
+        history: gradient steps taken and success rate of every round of rollouts, in order.
+        min_gain: least gain that counts.
+    """
+    now = history[-1][0] if history else 0
+    before = [success for step, success in history if step <= 0.75 * now]
+    late = [success for step, success in history if step > 0.75 * now]
+    return min(len(before), len(late)) >= MIN_ROUNDS and 0.0 < max(late) < max(before) + min_gain
+
+
+class _Selection:
+    """Rollouts of the averaged weights on selection seeds.
+
+    Attributes:
+        history: gradient steps taken and success rate of every round, in order.
+        best: the round whose weights are kept; of equal ones the last.
+        best_weights: its weights.
+    """
+
+    def __init__(self, config: RunConfig, env: TaskEnv, policy: DiffusionPolicy, recorder: Recorder | None) -> None:
+        names = (config.task.name, STAGE)
+        self._env = env
+        self._min_gain = config.pretrain.selection.min_gain
+        self._seeds = episode_seeds(config.seed, "select", *names, episodes=env.num_envs, num_envs=env.num_envs)
+        self._make_draws = partial(make_generator, config.seed, "select", *names, "noise", device=env.device)
+        # a copy of its own: a simulator's tensors may be elsewhere, and recordings need weights that stay in place
+        self._agent = make_base_agent(copy.deepcopy(policy).to(env.device))
+        self._agent.use_graphs(recorder)
+        self.history: list[tuple[int, float]] = []
+        self.best: tuple[int, float] | None = None
+        self.best_weights: dict[str, Tensor] = {}
+
+    def play(self, step: int, policy: DiffusionPolicy) -> float:
+        """Success rate of the policy as it would be deployed; its weights are kept if none were better."""
+        weights = policy.state_dict()
+        self._agent.policy.load_state_dict(weights)
+        # the same starts and draws in every round, so that rounds differ by their weights alone
+        success = score_candidate(self._env, self._agent, step, self._seeds, self._make_draws()).success_rate
+        self.history.append((step, success))
+        if self.best is None or success >= self.best[1]:
+            self.best = (step, success)
+            self.best_weights = {name: tensor.clone() for name, tensor in weights.items()}
+        return success
+
+    def is_flat(self) -> bool:
+        """Whether success has stopped rising."""
+        return is_flat(self.history, self._min_gain)
+
+    def state(self) -> Snapshot:
+        """All that later rounds and decisions depend on."""
+        return add_prefix("best", self.best_weights), {"history": list(self.history), "best": self.best}
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Goes on from what `state` returned."""
+        self.history = [(step, success) for step, success in values["history"]]
+        self.best = tuple(values["best"]) if values["best"] else None
+        self.best_weights = take_prefix("best", tensors)
+
+
+@contextmanager
+def _open_selection(
+    config: RunConfig, policy: DiffusionPolicy, num_workers: int, stop: Stop
+) -> Iterator[_Selection | None]:
+    """Opens the task for the rollouts of selection; None if there are to be none."""
+    episodes = config.pretrain.selection.episodes
+    if episodes == 0:
+        yield None
+        return
+    device = select_stage_device(config)
+    recorder = select_recorder(config, device)
+    env = open_env(
+        config.task, policy, episodes, disturbed=False, device=device, num_workers=num_workers, recorder=recorder
+    )
+    try:
+        yield _Selection(config, StoppableEnv(env, stop), policy, recorder)
+    finally:
+        env.close()
+
+
+def _describe(selection: _Selection | None) -> dict[str, float] | None:
+    """The round of rollouts whose weights are kept, as JSON values; None if there was none."""
+    if selection is None or selection.best is None:
+        return None
+    iteration, success_rate = selection.best
+    return {"iteration": iteration, "success_rate": success_rate}
+
+
 class _Run:
     """The training loop with its progress.
 
@@ -183,14 +296,22 @@ class _Run:
     """
 
     def __init__(
-        self, config: RunConfig, cloner: Cloner, held_out: Windows, checkpoints: Checkpoints, reporter: Reporter
+        self,
+        config: RunConfig,
+        cloner: Cloner,
+        selection: _Selection | None,
+        held_out: Windows,
+        checkpoints: Checkpoints,
+        reporter: Reporter,
     ) -> None:
         self.config = config
         self.cloner = cloner
+        self.selection = selection
         self.held_out = held_out
         self.checkpoints = checkpoints
         self.reporter = reporter
         self.rollbacks = 0
+        self.reported = 0  # the step of the last line in the log
         self.metrics: dict[str, float] = {}
         settings = config.pretrain
         device, precision = cloner.device, config.execution.cuda_matmul
@@ -198,7 +319,7 @@ class _Run:
         saved = checkpoints.load()
         if saved is not None:
             tensors, values = saved
-            cloner.restore(tensors, values)
+            self._restore(tensors, values)
             self.rollbacks = values["rollbacks"]
             self.matmul = values["matmul"]  # other kernels round differently
             set_matmul(device, self.matmul)
@@ -207,25 +328,28 @@ class _Run:
 
     def train(self) -> dict[str, float]:
         """Trains to the end; returns the last metrics."""
-        cloner, total = self.cloner, self.config.pretrain.iterations
-        good, shown = cloner.state(), cloner.step
+        cloner = self.cloner
+        good, shown = self._state(), cloner.step
         tracker = Tracker(
             self.checkpoints.folder / METRICS_FILE,
             self.config.execution.tracker,
             name=self.checkpoints.folder.parent.as_posix(),
             group=self.config.execution.sweep or self.config.task.name,
             config=stage_slice(self.config, STAGE),
-            resume_step=cloner.step,
+            resume_step=self.reported,
         )
-        with tracker, self.reporter.progress(STAGE, total, cloner.step) as bar:
-            while cloner.step < total:
+        with tracker, self.reporter.progress(STAGE, self.config.pretrain.iterations, cloner.step) as bar:
+            while True:
                 try:
+                    # A rollout may be stopped halfway, and goes on from here: so reports come after this point, not
+                    # before it, and what was saved here has not been reported.
                     self.checkpoints.boundary(cloner.step, self._pack)
-                    self.metrics["learning_rate"] = cloner.learning_rate
+                    if self._is_report_due():
+                        tracker.log(cloner.step, self._report())
+                        good = self._state()
+                    if self._is_done():
+                        break
                     cloner.train_step()
-                    if cloner.step == total or cloner.step % self.config.pretrain.log_interval == 0:
-                        tracker.log(cloner.step, self._measure())
-                        good = cloner.state()
                 except DivergenceError as error:
                     self._roll_back(good, error)
                 if cloner.step % PROGRESS_INTERVAL == 0:
@@ -233,20 +357,70 @@ class _Run:
                     shown = cloner.step
         return self.metrics
 
-    def _measure(self) -> dict[str, float]:
-        self.metrics["train_loss"] = self.cloner.take_mean_loss()
-        self.cloner.require_finite()
+    def kept(self) -> DiffusionPolicy:
+        """The averaged policy with the weights that are kept: the best ones, or the last."""
+        policy = self.cloner.ema.average
+        if self.selection is not None and self.selection.best is not None:
+            step, success = self.selection.best
+            policy.load_state_dict(self.selection.best_weights)
+            why = "success is flat" if self._is_flat() else "pretrain.iterations"
+            self.reporter.log(f"kept iteration {step} of {self.cloner.step} ({why}): selection success {success:.3f}")
+        return policy
+
+    def _is_done(self) -> bool:
+        return self.cloner.step >= self.config.pretrain.iterations or self._is_flat()
+
+    def _is_flat(self) -> bool:
+        return self.selection is not None and self.selection.is_flat()
+
+    def _is_report_due(self) -> bool:
+        regular = self._is_at(self.config.pretrain.log_interval)
+        return self.cloner.step > self.reported and (regular or self._is_selection_due())
+
+    def _is_selection_due(self) -> bool:
+        return self.selection is not None and self._is_at(self.config.pretrain.selection.interval)
+
+    def _is_at(self, interval: int) -> bool:
+        """Whether another interval is over, or all of training."""
+        return self.cloner.step % interval == 0 or self.cloner.step == self.config.pretrain.iterations
+
+    def _report(self) -> dict[str, float]:
+        """Measures the weights as they are."""
+        cloner = self.cloner
+        cloner.require_finite()
+        selected = {}
+        if (
+            self.selection is not None and self._is_selection_due()
+        ):  # first: it may be stopped, and nothing is taken yet
+            success = self.selection.play(cloner.step, cloner.ema.average)
+            selected["select/success_rate"] = success
+            self.reporter.log(f"iteration {cloner.step}: selection success {success:.3f}")
+        metrics = {"learning_rate": cloner.last_learning_rate, "train_loss": cloner.take_mean_loss()}
         if len(self.held_out):
             chunk, stacked = self.held_out.chunk, self.held_out.stacked
             generator = make_generator(self.config.seed, STAGE, "validation", device=chunk.device)
-            self.metrics["validation_loss"] = self.cloner.validate(chunk, stacked, generator)
+            metrics["validation_loss"] = cloner.validate(chunk, stacked, generator)
+        self.reported = cloner.step
+        self.metrics = metrics | selected
         return self.metrics
 
     def _pack(self) -> Snapshot:
         self.cloner.require_finite()  # what is saved can be gone on from
-        tensors, values = self.cloner.state()
+        tensors, values = self._state()
         kept = {"matmul": self.matmul, "rollbacks": self.rollbacks, "warnings": self.reporter.warnings}
-        return tensors, values | kept
+        return tensors, {**values, **kept}
+
+    def _state(self) -> Snapshot:
+        """All that training depends on."""
+        tensors, values = self.cloner.state()
+        selected, history = self.selection.state() if self.selection else ({}, {})
+        return {**tensors, **selected}, {**values, **history, "reported": self.reported}
+
+    def _restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        self.cloner.restore(tensors, values)
+        self.reported = values["reported"]
+        if self.selection is not None:
+            self.selection.restore(tensors, values)
 
     def _roll_back(self, good: Snapshot, error: DivergenceError) -> None:
         """Goes back to weights that were sound, with a smaller step.
@@ -261,7 +435,7 @@ class _Run:
             ) from error
         self.rollbacks += 1
         factor = self.cloner.rate_factor * STEP_FACTOR
-        self.cloner.restore(*good)
+        self._restore(*good)
         self.cloner.rate_factor = factor
         self.reporter.warn(
             f"{error}; going back to iteration {self.cloner.step} with half the learning rate "

@@ -128,7 +128,7 @@ def _summarise(lines: list[dict[str, Any]]) -> dict[str, Any]:
         "rate": moved / elapsed if elapsed > 0 else None,
         "unit": "it/s" if simulated is None else "steps/s",
         "episode_return": last.get("rollout/episode_return"),
-        "success": last.get("rollout/success_rate"),
+        "success": last.get("rollout/success_rate", last.get("select/success_rate")),
         "information": last.get("modes/information"),
     }
 

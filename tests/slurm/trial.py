@@ -82,7 +82,7 @@ class Trial:
         """One minute for a stage that needs three: Slurm kills it, and it goes on in the next job."""
         seconds = self._time_pretraining()
         steps = round(CALIBRATION * LONG_S / seconds)
-        long = settings(f"pretrain.iterations={steps}", "execution.runtime_minutes=1")
+        long = settings(f"pretrain.iterations={steps}", "pretrain.selection.episodes=0", "execution.runtime_minutes=1")
         local = Project(self.folder / "long-local", "", *long)
         local.run(POLICY, local=True)
         project = Project(self.folder / "time", "slurm-no-accounting", *long)
@@ -125,7 +125,11 @@ class Trial:
         self._note("SIGKILL of Snakemake", run)
 
     def _time_pretraining(self) -> float:
-        project = Project(self.folder / "calibration", "", *settings(f"pretrain.iterations={CALIBRATION}"))
+        project = Project(
+            self.folder / "calibration",
+            "",
+            *settings(f"pretrain.iterations={CALIBRATION}", "pretrain.selection.episodes=0"),
+        )
         project.run(f"data/{TASK}/demos.manifest.json", local=True)
         return project.run(POLICY, local=True)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bmd_pipeline.artifacts.metrics_log import load_metrics
 
@@ -18,6 +19,7 @@ METRICS = {
     "kl": "losses/approx_kl",
     "mi_weight": "modes/mi_weight",
     "information": "modes/final_information",
+    "selected": "select/success_rate",
 }
 """What is drawn, and its name in the log."""
 
@@ -46,20 +48,33 @@ class Curves:
 
 
 def load_curves(path: Path) -> Curves:
-    """Reads and thins a log.
+    """Reads and thins the log of a fine-tuning run.
 
     Raises:
         ArtifactError: it is missing, empty or damaged.
     """
-    rows = load_metrics(path)
+    return _thin_rows(load_metrics(path), [name for name in METRICS if name != "selected"])
+
+
+def load_pretraining(path: Path) -> Curves | None:
+    """Reads the selection success of a pre-training's log; None where nothing was played.
+
+    Raises:
+        ArtifactError: it is empty or damaged.
+    """
+    rows = [row for row in load_metrics(path) if METRICS["selected"] in row] if path.is_file() else []
+    return _thin_rows(rows, ["selected"]) if rows else None
+
+
+def _thin_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Curves:
     stride = math.ceil(len(rows) / MAX_POINTS)
     chunks = [rows[start : start + stride] for start in range(0, len(rows), stride)]
     return Curves(
         step=[chunk[-1]["step"] for chunk in chunks],
         values={
-            name: [_thin(name, [row.get(key) for row in chunk if _tells(name, row)]) for chunk in chunks]
-            for name, key in METRICS.items()
-            if any(key in row for row in rows)
+            name: [_thin(name, [row.get(METRICS[name]) for row in chunk if _tells(name, row)]) for chunk in chunks]
+            for name in names
+            if any(METRICS[name] in row for row in rows)
         },
         stride=stride,
     )

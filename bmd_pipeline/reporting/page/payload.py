@@ -40,6 +40,7 @@ def make_payload(sources: ReportSources) -> dict[str, Any]:
             }
             for (policy, seed), curves in sources.curves.items()
         ],
+        "pretraining": _describe_pretraining(sources),
         "codes": _list_codes(evaluation, list(book.modes)),
         "validation": _list_discovered(sources.evidence.validation),
         "sweep": _describe_sweep(sources.evidence.sweep, place),
@@ -129,6 +130,17 @@ def _list_discovered(validation: Validation | None) -> list[dict[str, Any]]:
         }
         for one in (validation.discovered if validation else ())
     ]
+
+
+def _describe_pretraining(sources: ReportSources) -> dict[str, Any] | None:
+    """Selection success over gradient steps, and the step whose weights were kept."""
+    if sources.pretraining is None:
+        return None
+    return {
+        "step": sources.pretraining.step,
+        "success": sources.pretraining.values["selected"],
+        "kept": (sources.base.get("kept") or {}).get("iteration"),
+    }
 
 
 def _describe_sweep(sweep: Sweep | None, place: dict[str, int]) -> dict[str, Any] | None:

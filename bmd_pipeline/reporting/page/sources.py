@@ -16,7 +16,7 @@ from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.evaluation import Evaluation, PolicyBlock, SeedRow
 from bmd_pipeline.reporting.documents import load_evaluation
-from bmd_pipeline.reporting.page.curves import Curves, load_curves
+from bmd_pipeline.reporting.page.curves import Curves, load_curves, load_pretraining
 from bmd_pipeline.reporting.page.evidence import Evidence, load_evidence
 from bmd_pipeline.reporting.page.videos import Video, find_videos
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath, load_paths
@@ -41,6 +41,7 @@ class ReportSources:
         discovered: run.json of discovery by seed.
         tuned: run.json of fine-tuning by policy and seed.
         curves: learning curves by policy and seed.
+        pretraining: success of the base policy while it was pre-trained, None where nothing was played.
         evidence: what other stages found, where they ran.
         videos: clips, where there are any.
     """
@@ -55,6 +56,7 @@ class ReportSources:
     discovered: Mapping[int, Record]
     tuned: Mapping[Key, Record]
     curves: Mapping[Key, Curves]
+    pretraining: Curves | None
     evidence: Evidence
     videos: list[Video]
 
@@ -97,6 +99,7 @@ def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> R
         discovered={seed: require_run(layout.modes(task, seed), "discover", task) for seed in seeds},
         tuned=tuned,
         curves={key: load_curves(layout.tuned(task, *key) / METRICS_FILE) for key in tuned},
+        pretraining=load_pretraining(layout.policy(task) / METRICS_FILE),
         evidence=load_evidence(layout, evaluation),
         videos=find_videos(summary.parent),
     )

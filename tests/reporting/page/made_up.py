@@ -117,7 +117,13 @@ class MadeUpRun:
         )
 
     def _write_base(self) -> None:
-        self._write_run(self.layout.policy(self.task), "pretrain", 0, {"pretrain": {"iterations": 10}})
+        folder = self.layout.policy(self.task)
+        lines = [{"step": step, "wall_s": 0.1 * step, "train_loss": 1.0 / step} for step in range(1, 11)]
+        for line in lines[1::2]:
+            line["select/success_rate"] = 0.08 * line["step"]
+        write_bytes(folder / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        kept = {"iteration": 10, "success_rate": 0.8}
+        self._write_run(folder, "pretrain", 0, {"pretrain": {"iterations": 10}}, kept=kept)
         for seed in self.seeds:
             self._write_run(self.layout.modes(self.task, seed), "discover", seed, {"discover": {"num_modes": 4}})
 

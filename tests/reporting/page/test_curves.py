@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.reporting.page.curves import MAX_POINTS, load_curves
+from bmd_pipeline.reporting.page.curves import MAX_POINTS, load_curves, load_pretraining
 
 
 def write(path: Path, rows: list[dict[str, float | None]]) -> Path:
@@ -43,6 +43,18 @@ def test_iterations_that_left_the_policy_alone_say_nothing_of_it(tmp_path: Path)
     ]
     curves = load_curves(write(tmp_path / "log", rows))
     assert curves.values == {"success": [0.5, 0.6], "entropy": [None, 22.0]}
+
+
+def test_pretraining_shows_the_rounds_that_were_played_and_fine_tuning_its_rollouts(tmp_path: Path) -> None:
+    rows: list[dict[str, float | None]] = [{"step": step, "train_loss": 1.0} for step in range(1, 7)]
+    assert load_pretraining(write(tmp_path / "log", rows)) is None
+    assert load_pretraining(tmp_path / "none") is None  # a policy that was brought along
+    for row in rows[2::3]:
+        row["select/success_rate"] = 0.25
+    curves = load_pretraining(write(tmp_path / "log", rows))
+    assert curves is not None
+    assert (curves.step, curves.values, curves.stride) == ([3, 6], {"selected": [0.25, 0.25]}, 1)
+    assert "selected" not in load_curves(tmp_path / "log").values
 
 
 def test_damaged_logs_are_named_with_the_line(tmp_path: Path) -> None:

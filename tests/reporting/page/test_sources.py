@@ -29,6 +29,9 @@ def test_sound_results_are_read(run: MadeUpRun) -> None:
     assert list(sources.episodes) == list(sources.paths) == list(sources.parts) == keys
     assert list(sources.tuned) == list(sources.curves) == keys[2:]
     assert list(sources.discovered) == [0, 1]
+    assert sources.pretraining is not None
+    assert sources.pretraining.step == [2, 4, 6, 8, 10]
+    assert sources.pretraining.values == {"selected": [0.16, 0.32, 0.48, 0.64, 0.8]}
     assert sources.demos is None
     assert all((sources.evidence.comparison, sources.evidence.verdict, sources.evidence.sweep))
     assert sources.videos == []

@@ -111,6 +111,34 @@ function drawCurves(width, metric, family, runs, domain, readout) {
   return plot.root;
 }
 
+// Success of the base policy over the gradient steps of its pre-training; a dot marks the weights that were kept.
+function startPretraining() {
+  const run = data.pretraining;
+  if (!run) return;
+  const chart = html("div", { class: "chart" });
+  const title = "success of the base policy over the gradient steps of pre-training";
+  byId("pretraining").append(
+    html("figure", { "data-metric": "pretraining" }, html("figcaption", {}, html("span", {}, title)), chart),
+  );
+  const last = run.step[run.step.length - 1];
+  const policy = data.policies.find((one) => one.base) ?? data.policies[0];
+  responsive(chart, (width) => {
+    const plot = frame({
+      width,
+      height: 170,
+      margin: { left: 46, right: 44, top: 8, bottom: 26 },
+      label: title,
+      x: { domain: [0, last], ticks: ticks([0, last], 4), format: short },
+      y: { domain: [0, 1], ticks: ticks([0, 1], 4), format: (value) => percent(value) },
+    });
+    const points = run.step.map((step, i) => [plot.x(step), heightOf(plot, run.success[i])]);
+    plot.root.append(curveLine(policy.index, "", points));
+    const kept = run.step.indexOf(run.kept);
+    if (kept >= 0) plot.root.append(shape(policy, ...points[kept], 5));
+    return plot.root;
+  });
+}
+
 const heightOf = (plot, value) => (value === null ? null : plot.y(value));
 
 function curveLine(policy, kind, points) {

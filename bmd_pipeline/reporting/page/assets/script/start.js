@@ -23,6 +23,7 @@ if (data.paths) {
   startPanels(paths);
   startReplay(paths);
   startCurves();
+  startPretraining();
   startCodes();
   startValidation();
   startSweep();
