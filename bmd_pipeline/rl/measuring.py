@@ -87,6 +87,12 @@ def measure_exploring(modes: DiscoveredModes, played: Rollout) -> dict[str, Any]
     return findings | ({} if occupancy is None else {"occupancy": occupancy.tolist()})
 
 
+def average_codes(values: Tensor, code: Tensor, num_codes: int) -> float:
+    """Mean over the codes that were played of the mean of their episodes' values (N,), under codes (N,)."""
+    played = torch.bincount(code, minlength=num_codes) > 0
+    return float(_mean_by_code(values, code, num_codes)[played].mean())
+
+
 def _mean_by_code(values: Tensor, code: Tensor, num_codes: int) -> Tensor:
     count = torch.bincount(code, minlength=num_codes)
     return torch.bincount(code, weights=values.double(), minlength=num_codes) / count.clamp(min=1)

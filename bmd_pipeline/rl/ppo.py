@@ -131,7 +131,7 @@ def compute_value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip_v
     return 0.5 * F.mse_loss(value, returns, reduction="none").mean(dim=0).sum()
 
 
-TEMPERATURE_STEP = 0.1
+TEMPERATURE_STEP = 1.0
 """Change of log α per update and nat per dimension that the entropy is off its target."""
 TEMPERATURE_RANGE = (1e-4, 1.0)
 """Bounds of α, the weight of the entropy bonus that holds a target."""

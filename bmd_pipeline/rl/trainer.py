@@ -19,7 +19,7 @@ from bmd_pipeline.rl.agents import Agent
 from bmd_pipeline.rl.critic import Critic
 from bmd_pipeline.rl.gae import compute_continuation, compute_gae
 from bmd_pipeline.rl.graphs import Recorder
-from bmd_pipeline.rl.measuring import compute_code_success, compute_obeyed, compute_occupancy
+from bmd_pipeline.rl.measuring import average_codes, compute_code_success, compute_obeyed, compute_occupancy
 from bmd_pipeline.rl.ppo import PPO, Batch, standardise, standardise_groups
 from bmd_pipeline.rl.rollout import Rollout, balanced_codes, roll_out
 from bmd_pipeline.tasks.base import TaskEnv
@@ -239,10 +239,12 @@ class Trainer:
         intrinsic = compute_intrinsic_reward(paid, played.alive, "telescoped" if self.coded else "per_step")
         # what is measured has no floor: the mean would be no lower bound of the mutual information any more
         mean, last = compute_multimodality(log_ratio, played.alive)
+        # some codes may have been played more often than others: all count the same here
+        paid_in_all = intrinsic.sum(dim=0)
         measured = {
-            "modes/information": float(mean.mean()),
-            "modes/final_information": float(last.mean()),
-            "modes/intrinsic_return": float(intrinsic.sum(dim=0).mean()),
+            "modes/information": average_codes(mean, played.code, self.agent.num_codes),
+            "modes/final_information": average_codes(last, played.code, self.agent.num_codes),
+            "modes/intrinsic_return": average_codes(paid_in_all, played.code, self.agent.num_codes),
         }
         if intrinsic_only:
             extrinsic = torch.zeros_like(extrinsic)
