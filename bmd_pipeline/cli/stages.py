@@ -10,7 +10,7 @@ import typer
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.evidence import Evaluations, need_evaluations
 from bmd_pipeline.cli.job import Job, stage_command
-from bmd_pipeline.config.methods import EXPERT, PRETRAINED, TAUGHT, check_method, compared_policies, uses_modes
+from bmd_pipeline.config.methods import EXPERT, PRETRAINED, UNTUNED, check_method, compared_policies, uses_modes
 from bmd_pipeline.errors import ArtifactError, ConfigError
 
 
@@ -285,7 +285,7 @@ def _need_modes(job: Job, given: Path | None, method: str, seed: int) -> Path | 
 
 
 def _need_tuned(job: Job, given: Path | None, method: str, seed: int) -> Path | None:
-    if method in (PRETRAINED, TAUGHT):
+    if method in UNTUNED:
         if given:
             raise ConfigError(f"--tuned goes with the --method that made it, got --method {method}")
         return None

@@ -12,6 +12,8 @@ PRETRAINED = "pretrained"
 """What evaluation calls the policy before fine-tuning."""
 TAUGHT = "taught"
 """What evaluation calls the policy that has learnt its codes, before fine-tuning."""
+UNTUNED = (PRETRAINED, TAUGHT)
+"""The policies before fine-tuning."""
 EXPERT = "expert"
 """What films call the task's demonstrator, in the place of a method."""
 
@@ -22,7 +24,7 @@ def check_method(method: str, *, evaluating: bool = False) -> None:
     Raises:
         ConfigError: unknown method; suggests the nearest.
     """
-    known = (PRETRAINED, TAUGHT, *METHODS) if evaluating else METHODS
+    known = (*UNTUNED, *METHODS) if evaluating else METHODS
     if method not in known:
         raise ConfigError(f"unknown method {method!r}; {suggest(method, known)}")
 

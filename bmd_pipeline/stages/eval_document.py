@@ -9,7 +9,7 @@ import torch
 
 from bmd_pipeline.artifacts.provenance import describe_run
 from bmd_pipeline.config.hashing import Stage, config_hash, hash_values, stage_hash, stage_slice
-from bmd_pipeline.config.methods import PRETRAINED, uses_modes
+from bmd_pipeline.config.methods import UNTUNED, uses_modes
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.metrics.document import Provenance
 from bmd_pipeline.metrics.evaluation import SCHEMA_VERSION, Evaluation, PolicyBlock
@@ -29,7 +29,7 @@ def hash_policy_settings(config: RunConfig, method: str) -> str:
     stages: list[Stage] = ["collect", "pretrain"]
     if uses_modes(method):
         stages.append("discover")
-    if method != PRETRAINED:
+    if method not in UNTUNED:
         stages.append("finetune")
     stages.append("evaluate")
     return hash_values({stage: stage_hash(config, stage, method) for stage in stages})

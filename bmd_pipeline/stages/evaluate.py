@@ -17,7 +17,7 @@ from bmd_pipeline.artifacts.hashing import hash_file
 from bmd_pipeline.artifacts.layout import RUN_FILE
 from bmd_pipeline.artifacts.provenance import require_run
 from bmd_pipeline.config.hashing import Stage
-from bmd_pipeline.config.methods import PRETRAINED, check_method, uses_modes
+from bmd_pipeline.config.methods import UNTUNED, check_method, uses_modes
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.episodes import Episodes, concat_episodes, encode_episodes
@@ -70,10 +70,10 @@ def evaluate(
     Args:
         config: the run.
         policy: folder of the pre-trained policy.
-        modes: folder of the discovered modes, for `-bmd` methods.
-        tuned: folder of the fine-tuned policy; None for the pre-trained one.
+        modes: folder of the discovered modes, for "taught" and `-bmd` methods.
+        tuned: folder of the fine-tuned policy; None for policies before fine-tuning.
         output: the eval.json to write, last of all.
-        method: "pretrained" or a fine-tuning method.
+        method: "pretrained", "taught" or a fine-tuning method.
         seed: training seed of the policy.
         num_workers: simulator processes; results don't depend on it.
         reporter: where progress goes.
@@ -143,7 +143,7 @@ def require_inputs(task: str, method: str, policy: Path, modes: Path | None, tun
     needed: dict[str, tuple[Path | None, Stage]] = {"policy": (policy, "pretrain")}
     if uses_modes(method):
         needed["modes"] = (modes, "discover")
-    if method != PRETRAINED:
+    if method not in UNTUNED:
         needed["tuned"] = (tuned, "finetune")
     inputs = {}
     for name, (folder, stage) in needed.items():

@@ -57,11 +57,11 @@ def film(
     Args:
         config: the run.
         output: the document to write, last; the rest goes beside it.
-        method: "expert", "pretrained" or a fine-tuning method.
+        method: "expert", "pretrained", "taught" or a fine-tuning method.
         seed: the policy's seed.
         policy: folder of the pre-trained policy; not for the expert.
-        modes: folder of the discovered modes, for `-bmd` methods.
-        tuned: folder of the fine-tuned policy; None for the pre-trained one.
+        modes: folder of the discovered modes, for "taught" and `-bmd` methods.
+        tuned: folder of the fine-tuned policy; None for policies before fine-tuning.
         episodes: clips of each mode, or of each mode code.
         size: pixels of a clip's side.
         reporter: where progress goes.

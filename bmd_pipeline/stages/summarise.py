@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bmd_pipeline.artifacts.atomic import write_bytes, write_json
-from bmd_pipeline.config.methods import PRETRAINED
+from bmd_pipeline.config.methods import UNTUNED
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.episodes import Episodes, encode_episodes
@@ -93,8 +93,8 @@ class _Part:
         return self.evaluated.episodes
 
     def order(self, config: RunConfig) -> tuple[int, str, int]:
-        """Pre-trained first, then the methods as they are configured, then others; by seed."""
-        known = (PRETRAINED, *config.methods)
+        """Policies before fine-tuning first, then the methods as they are configured, then others; by seed."""
+        known = (*UNTUNED, *config.methods)
         policy = self.episodes.policy
         return (known.index(policy) if policy in known else len(known), policy, self.episodes.seed)
 

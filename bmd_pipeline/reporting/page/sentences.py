@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bmd_pipeline.config.methods import PRETRAINED, uses_modes
+from bmd_pipeline.config.methods import PRETRAINED, UNTUNED, uses_modes
 from bmd_pipeline.metrics.evaluation import Evaluation, PolicyBlock
 from bmd_pipeline.metrics.verdict import Verdict
 from bmd_pipeline.reporting.page.numbers import (
@@ -41,9 +41,11 @@ def describe_outcome(evaluation: Evaluation) -> list[str]:
         sentences.append(f"Before fine-tuning, the policy succeeds in {rate} of its episodes{_modes([base], total)}.")
     groups = {
         "Plain fine-tuning ends": [
-            block for name, block in blocks.items() if name != PRETRAINED and not uses_modes(name)
+            block for name, block in blocks.items() if name not in UNTUNED and not uses_modes(name)
         ],
-        "Fine-tuning with mode codes ends": [block for name, block in blocks.items() if uses_modes(name)],
+        "Fine-tuning with mode codes ends": [
+            block for name, block in blocks.items() if name not in UNTUNED and uses_modes(name)
+        ],
     }
     for subject, group in groups.items():
         if group:
@@ -62,7 +64,7 @@ def describe_run(evaluation: Evaluation, tuned: Iterable[Mapping[str, Any]], wal
         wall_s: seconds that all its stages took.
     """
     blocks = evaluation.policies
-    methods = [name for name in blocks if name != PRETRAINED]
+    methods = [name for name in blocks if name not in UNTUNED]
     sentences = []
     if methods:
         families = list(dict.fromkeys(name.removesuffix("-bmd") for name in methods))

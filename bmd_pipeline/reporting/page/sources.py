@@ -11,7 +11,7 @@ from bmd_pipeline.artifacts.documents import read_json
 from bmd_pipeline.artifacts.hashing import hash_file
 from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.artifacts.provenance import require_run
-from bmd_pipeline.config.methods import PRETRAINED, uses_modes
+from bmd_pipeline.config.methods import UNTUNED, uses_modes
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.evaluation import Evaluation, PolicyBlock, SeedRow
@@ -77,7 +77,7 @@ def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> R
         raise ArtifactError(f"{summary}: evaluation of task {evaluation.task}, not of {task}")
     keys = [(policy, row.seed) for policy, block in evaluation.policies.items() for row in block.seeds]
     parts = {key: _load_part(evaluation, layout, *key) for key in keys}
-    tuned = {key: _load_tuned(parts[key], layout, task, *key) for key in keys if key[0] != PRETRAINED}
+    tuned = {key: _load_tuned(parts[key], layout, task, *key) for key in keys if key[0] not in UNTUNED}
     rows = {(part.policy, part.seed): part for part in load_episodes(episodes)}
     book = load_paths(paths)
     drawn = _group_paths(book)
