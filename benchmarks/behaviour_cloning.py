@@ -40,7 +40,9 @@ def plain_loss(policy: DiffusionPolicy, x0: Tensor, cond: Tensor, t: Tensor, noi
     x = signal.sqrt() * x0 + (1 - signal).sqrt() * noise
     features = time_features(policy.config.denoising_steps)[t]
     hidden = policy.denoiser.first(torch.cat([x, cond, features], dim=1))
-    return F.mse_loss(policy.denoiser.rest(hidden), x0)
+    for layer in policy.denoiser.rest:
+        hidden = layer(policy.denoiser.activation(hidden))
+    return F.mse_loss(hidden, x0)
 
 
 class PlainLoop:

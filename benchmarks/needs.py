@@ -24,13 +24,13 @@ CASES = (
     ("GaussianMixture", "collect", None, ("collect.num_episodes=3000",)),
     ("GaussianMixture", "pretrain", None, ()),
     ("GaussianMixture", "pretrain", None, (f"pretrain.policy.hidden_sizes={WIDE}", "pretrain.checkpoint_interval=5")),
-    ("GaussianMixture", "discover", None, ("discover.seed_episodes=4096", "discover.num_envs=512")),
+    ("GaussianMixture", "discover", None, ("discover.hindsight_episodes=4096", "discover.num_envs=512")),
     ("GaussianMixture", "finetune", "dsrl-bmd", ("finetune.num_envs=4096",)),
     ("GaussianMixture", "finetune", "dppo-bmd", ("finetune.num_envs=4096", f"pretrain.policy.hidden_sizes={WIDE}")),
     ("GaussianMixture", "evaluate", "pretrained", ("evaluate.episodes=4096", "evaluate.num_envs=4096")),
     ("AvoidPoint", "finetune", "dsrl-bmd", ("finetune.num_envs=2048",)),
 )
-QUICK = ("finetune.iterations=2", "finetune.selection.episodes=16", "discover.warmup_iterations=1")
+QUICK = ("finetune.iterations=2", "finetune.selection.episodes=16", "discover.teaching.steps=20")
 
 
 def main() -> None:

@@ -143,7 +143,7 @@ def teach_codes(
         advance(1)
     if not bool(torch.isfinite(loss)):
         raise TrainingError(
-            f"the loss is {float(loss)} while codes are taught: lower discover.teaching.learning_rate "
+            f"the loss is {float(loss.detach())} while codes are taught: lower discover.teaching.learning_rate "
             f"(now {config.learning_rate:g})"
         )
     return average.average.requires_grad_(False).eval()

@@ -50,7 +50,8 @@ class CodeFeed:
         num_codes = len(self.success)
         equal = torch.arange(num_codes).repeat(max(1, int(EQUAL_SHARE * num_envs / num_codes)))
         need = (1.0 - self.success + NEED_FLOOR).to(generator.device)
-        drawn = torch.multinomial(need, num_envs - len(equal), replacement=True, generator=generator)
+        rest = num_envs - len(equal)  # may be none, which multinomial refuses to draw
+        drawn = torch.multinomial(need, max(1, rest), replacement=True, generator=generator)[:rest]
         return torch.cat([equal.to(generator.device), drawn])
 
     def see(self, played: Rollout) -> None:

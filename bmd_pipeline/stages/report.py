@@ -8,7 +8,7 @@ from pathlib import Path
 from bmd_pipeline.artifacts.atomic import write_text
 from bmd_pipeline.artifacts.layout import RUN_FILE, Layout
 from bmd_pipeline.config.hashing import Stage, stage_hash
-from bmd_pipeline.config.methods import PRETRAINED
+from bmd_pipeline.config.methods import compared_policies
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.comparison import Comparison
@@ -71,7 +71,7 @@ def list_tasks(layout: Layout) -> list[str]:
 def _check_settings(config: RunConfig, layout: Layout, sources: ReportSources) -> None:
     """Refuses results that lack what the settings ask for, or that were made under others."""
     task, path = config.task.name, layout.summary(config.task.name)
-    for policy in (PRETRAINED, *config.methods):
+    for policy in compared_policies(config.methods, config.discover.form):
         for seed in config.seeds:
             if (policy, seed) not in sources.parts:
                 raise ArtifactError(f"{path}: holds no {policy}/seed{seed}; make it with `snakemake --cores 2 {path}`")

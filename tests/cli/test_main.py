@@ -68,8 +68,12 @@ def make_output(folder: Path, stage: str, task: str = "GaussianMixture") -> None
         ("pretrain --task PushT --demos mine.zarr", "mine.zarr is no folder: --demos must name a zarr store"),
         ("pretrain --task PushT --policy mine", "policy: mine/policy.json is missing"),
         (
-            "pretrain --task PushT --demos mine.zarr --set pretrain.policy_folder=mine",
+            "pretrain --task PushT --demos mine.zarr --set pretrain.policy_folder=mine --set discover.form=published",
             "--demos is to train on, but mine is a policy to take over: choose one",
+        ),
+        (
+            "discover --task PushT --set pretrain.policy_folder=mine",
+            "discover.form must be published for a policy that comes without demonstrations",
         ),
         ("discover --task PushT", "results/PushT/policy/run.json is missing: make it with `bmd-pipeline pretrain"),
         ("finetune --task PushT --method dsr", "unknown method 'dsr'; did you mean 'dsrl'?"),
@@ -141,6 +145,12 @@ def test_a_missing_extra_ends_in_one_line_too(
          "`bmd-pipeline discover --task GaussianMixture --seed 3`"),
         ("evaluate --method dsrl --seed 3", "results/GaussianMixture/dsrl/seed3/run.json is missing: make it with "
          "`bmd-pipeline finetune --task GaussianMixture --method dsrl --seed 3`"),
+        ("evaluate --method taught", "results/GaussianMixture/modes/seed0/run.json is missing: make it with "
+         "`bmd-pipeline discover --task GaussianMixture --seed 0`"),
+        ("evaluate --method taught --tuned x", "results/GaussianMixture/modes/seed0/run.json is missing"),
+        ("discover", "data/GaussianMixture/demos.zarr is missing: make it with `bmd-pipeline collect --task "
+         "GaussianMixture`"),
+        ("finetune --method taught", "unknown method 'taught'"),
         ("finetune --method dsrl --modes x", "--modes goes with a -bmd method, got --method dsrl"),
         ("evaluate --method pretrained --tuned x", "--tuned goes with the --method that made it"),
     ],

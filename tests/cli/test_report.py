@@ -42,7 +42,8 @@ def test_nothing_to_show(project: Path, capsys: pytest.CaptureFixture[str], comm
 
 def test_results_of_other_settings_make_no_page(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     MadeUpRun(project, "GaussianMixture", seeds=(0, 1, 2))
-    assert main(["report", "--task", "GaussianMixture"]) == 2
+    asked = ("--set", "methods=[dsrl, dsrl-bmd]", "--set", "discover.form=published")
+    assert main(["report", "--task", "GaussianMixture", *asked]) == 2
     assert "pretrained was evaluated under other settings than the present ones" in capsys.readouterr().err
     assert not list(project.rglob("*.html"))
 

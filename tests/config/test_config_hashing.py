@@ -47,7 +47,7 @@ ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATIO
     [
         ("finetune.regulariser.mi_weight=0.7", WITH_MODES),
         ("finetune.iterations=3", set(METHODS)),
-        ("finetune.denoiser.learning_rate=1e-4", {"dppo", "dppo-bmd"}),
+        ("finetune.denoiser.learning_rate=2e-4", {"dppo", "dppo-bmd"}),
         ("finetune.residual.scale=0.1", {"res", "res-bmd"}),
         ("evaluate.tau=0.5", {"evaluate", *AFTER_EVALUATION}),
         ("verdict.success_margin=0.1", {"verdict"}),
@@ -56,7 +56,8 @@ ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATIO
         ("validation.dynamics={hurried: {horizon: 9}}", {"validation"}),
         ("grid.num_modes=[2, 4]", {"grid"}),
         ("discover.num_modes=5", {"discover"}),
-        ("discover.reward=per_step", {"discover", *WITH_MODES}),
+        ("discover.form=published", {"discover", *WITH_MODES}),
+        ("discover.teaching.steps=3", {"discover"}),
         ("discover.steering.max_noise=1.0", {"discover", "dsrl", *WITH_MODES}),
         ("finetune.checkpoint_interval=3", set()),
         ("finetune.regulariser.floor=-1.0", {"discover", *WITH_MODES}),
@@ -78,7 +79,7 @@ def test_a_setting_reaches_the_stages_that_read_it_and_no_other(assignment: str,
 
 def test_settings_of_what_was_brought_along_reach_nothing() -> None:
     def hashes(*assignments: str) -> list[str]:
-        run = read(*assignments)
+        run = read("discover.form=published", *assignments)
         return [config_hash(run), *(stage_hash(run, stage) for stage in STAGES)]
 
     demos, policy = "collect.store=mine.zarr", "pretrain.policy_folder=mine"

@@ -100,7 +100,7 @@ def test_bad_variants_are_refused(config_dir: Path, text: str, error: type[BMDEr
         ("seeds=[0, x]", r"^seeds\[1\] must be a whole number, got 'x'"),
         ("seeds=5", r"^seeds must be a list, got 5"),
         ("seeds=[]", r"^seeds must have at least 1 entry, got \[\]"),
-        ("discover.strategy=best", r"^discover\.strategy must be 'unseeded', 'seeded' or 'held', got 'best'"),
+        ("discover.form=best", r"^discover\.form must be 'coded' or 'published', got 'best'"),
         ("finetune.ppo.gama=1", r"^unknown setting finetune\.ppo\.gama; did you mean 'gamma'\?"),
         ("mi_weight=1", r"^unknown setting mi_weight; did you mean 'finetune\.regulariser\.mi_weight'\?"),
         ("task.env.horizn=1", r"^unknown setting task\.env\.horizn; did you mean 'horizon'\? \(--set"),
@@ -125,17 +125,14 @@ def test_bad_variants_are_refused(config_dir: Path, text: str, error: type[BMDEr
         ("pretrain.policy.ddim_steps=21", r"^pretrain\.policy\.ddim_steps must be <= denoising_steps \(20\), got 21"),
         ("discover.num_modes=1", r"^discover\.num_modes must be >= 2, got 1"),
         ("discover.num_modes=21", r"^discover\.num_modes must be <= finetune\.num_envs \(20\), got 21"),
+        ("discover={num_modes: 16, num_envs: 8}", r"^discover\.num_modes must be <= num_envs \(8\), got 16"),
         (
-            "discover={num_modes: 16, seed_episodes: 16, num_envs: 8}",
-            r"^discover\.num_modes must be <= num_envs \(8\), got 16",
-        ),
-        (
-            "discover={num_modes: 17, seed_episodes: 16}",
-            r"^discover\.seed_episodes must be >= num_modes \(17\) with strategy 'seeded'.* got 16",
-        ),
-        (
-            "discover={warmup_iterations: 4, ppo: {value_warmup: 4}}",
+            "discover={form: published, warmup_iterations: 4, ppo: {value_warmup: 4}}",
             r"^discover\.ppo\.value_warmup must be < warmup_iterations \(4\), .* got 4",
+        ),
+        (
+            "pretrain.policy_folder=mine",
+            r"^discover\.form must be published for a policy that comes without demonstrations .*collect\.store",
         ),
         ("finetune.ppo.value_warmup=10", r"^finetune\.ppo\.value_warmup must be < iterations \(10\), .* got 10"),
         (
@@ -144,7 +141,8 @@ def test_bad_variants_are_refused(config_dir: Path, text: str, error: type[BMDEr
             r"\(20 environments times 6 decisions = 120\), got 121 \(--set finetune",
         ),
         ("pretrain.policy.hidden_sizes=[8, 0]", r"^pretrain\.policy\.hidden_sizes\[1\] must be >= 1, got 0 \(--set"),
-        ("discover.commit.exploration_scales=[0]", r"^discover\.commit\.exploration_scales\[0\] must be > 0\.0, got 0"),
+        ("discover.teaching.strengths=[0]", r"^discover\.teaching\.strengths\[0\] must be > 0\.0, got 0"),
+        ("discover.teaching.strengths=[]", r"^discover\.teaching\.strengths must have at least 1 entry, got \[\]"),
         ("task.plugins=['os; x']", r"^task\.plugins\[0\] must match "),
         ("seed=" + "9" * 5000, r"^--set seed=9+\.\.\.: not YAML: Exceeds the limit"),
         ("seed=" + "[" * 2000, r"^--set seed=\[+\.\.\.: not YAML: nested too deeply"),

@@ -39,15 +39,13 @@ PUBLISHED: dict[str, Any] = {
     "pretrain.policy.sampler": "ddim",
     "pretrain.policy.ddim_steps": 2,
     "discover.num_modes": 8,
-    "discover.strategy": "unseeded",
-    "discover.reward": "per_step",
+    "discover.form": "published",
     "discover.steering.hidden_sizes": [256, 256, 256],
     "discover.inference.features": [],
     "discover.inference.hidden_sizes": [256, 256, 256],
     "discover.inference.activation": "mish",
     "finetune.residual.learning_rate": 3e-4,
     "finetune.regulariser.controller": "constant",
-    "finetune.regulariser.combine": "reward",
     "evaluate.episodes": 1024,
     "evaluate.tau": 0.8,
     **of_both(PPO),
@@ -66,21 +64,17 @@ OFF: dict[str, Any] = {
     "finetune.readout": "mean",
     "finetune.snapshot_interval": 0,
     "finetune.denoiser.steps": 0,
-    "finetune.denoiser.denoising_discount": 1.0,
-    "finetune.residual.progressive_iterations": 0,
-    "finetune.regulariser.gamma": None,
-    "finetune.regulariser.gae_lambda": None,
+    "finetune.target_entropy": None,
     "finetune.regulariser.inference_steps": None,
     "finetune.regulariser.floor": -100.0,
     "finetune.selection.interval": 1_000_000,
-    "finetune.selection.min_information_share": 0.0,
+    "finetune.selection.min_obeyed_share": 0.0,
     "evaluate.steering": True,
     **of_both(NO_PPO),
 }
 OURS = {
     "discover.inference.input_noise",
     "discover.inference.steps_per_iteration",
-    "finetune.denoiser.learning_rate",
     "finetune.residual.hidden_sizes",
     "finetune.regulariser.mi_weight",
     "finetune.curriculum.start_fraction",
@@ -112,8 +106,8 @@ def test_the_preset_wins_over_whatever_a_task_says(tmp_path: Path) -> None:
     for name in ("config.yaml", "presets/paper.yaml"):
         (tmp_path / name).write_text((ROOT / "config" / name).read_text())
     (tmp_path / "tasks" / "PushT.yaml").write_text(
-        "pretrain: {policy: {clip_obs: 2, hidden_sizes: [8]}}\ndiscover: {strategy: held, ppo: {target_kl: 0.01}}\n"
-        "finetune: {readout: sample, ppo: {value_warmup: 3}, regulariser: {controller: dual, gamma: 0.5}}\n"
+        "pretrain: {policy: {clip_obs: 2, hidden_sizes: [8]}}\ndiscover: {form: coded, ppo: {target_kl: 0.01}}\n"
+        "finetune: {readout: sample, ppo: {value_warmup: 3}, target_entropy: 0.5,\n  regulariser: {controller: dual}}\n"
     )
     found = flatten(load_config("PushT", preset="paper", config_dir=tmp_path).model_dump(mode="json"))
     assert {name: found.get(name, []) for name in PUBLISHED | OFF} == PUBLISHED | OFF

@@ -53,7 +53,7 @@ def test_what_was_measured_fits_into_what_is_asked(
     [
         ("finetune", "finetune.num_envs=16384"),
         ("discover", "discover.num_envs=16384"),
-        ("discover", "discover.seed_episodes=100000"),
+        ("discover", "discover.hindsight_episodes=100000"),
         ("evaluate", "evaluate={episodes: 16384, num_envs: 16384}"),
         ("curve", "curve={episodes: 200000}"),
         ("validation", "evaluate.episodes=16384"),
@@ -71,7 +71,7 @@ def test_measured_growth_is_covered() -> None:
     for stage, setting, took_mb in (
         ("finetune", "finetune.num_envs=16384", 1523),
         ("evaluate", "evaluate={episodes: 16384, num_envs: 16384}", 1104),
-        ("discover", "discover.seed_episodes=16384", 554),
+        ("discover", "discover.hindsight_episodes=16384", 554),
     ):
         assert estimate_mem_mb(read(setting), stage, threads=1, simulator=NATIVE) > took_mb + 200
 
@@ -81,7 +81,8 @@ def test_measured_growth_is_covered() -> None:
     [
         ("collect", "collect.num_episodes=100000"),
         ("pretrain", "pretrain.iterations=100000"),
-        ("discover", "discover.warmup_iterations=1000"),
+        ("discover", "discover.teaching.steps=100000"),
+        ("discover", "discover={form: published, warmup_iterations: 1000}"),
         ("finetune", "finetune.iterations=1000"),
         ("evaluate", "evaluate.episodes=1000000"),
         ("curve", "curve.episodes=1000000"),

@@ -72,7 +72,7 @@ def test_in_the_sweep_success_alone_decides_which_iteration_is_kept() -> None:
     """Else an early one would be kept at a small λ, and the sweep would credit λ with its modes."""
     config = make_config(weights=(0.0, 0.5))
     for point in list_points(config):
-        assert configure_swept(config, point).finetune.selection.min_information_share == 0.0
+        assert configure_swept(config, point).finetune.selection.min_obeyed_share == 0.0
         assert configure_point(config, point).finetune.selection == config.finetune.selection
 
 

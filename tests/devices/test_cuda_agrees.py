@@ -24,6 +24,7 @@ from bmd_pipeline.rl.gae import compute_gae
 from bmd_pipeline.rl.ppo import PPO, Batch
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.tasks import registry
+from tests.rl.decisions import decide
 
 pytestmark = [
     pytest.mark.gpu,
@@ -55,7 +56,11 @@ def make_pair(method: str) -> tuple[Agent, Agent]:
         {"num_modes": 3, "inference": {"hidden_sizes": (16,)}, "steering": {"hidden_sizes": (16,)}}
     )
     modes = make_modes(config, policy, (0, 1)) if uses_modes(method) else None
-    agent = make_agent(method, policy, modes, FinetuneConfig(), SteeringConfig(hidden_sizes=(16,)))
+    if modes is not None and modes.coded is not None:
+        for table in modes.coded.denoiser.code_tables():
+            table.data.normal_()
+    settings = FinetuneConfig.model_validate({"residual": {"progressive_iterations": 0}, "ppo": {"target_kl": 1.0}})
+    agent = make_agent(method, policy, modes, settings, SteeringConfig(hidden_sizes=(16,)))
     twin = copy.deepcopy(agent).to("cuda")
     if twin.modes is not None:
         twin.modes.networks().to("cuda")
@@ -67,14 +72,12 @@ def draw_situation(agent: Agent) -> Situation:
     return Situation(
         torch.randn(ROWS, agent.policy.cond_dim, generator=generator),
         torch.randint(agent.num_codes, (ROWS,), generator=generator),
-        torch.zeros(ROWS, 0),
-        torch.zeros(ROWS, dtype=torch.bool),
     )
 
 
 def on_device(situation: Situation, record: Record) -> tuple[Situation, Record]:
-    fields = (situation.cond, situation.code, situation.held, situation.holding)
-    return Situation(*(x.cuda() for x in fields)), {name: x.cuda() for name, x in record.items()}
+    seen = Situation(situation.cond.cuda(), situation.code.cuda())
+    return seen, {name: x.cuda() for name, x in record.items()}
 
 
 def test_sampling() -> None:
@@ -94,11 +97,12 @@ def test_log_probabilities_and_their_gradients(method: str) -> None:
     agent, twin = make_pair(method)
     situation = draw_situation(agent)
     with torch.no_grad():
-        _, record = agent.act(situation, torch.Generator().manual_seed(4), explore=True)
-    log_prob = agent.log_prob(record, situation)
-    log_prob.sum().backward()
-    theirs = twin.log_prob(*reversed(on_device(situation, record)))
-    theirs.sum().backward()
+        _, record = decide(agent, situation, torch.Generator().manual_seed(4))
+    log_prob, entropy = agent.evaluate(record, situation)
+    (log_prob.sum() + entropy.sum()).backward()
+    theirs, spread = twin.evaluate(*reversed(on_device(situation, record)))
+    (theirs.sum() + spread.sum()).backward()
+    torch.testing.assert_close(spread.detach().cpu(), entropy.detach(), rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(theirs.detach().cpu(), log_prob.detach(), rtol=1e-4, atol=1e-3)
     for ours, other in zip(agent.trainable(), twin.trainable(), strict=True):
         for mine, their in zip(ours, other, strict=True):
@@ -128,8 +132,8 @@ def test_an_update_of_ppo(method: str) -> None:
     agent, twin = make_pair(method)
     situation = draw_situation(agent)
     with torch.no_grad():
-        _, record = agent.act(situation, torch.Generator().manual_seed(4), explore=True)
-        log_prob = agent.log_prob(record, situation)
+        _, record = decide(agent, situation, torch.Generator().manual_seed(4))
+        log_prob = agent.evaluate(record, situation)[0]
     generator = torch.Generator().manual_seed(6)
     config = PPOConfig(minibatch_size=ROWS, epochs=2, value_hidden_sizes=(16,), target_kl=1.0)  # the order is no matter
     results = []
@@ -140,8 +144,7 @@ def test_an_update_of_ppo(method: str) -> None:
     for who, device in ((agent, "cpu"), (twin, "cuda")):
         seen, drawn = (situation, record) if device == "cpu" else on_device(situation, record)
         critic = copy.deepcopy(critic_on_cpu).to(device)
-        rates = [1e-3 for link in who.links() if link.trainable()]
-        ppo = PPO(who, critic, config, rates)  # type: ignore[arg-type]
+        ppo = PPO(who, critic, config)  # type: ignore[arg-type]
         batch = Batch(
             seen,
             drawn,
@@ -184,9 +187,8 @@ def test_dynamics_of_native_tasks(task: str, reward: str) -> None:
 def test_training_stays_on_the_device(method: str) -> None:
     _, agent = make_pair(method)
     env = registry.make_env("GaussianMixture", {}, 96, device="cuda")
-    discover = agent.modes.config if agent.modes else DiscoverConfig()
     settings = PPOConfig(minibatch_size=64, value_hidden_sizes=(16,))
-    trainer = Trainer(env, agent, settings, discover, RegulariserConfig())
+    trainer = Trainer(env, agent, settings, RegulariserConfig(), feed_codes=True)
     metrics = trainer.iterate(iteration=0, seed=1, generator=torch.Generator("cuda").manual_seed(1))
     assert metrics["losses/policy_steps"] > 0
     tensors = [*agent.state_dict().values(), *trainer.critic.state_dict().values()]

@@ -25,8 +25,9 @@ SETTINGS = (
     "collect.num_episodes=60",
     "pretrain.iterations=400",
     "pretrain.log_interval=50",
-    "discover.seed_episodes=192",
-    "discover.warmup_iterations=4",
+    "discover.teaching.steps=300",
+    "discover.hindsight_episodes=192",
+    "discover.heldout_episodes=128",
     "finetune.iterations=6",
     "evaluate.episodes=320",
     "execution.checkpoint_minutes=0.0003",  # every 20 ms, so that kills hit writes too
@@ -57,21 +58,21 @@ def _evaluated(method: str) -> tuple[Path, ...]:
     return tuple(RESULTS / method / "seed0" / name for name in EVALUATED)
 
 
-_DATA, _TUNED = Path("data", TASK), RESULTS / "dsrl-bmd" / "seed0"
+_DATA, _TUNED = Path("data", TASK), RESULTS / "dppo-bmd" / "seed0"
 STAGES = (
     Stage("collect", ("collect",), (_DATA,), _DATA / "demos.manifest.json"),
     Stage("pretrain", ("pretrain",), (RESULTS / "policy",), RESULTS / "policy" / "run.json"),
     Stage("discover", ("discover",), (RESULTS / "modes" / "seed0",), RESULTS / "modes" / "seed0" / "run.json"),
     Stage(
         "finetune",
-        ("finetune", "--method", "dsrl-bmd"),
+        ("finetune", "--method", "dppo-bmd"),
         tuple(_TUNED / name for name in ("tuned.safetensors", "tuned.json", "metrics.jsonl", "run.json")),
         _TUNED / "run.json",
     ),
-    Stage("evaluate", ("evaluate", "--method", "dsrl-bmd"), _evaluated("dsrl-bmd"), _evaluated("dsrl-bmd")[0]),
+    Stage("evaluate", ("evaluate", "--method", "dppo-bmd"), _evaluated("dppo-bmd"), _evaluated("dppo-bmd")[0]),
     Stage(
         "summarise",
-        ("summarise", str(_evaluated("dsrl-bmd")[0])),
+        ("summarise", str(_evaluated("dppo-bmd")[0])),
         tuple(RESULTS / name for name in (*EVALUATED, "success_modes.png", "success_modes.svg")),
         RESULTS / "eval.json",
     ),

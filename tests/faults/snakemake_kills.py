@@ -16,7 +16,7 @@ from pathlib import Path
 from .lab import RESULTS, ROOT, Lab, timeless
 
 BIN = Path(sys.executable).parent
-TARGET = str(RESULTS / "dsrl-bmd" / "seed0" / "eval.json")  # one job of every stage
+TARGET = str(RESULTS / "dppo-bmd" / "seed0" / "eval.json")  # one job of every stage
 SETTINGS = ("preset=smoke",)
 
 

@@ -23,8 +23,8 @@ STATE = {
     "collect": Path("data", TASK, "checkpoints", "attempts.journal"),
     "pretrain": RESULTS / "policy" / "checkpoints" / "state.safetensors",
     "discover": RESULTS / "modes" / "seed0" / "checkpoints" / "state.safetensors",
-    "finetune": RESULTS / "dsrl-bmd" / "seed0" / "checkpoints" / "state.safetensors",
-    "evaluate": RESULTS / "dsrl-bmd" / "seed0" / "checkpoints" / "state.safetensors",
+    "finetune": RESULTS / "dppo-bmd" / "seed0" / "checkpoints" / "state.safetensors",
+    "evaluate": RESULTS / "dppo-bmd" / "seed0" / "checkpoints" / "state.safetensors",
 }
 INPUTS = {
     "pretrain": (
@@ -37,9 +37,9 @@ INPUTS = {
     "discover": tuple(RESULTS / "policy" / name for name in ("policy.safetensors", "policy.json", "run.json")),
     "finetune": tuple(RESULTS / "modes" / "seed0" / name for name in ("modes.safetensors", "modes.json", "run.json")),
     "evaluate": tuple(
-        RESULTS / "dsrl-bmd" / "seed0" / name for name in ("tuned.safetensors", "tuned.json", "run.json")
+        RESULTS / "dppo-bmd" / "seed0" / name for name in ("tuned.safetensors", "tuned.json", "run.json")
     ),
-    "summarise": tuple(RESULTS / "dsrl-bmd" / "seed0" / name for name in EVALUATED[:3]),
+    "summarise": tuple(RESULTS / "dppo-bmd" / "seed0" / name for name in EVALUATED[:3]),
 }
 
 

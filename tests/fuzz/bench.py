@@ -14,13 +14,12 @@ from pathlib import Path
 from ..faults.lab import ROOT, TASK, Commands, Ended
 
 RESULTS = Path("results", TASK)
-TUNED = RESULTS / "dsrl-bmd" / "seed0"
+TUNED = RESULTS / "dppo-bmd" / "seed0"
 SETTINGS = (
     "collect.num_episodes=16",
     "pretrain.iterations=150",
-    "discover.strategy=unseeded",
-    "discover.inference.steps_per_iteration=2",
     "discover.heldout_episodes=16",
+    "discover.hindsight_episodes=16",
     "finetune.iterations=1",
     "evaluate.episodes=16",
     "evaluate.num_envs=16",
@@ -31,9 +30,9 @@ CHAIN = (
     ("collect",),
     ("pretrain",),
     ("discover",),
-    ("finetune", "--method", "dsrl"),
-    ("finetune", "--method", "dsrl-bmd"),
-    *(("evaluate", "--method", method) for method in ("pretrained", "dsrl", "dsrl-bmd")),
+    ("finetune", "--method", "dppo"),
+    ("finetune", "--method", "dppo-bmd"),
+    *(("evaluate", "--method", method) for method in ("pretrained", "taught", "dppo", "dppo-bmd")),
     ("summarise",),
     ("compare",),
     ("verdict",),

@@ -33,8 +33,8 @@ STORE = Path("data", TASK, "demos.zarr")
 COMMANDS = {
     "discover": ("discover",),
     "evaluate pretrained": ("evaluate", "--method", "pretrained"),
-    "finetune": ("finetune", "--method", "dsrl-bmd"),
-    "evaluate": ("evaluate", "--method", "dsrl-bmd"),
+    "finetune": ("finetune", "--method", "dppo-bmd"),
+    "evaluate": ("evaluate", "--method", "dppo-bmd"),
     "summarise": ("summarise",),
     "compare": ("compare",),
     "verdict": ("verdict",),
@@ -134,7 +134,7 @@ def command_line(bench: Bench, rng: random.Random) -> str:
     words += ["sweep", "report", "summary", "tasks", "check-task", "config", "show", "schema"]
     options = ["--task", "--method", "--seed", "--output", "--demos", "--policy", "--modes", "--tuned", "--preset"]
     options += ["--config", "--set", "--threads", "--max-minutes", "--quiet", "--plain", "--hashes", "--version", "-h"]
-    values = [TASK, "dsrl", "dsrl-bmd", "pretrained", "smoke", "0", str(RESULTS), str(STORE), "config", "out/x", "../x"]
+    values = [TASK, "dsrl", "dppo-bmd", "pretrained", "smoke", "0", str(RESULTS), str(STORE), "config", "out/x", "../x"]
     argv = [rng.choice(words)]
     if rng.random() < 0.8:
         argv += ["--task", TASK, *[part for text in SETTINGS for part in ("--set", text)], "--preset", "smoke"]

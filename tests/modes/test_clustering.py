@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bmd_pipeline.errors import TrainingError
-from bmd_pipeline.modes.clustering import MIN_CLUSTER, cluster_by_density, cluster_episodes, resample_track
+from bmd_pipeline.modes.clustering import (
+    MIN_CLUSTER,
+    cluster_by_density,
+    cluster_episodes,
+    interpolate_rows,
+    resample_track,
+)
 
 
 def test_resampling_interpolates_up_to_each_episodes_own_end() -> None:
@@ -23,6 +29,19 @@ def test_resampling_interpolates_up_to_each_episodes_own_end() -> None:
         for column in range(2):
             expected = np.interp(at, np.arange(last + 1), track[: last + 1, episode, column].numpy())
             np.testing.assert_allclose(points[episode, :, column].numpy(), expected, atol=1e-5)
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(1, 15), st.integers(0, 1000))
+@settings(deadline=None)
+def test_episodes_in_a_row_are_described_as_those_side_by_side(lengths: list[int], points: int, seed: int) -> None:
+    """`length` is the number of rows here, and the index of the last entry there."""
+    generator = torch.Generator().manual_seed(seed)
+    episodes = [torch.randn(length, 2, generator=generator) for length in lengths]
+    ends = torch.tensor(lengths).cumsum(0)
+    found = interpolate_rows(torch.cat(episodes), ends - torch.tensor(lengths), ends - 1, points)
+    for row, episode in zip(found, episodes, strict=True):
+        last = torch.tensor([len(episode) - 1])
+        torch.testing.assert_close(row, resample_track(episode[:, None], last, points)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_separate_groups_become_separate_clusters_whatever_the_seed() -> None:
@@ -43,7 +62,7 @@ def test_the_same_seed_gives_the_same_clusters() -> None:
 
 
 def test_too_few_episodes_are_refused() -> None:
-    with pytest.raises(TrainingError, match="only 3 episodes to cluster into 4 modes"):
+    with pytest.raises(TrainingError, match="only 3 demonstrations to cluster into 4 modes"):
         cluster_episodes(torch.zeros(3, 2), 4, 0)
 
 

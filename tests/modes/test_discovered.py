@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -18,34 +19,49 @@ def _policy(horizon: int = 4) -> DiffusionPolicy:
     return DiffusionPolicy(PolicyConfig(horizon=horizon, n_action_steps=1, hidden_sizes=(8,)), 2, 2)
 
 
-def _modes(strategy: str) -> DiscoveredModes:
+def _modes(form: str) -> DiscoveredModes:
     torch.manual_seed(0)
     small = {"hidden_sizes": (8,)}
-    config = {"num_modes": 3, "strategy": strategy, "inference": small, "steering": small}
+    config = {"num_modes": 3, "form": form, "inference": small, "steering": small}
     modes = make_modes(DiscoverConfig.model_validate(config), _policy(), (0, 1))
-    modes.findings = {"final_information": 0.5}
-    modes.centres = None if strategy == "unseeded" else torch.randn(3, 4)
+    modes.findings = {"final_information": 0.5, "success_rate_per_code": [0.5, 1.0, 0.25]}
+    if modes.coded is not None:
+        modes.names = ("left", "right", "around")
+        modes.centres = torch.randn(3, 2 * modes.config.cluster_points)
+        for table in modes.coded.denoiser.code_tables():
+            table.data.normal_()
     return modes
 
 
-@pytest.mark.parametrize("strategy", ["seeded", "unseeded", "held"])
-def test_round_trip(tmp_path: Path, strategy: str) -> None:
-    modes = _modes(strategy)
-    modes.save(tmp_path, "GaussianMixture", _policy())
-    loaded = load_modes(tmp_path, _policy(), task="GaussianMixture")
+@pytest.mark.parametrize("form", ["coded", "published"])
+def test_round_trip(tmp_path: Path, form: str) -> None:
+    modes, policy = _modes(form), _policy()
+    modes.save(tmp_path, "GaussianMixture", policy)
+    loaded = load_modes(tmp_path, policy, task="GaussianMixture")
     assert loaded.config == modes.config
     assert loaded.findings == modes.findings
-    assert (loaded.centres is None) == (strategy == "unseeded")
-    if loaded.centres is not None and modes.centres is not None:
-        assert torch.equal(loaded.centres, modes.centres)
+    assert loaded.names == modes.names
+    assert (loaded.coded is None, loaded.steering is None) == ((False, True) if form == "coded" else (True, False))
     weights = modes.networks().state_dict()
     assert loaded.networks().state_dict().keys() == weights.keys()
     assert all(torch.equal(loaded.networks().state_dict()[name], value) for name, value in weights.items())
-    assert (loaded.selector is None) == (strategy != "held")
+    assert not any(parameter.requires_grad for parameter in loaded.networks().parameters())
+    cond, last = torch.randn(4, 5, policy.cond_dim), torch.tensor([3, 1, 2, 3, 3])
+    shown = [each.name_behaviours(cond, last) for each in (modes, loaded)]
+    if form == "published":
+        assert shown == [None, None]
+        assert loaded.acting_policy(policy) is policy
+    else:
+        assert shown[0] is not None
+        assert torch.equal(*shown)
+        noise, code = torch.randn(3, policy.noise_dim), torch.arange(3)
+        ours, theirs = (each.acting_policy(policy).sample(noise, cond[0, :3], code=code) for each in (modes, loaded))
+        assert torch.equal(ours, theirs)
+        assert not torch.equal(ours, policy.sample(noise, cond[0, :3]))
 
 
 def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> None:
-    _modes("seeded").save(tmp_path, "GaussianMixture", _policy())
+    _modes("coded").save(tmp_path, "GaussianMixture", _policy())
     with pytest.raises(ArtifactError, match="expected 'PushT'"):
         load_modes(tmp_path, _policy(), task="PushT")
     other = _policy()
@@ -63,34 +79,30 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> None:
         load_modes(tmp_path, _policy(), task="GaussianMixture")
 
 
-def test_occupancy_counts_successes_by_the_nearest_behaviour() -> None:
-    modes = _modes("seeded")
-    points = modes.config.cluster_points
+@pytest.mark.parametrize("version", [1, 3, None])
+def test_modes_of_another_version_are_refused(tmp_path: Path, version: int | None) -> None:
+    _modes("coded").save(tmp_path, "GaussianMixture", _policy())
+    document = json.loads((tmp_path / DOCUMENT).read_text())
+    (tmp_path / DOCUMENT).write_text(json.dumps(document | {"schema_version": version}))
+    message = f"schema version {version}, this version reads 2; run `bmd-pipeline discover --task GaussianMixture`"
+    with pytest.raises(ArtifactError, match=message):
+        load_modes(tmp_path, _policy(), task="GaussianMixture")
+
+
+def test_an_episode_shows_the_behaviour_whose_cluster_is_nearest() -> None:
+    """By what was observed, earlier observations of the history apart, and up to each episode's own end."""
+    policy = DiffusionPolicy(PolicyConfig(horizon=4, n_action_steps=1, n_obs_steps=2, hidden_sizes=(8,)), 2, 2)
+    config = DiscoverConfig.model_validate({"num_modes": 3, "inference": {"hidden_sizes": (8,)}})
+    modes = make_modes(config, policy, (0, 1))
     corners = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0]])
-    modes.centres = corners.repeat(1, points)
-    ends = corners[torch.tensor([0, 1, 1, 2, 2])] + 0.1
-    features = ends.expand(4, 5, 2)  # (T + 1, N, 2), standing still
-    success = torch.tensor([True, True, True, True, False])
-    occupancy = modes.occupancy(features, torch.full((5,), 3), success)
-    assert occupancy is not None
-    assert occupancy.tolist() == [0.25, 0.5, 0.25]
-    assert modes.occupancy(features, torch.full((5,), 3), torch.zeros(5, dtype=torch.bool)) is None
-
-
-@pytest.mark.parametrize("strategy", ["seeded", "held"])
-def test_another_number_of_codes_keeps_the_scale(tmp_path: Path, strategy: str) -> None:
-    modes = _modes(strategy)
-    modes.inference.fit_scale(torch.randn(5, 6, 2), torch.ones(5, 6, dtype=torch.bool))
-    mean, std = modes.inference.mean.clone(), modes.inference.std.clone()
-    modes.resize(5, _policy())
-    assert modes.num_codes == modes.inference.num_codes == modes.config.num_modes == 5
-    assert torch.equal(modes.inference.mean, mean)
-    assert torch.equal(modes.inference.std, std)
-    if modes.selector is None:
-        assert modes.steering is not None
-        assert modes.steering.num_codes == 5
-    else:
-        told = modes.selector.log_prob(torch.zeros(2, _policy().cond_dim), torch.zeros(2, modes.selector.noise_dim))
-        assert told.shape == (2, 5)
-    modes.save(tmp_path, "GaussianMixture", _policy())
-    assert load_modes(tmp_path, _policy(), task="GaussianMixture").num_codes == 5
+    modes.centres = corners.repeat(1, config.cluster_points)
+    truth = torch.tensor([0, 1, 1, 2, 2])
+    cond = torch.zeros(8, 5, 4)
+    cond[..., :2] = corners[truth] + 0.1
+    cond[..., 2:] = 5.0  # what a history adds
+    last = torch.tensor([7, 3, 5, 7, 1])
+    for episode, end in enumerate(last.tolist()):
+        cond[end + 1 :, episode, :2] = corners[(truth[episode] + 1) % 3]  # what follows is no part of it
+    shown = modes.name_behaviours(cond, last)
+    assert shown is not None
+    assert torch.equal(shown, truth)

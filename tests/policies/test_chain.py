@@ -102,3 +102,32 @@ def test_determinism() -> None:
     assert not torch.equal(first, other)
     with pytest.raises(ConfigError, match="pass a generator"):
         ddpm.sample(noise, denoise)
+
+
+@given(schedules, st.integers(1, 100))
+@settings(deadline=None, max_examples=40)
+def test_ddim_with_all_the_noise_over_all_steps_is_ddpm(name: str, steps: int) -> None:
+    signal = make_alphas_cumprod(name, steps)  # type: ignore[arg-type]
+    ddim, ddpm = make_ddim_chain(signal, tuple(range(steps - 1, -1, -1)), 1.0), make_ddpm_chain(signal)
+    assert ddim.timesteps == ddpm.timesteps
+    for ours, theirs in zip(
+        (ddim.x0_weights, ddim.x_weights, ddim.stds), (ddpm.x0_weights, ddpm.x_weights, ddpm.stds), strict=True
+    ):
+        assert ours == pytest.approx(theirs, rel=1e-7, abs=1e-7)
+
+
+@given(schedules, st.integers(2, 40), st.floats(0.0, 1.0), st.data())
+@settings(deadline=None)
+def test_noise_is_kept_at_every_eta(name: str, steps: int, eta: float, data: st.DataObject) -> None:
+    """Of x = sqrt(ᾱ) x_0 + sqrt(1 - ᾱ) ε the next one has the signal and the noise of its own diffusion step."""
+    signal = make_alphas_cumprod(name, steps)  # type: ignore[arg-type]
+    timesteps = ddim_timesteps(steps, data.draw(st.integers(1, steps)))
+    chain, still = (make_ddim_chain(signal, timesteps, each) for each in (eta, 0.0))
+    for k, t in enumerate(timesteps):
+        after = float(signal[timesteps[k + 1]]) if k + 1 < len(timesteps) else 1.0
+        kept = chain.x0_weights[k] + chain.x_weights[k] * math.sqrt(signal[t])
+        noise = chain.x_weights[k] ** 2 * (1 - float(signal[t])) + chain.stds[k] ** 2
+        assert kept == pytest.approx(math.sqrt(after), abs=1e-6)
+        assert noise == pytest.approx(1 - after, abs=1e-6)
+    assert still.stds == (0.0,) * len(timesteps)
+    assert chain.stds[-1] == 0.0

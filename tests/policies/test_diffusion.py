@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bmd_pipeline.config.pretrain import PolicyConfig
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from tests.policies.plain import run_plainly
 
 
 def make_policy(seed: int = 0, **settings: Any) -> DiffusionPolicy:
@@ -57,8 +58,8 @@ def test_steps_chained_are_the_sample(prediction: str) -> None:
     noise, cond = draw(policy)
     x = noise
     for k in range(len(policy.timesteps)):
-        assert policy.step_std(k) == 0.0
-        x = policy.step_mean(x, k, cond)
+        assert policy.chain.stds[k] == 0.0
+        x = policy.chain.step_mean(x, k, policy.condition(cond))
     assert torch.equal(x, policy.sample(noise, cond))
 
 
@@ -99,7 +100,7 @@ class ExactDenoiser(nn.Module):
     def embed_time(self) -> Tensor:
         return torch.arange(len(self.signal), dtype=torch.float64)[:, None]
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, modulation: object) -> Tensor:
         signal = self.signal[context.long()]  # (B, 1)
         gain = self.std**2 * signal.sqrt() / (signal * self.std**2 + 1 - signal)
         x0 = self.mean + gain * (x - signal.sqrt() * self.mean)
@@ -170,7 +171,7 @@ def test_loss_is_the_textbook_one(prediction: str) -> None:
         x = math.sqrt(signal) * x0.flatten() + math.sqrt(1 - signal) * noise[i]
         cond = (stacked[i] - policy.obs_normaliser.mean) / policy.obs_normaliser.std
         features = policy.denoiser.features[t[i]]
-        output = policy.denoiser.rest(policy.denoiser.first(torch.cat([x, cond, features])))
+        output = run_plainly(policy.denoiser, torch.cat([x, cond, features]))
         target = x0.flatten() if prediction == "x0" else noise[i]
         total += (output - target).square().mean().item()
     assert loss.item() == pytest.approx(total / 32, rel=1e-4)
@@ -182,10 +183,10 @@ def test_corruption_covers_all_steps(policy: DiffusionPolicy) -> None:
     assert float(noise.std()) == pytest.approx(1.0, abs=0.05)
 
 
-def test_step_mean_is_differentiable_and_reaches_every_weight(policy: DiffusionPolicy) -> None:
+def test_a_sample_is_differentiable_and_reaches_every_weight(policy: DiffusionPolicy) -> None:
     noise, cond = draw(policy)
     noise.requires_grad_(True)
-    policy.step_mean(policy.step_mean(noise, 0, cond), 1, cond).square().sum().backward()
+    policy.sample(noise, cond).square().sum().backward()
     assert noise.grad is not None
     assert noise.grad.abs().sum() > 0
     for name, parameter in policy.named_parameters():
@@ -222,3 +223,45 @@ def test_ddim_timesteps_can_be_chosen() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             PolicyConfig(ddim_timesteps=wrong)
+
+
+# codes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+@pytest.mark.parametrize("prediction", ["x0", "epsilon"])
+def test_codes_that_were_not_taught_answer_as_the_base_policy_bit_for_bit(prediction: str, sampler: str) -> None:
+    policy = make_policy(prediction=prediction, sampler=sampler)
+    coded = policy.with_codes(3)
+    noise, cond = draw(policy, 12)
+    code = torch.arange(12) % 3
+
+    def sample(who: DiffusionPolicy, told: Tensor | None) -> Tensor:
+        return who.sample(noise, cond, torch.Generator().manual_seed(0), told)
+
+    expected = sample(policy, None)
+    assert torch.equal(sample(coded, code), expected)
+    assert torch.equal(sample(coded, None), expected)
+    assert torch.equal(sample(policy, code), expected), "a policy without codes ignores them"
+    t, drawn = policy.draw_corruption(12, torch.Generator().manual_seed(1))
+    assert torch.equal(coded.denoising_loss(noise, cond, t, drawn, code), policy.denoising_loss(noise, cond, t, drawn))
+
+
+def test_a_code_moves_its_own_samples_only(policy: DiffusionPolicy) -> None:
+    coded = policy.with_codes(3)
+    with torch.no_grad():
+        for table in coded.denoiser.code_tables():
+            table[1].normal_(generator=torch.Generator().manual_seed(2))
+    noise, cond = draw(policy, 12)
+    code = torch.arange(12) % 3
+    moved = (coded.sample(noise, cond, code=code) != policy.sample(noise, cond)).any(dim=1)
+    assert torch.equal(moved, code == 1)
+
+
+def test_a_copy_with_codes_shares_no_weight_with_the_policy(policy: DiffusionPolicy) -> None:
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    coded = policy.with_codes(2)
+    with torch.no_grad():
+        for parameter in coded.parameters():
+            parameter.add_(1.0)
+    assert all(torch.equal(value, before[name]) for name, value in policy.state_dict().items())

@@ -1,9 +1,12 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.policies.networks import Denoiser, make_activation, make_mlp, time_features
+from tests.policies.plain import run_plainly
 
 
 @pytest.mark.parametrize("activation", ["silu", "relu", "mish", "tanh"])
@@ -32,8 +35,52 @@ def test_folding_changes_nothing(hidden: tuple[int, ...]) -> None:
     x, cond = torch.randn(5, 4), torch.randn(5, 3)
     t = torch.tensor([0, 9, 3, 3, 7])
     folded = denoiser(x, denoiser.embed_cond(cond) + denoiser.embed_time()[t])
-    plain = denoiser.rest(denoiser.first(torch.cat([x, cond, time_features(10)[t]], dim=1)))
-    torch.testing.assert_close(folded, plain)
+    inputs = torch.cat([x, cond, time_features(10)[t]], dim=1)
+    torch.testing.assert_close(folded, run_plainly(denoiser, inputs))
+
+
+def make_coded(num_codes: int, hidden: tuple[int, ...] = (8, 6)) -> Denoiser:
+    """A network whose tables hold random numbers."""
+    torch.manual_seed(0)
+    denoiser = Denoiser(4, 3, hidden, "silu", 10, num_codes)
+    with torch.no_grad():
+        for table in denoiser.code_tables():
+            table.normal_()
+    return denoiser
+
+
+@pytest.mark.parametrize("hidden", [(7,), (8, 6, 5)])
+def test_a_code_scales_and_shifts_every_hidden_layer(hidden: tuple[int, ...]) -> None:
+    denoiser = make_coded(2, hidden)
+    with torch.no_grad():
+        for table, value in [(t, 0.5) for t in denoiser.scales] + [(t, -0.3) for t in denoiser.shifts]:
+            table[0], table[1] = 0.0, value
+    x, cond, t = torch.randn(5, 4), torch.randn(5, 3), torch.tensor([0, 9, 3, 3, 7])
+    context = denoiser.embed_cond(cond) + denoiser.embed_time()[t]
+    inputs = torch.cat([x, cond, time_features(10)[t]], dim=1)
+    code = torch.tensor([0, 1, 1, 0, 1])
+    told = denoiser(x, context, denoiser.embed_code(code))
+    expected = run_plainly(denoiser, inputs, 1.5, -0.3)
+    torch.testing.assert_close(told[code == 1], expected[code == 1])
+    assert torch.equal(told[code == 0], denoiser(x, context)[code == 0])
+
+
+@given(st.integers(1, 5), st.floats(0.1, 5.0), st.floats(0.1, 5.0))
+@settings(deadline=None, max_examples=25)
+def test_stretching_keeps_the_mean_of_codes_and_scales_what_tells_them_apart(
+    num_codes: int, factor: float, again: float
+) -> None:
+    plain, once, twice = (make_coded(num_codes) for _ in range(3))
+    once.stretch_codes(factor)
+    twice.stretch_codes(factor)
+    twice.stretch_codes(again)
+    tables = (plain.code_tables(), once.code_tables(), twice.code_tables())
+    for before, after, end in zip(*(map(torch.detach, each) for each in tables), strict=True):
+        mean = before.mean(dim=0)
+        torch.testing.assert_close(after.mean(dim=0), mean, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(after - mean, factor * (before - mean), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(end - mean, factor * again * (before - mean), rtol=1e-3, atol=1e-3)
+    assert all(torch.equal(a, b) for a, b in zip(plain.first.parameters(), once.first.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("steps", [1, 20, 1000])

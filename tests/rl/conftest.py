@@ -37,7 +37,6 @@ def modes_of(policy: DiffusionPolicy) -> Callable[..., DiscoveredModes]:
             "num_modes": 3,
             "inference": {"hidden_sizes": (16,), "batch_size": 64},
             "steering": {"hidden_sizes": (16,)},
-            "commit": {"folds": 2, "selector_steps": 20},
         }
         return make_modes(DiscoverConfig.model_validate(values | settings), policy, (0, 1))
 

@@ -2,87 +2,130 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.distributions import Normal
 
 from bmd_pipeline.config.finetune import DenoiserConfig, ResidualConfig
+from bmd_pipeline.config.ppo import PPOConfig
 from bmd_pipeline.config.pretrain import PolicyConfig
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.adapters.base import Situation
+from bmd_pipeline.rl.adapters.base import TrustRegion
 from bmd_pipeline.rl.adapters.denoiser import TunedDenoiser
 from bmd_pipeline.rl.adapters.residual import ResidualAction
-
-
-def _situation(count: int) -> Situation:
-    cond = torch.randn(count, 4, generator=torch.Generator().manual_seed(3))
-    none = torch.zeros(count, dtype=torch.bool)
-    return Situation(cond, torch.zeros(count, dtype=torch.int64), cond[:, :0], none)
+from tests.rl.decisions import draw_situation
 
 
 def _noise(count: int) -> torch.Tensor:
     return torch.randn(count, 8, generator=torch.Generator().manual_seed(4))
 
 
+def _residual(num_codes: int = 1, **settings: Any) -> ResidualAction:
+    torch.manual_seed(0)
+    return ResidualAction(4, 2, num_codes, ResidualConfig(hidden_sizes=(16,), **settings), PPOConfig())
+
+
 @pytest.mark.parametrize("steps", [0, 1])
-def test_denoising_steps_are_gaussians_around_the_policys_own(policy: DiffusionPolicy, steps: int) -> None:
-    link = TunedDenoiser(policy, DenoiserConfig(noise_floor=0.2, steps=steps))
-    situation, noise = _situation(6), _noise(6)
+def test_only_the_last_denoising_steps_are_draws(policy: DiffusionPolicy, steps: int) -> None:
+    link = TunedDenoiser(policy, DenoiserConfig(steps=steps))
+    situation, noise = draw_situation(6), _noise(6)
     x, record = link.act(noise, situation, torch.Generator().manual_seed(0), explore=True)
     samples = record["samples"]
     assert link.num_factors == (steps or 2)
     assert samples.shape == (6, link.num_factors + 1, 8)
     assert torch.equal(samples[:, -1], x)
-    first = 2 - link.num_factors
-    if first == 0:
-        assert torch.equal(samples[:, 0], noise)
-    else:
-        torch.testing.assert_close(samples[:, 0], policy.step_mean(noise, 0, situation.cond))
-    log_prob = link.log_prob(record, situation)
-    for factor in range(link.num_factors):
-        mean = policy.step_mean(samples[:, factor], first + factor, situation.cond)
-        executed = 4 if factor == link.num_factors - 1 else 8  # two of the four actions are executed
-        expected = Normal(mean, 0.2).log_prob(samples[:, factor + 1])[:, :executed].sum(dim=1)
-        torch.testing.assert_close(log_prob[:, factor], expected)
+    chain, predict = policy.make_chain(1.0), policy.condition(situation.cond)
+    start = noise
+    if steps:  # the frozen step explores as the sampler does, without a floor
+        draw = torch.randn(noise.shape, generator=torch.Generator().manual_seed(0))
+        start = chain.step_mean(noise, 0, predict) + chain.stds[0] * draw
+    torch.testing.assert_close(samples[:, 0], start)
+    assert link.factor_weights == ((0.95, 1.0) if steps == 0 else (1.0,))
 
 
-def test_the_deployed_denoiser_starts_as_the_pre_trained_policy(policy: DiffusionPolicy) -> None:
-    link = TunedDenoiser(policy, DenoiserConfig())
-    situation, noise = _situation(6), _noise(6)
-    x, _ = link.act(noise, situation, torch.Generator(), explore=False)
-    torch.testing.assert_close(x, policy.sample(noise, situation.cond))
+def test_the_frozen_steps_stay_those_of_the_policy(policy: DiffusionPolicy) -> None:
+    """Whatever has become of the tuned copy."""
+    link = TunedDenoiser(policy, DenoiserConfig(steps=1))
+    situation, noise = draw_situation(6), _noise(6)
+    _, before = link.act(noise, situation, torch.Generator().manual_seed(0), explore=True)
+    with torch.no_grad():
+        for parameter in link.trainable():
+            parameter.mul_(1.5)
+    _, after = link.act(noise, situation, torch.Generator().manual_seed(0), explore=True)
+    assert torch.equal(before["samples"][:, 0], after["samples"][:, 0])
+    assert not torch.equal(before["samples"][:, 1], after["samples"][:, 1])
 
 
-def test_residual_is_bounded_and_starts_small(policy: DiffusionPolicy) -> None:
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+@pytest.mark.parametrize("num_codes", [0, 3])
+def test_the_deployed_denoiser_starts_as_the_policy(sampler: str, num_codes: int) -> None:
+    """With η = 0 it draws nothing, whatever the sampler; with η = 1 over all steps it is DDPM."""
     torch.manual_seed(0)
-    link = ResidualAction(4, 8, 4, ResidualConfig(scale=0.3, hidden_sizes=(16,)))
-    situation, chunk = _situation(64), _noise(64)
-    deployed, _ = link.act(chunk, situation, torch.Generator(), explore=False)
-    explored, record = link.act(chunk, situation, torch.Generator().manual_seed(0), explore=True)
+    config = PolicyConfig.model_validate(
+        {"horizon": 4, "n_action_steps": 2, "hidden_sizes": (8,), "sampler": sampler, "denoising_steps": 4}
+    )
+    policy = DiffusionPolicy(config, 2, 2, num_codes)
+    with torch.no_grad():
+        for table in policy.denoiser.code_tables():
+            table.normal_()
+    situation, noise = draw_situation(6, cond_dim=policy.cond_dim), _noise(6)
+    still, lively = (TunedDenoiser(policy, DenoiserConfig(acting_eta=eta)) for eta in (0.0, 1.0))
+    x, _ = still.act(noise, situation, torch.Generator(), explore=False)
+    predict = policy.condition(situation.cond, situation.code)
+    torch.testing.assert_close(x, policy.make_chain(0.0).sample(noise, predict))
+    if sampler == "ddpm":
+        first, second = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
+        x, _ = lively.act(noise, situation, first, explore=False)
+        torch.testing.assert_close(x, policy.sample(noise, situation.cond, second, situation.code))
+    else:
+        torch.testing.assert_close(x, policy.sample(noise, situation.cond, code=situation.code))
+
+
+def test_residual_is_bounded_and_starts_small() -> None:
+    link = _residual(scale=0.3)
+    situation, action = draw_situation(64), _noise(64)[:, :2]
+    deployed, _ = link.act(action, situation, torch.Generator(), explore=False)
+    explored, record = link.act(action, situation, torch.Generator().manual_seed(0), explore=True)
     deployed, explored = deployed.detach(), explored.detach()
-    assert float((deployed - chunk).abs().max()) < 0.02
-    assert 0.1 < float((explored - chunk).abs().max()) <= 0.3
-    mean = link.network(torch.cat([situation.cond, chunk], dim=1))
-    executed = Normal(mean, link.log_std.exp()).log_prob(record["u"])[:, :4].sum(dim=1)
-    torch.testing.assert_close(link.log_prob(record, situation)[:, 0], executed)
+    assert float((deployed - action).abs().max()) < 0.02
+    assert 0.1 < float((explored - action).abs().max()) <= 0.3
+    mean, std = link.network(torch.cat([situation.cond, action], dim=1)), link.log_std.exp()
+    log_prob, entropy = link.evaluate(record, situation)
+    torch.testing.assert_close(log_prob[:, 0], Normal(mean, std).log_prob(record["u"]).sum(dim=1))
+    torch.testing.assert_close(entropy, Normal(mean, std.expand_as(mean)).entropy().sum(dim=1))
+
+
+def test_residual_sees_the_code_if_there_are_any() -> None:
+    situation, action = draw_situation(6), _noise(6)[:, :2]
+    other = draw_situation(6, num_codes=1)
+    for num_codes, same in ((3, False), (1, True)):
+        link = _residual(num_codes)
+        first, second = (link.act(action, seen, torch.Generator(), explore=False)[0] for seen in (situation, other))
+        differs = (first != second).any(dim=1)
+        assert torch.equal(differs, torch.zeros(6, dtype=torch.bool) if same else situation.code != 0)
 
 
 def test_progressive_exploration_mixes_in_the_residual_slowly() -> None:
-    torch.manual_seed(0)
-    link = ResidualAction(4, 8, 4, ResidualConfig(progressive_iterations=10, hidden_sizes=(16,)))
-    situation, chunk = _situation(2000), _noise(2000)
+    link = _residual(progressive_iterations=10)
+    situation, action = draw_situation(2000), torch.randn(2000, 2, generator=torch.Generator().manual_seed(5))
     for iteration, share in ((0, 0.0), (3, 0.3), (10, 1.0), (99, 1.0)):
         link.begin_iteration(iteration)
-        x, record = link.act(chunk, situation, torch.Generator().manual_seed(0), explore=True)
-        used = (x != chunk).any(dim=1)
+        x, record = link.act(action, situation, torch.Generator().manual_seed(0), explore=True)
+        used = (x != action).any(dim=1)
         assert float(used.float().mean()) == pytest.approx(share, abs=0.04)
-        assert bool((link.log_prob(record, situation)[~used] == 0).all())
+        log_prob, _ = link.evaluate(record, situation)
+        assert torch.equal(log_prob[:, 0] != 0, used)
+    link.begin_iteration(0)
+    x, _ = link.act(action, situation, torch.Generator(), explore=False)
+    assert bool((x != action).any()), "deployed, it corrects from the start"
 
 
-def test_a_sampler_that_adds_noise_keeps_it_when_deployed() -> None:
-    torch.manual_seed(0)
-    config = PolicyConfig(horizon=4, n_action_steps=2, hidden_sizes=(8,), sampler="ddpm", denoising_steps=4)
-    link = TunedDenoiser(DiffusionPolicy(config, 2, 2), DenoiserConfig(noise_floor=0.01))
-    assert link.num_factors == 4
-    assert link.log_stds[0] == pytest.approx(torch.tensor(link.policy.step_std(0)).log().item())
-    assert link.log_stds[-1] == pytest.approx(torch.tensor(0.01).log().item())
+def test_links_that_learn_their_own_way_say_how(policy: DiffusionPolicy) -> None:
+    config = DenoiserConfig(learning_rate=3e-5, clip_ratio=0.03, target_kl=0.4)
+    assert TunedDenoiser(policy, config).trust_region == TrustRegion(3e-5, 0.03, 0.4)
+    ppo = PPOConfig(clip_ratio=0.15, target_kl=0.02, learning_rate=1e-6)
+    assert ResidualAction(4, 2, 1, ResidualConfig(learning_rate=2e-4), ppo).trust_region == TrustRegion(
+        2e-4, 0.15, 0.02
+    )

@@ -83,7 +83,7 @@ def test_losses_and_their_gradient(clip_ratio: float) -> None:
 
     value, log_prob, _ = model.policy.evaluate_actions(obs, action)
     policy_loss, kl = compute_policy_loss(
-        log_prob[:, None], old_log_prob[:, None], advantage, torch.ones(1), clip_ratio
+        log_prob[:, None], old_log_prob[:, None], advantage, torch.ones(1), torch.tensor(clip_ratio)
     )
     value_loss = compute_value_loss(value, old_value, returns[:, None], 0.0)
     parameters = list(model.policy.parameters())

@@ -9,67 +9,100 @@ import torch
 from torch.distributions import Normal
 
 from bmd_pipeline.config.discover import SteeringConfig
-from bmd_pipeline.config.finetune import FinetuneConfig
+from bmd_pipeline.config.finetune import METHODS, FinetuneConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.adapters.base import Situation
-from bmd_pipeline.rl.agents import Agent, make_agent, make_base_agent, remove_steering
+from bmd_pipeline.rl.adapters.residual import ResidualAction
+from bmd_pipeline.rl.agents import (
+    PLANNED,
+    Agent,
+    make_agent,
+    make_base_agent,
+    make_commanded_agent,
+    remove_steering,
+)
 from bmd_pipeline.rl.tuned import load_trained, trained_state
+from tests.rl.decisions import decide, draw_situation
 
+MakeModes = Callable[..., DiscoveredModes]
 STEERING = SteeringConfig(hidden_sizes=(16,))
 
 
-def _situation(count: int, held_dim: int = 0) -> Situation:
-    generator = torch.Generator().manual_seed(3)
-    return Situation(
-        torch.randn(count, 4, generator=generator),
-        torch.arange(count) % 3,
-        torch.randn(count, held_dim, generator=generator),
-        torch.arange(count) % 2 == 0,
-    )
-
-
-def _agent(policy: DiffusionPolicy, modes: DiscoveredModes | None, **settings: object) -> Agent:
+def _agent(policy: DiffusionPolicy, modes: DiscoveredModes | None, method: str = "dsrl", **settings: object) -> Agent:
     torch.manual_seed(4)
     config = FinetuneConfig.model_validate(settings)
-    return make_agent("dsrl-bmd" if modes else "dsrl", policy, modes, config, STEERING)
+    return make_agent(f"{method}-bmd" if modes else method, policy, modes, config, STEERING)
+
+
+def _fill_tables(modes: DiscoveredModes) -> None:
+    """Gives the tables random numbers, so that codes differ."""
+    assert modes.coded is not None
+    with torch.no_grad():
+        for table in modes.coded.denoiser.code_tables():
+            table.normal_(generator=torch.Generator().manual_seed(6))
 
 
 def test_the_base_agent_is_the_policy(policy: DiffusionPolicy) -> None:
-    situation = _situation(6)
-    actions, record = make_base_agent(policy).act(situation, torch.Generator().manual_seed(0), explore=True)
+    situation = draw_situation(6)
+    actions, record = decide(make_base_agent(policy), situation, torch.Generator().manual_seed(0))
     noise = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(record["0.w"], noise)
-    torch.testing.assert_close(actions, policy.to_action(policy.sample(noise, situation.cond)))
+    assert record == {}
+    torch.testing.assert_close(actions, policy.to_action(policy.sample(noise, situation.cond))[:, :2])
 
 
-@pytest.mark.parametrize("strategy", ["plain", "seeded", "held"])
+def test_a_commanded_agent_is_the_coded_policy_under_its_codes(policy: DiffusionPolicy, modes_of: MakeModes) -> None:
+    modes = modes_of()
+    situation = draw_situation(6)
+    plain, _ = decide(make_base_agent(policy), situation, torch.Generator().manual_seed(0))
+    untaught, _ = decide(make_commanded_agent(policy, modes), situation, torch.Generator().manual_seed(0))
+    assert torch.equal(plain, untaught)
+    _fill_tables(modes)
+    told, _ = decide(make_commanded_agent(policy, modes), situation, torch.Generator().manual_seed(0))
+    noise = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    assert modes.coded is not None
+    expected = modes.coded.to_action(modes.coded.sample(noise, situation.cond, code=situation.code))
+    torch.testing.assert_close(told, expected[:, :2])
+    assert not torch.equal(told, plain)
+
+
+@pytest.mark.parametrize("form", [None, "published", "coded"])
 def test_log_prob_of_steering_matches_torch_distributions(
-    policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes], strategy: str
+    policy: DiffusionPolicy, modes_of: MakeModes, form: str | None
 ) -> None:
-    modes = None if strategy == "plain" else modes_of(strategy=strategy)
-    agent = _agent(policy, modes)
-    situation = _situation(6, held_dim=2 if strategy == "held" else 0)
-    _, record = agent.act(situation, torch.Generator().manual_seed(0), explore=True)
+    agent = _agent(policy, modes_of(form=form) if form else None)
+    situation = draw_situation(6)
+    _, record = decide(agent, situation, torch.Generator().manual_seed(0))
     mean, log_std = agent.links()[0].steering(situation.cond, situation.code)
-    std = log_std.exp()
-    if strategy == "held":  # the first two coordinates are held in every other situation
-        on = situation.holding[:, None].float()
-        mean = mean.clone()
-        mean[:, :2] += situation.held * on
-        std = torch.cat([std[:, :2] * 0.3**on, std[:, 2:]], dim=1)
-    expected = Normal(mean, std).log_prob(record["0.u"]).sum(dim=1)
+    expected = Normal(mean, log_std.exp())
     assert agent.num_factors == 1
-    torch.testing.assert_close(agent.log_prob(record, situation)[:, 0], expected)
-    torch.testing.assert_close(agent.entropy(situation), Normal(mean, std).entropy().sum(dim=1))
+    log_prob, entropy = agent.evaluate(record, situation)
+    torch.testing.assert_close(log_prob[:, 0], expected.log_prob(record["0.u"]).sum(dim=1))
+    torch.testing.assert_close(entropy, expected.entropy().sum(dim=1))
+
+
+@pytest.mark.parametrize("form", [None, "published", "coded"])
+@pytest.mark.parametrize("method", ["dsrl", "dppo", "res"])
+def test_an_evaluation_has_a_column_per_draw(
+    policy: DiffusionPolicy, modes_of: MakeModes, method: str, form: str | None
+) -> None:
+    agent = _agent(policy, modes_of(form=form) if form else None, method)
+    situation = draw_situation(6)
+    _, record = decide(agent, situation, torch.Generator().manual_seed(0))
+    log_prob, entropy = agent.evaluate(record, situation)
+    steered = method == "dsrl" or form == "published"
+    assert agent.num_factors == steered + {"dsrl": 0, "dppo": 2, "res": 1}[method]
+    assert len(agent.factor_weights) == agent.num_factors
+    assert log_prob.shape == (6, agent.num_factors)
+    assert entropy.shape == (6,)
+    assert (agent.target_entropy is not None) == steered
 
 
 def test_readout_decides_how_a_deployed_agent_acts(policy: DiffusionPolicy) -> None:
-    situation = _situation(6)
+    situation = draw_situation(6)
     for readout, same in (("mean", True), ("sample", False)):
         agent = _agent(policy, None, readout=readout)
-        first, second = (agent.act(situation, torch.Generator().manual_seed(s), explore=False)[0] for s in (0, 1))
+        first, second = (decide(agent, situation, torch.Generator().manual_seed(s), False)[0] for s in (0, 1))
         assert torch.equal(first, second) is same
 
 
@@ -78,20 +111,83 @@ def test_an_unknown_readout_is_refused(policy: DiffusionPolicy) -> None:
         _agent(policy, None).readout = "median"  # type: ignore[assignment]
 
 
-def test_trained_weights_round_trip_without_the_frozen_policy(
-    policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
+# corrections at every control step ---------------------------------------------------------------------
+
+
+def test_a_correction_sees_the_action_that_it_corrects(policy: DiffusionPolicy) -> None:
+    agent = _agent(policy, None, "res", residual={"progressive_iterations": 0})
+    residual = agent.residual
+    assert residual is not None
+    situation, later = draw_situation(6), draw_situation(12)
+    later = later.rows(torch.arange(6, 12))
+    generator = torch.Generator().manual_seed(0)
+    plan = agent.plan(situation, generator, explore=True)
+    for done, seen in ((0, situation), (1, later)):
+        actions, record = agent.act(plan, done, seen, generator, explore=True)
+        assert actions.shape == (6, 1, 2)
+        planned = plan.chunk[:, 2 * done : 2 * done + 2]
+        assert torch.equal(record["2.action"], planned)
+        corrected = planned + residual.scale * torch.tanh(record["2.u"])
+        torch.testing.assert_close(actions[:, 0], policy.to_action(corrected)[:, 0])
+        mean = residual.network(torch.cat([seen.cond, planned], dim=1))
+        expected = Normal(mean, residual.log_std.exp()).log_prob(record["2.u"]).sum(dim=1)
+        torch.testing.assert_close(agent.evaluate(record, seen)[0][:, 0], expected)
+        assert record[PLANNED].tolist() == [float(done == 0)] * 6
+
+
+def test_a_chunk_that_was_planned_earlier_is_no_draw_of_a_decision(
+    policy: DiffusionPolicy, modes_of: MakeModes
 ) -> None:
-    agent = _agent(policy, modes_of())
+    """In the published form a steering policy stands before the residual; in between its plans it drew nothing."""
+    agent = _agent(policy, modes_of(form="published"), "res", residual={"progressive_iterations": 0})
+    first, residual = agent.links()[0], agent.residual
+    assert residual is not None
+    situation, generator = draw_situation(6), torch.Generator().manual_seed(0)
+    plan = agent.plan(situation, generator, explore=True)
+    mean, log_std = first.steering(situation.cond, situation.code)
+    drawn = Normal(mean, log_std.exp())
+    own = Normal(torch.zeros(2), residual.log_std.exp()).entropy().sum()
+    for done in (0, 1):
+        _, record = agent.act(plan, done, situation, generator, explore=True)
+        log_prob, entropy = agent.evaluate(record, situation)
+        counts = float(done == 0)
+        torch.testing.assert_close(log_prob[:, 0], counts * drawn.log_prob(plan.record["0.u"]).sum(dim=1))
+        assert bool((log_prob[:, 1] != 0).all())
+        torch.testing.assert_close(entropy, counts * drawn.entropy().sum(dim=1) + own)
+        gradient = torch.autograd.grad(log_prob[:, 0].sum(), list(first.parameters()), retain_graph=True)
+        assert any(bool((g != 0).any()) for g in gradient) == (done == 0)
+
+
+# storing ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_trained_weights_round_trip_without_the_frozen_policy(
+    policy: DiffusionPolicy, modes_of: MakeModes, method: str
+) -> None:
+    def make() -> Agent:
+        return _agent(policy, modes_of() if method.endswith("-bmd") else None, method.removesuffix("-bmd"))
+
+    agent = make()
     with torch.no_grad():
-        for parameter in [*agent.trainable()[0], *agent.modes.inference.parameters()]:  # type: ignore[union-attr]
-            parameter.add_(1.0)
+        for group in agent.trainable():
+            for parameter in group:
+                parameter.add_(1.0)
     weights = trained_state(agent)
-    assert not any("denoiser" in name for name in weights)
-    other = _agent(policy, modes_of())
+    trained = sum(parameter.numel() for group in agent.trainable() for parameter in group)
+    stored = sum(value.numel() for name, value in weights.items() if name.startswith("chain."))
+    # the copy that is tuned comes with its normalisers
+    scales = {"dppo": 2 * (4 + 2)}.get(method.removesuffix("-bmd"), 0)
+    basis = sum(b.numel() for name, b in agent.chain.named_buffers() if "basis" in name and f"chain.{name}" in weights)
+    assert stored == trained + scales + basis
+    other = make()
     load_trained(other, weights)
     assert all(torch.equal(value, trained_state(other)[name]) for name, value in weights.items())
+    situation = draw_situation(6, num_codes=agent.num_codes)
+    first, second = (decide(each, situation, torch.Generator().manual_seed(0))[0] for each in (agent, other))
+    assert torch.equal(first, second)
     with pytest.raises(RuntimeError):
-        load_trained(_agent(policy, None), {"chain.0.foreign": torch.zeros(1)})
+        load_trained(other, {"chain.0.foreign": torch.zeros(1)})
 
 
 def test_bmd_needs_modes(policy: DiffusionPolicy) -> None:
@@ -100,12 +196,28 @@ def test_bmd_needs_modes(policy: DiffusionPolicy) -> None:
 
 
 def test_without_its_steering_dsrl_is_the_base_policy(policy: DiffusionPolicy) -> None:
-    situation = _situation(6)
+    situation = draw_situation(6)
     agent = _agent(policy, None)
     bare, base = (
-        each.act(situation, torch.Generator().manual_seed(0), explore=False)[0]
+        decide(each, situation, torch.Generator().manual_seed(0), explore=False)[0]
         for each in (remove_steering(agent), make_base_agent(policy))
     )
     assert torch.equal(bare, base)
     with pytest.raises(ConfigError, match="no steering policy"):
         remove_steering(make_base_agent(policy))
+
+
+@pytest.mark.parametrize("method", ["dsrl", "dppo", "res"])
+def test_methods_with_codes_act_on_the_coded_policy(policy: DiffusionPolicy, modes_of: MakeModes, method: str) -> None:
+    """Before training every code does what the taught policy does under it, up to the steering's small start."""
+    modes = modes_of()
+    _fill_tables(modes)
+    agent = _agent(policy, modes, method, residual={"progressive_iterations": 0})
+    assert agent.policy is modes.coded
+    situation = draw_situation(6)
+    if method == "dsrl":
+        agent = remove_steering(agent)
+    told, _ = decide(agent, situation, torch.Generator().manual_seed(0), explore=False)
+    taught, _ = decide(make_commanded_agent(policy, modes), situation, torch.Generator().manual_seed(0), False)
+    bound = 0.05 if isinstance(agent.links()[-1], ResidualAction) else 1e-5
+    torch.testing.assert_close(told, taught[:, : told.shape[1]], rtol=0, atol=bound)

@@ -42,27 +42,29 @@ def test_a_spread_that_is_not_trained_can_not_collapse() -> None:
 
 def test_success_must_fall_significantly() -> None:
     watch, told = make_watch()
-    watch.see_candidate(Candidate(0, 0.8, 0.0))
-    watch.see_candidate(Candidate(2, 0.73, 0.0))  # two standard errors are 0.08
+    watch.see_candidate(Candidate(0, 0.8, 100))
+    watch.see_candidate(Candidate(2, 0.73, 100))  # two standard errors are 0.08
     assert told == []
-    watch.see_candidate(Candidate(4, 0.71, 0.0))
+    watch.see_candidate(Candidate(4, 0.71, 100))
     assert told == ["iteration 4: selection success 0.710 is below the 0.800 that training began with"]
 
 
 def test_dead_codes_are_named() -> None:
     watch, told = make_watch()
-    watch.see_candidate(Candidate(0, 0.8, 1.0))
-    watch.see_candidate(Candidate(2, 0.9, 0.5, (1, 5)))
-    watch.see_candidate(Candidate(4, 0.9, 0.5, (1, 5)))
+    rates = (0.9, 0.9, 0.9, 0.9)
+    watch.see_candidate(Candidate(0, 0.8, 100, rates, (1.0, 0.26, 1.0, 1.0)))
+    assert told == []
+    for iteration in (2, 4):
+        watch.see_candidate(Candidate(iteration, 0.9, 100, rates, (1.0, 0.25, 1.0, 0.0)))
     assert len(told) == 1
-    assert told[0].startswith("iteration 2: commanding code 1, 5 does nothing")
+    assert told[0].startswith("iteration 2: commanding code 1, 3 does nothing")
 
 
 def test_what_is_kept_is_compared_with_the_start_and_the_base_policy() -> None:
     watch, told = make_watch()
-    watch.see_kept(Candidate(3, 0.75, 0.0), 0.8)
+    watch.see_kept(Candidate(3, 0.75, 100), 0.8)
     assert told == []
-    watch.see_kept(Candidate(0, 0.6, 0.0), 0.8)
+    watch.see_kept(Candidate(0, 0.6, 100), 0.8)
     assert len(told) == 2
     assert "no iteration was better than the start" in told[0]
     assert "the kept iteration 0 succeeds less often (0.600) than the base policy (0.800)" in told[1]
@@ -71,8 +73,8 @@ def test_what_is_kept_is_compared_with_the_start_and_the_base_policy() -> None:
 @pytest.mark.parametrize("cut", [False, True])
 def test_a_resumed_watch_knows_what_it_has_seen(cut: bool) -> None:
     watch, told = make_watch()
-    watch.see_candidate(Candidate(0, 0.8, 0.0))
-    watch.see_candidate(Candidate(2, 0.2, 0.0))
+    watch.see_candidate(Candidate(0, 0.8, 100))
+    watch.see_candidate(Candidate(2, 0.2, 100))
     watch.see_metrics(2, metrics(6.0))
     if cut:
         state = json.loads(json.dumps(watch.state()))
@@ -80,6 +82,6 @@ def test_a_resumed_watch_knows_what_it_has_seen(cut: bool) -> None:
         watch.load_state(state)
     else:
         more = []
-    watch.see_candidate(Candidate(4, 0.1, 0.0))
+    watch.see_candidate(Candidate(4, 0.1, 100))
     watch.see_metrics(4, metrics(-3.0))
     assert [text.split(":")[0] for text in told + more] == ["iteration 2", "iteration 4"]

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.discover import DiscoverConfig
 from bmd_pipeline.config.finetune import RegulariserConfig
 from bmd_pipeline.config.ppo import PPOConfig
 from bmd_pipeline.config.pretrain import PolicyConfig
@@ -57,7 +56,7 @@ def learn(continuing: bool, max_steps: int | None = None) -> Tensor:
     agent = make_base_agent(DiffusionPolicy(config, obs_dim=PLACES, action_dim=1))
     ppo = {"gamma": GAMMA, "epochs": 10, "value_learning_rate": 1e-2, "value_hidden_sizes": (64, 64)}
     env = Ring(64, continuing)
-    trainer = Trainer(env, agent, PPOConfig.model_validate(ppo), DiscoverConfig(), RegulariserConfig())
+    trainer = Trainer(env, agent, PPOConfig.model_validate(ppo), RegulariserConfig())
     generator = torch.Generator().manual_seed(0)
     for iteration in range(40):
         trainer.iterate(iteration=iteration, seed=iteration, generator=generator, max_steps=max_steps, policy=False)

@@ -20,8 +20,9 @@ from bmd_pipeline.tasks import registry
 from bmd_pipeline.tasks.base import TaskEnv
 from tests.rl.tape import TapeRecorder
 from tests.rl.twins import (
-    HELD,
+    PUBLISHED,
     STOPPING,
+    TAUGHT,
     iterate,
     make_agents,
     make_native,
@@ -161,11 +162,11 @@ def assert_same_rollouts(env: TaskEnv, agents: tuple[Agent, Agent], explore: boo
         assert torch.equal(ours.track, theirs.track)
         assert ours.record.keys() == theirs.record.keys()
         assert all(torch.equal(value, theirs.record[name]) for name, value in ours.record.items())
-        assert torch.equal(ours.holding, theirs.holding)
+        assert torch.equal(ours.cond, theirs.cond)
 
 
 @pytest.mark.parametrize("explore", [True, False])
-@pytest.mark.parametrize("method", [*METHODS, HELD])
+@pytest.mark.parametrize("method", [*METHODS, TAUGHT, PUBLISHED])
 def test_recorded_decisions(env: TaskEnv, tape: TapeRecorder, method: str, explore: bool) -> None:
     agents = make_agents(method, "cpu")
     agents[1].use_graphs(tape)
@@ -174,7 +175,7 @@ def test_recorded_decisions(env: TaskEnv, tape: TapeRecorder, method: str, explo
             for link in agent.links():
                 link.begin_iteration(iteration)
         assert_same_rollouts(env, agents, explore)
-    assert tape.running.count("record") == 1
+    assert tape.running.count("record") == (1 if agents[1].residual is None else 2)
 
 
 # learning ---------------------------------------------------------------------------------------------
@@ -187,7 +188,7 @@ def assert_same(one: Trainer, other: Trainer) -> None:
     assert our_values == their_values
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, PUBLISHED])
 def test_iterations_of_training(tape: TapeRecorder, method: str) -> None:
     plain, graphed = make_trainers(method, tape, entropy_weight=0.01, clip_value=0.5)
     for iteration in range(4):
@@ -233,7 +234,10 @@ def test_selection_plays_with_recordings_too(tape: TapeRecorder) -> None:
         iterate(plain, iteration)
         iterate(graphed, iteration)
         assert_same_rollouts(env, (plain.agent, graphed.agent), explore=False)
-    assert {kind: one.recordings for kind, one in graphed.agent.graphed.items()} == {(True, None): 1, (False, None): 1}
+    assert {kind: one.recordings for kind, one in graphed.agent.graphed.items()} == {
+        ("plan", True, None): 1,
+        ("plan", False, None): 1,
+    }
 
 
 def test_a_recorded_agent_follows_its_readout(tape: TapeRecorder) -> None:
@@ -244,4 +248,7 @@ def test_a_recorded_agent_follows_its_readout(tape: TapeRecorder) -> None:
     for readout in readouts:
         plain.readout = graphed.readout = readout
         assert_same_rollouts(env, (plain, graphed), explore=False)
-    assert {kind: one.recordings for kind, one in graphed.graphed.items()} == {(False, "mean"): 1, (False, "sample"): 1}
+    assert {kind: one.recordings for kind, one in graphed.graphed.items()} == {
+        ("plan", False, "mean"): 1,
+        ("plan", False, "sample"): 1,
+    }

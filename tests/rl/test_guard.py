@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from bmd_pipeline.config.discover import DiscoverConfig, SteeringConfig
+from bmd_pipeline.config.discover import SteeringConfig
 from bmd_pipeline.config.finetune import FinetuneConfig, RegulariserConfig
 from bmd_pipeline.config.guard import GuardConfig
 from bmd_pipeline.config.ppo import PPOConfig
@@ -30,7 +30,7 @@ def trainer(env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., Disco
     agent = make_agent("dsrl-bmd", policy, modes, FinetuneConfig(), SteeringConfig(hidden_sizes=(16,)))
     config = PPOConfig.model_validate({"minibatch_size": 32, "value_hidden_sizes": (16,)})
     regulariser = RegulariserConfig(controller="linear")
-    return Trainer(env, agent, config, DiscoverConfig(num_modes=3), regulariser, place="discover.ppo")
+    return Trainer(env, agent, config, regulariser, feed_codes=True, place="discover.ppo")
 
 
 def iterate(guard: Guard, iteration: int = 0) -> dict[str, float]:
@@ -101,7 +101,7 @@ def test_an_adaptive_learning_rate_never_rises_above_what_a_rollback_left(
     torch.manual_seed(2)
     agent = make_agent("dsrl", policy, None, FinetuneConfig(), SteeringConfig(hidden_sizes=(16,)))
     ppo = {"minibatch_size": 32, "learning_rate": 1e-5, "target_kl": 1.0, "learning_rate_schedule": "adaptive"}
-    adaptive = Trainer(env, agent, PPOConfig.model_validate(ppo), DiscoverConfig(), RegulariserConfig())
+    adaptive = Trainer(env, agent, PPOConfig.model_validate(ppo), RegulariserConfig())
     Diverging(adaptive, 1)
     guard = Guard(adaptive, GuardConfig(), lambda text: None)
     for iteration in range(4):

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
-from bmd_pipeline.config.discover import DiscoverConfig, SteeringConfig
+from bmd_pipeline.config.discover import SteeringConfig
 from bmd_pipeline.config.finetune import FinetuneConfig, RegulariserConfig
 from bmd_pipeline.config.ppo import PPOConfig
 from bmd_pipeline.errors import DivergenceError, TrainingError
@@ -17,16 +19,19 @@ from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters.base import Situation
 from bmd_pipeline.rl.agents import make_agent
-from bmd_pipeline.rl.ppo import Batch, compute_policy_loss, compute_value_loss, standardise
+from bmd_pipeline.rl.ppo import Batch, compute_policy_loss, compute_value_loss, standardise, standardise_groups
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.tasks.base import TaskEnv
+from tests.rl.decisions import decide
 from tests.rl.host_reads import count_reads
+
+CLIP = torch.tensor(0.2)
 
 
 def test_clipped_surrogate_by_hand() -> None:
     ratio = torch.tensor([[1.5], [0.5], [1.5], [0.5]])
     advantage = torch.tensor([1.0, 1.0, -1.0, -1.0])
-    loss, kl = compute_policy_loss(ratio.log(), torch.zeros(4, 1), advantage, torch.ones(1), clip_ratio=0.2)
+    loss, kl = compute_policy_loss(ratio.log(), torch.zeros(4, 1), advantage, torch.ones(1), CLIP)
     # min(ρA, clip(ρ)A) = 1.2, 0.5, −1.5, −0.8
     assert float(loss) == pytest.approx(-(1.2 + 0.5 - 1.5 - 0.8) / 4)
     assert float(kl) == pytest.approx(float((ratio - 1 - ratio.log()).mean()))
@@ -36,21 +41,24 @@ def test_one_stray_draw_is_not_taken_for_a_policy_that_ran_away() -> None:
     log_prob = torch.zeros(256, 1, requires_grad=True)
     shift = torch.zeros(256, 1)
     shift[0] = 12.0
-    loss, kl = compute_policy_loss(log_prob + shift, torch.zeros(256, 1), -torch.ones(256), torch.ones(1), 0.2)
+    loss, kl = compute_policy_loss(log_prob + shift, torch.zeros(256, 1), -torch.ones(256), torch.ones(1), CLIP)
     assert float(kl) == pytest.approx((math.exp(3) - 4) / 256)
     loss.backward()
     assert log_prob.grad is not None
     assert float(log_prob.grad[0]) == 0.0
     torch.testing.assert_close(log_prob.grad[1:], torch.full((255, 1), 1 / 256))
-    _, everywhere = compute_policy_loss(shift[:1] - 24.0, torch.zeros(1, 1), torch.ones(1), torch.ones(1), 0.2)
+    _, everywhere = compute_policy_loss(shift[:1] - 24.0, torch.zeros(1, 1), torch.ones(1), torch.ones(1), CLIP)
     assert float(everywhere) > 5.0  # what has become impossible still counts in full
 
 
 def test_factors_are_clipped_one_by_one() -> None:
     log_prob = torch.tensor([[0.3, -0.3]])  # their product has ratio 1 and would hide both
-    loss, kl = compute_policy_loss(log_prob, torch.zeros(1, 2), torch.tensor([1.0]), torch.tensor([1.0, 0.5]), 0.2)
-    assert float(loss) == pytest.approx(-(1.2 + 0.5 * float(torch.tensor(-0.3).exp())))
-    assert bool((kl > 0).all())
+    clip = torch.tensor([0.2, 0.1])
+    loss, kl = compute_policy_loss(log_prob, torch.zeros(1, 2), torch.tensor([1.0]), torch.tensor([1.0, 0.5]), clip)
+    assert float(loss) == pytest.approx(-(1.2 + 0.5 * math.exp(-0.3)))
+    assert kl.tolist() == pytest.approx([math.exp(0.3) - 1.3, math.exp(-0.3) - 0.7], rel=1e-4)
+    blamed, _ = compute_policy_loss(log_prob, torch.zeros(1, 2), torch.tensor([-1.0]), torch.tensor([1.0, 0.5]), clip)
+    assert float(blamed) == pytest.approx(math.exp(0.3) + 0.5 * 0.9)
 
 
 def test_value_loss_by_hand() -> None:
@@ -64,30 +72,49 @@ def test_standardise() -> None:
     assert x.tolist() == pytest.approx([-1.0, 0.0, 1.0])
 
 
-def _trainer(
-    env: TaskEnv, policy: DiffusionPolicy, modes: DiscoveredModes | None, combine: str = "reward", **ppo: object
-) -> Trainer:
+@given(st.lists(st.tuples(st.integers(0, 4), st.floats(-100.0, 100.0, width=32)), min_size=1, max_size=40))
+@settings(deadline=None)
+def test_standardising_groups_is_standardising_each_by_itself(rows: list[tuple[int, float]]) -> None:
+    """Group 5 is always empty; one of a single member has nothing to compare it with, and counts nothing."""
+    group = torch.tensor([code for code, _ in rows])
+    value = torch.tensor([number for _, number in rows], dtype=torch.float64)
+    x = torch.stack([value, 3.0 - 2.0 * value.flip(0)], dim=1)
+    found = standardise_groups(x, group, 6)
+    for code in group.unique():
+        mine = group == code
+        for stream in range(2):
+            own = x[mine, stream]
+            expected = standardise(own) if len(own) > 1 else torch.zeros(1, dtype=torch.float64)
+            torch.testing.assert_close(found[mine, stream], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_one_group_is_all_together() -> None:
+    x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    found = standardise_groups(x, torch.zeros(50, dtype=torch.int64), 3)
+    torch.testing.assert_close(found, torch.stack([standardise(x[:, 0]), standardise(x[:, 1])], dim=1))
+
+
+def _trainer(env: TaskEnv, policy: DiffusionPolicy, modes: DiscoveredModes | None, **ppo: object) -> Trainer:
     torch.manual_seed(2)
     steering = SteeringConfig(hidden_sizes=(16,))
     method = "dsrl-bmd" if modes else "dsrl"
     agent = make_agent(method, policy, modes, FinetuneConfig(), steering)
     config = PPOConfig.model_validate({"minibatch_size": 32, "value_hidden_sizes": (16,)} | ppo)
-    discover = modes.config if modes else DiscoverConfig()
-    return Trainer(env, agent, config, discover, RegulariserConfig.model_validate({"combine": combine}))
+    return Trainer(env, agent, config, RegulariserConfig(), feed_codes=True)
 
 
 def _iterate(trainer: Trainer, **options: bool) -> dict[str, float]:
     return trainer.iterate(iteration=0, seed=1, generator=torch.Generator().manual_seed(1), **options)
 
 
-@pytest.mark.parametrize("combine", ["reward", "advantage"])
-def test_an_update_trains_steering_critic_and_inference_and_nothing_else(
-    env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes], combine: str
+def test_an_update_of_the_published_form_leaves_what_was_discovered_as_it_is(
+    env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
 ) -> None:
-    modes = modes_of()
-    trainer = _trainer(env, policy, modes, combine)
+    modes = modes_of(form="published")
+    trainer = _trainer(env, policy, modes)
     frozen = {name: value.clone() for name, value in policy.state_dict().items()}
-    discovered = {name: value.clone() for name, value in modes.steering.state_dict().items()}  # type: ignore[union-attr]
+    assert modes.steering is not None
+    discovered = {name: value.clone() for name, value in modes.steering.state_dict().items()}
     parts = {
         "steering": trainer.agent.links()[0],
         "critic": trainer.critic,
@@ -99,14 +126,14 @@ def test_an_update_trains_steering_critic_and_inference_and_nothing_else(
     for name, part in parts.items():
         assert any(not torch.equal(a, b) for a, b in zip(before[name], part.parameters(), strict=True)), name
     assert all(torch.equal(value, policy.state_dict()[name]) for name, value in frozen.items())
-    assert all(torch.equal(value, modes.steering.state_dict()[name]) for name, value in discovered.items())  # type: ignore[union-attr]
+    assert all(torch.equal(value, modes.steering.state_dict()[name]) for name, value in discovered.items())
 
 
 def test_information_is_measured_without_the_floor_that_the_reward_has(
     env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
 ) -> None:
     """A mean of clamped log-ratios is no lower bound of the mutual information."""
-    trainer = _trainer(env, policy, modes_of())
+    trainer = _trainer(env, policy, modes_of(form="published"))  # codes in equal numbers
     assert trainer.inference is not None
     with torch.no_grad():  # sure of code 0, whatever is played
         last = [layer for layer in trainer.inference.modules() if isinstance(layer, torch.nn.Linear)][-1]
@@ -118,16 +145,59 @@ def test_information_is_measured_without_the_floor_that_the_reward_has(
     assert expected < trainer.regulariser.floor * 2 / 3
 
 
-def test_a_frozen_inference_model_stays_as_it_is(
+@pytest.mark.parametrize(
+    ("form", "steps", "learns"),
+    [("coded", None, False), ("coded", 3, True), ("published", None, True), ("published", 0, False)],
+)
+def test_the_inference_model_learns_as_long_as_hindsight_has_not_taught_it(
+    env: TaskEnv,
+    policy: DiffusionPolicy,
+    modes_of: Callable[..., DiscoveredModes],
+    form: str,
+    steps: int | None,
+    learns: bool,
+) -> None:
+    modes = modes_of(form=form)
+    agent = make_agent("dsrl-bmd", policy, modes, FinetuneConfig(), SteeringConfig(hidden_sizes=(16,)))
+    ppo = PPOConfig(minibatch_size=32, value_hidden_sizes=(16,))
+    trainer = Trainer(env, agent, ppo, RegulariserConfig(inference_steps=steps))
+    before = [value.clone() for value in modes.inference.parameters()]
+    metrics = _iterate(trainer)
+    changed = any(not torch.equal(a, b) for a, b in zip(before, modes.inference.parameters(), strict=True))
+    assert changed == learns == ("losses/inference" in metrics)
+
+
+@pytest.mark.parametrize(("form", "streams"), [("coded", 2), ("published", 1)])
+def test_the_coded_form_weighs_advantages_and_the_published_one_rewards(
+    env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes], form: str, streams: int
+) -> None:
+    trainer = _trainer(env, policy, modes_of(form=form))
+    played = trainer.play(iteration=0, seed=1, generator=torch.Generator().manual_seed(1))
+    reward, measured = trainer._streams(played, intrinsic_only=False)
+    assert trainer.critic.num_streams == reward.shape[2] == streams
+    intrinsic = reward[..., 1] if streams == 2 else (reward[..., 0] - played.reward) / 0.5
+    assert measured["modes/intrinsic_return"] == pytest.approx(float(intrinsic.sum(dim=0).mean()), rel=1e-4)
+    if streams == 2:
+        assert torch.equal(reward[..., 0], played.reward)
+        # telescoped: whatever an episode passed through, it earns what its end tells of the code
+        assert measured["modes/intrinsic_return"] == pytest.approx(measured["modes/final_information"], abs=1e-5)
+
+
+def test_advantages_are_standardised_within_each_code(
     env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
 ) -> None:
-    modes = modes_of()
-    agent = make_agent("dsrl-bmd", policy, modes, FinetuneConfig(), SteeringConfig(hidden_sizes=(16,)))
-    settings = PPOConfig(minibatch_size=32, value_hidden_sizes=(16,))
-    trainer = Trainer(env, agent, settings, modes.config, RegulariserConfig(inference_steps=0))
-    before = {name: value.clone() for name, value in modes.inference.state_dict().items()}
-    _iterate(trainer)
-    assert all(torch.equal(value, modes.inference.state_dict()[name]) for name, value in before.items())
+    """What a code earns more than others do is no merit of its actions, unless codes are pooled."""
+    generator = torch.Generator().manual_seed(0)
+    code = torch.arange(300) % 3
+    advantage = torch.randn(300, 2, generator=generator) + 5.0 * code[:, None]
+    fed = _trainer(env, policy, modes_of())
+    mixed = fed._mix(advantage, code, False)
+    expected = standardise_groups(advantage, code, 3) @ torch.tensor([1.0, 0.5])
+    torch.testing.assert_close(mixed, standardise(expected))
+    fed.feed = None
+    pooled = fed._mix(advantage, code, False)
+    assert [float(mixed[code == k].mean()) for k in range(3)] == pytest.approx([0.0] * 3, abs=1e-5)
+    assert float(pooled[code == 0].mean()) < -1.0 < 1.0 < float(pooled[code == 2].mean())
 
 
 def test_critic_warm_up_leaves_the_policy_alone(env: TaskEnv, policy: DiffusionPolicy) -> None:
@@ -191,7 +261,7 @@ def test_discovery_ignores_the_environments_reward(
 ) -> None:
     def trained(pay: float) -> list[torch.Tensor]:
         env.pay.fill_(pay)  # type: ignore[attr-defined]
-        trainer = _trainer(env, policy, modes_of())
+        trainer = _trainer(env, policy, modes_of(form="published"))
         _iterate(trainer, intrinsic_only=True)
         return list(trainer.agent.links()[0].parameters())
 
@@ -210,16 +280,16 @@ def test_updates_raise_what_pays(env: TaskEnv, policy: DiffusionPolicy) -> None:
     trainer = _trainer(env, policy, None)
     agent, generator = trainer.agent, torch.Generator().manual_seed(0)
     cond = torch.randn(512, 4, generator=generator)
-    situation = Situation(cond, torch.zeros(512, dtype=torch.int64), cond[:, :0], torch.zeros(512, dtype=torch.bool))
+    situation = Situation(cond, torch.zeros(512, dtype=torch.int64))
     inputs = torch.zeros(512, 7)  # cond 4, track 2, time 1
     for _ in range(10):
         with torch.no_grad():
-            _, record = agent.act(situation, generator, explore=True)
+            _, record = decide(agent, situation, generator)
             batch = Batch(
                 situation,
                 record,
                 inputs,
-                agent.log_prob(record, situation),
+                agent.evaluate(record, situation)[0],
                 trainer.critic(inputs),
                 standardise(record["0.u"][:, 0]),
                 torch.zeros(512, 1),
@@ -280,9 +350,9 @@ def test_an_update_reads_from_the_device_once_per_minibatch(env: TaskEnv, policy
         stepped: list[bool] = []
         step = trainer.ppo._step
 
-        def count(found: Mapping[str, Tensor], *, policy: bool) -> Tensor:
-            stepped.append(policy)
-            return step(found, policy=policy)
+        def count(found: Mapping[str, Tensor], going: list[bool]) -> Tensor:
+            stepped.append(any(going))
+            return step(found, going)
 
         trainer.ppo._step = count  # type: ignore[method-assign]
         return count_reads("bmd_pipeline.rl.ppo", lambda: _iterate(trainer)), len(stepped)

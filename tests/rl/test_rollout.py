@@ -7,20 +7,25 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from bmd_pipeline.config.discover import SteeringConfig
+from bmd_pipeline.config.finetune import FinetuneConfig, RegulariserConfig
+from bmd_pipeline.config.ppo import PPOConfig
 from bmd_pipeline.config.pretrain import PolicyConfig
 from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.agents import make_base_agent, make_commanded_agent
+from bmd_pipeline.rl.agents import PLANNED, Agent, make_agent, make_base_agent, make_commanded_agent
 from bmd_pipeline.rl.rollout import LOOK_INTERVALS, Rollout, balanced_codes, merge_rollouts, play_episodes, roll_out
+from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.tasks import registry
 from bmd_pipeline.tasks.base import TaskEnv
 from tests.tasks.toy import Walk
 
 
 def _play(env: TaskEnv, policy: DiffusionPolicy, seed: int, max_steps: int | None = None) -> Rollout:
+    agent = make_agent("dppo", policy, None, FinetuneConfig(), SteeringConfig())
     return roll_out(
         env,
-        make_base_agent(policy),
+        agent,
         seed=seed,
         code=torch.zeros(env.num_envs, dtype=torch.int64),
         generator=torch.Generator().manual_seed(seed),
@@ -37,7 +42,7 @@ def test_shapes_and_bookkeeping(env: TaskEnv, policy: DiffusionPolicy) -> None:
     assert played.cond.shape == (decisions + 1, 12, 4)
     assert played.features.shape == (decisions + 1, 12, 1)
     assert played.track.shape == (2 * decisions + 1, 12, 2)
-    assert played.record["0.w"].shape == (decisions, 12, 8)
+    assert played.record["1.samples"].shape == (decisions, 12, 3, 8)
     torch.testing.assert_close(played.features[..., 0], played.track[::2, :, 1])
     # an episode takes ceil(length / n_action_steps) decisions, without gaps
     assert torch.equal(played.alive.sum(dim=0), -(-played.length // 2))
@@ -91,7 +96,7 @@ def test_merging_keeps_every_episode_as_it_was(env: TaskEnv, policy: DiffusionPo
         assert not bool(merged.alive[decisions:, rows].any())
         assert torch.equal(merged.track[: len(part.track), rows], part.track)
         assert torch.equal(merged.track[-1, rows], part.track[-1])
-        assert torch.equal(merged.record["0.w"][:decisions, rows], part.record["0.w"])
+        assert torch.equal(merged.record["1.samples"][:decisions, rows], part.record["1.samples"])
         assert torch.equal(merged.reward.sum(dim=0)[rows], part.reward.sum(dim=0))
 
 
@@ -114,26 +119,105 @@ def test_evaluation_reports_information_only_with_codes(
     assert torch.equal(plain.track[0], coded.track[0]), "agents must meet the same initial states"
 
 
-def test_held_noise_is_released_once_the_behaviour_has_moved(
+# corrections at every control step ---------------------------------------------------------------------
+
+
+def _residual_agent(policy: DiffusionPolicy, modes: DiscoveredModes | None = None) -> Agent:
+    torch.manual_seed(0)
+    config = FinetuneConfig.model_validate({"residual": {"progressive_iterations": 0}})
+    return make_agent("res-bmd" if modes else "res", policy, modes, config, SteeringConfig(hidden_sizes=(16,)))
+
+
+def _roll_out(env: TaskEnv, agent: Agent, explore: bool, max_steps: int | None = None) -> Rollout:
+    return roll_out(
+        env,
+        agent,
+        seed=0,
+        code=torch.arange(env.num_envs) % agent.num_codes,
+        generator=torch.Generator().manual_seed(0),
+        explore=explore,
+        feature_columns=(1,),
+        max_steps=max_steps,
+        keep_record=True,
+    )
+
+
+def test_a_residual_that_corrects_nothing_plays_as_the_base_policy(env: TaskEnv, policy: DiffusionPolicy) -> None:
+    """Step by step the same episodes: plans are made when the base policy makes them, and no other draws are made."""
+    agent = _residual_agent(policy)
+    assert agent.residual is not None
+    agent.residual.scale = 0.0
+    base, corrected = (_roll_out(env, each, explore=False) for each in (make_base_agent(policy), agent))
+    steps = len(base.track)
+    torch.testing.assert_close(corrected.track[:steps], base.track[: len(corrected.track)])
+    for name in ("success", "length", "timed_out"):
+        assert torch.equal(getattr(corrected, name), getattr(base, name))
+    torch.testing.assert_close(corrected.reward.sum(dim=0), base.reward.sum(dim=0))
+    assert (base.decisions_per_chunk, corrected.decisions_per_chunk) == (1, 2)
+
+
+def test_a_residual_takes_a_decision_per_control_step_and_plans_per_chunk(
+    env: TaskEnv, policy: DiffusionPolicy
+) -> None:
+    played = _roll_out(env, _residual_agent(policy), explore=True)
+    decisions = len(played.alive)
+    assert len(played.track) == len(played.cond) == decisions + 1
+    assert torch.equal(played.alive.sum(dim=0), played.length)
+    assert torch.equal(played.last_decision, played.length)
+    torch.testing.assert_close(played.features[..., 0], played.track[..., 1])
+    planned = torch.arange(decisions) % 2 == 0
+    assert torch.equal(played.record[PLANNED], planned.float()[:, None].expand(decisions, 12))
+    assert played.record["2.action"].shape == (decisions, 12, 2)
+
+
+def test_an_odd_cut_leaves_a_plan_unfinished(env: TaskEnv, policy: DiffusionPolicy) -> None:
+    played = _roll_out(env, _residual_agent(policy), explore=True, max_steps=5)
+    assert int(played.length.max()) == len(played.alive) == 5
+    assert played.record[PLANNED][:, 0].tolist() == [1.0, 0.0, 1.0, 0.0, 1.0]
+
+
+def test_a_steering_policy_before_a_residual_draws_once_per_plan(
     env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
 ) -> None:
-    modes = modes_of(strategy="held")
-    modes.inference.std.fill_(0.5)
-    played = roll_out(
-        env,
-        make_commanded_agent(policy, modes),
-        seed=0,
-        code=torch.arange(12) % 3,
-        generator=torch.Generator().manual_seed(0),
-        explore=False,
-    )
-    distance = modes.config.commit.distance
+    """Between plans its draw is that of the plan before, and counts as certain."""
+    agent = _residual_agent(policy, modes_of(form="published"))
+    played = _roll_out(env, agent, explore=True)
+    drawn = played.record["0.u"]
+    later = drawn[1::2]
+    assert torch.equal(later, drawn[0::2][: len(later)])
+    record = {name: played.taken(value) for name, value in played.record.items()}
+    log_prob, _ = agent.evaluate(record, played.situations())
+    assert torch.equal(log_prob[:, 0] != 0, record[PLANNED] == 1)
+    assert bool((log_prob[:, 1] != 0).all())
+
+
+def test_discounts_of_a_chunk_are_shared_out_over_its_decisions(
+    env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
+) -> None:
+    """Two control steps per chunk: taken together they discount as the chunk does."""
+    ppo = PPOConfig(gamma=0.9, gae_lambda=0.8)
+    regulariser = RegulariserConfig(gamma=0.95, gae_lambda=0.5)
+    reward = torch.zeros(1)
+    for coded, expected in ((False, ([0.9], [0.8])), (True, ([0.9, 0.95], [0.8, 0.5]))):
+        agent = _residual_agent(policy, modes_of() if coded else None)
+        trainer = Trainer(env, agent, ppo, regulariser)
+        for decisions in (1, 2, 5):
+            found = trainer._discounts(reward, decisions)
+            for ours, theirs in zip(found, expected, strict=True):
+                torch.testing.assert_close(ours**decisions, torch.tensor(theirs))
+
+
+def test_an_inference_model_looks_back_as_far_as_it_does_over_chunks(
+    env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
+) -> None:
+    """Its history is counted in chunks, also where decisions are taken in between."""
+    inference = {"hidden_sizes": (16,), "history_steps": 2, "history_stride": 2}
+    modes = modes_of(inference=inference)
+    played = _roll_out(env, _residual_agent(policy, modes), explore=True)
     scaled = modes.inference.normalise(played.features)
-    moved = (scaled - scaled[0]).abs().amax(dim=2)[:-1] > distance
-    ever = moved.long().cummax(dim=0).values.bool()
-    assert torch.equal(played.holding, ~ever)
-    assert bool(ever.any())
-    assert not bool(ever[0].any())
+    histories = played.histories(modes.inference)
+    for t in range(len(scaled)):
+        assert torch.equal(histories[t], torch.cat([scaled[t], scaled[max(0, t - 4)]], dim=1))
 
 
 def test_workers_or_not_the_native_task_is_the_same() -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bmd_pipeline.config.discover import SteeringConfig
 from bmd_pipeline.config.finetune import CurriculumConfig, FinetuneConfig
@@ -14,43 +16,108 @@ from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl import selection
 from bmd_pipeline.rl.agents import Agent, make_agent
 from bmd_pipeline.rl.curriculum import compute_max_steps
-from bmd_pipeline.rl.selection import Candidate, choose_readout, compute_required_information
+from bmd_pipeline.rl.selection import Candidate, choose_readout, score_candidate
 from bmd_pipeline.tasks.base import TaskEnv
 
-
-def test_success_decides_among_candidates_whose_codes_still_tell() -> None:
-    first, better = Candidate(0, 0.8, 1.0), Candidate(1, 0.9, 0.7)
-    assert better.beats(first, required_information=0.6)
-    assert not first.beats(better, required_information=0.6)
-    assert Candidate(2, 0.9, 0.7).beats(better, 0.6), "ties go to the later one"
+START = Candidate(0, 0.8, 400, (0.9, 0.9, 0.9, 0.5), (1.0, 1.0, 0.9, 0.7))  # 100 episodes per code, obeyed .9
 
 
-def test_codes_come_before_success() -> None:
-    told, untold = Candidate(0, 0.5, 1.0), Candidate(1, 0.9, 0.1)
-    assert not untold.beats(told, 0.8)
-    assert told.beats(untold, 0.8)
-    worse = Candidate(2, 0.9, 0.05)
-    assert untold.beats(worse, 0.8), "when none qualifies, the codes that tell most are kept"
-    assert not worse.beats(untold, 0.8)
+def _after(success: tuple[float, ...], obeyed: tuple[float, ...], iteration: int = 1) -> Candidate:
+    return Candidate(iteration, sum(success) / len(success), 400, success, obeyed)
 
 
-def test_without_a_required_share_success_alone_decides() -> None:
-    required = compute_required_information(0.0, discovered=0.7)
-    assert Candidate(1, 0.9, -0.2).beats(Candidate(0, 0.5, 0.7), required)
-    assert compute_required_information(0.5, discovered=0.7) == 0.35
-
-
-def _choose(env: TaskEnv, agent: Agent, required: float = 0.0) -> Candidate:
-    return choose_readout(env, agent, 3, [1, 2], torch.Generator().manual_seed(5), required)
+def test_the_start_falls_short_of_nothing() -> None:
+    assert START.compute_shortfall(START, 1.0) == 0.0
 
 
 @pytest.mark.parametrize(
-    ("success", "information", "chosen"),
+    ("obeyed", "shortfall"),
+    [((0.9, 0.8, 0.8, 0.74), 0.0), ((1.0, 1.0, 1.0, 0.24), 0.0), ((0.8, 0.8, 0.8, 0.4), 0.11), ((0.0,) * 4, 0.81)],
+)
+def test_codes_must_be_obeyed_as_often_as_before_but_for_a_share(obeyed: tuple[float, ...], shortfall: float) -> None:
+    """On average: one code may lose what another one wins."""
+    assert _after(START.success_per_code, obeyed).compute_shortfall(START, 0.9) == pytest.approx(shortfall)
+
+
+def test_no_code_may_succeed_significantly_less_often() -> None:
+    """One standard error of a difference between .9 and .81 in 100 episodes each is .049, and .058 to .5."""
+    obeyed = START.obeyed_per_code
+    assert _after((0.81, 0.9, 0.9, 0.5), obeyed).compute_shortfall(START, 0.9) == 0.0
+    worse = _after((0.5, 1.0, 1.0, 1.0), obeyed)
+    assert worse.success_rate > START.success_rate
+    assert worse.compute_shortfall(START, 0.9) == pytest.approx(0.4 - 2 * (0.0034**0.5))
+    two = _after((0.5, 0.5, 1.0, 1.0), obeyed)
+    assert two.compute_shortfall(START, 0.9) == pytest.approx(2 * worse.compute_shortfall(START, 0.9))
+
+
+def test_fewer_episodes_leave_more_to_chance() -> None:
+    few, many = (Candidate(1, 0.6, n, (0.6, 0.6), (1.0, 1.0)) for n in (20, 2000))
+    start = Candidate(0, 0.8, 2000, (0.8, 0.8), (1.0, 1.0))
+    assert few.compute_shortfall(start, 0.9) == 0.0 < many.compute_shortfall(start, 0.9)
+
+
+rates = st.lists(st.floats(0.0, 1.0), min_size=3, max_size=3).map(tuple)
+
+
+@given(rates, rates, rates, rates, st.integers(3, 1000), st.floats(0.01, 1.0))
+@settings(deadline=None)
+def test_doing_better_never_adds_to_a_shortfall(
+    before: tuple[float, ...],
+    obeyed_before: tuple[float, ...],
+    success: tuple[float, ...],
+    obeyed: tuple[float, ...],
+    episodes: int,
+    share: float,
+) -> None:
+    start = Candidate(0, 0.5, episodes, before, obeyed_before)
+    now = Candidate(1, 0.5, episodes, success, obeyed)
+    risen = Candidate(1, 0.5, episodes, tuple(map(max, before, success)), tuple(map(max, obeyed_before, obeyed)))
+    assert risen.compute_shortfall(start, share) == 0.0 <= now.compute_shortfall(start, share)
+    assert now.compute_shortfall(start, share) <= now.compute_shortfall(start, 1.0)
+    assert now.compute_shortfall(start, 0.0) == 0.0
+
+
+def test_success_decides_among_candidates_that_qualify() -> None:
+    better = _after((1.0, 1.0, 0.9, 0.5), START.obeyed_per_code)
+    assert better.is_better_than(START, START, 0.9)
+    assert not START.is_better_than(better, START, 0.9)
+    again = _after((1.0, 1.0, 0.9, 0.5), START.obeyed_per_code, iteration=2)
+    assert again.is_better_than(better, START, 0.9), "ties go to the later one"
+
+
+def test_what_was_there_at_the_start_comes_before_success() -> None:
+    lost = _after((1.0, 1.0, 1.0, 1.0), (0.25, 0.25, 0.25, 0.25))
+    assert not lost.is_better_than(START, START, 0.9)
+    assert START.is_better_than(lost, START, 0.9)
+    worse = _after((1.0, 1.0, 1.0, 1.0), (0.2, 0.2, 0.2, 0.2), iteration=2)
+    assert lost.is_better_than(worse, START, 0.9), "when none qualifies, what lost least is kept"
+    assert not worse.is_better_than(lost, START, 0.9)
+
+
+def test_without_a_required_share_or_without_codes_success_alone_decides() -> None:
+    lost = _after((1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 0.0))
+    assert lost.is_better_than(START, START, 0.0)
+    plain = Candidate(0, 0.8, 400)
+    assert Candidate(1, 0.81, 400).is_better_than(plain, plain, 1.0)
+    assert not Candidate(1, 0.79, 400).is_better_than(plain, plain, 1.0)
+
+
+def test_codes_that_are_obeyed_no_more_often_than_chance_are_dead() -> None:
+    assert _after((1.0,) * 4, (0.25, 0.26, 1.0, 0.0)).dead_codes == (0, 3)
+    assert Candidate(0, 0.0, 4).dead_codes == ()
+
+
+def _choose(env: TaskEnv, agent: Agent) -> Candidate:
+    return choose_readout(env, agent, 3, [1, 2], torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize(
+    ("success", "obeyed", "chosen"),
     [
         ({"mean": 0.9, "sample": 0.8}, {"mean": 1.0, "sample": 1.0}, "mean"),
         ({"mean": 0.8, "sample": 0.9}, {"mean": 1.0, "sample": 1.0}, "sample"),
         ({"mean": 0.9, "sample": 0.9}, {"mean": 1.0, "sample": 1.0}, "mean"),
-        ({"mean": 0.9, "sample": 0.8}, {"mean": 0.1, "sample": 1.0}, "sample"),  # codes come before success
+        ({"mean": 0.9, "sample": 0.8}, {"mean": 0.8, "sample": 1.0}, "sample"),  # more succeed as told
     ],
 )
 def test_the_better_readout_is_chosen_and_stays(
@@ -58,7 +125,7 @@ def test_the_better_readout_is_chosen_and_stays(
     policy: DiffusionPolicy,
     monkeypatch: pytest.MonkeyPatch,
     success: dict[str, float],
-    information: dict[str, float],
+    obeyed: dict[str, float],
     chosen: str,
 ) -> None:
     draws = []
@@ -67,22 +134,26 @@ def test_the_better_readout_is_chosen_and_stays(
         draws.append(float(torch.rand(1, generator=generator)))
         readout = agent.readout
         assert readout is not None
-        return Candidate(iteration, success[readout], information[readout], readout=readout)
+        return Candidate(iteration, success[readout], 10, (success[readout],), (obeyed[readout],), readout)
 
     monkeypatch.setattr(selection, "score_candidate", score)
     agent = make_agent("dsrl", policy, None, FinetuneConfig(readout="auto"), SteeringConfig(hidden_sizes=(16,)))
-    assert _choose(env, agent, required=0.5).readout == agent.readout == chosen
+    assert _choose(env, agent).readout == agent.readout == chosen
     assert draws[0] == draws[1], "both get the same draws"
 
 
+@pytest.mark.parametrize("form", ["coded", "published"])
 def test_readouts_are_told_apart_in_real_episodes(
-    env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
+    env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes], form: str
 ) -> None:
     """The chosen score is what a fresh look at the agent as it was left gives."""
-    agent = make_agent("dsrl-bmd", policy, modes_of(), FinetuneConfig(readout="auto"), SteeringConfig())
+    agent = make_agent("dsrl-bmd", policy, modes_of(form=form), FinetuneConfig(readout="auto"), SteeringConfig())
     best = _choose(env, agent)
-    again = selection.score_candidate(env, agent, 3, [1, 2], torch.Generator().manual_seed(5))
+    again = score_candidate(env, agent, 3, [1, 2], torch.Generator().manual_seed(5))
     assert again == best
+    assert best.episodes == 24
+    assert len(best.success_per_code) == len(best.obeyed_per_code) == 3
+    assert best.success_rate == pytest.approx(sum(best.success_per_code) / 3)
     assert best.readout == agent.readout
 
 

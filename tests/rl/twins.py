@@ -26,13 +26,15 @@ from bmd_pipeline.rl.trainer_state import pack_trainer, unpack_trainer
 from bmd_pipeline.tasks import registry
 from bmd_pipeline.tasks.base import VectorTask
 
-HELD = "held"
-"""Stands for the frozen policy commanded through held noise, beside the methods of fine-tuning."""
-STOPPING: dict[str, object] = {"target_kl": 5e-4, "guard": {"max_kl": 1e3}}
+TAUGHT = "taught"
+"""The frozen policy under its codes, beside the methods of fine-tuning."""
+PUBLISHED = "res-bmd published"
+"""The published form, in which a steering policy plans and a residual corrects."""
+STOPPING: dict[str, object] = {"target_kl": 1e-3, "guard": {"max_kl": 1e3}}
 """Settings under which every method's policy stops in the middle of its updates."""
 
 
-def make_agents(method: str, device: str) -> tuple[Agent, Agent]:
+def make_agents(method: str, device: str, target_kl: float = 1.0) -> tuple[Agent, Agent]:
     """The same agent twice."""
     torch.manual_seed(0)
     shape = PolicyConfig(horizon=4, n_action_steps=2, n_obs_steps=2, hidden_sizes=(16, 16))
@@ -41,19 +43,28 @@ def make_agents(method: str, device: str) -> tuple[Agent, Agent]:
     policy.requires_grad_(False).eval()
     settings = {
         "num_modes": 3,
-        "strategy": "held" if method == HELD else "seeded",
+        "form": "published" if method == PUBLISHED else "coded",
         "inference": {"hidden_sizes": (16,), "batch_size": 64},
         "steering": {"hidden_sizes": (16,)},
     }
     modes = make_modes(DiscoverConfig.model_validate(settings), policy, (0, 1))
-    if method == HELD:
+    if modes.coded is not None:  # codes that were taught something
+        with torch.no_grad():
+            for table in modes.coded.denoiser.code_tables():
+                table.normal_()
+    if method == TAUGHT:
         agent = make_commanded_agent(policy, modes)
     else:
         config = FinetuneConfig.model_validate(
-            {"residual": {"progressive_iterations": 4}, "denoiser": {"learning_rate": 5e-4}}
+            {
+                "ppo": {"target_kl": target_kl, "guard": {"max_kl": 1e3}},
+                "residual": {"progressive_iterations": 4, "learning_rate": 2e-3},
+                "denoiser": {"learning_rate": 5e-4, "target_kl": target_kl},
+            }
         )
-        coded = modes if uses_modes(method) else None
-        agent = make_agent(method, policy, coded, config, SteeringConfig(hidden_sizes=(16,)))
+        name = method.removesuffix(" published")
+        coded = modes if uses_modes(name) else None
+        agent = make_agent(name, policy, coded, config, SteeringConfig(hidden_sizes=(16,)))
     twins = copy.deepcopy(agent).to(device), copy.deepcopy(agent).to(device)
     for twin in twins:
         if twin.modes is not None:
@@ -62,14 +73,11 @@ def make_agents(method: str, device: str) -> tuple[Agent, Agent]:
 
 
 def draw_situation(agent: Agent, rows: int, generator: torch.Generator) -> Situation:
-    """Random situations; held noise applies to some."""
+    """Random situations."""
     device = generator.device
-    held = 0 if agent.modes is None or agent.modes.selector is None else agent.modes.selector.noise_dim
     return Situation(
         torch.randn(rows, agent.policy.cond_dim, generator=generator, device=device),
         torch.randint(agent.num_codes, (rows,), generator=generator, device=device),
-        torch.randn(rows, held, generator=generator, device=device),
-        torch.rand(rows, generator=generator, device=device) < 0.5,
     )
 
 
@@ -104,11 +112,10 @@ def make_trainers(
     settings = {"minibatch_size": minibatch_size, "value_hidden_sizes": (16,), "target_kl": 1.0}
     config = PPOConfig.model_validate(settings | ppo)
     made = []
-    for agent, own in zip(make_agents(method, device), (None, recorder), strict=True):
+    for agent, own in zip(make_agents(method, device, config.target_kl), (None, recorder), strict=True):
         torch.manual_seed(2)
         env = graph_env(registry.make_env("GaussianMixture", {}, num_envs, device=device), own)
-        discover = agent.modes.config if agent.modes else DiscoverConfig()
-        made.append(Trainer(env, agent, config, discover, RegulariserConfig(combine="advantage"), recorder=own))
+        made.append(Trainer(env, agent, config, RegulariserConfig(), feed_codes=True, recorder=own))
     for group in made[0].ppo.optimizer.param_groups:  # rounds as the other one does
         group["fused"] = made[1].ppo.optimizer.param_groups[0]["fused"]
     return made[0], made[1]

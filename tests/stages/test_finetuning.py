@@ -1,9 +1,8 @@
-"""The stages `discover` and `finetune` on a tiny point task, end to end."""
+"""The stage `finetune` on a small task, end to end, and what builds on it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import torch
 from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.artifacts.weights import load_weights
 from bmd_pipeline.config.run import RunConfig
-from bmd_pipeline.errors import ArtifactError, ConfigError, TrainingError
+from bmd_pipeline.errors import ArtifactError, ConfigError
+from bmd_pipeline.reporting.documents import load_evaluation
 from bmd_pipeline.rl.agents import Agent
 from bmd_pipeline.rl.rollout import Rollout, play_episodes
 from bmd_pipeline.rl.selection import Candidate
@@ -21,125 +21,25 @@ from bmd_pipeline.rl.tuned import load_agent
 from bmd_pipeline.stages import evaluate as evaluate_stage
 from bmd_pipeline.stages import finetune as finetune_stage
 from bmd_pipeline.stages import workbench
-from bmd_pipeline.stages.collect import collect
-from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.curve import curve
-from bmd_pipeline.stages.discover import discover
 from bmd_pipeline.stages.evaluate import evaluate
 from bmd_pipeline.stages.finetune import finetune
-from bmd_pipeline.stages.pretrain import pretrain
-from bmd_pipeline.stages.stopping import Stop, Stopped
+from bmd_pipeline.stages.stopping import Stop
+from bmd_pipeline.stages.summarise import summarise
 from bmd_pipeline.tasks import registry
 from bmd_pipeline.tasks.base import TaskEnv
 from tests.rl.tape import TapeRecorder
 
-TASK = "GaussianMixture"
-QUIET = Reporter("quiet")
-OFTEN: dict[str, Any] = {"env": {"goal_radius": 0.3}}
-"""So short a training succeeds often enough here for its behaviours to show."""
-BY_DENSITY: dict[str, Any] = {"clustering": "density", "num_modes": 6}
+from .small import QUIET, TASK, find_modes, make_config, play_in_pieces
 
-
-def _config(**changes: dict[str, Any]) -> RunConfig:
-    small = {"hidden_sizes": (16,)}
-    values: dict[str, Any] = {
-        "task": {"name": TASK},
-        "collect": {"num_episodes": 40},
-        "pretrain": {
-            "iterations": 400,
-            "batch_size": 128,
-            "policy": {"n_obs_steps": 1, "hidden_sizes": (64, 64)},
-        },
-        "discover": {
-            "num_modes": 4,
-            "clustering": "kmeans",
-            "num_envs": 64,
-            "seed_episodes": 512,
-            "warmup_iterations": 2,
-            "steering_fit_steps": 200,
-            "inference_fit_steps": 200,
-            "heldout_episodes": 64,
-            "inference": small,
-            "steering": small,
-            "commit": {"folds": 2, "selector_steps": 40},
-        },
-        "finetune": {
-            "iterations": 4,
-            "num_envs": 64,
-            "ppo": {"minibatch_size": 128, "value_hidden_sizes": (16,)},
-            "selection": {"interval": 2, "episodes": 64},
-            "checkpoint_interval": 1,
-        },
-    }
-    for name, change in changes.items():
-        values[name] = values.get(name, {}) | change
-    return RunConfig.model_validate(values)
-
-
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("base")
-    demos, output = root / "demos.zarr", root / "policy"
-    collect(_config(), output=demos, manifest=root / "demos.manifest.json", num_workers=1, reporter=QUIET)
-    pretrain(_config(), demos=demos, output=output, reporter=QUIET)
-    return output
-
-
-@pytest.fixture(scope="module")
-def modes(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("modes")
-    discover(_config(), policy=policy, output=output, seed=0, num_workers=1, reporter=QUIET)
-    return output
+METHODS = ("dppo", "res", "dsrl", "dppo-bmd", "res-bmd", "dsrl-bmd")
 
 
 def _finetune(config: RunConfig, policy: Path, modes: Path | None, output: Path, method: str = "dsrl-bmd") -> None:
     finetune(config, policy=policy, modes=modes, output=output, method=method, seed=0, num_workers=1, reporter=QUIET)
 
 
-@pytest.mark.parametrize("strategy", ["seeded", "unseeded", "held"])
-def test_every_strategy_finds_modes_that_can_be_played(policy: Path, tmp_path: Path, strategy: str) -> None:
-    config = _config(task=OFTEN, discover=BY_DENSITY | {"strategy": strategy})
-    discover(config, policy=policy, output=tmp_path, seed=0, num_workers=1, reporter=QUIET)
-    found = json.loads((tmp_path / "modes.json").read_text())["findings"]
-    assert 0.0 <= found["success_rate"] <= 1.0
-    assert found["information"] <= found["information_bound"]
-    assert len(found["success_rate_per_code"]) == (6 if strategy == "unseeded" else 4)  # there are four goals
-    assert (tmp_path / "run.json").exists()
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert len(lines) == (0 if strategy == "held" else 2)
-
-
-def test_seeding_finds_more_than_nothing(modes: Path) -> None:
-    found = json.loads((modes / "modes.json").read_text())["findings"]
-    assert found["final_information"] > 0.2
-    assert sum(found["cluster_sizes"]) > len(found["cluster_sizes"]) == 4
-
-
-def test_a_policy_without_modes_is_reported_in_plain_words(
-    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Unseeded discovery that is given no time to learn commands nothing."""
-    config = _config(discover={"strategy": "unseeded", "warmup_iterations": 1})
-    discover(config, policy=policy, output=tmp_path, seed=0, num_workers=1, reporter=Reporter("quiet"))
-    assert "warning: no modes found" in capsys.readouterr().err
-
-
-def test_where_no_gap_shows_k_means_takes_over_and_says_so(
-    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = _config(discover=BY_DENSITY | {"min_cluster_share": 0.5})
-    discover(config, policy=policy, output=tmp_path, seed=0, num_workers=1, reporter=Reporter("quiet"))
-    assert "warning: no gap divides" in capsys.readouterr().err
-    found = json.loads((tmp_path / "modes.json").read_text())
-    assert len(found["findings"]["cluster_sizes"]) == found["config"]["num_modes"] == 6
-
-
-def test_a_policy_that_never_succeeds_is_refused(policy: Path, tmp_path: Path) -> None:
-    config = _config(task={"env": {"goal_radius": 1e-6}})
-    with pytest.raises(TrainingError, match="to cluster into 4 modes"):
-        discover(config, policy=policy, output=tmp_path, seed=0, num_workers=1, reporter=QUIET)
-
-
+@pytest.mark.parametrize("method", METHODS)
 def test_the_taught_policy_is_what_was_discovered(policy: Path, modes: Path) -> None:
     agent = load_agent(policy, modes, None, "taught", task=TASK)
     assert agent.num_codes == 4
@@ -148,9 +48,9 @@ def test_the_taught_policy_is_what_was_discovered(policy: Path, modes: Path) -> 
         load_agent(policy, None, None, "taught", task=TASK)
 
 
-@pytest.mark.parametrize("method", ["dsrl", "dsrl-bmd"])
 def test_a_tuned_policy_plays_from_its_own_folders(policy: Path, modes: Path, tmp_path: Path, method: str) -> None:
-    _finetune(_config(), policy, modes if method == "dsrl-bmd" else None, tmp_path, method)
+    coded = method.endswith("-bmd")
+    _finetune(make_config(finetune={"iterations": 2}), policy, modes if coded else None, tmp_path, method)
     assert {path.name for path in tmp_path.iterdir()} == {
         "tuned.safetensors",
         "tuned.json",
@@ -160,10 +60,11 @@ def test_a_tuned_policy_plays_from_its_own_folders(policy: Path, modes: Path, tm
     agent = load_agent(policy, modes, tmp_path, method, task=TASK)
     env = registry.make_env(TASK, {}, 16)
     episodes = play_episodes(env, agent, seed=9, codes=None, generator=torch.Generator().manual_seed(0))
-    assert agent.num_codes == (4 if method == "dsrl-bmd" else 1)
+    assert agent.num_codes == (4 if coded else 1)
+    assert (episodes.information is not None) == coded
     assert bool(torch.isfinite(episodes.track).all())
     with pytest.raises(ArtifactError, match="expected"):
-        load_agent(policy, modes, tmp_path, "dsrl" if method == "dsrl-bmd" else "dsrl-bmd", task=TASK)
+        load_agent(policy, modes, tmp_path, method.removesuffix("-bmd") if coded else f"{method}-bmd", task=TASK)
 
 
 def test_the_readout_that_selection_chose_is_played(
@@ -171,12 +72,16 @@ def test_the_readout_that_selection_chose_is_played(
 ) -> None:
     """Success of draws is made up here, since which readout wins must not depend on the weights."""
 
+    def make_candidate(iteration: int, success: float, agent: Agent) -> Candidate:
+        codes = (success,) * agent.num_codes
+        return Candidate(iteration, success, 64, codes, (1.0,) * agent.num_codes, agent.readout)
+
     def choose(env: TaskEnv, agent: Agent, iteration: int, *arguments: Any) -> Candidate:
         agent.readout = "sample" if iteration == 2 else "mean"
-        return Candidate(iteration, 0.9 if iteration == 2 else 0.1, 9.0, readout=agent.readout)
+        return make_candidate(iteration, 0.9 if iteration == 2 else 0.1, agent)
 
     monkeypatch.setattr(finetune_stage, "choose_readout", choose)
-    _finetune(_config(finetune={"readout": "auto", "snapshot_interval": 1}), policy, modes, tmp_path)
+    _finetune(make_config(finetune={"readout": "auto", "snapshot_interval": 1}), policy, modes, tmp_path)
     assert load_agent(policy, modes, tmp_path, "dsrl-bmd", task=TASK).readout == "sample"
     assert json.loads((tmp_path / "run.json").read_text())["kept"]["readout"] == "sample"
     seen = {int(path.name): path for path in Layout.snapshots(tmp_path).iterdir()}
@@ -185,7 +90,7 @@ def test_the_readout_that_selection_chose_is_played(
 
 
 def test_a_curve_judges_the_start_the_way_and_the_end(policy: Path, modes: Path, tmp_path: Path) -> None:
-    config = _config(finetune={"snapshot_interval": 2, "iterations": 3}, curve={"episodes": 48})
+    config = make_config(finetune={"snapshot_interval": 2, "iterations": 3}, curve={"episodes": 48})
     tuned, output = tmp_path / "tuned", tmp_path / "curve.json"
     (tuned / "snapshots" / "000099").mkdir(parents=True)  # of an earlier, longer run
     _finetune(config, policy, modes, tuned)
@@ -216,10 +121,10 @@ def test_a_curve_judges_the_start_the_way_and_the_end(policy: Path, modes: Path,
 
 
 def test_a_curve_without_snapshots_says_how_to_keep_some(policy: Path, modes: Path, tmp_path: Path) -> None:
-    _finetune(_config(finetune={"iterations": 1}), policy, modes, tmp_path)
+    _finetune(make_config(finetune={"iterations": 1}), policy, modes, tmp_path)
     with pytest.raises(ArtifactError, match=r"no snapshots; run .*snapshot_interval"):
         curve(
-            _config(),
+            make_config(),
             policy=policy,
             modes=modes,
             tuned=tmp_path,
@@ -232,48 +137,85 @@ def test_a_curve_without_snapshots_says_how_to_keep_some(policy: Path, modes: Pa
     assert not (tmp_path / "curve.json").exists()
 
 
-def test_controllers_find_their_targets_in_the_modes(policy: Path, modes: Path, tmp_path: Path) -> None:
-    found = json.loads((modes / "modes.json").read_text())["findings"]
+def test_controllers_find_their_targets_in_the_modes(
+    policy: Path, modes: Path, published_modes: Path, tmp_path: Path
+) -> None:
+    found = json.loads((published_modes / "modes.json").read_text())["findings"]
     # exploring blurs what the deployed codes do, and what a controller sees must be compared with its like
-    assert 0.0 < found["exploring_information"] < found["final_information"]
+    assert found["exploring_information"] != found["final_information"]
     for controller in ("dual", "occupancy"):
-        config = _config(finetune={"iterations": 1, "regulariser": {"controller": controller}})
+        config = make_config(finetune={"iterations": 1, "regulariser": {"controller": controller}})
         _finetune(config, policy, modes, tmp_path / controller)
 
 
 def test_the_intrinsic_stream_has_a_discount_of_its_own(policy: Path, modes: Path, tmp_path: Path) -> None:
-    weights = []
+    losses = []
     for gamma in (None, 0.5):
-        regulariser = {"combine": "advantage", "mi_weight": 1.0, "gamma": gamma}
         output = tmp_path / str(gamma)
-        _finetune(_config(finetune={"iterations": 2, "regulariser": regulariser}), policy, modes, output)
-        weights.append(json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])["losses/value"])
-    assert weights[0] != weights[1]
+        regulariser = {"mi_weight": 1.0, "gamma": gamma}
+        _finetune(make_config(finetune={"iterations": 2, "regulariser": regulariser}), policy, modes, output)
+        losses.append(json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])["losses/value"])
+    assert losses[0] != losses[1]
 
 
 @pytest.mark.parametrize("method", ["dppo-bmd", "res-bmd", "dsrl-bmd"])
-def test_every_method_builds_on_held_noise(policy: Path, tmp_path: Path, method: str) -> None:
-    config = _config(discover={"strategy": "held"}, finetune={"iterations": 1})
-    modes, output = tmp_path / "modes", tmp_path / "tuned"
-    discover(config, policy=policy, output=modes, seed=0, num_workers=1, reporter=QUIET)
-    _finetune(config, policy, modes, output, method)
-    agent = load_agent(policy, modes, output, method, task=TASK)
+def test_every_method_builds_on_the_published_form(
+    policy: Path, published_modes: Path, tmp_path: Path, method: str
+) -> None:
+    _finetune(make_config(finetune={"iterations": 1}), policy, published_modes, tmp_path, method)
+    agent = load_agent(policy, published_modes, tmp_path, method, task=TASK)
     env = registry.make_env(TASK, {}, 8)
     episodes = play_episodes(env, agent, seed=9, codes=None, generator=torch.Generator().manual_seed(0))
     assert episodes.information is not None
     assert bool(torch.isfinite(episodes.track).all())
 
 
+def test_the_policies_of_a_run_are_judged_together(policy: Path, modes: Path, tmp_path: Path) -> None:
+    """Before fine-tuning with codes and without, and after."""
+    config = make_config(finetune={"iterations": 1}, evaluate={"num_envs": 64, "episodes": 64})
+    evaluations = []
+    for method in ("dppo", "dppo-bmd", "taught", "pretrained"):
+        tuned = tmp_path / method if method.startswith("dppo") else None
+        own = modes if method in ("dppo-bmd", "taught") else None
+        if tuned is not None:
+            _finetune(config, policy, own, tuned, method)
+        evaluations.append(tmp_path / "eval" / method / "eval.json")
+        evaluate(
+            config,
+            policy=policy,
+            modes=own,
+            tuned=tuned,
+            output=evaluations[-1],
+            method=method,
+            seed=0,
+            num_workers=1,
+            reporter=QUIET,
+        )
+    summarise(config, evaluations=evaluations, output=tmp_path / "eval.json")
+    document = load_evaluation(tmp_path / "eval.json")
+    assert list(document.policies) == ["pretrained", "taught", "dppo", "dppo-bmd"]
+    assert [len(block.codes) for block in document.policies.values()] == [0, 4, 0, 4]
+    assert set(load_evaluation(evaluations[2]).provenance.inputs) == {"policy", "modes"}
+    taught = document.policies["taught"]
+    assert taught.mode_entropy.mean > 1.2  # of ln 4
+    assert sorted(max(row.mode_shares, key=row.mode_shares.__getitem__) for row in taught.codes) == [
+        "east",
+        "north",
+        "south",
+        "west",
+    ]
+
+
 def test_recordings_change_no_number_of_any_stage(
-    policy: Path, modes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    policy: Path, demos: Path, modes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the CPU, by a stand-in for CUDA graphs."""
 
     def run(folder: Path) -> tuple[dict[str, torch.Tensor], ...]:
-        discover(_config(), policy=policy, output=folder / "modes", seed=0, num_workers=1, reporter=QUIET)
-        _finetune(_config(), policy, modes, folder / "tuned")
+        find_modes(make_config(), policy, demos, folder / "modes")
+        _finetune(make_config(), policy, modes, folder / "tuned")
         evaluate(
-            _config(evaluate={"num_envs": 64, "episodes": 64}),
+            make_config(evaluate={"num_envs": 64, "episodes": 64}),
             policy=policy,
             modes=modes,
             tuned=folder / "tuned",
@@ -300,7 +242,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     policy: Path, modes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    _finetune(_config(), policy, modes, whole)
+    _finetune(make_config(), policy, modes, whole)
 
     play = finetune_stage.Trainer.play
     calls = 0
@@ -314,10 +256,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 
     monkeypatch.setattr(finetune_stage.Trainer, "play", stumble)
     with pytest.raises(KeyboardInterrupt):
-        _finetune(_config(), policy, modes, broken)
+        _finetune(make_config(), policy, modes, broken)
     assert not (broken / "run.json").exists()
     monkeypatch.setattr(finetune_stage.Trainer, "play", play)
-    _finetune(_config(), policy, modes, broken)
+    _finetune(make_config(), policy, modes, broken)
 
     assert (whole / "tuned.safetensors").read_bytes() == (broken / "tuned.safetensors").read_bytes()
     steps = [json.loads(line)["step"] for line in (broken / "metrics.jsonl").read_text().splitlines()]
@@ -325,57 +267,15 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert not Layout.state(broken).exists()
 
 
-class Impatient(Stop):
-    """Asks to stop the n-th time somebody looks."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.left = looks
-
-    @property
-    def reason(self) -> str | None:
-        self.left -= 1
-        return "the test" if self.left <= 0 else None
-
-
-def _play_in_pieces(play: Callable[[Stop], None], looks: int) -> int:
-    """Starts a stage again and again, each time with a little more patience; returns how often it stopped."""
-    for stops in range(60):
-        try:
-            play(Impatient(looks + 7 * stops))
-            return stops
-        except Stopped:
-            continue
-    raise AssertionError("it never finished")
-
-
-@pytest.mark.parametrize("strategy", ["seeded", "unseeded", "held"])
-def test_a_discovery_in_pieces_equals_one_in_one_go(policy: Path, tmp_path: Path, strategy: str) -> None:
-    config = _config(
-        task=OFTEN,
-        discover=BY_DENSITY | {"strategy": strategy, "warmup_iterations": 3},
-        execution={"checkpoint_minutes": 0.0 if strategy == "seeded" else 5.0},
-    )
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-
-    def play(stop: Stop, output: Path = broken) -> None:
-        torch.rand(3)  # what others draw must not matter
-        discover(config, policy=policy, output=output, seed=0, num_workers=1, reporter=QUIET, stop=stop)
-
-    play(Stop(), whole)
-    assert _play_in_pieces(play, 12) >= 3
-    for name in ("modes.safetensors", "modes.json"):
-        assert (whole / name).read_bytes() == (broken / name).read_bytes()
-    steps = [json.loads(line)["step"] for line in (broken / "metrics.jsonl").read_text().splitlines()]
-    assert steps == ([] if strategy == "held" else [1, 2, 3])
-    assert not Layout.state(broken).exists()
-
-
-@pytest.mark.parametrize("controller", ["occupancy", "dual"])
-def test_a_run_in_pieces_equals_one_in_one_go(policy: Path, modes: Path, tmp_path: Path, controller: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "controller"), [("dsrl-bmd", "occupancy"), ("dppo-bmd", "dual"), ("res-bmd", "constant")]
+)
+def test_a_run_in_pieces_equals_one_in_one_go(
+    policy: Path, modes: Path, tmp_path: Path, method: str, controller: str
+) -> None:
     ppo = {"minibatch_size": 128, "value_hidden_sizes": (16,), "learning_rate_schedule": "adaptive"}
     changes = {"regulariser": {"controller": controller}, "checkpoint_interval": 100, "readout": "auto", "ppo": ppo}
-    config = _config(finetune=changes | {"snapshot_interval": 1})
+    config = make_config(finetune=changes | {"snapshot_interval": 1})
     whole, broken = tmp_path / "whole", tmp_path / "broken"
 
     def play(stop: Stop, output: Path = broken) -> None:
@@ -384,7 +284,7 @@ def test_a_run_in_pieces_equals_one_in_one_go(policy: Path, modes: Path, tmp_pat
             policy=policy,
             modes=modes,
             output=output,
-            method="dsrl-bmd",
+            method=method,
             seed=0,
             num_workers=1,
             reporter=QUIET,
@@ -392,14 +292,14 @@ def test_a_run_in_pieces_equals_one_in_one_go(policy: Path, modes: Path, tmp_pat
         )
 
     play(Stop(), whole)
-    assert _play_in_pieces(play, 25) >= 2
+    assert play_in_pieces(play, 25) >= 2
     snapshot = Layout.snapshots(Path()) / "000003"
     for name in ("tuned.safetensors", "tuned.json", snapshot / "tuned.json"):
         assert (whole / name).read_bytes() == (broken / name).read_bytes()
 
 
 def test_the_record_says_what_was_kept_and_what_was_odd(policy: Path, modes: Path, tmp_path: Path) -> None:
-    config = _config(finetune={"ppo": {"learning_rate": 0.3, "guard": {"max_kl": 0.5, "max_rollbacks": 50}}})
+    config = make_config(finetune={"ppo": {"learning_rate": 0.3, "guard": {"max_kl": 0.5, "max_rollbacks": 50}}})
     _finetune(config, policy, modes, tmp_path)
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["kept"]["iteration"] in (0, 2, 4)
@@ -408,19 +308,10 @@ def test_the_record_says_what_was_kept_and_what_was_odd(policy: Path, modes: Pat
     assert all("finetune.ppo.guard.max_kl allows 0.5" in text for text in record["warnings"] if "taken back" in text)
 
 
-def test_discovery_that_gives_up_names_its_own_settings(policy: Path, tmp_path: Path) -> None:
-    guard = {"max_kl": 0.2, "max_rollbacks": 0}
-    config = _config(discover={"strategy": "unseeded", "ppo": {"learning_rate": 0.3, "guard": guard}})
-    with pytest.raises(
-        TrainingError, match=r"discover\.ppo\.guard\.max_kl allows 0\.2; .*discover\.ppo\.guard\.max_rol"
-    ):
-        discover(config, policy=policy, output=tmp_path, seed=0, num_workers=1, reporter=QUIET)
-
-
 def test_lambda_matters(policy: Path, modes: Path, tmp_path: Path) -> None:
     weights = []
     for name, weight in (("none", 0.0), ("some", 1.0)):
-        config = _config(finetune={"regulariser": {"mi_weight": weight}, "iterations": 2})
+        config = make_config(finetune={"regulariser": {"mi_weight": weight}, "iterations": 2})
         _finetune(config, policy, modes, tmp_path / name)
         weights.append(load_weights(tmp_path / name / "tuned.safetensors"))
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -429,10 +320,7 @@ def test_lambda_matters(policy: Path, modes: Path, tmp_path: Path) -> None:
 def test_bad_input_writes_nothing(policy: Path, modes: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     with pytest.raises(ConfigError, match="unknown method 'ppo'"):
-        _finetune(_config(), policy, None, output, "ppo")
+        _finetune(make_config(), policy, None, output, "ppo")
     with pytest.raises(ArtifactError, match="bmd-pipeline"):
-        _finetune(_config(), tmp_path / "nothing", None, output, "dsrl")
-    config = _config(discover={"inference": {"features": ["turn"]}})
-    with pytest.raises(ConfigError, match="no track column 'turn'"):
-        discover(config, policy=policy, output=output, seed=0, num_workers=1, reporter=QUIET)
+        _finetune(make_config(), tmp_path / "nothing", None, output, "dsrl")
     assert not output.exists()

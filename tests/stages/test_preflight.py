@@ -81,7 +81,7 @@ def test_estimates_cover_what_stages_leave_and_not_much_more(project: Path) -> N
     [
         ("collect", "collect.num_episodes=100000", None),
         ("pretrain", "pretrain.policy.hidden_sizes=[4096, 4096]", None),
-        ("discover", "discover.seed_episodes=100000", None),
+        ("discover", "discover.hindsight_episodes=100000", None),
         ("finetune", "finetune.num_envs=100000", "dsrl"),
         ("finetune", "pretrain.policy.hidden_sizes=[4096, 4096]", "dppo"),
         ("finetune", "finetune.residual.hidden_sizes=[4096, 4096]", "res"),

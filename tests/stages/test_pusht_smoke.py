@@ -24,32 +24,32 @@ CONFIG_DIR = Path(__file__).parents[2] / "config"
 def test_every_stage_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VK_ICD_FILENAMES", "/none")
     config = load_config(
-        TASK, preset="smoke", assignments=["methods=[dsrl-bmd]", "execution.threads.pretrain=1"], config_dir=CONFIG_DIR
+        TASK, preset="smoke", assignments=["methods=[dppo-bmd]", "execution.threads.pretrain=1"], config_dir=CONFIG_DIR
     )
     here, reporter = Layout(tmp_path), Reporter("quiet")
     demos, policy, modes = here.demos(TASK), here.policy(TASK), here.modes(TASK, 0)
     collect(config, output=demos, manifest=here.demos_manifest(TASK), num_workers=1, reporter=reporter)
     pretrain(config, demos=demos, output=policy, reporter=reporter)
-    discover(config, policy=policy, output=modes, seed=0, num_workers=1, reporter=reporter)
-    tuned = here.tuned(TASK, "dsrl-bmd", 0)
+    discover(config, policy=policy, demos=demos, output=modes, seed=0, num_workers=1, reporter=reporter)
+    tuned = here.tuned(TASK, "dppo-bmd", 0)
     finetune(
         config,
         policy=policy,
         modes=modes,
         output=tuned,
-        method="dsrl-bmd",
+        method="dppo-bmd",
         seed=0,
         num_workers=1,
         reporter=reporter,
     )
     evaluations = []
-    for method in ("pretrained", "dsrl-bmd"):
+    for method in ("pretrained", "taught", "dppo-bmd"):
         output = here.evaluation(TASK, method, 0)
         evaluate(
             config,
             policy=policy,
             modes=modes,
-            tuned=None if method == "pretrained" else tuned,
+            tuned=tuned if method == "dppo-bmd" else None,
             output=output,
             method=method,
             seed=0,
@@ -59,7 +59,7 @@ def test_every_stage_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         evaluations.append(output)
     summarise(config, evaluations=evaluations, output=here.summary(TASK))
     document = json.loads(here.summary(TASK).read_text())
-    assert list(document["policies"]) == ["pretrained", "dsrl-bmd"]
+    assert list(document["policies"]) == ["pretrained", "taught", "dppo-bmd"]
     for block in document["policies"].values():
         assert block["success_rate"]["n"] == 8
         assert [row["mode"] for row in block["per_mode"]] == ["clockwise", "counterclockwise"]

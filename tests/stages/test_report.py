@@ -18,7 +18,13 @@ TASK = "GaussianMixture"
 
 
 def make_config(**changes: Any) -> RunConfig:
-    return RunConfig.model_validate({"task": {"name": TASK}, "seeds": (0, 1)} | changes)
+    values = {
+        "task": {"name": TASK},
+        "seeds": (0, 1),
+        "methods": ("dsrl", "dsrl-bmd"),
+        "discover": {"form": "published"},  # nothing is taught
+    }
+    return RunConfig.model_validate(values | changes)
 
 
 @pytest.fixture
@@ -40,6 +46,7 @@ def test_the_page_is_written_whole(run: MadeUpRun) -> None:
     [
         ({"seeds": (0, 1, 2)}, "holds no pretrained/seed2; make it with `snakemake"),
         ({"methods": ("dsrl", "dsrl-bmd", "res")}, "holds no res/seed0"),
+        ({"discover": {"form": "coded"}}, "holds no taught/seed0"),
         ({"evaluate": {"tau": 0.7}}, "pretrained was evaluated under other settings than the present ones"),
         ({"finetune": {"iterations": 7}}, "dsrl was evaluated under other settings"),
     ],

@@ -40,13 +40,11 @@ def make_config(*behaviours: str, **changes: Any) -> RunConfig:
         "discover": {
             "num_modes": 4,
             "num_envs": 128,
-            "seed_episodes": 1024,
-            "warmup_iterations": 8,
-            "steering_fit_steps": 300,
-            "inference_fit_steps": 200,
+            "clustering": "kmeans",
             "heldout_episodes": 64,
-            "inference": {"hidden_sizes": (32,)},
-            "steering": {"hidden_sizes": (64, 64)},
+            "hindsight_episodes": 512,
+            "teaching": {"steps": 400, "batch_size": 128, "strengths": (1.0,)},
+            "inference": {"hidden_sizes": (32,), "fit_steps": 200},
         },
         "evaluate": {"episodes": 256, "num_envs": 128},  # two rounds
         "validation": {"dynamics": {"hurried": {"horizon": 7}, "stuck": {"disturbance": {"action_gain": 0.0}}}},
@@ -61,7 +59,15 @@ def prepare(root: Path, config: RunConfig) -> Layout:
     pretrain(config, demos=demos, output=layout.policy(TASK), reporter=QUIET)
     for seed in config.seeds:
         output = layout.modes(TASK, seed)
-        discover(config, policy=layout.policy(TASK), output=output, seed=seed, num_workers=1, reporter=QUIET)
+        discover(
+            config,
+            policy=layout.policy(TASK),
+            demos=demos,
+            output=output,
+            seed=seed,
+            num_workers=1,
+            reporter=QUIET,
+        )
     return layout
 
 

@@ -132,8 +132,15 @@ def test_an_own_policy_takes_the_place_of_the_trained_one(project: Project, fini
     for name in ("policy.safetensors", "policy.json"):
         shutil.copy(finished.folder / "results/GaussianMixture/policy" / name, folder)
     content = hash_tree(folder)
-    own = f"set=[pretrain.policy_folder={folder}]"
-    assert project.plan(own) == AFTER_STORE
+    refuse(
+        project,
+        "discover.form must be published for a policy that comes without demonstrations (pretrain.policy_folder without "
+        "collect.store)",
+        f"set=[pretrain.policy_folder={folder}]",
+    )
+    own = f"set=[pretrain.policy_folder={folder}, discover.form=published]"
+    untaught = {**AFTER_STORE, "evaluate": AFTER_STORE["evaluate"] - 1}
+    assert project.plan(own) == untaught
     target = "results/GaussianMixture/policy/run.json"
     done = project.snakemake("--cores", "1", target, "--config", "preset=smoke", own)
     assert done.returncode == 0, done.stderr
@@ -142,7 +149,9 @@ def test_an_own_policy_takes_the_place_of_the_trained_one(project: Project, fini
     for path in folder.iterdir():
         path.touch()
     changed = "pretrain.iterations=301, collect.num_episodes=24"
-    assert project.plan(f"set=[pretrain.policy_folder={folder}, {changed}]", target=target) == {}
+    assert (
+        project.plan(f"set=[pretrain.policy_folder={folder}, discover.form=published, {changed}]", target=target) == {}
+    )
     assert hash_tree(folder) == content
     (folder / "policy.json").write_text((folder / "policy.json").read_text() + " ")
     assert project.plan(own, target=target) == {"pretrain": 1}
@@ -150,6 +159,38 @@ def test_an_own_policy_takes_the_place_of_the_trained_one(project: Project, fini
     assert project.snakemake("--dry-run", TARGET, "--config", "preset=smoke", own).stderr.splitlines()[-1] == (
         f"error: pretrain.policy_folder: {folder}/policy.json doesn't exist"
     )
+
+
+def test_an_own_policy_is_taught_on_own_demonstrations(
+    project: Project, finished: Project, own_store: Path, tmp_path: Path
+) -> None:
+    """Both are followed by content: another store teaches anew, and takes over nothing again."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("policy.safetensors", "policy.json"):
+        shutil.copy(finished.folder / "results/GaussianMixture/policy" / name, folder)
+    own = f"set=[pretrain.policy_folder={folder}, collect.store={own_store}]"
+    modes = "results/GaussianMixture/modes/seed0/run.json"
+    assert project.plan(own) == AFTER_STORE
+    done = project.snakemake("--cores", "1", modes, "--config", "preset=smoke", own)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((project.folder / modes).read_text())
+    assert record["inputs"]["demos"] == {"path": str(own_store), "sha256": hash_tree(own_store)}
+    assert project.plan(own, target=modes) == {}
+    write_own(own_store, own_store.with_name("other.zarr"), 10)
+    shutil.rmtree(own_store)
+    own_store.with_name("other.zarr").rename(own_store)
+    assert project.plan(own, target=modes) == {"discover": 1}
+    published = own.replace("]", ", discover.form=published]")
+    assert project.plan(published, target="results/GaussianMixture/modes/seed1/run.json") == {"discover": 1}
+    grid = 'set=["discover.clustering=kmeans", "grid.num_modes=[2, 3]", '
+    told = project.snakemake(
+        *("--dry-run", "-p", "--cores", "1", "results/GaussianMixture/grid/modes/k3/seed0/run.json"),
+        *("--config", "preset=smoke", f'{grid}"pretrain.policy_folder={folder}", "collect.store={own_store}"]'),
+    )
+    assert f"--demos {own_store}" in told.stdout + told.stderr
+    shutil.rmtree(own_store)
+    refuse(project, f"collect.store: {own_store} doesn't exist", own)
 
 
 def test_a_policy_in_the_trained_ones_place_survives(project: Project, finished: Project) -> None:

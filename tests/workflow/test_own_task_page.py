@@ -66,7 +66,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def test_the_task_runs_to_its_end(made: Project) -> None:
     document = json.loads((made.folder / "results/MyTask/eval.json").read_text())
-    assert set(document["policies"]) == {"pretrained", "dsrl", "dsrl-bmd"}
+    assert set(document["policies"]) == {"pretrained", "taught", "dppo", "dppo-bmd"}
 
 
 def test_the_task_is_listed_and_has_a_schema(made: Project) -> None:

@@ -16,7 +16,7 @@ from .conftest import TARGET, Project
 
 pytestmark = pytest.mark.workflow
 
-EVERYTHING = {"collect": 1, "pretrain": 1, "discover": 1, "finetune": 2, "evaluate": 3, "summarise": 1}
+EVERYTHING = {"collect": 1, "pretrain": 1, "discover": 1, "finetune": 2, "evaluate": 4, "summarise": 1}
 AFTER_POLICY = {rule: count for rule, count in EVERYTHING.items() if rule not in ("collect", "pretrain")}
 
 
@@ -26,11 +26,12 @@ def test_an_empty_folder_plans_everything(project: Project) -> None:
 
 def test_a_run_leaves_what_it_promises_and_a_second_finds_nothing_to_do(finished: Project) -> None:
     results = finished.folder / "results" / "GaussianMixture"
-    assert set(json.loads((results / "eval.json").read_text())["policies"]) == {"pretrained", "dsrl", "dsrl-bmd"}
-    for output in ("policy", "modes/seed0", "dsrl/seed0", "dsrl-bmd/seed0"):
+    policies = json.loads((results / "eval.json").read_text())["policies"]
+    assert list(policies) == ["pretrained", "taught", "dppo", "dppo-bmd"]
+    for output in ("policy", "modes/seed0", "dppo/seed0", "dppo-bmd/seed0"):
         assert json.loads((results / output / "run.json").read_text())["task"] == "GaussianMixture"
     logs = {path.name for path in (finished.folder / "logs" / "GaussianMixture").iterdir()}
-    assert {"collect.log", "collect.tsv", "finetune-dsrl-bmd-seed0.log", "evaluate-pretrained-seed0.log"} <= logs
+    assert {"collect.log", "collect.tsv", "finetune-dppo-bmd-seed0.log", "evaluate-taught-seed0.log"} <= logs
     assert finished.plan() == {}
 
 
@@ -39,12 +40,16 @@ def test_a_run_leaves_what_it_promises_and_a_second_finds_nothing_to_do(finished
     [
         ("finetune.regulariser.mi_weight=0.7", {"finetune": 1, "evaluate": 1, "summarise": 1}),
         ("finetune.iterations=3", {"finetune": 2, "evaluate": 2, "summarise": 1}),
-        ("evaluate.tau=0.5", {"evaluate": 3, "summarise": 1}),
-        ("discover.heldout_episodes=16", {"discover": 1, "finetune": 1, "evaluate": 1, "summarise": 1}),
+        ("evaluate.tau=0.5", {"evaluate": 4, "summarise": 1}),
+        ("discover.heldout_episodes=16", {"discover": 1, "finetune": 1, "evaluate": 2, "summarise": 1}),
+        ("discover.teaching.steps=30", {"discover": 1, "finetune": 1, "evaluate": 2, "summarise": 1}),
+        ("discover.form=published", {"discover": 1, "finetune": 1, "evaluate": 1, "summarise": 1}),  # nothing is taught
+        ("finetune.denoiser.eta=0.5", {"finetune": 2, "evaluate": 2, "summarise": 1}),
+        ("methods=[dppo, dppo-bmd, dsrl]", {"finetune": 1, "evaluate": 1, "summarise": 1}),
         ("pretrain.iterations=301", {**AFTER_POLICY, "pretrain": 1}),
         ("collect.num_episodes=24", EVERYTHING),
-        ("seeds=[0, 5]", {"discover": 1, "finetune": 2, "evaluate": 3, "summarise": 1}),
-        ("methods=[dsrl]", {"summarise": 1}),
+        ("seeds=[0, 5]", {"discover": 1, "finetune": 2, "evaluate": 4, "summarise": 1}),
+        ("methods=[dppo]", {"summarise": 1}),
         ("execution.threads.finetune=2", {}),
         ("execution.mem_mb=3000", {}),
         ("execution.checkpoint_minutes=1", {}),
@@ -53,6 +58,19 @@ def test_a_run_leaves_what_it_promises_and_a_second_finds_nothing_to_do(finished
 )
 def test_a_setting_reruns_only_what_depends_on_it(finished: Project, setting: str, reruns: dict[str, int]) -> None:
     assert finished.plan(f'set=["{setting}"]') == reruns
+
+
+def test_settings_of_one_method_rerun_that_method_alone(project: Project) -> None:
+    """Fine-tuning of `dsrl` and `dsrl-bmd` reads nothing of what `dppo` trains by."""
+    target = "results/GaussianMixture/dsrl/seed0/tuned.safetensors"
+    settings = ("methods=[dppo, dsrl]", "pretrain.iterations=20", "finetune.iterations=1")
+    done = project.snakemake(
+        *("--cores", "1", target, target.replace("dsrl", "dppo"), "--config", "preset=smoke", f"set={list(settings)}")
+    )
+    assert done.returncode == 0, done.stderr
+    changed = [*settings, "finetune.denoiser.noise_floor=0.2"]
+    assert project.plan(f"set={changed}", target=target) == {}
+    assert project.plan(f"set={changed}", target=target.replace("dsrl", "dppo")) == {"finetune": 1}
 
 
 def test_a_time_limit_reruns_nothing(finished: Project) -> None:
@@ -74,7 +92,7 @@ def test_rewriting_the_settings_without_changing_them_reruns_nothing(copy_of_fin
 def test_a_deleted_output_is_made_again_with_what_depends_on_it(copy_of_finished: Callable[[], Project]) -> None:
     project = copy_of_finished()
     (project.folder / "results/GaussianMixture/modes/seed0/modes.safetensors").unlink()
-    assert project.plan() == {"discover": 1, "finetune": 1, "evaluate": 1, "summarise": 1}
+    assert project.plan() == {"discover": 1, "finetune": 1, "evaluate": 2, "summarise": 1}
     shutil.rmtree(project.folder / "data/GaussianMixture/demos.zarr")
     assert project.plan() == EVERYTHING
 
@@ -114,3 +132,5 @@ def test_any_seed_method_and_file_is_a_target(project: Project) -> None:
     assert plan == {"collect": 1, "pretrain": 1, "finetune": 1}
     assert project.plan(target="data/GaussianMixture/demos.zarr") == {"collect": 1}
     assert project.plan(target="results/GaussianMixture/pretrained/seed3/eval.json")["evaluate"] == 1
+    plan = project.plan(target="results/GaussianMixture/taught/seed3/eval.json")
+    assert plan == {"collect": 1, "pretrain": 1, "discover": 1, "evaluate": 1}

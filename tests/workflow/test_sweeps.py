@@ -29,7 +29,7 @@ LISTS: dict[str, Any] = {
 }
 """λ 0.5 and K 2 are the tasks' own, so one of the four cells of each seed is the run's own result."""
 EXAMPLE = "config/sweeps/example.yaml"
-RUN = {"collect": 2, "pretrain": 2, "discover": 4, "finetune": 8, "evaluate": 12, "summarise": 2}
+RUN = {"collect": 2, "pretrain": 2, "discover": 4, "finetune": 8, "evaluate": 16, "summarise": 2}
 GRID = RUN | {"grid_discover": 4, "grid_finetune": 12, "grid_evaluate": 12, "grid": 2}
 
 
@@ -55,7 +55,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def test_another_seed_runs_its_own_jobs_alone(swept: Project) -> None:
-    new = {"discover": 2, "finetune": 4, "evaluate": 6, "grid_discover": 2, "grid_finetune": 6, "grid_evaluate": 6}
+    new = {"discover": 2, "finetune": 4, "evaluate": 8, "grid_discover": 2, "grid_finetune": 6, "grid_evaluate": 6}
     assert swept.plan_lists(LISTS | {"seeds": [0, 1, 7]}) == {**new, "summarise": 2, "grid": 2}
 
 

@@ -24,7 +24,16 @@ from bmd_pipeline.config.grid_cells import (
 )
 from bmd_pipeline.config.hashing import config_hash, stage_hash, stage_slice
 from bmd_pipeline.config.load import AUTO_GPU, has_cuda_device
-from bmd_pipeline.config.methods import PRETRAINED, TAUGHT, check_method, compared_policies, judged_methods, list_pairs, uses_modes
+from bmd_pipeline.config.methods import (
+    PRETRAINED,
+    TAUGHT,
+    is_finetuned,
+    check_method,
+    compared_policies,
+    judged_methods,
+    list_pairs,
+    uses_modes,
+)
 from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
 from bmd_pipeline.config.sources import source_hash
 from bmd_pipeline.config.sweep_points import configure_swept, find_point, list_points, swept_assignments
@@ -175,20 +184,24 @@ def taught_on(wildcards):
     run = settings(wildcards.task)
     if run.discover.form == "published":
         return []
-    return files(*DEMOS)(wildcards) if run.collect.store is None else [run.collect.store]
+    if run.collect.store is None:
+        return files(*DEMOS)(wildcards)
+    if workflow.is_main_process and not STORED:
+        or_refuse(require_brought, "collect.store", [run.collect.store])
+    return [run.collect.store]
 
 
 def taught_on_brought(wildcards):
     """Params: hash of the demonstrations that the user brought for that."""
     run = settings(wildcards.task)
-    return None if STORED or run.collect.store is None else hash_brought([run.collect.store])
+    unread = STORED or run.collect.store is None or run.discover.form == "published"
+    return None if unread else hash_brought([run.collect.store])
 
 
 def discover_options(wildcards, input, output, threads, resources):
     """Params: what every command gets, and where a job finds demonstrations that the user brought."""
     options = resumable_options(wildcards, output, threads, resources)
-    run = settings(wildcards.task)
-    brought = run.collect.store is not None and run.discover.form == "coded"
+    brought = settings(wildcards.task).collect.store is not None and input.demos
     return options + (["--demos", str(input.demos)] if brought else [])
 
 
@@ -205,8 +218,19 @@ def evaluated_files(wildcards):
 def compared_evaluations(wildcards):
     """Evaluations that the settings ask to compare."""
     run = settings(wildcards.task)
-    paths = expand("results/{{task}}/{policy}/seed{seed}/eval.json", policy=compared_policies(run.methods, run.discover.form), seed=run.seeds)
+    paths = expand(
+        "results/{{task}}/{policy}/seed{seed}/eval.json",
+        policy=compared_policies(run.methods, run.discover.form),
+        seed=run.seeds,
+    )
     return files(*paths)(wildcards)
+
+
+def weighed_evaluations(wildcards):
+    """Evaluations of the policies that fine-tuning begins with and ends at, which are tested against each other."""
+    run = settings(wildcards.task)
+    policies = (PRETRAINED, *run.methods)
+    return files(*expand("results/{{task}}/{policy}/seed{seed}/eval.json", policy=policies, seed=run.seeds))(wildcards)
 
 
 def judged_evaluations(wildcards):
@@ -337,11 +361,11 @@ def codes_slice(wildcards):
     return stage_slice(configure_codes(settings(wildcards.task), int(wildcards.codes)), "discover")
 
 
-def codes_options(wildcards, output, threads, resources):
-    """Params: what every command gets, another K, and where its modes go."""
+def codes_options(wildcards, input, output, threads, resources):
+    """Params: what every discovery gets, another K, and where its modes go."""
     codes = change_codes(settings(wildcards.task), int(wildcards.codes))
     changes = [*assign_codes(codes), "--output", str(Path(output[0]).parent)]
-    return resumable_options(wildcards, output, threads, resources) + changes
+    return discover_options(wildcards, input, output, threads, resources) + changes
 
 
 def brought(wildcards):
@@ -416,8 +440,8 @@ def reported_files(wildcards):
     are shown where someone asked for them."""
     run = settings(wildcards.task)
     made = ["results/{task}/eval.json", "results/{task}/compare.json", POLICY[-1]]
-    for policy in (PRETRAINED, *run.methods):
-        names = ["eval.json"] if policy == PRETRAINED else ["eval.json", "run.json"]
+    for policy in compared_policies(run.methods, run.discover.form):
+        names = ["eval.json", "run.json"] if is_finetuned(policy) else ["eval.json"]
         made += expand("results/{{task}}/{policy}/seed{seed}/{name}", policy=policy, seed=run.seeds, name=names)
     if list_pairs(run.methods):
         made.append("results/{task}/verdict.json")

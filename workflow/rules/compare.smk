@@ -1,7 +1,7 @@
 rule compare:
     input:
-        evaluations=compared_evaluations,
-        tables=beside(compared_evaluations, "episodes.parquet"),
+        evaluations=weighed_evaluations,
+        tables=beside(weighed_evaluations, "episodes.parquet"),
     output:
         "results/{task}/compare.json",
         "results/{task}/compare.parquet",

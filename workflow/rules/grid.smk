@@ -12,6 +12,7 @@ use rule discover as grid_discover with:
     params:
         settings=codes_slice,
         source=source_of("discover"),
+        brought=taught_on_brought,
         options=codes_options,
 
 

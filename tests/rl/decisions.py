@@ -1,0 +1,22 @@
+"""Single decisions of an agent."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bmd_pipeline.rl.adapters.base import Record, Situation
+from bmd_pipeline.rl.agents import Agent
+
+
+def draw_situation(count: int, num_codes: int = 3, cond_dim: int = 4) -> Situation:
+    """Random conditions, under all codes in turn."""
+    cond = torch.randn(count, cond_dim, generator=torch.Generator().manual_seed(3))
+    return Situation(cond, torch.arange(count) % num_codes)
+
+
+def decide(
+    agent: Agent, situation: Situation, generator: torch.Generator, explore: bool = True
+) -> tuple[Tensor, Record]:
+    """Plans a chunk and takes its first actions."""
+    return agent.act(agent.plan(situation, generator, explore), 0, situation, generator, explore)

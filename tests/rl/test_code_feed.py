@@ -1,0 +1,113 @@
+"""Codes are drawn by what they lack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bmd_pipeline.config.discover import SteeringConfig
+from bmd_pipeline.config.finetune import FinetuneConfig, RegulariserConfig
+from bmd_pipeline.config.ppo import PPOConfig
+from bmd_pipeline.modes.discovered import DiscoveredModes
+from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.rl.agents import make_agent
+from bmd_pipeline.rl.rollout import Rollout
+from bmd_pipeline.rl.trainer import CodeFeed, Trainer
+from bmd_pipeline.rl.trainer_state import pack_trainer, unpack_trainer
+from bmd_pipeline.tasks.base import TaskEnv
+
+
+@given(st.lists(st.floats(0.0, 1.0, width=32), min_size=1, max_size=12), st.integers(0, 60), st.integers(0, 1000))
+@settings(deadline=None)
+def test_every_code_is_drawn_and_every_environment_has_one(success: list[float], more: int, seed: int) -> None:
+    """A quarter of the environments is shared out equally, and at least one each."""
+    feed, num_codes = CodeFeed(len(success)), len(success)
+    feed.success = torch.tensor(success)
+    code = feed.draw(num_codes + more, torch.Generator().manual_seed(seed))
+    count = torch.bincount(code, minlength=num_codes)
+    assert count.shape == (num_codes,)
+    assert int(count.sum()) == num_codes + more
+    assert int(count.min()) >= max(1, (num_codes + more) // (4 * num_codes))
+
+
+def test_weak_codes_are_drawn_the_more_often_the_more_they_fail() -> None:
+    feed = CodeFeed(4)
+    feed.success = torch.tensor([1.0, 0.9, 0.5, 0.0])
+    count = torch.bincount(feed.draw(40_000, torch.Generator().manual_seed(0)), minlength=4)
+    need = torch.tensor([0.1, 0.2, 0.6, 1.1])
+    torch.testing.assert_close(count.float(), 2500 + 30_000 * need / need.sum(), rtol=0.05, atol=0)
+
+
+def test_codes_that_do_equally_well_are_drawn_equally_often() -> None:
+    count = torch.bincount(CodeFeed(4).draw(40_000, torch.Generator().manual_seed(0)), minlength=4)
+    torch.testing.assert_close(count.float(), torch.full((4,), 10_000.0), rtol=0.05, atol=0)
+
+
+def played(success: list[bool], code: list[int]) -> Rollout:
+    """Episodes of which nothing counts but their end."""
+    count, nothing = len(code), torch.zeros(1, len(code))
+    return Rollout(
+        cond=torch.zeros(2, count, 1),
+        decision_track=torch.zeros(2, count, 1),
+        feature_columns=(),
+        alive=nothing == 0,
+        reward=nothing,
+        timed_out=torch.zeros(count, dtype=torch.bool),
+        success=torch.tensor(success),
+        length=torch.ones(count, dtype=torch.int64),
+        track=torch.zeros(2, count, 1),
+        code=torch.tensor(code),
+        record={},
+    )
+
+
+def test_success_is_a_running_mean_of_rollouts() -> None:
+    feed = CodeFeed(2)
+    for _ in range(3):
+        feed.see(played([True, True, False, False], [0, 0, 0, 1]))
+    expected = [2 / 3 + (0.5 - 2 / 3) * 0.7**3, 0.5 * 0.7**3]
+    assert feed.success.tolist() == pytest.approx(expected)
+
+
+def make_trainer(env: TaskEnv, policy: DiffusionPolicy, modes: DiscoveredModes, feed_codes: bool = True) -> Trainer:
+    torch.manual_seed(0)
+    agent = make_agent("dppo-bmd", policy, modes, FinetuneConfig(), SteeringConfig())
+    ppo = PPOConfig(minibatch_size=32, value_hidden_sizes=(16,))
+    return Trainer(env, agent, ppo, RegulariserConfig(), feed_codes=feed_codes)
+
+
+def test_a_trainer_feeds_what_it_has_seen_and_goes_on_so(
+    env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
+) -> None:
+    first, second = (make_trainer(env, policy, modes_of()) for _ in range(2))
+    assert first.feed is not None
+    assert second.feed is not None
+    first.feed.success = torch.tensor([0.9, 0.1, 0.4])
+    seen = first.play(iteration=0, seed=0, generator=torch.Generator().manual_seed(0))
+    first.learn(seen, generator=torch.Generator().manual_seed(0))
+    rates = torch.stack([seen.success[seen.code == code].float().mean() for code in range(3)])
+    torch.testing.assert_close(first.feed.success, torch.tensor([0.63, 0.07, 0.28]) + 0.3 * rates)
+    tensors, values = pack_trainer(first)
+    unpack_trainer(second, tensors, values)
+    assert torch.equal(second.feed.success, first.feed.success)
+    codes = [
+        each.play(iteration=1, seed=1, generator=torch.Generator().manual_seed(1)).code for each in (first, second)
+    ]
+    assert torch.equal(*codes)
+    first.feed.success += 1.0  # what was packed is a copy
+    assert float(tensors["feed"].max()) <= 1.0
+
+
+def test_only_taught_codes_are_fed_and_only_if_asked(
+    env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
+) -> None:
+    for form, feed_codes in (("coded", False), ("published", True)):
+        trainer = make_trainer(env, policy, modes_of(form=form), feed_codes)
+        assert trainer.feed is None
+        code = trainer.play(iteration=0, seed=0, generator=torch.Generator().manual_seed(0)).code
+        assert torch.bincount(code).tolist() == [4, 4, 4]
+        assert "feed" not in pack_trainer(trainer)[0]
