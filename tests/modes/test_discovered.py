@@ -28,7 +28,7 @@ def _modes(form: str) -> DiscoveredModes:
     if modes.coded is not None:
         modes.names = ("left", "right", "around")
         modes.centres = torch.randn(3, 2 * modes.config.cluster_points)
-        for table in modes.coded.denoiser.code_tables():
+        for table in modes.coded.denoiser.code_tables:
             table.data.normal_()
     return modes
 

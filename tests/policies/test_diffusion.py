@@ -250,7 +250,7 @@ def test_codes_that_were_not_taught_answer_as_the_base_policy_bit_for_bit(predic
 def test_a_code_moves_its_own_samples_only(policy: DiffusionPolicy) -> None:
     coded = policy.with_codes(3)
     with torch.no_grad():
-        for table in coded.denoiser.code_tables():
+        for table in coded.denoiser.code_tables:
             table[1].normal_(generator=torch.Generator().manual_seed(2))
     noise, cond = draw(policy, 12)
     code = torch.arange(12) % 3

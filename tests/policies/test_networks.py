@@ -44,7 +44,7 @@ def make_coded(num_codes: int, hidden: tuple[int, ...] = (8, 6)) -> Denoiser:
     torch.manual_seed(0)
     denoiser = Denoiser(4, 3, hidden, "silu", 10, num_codes)
     with torch.no_grad():
-        for table in denoiser.code_tables():
+        for table in denoiser.code_tables:
             table.normal_()
     return denoiser
 
@@ -53,8 +53,11 @@ def make_coded(num_codes: int, hidden: tuple[int, ...] = (8, 6)) -> Denoiser:
 def test_a_code_scales_and_shifts_every_hidden_layer(hidden: tuple[int, ...]) -> None:
     denoiser = make_coded(2, hidden)
     with torch.no_grad():
-        for table, value in [(t, 0.5) for t in denoiser.scales] + [(t, -0.3) for t in denoiser.shifts]:
-            table[0], table[1] = 0.0, value
+        for table in denoiser.code_tables:
+            table[0] = 0.0
+            scale, shift = table[1].chunk(2)
+            scale.fill_(0.5)
+            shift.fill_(-0.3)
     x, cond, t = torch.randn(5, 4), torch.randn(5, 3), torch.tensor([0, 9, 3, 3, 7])
     context = denoiser.embed_cond(cond) + denoiser.embed_time()[t]
     inputs = torch.cat([x, cond, time_features(10)[t]], dim=1)
@@ -74,7 +77,7 @@ def test_stretching_keeps_the_mean_of_codes_and_scales_what_tells_them_apart(
     once.stretch_codes(factor)
     twice.stretch_codes(factor)
     twice.stretch_codes(again)
-    tables = (plain.code_tables(), once.code_tables(), twice.code_tables())
+    tables = (plain.code_tables, once.code_tables, twice.code_tables)
     for before, after, end in zip(*(map(torch.detach, each) for each in tables), strict=True):
         mean = before.mean(dim=0)
         torch.testing.assert_close(after.mean(dim=0), mean, rtol=1e-4, atol=1e-4)

@@ -68,7 +68,7 @@ def test_the_deployed_denoiser_starts_as_the_policy(sampler: str, num_codes: int
     )
     policy = DiffusionPolicy(config, 2, 2, num_codes)
     with torch.no_grad():
-        for table in policy.denoiser.code_tables():
+        for table in policy.denoiser.code_tables:
             table.normal_()
     situation, noise = draw_situation(6, cond_dim=policy.cond_dim), _noise(6)
     still, lively = (TunedDenoiser(policy, DenoiserConfig(acting_eta=eta)) for eta in (0.0, 1.0))

@@ -13,7 +13,7 @@ from bmd_pipeline.config.finetune import FinetuneConfig, RegulariserConfig
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agents import make_agent
 from bmd_pipeline.rl.critic import Critic
-from bmd_pipeline.rl.ppo import PPO, TEMPERATURE_RANGE, Batch, standardise
+from bmd_pipeline.rl.ppo import PPO, TEMPERATURE_RANGE, TEMPERATURE_STEP, Batch, standardise
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.rl.trainer_state import pack_trainer, unpack_trainer
 from bmd_pipeline.tasks.base import TaskEnv
@@ -69,7 +69,7 @@ def test_it_rises_while_the_entropy_is_below_its_target_and_falls_while_above(
     entropy = metrics["losses/entropy"] / DIMS
     assert entropy == pytest.approx(PER_DIM + math.log(std), abs=0.15)
     assert (temperature > 0.1) == rises
-    assert temperature == pytest.approx(0.1 * math.exp(0.1 * (target - entropy)))
+    assert temperature == pytest.approx(0.1 * math.exp(TEMPERATURE_STEP * (target - entropy)))
 
 
 def test_it_stays_within_its_bounds(policy: DiffusionPolicy) -> None:

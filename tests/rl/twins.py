@@ -50,7 +50,7 @@ def make_agents(method: str, device: str, target_kl: float = 1.0) -> tuple[Agent
     modes = make_modes(DiscoverConfig.model_validate(settings), policy, (0, 1))
     if modes.coded is not None:  # codes that were taught something
         with torch.no_grad():
-            for table in modes.coded.denoiser.code_tables():
+            for table in modes.coded.denoiser.code_tables:
                 table.normal_()
     if method == TAUGHT:
         agent = make_commanded_agent(policy, modes)
