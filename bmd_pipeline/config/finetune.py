@@ -28,8 +28,8 @@ class DenoiserConfig(Section):
 
     learning_rate: float = Field(1e-4, gt=0.0, le=1.0)
     """Learning rate of the denoiser."""
-    clip_ratio: float = Field(0.1, gt=0.0, le=1.0)
-    """Clip range ε of a denoising step's probability ratio."""
+    clip_ratio: float = Field(0.01, gt=0.0, le=1.0)
+    """Clip range ε of a denoising step's probability ratio; of a mean over dimensions, so that little is much."""
     target_kl: float = Field(1.0, gt=0.0, le=10.0)
     """The denoiser stops updating on a rollout once the approximate KL of a denoising step exceeds 1.5 times this."""
     eta: float = Field(1.0, ge=0.0, le=1.0)

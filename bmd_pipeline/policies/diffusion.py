@@ -74,6 +74,7 @@ class DiffusionPolicy(nn.Module):
         """A copy that can be told codes, and as yet answers to all of them as this policy does."""
         coded = DiffusionPolicy(self.config, self.obs_dim, self.action_dim, num_codes)
         coded.load_state_dict(self.state_dict(), strict=False)  # the tables stay at zero
+        coded.action_low, coded.action_high = self.action_low, self.action_high
         return coded.to(self.alphas_cumprod.device)
 
     # training ----------------------------------------------------------------------------------------

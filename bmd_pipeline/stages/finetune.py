@@ -26,6 +26,7 @@ from bmd_pipeline.rl.agents import make_agent
 from bmd_pipeline.rl.collapse import CollapseWatch
 from bmd_pipeline.rl.curriculum import compute_max_steps
 from bmd_pipeline.rl.guard import Guard
+from bmd_pipeline.rl.rollout import balanced_codes, merge_rollouts, roll_out
 from bmd_pipeline.rl.selection import Candidate, choose_readout, score_candidate
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.rl.trainer_state import unpack_trainer
@@ -179,6 +180,8 @@ class _Run:
             ) as tracker,
             self.reporter.progress(self.method, settings.iterations, done=first) as progress,
         ):
+            if first == 0:
+                self._calibrate()
             best = self.best or self._select(0)
             if first == 0:
                 shutil.rmtree(Layout.snapshots(self.output), ignore_errors=True)  # of an earlier run
@@ -202,6 +205,27 @@ class _Run:
         self.watch.see_kept(best, self.modes.findings.get("base_success_rate") if self.modes else None)
         self._write(best)
         return best
+
+    def _calibrate(self) -> None:
+        """Sets how sure the inference model is to how often codes are obeyed here, while the policy explores.
+
+        What hindsight taught it holds for the demonstrations' world and for a policy as deployed. Where much fails, a model
+        that is too sure would drown the environment's reward in large negative log-ratios.
+        """
+        if self.modes is None or self.modes.coded is None:
+            return
+        settings, env, agent = self.config.finetune, self.bench.env, self.agent
+        names = (*self.names, "calibration")
+        generator = make_generator(self.config.seed, "train", *names, "noise", device=self.bench.device)
+        rounds = []
+        for seed in episode_seeds(
+            self.config.seed, "train", *names, episodes=settings.selection.episodes, num_envs=env.num_envs
+        ):
+            code = balanced_codes(env.num_envs, agent.num_codes, generator)
+            rounds.append(roll_out(env, agent, seed=seed, code=code, generator=generator, explore=True))
+        played = merge_rollouts(rounds)
+        histories = played.histories(self.modes.inference)[1:]
+        self.modes.inference.calibrate(played.taken(histories), played.taken(played.code.expand_as(played.alive)))
 
     def _iterate(self, iteration: int) -> dict[str, float]:
         settings = self.config.finetune

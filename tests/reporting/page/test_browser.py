@@ -112,7 +112,7 @@ def test_every_section_is_drawn(seen: Visit) -> None:
     assert count("#curve-panels figure").count() == 2 * 5  # families by metrics
     assert count("#pretraining figure svg").count() == 1
     assert count("#code-matrices table").count() == 2
-    assert count("#sweep-scores svg").count() == 2
+    assert count("#sweep-scores svg").count() == 3
     assert count("#sweep-signs svg").count() == 6
     assert count("#verdict article").count() == 3
     assert count("#videos img").count() == 1
