@@ -35,7 +35,7 @@ class PPOConfig(Section):
     the KL stays below half of target_kl, it rises again, up to where it began."""
     value_learning_rate: float = Field(1e-3, gt=0.0, le=1.0)
     """Learning rate of the critic."""
-    value_warmup: int = Field(1, ge=0, le=10_000)
+    value_warmup: int = Field(0, ge=0, le=10_000)
     """First iterations in which only the critic learns."""
     max_grad_norm: float = Field(1.0, gt=0.0, le=1000.0)
     """Gradient norm bound of each parameter group by itself: one shared bound starves a network."""

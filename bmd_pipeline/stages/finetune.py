@@ -209,8 +209,8 @@ class _Run:
     def _calibrate(self) -> None:
         """Sets how sure the inference model is to how often codes are obeyed here, while the policy explores.
 
-        What hindsight taught it holds for the demonstrations' world and for a policy as deployed. Where much fails, a model
-        that is too sure would drown the environment's reward in large negative log-ratios.
+        What hindsight taught it holds for the demonstrations' world and for a policy as deployed. Where much fails, a
+        model that is too sure would drown the environment's reward in large negative log-ratios.
         """
         if self.modes is None or self.modes.coded is None:
             return
