@@ -147,7 +147,7 @@ def test_recorded_codes_are_what_the_chosen_strength_makes_of_them(policy: Path,
     again = load_agent(policy, modes, None, "taught", task=TASK).modes
     assert again is not None
     assert again.coded is not None
-    for one, other in zip(coded.denoiser.code_tables(), again.coded.denoiser.code_tables(), strict=True):
+    for one, other in zip(coded.denoiser.code_tables, again.coded.denoiser.code_tables, strict=True):
         assert torch.equal(one, other)
         assert not bool(one.requires_grad)
 

@@ -27,7 +27,7 @@ SMALL = {
     "collect": {"num_episodes": 40},
     "pretrain": {"iterations": 400, "batch_size": 128, "policy": {"hidden_sizes": [64, 64]}},
     "discover": {
-        "strategy": "unseeded",
+        "form": "published",
         "num_modes": 2,
         "num_envs": 16,
         "warmup_iterations": 1,

@@ -39,7 +39,6 @@ def _finetune(config: RunConfig, policy: Path, modes: Path | None, output: Path,
     finetune(config, policy=policy, modes=modes, output=output, method=method, seed=0, num_workers=1, reporter=QUIET)
 
 
-@pytest.mark.parametrize("method", METHODS)
 def test_the_taught_policy_is_what_was_discovered(policy: Path, modes: Path) -> None:
     agent = load_agent(policy, modes, None, "taught", task=TASK)
     assert agent.num_codes == 4
@@ -48,6 +47,7 @@ def test_the_taught_policy_is_what_was_discovered(policy: Path, modes: Path) -> 
         load_agent(policy, None, None, "taught", task=TASK)
 
 
+@pytest.mark.parametrize("method", METHODS)
 def test_a_tuned_policy_plays_from_its_own_folders(policy: Path, modes: Path, tmp_path: Path, method: str) -> None:
     coded = method.endswith("-bmd")
     _finetune(make_config(finetune={"iterations": 2}), policy, modes if coded else None, tmp_path, method)

@@ -47,7 +47,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("template")
     rng = np.random.default_rng(0)
     episodes = {
-        name: [draw_episodes("dsrl-bmd", k, rates=[rate] * 4, shares=shares, n=200, rng=rng) for k in (0, 1)]
+        name: [draw_episodes("dppo-bmd", k, rates=[rate] * 4, shares=shares, n=200, rng=rng) for k in (0, 1)]
         for name, (rate, shares) in KINDS.items()
     }
     write_swept_runs(make_config(), Layout(root), episodes)
@@ -133,4 +133,4 @@ def test_a_run_of_another_seed_in_its_place_is_noticed(layout: Layout) -> None:
     one, other = layout.sweep_run(TASK, "dual", 0), layout.sweep_run(TASK, "dual", 1)
     shutil.rmtree(one)
     shutil.copytree(other, one)
-    refuse(layout, "dual/seed0/eval.json: holds dsrl-bmd/seed1, not dsrl-bmd/seed0")
+    refuse(layout, "dual/seed0/eval.json: holds dppo-bmd/seed1, not dppo-bmd/seed0")
