@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bmd_pipeline.config.documents import read_settings
+from bmd_pipeline.config.finetune import DenoiserConfig
 from bmd_pipeline.config.layers import flatten
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.config.messages import list_paths
@@ -63,7 +64,7 @@ OFF: dict[str, Any] = {
     "discover.inference.history_steps": 1,
     "finetune.readout": "mean",
     "finetune.snapshot_interval": 0,
-    "finetune.denoiser.steps": 0,
+    **{f"finetune.denoiser.{name}": value for name, value in DenoiserConfig().model_dump().items()},  # DPPO's own
     "finetune.target_entropy": None,
     "finetune.regulariser.inference_steps": None,
     "finetune.regulariser.floor": -100.0,

@@ -39,7 +39,7 @@ SMALL = {
         "iterations": 1,
         "num_envs": 16,
         "snapshot_interval": 1,
-        "ppo": {"minibatch_size": 16},
+        "ppo": {"minibatch_size": 16, "value_warmup": 0},
         "selection": {"interval": 1, "episodes": 16},
     },
     "evaluate": {"episodes": 64, "num_envs": 32},
@@ -65,7 +65,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         demos, policy, modes, tuned = (folder / part for part in ("demos.zarr", "policy", "modes", "tuned"))
         collect(config, output=demos, manifest=folder / "demos.json", num_workers=1, reporter=QUIET)
         pretrain(config, demos=demos, output=policy, reporter=QUIET)
-        discover(config, policy=policy, output=modes, seed=0, num_workers=1, reporter=QUIET)
+        discover(config, policy=policy, demos=demos, output=modes, seed=0, num_workers=1, reporter=QUIET)
         rest: dict[str, Any] = {"seed": 0, "num_workers": 1, "reporter": QUIET}
         finetune(config, policy=policy, modes=None, output=tuned, method="dppo", **rest)
         for method, weights in (("pretrained", None), ("dppo", tuned)):

@@ -214,6 +214,17 @@ def test_summary_collects_policies_in_order(bench: Stage) -> None:
             assert output.with_name(f"{stem}.{kind}").stat().st_size > 1000
 
 
+def test_policies_before_fine_tuning_come_first_and_need_none(bench: Stage) -> None:
+    """Also where the settings don't name the others' methods."""
+    paths = [bench.run(method) for method in ("res-bmd", "dsrl", "taught", "pretrained")]
+    assert set(load_evaluation(paths[2]).provenance.inputs) == {"policy", "modes"}
+    output = bench.root / "eval.json"
+    summarise(make_config(methods=("dsrl",)), evaluations=paths, output=output)
+    policies = load_evaluation(output).policies
+    assert list(policies) == ["pretrained", "taught", "dsrl", "res-bmd"]
+    assert [row.code for row in policies["taught"].codes] == [0, 1, 2, 3]
+
+
 def test_summary_refuses_what_does_not_belong(bench: Stage) -> None:
     paths = bench.run_all()
     output = bench.root / "eval.json"
@@ -250,6 +261,10 @@ def test_settings_of_other_methods_make_nothing_stale() -> None:
     assert hash_policy_settings(base, "pretrained") == hash_policy_settings(stronger, "pretrained")
     assert hash_policy_settings(base, "dsrl") == hash_policy_settings(stronger, "dsrl")
     assert hash_policy_settings(base, "dsrl-bmd") != hash_policy_settings(stronger, "dsrl-bmd")
+    longer = make_config(discover={"teaching": {"steps": 7}})
+    assert hash_policy_settings(base, "taught") == hash_policy_settings(stronger, "taught")
+    assert hash_policy_settings(base, "taught") != hash_policy_settings(longer, "taught")
+    assert hash_policy_settings(base, "pretrained") == hash_policy_settings(longer, "pretrained")
     more_seeds = make_config(seeds=(0, 1, 2))
     assert hash_policy_settings(base, "dsrl-bmd") == hash_policy_settings(more_seeds, "dsrl-bmd")
 
@@ -261,6 +276,8 @@ def test_bad_input_writes_nothing(bench: Stage) -> None:
         bench.run("dsrl", tuned=None)
     with pytest.raises(ArtifactError, match="evaluating dsrl-bmd needs the output of `bmd-pipeline discover"):
         bench.run("dsrl-bmd", modes=None)
+    with pytest.raises(ArtifactError, match="evaluating taught needs the output of `bmd-pipeline discover"):
+        bench.run("taught", modes=None)
     bench.finish("policy", task="PushT")
     with pytest.raises(ArtifactError, match="made for task PushT, not for GaussianMixture"):
         bench.run("pretrained")

@@ -134,8 +134,7 @@ def test_an_own_policy_takes_the_place_of_the_trained_one(project: Project, fini
     content = hash_tree(folder)
     refuse(
         project,
-        "discover.form must be published for a policy that comes without demonstrations (pretrain.policy_folder without "
-        "collect.store)",
+        "discover.form must be published for a policy that comes without demonstrations",
         f"set=[pretrain.policy_folder={folder}]",
     )
     own = f"set=[pretrain.policy_folder={folder}, discover.form=published]"
