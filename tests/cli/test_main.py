@@ -325,7 +325,10 @@ def test_commands_about_tasks_know_variants_and_plug_ins(project: Path) -> None:
     assert done.stderr.endswith("or put the folder that it is in on PYTHONPATH\n")
 
 
-def test_tasks_lists_tasks_and_their_settings(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tasks_lists_tasks_and_their_settings(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # tasks of other tests may widen the table
     status, out, err = run(capsys, "tasks")
     assert (status, err) == (0, "")
     titles, *rows = (line.split() for line in out.splitlines() if not line.startswith(" "))

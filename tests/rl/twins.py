@@ -30,7 +30,7 @@ TAUGHT = "taught"
 """The frozen policy under its codes, beside the methods of fine-tuning."""
 PUBLISHED = "res-bmd published"
 """The published form, in which a steering policy plans and a residual corrects."""
-STOPPING: dict[str, object] = {"target_kl": 1e-3, "guard": {"max_kl": 1e3}}
+STOPPING: dict[str, object] = {"target_kl": 5e-4, "guard": {"max_kl": 1e3}}
 """Settings under which every method's policy stops in the middle of its updates."""
 
 
@@ -59,7 +59,7 @@ def make_agents(method: str, device: str, target_kl: float = 1.0) -> tuple[Agent
             {
                 "ppo": {"target_kl": target_kl, "guard": {"max_kl": 1e3}},
                 "residual": {"progressive_iterations": 4, "learning_rate": 2e-3},
-                "denoiser": {"learning_rate": 5e-4, "target_kl": target_kl},
+                "denoiser": {"learning_rate": 5e-4, "clip_ratio": 0.1, "target_kl": target_kl},
             }
         )
         name = method.removesuffix(" published")
