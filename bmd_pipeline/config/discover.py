@@ -82,8 +82,9 @@ class DiscoverConfig(Section):
     clustering: Literal["density", "kmeans"] = "density"
     """coded: how demonstrations become behaviours. density: groups with gaps between them, found with their number
     (HDBSCAN). kmeans: num_modes of them, whether there are as many or not."""
-    min_cluster_share: float = Field(0.0025, ge=0.0, le=0.5)
-    """density: share of the demonstrations below which a group is no behaviour."""
+    min_demonstrations: int = Field(30, ge=2, le=1_000_000)
+    """density: demonstrations below which a group is no behaviour: gaps of a few are chance, and a code that has few to
+    learn from succeeds rarely."""
     cluster_points: int = Field(12, ge=1, le=256)
     """coded: observations, evenly spaced over the demonstration, that describe it for clustering."""
     teaching: TeachingConfig = TeachingConfig()

@@ -11,8 +11,6 @@ from torch import Tensor
 from bmd_pipeline.errors import TrainingError
 
 RESTARTS = 8
-MIN_CLUSTER = 8
-"""Fewest episodes that are called a behaviour; of a few hundred, five to seven may lie together by chance."""
 NEIGHBOURS = 5
 """How many decide the density at an episode."""
 
@@ -93,7 +91,7 @@ def cluster_episodes(points: Tensor, num_clusters: int, seed: int) -> tuple[Tens
     )
 
 
-def cluster_by_density(points: Tensor, min_share: float, most: int) -> tuple[Tensor, Tensor]:
+def cluster_by_density(points: Tensor, min_size: int, most: int) -> tuple[Tensor, Tensor]:
     """Groups with gaps between them, as many as there are: HDBSCAN (Campello, Moulavi and Sander 2013).
 
     k-means has to be told how many; told too many, it cuts a behaviour into pieces that no gap divides, whose
@@ -101,18 +99,17 @@ def cluster_by_density(points: Tensor, min_share: float, most: int) -> tuple[Ten
 
     Args:
         points: (N, D).
-        min_share: of the points, below which a group is none.
+        min_size: points below which a group is none.
         most: of the groups, how many of the largest are kept.
 
     Returns:
         group of each point (N,) int64, points in no group in that of the nearest centre, and centres (K, D); K is 0
         or 1 where nothing shows a gap.
     """
-    size = max(MIN_CLUSTER, round(min_share * len(points)))
-    if len(points) < 2 * size:
+    if len(points) < 2 * min_size:
         return torch.zeros(len(points), dtype=torch.int64, device=points.device), points[:0]
     # a tree, as the other algorithm holds all pairs of episodes in memory
-    model = HDBSCAN(min_cluster_size=size, min_samples=NEIGHBOURS, algorithm="kd_tree", copy=True)
+    model = HDBSCAN(min_cluster_size=min_size, min_samples=NEIGHBOURS, algorithm="kd_tree", copy=True)
     found = torch.as_tensor(model.fit_predict(points.double().cpu().numpy()), dtype=torch.int64)
     count = torch.bincount(found[found >= 0])
     largest = count.argsort(descending=True, stable=True)[:most].sort().values

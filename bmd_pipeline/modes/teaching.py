@@ -79,7 +79,7 @@ def cluster_demos(points: Tensor, config: DiscoverConfig, seed: int) -> Clusters
         TrainingError: fewer demonstrations than clusters of k-means.
     """
     if config.clustering == "density":
-        code, centres = cluster_by_density(points, config.min_cluster_share, config.num_modes)
+        code, centres = cluster_by_density(points, config.min_demonstrations, config.num_modes)
         if len(centres) >= MIN_BEHAVIOURS:
             return Clusters(code, centres, by_density=True)
     code, centres = cluster_episodes(points, config.num_modes, seed)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from bmd_pipeline.errors import TrainingError
 from bmd_pipeline.modes.clustering import (
-    MIN_CLUSTER,
     cluster_by_density,
     cluster_episodes,
     interpolate_rows,
@@ -80,7 +79,7 @@ def _groups(sizes: list[int], seed: int, spread: float = 0.5) -> tuple[Tensor, T
 @given(st.lists(st.integers(10, 120), min_size=2, max_size=8), st.integers(0, 1000))
 def test_density_finds_the_groups_and_their_number(sizes: list[int], seed: int) -> None:
     points, truth = _groups(sizes, seed)
-    labels, centres = cluster_by_density(points, 0.0025, 32)
+    labels, centres = cluster_by_density(points, 8, 32)
     assert len(centres) == len(sizes)
     assert len({(int(a), int(b)) for a, b in zip(labels, truth, strict=True)}) == len(sizes)
     nearest = torch.cdist(points, centres).argmin(dim=1)
@@ -92,7 +91,7 @@ def test_density_cuts_no_group_in_two() -> None:
     generator = torch.Generator().manual_seed(0)
     wide = torch.rand(600, 2, generator=generator) * torch.tensor([20.0, 1.0])
     small = torch.tensor([10.0, 8.0]) + 0.2 * torch.randn(40, 2, generator=generator)
-    labels, centres = cluster_by_density(torch.cat([wide, small]), 0.0025, 3)
+    labels, centres = cluster_by_density(torch.cat([wide, small]), 8, 3)
     assert len(centres) == 2
     assert len(set(labels[:600].tolist())) == len(set(labels[600:].tolist())) == 1
     cut, _ = cluster_episodes(torch.cat([wide, small]), 3, 0)
@@ -101,7 +100,7 @@ def test_density_cuts_no_group_in_two() -> None:
 
 def test_of_too_many_groups_the_largest_are_kept_and_the_others_join_them() -> None:
     points, truth = _groups([50, 10, 60, 12, 70], 0)
-    labels, centres = cluster_by_density(points, 0.0025, 3)
+    labels, centres = cluster_by_density(points, 8, 3)
     assert len(centres) == 3
     assert sorted(len(points[(labels == k) & torch.isin(truth, torch.tensor([0, 2, 4]))]) for k in range(3)) == [
         50,
@@ -111,15 +110,15 @@ def test_of_too_many_groups_the_largest_are_kept_and_the_others_join_them() -> N
     assert set(labels.tolist()) == {0, 1, 2}
 
 
-def test_groups_below_the_least_share_are_none() -> None:
+def test_groups_below_the_least_size_are_none() -> None:
     points, _ = _groups([200, 200, 12], 0)
-    assert len(cluster_by_density(points, 0.0025, 32)[1]) == 3
-    assert len(cluster_by_density(points, 0.05, 32)[1]) == 2
+    assert len(cluster_by_density(points, 8, 32)[1]) == 3
+    assert len(cluster_by_density(points, 20, 32)[1]) == 2
 
 
-@pytest.mark.parametrize("count", [0, 1, 2 * MIN_CLUSTER - 1, 400])
+@pytest.mark.parametrize("count", [0, 1, 2 * 80 - 1, 400])
 def test_where_no_gap_shows_there_are_no_groups(count: int) -> None:
     points = torch.rand(count, 2, generator=torch.Generator().manual_seed(0))
-    labels, centres = cluster_by_density(points, 0.2, 32)
+    labels, centres = cluster_by_density(points, 80, 32)
     assert len(centres) < 2
     assert labels.tolist() == [0] * count

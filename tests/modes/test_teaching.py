@@ -50,7 +50,7 @@ def test_a_demonstration_is_described_by_its_observations_at_even_spaces() -> No
             np.testing.assert_allclose(points[episode, :, column].numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("counts", [(60, 60), (100, 40), (60, 50, 15)])
+@pytest.mark.parametrize("counts", [(60, 60), (100, 40), (60, 50, 35)])
 def test_ways_are_found_with_their_number(counts: tuple[int, ...]) -> None:
     demos, truth = make_demos(counts)
     clusters = cluster_demos(describe(demos), DiscoverConfig(num_modes=32, num_envs=32), 0)

@@ -30,6 +30,7 @@ def make_config(**changes: dict[str, Any]) -> RunConfig:
         },
         "discover": {
             "num_modes": 6,
+            "min_demonstrations": 8,
             "num_envs": 64,
             "heldout_episodes": 128,  # two rounds
             "hindsight_episodes": 192,
