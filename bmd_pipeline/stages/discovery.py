@@ -109,11 +109,9 @@ class Discovery:
                 }
             else:
                 phases = {"scale": self._fit_scale, "warm-up": functools.partial(self._warm_up, tracker)}
-            phases |= {
-                "base": self._measure_base,
-                "commanded": self._measure_commanded,
-                "exploring": self._measure_exploring,
-            }
+            phases |= {"base": self._measure_base, "commanded": self._measure_commanded}
+            if self.modes.steering is not None:  # a taught policy that is not fine-tuned does not explore
+                phases["exploring"] = self._measure_exploring
             for name, phase in phases.items():
                 if name not in self._done:
                     phase()
@@ -288,6 +286,8 @@ class Discovery:
         """Multimodality and success of the commanded, still frozen policy, on held-out episodes."""
         played = self._play_codes(make_commanded_agent(self.bench.policy, self.modes), "held-out")
         self.modes.findings |= measure_commanded(self.modes, played)
+        if self.modes.steering is None:
+            self.modes.findings |= measure_exploring(self.modes, played)
 
     def _measure_exploring(self) -> None:
         """What controllers of λ are to hold, on held-out episodes as training plays them."""
