@@ -39,6 +39,7 @@ from bmd_pipeline.artifacts.layout import METRICS_FILE, Layout
 from bmd_pipeline.artifacts.metrics_log import load_metrics
 from bmd_pipeline.artifacts.provenance import read_run
 from bmd_pipeline.config.bases import split_base
+from bmd_pipeline.config.disturbance import Disturbance
 from bmd_pipeline.config.methods import PRETRAINED, TAUGHT, is_finetuned, uses_modes
 from bmd_pipeline.errors import ArtifactError, BMDError
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
@@ -224,11 +225,7 @@ def _summarise(runs: Sequence[Run]) -> PolicyBlock:
 
 def _find_world(run: Run) -> str:
     disturbance = run.document.provenance.config["task"].get("env", {}).get("disturbance")
-    if not disturbance:
-        return "own"
-    if isinstance(disturbance, Mapping):
-        return ", ".join(f"{name} {value}" for name, value in disturbance.items())
-    return str(disturbance)
+    return Disturbance.model_validate(disturbance or {}).describe() or "own"
 
 
 def _pool(blocks: Sequence[PolicyBlock], name: str, confidence: float) -> Number:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from bmd_pipeline.config.base import Section
-from bmd_pipeline.config.fields import Names, Widths
+from bmd_pipeline.config.fields import Names, Once, Widths
 from bmd_pipeline.config.ppo import PPOConfig
 
 
@@ -56,16 +56,16 @@ class TeachingConfig(Section):
     """How the denoiser is taught its codes (ours): by more behaviour cloning, told the code of each demonstration."""
 
     steps: int = Field(2000, ge=1, le=10_000_000)
-    """Gradient steps, codes in equal numbers."""
+    """Gradient steps; every code is equally likely in a batch."""
     batch_size: int = Field(512, ge=1, le=1_000_000)
     """Windows per gradient step."""
     learning_rate: float = Field(3e-4, gt=0.0, le=1.0)
     """Peak learning rate of AdamW; decays to zero along a cosine. The codes' own tables learn ten times as fast."""
-    strengths: tuple[Annotated[float, Field(gt=0.0, le=10.0)], ...] = Field(
-        (1.0, 1.5, 2.0), min_length=1, max_length=16
-    )
-    """How far the codes may be stretched from their mean afterwards; what obeys and succeeds most often on selection
-    episodes is kept, the smallest of those that tie."""
+    strengths: Annotated[
+        tuple[Annotated[float, Field(gt=0.0, le=10.0)], ...], Field(min_length=1, max_length=16), Once
+    ] = (1.0, 1.5, 2.0)
+    """How far the codes may be stretched from their mean afterwards. Each plays heldout_episodes episodes of its own;
+    what succeeds as told most often is kept, the smallest of those that tie."""
 
 
 class DiscoverConfig(Section):

@@ -29,9 +29,11 @@ class DenoiserConfig(Section):
     learning_rate: float = Field(1e-4, gt=0.0, le=1.0)
     """Learning rate of the denoiser."""
     clip_ratio: float = Field(0.01, gt=0.0, le=1.0)
-    """Clip range ε of a denoising step's probability ratio; of a mean over dimensions, so that little is much."""
+    """Clip range ε of a denoising step's probability ratio, which is that of a dimension's mean log-probability and so
+    close to 1."""
     target_kl: float = Field(1.0, gt=0.0, le=10.0)
-    """The denoiser stops updating on a rollout once the approximate KL of a denoising step exceeds 1.5 times this."""
+    """The denoiser stops updating on a rollout once the approximate KL of a denoising step exceeds 1.5 times this; as
+    log_prob_reduction has it, of a dimension or of the whole."""
     eta: float = Field(1.0, ge=0.0, le=1.0)
     """η of the DDIM sampler while exploring: the share of the posterior's noise that every denoising step adds."""
     acting_eta: float = Field(0.0, ge=0.0, le=1.0)
@@ -170,5 +172,10 @@ class FinetuneConfig(Section):
             raise ValueError(
                 f"ppo.value_warmup must be < iterations ({self.iterations}), or the policy never learns; "
                 f"got {self.ppo.value_warmup}"
+            )
+        if self.ppo.guard.max_kl <= 1.5 * self.denoiser.target_kl:
+            raise ValueError(
+                f"ppo.guard.max_kl must be > 1.5 * denoiser.target_kl ({1.5 * self.denoiser.target_kl:g}), "
+                f"got {self.ppo.guard.max_kl:g}"
             )
         return self

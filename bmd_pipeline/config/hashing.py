@@ -67,9 +67,11 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
     if stage == "finetune":
         plain = method is not None and not uses_modes(method)
         others = {name for name, owner in _OWNERS.items() if method is not None and not method.startswith(owner)}
-        for name in others | ({"regulariser"} if plain else set()):
+        steered = method is None or method.startswith("dsrl") or (not plain and config.discover.form == "published")
+        unread = {"regulariser", "feed_codes"} if plain else set()
+        unread |= set() if steered else {"readout", "initial_std", "target_entropy"}
+        for name in others | unread:
             del chosen["finetune"][name]
-        steered = not plain or (method is not None and method.startswith("dsrl"))
         shared = (("steering",) if steered else ()) + (() if plain else ("form",))
         chosen["discover"] = {name: values["discover"][name] for name in shared}
     for name in ("checkpoint_interval", "log_interval"):  # they decide what is kept and told, not what is computed

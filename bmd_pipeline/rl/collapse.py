@@ -60,8 +60,8 @@ class CollapseWatch:
             listed = ", ".join(map(str, scored.dead_codes))
             self._tell(
                 "codes",
-                f"iteration {scored.iteration}: commanding code {listed} does nothing that the inference model can "
-                "tell: the behaviour behind it is lost, or was never found",
+                f"iteration {scored.iteration}: code {listed} is obeyed no more often than chance: the behaviour "
+                "behind it is lost, was never found, or never succeeds here",
             )
 
     def see_kept(self, kept: Candidate, base_success: float | None) -> None:

@@ -65,11 +65,17 @@ def compute_obeyed(modes: DiscoveredModes, played: Rollout) -> Tensor:
 
 @torch.no_grad()
 def compute_occupancy(modes: DiscoveredModes, played: Rollout) -> Tensor | None:
-    """Share of the successful episodes in each behaviour, (K,); None in the published form, or without successes."""
+    """Share of the successful episodes in each behaviour, (K,); None in the published form, or without successes.
+
+    Every code counts the same, however often it was played.
+    """
     nearest = modes.name_behaviours(played.cond, played.last_decision)
     if nearest is None or not bool(played.success.any()):
         return None
-    return torch.bincount(nearest[played.success], minlength=modes.num_codes).float() / played.success.sum()
+    won, num_codes = played.success, modes.num_codes
+    weight = 1.0 / torch.bincount(played.code, minlength=num_codes).clamp(min=1)[played.code[won]]
+    shares = torch.bincount(nearest[won], weights=weight.double(), minlength=num_codes)
+    return (shares / shares.sum()).float()
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import get_args
 
 import torch
@@ -18,8 +19,8 @@ from bmd_pipeline.rl.measuring import compute_code_success, compute_obeyed
 from bmd_pipeline.rl.rollout import merge_rollouts, roll_out
 from bmd_pipeline.tasks.base import TaskEnv
 
-SIGNIFICANCE = 2.0
-"""Standard errors by which a code must succeed less often to count as worse."""
+LEVEL = 0.05
+"""Chance at which some code of a policy that is as good as before counts as worse."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,12 @@ class Candidate:
         if min_obeyed_share == 0.0 or not self.success_per_code:
             return 0.0
         shortfall = max(0.0, min_obeyed_share * start.obeyed - self.obeyed)
-        episodes = min(self.episodes, start.episodes) / len(self.success_per_code)
+        num_codes = len(self.success_per_code)
+        episodes = min(self.episodes, start.episodes) / num_codes
+        significance = NormalDist().inv_cdf(1.0 - LEVEL / num_codes)  # Bonferroni: every code is a test
         for before, now in zip(start.success_per_code, self.success_per_code, strict=True):
             noise = math.sqrt((before * (1.0 - before) + now * (1.0 - now)) / episodes)
-            shortfall += max(0.0, before - now - SIGNIFICANCE * noise)
+            shortfall += max(0.0, before - now - significance * noise)
         return shortfall
 
     def is_better_than(self, other: Candidate, start: Candidate, min_obeyed_share: float) -> bool:
@@ -110,8 +113,7 @@ def choose_readout(
 ) -> Candidate:
     """Scores an agent by its mean and by draws on the same episodes, and leaves it with the better of both.
 
-    A steering policy with codes was fitted to what led to each behaviour, and its spread is exploration; one without
-    may still resemble the prior, whose mean says nothing.
+    The spread of a steering policy is exploration; but one that still resembles the prior has a mean that says nothing.
 
     Args:
         env: the task, without automatic reset.
@@ -129,7 +131,7 @@ def choose_readout(
         generator.set_state(draws)
         scored.append(score_candidate(env, agent, iteration, seeds, generator))
     mean, sample = scored
-    told = mean.success_rate * mean.obeyed >= sample.success_rate * sample.obeyed
-    best = mean if told else sample
+    prefers_mean = mean.success_rate * mean.obeyed >= sample.success_rate * sample.obeyed
+    best = mean if prefers_mean else sample
     agent.readout = best.readout
     return best

@@ -183,7 +183,7 @@ class Trainer:
             TrainingError: a loss or a reward is not finite.
         """
         metrics = {
-            "rollout/success_rate": float(played.success.float().mean()),
+            "rollout/success_rate": average_codes(played.success, played.code, self.agent.num_codes),
             "rollout/episode_return": float(played.reward.sum(dim=0).mean()),
             "rollout/episode_length": float(played.length.float().mean()),
             "rollout/control_steps": float(played.length.sum()),

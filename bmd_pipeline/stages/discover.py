@@ -1,4 +1,4 @@
-"""The stage `discover`: which behaviours does the frozen policy have, and how are they commanded?"""
+"""The stage `discover`: which behaviours are there, and how is each commanded?"""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.artifacts.provenance import require_run, write_run
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.run import RunConfig
-from bmd_pipeline.demos.store import Demos, load_demos
-from bmd_pipeline.errors import DataError
 from bmd_pipeline.modes.discovered import DOCUMENT, WEIGHTS, DiscoveredModes, make_modes
 from bmd_pipeline.seeds import derive_seed
 from bmd_pipeline.stages.checkpoints import Checkpoints, make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.discovery import Discovery
+from bmd_pipeline.stages.pretrain import load_task_demos
 from bmd_pipeline.stages.stopping import Stop
 from bmd_pipeline.stages.workbench import open_workbench, resolve_features
-from bmd_pipeline.tasks import registry
 
 
 def discover(
@@ -35,7 +33,10 @@ def discover(
     reporter: Reporter,
     stop: Stop | None = None,
 ) -> None:
-    """Finds the modes of a pre-trained policy without labels, and writes them to `output`.
+    """Finds behaviours without labels, and makes a policy that shows each on command; writes both to `output`.
+
+    In the coded form they are those of the demonstrations, and the policy is taught a code for each; in the published
+    form they are those of the frozen policy, commanded through its noise.
 
     A killed run goes on from its last checkpoint when the same command is given again. On the CPU, native tasks then
     give the same modes, byte for byte, as an uninterrupted run.
@@ -104,20 +105,6 @@ def discover(
             checkpoints.discard()
 
 
-def load_task_demos(config: RunConfig, path: Path) -> Demos:
-    """Reads the demonstrations that a task's policy was trained on.
-
-    Raises:
-        DataError: the store is missing, damaged, or of another task.
-    """
-    spec = registry.make_spec(config.task.name, config.task.env)
-    demos = load_demos(path, obs_dim=spec.obs_dim, action_dim=spec.action_dim)
-    task = demos.attributes.get("task", config.task.name)  # stores of others don't say
-    if task != config.task.name:
-        raise DataError(f"{path} was collected for task {task}, not for {config.task.name}")
-    return demos
-
-
 def _tell(modes: DiscoveredModes, reporter: Reporter) -> None:
     """Says in plain words what was found."""
     found = modes.findings
@@ -135,8 +122,8 @@ def _tell(modes: DiscoveredModes, reporter: Reporter) -> None:
     if found["information"] < modes.config.min_information:
         reporter.warn(
             f"no modes found: M = {found['information']:.3f} nats is below {modes.config.min_information}. The "
-            "base policy behaves the same whatever code it is given, so there is nothing to preserve; "
-            "collect more varied demonstrations"
+            "policy behaves much the same whatever code it is given: look at results/<Task>/modes/validation.json, and "
+            "collect more varied demonstrations if there is one behaviour alone"
         )
     chance = 1.0 / modes.num_codes
     dead = [k for k, share in enumerate(found["obeyed_per_code"]) if share <= chance]

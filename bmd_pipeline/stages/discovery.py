@@ -103,7 +103,7 @@ class Discovery:
                 strengths = sorted(self.config.discover.teaching.strengths)
                 phases = {
                     "teach": self._teach,
-                    **{f"strength {value:g}": functools.partial(self._try_strength, value) for value in strengths},
+                    **{f"strength {value}": functools.partial(self._try_strength, value) for value in strengths},
                     "stretch": self._choose_strength,
                     "hindsight": self._learn_in_hindsight,
                 }

@@ -215,6 +215,8 @@ class _Run:
         if self.modes is None or self.modes.coded is None:
             return
         settings, env, agent = self.config.finetune, self.bench.env, self.agent
+        for link in agent.links():
+            link.begin_iteration(0)
         names = (*self.names, "calibration")
         generator = make_generator(self.config.seed, "train", *names, "noise", device=self.bench.device)
         rounds = []

@@ -93,7 +93,7 @@ def pretrain(
         raise ConfigError("pretrain needs demonstrations, or a policy to take over")
     started = time.time()
     device = select_device(config.execution.device)
-    data = _load(config, demos)
+    data = load_task_demos(config, demos)
     training, held_out = _make_windows(config, data, device)
     cloner = _make_cloner(config, data, training, device)
     reporter.log(
@@ -149,7 +149,12 @@ def pretrain(
         checkpoints.discard()
 
 
-def _load(config: RunConfig, path: Path) -> Demos:
+def load_task_demos(config: RunConfig, path: Path) -> Demos:
+    """Reads demonstrations of the run's task.
+
+    Raises:
+        DataError: the store is missing, damaged, of another task or in other units.
+    """
     spec = registry.make_spec(config.task.name, config.task.env)
     data = load_demos(path, obs_dim=spec.obs_dim, action_dim=spec.action_dim)
     task = data.attributes.get("task", config.task.name)  # stores of others don't say

@@ -110,7 +110,7 @@ def test_residual_sees_the_code_if_there_are_any() -> None:
 def test_progressive_exploration_mixes_in_the_residual_slowly() -> None:
     link = _residual(progressive_iterations=10)
     situation, action = draw_situation(2000), torch.randn(2000, 2, generator=torch.Generator().manual_seed(5))
-    for iteration, share in ((0, 0.0), (3, 0.3), (10, 1.0), (99, 1.0)):
+    for iteration, share in ((0, 0.1), (3, 0.4), (9, 1.0), (99, 1.0)):
         link.begin_iteration(iteration)
         x, record = link.act(action, situation, torch.Generator().manual_seed(0), explore=True)
         used = (x != action).any(dim=1)

@@ -40,12 +40,15 @@ def test_codes_must_be_obeyed_as_often_as_before_but_for_a_share(obeyed: tuple[f
 
 
 def test_no_code_may_succeed_significantly_less_often() -> None:
-    """One standard error of a difference between .9 and .81 in 100 episodes each is .049, and .058 to .5."""
+    """One standard error of a difference between .9 and .81 in 100 episodes each is .049, and .058 to .5.
+
+    With four codes 2.24 of them are chance.
+    """
     obeyed = START.obeyed_per_code
     assert _after((0.81, 0.9, 0.9, 0.5), obeyed).compute_shortfall(START, 0.9) == 0.0
     worse = _after((0.5, 1.0, 1.0, 1.0), obeyed)
     assert worse.success_rate > START.success_rate
-    assert worse.compute_shortfall(START, 0.9) == pytest.approx(0.4 - 2 * (0.0034**0.5))
+    assert worse.compute_shortfall(START, 0.9) == pytest.approx(0.4 - 2.2414 * (0.0034**0.5), abs=1e-4)
     two = _after((0.5, 0.5, 1.0, 1.0), obeyed)
     assert two.compute_shortfall(START, 0.9) == pytest.approx(2 * worse.compute_shortfall(START, 0.9))
 

@@ -299,7 +299,8 @@ def test_a_run_in_pieces_equals_one_in_one_go(
 
 
 def test_the_record_says_what_was_kept_and_what_was_odd(policy: Path, modes: Path, tmp_path: Path) -> None:
-    config = make_config(finetune={"ppo": {"learning_rate": 0.3, "guard": {"max_kl": 0.5, "max_rollbacks": 50}}})
+    guard = {"max_kl": 0.5, "max_rollbacks": 50}
+    config = make_config(finetune={"ppo": {"learning_rate": 0.3, "guard": guard}, "denoiser": {"target_kl": 0.3}})
     _finetune(config, policy, modes, tmp_path)
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["kept"]["iteration"] in (0, 2, 4)

@@ -50,7 +50,7 @@ class TrustRegion:
 
     Attributes:
         learning_rate: of the link's parameters.
-        clip_ratio: ε, around 1, within which probability ratios earn more.
+        clip_ratio: ε; probability ratios beyond 1 ± ε earn nothing more.
         target_kl: the link stops learning once the approximate KL of one of its draws passes 1.5 times this.
     """
 

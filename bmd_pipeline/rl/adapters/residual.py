@@ -54,7 +54,8 @@ class ResidualAction(Adapter):
 
     def begin_iteration(self, iteration: int) -> None:
         """Sets the share of steps that use the residual while exploring."""
-        self.share.fill_(min(1.0, iteration / self.progressive_iterations) if self.progressive_iterations else 1.0)
+        done = (iteration + 1) / self.progressive_iterations if self.progressive_iterations else 1.0
+        self.share.fill_(min(1.0, done))
 
     def act(self, x: Tensor, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
         """Corrects a normalised action x (B, action_dim)."""
