@@ -26,8 +26,9 @@ LISTS: dict[str, Any] = {
     "methods": ["dsrl", "dsrl-bmd"],
     "discover": {"clustering": "kmeans"},
     "grid": {"weights": [0.1, 0.5], "num_modes": [2, 3]},
+    "finetune": {"regulariser": {"mi_weight": 0.5}},
 }
-"""λ 0.5 and K 2 are the tasks' own, so one of the four cells of each seed is the run's own result."""
+"""λ 0.5 and K 2 are the run's own, so one of the four cells of each seed is the run's own result."""
 EXAMPLE = "config/sweeps/example.yaml"
 RUN = {"collect": 2, "pretrain": 2, "discover": 4, "finetune": 8, "evaluate": 16, "summarise": 2}
 GRID = RUN | {"grid_discover": 4, "grid_finetune": 12, "grid_evaluate": 12, "grid": 2}
