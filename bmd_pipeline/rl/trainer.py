@@ -198,7 +198,7 @@ class Trainer:
             metrics["modes/mi_weight"] = self.controller.weight
         if not bool(torch.isfinite(reward).all()):
             raise TrainingError("a reward is not finite: check the task's reward")
-        batch = self._batch(played, reward, intrinsic_only, max_steps)
+        batch = self._batch(played, reward, max_steps)
         metrics |= self.ppo.update(batch, generator, policy=policy)
         if self.controller is not None and policy and not intrinsic_only:
             self.controller.update(self._measure(played, metrics))
@@ -255,7 +255,7 @@ class Trainer:
         return (extrinsic + weight * intrinsic)[..., None], measured
 
     @torch.no_grad()
-    def _batch(self, played: Rollout, reward: Tensor, intrinsic_only: bool, max_steps: int | None) -> Batch:
+    def _batch(self, played: Rollout, reward: Tensor, max_steps: int | None) -> Batch:
         horizon = self.env.spec.horizon
         limit = min(max_steps or horizon, horizon)
         self.critic.fit_scale(played.decision_track, played.alive, last=limit == horizon)
@@ -273,7 +273,7 @@ class Trainer:
             critic_inputs=played.taken(inputs[:-1]),
             log_prob=self.agent.evaluate(record, situation)[0],
             value=played.taken(value[:-1]),
-            advantage=self._mix(played.taken(advantage), situation.code, intrinsic_only),
+            advantage=self._mix(played.taken(advantage), situation.code),
             returns=played.taken(returns),
         )
 
@@ -290,12 +290,10 @@ class Trainer:
         share = 1.0 / decisions_per_chunk
         return reward.new_tensor(gamma) ** share, reward.new_tensor(gae_lambda) ** share
 
-    def _mix(self, advantage: Tensor, code: Tensor, intrinsic_only: bool) -> Tensor:
+    def _mix(self, advantage: Tensor, code: Tensor) -> Tensor:
         """One standardised advantage (M,) from that of each stream (M, num_streams), under codes (M,)."""
         if advantage.shape[1] == 1:
             return standardise(advantage[:, 0])
-        if intrinsic_only:
-            return standardise(advantage[:, 1])
         group = code if self.feed is not None else torch.zeros_like(code)
         standard = standardise_groups(advantage, group, self.agent.num_codes)
         return standardise(standard[:, 0] + self._mi_weight * standard[:, 1])

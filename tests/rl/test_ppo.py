@@ -192,11 +192,11 @@ def test_advantages_are_standardised_within_each_code(
     code = torch.arange(300) % 3
     advantage = torch.randn(300, 2, generator=generator) + 5.0 * code[:, None]
     fed = _trainer(env, policy, modes_of())
-    mixed = fed._mix(advantage, code, False)
+    mixed = fed._mix(advantage, code)
     expected = standardise_groups(advantage, code, 3) @ torch.tensor([1.0, 0.5])
     torch.testing.assert_close(mixed, standardise(expected))
     fed.feed = None
-    pooled = fed._mix(advantage, code, False)
+    pooled = fed._mix(advantage, code)
     assert [float(mixed[code == k].mean()) for k in range(3)] == pytest.approx([0.0] * 3, abs=1e-5)
     assert float(pooled[code == 0].mean()) < -1.0 < 1.0 < float(pooled[code == 2].mean())
 
