@@ -10,9 +10,8 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from bmd_pipeline.artifacts.atomic import write_json
-from bmd_pipeline.artifacts.documents import read_json
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import read_json, write_json
 from bmd_pipeline.metrics.document import Block
 
 SCHEMA_VERSION = 1

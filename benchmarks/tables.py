@@ -34,14 +34,14 @@ from benchmarks.results_table import (
     load_table,
     save_table,
 )
-from bmd_pipeline.artifacts.atomic import write_text
-from bmd_pipeline.artifacts.layout import METRICS_FILE, Layout
-from bmd_pipeline.artifacts.metrics_log import load_metrics
-from bmd_pipeline.artifacts.provenance import read_run
 from bmd_pipeline.config.bases import split_base
 from bmd_pipeline.config.disturbance import Disturbance
 from bmd_pipeline.config.methods import PRETRAINED, TAUGHT, is_finetuned, uses_modes
 from bmd_pipeline.errors import ArtifactError, BMDError
+from bmd_pipeline.io.files import write_text
+from bmd_pipeline.io.layout import METRICS_FILE, Layout
+from bmd_pipeline.io.logger import load_metrics
+from bmd_pipeline.io.provenance import read_run
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.evaluation import Evaluation, PolicyBlock
 from bmd_pipeline.metrics.pooling import student_interval

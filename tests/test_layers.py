@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "seeds"),
     ("config",),
     ("compute",),
-    ("artifacts", "metrics", "policies"),
+    ("io", "metrics", "policies"),
     ("tasks.base", "tasks.registry"),  # the contract and the names; they import no task
     ("environments",),
     ("sim",),

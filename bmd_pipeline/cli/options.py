@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from bmd_pipeline.artifacts.layout import RUN_FILE
 from bmd_pipeline.config.finetune import METHODS
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.layout import RUN_FILE
 
 _SETTINGS, _OUTPUT = "Settings", "Messages"
 

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.job import Job, stage_command
+from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.stages.console import Reporter
 
 

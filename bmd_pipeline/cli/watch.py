@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Column, Table
 
-from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.cli import options as o
+from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.stages.console import format_seconds
 
 PLAIN_WIDTH = 160

@@ -17,8 +17,8 @@ from typing import Self
 import numpy as np
 from safetensors.numpy import load, save
 
-from bmd_pipeline.artifacts.atomic import naming
 from bmd_pipeline.demos.quota import Attempt
+from bmd_pipeline.io.files import naming
 from bmd_pipeline.tasks.base import Episode
 
 _HASH, _LENGTH = 32, 8

@@ -28,8 +28,8 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
-from bmd_pipeline.artifacts.atomic import staged_directory
 from bmd_pipeline.errors import DataError
+from bmd_pipeline.io.files import staged_directory
 from bmd_pipeline.tasks.base import Episode, from_bounds
 
 SCHEMA_VERSION = 1

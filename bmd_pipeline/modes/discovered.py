@@ -10,12 +10,9 @@ import torch
 from pydantic import FiniteFloat, NonNegativeInt, TypeAdapter
 from torch import Tensor, nn
 
-from bmd_pipeline.artifacts.atomic import write_json
-from bmd_pipeline.artifacts.documents import read_json
-from bmd_pipeline.artifacts.hashing import hash_file
-from bmd_pipeline.artifacts.weights import load_weights, save_weights
 from bmd_pipeline.config.discover import DiscoverConfig
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import hash_file, load_weights, read_json, save_weights, write_json
 from bmd_pipeline.modes.clustering import resample_track
 from bmd_pipeline.modes.inference import InferenceModel
 from bmd_pipeline.modes.noise_basis import NoiseBasis

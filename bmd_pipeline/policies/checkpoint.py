@@ -7,12 +7,9 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
-from bmd_pipeline.artifacts.atomic import write_json
-from bmd_pipeline.artifacts.documents import read_json
-from bmd_pipeline.artifacts.hashing import hash_file
-from bmd_pipeline.artifacts.weights import load_weights, save_weights
 from bmd_pipeline.config.pretrain import PolicyConfig
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import hash_file, load_weights, read_json, save_weights, write_json
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
 SCHEMA_VERSION = 2

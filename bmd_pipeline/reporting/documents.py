@@ -8,8 +8,8 @@ from typing import TypeVar, get_args
 
 from pydantic import ValidationError
 
-from bmd_pipeline.artifacts.documents import read_json
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import read_json
 from bmd_pipeline.metrics.comparison import Comparison
 from bmd_pipeline.metrics.document import Block
 from bmd_pipeline.metrics.evaluation import Evaluation

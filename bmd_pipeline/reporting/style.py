@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from bmd_pipeline.artifacts.atomic import write_bytes
+from bmd_pipeline.io.files import write_bytes
 
 BLACK, GREY = "#222222", "#7a7a7a"
 BLUE, SKY, VERMILION, ORANGE, GREEN, PURPLE = (

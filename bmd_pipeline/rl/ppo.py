@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bmd_pipeline.artifacts.progress_state import add_prefix, take_prefix
 from bmd_pipeline.config.ppo import PPOConfig
 from bmd_pipeline.errors import DivergenceError
+from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.rl.adapters.base import Record, Situation, TrustRegion
 from bmd_pipeline.rl.agents import Agent
 from bmd_pipeline.rl.critic import Critic

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bmd_pipeline.artifacts.progress_state import add_prefix, pack_optimizer, take_prefix, unpack_optimizer
+from bmd_pipeline.io.progress import add_prefix, pack_optimizer, take_prefix, unpack_optimizer
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.rl.tuned import load_trained, trained_state
 

@@ -7,12 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bmd_pipeline.artifacts.documents import read_json
-from bmd_pipeline.artifacts.weights import load_weights
 from bmd_pipeline.config.discover import SteeringConfig
 from bmd_pipeline.config.finetune import FinetuneConfig
 from bmd_pipeline.config.methods import PRETRAINED, TAUGHT, uses_modes
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import load_weights, read_json
 from bmd_pipeline.modes.discovered import load_modes
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.rl.agents import Agent, make_agent, make_base_agent, make_commanded_agent

@@ -10,14 +10,13 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from bmd_pipeline.artifacts.atomic import remove_leftovers
-from bmd_pipeline.artifacts.layout import Layout
-from bmd_pipeline.artifacts.lock import Wait
-from bmd_pipeline.artifacts.progress_state import TrainingState
 from bmd_pipeline.config.hashing import Stage, hash_values, stage_hash
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.config.sources import source_hash
 from bmd_pipeline.errors import SimulationError
+from bmd_pipeline.io.files import remove_leftovers
+from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.io.progress import TrainingState, Wait
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.stopping import Stop, Stopped
 from bmd_pipeline.tasks.registry import get_entry

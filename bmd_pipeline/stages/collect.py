@@ -8,12 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from bmd_pipeline.artifacts.atomic import remove_leftovers, write_json
-from bmd_pipeline.artifacts.freshness import may_collect
-from bmd_pipeline.artifacts.hashing import hash_tree
-from bmd_pipeline.artifacts.layout import JOURNAL_FILE, Layout
-from bmd_pipeline.artifacts.lock import FolderLock
-from bmd_pipeline.artifacts.provenance import describe_run, package_versions
 from bmd_pipeline.compute import set_threads
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.run import RunConfig
@@ -22,6 +16,10 @@ from bmd_pipeline.demos.journal import Journal
 from bmd_pipeline.demos.quota import Attempt, Quota
 from bmd_pipeline.demos.store import DemoWriter, require_replaceable
 from bmd_pipeline.errors import ArtifactError, ConfigError
+from bmd_pipeline.io.files import hash_tree, remove_leftovers, write_json
+from bmd_pipeline.io.layout import JOURNAL_FILE, Layout
+from bmd_pipeline.io.progress import FolderLock
+from bmd_pipeline.io.provenance import describe_run, may_collect, package_versions
 from bmd_pipeline.seeds import derive_seed
 from bmd_pipeline.stages.checkpoints import make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter

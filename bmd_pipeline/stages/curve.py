@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from bmd_pipeline.artifacts.atomic import write_json
-from bmd_pipeline.artifacts.layout import Layout
-from bmd_pipeline.artifacts.provenance import describe_run
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import write_json
+from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.io.provenance import describe_run
 from bmd_pipeline.metrics.episodes import Episodes, concat_episodes
 from bmd_pipeline.metrics.scores import COMPARED
 from bmd_pipeline.metrics.summary import summarise_policy

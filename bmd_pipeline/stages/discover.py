@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from bmd_pipeline.artifacts.hashing import hash_file, hash_tree
-from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
-from bmd_pipeline.artifacts.provenance import require_run, write_run
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.io.files import hash_file, hash_tree
+from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.provenance import require_run, write_run
 from bmd_pipeline.modes.discovered import DOCUMENT, WEIGHTS, DiscoveredModes, make_modes
 from bmd_pipeline.seeds import derive_seed
 from bmd_pipeline.stages.checkpoints import Checkpoints, make_identity, make_wait

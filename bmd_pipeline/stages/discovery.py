@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bmd_pipeline.artifacts.layout import METRICS_FILE
-from bmd_pipeline.artifacts.progress_state import add_prefix, take_prefix
-from bmd_pipeline.artifacts.tracking import Tracker
 from bmd_pipeline.config.finetune import RegulariserConfig
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.demos.store import Demos
 from bmd_pipeline.demos.windows import make_windows
 from bmd_pipeline.errors import TrainingError
+from bmd_pipeline.io.layout import METRICS_FILE
+from bmd_pipeline.io.logger import Tracker
+from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.modes.discovered import CENTRES, DiscoveredModes, make_modes
 from bmd_pipeline.modes.hindsight import fit_inference
 from bmd_pipeline.modes.teaching import Clusters, cluster_demos, describe_demos, teach_codes

@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bmd_pipeline.artifacts.atomic import write_bytes, write_json
-from bmd_pipeline.artifacts.hashing import hash_file
-from bmd_pipeline.artifacts.layout import RUN_FILE
-from bmd_pipeline.artifacts.provenance import require_run
 from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.methods import check_method, is_finetuned, uses_modes
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import hash_file, write_bytes, write_json
+from bmd_pipeline.io.layout import RUN_FILE
+from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.episodes import Episodes, concat_episodes, encode_episodes
 from bmd_pipeline.metrics.obeyed import choose_behaviours
 from bmd_pipeline.metrics.summary import summarise_policy

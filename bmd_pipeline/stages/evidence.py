@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bmd_pipeline.artifacts.provenance import describe_run
 from bmd_pipeline.config.hashing import Stage, stage_hash, stage_slice
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.provenance import describe_run
 from bmd_pipeline.metrics.document import Provenance
 from bmd_pipeline.metrics.joint import JointSample, make_joint_sample
 from bmd_pipeline.seeds import derive_seed

@@ -9,13 +9,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from bmd_pipeline.artifacts.atomic import naming, write_bytes, write_json
-from bmd_pipeline.artifacts.documents import read_json
-from bmd_pipeline.artifacts.provenance import describe_run
 from bmd_pipeline.config.hashing import Stage, stage_hash, stage_slice
 from bmd_pipeline.config.methods import EXPERT
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError, TrainingError
+from bmd_pipeline.io.files import naming, read_json, write_bytes, write_json
+from bmd_pipeline.io.provenance import describe_run
 from bmd_pipeline.reporting.page.videos import MAX_BYTES
 from bmd_pipeline.reporting.stills import Strip, draw_strips
 from bmd_pipeline.rl.agents import remove_steering

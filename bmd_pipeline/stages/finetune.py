@@ -11,16 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bmd_pipeline.artifacts.atomic import write_json
-from bmd_pipeline.artifacts.hashing import hash_file
-from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
-from bmd_pipeline.artifacts.progress_state import add_prefix, take_prefix
-from bmd_pipeline.artifacts.provenance import require_run, write_run
-from bmd_pipeline.artifacts.tracking import Tracker
-from bmd_pipeline.artifacts.weights import save_weights
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.methods import check_method, uses_modes
 from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.io.files import hash_file, save_weights, write_json
+from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.logger import Tracker
+from bmd_pipeline.io.progress import add_prefix, take_prefix
+from bmd_pipeline.io.provenance import require_run, write_run
 from bmd_pipeline.modes.discovered import DiscoveredModes, load_modes
 from bmd_pipeline.rl.agents import make_agent
 from bmd_pipeline.rl.collapse import CollapseWatch

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from bmd_pipeline.artifacts.atomic import write_json
-from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.config.bases import configure_base
 from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.methods import PRETRAINED, TAUGHT, list_pairs
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import write_json
+from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.evaluation import Evaluation, PolicyBlock
 from bmd_pipeline.metrics.pool import SCHEMA_VERSION, Pool, PooledScore

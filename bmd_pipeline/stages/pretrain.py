@@ -13,20 +13,17 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from bmd_pipeline.artifacts.atomic import write_bytes
-from bmd_pipeline.artifacts.documents import read_json
-from bmd_pipeline.artifacts.freshness import require_trained
-from bmd_pipeline.artifacts.hashing import hash_tree
-from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
-from bmd_pipeline.artifacts.progress_state import add_prefix, take_prefix
-from bmd_pipeline.artifacts.provenance import write_run
-from bmd_pipeline.artifacts.tracking import Tracker
 from bmd_pipeline.compute import choose_matmul, select_device, set_matmul
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.demos.store import Demos, load_demos
 from bmd_pipeline.demos.windows import Windows, make_windows, split_episodes
 from bmd_pipeline.errors import ConfigError, DataError, DivergenceError, TrainingError
+from bmd_pipeline.io.files import hash_tree, read_json, write_bytes
+from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.logger import Tracker
+from bmd_pipeline.io.progress import add_prefix, take_prefix
+from bmd_pipeline.io.provenance import require_trained, write_run
 from bmd_pipeline.policies.checkpoint import save_policy
 from bmd_pipeline.policies.cloning import Cloner
 from bmd_pipeline.policies.diffusion import DiffusionPolicy

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bmd_pipeline.artifacts.atomic import write_text
-from bmd_pipeline.artifacts.layout import RUN_FILE, Layout
 from bmd_pipeline.config.hashing import Stage, stage_hash
 from bmd_pipeline.config.methods import compared_policies
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import write_text
+from bmd_pipeline.io.layout import RUN_FILE, Layout
 from bmd_pipeline.metrics.comparison import Comparison
 from bmd_pipeline.metrics.sweep import Sweep
 from bmd_pipeline.metrics.validation import Validation

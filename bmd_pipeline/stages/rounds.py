@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bmd_pipeline.artifacts.progress_state import take_prefix
+from bmd_pipeline.io.progress import take_prefix
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
 from bmd_pipeline.rl.rollout import Rollout
 

@@ -6,15 +6,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bmd_pipeline.artifacts.atomic import write_json
-from bmd_pipeline.artifacts.hashing import hash_file
-from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
-from bmd_pipeline.artifacts.metrics_log import load_metrics
-from bmd_pipeline.artifacts.provenance import require_run
 from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.config.sweep_points import SweepPoint, configure_swept, list_points
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import hash_file, write_json
+from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.logger import load_metrics
+from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.compare import score_seeds
 from bmd_pipeline.metrics.joint import JointSample
 from bmd_pipeline.metrics.plateau import Floors, Range, WeightScore, find_plateau, set_floors

@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 from typing import Final
 
-from bmd_pipeline.artifacts.atomic import write_bytes
-from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
-from bmd_pipeline.artifacts.lock import FolderLock
-from bmd_pipeline.artifacts.provenance import write_run
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ConfigError
+from bmd_pipeline.io.files import write_bytes
+from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.progress import FolderLock
+from bmd_pipeline.io.provenance import write_run
 from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, WEIGHTS_FILE, load_policy
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.tasks import registry

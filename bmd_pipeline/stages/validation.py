@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bmd_pipeline.artifacts.atomic import write_json
-from bmd_pipeline.artifacts.layout import RUN_FILE
-from bmd_pipeline.artifacts.provenance import require_run
 from bmd_pipeline.config.disturbance import Disturbance
 from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError
+from bmd_pipeline.io.files import write_json
+from bmd_pipeline.io.layout import RUN_FILE
+from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.validate import Trajectories, Validator, describe_agreement
 from bmd_pipeline.metrics.validation import SCHEMA_VERSION, Validation
 from bmd_pipeline.metrics.validation_words import describe_validation

@@ -15,12 +15,12 @@ import pytest
 import yaml
 
 import bmd_pipeline
-from bmd_pipeline.artifacts.lock import FolderLock
 from bmd_pipeline.cli import stages
 from bmd_pipeline.cli.doctor import examine
 from bmd_pipeline.cli.main import main
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.errors import ArtifactError, SimulationError
+from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.stages.checkpoints import make_identity
 from bmd_pipeline.tasks import registry
 
@@ -218,7 +218,7 @@ def test_a_stage_that_was_stopped_says_how_to_go_on(project: Path, capsys: pytes
 def test_what_another_job_writes_is_waited_for(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bmd_pipeline.artifacts.lock.POLL_S", 0.01)
+    monkeypatch.setattr("bmd_pipeline.io.progress.POLL_S", 0.01)
     identity = make_identity(load_config("GaussianMixture", preset="smoke"), "collect")
     command = "collect --task GaussianMixture --preset smoke --plain"
     (project / "data").mkdir()

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bmd_pipeline.artifacts.hashing import hash_file
-from bmd_pipeline.artifacts.weights import load_weights, save_weights
 from bmd_pipeline.config.pretrain import PolicyConfig
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import hash_file, load_weights, save_weights
 from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, WEIGHTS_FILE, load_policy, save_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 

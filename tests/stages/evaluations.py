@@ -6,12 +6,12 @@ import json
 import time
 from pathlib import Path
 
-from bmd_pipeline.artifacts.atomic import write_bytes, write_json, write_text
-from bmd_pipeline.artifacts.layout import METRICS_FILE, Layout
-from bmd_pipeline.artifacts.provenance import write_run
 from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.config.sweep_points import configure_swept, list_points
+from bmd_pipeline.io.files import write_bytes, write_json, write_text
+from bmd_pipeline.io.layout import METRICS_FILE, Layout
+from bmd_pipeline.io.provenance import write_run
 from bmd_pipeline.metrics.episodes import Episodes, encode_episodes
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.stages.eval_document import (

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmd_pipeline.artifacts.hashing import hash_tree
-from bmd_pipeline.artifacts.lock import FolderLock
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.demos.store import load_demos
 from bmd_pipeline.errors import ArtifactError, BMDError, ConfigError, SimulationError, TrainingError
+from bmd_pipeline.io.files import hash_tree
+from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.stages.collect import collect
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.stopping import Stop, Stopped

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.cli.main import main
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError, BMDError, ConfigError
+from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.metrics.scores import SCORES
 from bmd_pipeline.reporting.documents import load_comparison, load_evaluation, load_verdict
 from bmd_pipeline.stages.compare import compare

@@ -12,9 +12,9 @@ import pytest
 import torch
 import zarr
 
-from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.demos.store import DemoWriter, load_demos
 from bmd_pipeline.errors import BMDError, ConfigError, DataError, TrainingError
+from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.rl.rollout import play_episodes
 from bmd_pipeline.rl.tuned import load_agent
 from bmd_pipeline.stages import discovery

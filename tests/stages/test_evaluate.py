@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from bmd_pipeline.artifacts.provenance import write_run
 from bmd_pipeline.config.methods import is_finetuned, uses_modes
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError, TaskError
+from bmd_pipeline.io.provenance import write_run
 from bmd_pipeline.metrics.episodes import load_episodes
 from bmd_pipeline.policies.checkpoint import save_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy

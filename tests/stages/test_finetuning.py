@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from bmd_pipeline.artifacts.layout import Layout
-from bmd_pipeline.artifacts.weights import load_weights
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
+from bmd_pipeline.io.files import load_weights
+from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.reporting.documents import load_evaluation
 from bmd_pipeline.rl.agents import Agent
 from bmd_pipeline.rl.rollout import Rollout, play_episodes

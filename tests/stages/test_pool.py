@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.config.bases import configure_base
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.metrics.episodes import encode_episodes
 from bmd_pipeline.metrics.pool import Pool
 from bmd_pipeline.metrics.summary import summarise_policy

@@ -7,10 +7,10 @@ import pytest
 import torch
 import zarr
 
-from bmd_pipeline.artifacts.lock import FolderLock
-from bmd_pipeline.artifacts.provenance import require_run
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError, DataError, TrainingError
+from bmd_pipeline.io.progress import FolderLock
+from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.policies.cloning import Cloner
 from bmd_pipeline.stages.collect import collect

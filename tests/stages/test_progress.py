@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.cli.main import main
 from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.stages.progress import SILENT_SECONDS, count_jobs, list_progress
 from tests.metrics.drawn import draw_episodes
 from tests.stages.evaluations import write_evaluation

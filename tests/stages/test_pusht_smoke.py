@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.config.load import load_config
+from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.stages.collect import collect
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.discover import discover

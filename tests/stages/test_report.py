@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.stages.report import list_tasks, report, summary
 from tests.reporting.page.made_up import MadeUpRun
 from tests.reporting.page.made_up_evidence import write_evidence

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.config.run import RunConfig
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.reporting.documents import load_sweep
 from bmd_pipeline.stages.sweep import sweep
 from tests.metrics.drawn import draw_episodes

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import bmd_pipeline
-from bmd_pipeline.artifacts.hashing import hash_tree
+from bmd_pipeline.io.files import hash_tree
 
 from .conftest import BIN, ROOT, Project, make_project
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bmd_pipeline.artifacts.layout import METRICS_FILE
+from bmd_pipeline.io.layout import METRICS_FILE
 
 from .conftest import ROOT, Project, count_jobs, make_project
 

@@ -4,14 +4,14 @@ import functools
 import sys
 from pathlib import Path
 
-from bmd_pipeline.artifacts.freshness import (
+from bmd_pipeline.io.provenance import (
     find_edited_hash,
     hash_brought,
     may_collect,
     require_brought,
     require_trained,
 )
-from bmd_pipeline.artifacts.layout import Layout
+from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.config.bases import base_name
 from bmd_pipeline.config.grid_cells import (
     assign_codes,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bmd_pipeline.artifacts.metrics_log import load_metrics
+from bmd_pipeline.io.logger import load_metrics
 
 MAX_POINTS = 200
 """Points of a curve on the page; longer logs are thinned."""

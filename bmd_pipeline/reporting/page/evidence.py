@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bmd_pipeline.artifacts.hashing import hash_file
-from bmd_pipeline.artifacts.layout import RUN_FILE, Layout
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import hash_file
+from bmd_pipeline.io.layout import RUN_FILE, Layout
 from bmd_pipeline.metrics.comparison import Comparison
 from bmd_pipeline.metrics.document import InputFile
 from bmd_pipeline.metrics.evaluation import Evaluation

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bmd_pipeline.artifacts.documents import read_json
-from bmd_pipeline.artifacts.hashing import hash_file
-from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
-from bmd_pipeline.artifacts.provenance import require_run
 from bmd_pipeline.config.methods import is_finetuned, uses_modes
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import hash_file, read_json
+from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.evaluation import Evaluation, PolicyBlock, SeedRow
 from bmd_pipeline.reporting.documents import load_evaluation

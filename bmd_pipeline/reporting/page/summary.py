@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from bmd_pipeline.artifacts.layout import Layout
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.metrics.evaluation import Evaluation
 from bmd_pipeline.metrics.grid import Grid
 from bmd_pipeline.metrics.verdict import Verdict

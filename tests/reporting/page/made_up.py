@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from bmd_pipeline.artifacts.atomic import write_bytes, write_json
-from bmd_pipeline.artifacts.hashing import hash_file
-from bmd_pipeline.artifacts.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.io.files import hash_file, write_bytes, write_json
+from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.metrics.document import Provenance
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, encode_episodes
 from bmd_pipeline.metrics.evaluation import Evaluation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bmd_pipeline.artifacts.atomic import write_json
+from bmd_pipeline.io.files import write_json
 from bmd_pipeline.metrics.comparison import Comparison
 from bmd_pipeline.metrics.stability import INDICATORS
 from bmd_pipeline.metrics.sweep import Sweep

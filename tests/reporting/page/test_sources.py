@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bmd_pipeline.artifacts.atomic import write_json
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import write_json
 from tests.reporting.page.made_up import MadeUpRun
 
 

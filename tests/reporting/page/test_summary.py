@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bmd_pipeline.artifacts.atomic import write_json
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import write_json
 from bmd_pipeline.metrics.grid import Grid
 from bmd_pipeline.reporting.page.summary import build_summary, load_results
 from tests.reporting.page.made_up import MadeUpRun

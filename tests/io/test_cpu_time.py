@@ -6,7 +6,7 @@ import multiprocessing
 import time
 from multiprocessing.connection import Connection
 
-from bmd_pipeline.artifacts.cpu_time import measure_cpu_seconds
+from bmd_pipeline.io.provenance import measure_cpu_seconds
 
 WORK_S = 0.3
 

@@ -3,10 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from bmd_pipeline.artifacts.cpu_time import measure_cpu_seconds
-from bmd_pipeline.artifacts.hashing import hash_file, hash_tree
-from bmd_pipeline.artifacts.provenance import describe_run, read_run, require_run, write_run
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import hash_file, hash_tree
+from bmd_pipeline.io.provenance import describe_run, measure_cpu_seconds, read_run, require_run, write_run
 
 
 def write(folder: Path, task: str = "Toy", stage: str = "pretrain") -> None:

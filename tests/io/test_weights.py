@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bmd_pipeline.artifacts.weights import load_weights, read_weights, save_weights
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import load_weights, read_weights, save_weights
 
 TENSORS = {
     "float": torch.linspace(-1, 1, 7),

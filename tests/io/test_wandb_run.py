@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from bmd_pipeline.artifacts import wandb_run
-from bmd_pipeline.artifacts.tracking import Tracker
-from bmd_pipeline.artifacts.wandb_run import make_run_id
+from bmd_pipeline.io import logger
+from bmd_pipeline.io.logger import Tracker, make_run_id
 
 
 class FakeWandb(types.ModuleType):
@@ -99,8 +98,8 @@ def test_an_unreachable_tracker_costs_a_bounded_wait(
 ) -> None:
     fake = FakeWandb(hang=hang)
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    monkeypatch.setattr(wandb_run, "WAITING_REPORTS", 10)
-    monkeypatch.setattr(wandb_run, "CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr(logger, "WAITING_REPORTS", 10)
+    monkeypatch.setattr(logger, "CLOSE_SECONDS", 0.1)
     started = time.monotonic()
     messages = track(tmp_path / "m", steps=50)  # more than may wait
     fake.awake.set()

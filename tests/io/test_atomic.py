@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bmd_pipeline.artifacts.atomic import staged_directory, write_bytes, write_json, write_text
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import staged_directory, write_bytes, write_json, write_text
 
 
 def names(folder: Path) -> set[str]:

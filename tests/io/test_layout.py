@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from bmd_pipeline.artifacts.layout import Layout
+from bmd_pipeline.io.layout import Layout
 
 
 def test_documented_paths() -> None:

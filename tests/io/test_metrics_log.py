@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bmd_pipeline.artifacts.metrics_log import load_metrics
-from bmd_pipeline.artifacts.tracking import Tracker
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.logger import Tracker, load_metrics
 
 
 def test_it_reads_what_the_tracker_wrote(tmp_path: Path) -> None:

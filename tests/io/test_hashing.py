@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bmd_pipeline.artifacts.hashing import hash_file, hash_path, hash_tensors, hash_tree
+from bmd_pipeline.io.files import hash_file, hash_path, hash_tensors, hash_tree
 
 
 def test_hash_file_is_sha256(tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from bmd_pipeline.artifacts.lock import AlreadyWritten, FolderLock, Wait
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.progress import AlreadyWritten, FolderLock, Wait
 from bmd_pipeline.stages.stopping import Stop, Stopped
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from bmd_pipeline.artifacts.lock import FolderLock
+from bmd_pipeline.io.progress import FolderLock
 lock = FolderLock(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
@@ -79,7 +79,7 @@ def wait_meanwhile(event: Callable[[], None], seconds: float = 60.0) -> tuple[Wa
 
 @pytest.fixture
 def fast_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bmd_pipeline.artifacts.lock.POLL_S", 0.001)
+    monkeypatch.setattr("bmd_pipeline.io.progress.POLL_S", 0.001)
 
 
 @pytest.mark.usefixtures("fast_polls")

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from bmd_pipeline.artifacts.documents import read_json
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import read_json
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bmd_pipeline.artifacts.freshness import may_collect, require_trained
-from bmd_pipeline.artifacts.hashing import hash_tree
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import hash_tree
+from bmd_pipeline.io.provenance import may_collect, require_trained
 
 
 def make_store(folder: Path, attributes: dict[str, str]) -> tuple[Path, Path]:

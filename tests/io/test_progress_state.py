@@ -5,14 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from bmd_pipeline.artifacts.progress_state import (
-    TrainingState,
-    add_prefix,
-    pack_optimizer,
-    take_prefix,
-    unpack_optimizer,
-)
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.progress import TrainingState, add_prefix, pack_optimizer, take_prefix, unpack_optimizer
 
 
 def test_saved_progress_comes_back(tmp_path: Path) -> None:

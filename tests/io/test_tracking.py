@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from bmd_pipeline.artifacts.tracking import Tracker
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.logger import Tracker
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

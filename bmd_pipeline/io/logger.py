@@ -1,0 +1,213 @@
+"""Metrics of a running stage: JSON lines on disk, and an external tracker as a courtesy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import queue
+import threading
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import naming, write_text
+from bmd_pipeline.io.provenance import measure_cpu_seconds
+
+# ---- Reading the metrics that a training stage reported ----
+
+
+def load_metrics(path: Path) -> list[dict[str, Any]]:
+    """Reads a metrics.jsonl: one object per report, numbers by metric, null where one was not finite.
+
+    Raises:
+        ArtifactError: the file is missing or empty, or a line of it is damaged.
+    """
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} can't be read: {error}") from None
+    if not texts:
+        raise ArtifactError(f"{path} is empty; make it again")
+    lines: list[dict[str, Any]] = []
+    for number, text in enumerate(texts, 1):
+        try:
+            line = json.loads(text)
+            line["step"] = int(line["step"])
+        except (ValueError, KeyError, TypeError):
+            raise ArtifactError(f"{path}, line {number}: damaged; make the file again") from None
+        lines.append(line)
+    return lines
+
+
+# ---- A run at wandb, as a courtesy: offline unless WANDB_MODE says otherwise, and never in the way ----
+#
+# Everything happens on a thread of its own, so that a tracker that fails, hangs or is out of reach costs the numbers it
+# didn't get and, at the end, a bounded wait.
+
+PROJECT = "bmd-pipeline"
+INIT_SECONDS = 20.0
+"""How long wandb may try to reach its server."""
+CLOSE_SECONDS = 60.0
+"""How long the end of a run waits for what is still to be reported."""
+WAITING_REPORTS = 10_000
+"""Reports that may wait; further ones are dropped."""
+
+
+def make_run_id(name: str, group: str, config: Mapping[str, Any]) -> str:
+    """The same for every attempt at the same job, so that a resumed job goes on in its run."""
+    text = json.dumps([name, group, config], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+class WandbRun:
+    """Reports from a thread; the first failure ends the reporting with one warning.
+
+    Args:
+        name: what wandb calls the run.
+        group: what it groups the run under.
+        config: settings it shows beside the run.
+    """
+
+    def __init__(self, name: str, group: str, config: Mapping[str, Any]) -> None:
+        os.environ.setdefault("WANDB_MODE", "offline")
+        self._settings: dict[str, Any] = {
+            "project": PROJECT,
+            "name": name,
+            "group": group,
+            "config": dict(config),
+            "id": make_run_id(name, group, config),
+            "resume": "allow",
+        }
+        self._reports: queue.SimpleQueue[tuple[int, dict[str, float]] | None] = queue.SimpleQueue()
+        self._failure: str | None = None
+        self._over = False
+        self._thread = threading.Thread(target=self._report, name="wandb", daemon=True)
+        self._thread.start()
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Hands a report over; returns at once."""
+        self._tell_failure()
+        if not self._over and self._reports.qsize() < WAITING_REPORTS:
+            self._reports.put((step, dict(metrics)))
+
+    def finish(self) -> None:
+        """Waits, but not for long, until everything is reported."""
+        self._reports.put(None)
+        self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            self._failure = f"no answer within {CLOSE_SECONDS:g} s"
+        self._tell_failure()
+        self._over = True
+
+    def _report(self) -> None:
+        try:
+            import wandb
+
+            run = wandb.init(**self._settings, settings=wandb.Settings(init_timeout=INIT_SECONDS, silent=True))
+            while (report := self._reports.get()) is not None:
+                step, metrics = report
+                run.log(metrics, step=step)
+            run.finish()
+        except Exception as error:  # whatever a tracker does, training goes on
+            self._failure = (str(error).splitlines() or [type(error).__name__])[0]
+
+    def _tell_failure(self) -> None:
+        if self._failure is not None and not self._over:
+            self._over = True
+            warnings.warn(f"wandb is off for this run: {self._failure}", RuntimeWarning, stacklevel=4)
+
+
+# ---- Metrics of a running stage: JSON lines on disk are the truth, an external tracker is a courtesy ----
+
+
+class Tracker:
+    """Appends one JSON line per report: `{"step": …, "wall_s": …, "cpu_seconds": …, "<metric>": …}`.
+
+    Both times go on where an interrupted run stopped.
+
+    A number that is not finite is written as null, since JSON has none.
+
+    Args:
+        path: the JSON-lines file; lines beyond `resume_step` are dropped, the others kept.
+        tracker: `wandb` also reports there, offline unless WANDB_MODE says otherwise. Its failures are
+            one warning and never stop a run.
+        name: what the external tracker calls this run; no other job may have it.
+        group: what it groups the run under.
+        config: settings it shows beside the run.
+        resume_step: last step of the progress that this run goes on from; 0 starts the file over.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tracker: Literal["none", "wandb"] = "none",
+        *,
+        name: str = "",
+        group: str = "",
+        config: Mapping[str, Any] | None = None,
+        resume_step: int = 0,
+    ) -> None:
+        self._path = path
+        kept = _read_lines(path, resume_step)
+        elapsed = kept[-1] if kept else {"wall_s": 0.0, "cpu_seconds": 0.0}
+        self._started = time.monotonic() - elapsed["wall_s"]
+        self._cpu_started = measure_cpu_seconds() - elapsed["cpu_seconds"]
+        write_text(path, "".join(map(_encode, kept)))  # whole: a run that is killed here loses no lines
+        self._file = path.open("a", encoding="utf-8")
+        self._external = WandbRun(name, group, config or {}) if tracker == "wandb" else None
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Reports metrics at a step; each line is on disk when this returns."""
+        wall_s = round(time.monotonic() - self._started, 3)
+        finite = {key: float(value) if math.isfinite(value) else None for key, value in metrics.items()}
+        cpu_seconds = round(measure_cpu_seconds() - self._cpu_started, 3)
+        self._write({"step": step, "wall_s": wall_s, "cpu_seconds": cpu_seconds, **finite})
+        if self._external is not None:
+            self._external.log(step, metrics)
+
+    def close(self) -> None:
+        """Closes the file and the external run; calling it twice is harmless."""
+        with naming(self._path):  # a full disk may have left something to write
+            self._file.close()
+        if self._external is not None:
+            self._external.finish()
+            self._external = None
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        with naming(self._path):
+            self._file.write(_encode(line))
+            self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _encode(line: Mapping[str, Any]) -> str:
+    return json.dumps(line, allow_nan=False) + "\n"
+
+
+def _read_lines(path: Path, last_step: int) -> list[dict[str, Any]]:
+    """Lines up to a step; what follows a line that a killed run left half written is dropped."""
+    lines: list[dict[str, Any]] = []
+    if last_step < 1 or not path.exists():
+        return lines
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+            if line["step"] > last_step:
+                break
+            lines.append({"wall_s": 0.0, "cpu_seconds": 0.0, **line})
+        except (ValueError, KeyError, TypeError):
+            break
+    return lines

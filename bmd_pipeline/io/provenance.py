@@ -1,0 +1,340 @@
+"""How an output came to be: `run.json`, CPU time, and whether demonstrations are still what they were."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import hash_path, hash_tree, read_json, write_json
+from bmd_pipeline.io.layout import JOURNAL_FILE, METRICS_FILE, RUN_FILE, Layout
+
+if TYPE_CHECKING:  # Snakemake reads this module for every job: torch is imported where it is asked
+    import torch
+
+# ---- CPU time of a job, with its worker processes ----
+
+
+def measure_cpu_seconds() -> float:
+    """Seconds of CPU that this process and its children have used since it began.
+
+    Children that have ended are counted by the system; those that still run, as a simulator's workers do when a stage
+    writes its record, by Linux' /proc, and not at all elsewhere.
+    """
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    running = sum(_read_cpu_seconds(child.pid) for child in multiprocessing.active_children())
+    return own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime + running
+
+
+def _read_cpu_seconds(pid: int | None) -> float:
+    """User and system time of a running process; 0 if it is gone or nobody says."""
+    try:
+        # The name before the last parenthesis may hold anything; utime and stime are the 14th and 15th field.
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# ---- `run.json`: how an output folder came to be, written last, so that its presence means "complete" ----
+
+SCHEMA_VERSION = 1
+_PACKAGES = (
+    *("bmd-pipeline", "torch", "numpy", "scikit-learn", "zarr", "safetensors", "pydantic"),
+    *("mani_skill", "sapien", "mujoco", "gymnasium-robotics"),
+)
+
+
+def describe_run(
+    *,
+    stage: str,
+    task: str,
+    config: Mapping[str, Any],
+    config_hash: str,
+    seed: int,
+    inputs: Mapping[str, Path],
+    started: float,
+    device: torch.device | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Everything that is known about how a stage ran, except its outputs.
+
+    `wall_s` and `cpu_seconds` are those of the job that finished it; the metrics.jsonl of a training stage counts both
+    over all of its jobs.
+
+    Args:
+        stage: the stage.
+        task: the task.
+        config: the stage's slice of the resolved config.
+        config_hash: hash of that slice.
+        seed: seed of this run.
+        inputs: files and folders it read, by name.
+        started: `time.time()` at its start.
+        device: where it computed; the CPU if not given.
+        extra: what else the stage has to say.
+    """
+    import torch
+
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "stage": stage,
+        "task": task,
+        "seed": seed,
+        "config_hash": config_hash,
+        "config": dict(config),
+        "inputs": {name: {"path": str(path), "sha256": hash_path(path)} for name, path in inputs.items()},
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "git_commit": git_commit(),
+        "packages": package_versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": _describe_device(device),
+        "threads": torch.get_num_threads(),
+        "wall_s": round(max(0.0, time.time() - started), 3),  # somebody may have set the clock back
+        "cpu_seconds": round(measure_cpu_seconds(), 3),
+        **(extra or {}),
+    }
+
+
+def write_run(
+    directory: Path,
+    *,
+    stage: str,
+    task: str,
+    config: Mapping[str, Any],
+    config_hash: str,
+    seed: int,
+    inputs: Mapping[str, Path],
+    outputs: Sequence[str] | None = None,
+    started: float,
+    device: torch.device | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes `run.json` beside the finished outputs of a stage, with their hashes.
+
+    Arguments as in `describe_run`, and `outputs`, the names of the stage's own files if the folder holds others
+    too. Call it after everything else is written.
+
+    Returns:
+        Path of the file.
+    """
+    document = describe_run(
+        stage=stage,
+        task=task,
+        config=config,
+        config_hash=config_hash,
+        seed=seed,
+        inputs=inputs,
+        started=started,
+        device=device,
+        extra=extra,
+    )
+    progress = Layout.state(directory).name
+    document["outputs"] = {
+        path.name: hash_path(path)
+        for path in sorted(directory.iterdir())
+        if path.name not in (RUN_FILE, progress)
+        and not path.name.startswith(".")
+        and (outputs is None or path.name in outputs)
+    }
+    path = directory / RUN_FILE
+    write_json(path, document)
+    return path
+
+
+def read_run(directory: Path) -> dict[str, Any]:
+    """Reads the `run.json` of a folder.
+
+    Raises:
+        ArtifactError: it is missing or damaged.
+    """
+    return read_json(directory / RUN_FILE, f"record of {directory}")
+
+
+def require_run(directory: Path, stage: str, task: str, *, command: str | None = None) -> dict[str, Any]:
+    """Checks that a folder is the finished output of a stage for a task, and that its files are still the same.
+
+    Args:
+        directory: the folder.
+        stage: the stage that must have made it.
+        task: the task it must be for.
+        command: how to make it, for the message; guessed from stage and task if not given.
+
+    Raises:
+        ArtifactError: it is unfinished or damaged, or was made by another stage or for another task.
+    """
+    command = command or f"bmd-pipeline {stage} --task {task}"
+    if not (directory / RUN_FILE).is_file():
+        raise ArtifactError(f"{directory / RUN_FILE} is missing: make it with `{command}`")
+    record = read_run(directory)
+    if record.get("task") != task:
+        raise ArtifactError(f"{directory} was made for task {record.get('task')}, not for {task}")
+    if record.get("stage") != stage:
+        raise ArtifactError(f"{directory} was made by stage {record.get('stage')}, not by {stage}")
+    outputs = record.get("outputs", {})
+    if not isinstance(outputs, dict):
+        raise ArtifactError(f"{directory / RUN_FILE} is damaged (outputs is no object); make it again with `{command}`")
+    for name, expected in outputs.items():
+        path = directory / name
+        if name != METRICS_FILE and (not path.exists() or hash_path(path) != expected):  # metrics decide nothing
+            raise ArtifactError(
+                f"{path} is damaged or edited: not what {RUN_FILE} records; make it again with `{command}`"
+            )
+    return record
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the installed packages that results depend on."""
+    versions: dict[str, str] = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_commit() -> str | None:
+    """Commit of the source tree this package runs from, "-dirty" if edited; None for an installed package."""
+    here = Path(__file__)
+    try:
+        # An environment inside somebody's repository is not that repository's code: tracked files only.
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)
+        return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _describe_device(device: torch.device | None) -> str:
+    if device is not None and device.type == "cuda":
+        import torch
+
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({platform.machine()}, {os.cpu_count()} cores)"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+    ).stdout
+
+
+# ---- Whether a demonstration store is still the one that its manifest describes, and may be collected anew ----
+#
+# Snakemake doesn't look into folders: it follows a store through the manifest. What someone edits inside the
+# store afterwards must still reach training. And Snakemake removes a rule's outputs before the rule runs, so what
+# someone else put in their place must be noticed before.
+
+
+def find_edited_hash(store: Path, manifest: Path) -> str | None:
+    """Tree hash of a store that was edited after its manifest was written, or None if it was not.
+
+    Costs a directory listing unless something in the store is newer than the manifest.
+
+    Args:
+        store: the zarr folder.
+        manifest: its manifest; while there is none, nothing can differ from it.
+    """
+    if not store.is_dir() or not manifest.is_file():
+        return None
+    written = manifest.stat().st_mtime_ns
+    if all(path.stat().st_mtime_ns <= written for path in store.rglob("*") if path.name[0] != "."):
+        return None
+    found = hash_tree(store)
+    recorded = read_json(manifest, "manifest").get("outputs", {}).get(store.name)
+    return None if found == recorded else found
+
+
+def may_collect(store: Path, manifest: Path, config_hash: str) -> bool:
+    """Whether a collection may write a store without a loss to anybody.
+
+    Args:
+        store: its place.
+        manifest: its manifest.
+        config_hash: hash of the settings that would be collected under.
+
+    Returns:
+        False where the same settings made the store and someone edited it since: it is to be taken as it is.
+
+    Raises:
+        ArtifactError: something is there that no collection made, or that was edited and would now be made under
+            other settings.
+    """
+    if not store.is_symlink() and (not store.exists() or (store.is_dir() and _is_empty(store))):
+        return True
+    use = f"train on it with collect.store={store}, or move it away"
+    doubt = _doubt_collection(store, manifest)
+    if doubt is not None:
+        raise ArtifactError(f"{store} {doubt}, and `collect` would replace it: {use}")
+    if find_edited_hash(store, manifest) is None:
+        return True
+    if read_json(manifest, "manifest").get("config_hash") != config_hash:
+        raise ArtifactError(
+            f"{store} was edited after its collection, and `collect` would replace it under other settings: {use}"
+        )
+    return False
+
+
+def require_trained(folder: Path) -> None:
+    """Checks that nobody's policy is lost where `pretrain` will write one.
+
+    Raises:
+        ArtifactError: weights are there that no run of `pretrain` wrote.
+    """
+    weights, run = folder / "policy.safetensors", folder / RUN_FILE
+    traces = (folder / METRICS_FILE, Layout.state(folder))  # of a run that was killed before it wrote run.json
+    if not weights.exists() or any(path.exists() for path in traces):
+        return
+    # Somebody else's policy may have a run.json too, from `write_run`; what was taken over has a copy elsewhere.
+    if not run.is_file() or "taken_over" not in read_json(run, f"record of {folder}"):
+        raise ArtifactError(
+            f"{folder} holds a policy that `pretrain` did not make and would replace: move it elsewhere, and use it "
+            "with pretrain.policy_folder"
+        )
+
+
+def require_brought(setting: str, paths: Iterable[str]) -> None:
+    """Checks that the files and folders that a setting names are there.
+
+    Raises:
+        ArtifactError: one is not.
+    """
+    for path in paths:
+        if not Path(path).exists():
+            raise ArtifactError(f"{setting}: {path} doesn't exist")
+
+
+def hash_brought(paths: Iterable[str]) -> str:
+    """Hash of the content of files and folders that somebody brought along."""
+    return " ".join(hash_path(Path(path)) for path in paths)
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing but what Snakemake keeps in its outputs (its time stamp)."""
+    return all(path.name[0] == "." for path in folder.iterdir())
+
+
+def _doubt_collection(store: Path, manifest: Path) -> str | None:
+    """Why a store may be somebody's own and not a collection's; None if it is a collection's, maybe edited."""
+    try:
+        attributes = json.loads((store / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+        made_under = attributes["config_hash"]
+    except (OSError, ValueError, KeyError, TypeError):  # a file, another format, another writer
+        return "was not made by `collect`"
+    if manifest.is_file():
+        same = read_json(manifest, "manifest").get("config_hash") == made_under
+        return None if same else f"is not the store of {manifest}"
+    # A killed collection may have put its store in place and not have come to the manifest.
+    return None if (Layout.state(store.parent) / JOURNAL_FILE).is_file() else f"has no {manifest.name} beside it"
