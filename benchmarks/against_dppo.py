@@ -18,8 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bmd_pipeline.config.finetune import DenoiserConfig
-from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.config.schema import DenoiserConfig, PolicyConfig
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters.base import Situation
 from bmd_pipeline.rl.adapters.denoiser import TunedDenoiser

@@ -20,7 +20,7 @@ import torch
 
 from bmd_pipeline.compute import set_matmul
 from bmd_pipeline.config.load import load_config
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.modes.discovered import make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agents import make_agent, make_base_agent

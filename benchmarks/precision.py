@@ -16,7 +16,7 @@ import time
 import torch
 
 from bmd_pipeline.compute import set_matmul
-from bmd_pipeline.config.pretrain import PolicyConfig, PretrainConfig
+from bmd_pipeline.config.schema import PolicyConfig, PretrainConfig
 from bmd_pipeline.policies.cloning import Cloner
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 

@@ -34,9 +34,8 @@ from benchmarks.results_table import (
     load_table,
     save_table,
 )
-from bmd_pipeline.config.bases import split_base
-from bmd_pipeline.config.disturbance import Disturbance
-from bmd_pipeline.config.methods import PRETRAINED, TAUGHT, is_finetuned, uses_modes
+from bmd_pipeline.config.overrides import split_base
+from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, Disturbance, is_finetuned, uses_modes
 from bmd_pipeline.errors import ArtifactError, BMDError
 from bmd_pipeline.io.files import write_text
 from bmd_pipeline.io.layout import METRICS_FILE, Layout

@@ -16,6 +16,9 @@ Messages say what is wrong, where, and what to do, in one line.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class BMDError(Exception):
     """Base of the failures that a user can put right (exit status 2)."""
@@ -47,3 +50,10 @@ class DivergenceError(TrainingError):
 
 class SimulationError(RuntimeError):
     """A simulation worker died; the message carries its traceback (exit status 1)."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The nearest known name, or all of them, as the tail of a message."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"

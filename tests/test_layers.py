@@ -17,6 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "seeds"),
     ("config",),
+    ("workflow",),
     ("compute",),
     ("io", "metrics", "policies"),
     ("tasks.base", "tasks.registry"),  # the contract and the names; they import no task

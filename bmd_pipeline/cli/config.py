@@ -12,7 +12,7 @@ import yaml
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.job import open_config
 from bmd_pipeline.config.hashing import STAGES, config_hash, stage_hash
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 
 app = typer.Typer(help="Show the settings, or the schema of all there are.")
 

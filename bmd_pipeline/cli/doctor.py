@@ -20,7 +20,7 @@ from rich.markup import escape
 
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.job import open_config
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.tasks.registry import find_missing, get_entry, list_entries
 
 Verdict = Literal["ok", "note", "missing"]

@@ -10,10 +10,8 @@ import typer
 
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.job import Job, stage_command
-from bmd_pipeline.config.bases import base_name
-from bmd_pipeline.config.grid_cells import list_cells
-from bmd_pipeline.config.methods import PRETRAINED, TAUGHT, judged_methods
-from bmd_pipeline.config.sweep_points import list_points
+from bmd_pipeline.config.overrides import base_name, list_cells, list_points
+from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, judged_methods
 
 Evaluations = Annotated[
     list[Path] | None,

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from bmd_pipeline.cli import options as o
-from bmd_pipeline.config.documents import read_settings
 from bmd_pipeline.config.hashing import Stage
-from bmd_pipeline.config.load import load_config
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.load import load_config, read_settings
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.stages.console import Mode, Reporter
 from bmd_pipeline.stages.stopping import Stop

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bmd_pipeline.config.finetune import METHODS
+from bmd_pipeline.config.schema import METHODS
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import RUN_FILE
 

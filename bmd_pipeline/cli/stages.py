@@ -10,7 +10,7 @@ import typer
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.evidence import Evaluations, need_evaluations
 from bmd_pipeline.cli.job import Job, stage_command
-from bmd_pipeline.config.methods import EXPERT, PRETRAINED, check_method, compared_policies, is_finetuned, uses_modes
+from bmd_pipeline.config.schema import EXPERT, PRETRAINED, check_method, compared_policies, is_finetuned, uses_modes
 from bmd_pipeline.errors import ArtifactError, ConfigError
 
 

@@ -12,8 +12,7 @@ from rich.table import Table
 
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.job import open_config
-from bmd_pipeline.config.load import list_configured
-from bmd_pipeline.config.messages import find_model, list_paths
+from bmd_pipeline.config.load import find_model, list_configured, list_paths
 from bmd_pipeline.errors import TaskError
 from bmd_pipeline.tasks.registry import (
     env_model,

@@ -1,42 +1,370 @@
-"""From YAML files, presets and the command line to one validated `RunConfig`.
-
-Layers, each over the one before:
-
-1. `config/config.yaml`: defaults for every task
-2. `config/tasks/<Task>.yaml`: the task's own settings; `extends: <Other>` puts that task's file below it,
-   which makes a variant: another name and other settings for the same code. `<Task>-base<k>` needs no file: it is the
-   task with root seed k
-3. `config/presets/<preset>.yaml`: how much to compute
-4. the task file's `presets: {<preset>: ...}`: the same for this task
-5. overrides: `--config FILE`, or Snakemake's `--configfile` and `--config`
-6. assignments: `--set a.b=c`
-
-Nothing here imports torch: Snakemake reads the settings again for every job.
-"""
+"""From YAML files, presets and the command line to one validated `RunConfig`, with errors that name file and line."""
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
-from bmd_pipeline.config.bases import split_base
-from bmd_pipeline.config.costs import NATIVE
-from bmd_pipeline.config.documents import Location, read_settings
-from bmd_pipeline.config.fields import TASK_PATTERN
-from bmd_pipeline.config.layers import Layer, find_origin, merge, merge_layers, parse_assignment, shorten
-from bmd_pipeline.config.messages import describe, suggest
-from bmd_pipeline.config.run import RunConfig
-from bmd_pipeline.config.task import TaskConfig
-from bmd_pipeline.errors import ConfigError, TaskError
+from bmd_pipeline.config.overrides import split_base
+from bmd_pipeline.config.resources import NATIVE
+from bmd_pipeline.config.schema import TASK_PATTERN, RunConfig, TaskConfig
+from bmd_pipeline.errors import ConfigError, TaskError, suggest
 
 if TYPE_CHECKING:
     from bmd_pipeline.tasks.registry import TaskEntry
+
+# ---- Reading YAML: safe tags only, no duplicate keys, errors that name file and line ----
+
+Location = tuple[str | int, ...]
+"""Where a value stands: names of groups and its own, positions in lists."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, with numbers as people write them and without silent duplicates.
+
+    References (`*name`) are refused: a few lines of them unfold into more than any memory holds.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "references (*name) are not allowed; write it out", mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                problem = f"a setting's name must be text, got {key!r}"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            if key in seen:
+                problem = f"{key!r} is set twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+# YAML 1.1 reads 1e-3 as text because it wants a point and a signed exponent.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Parses one YAML document.
+
+    Args:
+        text: the document.
+        name: where it came from, for messages.
+
+    Raises:
+        ConfigError: the text is not YAML; says file, line and column.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        raise ConfigError(f"{place}: {error.problem or error.context}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # impossible dates, endless numbers, deep nesting
+        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise ConfigError(f"{name}: not YAML: {reason}") from error
+
+
+def find_line(path: Path, location: Location) -> int | None:
+    """Line of a value's name in a file that `read_settings` could read, or None if the file doesn't hold it."""
+    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
+    line = None
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            found = [(key, value) for key, value in node.value if key.value == part]
+            if not found:
+                return None
+            key, node = found[0]
+            line = key.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return None
+    return line
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Reads a YAML file of settings; sections left empty count as not there.
+
+    Raises:
+        ConfigError: the file is missing, unreadable, not YAML or not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} can't be read: {error}") from error
+    values = parse_yaml(text, str(path))
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold settings (name: value), got {type(values).__name__}")
+    return {key: value for key, value in values.items() if value is not None}
+
+
+# ---- Layers of settings: merging them, and finding which one a value came from ----
+
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Settings from one place.
+
+    Attributes:
+        name: the place, as messages call it ("config/tasks/PushT.yaml").
+        values: nested settings.
+        path: the file they were read from, if there is one.
+        section: where in the file they stand.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    path: Path | None = None
+    section: Location = ()
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lays settings over others: groups merge key by key, everything else is replaced, lists too.
+
+    An empty group in YAML reads as None and says nothing about the group below it.
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, Mapping) and value is None:
+            continue
+        if isinstance(value, Mapping):
+            merged[key] = merge(below if isinstance(below, Mapping) else {}, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def merge_layers(layers: Sequence[Layer]) -> dict[str, Any]:
+    """Merges layers, later ones on top."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = merge(merged, layer.values)
+    return merged
+
+
+def find_origin(layers: Sequence[Layer], location: Location) -> str | None:
+    """The layer that decided the value at a location, or at the nearest group above it: its file and line, or name."""
+    for depth in range(len(location), 0, -1):
+        for layer in reversed(layers):
+            if _holds(layer.values, location[:depth]):
+                line = find_line(layer.path, (*layer.section, *location[:depth])) if layer.path else None
+                return layer.name if line is None else f"{layer.path}:{line}"
+    return None
+
+
+def _holds(values: Any, location: Location) -> bool:
+    for key in location:
+        if isinstance(values, Mapping) and key in values:
+            values = values[key]
+        elif isinstance(values, Sequence) and not isinstance(values, str) and isinstance(key, int):
+            if key >= len(values):
+                return False
+            values = values[key]
+        else:
+            return False
+    return True
+
+
+def parse_assignment(text: str) -> Layer:
+    """Turns `a.b=c` into a layer; the value is YAML.
+
+    Raises:
+        ConfigError: there is no `=`, the key is malformed, or the value is not YAML.
+    """
+    name = f"--set {shorten(text)}"
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not _KEY.fullmatch(key):
+        raise ConfigError(f"--set wants name.name=value, got {shorten(text)!r}")
+    values: Any = parse_yaml(value, name)
+    for part in reversed(key.split(".")):
+        values = {part: values}
+    return Layer(name, values)
+
+
+def shorten(text: str, length: int = 80) -> str:
+    """A text that fits into a message of one line."""
+    text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted names: `{"a": {"b": 1}}` gives `{"a.b": 1}`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+# ---- What is wrong with a setting, in one line: `finetune.ppo.gamma must be <= 1.0, got 2.0` ----
+
+_BOUNDS = {
+    "greater_than": ("gt", ">"),
+    "greater_than_equal": ("ge", ">="),
+    "less_than": ("lt", "<"),
+    "less_than_equal": ("le", "<="),
+}
+_KINDS = {
+    "bool": "must be true or false",
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "finite": "must be a finite number",
+    "string": "must be text",
+    "tuple": "must be a list",
+    "list": "must be a list",
+    "model": "must be a group of settings",
+    "dict": "must be a group of settings",
+}
+
+
+def join(location: Location) -> str:
+    """A location as users write it: `finetune.ppo.gamma`, `seeds[1]`."""
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def find_model(model: type[BaseModel], location: Location) -> type[BaseModel] | None:
+    """The group of settings at a location, or None if there is none."""
+    for part in location:
+        field = model.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return None
+        model = annotation
+    return model
+
+
+def list_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all settings below a model."""
+    for name in model.model_fields:
+        group = find_model(model, (name,))
+        if group is None:
+            yield f"{prefix}{name}"
+        else:
+            yield from list_paths(group, f"{prefix}{name}.")
+
+
+def describe(error: ValidationError, model: type[BaseModel], prefix: Location = ()) -> tuple[Location, str]:
+    """Location and one-line text of a validation error; unknown names come before wrong values.
+
+    Args:
+        error: what validation of `model` raised.
+        model: the settings that were validated.
+        prefix: where the model stands in the whole.
+    """
+    found = error.errors()
+    places = {item["loc"][:depth] for item in found for depth in range(len(item["loc"]))}
+    # A list whose entries are refused counts as too short as well: that says nothing new.
+    details = [item for item in found if not (item["type"] == "too_short" and item["loc"] in places)]
+    details.sort(key=lambda item: item["type"] != "extra_forbidden")
+    first = details[0]
+    location = first["loc"]
+    if first["type"] == "extra_forbidden":
+        text = _describe_unknown(location, model, prefix)
+    else:
+        text = _describe_value(first, model, prefix)
+    if len(details) > 1:
+        text += f" (and {len(details) - 1} more)"
+    return prefix + location, text
+
+
+def _describe_unknown(location: Location, model: type[BaseModel], prefix: Location) -> str:
+    name = str(location[-1]) if location else ""
+    elsewhere = [path for path in list_paths(model) if path.split(".")[-1] == name]
+    group = find_model(model, location[:-1])
+    known = group.model_fields if group else {}
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = suggest(name, known)
+    if elsewhere and not near:
+        hint = f"did you mean {' or '.join(repr(join((*prefix, path))) for path in elsewhere[:2])}?"
+    return f"unknown setting {join((*prefix, *location))}; {hint}"
+
+
+def _describe_value(item: ErrorDetails, model: type[BaseModel], prefix: Location) -> str:
+    location = item["loc"]
+    path = join((*prefix, *location))
+    kind, context = item["type"], item.get("ctx", {})
+    if kind == "missing":
+        return f"{path} must be given"
+    if kind == "value_error":
+        text = str(context.get("error", item["msg"]))
+        group = find_model(model, location)
+        named = group is not None and text.split(" ")[0].split(".")[0] in group.model_fields
+        link = "." if named else " " if text.startswith("must ") else ": "
+        return f"{path}{link}{text}" if path else text
+    return f"{path} {_demand(kind, context, item['msg'])}, got {_show(item['input'])}"
+
+
+def _demand(kind: str, context: dict[str, Any], fallback: str) -> str:
+    if kind in _BOUNDS:
+        name, sign = _BOUNDS[kind]
+        return f"must be {sign} {context[name]}"
+    if kind == "literal_error":
+        return f"must be {context['expected']}"
+    if kind == "too_short":
+        return f"must have at least {_count(context['min_length'])}"
+    if kind == "too_long":
+        return f"must have at most {_count(context['max_length'])}"
+    if kind == "string_pattern_mismatch":
+        return f"must match {context['pattern']}"
+    fallback = fallback.replace("Input should", "must").replace("must be a valid", "must be a")
+    return _KINDS.get(kind.split("_")[0], fallback)
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    return shorten(" ".join(repr(value).split()), 60)
+
+
+def _count(n: int) -> str:
+    return "1 entry" if n == 1 else f"{n} entries"
+
+
+# ---- From YAML files, presets and the command line to one validated `RunConfig` ----
+#
+# Layers, each over the one before:
+#
+# 1. `config/config.yaml`: defaults for every task
+# 2. `config/tasks/<Task>.yaml`: the task's own settings; `extends: <Other>` puts that task's file below it,
+#    which makes a variant: another name and other settings for the same code. `<Task>-base<k>` needs no file: it is the
+#    task with root seed k
+# 3. `config/presets/<preset>.yaml`: how much to compute
+# 4. the task file's `presets: {<preset>: ...}`: the same for this task
+# 5. overrides: `--config FILE`, or Snakemake's `--configfile` and `--config`
+# 6. assignments: `--set a.b=c`
+#
+# Nothing here imports torch: Snakemake reads the settings again for every job.
 
 CONFIG_DIR = Path("config")
 AUTO = "auto"

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self
 
 from bmd_pipeline import errors
 from bmd_pipeline.compute import set_threads
-from bmd_pipeline.config.task import TaskConfig
+from bmd_pipeline.config.schema import TaskConfig
 from bmd_pipeline.demos.quota import Attempt
 from bmd_pipeline.errors import BMDError, SimulationError
 from bmd_pipeline.tasks import registry

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.config.schema import PolicyConfig
 from bmd_pipeline.demos.store import Demos
 from bmd_pipeline.policies.history import frame_rows, stack_frames
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.disturbance import Disturbance
+from bmd_pipeline.config.schema import Disturbance
 from bmd_pipeline.seeds import make_generator
 from bmd_pipeline.tasks.base import TaskEnv, TaskSpec, Transition
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bmd_pipeline.config.verdict import VerdictConfig
+from bmd_pipeline.config.schema import VerdictConfig
 from bmd_pipeline.metrics import seed_tests
 from bmd_pipeline.metrics.comparison import Interval, Unit
 from bmd_pipeline.metrics.correction import holm

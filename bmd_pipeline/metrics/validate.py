@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bmd_pipeline.config.validation import ValidationConfig
+from bmd_pipeline.config.schema import ValidationConfig
 from bmd_pipeline.metrics.comparison import Interval
 from bmd_pipeline.metrics.intervals import proportion_interval, wilson_interval
 from bmd_pipeline.metrics.partitions import count_pairs, find_missing, find_redundant, measure_agreement

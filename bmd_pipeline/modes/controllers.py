@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.finetune import RegulariserConfig
+from bmd_pipeline.config.schema import RegulariserConfig
 from bmd_pipeline.errors import ArtifactError
 
 SMOOTHING = 0.3

@@ -10,7 +10,7 @@ import torch
 from pydantic import FiniteFloat, NonNegativeInt, TypeAdapter
 from torch import Tensor, nn
 
-from bmd_pipeline.config.discover import DiscoverConfig
+from bmd_pipeline.config.schema import DiscoverConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, load_weights, read_json, save_weights, write_json
 from bmd_pipeline.modes.clustering import resample_track

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bmd_pipeline.config.discover import InferenceConfig
+from bmd_pipeline.config.schema import InferenceConfig
 from bmd_pipeline.policies.networks import make_mlp
 
 TEMPERATURES = tuple(2.0 ** (step / 4) for step in range(25))

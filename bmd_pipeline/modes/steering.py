@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bmd_pipeline.config.discover import SteeringConfig
+from bmd_pipeline.config.schema import SteeringConfig
 from bmd_pipeline.modes.noise_basis import NoiseBasis
 from bmd_pipeline.policies.networks import make_mlp
 

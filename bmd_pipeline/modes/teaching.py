@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.discover import DiscoverConfig, TeachingConfig
+from bmd_pipeline.config.schema import DiscoverConfig, TeachingConfig
 from bmd_pipeline.demos.store import Demos
 from bmd_pipeline.errors import TrainingError
 from bmd_pipeline.modes.clustering import cluster_by_density, cluster_episodes, interpolate_rows

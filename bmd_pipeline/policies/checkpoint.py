@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
-from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.config.schema import PolicyConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, load_weights, read_json, save_weights, write_json
 from bmd_pipeline.policies.diffusion import DiffusionPolicy

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.pretrain import PretrainConfig
+from bmd_pipeline.config.schema import PretrainConfig
 from bmd_pipeline.errors import DivergenceError
 from bmd_pipeline.io.progress import add_prefix, pack_optimizer, take_prefix, unpack_optimizer
 from bmd_pipeline.policies.diffusion import DiffusionPolicy

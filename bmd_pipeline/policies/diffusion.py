@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.config.schema import PolicyConfig
 from bmd_pipeline.policies.chain import Chain, Denoise, make_ddim_chain, make_ddpm_chain
 from bmd_pipeline.policies.networks import Denoiser, Modulation
 from bmd_pipeline.policies.normaliser import Normaliser

@@ -11,9 +11,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from bmd_pipeline.config.discover import SteeringConfig
-from bmd_pipeline.config.finetune import FinetuneConfig
-from bmd_pipeline.config.methods import uses_modes
+from bmd_pipeline.config.schema import FinetuneConfig, SteeringConfig, uses_modes
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.modes.noise_basis import NoiseBasis

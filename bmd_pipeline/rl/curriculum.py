@@ -5,7 +5,7 @@ Source: BMD (arXiv 2605.11387): the horizon grows from H_0 to T over the first i
 
 from __future__ import annotations
 
-from bmd_pipeline.config.finetune import CurriculumConfig
+from bmd_pipeline.config.schema import CurriculumConfig
 
 
 def compute_max_steps(config: CurriculumConfig, iteration: int, horizon: int) -> int:

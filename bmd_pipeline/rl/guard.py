@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from bmd_pipeline.config.guard import GuardConfig
+from bmd_pipeline.config.schema import GuardConfig
 from bmd_pipeline.errors import DivergenceError, TrainingError
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.rl.trainer_state import pack_trainer, scale_learning_rates, trained_parameters, unpack_trainer

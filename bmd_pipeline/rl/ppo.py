@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bmd_pipeline.config.ppo import PPOConfig
+from bmd_pipeline.config.schema import PPOConfig
 from bmd_pipeline.errors import DivergenceError
 from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.rl.adapters.base import Record, Situation, TrustRegion

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.finetune import RegulariserConfig
-from bmd_pipeline.config.ppo import PPOConfig
+from bmd_pipeline.config.schema import PPOConfig, RegulariserConfig
 from bmd_pipeline.errors import TrainingError
 from bmd_pipeline.modes.controllers import Measurement, make_controller
 from bmd_pipeline.modes.inference import train_inference

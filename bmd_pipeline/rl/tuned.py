@@ -7,9 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.discover import SteeringConfig
-from bmd_pipeline.config.finetune import FinetuneConfig
-from bmd_pipeline.config.methods import PRETRAINED, TAUGHT, uses_modes
+from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, FinetuneConfig, SteeringConfig, uses_modes
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import load_weights, read_json
 from bmd_pipeline.modes.discovered import load_modes

@@ -10,9 +10,8 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from bmd_pipeline.config.hashing import Stage, hash_values, stage_hash
-from bmd_pipeline.config.run import RunConfig
-from bmd_pipeline.config.sources import source_hash
+from bmd_pipeline.config.hashing import Stage, hash_values, source_hash, stage_hash
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import SimulationError
 from bmd_pipeline.io.files import remove_leftovers
 from bmd_pipeline.io.layout import Layout

@@ -10,7 +10,7 @@ from typing import Final
 
 from bmd_pipeline.compute import set_threads
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.experts import NextAttempt, make_pool
 from bmd_pipeline.demos.journal import Journal
 from bmd_pipeline.demos.quota import Attempt, Quota

@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bmd_pipeline.config.hashing import stage_hash
-from bmd_pipeline.config.methods import PRETRAINED, TAUGHT, list_pairs
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, list_pairs
 from bmd_pipeline.io.files import write_bytes, write_json
 from bmd_pipeline.metrics.compare import Pair, compare_pairs, score_policies
 from bmd_pipeline.metrics.comparison import SCHEMA_VERSION, Comparison, PolicyPair

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.io.layout import Layout

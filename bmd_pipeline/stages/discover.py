@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.io.files import hash_file, hash_tree
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.provenance import require_run, write_run

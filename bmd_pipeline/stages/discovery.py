@@ -11,8 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.finetune import RegulariserConfig
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RegulariserConfig, RunConfig
 from bmd_pipeline.demos.store import Demos
 from bmd_pipeline.demos.windows import make_windows
 from bmd_pipeline.errors import TrainingError

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from bmd_pipeline.config.hashing import Stage, config_hash, hash_values, stage_hash, stage_slice
-from bmd_pipeline.config.methods import is_finetuned, uses_modes
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig, is_finetuned, uses_modes
 from bmd_pipeline.io.provenance import describe_run
 from bmd_pipeline.metrics.document import Provenance
 from bmd_pipeline.metrics.evaluation import SCHEMA_VERSION, Evaluation, PolicyBlock

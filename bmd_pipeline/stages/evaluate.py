@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from bmd_pipeline.config.hashing import Stage
-from bmd_pipeline.config.methods import check_method, is_finetuned, uses_modes
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig, check_method, is_finetuned, uses_modes
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, write_bytes, write_json
 from bmd_pipeline.io.layout import RUN_FILE

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bmd_pipeline.config.hashing import Stage, stage_hash, stage_slice
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.provenance import describe_run
 from bmd_pipeline.metrics.document import Provenance

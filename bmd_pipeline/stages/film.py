@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bmd_pipeline.config.hashing import Stage, stage_hash, stage_slice
-from bmd_pipeline.config.methods import EXPERT
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import EXPERT, RunConfig
 from bmd_pipeline.errors import ArtifactError, TrainingError
 from bmd_pipeline.io.files import naming, read_json, write_bytes, write_json
 from bmd_pipeline.io.provenance import describe_run

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
-from bmd_pipeline.config.methods import check_method, uses_modes
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig, check_method, uses_modes
 from bmd_pipeline.io.files import hash_file, save_weights, write_json
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import Tracker

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from bmd_pipeline.config.grid_cells import GridCell, configure_cell, list_cells
 from bmd_pipeline.config.hashing import stage_hash
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.overrides import GridCell, configure_cell, list_cells
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.metrics.compare import score_seeds

@@ -1,7 +1,7 @@
 """What a stage will take of memory and disk, from its settings; docs/reliability.md holds it against what was measured.
 
 Memory is the largest that a stage holds at once, disk the most that it has on disk beyond what was there before: its
-output, its progress, and their siblings while they are written. What playing costs stands in config/costs.py. What a
+output, its progress, and their siblings while they are written. What playing costs stands in config/resources.py. What a
 job asks a cluster for is in config/resources.py, which Snakemake works out for every job, and so without the task,
 which takes torch.
 """
@@ -14,9 +14,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bmd_pipeline.config import costs
-from bmd_pipeline.config.methods import uses_modes
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config import resources
+from bmd_pipeline.config.schema import RunConfig, uses_modes
 from bmd_pipeline.tasks.base import TaskSpec
 
 FLOAT_B = 4
@@ -52,7 +51,7 @@ def estimate_needs(
     *,
     method: str | None = None,
     workers: int = 1,
-    simulator: str = costs.NATIVE,
+    simulator: str = resources.NATIVE,
 ) -> Needs:
     """What one of the stages needs.
 
@@ -64,7 +63,7 @@ def estimate_needs(
         workers: cores; a simulator has as many worker processes, if more than one.
         simulator: what steps the task.
     """
-    process = MB * costs.processes_mb(stage, simulator, workers)
+    process = MB * resources.processes_mb(stage, simulator, workers)
     needs: dict[str, Callable[[RunConfig, TaskSpec, str | None], Needs]] = {
         "collect": _collect,
         "pretrain": _pretrain,
@@ -94,7 +93,7 @@ def _pretrain(config: RunConfig, spec: TaskSpec, method: str | None) -> Needs:
     parameters = _policy(config, spec)
     batch = 4 * settings.batch_size * sum(settings.policy.hidden_sizes)
     memory = _store(config, spec) + FLOAT_B * (2 * rows * window + TRAINED_COPIES * parameters + batch)
-    memory += MB * costs.rollout_mb(config, "pretrain", _decisions(config, spec))
+    memory += MB * resources.rollout_mb(config, "pretrain", _decisions(config, spec))
     why = "pretrain.policy.hidden_sizes, pretrain.batch_size, pretrain.selection.episodes, the number of demonstrations"
     return Needs(memory, FLOAT_B * SAVED_COPIES * parameters, why)
 
@@ -107,7 +106,7 @@ def _discover(config: RunConfig, spec: TaskSpec, method: str | None) -> Needs:
     rounds = (
         FLOAT_B * held * (decisions * (_cond(config, spec) + _noise(config, spec)) + 2 * spec.horizon * spec.track_dim)
     )
-    playing = MB * costs.rollout_mb(config, "discover", decisions)
+    playing = MB * resources.rollout_mb(config, "discover", decisions)
     parameters = FLOAT_B * (_policy(config, spec) + TRAINED_COPIES * trained)
     why = "discover.num_envs, discover.hindsight_episodes, task.env.horizon, hidden_sizes"
     return Needs(playing + 2 * rounds + parameters, 2 * rounds + FLOAT_B * SAVED_COPIES * trained, why)
@@ -125,7 +124,7 @@ def _finetune(config: RunConfig, spec: TaskSpec, method: str | None) -> Needs:
         )
     if uses_modes(method) or method.startswith("dsrl"):
         trained += _modes(config, spec)
-    playing = MB * costs.rollout_mb(config, "finetune", _decisions(config, spec))
+    playing = MB * resources.rollout_mb(config, "finetune", _decisions(config, spec))
     kept = settings.iterations // settings.snapshot_interval + 2 if settings.snapshot_interval else 0
     memory = playing + FLOAT_B * (_policy(config, spec) + TRAINED_COPIES * trained)
     return Needs(memory, FLOAT_B * (SAVED_COPIES + kept) * trained, "finetune.num_envs, task.env.horizon, hidden_sizes")
@@ -133,10 +132,10 @@ def _finetune(config: RunConfig, spec: TaskSpec, method: str | None) -> Needs:
 
 def _judge(stage: str, config: RunConfig, spec: TaskSpec, method: str | None) -> Needs:
     parameters = FLOAT_B * 3 * (_policy(config, spec) + _modes(config, spec))
-    memory = MB * costs.judged_mb(config, stage, spec.horizon) + parameters
+    memory = MB * resources.judged_mb(config, stage, spec.horizon) + parameters
     rows = config.evaluate.episodes if stage == "evaluate" else 0  # the others write one document
     why = "curve.episodes" if stage == "curve" else "evaluate.num_envs, evaluate.episodes"
-    return Needs(memory, 2 * MB * rows * costs.EPISODE_MB + PICTURES_B, why)
+    return Needs(memory, 2 * MB * rows * resources.EPISODE_MB + PICTURES_B, why)
 
 
 def _store(config: RunConfig, spec: TaskSpec) -> float:

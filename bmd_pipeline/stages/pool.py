@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from bmd_pipeline.config.bases import configure_base
 from bmd_pipeline.config.hashing import stage_hash
-from bmd_pipeline.config.methods import PRETRAINED, TAUGHT, list_pairs
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.overrides import configure_base
+from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, list_pairs
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.io.layout import Layout

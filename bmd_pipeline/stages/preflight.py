@@ -6,7 +6,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.stages.needs import estimate_needs
 from bmd_pipeline.tasks import registry

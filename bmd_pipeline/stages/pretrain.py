@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bmd_pipeline.compute import choose_matmul, select_device, set_matmul
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.store import Demos, load_demos
 from bmd_pipeline.demos.windows import Windows, make_windows, split_episodes
 from bmd_pipeline.errors import ConfigError, DataError, DivergenceError, TrainingError

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bmd_pipeline.config.hashing import Stage, stage_hash
-from bmd_pipeline.config.methods import compared_policies
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig, compared_policies
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_text
 from bmd_pipeline.io.layout import RUN_FILE, Layout

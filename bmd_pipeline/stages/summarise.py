@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bmd_pipeline.config.methods import order_policies
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig, order_policies
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_bytes, write_json
 from bmd_pipeline.metrics.episodes import Episodes, encode_episodes

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bmd_pipeline.config.hashing import stage_hash
-from bmd_pipeline.config.run import RunConfig
-from bmd_pipeline.config.sweep_points import SweepPoint, configure_swept, list_points
+from bmd_pipeline.config.overrides import SweepPoint, configure_swept, list_points
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, write_json
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import TaskError
 from bmd_pipeline.rl.agents import Agent
 from bmd_pipeline.rl.rollout import play_episodes

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.io.files import write_bytes
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bmd_pipeline.config.disturbance import Disturbance
 from bmd_pipeline.config.hashing import stage_hash
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import Disturbance, RunConfig
 from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import write_json

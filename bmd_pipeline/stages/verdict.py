@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bmd_pipeline.config.hashing import hash_values, stage_hash
-from bmd_pipeline.config.methods import judged_methods, list_pairs
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig, judged_methods, list_pairs
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.metrics.judge import Judge
 from bmd_pipeline.metrics.verdict import SCHEMA_VERSION, Verdict

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.compute import choose_matmul, select_device, set_matmul
-from bmd_pipeline.config.costs import NATIVE
-from bmd_pipeline.config.run import RunConfig
-from bmd_pipeline.config.task import TaskConfig
+from bmd_pipeline.config.resources import NATIVE
+from bmd_pipeline.config.schema import RunConfig, TaskConfig
 from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.policies.checkpoint import load_policy

@@ -24,15 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError, create_model
 
-from bmd_pipeline.config.base import Section
-from bmd_pipeline.config.disturbance import Disturbance
-from bmd_pipeline.config.messages import describe, suggest
-from bmd_pipeline.errors import ConfigError, TaskError
+from bmd_pipeline.config.load import describe
+from bmd_pipeline.config.schema import Disturbance, Section
+from bmd_pipeline.errors import ConfigError, TaskError, suggest
 
 if TYPE_CHECKING:  # naming a task and checking its settings must not import torch
     import torch
 
-    from bmd_pipeline.config.task import TaskConfig
+    from bmd_pipeline.config.schema import TaskConfig
     from bmd_pipeline.sim.filming import Filming
     from bmd_pipeline.tasks.base import Expert, Labelling, TaskEnv, TaskSpec
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bmd_pipeline.config.bases import base_name, configure_base, split_base
 from bmd_pipeline.config.load import load_config
+from bmd_pipeline.config.overrides import base_name, configure_base, split_base
 from bmd_pipeline.errors import TaskError
 
 CONFIG = Path(__file__).parents[2] / "config"

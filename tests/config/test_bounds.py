@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.tasks.registry import list_entries
 
 MODELS: dict[str, type[BaseModel]] = {"settings": RunConfig}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bmd_pipeline.config.documents import parse_yaml, read_settings
+from bmd_pipeline.config.load import parse_yaml, read_settings
 from bmd_pipeline.errors import ConfigError
 
 

@@ -10,11 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bmd_pipeline.config.finetune import METHODS
 from bmd_pipeline.config.hashing import STAGES, config_hash, hash_values, stage_hash, stage_slice
-from bmd_pipeline.config.layers import flatten
-from bmd_pipeline.config.load import load_config
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.load import flatten, load_config
+from bmd_pipeline.config.schema import METHODS, RunConfig
 
 CONFIG_DIR = Path(__file__).parents[2] / "config"
 STAGE_METHODS = [

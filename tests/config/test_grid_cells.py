@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from bmd_pipeline.config.grid_cells import configure_cell, configure_codes, find_cell, list_cells, modes_folder
 from bmd_pipeline.config.hashing import stage_hash
-from bmd_pipeline.config.layers import merge_layers, parse_assignment
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.load import merge_layers, parse_assignment
+from bmd_pipeline.config.overrides import configure_cell, configure_codes, find_cell, list_cells, modes_folder
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ConfigError
 
 

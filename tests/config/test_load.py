@@ -11,10 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from bmd_pipeline.config import load
-from bmd_pipeline.config.discover import DiscoverConfig
-from bmd_pipeline.config.disturbance import Disturbance
-from bmd_pipeline.config.finetune import FinetuneConfig
 from bmd_pipeline.config.load import AUTO_GPU, has_cuda_device, list_presets, list_variants, load_config, resolve_preset
+from bmd_pipeline.config.schema import DiscoverConfig, Disturbance, FinetuneConfig
 from bmd_pipeline.errors import BMDError, ConfigError, TaskError
 from bmd_pipeline.tasks.registry import get_entry
 
@@ -265,7 +263,7 @@ def test_physics_on_a_device_needs_one_and_a_simulator_that_has_it(config_dir: P
 
 def test_settings_load_without_torch() -> None:
     code = (
-        "import sys; from bmd_pipeline.config.load import load_config; import bmd_pipeline.config.sources;"
+        "import sys; from bmd_pipeline.config.load import load_config; import bmd_pipeline.config.hashing;"
         "load_config('PushT', preset='cpu'); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

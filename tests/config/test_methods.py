@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bmd_pipeline.config.methods import check_method, judged_methods, list_pairs, order_policies
+from bmd_pipeline.config.schema import check_method, judged_methods, list_pairs, order_policies
 from bmd_pipeline.errors import ConfigError
 
 

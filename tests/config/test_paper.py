@@ -7,12 +7,8 @@ from typing import Any
 
 import pytest
 
-from bmd_pipeline.config.documents import read_settings
-from bmd_pipeline.config.finetune import DenoiserConfig
-from bmd_pipeline.config.layers import flatten
-from bmd_pipeline.config.load import load_config
-from bmd_pipeline.config.messages import list_paths
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.load import flatten, list_paths, load_config, read_settings
+from bmd_pipeline.config.schema import DenoiserConfig, RunConfig
 
 ROOT = Path(__file__).parents[2]
 TASKS = [path.stem for path in (ROOT / "config" / "tasks").glob("*.yaml")]

@@ -12,11 +12,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bmd_pipeline.config.documents import parse_yaml
 from bmd_pipeline.config.hashing import config_hash
-from bmd_pipeline.config.load import load_config
-from bmd_pipeline.config.messages import list_paths
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.load import list_paths, load_config, parse_yaml
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import BMDError
 
 CONFIG_DIR = Path(__file__).parents[2] / "config"

@@ -9,14 +9,14 @@ import pytest
 from typer.main import get_command
 
 from bmd_pipeline.cli.main import app
-from bmd_pipeline.config import costs
+from bmd_pipeline.config import resources
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.stages.needs import estimate_needs
 from bmd_pipeline.tasks.registry import get_entry, list_entries, make_spec
 
-NATIVE = costs.NATIVE
+NATIVE = resources.NATIVE
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(r"^\| (\w+) \| (\w+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", re.MULTILINE)
 ORDER = ("collect", "pretrain", "discover", "finetune", "evaluate", "summarise")
@@ -112,15 +112,15 @@ def test_a_slow_simulator_gets_its_time() -> None:
     assert kitchen * 60 > 4 * episodes * 280 / 370
     assert kitchen > 3 * estimate_minutes(config, "finetune", threads=1, simulator="ManiSkill")
     assert kitchen == estimate_minutes(config, "finetune", threads=1, simulator="one of your own")
-    assert {entry.simulator for entry in list_entries()} == set(costs.STEPS_PER_S)
+    assert {entry.simulator for entry in list_entries()} == set(resources.STEPS_PER_S)
 
 
 def test_validation_counts_everything_that_is_played() -> None:
     """The base policy and its twin, then every seed's codes, undisturbed and under each of four disturbances."""
     config = read("seeds=[0,1,2]", "evaluate.episodes=100", "evaluate.num_envs=64", "task.env.horizon=50")
-    assert costs.validated_steps(config, 50) == 128 * 50 * (2 + 3 * 5)
+    assert resources.validated_steps(config, 50) == 128 * 50 * (2 + 3 * 5)
     longer = read("seeds=[0]", "evaluate.episodes=64", "validation.dynamics={slow: {horizon: 300}}")
-    assert costs.validated_steps(longer, 100) == 64 * (100 * (2 + 5) + 300)
+    assert resources.validated_steps(longer, 100) == 64 * (100 * (2 + 5) + 300)
 
 
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
@@ -132,17 +132,21 @@ PLAYING = {"open_workbench", "open_env", "make_pool", "ExpertPlayer", "AgentPlay
 def test_every_command_that_plays_or_goes_on_is_counted_as_such(command: str) -> None:
     module = ROOT / "bmd_pipeline" / "stages" / f"{command}.py"
     names = set(re.findall(r"\w+", module.read_text())) if module.exists() else set()
-    assert (command in costs.PLAYERS) == bool(names & PLAYING)
+    assert (command in resources.PLAYERS) == bool(names & PLAYING)
     parameters = {parameter.name for parameter in COMMANDS[command].params}
     assert (command in RESUMABLE) == ("max_minutes" in parameters)
 
 
-@pytest.mark.parametrize("stage", costs.PLAYERS)
+@pytest.mark.parametrize("stage", resources.PLAYERS)
 def test_both_estimates_count_the_simulator_of_all_that_play(stage: str) -> None:
     config = read(task="Reach")
     spec = make_spec("Reach", config.task.env)
     for workers in (1, 4):
-        least = costs.SIMULATOR_MB if stage == "film" or workers == 1 else 4 * costs.WORKER_MB - costs.PROCESS_MB
+        least = (
+            resources.SIMULATOR_MB
+            if stage == "film" or workers == 1
+            else 4 * resources.WORKER_MB - resources.PROCESS_MB
+        )
         native, simulated = (
             (
                 estimate_mem_mb(config, stage, threads=workers, simulator=simulator),

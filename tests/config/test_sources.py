@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import bmd_pipeline
-from bmd_pipeline.config import sources
+from bmd_pipeline.config import hashing
 from bmd_pipeline.config.hashing import STAGES
 
 MIXTURE = "bmd_pipeline.tasks.gaussian_mixture"
@@ -22,7 +22,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of the package that may be edited."""
     copy = tmp_path / "bmd_pipeline"
     shutil.copytree(Path(bmd_pipeline.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(sources, "_ROOT", copy)
+    monkeypatch.setattr(hashing, "_ROOT", copy)
     forget()
     yield copy
     forget()
@@ -32,15 +32,15 @@ def forget() -> None:
     """Hashes are computed once per process; tests edit files in between."""
     names = ("source_hash", "list_modules", "_find", "_parse", "_imports", "_content")
     for name in names:
-        getattr(sources, name).cache_clear()
+        getattr(hashing, name).cache_clear()
 
 
 def changed(edit: Callable[[], object], task: str = MIXTURE) -> set[str]:
     """Stages whose hash an edit changes."""
-    before = {stage: sources.source_hash(stage, task) for stage in STAGE_MODULES}
+    before = {stage: hashing.source_hash(stage, task) for stage in STAGE_MODULES}
     edit()
     forget()
-    return {stage for stage in STAGE_MODULES if sources.source_hash(stage, task) != before[stage]}
+    return {stage for stage in STAGE_MODULES if hashing.source_hash(stage, task) != before[stage]}
 
 
 def append(path: Path, text: str) -> Callable[[], object]:
@@ -72,7 +72,7 @@ def test_a_tasks_expert_and_labels_reach_only_the_stages_that_use_them(package: 
 def test_other_tasks_settings_models_and_messages_change_nothing(package: Path) -> None:
     for name in (
         "tasks/pusht/env.py",
-        "config/ppo.py",
+        "config/schema.py",
         "tasks/registry.py",
         "stages/console.py",
         "errors.py",
@@ -87,7 +87,7 @@ def test_what_only_type_checkers_import_is_left_out(package: Path) -> None:
         path.read_text() + "\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import bmd_pipeline.rl.ppo\n"
     )
     forget()
-    assert "bmd_pipeline.rl.ppo" not in sources.list_modules("collect", MIXTURE)
+    assert "bmd_pipeline.rl.ppo" not in hashing.list_modules("collect", MIXTURE)
 
 
 def test_imports_inside_functions_and_relative_ones_are_followed(package: Path) -> None:
@@ -96,7 +96,7 @@ def test_imports_inside_functions_and_relative_ones_are_followed(package: Path) 
     path = package / "stages" / "collect.py"
     path.write_text(path.read_text() + "\ndef later():\n    from bmd_pipeline.rl import relative\n")
     forget()
-    assert {"bmd_pipeline.rl.relative", "bmd_pipeline.rl.late"} <= set(sources.list_modules("collect", MIXTURE))
+    assert {"bmd_pipeline.rl.relative", "bmd_pipeline.rl.late"} <= set(hashing.list_modules("collect", MIXTURE))
 
 
 def test_a_task_outside_the_package_counts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,4 +116,4 @@ def test_a_task_outside_the_package_counts_too(tmp_path: Path, monkeypatch: pyte
 
 def test_only_evaluation_depends_on_true_modes() -> None:
     modes = f"{MIXTURE}.modes"
-    assert {stage for stage in STAGE_MODULES if modes in sources.list_modules(stage, MIXTURE)} == JUDGES
+    assert {stage for stage in STAGE_MODULES if modes in hashing.list_modules(stage, MIXTURE)} == JUDGES

@@ -9,16 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
-from bmd_pipeline.config.layers import merge_layers, parse_assignment
-from bmd_pipeline.config.messages import describe
-from bmd_pipeline.config.run import RunConfig
-from bmd_pipeline.config.sweep_points import (
-    configure_point,
-    configure_swept,
-    find_point,
-    list_points,
-    swept_assignments,
-)
+from bmd_pipeline.config.load import describe, merge_layers, parse_assignment
+from bmd_pipeline.config.overrides import configure_point, configure_swept, find_point, list_points, swept_assignments
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ConfigError
 
 

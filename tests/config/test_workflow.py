@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from bmd_pipeline.config import load
-from bmd_pipeline.config.layers import merge_layers, parse_assignment
-from bmd_pipeline.config.workflow import PRESET_VARIABLE, put_command_on_path, read_workflow_config
+from bmd_pipeline.config.load import merge_layers, parse_assignment
 from bmd_pipeline.errors import ConfigError
+from bmd_pipeline.workflow import PRESET_VARIABLE, put_command_on_path, read_workflow_config
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bmd_pipeline.config.task import TaskConfig
+from bmd_pipeline.config.schema import TaskConfig
 from bmd_pipeline.demos.experts import ExpertPool, LocalPool, WorkerPool, make_pool
 from bmd_pipeline.demos.quota import Attempt
 from bmd_pipeline.errors import SimulationError, TaskError
@@ -76,7 +76,7 @@ def test_unknown_setting_of_the_task_is_reported_from_the_worker() -> None:
 PARENT = """
 import os, sys, time
 sys.path.insert(0, sys.argv[1])
-from bmd_pipeline.config.task import TaskConfig
+from bmd_pipeline.config.schema import TaskConfig
 from bmd_pipeline.demos.experts import ExpertPool, LocalPool, WorkerPool, make_pool
 if __name__ == "__main__":
     pool = make_pool(TaskConfig(name="Toy", plugins=("toy_task",)), 2)

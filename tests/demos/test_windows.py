@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.config.schema import PolicyConfig
 from bmd_pipeline.demos.store import Demos
 from bmd_pipeline.demos.windows import make_windows, split_episodes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy

@@ -11,11 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.discover import DiscoverConfig, SteeringConfig
-from bmd_pipeline.config.finetune import METHODS, FinetuneConfig, RegulariserConfig
-from bmd_pipeline.config.methods import uses_modes
-from bmd_pipeline.config.ppo import PPOConfig
-from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.config.schema import (
+    METHODS,
+    DiscoverConfig,
+    FinetuneConfig,
+    PolicyConfig,
+    PPOConfig,
+    RegulariserConfig,
+    SteeringConfig,
+    uses_modes,
+)
 from bmd_pipeline.modes.discovered import make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters.base import Record, Situation

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from bmd_pipeline.config.disturbance import Disturbance
-from bmd_pipeline.config.finetune import METHODS
+from bmd_pipeline.config.schema import METHODS, Disturbance
 from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.rl.graphs import CUDA, WARM_UPS, Graphed, GraphedEnv, graph_env

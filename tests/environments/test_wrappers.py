@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bmd_pipeline.config.disturbance import Disturbance
+from bmd_pipeline.config.schema import Disturbance
 from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.rl.graphs import GraphedEnv, graph_env
 from bmd_pipeline.tasks import registry

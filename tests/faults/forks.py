@@ -18,8 +18,7 @@ from typing import Any, NoReturn
 import torch
 
 from bmd_pipeline.cli.main import main
-from bmd_pipeline.config.hashing import STAGES
-from bmd_pipeline.config.sources import source_hash
+from bmd_pipeline.config.hashing import STAGES, source_hash
 from bmd_pipeline.stages import collect, discover, evaluate, finetune, pretrain, summarise  # noqa: F401 - warm
 from bmd_pipeline.tasks.gaussian_mixture import env, expert, modes  # noqa: F401
 

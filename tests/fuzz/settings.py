@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from bmd_pipeline.config.messages import find_model
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.load import find_model
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.tasks.registry import env_model
 
 from ..faults.lab import TASK

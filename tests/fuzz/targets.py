@@ -19,7 +19,7 @@ import yaml
 import zarr
 from safetensors.torch import load_file, save_file
 
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 
 from ..faults.lab import ROOT, TASK
 from . import garbage

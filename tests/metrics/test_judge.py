@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bmd_pipeline.config.verdict import VerdictConfig
+from bmd_pipeline.config.schema import VerdictConfig
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
 from bmd_pipeline.metrics.joint import JointSample, make_joint_sample
 from bmd_pipeline.metrics.judge import Judge

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bmd_pipeline.config.validation import ValidationConfig
+from bmd_pipeline.config.schema import ValidationConfig
 from bmd_pipeline.metrics.comparison import Interval
 from bmd_pipeline.metrics.intervals import wilson_interval
 from bmd_pipeline.metrics.validate import Trajectories, Validator

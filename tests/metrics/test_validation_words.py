@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bmd_pipeline.config.validation import ValidationConfig
+from bmd_pipeline.config.schema import ValidationConfig
 from bmd_pipeline.metrics.validate import Trajectories, Validator, describe_agreement
 from bmd_pipeline.metrics.validation import SeedValidation
 from bmd_pipeline.metrics.validation_words import describe_validation

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bmd_pipeline.config.finetune import RegulariserConfig
+from bmd_pipeline.config.schema import RegulariserConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.modes.controllers import Controller, Measurement, make_controller
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bmd_pipeline.config.discover import DiscoverConfig
-from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.config.schema import DiscoverConfig, PolicyConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.modes.discovered import DOCUMENT, WEIGHTS, DiscoveredModes, load_modes, make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bmd_pipeline.config.discover import InferenceConfig
+from bmd_pipeline.config.schema import InferenceConfig
 from bmd_pipeline.modes.hindsight import draw_balanced, fit_inference
 from bmd_pipeline.modes.inference import InferenceModel
 

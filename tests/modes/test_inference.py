@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from bmd_pipeline.config.discover import InferenceConfig
+from bmd_pipeline.config.schema import InferenceConfig
 from bmd_pipeline.modes.inference import InferenceModel, train_inference
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from bmd_pipeline.config.discover import SteeringConfig
+from bmd_pipeline.config.schema import SteeringConfig
 from bmd_pipeline.modes.noise_basis import NoiseBasis
 from bmd_pipeline.modes.steering import SteeringPolicy
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.discover import DiscoverConfig, TeachingConfig
-from bmd_pipeline.config.pretrain import PolicyConfig, PretrainConfig
+from bmd_pipeline.config.schema import DiscoverConfig, PolicyConfig, PretrainConfig, TeachingConfig
 from bmd_pipeline.demos.store import Demos
 from bmd_pipeline.errors import TrainingError
 from bmd_pipeline.modes.teaching import cluster_demos, describe_demos, teach_codes

@@ -12,7 +12,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
-from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.config.schema import PolicyConfig
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.policies.schedule import make_alphas_cumprod
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.config.schema import PolicyConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, load_weights, save_weights
 from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, WEIGHTS_FILE, load_policy, save_policy

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from bmd_pipeline.config.pretrain import PolicyConfig, PretrainConfig
+from bmd_pipeline.config.schema import PolicyConfig, PretrainConfig
 from bmd_pipeline.errors import TrainingError
 from bmd_pipeline.policies.cloning import Cloner
 from bmd_pipeline.policies.diffusion import DiffusionPolicy

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.config.schema import PolicyConfig
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from tests.policies.plain import run_plainly

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from bmd_pipeline.config.discover import DiscoverConfig
-from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.config.schema import DiscoverConfig, PolicyConfig
 from bmd_pipeline.modes.discovered import DiscoveredModes, make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.tasks import registry

@@ -8,9 +8,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from bmd_pipeline.config.finetune import DenoiserConfig, ResidualConfig
-from bmd_pipeline.config.ppo import PPOConfig
-from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.config.schema import DenoiserConfig, PolicyConfig, PPOConfig, ResidualConfig
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters.base import TrustRegion
 from bmd_pipeline.rl.adapters.denoiser import TunedDenoiser

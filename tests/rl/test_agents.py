@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from bmd_pipeline.config.discover import SteeringConfig
-from bmd_pipeline.config.finetune import METHODS, FinetuneConfig
+from bmd_pipeline.config.schema import METHODS, FinetuneConfig, SteeringConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy

@@ -9,9 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bmd_pipeline.config.discover import SteeringConfig
-from bmd_pipeline.config.finetune import FinetuneConfig, RegulariserConfig
-from bmd_pipeline.config.ppo import PPOConfig
+from bmd_pipeline.config.schema import FinetuneConfig, PPOConfig, RegulariserConfig, SteeringConfig
 from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agents import make_agent

@@ -8,9 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.finetune import RegulariserConfig
-from bmd_pipeline.config.ppo import PPOConfig
-from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.config.schema import PolicyConfig, PPOConfig, RegulariserConfig
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agents import make_base_agent
 from bmd_pipeline.rl.critic import Critic

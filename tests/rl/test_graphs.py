@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.finetune import METHODS
+from bmd_pipeline.config.schema import METHODS
 from bmd_pipeline.errors import ConfigError, TaskError
 from bmd_pipeline.rl.adapters.steering import Readout
 from bmd_pipeline.rl.agents import Agent

@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from bmd_pipeline.config.discover import SteeringConfig
-from bmd_pipeline.config.finetune import FinetuneConfig, RegulariserConfig
-from bmd_pipeline.config.guard import GuardConfig
-from bmd_pipeline.config.ppo import PPOConfig
+from bmd_pipeline.config.schema import FinetuneConfig, GuardConfig, PPOConfig, RegulariserConfig, SteeringConfig
 from bmd_pipeline.errors import DivergenceError, TrainingError
 from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal
 
-from bmd_pipeline.config.finetune import DenoiserConfig
-from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.config.schema import DenoiserConfig, PolicyConfig
 from bmd_pipeline.policies.chain import Chain
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.policies.schedule import make_alphas_cumprod

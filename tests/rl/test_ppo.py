@@ -11,9 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bmd_pipeline.config.discover import SteeringConfig
-from bmd_pipeline.config.finetune import FinetuneConfig, RegulariserConfig
-from bmd_pipeline.config.ppo import PPOConfig
+from bmd_pipeline.config.schema import FinetuneConfig, PPOConfig, RegulariserConfig, SteeringConfig
 from bmd_pipeline.errors import DivergenceError, TrainingError
 from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy

@@ -7,10 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from bmd_pipeline.config.discover import SteeringConfig
-from bmd_pipeline.config.finetune import FinetuneConfig, RegulariserConfig
-from bmd_pipeline.config.ppo import PPOConfig
-from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.config.schema import FinetuneConfig, PolicyConfig, PPOConfig, RegulariserConfig, SteeringConfig
 from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agents import PLANNED, Agent, make_agent, make_base_agent, make_commanded_agent

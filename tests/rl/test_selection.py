@@ -9,8 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bmd_pipeline.config.discover import SteeringConfig
-from bmd_pipeline.config.finetune import CurriculumConfig, FinetuneConfig
+from bmd_pipeline.config.schema import CurriculumConfig, FinetuneConfig, SteeringConfig
 from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl import selection

@@ -8,8 +8,7 @@ import math
 import pytest
 import torch
 
-from bmd_pipeline.config.discover import SteeringConfig
-from bmd_pipeline.config.finetune import FinetuneConfig, RegulariserConfig
+from bmd_pipeline.config.schema import FinetuneConfig, RegulariserConfig, SteeringConfig
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agents import make_agent
 from bmd_pipeline.rl.critic import Critic

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.discover import SteeringConfig
-from bmd_pipeline.config.finetune import FinetuneConfig
+from bmd_pipeline.config.schema import FinetuneConfig, SteeringConfig
 from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agents import make_agent

@@ -8,12 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.discover import DiscoverConfig, SteeringConfig
-from bmd_pipeline.config.finetune import FinetuneConfig, RegulariserConfig
-from bmd_pipeline.config.guard import GuardConfig
-from bmd_pipeline.config.methods import uses_modes
-from bmd_pipeline.config.ppo import PPOConfig
-from bmd_pipeline.config.pretrain import PolicyConfig
+from bmd_pipeline.config.schema import (
+    DiscoverConfig,
+    FinetuneConfig,
+    GuardConfig,
+    PolicyConfig,
+    PPOConfig,
+    RegulariserConfig,
+    SteeringConfig,
+    uses_modes,
+)
 from bmd_pipeline.errors import DivergenceError
 from bmd_pipeline.modes.discovered import make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from bmd_pipeline.config.hashing import stage_hash
-from bmd_pipeline.config.run import RunConfig
-from bmd_pipeline.config.sweep_points import configure_swept, list_points
+from bmd_pipeline.config.overrides import configure_swept, list_points
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.io.files import write_bytes, write_json, write_text
 from bmd_pipeline.io.layout import METRICS_FILE, Layout
 from bmd_pipeline.io.provenance import write_run

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.discover import discover
 from bmd_pipeline.stages.stopping import Stop, Stopped

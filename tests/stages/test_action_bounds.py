@@ -9,7 +9,7 @@ import pytest
 import torch
 import zarr
 
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.store import DemoWriter
 from bmd_pipeline.errors import ArtifactError, DataError
 from bmd_pipeline.policies.checkpoint import load_policy

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import SimulationError
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.store import load_demos
 from bmd_pipeline.errors import ArtifactError, BMDError, ConfigError, SimulationError, TrainingError
 from bmd_pipeline.io.files import hash_tree

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bmd_pipeline.cli.main import main
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError, BMDError, ConfigError
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.metrics.scores import SCORES

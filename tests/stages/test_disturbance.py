@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bmd_pipeline.config.load import load_config
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.stages.collect import collect
 from bmd_pipeline.stages.console import Reporter

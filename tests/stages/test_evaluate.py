@@ -15,8 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.methods import is_finetuned, uses_modes
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig, is_finetuned, uses_modes
 from bmd_pipeline.errors import ArtifactError, ConfigError, TaskError
 from bmd_pipeline.io.provenance import write_run
 from bmd_pipeline.metrics.episodes import load_episodes

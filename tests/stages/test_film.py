@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import TaskError, TrainingError
 from bmd_pipeline.reporting.page.videos import find_videos
 from bmd_pipeline.rl.rollout import EpisodeBatch

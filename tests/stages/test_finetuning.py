@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import load_weights
 from bmd_pipeline.io.layout import Layout

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmd_pipeline.config.grid_cells import configure_cell, list_cells
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.overrides import configure_cell, list_cells
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.metrics.grid import Grid

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmd_pipeline.config.bases import configure_base
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.overrides import configure_base
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.metrics.episodes import encode_episodes

@@ -9,7 +9,7 @@ import pytest
 
 from bmd_pipeline.cli.main import main
 from bmd_pipeline.config.load import load_config
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.rl.critic import Critic
 from bmd_pipeline.stages import preflight

@@ -7,7 +7,7 @@ import pytest
 import torch
 import zarr
 
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError, DataError, TrainingError
 from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.io.provenance import require_run

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.policies.cloning import Cloner

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bmd_pipeline.cli.main import main
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.stages.progress import SILENT_SECONDS, count_jobs, list_progress
 from tests.metrics.drawn import draw_episodes

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.stages.report import list_tasks, report, summary

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.reporting.documents import load_sweep

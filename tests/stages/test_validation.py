@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bmd_pipeline.config.hashing import stage_hash
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.metrics.validation import Validation

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bmd_pipeline.config.base import Section
-from bmd_pipeline.config.disturbance import Disturbance
+from bmd_pipeline.config.schema import Disturbance, Section
 from bmd_pipeline.errors import ConfigError, TaskError
 from bmd_pipeline.tasks import registry
 

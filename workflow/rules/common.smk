@@ -12,8 +12,8 @@ from bmd_pipeline.io.provenance import (
     require_trained,
 )
 from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.config.bases import base_name
-from bmd_pipeline.config.grid_cells import (
+from bmd_pipeline.config.overrides import base_name
+from bmd_pipeline.config.overrides import (
     assign_codes,
     change_codes,
     configure_cell,
@@ -24,7 +24,7 @@ from bmd_pipeline.config.grid_cells import (
 )
 from bmd_pipeline.config.hashing import config_hash, stage_hash, stage_slice
 from bmd_pipeline.config.load import AUTO_GPU, has_cuda_device
-from bmd_pipeline.config.methods import (
+from bmd_pipeline.config.schema import (
     PRETRAINED,
     TAUGHT,
     is_finetuned,
@@ -35,9 +35,9 @@ from bmd_pipeline.config.methods import (
     uses_modes,
 )
 from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
-from bmd_pipeline.config.sources import source_hash
-from bmd_pipeline.config.sweep_points import configure_swept, find_point, list_points, swept_assignments
-from bmd_pipeline.config.workflow import put_command_on_path, read_workflow_config
+from bmd_pipeline.config.hashing import source_hash
+from bmd_pipeline.config.overrides import configure_swept, find_point, list_points, swept_assignments
+from bmd_pipeline.workflow import put_command_on_path, read_workflow_config
 from bmd_pipeline.errors import BMDError
 from bmd_pipeline.reporting.page.videos import FOLDER, TYPES
 from bmd_pipeline.tasks.registry import get_entry, require_expert

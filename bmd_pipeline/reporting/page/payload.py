@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from bmd_pipeline.config.methods import PRETRAINED, uses_modes
+from bmd_pipeline.config.schema import PRETRAINED, uses_modes
 from bmd_pipeline.metrics.comparison import Score
 from bmd_pipeline.metrics.evaluation import Estimate, Evaluation
 from bmd_pipeline.metrics.sweep import Sweep

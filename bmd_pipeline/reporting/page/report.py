@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bmd_pipeline.config.methods import PRETRAINED, TAUGHT, is_finetuned, uses_modes
+from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, is_finetuned, uses_modes
 from bmd_pipeline.metrics.comparison import Comparison
 from bmd_pipeline.metrics.episodes import Episodes
 from bmd_pipeline.metrics.evaluation import Evaluation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bmd_pipeline.config.methods import PRETRAINED, TAUGHT, is_finetuned, uses_modes
+from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, is_finetuned, uses_modes
 from bmd_pipeline.metrics.evaluation import Evaluation, PolicyBlock
 from bmd_pipeline.metrics.verdict import Verdict
 from bmd_pipeline.reporting.page.numbers import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bmd_pipeline.config.methods import is_finetuned, uses_modes
+from bmd_pipeline.config.schema import is_finetuned, uses_modes
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, read_json
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from bmd_pipeline.config.finetune import DenoiserConfig
+from bmd_pipeline.config.schema import DenoiserConfig
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.policies.gaussian import gaussian_log_prob
 from bmd_pipeline.rl.adapters.base import Adapter, Record, Situation, TrustRegion

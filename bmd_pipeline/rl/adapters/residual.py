@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bmd_pipeline.config.finetune import ResidualConfig
-from bmd_pipeline.config.ppo import PPOConfig
+from bmd_pipeline.config.schema import PPOConfig, ResidualConfig
 from bmd_pipeline.policies.gaussian import gaussian_entropy, gaussian_log_prob
 from bmd_pipeline.policies.networks import make_mlp
 from bmd_pipeline.rl.adapters.base import Adapter, Record, Situation, TrustRegion

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bmd_pipeline.config.base import Section
+from bmd_pipeline.config.schema import Section
 
 
 class Options(Section):

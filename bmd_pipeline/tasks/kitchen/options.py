@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from bmd_pipeline.config.base import Section
+from bmd_pipeline.config.schema import Section
 
 
 class Options(Section):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from bmd_pipeline.config.base import Section
+from bmd_pipeline.config.schema import Section
 
 Weight = Annotated[float, Field(ge=0.0, le=100.0)]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bmd_pipeline.config.hashing import stage_hash
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.io.files import hash_file, write_bytes, write_json
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.metrics.document import Provenance

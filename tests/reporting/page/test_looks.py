@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from bmd_pipeline.config.finetune import METHODS
+from bmd_pipeline.config.schema import METHODS
 from bmd_pipeline.reporting.page.looks import DARK, LIGHT, colour_sheet, contrast, on_dark
 from bmd_pipeline.reporting.style import BLACK, BLUE, method_style, mode_colours
 

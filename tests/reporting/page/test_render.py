@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import bmd_pipeline.reporting.page as package
-from bmd_pipeline.config import sources
-from bmd_pipeline.config.sources import source_hash
+from bmd_pipeline.config import hashing
+from bmd_pipeline.config.hashing import source_hash
 from bmd_pipeline.reporting.page.render import SCRIPTS
 from bmd_pipeline.reporting.page.report import build_report
 from bmd_pipeline.reporting.page.summary import build_summary, load_results
@@ -79,10 +79,10 @@ def test_editing_an_asset_reruns_the_report(monkeypatch: pytest.MonkeyPatch) -> 
     before = source_hash("report", "bmd_pipeline.tasks.gaussian_mixture")
     real = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: real(path) + b" " * (path.name == "page.css"))
-    for cached in (source_hash, sources._content):
+    for cached in (source_hash, hashing._content):
         cached.cache_clear()
     try:
         assert source_hash("report", "bmd_pipeline.tasks.gaussian_mixture") != before
     finally:
-        for cached in (source_hash, sources._content):
+        for cached in (source_hash, hashing._content):
             cached.cache_clear()

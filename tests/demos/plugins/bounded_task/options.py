@@ -1,4 +1,4 @@
-from bmd_pipeline.config.base import Section
+from bmd_pipeline.config.schema import Section
 
 
 class Options(Section):

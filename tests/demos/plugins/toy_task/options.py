@@ -1,6 +1,6 @@
 from typing import Literal
 
-from bmd_pipeline.config.base import Section
+from bmd_pipeline.config.schema import Section
 
 
 class Options(Section):

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bmd_pipeline.config.layers import flatten
-from bmd_pipeline.config.load import AUTO, CONFIG_DIR, load_config, resolve_preset
-from bmd_pipeline.config.run import RunConfig
+from bmd_pipeline.config.load import AUTO, CONFIG_DIR, flatten, load_config, resolve_preset
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ConfigError
 
 PRESET_VARIABLE = "BMD_PRESET"

@@ -1,0 +1,918 @@
+"""Settings of every stage: frozen pydantic models with bounds, and the names of methods."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from bmd_pipeline.errors import ConfigError, suggest
+
+# ---- The base of every settings model ----
+
+
+class Section(BaseModel):
+    """A frozen group of settings; unknown keys are refused, defaults are validated too."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+# ---- Kinds of settings that several groups share, with their bounds ----
+
+TASK_PATTERN = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
+"""A task's name becomes a folder's name, and part of others."""
+
+
+def _unrepeated(values: Sequence[Hashable]) -> Sequence[Hashable]:
+    if len(set(values)) != len(values):
+        raise ValueError(f"must not repeat, got {list(values)}")
+    return values
+
+
+Once = AfterValidator(_unrepeated)
+"""Whatever is listed is listed once."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+"""Seed of a run; derived seeds fit 64 bits whatever it is."""
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000), Once]
+"""Seeds of repetitions."""
+Width = Annotated[int, Field(ge=1, le=16_384)]
+"""Units of a hidden layer."""
+Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)]
+"""Hidden layers."""
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+"""A name that a task gives to a part of it."""
+Names = Annotated[tuple[Name, ...], Field(max_length=1000), Once]
+"""Some of those."""
+TaskName = Annotated[str, Field(pattern=f"^{TASK_PATTERN}$")]
+"""Name of a task."""
+ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=200)]
+"""Import path of a Python module."""
+GivenPath = Annotated[
+    str,
+    Field(min_length=1, max_length=1000, pattern=r"^[^{}\x00-\x1f]+$"),
+    AfterValidator(lambda path: str(Path(path))),
+]
+"""Path of something that the user brings; Snakemake would read braces in it as wildcards."""
+
+
+# ---- Settings of the task itself ----
+
+
+class TaskConfig(Section):
+    """Which task runs; every stage depends on it."""
+
+    name: TaskName
+    """Name of the task, or of a variant of one."""
+    extends: TaskName | None = None
+    """For a variant: the task whose code and settings it starts from (`extends:` in its file)."""
+    plugins: tuple[ModuleName, ...] = Field((), max_length=100)
+    """Modules to import that register tasks of your own."""
+    physics: Literal["cpu", "cuda"] = "cpu"
+    """Where a simulator steps the task. cuda: ManiSkill's GPU simulation, another engine with other results, in which
+    networks and episodes stay on the device; it has not been run yet. Native tasks have no simulator, and ignore it."""
+    env: dict[str, Any] = {}
+    """The task's own settings; `bmd-pipeline tasks NAME` lists them."""
+
+
+# ---- The world that policies are fine-tuned and evaluated in, where it is not that of the demonstrations ----
+
+
+class Disturbance(Section):
+    """How the world of fine-tuning, evaluation, curves and films of a policy differs from the world in which
+    demonstrations are collected, the policy is pre-trained and modes are discovered. By default it does not differ.
+
+    Actions are clipped to [-1, 1], then come gain, delay, noise and lock, in this order; the task clips what results.
+    """
+
+    action_noise: float = Field(0.0, ge=0.0, le=10.0)
+    """Standard deviation of Gaussian noise on every action, in the action's units; drawn anew at each control step."""
+    action_gain: float = Field(1.0, ge=0.0, le=10.0)
+    """Factor on every action."""
+    action_delay: int = Field(0, ge=0, le=100)
+    """Control steps by which actions come late; until the first arrives, the action is 0."""
+    locked_action: int | None = Field(None, ge=0, le=1023)
+    """Component of the action that is held at 0, as a locked joint is, counted from 0; null: none."""
+    obs_noise: float = Field(0.0, ge=0.0, le=10.0)
+    """Standard deviation of Gaussian noise on observations, drawn anew at each control step; in units of the standard
+    deviations over the demonstrations by which the policy normalises what it sees."""
+
+    def describe(self) -> str:
+        """What differs, as `action_delay=1`; empty where nothing does."""
+        return ", ".join(f"{name}={value:g}" for name, value in self.model_dump(exclude_defaults=True).items())
+
+
+# ---- Settings of demonstration collection ----
+
+
+class CollectConfig(Section):
+    """How many demonstrations to collect."""
+
+    num_episodes: int = Field(400, ge=4, le=1_000_000)
+    """Successful episodes to keep, balanced over the expert's behaviours."""
+    behaviours: Names = ()
+    """The expert's behaviours to show, by name; none named means all. A base policy of fewer modes is a control."""
+    max_attempts_factor: float = Field(3.0, ge=1.0, le=100.0)
+    """Give up on a behaviour after this many attempts per wanted episode: the expert can't do it."""
+    chunk_rows: int = Field(65_536, ge=256, le=10_000_000)
+    """Rows per zarr chunk; stores are loaded whole, so large chunks read fastest."""
+    store: GivenPath | None = None
+    """Demonstrations that exist already, a zarr store: nothing is collected, and nobody writes there. The number of
+    episodes, from which memory is estimated, should be theirs."""
+
+
+# ---- Settings of the diffusion policy and of its training by behaviour cloning ----
+
+
+class PolicyConfig(Section):
+    """Shape of the diffusion policy. Stored in its checkpoint.
+
+    ```
+    time        t-1      t      t+1   ...                    t+horizon-1
+    observed  |--o-------o|                                                n_obs_steps, obs_stride apart
+    predicted          |--a------a-- ... --------------------a|            horizon
+    executed           |--a------a|                                        n_action_steps, then look again
+    ```
+    """
+
+    horizon: int = Field(8, ge=1, le=256)
+    """Actions predicted at once (the chunk)."""
+    n_action_steps: int = Field(4, ge=1, le=256)
+    """Actions of the chunk that are executed before the policy looks again."""
+    n_obs_steps: int = Field(2, ge=1, le=16)
+    """Observations the policy sees; earlier ones enter as differences to the current one."""
+    obs_stride: int = Field(1, ge=1, le=64)
+    """Control steps between two of those observations."""
+    hidden_sizes: Widths = (512, 512, 512)
+    """Widths of the denoiser's hidden layers."""
+    activation: Literal["silu", "relu", "mish", "tanh"] = "silu"
+    """Nonlinearity of the denoiser."""
+    prediction: Literal["x0", "epsilon"] = "x0"
+    """What the denoiser predicts: the clean chunk or the noise."""
+    schedule: Literal["cosine", "linear"] = "cosine"
+    """Noise schedule."""
+    denoising_steps: int = Field(20, ge=1, le=1000)
+    """Diffusion steps in training."""
+    sampler: Literal["ddim", "ddpm"] = "ddim"
+    """ddim: few steps, deterministic given the starting noise (what steering needs); ddpm: all steps."""
+    ddim_steps: int = Field(2, ge=1, le=1000)
+    """Denoising steps of the DDIM sampler, evenly spaced."""
+    ddim_timesteps: tuple[Annotated[int, Field(ge=0, lt=1000)], ...] = Field((), max_length=1000)
+    """Diffusion steps that the DDIM sampler visits, falling; they replace ddim_steps."""
+    clip_obs: float = Field(5.0, gt=0.0, le=1e6)
+    """Bound on observations, in their standard deviations over the demonstrations: what hardly varies there may be a
+    hundred of them away elsewhere, and networks answer such a number with anything."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.n_action_steps > self.horizon:
+            raise ValueError(f"n_action_steps must be <= horizon ({self.horizon}), got {self.n_action_steps}")
+        if self.ddim_steps > self.denoising_steps:
+            raise ValueError(f"ddim_steps must be <= denoising_steps ({self.denoising_steps}), got {self.ddim_steps}")
+        chosen = self.ddim_timesteps
+        if list(chosen) != sorted(set(chosen), reverse=True):
+            raise ValueError(f"ddim_timesteps must fall, got {list(chosen)}")
+        if chosen and chosen[0] >= self.denoising_steps:
+            raise ValueError(f"ddim_timesteps must be < denoising_steps ({self.denoising_steps}), got {chosen[0]}")
+        return self
+
+
+class PretrainSelectionConfig(Section):
+    """When pre-training is done and which weights are kept, by rollouts on selection seeds, which evaluation never
+    uses. The validation loss rises long before success stops to."""
+
+    interval: int = Field(1000, ge=1, le=10_000_000)
+    """Gradient steps between two rounds of rollouts."""
+    episodes: int = Field(512, ge=0, le=1_000_000)
+    """Episodes of a round, all at once. 0 plays none: training takes all its iterations and the last average is kept;
+    for demonstrations without an environment, and for a base policy that is weak on purpose."""
+    min_gain: float = Field(0.01, ge=0.0, le=1.0)
+    """Success is flat, and training ends, if it gained less than this over the last quarter of the steps taken."""
+
+
+class PretrainConfig(Section):
+    """Behaviour cloning."""
+
+    policy: PolicyConfig = PolicyConfig()
+    """The diffusion policy."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the denoiser's matrices are multiplied in while it trains, for wide ones on devices with bfloat16 units;
+    weights, losses and the trained policy stay float32."""
+    iterations: int = Field(10_000, ge=1, le=10_000_000)
+    """Gradient steps at most; fewer if success is flat before."""
+    selection: PretrainSelectionConfig = PretrainSelectionConfig()
+    """When it is done."""
+    batch_size: int = Field(256, ge=1, le=1_000_000)
+    """Windows per gradient step."""
+    learning_rate: float = Field(1e-3, gt=0.0, le=1.0)
+    """Learning rate of AdamW, constant after its warm-up: training doesn't know beforehand how long it will take."""
+    weight_decay: float = Field(1e-4, ge=0.0, le=1.0)
+    """Weight decay of AdamW."""
+    warmup_iterations: int = Field(100, ge=0, le=1_000_000)
+    """Linear warm-up of the learning rate."""
+    ema_decay: float = Field(0.995, ge=0.0, lt=1.0)
+    """Decay per step of the exponential moving average of the weights; the average is what is kept."""
+    validation_fraction: float = Field(0.05, ge=0.0, le=0.5)
+    """Share of whole episodes held out for the validation loss."""
+    max_rollbacks: int = Field(3, ge=0, le=100)
+    """Times a loss that is not finite is answered by going back to the last good weights with half the learning
+    rate, before training gives up."""
+    log_interval: int = Field(500, ge=1, le=1_000_000)
+    """Gradient steps between two log lines."""
+    checkpoint_interval: int = Field(2_000, ge=1, le=10_000_000)
+    """Gradient steps between two resumable checkpoints."""
+    policy_folder: GivenPath | None = None
+    """A policy that exists already, a folder with policy.safetensors and policy.json: it is checked and copied, nothing
+    is trained, and no demonstrations are needed."""
+
+
+# ---- Settings of the guard against numbers that run away ----
+
+
+class GuardConfig(Section):
+    """When an update counts as diverged, and how often it is taken back.
+
+    An update that diverged is undone and tried again with half the learning rates. So is one with a loss, a
+    gradient or a weight that is not finite, whatever stands here.
+    """
+
+    max_rollbacks: int = Field(3, ge=0, le=100)
+    """Updates taken back before training gives up."""
+    max_kl: float = Field(5.0, gt=0.0, le=1000.0)
+    """Largest approximate KL divergence, in nats, between the policy that played and the one that learns."""
+    max_value_error: float = Field(100.0, gt=1.0, le=1e6)
+    """Largest squared error of the critic, as a multiple of 1 + the mean square of the returns."""
+
+
+# ---- Settings of proximal policy optimisation ----
+
+
+class PPOConfig(Section):
+    """PPO (Schulman et al. 2017) with generalised advantage estimation."""
+
+    gamma: float = Field(0.99, gt=0.0, le=1.0)
+    """Discount per policy step (one executed chunk)."""
+    gae_lambda: float = Field(0.95, ge=0.0, le=1.0)
+    """λ of generalised advantage estimation."""
+    clip_ratio: float = Field(0.2, gt=0.0, le=1.0)
+    """Clip range ε of the probability ratio."""
+    clip_value: float = Field(0.0, ge=0.0, le=100.0)
+    """Clip range of the value update; 0 leaves it unclipped."""
+    epochs: int = Field(4, ge=1, le=100)
+    """Passes over each rollout."""
+    minibatch_size: int = Field(1024, ge=8, le=10_000_000)
+    """Decisions per gradient step; a rollout has at most num_envs times the decisions of the longest episode."""
+    target_kl: float = Field(0.08, gt=0.0, le=10.0)
+    """The policy stops updating on this rollout once the approximate KL exceeds 1.5 times this."""
+    learning_rate: float = Field(1e-3, gt=0.0, le=1.0)
+    """Learning rate of the steering policy."""
+    learning_rate_schedule: Literal["constant", "adaptive"] = "constant"
+    """adaptive: where the KL bound stops the policy before half of a rollout's steps, its learning rate falls; where
+    the KL stays below half of target_kl, it rises again, up to where it began."""
+    value_learning_rate: float = Field(1e-3, gt=0.0, le=1.0)
+    """Learning rate of the critic."""
+    value_warmup: int = Field(0, ge=0, le=10_000)
+    """First iterations in which only the critic learns."""
+    max_grad_norm: float = Field(1.0, gt=0.0, le=1000.0)
+    """Gradient norm bound of each parameter group by itself: one shared bound starves a network."""
+    entropy_weight: float = Field(0.0, ge=0.0, le=10.0)
+    """Weight of the entropy bonus."""
+    value_hidden_sizes: Widths = (256, 256)
+    """Widths of the critic's hidden layers."""
+    guard: GuardConfig = GuardConfig()
+    """When an update is taken back."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.guard.max_kl <= 1.5 * self.target_kl:
+            raise ValueError(
+                f"guard.max_kl must be > 1.5 * target_kl ({1.5 * self.target_kl:g}), got {self.guard.max_kl:g}"
+            )
+        return self
+
+
+# ---- Settings of mode discovery ----
+
+
+class InferenceConfig(Section):
+    """The inference model q_φ(z|h), a classifier of track histories."""
+
+    features: Names = ()
+    """Track columns it sees; empty means the whole track."""
+    scale: Literal["feature", "shared"] = "feature"
+    """What features are divided by: each by its own standard deviation, or all by one, which suits features of one
+    unit: what hardly varies then counts for little, and a policy of one mode is seen as such."""
+    history_steps: int = Field(1, ge=1, le=64)
+    """Points of the track it sees: the current one and earlier ones."""
+    history_stride: int = Field(2, ge=1, le=256)
+    """Policy steps between two of those points."""
+    hidden_sizes: Widths = (256, 256, 256)
+    """Widths of its hidden layers."""
+    activation: Literal["silu", "relu", "mish", "tanh"] = "mish"
+    """Its nonlinearity."""
+    input_noise: float = Field(0.05, ge=0.0, le=10.0)
+    """Standard deviation of the noise added to its normalised inputs in training, against over-fitting."""
+    learning_rate: float = Field(1e-3, gt=0.0, le=1.0)
+    """Learning rate of Adam."""
+    batch_size: int = Field(1024, ge=1, le=1_000_000)
+    """Histories per gradient step."""
+    steps_per_iteration: int = Field(20, ge=1, le=10_000)
+    """published: gradient steps after each rollout."""
+    fit_steps: int = Field(300, ge=1, le=1_000_000)
+    """coded: gradient steps by which it learns from episodes of the taught policy, before it is frozen."""
+
+
+class SteeringConfig(Section):
+    """The steering policy π_ψ(w|s,z) over the input noise."""
+
+    hidden_sizes: Widths = (256, 256, 256)
+    """Widths of its hidden layers."""
+    activation: Literal["silu", "relu", "mish", "tanh"] = "silu"
+    """Its nonlinearity."""
+    noise_components: int = Field(0, ge=0, le=256)
+    """Discrete-cosine components of the chunk's noise that are steered; the rest stays N(0, I). 0: all."""
+    max_noise: float = Field(2.0, gt=0.0, le=10.0)
+    """Bound on each component of the steering mean: noise the policy never saw leads nowhere."""
+
+
+class TeachingConfig(Section):
+    """How the denoiser is taught its codes (ours): by more behaviour cloning, told the code of each demonstration."""
+
+    steps: int = Field(2000, ge=1, le=10_000_000)
+    """Gradient steps; every code is equally likely in a batch."""
+    batch_size: int = Field(512, ge=1, le=1_000_000)
+    """Windows per gradient step."""
+    learning_rate: float = Field(3e-4, gt=0.0, le=1.0)
+    """Peak learning rate of AdamW; decays to zero along a cosine. The codes' own tables learn ten times as fast."""
+    strengths: Annotated[
+        tuple[Annotated[float, Field(gt=0.0, le=10.0)], ...], Field(min_length=1, max_length=16), Once
+    ] = (1.0, 1.5, 2.0)
+    """How far the codes may be stretched from their mean afterwards. Each plays heldout_episodes episodes of its own;
+    what succeeds as told most often is kept, the smallest of those that tie."""
+
+
+class DiscoverConfig(Section):
+    """Mode discovery: which behaviours there are, and how each is commanded."""
+
+    form: Literal["coded", "published"] = "coded"
+    """coded (ours): behaviours are clusters of the demonstrations, taught to the denoiser as codes. published: a
+    steering policy over the noise of the frozen policy, found by the intrinsic reward alone, with reward and inference
+    model as in arXiv 2605.11387; it also serves a policy that comes without demonstrations."""
+    num_modes: int = Field(32, ge=2, le=1024)
+    """Codes K; coded with clustering: density, the most there may be."""
+    num_envs: int = Field(512, ge=1, le=1_000_000)
+    """Environments per rollout."""
+    clustering: Literal["density", "kmeans"] = "density"
+    """coded: how demonstrations become behaviours. density: groups with gaps between them, found with their number
+    (HDBSCAN). kmeans: num_modes of them, whether there are as many or not."""
+    min_demonstrations: int = Field(30, ge=2, le=1_000_000)
+    """density: demonstrations below which a group is no behaviour: gaps of a few are chance, and a code that has few to
+    learn from succeeds rarely."""
+    cluster_points: int = Field(12, ge=1, le=256)
+    """coded: observations, evenly spaced over the demonstration, that describe it for clustering."""
+    teaching: TeachingConfig = TeachingConfig()
+    """coded: how the denoiser learns its codes."""
+    hindsight_episodes: int = Field(1024, ge=8, le=10_000_000)
+    """coded: episodes of the taught policy from which the inference model learns to tell codes apart."""
+    warmup_iterations: int = Field(15, ge=1, le=100_000)
+    """published: rounds E_wp on the intrinsic reward alone."""
+    readout: Literal["mean", "sample"] = "mean"
+    """published: how the steering policy is read when the discovery is measured: its mean, or a draw from it."""
+    heldout_episodes: int = Field(1024, ge=8, le=1_000_000)
+    """Episodes on which the discovery is measured."""
+    min_information: float = Field(0.1, ge=0.0, le=10.0)
+    """Held-out M in nats below which the run warns that it found no modes."""
+    inference: InferenceConfig = InferenceConfig()
+    """The inference model."""
+    steering: SteeringConfig = SteeringConfig()
+    """The steering policy, of the published form and of `dsrl`."""
+    ppo: PPOConfig = PPOConfig()
+    """published: PPO of the warm-up rounds."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.form == "published" and self.warmup_iterations <= self.ppo.value_warmup:
+            raise ValueError(
+                f"ppo.value_warmup must be < warmup_iterations ({self.warmup_iterations}), or the steering policy "
+                f"never learns; got {self.ppo.value_warmup}"
+            )
+        if self.num_modes > self.num_envs:
+            raise ValueError(f"num_modes must be <= num_envs ({self.num_envs}), got {self.num_modes}")
+        return self
+
+
+# ---- Settings of fine-tuning ----
+
+METHODS = ("dppo", "res", "dsrl", "dppo-bmd", "res-bmd", "dsrl-bmd")
+"""Fine-tuning methods; `-bmd` adds mode codes and the mutual-information regulariser."""
+
+
+class CurriculumConfig(Section):
+    """Short-to-long horizon: episodes grow from a share of the horizon to all of it."""
+
+    start_fraction: float = Field(1.0, gt=0.0, le=1.0)
+    """H_0 as a share of the task's horizon; 1 switches the curriculum off."""
+    iterations: int = Field(1, ge=1, le=1_000_000)
+    """Iterations until episodes have their full length."""
+
+
+class DenoiserConfig(Section):
+    """What `dppo` trains: the denoiser (arXiv 2409.00588). Defaults are its authors' choices, unless said."""
+
+    learning_rate: float = Field(1e-4, gt=0.0, le=1.0)
+    """Learning rate of the denoiser."""
+    clip_ratio: float = Field(0.01, gt=0.0, le=1.0)
+    """Clip range ε of a denoising step's probability ratio, which is that of a dimension's mean log-probability and so
+    close to 1."""
+    target_kl: float = Field(1.0, gt=0.0, le=10.0)
+    """The denoiser stops updating on a rollout once the approximate KL of a denoising step exceeds 1.5 times this; as
+    log_prob_reduction has it, of a dimension or of the whole."""
+    eta: float = Field(1.0, ge=0.0, le=1.0)
+    """η of the DDIM sampler while exploring: the share of the posterior's noise that every denoising step adds."""
+    acting_eta: float = Field(0.0, ge=0.0, le=1.0)
+    """η of the DDIM sampler when deployed; 0 draws nothing but the starting noise."""
+    noise_floor: float = Field(0.1, gt=0.0, le=2.0)
+    """Smallest standard deviation of a denoising step while exploring, in normalised units."""
+    log_prob_steps: Literal["executed", "chunk"] = "executed"
+    """Which actions of a chunk count in its log-probability: those that are executed, or all."""
+    log_prob_reduction: Literal["mean", "sum"] = "mean"
+    """mean: the log-probability per dimension, so that ratios and KL do not depend on the size of a chunk; sum: that of
+    the whole, whose ratios soon leave the clip range."""
+    steps: int = Field(0, ge=0, le=1000)
+    """Fine-tune only the last denoising steps; 0: all of them."""
+    denoising_discount: float = Field(0.95, gt=0.0, le=1.0)
+    """Discount of the advantage per denoising step before the last: noisier steps are less to blame."""
+
+
+class ResidualConfig(Section):
+    """What `res` trains: a bounded correction of each action of the frozen policy (arXiv 2412.13630)."""
+
+    learning_rate: float = Field(3e-4, gt=0.0, le=1.0)
+    """Learning rate of the residual."""
+    scale: float = Field(0.3, gt=0.0, le=10.0)
+    """Bound on the correction, in normalised action units."""
+    initial_std: float = Field(0.37, gt=0.0, le=2.0)
+    """Starting standard deviation before the bound."""
+    hidden_sizes: Widths = (256, 256, 256)
+    """Widths of its hidden layers."""
+    progressive_iterations: int = Field(20, ge=0, le=1_000_000)
+    """Iterations over which the share of corrected steps grows from 0 to 1 while exploring; 0: all from the start."""
+
+
+class RegulariserConfig(Section):
+    """The mutual-information regulariser of the `-bmd` methods.
+
+    published: the reward is r_env + λ·r_int. coded (ours): λ weighs the advantages of the two, each standardised and
+    from a value head of its own, so that it does not depend on the scale of the reward.
+    """
+
+    mi_weight: float = Field(0.5, ge=0.0, le=1000.0)
+    """λ."""
+    gamma: float | None = Field(None, gt=0.0, le=1.0)
+    """coded: discount of the intrinsic stream; null: that of the environment's reward. A behaviour may be decided long
+    before it shows."""
+    gae_lambda: float | None = Field(None, ge=0.0, le=1.0)
+    """coded: λ of its generalised advantage estimation; null: the environment's."""
+    controller: Literal["constant", "linear", "cosine", "dual", "occupancy"] = "constant"
+    """Who decides λ. constant: mi_weight, as published. linear, cosine: a schedule. Ours: dual holds the mutual
+    information above a share of what was discovered; occupancy reacts when discovered behaviours are being lost."""
+    final_weight: float = Field(0.1, ge=0.0, le=1000.0)
+    """Where a schedule ends."""
+    schedule_iterations: int = Field(100, ge=1, le=1_000_000)
+    """Iterations that a schedule takes."""
+    min_weight: float = Field(0.1, gt=0.0, le=1000.0)
+    """Smallest λ of dual and occupancy."""
+    max_weight: float = Field(2.0, gt=0.0, le=1000.0)
+    """Largest λ of dual and occupancy. In the coded form, at 1 both streams weigh the same."""
+    information_share: float = Field(0.9, gt=0.0, le=1.0)
+    """dual: share of the discovered information to hold."""
+    dual_step: float = Field(1.0, gt=0.0, le=100.0)
+    """dual: change of log λ per nat of violation and iteration."""
+    occupancy_share: float = Field(0.8, gt=0.0, le=1.0)
+    """occupancy: share of its starting occupancy below which a behaviour begins to count as lost."""
+    lost_tolerance: float = Field(0.01, ge=0.0, lt=1.0)
+    """occupancy: share of the behaviours that may be lost; λ rises above it, and falls below by as little as it is."""
+    success_margin: float = Field(0.03, gt=0.0, le=1.0)
+    """occupancy: λ falls while success is this far below its best."""
+    occupancy_step: float = Field(5.0, gt=0.0, le=100.0)
+    """occupancy: change of log λ in an iteration, per share that is lost beyond the tolerance, or of success that is
+    beyond the margin."""
+    smoothing_episodes: int = Field(512, ge=1, le=10_000_000)
+    """dual, occupancy: how many episodes, about, the running means look back on. Few let noise decide; many lag."""
+    inference_steps: int | None = Field(None, ge=0, le=10_000)
+    """Gradient steps of the inference model after each rollout; null: none in the coded form, where hindsight has
+    taught it, and as many as in discovery in the published one."""
+    floor: float = Field(-3.0, le=0.0, ge=-100.0)
+    """Ours: lower bound of log q(z|h) − log p(z) where it is paid; one hopeless step must not drown an episode."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_weight > self.max_weight:
+            raise ValueError(f"min_weight must be <= max_weight ({self.max_weight}), got {self.min_weight}")
+        return self
+
+
+class SelectionConfig(Section):
+    """Which iteration is kept: the best on selection seeds, which evaluation never uses."""
+
+    interval: int = Field(20, ge=1, le=1_000_000)
+    """Iterations between two selection rounds."""
+    episodes: int = Field(512, ge=1, le=1_000_000)
+    """Episodes of a selection round."""
+    min_obeyed_share: float = Field(0.9, ge=0.0, le=1.0)
+    """With codes (ours), an iteration qualifies only if they are obeyed at least this share as often as before
+    fine-tuning, and no code succeeds significantly less often; 0: success alone decides."""
+
+
+class FinetuneConfig(Section):
+    """Fine-tuning with PPO. The method is not a setting but part of the output's path."""
+
+    iterations: int = Field(100, ge=1, le=1_000_000)
+    """Rollout-and-update rounds."""
+    num_envs: int = Field(512, ge=1, le=1_000_000)
+    """Environments per rollout."""
+    initial_std: float = Field(1.0, gt=0.0, le=2.0)
+    """Starting standard deviation of a steering policy that discovery did not fit; 1 is the prior's."""
+    target_entropy: float | None = Field(0.0, ge=-5.0, le=1.4)
+    """Nats per steered dimension that the spread of a steering policy shall not fall below (1.4 is the prior's): as in
+    DSRL, the weight of an entropy bonus adapts to that. null: no such bonus."""
+    feed_codes: bool = True
+    """coded: each code is a task of its own: advantages are standardised within a code, and codes are drawn the more
+    often the more they fail, so that no weak behaviour starves. false: codes in equal numbers, advantages pooled."""
+    readout: Literal["mean", "sample", "auto"] = "mean"
+    """How a steering policy acts when it is deployed: by its mean, by a draw from it, or (auto, ours) by what succeeds
+    more often on the selection episodes. The mean of one that still resembles the prior may lead nowhere."""
+    ppo: PPOConfig = PPOConfig()
+    """The optimiser."""
+    denoiser: DenoiserConfig = DenoiserConfig()
+    """The methods `dppo` and `dppo-bmd`."""
+    residual: ResidualConfig = ResidualConfig()
+    """The methods `res` and `res-bmd`."""
+    regulariser: RegulariserConfig = RegulariserConfig()
+    """λ and its bounds."""
+    curriculum: CurriculumConfig = CurriculumConfig()
+    """Growing horizon."""
+    selection: SelectionConfig = SelectionConfig()
+    """Which iteration is kept."""
+    snapshot_interval: int = Field(0, ge=0, le=1_000_000)
+    """Iterations between two snapshots that are kept for `bmd-pipeline curve`; 0 keeps none."""
+    checkpoint_interval: int = Field(10, ge=1, le=1_000_000)
+    """Iterations between two resumable checkpoints."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.ppo.value_warmup >= self.iterations:
+            raise ValueError(
+                f"ppo.value_warmup must be < iterations ({self.iterations}), or the policy never learns; "
+                f"got {self.ppo.value_warmup}"
+            )
+        if self.ppo.guard.max_kl <= 1.5 * self.denoiser.target_kl:
+            raise ValueError(
+                f"ppo.guard.max_kl must be > 1.5 * denoiser.target_kl ({1.5 * self.denoiser.target_kl:g}), "
+                f"got {self.ppo.guard.max_kl:g}"
+            )
+        return self
+
+
+# ---- Settings of evaluation ----
+
+
+class EvaluateConfig(Section):
+    """How policies are judged, on seeds that no training stage uses."""
+
+    episodes: int = Field(1024, ge=8, le=1_000_000)
+    """Episodes per policy and seed."""
+    selection_episodes: int = Field(64, ge=8, le=1_000_000)
+    """Episodes on selection seeds, which show what each code's own behaviour is; none for a policy without codes."""
+    num_envs: int = Field(1024, ge=1, le=1_000_000)
+    """Environments stepped together."""
+    tau: float = Field(0.8, gt=0.0, le=1.0)
+    """A present mode is solved when its success rate is at least τ."""
+    confidence: float = Field(0.95, gt=0.5, lt=1.0)
+    """Level of the reported intervals."""
+    steering: bool = True
+    """False leaves the steering policy out and starts from prior noise: has the rest taken the modes in?"""
+    pictured_episodes: int = Field(96, ge=1, le=10_000)
+    """Episodes drawn in the trajectory picture."""
+
+
+class CurveConfig(Section):
+    """How the snapshots of a fine-tuning run are judged."""
+
+    episodes: int = Field(512, ge=8, le=1_000_000)
+    """Episodes per snapshot."""
+
+
+# ---- Settings of the comparison of methods ----
+
+
+class CompareConfig(Section):
+    """How the evaluations of several methods and seeds are compared."""
+
+    resamples: int = Field(5000, ge=200, le=100_000)
+    """Bootstrap resamples; no bootstrap p-value can fall below 1 / (resamples + 1)."""
+    min_seeds: int = Field(5, ge=2, le=100)
+    """Seeds from which a test over seeds is preferred to one over episodes, if it can decide anything."""
+
+
+# ---- Settings of the verdict: what is claimed, decided before the results are seen ----
+
+
+class VerdictConfig(Section):
+    """Thresholds of the hypotheses H1 to H3; the success rate τ of a solved mode is `evaluate.tau`."""
+
+    success_margin: float = Field(0.02, ge=0.0, lt=1.0)
+    """H1: success may be lower than with plain fine-tuning by this much."""
+    alpha: float = Field(0.05, gt=0.0, lt=0.5)
+    """Probability of calling any hypothesis of the file supported (or any refuted) that isn't."""
+    power: float = Field(0.8, ge=0.5, lt=1.0)
+    """Probability with which a recommended sample size decides."""
+
+
+# ---- Settings of the validation of discovered modes ----
+
+GENERIC = ("noise", "delay", "weak", "locked")
+"""Disturbances that every task knows, by name."""
+
+
+class ValidationConfig(Section):
+    """How discovered modes are put to the test on the frozen policy, in `evaluate.episodes` episodes of each kind."""
+
+    alpha: float = Field(0.05, gt=0.0, lt=0.5)
+    """Level at which the base policy is said to have more than one way."""
+    power: float = Field(0.9, ge=0.5, lt=1.0)
+    """Probability with which the smallest second way that is named would have been found."""
+    min_share: float = Field(0.2, gt=0.0, le=0.5)
+    """Share of a second way that must be found with that probability, or nothing is said where none is."""
+    obs_noise: float = Field(0.1, ge=0.0, le=10.0)
+    """`noise`: Gaussian noise on observations, in their standard deviations over the demonstrations; 0: not tried."""
+    action_delay: int = Field(1, ge=0, le=100)
+    """`delay`: control steps by which actions come late, the action being 0 until then; 0: not tried."""
+    action_gain: float = Field(0.8, ge=0.0, le=10.0)
+    """`weak`: factor on every action; 1: not tried."""
+    locked_action: int | None = Field(0, ge=0, le=1023)
+    """`locked`: component of the action that is held at 0, as a locked joint is; null: not tried."""
+    dynamics: dict[Name, dict[str, Any]] = Field({}, max_length=20)
+    """Further disturbances, by name: the settings below `task.env` to change, as `{hurried: {horizon: 100},
+    gust: {disturbance: {action_noise: 0.5}}}`."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if taken := sorted(set(self.dynamics) & set(GENERIC)):
+            raise ValueError(f"dynamics must have names of their own, got {taken[0]!r}")
+        return self
+
+    def disturbances(self) -> list[str]:
+        """Names of all that is tried."""
+        tried = (self.obs_noise > 0, self.action_delay > 0, self.action_gain != 1, self.locked_action is not None)
+        return [name for name, chosen in zip(GENERIC, tried, strict=True) if chosen] + list(self.dynamics)
+
+
+# ---- Settings of the λ sweep ----
+
+
+class SweepConfig(Section):
+    """Which weights of the regulariser are tried, on which method and seeds."""
+
+    method: Literal["dppo-bmd", "res-bmd", "dsrl-bmd"] = "dppo-bmd"
+    """The method that is fine-tuned at each point."""
+    weights: tuple[Annotated[float, Field(ge=0.0, le=1000.0)], ...] = Field(
+        (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0), min_length=2, max_length=64
+    )
+    """Constant λ, in rising order; 0 keeps the codes and drops the regulariser."""
+    controllers: Annotated[tuple[Literal["linear", "cosine", "dual", "occupancy"], ...], Once] = ("dual", "occupancy")
+    """Controllers that choose λ themselves, with their settings in `finetune.regulariser`."""
+    seeds: Seeds = (0, 1, 2)
+    """Training seeds of each point."""
+    success_tolerance: float = Field(0.02, ge=0.0, lt=1.0)
+    """A point holds success if it is at most this much below the best constant λ."""
+    solved_tolerance: float = Field(0.05, ge=0.0, lt=1.0)
+    """A point holds the modes if it solves at most this share of the task's modes fewer than the best constant λ."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if list(self.weights) != sorted(set(self.weights)):
+            raise ValueError(f"weights must rise, got {list(self.weights)}")
+        return self
+
+
+# ---- Settings of a grid of runs: what is crossed with the methods and seeds of a run ----
+
+
+class GridConfig(Section):
+    """Every `-bmd` method of the run is fine-tuned with every λ and K here, at every seed of the run."""
+
+    weights: tuple[Annotated[float, Field(ge=0.0, le=1000.0)], ...] = Field((), max_length=64)
+    """Constant λ, in rising order; none: the run's own."""
+    num_modes: tuple[Annotated[int, Field(ge=2, le=1000)], ...] = Field((), max_length=64)
+    """Numbers of codes K, in rising order, taken by k-means; none: the run's own, or what it finds."""
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether there is anything to cross."""
+        return bool(self.weights or self.num_modes)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        lists: tuple[tuple[str, tuple[float, ...]], ...] = (("weights", self.weights), ("num_modes", self.num_modes))
+        for name, values in lists:
+            if list(values) != sorted(set(values)):
+                raise ValueError(f"{name} must rise, got {list(values)}")
+        return self
+
+
+# ---- Settings of pooling over base policies ----
+
+
+class PoolConfig(Section):
+    """Which base policies results/<Task>/pool.json speaks about."""
+
+    bases: Annotated[tuple[Seed, ...], Field(min_length=2, max_length=1000), Once] = (0, 1, 2)
+    """Root seeds: each k is the task <Task>-base<k>, with demonstrations, policy and modes of its own."""
+
+
+# ---- Settings of how a run executes; they enter no hash ----
+#
+# They change no result, but for `device`: a CUDA device rounds otherwise and draws other random numbers, so that a run
+# on it is another sample of the same thing. What would change the physics is a setting of the task, `task.physics`.
+
+
+class ThreadsConfig(Section):
+    """Cores each stage asks for; simulator tasks start that many worker processes."""
+
+    collect: int = Field(1, ge=1, le=1024)
+    """Processes that demonstrate at the same time."""
+    pretrain: int = Field(1, ge=1, le=1024)
+    """Cores of torch."""
+    discover: int = Field(1, ge=1, le=1024)
+    """Cores of torch, or simulator processes."""
+    finetune: int = Field(1, ge=1, le=1024)
+    """Cores of torch, or simulator processes."""
+    evaluate: int = Field(1, ge=1, le=1024)
+    """Cores of torch, or simulator processes; also of what comes after."""
+
+
+class ExecutionConfig(Section):
+    """Devices, cores, checkpoints and tracking."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks live; auto takes CUDA where there is one. Random draws differ between devices. Episodes of a task
+    that a simulator steps are played and learnt from on the CPU all the same, unless `task.physics` is cuda."""
+    cuda_matmul: Literal["float32", "tf32"] = "float32"
+    """How a CUDA device multiplies float32 matrices; tf32 keeps ten bits of the fraction."""
+    cuda_graphs: bool = False
+    """On a CUDA device, launch decisions, PPO's minibatches and the steps of native tasks as CUDA graphs instead of
+    kernel by kernel: the same draws, faster where batches are small. No effect on the CPU."""
+    threads: ThreadsConfig = ThreadsConfig()
+    """Cores per stage."""
+    mem_mb: int | None = Field(None, ge=100, le=10_000_000)
+    """Memory a job asks a cluster for at its first attempt; null: estimated for each stage."""
+    runtime_minutes: int | None = Field(None, ge=1, le=100_000)
+    """Time a job asks a cluster for; null: estimated for each stage."""
+    checkpoint_minutes: float = Field(5.0, ge=0.0, le=10_000.0)
+    """Longest time between two resumable checkpoints; 0 saves at every point from which a stage can go on."""
+    max_minutes: float | None = Field(None, gt=0.0, le=1_000_000.0)
+    """A stage saves and stops after that many minutes, to be run again (`--max-minutes`); null: it never does."""
+    wait_minutes: float = Field(0.0, ge=0.0, le=1_000_000.0)
+    """How long a stage waits for another job that writes the same output; if that one wrote what this one would, it is
+    taken. 0 refuses at once. On a cluster, where jobs outlive the Snakemake that started them, the profiles wait."""
+    tracker: Literal["none", "wandb"] = "none"
+    """Also report metrics to wandb (offline unless WANDB_MODE says otherwise); local files are the truth."""
+    sweep: str | None = Field(None, min_length=1, max_length=100)
+    """Name under which the tracker groups the runs of a sweep; null: the task's."""
+
+
+# ---- Names of fine-tuning methods, as paths and commands use them ----
+
+PRETRAINED = "pretrained"
+"""What evaluation calls the pre-trained policy."""
+TAUGHT = "taught"
+"""What evaluation calls the policy with codes before fine-tuning: modes were discovered, and can be commanded."""
+EXPERT = "expert"
+"""What films call the task's demonstrator, in the place of a method."""
+
+
+def check_method(method: str, *, evaluating: bool = False) -> None:
+    """Checks a method's name; evaluation also knows the policies before fine-tuning.
+
+    Raises:
+        ConfigError: unknown method; suggests the nearest.
+    """
+    known = (PRETRAINED, TAUGHT, *METHODS) if evaluating else METHODS
+    if method not in known:
+        raise ConfigError(f"unknown method {method!r}; {suggest(method, known)}")
+
+
+def uses_modes(method: str) -> bool:
+    """Whether a policy builds on discovered modes."""
+    return method == TAUGHT or method.endswith("-bmd")
+
+
+def is_finetuned(method: str) -> bool:
+    """Whether a policy is the result of fine-tuning, and not one that fine-tuning starts from."""
+    return method not in (PRETRAINED, TAUGHT)
+
+
+def order_policies(policies: Iterable[str], methods: Sequence[str]) -> list[str]:
+    """Policies as they are shown: pre-trained, taught, the methods as they are configured, then others by name."""
+    known = (PRETRAINED, TAUGHT, *methods)
+    return sorted(policies, key=lambda name: (known.index(name) if name in known else len(known), name))
+
+
+def compared_policies(methods: Sequence[str], form: str) -> tuple[str, ...]:
+    """The policies that results/<Task>/eval.json compares.
+
+    Args:
+        methods: fine-tuning methods.
+        form: of the discovery; a coded policy is judged before it is fine-tuned, too.
+    """
+    taught = (TAUGHT,) if form == "coded" and any(uses_modes(method) for method in methods) else ()
+    return (PRETRAINED, *taught, *methods)
+
+
+def list_pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
+    """Every `-bmd` method among some, with its plain counterpart where that is among them too."""
+    pairs = [(method, method.removesuffix("-bmd")) for method in methods if method.endswith("-bmd")]
+    return [(method, plain) for method, plain in pairs if plain in methods]
+
+
+def judged_methods(methods: Sequence[str]) -> list[str]:
+    """The methods among some that a verdict is about: every pair of a `-bmd` method and its plain counterpart.
+
+    Raises:
+        ConfigError: there is no such pair.
+    """
+    pairs = list_pairs(methods)
+    if not pairs:
+        raise ConfigError(f"methods: a verdict needs a -bmd method and its plain counterpart, got {', '.join(methods)}")
+    return [method for method in methods if any(method in pair for pair in pairs)]
+
+
+# ---- The settings of a whole run on one task ----
+
+
+def _known(method: str) -> str:
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; {suggest(method, METHODS)}")
+    return method
+
+
+Method = Annotated[str, AfterValidator(_known)]
+
+
+class RunConfig(Section):
+    """Everything that decides what a run computes, by stage."""
+
+    task: TaskConfig
+    """The task."""
+    seed: Seed = 0
+    """Root seed: every generator of the run derives from it."""
+    methods: Annotated[tuple[Method, ...], Field(min_length=1, max_length=len(METHODS)), Once] = ("dppo", "dppo-bmd")
+    """Fine-tuning methods that results/<Task>/eval.json compares."""
+    seeds: Seeds = (0, 1, 2)
+    """Fine-tuning seeds that results/<Task>/eval.json compares."""
+    collect: CollectConfig = CollectConfig()
+    """Demonstrations."""
+    pretrain: PretrainConfig = PretrainConfig()
+    """Behaviour cloning."""
+    discover: DiscoverConfig = DiscoverConfig()
+    """Mode discovery."""
+    finetune: FinetuneConfig = FinetuneConfig()
+    """Fine-tuning."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """Evaluation."""
+    curve: CurveConfig = CurveConfig()
+    """Learning curves."""
+    compare: CompareConfig = CompareConfig()
+    """Comparison of methods."""
+    verdict: VerdictConfig = VerdictConfig()
+    """Hypotheses."""
+    sweep: SweepConfig = SweepConfig()
+    """The λ sweep."""
+    validation: ValidationConfig = ValidationConfig()
+    """Validation of discovered modes."""
+    grid: GridConfig = GridConfig()
+    """λ and K, crossed with methods and seeds."""
+    pool: PoolConfig = PoolConfig()
+    """Base policies."""
+    execution: ExecutionConfig = ExecutionConfig()
+    """Devices, cores and tracking."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.pretrain.policy_folder is not None and self.collect.store is None and self.discover.form == "coded":
+            raise ValueError(
+                "discover.form must be published for a policy that comes without demonstrations "
+                "(pretrain.policy_folder without collect.store): codes are taught on demonstrations"
+            )
+        codes, envs = self.discover.num_modes, self.finetune.num_envs
+        if codes > envs:
+            raise ValueError(f"discover.num_modes must be <= finetune.num_envs ({envs}), got {codes}")
+        envs = min(envs, self.discover.num_envs)
+        if self.grid.num_modes and self.grid.num_modes[-1] > envs:
+            raise ValueError(f"grid.num_modes must be <= num_envs ({envs}), got {self.grid.num_modes[-1]}")
+        return self
