@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bmd_pipeline.environments.demonstrators import draw_noise
 from bmd_pipeline.tasks.anymal import layout
 from bmd_pipeline.tasks.anymal.gait import GAITS_FILE, Gait
 from bmd_pipeline.tasks.anymal.options import Options
 from bmd_pipeline.tasks.anymal.task import AnymalTask
-from bmd_pipeline.tasks.execution_noise import draw_noise
 
 STEPS = 100
 NOISE = 0.2

@@ -23,8 +23,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bmd_pipeline.sim import headless
-from bmd_pipeline.tasks.base import TaskEnv
+from bmd_pipeline.environments.base import TaskEnv
+from bmd_pipeline.sim import backend
 from bmd_pipeline.tasks.pusht.scene import skip_recolouring
 from bmd_pipeline.tasks.registry import get_entry, make_env
 
@@ -38,8 +38,8 @@ def make_stock(task: str) -> Any:
         return gymnasium.make("FrankaKitchen-v1").unwrapped
     if task == "PushT":
         skip_recolouring()
-        return headless.make_env("PushT-v1", control_mode="pd_ee_delta_pose")
-    return headless.make_env(importlib.import_module(f"{get_entry(task).package}.maniskill").ENV_ID)
+        return backend.make_env("PushT-v1", control_mode="pd_ee_delta_pose")
+    return backend.make_env(importlib.import_module(f"{get_entry(task).package}.maniskill").ENV_ID)
 
 
 def run_stock(env: Any, drawn: int, steps: int, generator: np.random.Generator) -> int:

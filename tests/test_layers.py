@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("workflow",),
     ("compute",),
     ("io", "metrics", "policies"),
-    ("tasks.base", "tasks.registry"),  # the contract and the names; they import no task
+    ("environments.base", "tasks.registry"),  # the contract and the names; they import no task
     ("environments",),
     ("sim",),
     ("tasks", "demos"),

@@ -206,7 +206,7 @@ def _list_simulated() -> list[str]:
 
 
 def _check_renderer(settings: RunConfig | None) -> Finding:
-    from bmd_pipeline.sim.headless import have_render_device
+    from bmd_pipeline.sim.backend import have_render_device
 
     if have_render_device():
         return Finding("renderer", "ok", "a Vulkan device")

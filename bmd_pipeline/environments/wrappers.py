@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.config.schema import Disturbance
+from bmd_pipeline.environments.base import TaskEnv, TaskSpec, Transition
 from bmd_pipeline.seeds import make_generator
-from bmd_pipeline.tasks.base import TaskEnv, TaskSpec, Transition
 
 
 class DisturbedEnv:

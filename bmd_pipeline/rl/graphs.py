@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bmd_pipeline.environments.base import TaskEnv, TaskSpec, Transition, VectorTask
 from bmd_pipeline.errors import ConfigError
-from bmd_pipeline.tasks.base import TaskEnv, TaskSpec, Transition, VectorTask
 
 WARM_UPS = 3
 """Calls that run as they are before one is recorded: libraries load and choose kernels, which no recording may do."""

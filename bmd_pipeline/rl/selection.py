@@ -13,11 +13,11 @@ from typing import get_args
 
 import torch
 
+from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.rl.adapters.steering import Readout
 from bmd_pipeline.rl.agents import Agent
 from bmd_pipeline.rl.measuring import compute_code_success, compute_obeyed
 from bmd_pipeline.rl.rollout import merge_rollouts, roll_out
-from bmd_pipeline.tasks.base import TaskEnv
 
 LEVEL = 0.05
 """Chance at which some code of a policy that is as good as before counts as worse."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.config.schema import PPOConfig, RegulariserConfig
+from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import TrainingError
 from bmd_pipeline.modes.controllers import Measurement, make_controller
 from bmd_pipeline.modes.inference import train_inference
@@ -21,7 +22,6 @@ from bmd_pipeline.rl.graphs import Recorder
 from bmd_pipeline.rl.measuring import average_codes, compute_code_success, compute_obeyed, compute_occupancy
 from bmd_pipeline.rl.ppo import PPO, Batch, standardise, standardise_groups
 from bmd_pipeline.rl.rollout import Rollout, balanced_codes, roll_out
-from bmd_pipeline.tasks.base import TaskEnv
 
 NEED_FLOOR = 0.1
 """Weight of a code that always succeeds in the draw of codes; one that always fails weighs this plus 1."""

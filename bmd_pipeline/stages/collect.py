@@ -11,9 +11,7 @@ from typing import Final
 from bmd_pipeline.compute import set_threads
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.schema import RunConfig
-from bmd_pipeline.demos.experts import NextAttempt, make_pool
-from bmd_pipeline.demos.journal import Journal
-from bmd_pipeline.demos.quota import Attempt, Quota
+from bmd_pipeline.demos.collect import Attempt, Journal, NextAttempt, Quota, make_pool
 from bmd_pipeline.demos.store import DemoWriter, require_replaceable
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import hash_tree, remove_leftovers, write_json

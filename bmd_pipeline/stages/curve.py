@@ -15,6 +15,7 @@ import torch
 
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.io.layout import Layout
@@ -32,7 +33,6 @@ from bmd_pipeline.stages.eval_document import hash_policy_settings, make_bootstr
 from bmd_pipeline.stages.evaluate import find_behaviours, require_inputs
 from bmd_pipeline.stages.labelling import label_episodes
 from bmd_pipeline.stages.workbench import open_env, select_stage_device
-from bmd_pipeline.tasks.base import TaskEnv
 from bmd_pipeline.tasks.registry import load_labellings
 
 SCHEMA_VERSION = 2

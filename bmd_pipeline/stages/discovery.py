@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.config.schema import RegulariserConfig, RunConfig
-from bmd_pipeline.demos.store import Demos
-from bmd_pipeline.demos.windows import make_windows
+from bmd_pipeline.demos.store import Demos, make_windows
 from bmd_pipeline.errors import TrainingError
 from bmd_pipeline.io.layout import METRICS_FILE
 from bmd_pipeline.io.logger import Tracker

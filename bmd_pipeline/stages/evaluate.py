@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.schema import RunConfig, check_method, is_finetuned, uses_modes
+from bmd_pipeline.environments.base import Labelling, TaskEnv
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, write_bytes, write_json
 from bmd_pipeline.io.layout import RUN_FILE
@@ -43,7 +44,6 @@ from bmd_pipeline.stages.labelling import label_episodes
 from bmd_pipeline.stages.rounds import pack_episodes, unpack_episodes
 from bmd_pipeline.stages.stopping import Stop, StoppableEnv
 from bmd_pipeline.stages.workbench import open_env, select_recorder, select_stage_device
-from bmd_pipeline.tasks.base import Labelling, TaskEnv
 from bmd_pipeline.tasks.registry import load_labellings
 
 

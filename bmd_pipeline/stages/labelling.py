@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bmd_pipeline.environments.base import Labelling
 from bmd_pipeline.errors import TaskError
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
 from bmd_pipeline.rl.rollout import EpisodeBatch
-from bmd_pipeline.tasks.base import Labelling
 
 
 def label_episodes(

@@ -1,9 +1,9 @@
 """What a stage will take of memory and disk, from its settings; docs/reliability.md holds it against what was measured.
 
 Memory is the largest that a stage holds at once, disk the most that it has on disk beyond what was there before: its
-output, its progress, and their siblings while they are written. What playing costs stands in config/resources.py. What a
-job asks a cluster for is in config/resources.py, which Snakemake works out for every job, and so without the task,
-which takes torch.
+output, its progress, and their siblings while they are written. What playing costs, and what a job asks a
+cluster for, stands in config/resources.py, which Snakemake works out for every job, and so without the task, which
+takes torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from bmd_pipeline.config import resources
 from bmd_pipeline.config.schema import RunConfig, uses_modes
-from bmd_pipeline.tasks.base import TaskSpec
+from bmd_pipeline.environments.base import TaskSpec
 
 FLOAT_B = 4
 MB = 1e6

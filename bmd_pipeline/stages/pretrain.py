@@ -16,8 +16,8 @@ from torch import Tensor
 from bmd_pipeline.compute import choose_matmul, select_device, set_matmul
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.schema import RunConfig
-from bmd_pipeline.demos.store import Demos, load_demos
-from bmd_pipeline.demos.windows import Windows, make_windows, split_episodes
+from bmd_pipeline.demos.store import Demos, Windows, load_demos, make_windows, split_episodes
+from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import ConfigError, DataError, DivergenceError, TrainingError
 from bmd_pipeline.io.files import hash_tree, read_json, write_bytes
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
@@ -37,7 +37,6 @@ from bmd_pipeline.stages.stopping import Stop, StoppableEnv
 from bmd_pipeline.stages.taking_over import take_over
 from bmd_pipeline.stages.workbench import episode_seeds, open_env, select_recorder, select_stage_device
 from bmd_pipeline.tasks import registry
-from bmd_pipeline.tasks.base import TaskEnv
 
 STAGE: Final = "pretrain"
 STEP_FACTOR = 0.5

@@ -9,9 +9,7 @@ import numpy as np
 
 from bmd_pipeline.reporting.clips import encode_gif
 from bmd_pipeline.reporting.stills import Strip
-from bmd_pipeline.sim.camera import Camera
-from bmd_pipeline.sim.filming import Studio
-from bmd_pipeline.sim.recording import Recording
+from bmd_pipeline.sim.render import Camera, Recording, Studio
 
 MAX_FRAMES = 60
 MAX_FRAME_MS = 100

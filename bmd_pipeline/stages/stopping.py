@@ -24,7 +24,7 @@ from bmd_pipeline.errors import SimulationError
 if TYPE_CHECKING:  # the command line reads this module before anything heavy is needed
     from torch import Tensor
 
-    from bmd_pipeline.tasks.base import TaskEnv, TaskSpec, Transition
+    from bmd_pipeline.environments.base import TaskEnv, TaskSpec, Transition
 
 STOPPED = 75
 """Exit status of a stage that stopped to be run again."""

@@ -9,15 +9,14 @@ from typing import Protocol
 import torch
 
 from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.environments.base import Labelling, VectorTask
 from bmd_pipeline.errors import TaskError
 from bmd_pipeline.rl.agents import Agent
 from bmd_pipeline.rl.rollout import play_episodes
 from bmd_pipeline.seeds import derive_seed, make_generator
-from bmd_pipeline.sim.filming import Filming
-from bmd_pipeline.sim.recording import Recorder, Recording, find_task
+from bmd_pipeline.sim.render import Filming, Recorder, Recording, find_task
 from bmd_pipeline.stages.workbench import disturb
 from bmd_pipeline.tasks import registry
-from bmd_pipeline.tasks.base import Labelling, VectorTask
 
 ATTEMPTS = 20
 """Episodes that are played for each one that is shown, at most: only successes are."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.schema import Disturbance, RunConfig
+from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import write_json
@@ -30,7 +31,6 @@ from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evidence import make_rng, trace
 from bmd_pipeline.stages.labelling import label_episodes
 from bmd_pipeline.stages.workbench import Workbench, episode_seeds, get_obs_std, open_env, open_workbench
-from bmd_pipeline.tasks.base import TaskEnv
 from bmd_pipeline.tasks.registry import load_labellings
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from bmd_pipeline.compute import choose_matmul, select_device, set_matmul
 from bmd_pipeline.config.resources import NATIVE
 from bmd_pipeline.config.schema import RunConfig, TaskConfig
+from bmd_pipeline.environments.base import TaskEnv, TaskSpec
 from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.policies.checkpoint import load_policy
@@ -22,7 +23,6 @@ from bmd_pipeline.seeds import Family, derive_seed
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.stopping import Stop, StoppableEnv
 from bmd_pipeline.tasks import registry
-from bmd_pipeline.tasks.base import TaskEnv, TaskSpec
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ if TYPE_CHECKING:  # naming a task and checking its settings must not import tor
     import torch
 
     from bmd_pipeline.config.schema import TaskConfig
-    from bmd_pipeline.sim.filming import Filming
-    from bmd_pipeline.tasks.base import Expert, Labelling, TaskEnv, TaskSpec
+    from bmd_pipeline.environments.base import Expert, Labelling, TaskEnv, TaskSpec
+    from bmd_pipeline.sim.render import Filming
 
 
 @dataclass(frozen=True)

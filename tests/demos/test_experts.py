@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from bmd_pipeline.config.schema import TaskConfig
-from bmd_pipeline.demos.experts import ExpertPool, LocalPool, WorkerPool, make_pool
-from bmd_pipeline.demos.quota import Attempt
+from bmd_pipeline.demos.collect import Attempt, ExpertPool, LocalPool, WorkerPool, make_pool
 from bmd_pipeline.errors import SimulationError, TaskError
 
 PLUGINS = Path(__file__).parent / "plugins"
@@ -77,7 +76,7 @@ PARENT = """
 import os, sys, time
 sys.path.insert(0, sys.argv[1])
 from bmd_pipeline.config.schema import TaskConfig
-from bmd_pipeline.demos.experts import ExpertPool, LocalPool, WorkerPool, make_pool
+from bmd_pipeline.demos.collect import ExpertPool, LocalPool, WorkerPool, make_pool
 if __name__ == "__main__":
     pool = make_pool(TaskConfig(name="Toy", plugins=("toy_task",)), 2)
     print(*(worker.process.pid for worker in pool._workers), flush=True)

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmd_pipeline.demos.journal import Journal
-from bmd_pipeline.demos.quota import Attempt
+from bmd_pipeline.demos.collect import Attempt, Journal
+from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.tasks.base import Episode
 
 
 def make_episode(length: int, success: bool = True) -> Episode:

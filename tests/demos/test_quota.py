@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bmd_pipeline.demos.quota import Attempt, Quota
+from bmd_pipeline.demos.collect import Attempt, Quota
+from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.errors import ConfigError, TrainingError
-from bmd_pipeline.tasks.base import Episode
 
 ROW = np.zeros((1, 1), np.float32)
 NAMES = ("left", "right", "over")

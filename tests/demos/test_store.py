@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
 
 from bmd_pipeline.demos.store import Demos, DemoWriter, load_demos
+from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.errors import ArtifactError, DataError
-from bmd_pipeline.tasks.base import Episode
 
 finite = st.floats(-1e6, 1e6, width=32)
 

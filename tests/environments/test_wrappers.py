@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bmd_pipeline.config.schema import Disturbance
+from bmd_pipeline.environments.base import TaskEnv, TaskSpec, Transition, VectorTask
 from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.rl.graphs import GraphedEnv, graph_env
 from bmd_pipeline.tasks import registry
-from bmd_pipeline.tasks.base import TaskEnv, TaskSpec, Transition, VectorTask
 from tests.rl.tape import TapeRecorder
 from tests.tasks.toy import Walk
 

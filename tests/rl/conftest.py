@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from bmd_pipeline.config.schema import DiscoverConfig, PolicyConfig
+from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.modes.discovered import DiscoveredModes, make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.tasks import registry
-from bmd_pipeline.tasks.base import TaskEnv
 
 
 @pytest.fixture

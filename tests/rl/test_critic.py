@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.config.schema import PolicyConfig, PPOConfig, RegulariserConfig
+from bmd_pipeline.environments.base import TaskSpec, VectorTask
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agents import make_base_agent
 from bmd_pipeline.rl.critic import Critic
 from bmd_pipeline.rl.trainer import Trainer
-from bmd_pipeline.tasks.base import TaskSpec, VectorTask
 
 PLACES, LIMIT, GAMMA = 4, 2, 0.8
 SPEC = TaskSpec("Ring", PLACES, 1, ("place", "lap"), ("place", "lap"), LIMIT)

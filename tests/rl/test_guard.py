@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bmd_pipeline.config.schema import FinetuneConfig, GuardConfig, PPOConfig, RegulariserConfig, SteeringConfig
+from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import DivergenceError, TrainingError
 from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
@@ -17,7 +18,6 @@ from bmd_pipeline.rl.guard import Guard
 from bmd_pipeline.rl.rollout import Rollout
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.rl.trainer_state import pack_trainer, unpack_trainer
-from bmd_pipeline.tasks.base import TaskEnv
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bmd_pipeline.config.schema import FinetuneConfig, PPOConfig, RegulariserConfig, SteeringConfig
+from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import DivergenceError, TrainingError
 from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
@@ -19,7 +20,6 @@ from bmd_pipeline.rl.adapters.base import Situation
 from bmd_pipeline.rl.agents import make_agent
 from bmd_pipeline.rl.ppo import Batch, compute_policy_loss, compute_value_loss, standardise, standardise_groups
 from bmd_pipeline.rl.trainer import Trainer
-from bmd_pipeline.tasks.base import TaskEnv
 from tests.rl.decisions import decide
 from tests.rl.host_reads import count_reads
 

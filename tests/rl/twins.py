@@ -18,6 +18,7 @@ from bmd_pipeline.config.schema import (
     SteeringConfig,
     uses_modes,
 )
+from bmd_pipeline.environments.base import VectorTask
 from bmd_pipeline.errors import DivergenceError
 from bmd_pipeline.modes.discovered import make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
@@ -28,7 +29,6 @@ from bmd_pipeline.rl.guard import Guard
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.rl.trainer_state import pack_trainer, unpack_trainer
 from bmd_pipeline.tasks import registry
-from bmd_pipeline.tasks.base import VectorTask
 
 TAUGHT = "taught"
 """The frozen policy under its codes, beside the methods of fine-tuning."""

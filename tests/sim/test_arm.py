@@ -9,15 +9,15 @@ import pytest
 import sapien
 
 from bmd_pipeline.errors import TaskError
-from bmd_pipeline.sim import headless
+from bmd_pipeline.sim import backend
 from bmd_pipeline.sim.arm import PoseArm
-from bmd_pipeline.sim.renewal import renew_physics
+from bmd_pipeline.sim.backend import renew_physics
 from bmd_pipeline.tasks.pusht.scene import skip_recolouring
 
 
 def _make(control_mode: str = "pd_ee_delta_pose") -> Any:
     skip_recolouring()
-    return headless.make_env("PushT-v1", control_mode=control_mode)
+    return backend.make_env("PushT-v1", control_mode=control_mode)
 
 
 @pytest.fixture(scope="module")

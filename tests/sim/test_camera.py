@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from bmd_pipeline.sim.camera import Camera
+from bmd_pipeline.sim.render import Camera
 
 
 def test_projects_by_hand_computed_shares() -> None:

@@ -9,14 +9,14 @@ import sys
 import pytest
 
 from bmd_pipeline.errors import TaskError
-from bmd_pipeline.sim import headless
+from bmd_pipeline.sim import backend
 
 _SCRIPT = """
 import sapien.render
-from bmd_pipeline.sim import headless
-env = headless.make_env("PickCube-v1", control_mode="pd_joint_delta_pos")
+from bmd_pipeline.sim import backend
+env = backend.make_env("PickCube-v1", control_mode="pd_joint_delta_pos")
 obs, *_ = env.step(env.action_space.sample())
-print(headless.have_render_device(), sapien.render.RenderMaterial is headless.NullMaterial, tuple(obs.shape))
+print(backend.have_render_device(), sapien.render.RenderMaterial is backend.NullMaterial, tuple(obs.shape))
 """
 
 
@@ -31,13 +31,13 @@ def test_touches_nothing_where_a_device_exists(monkeypatch: pytest.MonkeyPatch) 
     import sapien.render
 
     before = sapien.render.RenderMaterial
-    monkeypatch.setattr(headless, "have_render_device", lambda: True)
-    assert headless.enable.__wrapped__() is True
+    monkeypatch.setattr(backend, "have_render_device", lambda: True)
+    assert backend.enable.__wrapped__() is True
     assert sapien.render.RenderMaterial is before
 
 
 def test_null_resources_take_anything() -> None:
-    material = headless.NullMaterial(base_color=[1, 0, 0, 1])
+    material = backend.NullMaterial(base_color=[1, 0, 0, 1])
     material.set_base_color_texture(None)
     material.roughness = 0.5
     assert material.base_color == [1, 0, 0, 1]
@@ -52,6 +52,6 @@ def test_gpu_simulation_that_can_not_start_is_told_in_one_line(monkeypatch: pyte
     with pytest.raises(
         TaskError, match=r"^task\.physics is cuda, but PushT-v1 can't start there \(OSError: no .* it\)"
     ):
-        headless.make_env("PushT-v1", sim_backend="physx_cuda")
+        backend.make_env("PushT-v1", sim_backend="physx_cuda")
     with pytest.raises(OSError, match="no library"):  # on the CPU it is our fault, or the installation's
-        headless.make_env("PushT-v1")
+        backend.make_env("PushT-v1")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bmd_pipeline.errors import TaskError
-from bmd_pipeline.sim.joints import JointDrive
+from bmd_pipeline.sim.arm import JointDrive
 
 
 class PDJointPosController:

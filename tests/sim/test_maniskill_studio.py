@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from bmd_pipeline.errors import TaskError
-from bmd_pipeline.sim import headless
-from bmd_pipeline.sim.recording import Recorder, find_task
+from bmd_pipeline.sim import backend
+from bmd_pipeline.sim.render import Recorder, find_task
 from bmd_pipeline.tasks import registry
 
 
 def test_says_what_to_install_where_there_is_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(headless, "have_render_device", lambda: False)
+    monkeypatch.setattr(backend, "have_render_device", lambda: False)
     filming = registry.load_filming("Reach")
     with pytest.raises(TaskError, match=r"no Vulkan device .* lavapipe >= 24.3 .*apt-get install .*VK_ICD_FILENAMES"):
         filming.require_renderer()
 
 
-@pytest.mark.skipif(not headless.have_render_device(), reason="no Vulkan device to render with (Mesa's lavapipe)")
+@pytest.mark.skipif(not backend.have_render_device(), reason="no Vulkan device to render with (Mesa's lavapipe)")
 def test_the_picture_shows_where_the_tip_is() -> None:
     filming = registry.load_filming("Reach")
     expert = registry.make_expert("Reach", {})

@@ -10,14 +10,14 @@ import sys
 import pytest
 
 from bmd_pipeline.errors import TaskError
-from bmd_pipeline.sim import mujoco_studio
+from bmd_pipeline.sim import render
 
 pytest.importorskip("mujoco")
 
 _SCRIPT = """
 import numpy as np
 from bmd_pipeline.errors import TaskError
-from bmd_pipeline.sim.recording import Recorder, find_task
+from bmd_pipeline.sim.render import Recorder, find_task
 from bmd_pipeline.tasks import registry
 filming = registry.load_filming("Kitchen")
 try:
@@ -42,16 +42,16 @@ def test_says_what_to_install_where_there_is_no_opengl(monkeypatch: pytest.Monke
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
     with pytest.raises(TaskError, match=r"no OpenGL .*apt-get install libegl1"):
-        mujoco_studio.choose_opengl()
+        render.choose_opengl()
 
 
 def test_takes_what_the_user_named_or_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
-    mujoco_studio.choose_opengl()
+    render.choose_opengl()
     assert os.environ["MUJOCO_GL"] == "osmesa"
     monkeypatch.delenv("MUJOCO_GL")
     monkeypatch.setattr(ctypes.util, "find_library", lambda name: "there" if name == "OSMesa" else None)
-    mujoco_studio.choose_opengl()
+    render.choose_opengl()
     assert os.environ["MUJOCO_GL"] == "osmesa"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from bmd_pipeline.sim.planar import REACH, STEP_METRES, UPRIGHT, hold_tip, hold_tips
+from bmd_pipeline.sim.arm import REACH, STEP_METRES, UPRIGHT, hold_tip, hold_tips
 
 TIP_HEIGHT = 0.014
 

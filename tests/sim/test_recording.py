@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from bmd_pipeline.environments.base import VectorTask
 from bmd_pipeline.errors import TaskError
-from bmd_pipeline.sim.recording import Recorder, find_task
-from bmd_pipeline.tasks.base import VectorTask
+from bmd_pipeline.sim.render import Recorder, find_task
 from tests.tasks.toy import Walk
 
 

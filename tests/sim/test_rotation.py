@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bmd_pipeline.sim.rotation import turn_all_towards, turn_towards
+from bmd_pipeline.sim.arm import turn_all_towards, turn_towards
 
 SCALE = -0.1
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmd_pipeline.sim.simulation import SceneList
+from bmd_pipeline.sim.backend import SceneList
 from bmd_pipeline.tasks.reach.options import Options
 from bmd_pipeline.tasks.reach.task import ReachTask
 

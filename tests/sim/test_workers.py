@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from bmd_pipeline.environments.base import TaskSpec, VectorTask
+from bmd_pipeline.environments.workers import ParallelTask, make_parallel, split_rows
 from bmd_pipeline.errors import SimulationError, TaskError
-from bmd_pipeline.sim.workers import ParallelTask, make_parallel, split_rows
-from bmd_pipeline.tasks.base import TaskSpec, VectorTask
 
 
 class Drift(VectorTask):
@@ -126,7 +126,7 @@ def test_workers_end_with_their_parent() -> None:
         "import multiprocessing, os, signal, sys\n"
         "sys.path.insert(0, sys.argv[1])\n"
         "from test_workers import Drift\n"
-        "from bmd_pipeline.sim.workers import ParallelTask\n"
+        "from bmd_pipeline.environments.workers import ParallelTask\n"
         "if __name__ == '__main__':\n"
         "    env = ParallelTask(Drift, 4, 2)\n"
         "    print(*[worker.pid for worker in multiprocessing.active_children()], flush=True)\n"

@@ -11,6 +11,7 @@ import zarr
 
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.store import DemoWriter
+from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.errors import ArtifactError, DataError
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.rl.agents import make_base_agent
@@ -20,7 +21,6 @@ from bmd_pipeline.stages.collect import collect
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.pretrain import pretrain
 from bmd_pipeline.tasks import registry
-from bmd_pipeline.tasks.base import Episode
 
 LOW, HIGH = (100.0, -0.02), (300.0, 0.01)
 CONFIG = RunConfig.model_validate(

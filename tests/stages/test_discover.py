@@ -13,6 +13,7 @@ import torch
 import zarr
 
 from bmd_pipeline.demos.store import DemoWriter, load_demos
+from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.errors import BMDError, ConfigError, DataError, TrainingError
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.rl.rollout import play_episodes
@@ -22,7 +23,6 @@ from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.stopping import Stop
 from bmd_pipeline.tasks import registry
-from bmd_pipeline.tasks.base import Episode
 from bmd_pipeline.tasks.gaussian_mixture.env import GOALS
 
 from .small import OFTEN, TASK, find_modes, make_config, play_in_pieces

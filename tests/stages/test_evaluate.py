@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.config.schema import RunConfig, is_finetuned, uses_modes
+from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError, TaskError
 from bmd_pipeline.io.provenance import write_run
 from bmd_pipeline.metrics.episodes import load_episodes
@@ -29,7 +30,6 @@ from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.eval_document import hash_policy_settings
 from bmd_pipeline.stages.evaluate import evaluate
 from bmd_pipeline.stages.summarise import summarise
-from bmd_pipeline.tasks.base import TaskEnv
 from bmd_pipeline.tasks.gaussian_mixture.env import GOALS
 
 TASK = "GaussianMixture"

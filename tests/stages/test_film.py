@@ -16,17 +16,17 @@ from PIL import Image
 from torch import Tensor
 
 from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.environments.base import TaskEnv, VectorTask
 from bmd_pipeline.errors import TaskError, TrainingError
 from bmd_pipeline.reporting.page.videos import find_videos
 from bmd_pipeline.rl.rollout import EpisodeBatch
 from bmd_pipeline.seeds import derive_seed
-from bmd_pipeline.sim.camera import Camera
+from bmd_pipeline.sim.render import Camera
 from bmd_pipeline.stages import film as stage
 from bmd_pipeline.stages import takes
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.film import film
 from bmd_pipeline.tasks import registry
-from bmd_pipeline.tasks.base import TaskEnv, VectorTask
 from bmd_pipeline.tasks.gaussian_mixture.env import GOALS
 
 TASK = "GaussianMixture"

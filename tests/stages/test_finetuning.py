@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import load_weights
 from bmd_pipeline.io.layout import Layout
@@ -27,7 +28,6 @@ from bmd_pipeline.stages.finetune import finetune
 from bmd_pipeline.stages.stopping import Stop
 from bmd_pipeline.stages.summarise import summarise
 from bmd_pipeline.tasks import registry
-from bmd_pipeline.tasks.base import TaskEnv
 from tests.rl.tape import TapeRecorder
 
 from .small import QUIET, TASK, find_modes, make_config, play_in_pieces

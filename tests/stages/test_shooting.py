@@ -7,8 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from bmd_pipeline.sim.camera import Camera
-from bmd_pipeline.sim.recording import Recording
+from bmd_pipeline.sim.render import Camera, Recording
 from bmd_pipeline.stages import shooting
 from bmd_pipeline.stages.shooting import MAX_FRAMES, shoot_clip, shoot_stills
 

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from bmd_pipeline.sim import headless
-from bmd_pipeline.sim.renewal import renew_physics
-from bmd_pipeline.sim.simulated import SimulatedTask
+from bmd_pipeline.sim import backend
+from bmd_pipeline.sim.backend import SimulatedTask, renew_physics
 from bmd_pipeline.tasks.registry import get_entry
 
 
 def make_stock(task: str) -> Any:
     """The task's registered environment, unwrapped."""
-    return headless.make_env(importlib.import_module(f"{get_entry(task).package}.maniskill").ENV_ID)
+    return backend.make_env(importlib.import_module(f"{get_entry(task).package}.maniskill").ENV_ID)
 
 
 def joints(env: Any) -> np.ndarray:

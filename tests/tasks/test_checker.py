@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from bmd_pipeline.environments.base import Episode, Transition
 from bmd_pipeline.errors import TaskError
 from bmd_pipeline.tasks import checker, registry
-from bmd_pipeline.tasks.base import Episode, Transition
 from bmd_pipeline.tasks.checker import CheckResult, check_task
 from bmd_pipeline.tasks.registry import TaskEntry
 from tests.tasks.toy import SPEC, SideLabelling, Walk, WalkExpert

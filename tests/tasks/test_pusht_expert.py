@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bmd_pipeline.tasks.base import Episode
+from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.tasks.pusht.expert import PushTExpert, make_expert
 from bmd_pipeline.tasks.pusht.modes import LABELLINGS
 from bmd_pipeline.tasks.pusht.options import Options

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bmd_pipeline.tasks.base import Episode, TaskSpec, VectorTask
+from bmd_pipeline.environments.base import Episode, TaskSpec, VectorTask
 
 SPEC = TaskSpec(name="Toy", obs_dim=1, action_dim=1, track_names=("x", "steps"), planar=("x", "steps"), horizon=6)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bmd_pipeline.demos.store import DemoWriter, load_demos
+from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.io.files import hash_tree
-from bmd_pipeline.tasks.base import Episode
 
 from .conftest import TARGET, Project
 from .test_reruns import AFTER_POLICY, EVERYTHING

@@ -6,11 +6,11 @@ import functools
 
 import torch
 
-from bmd_pipeline.sim.simulated import make_simulated
+from bmd_pipeline.environments.base import TaskEnv
+from bmd_pipeline.sim.backend import make_simulated
 from bmd_pipeline.tasks.anymal.asset import find_urdf
 from bmd_pipeline.tasks.anymal.options import Options
 from bmd_pipeline.tasks.anymal.task import AnymalTask, make_spec
-from bmd_pipeline.tasks.base import TaskEnv
 
 __all__ = ["make_env", "make_spec"]
 

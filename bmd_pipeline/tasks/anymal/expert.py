@@ -9,13 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from bmd_pipeline.environments.base import Episode
+from bmd_pipeline.environments.demonstrators import draw_noise, play
 from bmd_pipeline.tasks.anymal import layout
 from bmd_pipeline.tasks.anymal.gait import load_gaits
 from bmd_pipeline.tasks.anymal.options import Options
 from bmd_pipeline.tasks.anymal.task import AnymalTask
-from bmd_pipeline.tasks.base import Episode
-from bmd_pipeline.tasks.demonstrating import play
-from bmd_pipeline.tasks.execution_noise import draw_noise
 
 
 class AnymalExpert:

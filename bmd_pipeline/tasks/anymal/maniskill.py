@@ -15,7 +15,7 @@ from mani_skill.utils.structs import Pose
 from mani_skill.utils.structs.types import GPUMemoryConfig, SceneConfig, SimConfig
 from torch import Tensor
 
-from bmd_pipeline.sim.started import StartedEnv
+from bmd_pipeline.sim.maniskill import StartedEnv
 from bmd_pipeline.tasks.anymal import layout
 from bmd_pipeline.tasks.anymal.model import write_urdf
 from bmd_pipeline.tasks.anymal.options import Options

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bmd_pipeline.environments.base import Labelling
 from bmd_pipeline.tasks.anymal.layout import DIRECTIONS, TRACK_NAMES
-from bmd_pipeline.tasks.base import Labelling
 
 COMMITTED = 0.15
 """Distance in metres from the start beyond which a failed episode counts for the direction it went."""

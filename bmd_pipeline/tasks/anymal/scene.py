@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from bmd_pipeline.sim import headless
-from bmd_pipeline.sim.joints import JointDrive
-from bmd_pipeline.sim.renewal import renew_physics
+from bmd_pipeline.sim import backend
+from bmd_pipeline.sim.arm import JointDrive
+from bmd_pipeline.sim.backend import renew_physics
 from bmd_pipeline.tasks.anymal import layout
 
 
@@ -24,7 +24,7 @@ class AnymalScene:
     """
 
     def __init__(self, env_id: str) -> None:
-        self.env = headless.make_env(env_id)
+        self.env = backend.make_env(env_id)
         self.drive = JointDrive(self.env, "body")
         sapien: Any = importlib.import_module("sapien")
         self._pose = sapien.Pose

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from bmd_pipeline.sim.simulated import SimulatedTask
+from bmd_pipeline.environments.base import TaskSpec
+from bmd_pipeline.sim.backend import SimulatedTask
 from bmd_pipeline.tasks.anymal import layout
 from bmd_pipeline.tasks.anymal.options import Options
 from bmd_pipeline.tasks.anymal.scene import AnymalScene
-from bmd_pipeline.tasks.base import TaskSpec
 
 CONTROL_HZ = 20.0
 

@@ -6,10 +6,10 @@ import functools
 
 import torch
 
-from bmd_pipeline.sim.simulated import make_simulated
+from bmd_pipeline.environments.base import TaskEnv
+from bmd_pipeline.sim.backend import make_simulated
 from bmd_pipeline.tasks.avoid.options import Options
 from bmd_pipeline.tasks.avoid.task import AvoidTask, make_spec
-from bmd_pipeline.tasks.base import TaskEnv
 
 __all__ = ["make_env", "make_spec"]
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from bmd_pipeline.sim.camera import Camera, Place
-from bmd_pipeline.sim.maniskill_studio import ManiSkillFilming
-from bmd_pipeline.sim.planar import ROBOT_BASE
+from bmd_pipeline.environments.base import VectorTask
+from bmd_pipeline.sim.arm import ROBOT_BASE
+from bmd_pipeline.sim.render import Camera, ManiSkillFilming, Place
 from bmd_pipeline.tasks.avoid.layout import TIP_HEIGHT
-from bmd_pipeline.tasks.base import VectorTask
 
 
 def _locate_tip(task: VectorTask) -> Place:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bmd_pipeline.sim.planar import ROBOT_BASE
+from bmd_pipeline.sim.arm import ROBOT_BASE
 
 STATE_DIM = 2
 RANDOM_DIM = 7

@@ -15,9 +15,8 @@ from mani_skill.agents.robots import PandaStick
 from mani_skill.utils.registration import register_env
 from torch import Tensor
 
-from bmd_pipeline.sim.controllers import PlanarControllerConfig
-from bmd_pipeline.sim.planar import ROBOT_BASE
-from bmd_pipeline.sim.tabletop import TabletopEnv
+from bmd_pipeline.sim.arm import ROBOT_BASE
+from bmd_pipeline.sim.maniskill import PlanarControllerConfig, TabletopEnv
 from bmd_pipeline.tasks.avoid import layout
 from bmd_pipeline.tasks.course.geometry import FINISH_Y, ROWS, START, Course
 

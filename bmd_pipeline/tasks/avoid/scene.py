@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bmd_pipeline.sim import headless
-from bmd_pipeline.sim.arm import PoseArm
-from bmd_pipeline.sim.planar import ROBOT_BASE, STEP_METRES, hold_tip
-from bmd_pipeline.sim.renewal import renew_physics
+from bmd_pipeline.sim import backend
+from bmd_pipeline.sim.arm import ROBOT_BASE, STEP_METRES, PoseArm, hold_tip
+from bmd_pipeline.sim.backend import renew_physics
 from bmd_pipeline.tasks.avoid import layout
 
 _SCALE = layout.STEP_METRES / STEP_METRES
@@ -24,7 +23,7 @@ class AvoidScene:
     """
 
     def __init__(self, env_id: str) -> None:
-        self.env = headless.make_env(env_id)
+        self.env = backend.make_env(env_id)
         self.arm = PoseArm(self.env)
 
     def place(self, start: Sequence[float]) -> None:

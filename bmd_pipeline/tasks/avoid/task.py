@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from bmd_pipeline.sim.simulated import SimulatedTask
+from bmd_pipeline.environments.base import TaskSpec
+from bmd_pipeline.sim.backend import SimulatedTask
 from bmd_pipeline.tasks.avoid import layout
 from bmd_pipeline.tasks.avoid.options import Options
 from bmd_pipeline.tasks.avoid.scene import AvoidScene
-from bmd_pipeline.tasks.base import TaskSpec
 from bmd_pipeline.tasks.course.observation import compute_obs, obs_dim
 from bmd_pipeline.tasks.course.referee import Referee
 

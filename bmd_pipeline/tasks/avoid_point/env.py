@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bmd_pipeline.environments.base import TaskSpec, VectorTask
 from bmd_pipeline.tasks.avoid_point.options import Options
-from bmd_pipeline.tasks.base import TaskSpec, VectorTask
 from bmd_pipeline.tasks.course.geometry import START
 from bmd_pipeline.tasks.course.observation import compute_obs, obs_dim
 from bmd_pipeline.tasks.course.referee import Referee

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bmd_pipeline.tasks.base import Labelling
+from bmd_pipeline.environments.base import Labelling
 from bmd_pipeline.tasks.course.geometry import MODES, Course
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bmd_pipeline.tasks.base import TaskSpec, VectorTask
+from bmd_pipeline.environments.base import TaskSpec, VectorTask
 from bmd_pipeline.tasks.gaussian_mixture.options import Options
 
 GOALS = ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))

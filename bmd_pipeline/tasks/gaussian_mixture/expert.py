@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.seeds import make_generator
-from bmd_pipeline.tasks.base import Episode
 from bmd_pipeline.tasks.gaussian_mixture.env import GOALS, GaussianMixture
 from bmd_pipeline.tasks.gaussian_mixture.options import Options
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bmd_pipeline.tasks.base import Labelling
+from bmd_pipeline.environments.base import Labelling
 from bmd_pipeline.tasks.gaussian_mixture.env import GOALS
 
 

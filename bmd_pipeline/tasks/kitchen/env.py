@@ -6,8 +6,8 @@ import functools
 
 import torch
 
-from bmd_pipeline.sim.workers import make_parallel
-from bmd_pipeline.tasks.base import TaskEnv
+from bmd_pipeline.environments.base import TaskEnv
+from bmd_pipeline.environments.workers import make_parallel
 from bmd_pipeline.tasks.kitchen.options import Options
 from bmd_pipeline.tasks.kitchen.task import KitchenTask, make_spec
 

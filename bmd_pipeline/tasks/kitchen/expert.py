@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bmd_pipeline.tasks.base import Episode
-from bmd_pipeline.tasks.demonstrating import play
-from bmd_pipeline.tasks.execution_noise import draw_noise
+from bmd_pipeline.environments.base import Episode
+from bmd_pipeline.environments.demonstrators import draw_noise, play
 from bmd_pipeline.tasks.kitchen import layout
 from bmd_pipeline.tasks.kitchen.options import Options
 from bmd_pipeline.tasks.kitchen.scene import KitchenScene

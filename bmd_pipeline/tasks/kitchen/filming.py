@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bmd_pipeline.sim.camera import Camera, Place
-from bmd_pipeline.sim.mujoco_studio import MuJoCoFilming
-from bmd_pipeline.tasks.base import VectorTask
+from bmd_pipeline.environments.base import VectorTask
+from bmd_pipeline.sim.render import Camera, MuJoCoFilming, Place
 from bmd_pipeline.tasks.kitchen.scene import load_model
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bmd_pipeline.tasks.base import Labelling
+from bmd_pipeline.environments.base import Labelling
 from bmd_pipeline.tasks.kitchen.layout import ORDERS, THINGS
 
 

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bmd_pipeline.sim.simulated import SceneTask
-from bmd_pipeline.sim.simulation import SceneList, Simulation
-from bmd_pipeline.tasks.base import TaskSpec
+from bmd_pipeline.environments.base import TaskSpec
+from bmd_pipeline.sim.backend import SceneList, SceneTask, Simulation
 from bmd_pipeline.tasks.kitchen import layout
 from bmd_pipeline.tasks.kitchen.options import Options
 from bmd_pipeline.tasks.kitchen.scene import STEP_SECONDS, KitchenScene

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bmd_pipeline.sim.servo import approach, point_down
-from bmd_pipeline.tasks.base import Episode
-from bmd_pipeline.tasks.demonstrating import play
-from bmd_pipeline.tasks.execution_noise import draw_noise
+from bmd_pipeline.environments.base import Episode
+from bmd_pipeline.environments.demonstrators import draw_noise, play
+from bmd_pipeline.sim.arm import approach, point_down
 from bmd_pipeline.tasks.lift import layout
 from bmd_pipeline.tasks.lift.options import Options
 from bmd_pipeline.tasks.lift.task import LiftTask

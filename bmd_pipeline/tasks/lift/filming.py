@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from bmd_pipeline.sim.camera import Camera, Place
-from bmd_pipeline.sim.maniskill_studio import ManiSkillFilming
-from bmd_pipeline.tasks.base import VectorTask
+from bmd_pipeline.environments.base import VectorTask
+from bmd_pipeline.sim.render import Camera, ManiSkillFilming, Place
 
 
 def _locate_tip(task: VectorTask) -> Place:

@@ -11,7 +11,7 @@ from mani_skill.utils.registration import register_env
 from mani_skill.utils.structs import Pose
 from torch import Tensor
 
-from bmd_pipeline.sim.tabletop import TabletopEnv
+from bmd_pipeline.sim.maniskill import TabletopEnv
 from bmd_pipeline.tasks.lift import layout
 from bmd_pipeline.tasks.lift.options import Options
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from bmd_pipeline.sim import headless
-from bmd_pipeline.sim.arm import PoseArm
-from bmd_pipeline.sim.gripper import Gripper
-from bmd_pipeline.sim.renewal import renew_physics
+from bmd_pipeline.sim import backend
+from bmd_pipeline.sim.arm import Gripper, PoseArm
+from bmd_pipeline.sim.backend import renew_physics
 from bmd_pipeline.tasks.lift import layout
 
 
@@ -25,7 +24,7 @@ class LiftScene:
     """
 
     def __init__(self, env_id: str) -> None:
-        self.env = headless.make_env(env_id)
+        self.env = backend.make_env(env_id)
         self.arm = PoseArm(self.env)
         self._gripper = Gripper(self.env)
         sapien: Any = importlib.import_module("sapien")

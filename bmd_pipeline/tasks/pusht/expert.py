@@ -12,8 +12,8 @@ from collections.abc import Generator, Iterator
 import numpy as np
 import torch
 
-from bmd_pipeline.sim.planar import STEP_METRES
-from bmd_pipeline.tasks.base import Episode
+from bmd_pipeline.environments.base import Episode
+from bmd_pipeline.sim.arm import STEP_METRES
 from bmd_pipeline.tasks.pusht.geometry import (
     ARM_BASE,
     BEHAVIOURS,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from bmd_pipeline.sim.camera import Camera, Place
-from bmd_pipeline.sim.maniskill_studio import ManiSkillFilming
-from bmd_pipeline.tasks.base import VectorTask
+from bmd_pipeline.environments.base import VectorTask
+from bmd_pipeline.sim.render import Camera, ManiSkillFilming, Place
 from bmd_pipeline.tasks.pusht.geometry import CORNERS, START_HEIGHT
 from bmd_pipeline.tasks.pusht.scene import CONTROL_MODE, skip_recolouring
 

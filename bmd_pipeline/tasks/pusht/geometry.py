@@ -22,7 +22,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bmd_pipeline.sim.planar import ROBOT_BASE
+from bmd_pipeline.sim.arm import ROBOT_BASE
 
 Array = NDArray[np.float64]
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bmd_pipeline.sim import headless
-from bmd_pipeline.sim.planar import hold_tips
-from bmd_pipeline.sim.simulation import choose_backend
+from bmd_pipeline.sim import backend
+from bmd_pipeline.sim.arm import hold_tips
+from bmd_pipeline.sim.backend import choose_backend
 from bmd_pipeline.tasks.pusht.geometry import START_HEIGHT, TIP_HEIGHT
 from bmd_pipeline.tasks.pusht.scene import CONTROL_MODE, skip_recolouring
 from bmd_pipeline.tasks.pusht.start import NUM_JOINTS
@@ -33,7 +33,7 @@ class PushTBatch:
 
     def __init__(self, env_id: str, num_envs: int, device: torch.device) -> None:
         skip_recolouring()
-        self.env: Any = headless.make_env(
+        self.env: Any = backend.make_env(
             env_id, num_envs=num_envs, control_mode=CONTROL_MODE, sim_backend=choose_backend(device)
         )
         self._make_pose: Any = importlib.import_module("mani_skill.utils.structs").Pose.create_from_pq

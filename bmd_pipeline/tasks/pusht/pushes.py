@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bmd_pipeline.sim.planar import STEP_METRES
+from bmd_pipeline.sim.arm import STEP_METRES
 from bmd_pipeline.tasks.pusht.geometry import (
     CORNERS,
     STICK_RADIUS,

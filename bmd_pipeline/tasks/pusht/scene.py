@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from bmd_pipeline.sim import headless
-from bmd_pipeline.sim.arm import PoseArm
-from bmd_pipeline.sim.planar import hold_tip
-from bmd_pipeline.sim.renewal import renew_physics
+from bmd_pipeline.sim import backend
+from bmd_pipeline.sim.arm import PoseArm, hold_tip
+from bmd_pipeline.sim.backend import renew_physics
 from bmd_pipeline.tasks.pusht.geometry import START_HEIGHT, TIP_HEIGHT
 from bmd_pipeline.tasks.pusht.start import NUM_JOINTS
 
@@ -30,7 +29,7 @@ class PushTScene:
 
     def __init__(self, env_id: str = ENV_ID) -> None:
         skip_recolouring()
-        self.env = headless.make_env(env_id, control_mode=CONTROL_MODE)
+        self.env = backend.make_env(env_id, control_mode=CONTROL_MODE)
         self.arm = PoseArm(self.env)
         sapien: Any = importlib.import_module("sapien")
         self._pose = sapien.Pose
@@ -70,7 +69,7 @@ class PushTScene:
 @functools.cache
 def skip_recolouring() -> None:
     """Lets PushT-v1's table be built in scenes that can't render: it recolours visuals that aren't there."""
-    headless.enable()
+    backend.enable()
     push_t: Any = importlib.import_module("mani_skill.envs.tasks.tabletop.push_t")
     table: Any = importlib.import_module("mani_skill.utils.scene_builder.table")
     builder = push_t.WhiteTableSceneBuilder

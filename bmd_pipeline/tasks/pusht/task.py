@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bmd_pipeline.sim.simulated import SimulatedTask
-from bmd_pipeline.sim.simulation import SceneList, Simulation
-from bmd_pipeline.tasks.base import TaskSpec
+from bmd_pipeline.environments.base import TaskSpec
+from bmd_pipeline.sim.backend import SceneList, SimulatedTask, Simulation
 from bmd_pipeline.tasks.pusht import start
 from bmd_pipeline.tasks.pusht.gpu import PushTBatch
 from bmd_pipeline.tasks.pusht.options import Options

@@ -6,8 +6,8 @@ import functools
 
 import torch
 
-from bmd_pipeline.sim.simulated import make_simulated
-from bmd_pipeline.tasks.base import TaskEnv
+from bmd_pipeline.environments.base import TaskEnv
+from bmd_pipeline.sim.backend import make_simulated
 from bmd_pipeline.tasks.reach.options import Options
 from bmd_pipeline.tasks.reach.task import ReachTask, make_spec
 

@@ -13,8 +13,7 @@ from mani_skill.utils.registration import register_env
 from mani_skill.utils.structs import Pose
 from torch import Tensor
 
-from bmd_pipeline.sim.controllers import ShutControllerConfig
-from bmd_pipeline.sim.tabletop import TabletopEnv
+from bmd_pipeline.sim.maniskill import ShutControllerConfig, TabletopEnv
 from bmd_pipeline.tasks.reach import layout
 from bmd_pipeline.tasks.reach.options import Options
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bmd_pipeline.sim import headless
+from bmd_pipeline.sim import backend
 from bmd_pipeline.sim.arm import PoseArm
-from bmd_pipeline.sim.renewal import renew_physics
+from bmd_pipeline.sim.backend import renew_physics
 
 
 class ReachScene:
@@ -22,7 +22,7 @@ class ReachScene:
     """
 
     def __init__(self, env_id: str) -> None:
-        self.env = headless.make_env(env_id)
+        self.env = backend.make_env(env_id)
         self.arm = PoseArm(self.env)
         sapien: Any = importlib.import_module("sapien")
         self._pose = sapien.Pose

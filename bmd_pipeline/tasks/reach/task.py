@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bmd_pipeline.sim.simulated import SimulatedTask
-from bmd_pipeline.tasks.base import TaskSpec
+from bmd_pipeline.environments.base import TaskSpec
+from bmd_pipeline.sim.backend import SimulatedTask
 from bmd_pipeline.tasks.reach import layout
 from bmd_pipeline.tasks.reach.options import Options
 from bmd_pipeline.tasks.reach.scene import ReachScene

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bmd_pipeline.sim.servo import ROTATION_SCALE, approach, point_down
+from bmd_pipeline.sim.arm import ROTATION_SCALE, approach, point_down
 from bmd_pipeline.tasks.checker import check_task
 from bmd_pipeline.tasks.reach.env import make_env, make_spec
 from bmd_pipeline.tasks.reach.layout import LANE, POST, POST_HALF_SIZE, has_hit

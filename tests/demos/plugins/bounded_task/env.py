@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from bmd_pipeline.tasks.base import TaskSpec, VectorTask
+from bmd_pipeline.environments.base import TaskSpec, VectorTask
 from bounded_task.options import Options
 
 LOW, HIGH = (100.0, -0.02), (300.0, 0.01)

@@ -1,4 +1,4 @@
-from bmd_pipeline.tasks.base import TaskSpec
+from bmd_pipeline.environments.base import TaskSpec
 from toy_task.options import Options
 
 

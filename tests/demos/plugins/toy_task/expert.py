@@ -3,8 +3,8 @@ import time
 
 import numpy as np
 
+from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.errors import TaskError
-from bmd_pipeline.tasks.base import Episode
 from toy_task.options import Options
 
 

@@ -3,8 +3,7 @@
 A simulator that holds Python's interpreter lock gains nothing from threads. Here each worker process hosts a
 `VectorTask` with a contiguous share of the rows, and answers one message per chunk of actions, so that the
 pipes cost little. Workers are daemons that ignore interrupts and end when their pipe closes: nothing outlives
-the parent, however it ends.
-"""
+the parent, however it ends."""
 
 from __future__ import annotations
 
@@ -23,8 +22,8 @@ from typing import Any, NoReturn, Self
 import torch
 from torch import Tensor
 
+from bmd_pipeline.environments.base import TaskEnv, TaskSpec, Transition, VectorTask
 from bmd_pipeline.errors import BMDError, SimulationError, TaskError
-from bmd_pipeline.tasks.base import TaskEnv, TaskSpec, Transition, VectorTask
 
 Factory = Callable[[int, int], VectorTask]
 """Builds environments from (num_envs, first_row); it travels to the workers, so it must be picklable. Whatever

@@ -1,0 +1,451 @@
+"""Tasks whose episodes are simulated, whatever simulates them and wherever it runs."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import importlib
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bmd_pipeline.environments.base import TaskEnv, TaskSpec, VectorTask
+from bmd_pipeline.environments.workers import make_parallel
+from bmd_pipeline.errors import TaskError
+
+# ---- ManiSkill without a rendering device: state-only tasks on machines that have no Vulkan driver ----
+#
+# `render_backend="none"` makes ManiSkill skip every visual, yet its scene builders still construct render
+# materials, and SAPIEN refuses those where there is no device. `enable` replaces the two classes by inert
+# ones. Where SAPIEN finds a device, nothing is touched.
+#
+# Source: ManiSkill 3.0.1 and SAPIEN 3.0 sources; mani-skill/ManiSkill issues 401 and 922.
+
+_RENDER_MODULES = (
+    "sapien.render",
+    "sapien.pysapien.render",
+    # these two import the class names, so that replacing them at the source is not enough
+    "sapien.wrapper.urdf_loader",
+    "mani_skill.utils.building._mjcf_loader",
+)
+
+
+class _Inert:
+    """Stands in for a render resource: takes any arguments and calls, keeps what is set on it."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        self.__dict__.update(kwargs)
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *args, **kwargs: None
+
+
+class NullMaterial(_Inert):
+    """A render material that nothing will render."""
+
+
+class NullTexture(_Inert):
+    """A texture that nothing will render."""
+
+
+@functools.cache
+def have_render_device() -> bool:
+    """Whether SAPIEN finds a device that can render."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # SAPIEN warns about its own fallback to the bundled Vulkan loader
+        render: Any = importlib.import_module("sapien.render")
+        try:
+            render.RenderMaterial()
+        except RuntimeError:
+            return False
+    return True
+
+
+@functools.cache
+def enable() -> bool:
+    """Prepares SAPIEN and ManiSkill for building scenes; call it before any environment is made.
+
+    Returns:
+        Whether a rendering device exists. If not, the render classes are inert from now on.
+    """
+    if have_render_device():
+        return True
+    for name in _RENDER_MODULES:
+        # importlib, not attribute access: ManiSkill's package re-exports a function under the module's name
+        module: Any = importlib.import_module(name)
+        module.RenderMaterial, module.RenderTexture2D = NullMaterial, NullTexture
+    return False
+
+
+@contextmanager
+def _shallow_collections() -> Iterator[None]:
+    """Keeps what exists now out of garbage collections.
+
+    ManiSkill collects garbage each time it builds a scene; with torch loaded, walking through all living
+    objects takes four fifths of the time.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def make_env(env_id: str, **settings: Any) -> Any:
+    """Builds a registered ManiSkill environment for state-only use, on the CPU unless the settings say otherwise.
+
+    Args:
+        env_id: ManiSkill's name of it ("PushT-v1").
+        settings: further arguments of the environment, overriding the defaults given here.
+
+    Returns:
+        The unwrapped `BaseEnv`, already reset once.
+
+    Raises:
+        TaskError: GPU simulation was asked for and can't start.
+    """
+    enable()
+    gymnasium: Any = importlib.import_module("gymnasium")
+    importlib.import_module("mani_skill.envs")
+    arguments: dict[str, Any] = {
+        "num_envs": 1,
+        "obs_mode": "state",
+        "sim_backend": "physx_cpu",
+        "render_backend": "none",
+    }
+    arguments |= settings
+    with _shallow_collections():
+        try:
+            return gymnasium.make(env_id, **arguments).unwrapped
+        except Exception as error:  # a device, a driver, or PhysX's library for GPUs, which SAPIEN downloads
+            if not str(arguments["sim_backend"]).startswith("physx_cuda"):
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise TaskError(
+                f"task.physics is cuda, but {env_id} can't start there ({reason}); set it to cpu"
+            ) from error
+
+
+# ---- Resets that leave nothing behind ----
+#
+# Placing bodies at their start poses doesn't reset PhysX: contact caches, sleep timers and the order of contact
+# pairs survive, and contact turns differences of 1e-7 into other trajectories. Moving the bodies into a new
+# physics system takes a third of a millisecond and makes an episode depend on its start and its actions alone.
+
+
+def renew_physics(env: Any) -> None:
+    """Moves every body of a ManiSkill scene into a new, empty physics system.
+
+    Call it first thing in a reset; poses, velocities and drive targets stay what they are.
+
+    Args:
+        env: an unwrapped ManiSkill environment with `num_envs=1` on the CPU and `render_backend="none"`.
+    """
+    sapien: Any = importlib.import_module("sapien")
+    scene = env.scene
+    old = scene.sub_scenes[0]
+    env._set_scene_config()  # a new system takes gravity and solver settings from SAPIEN's global ones
+    new = sapien.Scene([sapien.physx.PhysxCpuSystem()])
+    new.set_timestep(scene.px.timestep)
+    entities = list(old.entities)
+    for entity in entities:
+        old.remove_entity(entity)
+    for entity in entities:
+        new.add_entity(entity)
+    scene.sub_scenes = [new]
+    scene.px = new.physx_system
+
+
+# ---- Scenes in numbers: how a task places, moves and reads what it simulates, wherever that runs ----
+#
+# A start is a row of numbers that says how an episode begins, a state a row of numbers that says how things are. Each
+# task fixes their columns; nothing here knows them.
+
+
+class Simulation(Protocol):
+    """A batch of scenes."""
+
+    def place(self, rows: Tensor, start: Tensor) -> Tensor:
+        """Starts some scenes afresh, at rest.
+
+        Args:
+            rows: (n,) int64, which scenes.
+            start: (n, start_dim).
+
+        Returns:
+            Their state (n, state_dim).
+        """
+        ...
+
+    def move(self, action: Tensor, active: Tensor) -> Tensor:
+        """One control step of the scenes where active (num_envs,) is True, with action (num_envs, action_dim).
+
+        Returns:
+            State (num_envs, state_dim); rows of other scenes mean nothing.
+        """
+        ...
+
+    def close(self) -> None:
+        """Releases the scenes."""
+        ...
+
+
+class Scene(Protocol):
+    """One scene on the CPU. It takes and gives plain numbers: a torch call costs as much as the physics."""
+
+    def place(self, start: Sequence[float]) -> None:
+        """Starts afresh, at rest; nothing of the past remains."""
+        ...
+
+    def move(self, action: Sequence[float]) -> None:
+        """One control step with an action in [-1, 1]."""
+        ...
+
+    def read(self) -> Sequence[float]:
+        """The scene's state."""
+        ...
+
+
+class SceneList:
+    """Scenes in this process, stepped one after the other; those that aren't active cost nothing."""
+
+    def __init__(self, scenes: Sequence[Scene]) -> None:
+        self.scenes = list(scenes)
+        # Gathered in NumPy: a small tensor for each scene and step takes 10 µs, a row of an array 1.
+        self._state = np.array([scene.read() for scene in scenes], np.float32)
+
+    def place(self, rows: Tensor, start: Tensor) -> Tensor:
+        """See `Simulation.place`."""
+        for row, begin in zip(rows.tolist(), start.tolist(), strict=True):
+            self.scenes[row].place(begin)
+            self._state[row] = self.scenes[row].read()
+        return torch.from_numpy(self._state[rows.numpy()])
+
+    def move(self, action: Tensor, active: Tensor) -> Tensor:
+        """See `Simulation.move`."""
+        actions = action.tolist()
+        for row in active.nonzero()[:, 0].tolist():
+            self.scenes[row].move(actions[row])
+            self._state[row] = self.scenes[row].read()
+        return torch.from_numpy(self._state.copy())
+
+    def close(self) -> None:
+        """Forgets the scenes."""
+        self.scenes = []
+
+
+def choose_backend(device: torch.device) -> str:
+    """ManiSkill's name of the simulation on a device."""
+    if device.type != "cuda":
+        return "physx_cpu"
+    return "physx_cuda" if device.index is None else f"physx_cuda:{device.index}"
+
+
+class BatchedScenes:
+    """Scenes of one `StartedEnv`, in batched tensors: ManiSkill's GPU simulation.
+
+    Not yet run on a GPU: it needs PhysX's library for GPUs, which SAPIEN downloads when it is first used, and where
+    there was a GPU that was not to be had. It is exercised on the CPU, where ManiSkill offers the same interface for
+    one scene; only the calls that move data to and from the GPU's buffers are untried. Scenes that aren't active go
+    on being simulated under zero actions, unread, until they are placed anew.
+
+    Args:
+        env_id: ManiSkill's name of the environment, which must have been registered.
+        num_envs: number of scenes.
+        device: where they are simulated; the CPU takes one scene only.
+    """
+
+    def __init__(self, env_id: str, num_envs: int, device: torch.device) -> None:
+        self._env: Any = make_env(env_id, num_envs=num_envs, sim_backend=choose_backend(device))
+
+    def place(self, rows: Tensor, start: Tensor) -> Tensor:
+        """See `Simulation.place`."""
+        self._env.reset(options={"env_idx": rows, "start": start})
+        state: Tensor = self._env.read_state()[rows]
+        return state
+
+    def move(self, action: Tensor, active: Tensor) -> Tensor:
+        """See `Simulation.move`."""
+        self._env._step_action(torch.where(active[:, None], action, torch.zeros_like(action)))
+        state: Tensor = self._env.read_state()
+        return state
+
+    def close(self) -> None:
+        """Releases the simulation."""
+        self._env.close()
+
+
+# ---- Tasks whose episodes are simulated: seeds, starts and states, whatever simulates them ----
+#
+# Subclasses say how an episode starts, what a state is worth and what is seen of it, as functions of tensors; so the
+# CPU and the GPU mean the same.
+
+
+class SceneTask(VectorTask):
+    """Common part of tasks whose states come from a `Simulation`.
+
+    Args:
+        spec: fixed facts of the task.
+        num_envs: scenes stepped together.
+        first_row: number of the first of them among all workers' scenes.
+        device: where tensors live.
+        auto_reset: start a new episode where one ended.
+
+    Attributes:
+        simulation: the scenes.
+        state: (num_envs, STATE_DIM) float32.
+    """
+
+    STATE_DIM: ClassVar[int]
+    """Size of a scene's state."""
+    RANDOM_DIM: ClassVar[int]
+    """How many random numbers an episode's start is made of."""
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        num_envs: int,
+        *,
+        first_row: int = 0,
+        device: torch.device | str = "cpu",
+        auto_reset: bool = True,
+    ) -> None:
+        super().__init__(num_envs, device, auto_reset)
+        self.spec = spec
+        self._first_row = first_row
+        self._seed_value = 0
+        self._episodes = np.zeros(num_envs, np.int64)
+        self.simulation = self._make_simulation()
+        self.state = torch.zeros(num_envs, self.STATE_DIM, device=self.device)
+
+    @abstractmethod
+    def _make_simulation(self) -> Simulation:
+        """Builds the scenes."""
+
+    def _draw_random(self, generator: np.random.Generator) -> NDArray[np.float64]:
+        """Random numbers (RANDOM_DIM,) of one start: uniform in [0, 1), unless a task says otherwise."""
+        return generator.random(self.RANDOM_DIM)
+
+    @abstractmethod
+    def _make_start(self, random: Tensor) -> Tensor:
+        """Starts (n, start_dim) from what `_draw_random` drew, (n, RANDOM_DIM)."""
+
+    @abstractmethod
+    def _judge(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What a control step was worth.
+
+        Args:
+            before: (num_envs, STATE_DIM) state before it.
+            after: the same, after it; equal to `before` where nothing was moved.
+
+        Returns:
+            reward, terminated and success, each (num_envs,); nothing is made of those where nothing was moved.
+        """
+
+    def _begin(self, rows: Tensor) -> None:
+        """Called when new episodes began where rows (num_envs,) is True; `state` is up to date."""
+
+    def _seed(self, seed: int) -> None:
+        self._seed_value = seed
+        self._episodes[:] = 0
+
+    def _reset_rows(self, rows: Tensor) -> None:
+        chosen = rows.nonzero()[:, 0]
+        self.state[chosen] = self.simulation.place(chosen, self._draw_starts(chosen))
+        self._begin(rows)
+
+    def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        before = self.state
+        self.state = torch.where(active[:, None], self.simulation.move(action, active), before)
+        return self._judge(before, self.state)
+
+    def close(self) -> None:
+        """Releases the simulator."""
+        self.simulation.close()
+
+    def _draw_starts(self, rows: Tensor) -> Tensor:
+        """A start for each of rows (n,); it depends on seed, number of the scene and of its episode alone."""
+        chosen = rows.tolist()
+        numbers = [(self._seed_value, self._first_row + row, int(self._episodes[row])) for row in chosen]
+        random = [self._draw_random(np.random.default_rng(number)) for number in numbers]
+        self._episodes[chosen] += 1
+        return self._make_start(torch.from_numpy(np.stack(random)).float().to(self.device))
+
+
+class SimulatedTask(SceneTask):
+    """Common part of tasks on a ManiSkill environment.
+
+    Args:
+        spec: fixed facts of the task.
+        num_envs: scenes stepped together.
+        device: where tensors live; a CUDA device selects ManiSkill's GPU simulation.
+        batched: step through ManiSkill's batched interface; None: on a GPU only. On the CPU it takes one scene.
+        settings: see `SceneTask`.
+    """
+
+    ENV_MODULE: ClassVar[str]
+    """Module that registers the ManiSkill environment, if it isn't ManiSkill's own, and names it `ENV_ID`."""
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        num_envs: int,
+        *,
+        device: torch.device | str = "cpu",
+        batched: bool | None = None,
+        **settings: Any,
+    ) -> None:
+        self._batched = torch.device(device).type == "cuda" if batched is None else batched
+        super().__init__(spec, num_envs, device=device, **settings)
+
+    @abstractmethod
+    def _make_scene(self, env_id: str) -> Scene:
+        """Builds one scene of a registered environment on the CPU."""
+
+    def _make_batch(self, env_id: str) -> Simulation:
+        """Builds all scenes of a registered environment, which is a `StartedEnv` here, in one batch."""
+        return BatchedScenes(env_id, self.num_envs, self.device)
+
+    def _make_simulation(self) -> Simulation:
+        env_id: str = importlib.import_module(self.ENV_MODULE).ENV_ID
+        if self._batched:
+            return self._make_batch(env_id)
+        return SceneList([self._make_scene(env_id) for _ in range(self.num_envs)])
+
+
+def make_simulated(
+    make_task: Callable[..., SimulatedTask],
+    num_envs: int,
+    *,
+    device: torch.device | str,
+    num_workers: int,
+    auto_reset: bool,
+) -> TaskEnv:
+    """Builds environments of a task wherever the device is.
+
+    Args:
+        make_task: takes num_envs and the settings of `SimulatedTask`; it travels to workers, so it must be picklable.
+        num_envs: environments stepped together.
+        device: a CUDA device selects ManiSkill's GPU simulation; on the CPU, many scenes share a process.
+        num_workers: processes on the CPU; one means this process. Results don't depend on it.
+        auto_reset: start a new episode where one ended.
+    """
+    if torch.device(device).type == "cuda":
+        return make_task(num_envs=num_envs, device=device, auto_reset=auto_reset)
+    factory = functools.partial(_make_scenes, make_task=make_task, auto_reset=auto_reset)
+    return make_parallel(factory, num_envs, num_workers)
+
+
+def _make_scenes(
+    num_envs: int, first_row: int, *, make_task: Callable[..., SimulatedTask], auto_reset: bool
+) -> SimulatedTask:
+    return make_task(num_envs=num_envs, first_row=first_row, auto_reset=auto_reset)

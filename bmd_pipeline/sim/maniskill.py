@@ -1,0 +1,155 @@
+"""This project's own ManiSkill environments: bases and controllers. Importing this module imports ManiSkill."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sapien
+import torch
+from gymnasium import spaces
+from mani_skill.agents.controllers import PDEEPoseControllerConfig, PDJointPosControllerConfig
+from mani_skill.agents.controllers.pd_ee_pose import PDEEPoseController
+from mani_skill.agents.controllers.pd_joint_pos import PDJointPosController
+from mani_skill.envs.sapien_env import BaseEnv
+from mani_skill.utils.scene_builder.table import TableSceneBuilder
+from torch import Tensor
+
+from bmd_pipeline.sim.arm import ROBOT_BASE, STEP_METRES, hold_tips
+
+# ---- The base of this project's own ManiSkill environments: episodes that start from rows of numbers ----
+#
+# Everything is batched tensors on the environment's device, so that a subclass runs in ManiSkill's GPU simulation as
+# it is. Subclasses are registered environments that any user of ManiSkill can make; the fast stepping on the CPU
+# stands beside them, not in them. Importing this module imports ManiSkill.
+
+
+class StartedEnv(BaseEnv):  # type: ignore[misc]  # ManiSkill ships no types
+    """An environment whose starts, success and reward are functions of rows of numbers.
+
+    `reset(options={"start": ...})` starts the episodes of `env_idx` from given rows instead of drawing them.
+    """
+
+    SUPPORTED_REWARD_MODES = ["normalized_dense", "dense", "sparse", "none"]
+    RANDOM_DIM: int
+    """How many uniform random numbers an episode's start is made of."""
+
+    @abstractmethod
+    def make_start(self, random: Tensor) -> Tensor:
+        """Starts (n, start_dim) from numbers (n, RANDOM_DIM) that are uniform in [0, 1); joint angles come first."""
+
+    @abstractmethod
+    def _place(self, env_idx: Tensor, start: Tensor) -> None:
+        """Places robot and objects of the scenes env_idx (n,) as starts (n, start_dim) say, at rest."""
+
+    @abstractmethod
+    def read_state(self) -> Tensor:
+        """The scenes' state (num_envs, state_dim)."""
+
+    @abstractmethod
+    def evaluate(self) -> dict[str, Tensor]:
+        """Flags `success`, and `fail` where there is failing, each (num_envs,), and what else is worth knowing."""
+
+    @abstractmethod
+    def compute_closeness(self) -> Tensor:
+        """How near each scene (num_envs,) is to success, from 0 to 1: the dense reward before success."""
+
+    def _initialize_episode(self, env_idx: Tensor, options: dict[str, Any]) -> None:
+        with torch.device(self.device):
+            start = options.get("start")
+            if start is None:
+                start = self.make_start(torch.rand(len(env_idx), self.RANDOM_DIM))
+            self._place(env_idx, start)
+
+    def compute_dense_reward(self, obs: Any, action: Tensor, info: dict[str, Tensor]) -> Tensor:
+        """Closeness to success, and 1 once there; (num_envs,)."""
+        return torch.where(info["success"], 1.0, 0.9 * self.compute_closeness())
+
+    def compute_normalized_dense_reward(self, obs: Any, action: Tensor, info: dict[str, Tensor]) -> Tensor:
+        """The dense reward, which is in [0, 1] as it is."""
+        return self.compute_dense_reward(obs, action, info)
+
+
+# ---- ManiSkill controllers that leave a policy less to do than its own. Importing this module imports ManiSkill ----
+
+
+class PlanarController(PDEEPoseController):  # type: ignore[misc]  # ManiSkill ships no types
+    """Moves the end effector in a plane and holds its height and orientation."""
+
+    config: PlanarControllerConfig
+
+    def _clip_and_scale_action_space(self) -> None:
+        super()._clip_and_scale_action_space()
+        self.single_action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def _preprocess_action(self, action: Tensor) -> Tensor:
+        planar = action.clamp(-1.0, 1.0) * (self.config.step_metres / STEP_METRES)
+        held = hold_tips(planar, self.ee_pose.raw_pose, self.config.rot_lower, self.config.height)
+        scaled: Tensor = self._clip_and_scale_action(held)
+        return scaled
+
+
+@dataclass
+class PlanarControllerConfig(PDEEPoseControllerConfig):  # type: ignore[misc]
+    """`pd_ee_delta_pose` with a height in metres to hold, and the metres of a control step at action 1."""
+
+    height: float = 0.0
+    step_metres: float = STEP_METRES
+    controller_cls = PlanarController
+
+
+class ShutController(PDJointPosController):  # type: ignore[misc]
+    """Holds gripper joints at zero, where the fingers touch; takes no action."""
+
+    def _initialize_action_space(self) -> None:
+        self.single_action_space = spaces.Box(-1.0, 1.0, (0,), np.float32)
+
+    def set_action(self, action: Tensor) -> None:
+        """Ignores the action (num_envs, 0)."""
+        self.set_drive_targets(torch.zeros_like(self.qpos))
+
+
+@dataclass
+class ShutControllerConfig(PDJointPosControllerConfig):  # type: ignore[misc]
+    """Drive settings of the joints to hold."""
+
+    normalize_action: bool = False
+    controller_cls = ShutController
+
+
+# ---- The base of this project's own ManiSkill environments with an arm: a robot at ManiSkill's table ----
+#
+# Importing this module imports ManiSkill.
+
+
+class TabletopEnv(StartedEnv):
+    """A robot at ManiSkill's table.
+
+    Subclasses name their robot and control mode, build what stands on the table, and give starts, success and reward
+    as functions of the state.
+    """
+
+    @abstractmethod
+    def _load_objects(self) -> None:
+        """Builds what stands on the table."""
+
+    @abstractmethod
+    def _place_objects(self, placement: Tensor) -> None:
+        """Places objects from what follows the joint angles in starts (n, start_dim - num_joints)."""
+
+    def _load_agent(self, options: dict[str, Any]) -> None:
+        super()._load_agent(options, sapien.Pose(p=[*ROBOT_BASE, 0.0]))
+
+    def _load_scene(self, options: dict[str, Any]) -> None:
+        self.table_scene = TableSceneBuilder(env=self)
+        self.table_scene.build()
+        self._load_objects()
+
+    def _place(self, env_idx: Tensor, start: Tensor) -> None:
+        joints = self.agent.robot.max_dof
+        self.table_scene.initialize(env_idx)
+        self.agent.reset(start[:, :joints])
+        self.agent.robot.set_pose(sapien.Pose(p=[*ROBOT_BASE, 0.0]))
+        self._place_objects(start[:, joints:])
