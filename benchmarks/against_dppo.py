@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from bmd_pipeline.config.schema import DenoiserConfig, PolicyConfig
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.adapters.base import Situation
-from bmd_pipeline.rl.adapters.denoiser import TunedDenoiser
+from bmd_pipeline.rl.adapters import Situation, TunedDenoiser
 from bmd_pipeline.rl.ppo import compute_policy_loss, standardise
 
 OBS_DIM, ACTION_DIM, DECISIONS = 5, 2, 512

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from bmd_pipeline.compute import enable_fast_matmul, set_matmul
 from bmd_pipeline.config.schema import PolicyConfig, PretrainConfig
-from bmd_pipeline.policies.cloning import Cloner
+from bmd_pipeline.policies.bc import Cloner
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.policies.networks import time_features
 

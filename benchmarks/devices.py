@@ -22,9 +22,9 @@ from bmd_pipeline.compute import set_matmul
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.environments.base import TaskEnv
-from bmd_pipeline.modes.discovered import make_modes
+from bmd_pipeline.modes.modes import make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.agents import make_agent, make_base_agent
+from bmd_pipeline.rl.agent import make_agent, make_base_agent
 from bmd_pipeline.rl.graphs import CUDA, Recorder, graph_env
 from bmd_pipeline.rl.rollout import roll_out
 from bmd_pipeline.rl.trainer import Trainer

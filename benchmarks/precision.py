@@ -17,7 +17,7 @@ import torch
 
 from bmd_pipeline.compute import set_matmul
 from bmd_pipeline.config.schema import PolicyConfig, PretrainConfig
-from bmd_pipeline.policies.cloning import Cloner
+from bmd_pipeline.policies.bc import Cloner
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
 WINDOWS = 200_000

@@ -19,11 +19,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config",),
     ("workflow",),
     ("compute",),
-    ("io", "metrics", "policies"),
+    ("io", "metrics"),
     ("environments.base", "tasks.registry"),  # the contract and the names; they import no task
     ("environments",),
     ("sim",),
     ("tasks", "demos"),
+    ("policies",),
     ("modes",),
     ("rl",),
     ("reporting",),

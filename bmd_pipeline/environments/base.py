@@ -3,7 +3,8 @@
 A task is a batch of independent episodes stepped together. All tensors are float32 (flags are bool)
 and live on the task's device; the first axis is always `num_envs`. Whoever acts, acts in [-1, 1]; what the
 environment takes instead, the spec says, and `step_chunk` is where it is made of it. A new task implements the five
-hooks of `VectorTask`; time limit, freezing, automatic reset and chunked stepping come with the base class."""
+hooks of `VectorTask`; time limit, freezing, automatic reset and chunked stepping come with the base class.
+"""
 
 from __future__ import annotations
 

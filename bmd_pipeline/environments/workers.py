@@ -3,7 +3,8 @@
 A simulator that holds Python's interpreter lock gains nothing from threads. Here each worker process hosts a
 `VectorTask` with a contiguous share of the rows, and answers one message per chunk of actions, so that the
 pipes cost little. Workers are daemons that ignore interrupts and end when their pipe closes: nothing outlives
-the parent, however it ends."""
+the parent, however it ends.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from bmd_pipeline.errors import TrainingError
 from bmd_pipeline.modes.clustering import cluster_by_density, cluster_episodes, interpolate_rows
 from bmd_pipeline.modes.hindsight import draw_balanced
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.policies.ema import EMA
+from bmd_pipeline.policies.networks import EMA
 
 MIN_BEHAVIOURS = 2
 """Codes can't tell fewer apart."""

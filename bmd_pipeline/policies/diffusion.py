@@ -1,18 +1,254 @@
-"""The diffusion policy: noise and observations in, a chunk of actions out."""
+"""The diffusion policy: noise schedule, sampler, observation history, and a chunk of actions out."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmd_pipeline.config.schema import PolicyConfig
-from bmd_pipeline.policies.chain import Chain, Denoise, make_ddim_chain, make_ddpm_chain
-from bmd_pipeline.policies.networks import Denoiser, Modulation
-from bmd_pipeline.policies.normaliser import Normaliser
-from bmd_pipeline.policies.schedule import ddim_timesteps, make_alphas_cumprod
+from bmd_pipeline.errors import ConfigError
+from bmd_pipeline.policies.networks import Denoiser, Modulation, Normaliser
+
+# ---- Noise schedules: how much of the clean chunk is left after each diffusion step ----
+#
+# x_t = sqrt(ᾱ_t)·x_0 + sqrt(1 - ᾱ_t)·ε for t = 0 … denoising_steps - 1, with ᾱ falling.
+
+MIN_SIGNAL = 1e-3
+"""ᾱ of the last step. Above zero, or an ε-predicting network could not tell the clean chunk there."""
+MAX_SIGNAL = 0.9999
+"""ᾱ before the first step. Below one, or the noise of the last denoising step would be divided by zero."""
+
+
+def make_alphas_cumprod(name: Literal["cosine", "linear"], denoising_steps: int) -> Tensor:
+    """ᾱ of every diffusion step, float64, strictly falling inside (MIN_SIGNAL, MAX_SIGNAL).
+
+    `cosine` is the schedule of Nichol & Dhariwal (2021), equation 17. `linear` is the continuous limit of
+    the linear β schedule, β from 0.1 to 20 over unit time (Song et al. 2021, appendix C), so that it means
+    the same for any number of steps. Both are squeezed, not clipped, so that no two steps are equal.
+
+    Args:
+        name: the schedule.
+        denoising_steps: number of diffusion steps, at least 1.
+
+    Returns:
+        (denoising_steps,)
+    """
+    time = torch.arange(1, denoising_steps + 1, dtype=torch.float64) / denoising_steps
+    if name == "cosine":
+        offset = torch.tensor(0.008, dtype=torch.float64)
+        angle = (time + offset) / (1 + offset) * torch.pi / 2
+        signal = (torch.cos(angle) / torch.cos(offset / (1 + offset) * torch.pi / 2)).square()
+    elif name == "linear":
+        signal = torch.exp(-0.1 * time - 0.5 * (20.0 - 0.1) * time.square())
+    else:
+        raise ConfigError(f"schedule must be cosine or linear, got {name!r}")
+    return MIN_SIGNAL + (MAX_SIGNAL - MIN_SIGNAL) * signal
+
+
+def ddim_timesteps(denoising_steps: int, ddim_steps: int) -> tuple[int, ...]:
+    """Evenly spaced diffusion steps for DDIM, from the noisiest down: 2 of 20 are (19, 9)."""
+    if not 1 <= ddim_steps <= denoising_steps:
+        raise ConfigError(f"ddim_steps must be in [1, {denoising_steps}], got {ddim_steps}")
+    return tuple(i * denoising_steps // ddim_steps - 1 for i in range(ddim_steps, 0, -1))
+
+
+# ---- Denoising chains: DDIM and DDPM as one linear recursion ----
+#
+# Both samplers move from x_t to the next, less noisy x by
+#
+#     x' = x0_weight · x̂_0(x_t, t) + x_weight · x_t + std · ε
+#
+# and differ only in the three coefficients. They are plain floats, computed once.
+
+Denoise = Callable[[Tensor, int], Tensor]
+"""x_t (B, noise_dim) and t to the predicted clean sample (B, noise_dim)."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A sampler: one entry per denoising step, the noisiest first.
+
+    Attributes:
+        timesteps: diffusion step t at which the denoiser is asked.
+        x0_weights: weight of the predicted clean sample.
+        x_weights: weight of the current sample.
+        stds: standard deviation of the noise that is added.
+    """
+
+    timesteps: tuple[int, ...]
+    x0_weights: tuple[float, ...]
+    x_weights: tuple[float, ...]
+    stds: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the sample depends on nothing but the starting noise."""
+        return not any(self.stds)
+
+    def step_mean(self, x: Tensor, k: int, denoise: Denoise) -> Tensor:
+        """Mean of the next sample at chain position k; x is (B, noise_dim)."""
+        x0 = denoise(x, self.timesteps[k])
+        if self.x_weights[k] == 0.0:
+            return x0 if self.x0_weights[k] == 1.0 else self.x0_weights[k] * x0
+        return torch.add(self.x0_weights[k] * x0, x, alpha=self.x_weights[k])
+
+    def sample(self, noise: Tensor, denoise: Denoise, generator: torch.Generator | None = None) -> Tensor:
+        """Runs the whole chain from noise (B, noise_dim).
+
+        Raises:
+            ConfigError: the chain adds noise and no generator was given.
+        """
+        if generator is None and not self.deterministic:
+            raise ConfigError("a DDPM chain draws noise at every step: pass a generator, or use DDIM")
+        x = noise
+        for k, std in enumerate(self.stds):
+            x = self.step_mean(x, k, denoise)
+            if std > 0.0:
+                draw = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+                x = torch.add(x, draw, alpha=std)
+        return x
+
+
+def make_ddim_chain(alphas_cumprod: Tensor, timesteps: tuple[int, ...], eta: float = 0.0) -> Chain:
+    """DDIM; with η = 0 the sample is determined by the starting noise, with η = 1 over all steps it is DDPM.
+
+    Args:
+        alphas_cumprod: (denoising_steps,) ᾱ.
+        timesteps: falling diffusion steps to visit.
+        eta: η in [0, 1], the share of the posterior's standard deviation that every step adds.
+
+    Source: Song, Meng & Ermon (2021), equations 12 and 16; the last step returns x̂_0.
+    """
+    x0_weights, x_weights, stds = [], [], []
+    for k, t in enumerate(timesteps):
+        signal = float(alphas_cumprod[t])
+        next_signal = float(alphas_cumprod[timesteps[k + 1]]) if k + 1 < len(timesteps) else 1.0
+        std = eta * math.sqrt((1.0 - next_signal) / (1.0 - signal) * (1.0 - signal / next_signal))
+        # ε̂ = (x - sqrt(ᾱ) x̂_0) / sqrt(1 - ᾱ) follows from the clipped x̂_0, so that a clip acts on both.
+        kept = math.sqrt((1.0 - next_signal - std * std) / (1.0 - signal))
+        x0_weights.append(math.sqrt(next_signal) - math.sqrt(signal) * kept)
+        x_weights.append(kept)
+        stds.append(std)
+    return Chain(timesteps, tuple(x0_weights), tuple(x_weights), tuple(stds))
+
+
+def make_ddpm_chain(alphas_cumprod: Tensor) -> Chain:
+    """Ancestral sampling over every diffusion step with the posterior variance.
+
+    Args:
+        alphas_cumprod: (denoising_steps,) ᾱ.
+
+    Source: Ho, Jain & Abbeel (2020), equations 6 and 7.
+    """
+    timesteps = tuple(range(len(alphas_cumprod) - 1, -1, -1))
+    x0_weights, x_weights, stds = [], [], []
+    for t in timesteps:
+        signal = float(alphas_cumprod[t])
+        next_signal = float(alphas_cumprod[t - 1]) if t > 0 else 1.0
+        alpha = signal / next_signal
+        x0_weights.append(math.sqrt(next_signal) * (1.0 - alpha) / (1.0 - signal))
+        x_weights.append(math.sqrt(alpha) * (1.0 - next_signal) / (1.0 - signal))
+        stds.append(math.sqrt((1.0 - next_signal) / (1.0 - signal) * (1.0 - alpha)))
+    return Chain(timesteps, tuple(x0_weights), tuple(x_weights), tuple(stds))
+
+
+# ---- Observation history: what a policy with `n_obs_steps` observations sees ----
+#
+# The stacked observation is `[o_t, o_t - o_{t-stride}, o_t - o_{t-2·stride}, …]`: earlier observations enter
+# as differences, so that their scale is that of the motion and not of the place. Before the start of an
+# episode its first observation repeats. Training windows and rollouts share the functions below.
+
+
+def stack_frames(frames: Sequence[Tensor]) -> Tensor:
+    """Stacks observations, the current one first.
+
+    Args:
+        frames: o_t, o_{t-stride}, o_{t-2·stride}, …, each (B, obs_dim).
+
+    Returns:
+        (B, len(frames) · obs_dim)
+    """
+    current = frames[0]
+    return torch.cat([current, *(current - earlier for earlier in frames[1:])], dim=-1)
+
+
+def frame_rows(starts: Tensor, rows: Tensor, n_obs_steps: int, stride: int) -> list[Tensor]:
+    """Which rows of a demonstration array a policy sees.
+
+    Args:
+        starts: (W,) first row of the episode that each window belongs to.
+        rows: (W,) current row of each window.
+        n_obs_steps: observations seen.
+        stride: control steps between two of them.
+
+    Returns:
+        `n_obs_steps` index tensors (W,), the current rows first.
+    """
+    return [torch.maximum(rows - step * stride, starts) for step in range(n_obs_steps)]
+
+
+class ObsHistory:
+    """Keeps the last observations of a batch of running episodes.
+
+    Args:
+        n_obs_steps: observations the policy sees.
+        stride: control steps between two of them.
+
+    Raises:
+        ConfigError: either is below 1.
+    """
+
+    def __init__(self, n_obs_steps: int, stride: int) -> None:
+        if n_obs_steps < 1 or stride < 1:
+            raise ConfigError(f"n_obs_steps and obs_stride must be >= 1, got {n_obs_steps} and {stride}")
+        self.n_obs_steps = n_obs_steps
+        self.stride = stride
+        self._span = (n_obs_steps - 1) * stride + 1
+        self._recent: Tensor | None = None  # (span, B, obs_dim), oldest first
+
+    def start(self, obs: Tensor) -> Tensor:
+        """Begins new episodes.
+
+        Args:
+            obs: (B, obs_dim) their first observation.
+
+        Returns:
+            (B, n_obs_steps · obs_dim) stacked observation.
+        """
+        self._recent = obs.expand(self._span, *obs.shape)
+        return self._stacked(self._recent)
+
+    def extend(self, obs_path: Tensor) -> Tensor:
+        """Goes on by one or more control steps.
+
+        Args:
+            obs_path: (n, B, obs_dim) observation after each control step.
+
+        Returns:
+            (B, n_obs_steps · obs_dim) stacked observation after the last of them.
+
+        Raises:
+            ConfigError: `start` was not called.
+        """
+        if self._recent is None:
+            raise ConfigError("ObsHistory: call start(obs) before extend")
+        self._recent = torch.cat([self._recent, obs_path])[-self._span :]
+        return self._stacked(self._recent)
+
+    def _stacked(self, recent: Tensor) -> Tensor:
+        return stack_frames(list(recent.flip(0)[:: self.stride].unbind()))
+
+
+# ---- The diffusion policy: noise and observations in, a chunk of actions out ----
 
 
 class DiffusionPolicy(nn.Module):

@@ -1,16 +1,116 @@
-"""Multilayer perceptrons, and the denoiser built on one."""
+"""Multilayer perceptrons, the denoiser built on one, and what networks need: normalisation, averaging, Gaussians."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmd_pipeline.errors import ConfigError
+
+# ---- Diagonal Gaussians over vectors ----
+
+HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+
+
+def gaussian_log_prob(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """log N(x; mean, diag exp(2·log_std)), summed over the last axis.
+
+    Args:
+        x: (..., dim).
+        mean: (..., dim).
+        log_std: broadcastable to (..., dim).
+
+    Returns:
+        (...,) log-density in nats.
+    """
+    standard = (x - mean) * (-log_std).exp()
+    return (-0.5 * standard.square() - log_std - HALF_LOG_TWO_PI).sum(dim=-1)
+
+
+def gaussian_entropy(log_std: Tensor) -> Tensor:
+    """Entropy in nats of a diagonal Gaussian with log_std (..., dim), summed over the last axis."""
+    return (log_std + 0.5 + HALF_LOG_TWO_PI).sum(dim=-1)
+
+
+# ---- Per-dimension standardisation that lives inside the checkpoint of the network it belongs to ----
+
+STD_FLOOR = 1e-5
+"""A dimension that moves less than this is constant: it is centred but not scaled, or noise would explode."""
+
+
+class Normaliser(nn.Module):
+    """Maps values to zero mean and unit standard deviation, and back.
+
+    Args:
+        dim: size of the last axis of the values.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+
+    @torch.no_grad()
+    def fit(self, values: Tensor) -> None:
+        """Takes mean and standard deviation from data (N, dim), N >= 1."""
+        std, mean = torch.std_mean(values.double(), dim=0, correction=0)
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std < STD_FLOOR, torch.ones_like(std), std))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Normalises values (..., dim)."""
+        return (values - self.mean) / self.std
+
+    def inverse(self, values: Tensor) -> Tensor:
+        """Undoes `forward`."""
+        return values * self.std + self.mean
+
+
+# ---- Exponential moving average of a network's weights ----
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class EMA(Generic[Module]):
+    """Follows a network: average ← decay·average + (1 - decay)·weights after every step.
+
+    Early on the decay is smaller, (1 + n) / (10 + n) after n updates, so that the average does not hang
+    on to the random start.
+
+    Args:
+        module: the network that is trained.
+        decay: decay per update, in [0, 1).
+    """
+
+    def __init__(self, module: Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.average = copy.deepcopy(module).requires_grad_(False)
+        self._average: list[Tensor] = list(self.average.parameters())
+        self._source: list[Tensor] = list(module.parameters())
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes one step towards the current weights."""
+        torch._foreach_lerp_(self._average, self._source, 1.0 - self.current_decay())
+        self.updates += 1
+
+    def current_decay(self) -> float:
+        """Decay of the next update."""
+        return min(self.decay, (1 + self.updates) / (10 + self.updates))
+
+
+# ---- Multilayer perceptrons, and the denoiser built on one ----
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,

@@ -1,5 +1,6 @@
 """Reading the documents that stages wrote: eval.json, compare.json, verdict.json, grid.json and those below modes/ and
-lambda/."""
+lambda/.
+"""
 
 from __future__ import annotations
 

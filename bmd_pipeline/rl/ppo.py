@@ -1,8 +1,4 @@
-"""Proximal policy optimisation on recorded decisions.
-
-Source: Schulman et al. 2017 (arXiv 1707.06347). A decision may consist of several draws (factors), each with a
-probability ratio of its own, as in the two-layer process of DPPO (arXiv 2409.00588).
-"""
+"""Proximal policy optimisation on recorded decisions: advantages, critic, loss and update."""
 
 from __future__ import annotations
 
@@ -19,10 +15,169 @@ from torch.nn import functional as F
 from bmd_pipeline.config.schema import PPOConfig
 from bmd_pipeline.errors import DivergenceError
 from bmd_pipeline.io.progress import add_prefix, take_prefix
-from bmd_pipeline.rl.adapters.base import Record, Situation, TrustRegion
-from bmd_pipeline.rl.agents import Agent
-from bmd_pipeline.rl.critic import Critic
+from bmd_pipeline.policies.networks import STD_FLOOR, make_mlp
+from bmd_pipeline.rl.adapters import Record, Situation, TrustRegion
+from bmd_pipeline.rl.agent import Agent
 from bmd_pipeline.rl.graphs import Graphed, Recorder
+
+# ---- Generalised advantage estimation ----
+#
+# Source: Schulman et al. 2016 (arXiv 1506.02438).
+
+
+def compute_gae(
+    reward: Tensor, value: Tensor, goes_on: Tensor, bootstrap: Tensor, gamma: Tensor | float, gae_lambda: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """Advantages and returns of several reward streams at once.
+
+    δ_t = r_t + γ·b_t·V_{t+1} − V_t and A_t = δ_t + γλ·g_t·A_{t+1}.
+
+    Args:
+        reward: (T, N, S) reward of each decision, in S streams.
+        value: (T + 1, N, S).
+        goes_on: (T, N) g_t, whether the same episode takes another decision.
+        bootstrap: (T, N) b_t, whether the next state's value counts: where the episode goes on, and at the time
+            limit of a continuing task.
+        gamma: discount, one or (S,).
+        gae_lambda: λ of the estimator, one or (S,).
+
+    Returns:
+        advantage and return (T, N, S). Entries of decisions that were not taken mean nothing.
+    """
+    delta = reward + gamma * value[1:] * bootstrap[..., None] - value[:-1]
+    decay = gamma * gae_lambda * goes_on[..., None]
+    advantage = torch.empty_like(delta)
+    running = torch.zeros_like(delta[0])
+    for t in reversed(range(len(delta))):
+        running = delta[t] + decay[t] * running
+        advantage[t] = running
+    return advantage, advantage + value[:-1]
+
+
+def compute_continuation(alive: Tensor, timed_out: Tensor, continuing: bool) -> tuple[Tensor, Tensor]:
+    """Which decisions are followed by another, and over which to bootstrap.
+
+    A task's time limit is part of the task: its end is terminal unless the task is continuing. (A prototype that
+    bootstrapped there, from states its critic never trained on, collapsed: see `Critic` for what a continuing task
+    takes.)
+
+    Args:
+        alive: (T, N) whether each decision was taken.
+        timed_out: (N,) episodes that a time limit ended: the task's, or a curriculum's.
+        continuing: whether the task says that its time limit is an artefact.
+
+    Returns:
+        goes_on and bootstrap, (T, N) float.
+    """
+    goes_on = torch.cat([alive[1:], torch.zeros_like(alive[:1])])
+    bootstrap = goes_on
+    if continuing:
+        last = alive & ~goes_on
+        bootstrap = goes_on | (last & timed_out)
+    return goes_on.float(), bootstrap.float()
+
+
+# ---- The value function ----
+
+
+class Critic(nn.Module):
+    """V(s, track, z, t), one head per reward stream.
+
+    It sees the whole track, which a reward may depend on where the policy's observation doesn't show it; so do the
+    critics of methods with and without codes, so that comparing them is fair.
+
+    Where the time limit is part of the task, the time left is part of the state. The critic of a continuing task does
+    not see the time. Its targets bootstrap from the observation at the limit, which no reward follows: it learns what
+    that one is worth from episodes that come by there earlier. If the time told them apart, the observation would not
+    be among its training data, and its value a guess that all others rest on. (A training row of its own would have
+    no target but that guess.)
+
+    Args:
+        cond_dim: size of the policy's condition.
+        track_dim: columns of the task's track.
+        num_codes: K; 1 means no code.
+        num_streams: reward streams.
+        hidden_sizes: widths.
+        sees_time: whether the time limit is part of the task.
+
+    Source: Pardo et al. 2018 (arXiv 1712.00378), time-awareness and partial-episode bootstrapping.
+    """
+
+    track_mean: Tensor  # (track_dim,)
+    track_std: Tensor  # (track_dim,)
+    scaled: Tensor  # () whether they have been fitted
+
+    def __init__(
+        self,
+        cond_dim: int,
+        track_dim: int,
+        num_codes: int,
+        num_streams: int,
+        hidden_sizes: tuple[int, ...],
+        *,
+        sees_time: bool = True,
+    ) -> None:
+        super().__init__()
+        self.sees_time = sees_time
+        self.num_codes = num_codes
+        self.num_streams = num_streams
+        self.register_buffer("track_mean", torch.zeros(track_dim))
+        self.register_buffer("track_std", torch.ones(track_dim))
+        self.register_buffer("scaled", torch.zeros((), dtype=torch.bool))
+        inputs = cond_dim + track_dim + (num_codes if num_codes > 1 else 0) + (1 if sees_time else 0)
+        self.network = make_mlp((inputs, *hidden_sizes, num_streams), "silu")
+
+    def fit_scale(self, track: Tensor, alive: Tensor, *, last: bool = True) -> None:
+        """Takes the scale of the track from a rollout, unless it has been fixed.
+
+        Args:
+            track: (T + 1, N, track_dim), raw.
+            alive: (T, N) which decisions were taken.
+            last: fix it. False while a curriculum cuts episodes short: what lies beyond the cut has not been seen.
+        """
+        if bool(self.scaled):
+            return
+        seen = track[1:][alive]
+        std = seen.std(dim=0)
+        self.track_mean.copy_(seen.mean(dim=0))
+        self.track_std.copy_(torch.where(std < STD_FLOOR, torch.ones_like(std), std))
+        self.scaled.fill_(last)
+
+    def inputs(
+        self, cond: Tensor, track: Tensor, code: Tensor, horizon_decisions: int, cut_decisions: int = 0
+    ) -> Tensor:
+        """What the critic sees at every decision, and after the last.
+
+        Args:
+            cond: (T + 1, N, cond_dim).
+            track: (T + 1, N, track_dim), raw.
+            code: (N,).
+            horizon_decisions: decisions in an episode of full length.
+            cut_decisions: by how many these episodes were shorter; their clock starts so much later.
+
+        Returns:
+            (T + 1, N, input_dim).
+        """
+        length, count = cond.shape[:2]
+        parts = [cond, (track - self.track_mean) / self.track_std]
+        if self.sees_time:
+            time = (cut_decisions + torch.arange(length, device=cond.device)) / horizon_decisions
+            parts.append(time[:, None, None].expand(length, count, 1).to(cond.dtype))
+        if self.num_codes > 1:
+            one_hot = F.one_hot(code, self.num_codes).to(cond.dtype)
+            parts.append(one_hot.expand(length, -1, -1))
+        return torch.cat(parts, dim=-1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Values (..., num_streams) of inputs (..., input_dim)."""
+        values: Tensor = self.network(inputs)
+        return values
+
+
+# ---- Proximal policy optimisation on recorded decisions ----
+#
+# Source: Schulman et al. 2017 (arXiv 1707.06347). A decision may consist of several draws (factors), each with a
+# probability ratio of its own, as in the two-layer process of DPPO (arXiv 2409.00588).
 
 LOG_RATIO_RANGE = (-10.0, 3.0)
 """Bounds of a draw's log ratio.

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.environments.base import TaskEnv
-from bmd_pipeline.modes.inference import InferenceModel
-from bmd_pipeline.modes.intrinsic import compute_log_ratio, compute_multimodality
-from bmd_pipeline.policies.history import ObsHistory
-from bmd_pipeline.rl.adapters.base import Record, Situation
-from bmd_pipeline.rl.agents import Agent
+from bmd_pipeline.modes.inference import InferenceModel, compute_log_ratio, compute_multimodality
+from bmd_pipeline.policies.diffusion import ObsHistory
+from bmd_pipeline.rl.adapters import Record, Situation
+from bmd_pipeline.rl.agent import Agent
 
 LOOK_INTERVALS = {"cuda": 8}
 """Decisions between two looks at whether an episode still runs, by kind of device: each look makes the host wait for

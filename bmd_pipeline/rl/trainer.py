@@ -1,27 +1,51 @@
-"""One iteration of training: play, reward, learn."""
+"""Iterations of training: play, reward, learn; how a killed run goes on, and what is done when numbers run away."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
-from bmd_pipeline.config.schema import PPOConfig, RegulariserConfig
+from bmd_pipeline.config.schema import CurriculumConfig, GuardConfig, PPOConfig, RegulariserConfig
 from bmd_pipeline.environments.base import TaskEnv
-from bmd_pipeline.errors import TrainingError
-from bmd_pipeline.modes.controllers import Measurement, make_controller
-from bmd_pipeline.modes.inference import train_inference
-from bmd_pipeline.modes.intrinsic import (
+from bmd_pipeline.errors import DivergenceError, TrainingError
+from bmd_pipeline.io.progress import add_prefix, pack_optimizer, take_prefix, unpack_optimizer
+from bmd_pipeline.modes.inference import (
     compute_intrinsic_reward,
     compute_log_ratio,
     compute_multimodality,
+    train_inference,
 )
-from bmd_pipeline.rl.agents import Agent
-from bmd_pipeline.rl.critic import Critic
-from bmd_pipeline.rl.gae import compute_continuation, compute_gae
+from bmd_pipeline.modes.regulariser import Measurement, make_controller
+from bmd_pipeline.rl.agent import Agent, load_trained, trained_state
 from bmd_pipeline.rl.graphs import Recorder
-from bmd_pipeline.rl.measuring import average_codes, compute_code_success, compute_obeyed, compute_occupancy
-from bmd_pipeline.rl.ppo import PPO, Batch, standardise, standardise_groups
+from bmd_pipeline.rl.mode_metrics import average_codes, compute_code_success, compute_obeyed, compute_occupancy
+from bmd_pipeline.rl.ppo import PPO, Batch, Critic, compute_continuation, compute_gae, standardise, standardise_groups
 from bmd_pipeline.rl.rollout import Rollout, balanced_codes, roll_out
+
+# ---- The short-to-long horizon curriculum ----
+#
+# Source: BMD (arXiv 2605.11387): the horizon grows from H_0 to T over the first iterations.
+
+
+def compute_max_steps(config: CurriculumConfig, iteration: int, horizon: int) -> int:
+    """Control steps of an episode at an iteration: linear from start_fraction·horizon to horizon.
+
+    Args:
+        config: start and duration.
+        iteration: counted from 0.
+        horizon: the task's time limit.
+    """
+    progress = min(1.0, iteration / config.iterations)
+    share = config.start_fraction + (1.0 - config.start_fraction) * progress
+    return max(1, round(share * horizon))
+
+
+# ---- One iteration of training: play, reward, learn ----
 
 NEED_FLOOR = 0.1
 """Weight of a code that always succeeds in the draw of codes; one that always fails weighs this plus 1."""
@@ -296,3 +320,144 @@ class Trainer:
         group = code if self.feed is not None else torch.zeros_like(code)
         standard = standardise_groups(advantage, group, self.agent.num_codes)
         return standardise(standard[:, 0] + self._mi_weight * standard[:, 1])
+
+
+# ---- Everything that a trainer's next iteration depends on, as tensors and JSON values ----
+
+
+def pack_trainer(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Copies a trainer's state: agent, critic with its scale, optimizers with their learning rates, λ controller,
+    success of the codes.
+
+    Generators and curriculum are not part of it: both are made anew from the number of the iteration.
+    """
+    tensors = add_prefix("agent", trained_state(trainer.agent)) | add_prefix("critic", trainer.critic.state_dict())
+    values: dict[str, Any] = {}
+    for name, optimizer in _optimizers(trainer).items():
+        moments, values[name] = pack_optimizer(optimizer)
+        tensors |= add_prefix(name, moments)
+    if trainer.controller is not None:
+        values["controller"] = trainer.controller.state()
+    if trainer.feed is not None:
+        tensors["feed"] = trainer.feed.success
+    values["temperature"] = trainer.ppo.temperature
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}, values
+
+
+def unpack_trainer(trainer: Trainer, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    """Puts back what `pack_trainer` took from a trainer of the same settings."""
+    load_trained(trainer.agent, take_prefix("agent", tensors))
+    trainer.critic.load_state_dict(take_prefix("critic", tensors))
+    for name, optimizer in _optimizers(trainer).items():
+        unpack_optimizer(optimizer, take_prefix(name, tensors), values[name])
+    if trainer.controller is not None:
+        trainer.controller.load_state(values["controller"])
+    if trainer.feed is not None:
+        trainer.feed.success.copy_(tensors["feed"])
+    if trainer.ppo.target_entropy is not None:
+        trainer.ppo.set_temperature(values["temperature"])
+
+
+def scale_learning_rates(trainer: Trainer, factor: float) -> None:
+    """Multiplies all learning rates, and what they may rise to; they stay so, also over a resume."""
+    for optimizer in _optimizers(trainer).values():
+        for group in optimizer.param_groups:
+            for name in ("lr", "initial_lr"):
+                if name in group:
+                    group[name] *= factor
+
+
+def trained_parameters(trainer: Trainer) -> list[Tensor]:
+    """Every parameter that some optimizer steps."""
+    groups = [group for optimizer in _optimizers(trainer).values() for group in optimizer.param_groups]
+    return [parameter for group in groups for parameter in group["params"]]
+
+
+def _optimizers(trainer: Trainer) -> dict[str, Optimizer]:
+    found: dict[str, Optimizer] = {"policy_optimizer": trainer.ppo.optimizer}
+    if trainer.inference_optimizer is not None:
+        found["inference_optimizer"] = trainer.inference_optimizer
+    return found
+
+
+# ---- Iterations whose numbers run away are taken back, and learnt again from the same episodes with smaller steps
+# ----
+
+STEP_FACTOR = 0.5
+"""What a rollback does to the learning rates, for good: steps that diverged once would do so again."""
+
+
+class Guard:
+    """Runs a trainer's iterations.
+
+    Args:
+        trainer: who learns.
+        config: what counts as diverged (see `PPO`), and how often to try again.
+        tell: told of every rollback.
+
+    Attributes:
+        before: state of the trainer before the present iteration, from `pack_trainer`.
+        rollbacks: how many there were.
+    """
+
+    def __init__(self, trainer: Trainer, config: GuardConfig, tell: Callable[[str], None]) -> None:
+        self.trainer = trainer
+        self.config = config
+        self.rollbacks = 0
+        self.before = pack_trainer(trainer)
+        self._tell = tell
+
+    def remember(self) -> None:
+        """Takes the present state as the last good one."""
+        self.before = pack_trainer(self.trainer)
+
+    def iterate(
+        self,
+        *,
+        iteration: int,
+        seed: int,
+        generator: torch.Generator,
+        intrinsic_only: bool = False,
+        max_steps: int | None = None,
+        policy: bool = True,
+    ) -> dict[str, float]:
+        """One iteration from the remembered state; arguments as in `Trainer.iterate`.
+
+        Raises:
+            TrainingError: it diverges, however small the steps.
+        """
+        played = self.trainer.play(iteration=iteration, seed=seed, generator=generator, max_steps=max_steps)
+        draws = generator.get_state()
+        while True:  # the episodes stand: only what was learnt from them is tried again
+            generator.set_state(draws)
+            try:
+                metrics = self.trainer.learn(
+                    played, generator=generator, intrinsic_only=intrinsic_only, max_steps=max_steps, policy=policy
+                )
+                self._require_finite(metrics)
+                return metrics
+            except DivergenceError as error:
+                self._take_back(iteration, str(error))
+
+    def _require_finite(self, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            if name.startswith("losses/") and not math.isfinite(value):
+                raise DivergenceError(f"{name} is {value}")
+        if not all(bool(torch.isfinite(weight).all()) for weight in trained_parameters(self.trainer)):
+            raise DivergenceError("a weight is not finite")
+
+    def _take_back(self, iteration: int, reason: str) -> None:
+        unpack_trainer(self.trainer, *self.before)
+        if self.rollbacks >= self.config.max_rollbacks:
+            place = self.trainer.ppo.place
+            raise TrainingError(
+                f"training diverged at iteration {iteration + 1}: {reason}; it was taken back {self.rollbacks} times, "
+                f"each time with half the learning rates: lower them, or raise {place}.guard.max_rollbacks"
+            )
+        self.rollbacks += 1
+        scale_learning_rates(self.trainer, STEP_FACTOR)
+        self.remember()
+        self._tell(
+            f"iteration {iteration + 1} diverged ({reason}) and was taken back; the learning rates are halved "
+            f"(rollback {self.rollbacks} of at most {self.config.max_rollbacks})"
+        )

@@ -24,9 +24,8 @@ from bmd_pipeline.metrics.episodes import Episodes, concat_episodes
 from bmd_pipeline.metrics.scores import COMPARED
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.policies.checkpoint import load_policy
-from bmd_pipeline.rl.agents import Agent
+from bmd_pipeline.rl.agent import Agent, load_agent
 from bmd_pipeline.rl.rollout import EpisodeBatch, play_episodes
-from bmd_pipeline.rl.tuned import load_agent
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.eval_document import hash_policy_settings, make_bootstrap_generator

@@ -12,7 +12,7 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.io.files import hash_file, hash_tree
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.provenance import require_run, write_run
-from bmd_pipeline.modes.discovered import DOCUMENT, WEIGHTS, DiscoveredModes, make_modes
+from bmd_pipeline.modes.modes import DOCUMENT, WEIGHTS, DiscoveredModes, make_modes
 from bmd_pipeline.seeds import derive_seed
 from bmd_pipeline.stages.checkpoints import Checkpoints, make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter

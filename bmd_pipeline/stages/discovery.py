@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.config.schema import RegulariserConfig, RunConfig
-from bmd_pipeline.demos.store import Demos, make_windows
+from bmd_pipeline.demos.store import Demos
 from bmd_pipeline.errors import TrainingError
 from bmd_pipeline.io.layout import METRICS_FILE
 from bmd_pipeline.io.logger import Tracker
 from bmd_pipeline.io.progress import add_prefix, take_prefix
-from bmd_pipeline.modes.discovered import CENTRES, DiscoveredModes, make_modes
 from bmd_pipeline.modes.hindsight import fit_inference
+from bmd_pipeline.modes.modes import CENTRES, DiscoveredModes, make_modes
 from bmd_pipeline.modes.teaching import Clusters, cluster_demos, describe_demos, teach_codes
+from bmd_pipeline.policies.bc import make_windows
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.agents import Agent, make_base_agent, make_commanded_agent
-from bmd_pipeline.rl.guard import Guard
-from bmd_pipeline.rl.measuring import (
+from bmd_pipeline.rl.agent import Agent, make_base_agent, make_commanded_agent
+from bmd_pipeline.rl.mode_metrics import (
     compute_code_success,
     compute_obeyed,
     measure_commanded,
@@ -31,8 +31,7 @@ from bmd_pipeline.rl.measuring import (
     read_behaviours,
 )
 from bmd_pipeline.rl.rollout import Rollout, merge_rollouts, roll_out
-from bmd_pipeline.rl.trainer import Trainer
-from bmd_pipeline.rl.trainer_state import unpack_trainer
+from bmd_pipeline.rl.trainer import Guard, Trainer, unpack_trainer
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot
 from bmd_pipeline.stages.console import Reporter

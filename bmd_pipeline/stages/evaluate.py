@@ -25,9 +25,8 @@ from bmd_pipeline.metrics.obeyed import choose_behaviours
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.reporting.figures import draw_trajectories
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath, encode_paths, resample_paths
-from bmd_pipeline.rl.agents import Agent, remove_steering
+from bmd_pipeline.rl.agent import Agent, load_agent, remove_steering
 from bmd_pipeline.rl.rollout import play_episodes
-from bmd_pipeline.rl.tuned import load_agent
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter

@@ -16,8 +16,7 @@ from bmd_pipeline.io.files import naming, read_json, write_bytes, write_json
 from bmd_pipeline.io.provenance import describe_run
 from bmd_pipeline.reporting.page.videos import MAX_BYTES
 from bmd_pipeline.reporting.stills import Strip, draw_strips
-from bmd_pipeline.rl.agents import remove_steering
-from bmd_pipeline.rl.tuned import load_agent
+from bmd_pipeline.rl.agent import load_agent, remove_steering
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import require_inputs
 from bmd_pipeline.stages.shooting import shoot_clip, shoot_stills

@@ -18,16 +18,11 @@ from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import Tracker
 from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.io.provenance import require_run, write_run
-from bmd_pipeline.modes.discovered import DiscoveredModes, load_modes
-from bmd_pipeline.rl.agents import make_agent
-from bmd_pipeline.rl.collapse import CollapseWatch
-from bmd_pipeline.rl.curriculum import compute_max_steps
-from bmd_pipeline.rl.guard import Guard
+from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
+from bmd_pipeline.rl.agent import TUNED_DOCUMENT, TUNED_WEIGHTS, make_agent, trained_state
 from bmd_pipeline.rl.rollout import balanced_codes, merge_rollouts, roll_out
-from bmd_pipeline.rl.selection import Candidate, choose_readout, score_candidate
-from bmd_pipeline.rl.trainer import Trainer
-from bmd_pipeline.rl.trainer_state import unpack_trainer
-from bmd_pipeline.rl.tuned import TUNED_DOCUMENT, TUNED_WEIGHTS, trained_state
+from bmd_pipeline.rl.selection import Candidate, CollapseWatch, choose_readout, score_candidate
+from bmd_pipeline.rl.trainer import Guard, Trainer, compute_max_steps, unpack_trainer
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter

@@ -16,7 +16,7 @@ from torch import Tensor
 from bmd_pipeline.compute import choose_matmul, select_device, set_matmul
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.schema import RunConfig
-from bmd_pipeline.demos.store import Demos, Windows, load_demos, make_windows, split_episodes
+from bmd_pipeline.demos.store import Demos, load_demos
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import ConfigError, DataError, DivergenceError, TrainingError
 from bmd_pipeline.io.files import hash_tree, read_json, write_bytes
@@ -24,10 +24,10 @@ from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import Tracker
 from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.io.provenance import require_trained, write_run
+from bmd_pipeline.policies.bc import Cloner, Windows, make_windows
 from bmd_pipeline.policies.checkpoint import save_policy
-from bmd_pipeline.policies.cloning import Cloner
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.agents import make_base_agent
+from bmd_pipeline.rl.agent import make_base_agent
 from bmd_pipeline.rl.graphs import Recorder
 from bmd_pipeline.rl.selection import score_candidate
 from bmd_pipeline.seeds import derive_seed, make_generator

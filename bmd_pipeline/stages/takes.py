@@ -11,7 +11,7 @@ import torch
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.environments.base import Labelling, VectorTask
 from bmd_pipeline.errors import TaskError
-from bmd_pipeline.rl.agents import Agent
+from bmd_pipeline.rl.agent import Agent
 from bmd_pipeline.rl.rollout import play_episodes
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.sim.render import Filming, Recorder, Recording, find_task

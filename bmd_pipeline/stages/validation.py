@@ -22,9 +22,9 @@ from bmd_pipeline.metrics.validate import Trajectories, Validator, describe_agre
 from bmd_pipeline.metrics.validation import SCHEMA_VERSION, Validation
 from bmd_pipeline.metrics.validation_words import describe_validation
 from bmd_pipeline.modes.clustering import resample_track
-from bmd_pipeline.modes.discovered import DiscoveredModes, load_modes
-from bmd_pipeline.rl.agents import Agent, make_base_agent, make_commanded_agent
-from bmd_pipeline.rl.measuring import read_codes
+from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
+from bmd_pipeline.rl.agent import Agent, make_base_agent, make_commanded_agent
+from bmd_pipeline.rl.mode_metrics import read_codes
 from bmd_pipeline.rl.rollout import EpisodeBatch, Rollout, merge_rollouts, roll_out
 from bmd_pipeline.seeds import make_generator
 from bmd_pipeline.stages.console import Reporter

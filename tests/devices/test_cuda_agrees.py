@@ -21,12 +21,11 @@ from bmd_pipeline.config.schema import (
     SteeringConfig,
     uses_modes,
 )
-from bmd_pipeline.modes.discovered import make_modes
+from bmd_pipeline.modes.modes import make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.adapters.base import Record, Situation
-from bmd_pipeline.rl.agents import Agent, make_agent
-from bmd_pipeline.rl.gae import compute_gae
-from bmd_pipeline.rl.ppo import PPO, Batch
+from bmd_pipeline.rl.adapters import Record, Situation
+from bmd_pipeline.rl.agent import Agent, make_agent
+from bmd_pipeline.rl.ppo import PPO, Batch, compute_gae
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.tasks import registry
 from tests.rl.decisions import decide

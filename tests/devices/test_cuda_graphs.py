@@ -12,8 +12,7 @@ from bmd_pipeline.config.schema import METHODS, Disturbance
 from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.rl.graphs import CUDA, WARM_UPS, Graphed, GraphedEnv, graph_env
-from bmd_pipeline.rl.trainer import Trainer
-from bmd_pipeline.rl.trainer_state import pack_trainer
+from bmd_pipeline.rl.trainer import Trainer, pack_trainer
 from tests.rl.decisions import decide
 from tests.rl.twins import (
     PUBLISHED,

@@ -11,7 +11,7 @@ import torch
 
 from bmd_pipeline.config.schema import RegulariserConfig
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.modes.controllers import Controller, Measurement, make_controller
+from bmd_pipeline.modes.regulariser import Controller, Measurement, make_controller
 
 FINDINGS = {"exploring_information": 1.0, "occupancy": [0.4, 0.4, 0.2]}
 

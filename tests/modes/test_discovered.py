@@ -10,7 +10,7 @@ import torch
 
 from bmd_pipeline.config.schema import DiscoverConfig, PolicyConfig
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.modes.discovered import DOCUMENT, WEIGHTS, DiscoveredModes, load_modes, make_modes
+from bmd_pipeline.modes.modes import DOCUMENT, WEIGHTS, DiscoveredModes, load_modes, make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
 

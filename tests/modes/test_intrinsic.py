@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmd_pipeline.modes.intrinsic import compute_intrinsic_reward, compute_log_ratio, compute_multimodality
+from bmd_pipeline.modes.inference import compute_intrinsic_reward, compute_log_ratio, compute_multimodality
 
 
 def _random_case(seed: int, decisions: int, episodes: int, codes: int) -> tuple[torch.Tensor, ...]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.fft import dct
 
-from bmd_pipeline.modes.noise_basis import NoiseBasis
+from bmd_pipeline.modes.steering import NoiseBasis
 
 
 @pytest.mark.parametrize("components", [1, 3, 8, 0])

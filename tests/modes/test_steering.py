@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from bmd_pipeline.config.schema import SteeringConfig
-from bmd_pipeline.modes.noise_basis import NoiseBasis
-from bmd_pipeline.modes.steering import SteeringPolicy
+from bmd_pipeline.modes.steering import NoiseBasis, SteeringPolicy
 
 
 def _steering(num_codes: int, initial_std: float = 1.0) -> SteeringPolicy:

@@ -11,7 +11,7 @@ from bmd_pipeline.config.schema import DiscoverConfig, PolicyConfig, PretrainCon
 from bmd_pipeline.demos.store import Demos
 from bmd_pipeline.errors import TrainingError
 from bmd_pipeline.modes.teaching import cluster_demos, describe_demos, teach_codes
-from bmd_pipeline.policies.cloning import Cloner
+from bmd_pipeline.policies.bc import Cloner
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
 WAYS = torch.tensor([[0.8, 0.0], [-0.8, 0.0], [0.0, 0.8]])

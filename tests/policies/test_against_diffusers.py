@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bmd_pipeline.config.schema import PolicyConfig
-from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.policies.schedule import make_alphas_cumprod
+from bmd_pipeline.policies.diffusion import DiffusionPolicy, make_alphas_cumprod
 
 KINDS = list(itertools.product(["x0", "epsilon"], ["cosine", "linear"]))
 CLIP = 1.5  # tight enough that random weights meet it

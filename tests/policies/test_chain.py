@@ -9,8 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bmd_pipeline.errors import ConfigError
-from bmd_pipeline.policies.chain import Denoise, make_ddim_chain, make_ddpm_chain
-from bmd_pipeline.policies.schedule import ddim_timesteps, make_alphas_cumprod
+from bmd_pipeline.policies.diffusion import (
+    Denoise,
+    ddim_timesteps,
+    make_alphas_cumprod,
+    make_ddim_chain,
+    make_ddpm_chain,
+)
 
 schedules = st.sampled_from(["cosine", "linear"])
 MEAN, STD = 0.7, 0.4

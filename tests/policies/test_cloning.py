@@ -6,7 +6,7 @@ import torch
 
 from bmd_pipeline.config.schema import PolicyConfig, PretrainConfig
 from bmd_pipeline.errors import TrainingError
-from bmd_pipeline.policies.cloning import Cloner
+from bmd_pipeline.policies.bc import Cloner
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
 SHAPE = PolicyConfig(horizon=2, n_action_steps=1, n_obs_steps=1, hidden_sizes=(32, 32), ddim_steps=20)

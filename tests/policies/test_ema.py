@@ -3,7 +3,7 @@ import copy
 import torch
 from torch import nn
 
-from bmd_pipeline.policies.ema import EMA
+from bmd_pipeline.policies.networks import EMA
 
 
 def test_follows_the_formula() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.distributions import Independent, Normal
 
-from bmd_pipeline.policies.gaussian import gaussian_entropy, gaussian_log_prob
+from bmd_pipeline.policies.networks import gaussian_entropy, gaussian_log_prob
 
 
 def test_log_prob_and_entropy_match_torch_distributions() -> None:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmd_pipeline.errors import ConfigError
-from bmd_pipeline.policies.history import ObsHistory
+from bmd_pipeline.policies.diffusion import ObsHistory
 
 
 def test_by_hand() -> None:

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bmd_pipeline.policies.normaliser import Normaliser
+from bmd_pipeline.policies.networks import Normaliser
 
 
 @given(

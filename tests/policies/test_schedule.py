@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmd_pipeline.errors import ConfigError
-from bmd_pipeline.policies.schedule import MAX_SIGNAL, MIN_SIGNAL, ddim_timesteps, make_alphas_cumprod
+from bmd_pipeline.policies.diffusion import MAX_SIGNAL, MIN_SIGNAL, ddim_timesteps, make_alphas_cumprod
 
 names = st.sampled_from(["cosine", "linear"])
 

@@ -9,7 +9,7 @@ import torch
 
 from bmd_pipeline.config.schema import DiscoverConfig, PolicyConfig
 from bmd_pipeline.environments.base import TaskEnv
-from bmd_pipeline.modes.discovered import DiscoveredModes, make_modes
+from bmd_pipeline.modes.modes import DiscoveredModes, make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.tasks import registry
 

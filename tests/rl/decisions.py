@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bmd_pipeline.rl.adapters.base import Record, Situation
-from bmd_pipeline.rl.agents import Agent
+from bmd_pipeline.rl.adapters import Record, Situation
+from bmd_pipeline.rl.agent import Agent
 
 
 def draw_situation(count: int, num_codes: int = 3, cond_dim: int = 4) -> Situation:

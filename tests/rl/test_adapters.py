@@ -10,9 +10,7 @@ from torch.distributions import Normal
 
 from bmd_pipeline.config.schema import DenoiserConfig, PolicyConfig, PPOConfig, ResidualConfig
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.adapters.base import TrustRegion
-from bmd_pipeline.rl.adapters.denoiser import TunedDenoiser
-from bmd_pipeline.rl.adapters.residual import ResidualAction
+from bmd_pipeline.rl.adapters import ResidualAction, TrustRegion, TunedDenoiser
 from tests.rl.decisions import draw_situation
 
 

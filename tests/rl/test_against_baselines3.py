@@ -13,8 +13,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.logger import Logger
 
-from bmd_pipeline.rl.gae import compute_continuation, compute_gae
-from bmd_pipeline.rl.ppo import compute_policy_loss, compute_value_loss
+from bmd_pipeline.rl.ppo import compute_continuation, compute_gae, compute_policy_loss, compute_value_loss
 
 OBS, ACTION = Box(-1.0, 1.0, (3,)), Box(-1.0, 1.0, (2,))
 

@@ -10,18 +10,19 @@ from torch.distributions import Normal
 
 from bmd_pipeline.config.schema import METHODS, FinetuneConfig, SteeringConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
-from bmd_pipeline.modes.discovered import DiscoveredModes
+from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.adapters.residual import ResidualAction
-from bmd_pipeline.rl.agents import (
+from bmd_pipeline.rl.adapters import ResidualAction
+from bmd_pipeline.rl.agent import (
     PLANNED,
     Agent,
+    load_trained,
     make_agent,
     make_base_agent,
     make_commanded_agent,
     remove_steering,
+    trained_state,
 )
-from bmd_pipeline.rl.tuned import load_trained, trained_state
 from tests.rl.decisions import decide, draw_situation
 
 MakeModes = Callable[..., DiscoveredModes]

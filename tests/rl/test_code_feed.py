@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 
 from bmd_pipeline.config.schema import FinetuneConfig, PPOConfig, RegulariserConfig, SteeringConfig
 from bmd_pipeline.environments.base import TaskEnv
-from bmd_pipeline.modes.discovered import DiscoveredModes
+from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.agents import make_agent
+from bmd_pipeline.rl.agent import make_agent
 from bmd_pipeline.rl.rollout import Rollout
-from bmd_pipeline.rl.trainer import CodeFeed, Trainer
-from bmd_pipeline.rl.trainer_state import pack_trainer, unpack_trainer
+from bmd_pipeline.rl.trainer import CodeFeed, Trainer, pack_trainer, unpack_trainer
 
 
 @given(st.lists(st.floats(0.0, 1.0, width=32), min_size=1, max_size=12), st.integers(0, 60), st.integers(0, 1000))

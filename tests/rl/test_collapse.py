@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from bmd_pipeline.rl.collapse import CollapseWatch
-from bmd_pipeline.rl.selection import Candidate
+from bmd_pipeline.rl.selection import Candidate, CollapseWatch
 
 
 def make_watch(dims: int = 4) -> tuple[CollapseWatch, list[str]]:

@@ -11,8 +11,8 @@ from torch import Tensor
 from bmd_pipeline.config.schema import PolicyConfig, PPOConfig, RegulariserConfig
 from bmd_pipeline.environments.base import TaskSpec, VectorTask
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.agents import make_base_agent
-from bmd_pipeline.rl.critic import Critic
+from bmd_pipeline.rl.agent import make_base_agent
+from bmd_pipeline.rl.ppo import Critic
 from bmd_pipeline.rl.trainer import Trainer
 
 PLACES, LIMIT, GAMMA = 4, 2, 0.8

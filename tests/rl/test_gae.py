@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmd_pipeline.rl.gae import compute_continuation, compute_gae
+from bmd_pipeline.rl.ppo import compute_continuation, compute_gae
 
 
 def test_two_steps_by_hand() -> None:

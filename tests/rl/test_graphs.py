@@ -11,12 +11,11 @@ from torch import Tensor
 from bmd_pipeline.config.schema import METHODS
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import ConfigError, TaskError
-from bmd_pipeline.rl.adapters.steering import Readout
-from bmd_pipeline.rl.agents import Agent
+from bmd_pipeline.rl.adapters import Readout
+from bmd_pipeline.rl.agent import Agent
 from bmd_pipeline.rl.graphs import WARM_UPS, Graphed, GraphedEnv, graph_env
 from bmd_pipeline.rl.rollout import roll_out
-from bmd_pipeline.rl.trainer import Trainer
-from bmd_pipeline.rl.trainer_state import pack_trainer
+from bmd_pipeline.rl.trainer import Trainer, pack_trainer
 from bmd_pipeline.tasks import registry
 from tests.rl.tape import TapeRecorder
 from tests.rl.twins import (

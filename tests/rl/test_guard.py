@@ -11,13 +11,11 @@ import torch
 from bmd_pipeline.config.schema import FinetuneConfig, GuardConfig, PPOConfig, RegulariserConfig, SteeringConfig
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import DivergenceError, TrainingError
-from bmd_pipeline.modes.discovered import DiscoveredModes
+from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.agents import make_agent
-from bmd_pipeline.rl.guard import Guard
+from bmd_pipeline.rl.agent import make_agent
 from bmd_pipeline.rl.rollout import Rollout
-from bmd_pipeline.rl.trainer import Trainer
-from bmd_pipeline.rl.trainer_state import pack_trainer, unpack_trainer
+from bmd_pipeline.rl.trainer import Guard, Trainer, pack_trainer, unpack_trainer
 
 
 @pytest.fixture

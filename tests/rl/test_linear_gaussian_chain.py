@@ -11,11 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal
 
 from bmd_pipeline.config.schema import DenoiserConfig, PolicyConfig
-from bmd_pipeline.policies.chain import Chain
-from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.policies.schedule import make_alphas_cumprod
-from bmd_pipeline.rl.adapters.base import Record, Situation
-from bmd_pipeline.rl.adapters.denoiser import TunedDenoiser
+from bmd_pipeline.policies.diffusion import Chain, DiffusionPolicy, make_alphas_cumprod
+from bmd_pipeline.rl.adapters import Record, Situation, TunedDenoiser
 from bmd_pipeline.rl.ppo import compute_policy_loss
 
 KINDS = list(itertools.product(["x0", "epsilon"], ["ddim", "ddpm"]))

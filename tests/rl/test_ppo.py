@@ -14,10 +14,10 @@ from torch import Tensor
 from bmd_pipeline.config.schema import FinetuneConfig, PPOConfig, RegulariserConfig, SteeringConfig
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import DivergenceError, TrainingError
-from bmd_pipeline.modes.discovered import DiscoveredModes
+from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.adapters.base import Situation
-from bmd_pipeline.rl.agents import make_agent
+from bmd_pipeline.rl.adapters import Situation
+from bmd_pipeline.rl.agent import make_agent
 from bmd_pipeline.rl.ppo import Batch, compute_policy_loss, compute_value_loss, standardise, standardise_groups
 from bmd_pipeline.rl.trainer import Trainer
 from tests.rl.decisions import decide

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from bmd_pipeline.config.schema import FinetuneConfig, SteeringConfig
 from bmd_pipeline.environments.base import TaskEnv
-from bmd_pipeline.modes.discovered import DiscoveredModes
+from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.agents import Agent, make_agent, make_commanded_agent
+from bmd_pipeline.rl.agent import Agent, make_agent, make_commanded_agent
 from bmd_pipeline.rl.trainer import Trainer
 from tests.rl.decisions import decide, draw_situation
 

@@ -9,9 +9,9 @@ import torch
 
 from bmd_pipeline.config.schema import FinetuneConfig, PolicyConfig, PPOConfig, RegulariserConfig, SteeringConfig
 from bmd_pipeline.environments.base import TaskEnv
-from bmd_pipeline.modes.discovered import DiscoveredModes
+from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.agents import PLANNED, Agent, make_agent, make_base_agent, make_commanded_agent
+from bmd_pipeline.rl.agent import PLANNED, Agent, make_agent, make_base_agent, make_commanded_agent
 from bmd_pipeline.rl.rollout import LOOK_INTERVALS, Rollout, balanced_codes, merge_rollouts, play_episodes, roll_out
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.tasks import registry

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from bmd_pipeline.config.schema import CurriculumConfig, FinetuneConfig, SteeringConfig
 from bmd_pipeline.environments.base import TaskEnv
-from bmd_pipeline.modes.discovered import DiscoveredModes
+from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl import selection
-from bmd_pipeline.rl.agents import Agent, make_agent
-from bmd_pipeline.rl.curriculum import compute_max_steps
+from bmd_pipeline.rl.agent import Agent, make_agent
 from bmd_pipeline.rl.selection import Candidate, choose_readout, score_candidate
+from bmd_pipeline.rl.trainer import compute_max_steps
 
 START = Candidate(0, 0.8, 400, (0.9, 0.9, 0.9, 0.5), (1.0, 1.0, 0.9, 0.7))  # 100 episodes per code, obeyed .9
 

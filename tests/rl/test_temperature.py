@@ -11,11 +11,9 @@ import torch
 from bmd_pipeline.config.schema import FinetuneConfig, RegulariserConfig, SteeringConfig
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.agents import make_agent
-from bmd_pipeline.rl.critic import Critic
-from bmd_pipeline.rl.ppo import PPO, TEMPERATURE_RANGE, TEMPERATURE_STEP, Batch, standardise
-from bmd_pipeline.rl.trainer import Trainer
-from bmd_pipeline.rl.trainer_state import pack_trainer, unpack_trainer
+from bmd_pipeline.rl.agent import make_agent
+from bmd_pipeline.rl.ppo import PPO, TEMPERATURE_RANGE, TEMPERATURE_STEP, Batch, Critic, standardise
+from bmd_pipeline.rl.trainer import Trainer, pack_trainer, unpack_trainer
 from tests.rl.decisions import decide, draw_situation
 
 DIMS = 8

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.config.schema import FinetuneConfig, SteeringConfig
-from bmd_pipeline.modes.discovered import DiscoveredModes
+from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.agents import make_agent
-from bmd_pipeline.rl.critic import Critic
-from bmd_pipeline.rl.ppo import PPO, Batch, standardise
+from bmd_pipeline.rl.agent import make_agent
+from bmd_pipeline.rl.ppo import PPO, Batch, Critic, standardise
 from tests.rl.decisions import decide, draw_situation
 
 ROWS = 256

@@ -20,14 +20,12 @@ from bmd_pipeline.config.schema import (
 )
 from bmd_pipeline.environments.base import VectorTask
 from bmd_pipeline.errors import DivergenceError
-from bmd_pipeline.modes.discovered import make_modes
+from bmd_pipeline.modes.modes import make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.adapters.base import Situation
-from bmd_pipeline.rl.agents import Agent, make_agent, make_commanded_agent
+from bmd_pipeline.rl.adapters import Situation
+from bmd_pipeline.rl.agent import Agent, make_agent, make_commanded_agent
 from bmd_pipeline.rl.graphs import GraphedEnv, Recorder, graph_env
-from bmd_pipeline.rl.guard import Guard
-from bmd_pipeline.rl.trainer import Trainer
-from bmd_pipeline.rl.trainer_state import pack_trainer, unpack_trainer
+from bmd_pipeline.rl.trainer import Guard, Trainer, pack_trainer, unpack_trainer
 from bmd_pipeline.tasks import registry
 
 TAUGHT = "taught"

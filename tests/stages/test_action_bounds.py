@@ -14,7 +14,7 @@ from bmd_pipeline.demos.store import DemoWriter
 from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.errors import ArtifactError, DataError
 from bmd_pipeline.policies.checkpoint import load_policy
-from bmd_pipeline.rl.agents import make_base_agent
+from bmd_pipeline.rl.agent import make_base_agent
 from bmd_pipeline.rl.rollout import roll_out
 from bmd_pipeline.seeds import make_generator
 from bmd_pipeline.stages.collect import collect

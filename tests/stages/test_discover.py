@@ -16,8 +16,8 @@ from bmd_pipeline.demos.store import DemoWriter, load_demos
 from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.errors import BMDError, ConfigError, DataError, TrainingError
 from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.rl.agent import load_agent
 from bmd_pipeline.rl.rollout import play_episodes
-from bmd_pipeline.rl.tuned import load_agent
 from bmd_pipeline.stages import discovery
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot
 from bmd_pipeline.stages.console import Reporter

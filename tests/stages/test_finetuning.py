@@ -15,10 +15,9 @@ from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import load_weights
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.reporting.documents import load_evaluation
-from bmd_pipeline.rl.agents import Agent
+from bmd_pipeline.rl.agent import Agent, load_agent
 from bmd_pipeline.rl.rollout import Rollout, play_episodes
 from bmd_pipeline.rl.selection import Candidate
-from bmd_pipeline.rl.tuned import load_agent
 from bmd_pipeline.stages import evaluate as evaluate_stage
 from bmd_pipeline.stages import finetune as finetune_stage
 from bmd_pipeline.stages import workbench

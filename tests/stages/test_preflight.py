@@ -11,7 +11,7 @@ from bmd_pipeline.cli.main import main
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
-from bmd_pipeline.rl.critic import Critic
+from bmd_pipeline.rl.ppo import Critic
 from bmd_pipeline.stages import preflight
 from bmd_pipeline.stages.needs import Needs, count_critic, estimate_needs
 from bmd_pipeline.stages.preflight import free_disk, free_memory, require_room, tell

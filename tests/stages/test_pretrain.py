@@ -11,8 +11,8 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError, DataError, TrainingError
 from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.io.provenance import require_run
+from bmd_pipeline.policies.bc import Cloner
 from bmd_pipeline.policies.checkpoint import load_policy
-from bmd_pipeline.policies.cloning import Cloner
 from bmd_pipeline.stages.collect import collect
 from bmd_pipeline.stages.console import Progress, Reporter
 from bmd_pipeline.stages.pretrain import pretrain

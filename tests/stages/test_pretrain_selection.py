@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.io.provenance import require_run
+from bmd_pipeline.policies.bc import Cloner
 from bmd_pipeline.policies.checkpoint import load_policy
-from bmd_pipeline.policies.cloning import Cloner
 from bmd_pipeline.stages.collect import collect
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.pretrain import _open_selection, is_flat, pretrain

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bmd_pipeline.modes.discovered import DiscoveredModes
 from bmd_pipeline.modes.inference import InferenceModel
+from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.rl.rollout import Rollout, compute_information
 
 

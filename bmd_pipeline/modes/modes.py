@@ -15,8 +15,7 @@ from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, load_weights, read_json, save_weights, write_json
 from bmd_pipeline.modes.clustering import resample_track
 from bmd_pipeline.modes.inference import InferenceModel
-from bmd_pipeline.modes.noise_basis import NoiseBasis
-from bmd_pipeline.modes.steering import SteeringPolicy
+from bmd_pipeline.modes.steering import NoiseBasis, SteeringPolicy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
 WEIGHTS = "modes.safetensors"

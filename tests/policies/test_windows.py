@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmd_pipeline.config.schema import PolicyConfig
-from bmd_pipeline.demos.store import Demos, make_windows, split_episodes
-from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.policies.history import ObsHistory
+from bmd_pipeline.demos.store import Demos
+from bmd_pipeline.policies.bc import make_windows, split_episodes
+from bmd_pipeline.policies.diffusion import DiffusionPolicy, ObsHistory
 
 
 def make_demos(lengths: list[int]) -> Demos:

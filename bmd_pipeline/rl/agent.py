@@ -1,4 +1,4 @@
-"""Agents: a diffusion policy, the chain of adapters it acts through, and its mode codes."""
+"""Agents: a diffusion policy, the chain of adapters it acts through, its mode codes; and agents on disk."""
 
 from __future__ import annotations
 
@@ -6,24 +6,33 @@ import copy
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from bmd_pipeline.config.schema import FinetuneConfig, SteeringConfig, uses_modes
+from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, FinetuneConfig, SteeringConfig, uses_modes
 from bmd_pipeline.errors import ArtifactError, ConfigError
-from bmd_pipeline.modes.discovered import DiscoveredModes
-from bmd_pipeline.modes.noise_basis import NoiseBasis
-from bmd_pipeline.modes.steering import SteeringPolicy
+from bmd_pipeline.io.files import load_weights, read_json
+from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
+from bmd_pipeline.modes.steering import NoiseBasis, SteeringPolicy
+from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.adapters.base import Adapter, Record, Situation
-from bmd_pipeline.rl.adapters.denoiser import TunedDenoiser
-from bmd_pipeline.rl.adapters.frozen import FrozenDenoiser
-from bmd_pipeline.rl.adapters.prior import PriorNoise
-from bmd_pipeline.rl.adapters.residual import ResidualAction
-from bmd_pipeline.rl.adapters.steering import Readout, SteeredNoise
+from bmd_pipeline.rl.adapters import (
+    Adapter,
+    FrozenDenoiser,
+    PriorNoise,
+    Readout,
+    Record,
+    ResidualAction,
+    Situation,
+    SteeredNoise,
+    TunedDenoiser,
+)
 from bmd_pipeline.rl.graphs import Graphed, Recorder
+
+# ---- Agents: a diffusion policy, the chain of adapters it acts through, and its mode codes ----
 
 PLANNED = "planned"
 """Name in the record of a correcting agent: 1 at the steps at which a new chunk was planned, (B,)."""
@@ -311,3 +320,105 @@ def _make_steering(
 
 def _device(policy: DiffusionPolicy) -> torch.device:
     return next(policy.parameters()).device
+
+
+# ---- Fine-tuned agents on disk ----
+
+TUNED_WEIGHTS = "tuned.safetensors"
+TUNED_DOCUMENT = "tuned.json"
+
+
+def load_agent(
+    policy_dir: Path,
+    modes_dir: Path | None,
+    tuned_dir: Path | None,
+    method: str,
+    *,
+    task: str,
+    device: torch.device | str = "cpu",
+) -> Agent:
+    """Loads what evaluation plays.
+
+    Everything the agent needs is in its own folders: settings come from there, not from the present config.
+
+    Args:
+        policy_dir: pre-trained policy.
+        modes_dir: discovered modes, for policies with codes.
+        tuned_dir: fine-tuned weights; None before fine-tuning.
+        method: "pretrained", "taught" or a fine-tuning method.
+        task: the task it must have been made for.
+        device: where to load it.
+
+    Raises:
+        ArtifactError: a folder is missing, damaged, or made for another task or method.
+    """
+    policy = load_policy(policy_dir, task=task, device=device)
+    if method == PRETRAINED:
+        return make_base_agent(policy)
+    modes = None
+    if uses_modes(method):
+        if modes_dir is None:
+            raise ArtifactError(f"method {method} needs discovered modes: run `bmd-pipeline discover --task {task}`")
+        modes = load_modes(modes_dir, policy, task=task)
+        if method == TAUGHT:
+            return make_commanded_agent(policy, modes).requires_grad_(False).eval()
+    if tuned_dir is None:
+        raise ArtifactError(f"method {method} needs what it fine-tuned: run `bmd-pipeline finetune --task {task}`")
+    path = tuned_dir / TUNED_DOCUMENT
+    document = read_json(path, "fine-tuned policy")
+    if (document.get("task"), document.get("method")) != (task, method):
+        raise ArtifactError(
+            f"{path}: tuned for task {document.get('task')!r} by {document.get('method')!r}, "
+            f"expected {task!r} by {method!r}"
+        )
+    built_on = {"policy_sha256": policy.fingerprint, "modes_sha256": modes.fingerprint if modes else None}
+    for name, present in built_on.items():
+        if document.get(name) != present:
+            raise ArtifactError(
+                f"{path}: tuned from another {name.removesuffix('_sha256')} than the present one; "
+                f"run `bmd-pipeline finetune --task {task} --method {method}` again"
+            )
+    try:
+        config = FinetuneConfig.model_validate(document["finetune"])
+        steering = SteeringConfig.model_validate(document["steering"])
+        agent = make_agent(method, policy, modes, config, steering)
+        agent.readout = document.get("readout")
+        weights = load_weights(tuned_dir / TUNED_WEIGHTS)
+        load_trained(agent, weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ArtifactError(
+            f"{path}: does not fit this policy or this version; run `bmd-pipeline finetune --task {task}` again"
+        ) from error
+    return agent.requires_grad_(False).eval()
+
+
+def trained_state(agent: Agent) -> dict[str, Tensor]:
+    """Weights that fine-tuning may have changed: the links' own, and the inference model's."""
+    own = {f"chain.{name}": value for name, value in _chain_state(agent).items()}
+    if agent.modes is not None:
+        own.update({f"inference.{name}": v for name, v in agent.modes.inference.state_dict().items()})
+    return {name: value.detach().clone() for name, value in own.items()}
+
+
+def load_trained(agent: Agent, weights: dict[str, Tensor]) -> None:
+    """Puts back what `trained_state` returned.
+
+    Raises:
+        RuntimeError: the weights are of another agent.
+    """
+    chain = {name[len("chain.") :]: value for name, value in weights.items() if name.startswith("chain.")}
+    expected = _chain_state(agent)
+    if chain.keys() != expected.keys():
+        raise RuntimeError(f"expected weights {sorted(expected)}, got {sorted(chain)}")
+    agent.chain.load_state_dict(chain, strict=False)
+    if agent.modes is not None:
+        prefix = "inference."
+        agent.modes.inference.load_state_dict(
+            {name[len(prefix) :]: value for name, value in weights.items() if name.startswith(prefix)}
+        )
+
+
+def _chain_state(agent: Agent) -> dict[str, Tensor]:
+    """The chain's weights without the frozen policy's."""
+    frozen = {id(parameter) for parameter in agent.policy.parameters()} | {id(b) for b in agent.policy.buffers()}
+    return {name: value for name, value in agent.chain.state_dict(keep_vars=True).items() if id(value) not in frozen}

@@ -1,8 +1,4 @@
-"""Controllers of λ, the weight of the mutual-information regulariser.
-
-`constant` is the paper's (arXiv 2605.11387). The others are ours: λ needs careful tuning there, and here it is set
-by what it is for.
-"""
+"""λ, the weight of the mutual-information regulariser, and its controllers."""
 
 from __future__ import annotations
 

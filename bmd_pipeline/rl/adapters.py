@@ -1,0 +1,358 @@
+"""Adapters: the links of the chain from an observation to a chunk of actions, some of which learn."""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bmd_pipeline.config.schema import DenoiserConfig, PPOConfig, ResidualConfig
+from bmd_pipeline.modes.steering import SteeringPolicy
+from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.policies.networks import gaussian_entropy, gaussian_log_prob, make_mlp
+
+# ---- What an adapter is: one link of the chain from an observation to a chunk of actions ----
+#
+# A policy acts through a chain of links. The first makes the noise, the next turns it into a chunk, a further
+# one may correct the chunk. Each link draws from a distribution of its own and can say later how likely
+# the draw was: PPO treats every draw as an action and knows nothing of diffusion.
+#
+# | method | noise | chunk |
+# |---|---|---|
+# | base policy | `PriorNoise` | `FrozenDenoiser` |
+# | dsrl | `SteeredNoise` | `FrozenDenoiser` |
+# | dppo | `PriorNoise` | `TunedDenoiser` |
+# | res | `PriorNoise` | `FrozenDenoiser`, `ResidualAction` |
+#
+# With `-bmd` every link is told the mode code: the denoiser is the coded one, steering and residual see the code. In
+# the published form the denoiser has no codes, and the noise is always `SteeredNoise`.
+
+Record = dict[str, Tensor]
+"""What a link needs to compute the log-probability of its draw again, each (B, ...)."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a link may look at.
+
+    Attributes:
+        cond: (B, cond_dim) encoded observation history.
+        code: (B,) int64 mode code, the same for the whole episode.
+    """
+
+    cond: Tensor
+    code: Tensor
+
+    def rows(self, index: Tensor) -> Situation:
+        """The situations at `index`."""
+        return Situation(self.cond[index], self.code[index])
+
+
+@dataclass(frozen=True)
+class TrustRegion:
+    """How far PPO may move what a link draws from, on one rollout.
+
+    Attributes:
+        learning_rate: of the link's parameters.
+        clip_ratio: ε; probability ratios beyond 1 ± ε earn nothing more.
+        target_kl: the link stops learning once the approximate KL of one of its draws passes 1.5 times this.
+    """
+
+    learning_rate: float
+    clip_ratio: float
+    target_kl: float
+
+
+class Adapter(nn.Module, ABC):
+    """One link.
+
+    What it computes may be recorded as a CUDA graph (`rl.graphs`): it must not read from the device, and what a
+    schedule changes is a buffer, changed in place.
+
+    Attributes:
+        num_factors: draws it makes per decision; zero if it is deterministic or fixed.
+        factor_weights: what the advantage counts for each draw; empty means fully.
+        trust_region: its own, or None for the one of PPO.
+        entropy_dims: dimensions of its draws whose spread is trained; their entropy can collapse.
+        target_entropy: nats per decision that the spread shall not fall below, or None.
+    """
+
+    num_factors: int = 0
+    factor_weights: tuple[float, ...] = ()
+    trust_region: TrustRegion | None = None
+    entropy_dims: int = 0
+    target_entropy: float | None = None
+
+    def begin_iteration(self, iteration: int) -> None:
+        """Told before each training rollout, counted from 0, for links with a schedule."""
+
+    @abstractmethod
+    def act(self, x: Tensor, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
+        """Maps what the link before it made.
+
+        Args:
+            x: (B, noise_dim) noise or normalised chunk; ignored by the first link.
+            situation: what the policy sees.
+            generator: draws.
+            explore: draw as in training; if False, act as deployed.
+
+        Returns:
+            (B, noise_dim) for the next link, and the record of the draws.
+        """
+
+    def evaluate(self, record: Record, situation: Situation) -> tuple[Tensor, Tensor]:
+        """How likely recorded draws are under the present parameters, and how spread out such draws are.
+
+        Args:
+            record: from `act`.
+            situation: what the policy saw.
+
+        Returns:
+            log-probability (B, num_factors), and entropy (B,) in nats of the draws whose spread is trained, zero if
+            there are none. One pass of the network serves both.
+        """
+        cond = situation.cond
+        return cond.new_zeros(len(cond), 0), cond.new_zeros(len(cond))
+
+    def trainable(self) -> list[nn.Parameter]:
+        """What PPO trains."""
+        return []
+
+
+# ---- Noise from the prior: what a diffusion policy was trained to start from ----
+
+
+class PriorNoise(Adapter):
+    """w ~ N(0, I).
+
+    Args:
+        noise_dim: size of w.
+    """
+
+    def __init__(self, noise_dim: int) -> None:
+        super().__init__()
+        self.noise_dim = noise_dim
+
+    def act(self, x: Tensor, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
+        """Draws w (B, noise_dim)."""
+        cond = situation.cond
+        return torch.randn(len(cond), self.noise_dim, generator=generator, device=cond.device), {}
+
+
+# ---- The pre-trained or the coded policy as it is: noise in, chunk out ----
+
+
+class FrozenDenoiser(Adapter):
+    """The policy's own sampler (DDIM: deterministic given x and the code); nothing to train."""
+
+    def __init__(self, policy: DiffusionPolicy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def act(self, x: Tensor, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
+        """Denoises x (B, noise_dim) to a normalised chunk of the same shape."""
+        return self.policy.sample(x, situation.cond, generator, situation.code), {}
+
+
+# ---- DSRL: reinforcement learning of the noise a frozen diffusion policy starts from ----
+#
+# Source: DSRL (arXiv 2506.15799). With mode codes it is the steering policy of BMD (arXiv 2605.11387).
+
+Readout = Literal["mean", "sample"]
+"""How a steering policy acts when it is deployed: by its mean, or by a draw."""
+
+
+class SteeredNoise(Adapter):
+    """w from the steering policy.
+
+    Args:
+        steering: π_ψ(w|s,z).
+        readout: how it acts when deployed.
+        target_entropy: nats per steered dimension that its spread shall not fall below; None: no bound.
+    """
+
+    num_factors = 1
+
+    def __init__(self, steering: SteeringPolicy, readout: Readout, target_entropy: float | None = None) -> None:
+        super().__init__()
+        self.steering = steering
+        self.readout = readout
+        self.entropy_dims = steering.basis.dim
+        self.target_entropy = None if target_entropy is None else target_entropy * self.entropy_dims
+
+    def act(self, x: Tensor, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
+        """Draws steered coordinates u; unsteered directions of w stay N(0, I)."""
+        mean, log_std = self.steering(situation.cond, situation.code)
+        u = mean
+        if explore or self.readout == "sample":
+            u = mean + log_std.exp() * torch.randn(mean.shape, generator=generator, device=mean.device)
+        basis = self.steering.basis
+        rest = u.new_zeros(len(u), basis.noise_dim)
+        if basis.dim < basis.noise_dim:
+            rest = torch.randn(rest.shape, generator=generator, device=u.device)
+        return basis.complete(u, rest), {"u": u}
+
+    def evaluate(self, record: Record, situation: Situation) -> tuple[Tensor, Tensor]:
+        """log π_ψ(u|s,z), (B, 1), and the entropy (B,) of π_ψ in nats."""
+        mean, log_std = self.steering(situation.cond, situation.code)
+        return gaussian_log_prob(record["u"], mean, log_std)[:, None], gaussian_entropy(log_std)
+
+    def trainable(self) -> list[nn.Parameter]:
+        """The steering policy's parameters."""
+        return list(self.steering.parameters())
+
+
+# ---- DPPO: reinforcement learning of the denoiser itself ----
+#
+# Source: DPPO (arXiv 2409.00588). Every denoising step is an action of a two-layer decision process: a Gaussian around
+# the step's mean, with a floor under its standard deviation so that there is something to explore.
+
+
+class TunedDenoiser(Adapter):
+    """A trainable copy of the policy, which explores with more denoising noise than it acts with.
+
+    It explores as the sampler with `config.eta` does, with a standard deviation of at least `config.noise_floor` at
+    every step, and acts as the sampler with `config.acting_eta`. The first denoising steps may stay frozen: only the
+    last `config.steps` are draws.
+
+    Args:
+        policy: the pre-trained or the coded policy, which stays as it is.
+        config: exploration, log-probabilities, discount, trust region.
+    """
+
+    spreads: Tensor  # (num_factors,) log standard deviations on the device
+
+    def __init__(self, policy: DiffusionPolicy, config: DenoiserConfig) -> None:
+        super().__init__()
+        self.frozen = policy
+        self.policy = copy.deepcopy(policy).requires_grad_(False)
+        self.policy.denoiser.requires_grad_(True)
+        self.exploring, self.acting = policy.make_chain(config.eta), policy.make_chain(config.acting_eta)
+        steps = policy.config.n_action_steps if config.log_prob_steps == "executed" else policy.config.horizon
+        self.counted_dim = steps * policy.action_dim
+        self.scale = 1.0 / self.counted_dim if config.log_prob_reduction == "mean" else 1.0
+        total = len(policy.timesteps)
+        self.first = total - min(config.steps or total, total)
+        self.num_factors = total - self.first
+        self.trust_region = TrustRegion(config.learning_rate, config.clip_ratio, config.target_kl)
+        self.factor_weights = tuple(config.denoising_discount ** (total - 1 - k) for k in range(self.first, total))
+        self.stds = tuple(max(std, config.noise_floor) for std in self.exploring.stds[self.first :])
+        spreads = torch.tensor([math.log(std) for std in self.stds], device=policy.alphas_cumprod.device)
+        self.register_buffer("spreads", spreads, persistent=False)
+
+    def act(self, x: Tensor, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
+        """Denoises x (B, noise_dim); the record holds the samples (B, num_factors + 1, noise_dim)."""
+        chain = self.exploring if explore else self.acting
+        stds = (*chain.stds[: self.first], *(self.stds if explore else chain.stds[self.first :]))
+        frozen = self.frozen.condition(situation.cond, situation.code) if self.first else None
+        tuned = self.policy.condition(situation.cond, situation.code)
+        samples = [x]
+        for k, std in enumerate(stds):
+            x = chain.step_mean(x, k, tuned if frozen is None or k >= self.first else frozen)
+            if std > 0.0:
+                x = torch.add(x, torch.randn(x.shape, generator=generator, device=x.device), alpha=std)
+            samples.append(x)
+        return x, {"samples": torch.stack(samples[self.first :], dim=1)}
+
+    def evaluate(self, record: Record, situation: Situation) -> tuple[Tensor, Tensor]:
+        """Log-probability (B, num_factors) of each denoising step; the noise is fixed, so that no entropy is trained.
+
+        Of every step only the part of the chunk counts that is executed, unless `config.log_prob_steps` says otherwise,
+        and its mean over that part, unless `config.log_prob_reduction` does.
+        """
+        samples = record["samples"]
+        predict = self.policy.condition(situation.cond, situation.code)
+        part = slice(self.counted_dim)
+        factors = []
+        for factor, spread in enumerate(self.spreads):
+            mean = self.exploring.step_mean(samples[:, factor], self.first + factor, predict)
+            factors.append(self.scale * gaussian_log_prob(samples[:, factor + 1, part], mean[:, part], spread))
+        return torch.stack(factors, dim=1), situation.cond.new_zeros(len(situation.cond))
+
+    def trainable(self) -> list[nn.Parameter]:
+        """The denoiser's parameters."""
+        return list(self.policy.denoiser.parameters())
+
+
+# ---- RES: a bounded correction of every action of the frozen policy ----
+#
+# Source: Policy Decorator (arXiv 2412.13630): the residual sees the state and the policy's action at every control
+# step, is bounded by a scale, and exploration begins progressively.
+
+LOG_STD_RANGE = (-4.0, 1.0)
+
+
+class ResidualAction(Adapter):
+    """action + scale · tanh(u), with u from a Gaussian that sees the condition, the action and the mode code.
+
+    It acts at every control step, between two looks of the policy too. While exploration progresses, a step uses the
+    residual with a probability that grows from 0 to 1; steps without it carry no gradient.
+
+    Args:
+        cond_dim: size of the policy's condition.
+        action_dim: size of an action.
+        num_codes: mode codes K; 1 means that there is none to look at.
+        config: scale, widths, starting spread, schedule.
+        ppo: what its trust region shares with other links.
+    """
+
+    num_factors = 1
+    share: Tensor  # () of the steps that use the residual while exploring; a CUDA graph reads it
+
+    def __init__(self, cond_dim: int, action_dim: int, num_codes: int, config: ResidualConfig, ppo: PPOConfig) -> None:
+        super().__init__()
+        self.entropy_dims = action_dim
+        self.num_codes = num_codes
+        self.scale = config.scale
+        self.progressive_iterations = config.progressive_iterations
+        self.trust_region = TrustRegion(config.learning_rate, ppo.clip_ratio, ppo.target_kl)
+        self.register_buffer("share", torch.ones(()), persistent=False)
+        inputs = cond_dim + action_dim + (num_codes if num_codes > 1 else 0)
+        self.network = make_mlp((inputs, *config.hidden_sizes, action_dim), "silu")
+        self.log_std = nn.Parameter(torch.full((action_dim,), config.initial_std).log())
+        last = [layer for layer in self.network.modules() if isinstance(layer, nn.Linear)][-1]
+        with torch.no_grad():
+            last.weight.mul_(0.01)
+            last.bias.zero_()
+
+    def begin_iteration(self, iteration: int) -> None:
+        """Sets the share of steps that use the residual while exploring."""
+        done = (iteration + 1) / self.progressive_iterations if self.progressive_iterations else 1.0
+        self.share.fill_(min(1.0, done))
+
+    def act(self, x: Tensor, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
+        """Corrects a normalised action x (B, action_dim)."""
+        mean = self._mean(x, situation)
+        used = torch.ones(len(x), 1, device=x.device)
+        u = mean
+        if explore:
+            log_std = self._log_std()
+            u = mean + log_std.exp() * torch.randn(mean.shape, generator=generator, device=mean.device)
+            used = (torch.rand(used.shape, generator=generator, device=x.device) < self.share).to(x.dtype)
+        return x + used * self.scale * torch.tanh(u), {"action": x, "u": u, "used": used}
+
+    def evaluate(self, record: Record, situation: Situation) -> tuple[Tensor, Tensor]:
+        """log N(u), (B, 1), zero where the residual was not used, and the entropy (B,) of u in nats."""
+        log_std = self._log_std()
+        log_prob = gaussian_log_prob(record["u"], self._mean(record["action"], situation), log_std)
+        return log_prob[:, None] * record["used"], gaussian_entropy(log_std).expand(len(situation.cond))
+
+    def _mean(self, action: Tensor, situation: Situation) -> Tensor:
+        parts = [situation.cond, action]
+        if self.num_codes > 1:
+            parts.append(F.one_hot(situation.code, self.num_codes).to(action.dtype))
+        mean: Tensor = self.network(torch.cat(parts, dim=1))
+        return mean
+
+    def _log_std(self) -> Tensor:
+        return self.log_std.clamp(*LOG_STD_RANGE)
+
+    def trainable(self) -> list[nn.Parameter]:
+        """The residual network and its spread."""
+        return list(self.parameters())
