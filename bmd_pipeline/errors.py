@@ -52,6 +52,10 @@ class SimulationError(RuntimeError):
     """A simulation worker died; the message carries its traceback (exit status 1)."""
 
 
+class AlreadyWritten(Exception):  # noqa: N818 - nothing went wrong
+    """While this job waited, another one wrote the same; the message says what."""
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """The nearest known name, or all of them, as the tail of a message."""
     names = sorted(known)

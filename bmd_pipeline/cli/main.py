@@ -21,8 +21,7 @@ import typer
 from bmd_pipeline import __version__
 from bmd_pipeline.cli import config, doctor, evidence, report, stages, tasks, watch
 from bmd_pipeline.config.load import shorten
-from bmd_pipeline.errors import BMDError
-from bmd_pipeline.io.progress import AlreadyWritten
+from bmd_pipeline.errors import AlreadyWritten, BMDError
 from bmd_pipeline.stages.stopping import STOPPED, Stopped
 
 USER_ERROR = 2

@@ -18,16 +18,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.errors import AlreadyWritten, ArtifactError
 from bmd_pipeline.io.files import hash_tensors, read_weights, save_weights
 
 # ---- An exclusive lock on a folder, so that two jobs never write the same progress ----
 
 POLL_S = 1.0
-
-
-class AlreadyWritten(Exception):  # noqa: N818 - nothing went wrong
-    """While this job waited, another one wrote the same; the message says what."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ arguments must stay where it is in memory and be changed in place; Python's numb
 | recorded | where |
 |---|---|
 | losses and gradients of a full minibatch, with the policy or of the critic alone | `rl.ppo` |
-| a decision of an agent, exploring or as deployed | `rl.agents` |
+| a decision of an agent, exploring or as deployed | `rl.agent` |
 | a chunk of steps of a task that is `capturable` | `GraphedEnv` |
 """
 

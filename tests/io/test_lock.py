@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.progress import AlreadyWritten, FolderLock, Wait
+from bmd_pipeline.errors import AlreadyWritten, ArtifactError
+from bmd_pipeline.io.progress import FolderLock, Wait
 from bmd_pipeline.stages.stopping import Stop, Stopped
 
 HOLD = """
