@@ -1,1 +1,1 @@
-"""Settings: frozen pydantic models, one module per stage; loading, merging, overriding and hashing."""
+"""Settings: one schema of frozen pydantic models; loading, overriding, costs and hashing."""

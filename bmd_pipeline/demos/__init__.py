@@ -1,1 +1,1 @@
-"""Demonstrations: the store they live in, how experts fill it, and the windows policies learn from."""
+"""Demonstrations: the store they live in, and how experts fill it."""

@@ -1,4 +1,18 @@
-"""The demonstration store: a zarr group in the layout that the field's diffusion policies use."""
+"""The demonstration store: a zarr group in the layout that the field's diffusion policies use.
+
+```
+demos.zarr                    attributes: schema_version, action_low, action_high, task, config_hash, seed, …
+├── data/obs                  (T, obs_dim) float32, all episodes one after the other
+├── data/action               (T, action_dim) float32, in the environment's units
+└── meta/episode_ends         (E,) int64, row after the last one of each episode
+```
+
+`action_low` and `action_high` (action_dim,) are the bounds of actions in the environment. In memory actions are in
+[-1, 1], the units of whoever acts.
+
+We write zarr v3, chunks with a checksum. Stores of others, v2 too, open as they are; `data/state` stands in for
+`data/obs` there.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +31,6 @@ from zarr.codecs import Crc32cCodec
 from bmd_pipeline.environments.base import Episode, from_bounds
 from bmd_pipeline.errors import DataError
 from bmd_pipeline.io.files import staged_directory
-
-# ---- The demonstration store: a zarr group in the layout that the field's diffusion policies use ----
-#
-# ```
-# demos.zarr                    attributes: schema_version, action_low, action_high, task, config_hash, seed, …
-# ├── data/obs                  (T, obs_dim) float32, all episodes one after the other
-# ├── data/action               (T, action_dim) float32, in the environment's units
-# └── meta/episode_ends         (E,) int64, row after the last one of each episode
-# ```
-#
-# `action_low` and `action_high` (action_dim,) are the bounds of actions in the environment. In memory actions are in
-# [-1, 1], the units of whoever acts.
-#
-# We write zarr v3, chunks with a checksum. Stores of others, v2 too, open as they are; `data/state` stands in for
-# `data/obs` there.
 
 SCHEMA_VERSION = 1
 _MARKS = ("zarr.json", ".zgroup", ".zattrs")

@@ -380,8 +380,7 @@ def _optimizers(trainer: Trainer) -> dict[str, Optimizer]:
     return found
 
 
-# ---- Iterations whose numbers run away are taken back, and learnt again from the same episodes with smaller steps
-# ----
+# ---- Iterations whose numbers run away are taken back, and learnt again with smaller steps ----
 
 STEP_FACTOR = 0.5
 """What a rollback does to the learning rates, for good: steps that diverged once would do so again."""

@@ -23,7 +23,7 @@ from bmd_pipeline.errors import TaskError
 # ---- ManiSkill without a rendering device: state-only tasks on machines that have no Vulkan driver ----
 #
 # `render_backend="none"` makes ManiSkill skip every visual, yet its scene builders still construct render
-# materials, and SAPIEN refuses those where there is no device. `enable` replaces the two classes by inert
+# materials, and SAPIEN refuses those where there is no device. `enable_headless` replaces the two classes by inert
 # ones. Where SAPIEN finds a device, nothing is touched.
 #
 # Source: ManiSkill 3.0.1 and SAPIEN 3.0 sources; mani-skill/ManiSkill issues 401 and 922.
@@ -71,7 +71,7 @@ def have_render_device() -> bool:
 
 
 @functools.cache
-def enable() -> bool:
+def enable_headless() -> bool:
     """Prepares SAPIEN and ManiSkill for building scenes; call it before any environment is made.
 
     Returns:
@@ -113,7 +113,7 @@ def make_env(env_id: str, **settings: Any) -> Any:
     Raises:
         TaskError: GPU simulation was asked for and can't start.
     """
-    enable()
+    enable_headless()
     gymnasium: Any = importlib.import_module("gymnasium")
     importlib.import_module("mani_skill.envs")
     arguments: dict[str, Any] = {

@@ -23,7 +23,7 @@ from bmd_pipeline.sim.arm import ROBOT_BASE, STEP_METRES, hold_tips
 #
 # Everything is batched tensors on the environment's device, so that a subclass runs in ManiSkill's GPU simulation as
 # it is. Subclasses are registered environments that any user of ManiSkill can make; the fast stepping on the CPU
-# stands beside them, not in them. Importing this module imports ManiSkill.
+# stands beside them, not in them.
 
 
 class StartedEnv(BaseEnv):  # type: ignore[misc]  # ManiSkill ships no types
@@ -72,7 +72,7 @@ class StartedEnv(BaseEnv):  # type: ignore[misc]  # ManiSkill ships no types
         return self.compute_dense_reward(obs, action, info)
 
 
-# ---- ManiSkill controllers that leave a policy less to do than its own. Importing this module imports ManiSkill ----
+# ---- ManiSkill controllers that leave a policy less to do than its own ----
 
 
 class PlanarController(PDEEPoseController):  # type: ignore[misc]  # ManiSkill ships no types
@@ -120,8 +120,6 @@ class ShutControllerConfig(PDJointPosControllerConfig):  # type: ignore[misc]
 
 
 # ---- The base of this project's own ManiSkill environments with an arm: a robot at ManiSkill's table ----
-#
-# Importing this module imports ManiSkill.
 
 
 class TabletopEnv(StartedEnv):

@@ -12,7 +12,7 @@ from torch import Tensor
 from bmd_pipeline.environments.base import Expert, Labelling, TaskEnv, TaskSpec, Transition
 from bmd_pipeline.tasks.registry import MissingExpertError, load_labellings, make_env, make_expert, make_spec
 
-# ---- The single checks of the task contract; `checker` runs them all ----
+# ---- The single checks of the task contract ----
 #
 # Every check plays the task and compares tensors exactly: a simulator that carries a little state over a reset
 # passes for correct until two runs with one seed differ. A check returns what it saw, or raises.
@@ -264,7 +264,7 @@ def _play_out(bench: Bench, env: TaskEnv) -> tuple[Tensor, Tensor, Tensor]:
     return torch.cat([start, moved.track_path]), moved.steps, moved.success
 
 
-# ---- Does a task keep the contract? For authors of tasks, and for the tests of ours ----
+# ---- All checks, one after the other ----
 
 
 @dataclass(frozen=True)

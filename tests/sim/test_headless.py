@@ -32,7 +32,7 @@ def test_touches_nothing_where_a_device_exists(monkeypatch: pytest.MonkeyPatch) 
 
     before = sapien.render.RenderMaterial
     monkeypatch.setattr(backend, "have_render_device", lambda: True)
-    assert backend.enable.__wrapped__() is True
+    assert backend.enable_headless.__wrapped__() is True
     assert sapien.render.RenderMaterial is before
 
 

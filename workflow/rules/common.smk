@@ -4,43 +4,39 @@ import functools
 import sys
 from pathlib import Path
 
-from bmd_pipeline.io.provenance import (
-    find_edited_hash,
-    hash_brought,
-    may_collect,
-    require_brought,
-    require_trained,
-)
-from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.config.overrides import base_name
+from bmd_pipeline.config.hashing import config_hash, source_hash, stage_hash, stage_slice
+from bmd_pipeline.config.load import AUTO_GPU, has_cuda_device
 from bmd_pipeline.config.overrides import (
     assign_codes,
+    base_name,
     change_codes,
     configure_cell,
     configure_codes,
+    configure_swept,
     find_cell,
+    find_point,
     list_cells,
+    list_points,
     modes_folder,
+    swept_assignments,
 )
-from bmd_pipeline.config.hashing import config_hash, stage_hash, stage_slice
-from bmd_pipeline.config.load import AUTO_GPU, has_cuda_device
+from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
 from bmd_pipeline.config.schema import (
     PRETRAINED,
     TAUGHT,
-    is_finetuned,
     check_method,
     compared_policies,
+    is_finetuned,
     judged_methods,
     list_pairs,
     uses_modes,
 )
-from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
-from bmd_pipeline.config.hashing import source_hash
-from bmd_pipeline.config.overrides import configure_swept, find_point, list_points, swept_assignments
-from bmd_pipeline.workflow import put_command_on_path, read_workflow_config
 from bmd_pipeline.errors import BMDError
+from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.io.provenance import find_edited_hash, hash_brought, may_collect, require_brought, require_trained
 from bmd_pipeline.reporting.page.videos import FOLDER, TYPES
 from bmd_pipeline.tasks.registry import get_entry, require_expert
+from bmd_pipeline.workflow import put_command_on_path, read_workflow_config
 
 
 wildcard_constraints:

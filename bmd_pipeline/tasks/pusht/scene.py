@@ -69,7 +69,7 @@ class PushTScene:
 @functools.cache
 def skip_recolouring() -> None:
     """Lets PushT-v1's table be built in scenes that can't render: it recolours visuals that aren't there."""
-    backend.enable()
+    backend.enable_headless()
     push_t: Any = importlib.import_module("mani_skill.envs.tasks.tabletop.push_t")
     table: Any = importlib.import_module("mani_skill.utils.scene_builder.table")
     builder = push_t.WhiteTableSceneBuilder
