@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import read_json, write_json
-from bmd_pipeline.metrics.document import Block
+from bmd_pipeline.metrics.schemas import Block
 
 SCHEMA_VERSION = 1
 TABLE = Path("docs/results/table.json")

@@ -41,11 +41,10 @@ from bmd_pipeline.io.files import write_text
 from bmd_pipeline.io.layout import METRICS_FILE, Layout
 from bmd_pipeline.io.logger import load_metrics
 from bmd_pipeline.io.provenance import read_run
+from bmd_pipeline.metrics.compare import student_interval
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
-from bmd_pipeline.metrics.evaluation import Evaluation, PolicyBlock
-from bmd_pipeline.metrics.pooling import student_interval
+from bmd_pipeline.metrics.schemas import Evaluation, PolicyBlock, load_evaluation
 from bmd_pipeline.metrics.summary import summarise_policy
-from bmd_pipeline.reporting.documents import load_evaluation
 
 ROOT = Path(__file__).parents[1]
 EMPTY = "Rows appear here as they are made: `python -m benchmarks.tables`."

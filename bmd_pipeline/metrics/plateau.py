@@ -1,12 +1,19 @@
-"""The range of λ in which success and solved modes both hold."""
+"""A sweep over λ: the range in which success and solved modes both hold, and how calmly each run went."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
+from bmd_pipeline.metrics.schemas import Plateau, Point
+
+Floats = NDArray[np.float64]
+
+# ---- The range of λ in which success and solved modes both hold ----
 
 
 @dataclass(frozen=True)
@@ -86,3 +93,115 @@ def find_plateau(scores: Sequence[WeightScore], floors: Floors) -> Range | None:
 def _decades(weights: Sequence[float]) -> float:
     positive = [weight for weight in weights if weight > 0]
     return math.log10(positive[-1] / positive[0]) if positive else 0.0
+
+
+# ---- How calmly a fine-tuning run went, from its metrics.jsonl ----
+
+Line = Mapping[str, float | None]
+
+INDICATORS = {
+    "final_weight": "λ of the last iteration",
+    "kl_peak": "largest approximate KL divergence of an update, in nats",
+    "kl_spikes": "share of iterations whose KL is more than twice the limit at which an update stops early",
+    "early_stops": "share of iterations whose policy update stopped early, at a KL above 1.5 target_kl",
+    "entropy_change": "change of the policy's entropy from the first to the last tenth of its updates, in nats",
+    "information_change": "change of log q(z|h) - log p(z) at the episodes' ends, likewise",
+    "return_variance": "variance of the mean return from one iteration to the next, its trend taken out",
+}
+"""What is measured, and what each number means."""
+
+_STOP = 1.5
+"""A policy stops updating on a rollout at this many times target_kl; see `PPOConfig`."""
+
+
+def measure_stability(lines: Sequence[Line], target_kl: float) -> dict[str, float]:
+    """Indicators of one run; a metric that the run did not report counts as 0 throughout.
+
+    Args:
+        lines: lines of metrics.jsonl, one per iteration, at least one.
+        target_kl: `finetune.ppo.target_kl`.
+
+    Returns:
+        the numbers, by the names of `INDICATORS`.
+    """
+    kl = _read(lines, "losses/approx_kl")
+    return {
+        "final_weight": float(_read(lines, "modes/mi_weight")[-1]),
+        "kl_peak": float(kl.max()),
+        "kl_spikes": float((kl > 2 * _STOP * target_kl).mean()),
+        "early_stops": float(_find_stops(lines, kl, target_kl).mean()),
+        "entropy_change": _change(_read([line for line in lines if _learned(line)], "losses/entropy")),
+        "information_change": _change(_read(lines, "modes/final_information")),
+        "return_variance": _variance_around_trend(_read(lines, "rollout/episode_return")),
+    }
+
+
+def _read(lines: Sequence[Line], name: str) -> Floats:
+    """One metric over the iterations; what is null (not finite) or missing counts as 0."""
+    return np.array([line.get(name) or 0.0 for line in lines], np.float64)
+
+
+def _learned(line: Line) -> bool:
+    """Whether the policy took a step; while the critic alone learns, the policy's entropy is reported as 0."""
+    return line.get("losses/policy_steps") != 0
+
+
+def _find_stops(lines: Sequence[Line], kl: Floats, target_kl: float) -> NDArray[np.bool_]:
+    """Updates that stopped early, by what the run says of them; logs that don't say it have the KL.
+
+    The two differ: the KL is the last one, which the last step of an update may push beyond the limit unstopped.
+    """
+    said = np.array([line.get("losses/kl_stopped") for line in lines], np.float64)
+    return np.where(np.isnan(said), kl > _STOP * target_kl, said > 0)
+
+
+def _change(values: Floats) -> float:
+    if len(values) == 0:
+        return 0.0
+    tenth = max(1, len(values) // 10)
+    return float(values[-tenth:].mean() - values[:tenth].mean())
+
+
+def _variance_around_trend(values: Floats) -> float:
+    """Half the mean squared successive difference: what is left of the variance when a slow trend is taken out.
+
+    Source: von Neumann et al. 1941, Ann. Math. Stat. 12, 153-162.
+    """
+    steps = np.diff(values)
+    return float((steps**2).mean() / 2) if len(steps) else 0.0
+
+
+# ---- The finding of a λ sweep in plain words ----
+
+
+def describe_sweep(points: Sequence[Point], plateau: Plateau | None, floors: Floors, *, total_modes: int) -> str:
+    """Where success and solved modes both hold, and how the controllers of λ did.
+
+    Args:
+        points: constants by rising weight, then controllers.
+        plateau: the range in which both hold.
+        floors: what a point must reach.
+        total_modes: modes of the task.
+    """
+    bar = f"success of at least {floors.success:.3f} and {floors.solved:.1f} of {total_modes} modes solved"
+    controllers = [point for point in points if point.weight is None]
+    if not any(point.metrics["solved"].mean.value for point in points):
+        return "No λ solves any mode: there is nothing to hold."
+    return " ".join([_describe_plateau(plateau, bar), *map(_describe_controller, controllers)])
+
+
+def _describe_plateau(plateau: Plateau | None, bar: str) -> str:
+    if plateau is None:
+        return f"No constant λ holds both ({bar}): here λ trades one for the other."
+    if len(plateau.names) == 1:
+        return f"Of the constants that were tried, only λ = {plateau.low:g} holds both ({bar})."
+    width = f", {plateau.decades:.1f} decades" if plateau.decades else ""
+    text = f"λ from {plateau.low:g} to {plateau.high:g} holds both ({bar}){width}."
+    if plateau.open_above:
+        text += " It ends at the highest λ that was tried, and may be wider."
+    return text
+
+
+def _describe_controller(point: Point) -> str:
+    held = "holds both too" if point.holds else "does not hold both"
+    return f"{point.controller} {held}, with λ = {point.stability['final_weight'].mean:.2g} in the end."

@@ -1,19 +1,244 @@
-"""The scores that policies are compared by, as functions of sums over episodes.
-
-One call scores a policy, thousands of bootstrap resamples of it, or both at once; the numbers are those of eval.json.
-"""
+"""What a policy is scored by: success, modes present and solved, entropy, obedience; and sizes of differences."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
-from bmd_pipeline.metrics.entropy import mode_entropy
 from bmd_pipeline.metrics.episodes import Episodes
-from bmd_pipeline.metrics.obeyed import compute_obeyed, obeyed_features
-from bmd_pipeline.metrics.success import count_present, count_solved, mode_weighted_success
 
 Floats = NDArray[np.float64]
+
+# ---- How often a policy succeeds, and in how many of the task's modes ----
+#
+# Every metric is a function of per-mode counts on the last axis, so that one call also evaluates thousands
+# of bootstrap resamples. Counts come from `count_modes`; docs/metrics.md is the glossary.
+
+
+MIN_MODE_SHARE = 0.01
+"""Share of the successful episodes from which a mode is present: a lone success is no behaviour."""
+
+
+def count_modes(success: NDArray[np.bool_], weights: Floats) -> tuple[Floats, Floats]:
+    """Counts successes and visits of every mode.
+
+    Args:
+        success: (num_episodes,) bool.
+        weights: (num_episodes, num_modes) rows that sum to one: one-hot for successes; a failed episode is
+            spread over the modes that it was still compatible with.
+
+    Returns:
+        successes and visits, each (num_modes,).
+    """
+    return success.astype(np.float64) @ weights, weights.sum(axis=0)
+
+
+def mode_success_rates(successes: Floats, visits: Floats) -> Floats:
+    """SR_i, the success rate within each mode; 0 for a mode that nobody visited.
+
+    Args:
+        successes: (..., num_modes) successful episodes.
+        visits: (..., num_modes) episodes.
+
+    Returns:
+        (..., num_modes) in [0, 1].
+    """
+    return _divide(successes, visits)
+
+
+def mode_weighted_success(successes: Floats, visits: Floats) -> Floats:
+    """SRM = (1/K_true) Σ_i SR_i: every true mode weighs the same, however often it is visited.
+
+    Args:
+        successes: (..., num_modes) successful episodes.
+        visits: (..., num_modes) episodes.
+
+    Returns:
+        (...) in [0, 1].
+
+    Source: arXiv 2605.11387, metrics.
+    """
+    mean: Floats = mode_success_rates(successes, visits).mean(axis=-1)
+    return mean
+
+
+def mode_shares(successes: Floats) -> Floats:
+    """Distribution of the successful episodes over modes; all zero where nothing succeeded.
+
+    Args:
+        successes: (..., num_modes) successful episodes.
+
+    Returns:
+        (..., num_modes), rows sum to one or to zero.
+    """
+    return _divide(successes, successes.sum(axis=-1, keepdims=True))
+
+
+def count_present(successes: Floats, min_share: float = MIN_MODE_SHARE) -> Floats:
+    """How many modes are present: those that hold enough of the successes.
+
+    Args:
+        successes: (..., num_modes) successful episodes.
+        min_share: share of the successful episodes that a mode must hold.
+
+    Returns:
+        (...) whole numbers in [0, num_modes].
+    """
+    count: Floats = _is_present(successes, min_share).sum(axis=-1, dtype=np.float64)
+    return count
+
+
+def count_solved(successes: Floats, visits: Floats, tau: float, min_share: float = MIN_MODE_SHARE) -> Floats:
+    """How many modes are solved: present, and with a success rate of at least τ. Over num_modes it is mc@τ.
+
+    Args:
+        successes: (..., num_modes) successful episodes.
+        visits: (..., num_modes) episodes.
+        tau: success rate that a mode must reach.
+        min_share: share of the successful episodes that a mode must hold.
+
+    Returns:
+        (...) whole numbers in [0, num_modes].
+
+    Source: arXiv 2605.11387, metrics; the minimum share is ours.
+    """
+    solved = _is_present(successes, min_share) & (mode_success_rates(successes, visits) >= tau)
+    count: Floats = solved.sum(axis=-1, dtype=np.float64)
+    return count
+
+
+def _is_present(successes: Floats, min_share: float) -> NDArray[np.bool_]:
+    return (mode_shares(successes) >= min_share) & (successes > 0)
+
+
+def _divide(part: Floats, whole: Floats) -> Floats:
+    """part / whole, 0 where whole is 0; sums of fractional weights may exceed their whole by a rounding."""
+    ratio: Floats = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    return np.minimum(ratio, 1.0)
+
+
+# ---- How evenly a policy's successes spread over the task's modes ----
+
+
+def mode_entropy(successes: Floats) -> Floats:
+    """H(π), the entropy of the mode distribution among successful episodes.
+
+    The plug-in estimate −Σ p_i ln p_i, as published. It is biased downwards by about (modes − 1) / 2n, the same way
+    for every policy with n successes. Policies with other numbers of them are compared by `rarefaction`.
+
+    Args:
+        successes: (..., num_modes) successful episodes per mode.
+
+    Returns:
+        (...) nats in [0, ln num_modes]; 0 where nothing succeeded.
+    """
+    share = mode_shares(successes)
+    log_share = np.log(share, out=np.zeros_like(share), where=share > 0)
+    # 0.0 - x and not -x: a collapsed policy has entropy 0.0, not -0.0.
+    entropy: Floats = 0.0 - (share * log_share).sum(axis=-1)
+    return np.clip(entropy, 0.0, np.log(successes.shape[-1]))
+
+
+def corrected_entropy(successes: Floats, squares: Floats) -> Floats:
+    """H(π) without the first-order bias of the plug-in estimate, for differences between policies.
+
+    The bias is −½ Σ Var(p_i) / p_i (delta method). With one mode per success that is Miller's and Madow's
+    (observed modes − 1) / 2n; weights spread over several modes vary less, and are corrected by less. A single observed
+    mode keeps 0. The estimate may exceed ln num_modes: cutting it off there would bring a bias back that depends on n.
+
+    Args:
+        successes: (..., num_modes) sums of the successful episodes' weights.
+        squares: (..., num_modes) sums of the same weights squared.
+
+    Returns:
+        (...) nats, at least `mode_entropy`; 0 where nothing succeeded.
+
+    Source: Miller 1955, in Quastler (ed.), Information Theory in Psychology, 95-100; for weights it is ours.
+    """
+    total = successes.sum(axis=-1)
+    spread = np.divide(squares, successes, out=np.zeros_like(successes), where=successes > 0).sum(axis=-1)
+    bias = np.divide(spread - 1.0, 2.0 * total, out=np.zeros_like(total), where=total > 0)
+    corrected: Floats = mode_entropy(successes) + np.maximum(bias, 0.0)
+    return corrected
+
+
+# ---- Whether a policy does what it is asked for ----
+#
+# A code's own behaviour is the true mode that most of its successes on selection seeds show, so that it is not chosen
+# on the episodes that it is judged on. *Obeyed* is the share of a code's successes that show it. Codes with the same
+# behaviour count once, their episodes pooled; a code without a success on selection seeds has no behaviour, and 0 is
+# obeyed. A policy without codes is asked for each of the task's modes in turn, and can only do what it does anyway:
+# what is obeyed is the mode's share of its successes.
+
+
+def choose_behaviours(part: Episodes, labelling: str) -> tuple[str | None, ...]:
+    """The behaviour of each code: the true mode that most of its successes show, None without a success.
+
+    Args:
+        part: episodes on selection seeds.
+        labelling: whose modes.
+    """
+    modes, weights = part.labellings[labelling].modes, part.labellings[labelling].weights
+    behaviours = []
+    for code in range(part.num_codes):
+        mine = part.code == code
+        successes, _ = count_modes(part.success[mine], weights[mine])
+        behaviours.append(modes[int(successes.argmax())] if successes.any() else None)
+    return tuple(behaviours)
+
+
+def obeyed_features(part: Episodes, labelling: str) -> Floats:
+    """What each episode adds to the sums that `compute_obeyed` reads: (num_episodes, 2 num_modes + 1).
+
+    Successes by the mode that was asked for, those of them that show it, and the number of behaviours over the number
+    of episodes: the sum over as many episodes, also a resampled one, is the number of behaviours.
+    """
+    modes, weights = part.labellings[labelling].modes, part.labellings[labelling].weights
+    won = part.success[:, None].astype(np.float64)
+    if part.num_codes == 1:
+        asked, behaviours = np.ones_like(weights), len(modes)
+    else:
+        own = part.behaviours[labelling]
+        wanted = np.array([[mode == behaviour for mode in modes] for behaviour in own], np.float64)
+        asked, behaviours = wanted[part.code], len(set(own) - {None}) + own.count(None)
+    count = np.full((len(part), 1), behaviours / len(part))
+    return np.hstack([won * asked, won * asked * weights, count])
+
+
+def compute_obeyed(sums: Floats) -> tuple[Floats, Floats]:
+    """Mean over behaviours of the share of obeyed commands, and the smallest one.
+
+    Args:
+        sums: (..., 2 num_modes + 1) sums of `obeyed_features`.
+
+    Returns:
+        mean and worst, (...) each in [0, 1]; a behaviour that is asked for without success counts as 0.
+    """
+    num_modes = sums.shape[-1] // 2
+    asked, shown = sums[..., :num_modes], sums[..., num_modes : 2 * num_modes]
+    behaviours = np.rint(sums[..., -1])
+    tried = asked > 0
+    share = np.minimum(np.divide(shown, asked, out=np.zeros_like(shown), where=tried), 1.0)
+    mean = share.sum(axis=-1) / behaviours
+    worst = np.where(tried.sum(axis=-1) < behaviours, 0.0, np.where(tried, share, 1.0).min(axis=-1))
+    return np.minimum(mean, 1.0), worst
+
+
+def obeyed_by_code(behaviour: str | None, modes: Sequence[str], successes: Floats) -> float:
+    """Share of one code's successes by mode (num_modes,) that show its behaviour; 0 without either."""
+    total = float(successes.sum())
+    return float(successes[modes.index(behaviour)]) / total if behaviour is not None and total > 0 else 0.0
+
+
+# ---- The scores that policies are compared by, as functions of sums over episodes ----
+#
+# One call scores a policy, thousands of bootstrap resamples of it, or both at once; the numbers are those of
+# eval.json.
+
 
 COMPARED = (
     "success_rate",
@@ -67,3 +292,66 @@ def compute_scores(sums: Floats, num_episodes: int, tau: float) -> dict[str, Flo
         "mutual_information": sums[..., -1] / num_episodes,
     }
     return {name: scores[name] for name in SCORES}
+
+
+# ---- Aggregates over seeds, and the sizes of differences between two methods ----
+#
+# Source: Agarwal et al. 2021 (arXiv 2108.13264) for the interquartile mean and the probability of improvement; the
+# definitions are those of their library, rliable, for one task.
+
+
+def interquartile_mean(values: Floats) -> Floats:
+    """Mean of the middle half of the seeds; with fewer than four nothing is cut, and it is the plain mean.
+
+    Args:
+        values: (..., num_seeds).
+
+    Returns:
+        (...).
+    """
+    trimmed: Floats = np.asarray(stats.trim_mean(values, 0.25, axis=-1), np.float64)
+    return trimmed
+
+
+def probability_of_improvement(one: Floats, other: Floats) -> Floats:
+    """Chance that a run of one method beats a run of the other: P(X > Y), ties count half.
+
+    Args:
+        one: (..., num_seeds).
+        other: (..., num_other_seeds).
+
+    Returns:
+        (...) in [0, 1]; the Mann-Whitney statistic over the number of pairs.
+    """
+    margin = one[..., :, None] - other[..., None, :]
+    chance: Floats = ((margin > 0) + 0.5 * (margin == 0)).mean(axis=(-1, -2))
+    return chance
+
+
+def cohens_h(one: float, other: float) -> float:
+    """Size of a difference of two proportions: .2 is small, .5 medium, .8 large.
+
+    Source: Cohen 1988, Statistical Power Analysis, chapter 6.
+    """
+    return 2 * math.asin(math.sqrt(one)) - 2 * math.asin(math.sqrt(other))
+
+
+def hedges_g(one: Floats, other: Floats) -> float | None:
+    """Difference of the means in standard deviations between seeds, corrected for few of them.
+
+    Args:
+        one: (num_seeds,).
+        other: (num_seeds,).
+
+    Returns:
+        the size, or None where seeds don't differ or there is one: nothing to measure it by.
+
+    Source: Hedges 1981, J. Educ. Stat. 6, 107-128.
+    """
+    freedom = len(one) + len(other) - 2
+    if freedom < 2:
+        return None
+    spread = math.sqrt(float(((one - one.mean()) ** 2).sum() + ((other - other.mean()) ** 2).sum()) / freedom)
+    if spread < 1e-9:
+        return None
+    return float(one.mean() - other.mean()) / spread * (1 - 3 / (4 * freedom - 1))

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bmd_pipeline.metrics.entropy import mode_entropy
+from bmd_pipeline.metrics.bootstrap import bootstrap_sums, percentile_interval, proportion_interval
 from bmd_pipeline.metrics.episodes import Episodes
-from bmd_pipeline.metrics.evaluation import (
+from bmd_pipeline.metrics.schemas import (
     CodeRow,
     Estimate,
     LabellingBlock,
@@ -23,16 +23,18 @@ from bmd_pipeline.metrics.evaluation import (
     SeedRow,
     SolvedEstimate,
 )
-from bmd_pipeline.metrics.intervals import bootstrap_sums, percentile_interval, proportion_interval
-from bmd_pipeline.metrics.obeyed import compute_obeyed, obeyed_by_code, obeyed_features
-from bmd_pipeline.metrics.success import (
+from bmd_pipeline.metrics.scores import (
     MIN_MODE_SHARE,
+    compute_obeyed,
     count_modes,
     count_present,
     count_solved,
+    mode_entropy,
     mode_shares,
     mode_success_rates,
     mode_weighted_success,
+    obeyed_by_code,
+    obeyed_features,
 )
 
 Floats = NDArray[np.float64]

@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bmd_pipeline.metrics.evaluation import Evaluation, PolicyBlock, SeedRow
+from bmd_pipeline.metrics.schemas import Evaluation, PolicyBlock, SeedRow
 from bmd_pipeline.reporting.style import (
     GREY,
     house_style,

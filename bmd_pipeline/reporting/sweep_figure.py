@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bmd_pipeline.metrics.sweep import Point, Sweep
+from bmd_pipeline.metrics.schemas import Point, Sweep
 from bmd_pipeline.reporting.style import BLUE, GREEN, GREY, ORANGE, VERMILION, house_style, save_figure
 
 _SCORES = (

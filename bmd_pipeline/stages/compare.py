@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, list_pairs
 from bmd_pipeline.io.files import write_bytes, write_json
+from bmd_pipeline.metrics.bootstrap import JointSample
 from bmd_pipeline.metrics.compare import Pair, compare_pairs, score_policies
-from bmd_pipeline.metrics.comparison import SCHEMA_VERSION, Comparison, PolicyPair
-from bmd_pipeline.metrics.joint import JointSample
+from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Comparison, PolicyPair
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evidence import load_evaluations, make_rng, resample, trace
 

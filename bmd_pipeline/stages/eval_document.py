@@ -10,8 +10,7 @@ import torch
 from bmd_pipeline.config.hashing import Stage, config_hash, hash_values, stage_hash, stage_slice
 from bmd_pipeline.config.schema import RunConfig, is_finetuned, uses_modes
 from bmd_pipeline.io.provenance import describe_run
-from bmd_pipeline.metrics.document import Provenance
-from bmd_pipeline.metrics.evaluation import SCHEMA_VERSION, Evaluation, PolicyBlock
+from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Evaluation, PolicyBlock, Provenance
 from bmd_pipeline.seeds import derive_seed
 
 EPISODES_FILE = "episodes.parquet"

@@ -21,7 +21,7 @@ from bmd_pipeline.io.files import hash_file, write_bytes, write_json
 from bmd_pipeline.io.layout import RUN_FILE
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.episodes import Episodes, concat_episodes, encode_episodes
-from bmd_pipeline.metrics.obeyed import choose_behaviours
+from bmd_pipeline.metrics.scores import choose_behaviours
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.reporting.figures import draw_trajectories
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath, encode_paths, resample_paths

@@ -8,7 +8,7 @@ from pathlib import Path
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
-from bmd_pipeline.reporting.documents import load_evaluation
+from bmd_pipeline.metrics.schemas import load_evaluation
 from bmd_pipeline.stages.eval_document import EPISODES_FILE, hash_policy_settings
 
 

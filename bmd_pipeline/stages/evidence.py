@@ -11,8 +11,8 @@ from bmd_pipeline.config.hashing import Stage, stage_hash, stage_slice
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.provenance import describe_run
-from bmd_pipeline.metrics.document import Provenance
-from bmd_pipeline.metrics.joint import JointSample, make_joint_sample
+from bmd_pipeline.metrics.bootstrap import JointSample, make_joint_sample
+from bmd_pipeline.metrics.schemas import Provenance
 from bmd_pipeline.seeds import derive_seed
 from bmd_pipeline.stages.evaluated import Evaluated, load_evaluated
 

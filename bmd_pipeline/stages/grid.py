@@ -10,9 +10,9 @@ from bmd_pipeline.config.overrides import GridCell, configure_cell, list_cells
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.metrics.bootstrap import JointSample
 from bmd_pipeline.metrics.compare import score_seeds
-from bmd_pipeline.metrics.grid import SCHEMA_VERSION, Cell, Grid
-from bmd_pipeline.metrics.joint import JointSample
+from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Cell, Grid
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluated import load_evaluated
 from bmd_pipeline.stages.evidence import resample, trace

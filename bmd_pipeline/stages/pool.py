@@ -11,12 +11,10 @@ from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, list_pairs
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.metrics.compare import pool_pair, pool_scores
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
-from bmd_pipeline.metrics.evaluation import Evaluation, PolicyBlock
-from bmd_pipeline.metrics.pool import SCHEMA_VERSION, Pool, PooledScore
-from bmd_pipeline.metrics.pooling import pool_pair, pool_scores
-from bmd_pipeline.metrics.seed_tests import smallest_p
-from bmd_pipeline.reporting.documents import load_evaluation
+from bmd_pipeline.metrics.hypotheses import smallest_p
+from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Evaluation, PolicyBlock, Pool, PooledScore, load_evaluation
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.eval_document import EPISODES_FILE, hash_policy_settings
 from bmd_pipeline.stages.evidence import make_rng, trace

@@ -12,7 +12,7 @@ from typing import Any
 
 from bmd_pipeline.errors import BMDError
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
-from bmd_pipeline.reporting.documents import load_evaluation
+from bmd_pipeline.metrics.schemas import load_evaluation
 
 SILENT_SECONDS = 600.0
 """A job that hasn't reported for so long is silent: slow, waiting for its next attempt, or dead."""

@@ -10,10 +10,7 @@ from bmd_pipeline.config.schema import RunConfig, compared_policies
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_text
 from bmd_pipeline.io.layout import RUN_FILE, Layout
-from bmd_pipeline.metrics.comparison import Comparison
-from bmd_pipeline.metrics.sweep import Sweep
-from bmd_pipeline.metrics.validation import Validation
-from bmd_pipeline.metrics.verdict import Verdict
+from bmd_pipeline.metrics.schemas import Comparison, Sweep, Validation, Verdict
 from bmd_pipeline.reporting.page.report import build_report
 from bmd_pipeline.reporting.page.sources import ReportSources, load_sources
 from bmd_pipeline.reporting.page.summary import build_summary, load_results

@@ -14,12 +14,19 @@ from bmd_pipeline.io.files import hash_file, write_json
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import load_metrics
 from bmd_pipeline.io.provenance import require_run
+from bmd_pipeline.metrics.bootstrap import JointSample
 from bmd_pipeline.metrics.compare import score_seeds
-from bmd_pipeline.metrics.joint import JointSample
-from bmd_pipeline.metrics.plateau import Floors, Range, WeightScore, find_plateau, set_floors
-from bmd_pipeline.metrics.stability import INDICATORS, measure_stability
-from bmd_pipeline.metrics.sweep import SCHEMA_VERSION, Indicator, Plateau, Point, Sweep
-from bmd_pipeline.metrics.sweep_words import describe_sweep
+from bmd_pipeline.metrics.plateau import (
+    INDICATORS,
+    Floors,
+    Range,
+    WeightScore,
+    describe_sweep,
+    find_plateau,
+    measure_stability,
+    set_floors,
+)
+from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Indicator, Plateau, Point, Sweep
 from bmd_pipeline.reporting.sweep_figure import draw_sweep
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluated import Evaluated, load_evaluated

@@ -18,9 +18,8 @@ from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.io.layout import RUN_FILE
 from bmd_pipeline.io.provenance import require_run
-from bmd_pipeline.metrics.validate import Trajectories, Validator, describe_agreement
-from bmd_pipeline.metrics.validation import SCHEMA_VERSION, Validation
-from bmd_pipeline.metrics.validation_words import describe_validation
+from bmd_pipeline.metrics.mode_checks import Trajectories, Validator, describe_agreement, describe_validation
+from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Validation
 from bmd_pipeline.modes.clustering import resample_track
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
 from bmd_pipeline.rl.agent import Agent, make_base_agent, make_commanded_agent

@@ -9,9 +9,8 @@ from pathlib import Path
 from bmd_pipeline.config.hashing import hash_values, stage_hash
 from bmd_pipeline.config.schema import RunConfig, judged_methods, list_pairs
 from bmd_pipeline.io.files import write_json
-from bmd_pipeline.metrics.judge import Judge
-from bmd_pipeline.metrics.verdict import SCHEMA_VERSION, Verdict
-from bmd_pipeline.metrics.verdict_words import describe_scope
+from bmd_pipeline.metrics.hypotheses import Judge, describe_scope
+from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Verdict
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evidence import load_evaluations, make_rng, resample, trace
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bmd_pipeline.metrics.aggregates import cohens_h, hedges_g, interquartile_mean, probability_of_improvement
-from bmd_pipeline.metrics.intervals import bootstrap_sums, percentile_interval
+from bmd_pipeline.metrics.bootstrap import bootstrap_sums, percentile_interval
+from bmd_pipeline.metrics.scores import cohens_h, hedges_g, interquartile_mean, probability_of_improvement
 
 
 def test_interquartile_mean_cuts_a_quarter_of_the_seeds_at_each_end() -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bmd_pipeline.metrics.bootstrap import JointSample, make_joint_sample, wilson_interval
 from bmd_pipeline.metrics.compare import Pair, compare_pairs, score_policies
-from bmd_pipeline.metrics.comparison import PolicyPair
-from bmd_pipeline.metrics.correction import holm
-from bmd_pipeline.metrics.intervals import wilson_interval
-from bmd_pipeline.metrics.joint import JointSample, make_joint_sample
+from bmd_pipeline.metrics.hypotheses import holm
+from bmd_pipeline.metrics.schemas import PolicyPair
 from bmd_pipeline.metrics.scores import COMPARED, SCORES
 from tests.metrics.drawn import draw_episodes
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmd_pipeline.metrics.correction import holm
+from bmd_pipeline.metrics.hypotheses import holm
 
 
 def test_a_case_by_hand() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from bmd_pipeline.metrics.entropy import corrected_entropy, mode_entropy
+from bmd_pipeline.metrics.scores import corrected_entropy, mode_entropy
 
 counts = hnp.arrays(np.float64, st.integers(1, 30), elements=st.integers(0, 200).map(float))
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from bmd_pipeline.metrics.evaluation import Estimate, evaluation_schema
+from bmd_pipeline.metrics.schemas import Estimate, evaluation_schema
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "eval.schema.json"
 
 
 def test_published_schema_is_in_step() -> None:
     assert PUBLISHED.read_text() == evaluation_schema(), (
-        "run: python -m bmd_pipeline.metrics.evaluation > docs/eval.schema.json"
+        "run: python -m bmd_pipeline.metrics.schemas > docs/eval.schema.json"
     )
 
 

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from bmd_pipeline.metrics.comparison import Interval, comparison_schema
-from bmd_pipeline.metrics.grid import grid_schema
-from bmd_pipeline.metrics.pool import pool_schema
-from bmd_pipeline.metrics.sweep import sweep_schema
-from bmd_pipeline.metrics.validation import validation_schema
-from bmd_pipeline.metrics.verdict import verdict_schema
+from bmd_pipeline.metrics.schemas import (
+    Interval,
+    comparison_schema,
+    grid_schema,
+    pool_schema,
+    sweep_schema,
+    validation_schema,
+    verdict_schema,
+)
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCHEMAS = [

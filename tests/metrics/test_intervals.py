@@ -10,13 +10,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmd_pipeline.metrics import intervals
-from bmd_pipeline.metrics.intervals import (
-    bootstrap_sums,
-    percentile_interval,
-    proportion_interval,
-    wilson_interval,
-)
+from bmd_pipeline.metrics import bootstrap
+from bmd_pipeline.metrics.bootstrap import bootstrap_sums, percentile_interval, proportion_interval, wilson_interval
 
 
 @given(st.integers(1, 3000), st.data(), st.sampled_from([0.8, 0.9, 0.95, 0.99]))
@@ -170,7 +165,7 @@ def test_bootstrap_keeps_an_episode_whole() -> None:
 
 
 def test_bootstrap_in_blocks_draws_the_same_kind_of_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervals, "_DRAWS_AT_ONCE", 100)
+    monkeypatch.setattr(bootstrap, "_DRAWS_AT_ONCE", 100)
     sums = bootstrap_sums([np.ones((30, 1))], np.random.default_rng(0), 50)
     np.testing.assert_array_equal(sums, 30)
 

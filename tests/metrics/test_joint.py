@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bmd_pipeline.metrics.joint import JointSample, make_joint_sample
+from bmd_pipeline.metrics.bootstrap import JointSample, make_joint_sample
 from tests.metrics.drawn import draw_episodes, make_episodes
 
 

@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 
 from bmd_pipeline.config.schema import VerdictConfig
+from bmd_pipeline.metrics.bootstrap import JointSample, make_joint_sample
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
-from bmd_pipeline.metrics.joint import JointSample, make_joint_sample
-from bmd_pipeline.metrics.judge import Judge
-from bmd_pipeline.metrics.paired import ENTROPY_BOOTSTRAP
-from bmd_pipeline.metrics.verdict import Hypothesis
-from bmd_pipeline.metrics.verdict_words import describe_scope
+from bmd_pipeline.metrics.hypotheses import ENTROPY_BOOTSTRAP, Judge, describe_scope
+from bmd_pipeline.metrics.schemas import Hypothesis
 from tests.metrics.drawn import draw_episodes, make_episodes
 
 PAIR = ("dsrl-bmd", "dsrl")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bmd_pipeline.metrics import mode_tests
-from bmd_pipeline.metrics.mode_tests import ModeCounts, more_modes_interval, more_modes_test
+from bmd_pipeline.metrics import hypotheses
+from bmd_pipeline.metrics.hypotheses import ModeCounts, more_modes_interval, more_modes_test
 
 TAU = 0.8
 
@@ -25,12 +25,12 @@ def draw(rates: list[float], rng: np.random.Generator, draws: int, n: int = 64, 
 
 def test_tails_are_those_of_the_binomial() -> None:
     wins, trials = np.array([0.0, 3.0, 7.0, 10.0]), np.full(4, 10.0)
-    np.testing.assert_allclose(mode_tests._upper_tail(wins, trials, 0.6), stats.binom.sf(wins - 1, 10, 0.6))
-    np.testing.assert_allclose(mode_tests._lower_tail(wins, trials, 0.6), stats.binom.cdf(wins, 10, 0.6))
+    np.testing.assert_allclose(hypotheses._upper_tail(wins, trials, 0.6), stats.binom.sf(wins - 1, 10, 0.6))
+    np.testing.assert_allclose(hypotheses._lower_tail(wins, trials, 0.6), stats.binom.cdf(wins, 10, 0.6))
 
 
 def test_tails_between_whole_counts_lie_between_their_neighbours() -> None:
-    low, middle, high = mode_tests._upper_tail(np.array([6.0, 6.5, 7.0]), np.full(3, 10.0), 0.6)
+    low, middle, high = hypotheses._upper_tail(np.array([6.0, 6.5, 7.0]), np.full(3, 10.0), 0.6)
     assert low > middle > high
 
 

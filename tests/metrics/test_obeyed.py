@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bmd_pipeline.metrics.episodes import Episodes
-from bmd_pipeline.metrics.obeyed import choose_behaviours, compute_obeyed, obeyed_features
+from bmd_pipeline.metrics.scores import choose_behaviours, compute_obeyed, obeyed_features
 from tests.metrics.drawn import make_episodes
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bmd_pipeline.metrics.joint import JointSample, make_joint_sample
-from bmd_pipeline.metrics.paired import compare_episodes, two_sided
+from bmd_pipeline.metrics.bootstrap import JointSample, make_joint_sample
+from bmd_pipeline.metrics.hypotheses import compare_episodes, two_sided
 from bmd_pipeline.metrics.scores import COMPARED
 from tests.metrics.drawn import draw_episodes
 

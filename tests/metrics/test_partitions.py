@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmd_pipeline.metrics.partitions import count_pairs, find_missing, find_redundant, measure_agreement
+from bmd_pipeline.metrics.mode_checks import count_pairs, find_missing, find_redundant, measure_agreement
 
 LABELS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=3, max_size=30)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bmd_pipeline.metrics.compare import pool_pair, pool_scores, student_interval
 from bmd_pipeline.metrics.episodes import Episodes
-from bmd_pipeline.metrics.evaluation import PolicyBlock
-from bmd_pipeline.metrics.pooling import pool_pair, pool_scores, student_interval
+from bmd_pipeline.metrics.schemas import PolicyBlock
 from bmd_pipeline.metrics.summary import summarise_policy
 from tests.metrics.drawn import draw_episodes
 

@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from bmd_pipeline.metrics.proportion_tests import (
-    PairedCounts,
-    count_pairs,
-    paired_interval,
-    paired_score,
-    paired_score_test,
-)
+from bmd_pipeline.metrics.hypotheses import PairedCounts, count_pairs, paired_interval, paired_score, paired_score_test
 
 
 def test_pairs_are_counted_over_seeds() -> None:

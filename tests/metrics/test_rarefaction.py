@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from bmd_pipeline.metrics.bootstrap import JointSample, make_joint_sample, rarefy_entropies
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
-from bmd_pipeline.metrics.joint import JointSample, make_joint_sample
-from bmd_pipeline.metrics.paired import ENTROPY_BOOTSTRAP, compare_episodes
-from bmd_pipeline.metrics.rarefaction import rarefy_entropies
+from bmd_pipeline.metrics.hypotheses import ENTROPY_BOOTSTRAP, compare_episodes
 from tests.metrics.drawn import make_episodes
 
 EVEN = np.full(24, 1 / 24)

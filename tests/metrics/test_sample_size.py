@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bmd_pipeline.metrics.mode_tests import ModeCounts, more_modes_test
-from bmd_pipeline.metrics.proportion_tests import PairedCounts, paired_score_test
-from bmd_pipeline.metrics.sample_size import Target, episodes_for_modes, episodes_for_success, units_for_mean
+from bmd_pipeline.metrics.hypotheses import (
+    ModeCounts,
+    PairedCounts,
+    Target,
+    episodes_for_modes,
+    episodes_for_success,
+    more_modes_test,
+    paired_score_test,
+    units_for_mean,
+)
 
 TARGET = Target(alpha=0.05, power=0.8)
 

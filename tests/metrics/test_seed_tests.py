@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from bmd_pipeline.metrics.seed_tests import seeds_to_reach, sign_flip_test, smallest_p
+from bmd_pipeline.metrics.hypotheses import seeds_to_reach, sign_flip_test, smallest_p
 
 
 def flip(differences: list[float], threshold: float = 0.0) -> tuple[float, float]:

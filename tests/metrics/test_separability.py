@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bmd_pipeline.metrics.separability import CodeReader, measure_spread
+from bmd_pipeline.metrics.mode_checks import CodeReader, measure_spread
 
 
 def test_spread_matches_brute_force() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from bmd_pipeline.metrics.success import (
+from bmd_pipeline.metrics.scores import (
     MIN_MODE_SHARE,
     count_modes,
     count_present,

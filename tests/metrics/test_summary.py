@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
-from bmd_pipeline.metrics.evaluation import PolicyBlock
-from bmd_pipeline.metrics.success import MIN_MODE_SHARE
+from bmd_pipeline.metrics.schemas import PolicyBlock
+from bmd_pipeline.metrics.scores import MIN_MODE_SHARE
 from bmd_pipeline.metrics.summary import summarise_policy
 
 SEED_METRICS = (

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bmd_pipeline.metrics import unimodality
-from bmd_pipeline.metrics.unimodality import compare_twins, concavity_gap
+from bmd_pipeline.metrics import mode_checks
+from bmd_pipeline.metrics.mode_checks import compare_twins, concavity_gap
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], tuple[Floats, Floats]]
@@ -75,7 +75,7 @@ def by_start(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
 
 @pytest.mark.parametrize("draw", [one_way, skewed, flat, by_start])
 def test_one_way_is_rarely_called_several(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unimodality, "NULL_DRAWS", 99)
+    monkeypatch.setattr(mode_checks, "NULL_DRAWS", 99)
     rng = np.random.default_rng(0)
     p = [compare_twins(*shape(*draw(rng, 60)), alpha=0.05, power=0.9, rng=rng).p for _ in range(40)]
     assert np.mean([value <= 0.05 for value in p]) <= 0.1  # at most .05 in truth, and an error of .035
@@ -101,7 +101,7 @@ def test_two_ways_are_found_however_large_other_differences_are() -> None:
 
 
 def test_the_share_that_it_promises_to_find_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unimodality, "NULL_DRAWS", 399)
+    monkeypatch.setattr(mode_checks, "NULL_DRAWS", 399)
     rng = np.random.default_rng(0)
     promised = compare_twins(*shape(*one_way(rng, 400)), alpha=0.05, power=0.9, rng=rng).detectable_share
     assert promised is not None

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bmd_pipeline.config.schema import ValidationConfig
-from bmd_pipeline.metrics.comparison import Interval
-from bmd_pipeline.metrics.intervals import wilson_interval
-from bmd_pipeline.metrics.validate import Trajectories, Validator
+from bmd_pipeline.metrics.bootstrap import wilson_interval
+from bmd_pipeline.metrics.mode_checks import Trajectories, Validator
+from bmd_pipeline.metrics.schemas import Interval
 
 STARTS = 200
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from bmd_pipeline.config.schema import ValidationConfig
-from bmd_pipeline.metrics.validate import Trajectories, Validator, describe_agreement
-from bmd_pipeline.metrics.validation import SeedValidation
-from bmd_pipeline.metrics.validation_words import describe_validation
+from bmd_pipeline.metrics.mode_checks import Trajectories, Validator, describe_agreement, describe_validation
+from bmd_pipeline.metrics.schemas import SeedValidation
 
 MODES = ("left", "right", "round")
 WAYS = np.array([[-3.0, 0.0], [3.0, 0.0], [0.0, 3.0]])

@@ -11,9 +11,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from bmd_pipeline.metrics.document import Provenance
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
-from bmd_pipeline.metrics.evaluation import Evaluation
+from bmd_pipeline.metrics.schemas import Evaluation, Provenance
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.reporting import figures
 from bmd_pipeline.reporting.figures import draw_success_modes, draw_trajectories

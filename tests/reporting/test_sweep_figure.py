@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from bmd_pipeline.metrics.comparison import Interval, Score
-from bmd_pipeline.metrics.document import Provenance
-from bmd_pipeline.metrics.stability import INDICATORS
-from bmd_pipeline.metrics.sweep import Indicator, Plateau, Point, Sweep
+from bmd_pipeline.metrics.plateau import INDICATORS
+from bmd_pipeline.metrics.schemas import Indicator, Interval, Plateau, Point, Provenance, Score, Sweep
 from bmd_pipeline.reporting import sweep_figure
 from bmd_pipeline.reporting.sweep_figure import draw_sweep
 

@@ -16,8 +16,8 @@ from bmd_pipeline.cli.main import main
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError, BMDError, ConfigError
 from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.metrics.schemas import load_comparison, load_evaluation, load_verdict
 from bmd_pipeline.metrics.scores import SCORES
-from bmd_pipeline.reporting.documents import load_comparison, load_evaluation, load_verdict
 from bmd_pipeline.stages.compare import compare
 from bmd_pipeline.stages.evaluated import load_evaluated
 from bmd_pipeline.stages.verdict import verdict

@@ -20,9 +20,9 @@ from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError, TaskError
 from bmd_pipeline.io.provenance import write_run
 from bmd_pipeline.metrics.episodes import load_episodes
+from bmd_pipeline.metrics.schemas import load_evaluation
 from bmd_pipeline.policies.checkpoint import save_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.reporting.documents import load_evaluation
 from bmd_pipeline.reporting.trajectories import NUM_POINTS, load_paths
 from bmd_pipeline.rl.rollout import EpisodeBatch
 from bmd_pipeline.stages import evaluate as stage

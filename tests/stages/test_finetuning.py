@@ -14,7 +14,7 @@ from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import load_weights
 from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.reporting.documents import load_evaluation
+from bmd_pipeline.metrics.schemas import load_evaluation
 from bmd_pipeline.rl.agent import Agent, load_agent
 from bmd_pipeline.rl.rollout import Rollout, play_episodes
 from bmd_pipeline.rl.selection import Candidate

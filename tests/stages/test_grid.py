@@ -12,7 +12,7 @@ from bmd_pipeline.config.overrides import configure_cell, list_cells
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.metrics.grid import Grid
+from bmd_pipeline.metrics.schemas import Grid
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.grid import grid
 from tests.metrics.drawn import draw_episodes

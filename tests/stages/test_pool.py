@@ -14,7 +14,7 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.metrics.episodes import encode_episodes
-from bmd_pipeline.metrics.pool import Pool
+from bmd_pipeline.metrics.schemas import Pool
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.eval_document import hash_policy_settings, make_document

@@ -13,7 +13,7 @@ import pytest
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.reporting.documents import load_sweep
+from bmd_pipeline.metrics.schemas import load_sweep
 from bmd_pipeline.stages.sweep import sweep
 from tests.metrics.drawn import draw_episodes
 from tests.stages.evaluations import write_swept_runs

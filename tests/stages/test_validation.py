@@ -13,8 +13,7 @@ from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.metrics.validation import Validation
-from bmd_pipeline.reporting.documents import load_validation
+from bmd_pipeline.metrics.schemas import Validation, load_validation
 from bmd_pipeline.stages.collect import collect
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.discover import discover

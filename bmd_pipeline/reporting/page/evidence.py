@@ -9,13 +9,18 @@ from pathlib import Path
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file
 from bmd_pipeline.io.layout import RUN_FILE, Layout
-from bmd_pipeline.metrics.comparison import Comparison
-from bmd_pipeline.metrics.document import InputFile
-from bmd_pipeline.metrics.evaluation import Evaluation
-from bmd_pipeline.metrics.sweep import Sweep
-from bmd_pipeline.metrics.validation import Validation
-from bmd_pipeline.metrics.verdict import Verdict
-from bmd_pipeline.reporting.documents import load_comparison, load_sweep, load_validation, load_verdict
+from bmd_pipeline.metrics.schemas import (
+    Comparison,
+    Evaluation,
+    InputFile,
+    Sweep,
+    Validation,
+    Verdict,
+    load_comparison,
+    load_sweep,
+    load_validation,
+    load_verdict,
+)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bmd_pipeline.metrics.comparison import Comparison
-from bmd_pipeline.metrics.evaluation import Evaluation
-from bmd_pipeline.metrics.sweep import Sweep
-from bmd_pipeline.metrics.validation import Validation
-from bmd_pipeline.metrics.verdict import Verdict
+from bmd_pipeline.metrics.schemas import Comparison, Evaluation, Sweep, Validation, Verdict
 from bmd_pipeline.reporting.page.sources import ReportSources
 
 

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bmd_pipeline.config.schema import PRETRAINED, uses_modes
-from bmd_pipeline.metrics.comparison import Score
-from bmd_pipeline.metrics.evaluation import Estimate, Evaluation
-from bmd_pipeline.metrics.sweep import Sweep
-from bmd_pipeline.metrics.validation import Validation
+from bmd_pipeline.metrics.schemas import Estimate, Evaluation, Score, Sweep, Validation
 from bmd_pipeline.reporting.page.encoding import encode_planar
 from bmd_pipeline.reporting.page.sources import ReportSources
 from bmd_pipeline.reporting.style import method_style

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, is_finetuned, uses_modes
-from bmd_pipeline.metrics.comparison import Comparison
 from bmd_pipeline.metrics.episodes import Episodes
-from bmd_pipeline.metrics.evaluation import Evaluation
-from bmd_pipeline.metrics.success import count_modes, mode_shares
+from bmd_pipeline.metrics.schemas import Comparison, Evaluation
+from bmd_pipeline.metrics.scores import count_modes, mode_shares
 from bmd_pipeline.reporting.page.history import list_commits, list_settings, list_steps, remake_command
 from bmd_pipeline.reporting.page.looks import colour_sheet
 from bmd_pipeline.reporting.page.payload import make_payload

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, is_finetuned, uses_modes
-from bmd_pipeline.metrics.evaluation import Evaluation, PolicyBlock
-from bmd_pipeline.metrics.verdict import Verdict
+from bmd_pipeline.metrics.schemas import Evaluation, PolicyBlock, Verdict
 from bmd_pipeline.reporting.page.numbers import (
     counted,
     duration,

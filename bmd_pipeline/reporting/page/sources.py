@@ -13,8 +13,7 @@ from bmd_pipeline.io.files import hash_file, read_json
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
-from bmd_pipeline.metrics.evaluation import Evaluation, PolicyBlock, SeedRow
-from bmd_pipeline.reporting.documents import load_evaluation
+from bmd_pipeline.metrics.schemas import Evaluation, PolicyBlock, SeedRow, load_evaluation
 from bmd_pipeline.reporting.page.curves import Curves, load_curves, load_pretraining
 from bmd_pipeline.reporting.page.evidence import Evidence, load_evidence
 from bmd_pipeline.reporting.page.videos import Video, find_videos

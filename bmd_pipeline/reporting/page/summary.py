@@ -8,10 +8,7 @@ from urllib.parse import quote
 
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.metrics.evaluation import Evaluation
-from bmd_pipeline.metrics.grid import Grid
-from bmd_pipeline.metrics.verdict import Verdict
-from bmd_pipeline.reporting.documents import load_evaluation, load_grid, load_verdict
+from bmd_pipeline.metrics.schemas import Evaluation, Grid, Verdict, load_evaluation, load_grid, load_verdict
 from bmd_pipeline.reporting.page.looks import colour_sheet
 from bmd_pipeline.reporting.page.payload import list_policies
 from bmd_pipeline.reporting.page.render import render_page

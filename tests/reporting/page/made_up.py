@@ -13,9 +13,8 @@ from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.io.files import hash_file, write_bytes, write_json
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
-from bmd_pipeline.metrics.document import Provenance
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, encode_episodes
-from bmd_pipeline.metrics.evaluation import Evaluation
+from bmd_pipeline.metrics.schemas import Evaluation, Provenance
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.reporting.page.sources import ReportSources, load_sources
 from bmd_pipeline.reporting.trajectories import NUM_POINTS, PathBook, PlanarPath, encode_paths

@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bmd_pipeline.io.files import write_json
-from bmd_pipeline.metrics.comparison import Comparison
-from bmd_pipeline.metrics.stability import INDICATORS
-from bmd_pipeline.metrics.sweep import Sweep
-from bmd_pipeline.metrics.validation import Validation
-from bmd_pipeline.metrics.verdict import Verdict
+from bmd_pipeline.metrics.plateau import INDICATORS
+from bmd_pipeline.metrics.schemas import Comparison, Sweep, Validation, Verdict
 from tests.reporting.page.made_up import MadeUpRun
 
 

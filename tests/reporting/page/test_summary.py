@@ -9,7 +9,7 @@ import pytest
 
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_json
-from bmd_pipeline.metrics.grid import Grid
+from bmd_pipeline.metrics.schemas import Grid
 from bmd_pipeline.reporting.page.summary import build_summary, load_results
 from tests.reporting.page.made_up import MadeUpRun
 from tests.reporting.page.test_report import data_of, text_of

@@ -1,0 +1,650 @@
+"""Are modes real? Tests for more than one behaviour, separability of codes, agreement with others; validation.json."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.optimize import isotonic_regression
+from scipy.spatial.distance import cdist
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_samples
+
+from bmd_pipeline.config.schema import ValidationConfig
+from bmd_pipeline.metrics.bootstrap import proportion_interval, wilson_interval
+from bmd_pipeline.metrics.schemas import (
+    BaseBehaviour,
+    Disturbed,
+    Interval,
+    SeedAgreement,
+    SeedValidation,
+    Separation,
+    Truth,
+    TwinComparison,
+)
+from bmd_pipeline.metrics.schemas import CodeCheck as CodeRow
+from bmd_pipeline.metrics.scores import MIN_MODE_SHARE
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+# ---- Does a policy have more than one way? A test that needs no labels and assumes no distribution ----
+#
+# Two episodes from the same start, under independent noise, are twins. If along some axis the behaviour from every
+# start has a single mode, the difference of twins is symmetric and single-peaked at 0, and stays so over any mixture
+# of starts: the distribution function of its absolute value is concave. (The density of the difference at t sums the
+# overlaps of pairs of level sets of the behaviour's density, one of them shifted by t. With a single mode level sets
+# are nested intervals, so that every overlap is largest at 0 and shrinks with |t|.) Two ways with a gap between break
+# that, since twins are then either close or a gap apart. What differs from start to start cancels out: a policy that
+# always does one thing here and another thing there has one way.
+
+
+NULL_DRAWS = 1999
+"""Samples of the null distribution: no p is below 1 / (NULL_DRAWS + 1)."""
+_COMPONENTS = 3
+_PAIRS_AS_AXES = 20
+_SHARES = np.arange(1, 101) / 200
+
+
+@dataclass(frozen=True)
+class TwinTest:
+    """Outcome of the test.
+
+    Attributes:
+        gap: how far the distances of twins are from being single-peaked: about the share of twins that parted.
+        p: chance of as large a gap if behaviour had a single mode from every start.
+        pairs: twins that were tested; about as many chose the axis.
+        detectable_share: smallest share of a second way, well apart from the first, that would have been found with
+            the power asked for; None if not even equal shares would.
+    """
+
+    gap: float
+    p: float
+    pairs: int
+    detectable_share: float | None
+
+
+def compare_twins(one: Floats, other: Floats, *, alpha: float, power: float, rng: np.random.Generator) -> TwinTest:
+    """Tests whether behaviour has a single mode from every start.
+
+    One half of the twins chooses the axis on which it looks least single-peaked, the other half is tested on it.
+    Uniform distances are the hardest case of the null hypothesis. For another concave F the empirical function is that
+    of a uniform sample taken at F(x), and so is a concave majorant of it: the gap can't be larger. Uniform samples of
+    the same size therefore bound p exactly.
+
+    Args:
+        one: (pairs, points, features) what an episode from each start did; at least 4 pairs.
+        other: (pairs, points, features) the same of its twin.
+        alpha: level at which `detectable_share` is judged.
+        power: see `detectable_share`.
+        rng: splits the twins and draws the null distribution.
+    """
+    difference = (one - other)[rng.permutation(len(one))]
+    half = len(difference) // 2
+    chosen, tested = difference[:half], difference[half:]
+    axis = max(_propose_axes(chosen), key=lambda candidate: concavity_gap(_project(chosen, candidate)))
+    gap = concavity_gap(_project(tested, axis))
+    null = np.array([concavity_gap(draw) for draw in rng.random((NULL_DRAWS, len(tested)))])
+    p = (1 + int((null >= gap).sum())) / (1 + NULL_DRAWS)
+    return TwinTest(gap, p, len(tested), _find_share(float(np.quantile(null, 1 - alpha)), len(tested), power))
+
+
+def concavity_gap(distances: Floats) -> float:
+    """Largest distance of the empirical distribution function from its least concave majorant.
+
+    The slopes of the majorant are the antitonic regression of the function's own (Grenander 1956).
+
+    Args:
+        distances: (n,) at least 0.
+    """
+    places, counts = np.unique(distances, return_counts=True)
+    steps = counts / len(distances)
+    if places[0] == 0.0:  # equal twins sit on the peak itself: both functions begin at their share
+        places, steps = places[1:], steps[1:]
+    if len(places) == 0:
+        return 0.0
+    widths = np.diff(places, prepend=0.0)
+    slopes = isotonic_regression(steps / widths, weights=widths, increasing=False).x
+    below = np.cumsum(steps) - steps  # the function is lowest just before it steps
+    return float((np.cumsum(slopes * widths) - below).max())
+
+
+def _propose_axes(difference: Floats) -> Floats:
+    """Axes (num_axes, points, features): principal components and single differences, of whole trajectories and of
+    each point alone. Ways that part late, or meet again at the goal, are apart at some points only.
+    """
+    pairs, points, features = difference.shape
+    axes = [_find_directions(difference.reshape(pairs, -1)).reshape(-1, points, features)]
+    for point in range(points):
+        found = _find_directions(difference[:, point])
+        axes.append(np.zeros((len(found), points, features)))
+        axes[-1][:, point] = found
+    return np.concatenate(axes)
+
+
+def _find_directions(difference: Floats) -> Floats:
+    """Principal components and single differences as vectors (num_axes, dim)."""
+    components = np.linalg.svd(difference, full_matrices=False)[2][:_COMPONENTS]
+    return np.concatenate([components, difference[:_PAIRS_AS_AXES]])
+
+
+def _project(difference: Floats, axis: Floats) -> Floats:
+    distances: Floats = np.abs(np.tensordot(difference, axis, axes=2))
+    return distances
+
+
+def _find_share(critical: float, pairs: int, power: float) -> float | None:
+    """Smallest share s whose parted twins, 2s(1 - s) of all, exceed the critical gap with this power."""
+    parted = 2 * _SHARES * (1 - _SHARES)
+    found = stats.binom.sf(np.ceil(critical * pairs) - 1, pairs, parted) >= power
+    return float(_SHARES[found.argmax()]) if found.any() else None
+
+
+# ---- Can codes be told apart by what they bring about? Distances, silhouettes, and an independent classifier ----
+
+
+TREES = 200
+MIN_EPISODES = 4
+"""Successful episodes that a code needs on each side of the split to take part."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far apart codes are, in distances between trajectories.
+
+    Attributes:
+        silhouette: (num_codes,) mean silhouette of each code's episodes in [-1, 1], NaN for codes that don't take part:
+            above 0, they are nearer to their own code than to any other.
+        within: mean distance of two episodes of one code, mean over codes.
+        between: mean distance of episodes of two codes, mean over pairs of codes.
+    """
+
+    silhouette: Floats
+    within: float
+    between: float
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """How often the code is told from the trajectory.
+
+    Attributes:
+        rate: share of episodes whose code was named.
+        low: lower end of its Wilson interval.
+        high: upper end.
+        chance: what naming the commonest code always would reach.
+        p: one-sided binomial p for a rate above chance.
+        table: (num_codes, num_codes) episodes by code and by the code that was named.
+    """
+
+    rate: float
+    low: float
+    high: float
+    chance: float
+    p: float
+    table: Labels
+
+
+def measure_spread(points: Floats, codes: Labels, num_codes: int) -> Spread | None:
+    """Distances and silhouettes of trajectories by code; None if fewer than two codes have enough episodes.
+
+    Args:
+        points: (n, dim) trajectories, resampled to equally many points and scaled.
+        codes: (n,) the codes that commanded them.
+        num_codes: K.
+
+    Source: Rousseeuw 1987, J. Comput. Appl. Math. 20, 53-65 (silhouette).
+    """
+    kept = select_codes(codes, num_codes, MIN_EPISODES)
+    if len(kept) < 2:
+        return None
+    chosen = np.isin(codes, kept)
+    points, codes = points[chosen], codes[chosen]
+    distance = cdist(points, points)
+    values = silhouette_samples(distance, codes, metric="precomputed")
+    silhouette = np.full(num_codes, np.nan)
+    within, between = [], []
+    for i, code in enumerate(kept):
+        own = codes == code
+        n = int(own.sum())
+        silhouette[code] = values[own].mean()
+        within.append(distance[np.ix_(own, own)].sum() / (n * (n - 1)))
+        between += [distance[np.ix_(own, codes == other)].mean() for other in kept[i + 1 :]]
+    return Spread(silhouette, float(np.mean(within)), float(np.mean(between)))
+
+
+def select_codes(codes: Labels, num_codes: int, least: int) -> Labels:
+    """Codes that have at least so many episodes."""
+    return np.flatnonzero(np.bincount(codes, minlength=num_codes) >= least)
+
+
+class CodeReader:
+    """A random forest that tells the code from a trajectory.
+
+    It shares nothing with the inference model, neither form nor data, and being made of thresholds it doesn't depend
+    on the scale of the features.
+
+    Args:
+        points: (n, dim) trajectories to learn from, two codes or more among them.
+        codes: (n,) their codes.
+        seed: fixes the forest.
+
+    Source: Breiman 2001, Mach. Learn. 45, 5-32.
+    """
+
+    def __init__(self, points: Floats, codes: Labels, seed: int) -> None:
+        self._forest = RandomForestClassifier(TREES, class_weight="balanced", random_state=seed % 2**32)
+        self._forest.fit(points, codes)
+
+    def read(self, points: Floats, codes: Labels, num_codes: int, confidence: float) -> Recognition:
+        """How often it names the code of other episodes.
+
+        Args:
+            points: (n, dim) trajectories, at least one.
+            codes: (n,) their codes.
+            num_codes: K.
+            confidence: level of the interval.
+        """
+        named = self._forest.predict(points)
+        table = np.zeros((num_codes, num_codes), np.int64)
+        np.add.at(table, (codes, named), 1)
+        total, right = len(codes), int(np.trace(table))
+        chance = float(table.sum(axis=1).max()) / total
+        low, high = wilson_interval(right / total, total, confidence)
+        p = stats.binomtest(right, total, chance, alternative="greater").pvalue
+        return Recognition(right / total, low, high, chance, float(p), table)
+
+
+# ---- How well two sortings of the same episodes agree: codes against true modes, one seed's codes against another's
+# ----
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement of two sortings, whatever their names for the sorts.
+
+    Attributes:
+        nmi: normalised mutual information, 1 if each can be told from the other, 0 if neither tells anything. It rises
+            by chance with the number of sorts.
+        ari: adjusted Rand index, 1 for the same sorting, 0 in the mean of random ones.
+        purity: share of the episodes that belong to the majority of their sort; says nothing where sorts are tiny.
+    """
+
+    nmi: float
+    ari: float
+    purity: float
+
+
+def measure_agreement(sorts: Labels, classes: Labels) -> Agreement:
+    """Compares two sortings of the same episodes, at least one; purity is that of the first in terms of the second.
+
+    Args:
+        sorts: (n,).
+        classes: (n,).
+
+    Source: Strehl and Ghosh 2002 (NMI, arithmetic mean of the entropies); Hubert and Arabie 1985 (ARI).
+    """
+    table = count_pairs(sorts, classes)
+    return Agreement(
+        nmi=float(normalized_mutual_info_score(classes, sorts)),
+        ari=float(adjusted_rand_score(classes, sorts)),
+        purity=float(table.max(axis=1).sum() / table.sum()),
+    )
+
+
+def count_pairs(sorts: Labels, classes: Labels, num_sorts: int | None = None, num_classes: int | None = None) -> Labels:
+    """Episodes by sort and class, (num_sorts, num_classes); as many of each as occur if no number is given."""
+    shape = (num_sorts or int(sorts.max()) + 1, num_classes or int(classes.max()) + 1)
+    table = np.zeros(shape, np.int64)
+    np.add.at(table, (sorts, classes), 1)
+    return table
+
+
+def find_redundant(table: Labels) -> list[list[int]]:
+    """Groups of two or more sorts whose majority is in the same class; sorts without episodes belong to none."""
+    majority = np.where(table.sum(axis=1) > 0, table.argmax(axis=1), -1)
+    groups = [np.flatnonzero(majority == kind).tolist() for kind in range(table.shape[1])]
+    return [group for group in groups if len(group) > 1]
+
+
+def find_missing(table: Labels, wanted: NDArray[np.bool_]) -> list[int]:
+    """Wanted classes, (num_classes,) bool, in which no sort has its majority."""
+    reached = set(table[table.sum(axis=1) > 0].argmax(axis=1).tolist())
+    return [kind for kind in np.flatnonzero(wanted).tolist() if kind not in reached]
+
+
+# ---- The validation of modes in plain words ----
+
+_DISTURBANCES = {
+    "noise": "noisy observations",
+    "delay": "late actions",
+    "weak": "scaled actions",
+    "locked": "one component of the action locked",
+}
+
+
+def describe_validation(
+    base: BaseBehaviour, discovered: Sequence[SeedValidation], agreement: Sequence[SeedAgreement], *, power: float
+) -> list[str]:
+    """The findings, a sentence or two each.
+
+    Args:
+        base: the base policy.
+        discovered: each seed's modes.
+        agreement: of pairs of seeds.
+        power: that goes with the share that would have been found.
+    """
+    sentences = [_describe_ways(base, power), _describe_separation(discovered, base), *_describe_truth(discovered)]
+    return [*sentences, *_describe_agreement(agreement), *_describe_disturbed(discovered)]
+
+
+def _describe_ways(base: BaseBehaviour, power: float) -> str:
+    """Whether there is anything to preserve."""
+    test = base.twins
+    if test is None or base.ways == "unknown":
+        return (
+            "Whether the base policy has more than one way can't be told: from too few starts do both of two episodes "
+            f"succeed (success rate {base.success_rate.value:.2f}). Raise evaluate.episodes, or train a better one."
+        )
+    numbers = f"{test.pairs} pairs of episodes from the same start, {_p(test.p)} for a single one"
+    if base.ways == "several":
+        return f"The base policy has more than one way to succeed: {numbers}."
+    return (
+        f"The base policy has one way to succeed, as far as can be seen ({numbers}): there is nothing to preserve. A "
+        f"second way of at least {test.detectable_share:.0%} of the successes, well apart from the first, would have "
+        f"been found with probability {power:g}."
+    )
+
+
+def _describe_separation(discovered: Sequence[SeedValidation], base: BaseBehaviour) -> str:
+    found = [one.separation for one in discovered if one.separation is not None]
+    if not found:
+        return "Whether codes differ can't be told: too few of their episodes succeed."
+    shown = [f"{_share(one.recognised)} (chance {one.chance:.2f})" for one in found]
+    text = (
+        "A classifier that knows nothing of the inference model tells the code from the trajectory in "
+        f"{_listed(shown)} of held-out successes. Silhouette {_mean([one.silhouette for one in found])}; "
+        f"trajectories of two codes are {_mean([one.between / max(one.within, 1e-9) for one in found])} times as far "
+        "apart as those of one."
+    )
+    if base.ways == "one":
+        text += " What differs between codes lies within the one way."
+    return text
+
+
+def _describe_truth(discovered: Sequence[SeedValidation]) -> list[str]:
+    found = [(one.seed, one.truth) for one in discovered if one.truth is not None]
+    if not found:
+        return []
+    numbers = ", ".join(
+        f"{name} {_mean([getattr(truth, field) for _, truth in found])}"
+        for name, field in (("NMI", "nmi"), ("ARI", "ari"), ("purity", "purity"))
+    )
+    text = [f"Against the true modes, which discovery never saw: {numbers}."]
+    for seed, truth in found:
+        groups = [f"{_listed([str(code) for code in group])}" for group in truth.redundant]
+        parts = [f"codes {group} lead to the same mode" for group in groups]
+        if truth.missing:
+            parts.append(f"no code leads to {_listed(truth.missing, 'or')}")
+        if parts:
+            text.append(f"Seed {seed}: {'; '.join(parts)}.")
+    return text
+
+
+def _describe_agreement(agreement: Sequence[SeedAgreement]) -> list[str]:
+    if not agreement:
+        return []
+    return [
+        "Sorting the base policy's own successes, discovery seeds agree with each other at NMI "
+        f"{_mean([pair.nmi for pair in agreement])}, ARI {_mean([pair.ari for pair in agreement])} "
+        "(1: the same up to names)."
+    ]
+
+
+def _describe_disturbed(discovered: Sequence[SeedValidation]) -> list[str]:
+    names = [one.disturbance for one in discovered[0].disturbed]
+    if not names:
+        return []
+    before = np.mean([one.success_rate.value for one in discovered])
+    present = _count([one.present for one in discovered])
+    parts = []
+    for i, name in enumerate(names):
+        there = [one.disturbed[i] for one in discovered]
+        read = [one.recognised.value for one in there if one.recognised is not None]
+        seen = f", codes told apart in {_mean(read)}" if read else ""
+        parts.append(
+            f"{_DISTURBANCES.get(name, name)}: success {_mean([one.success_rate.value for one in there])}{seen}, "
+            + _count([one.present for one in there])
+        )
+    return [f"Undisturbed, success is {before:.2f} with {present}. With {'; with '.join(parts)}."]
+
+
+def _count(modes: Sequence[int]) -> str:
+    mean = np.mean(modes)
+    return f"{mean:.2g} mode{'' if mean == 1 else 's'} present"
+
+
+def _share(interval: Interval) -> str:
+    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.2f}"
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 1e-3 else f"p = {p:.2g}"
+
+
+def _listed(words: Sequence[str], last: str = "and") -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
+
+
+# ---- From the trajectories of commanded and uncommanded episodes to the numbers of modes/validation.json ----
+
+
+MIN_SUCCESSES = 20
+"""Successes, or pairs of them, without which nothing is tested or compared with the truth."""
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Episodes as they are compared.
+
+    Attributes:
+        points: (n, points, features) resampled to equally many points, scaled.
+        code: (n,) the code that commanded each; zeros for the base policy.
+        success: (n,) bool.
+        mode: (n,) index of the true mode; meaningful for successes alone.
+    """
+
+    points: Floats
+    code: Labels
+    success: NDArray[np.bool_]
+    mode: Labels
+
+    @property
+    def flat(self) -> Floats:
+        """(n, points * features)."""
+        return self.points.reshape(len(self.points), -1)
+
+    def count_modes(self, modes: Sequence[str]) -> Labels:
+        """Successes by true mode, (num_modes,)."""
+        return np.bincount(self.mode[self.success], minlength=len(modes))
+
+
+class Validator:
+    """Puts codes to the test on one task.
+
+    Args:
+        settings: level and power.
+        modes: names of the task's true modes.
+        confidence: level of intervals.
+        rng: draws.
+    """
+
+    def __init__(
+        self,
+        settings: ValidationConfig,
+        modes: Sequence[str],
+        confidence: float,
+        rng: np.random.Generator,
+    ) -> None:
+        self.settings = settings
+        self.modes = modes
+        self.confidence = confidence
+        self.rng = rng
+
+    def describe_base(self, one: Trajectories, twin: Trajectories) -> BaseBehaviour:
+        """What the base policy does, from two episodes per start under independent noise."""
+        both = one.success & twin.success
+        tested = None
+        if both.sum() >= MIN_SUCCESSES:
+            found = compare_twins(
+                one.points[both],
+                twin.points[both],
+                alpha=self.settings.alpha,
+                power=self.settings.power,
+                rng=self.rng,
+            )
+            tested = TwinComparison(**vars(found))
+        ways: Literal["several", "one", "unknown"] = "unknown"
+        if tested is not None and tested.p <= self.settings.alpha:
+            ways = "several"
+        elif tested is not None and (tested.detectable_share or 1.0) <= self.settings.min_share:
+            ways = "one"
+        return BaseBehaviour(
+            episodes=2 * len(both),
+            success_rate=self._rate_twins(one.success, twin.success),
+            ways=ways,
+            twins=tested,
+            mode_shares=self._shares(one.count_modes(self.modes) + twin.count_modes(self.modes)),
+        )
+
+    def describe_seed(
+        self,
+        seed: int,
+        num_codes: int,
+        played: Trajectories,
+        disturbed: Mapping[str, Trajectories],
+        base: BaseBehaviour,
+    ) -> SeedValidation:
+        """What one seed's codes bring about.
+
+        Args:
+            seed: the discovery seed.
+            num_codes: K that it found.
+            played: commanded episodes, codes round-robin.
+            disturbed: the same starts and codes under each disturbance.
+            base: what the base policy does without commands.
+        """
+        won, codes = played.success, played.code
+        # Codes go round-robin: this halves the starts of every one.
+        heldout = np.arange(len(codes)) // num_codes % 2 == 1
+        learners = select_codes(codes[won & ~heldout], num_codes, MIN_EPISODES)
+        spread = measure_spread(played.flat[won], codes[won], num_codes)
+        reader, separation, silhouette = None, None, np.full(num_codes, np.nan)
+        recognised: dict[int, float] = {}
+        readable = heldout & np.isin(codes, learners)
+        if spread is not None and len(learners) > 1 and (won & readable).any():
+            learned = won & ~heldout & np.isin(codes, learners)
+            reader = CodeReader(played.flat[learned], codes[learned], int(self.rng.integers(2**31)))
+            read = reader.read(played.flat[won & readable], codes[won & readable], num_codes, self.confidence)
+            seen = read.table.sum(axis=1)
+            recognised = {k: float(read.table[k, k] / seen[k]) for k in np.flatnonzero(seen).tolist()}
+            silhouette = spread.silhouette
+            separation = Separation(
+                silhouette=float(np.nanmean(silhouette)),
+                within=spread.within,
+                between=spread.between,
+                recognised=Interval(value=read.rate, low=read.low, high=read.high),
+                chance=read.chance,
+                p=read.p,
+                learned_from=int(learned.sum()),
+                confusion=read.table.tolist(),
+            )
+        table = count_pairs(codes[won], played.mode[won], num_codes, len(self.modes))
+        return SeedValidation(
+            seed=seed,
+            episodes=len(codes),
+            success_rate=self._rate(won),
+            present=self._count(played),
+            separation=separation,
+            truth=self._compare_with_truth(played, table, base) if won.sum() >= MIN_SUCCESSES else None,
+            codes=[
+                CodeRow(
+                    code=k,
+                    episodes=int((codes == k).sum()),
+                    success_rate=float(won[codes == k].mean()),
+                    silhouette=None if np.isnan(silhouette[k]) else float(silhouette[k]),
+                    recognised=recognised.get(k),
+                    mode=self.modes[int(row.argmax())] if row.any() else None,
+                    mode_shares=self._shares(row),
+                )
+                for k, row in enumerate(table)
+            ],
+            disturbed=[
+                self._describe_disturbed(name, there, reader, readable & there.success, num_codes)
+                for name, there in disturbed.items()
+            ],
+        )
+
+    def _compare_with_truth(self, played: Trajectories, table: Labels, base: BaseBehaviour) -> Truth:
+        found = measure_agreement(played.code[played.success], played.mode[played.success])
+        wanted = np.array([base.mode_shares[mode] >= MIN_MODE_SHARE for mode in self.modes])
+        return Truth(
+            nmi=found.nmi,
+            ari=found.ari,
+            purity=found.purity,
+            redundant=find_redundant(table),
+            missing=[self.modes[m] for m in find_missing(table, wanted)],
+        )
+
+    def _describe_disturbed(
+        self, name: str, there: Trajectories, reader: CodeReader | None, readable: NDArray[np.bool_], num_codes: int
+    ) -> Disturbed:
+        recognised = None
+        if reader is not None and readable.any():
+            read = reader.read(there.flat[readable], there.code[readable], num_codes, self.confidence)
+            recognised = Interval(value=read.rate, low=read.low, high=read.high)
+        return Disturbed(
+            disturbance=name,
+            success_rate=self._rate(there.success),
+            recognised=recognised,
+            present=self._count(there),
+        )
+
+    def _rate(self, success: NDArray[np.bool_]) -> Interval:
+        rate = float(success.mean())
+        low, high = wilson_interval(rate, len(success), self.confidence)
+        return Interval(value=rate, low=low, high=high)
+
+    def _rate_twins(self, one: NDArray[np.bool_], twin: NDArray[np.bool_]) -> Interval:
+        """Twins share their start, and a start may be easy or hard for both: starts are the clusters."""
+        rates = (one.astype(np.float64) + twin) / 2
+        low, high = proportion_interval(rates, np.full(len(rates), 2.0), self.confidence)
+        return Interval(value=float(rates.mean()), low=low, high=high)
+
+    def _shares(self, counts: Labels) -> dict[str, float]:
+        shares = counts / max(1, counts.sum())
+        return dict(zip(self.modes, shares.tolist(), strict=True))
+
+    def _count(self, played: Trajectories) -> int:
+        """True modes that hold at least 1 % of the successes."""
+        shares = self._shares(played.count_modes(self.modes)).values()
+        return sum(share >= MIN_MODE_SHARE for share in shares)
+
+
+def describe_agreement(sortings: Mapping[int, Labels]) -> list[SeedAgreement]:
+    """Every pair of seeds, by how they sort the same episodes (n,); none with fewer than twenty of them."""
+    pairs = []
+    for (one, first), (other, second) in itertools.combinations(sortings.items(), 2):
+        if len(first) >= MIN_SUCCESSES:
+            found = measure_agreement(first, second)
+            pairs.append(SeedAgreement(one=one, other=other, episodes=len(first), nmi=found.nmi, ari=found.ari))
+    return pairs

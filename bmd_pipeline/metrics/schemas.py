@@ -1,0 +1,992 @@
+"""The formats of all result documents, published as JSON Schema in docs/, and how they are read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import read_json
+
+SCHEMA_VERSION = 2
+
+# ---- What the published result documents share: frozen blocks, provenance, and how their schemas are printed ----
+
+
+class Block(BaseModel):
+    """A frozen part of a document; unknown fields and numbers that are not finite are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class InputFile(Block):
+    """A file that was read."""
+
+    path: str
+    """Where it was."""
+    sha256: str
+    """Hash of its content."""
+
+
+class Provenance(Block):
+    """Where the numbers come from; fields as in run.json."""
+
+    command: str
+    """Command line that wrote the file."""
+    git_commit: str | None
+    """Commit of the code, "-dirty" if edited; null for an installed package."""
+    packages: dict[str, str]
+    """Versions of the packages that matter."""
+    python: str
+    """Version of Python."""
+    platform: str
+    """Operating system and processor."""
+    device: str
+    """Device that computed it."""
+    threads: int = Field(ge=1)
+    """Cores that torch used."""
+    wall_s: float = Field(ge=0)
+    """Wall time in seconds."""
+    cpu_seconds: float = Field(ge=0)
+    """CPU time of the process and its workers in seconds."""
+    config: dict[str, Any]
+    """The settings that the stage itself read."""
+    inputs: dict[str, InputFile]
+    """What it read, by name. A `run.json` there holds the hashes of everything beside it."""
+
+
+def schema_text(model: type[Block], file: str) -> str:
+    """JSON Schema of a document as text, as docs/ publishes it.
+
+    Args:
+        model: the document.
+        file: name of the file that holds it.
+    """
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **model.model_json_schema(mode="serialization"),
+        "title": f"{file} of bmd-pipeline",
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+# ---- The format of eval.json, published as JSON Schema in docs/eval.schema.json ----
+#
+# One policy and seed (`results/<Task>/<method>/seed<k>/eval.json`) and a whole task
+# (`results/<Task>/eval.json`) share it. `python -m bmd_pipeline.metrics.schemas` prints the schema.
+
+
+class Estimate(Block):
+    """A number with its confidence interval."""
+
+    mean: float
+    """Mean over seeds of the metric computed within each seed."""
+    low: float
+    """Lower end of the interval over seeds and episodes."""
+    high: float
+    """Upper end of the interval over seeds and episodes."""
+    n: int = Field(ge=1)
+    """Episodes it rests on, over all seeds."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low <= self.mean <= self.high:
+            raise ValueError(f"low <= mean <= high must hold, got {self.low}, {self.mean}, {self.high}")
+        return self
+
+
+class PresentEstimate(Estimate):
+    """How many of the task's modes are present."""
+
+    min_share: float = Field(ge=0, lt=1)
+    """Share of the successful episodes that a mode must hold."""
+    total: int = Field(ge=1)
+    """Modes that the task has."""
+
+
+class SolvedEstimate(PresentEstimate):
+    """How many of the task's modes are solved; over `total` it is mc@τ."""
+
+    tau: float = Field(gt=0, le=1)
+    """Success rate that a mode must reach."""
+
+
+class ModeRow(Block):
+    """One true mode."""
+
+    mode: str
+    """Name of the mode."""
+    share: float = Field(ge=0, le=1)
+    """Share of the successful episodes, mean over seeds."""
+    success_rate: float = Field(ge=0, le=1)
+    """Success rate within the mode, mean over seeds; 0 in a seed that never visits it."""
+    success_low: float = Field(ge=0, le=1)
+    """Lower end of the success rate's Wilson interval."""
+    success_high: float = Field(ge=0, le=1)
+    """Upper end of the success rate's Wilson interval."""
+    episodes: float = Field(ge=0)
+    """Episodes attributed to the mode over all seeds; fractional, as undecided failures are spread."""
+
+
+class CodeRow(Block):
+    """One mode code of one seed; codes mean nothing across seeds."""
+
+    seed: int = Field(ge=0)
+    """Training seed."""
+    code: int = Field(ge=0)
+    """Mode code z."""
+    episodes: int = Field(ge=0)
+    """Episodes that it commanded."""
+    success_rate: float = Field(ge=0, le=1)
+    """Success rate of those."""
+    mode_shares: dict[str, float]
+    """Share of each true mode among the successful ones; all zero where none succeeded."""
+    behaviour: str | None
+    """The true mode that most of its successes on selection seeds show, its own behaviour; null without a success."""
+    obeyed: float = Field(ge=0, le=1)
+    """Share of its successful episodes that show its own behaviour; 0 without either."""
+
+
+class LabellingBlock(Block):
+    """The mode metrics under one true labelling."""
+
+    mode_weighted_success: Estimate
+    """SRM, the mean success rate over true modes."""
+    present: PresentEstimate
+    """Modes that hold at least `min_share` of the successes."""
+    solved: SolvedEstimate
+    """Modes that are present and succeed at a rate of at least τ."""
+    mode_entropy: Estimate
+    """H(π) in nats, entropy of the mode distribution among successful episodes."""
+    obeyed: Estimate
+    """Share of the successes on command that show the code's own behaviour: mean over behaviours, where a code without
+    one counts as 0. For a policy without codes, the mean of its modes' shares: 1 / K."""
+    obeyed_worst: Estimate
+    """The same of the least obeyed code; for a policy without codes, its smallest share."""
+    per_mode: list[ModeRow]
+    """One row per true mode."""
+    codes: list[CodeRow]
+    """One row per seed and mode code: the code → mode matrix. Empty for policies without codes."""
+
+
+class SeedRow(Block):
+    """The metrics of one seed, under the main labelling."""
+
+    seed: int = Field(ge=0)
+    """Training seed."""
+    episodes: int = Field(ge=1)
+    """Evaluation episodes."""
+    success_rate: float = Field(ge=0, le=1)
+    mode_weighted_success: float = Field(ge=0, le=1)
+    present: int = Field(ge=0)
+    solved: int = Field(ge=0)
+    mode_entropy: float = Field(ge=0)
+    obeyed: float = Field(ge=0, le=1)
+    obeyed_worst: float = Field(ge=0, le=1)
+    mutual_information: float
+    episode_return: float
+
+
+class PolicyBlock(LabellingBlock):
+    """One policy: `pretrained`, `taught` (with codes, before fine-tuning) or a fine-tuning method, over its seeds."""
+
+    config_hash: str
+    """Hash of the settings that this policy's numbers depend on."""
+    labelling: str
+    """Name of the main labelling, which the mode metrics of this block use."""
+    success_rate: Estimate
+    """SR, the share of successful episodes."""
+    mutual_information: Estimate
+    """M in nats, lower bound of I(Z;S) on these episodes; exactly 0 for policies without codes."""
+    episode_return: Estimate
+    """Undiscounted sum of the task's reward."""
+    seeds: list[SeedRow] = Field(min_length=1)
+    """The same metrics seed by seed."""
+    labellings: dict[str, LabellingBlock]
+    """Mode metrics under the task's other labellings."""
+
+
+class Evaluation(Block):
+    """eval.json."""
+
+    schema_version: Literal[2]
+    """Version of this format."""
+    task: str
+    """Name of the task."""
+    config_hash: str
+    """Hash of the whole run's settings when the file was written."""
+    confidence: float = Field(gt=0, lt=1)
+    """Level of every interval."""
+    policies: dict[str, PolicyBlock] = Field(min_length=1)
+    """By name: `pretrained`, `taught`, then the methods."""
+    provenance: Provenance
+    """Where the numbers come from."""
+
+
+def evaluation_schema() -> str:
+    """JSON Schema of eval.json as text; docs/eval.schema.json holds exactly this."""
+    return schema_text(Evaluation, "eval.json")
+
+
+if __name__ == "__main__":
+    print(evaluation_schema(), end="")
+
+
+# ---- The format of compare.json, published as JSON Schema in docs/compare.schema.json ----
+#
+# `python -m bmd_pipeline.metrics.schemas` prints the schema; docs/evidence.md says how to read the numbers.
+
+
+Unit = Literal["seeds", "episodes"]
+
+
+class Interval(Block):
+    """A number with its interval."""
+
+    value: float
+    """The number."""
+    low: float
+    """Lower end."""
+    high: float
+    """Upper end."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"low <= value <= high must hold, got {self.low}, {self.value}, {self.high}")
+        return self
+
+
+class Score(Block):
+    """One score of one policy over its seeds."""
+
+    mean: Interval
+    """Mean over seeds."""
+    iqm: Interval
+    """Interquartile mean over seeds: the mean of the middle half; with fewer than four seeds the plain mean."""
+    seeds: list[float] = Field(min_length=1)
+    """The score of each seed, in the order of the document's `seeds`."""
+
+
+class PolicyScores(Block):
+    """One policy."""
+
+    metrics: dict[str, Score]
+    """By name. Intervals: percentile bootstrap of seeds, then of episodes within each drawn seed."""
+    wilson: Interval
+    """Success rate with Wilson's interval, the episodes of all seeds pooled as if they were independent."""
+    per_mode: list[ModeRow]
+    """One row per true mode."""
+
+
+class SeedTest(Block):
+    """A test whose unit is a training seed: about training again."""
+
+    test: str
+    """Name of the test."""
+    differences: list[float] = Field(min_length=2)
+    """First minus second, by seed."""
+    p: float = Field(ge=0, le=1)
+    """Two-sided."""
+    p_holm: float = Field(ge=0, le=1)
+    """After Holm's correction over all comparisons and metrics of this file."""
+    smallest_p: float = Field(gt=0, le=1)
+    """The least p that so many seeds can give, whatever they show."""
+    can_decide: bool
+    """Whether the least p could pass the level, 1 - confidence, after correction."""
+
+
+class EpisodeTest(Block):
+    """A test whose unit is an evaluation episode, seeds being strata: about these trained policies alone."""
+
+    test: str
+    """Name of the test."""
+    low: float
+    """Lower end of the difference's interval."""
+    high: float
+    """Upper end of the difference's interval."""
+    p: float = Field(ge=0, le=1)
+    """Two-sided."""
+    p_holm: float = Field(ge=0, le=1)
+    """After Holm's correction over all comparisons and metrics of this file."""
+
+
+class Difference(Block):
+    """One score of two policies."""
+
+    difference: Interval
+    """First minus second, mean over seeds; paired bootstrap of seeds, then of episodes."""
+    probability_of_improvement: Interval
+    """Chance that a run of the first scores higher than one of the second, ties counting half; bootstrap of seeds."""
+    hedges_g: float | None
+    """Difference in standard deviations between seeds; null where seeds don't differ, or there is one."""
+    cohens_h: float | None
+    """Size of the difference of two proportions; success_rate only."""
+    unit: Unit
+    """Which of the two tests to read: seeds where there are enough (`compare.min_seeds`), else episodes."""
+    by_seed: SeedTest | None
+    """Null with one seed."""
+    by_episode: EpisodeTest
+    """Always there."""
+
+
+class PolicyPair(Block):
+    """Two policies on the same seeds and the same initial states."""
+
+    one: str
+    """The first policy."""
+    other: str
+    """The second policy."""
+    kind: Literal["counterpart", "base"]
+    """counterpart: a -bmd method against its plain one. base: a policy against the pre-trained one."""
+    metrics: dict[str, Difference]
+    """By name."""
+
+
+class Comparison(Block):
+    """compare.json."""
+
+    schema_version: Literal[2]
+    """Version of this format."""
+    task: str
+    """Name of the task."""
+    config_hash: str
+    """Hash of the settings that the comparison itself reads."""
+    confidence: float = Field(gt=0, lt=1)
+    """Level of every interval."""
+    labelling: str
+    """The mode labelling that the mode metrics use."""
+    modes: list[str] = Field(min_length=1)
+    """All modes of the task."""
+    tau: float = Field(gt=0, le=1)
+    """Success rate from which a present mode is solved."""
+    seeds: list[int] = Field(min_length=1)
+    """Training seeds, the same for every policy."""
+    episodes_per_seed: int = Field(ge=1)
+    """Evaluation episodes of each policy and seed."""
+    policies: dict[str, PolicyScores] = Field(min_length=1)
+    """By name: `pretrained`, `taught`, then the methods."""
+    comparisons: list[PolicyPair]
+    """Counterparts first, then every method against the base."""
+    provenance: Provenance
+    """Where the numbers come from."""
+
+
+def comparison_schema() -> str:
+    """JSON Schema of compare.json as text; docs/compare.schema.json holds exactly this."""
+    return schema_text(Comparison, "compare.json")
+
+
+if __name__ == "__main__":
+    print(comparison_schema(), end="")
+
+
+# ---- The format of grid.json, published as JSON Schema in docs/grid.schema.json ----
+#
+# `python -m bmd_pipeline.metrics.schemas` prints the schema; docs/evidence.md says what the scores mean.
+
+
+class Cell(Block):
+    """One method with one K and one λ."""
+
+    method: str
+    """Fine-tuning method."""
+    num_modes: int | None
+    """Codes K; null for a method without codes."""
+    controller: str | None
+    """constant, or who chooses λ; null for a method without codes."""
+    weight: float | None
+    """λ; null where a controller chooses it or there is none."""
+    folder: str
+    """Where its seeds are, below results/<Task>."""
+    metrics: dict[str, Score]
+    """Scores as in compare.json, by name."""
+
+
+class Grid(Block):
+    """grid.json."""
+
+    schema_version: Literal[2]
+    """Version of this format."""
+    task: str
+    """Name of the task."""
+    config_hash: str
+    """Hash of the settings that the grid itself reads."""
+    confidence: float = Field(gt=0, lt=1)
+    """Level of every interval."""
+    labelling: str
+    """The mode labelling that the mode metrics use."""
+    total_modes: int = Field(ge=1)
+    """Modes of the task."""
+    tau: float = Field(gt=0, le=1)
+    """Success rate from which a present mode is solved."""
+    seeds: list[int] = Field(min_length=1)
+    """Training seeds, the same in every cell."""
+    episodes_per_seed: int = Field(ge=1)
+    """Evaluation episodes of each cell and seed."""
+    cells: list[Cell] = Field(min_length=1)
+    """By method, K and λ."""
+    provenance: Provenance
+    """Where the numbers come from."""
+
+
+def grid_schema() -> str:
+    """JSON Schema of grid.json as text; docs/grid.schema.json holds exactly this."""
+    return schema_text(Grid, "grid.json")
+
+
+if __name__ == "__main__":
+    print(grid_schema(), end="")
+
+
+# ---- The format of pool.json, published as JSON Schema in docs/pool.schema.json ----
+#
+# `python -m bmd_pipeline.metrics.schemas` prints the schema; docs/evidence.md says how to read the numbers.
+
+
+class PooledScore(Block):
+    """One score of one policy over base policies."""
+
+    mean: Interval
+    """Mean over base policies, with Student's interval, cut at what the score can be."""
+    bases: list[float] = Field(min_length=2)
+    """The score on each base policy (mean over fine-tuning seeds), in the order of the document's `bases`."""
+
+
+class PooledDifference(Block):
+    """One score of one policy minus that of another, base policy by base policy."""
+
+    mean: Interval
+    """Mean over base policies, with Student's interval of paired differences."""
+    bases: list[float] = Field(min_length=2)
+    """The difference on each base policy."""
+    p_above: float = Field(ge=0, le=1)
+    """One-sided p of the sign-flip test for a mean above zero."""
+    p_below: float = Field(ge=0, le=1)
+    """One-sided p for a mean below zero."""
+
+
+class PooledPair(Block):
+    """Two policies compared on the same base policies."""
+
+    one: str
+    """The first policy."""
+    other: str
+    """The one that is subtracted."""
+    metrics: dict[str, PooledDifference]
+    """By name of the score."""
+
+
+class Pool(Block):
+    """pool.json."""
+
+    schema_version: Literal[2]
+    """Version of this format."""
+    task: str
+    """Name of the task."""
+    config_hash: str
+    """Hash of the settings that pooling itself reads."""
+    confidence: float = Field(gt=0, lt=1)
+    """Level of every interval."""
+    labelling: str
+    """The mode labelling that the mode metrics use."""
+    total_modes: int = Field(ge=1)
+    """Modes of the task."""
+    tau: float = Field(gt=0, le=1)
+    """Success rate from which a present mode is solved."""
+    bases: list[int] = Field(min_length=2)
+    """Root seeds of the base policies."""
+    seeds: list[int] = Field(min_length=1)
+    """Fine-tuning seeds on each of them."""
+    policies: dict[str, dict[str, PooledScore]]
+    """Scores by policy and name; `mutual_information` means nothing for policies without codes."""
+    pairs: list[PooledPair]
+    """Every policy against the pre-trained one, and every method with codes against the one without."""
+    smallest_p: float = Field(gt=0, lt=1)
+    """The least p that so many base policies can give, whatever the results are."""
+    provenance: Provenance
+    """Where the numbers come from."""
+
+
+def pool_schema() -> str:
+    """JSON Schema of pool.json as text; docs/pool.schema.json holds exactly this."""
+    return schema_text(Pool, "pool.json")
+
+
+if __name__ == "__main__":
+    print(pool_schema(), end="")
+
+
+# ---- The format of lambda/sweep.json, published as JSON Schema in docs/sweep.schema.json ----
+#
+# `python -m bmd_pipeline.metrics.schemas` prints the schema; docs/evidence.md says how to read the numbers.
+
+
+class Indicator(Block):
+    """One sign of instability."""
+
+    mean: float
+    """Mean over seeds."""
+    seeds: list[float] = Field(min_length=1)
+    """By seed."""
+
+
+class Point(Block):
+    """One constant λ, or one controller that chooses it."""
+
+    name: str
+    """Name of its folder below lambda/."""
+    controller: str
+    """constant, or who chooses λ."""
+    weight: float | None
+    """λ; null where a controller chooses it."""
+    metrics: dict[str, Score]
+    """Scores as in compare.json, by name."""
+    stability: dict[str, Indicator]
+    """Signs of instability in training, by name; docs/evidence.md explains each."""
+    holds: bool
+    """Whether success and solved modes are both within their tolerance of the best constant λ."""
+
+
+class Plateau(Block):
+    """Neighbouring constant weights that all hold."""
+
+    names: list[str] = Field(min_length=1)
+    """Their points."""
+    low: float
+    """Lowest λ."""
+    high: float
+    """Highest λ."""
+    decades: float = Field(ge=0)
+    """log10 of the highest over the lowest λ above 0."""
+    open_below: bool
+    """Whether it begins at the lowest λ that was tried above 0 or at 0, and so may go on below."""
+    open_above: bool
+    """Whether it ends at the highest λ that was tried, and so may go on above."""
+
+
+class Sweep(Block):
+    """lambda/sweep.json."""
+
+    schema_version: Literal[2]
+    """Version of this format."""
+    task: str
+    """Name of the task."""
+    config_hash: str
+    """Hash of the settings that the sweep itself reads."""
+    method: str
+    """The method that was fine-tuned at each point."""
+    confidence: float = Field(gt=0, lt=1)
+    """Level of every interval."""
+    labelling: str
+    """The mode labelling that the mode metrics use."""
+    total_modes: int = Field(ge=1)
+    """Modes of the task."""
+    tau: float = Field(gt=0, le=1)
+    """Success rate from which a present mode is solved."""
+    seeds: list[int] = Field(min_length=1)
+    """Training seeds, the same at every point."""
+    episodes_per_seed: int = Field(ge=1)
+    """Evaluation episodes of each point and seed."""
+    points: list[Point] = Field(min_length=2)
+    """Constant weights, rising, then controllers."""
+    success_floor: float
+    """Success rate that a point must reach to hold."""
+    solved_floor: float
+    """Solved modes that a point must reach to hold, mean over seeds."""
+    plateau: Plateau | None
+    """The widest range of constant λ in which both hold; null if there is none."""
+    text: str
+    """The finding in words."""
+    provenance: Provenance
+    """Where the numbers come from."""
+
+
+def sweep_schema() -> str:
+    """JSON Schema of sweep.json as text; docs/sweep.schema.json holds exactly this."""
+    return schema_text(Sweep, "sweep.json")
+
+
+if __name__ == "__main__":
+    print(sweep_schema(), end="")
+
+
+# ---- The format of modes/validation.json, published as JSON Schema in docs/validation.schema.json ----
+#
+# `python -m bmd_pipeline.metrics.schemas` prints the schema; docs/evidence.md says how to read the numbers.
+
+
+class TwinComparison(Block):
+    """Test of one way against several, on pairs of episodes from the same start."""
+
+    pairs: int = Field(ge=1)
+    """Pairs that were tested; about as many others chose the axis."""
+    gap: float = Field(ge=0, le=1)
+    """Distance of the distribution of the pairs' distances from a single-peaked one."""
+    p: float = Field(gt=0, le=1)
+    """Chance of as large a gap if there were one way."""
+    detectable_share: float | None
+    """Smallest share of a second way, well apart, that would have been found with probability `power`; null: none."""
+
+
+class BaseBehaviour(Block):
+    """What the base policy does by itself."""
+
+    episodes: int = Field(ge=1)
+    """Episodes, half of them twins of the other half."""
+    success_rate: Interval
+    """With Wilson's interval."""
+    ways: Literal["several", "one", "unknown"]
+    """several: p <= alpha. one: else, if a second way of share `min_share` would have been found. unknown: else."""
+    twins: TwinComparison | None
+    """The test; null with too few pairs of successes."""
+    mode_shares: dict[str, float]
+    """Share of each true mode among the successes; the test doesn't see it."""
+
+
+class CodeCheck(Block):
+    """One mode code."""
+
+    code: int = Field(ge=0)
+    """Mode code z."""
+    episodes: int = Field(ge=1)
+    """Episodes that it commanded."""
+    success_rate: float = Field(ge=0, le=1)
+    """Share that succeeded."""
+    silhouette: float | None
+    """Mean silhouette of its successes; null with fewer than four."""
+    recognised: float | None
+    """Share of its held-out successes in which the classifier named it; null without any."""
+    mode: str | None
+    """The true mode that most of its successes are in; null without successes."""
+    mode_shares: dict[str, float]
+    """Share of each true mode among its successes; all zero without any."""
+
+
+class Separation(Block):
+    """Whether codes differ in what they bring about, without labels."""
+
+    silhouette: float = Field(ge=-1, le=1)
+    """Mean silhouette of the trajectories, codes counting equally; above 0 they are nearer to their own code."""
+    within: float = Field(ge=0)
+    """Mean distance of two trajectories of one code."""
+    between: float = Field(ge=0)
+    """Mean distance of trajectories of two codes."""
+    recognised: Interval
+    """Share of held-out successes in which an independent classifier names the code, with Wilson's interval."""
+    chance: float = Field(ge=0, le=1)
+    """What naming the commonest code always would reach."""
+    p: float = Field(ge=0, le=1)
+    """One-sided binomial p for a share above chance."""
+    learned_from: int = Field(ge=1)
+    """Trajectories that the classifier learned from."""
+    confusion: list[list[int]]
+    """Held-out successes by code (rows) and named code (columns)."""
+
+
+class Truth(Block):
+    """Codes against the task's true modes, on successes. For evaluation only."""
+
+    nmi: float = Field(ge=0, le=1)
+    """Normalised mutual information."""
+    ari: float = Field(ge=-1, le=1)
+    """Adjusted Rand index."""
+    purity: float = Field(ge=0, le=1)
+    """Share of successes in the majority mode of their code."""
+    redundant: list[list[int]]
+    """Codes with the same majority mode, in groups."""
+    missing: list[str]
+    """Modes that the base policy has (at least 1 % of its successes) and that no code has its majority in."""
+
+
+class Disturbed(Block):
+    """The same codes and starts under a disturbance."""
+
+    disturbance: str
+    """Its name in the settings."""
+    success_rate: Interval
+    """Of all codes, with Wilson's interval."""
+    recognised: Interval | None
+    """Share of successes from held-out starts in which the classifier, which learned without the disturbance, names the
+    code; null without successes."""
+    present: int = Field(ge=0)
+    """True modes with at least 1 % of the successes."""
+
+
+class SeedValidation(Block):
+    """The modes that one seed discovered, commanding the frozen policy."""
+
+    seed: int = Field(ge=0)
+    """Discovery seed."""
+    episodes: int = Field(ge=1)
+    """Episodes, codes in equal numbers."""
+    success_rate: Interval
+    """With Wilson's interval."""
+    present: int = Field(ge=0)
+    """True modes with at least 1 % of the successes."""
+    separation: Separation | None
+    """Null if fewer than two codes have enough successes."""
+    truth: Truth | None
+    """Null with fewer than twenty successes."""
+    codes: list[CodeCheck] = Field(min_length=1)
+    """The code → mode matrix, by row."""
+    disturbed: list[Disturbed]
+    """Each disturbance."""
+
+
+class SeedAgreement(Block):
+    """Two seeds' inference models on the same successes of the base policy."""
+
+    one: int = Field(ge=0)
+    """A discovery seed."""
+    other: int = Field(ge=0)
+    """Another one."""
+    episodes: int = Field(ge=1)
+    """Successes that both sorted."""
+    nmi: float = Field(ge=0, le=1)
+    """Normalised mutual information of their codes."""
+    ari: float = Field(ge=-1, le=1)
+    """Adjusted Rand index of their codes."""
+
+
+class Validation(Block):
+    """modes/validation.json."""
+
+    schema_version: Literal[2]
+    """Version of this format."""
+    task: str
+    """Name of the task."""
+    config_hash: str
+    """Hash of the settings that the validation itself reads."""
+    confidence: float = Field(gt=0, lt=1)
+    """Level of every interval."""
+    alpha: float = Field(gt=0, lt=0.5)
+    """Level at which the base policy is said to have several ways."""
+    power: float = Field(gt=0, lt=1)
+    """Probability that goes with `detectable_share`."""
+    min_share: float = Field(gt=0, le=0.5)
+    """Share of a second way that must be detectable before the base policy is said to have one."""
+    labelling: str
+    """The mode labelling."""
+    modes: list[str] = Field(min_length=1)
+    """All modes of the task."""
+    features: list[str] = Field(min_length=1)
+    """Columns of the track that trajectories are compared in."""
+    points: int = Field(ge=1)
+    """Points that each trajectory is resampled to."""
+    base: BaseBehaviour
+    """The base policy."""
+    discovered: list[SeedValidation] = Field(min_length=1)
+    """By seed."""
+    agreement: list[SeedAgreement]
+    """Every pair of seeds; empty with one seed or fewer than twenty successes."""
+    text: list[str] = Field(min_length=1)
+    """The findings in words."""
+    provenance: Provenance
+    """Where the numbers come from."""
+
+
+def validation_schema() -> str:
+    """JSON Schema of modes/validation.json as text; docs/validation.schema.json holds exactly this."""
+    return schema_text(Validation, "validation.json")
+
+
+if __name__ == "__main__":
+    print(validation_schema(), end="")
+
+
+# ---- The format of verdict.json, published as JSON Schema in docs/verdict.schema.json ----
+#
+# `python -m bmd_pipeline.metrics.schemas` prints the schema; docs/evidence.md says how to read the numbers.
+
+
+class SeedEvidence(Block):
+    """What the seeds say, each counting once: about training again."""
+
+    differences: list[float] = Field(min_length=1)
+    """First minus second, by seed."""
+    p_above: float = Field(ge=0, le=1)
+    """One-sided p for a difference above the threshold, by sign flips."""
+    p_below: float = Field(ge=0, le=1)
+    """One-sided p for a difference below the threshold."""
+    smallest_p: float = Field(gt=0, le=1)
+    """The least p that so many seeds can give, whatever they show."""
+    can_decide: bool
+    """Whether the least p could pass the level after correction."""
+    seeds_needed: int | None
+    """Seeds that would decide if the truth is what was seen; null if the difference is at the threshold itself."""
+
+
+class SampleSize(Block):
+    """What would decide an undecided hypothesis if the truth is what was seen."""
+
+    unit: Unit
+    """Seeds, or episodes of each policy and seed."""
+    present: int = Field(ge=1)
+    """How many there are."""
+    needed: int | None
+    """How many there should be; null if no number would do."""
+
+
+class Hypothesis(Block):
+    """One claim on one pair."""
+
+    hypothesis: Literal["H1", "H2", "H3"]
+    """H1: success not lower by more than the margin. H2: more modes solved. H3: higher entropy."""
+    claim: str
+    """The claim in words."""
+    metric: str
+    """The score it is about."""
+    threshold: float
+    """The claim is that the difference is larger than this."""
+    one: float
+    """Score of the first policy, mean over seeds."""
+    other: float
+    """Score of the second policy."""
+    difference: Interval
+    """First minus second, with the interval at level 1 - 2 alpha, not corrected for many tests: of the test itself if
+    the unit is episodes, by paired bootstrap of seeds and episodes if it is seeds."""
+    verdict: Literal["supported", "refuted", "undecided"]
+    """supported: p_above_holm <= alpha. refuted: p_below_holm <= alpha. Else undecided."""
+    unit: Unit
+    """What the test counts; episodes make it a statement about these trained policies alone."""
+    test: str
+    """Name of the test."""
+    p_above: float = Field(ge=0, le=1)
+    """One-sided p for a difference above the threshold."""
+    p_above_holm: float = Field(ge=0, le=1)
+    """After Holm's correction over all hypotheses of the file."""
+    p_below: float = Field(ge=0, le=1)
+    """One-sided p for a difference below the threshold."""
+    p_below_holm: float = Field(ge=0, le=1)
+    """After Holm's correction over all hypotheses of the file."""
+    by_seed: SeedEvidence
+    """The same question asked of the seeds."""
+    sample_size: SampleSize | None
+    """Null unless undecided."""
+    text: str
+    """The numbers in words."""
+
+
+class PairVerdict(Block):
+    """The hypotheses on one pair."""
+
+    one: str
+    """The -bmd method."""
+    other: str
+    """Its plain counterpart."""
+    hypotheses: list[Hypothesis] = Field(min_length=3, max_length=3)
+    """H1, H2, H3."""
+
+
+class Verdict(Block):
+    """verdict.json."""
+
+    schema_version: Literal[2]
+    """Version of this format."""
+    task: str
+    """Name of the task."""
+    config_hash: str
+    """Hash of the settings that the verdict itself reads."""
+    thresholds_hash: str
+    """Hash of alpha, power, tau and success_margin alone."""
+    alpha: float = Field(gt=0, lt=0.5)
+    """Probability of calling any hypothesis of the file supported (or any refuted) that isn't."""
+    power: float = Field(gt=0, lt=1)
+    """Probability with which a recommended sample size decides."""
+    tau: float = Field(gt=0, le=1)
+    """Success rate from which a present mode is solved."""
+    success_margin: float = Field(ge=0, lt=1)
+    """H1's margin."""
+    family: int = Field(ge=3)
+    """Hypotheses that Holm's correction counts."""
+    labelling: str
+    """The mode labelling that H2 and H3 use."""
+    total_modes: int = Field(ge=1)
+    """Modes of the task."""
+    seeds: list[int] = Field(min_length=1)
+    """Training seeds, the same for every policy."""
+    episodes_per_seed: int = Field(ge=1)
+    """Evaluation episodes of each policy and seed."""
+    scope: str
+    """What the verdicts are about, in words."""
+    pairs: list[PairVerdict] = Field(min_length=1)
+    """Each -bmd method with its counterpart."""
+    provenance: Provenance
+    """Where the numbers come from."""
+
+
+def verdict_schema() -> str:
+    """JSON Schema of verdict.json as text; docs/verdict.schema.json holds exactly this."""
+    return schema_text(Verdict, "verdict.json")
+
+
+if __name__ == "__main__":
+    print(verdict_schema(), end="")
+
+
+# ---- Reading the documents that stages wrote: eval.json, compare.json, verdict.json, grid.json and those below
+# modes/ and ----
+#
+# lambda/.
+
+Document = TypeVar("Document", bound=Block)
+
+
+def load_evaluation(path: Path) -> Evaluation:
+    """Reads and validates an eval.json; this and the others below raise as `load_document` does."""
+    return load_document(path, Evaluation, "evaluation")
+
+
+def load_comparison(path: Path) -> Comparison:
+    """Reads and validates a compare.json."""
+    return load_document(path, Comparison, "comparison")
+
+
+def load_verdict(path: Path) -> Verdict:
+    """Reads and validates a verdict.json."""
+    return load_document(path, Verdict, "verdict")
+
+
+def load_sweep(path: Path) -> Sweep:
+    """Reads and validates a lambda/sweep.json."""
+    return load_document(path, Sweep, "sweep")
+
+
+def load_grid(path: Path) -> Grid:
+    """Reads and validates a grid.json."""
+    return load_document(path, Grid, "grid")
+
+
+def load_validation(path: Path) -> Validation:
+    """Reads and validates a modes/validation.json."""
+    return load_document(path, Validation, "validation")
+
+
+def load_document(path: Path, model: type[Document], what: str) -> Document:
+    """Reads and validates a document.
+
+    Args:
+        path: the file.
+        model: what it must hold.
+        what: what it is, for the message.
+
+    Raises:
+        ArtifactError: it is missing, damaged or of another schema version.
+    """
+    document = read_json(path, what)
+    (needed,) = get_args(model.model_fields["schema_version"].annotation)
+    if (found := document.get("schema_version")) != needed:
+        raise ArtifactError(
+            f"{what}: {path} has schema version {found}, this release reads {needed}; "
+            f"delete it and make it again, with `snakemake --cores 2 {path}` or as it was made"
+        )
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ArtifactError(f"{what}: {path} doesn't fit the schema: {where}: {first['msg']}") from None
