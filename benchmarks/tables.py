@@ -43,7 +43,7 @@ from bmd_pipeline.io.logger import load_metrics
 from bmd_pipeline.io.provenance import read_run
 from bmd_pipeline.metrics.compare import student_interval
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
-from bmd_pipeline.metrics.schemas import Evaluation, PolicyBlock, load_evaluation
+from bmd_pipeline.metrics.schemas import Evaluation, PolicyBlock, load_document
 from bmd_pipeline.metrics.summary import summarise_policy
 
 ROOT = Path(__file__).parents[1]
@@ -109,7 +109,7 @@ def load_run(root: Path, name: str, method: str, path: Path) -> Run:
     Raises:
         ArtifactError: a file is missing or damaged, or is not about this policy.
     """
-    document = load_evaluation(path)
+    document = load_document(path, Evaluation)
     block = document.policies.get(method)
     if block is None or len(block.seeds) != 1 or document.task != name:
         raise ArtifactError(f"{path}: must be the evaluation of {method} on {name}, one seed")

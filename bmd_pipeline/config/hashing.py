@@ -7,7 +7,8 @@ import functools
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -122,11 +123,13 @@ def hash_values(values: dict[str, Any]) -> str:
 
 # ---- Which code a stage's result depends on, as a hash ----
 #
-# The modules that a stage imports, directly or not, are found by reading the source (nothing is imported) and
-# hashed without comments, docstrings and formatting. Snakemake holds the hash in a rule's params, so editing
-# the fine-tuning code reruns fine-tuning and what follows, and reformatting it reruns nothing.
+# From a stage's function on, the functions, classes and constants that it names are followed through the package by
+# reading the source (nothing is imported), and hashed without comments, docstrings and formatting. Snakemake holds the
+# hash in a rule's params: an edit of the fine-tuning loss reruns fine-tuning and what follows, whichever module it
+# stands in, and reformatting reruns nothing.
 #
-# Imports by computed name can't be seen; tasks are loaded that way, so their modules are added by hand here.
+# Names that are computed can't be seen. Tasks are loaded that way, so their modules are added here, whole; so are all
+# modules of a task outside this package.
 
 _ROOT = Path(__file__).parents[1]
 _PACKAGE = _ROOT.name
@@ -138,23 +141,31 @@ _IRRELEVANT = (
     "bmd_pipeline.tasks.registry",  # a new task must not rerun the others
 )
 
-_TASK_MODULES = {
-    "collect": ("env", "expert"),
-    "pretrain": ("env",),
-    "discover": ("env",),
-    "finetune": ("env",),
-    "evaluate": ("env", "modes"),
-    "curve": ("env", "modes"),
-    "summarise": (),
-    "compare": (),
-    "verdict": (),
-    "sweep": (),
-    "validation": ("env", "modes"),
-    "grid": (),
-    "pool": (),
-    "report": (),
-    "film": ("env", "expert", "filming", "modes"),
+_ENTRIES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "collect": ("stages.collect:collect", ("env", "expert")),
+    "pretrain": ("stages.pretrain:pretrain", ("env",)),
+    "discover": ("stages.discover:discover", ("env",)),
+    "finetune": ("stages.finetune:finetune", ("env",)),
+    "evaluate": ("stages.evaluate:evaluate", ("env", "modes")),
+    "curve": ("stages.curve:curve", ("env", "modes")),
+    "summarise": ("stages.summarise:summarise", ()),
+    "compare": ("stages.compare:compare", ()),
+    "verdict": ("stages.verdict:verdict", ()),
+    "sweep": ("stages.sweep:sweep", ()),
+    "validation": ("stages.validation:validation", ("env", "modes")),
+    "grid": ("stages.grid:grid", ()),
+    "pool": ("stages.pool:pool", ()),
+    "report": ("stages.report:report", ()),
+    "summary": ("stages.report:summary", ()),
+    "film": ("stages.film:film", ("env", "expert", "filming", "modes")),
 }
+"""Where each rule's work begins, and the modules of a task that it loads."""
+
+_QUIET = {"dataclass", "cache", "contextmanager", "no_grad"}
+"""Decorators that leave a definition alone until it is used; others, such as a registration, act on import."""
+
+_WHOLE = "*"
+"""Stands for every name of a module."""
 
 
 @functools.cache
@@ -162,46 +173,156 @@ def source_hash(stage: str, task_package: str) -> str:
     """SHA-256 of the code behind a stage, as hex; computed once per process.
 
     Args:
-        stage: module below `stages`.
+        stage: key of `_ENTRIES`.
         task_package: import path of the task's package.
     """
     digest = hashlib.sha256()
-    for module in list_modules(stage, task_package):
-        digest.update(_content(module))
+    for module, name in list_definitions(stage, task_package):
+        digest.update(_content(module, name))
     return digest.hexdigest()
 
 
 @functools.cache
-def list_modules(stage: str, task_package: str) -> tuple[str, ...]:
-    """Sorted names of the modules behind a stage."""
-    waiting = [f"{_PACKAGE}.stages.{stage}", *(f"{task_package}.{part}" for part in _TASK_MODULES[stage])]
+def list_definitions(stage: str, task_package: str) -> tuple[tuple[str, str], ...]:
+    """Modules and names of all that a stage's code reaches, sorted; the name is empty for what a module runs itself."""
+    entry, parts = _ENTRIES[stage]
+    module, _, name = entry.partition(":")
+    waiting = [(f"{_PACKAGE}.{module}", name), *((f"{task_package}.{part}", _WHOLE) for part in parts)]
     tops = {_PACKAGE, task_package.partition(".")[0]}
-    found: set[str] = set()
+    found: set[tuple[str, str]] = set()
     while waiting:
-        module = waiting.pop()
-        if module in found or _is_irrelevant(module) or module.partition(".")[0] not in tops:
+        module, name = step = waiting.pop()
+        if step in found or module.partition(".")[0] not in tops or _is_irrelevant(module) or _find(module) is None:
             continue
-        if _find(module) is None:
-            continue
-        found.add(module)
-        waiting.extend(_imports(module))
-        waiting.append(module.rpartition(".")[0])  # importing a module runs its package's __init__ first
-    return tuple(sorted(found))
+        found.add(step)
+        if name:
+            # importing a module runs its own statements, and its packages' before
+            waiting += [(module, ""), (module.rpartition(".")[0], "")]
+        if not module.startswith(f"{_PACKAGE}."):
+            waiting.append((module, _WHOLE))
+        waiting.extend(_references(module, name))
+    return tuple(sorted((module, name) for module, name in found if _nodes(module, name)))
+
+
+@dataclass(frozen=True)
+class _Module:
+    """What a module's top level holds.
+
+    Attributes:
+        package: what its relative imports start from.
+        definitions: statements by the name that they define; those that act on import are under "".
+        imports: local name to where it comes from.
+    """
+
+    package: str
+    definitions: dict[str, list[ast.stmt]]
+    imports: dict[str, str]
 
 
 @functools.cache
-def _content(module: str) -> bytes:
-    """What a module adds to a hash: its code, and the files that its package carries."""
+def _read(module: str) -> _Module:
     path = _find(module)
-    code = f"{module}\n{ast.unparse(_parse(path)) if path else ''}\n".encode()
-    return b"".join([code, *(f"{asset.name}\n".encode() + asset.read_bytes() for asset in _assets(path))])
+    assert path is not None
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found = _Module(package, {"": []}, {})
+    for node in _parse(path).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.imports.update(_list_imports(node, package))
+        else:
+            for name in _defined(node):
+                found.definitions.setdefault(name, []).append(node)
+    return found
 
 
-def _assets(path: Path | None) -> list[Path]:
-    """Files that a package carries beside its modules, if this is its `__init__.py`."""
-    if path is None or path.name != "__init__.py":
-        return []
-    return sorted(asset for asset in (path.parent / "assets").rglob("*") if asset.is_file())
+def _defined(node: ast.stmt) -> list[str]:
+    """The names that a statement only defines; [""] if it does more."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        quiet = all(_last_name(decorator) in _QUIET for decorator in node.decorator_list)
+        return [node.name] if quiet else ["", node.name]
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        leaves = [leaf for target in targets for leaf in (target.elts if isinstance(target, ast.Tuple) else [target])]
+        if all(isinstance(leaf, ast.Name) for leaf in leaves):
+            return [leaf.id for leaf in leaves if isinstance(leaf, ast.Name)]
+    return [] if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) else [""]
+
+
+def _last_name(node: ast.expr) -> str:
+    function = node.func if isinstance(node, ast.Call) else node
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def _nodes(module: str, name: str) -> list[ast.stmt]:
+    definitions = _read(module).definitions
+    return [node for nodes in definitions.values() for node in nodes] if name == _WHOLE else definitions.get(name, [])
+
+
+@functools.cache
+def _references(module: str, name: str) -> tuple[tuple[str, str], ...]:
+    """What a definition names, as modules and names of this package or a task's."""
+    source = _read(module)
+    found: list[tuple[str, str]] = []
+    if name not in ("", _WHOLE) and name in source.imports:  # passed on from elsewhere
+        return (_resolve(source.imports[name]),)
+    if name == _WHOLE:
+        found += [_resolve(origin) for origin in source.imports.values()]
+    for statement in _nodes(module, name):
+        nodes = list(_walk_executed(statement))
+        imports = dict(source.imports)
+        for node in nodes:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                imports.update(_list_imports(node, source.package))
+                found += [_resolve(origin, use="") for origin in _list_imports(node, source.package).values()]
+        owners = {id(node.value): node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        for node in nodes:
+            if not isinstance(node, ast.Name):
+                if isinstance(node, ast.Attribute) and _dotted(node):  # import a.b.c; a.b.c.name
+                    found.append(_resolve(_dotted(node)))
+            elif node.id in source.definitions and node.id not in imports:
+                found.append((module, node.id))
+            elif node.id in imports:
+                found.append(_resolve(imports[node.id], owners.get(id(node), _WHOLE)))
+    return tuple(dict.fromkeys(found))
+
+
+def _resolve(origin: str, use: str = _WHOLE) -> tuple[str, str]:
+    """A dotted origin as module and name; of a module itself, `use` is what is taken from it."""
+    if _find(origin) is not None:
+        return origin, use
+    module, _, name = origin.rpartition(".")
+    return module, name
+
+
+def _dotted(node: ast.expr) -> str:
+    """ "a.b.c" of an attribute of names, else empty."""
+    if isinstance(node, ast.Attribute):
+        owner = _dotted(node.value)
+        return f"{owner}.{node.attr}" if owner else ""
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _list_imports(node: ast.Import | ast.ImportFrom, package: str) -> dict[str, str]:
+    """Local name to dotted origin."""
+    if isinstance(node, ast.Import):
+        return {alias.asname or alias.name.partition(".")[0]: alias.name for alias in node.names}
+    parents = package.split(".")[: 1 - node.level or None] if node.level else []
+    base = ".".join([*parents, *([node.module] if node.module else [])])
+    return {alias.asname or alias.name: f"{base}.{alias.name}" for alias in node.names}
+
+
+@functools.cache
+def _content(module: str, name: str) -> bytes:
+    """What a definition adds to a hash: its code, where its imported names come from, and the files that it opens."""
+    nodes = _nodes(module, name)
+    imports = _read(module).imports
+    used = {node.id for top in nodes for node in ast.walk(top) if isinstance(node, ast.Name) and node.id in imports}
+    origins = sorted(f"{local} {imports[local]}" for local in used)
+    parts = [module, name, *origins, *(ast.unparse(node) for node in nodes)]
+    code = "\n".join(parts).encode()
+    opens = any(isinstance(node, ast.Call) and _last_name(node) == "files" for top in nodes for node in ast.walk(top))
+    path = _find(module)
+    assets = sorted((path.parent / "assets").rglob("*")) if opens and path is not None else []
+    return b"\n".join([code, *(asset.name.encode() + asset.read_bytes() for asset in assets if asset.is_file())])
 
 
 def _is_irrelevant(module: str) -> bool:
@@ -245,33 +366,13 @@ def _is_bare_string(node: object) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-@functools.cache
-def _imports(module: str) -> tuple[str, ...]:
-    """Names that a module imports, directly; each stage walks over the same modules."""
-    return tuple(_list_imports(module))
-
-
-def _list_imports(module: str) -> Iterator[str]:
-    path = _find(module)
-    if path is None:
-        return
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in _walk_executed(_parse(path)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: 1 - node.level or None] if node.level else []
-            base = ".".join([*parents, *([node.module] if node.module else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
 def _walk_executed(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those under `if TYPE_CHECKING:`, which never run."""
+    """All nodes but annotations of functions and what stands under `if TYPE_CHECKING:`, which never run."""
     yield node
-    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-        children: Iterable[ast.AST] = node.orelse
-    else:
-        children = ast.iter_child_nodes(node)
-    for child in children:
-        yield from _walk_executed(child)
+    for field, value in ast.iter_fields(node):
+        never = field == "returns" or (field == "annotation" and isinstance(node, ast.arg))
+        if never or (field == "body" and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST):
+                yield from _walk_executed(child)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
 
@@ -58,25 +59,10 @@ class Provenance(Block):
     """What it read, by name. A `run.json` there holds the hashes of everything beside it."""
 
 
-def schema_text(model: type[Block], file: str) -> str:
-    """JSON Schema of a document as text, as docs/ publishes it.
-
-    Args:
-        model: the document.
-        file: name of the file that holds it.
-    """
-    schema = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **model.model_json_schema(mode="serialization"),
-        "title": f"{file} of bmd-pipeline",
-    }
-    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
-
-
 # ---- The format of eval.json, published as JSON Schema in docs/eval.schema.json ----
 #
 # One policy and seed (`results/<Task>/<method>/seed<k>/eval.json`) and a whole task
-# (`results/<Task>/eval.json`) share it. `python -m bmd_pipeline.metrics.schemas` prints the schema.
+# (`results/<Task>/eval.json`) share it.
 
 
 class Estimate(Block):
@@ -226,18 +212,9 @@ class Evaluation(Block):
     """Where the numbers come from."""
 
 
-def evaluation_schema() -> str:
-    """JSON Schema of eval.json as text; docs/eval.schema.json holds exactly this."""
-    return schema_text(Evaluation, "eval.json")
-
-
-if __name__ == "__main__":
-    print(evaluation_schema(), end="")
-
-
 # ---- The format of compare.json, published as JSON Schema in docs/compare.schema.json ----
 #
-# `python -m bmd_pipeline.metrics.schemas` prints the schema; docs/evidence.md says how to read the numbers.
+# docs/evidence.md says how to read the numbers.
 
 
 Unit = Literal["seeds", "episodes"]
@@ -375,18 +352,9 @@ class Comparison(Block):
     """Where the numbers come from."""
 
 
-def comparison_schema() -> str:
-    """JSON Schema of compare.json as text; docs/compare.schema.json holds exactly this."""
-    return schema_text(Comparison, "compare.json")
-
-
-if __name__ == "__main__":
-    print(comparison_schema(), end="")
-
-
 # ---- The format of grid.json, published as JSON Schema in docs/grid.schema.json ----
 #
-# `python -m bmd_pipeline.metrics.schemas` prints the schema; docs/evidence.md says what the scores mean.
+# docs/evidence.md says what the scores mean.
 
 
 class Cell(Block):
@@ -433,18 +401,9 @@ class Grid(Block):
     """Where the numbers come from."""
 
 
-def grid_schema() -> str:
-    """JSON Schema of grid.json as text; docs/grid.schema.json holds exactly this."""
-    return schema_text(Grid, "grid.json")
-
-
-if __name__ == "__main__":
-    print(grid_schema(), end="")
-
-
 # ---- The format of pool.json, published as JSON Schema in docs/pool.schema.json ----
 #
-# `python -m bmd_pipeline.metrics.schemas` prints the schema; docs/evidence.md says how to read the numbers.
+# docs/evidence.md says how to read the numbers.
 
 
 class PooledScore(Block):
@@ -511,18 +470,9 @@ class Pool(Block):
     """Where the numbers come from."""
 
 
-def pool_schema() -> str:
-    """JSON Schema of pool.json as text; docs/pool.schema.json holds exactly this."""
-    return schema_text(Pool, "pool.json")
-
-
-if __name__ == "__main__":
-    print(pool_schema(), end="")
-
-
 # ---- The format of lambda/sweep.json, published as JSON Schema in docs/sweep.schema.json ----
 #
-# `python -m bmd_pipeline.metrics.schemas` prints the schema; docs/evidence.md says how to read the numbers.
+# docs/evidence.md says how to read the numbers.
 
 
 class Indicator(Block):
@@ -605,18 +555,9 @@ class Sweep(Block):
     """Where the numbers come from."""
 
 
-def sweep_schema() -> str:
-    """JSON Schema of sweep.json as text; docs/sweep.schema.json holds exactly this."""
-    return schema_text(Sweep, "sweep.json")
-
-
-if __name__ == "__main__":
-    print(sweep_schema(), end="")
-
-
 # ---- The format of modes/validation.json, published as JSON Schema in docs/validation.schema.json ----
 #
-# `python -m bmd_pipeline.metrics.schemas` prints the schema; docs/evidence.md says how to read the numbers.
+# docs/evidence.md says how to read the numbers.
 
 
 class TwinComparison(Block):
@@ -789,18 +730,9 @@ class Validation(Block):
     """Where the numbers come from."""
 
 
-def validation_schema() -> str:
-    """JSON Schema of modes/validation.json as text; docs/validation.schema.json holds exactly this."""
-    return schema_text(Validation, "validation.json")
-
-
-if __name__ == "__main__":
-    print(validation_schema(), end="")
-
-
 # ---- The format of verdict.json, published as JSON Schema in docs/verdict.schema.json ----
 #
-# `python -m bmd_pipeline.metrics.schemas` prints the schema; docs/evidence.md says how to read the numbers.
+# docs/evidence.md says how to read the numbers.
 
 
 class SeedEvidence(Block):
@@ -919,64 +851,33 @@ class Verdict(Block):
     """Where the numbers come from."""
 
 
-def verdict_schema() -> str:
-    """JSON Schema of verdict.json as text; docs/verdict.schema.json holds exactly this."""
-    return schema_text(Verdict, "verdict.json")
+# ---- Reading and publishing them ----
 
-
-if __name__ == "__main__":
-    print(verdict_schema(), end="")
-
-
-# ---- Reading the documents that stages wrote: eval.json, compare.json, verdict.json, grid.json and those below
-# modes/ and ----
-#
-# lambda/.
+DOCUMENTS: dict[str, type[Block]] = {
+    "eval": Evaluation,
+    "compare": Comparison,
+    "verdict": Verdict,
+    "sweep": Sweep,
+    "grid": Grid,
+    "pool": Pool,
+    "validation": Validation,
+}
+"""Result documents by the name of their file."""
 
 Document = TypeVar("Document", bound=Block)
 
 
-def load_evaluation(path: Path) -> Evaluation:
-    """Reads and validates an eval.json; this and the others below raise as `load_document` does."""
-    return load_document(path, Evaluation, "evaluation")
-
-
-def load_comparison(path: Path) -> Comparison:
-    """Reads and validates a compare.json."""
-    return load_document(path, Comparison, "comparison")
-
-
-def load_verdict(path: Path) -> Verdict:
-    """Reads and validates a verdict.json."""
-    return load_document(path, Verdict, "verdict")
-
-
-def load_sweep(path: Path) -> Sweep:
-    """Reads and validates a lambda/sweep.json."""
-    return load_document(path, Sweep, "sweep")
-
-
-def load_grid(path: Path) -> Grid:
-    """Reads and validates a grid.json."""
-    return load_document(path, Grid, "grid")
-
-
-def load_validation(path: Path) -> Validation:
-    """Reads and validates a modes/validation.json."""
-    return load_document(path, Validation, "validation")
-
-
-def load_document(path: Path, model: type[Document], what: str) -> Document:
+def load_document(path: Path, model: type[Document]) -> Document:
     """Reads and validates a document.
 
     Args:
         path: the file.
-        model: what it must hold.
-        what: what it is, for the message.
+        model: what it must hold, of `DOCUMENTS`.
 
     Raises:
         ArtifactError: it is missing, damaged or of another schema version.
     """
+    what = model.__name__.lower()
     document = read_json(path, what)
     (needed,) = get_args(model.model_fields["schema_version"].annotation)
     if (found := document.get("schema_version")) != needed:
@@ -990,3 +891,22 @@ def load_document(path: Path, model: type[Document], what: str) -> Document:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ArtifactError(f"{what}: {path} doesn't fit the schema: {where}: {first['msg']}") from None
+
+
+def describe_schema(name: str) -> str:
+    """JSON Schema of a document as text, as docs/ publishes it.
+
+    Args:
+        name: key of `DOCUMENTS`.
+    """
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **DOCUMENTS[name].model_json_schema(mode="serialization"),
+        "title": f"{name}.json of bmd-pipeline",
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":  # python -m bmd_pipeline.metrics.schemas docs
+    for document_name in DOCUMENTS:
+        Path(sys.argv[1], f"{document_name}.schema.json").write_text(describe_schema(document_name), encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
-from bmd_pipeline.metrics.schemas import load_evaluation
+from bmd_pipeline.metrics.schemas import Evaluation, load_document
 from bmd_pipeline.stages.eval_document import EPISODES_FILE, hash_policy_settings
 
 
@@ -44,7 +44,7 @@ def load_evaluated(
     Raises:
         ArtifactError: a file is missing or damaged, or is of another task, policy or seed, or other settings.
     """
-    document = load_evaluation(path)
+    document = load_document(path, Evaluation)
     task = config.task.name
     if document.task != task:
         raise ArtifactError(f"{path}: evaluation of task {document.task}, not of {task}")

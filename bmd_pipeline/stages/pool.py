@@ -14,7 +14,7 @@ from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.metrics.compare import pool_pair, pool_scores
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.hypotheses import smallest_p
-from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Evaluation, PolicyBlock, Pool, PooledScore, load_evaluation
+from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Evaluation, PolicyBlock, Pool, PooledScore, load_document
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.eval_document import EPISODES_FILE, hash_policy_settings
 from bmd_pipeline.stages.evidence import make_rng, trace
@@ -70,7 +70,7 @@ def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
 def _load(config: RunConfig, path: Path) -> Evaluation:
     """The results on one base policy, if they are those that the settings ask for."""
     again = f"snakemake --cores 2 {path}"
-    document = load_evaluation(path)
+    document = load_document(path, Evaluation)
     if document.task != config.task.name:
         raise ArtifactError(f"{path}: evaluation of task {document.task}, not of {config.task.name}")
     taught = (TAUGHT,) if TAUGHT in document.policies else ()

@@ -12,7 +12,7 @@ from typing import Any
 
 from bmd_pipeline.errors import BMDError
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
-from bmd_pipeline.metrics.schemas import load_evaluation
+from bmd_pipeline.metrics.schemas import Evaluation, load_document
 
 SILENT_SECONDS = 600.0
 """A job that hasn't reported for so long is silent: slow, waiting for its next attempt, or dead."""
@@ -136,7 +136,7 @@ def _summarise(lines: list[dict[str, Any]]) -> dict[str, Any]:
 def _evaluation(path: Path) -> dict[str, Any]:
     """Success and modes of an evaluation; nothing where there is none or it is damaged, which others report."""
     try:
-        block = next(iter(load_evaluation(path).policies.values()))
+        block = next(iter(load_document(path, Evaluation).policies.values()))
     except (BMDError, StopIteration):
         return {}
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from bmd_pipeline.config import hashing
 from bmd_pipeline.config.hashing import STAGES
 
 MIXTURE = "bmd_pipeline.tasks.gaussian_mixture"
-STAGE_MODULES = (*STAGES, "summarise")
+RULES = (*STAGES, "summarise", "film")
 JUDGES = {"evaluate", "curve", "validation"}
 
 
@@ -30,21 +31,41 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def forget() -> None:
     """Hashes are computed once per process; tests edit files in between."""
-    names = ("source_hash", "list_modules", "_find", "_parse", "_imports", "_content")
+    names = ("source_hash", "list_definitions", "_find", "_parse", "_read", "_references", "_content")
     for name in names:
         getattr(hashing, name).cache_clear()
 
 
 def changed(edit: Callable[[], object], task: str = MIXTURE) -> set[str]:
     """Stages whose hash an edit changes."""
-    before = {stage: hashing.source_hash(stage, task) for stage in STAGE_MODULES}
+    before = {stage: hashing.source_hash(stage, task) for stage in RULES}
     edit()
     forget()
-    return {stage for stage in STAGE_MODULES if hashing.source_hash(stage, task) != before[stage]}
+    return {stage for stage in RULES if hashing.source_hash(stage, task) != before[stage]}
 
 
 def append(path: Path, text: str) -> Callable[[], object]:
     return lambda: path.write_text(path.read_text() + text)
+
+
+def edit(path: Path, *names: str) -> Callable[[], object]:
+    """Adds a statement to functions or classes of a module; without names, to all of them."""
+
+    def write() -> None:
+        lines = path.read_text().splitlines()
+        for node in reversed(ast.parse(path.read_text()).body):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and (not names or node.name in names):
+                last = node.body[-1]
+                lines.insert(last.lineno - 1, " " * last.col_offset + "EDITED = 1")
+        assert len(lines) > len(path.read_text().splitlines()), f"{path} defines no {names}"
+        path.write_text("\n".join(lines))
+
+    return write
+
+
+def reached(stage: str, task: str = MIXTURE) -> set[str]:
+    """Definitions behind a stage: "rl.ppo:update"."""
+    return {f"{module}:{name}".removeprefix("bmd_pipeline.") for module, name in hashing.list_definitions(stage, task)}
 
 
 def test_comments_docstrings_and_formatting_change_nothing(package: Path) -> None:
@@ -54,49 +75,70 @@ def test_comments_docstrings_and_formatting_change_nothing(package: Path) -> Non
     assert changed(lambda: path.write_text(text.replace('"""', '"""Reworded: ', 1))) == set()
 
 
-def test_code_reaches_the_stages_that_import_it(package: Path) -> None:
-    statement = "\nEDITED = 1\n"
-    assert changed(append(package / "stages" / "finetune.py", statement)) == {"finetune"}
-    assert changed(append(package / "stages" / "collect.py", statement)) == {"collect"}
-    assert {"discover", "finetune"} <= changed(append(package / "rl" / "ppo.py", statement))
-    assert "collect" not in changed(append(package / "policies" / "diffusion.py", statement))
+def test_code_reaches_the_stages_that_use_it(package: Path) -> None:
+    assert changed(edit(package / "stages" / "finetune.py", "finetune")) == {"finetune"}
+    assert changed(edit(package / "stages" / "collect.py", "collect")) == {"collect"}
+    assert {"discover", "finetune"} <= changed(edit(package / "rl" / "ppo.py", "compute_policy_loss"))
+    assert "collect" not in changed(edit(package / "policies" / "diffusion.py"))
+
+
+def test_what_shares_a_module_with_it_is_left_alone(package: Path) -> None:
+    assert changed(append(package / "rl" / "ppo.py", "\ndef unused():\n    return 1\n")) == set()
+    hypotheses = package / "metrics" / "hypotheses.py"
+    assert changed(edit(hypotheses, "describe_hypothesis")) == {"verdict"}
+    assert changed(edit(hypotheses, "holm")) == {"compare", "verdict"}
+
+
+def test_a_constant_a_decorator_and_what_a_module_does_on_import_count(package: Path) -> None:
+    path = package / "rl" / "ppo.py"
+    assert changed(append(path, "\nprint('loaded')\n")) >= {"discover", "finetune"}
+    assert changed(append(path, "\n@atexit.register\ndef last():\n    pass\n")) >= {"discover", "finetune"}
+    flips = package / "metrics" / "hypotheses.py"
+    assert changed(lambda: flips.write_text(flips.read_text().replace("_MAX_FLIPS = 1 << 14", "_MAX_FLIPS = 9"))) == {
+        "compare",
+        "pool",
+        "verdict",
+    }
+
+
+def test_another_origin_of_a_name_counts(package: Path) -> None:
+    path = package / "metrics" / "bootstrap.py"
+    text = path.read_text().replace("import numpy as np", "import jax.numpy as np")
+    assert "compare" in changed(lambda: path.write_text(text))
 
 
 def test_a_tasks_expert_and_labels_reach_only_the_stages_that_use_them(package: Path) -> None:
     task = package / "tasks" / "gaussian_mixture"
-    assert changed(append(task / "expert.py", "\nEDITED = 1\n")) == {"collect"}
-    assert changed(append(task / "modes.py", "\nEDITED = 1\n")) == JUDGES
-    assert changed(append(task / "env.py", "\nEDITED = 1\n")) >= {"collect", "discover", "finetune", "evaluate"}
+    film = {"film"}
+    assert changed(edit(task / "expert.py")) == {"collect"} | film
+    assert changed(edit(task / "modes.py")) == JUDGES | film
+    assert changed(edit(task / "env.py")) >= {"collect", "discover", "finetune", "evaluate"}
 
 
 def test_other_tasks_settings_models_and_messages_change_nothing(package: Path) -> None:
-    for name in (
-        "tasks/pusht/env.py",
-        "config/schema.py",
-        "tasks/registry.py",
-        "stages/console.py",
-        "errors.py",
-        "__init__.py",
-    ):
-        assert changed(append(package / name, "\nEDITED = 1\n")) == set(), name
+    for name in ("tasks/pusht/env.py", "config/schema.py", "tasks/registry.py", "stages/console.py", "errors.py"):
+        assert changed(edit(package / name)) == set(), name
+    assert changed(append(package / "__init__.py", "\nEDITED = 1\n")) == set()
 
 
 def test_what_only_type_checkers_import_is_left_out(package: Path) -> None:
     path = package / "stages" / "collect.py"
-    path.write_text(
-        path.read_text() + "\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import bmd_pipeline.rl.ppo\n"
-    )
+    head = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from bmd_pipeline.rl.ppo import Ppo\n"
+    text = path.read_text().replace("from __future__ import annotations", f"from __future__ import annotations\n{head}")
+    path.write_text(text.replace("def _total(", "def _total(late: Ppo, "))
     forget()
-    assert "bmd_pipeline.rl.ppo" not in hashing.list_modules("collect", MIXTURE)
+    assert not any(name.startswith("rl.") for name in reached("collect"))
 
 
 def test_imports_inside_functions_and_relative_ones_are_followed(package: Path) -> None:
     (package / "rl" / "late.py").write_text("LATE = 1\n")
-    (package / "rl" / "relative.py").write_text("from . import late\n")
+    (package / "rl" / "relative.py").write_text("from . import late\n\ndef get():\n    return late.LATE\n")
     path = package / "stages" / "collect.py"
-    path.write_text(path.read_text() + "\ndef later():\n    from bmd_pipeline.rl import relative\n")
+    head = "def _total(quota: Quota, count: str) -> int:\n"
+    body = "    from bmd_pipeline.rl import relative\n    relative.get()\n"
+    path.write_text(path.read_text().replace(head, head + body))
     forget()
-    assert {"bmd_pipeline.rl.relative", "bmd_pipeline.rl.late"} <= set(hashing.list_modules("collect", MIXTURE))
+    assert {"rl.relative:get", "rl.late:LATE"} <= reached("collect")
 
 
 def test_a_task_outside_the_package_counts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,12 +150,12 @@ def test_a_task_outside_the_package_counts_too(tmp_path: Path, monkeypatch: pyte
     (task / "env.py").write_text("from my_tasks.reach import helper\n")
     monkeypatch.syspath_prepend(tmp_path)
     forget()
-    edit = append(task / "helper.py", "EDITED = 1\n")
+    edited = append(task / "helper.py", "EDITED = 1\n")
     evidence = {"compare", "verdict", "sweep", "grid", "pool"}  # they read files alone
-    assert changed(edit, "my_tasks.reach") == set(STAGES) - evidence
+    assert changed(edited, "my_tasks.reach") == {*STAGES, "film"} - evidence
     forget()
 
 
 def test_only_evaluation_depends_on_true_modes() -> None:
-    modes = f"{MIXTURE}.modes"
-    assert {stage for stage in STAGE_MODULES if modes in hashing.list_modules(stage, MIXTURE)} == JUDGES
+    labels = "tasks.gaussian_mixture.modes:*"
+    assert {stage for stage in RULES if labels in reached(stage)} == JUDGES | {"film"}

@@ -16,7 +16,7 @@ from bmd_pipeline.cli.main import main
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError, BMDError, ConfigError
 from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.metrics.schemas import load_comparison, load_evaluation, load_verdict
+from bmd_pipeline.metrics.schemas import Comparison, Evaluation, Verdict, load_document
 from bmd_pipeline.metrics.scores import SCORES
 from bmd_pipeline.stages.compare import compare
 from bmd_pipeline.stages.evaluated import load_evaluated
@@ -71,7 +71,7 @@ def test_the_taught_policy_is_compared_where_it_was_evaluated(root: Path) -> Non
         write_evaluation(make_config(), path, part)
     output = Layout(root).comparison(TASK)
     compare(make_config(), evaluations=[*paths_of(root), *taught], output=output)
-    document = load_comparison(output)
+    document = load_document(output, Comparison)
     assert list(document.policies) == ["pretrained", "taught", "dsrl", "dsrl-bmd"]
     assert ("taught", "pretrained") in [(pair.one, pair.other) for pair in document.comparisons]
     with pytest.raises(ArtifactError, match="the evaluation of taught/seed1 is missing"):
@@ -81,7 +81,7 @@ def test_the_taught_policy_is_compared_where_it_was_evaluated(root: Path) -> Non
 def test_compare_writes_every_policy_pair_and_score(root: Path) -> None:
     output = Layout(root).comparison(TASK)
     compare(make_config(), evaluations=paths_of(root)[::-1], output=output)
-    document = load_comparison(output)
+    document = load_document(output, Comparison)
     assert list(document.policies) == ["pretrained", "dsrl", "dsrl-bmd"]
     pairs = [(pair.one, pair.other, pair.kind) for pair in document.comparisons]
     assert pairs == [
@@ -94,7 +94,9 @@ def test_compare_writes_every_policy_pair_and_score(root: Path) -> None:
     rows = pq.read_table(output.with_suffix(".parquet")).to_pylist()
     assert len(rows) == 3 * 2 * len(SCORES)
     for row in rows:
-        block = load_evaluation(Layout(root).evaluation(TASK, row["policy"], row["seed"])).policies[row["policy"]]
+        block = load_document(Layout(root).evaluation(TASK, row["policy"], row["seed"]), Evaluation).policies[
+            row["policy"]
+        ]
         assert row["value"] == pytest.approx(getattr(block.seeds[0], row["metric"]))
         assert row["value"] == document.policies[row["policy"]].metrics[row["metric"]].seeds[row["seed"]]
 
@@ -105,7 +107,7 @@ def test_verdict_decides_each_pair_and_hashes_its_thresholds(root: Path) -> None
     for margin in (0.02, 0.2):
         config = make_config(verdict={"success_margin": margin})
         verdict(config, evaluations=paths_of(root, "verdict"), output=output)
-        documents.append(load_verdict(output))
+        documents.append(load_document(output, Verdict))
     first, lenient = documents
     assert [pair.one for pair in first.pairs] == ["dsrl-bmd"]
     found = {one.hypothesis: one.verdict for one in first.pairs[0].hypotheses}
@@ -121,19 +123,19 @@ def test_verdict_decides_each_pair_and_hashes_its_thresholds(root: Path) -> None
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_same_input_gives_the_same_numbers(root: Path, stage: str) -> None:
     output = root / "out.json"
-    read = {"compare": load_comparison, "verdict": load_verdict}[stage]
+    model = {"compare": Comparison, "verdict": Verdict}[stage]
     numbers = []
     for _ in range(2):
         STAGES[stage](make_config(), evaluations=paths_of(root, stage), output=output)
-        numbers.append(read(output).model_dump(exclude={"provenance"}))
+        numbers.append(load_document(output, model).model_dump(exclude={"provenance"}))
     assert numbers[0] == numbers[1]
 
 
 def test_both_stages_measure_the_same_difference(root: Path) -> None:
     compare(make_config(), evaluations=paths_of(root), output=root / "compare.json")
     verdict(make_config(), evaluations=paths_of(root, "verdict"), output=root / "verdict.json")
-    differences = load_comparison(root / "compare.json").comparisons[0].metrics
-    for found in load_verdict(root / "verdict.json").pairs[0].hypotheses:
+    differences = load_document(root / "compare.json", Comparison).comparisons[0].metrics
+    for found in load_document(root / "verdict.json", Verdict).pairs[0].hypotheses:
         assert found.difference.value == differences[found.metric].difference.value
         assert (
             min(1.0, 2 * min(found.p_above, found.p_below)) == pytest.approx(differences[found.metric].by_episode.p)

@@ -20,7 +20,7 @@ from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError, TaskError
 from bmd_pipeline.io.provenance import write_run
 from bmd_pipeline.metrics.episodes import load_episodes
-from bmd_pipeline.metrics.schemas import load_evaluation
+from bmd_pipeline.metrics.schemas import Evaluation, load_document
 from bmd_pipeline.policies.checkpoint import save_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.reporting.trajectories import NUM_POINTS, load_paths
@@ -129,7 +129,7 @@ def test_numbers_and_files_of_one_policy(bench: Stage) -> None:
         "trajectories.png",
         "trajectories.svg",
     }
-    document = load_evaluation(output)
+    document = load_document(output, Evaluation)
     block = document.policies["dsrl-bmd"]
     (episodes,) = load_episodes(output.with_name("episodes.parquet"))
     assert (episodes.policy, episodes.seed, len(episodes)) == ("dsrl-bmd", 3, 50)
@@ -155,7 +155,7 @@ def test_numbers_and_files_of_one_policy(bench: Stage) -> None:
 
 
 def test_the_taught_policy_has_codes_and_was_not_fine_tuned(bench: Stage) -> None:
-    document = load_evaluation(bench.run("taught"))
+    document = load_document(bench.run("taught"), Evaluation)
     assert [row.code for row in document.policies["taught"].codes] == [0, 1, 2, 3]
     assert set(document.provenance.inputs) == {"policy", "modes"}
     with pytest.raises(ArtifactError, match="evaluating taught needs the output of `bmd-pipeline discover"):
@@ -183,20 +183,20 @@ def test_evaluation_is_reproducible(bench: Stage) -> None:
     output = bench.run("dsrl-bmd")
     tables = [output.with_name(name) for name in ("episodes.parquet", "trajectories.parquet", "trajectories.svg")]
     before = [path.read_bytes() for path in tables]
-    policies = load_evaluation(output).policies
+    policies = load_document(output, Evaluation).policies
     bench.run("dsrl-bmd")
     assert [path.read_bytes() for path in tables] == before
-    assert load_evaluation(output).policies == policies
+    assert load_document(output, Evaluation).policies == policies
 
 
 def test_summary_collects_policies_in_order(bench: Stage) -> None:
     paths = bench.run_all()
     output = bench.root / "eval.json"
     summarise(bench.config, evaluations=paths, output=output)
-    document = load_evaluation(output)
+    document = load_document(output, Evaluation)
     assert list(document.policies) == ["pretrained", "taught", "dsrl", "dsrl-bmd"]
     block = document.policies["dsrl-bmd"]
-    singles = [load_evaluation(path).policies["dsrl-bmd"] for path in paths[1::-1]]
+    singles = [load_document(path, Evaluation).policies["dsrl-bmd"] for path in paths[1::-1]]
     assert [row.seed for row in block.seeds] == [0, 1]
     assert block.seeds == [row for single in singles for row in single.seeds]
     assert block.success_rate.mean == pytest.approx(np.mean([single.success_rate.mean for single in singles]))
@@ -216,10 +216,10 @@ def test_summary_collects_policies_in_order(bench: Stage) -> None:
 def test_policies_before_fine_tuning_come_first_and_need_none(bench: Stage) -> None:
     """Also where the settings don't name the others' methods."""
     paths = [bench.run(method) for method in ("res-bmd", "dsrl", "taught", "pretrained")]
-    assert set(load_evaluation(paths[2]).provenance.inputs) == {"policy", "modes"}
+    assert set(load_document(paths[2], Evaluation).provenance.inputs) == {"policy", "modes"}
     output = bench.root / "eval.json"
     summarise(make_config(methods=("dsrl",)), evaluations=paths, output=output)
-    policies = load_evaluation(output).policies
+    policies = load_document(output, Evaluation).policies
     assert list(policies) == ["pretrained", "taught", "dsrl", "res-bmd"]
     assert [row.code for row in policies["taught"].codes] == [0, 1, 2, 3]
 
@@ -336,7 +336,7 @@ def test_an_untrained_policy_is_played_for_real(tmp_path: Path) -> None:
         num_workers=1,
         reporter=Reporter("quiet"),
     )
-    block = load_evaluation(output).policies["pretrained"]
+    block = load_document(output, Evaluation).policies["pretrained"]
     assert block.success_rate.n == 50
     assert block.codes == []
     (episodes,) = load_episodes(output.with_name("episodes.parquet"))

@@ -14,7 +14,7 @@ from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import load_weights
 from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.metrics.schemas import load_evaluation
+from bmd_pipeline.metrics.schemas import Evaluation, load_document
 from bmd_pipeline.rl.agent import Agent, load_agent
 from bmd_pipeline.rl.rollout import Rollout, play_episodes
 from bmd_pipeline.rl.selection import Candidate
@@ -191,10 +191,10 @@ def test_the_policies_of_a_run_are_judged_together(policy: Path, modes: Path, tm
             reporter=QUIET,
         )
     summarise(config, evaluations=evaluations, output=tmp_path / "eval.json")
-    document = load_evaluation(tmp_path / "eval.json")
+    document = load_document(tmp_path / "eval.json", Evaluation)
     assert list(document.policies) == ["pretrained", "taught", "dppo", "dppo-bmd"]
     assert [len(block.codes) for block in document.policies.values()] == [0, 4, 0, 4]
-    assert set(load_evaluation(evaluations[2]).provenance.inputs) == {"policy", "modes"}
+    assert set(load_document(evaluations[2], Evaluation).provenance.inputs) == {"policy", "modes"}
     taught = document.policies["taught"]
     assert taught.mode_entropy.mean > 1.2  # of ln 4
     assert sorted(max(row.mode_shares, key=row.mode_shares.__getitem__) for row in taught.codes) == [

@@ -13,7 +13,7 @@ import pytest
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.metrics.schemas import load_sweep
+from bmd_pipeline.metrics.schemas import Sweep, load_document
 from bmd_pipeline.stages.sweep import sweep
 from tests.metrics.drawn import draw_episodes
 from tests.stages.evaluations import write_swept_runs
@@ -63,7 +63,7 @@ def layout(template: Path, tmp_path: Path) -> Layout:
 def test_it_finds_the_plateau_and_draws_it(layout: Layout) -> None:
     output = layout.sweep(TASK)
     sweep(make_config(), layout=layout, output=output)
-    document = load_sweep(output)
+    document = load_document(output, Sweep)
     assert [point.name for point in document.points] == list(KINDS)
     assert [point.weight for point in document.points] == [0.0, 0.1, 1.0, 10.0, None]
     assert [point.holds for point in document.points] == [False, True, True, False, True]
@@ -86,7 +86,7 @@ def test_a_plateau_that_reaches_the_end_is_open(layout: Layout) -> None:
         layout=layout,
         output=layout.sweep(TASK),
     )
-    document = load_sweep(layout.sweep(TASK))
+    document = load_document(layout.sweep(TASK), Sweep)
     assert document.plateau is not None
     assert document.plateau.open_above
     assert "highest λ that was tried" in document.text

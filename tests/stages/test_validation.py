@@ -13,7 +13,7 @@ from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.metrics.schemas import Validation, load_validation
+from bmd_pipeline.metrics.schemas import Validation, load_document
 from bmd_pipeline.stages.collect import collect
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.discover import discover
@@ -80,7 +80,7 @@ def run(config: RunConfig, layout: Layout, output: Path | None = None) -> Valida
         num_workers=1,
         reporter=QUIET,
     )
-    return load_validation(target)
+    return load_document(target, Validation)
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,7 @@ def edited_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     package = tmp_path_factory.mktemp("source") / "bmd_pipeline"
     shutil.copytree(Path(bmd_pipeline.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     module = package / "stages" / "finetune.py"
-    module.write_text(f"{module.read_text()}\nEDITED = 1\n")
+    module.write_text(f"{module.read_text()}\nprint('edited', end='')\n")
     return package.parent
 
 

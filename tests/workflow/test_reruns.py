@@ -121,7 +121,7 @@ def test_code_reruns_its_stage_and_formatting_reruns_nothing(finished: Project, 
     module = package / "stages" / "finetune.py"
     module.write_text(f"# a comment\n{module.read_text()}\n\n")
     assert finished.plan(PYTHONPATH=str(package.parent)) == {}
-    module.write_text(f"{module.read_text()}\nEDITED = 1\n")
+    module.write_text(f"{module.read_text()}\nprint('edited', end='')\n")
     assert finished.plan(PYTHONPATH=str(package.parent)) == {"finetune": 2, "evaluate": 2, "summarise": 1}
 
 

@@ -9,18 +9,7 @@ from pathlib import Path
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file
 from bmd_pipeline.io.layout import RUN_FILE, Layout
-from bmd_pipeline.metrics.schemas import (
-    Comparison,
-    Evaluation,
-    InputFile,
-    Sweep,
-    Validation,
-    Verdict,
-    load_comparison,
-    load_sweep,
-    load_validation,
-    load_verdict,
-)
+from bmd_pipeline.metrics.schemas import Comparison, Evaluation, InputFile, Sweep, Validation, Verdict, load_document
 
 
 @dataclass(frozen=True)
@@ -50,10 +39,10 @@ def load_evidence(layout: Layout, evaluation: Evaluation) -> Evidence:
     comparison, verdict = layout.comparison(task), layout.verdict(task)
     sweep, validation = layout.sweep(task), layout.validation(task)
     found = Evidence(
-        comparison=load_comparison(comparison) if comparison.is_file() else None,
-        verdict=load_verdict(verdict) if verdict.is_file() else None,
-        sweep=load_sweep(sweep) if sweep.is_file() else None,
-        validation=load_validation(validation) if validation.is_file() else None,
+        comparison=load_document(comparison, Comparison) if comparison.is_file() else None,
+        verdict=load_document(verdict, Verdict) if verdict.is_file() else None,
+        sweep=load_document(sweep, Sweep) if sweep.is_file() else None,
+        validation=load_document(validation, Validation) if validation.is_file() else None,
     )
     for path, document in ((comparison, found.comparison), (verdict, found.verdict)):
         if document is not None:

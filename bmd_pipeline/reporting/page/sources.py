@@ -13,7 +13,7 @@ from bmd_pipeline.io.files import hash_file, read_json
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
-from bmd_pipeline.metrics.schemas import Evaluation, PolicyBlock, SeedRow, load_evaluation
+from bmd_pipeline.metrics.schemas import Evaluation, PolicyBlock, SeedRow, load_document
 from bmd_pipeline.reporting.page.curves import Curves, load_curves, load_pretraining
 from bmd_pipeline.reporting.page.evidence import Evidence, load_evidence
 from bmd_pipeline.reporting.page.videos import Video, find_videos
@@ -72,7 +72,7 @@ def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> R
         ArtifactError: a file is missing, damaged or cut short, or is not the one that the others were made from.
     """
     summary = layout.summary(task)
-    evaluation = load_evaluation(summary)
+    evaluation = load_document(summary, Evaluation)
     if evaluation.task != task:
         raise ArtifactError(f"{summary}: evaluation of task {evaluation.task}, not of {task}")
     keys = [(policy, row.seed) for policy, block in evaluation.policies.items() for row in block.seeds]
@@ -122,7 +122,7 @@ def _load_part(evaluation: Evaluation, layout: Layout, policy: str, seed: int) -
         raise ArtifactError(
             f"{path} is missing: make it with `bmd-pipeline evaluate --task {task} --method {policy} --seed {seed}`"
         )
-    part = load_evaluation(path)
+    part = load_document(path, Evaluation)
     block = part.policies.get(policy)
     if block is None or block.config_hash != evaluation.policies[policy].config_hash:
         raise ArtifactError(f"{path} was evaluated under other settings than {summary}; evaluate and summarise again")

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.metrics.schemas import Evaluation, Grid, Verdict, load_evaluation, load_grid, load_verdict
+from bmd_pipeline.metrics.schemas import Evaluation, Grid, Verdict, load_document
 from bmd_pipeline.reporting.page.looks import colour_sheet
 from bmd_pipeline.reporting.page.payload import list_policies
 from bmd_pipeline.reporting.page.render import render_page
@@ -44,16 +44,16 @@ def load_results(layout: Layout, tasks: Sequence[str]) -> list[TaskResults]:
         path, verdict, grid = layout.summary(task), layout.verdict(task), layout.grid(task)
         if not path.is_file():
             raise ArtifactError(f"{path} is missing: make it with `snakemake --cores 2 {path}`")
-        evaluation = load_evaluation(path)
+        evaluation = load_document(path, Evaluation)
         if evaluation.task != task:
             raise ArtifactError(f"{path}: evaluation of task {evaluation.task}, not of {task}")
-        cells = load_grid(grid) if grid.is_file() else None
+        cells = load_document(grid, Grid) if grid.is_file() else None
         if cells is not None and cells.task != task:
             raise ArtifactError(f"{grid}: grid of task {cells.task}, not of {task}")
         results.append(
             TaskResults(
                 evaluation=evaluation,
-                verdict=load_verdict(verdict) if verdict.is_file() else None,
+                verdict=load_document(verdict, Verdict) if verdict.is_file() else None,
                 grid=cells,
                 link=_link(layout, task),
             )
