@@ -1,7 +1,7 @@
 import itertools
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bmd_pipeline.seeds import derive_seed, make_generator
@@ -10,7 +10,6 @@ roots = st.integers(0, 2**31 - 1)
 
 
 @given(roots)
-@settings(deadline=None)
 def test_seeds_fit_every_generator_and_repeat(root: int) -> None:
     seed = derive_seed(root, "collect", "left", 3)
     assert 0 <= seed < 2**63
@@ -18,7 +17,6 @@ def test_seeds_fit_every_generator_and_repeat(root: int) -> None:
 
 
 @given(roots)
-@settings(deadline=None)
 def test_consumers_are_apart(root: int) -> None:
     families = ("collect", "pretrain", "discover", "train", "select", "evaluate", "disturbance")
     names = [(family, *rest) for family in families for rest in ((), (0,), (1,), ("a",), ("a", 1))]

@@ -1,25 +1,124 @@
-"""The figures of an evaluation, drawn from what its files hold; no training code draws."""
+"""The figures of evaluations and of a sweep over λ, in one style; files are the same bytes for the same data."""
 
 from __future__ import annotations
 
+import io
 import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bmd_pipeline.metrics.schemas import Evaluation, PolicyBlock, SeedRow
-from bmd_pipeline.reporting.style import (
-    GREY,
-    house_style,
-    method_style,
-    mode_colours,
-    save_figure,
-)
+from bmd_pipeline.io.files import write_bytes
+from bmd_pipeline.metrics.schemas import Evaluation, Point, PolicyBlock, SeedRow, Sweep
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath
+
+# ---- How figures look: one palette, one font size, files that are the same bytes for the same data ----
+#
+# Colours are Okabe and Ito's, told apart by colour-blind readers; methods differ in marker as well.
+
+BLACK, GREY = "#222222", "#7a7a7a"
+BLUE, SKY, VERMILION, ORANGE, GREEN, PURPLE = (
+    "#0072b2",
+    "#56b4e9",
+    "#d55e00",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+)
+
+_MODE_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY)
+
+_RC: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.labelsize": 9,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": BLACK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "xtick.color": BLACK,
+    "ytick.color": BLACK,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.8,
+    "svg.hashsalt": "bmd-pipeline",
+    "svg.fonttype": "path",
+}
+
+
+def house_style() -> AbstractContextManager[None]:
+    """Settings of matplotlib while a figure is made and saved; the caller's own are left alone."""
+    return mpl.rc_context(_RC)
+
+
+@dataclass(frozen=True)
+class MethodStyle:
+    """Look of one method.
+
+    Attributes:
+        colour: the family's hue, the same with and without mode codes.
+        marker: circle with mode codes, square without, diamond for the pre-trained policy.
+        filled: filled with mode codes, hollow without.
+    """
+
+    colour: str
+    marker: str
+    filled: bool
+
+
+_FAMILIES = {"dsrl": BLUE, "dppo": VERMILION, "res": GREEN}
+
+
+def method_style(method: str) -> MethodStyle:
+    """Look of a method, the same in every figure; unknown families are purple."""
+    if method in ("pretrained", "taught"):
+        return MethodStyle(BLACK if method == "pretrained" else ORANGE, "D", True)
+    family, _, variant = method.partition("-")
+    colour = _FAMILIES.get(family, PURPLE)
+    return MethodStyle(colour, "o", True) if variant == "bmd" else MethodStyle(colour, "s", False)
+
+
+def mode_colours(modes: Sequence[str]) -> dict[str, str]:
+    """A colour per mode by its place in the task's list; many modes share out a perceptual scale."""
+    if len(modes) <= len(_MODE_COLOURS):
+        return dict(zip(modes, _MODE_COLOURS, strict=False))
+    scale = mpl.colormaps["viridis"]
+    # The last tenth of the scale is too pale on white.
+    return {mode: to_hex(scale(0.9 * i / (len(modes) - 1))) for i, mode in enumerate(modes)}
+
+
+def save_figure(figure: Figure, stem: Path) -> list[Path]:
+    """Writes stem.png and stem.svg, whole and without dates; returns their paths."""
+    FigureCanvasAgg(figure)
+    paths = []
+    for kind in ("png", "svg"):
+        buffer = io.BytesIO()
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
+        path = stem.with_name(f"{stem.name}.{kind}")
+        write_bytes(path, buffer.getvalue())
+        paths.append(path)
+    return paths
+
+
+# ---- The figures of an evaluation, drawn from what its files hold; no training code draws ----
 
 _MAX_COLUMNS = 4
 _PANEL = 2.5
@@ -205,3 +304,144 @@ def _count_ticks(total: int) -> list[int]:
     ticks = list(range(0, total + 1, step))
     # The total itself is always marked, in place of a tick that would touch it.
     return [tick for tick in ticks if total - tick >= step or tick == total] + [total] * (ticks[-1] != total)
+
+
+# ---- The figure of a λ sweep: success and modes against λ, and below them the signs of instability ----
+
+_SCORES = (
+    ("success_rate", "success rate", BLUE, "o"),
+    ("solved", "share of modes solved", VERMILION, "s"),
+    ("obeyed", "obeyed", GREEN, "^"),
+)
+_INDICATORS = (
+    ("early_stops", "updates stopped\nearly (share)"),
+    ("kl_peak", "largest KL\nof an update (nats)"),
+    ("entropy_change", "change of policy\nentropy (nats)"),
+    ("return_variance", "variance of the\nreturn between updates"),
+)
+_GAP = 0.7
+"""Decades between the weights and what stands beside their scale: λ = 0, and controllers."""
+
+
+def draw_sweep(sweep: Sweep, stem: Path) -> list[Path]:
+    """Draws a sweep; the plateau is shaded, λ = 0 and controllers stand beside the logarithmic scale.
+
+    Args:
+        sweep: content of sweep.json.
+        stem: path of the figure without suffix.
+
+    Returns:
+        Paths of the PNG and the SVG.
+    """
+    places = _place(sweep.points)
+    with house_style():
+        figure = Figure(figsize=(8.6, 5.8), layout="constrained")
+        rows = figure.add_gridspec(2, 1, height_ratios=(1.5, 1))
+        upper, lower = figure.add_subfigure(rows[0]), figure.add_subfigure(rows[1])
+        top = upper.add_subplot()
+        _shade_plateau(top, sweep, places)
+        for name, label, colour, marker in _SCORES:
+            total = sweep.total_modes if name == "solved" else 1
+            _plot_score(top, sweep.points, places, name, label, colour, marker, total)
+        top.set_ylim(-0.04, 1.04)
+        top.set_title(f"{sweep.task}, {sweep.method}: success and modes against λ", loc="left")
+        top.set_xlabel("λ")
+        top.legend(
+            loc="upper left", bbox_to_anchor=(1, 1), title=_describe_sweep(sweep), title_fontsize=8, alignment="left"
+        )
+        _mark(top, sweep.points, places)
+        for axes, (name, label) in zip(lower.subplots(1, len(_INDICATORS)), _INDICATORS, strict=True):
+            _plot_indicator(axes, sweep.points, places, name)
+            axes.set_title(label, loc="left", fontsize=8, fontweight="normal")
+            if name == "early_stops":
+                axes.set_ylim(-0.04, 1.04)
+            axes.set_xlabel("λ")
+            _mark(axes, sweep.points, places, every=2)
+        return save_figure(figure, stem)
+
+
+def _place(points: Sequence[Point]) -> list[float]:
+    """Position of each point on the x axis, in decades."""
+    positive = [point.weight for point in points if point.weight]
+    low, high = (math.log10(positive[0]), math.log10(positive[-1])) if positive else (0.0, 0.0)
+    places, beside = [], high
+    for point in points:
+        if point.weight is None:
+            beside += _GAP
+            places.append(beside)
+        else:
+            places.append(math.log10(point.weight) if point.weight else low - _GAP)
+    return places
+
+
+def _constants(points: Sequence[Point]) -> list[int]:
+    """Indices of the points on the logarithmic scale, which a line joins."""
+    return [i for i, point in enumerate(points) if point.weight]
+
+
+def _plot_score(
+    axes: Axes,
+    points: Sequence[Point],
+    places: list[float],
+    name: str,
+    label: str,
+    colour: str,
+    marker: str,
+    total: int,
+) -> None:
+    """One score of all points as a share of `total`."""
+    means = [point.metrics[name].mean for point in points]
+    values = [mean.value / total for mean in means]
+    joined = _constants(points)
+    axes.plot([places[i] for i in joined], [values[i] for i in joined], color=colour, linewidth=1.2)
+    axes.errorbar(
+        places,
+        values,
+        yerr=[
+            [(mean.value - mean.low) / total for mean in means],
+            [(mean.high - mean.value) / total for mean in means],
+        ],
+        fmt=marker,
+        color=colour,
+        markersize=5.5,
+        elinewidth=1.1,
+        capsize=2.5,
+        clip_on=False,
+        label=label,
+    )
+    for place, point in zip(places, points, strict=True):
+        seeds = [seed / total for seed in point.metrics[name].seeds]
+        axes.scatter([place] * len(seeds), seeds, s=9, color=colour, alpha=0.4, linewidth=0, clip_on=False)
+
+
+def _plot_indicator(axes: Axes, points: Sequence[Point], places: list[float], name: str) -> None:
+    found = [point.stability[name] for point in points]
+    joined = _constants(points)
+    axes.plot([places[i] for i in joined], [found[i].mean for i in joined], color=GREY, linewidth=1.0)
+    axes.scatter(places, [one.mean for one in found], s=14, color=GREY, zorder=3)
+    for place, one in zip(places, found, strict=True):
+        axes.scatter([place] * len(one.seeds), one.seeds, s=7, color=GREY, alpha=0.4, linewidth=0)
+
+
+def _shade_plateau(axes: Axes, sweep: Sweep, places: list[float]) -> None:
+    if sweep.plateau is None:
+        return
+    inside = [place for place, point in zip(places, sweep.points, strict=True) if point.name in sweep.plateau.names]
+    axes.axvspan(min(inside) - 0.12, max(inside) + 0.12, color=ORANGE, alpha=0.18, linewidth=0, label="both hold")
+
+
+def _mark(axes: Axes, points: Sequence[Point], places: list[float], every: int = 1) -> None:
+    """Ticks with names; narrow axes name every second weight, upright."""
+    constants = _constants(points)
+    named = {i for i in range(len(points)) if i not in constants} | set(constants[::every])
+    labels = [point.controller if point.weight is None else f"{point.weight:g}" for point in points]
+    axes.set_xticks(places, [label if i in named else "" for i, label in enumerate(labels)])
+    if every > 1:
+        axes.tick_params(axis="x", labelrotation=90, labelsize=7)
+    axes.margins(x=0.04)
+    axes.grid(axis="y")
+
+
+def _describe_sweep(sweep: Sweep) -> str:
+    seeds = len(sweep.seeds)
+    return f"mean and {sweep.confidence:.0%} interval,\n{seeds} seed{'s' * (seeds > 1)}; small: single seeds"

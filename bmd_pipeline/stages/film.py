@@ -14,8 +14,8 @@ from bmd_pipeline.config.schema import EXPERT, RunConfig
 from bmd_pipeline.errors import ArtifactError, TrainingError
 from bmd_pipeline.io.files import naming, read_json, write_bytes, write_json
 from bmd_pipeline.io.provenance import describe_run
-from bmd_pipeline.reporting.page.videos import MAX_BYTES
-from bmd_pipeline.reporting.stills import Strip, draw_strips
+from bmd_pipeline.reporting.clips import Strip, draw_strips
+from bmd_pipeline.reporting.sources import MAX_VIDEO_BYTES
 from bmd_pipeline.rl.agent import load_agent, remove_steering
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import require_inputs
@@ -88,7 +88,7 @@ def film(
     strips: list[Strip] = []
     count = episodes * len(player.roles)
     moments = MOMENTS if count <= FEW else END
-    max_bytes = min(CLIP_BYTES, MAX_BYTES // count)
+    max_bytes = min(CLIP_BYTES, MAX_VIDEO_BYTES // count)
     hertz = registry.make_spec(task, config.task.env).control_hz
     with (
         closing(player),

@@ -11,9 +11,8 @@ from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_text
 from bmd_pipeline.io.layout import RUN_FILE, Layout
 from bmd_pipeline.metrics.schemas import Comparison, Sweep, Validation, Verdict
-from bmd_pipeline.reporting.page.report import build_report
-from bmd_pipeline.reporting.page.sources import ReportSources, load_sources
-from bmd_pipeline.reporting.page.summary import build_summary, load_results
+from bmd_pipeline.reporting.report import build_report, build_summary, load_results
+from bmd_pipeline.reporting.sources import ReportSources, load_sources
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.eval_document import EPISODES_FILE, PATHS_FILE, hash_policy_settings
 

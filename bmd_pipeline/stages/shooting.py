@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bmd_pipeline.reporting.clips import encode_gif
-from bmd_pipeline.reporting.stills import Strip
+from bmd_pipeline.reporting.clips import Strip, encode_gif
 from bmd_pipeline.sim.render import Camera, Recording, Studio
 
 MAX_FRAMES = 60

@@ -27,7 +27,7 @@ from bmd_pipeline.metrics.plateau import (
     set_floors,
 )
 from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Indicator, Plateau, Point, Sweep
-from bmd_pipeline.reporting.sweep_figure import draw_sweep
+from bmd_pipeline.reporting.figures import draw_sweep
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluated import Evaluated, load_evaluated
 from bmd_pipeline.stages.evidence import resample, trace

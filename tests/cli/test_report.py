@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bmd_pipeline.cli.main import main
-from tests.reporting.page.made_up import MadeUpRun
+from tests.reporting.made_up import MadeUpRun
 
 ROOT = Path(__file__).parents[2]
 

@@ -121,7 +121,7 @@ def test_without_a_method_the_fine_tuning_slice_holds_that_of_every_method() -> 
         assert flatten(stage_slice(config, "finetune", method)).keys() <= everything.keys()
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(st.sampled_from("abcd"), st.integers(0, 3)),
     st.dictionaries(st.sampled_from("abcd"), st.integers(0, 3)),

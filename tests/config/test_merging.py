@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bmd_pipeline.config.load import Layer, find_origin, flatten, merge, merge_layers, parse_assignment
 from bmd_pipeline.errors import ConfigError
 
-calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # others use this machine too
+calm = settings(suppress_health_check=[HealthCheck.too_slow])  # others use this machine too
 
 LEAVES = st.one_of(
     st.integers(), st.booleans(), st.sampled_from(["", "x", "text"]), st.lists(st.integers(), max_size=3)

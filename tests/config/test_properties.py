@@ -19,9 +19,7 @@ from bmd_pipeline.errors import BMDError
 
 CONFIG_DIR = Path(__file__).parents[2] / "config"
 NAMES = sorted({part for path in list_paths(RunConfig) for part in path.split(".")})
-calm = settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
+calm = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 NUMBERS = st.one_of(st.integers(), st.floats(), st.sampled_from([0, 1, 2, -1, 2**31, 0.5, 1.0]))
 VALUES = st.recursive(

@@ -3,7 +3,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bmd_pipeline.demos.collect import Attempt, Quota
@@ -39,7 +39,6 @@ def collect(quota: Quota, workers: int, order: random.Random, rate: float) -> li
     num_episodes=st.integers(3, 20),
     rate=st.floats(0.3, 1.0),
 )
-@settings(deadline=None)
 def test_what_is_accepted_does_not_depend_on_workers(workers: int, order: int, num_episodes: int, rate: float) -> None:
     serial, parallel = (Quota(NAMES, num_episodes, 1000) for _ in range(2))
     expected = collect(serial, 1, random.Random(0), rate)
@@ -68,7 +67,6 @@ def test_behaviours_take_turns() -> None:
 
 
 @given(st.integers(1, 5), st.floats(1.0, 3.0))
-@settings(deadline=None)
 def test_gives_up_on_what_the_expert_cannot_do(workers: int, factor: float) -> None:
     quota = Quota(NAMES, 6, factor)
     limit = math.ceil(2 * factor)

@@ -40,7 +40,7 @@ def write(path: Path, episodes: list[Episode], chunk_rows: int = 4, **attributes
 
 
 @given(episodes=episode_lists(), chunk_rows=st.integers(1, 12))
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_round_trip(tmp_path: Path, episodes: list[Episode], chunk_rows: int) -> None:
     path = tmp_path / "demos.zarr"
     write(path, episodes, chunk_rows, task="Toy")
@@ -262,7 +262,7 @@ bounds = st.tuples(st.floats(-1e3, 1e3), st.floats(0.01, 1e3)).map(lambda pair: 
 
 
 @given(pairs=st.lists(bounds, min_size=1, max_size=3), seed=st.integers(0, 99))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_actions_are_scaled_by_the_bounds_that_are_given(
     tmp_path: Path, pairs: list[tuple[float, float]], seed: int
 ) -> None:

@@ -98,7 +98,6 @@ def test_without_a_disturbance_nothing_changes(task: str) -> None:
         assert torch.equal(plain.track(), wrapped.track())
 
 
-@settings(deadline=None)
 @given(delay=st.integers(0, 8), lengths=chunkings)
 def test_a_delay_shifts_actions_and_begins_with_none(delay: int, lengths: list[int]) -> None:
     actions = draw_actions()
@@ -106,7 +105,6 @@ def test_a_delay_shifts_actions_and_begins_with_none(delay: int, lengths: list[i
     assert torch.equal(execute(Disturbance(action_delay=delay), actions, lengths), asked)
 
 
-@settings(deadline=None)
 @given(gain=st.floats(0.0, 3.0), locked=st.sampled_from((None, 0, 1)))
 def test_actions_are_clipped_then_multiplied_then_locked(gain: float, locked: int | None) -> None:
     actions = draw_actions(scale=2.0)
@@ -137,7 +135,7 @@ def test_noise_is_added_to_what_arrives() -> None:
     torch.testing.assert_close(blown, execute(world, actions) + noise)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(world=disturbances, lengths=chunkings, seed=st.integers(0, 2**63 - 1))
 def test_the_same_seed_gives_the_same_episode_in_chunks_of_any_length(
     world: Disturbance, lengths: list[int], seed: int

@@ -119,7 +119,7 @@ def test_intervals_shrink_with_episodes_and_are_reproducible() -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(1, 3))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_matches_brute_force(seed: int, num_seeds: int) -> None:
     """Every number again, episode by episode; failures are now and then undecided between the modes."""
     rng = np.random.default_rng(seed)

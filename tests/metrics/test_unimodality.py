@@ -42,7 +42,7 @@ def brute_force_gap(values: list[float]) -> float:
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=10))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_gap_matches_brute_force(values: list[int]) -> None:
     assert concavity_gap(np.array(values, np.float64)) == pytest.approx(brute_force_gap([float(v) for v in values]))
 

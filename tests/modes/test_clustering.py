@@ -31,7 +31,6 @@ def test_resampling_interpolates_up_to_each_episodes_own_end() -> None:
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(1, 15), st.integers(0, 1000))
-@settings(deadline=None)
 def test_episodes_in_a_row_are_described_as_those_side_by_side(lengths: list[int], points: int, seed: int) -> None:
     """`length` is the number of rows here, and the index of the last entry there."""
     generator = torch.Generator().manual_seed(seed)
@@ -75,7 +74,7 @@ def _groups(sizes: list[int], seed: int, spread: float = 0.5) -> tuple[Tensor, T
     return corners + spread * torch.randn(len(truth), 2, generator=generator), truth
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(10, 120), min_size=2, max_size=8), st.integers(0, 1000))
 def test_density_finds_the_groups_and_their_number(sizes: list[int], seed: int) -> None:
     points, truth = _groups(sizes, seed)

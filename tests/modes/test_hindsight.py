@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bmd_pipeline.config.schema import InferenceConfig
@@ -13,7 +13,6 @@ from bmd_pipeline.modes.inference import InferenceModel
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 50), st.integers(0, 1000))
-@settings(deadline=None)
 def test_batches_hold_rows_of_codes_that_occur(code: list[int], batch_size: int, seed: int) -> None:
     batches = list(draw_balanced(torch.tensor(code), batch_size, 3, torch.Generator().manual_seed(seed)))
     assert [len(rows) for rows in batches] == [batch_size] * 3

@@ -32,7 +32,6 @@ def exact_denoiser(signal: Tensor) -> Denoise:
 
 
 @given(schedules, st.integers(2, 40), st.data())
-@settings(deadline=None)
 def test_ddim_is_the_textbook_step(name: str, steps: int, data: st.DataObject) -> None:
     signal = make_alphas_cumprod(name, steps)  # type: ignore[arg-type]
     timesteps = ddim_timesteps(steps, data.draw(st.integers(1, steps)))
@@ -47,7 +46,6 @@ def test_ddim_is_the_textbook_step(name: str, steps: int, data: st.DataObject) -
 
 
 @given(schedules, st.integers(1, 40))
-@settings(deadline=None)
 def test_ddpm_step_is_the_posterior_of_two_gaussians(name: str, steps: int) -> None:
     """q(x_{t-1} | x_t, x_0) as a product of N(x_t; √α x, 1 - α) and N(x; √ᾱ' x_0, 1 - ᾱ'), by precisions."""
     signal = make_alphas_cumprod(name, steps)  # type: ignore[arg-type]
@@ -110,7 +108,7 @@ def test_determinism() -> None:
 
 
 @given(schedules, st.integers(1, 100))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_ddim_with_all_the_noise_over_all_steps_is_ddpm(name: str, steps: int) -> None:
     signal = make_alphas_cumprod(name, steps)  # type: ignore[arg-type]
     ddim, ddpm = make_ddim_chain(signal, tuple(range(steps - 1, -1, -1)), 1.0), make_ddpm_chain(signal)
@@ -122,7 +120,6 @@ def test_ddim_with_all_the_noise_over_all_steps_is_ddpm(name: str, steps: int) -
 
 
 @given(schedules, st.integers(2, 40), st.floats(0.0, 1.0), st.data())
-@settings(deadline=None)
 def test_noise_is_kept_at_every_eta(name: str, steps: int, eta: float, data: st.DataObject) -> None:
     """Of x = sqrt(ᾱ) x_0 + sqrt(1 - ᾱ) ε the next one has the signal and the noise of its own diffusion step."""
     signal = make_alphas_cumprod(name, steps)  # type: ignore[arg-type]

@@ -144,7 +144,7 @@ def test_predictions_stay_in_the_range_of_the_data(prediction: str) -> None:
 
 
 @given(rare=st.floats(-1.0, 1.0), share=st.floats(0.001, 0.5), seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_every_demonstrated_action_can_be_reached(rare: float, share: float, seed: int) -> None:
     """A bound in standard deviations cut a gripper's rare pulse of 1 to .415."""
     policy = make_policy()

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bmd_pipeline.errors import ConfigError
@@ -27,7 +27,6 @@ def test_start_forgets_the_last_episode() -> None:
     stride=st.integers(1, 3),
     chunks=st.lists(st.integers(1, 4), min_size=1, max_size=6),
 )
-@settings(deadline=None)
 def test_chunk_sizes_do_not_matter(n_obs_steps: int, stride: int, chunks: list[int]) -> None:
     path = torch.randn(1 + sum(chunks), 2, 3, generator=torch.Generator().manual_seed(0))
     history = ObsHistory(n_obs_steps, stride)

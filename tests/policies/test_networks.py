@@ -69,7 +69,7 @@ def test_a_code_scales_and_shifts_every_hidden_layer(hidden: tuple[int, ...]) ->
 
 
 @given(st.integers(1, 5), st.floats(0.1, 5.0), st.floats(0.1, 5.0))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_stretching_keeps_the_mean_of_codes_and_scales_what_tells_them_apart(
     num_codes: int, factor: float, again: float
 ) -> None:

@@ -11,7 +11,7 @@ from bmd_pipeline.policies.networks import Normaliser
     shift=st.floats(-1e2, 1e2),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_standardises_and_comes_back(rows: int, scale: float, shift: float, seed: int) -> None:
     values = shift + scale * torch.randn(rows, 3, generator=torch.Generator().manual_seed(seed))
     normaliser = Normaliser(3)

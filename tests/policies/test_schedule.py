@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bmd_pipeline.errors import ConfigError
@@ -12,7 +12,6 @@ names = st.sampled_from(["cosine", "linear"])
 
 
 @given(names, st.integers(1, 1000))
-@settings(deadline=None)
 def test_signal_falls_strictly_inside_its_bounds(name: str, steps: int) -> None:
     signal = make_alphas_cumprod(name, steps)  # type: ignore[arg-type]
     assert signal.shape == (steps,)
@@ -49,7 +48,6 @@ def test_timesteps_by_hand() -> None:
 
 
 @given(st.integers(1, 1000), st.data())
-@settings(deadline=None)
 def test_timesteps_fall_from_the_noisiest_in_even_steps(steps: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, steps))
     timesteps = ddim_timesteps(steps, count)

@@ -40,7 +40,7 @@ shapes = {
 
 
 @given(**shapes)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_windows_equal_what_a_rollout_sees(lengths: list[int], horizon: int, n_obs_steps: int, stride: int) -> None:
     """Brute force, and at the same time the promise that training and acting see the same history."""
     demos = make_demos(lengths)
@@ -84,7 +84,6 @@ def test_chosen_episodes_only() -> None:
 
 
 @given(st.integers(1, 50), st.floats(0, 0.5))
-@settings(deadline=None)
 def test_split_is_a_partition(num_episodes: int, share: float) -> None:
     training, held_out = split_episodes(num_episodes, share, torch.Generator().manual_seed(0))
     assert sorted([*training, *held_out]) == list(range(num_episodes))

@@ -15,8 +15,7 @@ from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
 from bmd_pipeline.metrics.schemas import Evaluation, Provenance
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.reporting import figures
-from bmd_pipeline.reporting.figures import draw_success_modes, draw_trajectories
-from bmd_pipeline.reporting.style import GREY, mode_colours
+from bmd_pipeline.reporting.figures import GREY, draw_success_modes, draw_trajectories, mode_colours
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath
 
 MODES = ("left", "right")

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from bmd_pipeline.reporting.stills import Strip, draw_strips
+from bmd_pipeline.reporting.clips import Strip, draw_strips
 
 GREY = np.full((64, 64, 3), 120, np.uint8)
 

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from bmd_pipeline.config.schema import METHODS
-from bmd_pipeline.reporting.style import house_style, method_style, mode_colours, save_figure
+from bmd_pipeline.reporting.figures import house_style, method_style, mode_colours, save_figure
 
 
 def as_seen_without_green_cones(colour: str) -> np.ndarray:

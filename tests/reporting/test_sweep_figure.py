@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from bmd_pipeline.metrics.plateau import INDICATORS
 from bmd_pipeline.metrics.schemas import Indicator, Interval, Plateau, Point, Provenance, Score, Sweep
-from bmd_pipeline.reporting import sweep_figure
-from bmd_pipeline.reporting.sweep_figure import draw_sweep
+from bmd_pipeline.reporting import figures
+from bmd_pipeline.reporting.figures import draw_sweep
 
 
 def make_point(name: str, weight: float | None, success: float) -> Point:
@@ -63,7 +63,7 @@ def make_sweep(*points: Point, plateau: Plateau | None) -> Sweep:
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     kept: list[Figure] = []
-    monkeypatch.setattr(sweep_figure, "save_figure", lambda figure, stem: kept.append(figure))
+    monkeypatch.setattr(figures, "save_figure", lambda figure, stem: kept.append(figure))
     return kept
 
 

@@ -19,7 +19,7 @@ OBS, ACTION = Box(-1.0, 1.0, (3,)), Box(-1.0, 1.0, (2,))
 
 
 @given(st.integers(0, 10_000), st.floats(0.1, 1.0), st.floats(0.0, 1.0), st.booleans())
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_advantages_and_returns(seed: int, gamma: float, gae_lambda: float, continuing: bool) -> None:
     """One episode per environment, of which the buffer sees only a prefix: another one follows.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bmd_pipeline.config.schema import FinetuneConfig, PPOConfig, RegulariserConfig, SteeringConfig
@@ -19,7 +19,6 @@ from bmd_pipeline.rl.trainer import CodeFeed, Trainer, pack_trainer, unpack_trai
 
 
 @given(st.lists(st.floats(0.0, 1.0, width=32), min_size=1, max_size=12), st.integers(0, 60), st.integers(0, 1000))
-@settings(deadline=None)
 def test_every_code_is_drawn_and_every_environment_has_one(success: list[float], more: int, seed: int) -> None:
     """A quarter of the environments is shared out equally, and at least one each."""
     feed, num_codes = CodeFeed(len(success)), len(success)

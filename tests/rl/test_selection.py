@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bmd_pipeline.config.schema import CurriculumConfig, FinetuneConfig, SteeringConfig
@@ -62,7 +62,6 @@ rates = st.lists(st.floats(0.0, 1.0), min_size=3, max_size=3).map(tuple)
 
 
 @given(rates, rates, rates, rates, st.integers(3, 1000), st.floats(0.01, 1.0))
-@settings(deadline=None)
 def test_doing_better_never_adds_to_a_shortfall(
     before: tuple[float, ...],
     obeyed_before: tuple[float, ...],

@@ -18,7 +18,7 @@ from torch import Tensor
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.environments.base import TaskEnv, VectorTask
 from bmd_pipeline.errors import TaskError, TrainingError
-from bmd_pipeline.reporting.page.videos import find_videos
+from bmd_pipeline.reporting.sources import find_videos
 from bmd_pipeline.rl.rollout import EpisodeBatch
 from bmd_pipeline.seeds import derive_seed
 from bmd_pipeline.sim.render import Camera

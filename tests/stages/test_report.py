@@ -11,8 +11,8 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.stages.report import list_tasks, report, summary
-from tests.reporting.page.made_up import MadeUpRun
-from tests.reporting.page.made_up_evidence import write_evidence
+from tests.reporting.made_up import MadeUpRun
+from tests.reporting.made_up_evidence import write_evidence
 
 TASK = "GaussianMixture"
 

@@ -32,9 +32,8 @@ from bmd_pipeline.config.schema import (
     uses_modes,
 )
 from bmd_pipeline.errors import BMDError
-from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.io.layout import Layout, VIDEO_TYPES, VIDEOS_FOLDER
 from bmd_pipeline.io.provenance import find_edited_hash, hash_brought, may_collect, require_brought, require_trained
-from bmd_pipeline.reporting.page.videos import FOLDER, TYPES
 from bmd_pipeline.tasks.registry import get_entry, require_expert
 from bmd_pipeline.workflow import put_command_on_path, read_workflow_config
 
@@ -449,8 +448,8 @@ def reported_files(wildcards):
 
 def shown_clips(wildcards):
     """Params: clips that a task's page shows, with their sizes. They are no input: who has some may lack what renders."""
-    folder = Path("results") / wildcards.task / FOLDER
-    clips = sorted(path for path in folder.glob("*") if path.suffix in TYPES)
+    folder = Path("results") / wildcards.task / VIDEOS_FOLDER
+    clips = sorted(path for path in folder.glob("*") if path.suffix in VIDEO_TYPES)
     return {path.name: path.stat().st_size for path in clips}
 
 

@@ -16,7 +16,7 @@ from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, encode_episodes
 from bmd_pipeline.metrics.schemas import Evaluation, Provenance
 from bmd_pipeline.metrics.summary import summarise_policy
-from bmd_pipeline.reporting.page.sources import ReportSources, load_sources
+from bmd_pipeline.reporting.sources import ReportSources, load_sources
 from bmd_pipeline.reporting.trajectories import NUM_POINTS, PathBook, PlanarPath, encode_paths
 from bmd_pipeline.stages.eval_document import hash_policy_settings
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.reporting.page.made_up import MadeUpRun
-from tests.reporting.page.made_up_evidence import write_evidence
+from tests.reporting.made_up import MadeUpRun
+from tests.reporting.made_up_evidence import write_evidence
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from bmd_pipeline.config.schema import METHODS
-from bmd_pipeline.reporting.page.looks import DARK, LIGHT, colour_sheet, contrast, on_dark
-from bmd_pipeline.reporting.style import BLACK, BLUE, method_style, mode_colours
+from bmd_pipeline.reporting.figures import BLACK, BLUE, method_style, mode_colours
+from bmd_pipeline.reporting.report import DARK, LIGHT, colour_sheet, contrast, on_dark
 
 
 def test_contrast_matches_known_values() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.metrics.plateau import INDICATORS
 from bmd_pipeline.metrics.schemas import Comparison, Sweep, Validation, Verdict
-from tests.reporting.page.made_up import MadeUpRun
+from tests.reporting.made_up import MadeUpRun
 
 
 def write_evidence(run: MadeUpRun) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bmd_pipeline.reporting.page import videos
-from bmd_pipeline.reporting.page.videos import find_videos
+from bmd_pipeline.reporting import sources
+from bmd_pipeline.reporting.sources import find_videos
 
 
 def test_clips_are_carried_until_the_page_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,7 +19,7 @@ def test_clips_are_carried_until_the_page_is_full(tmp_path: Path, monkeypatch: p
     (folder / "a.gif").write_bytes(b"GIF89a")
     (folder / "c.gif").write_bytes(b"y")
     (folder / "notes.txt").write_text("no clip")
-    monkeypatch.setattr(videos, "MAX_BYTES", 11)
+    monkeypatch.setattr(sources, "MAX_VIDEO_BYTES", 11)
     found = find_videos(tmp_path)
     assert [(one.name, one.type, one.url is None) for one in found] == [
         ("a.gif", "image/gif", False),

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from bmd_pipeline.reporting.page.report import build_report
-from bmd_pipeline.reporting.page.summary import build_summary, load_results
-from tests.reporting.page.made_up import MadeUpRun
-from tests.reporting.page.made_up_evidence import write_evidence
-from tests.reporting.page.test_render import HOSTILE
+from bmd_pipeline.reporting.report import build_report, build_summary, load_results
+from tests.reporting.made_up import MadeUpRun
+from tests.reporting.made_up_evidence import write_evidence
+from tests.reporting.test_render import HOSTILE
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

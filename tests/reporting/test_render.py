@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import bmd_pipeline.reporting.page as package
+import bmd_pipeline.reporting as package
 from bmd_pipeline.config import hashing
 from bmd_pipeline.config.hashing import source_hash
-from bmd_pipeline.reporting.page.render import SCRIPTS
-from bmd_pipeline.reporting.page.report import build_report
-from bmd_pipeline.reporting.page.summary import build_summary, load_results
-from tests.reporting.page.made_up import MadeUpRun
+from bmd_pipeline.reporting.report import SCRIPTS, build_report, build_summary, load_results
+from tests.reporting.made_up import MadeUpRun
 
 ASSETS = Path(package.__file__).parent / "assets"
 HOSTILE = "</script><img src=x onerror=pwned()>'\"&\u2028{{ 1 }}"
@@ -69,8 +67,8 @@ def test_every_part_of_the_script_is_joined() -> None:
 
 
 def test_the_wheel_carries_the_assets() -> None:
-    project = tomllib.loads((Path(package.__file__).parents[3] / "pyproject.toml").read_text())
-    patterns = project["tool"]["setuptools"]["package-data"]["bmd_pipeline.reporting.page"]
+    project = tomllib.loads((Path(package.__file__).parents[2] / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["bmd_pipeline.reporting"]
     carried = {path for pattern in patterns for path in Path(package.__file__).parent.glob(pattern)}
     assert carried == {path for path in ASSETS.rglob("*") if path.is_file()}
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bmd_pipeline.reporting.page.report import build_report
-from tests.reporting.page.made_up import MadeUpRun
+from bmd_pipeline.reporting.report import build_report
+from tests.reporting.made_up import MadeUpRun
 
 
 def text_of(page: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.reporting.page.curves import MAX_POINTS, load_curves, load_pretraining
+from bmd_pipeline.reporting.sources import MAX_POINTS, load_curves, load_pretraining
 
 
 def write(path: Path, rows: list[dict[str, float | None]]) -> Path:

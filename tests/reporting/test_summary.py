@@ -10,9 +10,9 @@ import pytest
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.metrics.schemas import Grid
-from bmd_pipeline.reporting.page.summary import build_summary, load_results
-from tests.reporting.page.made_up import MadeUpRun
-from tests.reporting.page.test_report import data_of, text_of
+from bmd_pipeline.reporting.report import build_summary, load_results
+from tests.reporting.made_up import MadeUpRun
+from tests.reporting.test_report import data_of, text_of
 
 
 def test_tasks_stand_side_by_side_and_link_to_their_pages(finished: MadeUpRun, tmp_path: Path) -> None:

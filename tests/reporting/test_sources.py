@@ -11,7 +11,7 @@ import pytest
 
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_json
-from tests.reporting.page.made_up import MadeUpRun
+from tests.reporting.made_up import MadeUpRun
 
 
 @pytest.fixture

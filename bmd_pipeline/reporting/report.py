@@ -1,0 +1,364 @@
+"""The pages for people: results/<Task>/report.html and results/summary.html, each one file that reaches nowhere."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.colors import to_hex, to_rgb
+
+from bmd_pipeline import __version__
+from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, is_finetuned, uses_modes
+from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.metrics.episodes import Episodes
+from bmd_pipeline.metrics.schemas import Comparison, Evaluation, Grid, Verdict, load_document
+from bmd_pipeline.metrics.scores import count_modes, mode_shares
+from bmd_pipeline.reporting import narrative
+from bmd_pipeline.reporting.figures import BLACK, GREY, method_style, mode_colours
+from bmd_pipeline.reporting.narrative import (
+    describe_block,
+    describe_outcome,
+    describe_reading,
+    describe_run,
+    describe_tally,
+    describe_tasks,
+    list_lost_codes,
+)
+from bmd_pipeline.reporting.payload import list_policies, make_payload
+from bmd_pipeline.reporting.sources import ReportSources, list_commits, list_settings, list_steps, remake_command
+
+# ---- Colours of a page in light and dark, as CSS variables: its paper and ink, and those of the figures ----
+
+LIGHT = {
+    "paper": "#ffffff",
+    "wash": "#f7f6f3",
+    "ink": "#1d1c1a",
+    "soft": "#5d5b56",
+    "line": "#e2dfd8",
+    "strong": "#b9b5ac",
+    "good": "#00704f",
+    "bad": "#b34700",
+    "open": "#6d6a64",
+}
+DARK = {
+    "paper": "#15171a",
+    "wash": "#1c1f23",
+    "ink": "#ece9e2",
+    "soft": "#aaa69d",
+    "line": "#2d3136",
+    "strong": "#555a61",
+    "good": "#4fc59f",
+    "bad": "#f19157",
+    "open": "#aaa69d",
+}
+"""Background, background of figures, text, quieter text, thin and strong lines, and the tones of verdicts."""
+
+_MIN_CONTRAST = 4.5
+
+
+def colour_sheet(policies: Sequence[str], modes: Sequence[str]) -> str:
+    """CSS that defines the colours, `--policy-<i>` and `--mode-<i>`; names of policies and modes stay out of it."""
+    drawn = {f"policy-{i}": method_style(name).colour for i, name in enumerate(policies)}
+    drawn |= {f"mode-{i}": colour for i, colour in enumerate(mode_colours(modes).values())}
+    drawn["failed"] = GREY
+    light = _declare("light", LIGHT | drawn)
+    dark = _declare("dark", DARK | {name: on_dark(colour) for name, colour in drawn.items()})
+    return (
+        f":root {{ {light} }}\n"
+        f"@media (prefers-color-scheme: dark) {{ :root:not([data-theme]) {{ {dark} }} }}\n"
+        f':root[data-theme="dark"] {{ {dark} }}\n'
+        f"@media print {{ :root:root:root {{ {light} }} }}\n"
+    )
+
+
+def on_dark(colour: str) -> str:
+    """The same hue for a dark page: black becomes its ink, others are mixed with white until they stand out.
+
+    Source: WCAG 2.2, contrast (minimum).
+    """
+    if colour == BLACK:
+        return DARK["ink"]
+    mixed = colour
+    for tenths in range(11):
+        red, green, blue = (channel + tenths / 10 * (1 - channel) for channel in to_rgb(colour))
+        mixed = to_hex((red, green, blue))
+        if contrast(mixed, DARK["paper"]) >= _MIN_CONTRAST:
+            break
+    return mixed
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast ratio of two colours, 1 to 21. Source: WCAG 2.2, relative luminance."""
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def _declare(scheme: str, colours: dict[str, str]) -> str:
+    return " ".join([f"color-scheme: {scheme};", *(f"--{name}: {colour};" for name, colour in colours.items())])
+
+
+# ---- From a template and its values to one self-contained HTML file ----
+#
+# Nothing in a page may reach beyond it: styles, scripts and data are written into it, and its security policy refuses
+# every request and every script but the page's own. Values are escaped by the template engine, data by `tojson`.
+
+_ASSETS = files("bmd_pipeline.reporting") / "assets"
+
+SCRIPTS = (
+    "elements",
+    "scales",
+    "chart",
+    "theme",
+    "labels",
+    "scatter",
+    "paths",
+    "panels",
+    "curves",
+    "codes",
+    "sweep",
+    "replay",
+    "start",
+)
+"""Parts of the script in the order in which they are joined; they share one scope."""
+
+_FILTERS = (
+    "percent",
+    "percent_range",
+    "fixed",
+    "interval",
+    "grouped",
+    "counted",
+    "listed",
+    "even_modes",
+    "p_value",
+    "duration",
+    "signed",
+)
+
+
+def render_page(template: str, *, data: dict[str, Any], colours: str, **values: Any) -> str:
+    """Fills a template.
+
+    Args:
+        template: its name below assets, without suffix.
+        data: JSON values for the scripts.
+        colours: CSS that defines the colours of policies and modes.
+        values: what the template shows.
+    """
+    script = _join_scripts()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template(f"{template}.html.j2")
+        .render(
+            **values,
+            version=__version__,
+            style=_read("page.css") + colours,
+            script=script,
+            script_hash=f"sha256-{digest}",
+            data=data,
+        )
+    )
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("bmd_pipeline.reporting", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False, "allow_nan": False}
+    environment.filters |= {name: getattr(narrative, name) for name in _FILTERS}
+    environment.filters["pretty"] = functools.partial(json.dumps, indent=2, ensure_ascii=False)
+    return environment
+
+
+@functools.cache
+def _join_scripts() -> str:
+    parts = "\n".join(_read(f"script/{name}.js") for name in SCRIPTS)
+    return f'(() => {{\n"use strict";\n{parts}}})();\n'
+
+
+def _read(name: str) -> str:
+    return _ASSETS.joinpath(name).read_text(encoding="utf-8")
+
+
+# ---- A task's page: `results/<Task>/report.html` ----
+
+
+def build_report(sources: ReportSources) -> str:
+    """The page as HTML, with everything that it needs inside."""
+    evaluation, book = sources.evaluation, sources.book
+    lowest = lowest_success([evaluation])
+    payload = make_payload(sources) | {"lowest": lowest}
+    steps = list_steps(sources)
+    names = list(evaluation.policies)
+    return render_page(
+        "report",
+        data=payload,
+        colours=colour_sheet(names, book.modes),
+        task=evaluation.task,
+        evaluation=evaluation,
+        policies=payload["policies"],
+        described=[describe_block(block) for block in evaluation.policies.values()],
+        modes=book.modes,
+        axes=payload["axes"],
+        to_scale=book.to_scale,
+        outcome=describe_outcome(evaluation),
+        run=describe_run(evaluation, sources.tuned.values(), sum(step.wall_s for step in steps)),
+        reading=describe_reading(evaluation),
+        lost_codes=list_lost_codes(evaluation),
+        lowest=lowest,
+        layout=_arrange(names),
+        shares=_list_shares(sources),
+        evidence=sources.evidence,
+        tally=describe_tally(sources.evidence.verdict) if sources.evidence.verdict else "",
+        spans=_find_spans(sources.evidence.comparison),
+        videos=sources.videos,
+        steps=steps,
+        commits=list_commits(steps),
+        command=remake_command(evaluation),
+        settings=list(list_settings(sources)),
+        recorded=max(group["count"] for group in payload["paths"]["groups"]),
+    )
+
+
+def lowest_success(evaluations: Sequence[Evaluation]) -> float:
+    """Where axes of success begin: the tenth below the lowest interval."""
+    lows = [block.success_rate.low for evaluation in evaluations for block in evaluation.policies.values()]
+    return float(np.floor(min(0.9, *lows) * 10) / 10)
+
+
+def _arrange(names: list[str]) -> dict[str, Any]:
+    """Panels of before and after: each method's two forms above each other where all have both, else one row."""
+    families = list(dict.fromkeys(name.removesuffix("-bmd") for name in names if is_finetuned(name)))
+    pairs = [(family, f"{family}-bmd") for family in families]
+    paired = len(pairs) > 1 and PRETRAINED in names and all(name in names for pair in pairs for name in pair)
+    paired = paired and TAUGHT not in names  # whose panel has no place in two rows
+    order = [PRETRAINED, *(name for pair in pairs for name in pair)] if paired else names
+    columns = len(pairs) + 1 if paired else min(4, len(names))
+    return {"paired": paired, "columns": columns, "order": [names.index(name) for name in order]}
+
+
+def _find_spans(comparison: Comparison | None) -> dict[str, float]:
+    """Half the width of the axes of differences, one for each metric."""
+    spans: dict[str, float] = {}
+    for pair in comparison.comparisons if comparison else ():
+        for name, cell in pair.metrics.items():
+            gap = cell.difference
+            spans[name] = max(spans.get(name, 1e-9), 1.1 * abs(gap.low), 1.1 * abs(gap.high))
+    return spans
+
+
+def _list_shares(sources: ReportSources) -> list[dict[str, Any]]:
+    """Mode shares of every policy seed by seed: the mean of collapsed seeds would look diverse."""
+    rows = []
+    for name, block in sources.evaluation.policies.items():
+        parts = [sources.episodes[name, row.seed] for row in block.seeds]
+        seeds = [{"seed": part.seed, "shares": _shares_of(part, block.labelling)} for part in parts]
+        rows.append({"name": name, "block": block, "coded": uses_modes(name), "seeds": seeds})
+    return rows
+
+
+def _shares_of(part: Episodes, labelling: str) -> list[float]:
+    successes, _ = count_modes(part.success, part.labellings[labelling].weights)
+    return [float(share) for share in mode_shares(successes)]
+
+
+# ---- The page of all tasks: `results/summary.html` ----
+
+
+@dataclass(frozen=True)
+class TaskResults:
+    """What the summary shows of one task.
+
+    Attributes:
+        evaluation: its eval.json.
+        verdict: its verdict.json, None where there is none.
+        grid: its grid.json, None where there is none.
+        link: its page, as seen from the summary; None where there is none.
+    """
+
+    evaluation: Evaluation
+    verdict: Verdict | None
+    grid: Grid | None
+    link: str | None
+
+
+def load_results(layout: Layout, tasks: Sequence[str]) -> list[TaskResults]:
+    """Reads the results of some tasks.
+
+    Raises:
+        ArtifactError: a task has none, or a file is damaged.
+    """
+    results = []
+    for task in tasks:
+        path, verdict, grid = layout.summary(task), layout.verdict(task), layout.grid(task)
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing: make it with `snakemake --cores 2 {path}`")
+        evaluation = load_document(path, Evaluation)
+        if evaluation.task != task:
+            raise ArtifactError(f"{path}: evaluation of task {evaluation.task}, not of {task}")
+        cells = load_document(grid, Grid) if grid.is_file() else None
+        if cells is not None and cells.task != task:
+            raise ArtifactError(f"{grid}: grid of task {cells.task}, not of {task}")
+        results.append(
+            TaskResults(
+                evaluation=evaluation,
+                verdict=load_document(verdict, Verdict) if verdict.is_file() else None,
+                grid=cells,
+                link=_link(layout, task),
+            )
+        )
+    return results
+
+
+def _link(layout: Layout, task: str) -> str | None:
+    page = layout.report(task)
+    return quote(str(page.relative_to(layout.overview().parent))) if page.is_file() else None
+
+
+def build_summary(results: Sequence[TaskResults]) -> str:
+    """The page as HTML."""
+    evaluations = [result.evaluation for result in results]
+    order = list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.policies))
+    lowest = lowest_success(evaluations)
+    tasks = [
+        {
+            "name": result.evaluation.task,
+            "link": result.link,
+            "tally": describe_tally(result.verdict) if result.verdict else "",
+            "seeds": max(len(block.seeds) for block in result.evaluation.policies.values()),
+            "evaluation": result.evaluation,
+            "policies": list_policies(result.evaluation, order),
+        }
+        for result in results
+    ]
+    data = {"lowest": lowest, "tasks": [{"policies": task["policies"]} for task in tasks]}
+    return render_page(
+        "summary",
+        data=data,
+        colours=colour_sheet(order, []),
+        tasks=tasks,
+        grids=[result.grid for result in results if result.grid is not None],
+        lowest=lowest,
+        outcome=describe_tasks(evaluations),
+    )

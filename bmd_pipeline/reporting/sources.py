@@ -1,0 +1,478 @@
+"""What a report is made of: the files of a task's results, read once and checked; how they came to be."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import math
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bmd_pipeline.config.schema import is_finetuned, uses_modes
+from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import hash_file, read_json
+from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, VIDEO_TYPES, VIDEOS_FOLDER, Layout
+from bmd_pipeline.io.logger import load_metrics
+from bmd_pipeline.io.provenance import require_run
+from bmd_pipeline.metrics.episodes import Episodes, load_episodes
+from bmd_pipeline.metrics.schemas import (
+    Comparison,
+    Evaluation,
+    InputFile,
+    PolicyBlock,
+    SeedRow,
+    Sweep,
+    Validation,
+    Verdict,
+    load_document,
+)
+from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath, load_paths
+
+# ---- Clips of a task, carried inside the page ----
+
+MAX_VIDEO_BYTES = 3_500_000
+"""Bytes of clips that a page carries; the rest is named and left beside it."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """One clip.
+
+    Attributes:
+        name: its file name.
+        type: its media type.
+        url: a `data:` address that holds it, or None if the page would become too large.
+    """
+
+    name: str
+    type: str
+    url: str | None
+
+
+def find_videos(results: Path) -> list[Video]:
+    """Clips in a task's `videos` folder by name; those that fit are read."""
+    videos: list[Video] = []
+    left = MAX_VIDEO_BYTES
+    for path in sorted((results / VIDEOS_FOLDER).glob("*")):
+        if path.suffix not in VIDEO_TYPES or not path.is_file():
+            continue
+        size = path.stat().st_size
+        url = None
+        if size <= left:
+            left -= size
+            url = f"data:{VIDEO_TYPES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        videos.append(Video(path.name, VIDEO_TYPES[path.suffix], url))
+    return videos
+
+
+# ---- Learning curves, as `metrics.jsonl` holds them, thinned to what a picture can show ----
+
+MAX_POINTS = 200
+"""Points of a curve on the page; longer logs are thinned."""
+
+METRICS = {
+    "success": "rollout/success_rate",
+    "entropy": "losses/entropy",
+    "kl": "losses/approx_kl",
+    "mi_weight": "modes/mi_weight",
+    "information": "modes/final_information",
+    "selected": "select/success_rate",
+}
+"""What is drawn, and its name in the log."""
+
+_UPDATES = ("entropy", "kl")
+"""Say nothing of iterations that left the policy alone, as warming up the critic does."""
+
+_PEAKS = ("kl",)
+"""Thinned by their largest value: the mean would hide the spikes that they are drawn for."""
+
+Value = float | None
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The curves of one run.
+
+    Attributes:
+        step: (num_points,) iteration, the last of those that a point stands for.
+        values: (num_points,) per metric of `METRICS` that the log holds; None where there was nothing to measure.
+        stride: iterations per point.
+    """
+
+    step: list[int]
+    values: dict[str, list[Value]]
+    stride: int
+
+
+def load_curves(path: Path) -> Curves:
+    """Reads and thins the log of a fine-tuning run.
+
+    Raises:
+        ArtifactError: it is missing, empty or damaged.
+    """
+    return _thin_rows(load_metrics(path), [name for name in METRICS if name != "selected"])
+
+
+def load_pretraining(path: Path) -> Curves | None:
+    """Reads the selection success of a pre-training's log; None where nothing was played.
+
+    Raises:
+        ArtifactError: it is empty or damaged.
+    """
+    rows = [row for row in load_metrics(path) if METRICS["selected"] in row] if path.is_file() else []
+    return _thin_rows(rows, ["selected"]) if rows else None
+
+
+def _thin_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Curves:
+    stride = math.ceil(len(rows) / MAX_POINTS)
+    chunks = [rows[start : start + stride] for start in range(0, len(rows), stride)]
+    return Curves(
+        step=[chunk[-1]["step"] for chunk in chunks],
+        values={
+            name: [_thin(name, [row.get(METRICS[name]) for row in chunk if _tells(name, row)]) for chunk in chunks]
+            for name in names
+            if any(METRICS[name] in row for row in rows)
+        },
+        stride=stride,
+    )
+
+
+def _tells(name: str, row: Mapping[str, object]) -> bool:
+    return name not in _UPDATES or row.get("losses/policy_steps") != 0
+
+
+def _thin(name: str, values: Sequence[object]) -> Value:
+    finite = [float(value) for value in values if isinstance(value, int | float) and math.isfinite(value)]
+    if not finite:
+        return None
+    value = max(finite) if name in _PEAKS else math.fsum(finite) / len(finite)
+    return float(f"{value:.4g}")
+
+
+# ---- What other stages found out about a task's results, where they ran ----
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Documents beside eval.json; None where their stage has not run.
+
+    Attributes:
+        comparison: compare.json.
+        verdict: verdict.json.
+        sweep: lambda/sweep.json.
+        validation: modes/validation.json.
+    """
+
+    comparison: Comparison | None
+    verdict: Verdict | None
+    sweep: Sweep | None
+    validation: Validation | None
+
+
+def load_evidence(layout: Layout, evaluation: Evaluation) -> Evidence:
+    """Reads the documents that are there, and checks that they are about these results.
+
+    Raises:
+        ArtifactError: one is damaged, of another task, or was made from other files than those that are here.
+    """
+    task = evaluation.task
+    comparison, verdict = layout.comparison(task), layout.verdict(task)
+    sweep, validation = layout.sweep(task), layout.validation(task)
+    found = Evidence(
+        comparison=load_document(comparison, Comparison) if comparison.is_file() else None,
+        verdict=load_document(verdict, Verdict) if verdict.is_file() else None,
+        sweep=load_document(sweep, Sweep) if sweep.is_file() else None,
+        validation=load_document(validation, Validation) if validation.is_file() else None,
+    )
+    for path, document in ((comparison, found.comparison), (verdict, found.verdict)):
+        if document is not None:
+            _check_task(path, document.task, task)
+            known = evaluation.provenance.inputs
+            _check_inputs(path, document.provenance.inputs, {name: known[name].sha256 for name in known})
+    if found.sweep is not None:
+        _check_task(sweep, found.sweep.task, task)
+        inputs = found.sweep.provenance.inputs
+        _check_inputs(sweep, inputs, _hash_files({name: sweep.parent / name for name in inputs}))
+    if found.validation is not None:
+        _check_task(validation, found.validation.task, task)
+        inputs = found.validation.provenance.inputs
+        results = layout.summary(task).parent
+        _check_inputs(validation, inputs, _hash_files({name: results / name / RUN_FILE for name in inputs}))
+    return found
+
+
+def _hash_files(files: Mapping[str, Path]) -> dict[str, str]:
+    return {name: hash_file(file) for name, file in files.items() if file.is_file()}
+
+
+def _check_task(path: Path, found: str, task: str) -> None:
+    if found != task:
+        raise ArtifactError(f"{path}: is about task {found}, not {task}")
+
+
+def _check_inputs(path: Path, inputs: Mapping[str, InputFile], present: Mapping[str, str]) -> None:
+    for name, file in inputs.items():
+        if present.get(name) != file.sha256:
+            raise ArtifactError(f"{path} was made from another {name} than the present one; make it again")
+
+
+# ---- What a report is made of: the files of a task's results, read once and checked against each other ----
+
+Record = dict[str, Any]
+Key = tuple[str, int]
+"""A policy's name and seed."""
+
+
+@dataclass(frozen=True)
+class ReportSources:
+    """Everything that a task's page shows, as it was read.
+
+    Attributes:
+        evaluation: the task's eval.json.
+        parts: evaluation of each policy and seed.
+        episodes: episode rows of each policy and seed.
+        paths: planar paths of each policy and seed, the first of its episodes, in their order.
+        book: names of axes, labelling and modes (its paths are those of `paths`).
+        demos: manifest of the demonstrations, None where they were brought along or edited.
+        base: run.json of pre-training.
+        discovered: run.json of discovery by seed.
+        tuned: run.json of fine-tuning by policy and seed.
+        curves: learning curves by policy and seed.
+        pretraining: success of the base policy while it was pre-trained, None where nothing was played.
+        evidence: what other stages found, where they ran.
+        videos: clips, where there are any.
+    """
+
+    evaluation: Evaluation
+    parts: Mapping[Key, Evaluation]
+    episodes: Mapping[Key, Episodes]
+    paths: Mapping[Key, list[PlanarPath]]
+    book: PathBook
+    demos: Record | None
+    base: Record
+    discovered: Mapping[int, Record]
+    tuned: Mapping[Key, Record]
+    curves: Mapping[Key, Curves]
+    pretraining: Curves | None
+    evidence: Evidence
+    videos: list[Video]
+
+
+def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> ReportSources:
+    """Reads a task's results and checks that they are of one run.
+
+    Args:
+        task: the task.
+        layout: where everything is.
+        episodes: the task's table of episodes.
+        paths: the task's table of planar paths.
+
+    Raises:
+        ArtifactError: a file is missing, damaged or cut short, or is not the one that the others were made from.
+    """
+    summary = layout.summary(task)
+    evaluation = load_document(summary, Evaluation)
+    if evaluation.task != task:
+        raise ArtifactError(f"{summary}: evaluation of task {evaluation.task}, not of {task}")
+    keys = [(policy, row.seed) for policy, block in evaluation.policies.items() for row in block.seeds]
+    parts = {key: _load_part(evaluation, layout, *key) for key in keys}
+    tuned = {key: _load_tuned(parts[key], layout, task, *key) for key in keys if is_finetuned(key[0])}
+    rows = {(part.policy, part.seed): part for part in load_episodes(episodes)}
+    book = load_paths(paths)
+    drawn = _group_paths(book)
+    for key in keys:
+        _check_rows(rows.get(key), _row_of(evaluation.policies[key[0]], key[1]), episodes, summary)
+        _check_paths(drawn.get(key, []), rows[key], paths, summary)
+    base = require_run(layout.policy(task), "pretrain", task)
+    seeds = sorted({seed for policy, seed in keys if uses_modes(policy)})
+    return ReportSources(
+        evaluation=evaluation,
+        parts=parts,
+        episodes={key: rows[key] for key in keys},
+        paths={key: drawn[key] for key in keys},
+        book=book,
+        demos=_find_collection(base, layout, task),
+        base=base,
+        discovered={seed: require_run(layout.modes(task, seed), "discover", task) for seed in seeds},
+        tuned=tuned,
+        curves={key: load_curves(layout.tuned(task, *key) / METRICS_FILE) for key in tuned},
+        pretraining=load_pretraining(layout.policy(task) / METRICS_FILE),
+        evidence=load_evidence(layout, evaluation),
+        videos=find_videos(summary.parent),
+    )
+
+
+def _find_collection(base: Record, layout: Layout, task: str) -> Record | None:
+    """The manifest of what the policy learnt from. An earlier collection's may lie there too, when the demonstrations
+    or the policy were brought along."""
+    manifest = layout.demos_manifest(task)
+    if not manifest.is_file():
+        return None
+    record = read_json(manifest, "manifest")
+    learnt_from = base.get("inputs", {}).get("demos", {}).get("sha256")
+    return record if learnt_from == record.get("outputs", {}).get(layout.demos(task).name) else None
+
+
+def _load_part(evaluation: Evaluation, layout: Layout, policy: str, seed: int) -> Evaluation:
+    """One policy's and seed's eval.json, if it is the one that the task's eval.json was made from."""
+    task = evaluation.task
+    path, summary = layout.evaluation(task, policy, seed), layout.summary(task)
+    if not path.is_file():
+        raise ArtifactError(
+            f"{path} is missing: make it with `bmd-pipeline evaluate --task {task} --method {policy} --seed {seed}`"
+        )
+    part = load_document(path, Evaluation)
+    block = part.policies.get(policy)
+    if block is None or block.config_hash != evaluation.policies[policy].config_hash:
+        raise ArtifactError(f"{path} was evaluated under other settings than {summary}; evaluate and summarise again")
+    recorded = evaluation.provenance.inputs.get(f"{policy}/seed{seed}")
+    if recorded is None or recorded.sha256 != hash_file(path):
+        raise ArtifactError(
+            f"{path} is not the file that {summary} was made from; run `bmd-pipeline summarise --task {task}`"
+        )
+    return part
+
+
+def _load_tuned(part: Evaluation, layout: Layout, task: str, policy: str, seed: int) -> Record:
+    """The record of a fine-tuning, if it is the one that was evaluated and its log is whole."""
+    folder = layout.tuned(task, policy, seed)
+    which = f"--task {task} --method {policy} --seed {seed}"
+    record = require_run(folder, "finetune", task, command=f"bmd-pipeline finetune {which}")
+    judged = part.provenance.inputs.get("tuned")
+    if judged is None or judged.sha256 != hash_file(folder / RUN_FILE):
+        raise ArtifactError(f"{folder / RUN_FILE} is not the run that was judged; run `bmd-pipeline evaluate {which}`")
+    log = folder / METRICS_FILE
+    if not log.is_file():
+        raise ArtifactError(f"{log} is missing: make it with `bmd-pipeline finetune {which}`")
+    if record.get("outputs", {}).get(METRICS_FILE) != hash_file(log):
+        raise ArtifactError(f"{log} is not as {RUN_FILE} recorded it (cut short or edited); fine-tune again: {which}")
+    return record
+
+
+def _row_of(block: PolicyBlock, seed: int) -> SeedRow:
+    return next(row for row in block.seeds if row.seed == seed)
+
+
+def _group_paths(book: PathBook) -> dict[Key, list[PlanarPath]]:
+    groups: dict[Key, list[PlanarPath]] = {}
+    for path in book.paths:
+        groups.setdefault((path.policy, path.seed), []).append(path)
+    return groups
+
+
+def _check_rows(rows: Episodes | None, expected: SeedRow, path: Path, summary: Path) -> None:
+    if rows is None or len(rows) != expected.episodes or float(rows.success.mean()) != expected.success_rate:
+        raise ArtifactError(f"{path}: not the episodes of {summary} (seed {expected.seed}); summarise again")
+
+
+def _check_paths(paths: list[PlanarPath], rows: Episodes, path: Path, summary: Path) -> None:
+    """Paths are the first episodes: only so do they share the rows' lengths."""
+    found = [(one.code, one.success) for one in paths]
+    n = len(found)
+    if n == 0 or found != list(zip(rows.code[:n].tolist(), rows.success[:n].tolist(), strict=True)):
+        raise ArtifactError(f"{path}: not the paths of {summary} ({rows.policy}, seed {rows.seed}); summarise again")
+
+
+# ---- How the files behind a page came to be: every stage's command, settings, time and code ----
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run of a stage.
+
+    Attributes:
+        stage: name of the stage.
+        command: the command line that ran it.
+        wall_s: seconds it took.
+        commit: commit of its code, None for an installed package.
+        config_hash: hash of the settings that it depends on.
+        device: where it computed.
+    """
+
+    stage: str
+    command: str
+    wall_s: float
+    commit: str | None
+    config_hash: str
+    device: str
+
+    @property
+    def short_commit(self) -> str:
+        """The commit's first ten characters, and whether the code was edited."""
+        commit, dirty, _ = (self.commit or "–").partition("-dirty")
+        return commit[:10] + dirty
+
+
+def list_steps(sources: ReportSources) -> list[Step]:
+    """Every stage behind the page, in the order of the corridor."""
+    records: list[tuple[str, Mapping[str, Any]]] = []
+    if sources.demos is not None:
+        records.append(("collect", sources.demos))
+    records.append(("pretrain", sources.base))
+    records += [("discover", record) for record in sources.discovered.values()]
+    records += [("finetune", record) for record in sources.tuned.values()]
+    steps = [_from_record(stage, record) for stage, record in records]
+    for (policy, _), part in sources.parts.items():
+        steps.append(_from_document("evaluate", part, part.policies[policy].config_hash))
+    steps.append(_from_document("summarise", sources.evaluation, sources.evaluation.config_hash))
+    evidence = {
+        "validation": sources.evidence.validation,
+        "compare": sources.evidence.comparison,
+        "verdict": sources.evidence.verdict,
+        "sweep": sources.evidence.sweep,
+    }
+    steps += [_from_document(stage, found, found.config_hash) for stage, found in evidence.items() if found]
+    return steps
+
+
+def remake_command(evaluation: Evaluation) -> str:
+    """The command that makes the page with all that is behind it, under the preset and settings that were used."""
+    words = shlex.split(evaluation.provenance.command)
+    given = list(itertools.pairwise(words))
+    presets = [f"preset={value}" for option, value in given if option == "--preset"]
+    sets = [value for option, value in given if option == "--set"]
+    config = presets[-1:] + ([f"set={json.dumps(sets, ensure_ascii=False)}"] if sets else [])
+    target = f"results/{evaluation.task}/report.html"
+    return shlex.join(["snakemake", "--cores", "2", target, *(["--config", *config] if config else [])])
+
+
+def list_settings(sources: ReportSources) -> Iterator[tuple[str, Any]]:
+    """The settings of every stage; those of fine-tuning once per method."""
+    config = sources.base.get("config", {})
+    yield "task", config.get("task")
+    yield "pretrain", config.get("pretrain")
+    for record in list(sources.discovered.values())[:1]:
+        yield "discover", record.get("config", {}).get("discover")
+    seen = set()
+    for (policy, _), record in sources.tuned.items():
+        if policy not in seen:
+            seen.add(policy)
+            yield f"finetune {policy}", record.get("config", {}).get("finetune")
+    yield "evaluate", sources.evaluation.provenance.config.get("evaluate")
+
+
+def list_commits(steps: Iterable[Step]) -> list[str]:
+    """The commits that the stages ran at, in order of appearance."""
+    return list(dict.fromkeys(step.commit or "an installed package" for step in steps))
+
+
+def _from_record(stage: str, record: Mapping[str, Any]) -> Step:
+    return Step(
+        stage=stage,
+        command=str(record.get("command", "")),
+        wall_s=float(record.get("wall_s", 0.0)),
+        commit=record.get("git_commit"),
+        config_hash=str(record.get("config_hash", "")),
+        device=str(record.get("device", "")),
+    )
+
+
+def _from_document(
+    stage: str, document: Evaluation | Comparison | Verdict | Sweep | Validation, config_hash: str
+) -> Step:
+    run = document.provenance
+    return Step(stage, run.command, run.wall_s, run.git_commit, config_hash, run.device)
