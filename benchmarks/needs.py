@@ -1,4 +1,4 @@
-"""Memory and disk that stages take, beside what `bmd_pipeline/stages/needs.py` estimates.
+"""Memory and disk that stages take, beside what `bmd_pipeline/stages/runtime.py` estimates.
 
 python -m benchmarks.needs
 """
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from bmd_pipeline.config.load import load_config
-from bmd_pipeline.stages.needs import estimate_needs
+from bmd_pipeline.stages.runtime import estimate_needs
 from bmd_pipeline.tasks.registry import make_spec
 
 ROOT = Path(__file__).parents[1]

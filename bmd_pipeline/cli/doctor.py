@@ -119,14 +119,14 @@ def _check_cores(settings: RunConfig | None) -> Finding:
 
 
 def _check_memory(settings: RunConfig | None) -> Finding:
-    from bmd_pipeline.stages.preflight import free_memory, tell
+    from bmd_pipeline.stages.runtime import free_memory, tell
 
     free = free_memory()
     return Finding("memory", "ok", f"{tell(free)} available") if free else Finding("memory", "note", "unknown here")
 
 
 def _check_disk(settings: RunConfig | None) -> Finding:
-    from bmd_pipeline.stages.preflight import free_disk, tell
+    from bmd_pipeline.stages.runtime import free_disk, tell
 
     return Finding("disk", "ok", f"{tell(free_disk(Path()))} free here")
 
@@ -228,8 +228,7 @@ def _check_tracker(settings: RunConfig | None) -> Finding:
 
 def _check_stage(stage: str, settings: RunConfig | None) -> Finding:
     """Whether there is room for a stage of the run."""
-    from bmd_pipeline.stages.needs import estimate_needs
-    from bmd_pipeline.stages.preflight import free_disk, free_memory, tell
+    from bmd_pipeline.stages.runtime import estimate_needs, free_disk, free_memory, tell
     from bmd_pipeline.tasks.registry import make_spec
 
     assert settings is not None  # asked for a run only

@@ -71,7 +71,7 @@ def verdict(job: Job, evaluations: Evaluations = None, output: o.Output = None) 
     paths = need_evaluations(job, evaluations, judged_methods(job.config.methods))
     file = o.new_file(output, job.layout.verdict(job.task))
     job.start(file)
-    from bmd_pipeline.stages.verdict import verdict as run
+    from bmd_pipeline.stages.compare import verdict as run
 
     run(
         job.config,
@@ -94,7 +94,7 @@ def sweep(job: Job, output: o.Output = None) -> None:
             o.need_path(evaluated, evaluated, f"snakemake --cores 2 {target}")
     file = o.new_file(output, target)
     job.start(file)
-    from bmd_pipeline.stages.sweep import sweep as run
+    from bmd_pipeline.stages.grid import sweep as run
 
     run(job.config, layout=job.layout, output=file, reporter=job.reporter)
 
@@ -156,6 +156,6 @@ def pool(job: Job, output: o.Output = None) -> None:
         o.need_path(evaluated, evaluated, f"snakemake --cores 2 {target}")
     file = o.new_file(output, target)
     job.start(file)
-    from bmd_pipeline.stages.pool import pool as run
+    from bmd_pipeline.stages.grid import pool as run
 
     run(job.config, layout=job.layout, output=file, reporter=job.reporter)

@@ -14,8 +14,7 @@ from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.load import load_config, read_settings
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.stages.console import Mode, Reporter
-from bmd_pipeline.stages.stopping import Stop
+from bmd_pipeline.stages.console import Mode, Reporter, Stop
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Job:
             method: what it fine-tunes or judges.
         """
         from bmd_pipeline.compute import set_threads
-        from bmd_pipeline.stages.preflight import require_room
+        from bmd_pipeline.stages.runtime import require_room
 
         require_room(self.config, self.command, output, method=method, workers=self.num_workers)
         set_threads(self.num_workers)

@@ -5,7 +5,7 @@
 | 0 | done |
 | 1 | our fault or the machine's: a bug, a dead simulation worker |
 | 2 | the user's to put right: a setting, a path, a damaged file, a full disk |
-| 75 | a stage stopped because it was asked to; the same command goes on from there (see `stages/stopping.py`) |
+| 75 | a stage stopped because it was asked to; the same command goes on from there (see `stages/console.py`) |
 | 130 | interrupted with nothing to save |
 """
 
@@ -22,7 +22,7 @@ from bmd_pipeline import __version__
 from bmd_pipeline.cli import config, doctor, evidence, report, stages, tasks, watch
 from bmd_pipeline.config.load import shorten
 from bmd_pipeline.errors import AlreadyWritten, BMDError
-from bmd_pipeline.stages.stopping import STOPPED, Stopped
+from bmd_pipeline.stages.console import STOPPED, Stopped
 
 USER_ERROR = 2
 INTERNAL_ERROR = 1

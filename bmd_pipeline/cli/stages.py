@@ -202,7 +202,7 @@ def summarise(job: Job, evaluations: Evaluations = None, output: o.Output = None
     paths = need_evaluations(job, evaluations, compared_policies(job.config.methods, job.config.discover.form))
     file = o.new_file(output, job.layout.summary(job.task))
     job.start(file)
-    from bmd_pipeline.stages.summarise import summarise as run
+    from bmd_pipeline.stages.evaluate import summarise as run
 
     run(
         job.config,

@@ -43,7 +43,7 @@ def watch(
 
 
 def _frame(rows: int) -> Group:
-    from bmd_pipeline.stages.progress import count_jobs, list_progress
+    from bmd_pipeline.stages.watch import count_jobs, list_progress
 
     jobs = list_progress(Layout())
     states = [job.state for job in jobs]

@@ -9,7 +9,7 @@ from bmd_pipeline.config.schema import PPOConfig, RunConfig
 
 # ---- What playing and judging episodes costs, as measured: docs/results/resources.md, docs/results/speed.md ----
 #
-# Two estimates read it. stages/needs.py says whether a stage fits this machine, and knows the task; the one below says
+# Two estimates read it. stages/runtime.py says if a stage fits this machine, and knows the task; the one below says
 # what its job asks a cluster for, and is worked out by Snakemake for every job, so without torch. Nothing here
 # adds a margin.
 

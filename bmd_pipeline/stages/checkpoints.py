@@ -16,8 +16,7 @@ from bmd_pipeline.errors import SimulationError
 from bmd_pipeline.io.files import remove_leftovers
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.io.progress import TrainingState, Wait
-from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.stopping import Stop, Stopped
+from bmd_pipeline.stages.console import Reporter, Stop, Stopped
 from bmd_pipeline.tasks.registry import get_entry
 
 Snapshot = tuple[Mapping[str, Tensor], Mapping[str, Any]]

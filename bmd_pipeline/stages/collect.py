@@ -20,8 +20,7 @@ from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.io.provenance import describe_run, may_collect, package_versions
 from bmd_pipeline.seeds import derive_seed
 from bmd_pipeline.stages.checkpoints import make_identity, make_wait
-from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.stopping import Stop
+from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.tasks import registry
 
 STAGE: Final = "collect"

@@ -1,4 +1,4 @@
-"""Stage `compare`: results/<Task>/compare.json, all methods and seeds with intervals, tests and effect sizes."""
+"""Stages `compare` and `verdict`: all methods and seeds with intervals and tests, and hypotheses stated beforehand."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bmd_pipeline.config.hashing import stage_hash
-from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, list_pairs
+from bmd_pipeline.config.hashing import hash_values, stage_hash
+from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, judged_methods, list_pairs
 from bmd_pipeline.io.files import write_bytes, write_json
 from bmd_pipeline.metrics.bootstrap import JointSample
 from bmd_pipeline.metrics.compare import Pair, compare_pairs, score_policies
-from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Comparison, PolicyPair
+from bmd_pipeline.metrics.hypotheses import Judge, describe_scope
+from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Comparison, PolicyPair, Verdict
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.evidence import load_evaluations, make_rng, resample, trace
+from bmd_pipeline.stages.evaluations import load_evaluations, make_rng, resample, trace
+
+# ---- Stage `compare`: results/<Task>/compare.json, all methods and seeds with intervals, tests and effect sizes ----
 
 SCORES_SUFFIX = ".parquet"
 """The table beside compare.json has its name and this suffix."""
@@ -88,3 +91,58 @@ def _describe(pair: PolicyPair) -> str:
         gap = found.difference
         shown.append(f"{name} {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] p {test.p_holm:.2g}")
     return f"{pair.one} against {pair.other}: {', '.join(shown)}"
+
+
+# ---- Stage `verdict`: results/<Task>/verdict.json, the claim as hypotheses that were stated beforehand ----
+
+
+def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter | None = None) -> None:
+    """Decides the hypotheses on every pair of a -bmd method and its plain counterpart.
+
+    Args:
+        config: the run; `verdict` holds the thresholds.
+        evaluations: eval.json of each `judged_methods` at every configured seed.
+        output: the verdict.json to write.
+        reporter: where it is told, if anywhere.
+
+    Raises:
+        ConfigError: no pair is configured.
+        ArtifactError: an evaluation is missing, damaged, or of another task or other settings.
+    """
+    started = time.time()
+    rows = load_evaluations(config, judged_methods(config.methods), evaluations)
+    sample = resample(config, rows)
+    settings = config.verdict
+    judge = Judge(
+        sample,
+        list_pairs(config.methods),
+        settings,
+        min_seeds=config.compare.min_seeds,
+        rng=make_rng(config, "tests"),
+    )
+    document = Verdict(
+        schema_version=SCHEMA_VERSION,
+        task=config.task.name,
+        config_hash=stage_hash(config, "verdict"),
+        thresholds_hash=hash_values({**settings.model_dump(mode="json"), "tau": config.evaluate.tau}),
+        alpha=settings.alpha,
+        power=settings.power,
+        tau=sample.tau,
+        success_margin=settings.success_margin,
+        family=judge.family,
+        labelling=sample.labelling,
+        total_modes=len(sample.modes),
+        seeds=sample.seeds,
+        episodes_per_seed=sample.num_episodes,
+        scope=describe_scope(
+            judge.unit, len(sample.seeds), needed=judge.min_seeds, family=judge.family, alpha=settings.alpha
+        ),
+        pairs=judge.judge(),
+        provenance=trace(config, "verdict", {part.name: part.path for row in rows.values() for part in row}, started),
+    )
+    write_json(output, document.model_dump(mode="json"))
+    if reporter is not None:
+        reporter.log(document.scope)
+        for pair in document.pairs:
+            for found in pair.hypotheses:
+                reporter.log(f"{found.hypothesis} {found.verdict}: {found.text}")

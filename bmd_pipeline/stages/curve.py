@@ -28,10 +28,9 @@ from bmd_pipeline.rl.agent import Agent, load_agent
 from bmd_pipeline.rl.rollout import EpisodeBatch, play_episodes
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.eval_document import hash_policy_settings, make_bootstrap_generator
-from bmd_pipeline.stages.evaluate import find_behaviours, require_inputs
-from bmd_pipeline.stages.labelling import label_episodes
-from bmd_pipeline.stages.workbench import open_env, select_stage_device
+from bmd_pipeline.stages.evaluate import find_behaviours, label_episodes, require_inputs
+from bmd_pipeline.stages.evaluations import hash_policy_settings, make_bootstrap_generator
+from bmd_pipeline.stages.runtime import open_env, select_stage_device
 from bmd_pipeline.tasks.registry import load_labellings
 
 SCHEMA_VERSION = 2

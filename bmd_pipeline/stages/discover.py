@@ -2,24 +2,437 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
-from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.config.schema import RegulariserConfig, RunConfig
+from bmd_pipeline.demos.store import Demos
+from bmd_pipeline.errors import TrainingError
 from bmd_pipeline.io.files import hash_file, hash_tree
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.logger import Tracker
+from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.io.provenance import require_run, write_run
-from bmd_pipeline.modes.modes import DOCUMENT, WEIGHTS, DiscoveredModes, make_modes
-from bmd_pipeline.seeds import derive_seed
-from bmd_pipeline.stages.checkpoints import Checkpoints, make_identity, make_wait
-from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.discovery import Discovery
+from bmd_pipeline.modes.hindsight import fit_inference
+from bmd_pipeline.modes.modes import CENTRES, DOCUMENT, WEIGHTS, DiscoveredModes, make_modes
+from bmd_pipeline.modes.teaching import Clusters, cluster_demos, describe_demos, teach_codes
+from bmd_pipeline.policies.bc import make_windows
+from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.rl.agent import Agent, make_base_agent, make_commanded_agent
+from bmd_pipeline.rl.mode_metrics import (
+    compute_code_success,
+    compute_obeyed,
+    measure_commanded,
+    measure_exploring,
+    read_behaviours,
+)
+from bmd_pipeline.rl.rollout import Rollout, merge_rollouts, roll_out
+from bmd_pipeline.rl.trainer import Guard, Trainer, unpack_trainer
+from bmd_pipeline.seeds import derive_seed, make_generator
+from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
+from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.stages.pretrain import load_task_demos
-from bmd_pipeline.stages.stopping import Stop
-from bmd_pipeline.stages.workbench import open_workbench, resolve_features
+from bmd_pipeline.stages.runtime import (
+    Workbench,
+    episode_seeds,
+    open_workbench,
+    pack_rounds,
+    resolve_features,
+    unpack_rounds,
+)
+
+# ---- The phases of a discovery, each of which a killed run goes on from ----
+
+STRENGTH_MARGIN = 0.01
+"""By how much more episodes must succeed as told for codes to be stretched further."""
+
+
+class Discovery:
+    """Trains modes in place, phase by phase, and measures them.
+
+    Args:
+        config: the run.
+        bench: task and policy.
+        modes: untrained networks.
+        demos: the demonstrations; None in the published form.
+        seed: which repetition this is.
+        output: folder of metrics.jsonl.
+        checkpoints: progress, and who may ask to stop.
+        reporter: progress for people.
+
+    Attributes:
+        modes: what has been found so far.
+        matmul: name of the matrix kernels in force.
+        rollbacks: how often an iteration of the warm-up was taken back.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        bench: Workbench,
+        modes: DiscoveredModes,
+        demos: Demos | None,
+        seed: int,
+        output: Path,
+        checkpoints: Checkpoints,
+        reporter: Reporter,
+    ) -> None:
+        self.config = config
+        self.bench = bench
+        self.modes = modes
+        self.demos = demos
+        self.names = (config.task.name, seed)
+        self.output = output
+        self.checkpoints = checkpoints
+        self.reporter = reporter
+        self.matmul = bench.matmul
+        self.rollbacks = 0
+        self._done: list[str] = []  # phases
+        self._step = 0  # boundaries so far
+        self._rounds: list[Rollout] = []  # of the present phase
+        self._draws: torch.Generator | None = None  # of the present phase
+        self._saved_draws: Tensor | None = None
+        self._guard: Guard | None = None  # of the warm-up
+        self._iteration = 0  # of the warm-up
+        self._trained: Snapshot | None = None  # progress of the warm-up
+
+    def run(self) -> None:
+        """Goes through the phases that are still to be done."""
+        self._resume()
+        with self._open_tracker() as tracker:
+            phases: dict[str, Callable[[], None]]
+            if self.config.discover.form == "coded":
+                strengths = sorted(self.config.discover.teaching.strengths)
+                phases = {
+                    "teach": self._teach,
+                    **{f"strength {value}": functools.partial(self._try_strength, value) for value in strengths},
+                    "stretch": self._choose_strength,
+                    "hindsight": self._learn_in_hindsight,
+                }
+            else:
+                phases = {"scale": self._fit_scale, "warm-up": functools.partial(self._warm_up, tracker)}
+            phases |= {"base": self._measure_base, "commanded": self._measure_commanded}
+            if self.modes.steering is not None:  # a taught policy that is not fine-tuned does not explore
+                phases["exploring"] = self._measure_exploring
+            for name, phase in phases.items():
+                if name not in self._done:
+                    phase()
+                    self._finish(name)
+
+    def _finish(self, phase: str) -> None:
+        """Saves what a phase has made, once it is sure to be of use."""
+        for name, tensor in self.modes.networks().state_dict().items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise TrainingError(f"discovery made {name} not finite: lower discover.inference.learning_rate")
+        self._done.append(phase)
+        self._rounds, self._draws, self._guard = [], None, None
+        self._mark(save=True)
+
+    # phases ------------------------------------------------------------------------------------------
+
+    def _teach(self) -> None:
+        """Clusters the demonstrations, and teaches the denoiser a code for each cluster."""
+        settings, policy = self.config.discover, self.bench.policy
+        assert self.demos is not None  # the stage has seen to that
+        windows = make_windows(self.demos, policy.config).to(self.bench.device)
+        cond = policy.encode(windows.stacked)
+        points = describe_demos(self.demos, cond, policy.obs_dim, settings.cluster_points)
+        clusters = cluster_demos(points, settings, self._derive("clusters"))
+        self._tell_clusters(clusters)
+        self._resize(len(clusters.centres))
+        lengths = torch.from_numpy(self.demos.episode_ends - self.demos.episode_starts).to(self.bench.device)
+        with self.reporter.progress("teaching codes", settings.teaching.steps) as progress:
+            self.modes.coded = teach_codes(
+                policy,
+                policy.normalise_chunk(windows.chunk),
+                cond,
+                clusters.code.repeat_interleave(lengths),
+                len(clusters.centres),
+                settings.teaching,
+                self._begin("teach"),
+                progress.advance,
+            )
+        self.modes.centres = clusters.centres
+        self.modes.findings["cluster_sizes"] = clusters.sizes
+
+    def _tell_clusters(self, clusters: Clusters) -> None:
+        settings, sizes = self.config.discover, clusters.sizes
+        if clusters.by_density:
+            shares = ", ".join(f"{size / sum(sizes):.1%}" for size in sorted(sizes, reverse=True))
+            more = ", as many as discover.num_modes allows" if len(sizes) == settings.num_modes else ""
+            self.reporter.log(f"{len(sizes)} behaviours in {sum(sizes)} demonstrations ({shares}){more}")
+        elif settings.clustering == "density":
+            self.reporter.warn(
+                f"no gap divides the {sum(sizes)} demonstrations into behaviours; k-means cuts them into "
+                f"discover.num_modes ({settings.num_modes}). Look at them before you trust the codes"
+            )
+
+    def _try_strength(self, strength: float) -> None:
+        """Plays the taught policy with its codes stretched, and counts the successes that show what was asked for."""
+        modes = replace(self.modes, coded=self._stretch(strength))
+        played = self._play_codes(make_commanded_agent(self.bench.policy, modes), f"strength {strength:g}", "strength")
+        success = compute_code_success(played, modes.num_codes)
+        as_told = float((success * compute_obeyed(modes, played)).mean())
+        self.modes.findings.setdefault("as_told_by_strength", []).append(as_told)
+        self.reporter.log(
+            f"codes stretched by {strength:g}: success {float(success.mean()):.3f}, as told {as_told:.3f}"
+        )
+
+    def _choose_strength(self) -> None:
+        """Stretches the codes as far as paid, and no further than that."""
+        strengths = sorted(self.config.discover.teaching.strengths)
+        scores = self.modes.findings["as_told_by_strength"]
+        chosen = 0
+        for index, score in enumerate(scores):
+            if score > scores[chosen] + STRENGTH_MARGIN:
+                chosen = index
+        self.modes.coded = self._stretch(strengths[chosen])
+        self.modes.findings["strength"] = strengths[chosen]
+
+    def _stretch(self, strength: float) -> DiffusionPolicy:
+        """A copy of the taught policy whose codes speak louder."""
+        stretched = copy.deepcopy(self.modes.coded)
+        assert stretched is not None
+        stretched.denoiser.stretch_codes(strength)
+        return stretched
+
+    def _learn_in_hindsight(self) -> None:
+        """Teaches the inference model what each behaviour looks like, then how often a command is obeyed."""
+        modes, settings = self.modes, self.config.discover
+        agent = make_commanded_agent(self.bench.policy, modes)
+        played = self._play_codes(agent, "hindsight", episodes=settings.hindsight_episodes)
+        modes.inference.fit_scale(played.features[1:], played.alive)
+        shown = read_behaviours(modes, played)
+        # what failed may have shown nothing; without enough successes it is all there is
+        kept = played.success if int(played.success.sum()) >= modes.num_codes else torch.ones_like(played.success)
+        taken = played.alive & kept
+        histories = played.histories(modes.inference)[1:]
+        modes.inference.requires_grad_(True)
+        fit_inference(modes.inference, histories[taken], shown.expand_as(taken)[taken], self._begin("inference"))
+        modes.inference.requires_grad_(False)
+        modes.inference.calibrate(played.taken(histories), played.taken(played.code.expand_as(played.alive)))
+
+    def _fit_scale(self) -> None:
+        """The scale of the features, from episodes of the base policy."""
+        agent, generator = make_base_agent(self.bench.policy), self._begin("scale")
+        code = torch.zeros(self.bench.env.num_envs, dtype=torch.int64, device=self.bench.device)
+        played = self._play(
+            "playing the base policy",
+            self._seeds(episodes=self.config.discover.num_envs),
+            lambda seed, _: roll_out(
+                self.bench.env,
+                agent,
+                seed=seed,
+                code=code,
+                generator=generator,
+                explore=True,
+                feature_columns=self.modes.feature_columns,
+            ),
+        )
+        self.modes.inference.fit_scale(played.features[1:], played.alive)
+
+    def _resize(self, num_codes: int) -> None:
+        """Makes the networks anew for another number of codes."""
+        if num_codes == self.modes.num_codes:
+            return
+        config = self.modes.config.model_copy(update={"num_modes": num_codes})
+        fresh = make_modes(config, self.bench.policy, self.modes.feature_columns)
+        fresh.networks().to(self.bench.device)
+        fresh.findings = self.modes.findings
+        self.modes = fresh
+
+    def _warm_up(self, tracker: Tracker) -> None:
+        """E_wp rounds on the intrinsic reward alone (BMD, arXiv 2605.11387)."""
+        settings = self.config.discover
+        agent = make_commanded_agent(self.bench.policy, self.modes)
+        self.modes.networks().requires_grad_(True)
+        self.bench.policy.requires_grad_(False)
+        regulariser = RegulariserConfig(floor=self.config.finetune.regulariser.floor)
+        trainer = Trainer(
+            self.bench.env,
+            agent,
+            settings.ppo,
+            regulariser,
+            place="discover.ppo",
+            recorder=self.bench.recorder,
+        )
+        if self._trained is not None:
+            unpack_trainer(trainer, *self._trained)
+        self._guard = Guard(trainer, settings.ppo.guard, self.reporter.warn)
+        self._guard.rollbacks = self.rollbacks
+        total = settings.warmup_iterations
+        with self.reporter.progress("discovering modes", total, self._iteration) as progress:
+            while (iteration := self._iteration) < total:
+                self._guard.remember()
+                self._mark()
+                names = ("warm-up", iteration)
+                metrics = self._guard.iterate(
+                    iteration=iteration,
+                    seed=self._derive(*names, "episodes"),
+                    generator=self._make_generator(*names, "noise"),
+                    intrinsic_only=True,
+                    policy=iteration >= settings.ppo.value_warmup,
+                )
+                self._iteration, self.rollbacks = iteration + 1, self._guard.rollbacks
+                tracker.log(self._iteration, metrics)
+                progress.advance(
+                    1, M=round(metrics["modes/information"], 3), success=round(metrics["rollout/success_rate"], 3)
+                )
+
+    def _measure_base(self) -> None:
+        """The base policy plays the held-out episodes too, so that the price of commanding it is not luck."""
+        played = self._play_codes(make_base_agent(self.bench.policy), "held-out")
+        self.modes.findings["base_success_rate"] = float(played.success.float().mean())
+
+    def _measure_commanded(self) -> None:
+        """Multimodality and success of the commanded, still frozen policy, on held-out episodes."""
+        played = self._play_codes(make_commanded_agent(self.bench.policy, self.modes), "held-out")
+        self.modes.findings |= measure_commanded(self.modes, played)
+        if self.modes.steering is None:
+            self.modes.findings |= measure_exploring(self.modes, played)
+
+    def _measure_exploring(self) -> None:
+        """What controllers of λ are to hold, on held-out episodes as training plays them."""
+        agent = make_commanded_agent(self.bench.policy, self.modes)
+        played = self._play_codes(agent, "held-out", explore=True)
+        self.modes.findings |= measure_exploring(self.modes, played)
+
+    # playing -----------------------------------------------------------------------------------------
+
+    def _play(self, what: str, seeds: list[int], play: Callable[[int, int], Rollout], after: int = 0) -> Rollout:
+        """Plays a round per seed, except those that an earlier job has played, and joins them.
+
+        Args:
+            what: for the progress.
+            seeds: of the rounds.
+            play: makes a round from its seed and its number.
+            after: rounds that the phase has played before these.
+        """
+        known = min(len(self._rounds) - after, len(seeds))
+        with self.reporter.progress(what, len(seeds), known) as progress:
+            for index in range(known, len(seeds)):
+                self._mark()
+                self._rounds.append(play(seeds[index], index))
+                progress.advance(1)
+        return merge_rollouts(self._rounds[after : after + len(seeds)])
+
+    def _play_codes(
+        self, agent: Agent, what: str, purpose: str | None = None, *, episodes: int | None = None, explore: bool = False
+    ) -> Rollout:
+        """Episodes with codes in equal numbers, as deployed or exploring; their starts depend on the purpose alone."""
+        num_envs = self.config.discover.num_envs
+        purpose = purpose or what
+        generator = self._begin(purpose, "noise")
+
+        def play(seed: int, index: int) -> Rollout:
+            first = index * num_envs
+            code = torch.arange(first, first + num_envs, device=self.bench.device) % agent.num_codes
+            return roll_out(
+                self.bench.env,
+                agent,
+                seed=seed,
+                code=code,
+                generator=generator,
+                explore=explore,
+                feature_columns=self.modes.feature_columns,
+            )
+
+        wanted = episodes or self.config.discover.heldout_episodes
+        return self._play(what, self._seeds(purpose, episodes=wanted), play)
+
+    def _seeds(self, *names: str, episodes: int) -> list[int]:
+        num_envs = self.config.discover.num_envs
+        return episode_seeds(self.config.seed, "discover", *self.names, *names, episodes=episodes, num_envs=num_envs)
+
+    def _derive(self, *names: str | int) -> int:
+        return derive_seed(self.config.seed, "discover", *self.names, *names)
+
+    def _make_generator(self, *names: str | int) -> torch.Generator:
+        return make_generator(self.config.seed, "discover", *self.names, *names, device=self.bench.device)
+
+    def _begin(self, *names: str | int) -> torch.Generator:
+        """The generator of a phase, where it was when progress was saved, or fresh."""
+        self._draws = self._make_generator(*names)
+        if self._saved_draws is not None:
+            self._draws.set_state(self._saved_draws)
+            self._saved_draws = None
+        return self._draws
+
+    # progress ----------------------------------------------------------------------------------------
+
+    def _mark(self, *, save: bool = False) -> None:
+        """A point from which a later job can go on."""
+        self._step += 1
+        draws = None if self._draws is None else self._draws.get_state()  # a round that is begun moves it on
+        self.checkpoints.boundary(self._step, functools.partial(self._pack, draws), save=save)
+
+    def _pack(self, draws: Tensor | None) -> Snapshot:
+        modes, guard = self.modes, self._guard
+        tensors, values = guard.before if guard is not None else ({}, {})
+        tensors = {
+            **tensors,
+            **add_prefix("modes", modes.networks().state_dict()),
+            **add_prefix("rounds", pack_rounds(self._rounds)),
+            "torch": torch.get_rng_state(),  # layers that are made later draw from it
+        }
+        if modes.centres is not None:
+            tensors[CENTRES] = modes.centres
+        if draws is not None:
+            tensors["draws"] = draws
+        return tensors, {
+            **values,
+            "done": self._done,
+            "iteration": self._iteration,
+            "rollbacks": self.rollbacks if guard is None else guard.rollbacks,
+            "findings": modes.findings,
+            "num_codes": modes.num_codes,
+            "feature_columns": list(self._rounds[0].feature_columns) if self._rounds else [],
+            "warnings": self.reporter.warnings,
+            "matmul": self.matmul,
+        }
+
+    def _resume(self) -> None:
+        """Puts saved progress back."""
+        saved = self.checkpoints.load()
+        if saved is None:
+            return
+        tensors, values = saved
+        device = self.bench.device
+        self._resize(values["num_codes"])
+        self.modes.networks().load_state_dict(take_prefix("modes", tensors))
+        self.modes.centres = tensors[CENTRES].to(device) if CENTRES in tensors else None
+        self.modes.findings = values["findings"]
+        self._rounds = unpack_rounds(take_prefix("rounds", tensors), values["feature_columns"], device)
+        self._saved_draws = tensors.get("draws")
+        torch.set_rng_state(tensors["torch"])
+        self._done, self._step, self._iteration = values["done"], values["step"], values["iteration"]
+        self._trained = saved if "policy_optimizer" in values else None
+        self.rollbacks = values["rollbacks"]
+        self.matmul = values["matmul"]
+        self.reporter.recall(values["warnings"])
+        done = f"after {', '.join(self._done)}" if self._done else "from the start"
+        self.bench.resume_with(self.matmul, f"saved progress ({done})", self.reporter)
+
+    def _open_tracker(self) -> Tracker:
+        return Tracker(
+            self.output / METRICS_FILE,
+            self.config.execution.tracker,
+            name=self.output.as_posix(),
+            group=self.config.execution.sweep or self.config.task.name,
+            config=self.config.discover.model_dump(mode="json"),
+            resume_step=self._iteration,
+        )
+
+
+# ---- The stage `discover`: which behaviours are there, and how is each commanded? ----
 
 
 def discover(

@@ -1,49 +1,112 @@
-"""Stage `evaluate`: plays a policy on seeds that nothing before has seen, and writes eval.json."""
+"""Stages `evaluate` and `summarise`: plays a policy on seeds that nothing before has seen, and writes eval.json."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bmd_pipeline.config.hashing import Stage
-from bmd_pipeline.config.schema import RunConfig, check_method, is_finetuned, uses_modes
+from bmd_pipeline.config.schema import RunConfig, check_method, is_finetuned, order_policies, uses_modes
 from bmd_pipeline.environments.base import Labelling, TaskEnv
-from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.errors import ArtifactError, TaskError
 from bmd_pipeline.io.files import hash_file, write_bytes, write_json
 from bmd_pipeline.io.layout import RUN_FILE
 from bmd_pipeline.io.provenance import require_run
-from bmd_pipeline.metrics.episodes import Episodes, concat_episodes, encode_episodes
+from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, concat_episodes, encode_episodes
 from bmd_pipeline.metrics.scores import choose_behaviours
 from bmd_pipeline.metrics.summary import summarise_policy
-from bmd_pipeline.reporting.figures import draw_trajectories
-from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath, encode_paths, resample_paths
+from bmd_pipeline.reporting.figures import draw_success_modes, draw_trajectories
+from bmd_pipeline.reporting.trajectories import (
+    PathBook,
+    PlanarPath,
+    encode_paths,
+    load_paths,
+    merge_books,
+    resample_paths,
+)
 from bmd_pipeline.rl.agent import Agent, load_agent, remove_steering
-from bmd_pipeline.rl.rollout import play_episodes
+from bmd_pipeline.rl.rollout import EpisodeBatch, play_episodes
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, make_identity, make_wait
-from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.eval_document import (
+from bmd_pipeline.stages.console import Reporter, Stop, StoppableEnv
+from bmd_pipeline.stages.evaluations import (
     EPISODES_FILE,
     PATHS_FILE,
     PATHS_PICTURE,
+    SUCCESS_PICTURE,
+    Evaluated,
     describe_block,
     hash_policy_settings,
+    load_evaluated,
     make_bootstrap_generator,
     make_document,
 )
-from bmd_pipeline.stages.labelling import label_episodes
-from bmd_pipeline.stages.rounds import pack_episodes, unpack_episodes
-from bmd_pipeline.stages.stopping import Stop, StoppableEnv
-from bmd_pipeline.stages.workbench import open_env, select_recorder, select_stage_device
+from bmd_pipeline.stages.runtime import open_env, pack_episodes, select_recorder, select_stage_device, unpack_episodes
 from bmd_pipeline.tasks.registry import load_labellings
+
+# ---- Episodes with their true modes: what evaluation is made of ----
+
+
+def label_episodes(
+    batch: EpisodeBatch, labellings: Sequence[Labelling], method: str, seed: int, num_codes: int
+) -> Episodes:
+    """Rows of a batch of episodes under every labelling.
+
+    Args:
+        batch: what was played.
+        labellings: the task's true modes.
+        method: name of the policy in the rows.
+        seed: training seed of the policy.
+        num_codes: mode codes K of the agent.
+
+    Raises:
+        TaskError: a labelling breaks its contract.
+    """
+
+    def to_array(values: Tensor, dtype: type[np.generic]) -> NDArray[Any]:
+        return values.cpu().numpy().astype(dtype)
+
+    information = torch.zeros_like(batch.episode_return) if batch.information is None else batch.information
+    return Episodes(
+        policy=method,
+        seed=seed,
+        num_codes=num_codes,
+        code=to_array(batch.code, np.int64),
+        success=to_array(batch.success, np.bool_),
+        length=to_array(batch.length, np.int64),
+        episode_return=to_array(batch.episode_return, np.float64),
+        information=to_array(information, np.float64),
+        labellings={labelling.name: _weigh(labelling, batch) for labelling in labellings},
+    )
+
+
+def _weigh(labelling: Labelling, batch: EpisodeBatch) -> ModeWeights:
+    raw = labelling.weigh(batch.track, batch.length, batch.success).double().cpu().numpy()
+    expected = (len(batch.success), len(labelling.modes))
+    if raw.shape != expected:
+        raise TaskError(f"labelling {labelling.name!r}: weights must be {expected}, got {raw.shape}")
+    sums = raw.sum(axis=1)
+    if not (np.all(raw >= 0) and np.allclose(sums, 1.0, atol=1e-4)):
+        worst = int(np.argmax(np.abs(sums - 1.0)))
+        raise TaskError(
+            f"labelling {labelling.name!r}: weights must be >= 0 with rows that sum to 1, "
+            f"got {raw[worst].tolist()} for episode {worst}"
+        )
+    return ModeWeights(tuple(labelling.modes), raw / sums[:, None])
+
+
+# ---- Stage `evaluate`: plays a policy on seeds that nothing before has seen, and writes eval.json ----
 
 
 def evaluate(
@@ -257,3 +320,75 @@ def _make_book(axes: tuple[str, str], labelling: Labelling, episodes: Episodes, 
             for i, xy in enumerate(paths)
         ],
     )
+
+
+# ---- Stage `summarise`: results/<Task>/eval.json, all evaluated policies of a task side by side ----
+
+
+def summarise(
+    config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter | None = None
+) -> None:
+    """Merges the evaluations of single policies and seeds, and draws them side by side.
+
+    Intervals are computed anew from the per-episode rows, over seeds and episodes.
+
+    Args:
+        config: the run.
+        evaluations: eval.json of each policy and seed, with its tables beside it.
+        output: the eval.json to write, last of all; tables and pictures go beside it.
+        reporter: where the numbers are told, if anywhere.
+
+    Raises:
+        ArtifactError: a file is missing or damaged, is of another task or other settings, or repeats a seed.
+    """
+    started = time.time()
+    parts = [_load(config, path) for path in evaluations]
+    order = order_policies({part.episodes.policy for part in parts}, config.methods)
+    parts.sort(key=lambda part: (order.index(part.episodes.policy), part.episodes.seed))
+    for one, other in itertools.pairwise(parts):
+        if one.evaluated.name == other.evaluated.name:
+            paths = f"{one.evaluated.path} and {other.evaluated.path}"
+            raise ArtifactError(f"{paths} both hold {one.evaluated.name}")
+    blocks = {
+        policy: summarise_policy(
+            [part.episodes for part in parts if part.episodes.policy == policy],
+            config_hash=hash_policy_settings(config, policy),
+            tau=config.evaluate.tau,
+            confidence=config.evaluate.confidence,
+            rng=make_bootstrap_generator(config),
+        )
+        for policy in dict.fromkeys(part.episodes.policy for part in parts)
+    }
+    document = make_document(
+        config,
+        blocks,
+        inputs={part.evaluated.name: part.evaluated.path for part in parts},
+        seed=config.seed,
+        started=started,
+    )
+    book = merge_books([part.book for part in parts])
+    output.unlink(missing_ok=True)  # an old eval.json must not vouch for new rows
+    write_bytes(output.with_name(EPISODES_FILE), encode_episodes([part.episodes for part in parts]))
+    write_bytes(output.with_name(PATHS_FILE), encode_paths(book))
+    draw_trajectories(document, book, output.with_name(PATHS_PICTURE))
+    draw_success_modes(document, output.with_name(SUCCESS_PICTURE))
+    write_json(output, document.model_dump(mode="json"))
+    if reporter is not None:
+        for name, block in blocks.items():
+            reporter.log(f"{name}: {describe_block(block)}")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One policy and seed as it was evaluated, with its paths."""
+
+    evaluated: Evaluated
+    book: PathBook
+
+    @property
+    def episodes(self) -> Episodes:
+        return self.evaluated.episodes
+
+
+def _load(config: RunConfig, path: Path) -> _Part:
+    return _Part(load_evaluated(config, path), load_paths(path.with_name(PATHS_FILE)))

@@ -3,25 +3,226 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+import torch
 
 from bmd_pipeline.config.hashing import Stage, stage_hash, stage_slice
 from bmd_pipeline.config.schema import EXPERT, RunConfig
-from bmd_pipeline.errors import ArtifactError, TrainingError
+from bmd_pipeline.environments.base import Labelling, VectorTask
+from bmd_pipeline.errors import ArtifactError, TaskError, TrainingError
 from bmd_pipeline.io.files import naming, read_json, write_bytes, write_json
 from bmd_pipeline.io.provenance import describe_run
-from bmd_pipeline.reporting.clips import Strip, draw_strips
+from bmd_pipeline.reporting.clips import Strip, draw_strips, encode_gif
 from bmd_pipeline.reporting.sources import MAX_VIDEO_BYTES
-from bmd_pipeline.rl.agent import load_agent, remove_steering
+from bmd_pipeline.rl.agent import Agent, load_agent, remove_steering
+from bmd_pipeline.rl.rollout import play_episodes
+from bmd_pipeline.seeds import derive_seed, make_generator
+from bmd_pipeline.sim.render import Camera, Filming, Recorder, Recording, Studio, find_task
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import require_inputs
-from bmd_pipeline.stages.shooting import shoot_clip, shoot_stills
-from bmd_pipeline.stages.takes import AgentPlayer, ExpertPlayer, Missed, Player, Take
+from bmd_pipeline.stages.runtime import disturb
 from bmd_pipeline.tasks import registry
+
+# ---- Playing the episodes of a film: by a demonstrator, or by a policy ----
+
+ATTEMPTS = 20
+"""Episodes that are played for each one that is shown, at most: only successes are."""
+
+
+@dataclass(frozen=True)
+class Take:
+    """One episode that succeeded.
+
+    Attributes:
+        role: what it was played for: a behaviour, a mode, or a mode code.
+        mode: its true mode, by the task's main labelling.
+        seed: what the task was reset with.
+        attempts: episodes that were played for it since the one before, itself included.
+        recording: what happened.
+    """
+
+    role: str
+    mode: str
+    seed: int
+    attempts: int
+    recording: Recording
+
+
+@dataclass(frozen=True)
+class Missed:
+    """What too few episodes succeeded at.
+
+    Attributes:
+        role: what was played for.
+        attempts: episodes that were played for it in vain.
+    """
+
+    role: str
+    attempts: int
+
+
+class Player(Protocol):
+    """Who plays. `roles` are what it can play for; it plays each until `episodes` succeeded."""
+
+    roles: tuple[str, ...]
+
+    def play(self, episodes: int) -> Iterator[Take | Missed]: ...
+
+    def close(self) -> None: ...
+
+
+class ExpertPlayer:
+    """The task's demonstrator; its roles are its behaviours.
+
+    Seeds are those of the attempts that `collect` makes, in their order, so what is seen are demonstrations.
+
+    Args:
+        config: the run.
+        filming: how the task is filmed.
+    """
+
+    def __init__(self, config: RunConfig, filming: Filming) -> None:
+        task = config.task
+        self._root = config.seed
+        self._labelling = registry.load_labellings(task.name)[0]
+        self._expert = registry.make_expert(task.name, task.env)
+        self._recorder = Recorder(find_task(self._expert), filming)
+        self.roles = self._expert.behaviours
+
+    def play(self, episodes: int) -> Iterator[Take | Missed]:
+        """Plays one behaviour after the other."""
+        for behaviour, role in enumerate(self.roles):
+            found, since = 0, 0
+            for attempt in range(ATTEMPTS * episodes):
+                seed, since = derive_seed(self._root, "collect", role, attempt), since + 1
+                if not self._expert.demonstrate(behaviour, seed).success:
+                    continue
+                recording = self._recorder.recording
+                yield Take(role, find_mode(self._labelling, recording), seed, since, recording)
+                found, since = found + 1, 0
+                if found == episodes:
+                    break
+            if found < episodes:
+                yield Missed(role, since)
+
+    def close(self) -> None:
+        """Releases the simulator."""
+        self._expert.close()
+
+
+class AgentPlayer:
+    """A policy. With mode codes its roles are these, else the task's modes, which it takes as it likes.
+
+    Starts are those of single episodes in `evaluate`: they depend on the root seed and on the policy's.
+
+    Args:
+        config: the run.
+        filming: how the task is filmed.
+        agent: the policy, on the CPU.
+        seed: its seed.
+
+    Raises:
+        TaskError: the task is not stepped in this process.
+    """
+
+    def __init__(self, config: RunConfig, filming: Filming, agent: Agent, seed: int) -> None:
+        task = config.task
+        self._root, self._seed, self._agent = config.seed, seed, agent
+        self._labelling = registry.load_labellings(task.name)[0]
+        env = registry.make_env(task.name, task.env, 1)
+        if not isinstance(env, VectorTask):
+            raise TaskError(f"{task.name} can't be filmed: it is not stepped in this process")
+        self._recorder = Recorder(env, filming)
+        self._env = disturb(env, task, agent.policy)
+        self._generator = make_generator(config.seed, "evaluate", "film", seed)
+        self._coded = agent.modes is not None
+        self.roles = tuple(f"code{z}" for z in range(agent.num_codes)) if self._coded else self._labelling.modes
+
+    def play(self, episodes: int) -> Iterator[Take | Missed]:
+        """Plays one code after the other; without codes, until each mode was seen often enough."""
+        groups = [(role,) for role in self.roles] if self._coded else [self.roles]
+        for code, group in enumerate(groups):
+            found, since = dict.fromkeys(group, 0), dict.fromkeys(group, 0)
+            for attempt in range(ATTEMPTS * episodes * len(group)):
+                seed = derive_seed(self._root, "evaluate", self._seed, attempt)
+                since = {role: count + 1 for role, count in since.items()}
+                mode = self._try(seed, code)
+                role = group[0] if self._coded else mode
+                if mode is None or role is None or found[role] == episodes:
+                    continue
+                yield Take(role, mode, seed, since[role], self._recorder.recording)
+                found[role], since[role] = found[role] + 1, 0
+                if min(found.values()) == episodes:
+                    break
+            yield from (Missed(role, since[role]) for role in group if found[role] < episodes)
+
+    def close(self) -> None:
+        """Releases the simulator."""
+        self._env.close()
+
+    def _try(self, seed: int, code: int) -> str | None:
+        """Plays one episode; returns its mode, or None where it failed."""
+        codes = torch.tensor([code])
+        batch = play_episodes(self._env, self._agent, seed=seed, codes=codes, generator=self._generator)
+        return find_mode(self._labelling, self._recorder.recording) if bool(batch.success[0]) else None
+
+
+def find_mode(labelling: Labelling, recording: Recording) -> str:
+    """True mode of an episode that succeeded."""
+    weights = labelling.weigh(recording.track, torch.tensor([recording.length]), torch.tensor([True]))
+    return labelling.modes[int(weights[0].argmax())]
+
+
+# ---- From a recorded episode to a clip of it, and to stills ----
+
+MAX_FRAMES = 60
+MAX_FRAME_MS = 100
+"""Of long episodes every n-th control step is shown, and they run faster than life: nobody watches half a minute."""
+
+
+def shoot_clip(recording: Recording, studio: Studio, control_hz: float | None, max_bytes: int) -> bytes:
+    """A GIF of an episode.
+
+    Args:
+        recording: the episode.
+        studio: where it is photographed.
+        control_hz: control steps per second, or None for tasks without a clock.
+        max_bytes: size it should keep to.
+    """
+    every = math.ceil((recording.length + 1) / MAX_FRAMES)
+    steps = [*range(0, recording.length, every), recording.length]
+    frames = [studio.render(recording.arrangements[step]) for step in steps]
+    step_ms = 1000.0 / control_hz if control_hz else MAX_FRAME_MS
+    return encode_gif(frames, round(min(every * step_ms, MAX_FRAME_MS)), max_bytes)
+
+
+def shoot_stills(
+    recording: Recording, studio: Studio, camera: Camera, *, caption: str, moments: Sequence[float]
+) -> Strip:
+    """Stills of an episode.
+
+    Args:
+        recording: the episode.
+        studio: where it is photographed.
+        camera: the studio's.
+        caption: what stands above them.
+        moments: when, in shares of the episode.
+    """
+    places = camera.project(np.array(recording.places))
+    steps = [round(moment * recording.length) for moment in moments]
+    stills = [studio.render(recording.arrangements[step]) for step in steps]
+    return Strip(caption, stills, [places[: step + 1] for step in steps])
+
+
+# ---- Stage `film`: a clip of each mode, for people ----
 
 CLIP_BYTES = 600_000
 """Size of a clip at most; where there are many, all of them together stay within what a page carries."""

@@ -25,9 +25,8 @@ from bmd_pipeline.rl.selection import Candidate, CollapseWatch, choose_readout, 
 from bmd_pipeline.rl.trainer import Guard, Trainer, compute_max_steps, unpack_trainer
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
-from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.stopping import Stop
-from bmd_pipeline.stages.workbench import Workbench, episode_seeds, open_workbench
+from bmd_pipeline.stages.console import Reporter, Stop
+from bmd_pipeline.stages.runtime import Workbench, episode_seeds, open_workbench
 
 SCHEMA_VERSION = 1
 _READOUTS = {"mean": "its mean", "sample": "draws"}

@@ -22,21 +22,76 @@ from bmd_pipeline.errors import ConfigError, DataError, DivergenceError, Trainin
 from bmd_pipeline.io.files import hash_tree, read_json, write_bytes
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import Tracker
-from bmd_pipeline.io.progress import add_prefix, take_prefix
+from bmd_pipeline.io.progress import FolderLock, add_prefix, take_prefix
 from bmd_pipeline.io.provenance import require_trained, write_run
 from bmd_pipeline.policies.bc import Cloner, Windows, make_windows, split_episodes
-from bmd_pipeline.policies.checkpoint import save_policy
+from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, WEIGHTS_FILE, load_policy, save_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import make_base_agent
 from bmd_pipeline.rl.graphs import Recorder
 from bmd_pipeline.rl.selection import score_candidate
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
-from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.stopping import Stop, StoppableEnv
-from bmd_pipeline.stages.taking_over import take_over
-from bmd_pipeline.stages.workbench import episode_seeds, open_env, select_recorder, select_stage_device
+from bmd_pipeline.stages.console import Reporter, Stop, StoppableEnv
+from bmd_pipeline.stages.runtime import episode_seeds, open_env, select_recorder, select_stage_device
 from bmd_pipeline.tasks import registry
+
+# ---- A policy that somebody brings takes the place of the one that `pretrain` would train ----
+
+FILES: Final = (WEIGHTS_FILE, SETTINGS_FILE)
+
+
+def take_over(config: RunConfig, *, policy: Path, output: Path, reporter: Reporter) -> None:
+    """Checks a policy and copies it to where later stages look for it, with a record of where it came from.
+
+    Args:
+        config: the run.
+        policy: folder with the `policy.safetensors` and `policy.json` of `save_policy`.
+        output: folder for the copies and, last, `run.json`.
+        reporter: where it is told.
+
+    Raises:
+        ArtifactError: the policy is missing, damaged, or for another task or other sizes; or another job is writing
+            the same folder.
+        ConfigError: both folders are the same.
+    """
+    started = time.time()
+    task = config.task.name
+    if policy.resolve() == output.resolve():
+        raise ConfigError(f"pretrain.policy_folder must not be {output}, where the policy is copied to")
+    spec = registry.make_spec(task, config.task.env)
+    found = load_policy(
+        policy,
+        task=task,
+        obs_dim=spec.obs_dim,
+        action_dim=spec.action_dim,
+        action_bounds=(spec.action_low, spec.action_high),
+    )
+    contents = {name: (policy / name).read_bytes() for name in FILES}
+    with FolderLock(Layout.state(output)) as lock:
+        for name in (RUN_FILE, METRICS_FILE):  # of a policy that was there before
+            (output / name).unlink(missing_ok=True)
+        for name, content in contents.items():
+            write_bytes(output / name, content)
+        write_run(
+            output,
+            stage="pretrain",
+            task=task,
+            config=stage_slice(config, "pretrain"),
+            config_hash=stage_hash(config, "pretrain"),
+            seed=config.seed,
+            inputs={name: policy / name for name in FILES},
+            outputs=FILES,
+            started=started,
+            extra={"taken_over": True, "warnings": reporter.warnings},
+        )
+        lock.discard()
+    size = sum(parameter.numel() for parameter in found.parameters())
+    reporter.log(f"{task}: the policy in {policy} is used as it is, nothing was trained; {size:,} parameters")
+
+
+# ---- Stage `pretrain`: a diffusion policy learns from demonstrations by behaviour cloning, until its success is flat
+# ----
 
 STAGE: Final = "pretrain"
 STEP_FACTOR = 0.5

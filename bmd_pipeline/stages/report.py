@@ -14,7 +14,7 @@ from bmd_pipeline.metrics.schemas import Comparison, Sweep, Validation, Verdict
 from bmd_pipeline.reporting.report import build_report, build_summary, load_results
 from bmd_pipeline.reporting.sources import ReportSources, load_sources
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.eval_document import EPISODES_FILE, PATHS_FILE, hash_policy_settings
+from bmd_pipeline.stages.evaluations import EPISODES_FILE, PATHS_FILE, hash_policy_settings
 
 
 def report(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter | None = None) -> None:

@@ -27,9 +27,9 @@ from bmd_pipeline.rl.mode_metrics import read_codes
 from bmd_pipeline.rl.rollout import EpisodeBatch, Rollout, merge_rollouts, roll_out
 from bmd_pipeline.seeds import make_generator
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.evidence import make_rng, trace
-from bmd_pipeline.stages.labelling import label_episodes
-from bmd_pipeline.stages.workbench import Workbench, episode_seeds, get_obs_std, open_env, open_workbench
+from bmd_pipeline.stages.evaluate import label_episodes
+from bmd_pipeline.stages.evaluations import make_rng, trace
+from bmd_pipeline.stages.runtime import Workbench, episode_seeds, get_obs_std, open_env, open_workbench
 from bmd_pipeline.tasks.registry import load_labellings
 
 

@@ -13,7 +13,7 @@ from bmd_pipeline.config import resources
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes
 from bmd_pipeline.config.schema import RunConfig
-from bmd_pipeline.stages.needs import estimate_needs
+from bmd_pipeline.stages.runtime import estimate_needs
 from bmd_pipeline.tasks.registry import get_entry, list_entries, make_spec
 
 NATIVE = resources.NATIVE

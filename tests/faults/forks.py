@@ -19,7 +19,6 @@ import torch
 
 from bmd_pipeline.cli.main import main
 from bmd_pipeline.config.hashing import STAGES, source_hash
-from bmd_pipeline.stages import collect, discover, evaluate, finetune, pretrain, summarise  # noqa: F401 - warm
 from bmd_pipeline.tasks.gaussian_mixture import env, expert, modes  # noqa: F401
 
 

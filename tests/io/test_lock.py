@@ -9,7 +9,7 @@ import pytest
 
 from bmd_pipeline.errors import AlreadyWritten, ArtifactError
 from bmd_pipeline.io.progress import FolderLock, Wait
-from bmd_pipeline.stages.stopping import Stop, Stopped
+from bmd_pipeline.stages.console import Stop, Stopped
 
 HOLD = """
 import sys, time

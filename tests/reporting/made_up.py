@@ -18,7 +18,7 @@ from bmd_pipeline.metrics.schemas import Evaluation, Provenance
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.reporting.sources import ReportSources, load_sources
 from bmd_pipeline.reporting.trajectories import NUM_POINTS, PathBook, PlanarPath, encode_paths
-from bmd_pipeline.stages.eval_document import hash_policy_settings
+from bmd_pipeline.stages.evaluations import hash_policy_settings
 
 METHODS = ("dsrl", "dsrl-bmd")
 MODES = ("left", "right", "round")

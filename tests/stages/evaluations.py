@@ -14,12 +14,7 @@ from bmd_pipeline.io.layout import METRICS_FILE, Layout
 from bmd_pipeline.io.provenance import write_run
 from bmd_pipeline.metrics.episodes import Episodes, encode_episodes
 from bmd_pipeline.metrics.summary import summarise_policy
-from bmd_pipeline.stages.eval_document import (
-    EPISODES_FILE,
-    hash_policy_settings,
-    make_bootstrap_generator,
-    make_document,
-)
+from bmd_pipeline.stages.evaluations import EPISODES_FILE, hash_policy_settings, make_bootstrap_generator, make_document
 
 
 def write_evaluation(config: RunConfig, path: Path, episodes: Episodes) -> Path:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bmd_pipeline.config.schema import RunConfig
-from bmd_pipeline.stages.console import Reporter
+from bmd_pipeline.stages.console import Reporter, Stop, Stopped
 from bmd_pipeline.stages.discover import discover
-from bmd_pipeline.stages.stopping import Stop, Stopped
 
 TASK = "GaussianMixture"
 QUIET = Reporter("quiet")

@@ -12,7 +12,7 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import SimulationError
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity
-from bmd_pipeline.stages.stopping import Stop, Stopped
+from bmd_pipeline.stages.console import Stop, Stopped
 
 
 class Clock:

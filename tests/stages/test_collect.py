@@ -11,8 +11,7 @@ from bmd_pipeline.errors import ArtifactError, BMDError, ConfigError, Simulation
 from bmd_pipeline.io.files import hash_tree
 from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.stages.collect import collect
-from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.stopping import Stop, Stopped
+from bmd_pipeline.stages.console import Reporter, Stop, Stopped
 
 
 @pytest.fixture(autouse=True)

@@ -18,9 +18,8 @@ from bmd_pipeline.errors import ArtifactError, BMDError, ConfigError
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.metrics.schemas import Comparison, Evaluation, Verdict, load_document
 from bmd_pipeline.metrics.scores import SCORES
-from bmd_pipeline.stages.compare import compare
-from bmd_pipeline.stages.evaluated import load_evaluated
-from bmd_pipeline.stages.verdict import verdict
+from bmd_pipeline.stages.compare import compare, verdict
+from bmd_pipeline.stages.evaluations import load_evaluated
 from tests.metrics.drawn import draw_episodes
 from tests.stages.evaluations import write_evaluation
 

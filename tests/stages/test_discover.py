@@ -18,10 +18,9 @@ from bmd_pipeline.errors import BMDError, ConfigError, DataError, TrainingError
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.rl.agent import load_agent
 from bmd_pipeline.rl.rollout import play_episodes
-from bmd_pipeline.stages import discovery
+from bmd_pipeline.stages import discover
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot
-from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.stopping import Stop
+from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.tasks import registry
 from bmd_pipeline.tasks.gaussian_mixture.env import GOALS
 
@@ -132,7 +131,7 @@ def test_codes_are_stretched_as_far_as_it_pays(
     def pretend(self: Any, strength: float) -> None:
         self.modes.findings.setdefault("as_told_by_strength", []).append(next(told))
 
-    monkeypatch.setattr(discovery.Discovery, "_try_strength", pretend)
+    monkeypatch.setattr(discover.Discovery, "_try_strength", pretend)
     quick: dict[str, Any] = {"teaching": {"steps": 20, "strengths": strengths}, "heldout_episodes": 8}
     find_modes(make_config(discover=quick | {"hindsight_episodes": 8}), policy, demos, tmp_path)
     assert read_findings(tmp_path)["strength"] == chosen
@@ -225,7 +224,7 @@ class Killer:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.phases: set[int] = set()
         self._left = 1
-        boundary, teach = Checkpoints.boundary, discovery.teach_codes
+        boundary, teach = Checkpoints.boundary, discover.teach_codes
         taught = False
 
         def strike(checkpoints: Checkpoints, step: int, pack: Callable[[], Snapshot], **options: Any) -> None:
@@ -245,7 +244,7 @@ class Killer:
             return coded
 
         monkeypatch.setattr(Checkpoints, "boundary", strike)
-        monkeypatch.setattr(discovery, "teach_codes", strike_teaching)
+        monkeypatch.setattr(discover, "teach_codes", strike_teaching)
 
     def run(self, play: Callable[[], None]) -> int:
         """Starts a stage until it finishes; returns how often it was killed."""

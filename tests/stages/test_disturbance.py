@@ -18,7 +18,7 @@ from bmd_pipeline.stages.discover import discover
 from bmd_pipeline.stages.evaluate import evaluate
 from bmd_pipeline.stages.finetune import finetune
 from bmd_pipeline.stages.pretrain import pretrain
-from bmd_pipeline.stages.workbench import check_settings
+from bmd_pipeline.stages.runtime import check_settings
 
 ROOT = Path(__file__).parents[2]
 QUIET = Reporter("quiet")

@@ -27,9 +27,8 @@ from bmd_pipeline.reporting.trajectories import NUM_POINTS, load_paths
 from bmd_pipeline.rl.rollout import EpisodeBatch
 from bmd_pipeline.stages import evaluate as stage
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.eval_document import hash_policy_settings
-from bmd_pipeline.stages.evaluate import evaluate
-from bmd_pipeline.stages.summarise import summarise
+from bmd_pipeline.stages.evaluate import evaluate, summarise
+from bmd_pipeline.stages.evaluations import hash_policy_settings
 from bmd_pipeline.tasks.gaussian_mixture.env import GOALS
 
 TASK = "GaussianMixture"

@@ -23,7 +23,7 @@ from bmd_pipeline.rl.rollout import EpisodeBatch
 from bmd_pipeline.seeds import derive_seed
 from bmd_pipeline.sim.render import Camera
 from bmd_pipeline.stages import film as stage
-from bmd_pipeline.stages import takes
+from bmd_pipeline.stages import film as takes
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.film import film
 from bmd_pipeline.tasks import registry

@@ -20,12 +20,11 @@ from bmd_pipeline.rl.rollout import Rollout, play_episodes
 from bmd_pipeline.rl.selection import Candidate
 from bmd_pipeline.stages import evaluate as evaluate_stage
 from bmd_pipeline.stages import finetune as finetune_stage
-from bmd_pipeline.stages import workbench
+from bmd_pipeline.stages import runtime
+from bmd_pipeline.stages.console import Stop
 from bmd_pipeline.stages.curve import curve
-from bmd_pipeline.stages.evaluate import evaluate
+from bmd_pipeline.stages.evaluate import evaluate, summarise
 from bmd_pipeline.stages.finetune import finetune
-from bmd_pipeline.stages.stopping import Stop
-from bmd_pipeline.stages.summarise import summarise
 from bmd_pipeline.tasks import registry
 from tests.rl.tape import TapeRecorder
 
@@ -228,7 +227,7 @@ def test_recordings_change_no_number_of_any_stage(
 
     expected = run(tmp_path / "plain")
     tape = TapeRecorder()
-    monkeypatch.setattr(workbench, "select_recorder", lambda config, device: tape)
+    monkeypatch.setattr(runtime, "select_recorder", lambda config, device: tape)
     monkeypatch.setattr(evaluate_stage, "select_recorder", lambda config, device: tape)
     for ours, theirs in zip(expected, run(tmp_path / "recorded"), strict=True):
         assert all(torch.equal(value, theirs[name]) for name, value in ours.items())

@@ -17,8 +17,8 @@ from bmd_pipeline.metrics.episodes import encode_episodes
 from bmd_pipeline.metrics.schemas import Pool
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.eval_document import hash_policy_settings, make_document
-from bmd_pipeline.stages.pool import pool
+from bmd_pipeline.stages.evaluations import hash_policy_settings, make_document
+from bmd_pipeline.stages.grid import pool
 from tests.metrics.drawn import draw_episodes
 
 TASK = "GaussianMixture"

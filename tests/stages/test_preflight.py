@@ -12,9 +12,8 @@ from bmd_pipeline.config.load import load_config
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.rl.ppo import Critic
-from bmd_pipeline.stages import preflight
-from bmd_pipeline.stages.needs import Needs, count_critic, estimate_needs
-from bmd_pipeline.stages.preflight import free_disk, free_memory, require_room, tell
+from bmd_pipeline.stages import runtime
+from bmd_pipeline.stages.runtime import Needs, count_critic, estimate_needs, free_disk, free_memory, require_room, tell
 from bmd_pipeline.tasks.registry import make_spec
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +57,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_stage_without_room_does_not_begin(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], limit: str, message: str
 ) -> None:
-    monkeypatch.setattr(preflight, limit, lambda *path: 1e4)
+    monkeypatch.setattr(runtime, limit, lambda *path: 1e4)
     before = sorted(project.rglob("*"))
     assert main(["collect", *STAGE]) == 2
     error = capsys.readouterr().err
@@ -123,7 +122,7 @@ def test_parameters_of_the_critic_are_those_that_are_made() -> None:
 def test_the_machine_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = free_memory()
     assert here is None or here > 1e8
-    monkeypatch.setattr(preflight, "CGROUP", tmp_path)
+    monkeypatch.setattr(runtime, "CGROUP", tmp_path)
     (tmp_path / "memory.max").write_text("3000000\n")
     (tmp_path / "memory.current").write_text("1000000\n")
     assert free_memory() == 2e6
@@ -133,10 +132,10 @@ def test_the_machine_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_require_room_names_what_to_lower(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(preflight, "free_memory", lambda: 1e9)
+    monkeypatch.setattr(runtime, "free_memory", lambda: 1e9)
     with pytest.raises(ConfigError, match=r"^finetune needs about .* GB of memory, 1\.0 GB is available: lower f"):
         require_room(read("finetune.num_envs=1000000"), "finetune", tmp_path, method="dsrl")
-    monkeypatch.setattr(preflight, "free_disk", lambda path: 5e5)
+    monkeypatch.setattr(runtime, "free_disk", lambda path: 5e5)
     with pytest.raises(ArtifactError, match=r"^report needs about 1\.0 MB of disk for .*, 500 kB is free there"):
         require_room(read(), "report", tmp_path / "report.html")
     assert tell(2.34e9) == "2.3 GB"

@@ -14,9 +14,8 @@ from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.policies.bc import Cloner
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.stages.collect import collect
-from bmd_pipeline.stages.console import Progress, Reporter
+from bmd_pipeline.stages.console import Progress, Reporter, Stop, Stopped
 from bmd_pipeline.stages.pretrain import pretrain
-from bmd_pipeline.stages.stopping import Stop, Stopped
 
 SETTINGS: dict[str, Any] = {
     "policy": {"horizon": 3, "n_action_steps": 2, "hidden_sizes": [16, 16]},

@@ -17,9 +17,8 @@ from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.policies.bc import Cloner
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.stages.collect import collect
-from bmd_pipeline.stages.console import Reporter
+from bmd_pipeline.stages.console import Reporter, Stop, Stopped
 from bmd_pipeline.stages.pretrain import _open_selection, is_flat, pretrain
-from bmd_pipeline.stages.stopping import Stop, Stopped
 
 TASK = "GaussianMixture"
 INTERVAL, EPISODES = 20, 32

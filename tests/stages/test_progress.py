@@ -12,7 +12,7 @@ import pytest
 from bmd_pipeline.cli.main import main
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.stages.progress import SILENT_SECONDS, count_jobs, list_progress
+from bmd_pipeline.stages.watch import SILENT_SECONDS, count_jobs, list_progress
 from tests.metrics.drawn import draw_episodes
 from tests.stages.evaluations import write_evaluation
 

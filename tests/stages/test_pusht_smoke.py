@@ -12,10 +12,9 @@ from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.stages.collect import collect
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.discover import discover
-from bmd_pipeline.stages.evaluate import evaluate
+from bmd_pipeline.stages.evaluate import evaluate, summarise
 from bmd_pipeline.stages.finetune import finetune
 from bmd_pipeline.stages.pretrain import pretrain
-from bmd_pipeline.stages.summarise import summarise
 
 TASK = "PushT"
 CONFIG_DIR = Path(__file__).parents[2] / "config"

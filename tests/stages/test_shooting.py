@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from bmd_pipeline.sim.render import Camera, Recording
-from bmd_pipeline.stages import shooting
-from bmd_pipeline.stages.shooting import MAX_FRAMES, shoot_clip, shoot_stills
+from bmd_pipeline.stages import film
+from bmd_pipeline.stages.film import MAX_FRAMES, shoot_clip, shoot_stills
 
 
 class Numbered:
@@ -51,7 +51,7 @@ def test_shows_short_episodes_whole_and_long_ones_faster(
         given.append((len(frames), frame_ms, max_bytes))
         return b"clip"
 
-    monkeypatch.setattr(shooting, "encode_gif", encode)
+    monkeypatch.setattr(film, "encode_gif", encode)
     assert shoot_clip(make_recording(length), studio, hertz, 1_000_000) == b"clip"
     assert studio.asked == [*range(0, length, every), length]
     assert len(studio.asked) <= MAX_FRAMES + 1

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bmd_pipeline.errors import SimulationError, TaskError
-from bmd_pipeline.stages.stopping import Stop, StoppableEnv, Stopped
+from bmd_pipeline.stages.console import Stop, StoppableEnv, Stopped
 from bmd_pipeline.tasks import registry
 
 
@@ -45,7 +45,7 @@ def test_a_signal_only_leaves_a_note_and_handlers_are_put_back(number: signal.Si
 
 TWICE = """
 import os, signal
-from bmd_pipeline.stages.stopping import Stop
+from bmd_pipeline.stages.console import Stop
 with Stop():
     os.kill(os.getpid(), signal.SIGTERM)
     print("first", flush=True)

@@ -14,7 +14,7 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.metrics.schemas import Sweep, load_document
-from bmd_pipeline.stages.sweep import sweep
+from bmd_pipeline.stages.grid import sweep
 from tests.metrics.drawn import draw_episodes
 from tests.stages.evaluations import write_swept_runs
 

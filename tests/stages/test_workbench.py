@@ -9,7 +9,7 @@ import torch
 
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.errors import ConfigError
-from bmd_pipeline.stages.workbench import select_recorder, select_stage_device
+from bmd_pipeline.stages.runtime import select_recorder, select_stage_device
 
 ROOT = Path(__file__).parents[2]
 

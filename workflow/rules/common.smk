@@ -87,7 +87,7 @@ def settings(task):
     run = or_refuse(SETTINGS.load, task)
     locked = run.task.env["disturbance"]["locked_action"]
     if workflow.is_main_process and (run.discover.inference.features or locked is not None):
-        from bmd_pipeline.stages.workbench import check_settings  # asks the task, which takes torch
+        from bmd_pipeline.stages.runtime import check_settings  # asks the task, which takes torch
 
         or_refuse(check_settings, run)
     return run

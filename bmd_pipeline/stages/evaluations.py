@@ -1,0 +1,247 @@
+"""eval.json and what lies beside it, as the stages write and read it that weigh evaluations against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bmd_pipeline.config.hashing import Stage, config_hash, hash_values, stage_hash, stage_slice
+from bmd_pipeline.config.schema import RunConfig, is_finetuned, uses_modes
+from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.provenance import describe_run
+from bmd_pipeline.metrics.bootstrap import JointSample, make_joint_sample
+from bmd_pipeline.metrics.episodes import Episodes, load_episodes
+from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Evaluation, PolicyBlock, Provenance, load_document
+from bmd_pipeline.seeds import derive_seed
+
+# ---- What `evaluate` and `summarise` share: the frame of eval.json and the names of the files beside it ----
+
+EPISODES_FILE = "episodes.parquet"
+PATHS_FILE = "trajectories.parquet"
+PATHS_PICTURE = "trajectories"
+SUCCESS_PICTURE = "success_modes"
+
+
+def hash_policy_settings(config: RunConfig, method: str) -> str:
+    """Hash of the settings that a policy's evaluation depends on, through all stages before it.
+
+    Other methods' settings and the list of seeds are left out: adding a seed makes no evaluation stale.
+    """
+    stages: list[Stage] = ["collect", "pretrain"]
+    if uses_modes(method):
+        stages.append("discover")
+    if is_finetuned(method):
+        stages.append("finetune")
+    stages.append("evaluate")
+    return hash_values({stage: stage_hash(config, stage, method) for stage in stages})
+
+
+def make_bootstrap_generator(config: RunConfig) -> np.random.Generator:
+    """Draws of the bootstrap; the same for every policy, so that a file never depends on its neighbours."""
+    return np.random.default_rng(derive_seed(config.seed, "evaluate", "bootstrap"))
+
+
+def make_document(
+    config: RunConfig,
+    policies: dict[str, PolicyBlock],
+    inputs: dict[str, Path],
+    seed: int,
+    started: float,
+    device: torch.device | None = None,
+) -> Evaluation:
+    """eval.json around the blocks of its policies."""
+    run = describe_run(
+        stage="evaluate",
+        task=config.task.name,
+        config=stage_slice(config, "evaluate"),
+        config_hash=stage_hash(config, "evaluate"),
+        seed=seed,
+        inputs=inputs,
+        started=started,
+        device=device,
+    )
+    return Evaluation(
+        schema_version=SCHEMA_VERSION,
+        task=config.task.name,
+        config_hash=config_hash(config),
+        confidence=config.evaluate.confidence,
+        policies=policies,
+        provenance=Provenance(**{name: run[name] for name in Provenance.model_fields}),
+    )
+
+
+def describe_block(block: PolicyBlock) -> str:
+    """One line of numbers for people; it lists codes that are without a behaviour."""
+    success, solved = block.success_rate, block.solved
+    return (
+        f"success {success.mean:.3f} [{success.low:.3f}, {success.high:.3f}], "
+        f"mode-weighted {block.mode_weighted_success.mean:.3f}, "
+        f"present {block.present.mean:.3g}, solved {solved.mean:.3g} of {solved.total} modes, "
+        f"entropy {block.mode_entropy.mean:.2f} nats, "
+        f"obeyed {block.obeyed.mean:.3f} (worst {block.obeyed_worst.mean:.3f}){_describe_codes(block)} "
+        f"({success.n} episodes)"
+    )
+
+
+def _describe_codes(block: PolicyBlock) -> str:
+    if not block.codes:
+        return ""
+    rates = [row.success_rate for row in block.codes]
+    lost = ", ".join(f"{row.code} of seed {row.seed}" for row in block.codes if row.behaviour is None)
+    return f", success per code {min(rates):.3f} to {max(rates):.3f}" + (f"; no behaviour: code {lost}" if lost else "")
+
+
+# ---- Reading the evaluation of one policy and seed, and whether it is the one that is wanted ----
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One policy and seed as it was evaluated.
+
+    Attributes:
+        path: its eval.json.
+        episodes: the rows beside it, with the behaviours of the codes.
+    """
+
+    path: Path
+    episodes: Episodes
+
+    @property
+    def name(self) -> str:
+        """Policy and seed."""
+        return f"{self.episodes.policy}/seed{self.episodes.seed}"
+
+
+def load_evaluated(
+    config: RunConfig, path: Path, *, wanted: tuple[str, int] | None = None, again: str | None = None
+) -> Evaluated:
+    """Reads one evaluation and checks that it belongs here.
+
+    Args:
+        config: the run; for a point of a sweep, the run at this point.
+        path: the eval.json.
+        wanted: policy and seed that it must hold; None takes any.
+        again: command that makes it, for messages; `bmd-pipeline evaluate` if None.
+
+    Raises:
+        ArtifactError: a file is missing or damaged, or is of another task, policy or seed, or other settings.
+    """
+    document = load_document(path, Evaluation)
+    task = config.task.name
+    if document.task != task:
+        raise ArtifactError(f"{path}: evaluation of task {document.task}, not of {task}")
+    if len(document.policies) != 1:
+        raise ArtifactError(f"{path}: must hold one policy, holds {', '.join(document.policies)}")
+    ((policy, block),) = document.policies.items()
+    seed = block.seeds[0].seed
+    if wanted is not None and wanted != (policy, seed):
+        raise ArtifactError(f"{path}: holds {policy}/seed{seed}, not {wanted[0]}/seed{wanted[1]}")
+    again = again or f"bmd-pipeline evaluate --task {task} --method {policy} --seed {seed}"
+    if block.config_hash != hash_policy_settings(config, policy):
+        raise ArtifactError(f"{path}: evaluated under other settings than the present ones; run `{again}`")
+    parts = load_episodes(path.with_name(EPISODES_FILE))
+    found = [(part.policy, part.seed, len(part)) for part in parts]
+    labellings = {name: labelling.modes for name, labelling in parts[0].labellings.items()} if parts else {}
+    told = {block.labelling: block, **block.labellings}
+    modes = {name: tuple(row.mode for row in labelling.per_mode) for name, labelling in told.items()}
+    if found != [(policy, seed, block.seeds[0].episodes)] or labellings != modes:
+        raise ArtifactError(f"{path.with_name(EPISODES_FILE)}: not the episodes of {path}; run `{again}`")
+    behaviours = {name: tuple(row.behaviour for row in labelling.codes) for name, labelling in told.items()}
+    if parts[0].num_codes > 1 and any(len(row) != parts[0].num_codes for row in behaviours.values()):
+        raise ArtifactError(f"{path}: must hold a row for each of {parts[0].num_codes} codes; run `{again}`")
+    return Evaluated(path, replace(parts[0], behaviours=behaviours))
+
+
+# ---- What the stages share that weigh evaluations against each other: compare, verdict and sweep ----
+
+
+def load_evaluations(
+    config: RunConfig, policies: Sequence[str], evaluations: Sequence[Path], *, optional: Sequence[str] = ()
+) -> dict[str, list[Evaluated]]:
+    """Reads the evaluations of some policies at every configured seed.
+
+    Args:
+        config: the run.
+        policies: which policies must be there, in this order.
+        evaluations: their eval.json files, in any order.
+        optional: which of the policies may be lacking altogether.
+
+    Returns:
+        by policy, one evaluation per seed.
+
+    Raises:
+        ArtifactError: a file is missing, damaged, not of this run or not asked for, or one is lacking.
+    """
+    found: dict[tuple[str, int], Evaluated] = {}
+    for path in evaluations:
+        part = load_evaluated(config, path)
+        key = (part.episodes.policy, part.episodes.seed)
+        if key in found:
+            raise ArtifactError(f"{found[key].path} and {path} both hold {part.name}")
+        if key[0] not in policies or key[1] not in config.seeds:
+            raise ArtifactError(f"{path}: {part.name} is not among the methods and seeds of the settings")
+        found[key] = part
+    present = {policy for policy, _ in found}
+    policies = [policy for policy in policies if policy in present or policy not in optional]
+    for policy in policies:
+        for seed in config.seeds:
+            if (policy, seed) not in found:
+                command = f"bmd-pipeline evaluate --task {config.task.name} --method {policy} --seed {seed}"
+                raise ArtifactError(f"the evaluation of {policy}/seed{seed} is missing: make it with `{command}`")
+    return {policy: [found[policy, seed] for seed in config.seeds] for policy in policies}
+
+
+def resample(config: RunConfig, rows: Mapping[str, Sequence[Evaluated]]) -> JointSample:
+    """Scores and resamples evaluations together; the draws depend on the run's root seed alone.
+
+    Raises:
+        ArtifactError: evaluations label modes differently, or differ in their number of episodes.
+    """
+    parts = [part for row in rows.values() for part in row]
+    first = parts[0]
+    for part in parts[1:]:
+        if len(part.episodes) != len(first.episodes):
+            counts = f"{len(part.episodes)} episodes, {len(first.episodes)} in {first.path}"
+            raise ArtifactError(f"{part.path}: {counts}; evaluate again")
+        if _modes(part) != _modes(first):
+            raise ArtifactError(f"{part.path}: its modes are not those of {first.path}; evaluate again")
+    return make_joint_sample(
+        {name: [part.episodes for part in row] for name, row in rows.items()},
+        tau=config.evaluate.tau,
+        num_resamples=config.compare.resamples,
+        rng=make_rng(config, "bootstrap"),
+    )
+
+
+def make_rng(config: RunConfig, purpose: str) -> np.random.Generator:
+    """Draws for one purpose."""
+    return np.random.default_rng(derive_seed(config.seed, "evaluate", "evidence", purpose))
+
+
+def trace(config: RunConfig, stage: Stage, inputs: Mapping[str, Path], started: float) -> Provenance:
+    """Where a document's numbers come from.
+
+    Args:
+        config: the run.
+        stage: the stage that writes it.
+        inputs: files it read, by name.
+        started: `time.time()` at its start.
+    """
+    run = describe_run(
+        stage=stage,
+        task=config.task.name,
+        config=stage_slice(config, stage),
+        config_hash=stage_hash(config, stage),
+        seed=config.seed,
+        inputs=inputs,
+        started=started,
+    )
+    return Provenance(**{name: run[name] for name in Provenance.model_fields})
+
+
+def _modes(part: Evaluated) -> dict[str, tuple[str, ...]]:
+    return {name: labelling.modes for name, labelling in part.episodes.labellings.items()}
