@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bmd_pipeline.cli import options as o
-from bmd_pipeline.cli.job import open_config
+from bmd_pipeline.cli.options import open_config
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.tasks.registry import find_missing, get_entry, list_entries
 

@@ -19,7 +19,7 @@ from typing import Annotated, cast
 import typer
 
 from bmd_pipeline import __version__
-from bmd_pipeline.cli import config, doctor, evidence, report, stages, tasks, watch
+from bmd_pipeline.cli import doctor, stages, tools
 from bmd_pipeline.config.load import shorten
 from bmd_pipeline.errors import AlreadyWritten, BMDError
 from bmd_pipeline.stages.console import STOPPED, Stopped
@@ -69,21 +69,21 @@ for _command in (
 ):
     app.command(rich_help_panel="Stages")(_command)
 for _command in (
-    evidence.validation,
-    evidence.compare,
-    evidence.verdict,
-    evidence.sweep,
-    evidence.grid,
-    evidence.pool,
+    stages.validation,
+    stages.compare,
+    stages.verdict,
+    stages.sweep,
+    stages.grid,
+    stages.pool,
 ):
     app.command(rich_help_panel="Evidence")(_command)
-for _command in (report.report, report.summary, stages.film):
+for _command in (stages.report, stages.summary, stages.film):
     app.command(rich_help_panel="Pages and clips")(_command)
-app.command("tasks", rich_help_panel="Help")(tasks.list_tasks)
-app.command("check-task", rich_help_panel="Help")(tasks.check)
-app.command(rich_help_panel="Help")(watch.watch)
+app.command("tasks", rich_help_panel="Help")(tools.list_tasks)
+app.command("check-task", rich_help_panel="Help")(tools.check)
+app.command(rich_help_panel="Help")(tools.watch)
 app.command(rich_help_panel="Help")(doctor.doctor)
-app.add_typer(config.app, name="config", rich_help_panel="Help")
+app.add_typer(tools.config_app, name="config", rich_help_panel="Help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,219 @@
+"""Commands beside the stages: the settings, the tasks, and the jobs of a running sweep."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from pydantic import BaseModel
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Column, Table
+
+from bmd_pipeline.cli import options as o
+from bmd_pipeline.cli.options import open_config
+from bmd_pipeline.config.hashing import STAGES, config_hash, stage_hash
+from bmd_pipeline.config.load import find_model, list_configured, list_paths
+from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.errors import TaskError
+from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.stages.console import format_seconds
+from bmd_pipeline.tasks.registry import (
+    env_model,
+    get_entry,
+    list_entries,
+    load_disturbance,
+    load_labellings,
+    make_spec,
+)
+
+# ---- `bmd-pipeline config`: what the settings are, and which there could be ----
+
+config_app = typer.Typer(help="Show the settings, or the schema of all there are.")
+
+
+@config_app.command()
+def show(
+    task: o.Task,
+    preset: o.Preset = None,
+    config: o.ConfigFile = None,
+    assign: o.Assign = None,
+    hashes: Annotated[bool, typer.Option("--hashes", help="Print the hash of each stage's settings instead.")] = False,
+    debug: o.Debug = False,
+) -> None:
+    """Prints all settings of a run on one task, as YAML."""
+    settings = open_config(task, preset, config, assign)
+    values: dict[str, Any] = settings.model_dump(mode="json")
+    if hashes:
+        values = {stage: stage_hash(settings, stage) for stage in STAGES} | {"all": config_hash(settings)}
+    sys.stdout.write(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+@config_app.command()
+def schema(
+    task: Annotated[
+        str | None,
+        typer.Option("--task", "-t", help="Include this task's own settings.", show_default=False),
+    ] = None,
+    config: o.ConfigFile = None,
+    debug: o.Debug = False,
+) -> None:
+    """Prints the JSON Schema of all settings, for editors and checks."""
+    document = RunConfig.model_json_schema()
+    if task is not None:
+        from bmd_pipeline.tasks.registry import env_model
+
+        open_config(task, None, config, None)  # registers variants and plug-ins
+        document["$defs"]["TaskConfig"]["properties"]["env"] = env_model(task).model_json_schema()
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+# ---- `bmd-pipeline tasks` and `check-task`: which tasks there are, what they are like, are they sound ----
+
+
+def list_tasks(
+    name: Annotated[str | None, typer.Argument(help="Show this task's own settings.", show_default=False)] = None,
+    debug: o.Debug = False,
+) -> None:
+    """Lists the tasks, or the settings of one."""
+    console = Console(highlight=False)
+    if name is None:
+        for configured in list_configured():
+            open_config(configured, None, None, None)  # registers variants and plug-ins
+        console.print(_list_all())
+        return
+    env = open_config(name, None, None, None).task.env  # registers variants and plug-ins
+    console.print(f"{name}: {_summarise(name, env)}\n", markup=False)
+    console.print(_list_settings(env_model(name)))
+
+
+def _list_all() -> Table:
+    """A row for each task, with the settings of config/tasks/."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("task", "simulator", "extra"):
+        table.add_column(title, no_wrap=True)
+    for title in ("obs", "action", "steps", "modes"):
+        table.add_column(title, justify="right")
+    table.add_column("what it is", overflow="fold")
+    for entry in list_entries():
+        env = open_config(entry.name, None, None, None).task.env
+        spec = make_spec(entry.name, env)
+        numbers = (spec.obs_dim, spec.action_dim, spec.horizon, _count_modes(entry.name))
+        table.add_row(entry.name, entry.simulator, entry.extra or "", *map(str, numbers), _summarise(entry.name, env))
+    return table
+
+
+def _summarise(name: str, env: dict[str, Any]) -> str:
+    """What a task is, and the world that its policies are fine-tuned and evaluated in if it is not the usual one."""
+    world = load_disturbance(env).describe()
+    return f"{get_entry(name).summary}{f'; disturbed: {world}' if world else ''}"
+
+
+def _count_modes(name: str) -> int | str:
+    try:
+        return len(load_labellings(name)[0].modes)
+    except TaskError:  # somebody's that is not finished; check-task says so
+        return "–"
+
+
+def _list_settings(model: type[BaseModel]) -> Table:
+    table = Table("setting", "default", "what it does", box=None, pad_edge=False)
+    for setting in list_paths(model):
+        *groups, field_name = setting.split(".")
+        group = find_model(model, tuple(groups)) or model
+        field = group.model_fields[field_name]
+        text = " ".join((field.description or "").split())
+        table.add_row(f"task.env.{setting}", str(field.default), escape(text))
+    return table
+
+
+def check(
+    name: Annotated[str, typer.Argument(help="The task.", show_default=False)],
+    preset: o.Preset = None,
+    config: o.ConfigFile = None,
+    assign: o.Assign = None,
+    debug: o.Debug = False,
+) -> None:
+    """Checks that a task keeps the contract: shapes, limits, seeding, freezing, expert, labels."""
+    settings = open_config(name, preset, config, assign)
+    from bmd_pipeline.compute import set_threads
+    from bmd_pipeline.tasks.checker import check_task
+
+    set_threads(1)
+    console = Console(highlight=False)
+    results = check_task(settings.task.name, settings.task.env)
+    for result in results:
+        mark = "[green]ok[/]     " if result.passed else "[red]broken[/] "
+        mark = "[yellow]skipped[/]" if result.skipped else mark
+        console.print(f"{mark}  {escape(result.name)}: {escape(result.detail)}", soft_wrap=True)
+    broken = sum(not result.passed for result in results)
+    if broken:
+        raise TaskError(f"{name} breaks the task contract: {broken} of {len(results)} checks failed")
+
+
+# ---- `bmd-pipeline watch`: the jobs of a running sweep, in the terminal ----
+
+PLAIN_WIDTH = 160
+"""Columns where nobody says how many there are: a file, a pipe."""
+
+
+def watch(
+    interval: Annotated[float, typer.Option("--interval", min=0.2, max=3600.0, help="Seconds between looks.")] = 5.0,
+    rows: Annotated[int, typer.Option("--rows", min=1, max=10_000, help="Jobs to show, the latest first.")] = 25,
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+    debug: o.Debug = False,
+) -> None:
+    """Shows the jobs of a running sweep: throughput, return, success, information and solved modes.
+
+    Reads what they leave under results/; run it where Snakemake was started, on any machine that sees the folder.
+    """
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    if once or not console.is_terminal:
+        console.print(_frame(rows), soft_wrap=True)
+        return
+    with Live(_frame(rows), console=console, auto_refresh=False) as live:
+        while True:  # until Ctrl-C
+            time.sleep(interval)
+            live.update(_frame(rows), refresh=True)
+
+
+def _frame(rows: int) -> Group:
+    from bmd_pipeline.stages.watch import count_jobs, list_progress
+
+    jobs = list_progress(Layout())
+    states = [job.state for job in jobs]
+    counted = count_jobs(Path())
+    parts = [f"{states.count(state)} {state}" for state in ("running", "silent", "done")]
+    speed = sum(job.rate or 0.0 for job in jobs if job.state == "running" and job.unit == "steps/s")
+    heading = ", ".join([*([f"{counted[0]} of {counted[1]} jobs"] if counted else []), *parts, f"{speed:.0f} steps/s"])
+    table = Table(
+        Column("job", overflow="fold"),
+        "state",
+        "step",
+        "rate",
+        "return",
+        "success",
+        "information",
+        "solved",
+        "last",
+        box=None,
+    )
+    for job in jobs[:rows]:
+        table.add_row(
+            escape(job.job),
+            job.state,
+            "" if job.step is None else str(job.step),
+            "" if job.rate is None or job.state == "done" else f"{job.rate:.3g} {job.unit}",
+            *("" if value is None else f"{value:.3f}" for value in (job.episode_return, job.success, job.information)),
+            "" if job.solved is None else f"{job.solved[0]:.3g} of {job.solved[1]}",
+            format_seconds(job.age),
+        )
+    return Group(heading, table)
