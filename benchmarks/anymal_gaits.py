@@ -21,9 +21,9 @@ import torch
 
 from bmd_pipeline.environments.demonstrators import draw_noise
 from bmd_pipeline.tasks.anymal import layout
-from bmd_pipeline.tasks.anymal.gait import GAITS_FILE, Gait
+from bmd_pipeline.tasks.anymal.env import AnymalTask
+from bmd_pipeline.tasks.anymal.expert import GAITS_FILE, Gait
 from bmd_pipeline.tasks.anymal.options import Options
-from bmd_pipeline.tasks.anymal.task import AnymalTask
 
 STEPS = 100
 NOISE = 0.2

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.sim import backend
-from bmd_pipeline.tasks.pusht.scene import skip_recolouring
+from bmd_pipeline.tasks.pusht.env import skip_recolouring
 from bmd_pipeline.tasks.registry import get_entry, make_env
 
 CHUNK = 4

@@ -12,7 +12,7 @@ from bmd_pipeline.errors import TaskError
 from bmd_pipeline.sim import backend
 from bmd_pipeline.sim.arm import PoseArm
 from bmd_pipeline.sim.backend import renew_physics
-from bmd_pipeline.tasks.pusht.scene import skip_recolouring
+from bmd_pipeline.tasks.pusht.env import skip_recolouring
 
 
 def _make(control_mode: str = "pd_ee_delta_pose") -> Any:

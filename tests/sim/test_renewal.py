@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bmd_pipeline.tasks.pusht.scene import PushTScene
-from bmd_pipeline.tasks.pusht.start import REST_QPOS
+from bmd_pipeline.tasks.pusht.env import REST_QPOS, PushTScene
 
 
 def _push(scene: PushTScene, seed: int, steps: int = 60) -> NDArray[np.float64]:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bmd_pipeline.sim.backend import SceneList
+from bmd_pipeline.tasks.reach.env import ReachTask
 from bmd_pipeline.tasks.reach.options import Options
-from bmd_pipeline.tasks.reach.task import ReachTask
 
 
 class Counter:

@@ -17,8 +17,7 @@ from bmd_pipeline.tasks.avoid_point.env import POINT_RADIUS, AvoidPoint
 from bmd_pipeline.tasks.avoid_point.expert import make_expert
 from bmd_pipeline.tasks.avoid_point.options import Options
 from bmd_pipeline.tasks.checker import check_task
-from bmd_pipeline.tasks.course.geometry import FINISH_Y, MODE_GAPS, MODES, NOT_REACHED, ROWS, START, Course
-from bmd_pipeline.tasks.course.observation import CENTRE, SCALE
+from bmd_pipeline.tasks.course.course import CENTRE, FINISH_Y, MODE_GAPS, MODES, NOT_REACHED, ROWS, SCALE, START, Course
 
 CONFIG_DIR = Path(__file__).parents[2] / "config"
 COURSE = Course()

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bmd_pipeline.tasks.course.geometry import FINISH_Y, MODE_GAPS, MODES, START, Course
-from bmd_pipeline.tasks.course.lines import SPACING, draw_line
+from bmd_pipeline.tasks.course.course import FINISH_Y, MODE_GAPS, MODES, SPACING, START, Course, draw_line
 
 
 @pytest.mark.parametrize("gaps", MODE_GAPS, ids=MODES)

@@ -11,14 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from bmd_pipeline.tasks.pusht.env import make_env, make_spec
+from bmd_pipeline.tasks.pusht.env import (
+    REST_QPOS,
+    GoalOverlap,
+    PushTScene,
+    PushTTask,
+    compute_closeness,
+    compute_obs,
+    draw_random,
+    make_env,
+    make_spec,
+    make_start,
+)
 from bmd_pipeline.tasks.pusht.geometry import GOAL, TIP_HEIGHT
 from bmd_pipeline.tasks.pusht.options import Options
-from bmd_pipeline.tasks.pusht.overlap import GoalOverlap
-from bmd_pipeline.tasks.pusht.scene import PushTScene
-from bmd_pipeline.tasks.pusht.start import REST_QPOS, draw_random, make_start
-from bmd_pipeline.tasks.pusht.state import compute_closeness, compute_obs
-from bmd_pipeline.tasks.pusht.task import PushTTask
 
 NUM_ENVS = 3
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bmd_pipeline.tasks.pusht.expert import LinePush, list_contacts
 from bmd_pipeline.tasks.pusht.geometry import (
     BEHAVIOURS,
     CORNERS,
@@ -16,7 +17,6 @@ from bmd_pipeline.tasks.pusht.geometry import (
     rotation,
     wrap,
 )
-from bmd_pipeline.tasks.pusht.pushes import LinePush, list_contacts
 
 
 def test_the_origin_is_the_centre_of_mass() -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bmd_pipeline.tasks.pusht.env import make_env
+from bmd_pipeline.tasks.pusht.env import PushTTask, make_env
 from bmd_pipeline.tasks.pusht.options import Options
-from bmd_pipeline.tasks.pusht.task import PushTTask
 
 
 def test_means_the_same_as_the_scenes_on_the_cpu() -> None:

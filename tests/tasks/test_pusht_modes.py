@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from bmd_pipeline.tasks.pusht.env import TRACK_NAMES
 from bmd_pipeline.tasks.pusht.geometry import BEHAVIOURS
 from bmd_pipeline.tasks.pusht.modes import LABELLINGS
-from bmd_pipeline.tasks.pusht.state import TRACK_NAMES
 
 
 def _track(turn: float, contact_x: float, yaw: float = 0.0, steps: int = 20) -> torch.Tensor:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from bmd_pipeline.tasks.pusht.expert import MIN_REACH, Walkway, list_contacts
 from bmd_pipeline.tasks.pusht.geometry import distance_to_tee
-from bmd_pipeline.tasks.pusht.pushes import list_contacts
-from bmd_pipeline.tasks.pusht.walking import MIN_REACH, Walkway
 
 FAR = np.array([-2.0, 0.0])
 

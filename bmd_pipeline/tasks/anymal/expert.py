@@ -1,10 +1,11 @@
-"""A demonstrator that walks to the beacon in a wanted direction.
-
-It trots in time with the clock, turns so that its gait leads to the beacon, and is pushed about by noise; it records
-what it meant to do.
-"""
+"""A demonstrator that walks to the beacon in a wanted direction, in a trot in time with the clock."""
 
 from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,100 @@ from numpy.typing import NDArray
 from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.environments.demonstrators import draw_noise, play
 from bmd_pipeline.tasks.anymal import layout
-from bmd_pipeline.tasks.anymal.gait import load_gaits
+from bmd_pipeline.tasks.anymal.env import AnymalTask
+from bmd_pipeline.tasks.anymal.layout import DIRECTIONS, PERIOD, REST_QPOS
 from bmd_pipeline.tasks.anymal.options import Options
-from bmd_pipeline.tasks.anymal.task import AnymalTask
+
+# ---- Walking in a wanted direction: a trot in time with the clock ----
+#
+# Diagonal pairs of feet swing in turn. Each foot follows a small loop beside where it stands at rest, along and across
+# the body and up; joint angles follow by the inverse of the legs' Jacobian. Each direction has numbers of its own,
+# which
+# `benchmarks/anymal_gaits.py` found once.
+
+STEP_RAD = 0.225
+"""Joint increment in rad of action 1."""
+GAITS_FILE = Path(__file__).parent / "assets" / "gaits.json"
+# legs are left fore, right fore, left hind, right hind
+_PAIR = np.array([0.0, math.pi, math.pi, 0.0])
+_FORE = np.array([1.0, 1.0, -1.0, -1.0])
+_LEFT = np.array([1.0, -1.0, 1.0, -1.0])
+_FOOT_X, _FOOT_Y = 0.453 * _FORE, 0.301 * _LEFT
+"""Metres from the base's middle to the feet at rest."""
+
+
+@dataclass(frozen=True)
+class Gait:
+    """One trot. Lengths in metres, phases in rad.
+
+    Attributes:
+        stride_x: half a foot's way along the body.
+        phase_x: when it is at its end.
+        stride_y: half a foot's way across the body, to the left.
+        phase_y: when it is at its end.
+        lift: how high a foot is lifted.
+        phase_lift: when.
+        height: of the feet at rest; negative for a body that is held higher.
+        shift: of all feet forward at rest.
+        length: fore and hind feet moved apart at rest, each by this.
+        width: left and right feet moved apart at rest, each by this.
+        gain: share of the way to the reference that an action asks for.
+        turn: strides that turn the body, per rad of wanted change of heading.
+    """
+
+    stride_x: float
+    phase_x: float
+    stride_y: float
+    phase_y: float
+    lift: float
+    phase_lift: float
+    height: float
+    shift: float
+    length: float
+    width: float
+    gain: float
+    turn: float
+
+    def compute_reference(self, step: int, turning: float) -> NDArray[np.float64]:
+        """Joint angles (12,) to aim at.
+
+        Args:
+            step: control steps since the start.
+            turning: wanted change of heading in rad.
+        """
+        phase = 2.0 * math.pi * step / PERIOD + _PAIR  # (4,)
+        turn = self.turn * turning
+        x = self.shift + self.length * _FORE - (self.stride_x - turn * _FOOT_Y) * np.cos(phase + self.phase_x)
+        y = self.width * _LEFT - (self.stride_y + turn * _FOOT_X) * np.cos(phase + self.phase_y)
+        z = self.height + self.lift * np.maximum(0.0, np.sin(phase + self.phase_lift))
+        return move_feet(x, y, z)
+
+    def act(self, step: int, joints: NDArray[np.float64], turning: float) -> NDArray[np.float64]:
+        """Action (12,) at joint angles (12,), in [-1, 1]."""
+        return np.clip(self.gain * (self.compute_reference(step, turning) - joints) / STEP_RAD, -1.0, 1.0)
+
+
+def move_feet(x: NDArray[np.float64], y: NDArray[np.float64], z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Joint angles (12,) that move each foot by x, y, z (4,) in the base's frame from where it stands at rest.
+
+    Linear about the resting pose without abduction; the numbers are rad per metre, measured on the model.
+    """
+    abduction = 1.928 * y
+    flexion = -2.487 * x - _FORE * (1.188 * _LEFT * y - 3.127 * z)
+    knee = 1.133 * x + _FORE * (2.406 * _LEFT * y - 6.331 * z)
+    return np.concatenate((abduction, REST_QPOS[4:8] + flexion, REST_QPOS[8:12] + knee))
+
+
+def load_gaits() -> tuple[Gait, ...]:
+    """The gaits in the order of `DIRECTIONS`."""
+    found = json.loads(GAITS_FILE.read_text())
+    return tuple(Gait(**found[direction]) for direction in DIRECTIONS)
+
+
+# ---- A demonstrator that walks to the beacon in a wanted direction ----
+#
+# It trots in time with the clock, turns so that its gait leads to the beacon, and is pushed about by noise; it records
+# what it meant to do.
 
 
 class AnymalExpert:

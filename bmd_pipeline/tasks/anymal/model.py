@@ -1,10 +1,4 @@
-"""A description of ANYmal C that is fit for simulation, from the one that its maker publishes.
-
-Most of the published links are parts bolted to another: shells, cameras, motors, frames without mass. Some inertias
-are not those of any body, which SAPIEN refuses, and the base has collision shapes but no inertial, for which SAPIEN
-would make up a mass beside that of the parts. Here parts are lumped into what carries them: masses and inertias come
-out right, and few links remain. Visuals are the collision shapes, so that there are no meshes to load.
-"""
+"""A description of ANYmal C that is fit for simulation, from the one that its maker publishes."""
 
 from __future__ import annotations
 
@@ -13,6 +7,7 @@ import functools
 import tempfile
 import warnings
 import xml.etree.ElementTree as ET
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +15,28 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from bmd_pipeline.errors import TaskError
-from bmd_pipeline.tasks.anymal.asset import find_urdf
+
+# ---- Where the robot's description comes from: the wheel `example-robot-data`, a folder of files ----
+
+WHEEL = "example-robot-data"
+_URDF = "cmeel.prefix/share/example-robot-data/robots/anymal_c_simple_description/urdf/anymal.urdf"
+
+
+def find_urdf() -> Path:
+    """The description of ANYmal C (Copyright ANYbotics, BSD-3-Clause).
+
+    Raises:
+        PackageNotFoundError: the wheel is not installed; a `ModuleNotFoundError` that names it.
+    """
+    return Path(str(distribution(WHEEL).locate_file(_URDF)))
+
+
+# ---- A description of ANYmal C that is fit for simulation, from the one that its maker publishes ----
+#
+# Most of the published links are parts bolted to another: shells, cameras, motors, frames without mass. Some inertias
+# are not those of any body, which SAPIEN refuses, and the base has collision shapes but no inertial, for which SAPIEN
+# would make up a mass beside that of the parts. Here parts are lumped into what carries them: masses and inertias come
+# out right, and few links remain. Visuals are the collision shapes, so that there are no meshes to load.
 
 FEET = ("LF_FOOT", "RF_FOOT", "LH_FOOT", "RH_FOOT")
 """Links that stay links though they are fixed to the shank: they have a friction of their own."""

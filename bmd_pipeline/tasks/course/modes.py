@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from bmd_pipeline.environments.base import Labelling
-from bmd_pipeline.tasks.course.geometry import MODES, Course
+from bmd_pipeline.tasks.course.course import MODES, Course
 
 
 class GapLabelling:

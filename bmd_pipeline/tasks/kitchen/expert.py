@@ -1,10 +1,8 @@
-"""A demonstrator that does two things in a wanted order.
-
-It visits the places of a thing's skill at a pace of its own while gusts blow the arm off, tries again what didn't work,
-and records what it meant to do.
-"""
+"""A demonstrator that does two things in a wanted order."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +10,100 @@ from numpy.typing import NDArray
 from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.environments.demonstrators import draw_noise, play
 from bmd_pipeline.tasks.kitchen import layout
+from bmd_pipeline.tasks.kitchen.env import MAX_SPEED, STEP_SECONDS, KitchenScene, KitchenTask
+from bmd_pipeline.tasks.kitchen.layout import REST_ARM
 from bmd_pipeline.tasks.kitchen.options import Options
-from bmd_pipeline.tasks.kitchen.scene import KitchenScene
-from bmd_pipeline.tasks.kitchen.servo import approach
-from bmd_pipeline.tasks.kitchen.skills import HOME, SKILLS
-from bmd_pipeline.tasks.kitchen.task import KitchenTask
+
+# ---- Moving the hand of the Kitchen's arm to a place, for the demonstrator: damped least squares on the arm's joints
+# ----
+
+FORWARD = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+"""Orientation of a hand that points at the kitchen; about that of the start."""
+_RESPONSE = np.array([0.5] * 4 + [0.62] * 3)
+"""Share of a commanded motion that a joint makes within a control step (from its gain and damping)."""
+_MAX_TURN = 0.15  # rad a step
+_DAMPING, _POSTURE_GAIN = 2e-3, 0.1
+
+
+def approach(scene: KitchenScene, target: NDArray[np.float64], speed: float, stiffness: float) -> NDArray[np.float64]:
+    """Action of the arm that moves the hand towards a place.
+
+    Args:
+        scene: the kitchen.
+        target: (3,) where the hand should go.
+        speed: metres a control step, at most.
+        stiffness: what a radian off `FORWARD` weighs against a metre off the way.
+
+    Returns:
+        (7,) action in [-1, 1].
+    """
+    state = scene.read()
+    shift = target - np.array(state[9:12])
+    shift *= min(1.0, speed / max(float(np.linalg.norm(shift)), 1e-9))
+    orientation, jacobian = scene.locate_hand()
+    turn = 0.5 * np.cross(orientation, FORWARD, axis=0).sum(1)
+    weights = np.array([1.0] * 3 + [stiffness] * 3)
+    weighted = weights[:, None] * jacobian
+    wanted = weights * np.r_[shift, stiffness * np.clip(turn, -_MAX_TURN, _MAX_TURN)]
+    motion = weighted.T @ np.linalg.solve(weighted @ weighted.T + _DAMPING * np.eye(6), wanted)
+    posture = _POSTURE_GAIN * (np.array(REST_ARM) - np.array(state[:7]))
+    motion += posture - np.linalg.pinv(jacobian, rcond=0.05) @ (jacobian @ posture)  # leaves the hand where it is
+    action: NDArray[np.float64] = (motion / _RESPONSE + scene.compute_sag()) / (MAX_SPEED * STEP_SECONDS)
+    return action / max(1.0, float(np.abs(action).max()))
+
+
+# ---- How each thing in the kitchen is done: places that the hand visits, one after the other ----
+
+
+@dataclass(frozen=True)
+class Waypoint:
+    """A place to visit.
+
+    Attributes:
+        place: (x, y, z) in metres from where the thing's handle is when the skill begins.
+        speed: metres a control step.
+        within: distance in metres that counts as there.
+        stiffness: see `servo.approach`.
+    """
+
+    place: tuple[float, float, float]
+    speed: float
+    within: float
+    stiffness: float
+
+
+_FREE, _STRAIGHT = 0.01, 0.1  # stiffnesses: near the arm's base the hand can't point forward
+HOME = Waypoint((-0.43, 0.12, 2.03), 0.06, 0.06, _STRAIGHT)
+"""Where the hand goes between two skills, in the world's frame: each begins as if it were the first."""
+
+SKILLS: dict[str, tuple[Waypoint, ...]] = {
+    "kettle": (
+        Waypoint((0.0, -0.28, -0.10), 0.05, 0.05, _FREE),
+        Waypoint((0.0, -0.20, -0.14), 0.04, 0.03, _FREE),
+        Waypoint((0.02, 0.16, -0.14), 0.03, 0.04, _FREE),
+        Waypoint((0.02, 0.03, -0.05), 0.05, 0.07, _FREE),
+    ),
+    "light": (
+        Waypoint((0.07, -0.16, 0.0), 0.05, 0.05, _STRAIGHT),
+        Waypoint((0.06, -0.02, 0.0), 0.04, 0.03, _STRAIGHT),
+        Waypoint((-0.10, 0.0, 0.0), 0.03, 0.02, _STRAIGHT),
+        Waypoint((-0.16, 0.05, 0.0), 0.03, 0.03, _STRAIGHT),
+        Waypoint((-0.06, -0.14, 0.0), 0.05, 0.07, _STRAIGHT),
+    ),
+    "slide": (
+        Waypoint((-0.09, -0.14, 0.0), 0.05, 0.05, _STRAIGHT),
+        Waypoint((-0.08, 0.0, 0.0), 0.04, 0.03, _STRAIGHT),
+        Waypoint((0.25, 0.0, 0.0), 0.035, 0.05, _STRAIGHT),
+        Waypoint((0.18, -0.14, -0.03), 0.05, 0.07, _STRAIGHT),
+    ),
+}
+"""The last place of each leads away from the thing, once it is done."""
+
+
+# ---- A demonstrator that does two things in a wanted order ----
+#
+# It visits the places of a thing's skill at a pace of its own while gusts blow the arm off, tries again what didn't
+# work, and records what it meant to do.
 
 _PACE = (0.85, 1.15)  # speeds of episodes, as factors
 _WAYPOINT_STD = 0.004  # metres

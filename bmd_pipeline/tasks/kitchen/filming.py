@@ -6,7 +6,7 @@ from typing import Any
 
 from bmd_pipeline.environments.base import VectorTask
 from bmd_pipeline.sim.render import Camera, MuJoCoFilming, Place
-from bmd_pipeline.tasks.kitchen.scene import load_model
+from bmd_pipeline.tasks.kitchen.env import load_model
 
 
 def _find_data(task: VectorTask) -> Any:

@@ -16,8 +16,8 @@ from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.environments.demonstrators import draw_noise, play
 from bmd_pipeline.sim.arm import approach, point_down
 from bmd_pipeline.tasks.lift import layout
+from bmd_pipeline.tasks.lift.env import LiftTask
 from bmd_pipeline.tasks.lift.options import Options
-from bmd_pipeline.tasks.lift.task import LiftTask
 
 _PACE = (0.3, 0.45)  # speeds of episodes, in units of action
 _GRASP_STD = 0.006  # metres along the bar

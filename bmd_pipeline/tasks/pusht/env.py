@@ -1,17 +1,369 @@
-"""PushT environments: ManiSkill's PushT-v1 with its own success test, stepped wherever the device is."""
+"""PushT: starts, scenes on CPU and GPU, observations, the task as a batch of episodes, and its environments."""
 
 from __future__ import annotations
 
 import functools
+import importlib
+import math
+from collections.abc import Sequence
+from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskEnv
-from bmd_pipeline.sim.backend import make_simulated
+from bmd_pipeline.environments.base import TaskEnv, TaskSpec
+from bmd_pipeline.sim import backend
+from bmd_pipeline.sim.arm import PoseArm, hold_tip, hold_tips
+from bmd_pipeline.sim.backend import SceneList, SimulatedTask, Simulation, choose_backend, make_simulated, renew_physics
+from bmd_pipeline.tasks.pusht.geometry import GOAL, RADIAN_METRES, START_HEIGHT, TIP_HEIGHT
 from bmd_pipeline.tasks.pusht.options import Options
-from bmd_pipeline.tasks.pusht.task import PushTTask, make_spec
 
-__all__ = ["make_env", "make_spec"]
+# ---- How PushT episodes start ----
+#
+# A start is a row of ten numbers: the arm's joint angles in rad, then the T's pose (x, y, yaw).
+
+NUM_JOINTS = 7
+RANDOM_DIM = NUM_JOINTS + 3
+REST_QPOS: NDArray[np.float64] = np.array([0.662, 0.212, 0.086, -2.685, -0.115, 2.898, 1.673])
+"""Joint angles in rad at which episodes start, but for noise; ManiSkill's own."""
+_QPOS_NOISE = 0.02
+_BOX_MIDDLE, _BOX_SIZE = np.array([0.0, 0.05]), np.array([0.2, 0.3])
+"""ManiSkill's box of start positions, relative to the goal, in metres."""
+
+
+def draw_random(generator: np.random.Generator) -> NDArray[np.float64]:
+    """What a start is made of, (RANDOM_DIM,): standard normal for the joints, uniform in [-.5, .5) for the T."""
+    return np.concatenate([generator.standard_normal(NUM_JOINTS), generator.uniform(-0.5, 0.5, 3)])
+
+
+def make_start(random: Tensor, options: Options) -> Tensor:
+    """Starts (n, NUM_JOINTS + 3) from what `draw_random` drew, (n, RANDOM_DIM)."""
+    joints, spot, turn = torch.tensor_split(random, (NUM_JOINTS, NUM_JOINTS + 2), dim=1)
+    qpos = random.new_tensor(REST_QPOS) + _QPOS_NOISE * joints
+    box = options.position_box * random.new_tensor(_BOX_SIZE)
+    position = random.new_tensor(GOAL[:2] + _BOX_MIDDLE) + box * spot
+    yaw = GOAL[2] + np.pi + 2.0 * np.deg2rad(options.yaw_range_deg) * turn
+    return torch.cat((qpos, position, yaw), dim=1)
+
+
+# ---- One PushT-v1 scene on the CPU, moved by planar actions ----
+
+ENV_ID, CONTROL_MODE = "PushT-v1", "pd_ee_delta_pose"
+
+
+class PushTScene:
+    """A PushT-v1 scene with direct stepping.
+
+    Attributes:
+        env: the unwrapped ManiSkill environment.
+        arm: what steps it.
+    """
+
+    def __init__(self, env_id: str = ENV_ID) -> None:
+        skip_recolouring()
+        self.env = backend.make_env(env_id, control_mode=CONTROL_MODE)
+        self.arm = PoseArm(self.env)
+        sapien: Any = importlib.import_module("sapien")
+        self._pose = sapien.Pose
+        self._tee = self.env.tee._objs[0]
+        self._body = self._tee.find_component_by_type(sapien.physx.PhysxRigidDynamicComponent)
+        self._yaw = 0.0
+
+    def place(self, start: Sequence[float]) -> None:
+        """Starts afresh, at rest; see `start` for the columns of a start (10,)."""
+        renew_physics(self.env)
+        x, y, yaw = (float(value) for value in start[NUM_JOINTS:])
+        quaternion = [math.cos(yaw / 2.0), 0.0, 0.0, math.sin(yaw / 2.0)]
+        self._tee.set_pose(self._pose([x, y, START_HEIGHT], quaternion))
+        self._body.set_linear_velocity([0.0, 0.0, 0.0])
+        self._body.set_angular_velocity([0.0, 0.0, 0.0])
+        self._body.put_to_sleep()
+        self._body.wake_up()  # restarts the timer after which it would fall asleep
+        self.arm.place(np.array(start[:NUM_JOINTS]))
+        self._yaw = yaw
+
+    def move(self, action: Sequence[float]) -> None:
+        """One control step with planar action (x, y) in [-1, 1]."""
+        x, y = action
+        pose = self.arm.pose
+        self.arm.step(hold_tip(x, y, (*pose.p.tolist(), *pose.q.tolist()), self.arm.rotation_scale, TIP_HEIGHT))
+
+    def read(self) -> tuple[float, float, float, float, float, float]:
+        """The scene's state as a row of `state.STATE_NAMES`; the yaw is unwound from the start's."""
+        tip_x, tip_y, tip_z = self.arm.pose.p.tolist()
+        tee = self._tee.pose
+        tee_x, tee_y, _ = tee.p.tolist()
+        w, _, _, z = tee.q.tolist()
+        self._yaw += math.remainder(2.0 * math.atan2(z, w) - self._yaw, 2.0 * math.pi)
+        return tip_x, tip_y, tip_z, tee_x, tee_y, self._yaw
+
+
+@functools.cache
+def skip_recolouring() -> None:
+    """Lets PushT-v1's table be built in scenes that can't render: it recolours visuals that aren't there."""
+    backend.enable_headless()
+    push_t: Any = importlib.import_module("mani_skill.envs.tasks.tabletop.push_t")
+    table: Any = importlib.import_module("mani_skill.utils.scene_builder.table")
+    builder = push_t.WhiteTableSceneBuilder
+    recolouring = builder.build
+
+    def build(self: Any) -> None:
+        if self.scene.can_render():
+            recolouring(self)
+        else:
+            table.TableSceneBuilder.build(self)
+
+    builder.build = build
+
+
+# ---- PushT-v1 in ManiSkill's GPU simulation: all scenes in one batch of tensors ----
+#
+# Not yet run on a GPU, for the reason that `BatchedScenes` gives; the code is exercised on the CPU, where ManiSkill
+# offers the same batched interface for one environment. PushT-v1 is ManiSkill's own and no `StartedEnv`, so that
+# its episodes are started here.
+#
+# Source: `BaseEnv.reset` and `BaseEnv.step` of ManiSkill 3.0.1.
+
+
+class PushTBatch:
+    """A `Simulation` of PushT scenes together; see `BatchedScenes` for its arguments.
+
+    Attributes:
+        env: the unwrapped ManiSkill environment.
+    """
+
+    def __init__(self, env_id: str, num_envs: int, device: torch.device) -> None:
+        skip_recolouring()
+        self.env: Any = backend.make_env(
+            env_id, num_envs=num_envs, control_mode=CONTROL_MODE, sim_backend=choose_backend(device)
+        )
+        self._make_pose: Any = importlib.import_module("mani_skill.utils.structs").Pose.create_from_pq
+        self._rotation_scale = float(self.env.agent.controller.controllers["arm"].config.rot_lower)
+        self._yaw = torch.zeros(num_envs, device=device)
+
+    def place(self, rows: Tensor, start: Tensor) -> Tensor:
+        """See `Simulation.place`."""
+        env, scene = self.env, self.env.scene
+        qpos, pose = start[:, :NUM_JOINTS], start[:, NUM_JOINTS:]
+        position = torch.cat((pose[:, :2], torch.full_like(pose[:, :1], START_HEIGHT)), 1)
+        half, zero = pose[:, 2] / 2.0, torch.zeros_like(pose[:, 2])
+        quaternion = torch.stack((half.cos(), zero, zero, half.sin()), 1)
+        scene._reset_mask = torch.zeros_like(self._yaw, dtype=torch.bool)
+        scene._reset_mask[rows] = True  # the setters below concern these scenes alone
+        env.agent.reset(qpos)
+        env.tee.set_pose(self._make_pose(position, quaternion))
+        env.tee.set_linear_velocity(torch.zeros_like(pose[0]))
+        env.tee.set_angular_velocity(torch.zeros_like(pose[0]))
+        scene._reset_mask = torch.ones_like(self._yaw, dtype=torch.bool)
+        if env.gpu_sim_enabled:
+            scene._gpu_apply_all()
+            scene.px.gpu_update_articulation_kinematics()
+            scene._gpu_fetch_all()
+        env.agent.controller.reset()
+        self._yaw[rows] = pose[:, 2]
+        return self._read()[rows]
+
+    def move(self, action: Tensor, active: Tensor) -> Tensor:
+        """See `Simulation.move`."""
+        held = torch.where(active[:, None], action, torch.zeros_like(action))
+        self.env._step_action(hold_tips(held, self.env.agent.tcp.pose.raw_pose, self._rotation_scale, TIP_HEIGHT))
+        return self._read()
+
+    def _read(self) -> Tensor:
+        tip, tee = self.env.agent.tcp.pose.raw_pose, self.env.tee.pose.raw_pose
+        self._yaw = self._yaw + wrap(2.0 * torch.atan2(tee[:, 6], tee[:, 3]) - self._yaw)
+        return torch.cat((tip[:, :3], tee[:, :2], self._yaw[:, None]), 1)
+
+    def close(self) -> None:
+        """Releases the simulation."""
+        self.env.close()
+
+
+# ---- The state of PushT scenes as numbers, and what the policy sees of it ----
+#
+# The state of a scene is a row of `STATE_NAMES` in metres and radians; the T's yaw is unwrapped, so that the
+# rotation since the start can be read off. Everything here is a pure function of tensors on any device.
+
+STATE_NAMES = ("tip_x", "tip_y", "tip_z", "tee_x", "tee_y", "tee_yaw")
+STATE_DIM = len(STATE_NAMES)
+OBS_DIM = 8
+TRACK_NAMES = ("tip_x", "tip_y", "tee_x", "tee_y", "turn", "tee_yaw", "goal_distance")
+
+_GOAL_X, _GOAL_Y, _GOAL_YAW = (float(value) for value in GOAL)
+_TIP_METRES, _TEE_METRES = 0.15, 0.1  # divisors that bring features to order one
+_TYPICAL_DISTANCE = 0.25  # metres between a start pose, half a turn off, and the goal
+
+
+def wrap(angle: Tensor) -> Tensor:
+    """Angles in rad brought to [-π, π)."""
+    return torch.remainder(angle + math.pi, 2.0 * math.pi) - math.pi
+
+
+def compute_obs(state: Tensor) -> Tensor:
+    """What the policy sees.
+
+    Args:
+        state: (num_envs, STATE_DIM).
+
+    Returns:
+        (num_envs, OBS_DIM) of order one: tip and T relative to the goal's position, cosine and sine of the
+        T's yaw error, and the tip in the T's frame, where contacts look alike whatever the pose.
+    """
+    tip_x, tip_y, _, tee_x, tee_y, yaw = state.unbind(1)
+    error = yaw - _GOAL_YAW
+    cos, sin = yaw.cos(), yaw.sin()
+    x, y = tip_x - tee_x, tip_y - tee_y
+    features = (
+        (tip_x - _GOAL_X) / _TIP_METRES,
+        (tip_y - _GOAL_Y) / _TIP_METRES,
+        (tee_x - _GOAL_X) / _TEE_METRES,
+        (tee_y - _GOAL_Y) / _TEE_METRES,
+        error.cos(),
+        error.sin(),
+        (cos * x + sin * y) / _TEE_METRES,
+        (cos * y - sin * x) / _TEE_METRES,
+    )
+    return torch.stack(features, 1)
+
+
+def compute_track(state: Tensor, start_yaw: Tensor) -> Tensor:
+    """The episode's low-dimensional view (num_envs, len(TRACK_NAMES)); start_yaw is (num_envs,) in rad."""
+    tip_x, tip_y, _, tee_x, tee_y, yaw = state.unbind(1)
+    distance = torch.hypot(tee_x - _GOAL_X, tee_y - _GOAL_Y)
+    return torch.stack((tip_x, tip_y, tee_x, tee_y, yaw - start_yaw, yaw, distance), 1)
+
+
+def compute_closeness(state: Tensor) -> Tensor:
+    """Minus the T's distance to the goal pose (num_envs,), in units of a typical start's distance."""
+    turn = RADIAN_METRES * wrap(state[:, 5] - _GOAL_YAW)
+    square = (state[:, 3] - _GOAL_X) ** 2 + (state[:, 4] - _GOAL_Y) ** 2 + turn**2
+    return -square.sqrt() / _TYPICAL_DISTANCE
+
+
+# ---- ManiSkill's own success measure of PushT-v1, the share of the goal that the T covers, for many poses at once
+# ----
+#
+# The T's raster cells are moved into the goal's frame and counted there, on the same grid with the same
+# rounding as `pseudo_render_intersection`; that function serves one environment, this one a batch of poses.
+#
+# Source: PushT-v1 of ManiSkill 3.0.1.
+
+
+class GoalOverlap:
+    """Covered share of the goal.
+
+    Args:
+        cells: (3, num_cells) homogeneous coordinates of the T's raster cells, in metres.
+        goal: (resolution, resolution) bool, the goal's cells indexed (x, y).
+        world_to_goal: (3, 3) homogeneous transform.
+        half_width: half the raster's width in metres.
+    """
+
+    def __init__(self, cells: Tensor, goal: Tensor, world_to_goal: Tensor, half_width: float) -> None:
+        self._cells = cells
+        self._goal = goal.flatten()
+        self._world_to_goal = world_to_goal
+        self._resolution = goal.shape[0]
+        self._scale = (self._resolution / 2) / half_width
+        self._area = goal.sum().float()
+
+    @classmethod
+    def of_env(cls, env: Any) -> Self:
+        """Takes raster, goal and transform from an unwrapped PushT-v1 environment."""
+        drawn = env.tee_render == 1  # an image: rows are y, upside down
+        return cls(env.homo_uv[:, drawn], drawn.flip(0).T, env.world_to_goal_trans, env.uv_half_width)
+
+    def __call__(self, x: Tensor, y: Tensor, yaw: Tensor) -> Tensor:
+        """Share (num_poses,) in [0, 1] of the goal covered by T's at x, y, yaw, each (num_poses,)."""
+        cos, sin, zero = yaw.cos(), yaw.sin(), torch.zeros_like(yaw)
+        rows = [torch.stack(row, -1) for row in ((cos, -sin, x), (sin, cos, y), (zero, zero, zero + 1.0))]
+        to_goal = self._world_to_goal @ torch.stack(rows, 1)  # (num_poses, 3, 3)
+        moved = to_goal[:, :2] @ self._cells  # (num_poses, 2, num_cells)
+        index = (moved * self._scale + self._resolution / 2).long()  # truncates towards zero, as ManiSkill does
+        outside = ((index < 0) | (index >= self._resolution)).any(1)
+        flat = (index[:, 0] * self._resolution + index[:, 1]).masked_fill(outside, 0)  # there, as in ManiSkill
+        covered = torch.zeros(len(yaw), self._goal.numel(), dtype=torch.bool, device=yaw.device)
+        covered.scatter_(1, flat, True)
+        return (covered & self._goal).sum(1) / self._area
+
+
+# ---- PushT as a batch of episodes, whatever simulates it ----
+
+CONTROL_HZ = 20.0
+
+
+def make_spec(options: Options) -> TaskSpec:
+    """Fixed facts of the task."""
+    return TaskSpec(
+        name="PushT",
+        obs_dim=OBS_DIM,
+        action_dim=2,
+        track_names=TRACK_NAMES,
+        planar=("turn", "goal_distance"),
+        planar_units=("rad", "m"),
+        horizon=options.horizon,
+        control_hz=CONTROL_HZ,
+    )
+
+
+class PushTTask(SimulatedTask):
+    """Pushing a T onto its goal, turned either way.
+
+    Args:
+        options: the task's settings.
+        num_envs: scenes stepped together.
+        settings: see `SimulatedTask`.
+    """
+
+    ENV_MODULE = "bmd_pipeline.tasks.pusht.env"
+    STATE_DIM = STATE_DIM
+    RANDOM_DIM = RANDOM_DIM
+
+    def __init__(self, options: Options, num_envs: int, **settings: Any) -> None:
+        super().__init__(make_spec(options), num_envs, **settings)
+        self.options = options
+        self._start_yaw = torch.zeros(num_envs, device=self.device)
+        self._overlap = GoalOverlap.of_env(self._find_env())
+
+    def _find_env(self) -> Any:
+        """A ManiSkill environment that knows the goal."""
+        holder: Any = self.simulation.scenes[0] if isinstance(self.simulation, SceneList) else self.simulation
+        return holder.env
+
+    def _make_scene(self, env_id: str) -> PushTScene:
+        return PushTScene(env_id)
+
+    def _make_batch(self, env_id: str) -> Simulation:
+        return PushTBatch(env_id, self.num_envs, self.device)
+
+    def _draw_random(self, generator: np.random.Generator) -> NDArray[np.float64]:
+        return draw_random(generator)
+
+    def _make_start(self, random: Tensor) -> Tensor:
+        return make_start(random, self.options)
+
+    def _begin(self, rows: Tensor) -> None:
+        self._start_yaw = torch.where(rows, self.state[:, 5], self._start_yaw)
+
+    def _judge(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pays progress and success, both by what the present turn is worth."""
+        progress = compute_closeness(after) - compute_closeness(before)
+        success = self._overlap(*after[:, 3:].unbind(1)) >= self.options.success_threshold
+        reward = self.options.progress_scale * progress + self.options.success_bonus * success
+        clockwise, counterclockwise = self.options.turn_weights
+        return reward * torch.where(after[:, 5] >= self._start_yaw, counterclockwise, clockwise), success, success
+
+    def _observe(self) -> Tensor:
+        return compute_obs(self.state)
+
+    def track(self) -> Tensor:
+        """Current track (num_envs, track_dim)."""
+        return compute_track(self.state, self._start_yaw)
+
+
+# ---- PushT environments: ManiSkill's PushT-v1 with its own success test, stepped wherever the device is ----
 
 
 def make_env(

@@ -6,8 +6,8 @@ import math
 
 from bmd_pipeline.environments.base import VectorTask
 from bmd_pipeline.sim.render import Camera, ManiSkillFilming, Place
+from bmd_pipeline.tasks.pusht.env import CONTROL_MODE, skip_recolouring
 from bmd_pipeline.tasks.pusht.geometry import CORNERS, START_HEIGHT
-from bmd_pipeline.tasks.pusht.scene import CONTROL_MODE, skip_recolouring
 
 _STEM = float(CORNERS[:, 1].max())
 
@@ -19,7 +19,7 @@ def _locate_stem(task: VectorTask) -> Place:
 
 
 FILMING = ManiSkillFilming(
-    "bmd_pipeline.tasks.pusht.scene",
+    "bmd_pipeline.tasks.pusht.env",
     Camera(eye=(0.3, -0.06, 0.8), target=(-0.16, -0.06, 0.03), fov=0.75),
     _locate_stem,
     settings={"control_mode": CONTROL_MODE},

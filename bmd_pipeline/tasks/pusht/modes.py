@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.environments.base import Labelling
+from bmd_pipeline.tasks.pusht.env import TRACK_NAMES
 from bmd_pipeline.tasks.pusht.geometry import BEHAVIOURS, TURNS
-from bmd_pipeline.tasks.pusht.state import TRACK_NAMES
 
 COMMITTED = 0.3
 """Rotation in rad beyond which a failed episode counts as an attempt at that direction of turning."""

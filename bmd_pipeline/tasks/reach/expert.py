@@ -12,8 +12,8 @@ from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.environments.demonstrators import draw_noise, play
 from bmd_pipeline.sim.arm import approach, point_down
 from bmd_pipeline.tasks.reach import layout
+from bmd_pipeline.tasks.reach.env import ReachTask
 from bmd_pipeline.tasks.reach.options import Options
-from bmd_pipeline.tasks.reach.task import ReachTask
 
 _PACE = (0.3, 0.45)  # speeds of episodes, in units of action
 _WAYPOINT_STD = 0.008  # metres

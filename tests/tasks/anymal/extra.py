@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from bmd_pipeline.tasks.anymal.asset import find_urdf
+from bmd_pipeline.tasks.anymal.model import find_urdf
 
 
 def _have_wheel() -> bool:

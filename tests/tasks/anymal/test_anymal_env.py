@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from bmd_pipeline.tasks.anymal.gait import load_gaits, move_feet
+from bmd_pipeline.tasks.anymal.env import AnymalTask, make_spec
+from bmd_pipeline.tasks.anymal.expert import load_gaits, move_feet
 from bmd_pipeline.tasks.anymal.layout import DIRECTIONS, REST_QPOS, compute_heading
 from bmd_pipeline.tasks.anymal.options import Options
-from bmd_pipeline.tasks.anymal.task import AnymalTask, make_spec
 from bmd_pipeline.tasks.checker import check_task
 from tests.tasks.anymal.extra import needs_wheel
 from tests.tasks.stepping import largest_gap, make_stock, single_step_gaps

@@ -10,8 +10,7 @@ import pytest
 
 from bmd_pipeline.errors import TaskError
 from bmd_pipeline.tasks import registry
-from bmd_pipeline.tasks.anymal.asset import find_urdf
-from bmd_pipeline.tasks.anymal.model import FEET, lump_fixed_links
+from bmd_pipeline.tasks.anymal.model import FEET, find_urdf, lump_fixed_links
 from tests.tasks.anymal.extra import needs_wheel
 
 BOX = '<collision><origin xyz="{}"/><geometry><box size="1 1 1"/></geometry></collision>'

@@ -12,11 +12,9 @@ import torch
 
 from bmd_pipeline.tasks.checker import check_task
 from bmd_pipeline.tasks.kitchen import layout
-from bmd_pipeline.tasks.kitchen.env import make_env
+from bmd_pipeline.tasks.kitchen.env import KitchenScene, KitchenTask, make_env
 from bmd_pipeline.tasks.kitchen.expert import KitchenExpert
 from bmd_pipeline.tasks.kitchen.options import Options
-from bmd_pipeline.tasks.kitchen.scene import KitchenScene
-from bmd_pipeline.tasks.kitchen.task import KitchenTask
 
 pytest.importorskip("mujoco", reason="needs the extra kitchen")
 robotics = pytest.importorskip("gymnasium_robotics", reason="needs the extra kitchen")

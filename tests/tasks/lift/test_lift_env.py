@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from bmd_pipeline.tasks.checker import check_task
-from bmd_pipeline.tasks.lift.env import make_env, make_spec
+from bmd_pipeline.tasks.lift.env import LiftTask, make_env, make_spec
 from bmd_pipeline.tasks.lift.expert import LiftExpert, make_expert
 from bmd_pipeline.tasks.lift.layout import HALF_HEIGHT, compute_lift
 from bmd_pipeline.tasks.lift.options import Options
-from bmd_pipeline.tasks.lift.task import LiftTask
 from tests.tasks.stepping import largest_gap, make_stock, single_step_gaps
 
 

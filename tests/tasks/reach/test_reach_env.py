@@ -11,10 +11,9 @@ import torch
 
 from bmd_pipeline.sim.arm import ROTATION_SCALE, approach, point_down
 from bmd_pipeline.tasks.checker import check_task
-from bmd_pipeline.tasks.reach.env import make_env, make_spec
+from bmd_pipeline.tasks.reach.env import ReachTask, make_env, make_spec
 from bmd_pipeline.tasks.reach.layout import LANE, POST, POST_HALF_SIZE, has_hit
 from bmd_pipeline.tasks.reach.options import Options
-from bmd_pipeline.tasks.reach.task import ReachTask
 from tests.tasks.stepping import largest_gap, make_stock, single_step_gaps
 
 
