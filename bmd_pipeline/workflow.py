@@ -1,4 +1,7 @@
-"""From Snakemake's `config` to the settings of its jobs."""
+"""What Snakemake's rules ask for: settings, files, params and resources of each job, from Snakemake's `config` on.
+
+Rules in workflow/rules/ name methods of `Pipeline` as their input functions and params.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,82 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from bmd_pipeline.config.load import AUTO, CONFIG_DIR, flatten, load_config, resolve_preset
-from bmd_pipeline.config.schema import RunConfig
-from bmd_pipeline.errors import ConfigError
+from bmd_pipeline.config.hashing import Stage, config_hash, source_hash, stage_hash, stage_slice
+from bmd_pipeline.config.load import AUTO, AUTO_GPU, CONFIG_DIR, flatten, has_cuda_device, load_config, resolve_preset
+from bmd_pipeline.config.overrides import (
+    GridCell,
+    assign_codes,
+    base_name,
+    change_codes,
+    configure_cell,
+    configure_codes,
+    configure_swept,
+    find_cell,
+    find_point,
+    list_cells,
+    list_points,
+    modes_folder,
+    swept_assignments,
+)
+from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
+from bmd_pipeline.config.schema import (
+    PRETRAINED,
+    TAUGHT,
+    RunConfig,
+    check_method,
+    compared_policies,
+    is_finetuned,
+    judged_methods,
+    list_pairs,
+    uses_modes,
+)
+from bmd_pipeline.errors import BMDError, ConfigError
+from bmd_pipeline.io.layout import VIDEO_TYPES, VIDEOS_FOLDER, Layout
+from bmd_pipeline.io.provenance import find_edited_hash, hash_brought, may_collect, require_brought, require_trained
+from bmd_pipeline.tasks.registry import get_entry, require_expert
 
 PRESET_VARIABLE = "BMD_PRESET"
+
+DEMOS = ("data/{task}/demos.zarr", "data/{task}/demos.manifest.json")
+POLICY = tuple(f"results/{{task}}/policy/{name}" for name in ("policy.safetensors", "policy.json", "run.json"))
+MODES_NAMES = ("modes.safetensors", "modes.json", "run.json")
+TUNED_NAMES = ("tuned.safetensors", "tuned.json", "run.json")
+EVALUATION_NAMES = (
+    "eval.json",
+    "episodes.parquet",
+    "trajectories.parquet",
+    "trajectories.png",
+    "trajectories.svg",
+)
+MODES = tuple(f"results/{{task}}/modes/seed{{seed}}/{name}" for name in MODES_NAMES)
+RUN = "results/{task}/{method}/seed{seed}"
+JUDGED = "results/{task}/{policy}/seed{seed}"
+POINT = "results/{task}/lambda/{point}/seed{seed}"
+CELL = "results/{task}/grid/{method}/k{codes}/{point}/seed{seed}"
+JUDGED_CELL = CELL.replace("{method}", "{policy}")  # evaluation's name for the method
+CELL_MODES = "results/{task}/grid/modes/k{codes}/seed{seed}"
+
+NO_COLLECTION = "the demonstrations were brought along or edited by hand, nothing is collected"
+
+Wildcards = Any
+"""Snakemake's: `task` always, and what else the rule's outputs name."""
+Files = Callable[[Wildcards], list[str]]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def or_refuse(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Calls a function; what it refuses ends the run in one line, before any job starts."""
+    try:
+        return function(*args, **kwargs)
+    except BMDError as error:
+        sys.exit(f"error: {error}")
 
 
 @dataclass(frozen=True)
@@ -87,3 +156,472 @@ def put_command_on_path() -> None:
     if shutil.which("bmd-pipeline") is None:
         folder = str(Path(sys.executable).parent)
         os.environ["PATH"] = os.pathsep.join((folder, os.environ.get("PATH", os.defpath)))
+
+
+def fill(templates: Iterable[str], wildcards: Wildcards, **values: object) -> list[str]:
+    """Paths of templates, filled from a job's wildcards and `values`."""
+    return [template.format(**{**dict(wildcards.items()), **values}) for template in templates]
+
+
+def within(folder: str, names: Iterable[str]) -> list[str]:
+    """Paths of files in a folder."""
+    return [f"{folder}/{name}" for name in names]
+
+
+@dataclass
+class Pipeline:
+    """What the rules ask for.
+
+    Attributes:
+        config: Snakemake's `config`.
+        stored: whether files are elsewhere and jobs get copies. What lies on this machine says nothing then.
+        planning: whether this process plans the jobs; those that run one read the Snakefile again.
+    """
+
+    config: Mapping[str, Any]
+    stored: bool
+    planning: bool
+    asked: WorkflowSettings = field(init=False)
+    _runs: dict[str, RunConfig] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        put_command_on_path()
+        self.asked = or_refuse(read_workflow_config, self.config)
+
+    @property
+    def _looks(self) -> bool:
+        """Whether files that are there may be looked at."""
+        return self.planning and not self.stored
+
+    # ---- Settings ----
+
+    def settings(self, task: str) -> RunConfig:
+        """All settings of a task, validated when its first job is planned."""
+        if task not in self._runs:
+            run = or_refuse(self.asked.load, task)
+            locked = run.task.env["disturbance"]["locked_action"]
+            if self.planning and (run.discover.inference.features or locked is not None):
+                from bmd_pipeline.stages.runtime import check_settings  # asks the task, which takes torch
+
+                or_refuse(check_settings, run)
+            self._runs[task] = run
+        return self._runs[task]
+
+    def _run(self, wildcards: Wildcards) -> RunConfig:
+        return self.settings(wildcards.task)
+
+    def validated(self, wildcards: Wildcards) -> list[str]:
+        """Input: no files, only sound settings."""
+        self._run(wildcards)
+        return []
+
+    # ---- Input: files of earlier stages ----
+
+    def collection(self, wildcards: Wildcards) -> list[str]:
+        """Input: what `collect` needs, which is nothing but a task with an expert, and that nobody loses a store.
+
+        Where demonstrations are somebody's own it names a file that nobody has. Such a rule makes nothing, so that
+        Snakemake takes the store that is there as it is, and removes it under no circumstances.
+        """
+        run = self._run(wildcards)
+        if run.collect.store is not None:
+            return [NO_COLLECTION]
+        if self._looks:
+            layout = Layout()
+            store, manifest = layout.demos(wildcards.task), layout.demos_manifest(wildcards.task)
+            if not or_refuse(may_collect, store, manifest, stage_hash(run, "collect")):
+                return [NO_COLLECTION]
+            or_refuse(require_expert, run.task.name)
+        return []
+
+    def collected(self, wildcards: Wildcards) -> list[str]:
+        """Input: the demonstrations that `pretrain` reads, unless the user brings something."""
+        if self._looks:
+            or_refuse(require_trained, Layout().policy(wildcards.task))
+        return [] if self.brought(wildcards) else fill(DEMOS, wildcards)
+
+    def brought(self, wildcards: Wildcards) -> list[str]:
+        """Input: what the user brings in their place, followed by its content: see `brought_hash`.
+
+        Snakemake would go without `pretrain` if it were missing and an earlier policy there.
+        """
+        setting, paths = _name_brought(self._run(wildcards))
+        if self._looks:
+            or_refuse(require_brought, setting, paths)
+        return paths
+
+    def policy(self, wildcards: Wildcards) -> list[str]:
+        """Input: the base policy."""
+        return fill(POLICY, wildcards)
+
+    def taught_on(self, wildcards: Wildcards) -> list[str]:
+        """Input: the demonstrations that a coded policy is taught on."""
+        run = self._run(wildcards)
+        if run.discover.form == "published":
+            return []
+        if run.collect.store is None:
+            return fill(DEMOS, wildcards)
+        if self._looks:
+            or_refuse(require_brought, "collect.store", [run.collect.store])
+        return [run.collect.store]
+
+    def modes(self, wildcards: Wildcards) -> list[str]:
+        """Input: the modes that a method builds on; plain ones build on none."""
+        method = _method_of(wildcards)
+        if method in (PRETRAINED, TAUGHT):
+            return fill(MODES, wildcards) if method == TAUGHT else []
+        or_refuse(check_method, method)
+        return fill(MODES, wildcards) if uses_modes(method) else []
+
+    def tuned(self, wildcards: Wildcards) -> list[str]:
+        """Input: what fine-tuning made of a policy, and its modes."""
+        method = _method_of(wildcards)
+        made = fill(within(RUN, TUNED_NAMES), wildcards, method=method) if is_finetuned(method) else []
+        return self.modes(wildcards) + made
+
+    def modes_of_every_seed(self, wildcards: Wildcards) -> list[str]:
+        """Input: the modes that the settings' seeds discovered."""
+        return [path for seed in self._run(wildcards).seeds for path in fill(MODES, wildcards, seed=seed)]
+
+    def cell_modes(self, wildcards: Wildcards) -> list[str]:
+        """Input: the modes that a cell of the grid builds on."""
+        return within(self._cell_modes_folder(wildcards), MODES_NAMES)
+
+    def compared(self, wildcards: Wildcards) -> list[str]:
+        """Input: evaluations of all policies that the settings ask to compare."""
+        run = self._run(wildcards)
+        return self._evaluations(wildcards, compared_policies(run.methods, run.discover.form))
+
+    def weighed(self, wildcards: Wildcards) -> list[str]:
+        """Input: evaluations of what fine-tuning begins with and ends at, which are tested against each other."""
+        return self._evaluations(wildcards, (PRETRAINED, *self._run(wildcards).methods))
+
+    def judged(self, wildcards: Wildcards) -> list[str]:
+        """Input: evaluations of the methods that a verdict is about."""
+        return self._evaluations(wildcards, or_refuse(judged_methods, self._run(wildcards).methods))
+
+    def swept(self, wildcards: Wildcards) -> list[str]:
+        """Input: evaluations of every point and seed of the λ sweep."""
+        run = self._run(wildcards)
+        return [
+            f"{POINT}/eval.json".format(task=wildcards.task, point=point.name, seed=seed)
+            for point in list_points(run)
+            for seed in run.sweep.seeds
+        ]
+
+    def gathered(self, wildcards: Wildcards) -> list[str]:
+        """Input: evaluations of every cell and seed of the grid."""
+        run = self._run(wildcards)
+        folders = [cell.folder for cell in list_cells(run)]
+        return [f"results/{wildcards.task}/{folder}/seed{seed}/eval.json" for folder in folders for seed in run.seeds]
+
+    def pooled(self, wildcards: Wildcards) -> list[str]:
+        """Input: results on every base policy."""
+        bases = self._run(wildcards).pool.bases
+        return [f"results/{base_name(wildcards.task, base)}/eval.json" for base in bases]
+
+    def reported(self, wildcards: Wildcards) -> list[str]:
+        """Input: what a task's page shows.
+
+        Comparison and verdict are cheap and always made; the validation of modes and the λ sweep are shown where
+        someone asked for them.
+        """
+        run, results = self._run(wildcards), f"results/{wildcards.task}"
+        made = [*within(results, ("eval.json", "compare.json")), *fill(POLICY[-1:], wildcards)]
+        for policy in compared_policies(run.methods, run.discover.form):
+            names = ("eval.json", "run.json") if is_finetuned(policy) else ("eval.json",)
+            made += [path for seed in run.seeds for path in within(f"{results}/{policy}/seed{seed}", names)]
+        if list_pairs(run.methods):
+            made.append(f"{results}/verdict.json")
+        shown = within(results, ("modes/validation.json", "lambda/sweep.json"))
+        return made + [path for path in shown if Path(path).exists()]
+
+    def summarised(self, wildcards: Wildcards) -> list[str]:
+        """Input: results and pages of the tasks that the settings name, or of all that have any."""
+        tasks = self.asked.tasks or sorted(path.parent.name for path in Path("results").glob("*/eval.json"))
+        if not tasks:
+            sys.exit(
+                "error: no task has results yet; make some, e.g. with snakemake --cores 2 results/PushT/report.html"
+            )
+        pages = [path for task in tasks for path in within(f"results/{task}", ("eval.json", "report.html"))]
+        return pages + self._grids(tasks)
+
+    def wanted(self, wildcards: Wildcards) -> list[str]:
+        """Input: what a run without targets makes, the tasks and grids that the settings name."""
+        tasks = self.asked.tasks or ("PushT",)
+        return [f"results/{task}/eval.json" for task in tasks] + self._grids(tasks)
+
+    def beside(self, evaluations: Files, *names: str) -> Files:
+        """Input: tables that stand beside evaluations and are read with them."""
+        return lambda wildcards: [
+            path for found in evaluations(wildcards) for path in within(str(Path(found).parent), names)
+        ]
+
+    def behind(self, inputs: Files) -> Files:
+        """Input: what a rule's inputs were made from, so that an output which somebody deleted is made again, with all
+        that depends on it. Snakemake by itself looks no further than the inputs.
+
+        Where files are elsewhere there are none: jobs would get copies of what they don't read.
+        """
+
+        def chain(wildcards: Wildcards) -> list[str]:
+            if self.stored:
+                return []
+            found: dict[str, None] = {}
+            for path in inputs(wildcards):
+                found.update(dict.fromkeys(self._made_from(path)))
+            return [path for path in found if path not in inputs(wildcards)]
+
+        return chain
+
+    def _made_from(self, path: str) -> list[str]:
+        """All files of earlier stages behind one of this workflow's results."""
+        parts = Path(path).parts
+        if len(parts) < 3 or parts[0] != "results":
+            return []
+        task, place = parts[1], parts[2]
+        run = self.settings(task)
+        here = {"task": task}
+        demos = [] if _name_brought(run)[1] or run.collect.store is not None else fill(DEMOS, here)
+        if place == "policy":
+            return demos
+        base = [*demos, *fill(POLICY, here)]
+        seeds = [part.removeprefix("seed") for part in parts if part.startswith("seed")]
+        if len(parts) == 3:  # results/<Task>/eval.json and others that stand over all seeds
+            policies = compared_policies(run.methods, run.discover.form)
+            evaluations = [f"results/{task}/{policy}/seed{seed}/eval.json" for policy in policies for seed in run.seeds]
+            return list(dict.fromkeys(found for one in evaluations for found in [one, *self._made_from(one)]))
+        if not seeds:
+            return base
+        modes = fill(MODES, here, seed=seeds[0])
+        if place == "lambda":
+            return [*base, *modes, *within(str(Path(path).parent), TUNED_NAMES)]
+        if place == "grid":
+            codes = next((part for part in parts if part.startswith("k")), "k0").removeprefix("k")
+            modes = within(f"results/{task}/{modes_folder(run, int(codes))}/seed{seeds[0]}", MODES_NAMES)
+            return [*base, *modes, *within(str(Path(path).parent), TUNED_NAMES)]
+        if place == "modes":
+            return base
+        tuned = within(str(Path(path).parent), TUNED_NAMES) if is_finetuned(place) else []
+        return [*base, *(modes if place == TAUGHT or uses_modes(place) else []), *tuned]
+
+    def _evaluations(self, wildcards: Wildcards, policies: Iterable[str]) -> list[str]:
+        seeds = self._run(wildcards).seeds
+        return [f"results/{wildcards.task}/{policy}/seed{seed}/eval.json" for policy in policies for seed in seeds]
+
+    def _grids(self, tasks: Iterable[str]) -> list[str]:
+        return [f"results/{task}/grid.json" for task in tasks if self.settings(task).grid.is_asked]
+
+    def _cell(self, wildcards: Wildcards) -> GridCell:
+        key = f"{_method_of(wildcards)}/k{wildcards.codes}/{wildcards.point}"
+        return or_refuse(find_cell, self._run(wildcards), key)
+
+    def _cell_modes_folder(self, wildcards: Wildcards) -> str:
+        folder = modes_folder(self._run(wildcards), int(wildcards.codes))
+        return f"results/{wildcards.task}/{folder}/seed{wildcards.seed}"
+
+    # ---- Params: what a job's result depends on ----
+
+    def slice(self, stage: Stage) -> Callable[[Wildcards], dict[str, Any]]:
+        """Params: the settings that a stage depends on."""
+        return lambda wildcards: stage_slice(self._run(wildcards), stage, wildcards.get("method"))
+
+    def point_slice(self, stage: Stage) -> Callable[[Wildcards], dict[str, Any]]:
+        """Params: the settings that a stage depends on at a point of the λ sweep."""
+
+        def slice_at(wildcards: Wildcards) -> dict[str, Any]:
+            run = self._run(wildcards)
+            here = configure_swept(run, or_refuse(find_point, run, wildcards.point))
+            return stage_slice(here, stage, run.sweep.method)
+
+        return slice_at
+
+    def cell_slice(self, stage: Stage) -> Callable[[Wildcards], dict[str, Any]]:
+        """Params: the settings that a stage depends on in a cell of the grid."""
+
+        def slice_in(wildcards: Wildcards) -> dict[str, Any]:
+            cell = self._cell(wildcards)
+            return stage_slice(configure_cell(self._run(wildcards), cell), stage, cell.method)
+
+        return slice_in
+
+    def codes_slice(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Params: the settings that discovery depends on with another K."""
+        return stage_slice(configure_codes(self._run(wildcards), int(wildcards.codes)), "discover")
+
+    def all_settings(self, wildcards: Wildcards) -> str:
+        """Params: hash of all settings."""
+        return config_hash(self._run(wildcards))
+
+    def source(self, stage: str) -> Callable[[Wildcards], str]:
+        """Params: hash of the code behind a stage."""
+
+        def hash_of(wildcards: Wildcards) -> str:
+            name = self._run(wildcards).task.name  # registers plug-ins and variants
+            return source_hash(stage, get_entry(name).package)
+
+        return hash_of
+
+    def summary_source(self) -> str:
+        """Hash of the code behind the page of all tasks."""
+        return source_hash("summary", "bmd_pipeline.tasks")
+
+    def brought_hash(self, wildcards: Wildcards) -> str | None:
+        """Params: hash of what the user brought, or of the store if someone edited it after collection.
+
+        None where files are elsewhere.
+        """
+        if self.stored:
+            return None
+        _, paths = _name_brought(self._run(wildcards))
+        if paths:
+            return hash_brought(paths)
+        store, manifest = fill(DEMOS, wildcards)
+        return find_edited_hash(Path(store), Path(manifest))
+
+    def taught_on_hash(self, wildcards: Wildcards) -> str | None:
+        """Params: hash of the demonstrations that the user brought for a coded policy."""
+        run = self._run(wildcards)
+        unread = self.stored or run.collect.store is None or run.discover.form == "published"
+        return None if unread else hash_brought([str(run.collect.store)])
+
+    def clips(self, wildcards: Wildcards) -> dict[str, int]:
+        """Params: clips that a task's page shows, with their sizes.
+
+        They are no input: who has some may lack what renders.
+        """
+        folder = Path("results") / wildcards.task / VIDEOS_FOLDER
+        clips = sorted(path for path in folder.glob("*") if path.suffix in VIDEO_TYPES)
+        return {path.name: path.stat().st_size for path in clips}
+
+    # ---- Params: options of a job's command ----
+
+    def options(self, wildcards: Wildcards, output: Sequence[str], threads: int) -> list[object]:
+        """Params: what every command gets.
+
+        Snakemake records no params that depend on threads, so that a setting reruns only the stages whose slice it
+        is in.
+        """
+        root = ["--root", _root_of(output, wildcards)] if self.stored else []
+        return ["--threads", threads, *self.asked.command_options(), *root]
+
+    def resumable(self, wildcards: Wildcards, output: Sequence[str], threads: int, resources: Any) -> list[object]:
+        """Params: the same, and a time limit below the scheduler's where a profile asks for one.
+
+        Its resource `stop_margin` is how many minutes before the job's end a stage shall save and stop. Such a job may
+        outlive the Snakemake that started it, and the next one's job waits for it.
+        """
+        margin = resources.get("stop_margin", 0)
+        if not margin:
+            return self.options(wildcards, output, threads)
+        limit = max(1, resources.runtime - margin)
+        waits = ["--max-minutes", limit, "--set", f"execution.wait_minutes={limit}"]
+        return self.options(wildcards, output, threads) + waits
+
+    def pretraining(
+        self, wildcards: Wildcards, input: Any, output: Sequence[str], threads: int, resources: Any
+    ) -> list[object]:
+        """Params: the same, and where a job finds what the user brought."""
+        options = self.resumable(wildcards, output, threads, resources)
+        setting, paths = _name_brought(self._run(wildcards))
+        if not paths:
+            return options
+        found = str(input[0])
+        return options + (["--demos", found] if setting == "collect.store" else ["--policy", str(Path(found).parent)])
+
+    def discovery(
+        self, wildcards: Wildcards, input: Any, output: Sequence[str], threads: int, resources: Any
+    ) -> list[object]:
+        """Params: the same, and where a job finds demonstrations that the user brought; in a grid, another K."""
+        options = self.resumable(wildcards, output, threads, resources)
+        run = self._run(wildcards)
+        if run.collect.store is not None and input.demos:
+            options += ["--demos", str(input.demos)]
+        if codes := wildcards.get("codes"):
+            options += [*assign_codes(change_codes(run, int(codes))), "--output", str(Path(output[0]).parent)]
+        return options
+
+    def at_point(self, wildcards: Wildcards) -> list[str]:
+        """Params: the method of the λ sweep and what a point changes, as options of a command."""
+        run = self._run(wildcards)
+        return ["--method", run.sweep.method, *swept_assignments(or_refuse(find_point, run, wildcards.point))]
+
+    def in_cell(self, **paths: str) -> Callable[..., list[object]]:
+        """Params: what every command gets, and what is different in a cell of the grid.
+
+        Args:
+            paths: templates by the option that they are given under.
+        """
+
+        def options_in(wildcards: Wildcards, output: Sequence[str], threads: int, resources: Any) -> list[object]:
+            root = Path(_root_of(output, wildcards))
+            found = {"modes": self._cell_modes_folder(wildcards)}
+            found |= {name: fill([path], wildcards)[0] for name, path in paths.items()}
+            parts = [part for name, path in found.items() for part in (f"--{name}", str(root / path))]
+            return [
+                *self.resumable(wildcards, output, threads, resources),
+                *self._cell(wildcards).assignments(),
+                *parts,
+            ]
+
+        return options_in
+
+    # ---- Resources ----
+
+    def threads(self, stage: Stage) -> Callable[[Wildcards], int]:
+        """Cores that the settings give to a stage."""
+        return lambda wildcards: int(getattr(self._run(wildcards).execution.threads, stage))
+
+    def mem_mb(self, stage: str) -> Callable[[Wildcards, int], int]:
+        """Memory of a job, and as much again with each attempt."""
+        return lambda wildcards, attempt: attempt * self._amount("mem_mb", estimate_mem_mb, stage, wildcards)
+
+    def runtime(self, stage: str) -> Callable[..., int]:
+        """Time limit of a job in minutes, and as much again with each attempt of a stage that would start over."""
+
+        def minutes(wildcards: Wildcards) -> int:
+            return self._amount("runtime_minutes", estimate_minutes, stage, wildcards)
+
+        if stage in RESUMABLE:
+            return minutes
+        return lambda wildcards, attempt: attempt * minutes(wildcards)
+
+    def gpu(self, stage: str) -> Callable[[Wildcards], int]:
+        """CUDA devices that a job uses."""
+
+        def devices(wildcards: Wildcards) -> int:
+            run = self._run(wildcards)
+            expected = self.asked.preset in ("gpu", AUTO_GPU) or has_cuda_device()
+            return int(uses_device(run, stage, simulator=get_entry(run.task.name).simulator, expected=expected))
+
+        return devices
+
+    def _amount(self, setting: str, estimate: Callable[..., int], stage: str, wildcards: Wildcards) -> int:
+        """What a job asks for: as set, or estimated from the settings of its stage."""
+        name = {"curve": "evaluate", "validation": "evaluate"}.get(stage, stage)  # as their rules say
+        run = self._run(wildcards)
+        threads = getattr(run.execution.threads, name, 1)
+        on_device = stage not in ("collect", *READERS) and bool(self.gpu(stage)(wildcards))
+        simulator = get_entry(run.task.name).simulator
+        asked: int | None = getattr(run.execution, setting)
+        return asked or estimate(run, stage, threads=threads, simulator=simulator, on_device=on_device)
+
+
+def _method_of(wildcards: Wildcards) -> str:
+    """The method that a job is for; evaluation calls it a policy."""
+    return str(wildcards.get("method") or wildcards.policy)
+
+
+def _name_brought(run: RunConfig) -> tuple[str, list[str]]:
+    """The setting by which the user brings what `pretrain` reads, and its files; none if they are made."""
+    if run.pretrain.policy_folder is not None:
+        folder = Path(run.pretrain.policy_folder)
+        return "pretrain.policy_folder", [str(folder / Path(path).name) for path in POLICY[:2]]
+    return "collect.store", [] if run.collect.store is None else [str(run.collect.store)]
+
+
+def _root_of(output: Sequence[str], wildcards: Wildcards) -> str:
+    """The folder that holds data/ and results/ in a job: that of its local copies, where files are elsewhere."""
+    path = str(output[0])
+    tops = [path.rfind(f"{top}/{wildcards.task}/") for top in ("data", "results")]
+    return path[: max(tops)] or "."

@@ -1,7 +1,7 @@
 rule collect:
     # The store is followed through its manifest: Snakemake doesn't look into folders.
     input:
-        collection,
+        pipeline.collection,
     output:
         demos=directory(DEMOS[0]),
         manifest=DEMOS[1],
@@ -11,13 +11,13 @@ rule collect:
         "logs/{task}/collect.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
-    threads: threads_of("collect")
+    threads: pipeline.threads("collect")
     resources:
-        mem_mb=mem_mb_of("collect"),
-        runtime=runtime_of("collect"),
+        mem_mb=pipeline.mem_mb("collect"),
+        runtime=pipeline.runtime("collect"),
     params:
-        settings=slice_of("collect"),
-        source=source_of("collect"),
-        options=resumable_options,
+        settings=pipeline.slice("collect"),
+        source=pipeline.source("collect"),
+        options=pipeline.resumable,
     shell:
         "bmd-pipeline collect --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"

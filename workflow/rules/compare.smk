@@ -1,7 +1,8 @@
 rule compare:
     input:
-        evaluations=weighed_evaluations,
-        tables=beside(weighed_evaluations, "episodes.parquet"),
+        evaluations=pipeline.weighed,
+        behind=ancient(pipeline.behind(pipeline.weighed)),
+        tables=pipeline.beside(pipeline.weighed, "episodes.parquet"),
     output:
         "results/{task}/compare.json",
         "results/{task}/compare.parquet",
@@ -12,11 +13,11 @@ rule compare:
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=mem_mb_of("compare"),
-        runtime=runtime_of("compare"),
+        mem_mb=pipeline.mem_mb("compare"),
+        runtime=pipeline.runtime("compare"),
     params:
-        settings=slice_of("compare"),
-        source=source_of("compare"),
-        options=options,
+        settings=pipeline.slice("compare"),
+        source=pipeline.source("compare"),
+        options=pipeline.options,
     shell:
         "bmd-pipeline compare --task {wildcards.task:q} {input.evaluations:q} {params.options:q} 2>&1 | tee -i {log:q}"

@@ -1,8 +1,9 @@
 rule curve:
     # Not part of the summary: it judges many snapshots, which only a run with finetune.snapshot_interval keeps.
     input:
-        base=files(*POLICY),
-        tuned=lambda wildcards: files(*TUNED)(wildcards) + modes_of(wildcards, wildcards.method),
+        base=pipeline.policy,
+        tuned=pipeline.tuned,
+        behind=ancient(pipeline.behind(pipeline.policy)),
     output:
         "results/{task}/{method}/seed{seed}/curve.json",
     log:
@@ -11,15 +12,15 @@ rule curve:
         "logs/{task}/curve-{method}-seed{seed}.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
-    threads: threads_of("evaluate")
+    threads: pipeline.threads("evaluate")
     resources:
-        mem_mb=mem_mb_of("curve"),
-        runtime=runtime_of("curve"),
-        gpu=gpu_of("curve"),
+        mem_mb=pipeline.mem_mb("curve"),
+        runtime=pipeline.runtime("curve"),
+        gpu=pipeline.gpu("curve"),
     params:
-        settings=slice_of("curve"),
-        source=source_of("curve"),
-        options=options,
+        settings=pipeline.slice("curve"),
+        source=pipeline.source("curve"),
+        options=pipeline.options,
     shell:
         "bmd-pipeline curve --task {wildcards.task:q} --method {wildcards.method:q} --seed {wildcards.seed:q}"
         " {params.options:q} 2>&1 | tee -i {log:q}"

@@ -1,7 +1,8 @@
 rule discover:
     input:
-        policy=files(*POLICY),
-        demos=ancient(taught_on),
+        policy=pipeline.policy,
+        behind=ancient(pipeline.behind(pipeline.policy)),
+        demos=ancient(pipeline.taught_on),
     output:
         MODES,
     log:
@@ -10,16 +11,16 @@ rule discover:
         "logs/{task}/discover-seed{seed}.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
-    threads: threads_of("discover")
+    threads: pipeline.threads("discover")
     resources:
-        mem_mb=mem_mb_of("discover"),
-        runtime=runtime_of("discover"),
-        gpu=gpu_of("discover"),
+        mem_mb=pipeline.mem_mb("discover"),
+        runtime=pipeline.runtime("discover"),
+        gpu=pipeline.gpu("discover"),
     params:
-        settings=slice_of("discover"),
-        source=source_of("discover"),
-        brought=taught_on_brought,
-        options=discover_options,
+        settings=pipeline.slice("discover"),
+        source=pipeline.source("discover"),
+        brought=pipeline.taught_on_hash,
+        options=pipeline.discovery,
     shell:
         "bmd-pipeline discover --task {wildcards.task:q} --seed {wildcards.seed:q}"
         " {params.options:q} 2>&1 | tee -i {log:q}"

@@ -1,7 +1,8 @@
 rule evaluate:
     input:
-        base=files(*POLICY),
-        tuned=evaluated_files,
+        base=pipeline.policy,
+        tuned=pipeline.tuned,
+        behind=ancient(pipeline.behind(pipeline.policy)),
     output:
         "results/{task}/{policy}/seed{seed}/eval.json",
         "results/{task}/{policy}/seed{seed}/episodes.parquet",
@@ -14,15 +15,15 @@ rule evaluate:
         "logs/{task}/evaluate-{policy}-seed{seed}.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
-    threads: threads_of("evaluate")
+    threads: pipeline.threads("evaluate")
     resources:
-        mem_mb=mem_mb_of("evaluate"),
-        runtime=runtime_of("evaluate"),
-        gpu=gpu_of("evaluate"),
+        mem_mb=pipeline.mem_mb("evaluate"),
+        runtime=pipeline.runtime("evaluate"),
+        gpu=pipeline.gpu("evaluate"),
     params:
-        settings=slice_of("evaluate"),
-        source=source_of("evaluate"),
-        options=resumable_options,
+        settings=pipeline.slice("evaluate"),
+        source=pipeline.source("evaluate"),
+        options=pipeline.resumable,
     shell:
         "bmd-pipeline evaluate --task {wildcards.task:q} --method {wildcards.policy:q} --seed {wildcards.seed:q}"
         " {params.options:q} 2>&1 | tee -i {log:q}"
@@ -30,15 +31,26 @@ rule evaluate:
 
 rule summarise:
     input:
-        evaluations=compared_evaluations,
-        tables=beside(compared_evaluations, "episodes.parquet", "trajectories.parquet"),
+        evaluations=pipeline.compared,
+        behind=ancient(pipeline.behind(pipeline.compared)),
+        tables=pipeline.beside(pipeline.compared, "episodes.parquet", "trajectories.parquet"),
     output:
         "results/{task}/eval.json",
         "results/{task}/episodes.parquet",
         "results/{task}/trajectories.parquet",
-        figure("results/{task}/trajectories.png", "trajectories"),
+        report(
+            "results/{task}/trajectories.png",
+            caption="../report/trajectories.rst",
+            category="{task}",
+            labels={"shows": "trajectories"},
+        ),
         "results/{task}/trajectories.svg",
-        figure("results/{task}/success_modes.png", "success_modes"),
+        report(
+            "results/{task}/success_modes.png",
+            caption="../report/success_modes.rst",
+            category="{task}",
+            labels={"shows": "success modes"},
+        ),
         "results/{task}/success_modes.svg",
     log:
         "logs/{task}/summarise.log",
@@ -47,11 +59,11 @@ rule summarise:
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=mem_mb_of("summarise"),
-        runtime=runtime_of("summarise"),
+        mem_mb=pipeline.mem_mb("summarise"),
+        runtime=pipeline.runtime("summarise"),
     params:
-        settings=lambda wildcards: config_hash(settings(wildcards.task)),
-        source=source_of("summarise"),
-        options=options,
+        settings=pipeline.all_settings,
+        source=pipeline.source("summarise"),
+        options=pipeline.options,
     shell:
         "bmd-pipeline summarise --task {wildcards.task:q} {input.evaluations:q} {params.options:q} 2>&1 | tee -i {log:q}"

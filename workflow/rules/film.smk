@@ -2,7 +2,7 @@
 # they are made only if asked for, and the report shows those that are there.
 rule film:
     input:
-        validated,
+        pipeline.validated,
     output:
         "results/{task}/videos/expert.json",
     log:
@@ -15,17 +15,18 @@ rule film:
         mem_mb=lambda wildcards, attempt: attempt * 2500,
         runtime=lambda wildcards, attempt: attempt * 60,
     params:
-        settings=slice_of("collect"),
-        source=source_of("film"),
-        options=options,
+        settings=pipeline.slice("collect"),
+        source=pipeline.source("film"),
+        options=pipeline.options,
     shell:
         "bmd-pipeline film --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"
 
 
 rule film_policy:
     input:
-        base=files(*POLICY),
-        judged=evaluated_files,
+        base=pipeline.policy,
+        judged=pipeline.tuned,
+        behind=ancient(pipeline.behind(pipeline.policy)),
     output:
         "results/{task}/videos/{policy}-seed{seed}.json",
     log:
@@ -38,9 +39,9 @@ rule film_policy:
         mem_mb=lambda wildcards, attempt: attempt * 2500,
         runtime=lambda wildcards, attempt: attempt * 60,
     params:
-        settings=slice_of("evaluate"),
-        source=source_of("film"),
-        options=options,
+        settings=pipeline.slice("evaluate"),
+        source=pipeline.source("film"),
+        options=pipeline.options,
     shell:
         "bmd-pipeline film --task {wildcards.task:q} --method {wildcards.policy:q} --seed {wildcards.seed:q} {params.options:q}"
         " 2>&1 | tee -i {log:q}"

@@ -1,24 +1,25 @@
 rule finetune:
     input:
-        policy=files(*POLICY),
-        modes=lambda wildcards: modes_of(wildcards, wildcards.method),
+        policy=pipeline.policy,
+        modes=pipeline.modes,
+        behind=ancient(pipeline.behind(pipeline.policy)),
     output:
-        TUNED,
+        within(RUN, TUNED_NAMES),
     log:
         "logs/{task}/finetune-{method}-seed{seed}.log",
     benchmark:
         "logs/{task}/finetune-{method}-seed{seed}.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
-    threads: threads_of("finetune")
+    threads: pipeline.threads("finetune")
     resources:
-        mem_mb=mem_mb_of("finetune"),
-        runtime=runtime_of("finetune"),
-        gpu=gpu_of("finetune"),
+        mem_mb=pipeline.mem_mb("finetune"),
+        runtime=pipeline.runtime("finetune"),
+        gpu=pipeline.gpu("finetune"),
     params:
-        settings=slice_of("finetune"),
-        source=source_of("finetune"),
-        options=resumable_options,
+        settings=pipeline.slice("finetune"),
+        source=pipeline.source("finetune"),
+        options=pipeline.resumable,
     shell:
         "bmd-pipeline finetune --task {wildcards.task:q} --method {wildcards.method:q} --seed {wildcards.seed:q}"
         " {params.options:q} 2>&1 | tee -i {log:q}"

@@ -4,39 +4,41 @@
 
 use rule discover as grid_discover with:
     output:
-        CELL_MODES_FILES,
+        within(CELL_MODES, MODES_NAMES),
     log:
         "logs/{task}/grid-discover-k{codes}-seed{seed}.log",
     benchmark:
         "logs/{task}/grid-discover-k{codes}-seed{seed}.tsv"
     params:
-        settings=codes_slice,
-        source=source_of("discover"),
-        brought=taught_on_brought,
-        options=codes_options,
+        settings=pipeline.codes_slice,
+        source=pipeline.source("discover"),
+        brought=pipeline.taught_on_hash,
+        options=pipeline.discovery,
 
 
 use rule finetune as grid_finetune with:
     input:
-        policy=files(*POLICY),
-        modes=cell_modes_files,
+        policy=pipeline.policy,
+        modes=pipeline.cell_modes,
+        behind=ancient(pipeline.behind(pipeline.policy)),
     output:
-        CELL_TUNED,
+        within(CELL, TUNED_NAMES),
     log:
         "logs/{task}/grid-finetune-{method}-k{codes}-{point}-seed{seed}.log",
     benchmark:
         "logs/{task}/grid-finetune-{method}-k{codes}-{point}-seed{seed}.tsv"
     params:
-        settings=cell_slice_of("finetune"),
-        source=source_of("finetune"),
-        options=cell_options(output=CELL),
+        settings=pipeline.cell_slice("finetune"),
+        source=pipeline.source("finetune"),
+        options=pipeline.in_cell(output=CELL),
 
 
 use rule evaluate as grid_evaluate with:
     input:
-        base=files(*POLICY),
-        modes=cell_modes_files,
-        tuned=files(*JUDGED_CELL_TUNED),
+        base=pipeline.policy,
+        modes=pipeline.cell_modes,
+        behind=ancient(pipeline.behind(pipeline.policy)),
+        tuned=within(JUDGED_CELL, TUNED_NAMES),
     output:
         f"{JUDGED_CELL}/eval.json",
         f"{JUDGED_CELL}/episodes.parquet",
@@ -46,15 +48,16 @@ use rule evaluate as grid_evaluate with:
     benchmark:
         "logs/{task}/grid-evaluate-{policy}-k{codes}-{point}-seed{seed}.tsv"
     params:
-        settings=cell_slice_of("evaluate"),
-        source=source_of("evaluate"),
-        options=cell_options(tuned=JUDGED_CELL, output=f"{JUDGED_CELL}/eval.json"),
+        settings=pipeline.cell_slice("evaluate"),
+        source=pipeline.source("evaluate"),
+        options=pipeline.in_cell(tuned=JUDGED_CELL, output=f"{JUDGED_CELL}/eval.json"),
 
 
 rule grid:
     input:
-        evaluations=gathered_evaluations,
-        tables=beside(gathered_evaluations, "episodes.parquet"),
+        evaluations=pipeline.gathered,
+        behind=ancient(pipeline.behind(pipeline.gathered)),
+        tables=pipeline.beside(pipeline.gathered, "episodes.parquet"),
     output:
         "results/{task}/grid.json",
     log:
@@ -64,11 +67,11 @@ rule grid:
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=mem_mb_of("grid"),
-        runtime=runtime_of("grid"),
+        mem_mb=pipeline.mem_mb("grid"),
+        runtime=pipeline.runtime("grid"),
     params:
-        settings=slice_of("grid"),
-        source=source_of("grid"),
-        options=options,
+        settings=pipeline.slice("grid"),
+        source=pipeline.source("grid"),
+        options=pipeline.options,
     shell:
         "bmd-pipeline grid --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"

@@ -4,27 +4,28 @@
 
 rule sweep_finetune:
     input:
-        policy=files(*POLICY),
-        modes=files(*MODES),
+        policy=pipeline.policy,
+        modes=MODES,
+        behind=ancient(pipeline.behind(pipeline.policy)),
     output:
-        SWEPT_TUNED,
+        within(POINT, TUNED_NAMES),
     log:
         "logs/{task}/sweep-finetune-{point}-seed{seed}.log",
     benchmark:
         "logs/{task}/sweep-finetune-{point}-seed{seed}.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
-    threads: threads_of("finetune")
+    threads: pipeline.threads("finetune")
     resources:
-        mem_mb=mem_mb_of("finetune"),
-        runtime=runtime_of("finetune"),
-        gpu=gpu_of("finetune"),
+        mem_mb=pipeline.mem_mb("finetune"),
+        runtime=pipeline.runtime("finetune"),
+        gpu=pipeline.gpu("finetune"),
     params:
-        settings=swept_slice_of("finetune"),
-        source=source_of("finetune"),
-        options=resumable_options,
-        point=point_options,
-        folder=SWEPT,
+        settings=pipeline.point_slice("finetune"),
+        source=pipeline.source("finetune"),
+        options=pipeline.resumable,
+        point=pipeline.at_point,
+        folder=POINT,
     shell:
         "bmd-pipeline finetune --task {wildcards.task:q} --seed {wildcards.seed:q} --output {params.folder:q}"
         " {params.options:q} {params.point:q} 2>&1 | tee -i {log:q}"
@@ -32,30 +33,31 @@ rule sweep_finetune:
 
 rule sweep_evaluate:
     input:
-        base=files(*POLICY),
-        modes=files(*MODES),
-        tuned=files(*SWEPT_TUNED),
+        base=pipeline.policy,
+        modes=MODES,
+        behind=ancient(pipeline.behind(pipeline.policy)),
+        tuned=within(POINT, TUNED_NAMES),
     output:
-        evaluation=f"{SWEPT}/eval.json",
-        episodes=f"{SWEPT}/episodes.parquet",
-        trajectories=[f"{SWEPT}/trajectories.{kind}" for kind in ("parquet", "png", "svg")],
+        evaluation=f"{POINT}/eval.json",
+        episodes=f"{POINT}/episodes.parquet",
+        trajectories=[f"{POINT}/trajectories.{kind}" for kind in ("parquet", "png", "svg")],
     log:
         "logs/{task}/sweep-evaluate-{point}-seed{seed}.log",
     benchmark:
         "logs/{task}/sweep-evaluate-{point}-seed{seed}.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
-    threads: threads_of("evaluate")
+    threads: pipeline.threads("evaluate")
     resources:
-        mem_mb=mem_mb_of("evaluate"),
-        runtime=runtime_of("evaluate"),
-        gpu=gpu_of("evaluate"),
+        mem_mb=pipeline.mem_mb("evaluate"),
+        runtime=pipeline.runtime("evaluate"),
+        gpu=pipeline.gpu("evaluate"),
     params:
-        settings=swept_slice_of("evaluate"),
-        source=source_of("evaluate"),
-        options=resumable_options,
-        point=point_options,
-        folder=SWEPT,
+        settings=pipeline.point_slice("evaluate"),
+        source=pipeline.source("evaluate"),
+        options=pipeline.resumable,
+        point=pipeline.at_point,
+        folder=POINT,
     shell:
         "bmd-pipeline evaluate --task {wildcards.task:q} --seed {wildcards.seed:q} --tuned {params.folder:q}"
         " --output {output.evaluation:q} {params.options:q} {params.point:q} 2>&1 | tee -i {log:q}"
@@ -63,10 +65,16 @@ rule sweep_evaluate:
 
 rule sweep:
     input:
-        swept_evaluations,
+        pipeline.swept,
+        behind=ancient(pipeline.behind(pipeline.swept)),
     output:
         "results/{task}/lambda/sweep.json",
-        figure("results/{task}/lambda/sweep.png", "sweep"),
+        report(
+            "results/{task}/lambda/sweep.png",
+            caption="../report/sweep.rst",
+            category="{task}",
+            labels={"shows": "sweep"},
+        ),
         "results/{task}/lambda/sweep.svg",
     log:
         "logs/{task}/sweep.log",
@@ -75,11 +83,11 @@ rule sweep:
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=mem_mb_of("sweep"),
-        runtime=runtime_of("sweep"),
+        mem_mb=pipeline.mem_mb("sweep"),
+        runtime=pipeline.runtime("sweep"),
     params:
-        settings=slice_of("sweep"),
-        source=source_of("sweep"),
-        options=options,
+        settings=pipeline.slice("sweep"),
+        source=pipeline.source("sweep"),
+        options=pipeline.options,
     shell:
         "bmd-pipeline sweep --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"

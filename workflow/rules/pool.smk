@@ -1,8 +1,9 @@
 # Base policies side by side: <Task>-base<k> is the task with root seed k, made from demonstrations on.
 rule pool:
     input:
-        evaluations=pooled_evaluations,
-        tables=beside(pooled_evaluations, "episodes.parquet"),
+        evaluations=pipeline.pooled,
+        behind=ancient(pipeline.behind(pipeline.pooled)),
+        tables=pipeline.beside(pipeline.pooled, "episodes.parquet"),
     output:
         "results/{task}/pool.json",
     log:
@@ -12,11 +13,11 @@ rule pool:
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=mem_mb_of("pool"),
-        runtime=runtime_of("pool"),
+        mem_mb=pipeline.mem_mb("pool"),
+        runtime=pipeline.runtime("pool"),
     params:
-        settings=slice_of("pool"),
-        source=source_of("pool"),
-        options=options,
+        settings=pipeline.slice("pool"),
+        source=pipeline.source("pool"),
+        options=pipeline.options,
     shell:
         "bmd-pipeline pool --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"

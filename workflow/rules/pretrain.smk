@@ -1,7 +1,7 @@
 rule pretrain:
     input:
-        collected_files,
-        ancient(brought_files),
+        pipeline.collected,
+        ancient(pipeline.brought),
     output:
         POLICY,
     log:
@@ -10,15 +10,15 @@ rule pretrain:
         "logs/{task}/pretrain.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
-    threads: threads_of("pretrain")
+    threads: pipeline.threads("pretrain")
     resources:
-        mem_mb=mem_mb_of("pretrain"),
-        runtime=runtime_of("pretrain"),
-        gpu=gpu_of("pretrain"),
+        mem_mb=pipeline.mem_mb("pretrain"),
+        runtime=pipeline.runtime("pretrain"),
+        gpu=pipeline.gpu("pretrain"),
     params:
-        settings=slice_of("pretrain"),
-        source=source_of("pretrain"),
-        options=pretrain_options,
-        brought=brought,
+        settings=pipeline.slice("pretrain"),
+        source=pipeline.source("pretrain"),
+        options=pipeline.pretraining,
+        brought=pipeline.brought_hash,
     shell:
         "bmd-pipeline pretrain --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"

@@ -1,8 +1,14 @@
 rule report:
     input:
-        reported_files,
+        pipeline.reported,
+        behind=ancient(pipeline.behind(pipeline.reported)),
     output:
-        figure("results/{task}/report.html", "page"),
+        report(
+            "results/{task}/report.html",
+            caption="../report/page.rst",
+            category="{task}",
+            labels={"shows": "page"},
+        ),
     log:
         "logs/{task}/report.log",
     benchmark:
@@ -10,20 +16,20 @@ rule report:
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=mem_mb_of("report"),
-        runtime=runtime_of("report"),
+        mem_mb=pipeline.mem_mb("report"),
+        runtime=pipeline.runtime("report"),
     params:
-        settings=lambda wildcards: config_hash(settings(wildcards.task)),
-        source=source_of("report"),
-        clips=shown_clips,
-        options=options,
+        settings=pipeline.all_settings,
+        source=pipeline.source("report"),
+        clips=pipeline.clips,
+        options=pipeline.options,
     shell:
         "bmd-pipeline report --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"
 
 
 rule summary:
     input:
-        reported_tasks,
+        pipeline.summarised,
     output:
         "results/summary.html",
     log:
@@ -36,6 +42,6 @@ rule summary:
         mem_mb=2000,
         runtime=10,
     params:
-        source=source_hash("report", "bmd_pipeline.tasks"),
+        source=pipeline.summary_source(),
     shell:
         "bmd-pipeline summary 2>&1 | tee -i {log:q}"

@@ -1,8 +1,9 @@
 rule validation:
     # Whether the discovered modes are real. Nothing is trained: the frozen policy plays, with the modes of every seed.
     input:
-        base=files(*POLICY),
-        modes=modes_of_every_seed,
+        base=pipeline.policy,
+        modes=pipeline.modes_of_every_seed,
+        behind=ancient(pipeline.behind(pipeline.policy)),
     output:
         "results/{task}/modes/validation.json",
     log:
@@ -11,14 +12,14 @@ rule validation:
         "logs/{task}/validation.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
-    threads: threads_of("evaluate")
+    threads: pipeline.threads("evaluate")
     resources:
-        mem_mb=mem_mb_of("validation"),
-        runtime=runtime_of("validation"),
-        gpu=gpu_of("validation"),
+        mem_mb=pipeline.mem_mb("validation"),
+        runtime=pipeline.runtime("validation"),
+        gpu=pipeline.gpu("validation"),
     params:
-        settings=slice_of("validation"),
-        source=source_of("validation"),
-        options=options,
+        settings=pipeline.slice("validation"),
+        source=pipeline.source("validation"),
+        options=pipeline.options,
     shell:
         "bmd-pipeline validation --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"

@@ -1,7 +1,8 @@
 rule verdict:
     input:
-        evaluations=judged_evaluations,
-        tables=beside(judged_evaluations, "episodes.parquet"),
+        evaluations=pipeline.judged,
+        behind=ancient(pipeline.behind(pipeline.judged)),
+        tables=pipeline.beside(pipeline.judged, "episodes.parquet"),
     output:
         "results/{task}/verdict.json",
     log:
@@ -11,11 +12,11 @@ rule verdict:
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=mem_mb_of("verdict"),
-        runtime=runtime_of("verdict"),
+        mem_mb=pipeline.mem_mb("verdict"),
+        runtime=pipeline.runtime("verdict"),
     params:
-        settings=slice_of("verdict"),
-        source=source_of("verdict"),
-        options=options,
+        settings=pipeline.slice("verdict"),
+        source=pipeline.source("verdict"),
+        options=pipeline.options,
     shell:
         "bmd-pipeline verdict --task {wildcards.task:q} {input.evaluations:q} {params.options:q} 2>&1 | tee -i {log:q}"
