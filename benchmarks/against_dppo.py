@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from bmd_pipeline.config.schema import DenoiserConfig, PolicyConfig
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.adapters import Situation, TunedDenoiser
+from bmd_pipeline.rl.adapters import PolicyInput, TunedDenoiser
 from bmd_pipeline.rl.ppo import compute_policy_loss, standardise
 
 OBS_DIM, ACTION_DIM, DECISIONS = 5, 2, 512
@@ -104,9 +104,9 @@ def compare(eta: float, ddim_steps: int) -> dict[str, float]:
     ours, theirs = TunedDenoiser(policy, config), make_theirs(policy, config)
     generator = torch.Generator().manual_seed(1)
     cond = torch.randn(DECISIONS, OBS_DIM, generator=generator)
-    situation = Situation(cond, torch.zeros(DECISIONS, dtype=torch.int64))
+    inputs = PolicyInput(cond, torch.zeros(DECISIONS, dtype=torch.int64))
     noise = torch.randn(DECISIONS, policy.noise_dim, generator=generator)
-    _, record = ours.act(noise, situation, generator, explore=True)
+    _, record = ours.act(noise, inputs, generator, explore=True)
     shape = (DECISIONS, ddim_steps, policy.config.horizon, ACTION_DIM)
 
     def ask_theirs() -> Tensor:
@@ -114,12 +114,12 @@ def compare(eta: float, ddim_steps: int) -> dict[str, float]:
         each: Tensor = theirs.get_logprobs({"state": cond[:, None]}, chains).reshape(shape)
         return each.detach()  # of every dimension
 
-    old, before = ours.evaluate(record, situation)[0].detach(), ask_theirs()
+    old, before = ours.evaluate(record, inputs)[0].detach(), ask_theirs()
     with torch.no_grad():  # the policy has moved since it drew
         for weight in ours.policy.denoiser.parameters():
             weight.add_(0.01 * torch.randn(weight.shape, generator=generator))
     theirs.actor_ft = Actor(ours.policy)
-    new, now = ours.evaluate(record, situation)[0].detach(), ask_theirs()
+    new, now = ours.evaluate(record, inputs)[0].detach(), ask_theirs()
     # they bound the log-probability of each dimension by -5 and 2, which we do not: compare where nothing is bounded
     free = (torch.minimum(before, now) > -5.0).all(dim=(1, 2, 3)).nonzero().squeeze(1)
     advantage = standardise(torch.randn(len(free), generator=generator))

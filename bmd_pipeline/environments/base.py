@@ -344,7 +344,7 @@ class Expert(Protocol):
         ...
 
 
-class Labelling(Protocol):
+class ModeLabeler(Protocol):
     """True mode labels, for evaluation only: no training code may import a `modes` module.
 
     Attributes:
@@ -358,7 +358,7 @@ class Labelling(Protocol):
     @property
     def modes(self) -> tuple[str, ...]: ...
 
-    def weigh(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+    def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
         """Says which mode each episode belongs to.
 
         Args:

@@ -151,7 +151,7 @@ def compute_log_ratio(log_q: Tensor, code: Tensor, floor: float = -math.inf) -> 
     return (played + math.log(num_codes)).clamp(min=floor)
 
 
-def compute_intrinsic_reward(log_ratio: Tensor, alive: Tensor, form: Literal["per_step", "telescoped"]) -> Tensor:
+def compute_intrinsic_reward(log_ratio: Tensor, active_mask: Tensor, form: Literal["per_step", "telescoped"]) -> Tensor:
     """Intrinsic reward of each decision.
 
     `per_step` pays the log-ratio after each decision, as published. Success then ends the income, and the agent
@@ -160,11 +160,11 @@ def compute_intrinsic_reward(log_ratio: Tensor, alive: Tensor, form: Literal["pe
 
     Args:
         log_ratio: (T + 1, N); entry t is taken before decision t.
-        alive: (T, N) whether decision t was taken.
+        active_mask: (T, N) whether decision t was taken.
         form: which of the two.
 
     Returns:
-        (T, N), zero where not alive.
+        (T, N), zero where not active.
     """
     if form == "per_step":
         reward = log_ratio[1:]
@@ -172,20 +172,20 @@ def compute_intrinsic_reward(log_ratio: Tensor, alive: Tensor, form: Literal["pe
         # nothing is known of the code before the first decision: q(z|h_0) = p(z) by definition
         start = torch.cat([torch.zeros_like(log_ratio[:1]), log_ratio[1:-1]])
         reward = log_ratio[1:] - start
-    return reward * alive
+    return reward * active_mask
 
 
-def compute_multimodality(log_ratio: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
+def compute_multimodality(log_ratio: Tensor, active_mask: Tensor) -> tuple[Tensor, Tensor]:
     """M per episode, two ways: mean over its visited states, and at its last one.
 
     Args:
         log_ratio: (T + 1, N).
-        alive: (T, N).
+        active_mask: (T, N).
 
     Returns:
         mean over visited states (N,) and value at the last state (N,), in nats.
     """
-    decisions = alive.sum(dim=0)  # (N,)
-    mean = (log_ratio[1:] * alive).sum(dim=0) / decisions.clamp(min=1)
+    decisions = active_mask.sum(dim=0)  # (N,)
+    mean = (log_ratio[1:] * active_mask).sum(dim=0) / decisions.clamp(min=1)
     last = log_ratio.gather(0, decisions[None]).squeeze(0)
     return mean, last

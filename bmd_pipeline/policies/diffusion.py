@@ -71,7 +71,7 @@ Denoise = Callable[[Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
-class Chain:
+class Sampler:
     """A sampler: one entry per denoising step, the noisiest first.
 
     Attributes:
@@ -118,7 +118,7 @@ class Chain:
         return x
 
 
-def make_ddim_chain(alphas_cumprod: Tensor, timesteps: tuple[int, ...], eta: float = 0.0) -> Chain:
+def make_ddim_sampler(alphas_cumprod: Tensor, timesteps: tuple[int, ...], eta: float = 0.0) -> Sampler:
     """DDIM; with η = 0 the sample is determined by the starting noise, with η = 1 over all steps it is DDPM.
 
     Args:
@@ -138,10 +138,10 @@ def make_ddim_chain(alphas_cumprod: Tensor, timesteps: tuple[int, ...], eta: flo
         x0_weights.append(math.sqrt(next_signal) - math.sqrt(signal) * kept)
         x_weights.append(kept)
         stds.append(std)
-    return Chain(timesteps, tuple(x0_weights), tuple(x_weights), tuple(stds))
+    return Sampler(timesteps, tuple(x0_weights), tuple(x_weights), tuple(stds))
 
 
-def make_ddpm_chain(alphas_cumprod: Tensor) -> Chain:
+def make_ddpm_sampler(alphas_cumprod: Tensor) -> Sampler:
     """Ancestral sampling over every diffusion step with the posterior variance.
 
     Args:
@@ -158,7 +158,7 @@ def make_ddpm_chain(alphas_cumprod: Tensor) -> Chain:
         x0_weights.append(math.sqrt(next_signal) * (1.0 - alpha) / (1.0 - signal))
         x_weights.append(math.sqrt(alpha) * (1.0 - next_signal) / (1.0 - signal))
         stds.append(math.sqrt((1.0 - next_signal) / (1.0 - signal) * (1.0 - alpha)))
-    return Chain(timesteps, tuple(x0_weights), tuple(x_weights), tuple(stds))
+    return Sampler(timesteps, tuple(x0_weights), tuple(x_weights), tuple(stds))
 
 
 # ---- Observation history: what a policy with `n_obs_steps` observations sees ----
@@ -303,8 +303,8 @@ class DiffusionPolicy(nn.Module):
         self._noises = tuple((1 - alphas_cumprod).sqrt().tolist())
         visited = config.ddim_timesteps or ddim_timesteps(config.denoising_steps, config.ddim_steps)
         self._exact_alphas = alphas_cumprod  # float64, for coefficients that are computed once
-        self.ddim_chain = make_ddim_chain(alphas_cumprod, visited)
-        self.ddpm_chain = make_ddpm_chain(alphas_cumprod)
+        self.ddim_sampler = make_ddim_sampler(alphas_cumprod, visited)
+        self.ddpm_sampler = make_ddpm_sampler(alphas_cumprod)
 
     def with_codes(self, num_codes: int) -> DiffusionPolicy:
         """A copy that can be told codes, and as yet answers to all of them as this policy does."""
@@ -374,14 +374,14 @@ class DiffusionPolicy(nn.Module):
     # acting ------------------------------------------------------------------------------------------
 
     @property
-    def chain(self) -> Chain:
+    def sampler(self) -> Sampler:
         """The configured sampler."""
-        return self.ddim_chain if self.config.sampler == "ddim" else self.ddpm_chain
+        return self.ddim_sampler if self.config.sampler == "ddim" else self.ddpm_sampler
 
     @property
     def timesteps(self) -> tuple[int, ...]:
         """Diffusion steps of the configured sampler, the noisiest first."""
-        return self.chain.timesteps
+        return self.sampler.timesteps
 
     def encode(self, stacked: Tensor) -> Tensor:
         """Normalises and bounds stacked observations (B, cond_dim)."""
@@ -407,15 +407,15 @@ class DiffusionPolicy(nn.Module):
         Returns:
             (B, noise_dim) normalised chunk.
         """
-        return self.chain.sample(noise, self.condition(cond, code), generator)
+        return self.sampler.sample(noise, self.condition(cond, code), generator)
 
     def sample_ddpm(self, noise: Tensor, cond: Tensor, generator: torch.Generator) -> Tensor:
         """Denoises over all diffusion steps with fresh noise at each, whatever the configured sampler."""
-        return self.ddpm_chain.sample(noise, self.condition(cond), generator)
+        return self.ddpm_sampler.sample(noise, self.condition(cond), generator)
 
-    def make_chain(self, eta: float) -> Chain:
+    def make_sampler(self, eta: float) -> Sampler:
         """The sampler over the configured diffusion steps that adds the share η of the posterior's noise."""
-        return make_ddim_chain(self._exact_alphas, self.timesteps, eta)
+        return make_ddim_sampler(self._exact_alphas, self.timesteps, eta)
 
     def condition(self, cond: Tensor, code: Tensor | None = None) -> Denoise:
         """The predictor of the clean chunk under a condition and a code, whose shares are computed once.

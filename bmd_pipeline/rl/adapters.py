@@ -1,4 +1,4 @@
-"""Adapters: the links of the chain from an observation to a chunk of actions, some of which learn."""
+"""Adapters: the steps from an observation to a chunk of actions, some of which learn."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from bmd_pipeline.modes.steering import SteeringPolicy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.policies.networks import gaussian_entropy, gaussian_log_prob, make_mlp
 
-# ---- What an adapter is: one link of the chain from an observation to a chunk of actions ----
+# ---- What an adapter is: one step from an observation to a chunk of actions ----
 #
-# A policy acts through a chain of links. The first makes the noise, the next turns it into a chunk, a further
-# one may correct the chunk. Each link draws from a distribution of its own and can say later how likely
+# A policy acts through its adapters in turn. The first makes the noise, the next turns it into a chunk, a further
+# one may correct the chunk. Each adapter draws from a distribution of its own and can say later how likely
 # the draw was: PPO treats every draw as an action and knows nothing of diffusion.
 #
 # | method | noise | chunk |
 # |---|---|---|
-# | base policy | `PriorNoise` | `FrozenDenoiser` |
-# | dsrl | `SteeredNoise` | `FrozenDenoiser` |
-# | dppo | `PriorNoise` | `TunedDenoiser` |
-# | res | `PriorNoise` | `FrozenDenoiser`, `ResidualAction` |
+# | base policy | `GaussianNoise` | `FrozenDenoiser` |
+# | dsrl | `SteeringAdapter` | `FrozenDenoiser` |
+# | dppo | `GaussianNoise` | `TunedDenoiser` |
+# | res | `GaussianNoise` | `FrozenDenoiser`, `ResidualAction` |
 #
-# With `-bmd` every link is told the mode code: the denoiser is the coded one, steering and residual see the code. In
-# the published form the denoiser has no codes, and the noise is always `SteeredNoise`.
+# With `-bmd` every adapter is told the mode code: the denoiser is the coded one, steering and residual see the code. In
+# the published form the denoiser has no codes, and the noise is always `SteeringAdapter`.
 
 Record = dict[str, Tensor]
-"""What a link needs to compute the log-probability of its draw again, each (B, ...)."""
+"""What an adapter needs to compute the log-probability of its draw again, each (B, ...)."""
 
 
 @dataclass(frozen=True)
-class Situation:
-    """What a link may look at.
+class PolicyInput:
+    """What an adapter may look at.
 
     Attributes:
         cond: (B, cond_dim) encoded observation history.
@@ -49,19 +49,19 @@ class Situation:
     cond: Tensor
     code: Tensor
 
-    def rows(self, index: Tensor) -> Situation:
-        """The situations at `index`."""
-        return Situation(self.cond[index], self.code[index])
+    def rows(self, index: Tensor) -> PolicyInput:
+        """Those at `index`."""
+        return PolicyInput(self.cond[index], self.code[index])
 
 
 @dataclass(frozen=True)
 class TrustRegion:
-    """How far PPO may move what a link draws from, on one rollout.
+    """How far PPO may move what an adapter draws from, on one rollout.
 
     Attributes:
-        learning_rate: of the link's parameters.
+        learning_rate: of the adapter's parameters.
         clip_ratio: ε; probability ratios beyond 1 ± ε earn nothing more.
-        target_kl: the link stops learning once the approximate KL of one of its draws passes 1.5 times this.
+        target_kl: the adapter stops learning once the approximate KL of one of its draws passes 1.5 times this.
     """
 
     learning_rate: float
@@ -70,7 +70,7 @@ class TrustRegion:
 
 
 class Adapter(nn.Module, ABC):
-    """One link.
+    """One step from an observation to a chunk of actions.
 
     What it computes may be recorded as a CUDA graph (`rl.graphs`): it must not read from the device, and what a
     schedule changes is a buffer, changed in place.
@@ -90,34 +90,34 @@ class Adapter(nn.Module, ABC):
     target_entropy: float | None = None
 
     def begin_iteration(self, iteration: int) -> None:
-        """Told before each training rollout, counted from 0, for links with a schedule."""
+        """Told before each training rollout, counted from 0, for those with a schedule."""
 
     @abstractmethod
-    def act(self, x: Tensor, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
-        """Maps what the link before it made.
+    def act(self, x: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
+        """Maps what the adapter before it made.
 
         Args:
-            x: (B, noise_dim) noise or normalised chunk; ignored by the first link.
-            situation: what the policy sees.
+            x: (B, noise_dim) noise or normalised chunk; ignored by the first adapter.
+            inputs: what the policy sees.
             generator: draws.
             explore: draw as in training; if False, act as deployed.
 
         Returns:
-            (B, noise_dim) for the next link, and the record of the draws.
+            (B, noise_dim) for the next adapter, and the record of the draws.
         """
 
-    def evaluate(self, record: Record, situation: Situation) -> tuple[Tensor, Tensor]:
+    def evaluate(self, record: Record, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
         """How likely recorded draws are under the present parameters, and how spread out such draws are.
 
         Args:
             record: from `act`.
-            situation: what the policy saw.
+            inputs: what the policy saw.
 
         Returns:
             log-probability (B, num_factors), and entropy (B,) in nats of the draws whose spread is trained, zero if
             there are none. One pass of the network serves both.
         """
-        cond = situation.cond
+        cond = inputs.cond
         return cond.new_zeros(len(cond), 0), cond.new_zeros(len(cond))
 
     def trainable(self) -> list[nn.Parameter]:
@@ -128,7 +128,7 @@ class Adapter(nn.Module, ABC):
 # ---- Noise from the prior: what a diffusion policy was trained to start from ----
 
 
-class PriorNoise(Adapter):
+class GaussianNoise(Adapter):
     """w ~ N(0, I).
 
     Args:
@@ -139,9 +139,9 @@ class PriorNoise(Adapter):
         super().__init__()
         self.noise_dim = noise_dim
 
-    def act(self, x: Tensor, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
+    def act(self, x: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
         """Draws w (B, noise_dim)."""
-        cond = situation.cond
+        cond = inputs.cond
         return torch.randn(len(cond), self.noise_dim, generator=generator, device=cond.device), {}
 
 
@@ -155,9 +155,9 @@ class FrozenDenoiser(Adapter):
         super().__init__()
         self.policy = policy
 
-    def act(self, x: Tensor, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
+    def act(self, x: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
         """Denoises x (B, noise_dim) to a normalised chunk of the same shape."""
-        return self.policy.sample(x, situation.cond, generator, situation.code), {}
+        return self.policy.sample(x, inputs.cond, generator, inputs.code), {}
 
 
 # ---- DSRL: reinforcement learning of the noise a frozen diffusion policy starts from ----
@@ -168,7 +168,7 @@ Readout = Literal["mean", "sample"]
 """How a steering policy acts when it is deployed: by its mean, or by a draw."""
 
 
-class SteeredNoise(Adapter):
+class SteeringAdapter(Adapter):
     """w from the steering policy.
 
     Args:
@@ -186,9 +186,9 @@ class SteeredNoise(Adapter):
         self.entropy_dims = steering.basis.dim
         self.target_entropy = None if target_entropy is None else target_entropy * self.entropy_dims
 
-    def act(self, x: Tensor, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
+    def act(self, x: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
         """Draws steered coordinates u; unsteered directions of w stay N(0, I)."""
-        mean, log_std = self.steering(situation.cond, situation.code)
+        mean, log_std = self.steering(inputs.cond, inputs.code)
         u = mean
         if explore or self.readout == "sample":
             u = mean + log_std.exp() * torch.randn(mean.shape, generator=generator, device=mean.device)
@@ -198,9 +198,9 @@ class SteeredNoise(Adapter):
             rest = torch.randn(rest.shape, generator=generator, device=u.device)
         return basis.complete(u, rest), {"u": u}
 
-    def evaluate(self, record: Record, situation: Situation) -> tuple[Tensor, Tensor]:
+    def evaluate(self, record: Record, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
         """log π_ψ(u|s,z), (B, 1), and the entropy (B,) of π_ψ in nats."""
-        mean, log_std = self.steering(situation.cond, situation.code)
+        mean, log_std = self.steering(inputs.cond, inputs.code)
         return gaussian_log_prob(record["u"], mean, log_std)[:, None], gaussian_entropy(log_std)
 
     def trainable(self) -> list[nn.Parameter]:
@@ -233,7 +233,7 @@ class TunedDenoiser(Adapter):
         self.frozen = policy
         self.policy = copy.deepcopy(policy).requires_grad_(False)
         self.policy.denoiser.requires_grad_(True)
-        self.exploring, self.acting = policy.make_chain(config.eta), policy.make_chain(config.acting_eta)
+        self.exploring, self.acting = policy.make_sampler(config.eta), policy.make_sampler(config.acting_eta)
         steps = policy.config.n_action_steps if config.log_prob_steps == "executed" else policy.config.horizon
         self.counted_dim = steps * policy.action_dim
         self.scale = 1.0 / self.counted_dim if config.log_prob_reduction == "mean" else 1.0
@@ -246,34 +246,34 @@ class TunedDenoiser(Adapter):
         spreads = torch.tensor([math.log(std) for std in self.stds], device=policy.alphas_cumprod.device)
         self.register_buffer("spreads", spreads, persistent=False)
 
-    def act(self, x: Tensor, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
+    def act(self, x: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
         """Denoises x (B, noise_dim); the record holds the samples (B, num_factors + 1, noise_dim)."""
-        chain = self.exploring if explore else self.acting
-        stds = (*chain.stds[: self.first], *(self.stds if explore else chain.stds[self.first :]))
-        frozen = self.frozen.condition(situation.cond, situation.code) if self.first else None
-        tuned = self.policy.condition(situation.cond, situation.code)
+        sampler = self.exploring if explore else self.acting
+        stds = (*sampler.stds[: self.first], *(self.stds if explore else sampler.stds[self.first :]))
+        frozen = self.frozen.condition(inputs.cond, inputs.code) if self.first else None
+        tuned = self.policy.condition(inputs.cond, inputs.code)
         samples = [x]
         for k, std in enumerate(stds):
-            x = chain.step_mean(x, k, tuned if frozen is None or k >= self.first else frozen)
+            x = sampler.step_mean(x, k, tuned if frozen is None or k >= self.first else frozen)
             if std > 0.0:
                 x = torch.add(x, torch.randn(x.shape, generator=generator, device=x.device), alpha=std)
             samples.append(x)
         return x, {"samples": torch.stack(samples[self.first :], dim=1)}
 
-    def evaluate(self, record: Record, situation: Situation) -> tuple[Tensor, Tensor]:
+    def evaluate(self, record: Record, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
         """Log-probability (B, num_factors) of each denoising step; the noise is fixed, so that no entropy is trained.
 
         Of every step only the part of the chunk counts that is executed, unless `config.log_prob_steps` says otherwise,
         and its mean over that part, unless `config.log_prob_reduction` does.
         """
         samples = record["samples"]
-        predict = self.policy.condition(situation.cond, situation.code)
+        predict = self.policy.condition(inputs.cond, inputs.code)
         part = slice(self.counted_dim)
         factors = []
         for factor, spread in enumerate(self.spreads):
             mean = self.exploring.step_mean(samples[:, factor], self.first + factor, predict)
             factors.append(self.scale * gaussian_log_prob(samples[:, factor + 1, part], mean[:, part], spread))
-        return torch.stack(factors, dim=1), situation.cond.new_zeros(len(situation.cond))
+        return torch.stack(factors, dim=1), inputs.cond.new_zeros(len(inputs.cond))
 
     def trainable(self) -> list[nn.Parameter]:
         """The denoiser's parameters."""
@@ -299,7 +299,7 @@ class ResidualAction(Adapter):
         action_dim: size of an action.
         num_codes: mode codes K; 1 means that there is none to look at.
         config: scale, widths, starting spread, schedule.
-        ppo: what its trust region shares with other links.
+        ppo: what its trust region shares with other adapters.
     """
 
     num_factors = 1
@@ -326,9 +326,9 @@ class ResidualAction(Adapter):
         done = (iteration + 1) / self.progressive_iterations if self.progressive_iterations else 1.0
         self.share.fill_(min(1.0, done))
 
-    def act(self, x: Tensor, situation: Situation, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
+    def act(self, x: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
         """Corrects a normalised action x (B, action_dim)."""
-        mean = self._mean(x, situation)
+        mean = self._mean(x, inputs)
         used = torch.ones(len(x), 1, device=x.device)
         u = mean
         if explore:
@@ -337,16 +337,16 @@ class ResidualAction(Adapter):
             used = (torch.rand(used.shape, generator=generator, device=x.device) < self.share).to(x.dtype)
         return x + used * self.scale * torch.tanh(u), {"action": x, "u": u, "used": used}
 
-    def evaluate(self, record: Record, situation: Situation) -> tuple[Tensor, Tensor]:
+    def evaluate(self, record: Record, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
         """log N(u), (B, 1), zero where the residual was not used, and the entropy (B,) of u in nats."""
         log_std = self._log_std()
-        log_prob = gaussian_log_prob(record["u"], self._mean(record["action"], situation), log_std)
-        return log_prob[:, None] * record["used"], gaussian_entropy(log_std).expand(len(situation.cond))
+        log_prob = gaussian_log_prob(record["u"], self._mean(record["action"], inputs), log_std)
+        return log_prob[:, None] * record["used"], gaussian_entropy(log_std).expand(len(inputs.cond))
 
-    def _mean(self, action: Tensor, situation: Situation) -> Tensor:
-        parts = [situation.cond, action]
+    def _mean(self, action: Tensor, inputs: PolicyInput) -> Tensor:
+        parts = [inputs.cond, action]
         if self.num_codes > 1:
-            parts.append(F.one_hot(situation.code, self.num_codes).to(action.dtype))
+            parts.append(F.one_hot(inputs.code, self.num_codes).to(action.dtype))
         mean: Tensor = self.network(torch.cat(parts, dim=1))
         return mean
 

@@ -1,4 +1,4 @@
-"""Agents: a diffusion policy, the chain of adapters it acts through, its mode codes; and agents on disk."""
+"""Agents: a diffusion policy, the adapters it acts through, its mode codes; and agents on disk."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters import (
     Adapter,
     FrozenDenoiser,
-    PriorNoise,
+    GaussianNoise,
+    PolicyInput,
     Readout,
     Record,
     ResidualAction,
-    Situation,
-    SteeredNoise,
+    SteeringAdapter,
     TunedDenoiser,
 )
 from bmd_pipeline.rl.graphs import Graphed, Recorder
 
-# ---- Agents: a diffusion policy, the chain of adapters it acts through, and its mode codes ----
+# ---- Agents: a diffusion policy, the adapters it acts through, and its mode codes ----
 
 PLANNED = "planned"
 """Name in the record of a correcting agent: 1 at the steps at which a new chunk was planned, (B,)."""
@@ -44,7 +44,7 @@ class Plan:
 
     Attributes:
         chunk: (B, noise_dim) normalised.
-        record: draws of the links that made it.
+        record: draws of the adapters that made it.
     """
 
     chunk: Tensor
@@ -52,14 +52,14 @@ class Plan:
 
 
 class Agent(nn.Module):
-    """Acts in a task: encodes observations, runs the chain, un-normalises the chunk.
+    """Acts in a task: encodes observations, runs its adapters, un-normalises the chunk.
 
-    An agent plans a chunk of actions every `n_action_steps` control steps. One whose last link is a residual decides at
-    every control step in between as well, how to correct the next action of the chunk.
+    An agent plans a chunk of actions every `n_action_steps` control steps. One whose last adapter is a residual
+    decides at every control step in between as well, how to correct the next action of the chunk.
 
     Args:
         policy: the diffusion policy, frozen.
-        chain: adapters from noise to chunk, and maybe a residual.
+        adapters: from noise to chunk, and maybe a residual.
         modes: codes and the inference model, or None for agents without codes.
 
     Attributes:
@@ -67,10 +67,10 @@ class Agent(nn.Module):
             CUDA graphs.
     """
 
-    def __init__(self, policy: DiffusionPolicy, chain: list[Adapter], modes: DiscoveredModes | None) -> None:
+    def __init__(self, policy: DiffusionPolicy, adapters: list[Adapter], modes: DiscoveredModes | None) -> None:
         super().__init__()
         self.policy = policy.requires_grad_(False)
-        self.chain = nn.ModuleList(chain)
+        self.stack = nn.ModuleList(adapters)
         self.modes = modes
         self.graphed: dict[tuple[str, bool, Readout | None], Graphed] = {}
         self._recorder: Recorder | None = None
@@ -81,8 +81,8 @@ class Agent(nn.Module):
 
     @property
     def residual(self) -> ResidualAction | None:
-        """Its last link, if that corrects actions."""
-        last = self.chain[-1]
+        """Its last adapter, if that corrects actions."""
+        last = self.stack[-1]
         return last if isinstance(last, ResidualAction) else None
 
     @property
@@ -98,60 +98,63 @@ class Agent(nn.Module):
     @property
     def num_factors(self) -> int:
         """Draws per decision whose log-probability PPO sees."""
-        return sum(link.num_factors for link in self.links())
+        return sum(adapter.num_factors for adapter in self.adapters)
 
     @property
     def factor_weights(self) -> list[float]:
         """What the advantage counts for each of those draws."""
-        return [weight for link in self.links() for weight in (link.factor_weights or (1.0,) * link.num_factors)]
+        return [
+            weight for adapter in self.adapters for weight in (adapter.factor_weights or (1.0,) * adapter.num_factors)
+        ]
 
     @property
     def entropy_dims(self) -> int:
         """Dimensions of a decision's draws whose spread is trained."""
-        return sum(link.entropy_dims for link in self.links())
+        return sum(adapter.entropy_dims for adapter in self.adapters)
 
     @property
     def target_entropy(self) -> float | None:
         """Nats per decision that the spread of its draws shall not fall below; None: no bound."""
-        found = [link.target_entropy for link in self.links() if link.target_entropy is not None]
+        found = [adapter.target_entropy for adapter in self.adapters if adapter.target_entropy is not None]
         return sum(found) if found else None
 
     @property
     def readout(self) -> Readout | None:
         """How its steering policy acts when deployed; None without one. Exploring doesn't depend on it."""
-        first = self.links()[0]
-        return first.readout if isinstance(first, SteeredNoise) else None
+        first = self.adapters[0]
+        return first.readout if isinstance(first, SteeringAdapter) else None
 
     @readout.setter
     def readout(self, readout: Readout | None) -> None:
-        first = self.links()[0]
-        if readout is not None and isinstance(first, SteeredNoise):
+        first = self.adapters[0]
+        if readout is not None and isinstance(first, SteeringAdapter):
             if readout not in get_args(Readout):
                 raise ValueError(f"readout must be one of {', '.join(get_args(Readout))}, got {readout!r}")
             first.readout = readout
 
-    def links(self) -> list[Adapter]:
-        """The chain, typed."""
-        return [link for link in self.chain if isinstance(link, Adapter)]
+    @property
+    def adapters(self) -> list[Adapter]:
+        """From noise to chunk, and maybe a residual, in the order in which they act."""
+        return [adapter for adapter in self.stack if isinstance(adapter, Adapter)]
 
     # acting ------------------------------------------------------------------------------------------
 
-    def plan(self, situation: Situation, generator: torch.Generator, explore: bool) -> Plan:
+    def plan(self, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> Plan:
         """The next chunk of actions, before any correction."""
         if self._recorder is None:
-            return self._plan(situation, generator, explore)
-        found = self._replay("plan", vars(situation), generator, explore)
+            return self._plan(inputs, generator, explore)
+        found = self._replay("plan", vars(inputs), generator, explore)
         return Plan(found.pop("chunk"), found)
 
     def act(
-        self, plan: Plan, done: int, situation: Situation, generator: torch.Generator, explore: bool
+        self, plan: Plan, done: int, inputs: PolicyInput, generator: torch.Generator, explore: bool
     ) -> tuple[Tensor, Record]:
         """The actions of one decision.
 
         Args:
             plan: the present chunk.
             done: control steps of it that have been taken.
-            situation: what the policy sees now.
+            inputs: what the policy sees now.
             generator: draws.
             explore: draw as in training; if False, act as deployed.
 
@@ -163,19 +166,19 @@ class Agent(nn.Module):
         width = self.policy.action_dim
         action = plan.chunk[:, done * width : (done + 1) * width]
         if self._recorder is None:
-            action, record = self.residual.act(action, situation, generator, explore)
+            action, record = self.residual.act(action, inputs, generator, explore)
         else:
-            record = self._replay("correct", vars(situation) | {"action": action}, generator, explore)
+            record = self._replay("correct", vars(inputs) | {"action": action}, generator, explore)
             action = record.pop("corrected")
         planned = torch.full((len(action),), float(done == 0), device=action.device)
-        own = {f"{len(self.chain) - 1}.{name}": drawn for name, drawn in record.items()}
+        own = {f"{len(self.stack) - 1}.{name}": drawn for name, drawn in record.items()}
         return self.policy.to_action(action), plan.record | own | {PLANNED: planned}
 
-    def _plan(self, situation: Situation, generator: torch.Generator, explore: bool) -> Plan:
+    def _plan(self, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> Plan:
         record: Record = {}
-        x = situation.cond.new_zeros(len(situation.cond), 0)
-        for index, link in enumerate(self.links()[: len(self.chain) - (self.residual is not None)]):
-            x, drawn = link.act(x, situation, generator, explore)
+        x = inputs.cond.new_zeros(len(inputs.cond), 0)
+        for index, adapter in enumerate(self.adapters[: len(self.stack) - (self.residual is not None)]):
+            x, drawn = adapter.act(x, inputs, generator, explore)
             record.update({f"{index}.{name}": value for name, value in drawn.items()})
         return Plan(x, record)
 
@@ -196,7 +199,7 @@ class Agent(nn.Module):
         self, seen: Mapping[str, Tensor], generator: torch.Generator | None, *, explore: bool
     ) -> dict[str, Tensor]:
         assert generator is not None  # every agent draws
-        plan = self._plan(Situation(**seen), generator, explore)
+        plan = self._plan(PolicyInput(**seen), generator, explore)
         return plan.record | {"chunk": plan.chunk}
 
     @torch.no_grad()
@@ -205,55 +208,55 @@ class Agent(nn.Module):
     ) -> dict[str, Tensor]:
         assert generator is not None  # every agent draws
         assert self.residual is not None
-        situation = Situation(seen["cond"], seen["code"])
-        action, record = self.residual.act(seen["action"], situation, generator, explore)
+        inputs = PolicyInput(seen["cond"], seen["code"])
+        action, record = self.residual.act(seen["action"], inputs, generator, explore)
         return record | {"corrected": action}
 
     # learning ----------------------------------------------------------------------------------------
 
-    def evaluate(self, record: Record, situation: Situation) -> tuple[Tensor, Tensor]:
+    def evaluate(self, record: Record, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
         """How likely recorded draws are under the present parameters, and how spread out such draws are.
 
         A chunk that was planned earlier was no draw of this decision: it counts as certain.
 
         Args:
             record: from `act`.
-            situation: what the policy saw.
+            inputs: what the policy saw.
 
         Returns:
             log-probability (B, num_factors), and entropy (B,) of all draws of a decision, in nats.
         """
         log_probs, entropies = [], []
-        for index, link in enumerate(self.links()):
+        for index, adapter in enumerate(self.adapters):
             prefix = f"{index}."
             own = {name[len(prefix) :]: value for name, value in record.items() if name.startswith(prefix)}
-            log_prob, entropy = link.evaluate(own, situation)
-            if PLANNED in record and link is not self.residual:
+            log_prob, entropy = adapter.evaluate(own, inputs)
+            if PLANNED in record and adapter is not self.residual:
                 log_prob, entropy = log_prob * record[PLANNED][:, None], entropy * record[PLANNED]
             log_probs.append(log_prob)
             entropies.append(entropy)
         return torch.cat(log_probs, dim=1), torch.stack(entropies).sum(dim=0)
 
-    def trained_links(self) -> list[Adapter]:
-        """The links that have something to train, in the order of the chain."""
-        return [link for link in self.links() if link.trainable()]
+    def trained_adapters(self) -> list[Adapter]:
+        """Those that have something to train, in the same order."""
+        return [adapter for adapter in self.adapters if adapter.trainable()]
 
     def trainable(self) -> list[list[nn.Parameter]]:
-        """What PPO trains, one group per link that has something."""
-        return [link.trainable() for link in self.trained_links()]
+        """What PPO trains, one group per adapter that has something."""
+        return [adapter.trainable() for adapter in self.trained_adapters()]
 
 
 def make_base_agent(policy: DiffusionPolicy) -> Agent:
     """The pre-trained policy on its own."""
-    return Agent(policy, [PriorNoise(policy.noise_dim), FrozenDenoiser(policy)], None)
+    return Agent(policy, [GaussianNoise(policy.noise_dim), FrozenDenoiser(policy)], None)
 
 
 def make_commanded_agent(policy: DiffusionPolicy, modes: DiscoveredModes) -> Agent:
     """The frozen policy commanded by codes: the coded one, or in the published form the base behind its steering."""
     if modes.steering is not None:
-        return Agent(policy, [SteeredNoise(modes.steering, modes.config.readout), FrozenDenoiser(policy)], modes)
+        return Agent(policy, [SteeringAdapter(modes.steering, modes.config.readout), FrozenDenoiser(policy)], modes)
     coded = modes.acting_policy(policy)
-    return Agent(coded, [PriorNoise(coded.noise_dim), FrozenDenoiser(coded)], modes)
+    return Agent(coded, [GaussianNoise(coded.noise_dim), FrozenDenoiser(coded)], modes)
 
 
 def remove_steering(agent: Agent) -> Agent:
@@ -262,10 +265,10 @@ def remove_steering(agent: Agent) -> Agent:
     Raises:
         ConfigError: the agent has no steering policy.
     """
-    first, *rest = agent.links()
-    if not isinstance(first, SteeredNoise):
+    first, *rest = agent.adapters
+    if not isinstance(first, SteeringAdapter):
         raise ConfigError("evaluate.steering is false, but this policy has no steering policy to leave out")
-    return Agent(agent.policy, [PriorNoise(agent.policy.noise_dim), *rest], agent.modes)
+    return Agent(agent.policy, [GaussianNoise(agent.policy.noise_dim), *rest], agent.modes)
 
 
 def make_agent(
@@ -294,19 +297,19 @@ def make_agent(
     codes = modes.num_codes if modes else 1
     acting = modes.acting_policy(policy) if modes else policy
     adapter = method.removesuffix("-bmd")
-    chain: list[Adapter] = [PriorNoise(acting.noise_dim)]
+    adapters: list[Adapter] = [GaussianNoise(acting.noise_dim)]
     if adapter == "dsrl" or (modes is not None and modes.steering is not None):
-        chain = [_make_steering(acting, modes, config, steering)]
-    chain.append(TunedDenoiser(acting, config.denoiser) if adapter == "dppo" else FrozenDenoiser(acting))
+        adapters = [_make_steering(acting, modes, config, steering)]
+    adapters.append(TunedDenoiser(acting, config.denoiser) if adapter == "dppo" else FrozenDenoiser(acting))
     if adapter == "res":
         residual = ResidualAction(acting.cond_dim, acting.action_dim, codes, config.residual, config.ppo)
-        chain.append(residual.to(_device(acting)))
-    return Agent(acting, chain, modes)
+        adapters.append(residual.to(_device(acting)))
+    return Agent(acting, adapters, modes)
 
 
 def _make_steering(
     policy: DiffusionPolicy, modes: DiscoveredModes | None, config: FinetuneConfig, steering: SteeringConfig
-) -> SteeredNoise:
+) -> SteeringAdapter:
     """The discovered steering policy, or a new one that starts as the prior."""
     readout: Readout = "mean" if config.readout == "auto" else config.readout  # selection decides, and sets it
     if modes is not None and modes.steering is not None:
@@ -315,7 +318,7 @@ def _make_steering(
         basis = NoiseBasis(policy.config.horizon, policy.action_dim, steering.noise_components)
         codes = modes.num_codes if modes else 1
         network = SteeringPolicy(policy.cond_dim, codes, basis, steering, config.initial_std).to(_device(policy))
-    return SteeredNoise(network, readout, config.target_entropy)
+    return SteeringAdapter(network, readout, config.target_entropy)
 
 
 def _device(policy: DiffusionPolicy) -> torch.device:
@@ -393,8 +396,8 @@ def load_agent(
 
 
 def trained_state(agent: Agent) -> dict[str, Tensor]:
-    """Weights that fine-tuning may have changed: the links' own, and the inference model's."""
-    own = {f"chain.{name}": value for name, value in _chain_state(agent).items()}
+    """Weights that fine-tuning may have changed: the adapters' own, and the inference model's."""
+    own = {f"adapters.{name}": value for name, value in _own_state(agent).items()}
     if agent.modes is not None:
         own.update({f"inference.{name}": v for name, v in agent.modes.inference.state_dict().items()})
     return {name: value.detach().clone() for name, value in own.items()}
@@ -406,11 +409,12 @@ def load_trained(agent: Agent, weights: dict[str, Tensor]) -> None:
     Raises:
         RuntimeError: the weights are of another agent.
     """
-    chain = {name[len("chain.") :]: value for name, value in weights.items() if name.startswith("chain.")}
-    expected = _chain_state(agent)
-    if chain.keys() != expected.keys():
-        raise RuntimeError(f"expected weights {sorted(expected)}, got {sorted(chain)}")
-    agent.chain.load_state_dict(chain, strict=False)
+    prefix = "adapters."
+    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    expected = _own_state(agent)
+    if own.keys() != expected.keys():
+        raise RuntimeError(f"expected weights {sorted(expected)}, got {sorted(own)}")
+    agent.stack.load_state_dict(own, strict=False)
     if agent.modes is not None:
         prefix = "inference."
         agent.modes.inference.load_state_dict(
@@ -418,7 +422,7 @@ def load_trained(agent: Agent, weights: dict[str, Tensor]) -> None:
         )
 
 
-def _chain_state(agent: Agent) -> dict[str, Tensor]:
-    """The chain's weights without the frozen policy's."""
+def _own_state(agent: Agent) -> dict[str, Tensor]:
+    """The adapters' weights without the frozen policy's."""
     frozen = {id(parameter) for parameter in agent.policy.parameters()} | {id(b) for b in agent.policy.buffers()}
-    return {name: value for name, value in agent.chain.state_dict(keep_vars=True).items() if id(value) not in frozen}
+    return {name: value for name, value in agent.stack.state_dict(keep_vars=True).items() if id(value) not in frozen}

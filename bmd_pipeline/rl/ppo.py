@@ -16,7 +16,7 @@ from bmd_pipeline.config.schema import PPOConfig
 from bmd_pipeline.errors import DivergenceError
 from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.policies.networks import STD_FLOOR, make_mlp
-from bmd_pipeline.rl.adapters import Record, Situation, TrustRegion
+from bmd_pipeline.rl.adapters import PolicyInput, Record, TrustRegion
 from bmd_pipeline.rl.agent import Agent
 from bmd_pipeline.rl.graphs import Graphed, Recorder
 
@@ -26,7 +26,12 @@ from bmd_pipeline.rl.graphs import Graphed, Recorder
 
 
 def compute_gae(
-    reward: Tensor, value: Tensor, goes_on: Tensor, bootstrap: Tensor, gamma: Tensor | float, gae_lambda: Tensor | float
+    reward: Tensor,
+    value: Tensor,
+    nonterminal: Tensor,
+    bootstrap: Tensor,
+    gamma: Tensor | float,
+    gae_lambda: Tensor | float,
 ) -> tuple[Tensor, Tensor]:
     """Advantages and returns of several reward streams at once.
 
@@ -35,7 +40,7 @@ def compute_gae(
     Args:
         reward: (T, N, S) reward of each decision, in S streams.
         value: (T + 1, N, S).
-        goes_on: (T, N) g_t, whether the same episode takes another decision.
+        nonterminal: (T, N) g_t, whether the same episode takes another decision.
         bootstrap: (T, N) b_t, whether the next state's value counts: where the episode goes on, and at the time
             limit of a continuing task.
         gamma: discount, one or (S,).
@@ -45,7 +50,7 @@ def compute_gae(
         advantage and return (T, N, S). Entries of decisions that were not taken mean nothing.
     """
     delta = reward + gamma * value[1:] * bootstrap[..., None] - value[:-1]
-    decay = gamma * gae_lambda * goes_on[..., None]
+    decay = gamma * gae_lambda * nonterminal[..., None]
     advantage = torch.empty_like(delta)
     running = torch.zeros_like(delta[0])
     for t in reversed(range(len(delta))):
@@ -54,7 +59,7 @@ def compute_gae(
     return advantage, advantage + value[:-1]
 
 
-def compute_continuation(alive: Tensor, timed_out: Tensor, continuing: bool) -> tuple[Tensor, Tensor]:
+def compute_continuation(active_mask: Tensor, truncated: Tensor, continuing: bool) -> tuple[Tensor, Tensor]:
     """Which decisions are followed by another, and over which to bootstrap.
 
     A task's time limit is part of the task: its end is terminal unless the task is continuing. (A prototype that
@@ -62,19 +67,19 @@ def compute_continuation(alive: Tensor, timed_out: Tensor, continuing: bool) -> 
     takes.)
 
     Args:
-        alive: (T, N) whether each decision was taken.
-        timed_out: (N,) episodes that a time limit ended: the task's, or a curriculum's.
+        active_mask: (T, N) whether each decision was taken.
+        truncated: (N,) episodes that a time limit ended: the task's, or a curriculum's.
         continuing: whether the task says that its time limit is an artefact.
 
     Returns:
-        goes_on and bootstrap, (T, N) float.
+        nonterminal and bootstrap, (T, N) float.
     """
-    goes_on = torch.cat([alive[1:], torch.zeros_like(alive[:1])])
-    bootstrap = goes_on
+    nonterminal = torch.cat([active_mask[1:], torch.zeros_like(active_mask[:1])])
+    bootstrap = nonterminal
     if continuing:
-        last = alive & ~goes_on
-        bootstrap = goes_on | (last & timed_out)
-    return goes_on.float(), bootstrap.float()
+        last = active_mask & ~nonterminal
+        bootstrap = nonterminal | (last & truncated)
+    return nonterminal.float(), bootstrap.float()
 
 
 # ---- The value function ----
@@ -127,17 +132,17 @@ class Critic(nn.Module):
         inputs = cond_dim + track_dim + (num_codes if num_codes > 1 else 0) + (1 if sees_time else 0)
         self.network = make_mlp((inputs, *hidden_sizes, num_streams), "silu")
 
-    def fit_scale(self, track: Tensor, alive: Tensor, *, last: bool = True) -> None:
+    def fit_scale(self, track: Tensor, active_mask: Tensor, *, last: bool = True) -> None:
         """Takes the scale of the track from a rollout, unless it has been fixed.
 
         Args:
             track: (T + 1, N, track_dim), raw.
-            alive: (T, N) which decisions were taken.
+            active_mask: (T, N) which decisions were taken.
             last: fix it. False while a curriculum cuts episodes short: what lies beyond the cut has not been seen.
         """
         if bool(self.scaled):
             return
-        seen = track[1:][alive]
+        seen = track[1:][active_mask]
         std = seen.std(dim=0)
         self.track_mean.copy_(seen.mean(dim=0))
         self.track_std.copy_(torch.where(std < STD_FLOOR, torch.ones_like(std), std))
@@ -200,7 +205,7 @@ class Batch:
     """M decisions to learn from.
 
     Attributes:
-        situation: what the agent saw, (M, ...).
+        inputs: what the agent saw, (M, ...).
         record: its draws, each (M, ...).
         critic_inputs: (M, input_dim).
         log_prob: (M, num_factors) when they were drawn.
@@ -209,7 +214,7 @@ class Batch:
         returns: (M, num_streams).
     """
 
-    situation: Situation
+    inputs: PolicyInput
     record: Record
     critic_inputs: Tensor
     log_prob: Tensor
@@ -218,9 +223,9 @@ class Batch:
     returns: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it by name, such as `returns`, `situation.cond` and `record.0.u`."""
+        """All of it by name, such as `returns`, `inputs.cond` and `record.0.u`."""
         own = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return own | add_prefix("situation", vars(self.situation)) | add_prefix("record", self.record)
+        return own | add_prefix("inputs", vars(self.inputs)) | add_prefix("record", self.record)
 
 
 def standardise(x: Tensor) -> Tensor:
@@ -295,13 +300,13 @@ TEMPERATURE_RANGE = (1e-4, 1.0)
 class PPO:
     """Updates an agent and its critic.
 
-    Each link of the agent that learns is a group of its own: it stops at its own KL bound, with its own learning rate,
-    whatever the others do.
+    Each adapter of the agent that learns is a group of its own: it stops at its own KL bound, with its own learning
+    rate, whatever the others do.
 
     Args:
         agent: who is trained; what of it, the agent says.
         critic: its value function.
-        config: settings, for links that have no trust region of their own.
+        config: settings, for adapters without a trust region of their own.
         place: where the settings stand in the run's, for messages.
         recorder: records gradients, as CUDA graphs are; None computes them kernel by kernel.
 
@@ -326,15 +331,17 @@ class PPO:
         self.groups: list[list[nn.Parameter]] = [*agent.trainable(), list(critic.parameters())]
         device = next(critic.parameters()).device
         own = TrustRegion(config.learning_rate, config.clip_ratio, config.target_kl)
-        trained = agent.trained_links()
-        regions = [link.trust_region or own for link in trained]
+        trained = agent.trained_adapters()
+        regions = [adapter.trust_region or own for adapter in trained]
         self.target_kls = [region.target_kl for region in regions]
         self.factor_weights = torch.tensor(agent.factor_weights, device=device)
         clips = [
-            region.clip_ratio for link, region in zip(trained, regions, strict=True) for _ in range(link.num_factors)
+            region.clip_ratio
+            for adapter, region in zip(trained, regions, strict=True)
+            for _ in range(adapter.num_factors)
         ]
         self.clip_ratios = torch.tensor(clips, device=device)  # (num_factors,)
-        self._factors = [link.num_factors for link in trained]
+        self._factors = [adapter.num_factors for adapter in trained]
         self.target_entropy = agent.target_entropy
         self.entropy_dims = max(1, agent.entropy_dims)
         self._entropy_weight = torch.tensor(config.entropy_weight, device=device)  # a CUDA graph reads it
@@ -357,7 +364,8 @@ class PPO:
     def update(self, batch: Batch, generator: torch.Generator, *, policy: bool = True) -> dict[str, float]:
         """Several epochs over a batch.
 
-        Once the approximate KL of any of a link's draws passes 1.5 × its target, that link stops and the others go on.
+        Once the approximate KL of any of an adapter's draws passes 1.5 × its target, that adapter stops and the others
+        go on.
 
         Args:
             batch: what to learn from.
@@ -366,8 +374,8 @@ class PPO:
 
         Returns:
             losses and diagnostics, means over minibatches; `losses/approx_kl` is the highest of the update,
-            `losses/kl_stopped` 1 if a link stopped early because of it, `losses/policy_steps` the steps of the link
-            that took most, and `losses/learning_rate` that of the first link in this update.
+            `losses/kl_stopped` 1 if an adapter stopped early because of it, `losses/policy_steps` the steps of the one
+            that took most, and `losses/learning_rate` that of the first in this update.
 
         Raises:
             DivergenceError: the update ran away; agent and critic are then as they happen to be.
@@ -375,8 +383,8 @@ class PPO:
         config = self.config
         count = len(batch.advantage)
         allowed = config.guard.max_value_error * (1.0 + float(batch.returns.square().mean()))
-        links = len(self.target_kls)
-        going, taken, peaks = [policy] * links, [0] * links, [0.0] * links  # of each link that learns
+        groups = len(self.target_kls)
+        going, taken, peaks = [policy] * groups, [0] * groups, [0.0] * groups  # of each adapter that learns
         kl = torch.zeros(len(self.factor_weights), device=batch.advantage.device)
         norm = torch.zeros((), device=batch.advantage.device)
         rate = self.optimizer.param_groups[0]["lr"]
@@ -436,10 +444,10 @@ class PPO:
         self._entropy_weight.fill_(self.config.entropy_weight + self.temperature)
 
     def _adapt_rates(self, peaks: list[float], going: list[bool], taken: list[float]) -> None:
-        """Fits each link's learning rate to how far it moved on a rollout.
+        """Fits each adapter's learning rate to how far it moved on a rollout.
 
         Args:
-            peaks: highest approximate KL divergence of each link in the update, in nats.
+            peaks: highest approximate KL divergence of each adapter in the update, in nats.
             going: whether it went on to the end; else its KL bound stopped it.
             taken: share of the steps that it took.
         """
@@ -501,16 +509,14 @@ class PPO:
 
     def _policy_loss(self, part: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Loss of the policy, its KL divergences (num_factors,) and its mean entropy on some decisions."""
-        log_prob, entropy = self.agent.evaluate(
-            take_prefix("record", part), Situation(**take_prefix("situation", part))
-        )
+        log_prob, entropy = self.agent.evaluate(take_prefix("record", part), PolicyInput(**take_prefix("inputs", part)))
         loss, kl = compute_policy_loss(
             log_prob, part["log_prob"], part["advantage"], self.factor_weights, self.clip_ratios
         )
         return loss, kl, entropy.mean()
 
     def _require_sound(self, error: Tensor, allowed: float, kl: Tensor, loss: Tensor, norm: Tensor) -> list[float]:
-        """Refuses an update that runs away; returns the highest KL divergence of each link that learns.
+        """Refuses an update that runs away; returns the highest KL divergence of each adapter that learns.
 
         All numbers are read at once, since a device has to finish its work whenever the host reads from it.
 
@@ -543,7 +549,7 @@ class PPO:
     def _step(self, found: Mapping[str, Tensor], going: list[bool]) -> Tensor:
         """One step of the optimiser along what `_learn` found; returns the largest norm of a group's, before clipping.
 
-        A link that has stopped is left as it is; the critic, the last group, always learns.
+        A adapter that has stopped is left as it is; the critic, the last group, always learns.
         """
         trained = [pair for pair, on in zip(enumerate(self.groups), [*going, True], strict=True) if on]
         self.optimizer.zero_grad(set_to_none=True)

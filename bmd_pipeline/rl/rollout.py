@@ -15,7 +15,7 @@ from torch import Tensor
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.modes.inference import InferenceModel, compute_log_ratio, compute_multimodality
 from bmd_pipeline.policies.diffusion import ObsHistory
-from bmd_pipeline.rl.adapters import Record, Situation
+from bmd_pipeline.rl.adapters import PolicyInput, Record
 from bmd_pipeline.rl.agent import Agent
 
 LOOK_INTERVALS = {"cuda": 8}
@@ -31,9 +31,9 @@ class Rollout:
         cond: (T + 1, N, cond_dim) condition before each decision and after the last.
         decision_track: (T + 1, N, track_dim) track before each decision and after the last.
         feature_columns: track columns that the inference model sees.
-        alive: (T, N) whether the decision was taken by a running episode.
+        active_mask: (T, N) whether the decision was taken by a running episode.
         reward: (T, N) environment reward, summed over the executed steps.
-        timed_out: (N,) the episode did not end by itself: it ran into the task's time limit, or was cut before.
+        truncated: (N,) the episode did not end by itself: it ran into the task's time limit, or was cut before.
         success: (N,).
         length: (N,) control steps taken.
         track: (S + 1, N, track_dim) track at every control step; the last entry of an ended episode repeats.
@@ -45,9 +45,9 @@ class Rollout:
     cond: Tensor
     decision_track: Tensor
     feature_columns: tuple[int, ...]
-    alive: Tensor
+    active_mask: Tensor
     reward: Tensor
-    timed_out: Tensor
+    truncated: Tensor
     success: Tensor
     length: Tensor
     track: Tensor
@@ -63,21 +63,21 @@ class Rollout:
     @property
     def last_decision(self) -> Tensor:
         """(N,) index of each episode's last entry in what is kept per decision, such as `cond`."""
-        return self.alive.sum(dim=0)
+        return self.active_mask.sum(dim=0)
 
     def histories(self, inference: InferenceModel) -> Tensor:
         """What an inference model sees at each decision, (T + 1, N, history_dim); as far apart as for whole chunks."""
         return inference.histories(self.features, self.decisions_per_chunk)
 
-    def situations(self) -> Situation:
+    def policy_inputs(self) -> PolicyInput:
         """What the agent saw at each of the M decisions that were taken, flattened, (M, ...)."""
-        index = self.alive.flatten().nonzero().squeeze(1)
-        code = self.code.expand(len(self.alive), -1).flatten()
-        return Situation(self.cond[:-1].flatten(0, 1)[index], code[index])
+        index = self.active_mask.flatten().nonzero().squeeze(1)
+        code = self.code.expand(len(self.active_mask), -1).flatten()
+        return PolicyInput(self.cond[:-1].flatten(0, 1)[index], code[index])
 
     def taken(self, values: Tensor) -> Tensor:
         """Values (T, N, ...) at the M decisions that were taken, (M, ...)."""
-        return values.flatten(0, 1)[self.alive.flatten()]
+        return values.flatten(0, 1)[self.active_mask.flatten()]
 
 
 def balanced_codes(num_envs: int, num_codes: int, generator: torch.Generator) -> Tensor:
@@ -122,37 +122,37 @@ def roll_out(
     conds, decision_track = [cond], [track[0][0]]
     length = torch.zeros_like(code)
     running = torch.ones_like(code, dtype=torch.bool)
-    success, timed_out = torch.zeros_like(running), torch.zeros_like(running)
-    alive, rewards, records = [], [], []
+    success, truncated = torch.zeros_like(running), torch.zeros_like(running)
+    active_mask, rewards, records = [], [], []
     for start in range(0, limit, steps):
-        situation = Situation(cond, code)
+        inputs = PolicyInput(cond, code)
         done = start % chunk_steps
         if done == 0:
-            plan = agent.plan(situation, generator, explore)
-        actions, record = agent.act(plan, done, situation, generator, explore)
+            plan = agent.plan(inputs, generator, explore)
+        actions, record = agent.act(plan, done, inputs, generator, explore)
         moved = env.step_chunk(actions[:, : min(steps, limit - start)])
-        alive.append(running)
+        active_mask.append(running)
         rewards.append(moved.reward.sum(dim=0))
         if keep_record:
             records.append(record)
         length = length + moved.steps
         success |= moved.success
-        timed_out |= moved.truncated
+        truncated |= moved.truncated
         running = running & ~moved.done
         cond = policy.encode(window.extend(moved.obs_path))
         conds.append(cond)
         track.append(moved.track_path)
         decision_track.append(moved.track_path[-1])
-        looks = len(alive) % LOOK_INTERVALS.get(env.device.type, 1) == 0
+        looks = len(active_mask) % LOOK_INTERVALS.get(env.device.type, 1) == 0
         if looks and not bool(running.any()):
             break
     return Rollout(
         cond=torch.stack(conds),
         decision_track=torch.stack(decision_track),
         feature_columns=columns,
-        alive=torch.stack(alive),
+        active_mask=torch.stack(active_mask),
         reward=torch.stack(rewards),
-        timed_out=timed_out | running,
+        truncated=truncated | running,
         success=success,
         length=length,
         track=torch.cat(track),
@@ -164,7 +164,7 @@ def roll_out(
 
 def merge_rollouts(rollouts: list[Rollout]) -> Rollout:
     """Joins rollouts along the environments; shorter ones are continued by frozen decisions."""
-    decisions = max(len(r.alive) for r in rollouts)
+    decisions = max(len(r.active_mask) for r in rollouts)
     controls = max(len(r.track) for r in rollouts)
 
     def freeze(x: Tensor, length: int) -> Tensor:
@@ -178,9 +178,9 @@ def merge_rollouts(rollouts: list[Rollout]) -> Rollout:
         cond=torch.cat([freeze(r.cond, decisions + 1) for r in rollouts], dim=1),
         decision_track=torch.cat([freeze(r.decision_track, decisions + 1) for r in rollouts], dim=1),
         feature_columns=rollouts[0].feature_columns,
-        alive=torch.cat([blank(r.alive) for r in rollouts], dim=1),
+        active_mask=torch.cat([blank(r.active_mask) for r in rollouts], dim=1),
         reward=torch.cat([blank(r.reward) for r in rollouts], dim=1),
-        timed_out=torch.cat([r.timed_out for r in rollouts]),
+        truncated=torch.cat([r.truncated for r in rollouts]),
         success=torch.cat([r.success for r in rollouts]),
         length=torch.cat([r.length for r in rollouts]),
         track=torch.cat([freeze(r.track, controls) for r in rollouts], dim=1),
@@ -236,4 +236,4 @@ def play_episodes(
 def compute_information(inference: InferenceModel, played: Rollout) -> tuple[Tensor, Tensor]:
     """log q(z|h) − log p(z) of each episode, (N,) in nats: mean over its states, and at its last one."""
     log_q = inference.log_prob(played.histories(inference))
-    return compute_multimodality(compute_log_ratio(log_q, played.code), played.alive)
+    return compute_multimodality(compute_log_ratio(log_q, played.code), played.active_mask)

@@ -166,8 +166,8 @@ class Trainer:
             generator: all draws.
             max_steps: cut episodes after this many control steps.
         """
-        for link in self.agent.links():
-            link.begin_iteration(iteration)
+        for adapter in self.agent.adapters:
+            adapter.begin_iteration(iteration)
         num_envs = self.env.num_envs
         feed = self.feed
         return roll_out(
@@ -233,7 +233,7 @@ class Trainer:
                 self.inference,
                 self.inference_optimizer,
                 played.taken(histories),
-                played.taken(played.code.expand(len(played.alive), -1)),
+                played.taken(played.code.expand(len(played.active_mask), -1)),
                 self.inference_steps,
                 generator,
             )
@@ -260,9 +260,9 @@ class Trainer:
         log_ratio = compute_log_ratio(log_q, played.code)
         paid = log_ratio.clamp(min=self.regulariser.floor)
         # per step as published; telescoped (ours), so that ending an episode in success costs nothing
-        intrinsic = compute_intrinsic_reward(paid, played.alive, "telescoped" if self.coded else "per_step")
+        intrinsic = compute_intrinsic_reward(paid, played.active_mask, "telescoped" if self.coded else "per_step")
         # what is measured has no floor: the mean would be no lower bound of the mutual information any more
-        mean, last = compute_multimodality(log_ratio, played.alive)
+        mean, last = compute_multimodality(log_ratio, played.active_mask)
         # some codes may have been played more often than others: all count the same here
         paid_in_all = intrinsic.sum(dim=0)
         measured = {
@@ -281,22 +281,22 @@ class Trainer:
     def _batch(self, played: Rollout, reward: Tensor, max_steps: int | None) -> Batch:
         horizon = self.env.spec.horizon
         limit = min(max_steps or horizon, horizon)
-        self.critic.fit_scale(played.decision_track, played.alive, last=limit == horizon)
+        self.critic.fit_scale(played.decision_track, played.active_mask, last=limit == horizon)
         decisions, cut = (-(-steps // self.agent.decision_steps) for steps in (horizon, limit))
-        inputs = self.critic.inputs(played.cond, played.decision_track, played.code, decisions, decisions - cut)
-        value = self.critic(inputs)
-        goes_on, bootstrap = compute_continuation(played.alive, played.timed_out, self.env.spec.continuing)
+        seen = self.critic.inputs(played.cond, played.decision_track, played.code, decisions, decisions - cut)
+        value = self.critic(seen)
+        nonterminal, bootstrap = compute_continuation(played.active_mask, played.truncated, self.env.spec.continuing)
         gamma, gae_lambda = self._discounts(reward, played.decisions_per_chunk)
-        advantage, returns = compute_gae(reward, value, goes_on, bootstrap, gamma, gae_lambda)
-        situation = played.situations()
+        advantage, returns = compute_gae(reward, value, nonterminal, bootstrap, gamma, gae_lambda)
+        inputs = played.policy_inputs()
         record = {name: played.taken(drawn) for name, drawn in played.record.items()}
         return Batch(
-            situation=situation,
+            inputs=inputs,
             record=record,
-            critic_inputs=played.taken(inputs[:-1]),
-            log_prob=self.agent.evaluate(record, situation)[0],
+            critic_inputs=played.taken(seen[:-1]),
+            log_prob=self.agent.evaluate(record, inputs)[0],
             value=played.taken(value[:-1]),
-            advantage=self._mix(played.taken(advantage), situation.code),
+            advantage=self._mix(played.taken(advantage), inputs.code),
             returns=played.taken(returns),
         )
 

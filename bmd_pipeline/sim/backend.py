@@ -142,7 +142,7 @@ def make_env(env_id: str, **settings: Any) -> Any:
 # physics system takes a third of a millisecond and makes an episode depend on its start and its actions alone.
 
 
-def renew_physics(env: Any) -> None:
+def reset_physics(env: Any) -> None:
     """Moves every body of a ManiSkill scene into a new, empty physics system.
 
     Call it first thing in a reset; poses, velocities and drive targets stay what they are.

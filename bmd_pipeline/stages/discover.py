@@ -209,16 +209,16 @@ class Discovery:
         modes, settings = self.modes, self.config.discover
         agent = make_commanded_agent(self.bench.policy, modes)
         played = self._play_codes(agent, "hindsight", episodes=settings.hindsight_episodes)
-        modes.inference.fit_scale(played.features[1:], played.alive)
+        modes.inference.fit_scale(played.features[1:], played.active_mask)
         shown = read_behaviours(modes, played)
         # what failed may have shown nothing; without enough successes it is all there is
         kept = played.success if int(played.success.sum()) >= modes.num_codes else torch.ones_like(played.success)
-        taken = played.alive & kept
+        taken = played.active_mask & kept
         histories = played.histories(modes.inference)[1:]
         modes.inference.requires_grad_(True)
         fit_inference(modes.inference, histories[taken], shown.expand_as(taken)[taken], self._begin("inference"))
         modes.inference.requires_grad_(False)
-        modes.inference.calibrate(played.taken(histories), played.taken(played.code.expand_as(played.alive)))
+        modes.inference.calibrate(played.taken(histories), played.taken(played.code.expand_as(played.active_mask)))
 
     def _fit_scale(self) -> None:
         """The scale of the features, from episodes of the base policy."""
@@ -237,7 +237,7 @@ class Discovery:
                 feature_columns=self.modes.feature_columns,
             ),
         )
-        self.modes.inference.fit_scale(played.features[1:], played.alive)
+        self.modes.inference.fit_scale(played.features[1:], played.active_mask)
 
     def _resize(self, num_codes: int) -> None:
         """Makes the networks anew for another number of codes."""

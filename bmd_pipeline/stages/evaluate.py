@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.schema import RunConfig, check_method, is_finetuned, order_policies, uses_modes
-from bmd_pipeline.environments.base import Labelling, TaskEnv
+from bmd_pipeline.environments.base import ModeLabeler, TaskEnv
 from bmd_pipeline.errors import ArtifactError, TaskError
 from bmd_pipeline.io.files import hash_file, write_bytes, write_json
 from bmd_pipeline.io.layout import RUN_FILE
@@ -59,7 +59,7 @@ from bmd_pipeline.tasks.registry import load_labellings
 
 
 def label_episodes(
-    batch: EpisodeBatch, labellings: Sequence[Labelling], method: str, seed: int, num_codes: int
+    batch: EpisodeBatch, labellings: Sequence[ModeLabeler], method: str, seed: int, num_codes: int
 ) -> Episodes:
     """Rows of a batch of episodes under every labelling.
 
@@ -91,8 +91,8 @@ def label_episodes(
     )
 
 
-def _weigh(labelling: Labelling, batch: EpisodeBatch) -> ModeWeights:
-    raw = labelling.weigh(batch.track, batch.length, batch.success).double().cpu().numpy()
+def _weigh(labelling: ModeLabeler, batch: EpisodeBatch) -> ModeWeights:
+    raw = labelling.label(batch.track, batch.length, batch.success).double().cpu().numpy()
     expected = (len(batch.success), len(labelling.modes))
     if raw.shape != expected:
         raise TaskError(f"labelling {labelling.name!r}: weights must be {expected}, got {raw.shape}")
@@ -227,7 +227,7 @@ def require_inputs(task: str, method: str, policy: Path, modes: Path | None, tun
 
 
 def find_behaviours(
-    config: RunConfig, env: TaskEnv, agent: Agent, labellings: Sequence[Labelling], method: str, seed: int
+    config: RunConfig, env: TaskEnv, agent: Agent, labellings: Sequence[ModeLabeler], method: str, seed: int
 ) -> dict[str, tuple[str | None, ...]]:
     """Plays selection seeds and sees what each code does there, by labelling; nothing without codes.
 
@@ -261,7 +261,7 @@ def _play(
     config: RunConfig,
     env: TaskEnv,
     agent: Agent,
-    labellings: Sequence[Labelling],
+    labellings: Sequence[ModeLabeler],
     method: str,
     seed: int,
     checkpoints: Checkpoints,
@@ -302,7 +302,9 @@ def _play(
     return concat_episodes(parts, wanted), np.concatenate(paths)[:wanted]
 
 
-def _make_book(axes: tuple[str, str], labelling: Labelling, episodes: Episodes, paths: NDArray[np.float32]) -> PathBook:
+def _make_book(
+    axes: tuple[str, str], labelling: ModeLabeler, episodes: Episodes, paths: NDArray[np.float32]
+) -> PathBook:
     labels = episodes.labellings[labelling.name].labels()
     return PathBook(
         axes=axes,

@@ -16,7 +16,7 @@ import torch
 
 from bmd_pipeline.config.hashing import Stage, stage_hash, stage_slice
 from bmd_pipeline.config.schema import EXPERT, RunConfig
-from bmd_pipeline.environments.base import Labelling, VectorTask
+from bmd_pipeline.environments.base import ModeLabeler, VectorTask
 from bmd_pipeline.errors import ArtifactError, TaskError, TrainingError
 from bmd_pipeline.io.files import naming, read_json, write_bytes, write_json
 from bmd_pipeline.io.provenance import describe_run
@@ -175,9 +175,9 @@ class AgentPlayer:
         return find_mode(self._labelling, self._recorder.recording) if bool(batch.success[0]) else None
 
 
-def find_mode(labelling: Labelling, recording: Recording) -> str:
+def find_mode(labelling: ModeLabeler, recording: Recording) -> str:
     """True mode of an episode that succeeded."""
-    weights = labelling.weigh(recording.track, torch.tensor([recording.length]), torch.tensor([True]))
+    weights = labelling.label(recording.track, torch.tensor([recording.length]), torch.tensor([True]))
     return labelling.modes[int(weights[0].argmax())]
 
 

@@ -206,8 +206,8 @@ class _Run:
         if self.modes is None or self.modes.coded is None:
             return
         settings, env, agent = self.config.finetune, self.bench.env, self.agent
-        for link in agent.links():
-            link.begin_iteration(0)
+        for adapter in agent.adapters:
+            adapter.begin_iteration(0)
         names = (*self.names, "calibration")
         generator = make_generator(self.config.seed, "train", *names, "noise", device=self.bench.device)
         rounds = []
@@ -218,7 +218,7 @@ class _Run:
             rounds.append(roll_out(env, agent, seed=seed, code=code, generator=generator, explore=True))
         played = merge_rollouts(rounds)
         histories = played.histories(self.modes.inference)[1:]
-        self.modes.inference.calibrate(played.taken(histories), played.taken(played.code.expand_as(played.alive)))
+        self.modes.inference.calibrate(played.taken(histories), played.taken(played.code.expand_as(played.active_mask)))
 
     def _iterate(self, iteration: int) -> dict[str, float]:
         settings = self.config.finetune

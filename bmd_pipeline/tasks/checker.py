@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import Expert, Labelling, TaskEnv, TaskSpec, Transition
+from bmd_pipeline.environments.base import Expert, ModeLabeler, TaskEnv, TaskSpec, Transition
 from bmd_pipeline.tasks.registry import MissingExpertError, load_labellings, make_env, make_expert, make_spec
 
 # ---- The single checks of the task contract ----
@@ -199,7 +199,7 @@ def check_auto_reset(bench: Bench) -> str:
     return f"{frozen.num_envs} episodes ended as they should and were followed by new ones"
 
 
-def check_labellings(bench: Bench, labellings: Sequence[Labelling]) -> str:
+def check_labellings(bench: Bench, labellings: Sequence[ModeLabeler]) -> str:
     """Mode weights are distributions over modes, one-hot for successes."""
     _demand(labellings, "no labelling: modes can't be counted")
     names = [labelling.name for labelling in labellings]
@@ -209,7 +209,7 @@ def check_labellings(bench: Bench, labellings: Sequence[Labelling]) -> str:
         modes = labelling.modes
         _demand("/" not in labelling.name, f"labelling {labelling.name!r}: the name must not contain '/'")
         _demand(len(set(modes)) == len(modes) >= 1, f"labelling {labelling.name!r}: modes must be some and not repeat")
-        weights = labelling.weigh(track, length, success)
+        weights = labelling.label(track, length, success)
         expected = (len(length), len(modes))
         _demand(weights.shape == expected, f"{labelling.name}: weights must be {expected}, are {tuple(weights.shape)}")
         _demand((weights >= 0).all(), f"labelling {labelling.name!r}: a weight is negative")

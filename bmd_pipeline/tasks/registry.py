@@ -8,7 +8,7 @@ A task is a package of modules, imported only when needed, so that naming a task
 | `env` | `make_spec(options) -> TaskSpec`, |
 | | `make_env(options, num_envs, *, device, num_workers, auto_reset) -> TaskEnv` |
 | `expert` | `make_expert(options) -> Expert` |
-| `modes` | `LABELLINGS: tuple[Labelling, ...]`, the main one first; imported for evaluation only |
+| `modes` | `LABELLINGS: tuple[ModeLabeler, ...]`, the main one first; imported for evaluation only |
 | `filming` | optional: `FILMING: Filming`, how its episodes are filmed |
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # naming a task and checking its settings must not import tor
     import torch
 
     from bmd_pipeline.config.schema import TaskConfig
-    from bmd_pipeline.environments.base import Expert, Labelling, TaskEnv, TaskSpec
+    from bmd_pipeline.environments.base import Expert, ModeLabeler, TaskEnv, TaskSpec
     from bmd_pipeline.sim.render import Filming
 
 
@@ -274,9 +274,9 @@ def load_filming(name: str) -> Filming:
     return filming
 
 
-def load_labellings(name: str) -> tuple[Labelling, ...]:
+def load_labellings(name: str) -> tuple[ModeLabeler, ...]:
     """True mode labellings of a task, the main one first; for evaluation only."""
-    labellings: tuple[Labelling, ...] = _module(name, "modes").LABELLINGS
+    labellings: tuple[ModeLabeler, ...] = _module(name, "modes").LABELLINGS
     return labellings
 
 

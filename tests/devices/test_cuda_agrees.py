@@ -23,7 +23,7 @@ from bmd_pipeline.config.schema import (
 )
 from bmd_pipeline.modes.modes import make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.adapters import Record, Situation
+from bmd_pipeline.rl.adapters import PolicyInput, Record
 from bmd_pipeline.rl.agent import Agent, make_agent
 from bmd_pipeline.rl.ppo import PPO, Batch, compute_gae
 from bmd_pipeline.rl.trainer import Trainer
@@ -71,16 +71,16 @@ def make_pair(method: str) -> tuple[Agent, Agent]:
     return agent, twin
 
 
-def draw_situation(agent: Agent) -> Situation:
+def draw_inputs(agent: Agent) -> PolicyInput:
     generator = torch.Generator().manual_seed(2)
-    return Situation(
+    return PolicyInput(
         torch.randn(ROWS, agent.policy.cond_dim, generator=generator),
         torch.randint(agent.num_codes, (ROWS,), generator=generator),
     )
 
 
-def on_device(situation: Situation, record: Record) -> tuple[Situation, Record]:
-    seen = Situation(situation.cond.cuda(), situation.code.cuda())
+def on_device(inputs: PolicyInput, record: Record) -> tuple[PolicyInput, Record]:
+    seen = PolicyInput(inputs.cond.cuda(), inputs.code.cuda())
     return seen, {name: x.cuda() for name, x in record.items()}
 
 
@@ -99,12 +99,12 @@ def test_sampling() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_log_probabilities_and_their_gradients(method: str) -> None:
     agent, twin = make_pair(method)
-    situation = draw_situation(agent)
+    inputs = draw_inputs(agent)
     with torch.no_grad():
-        _, record = decide(agent, situation, torch.Generator().manual_seed(4))
-    log_prob, entropy = agent.evaluate(record, situation)
+        _, record = decide(agent, inputs, torch.Generator().manual_seed(4))
+    log_prob, entropy = agent.evaluate(record, inputs)
     (log_prob.sum() + entropy.sum()).backward()
-    theirs, spread = twin.evaluate(*reversed(on_device(situation, record)))
+    theirs, spread = twin.evaluate(*reversed(on_device(inputs, record)))
     (theirs.sum() + spread.sum()).backward()
     torch.testing.assert_close(spread.detach().cpu(), entropy.detach(), rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(theirs.detach().cpu(), log_prob.detach(), rtol=1e-4, atol=1e-3)
@@ -118,12 +118,12 @@ def test_log_probabilities_and_their_gradients(method: str) -> None:
 def test_generalised_advantages() -> None:
     generator = torch.Generator().manual_seed(5)
     reward, value = torch.randn(40, ROWS, 2, generator=generator), torch.randn(41, ROWS, 2, generator=generator)
-    goes_on = torch.rand(40, ROWS, generator=generator) > 0.05
+    nonterminal = torch.rand(40, ROWS, generator=generator) > 0.05
     arguments: list[Tensor] = [
         reward,
         value,
-        goes_on,
-        torch.zeros_like(goes_on),
+        nonterminal,
+        torch.zeros_like(nonterminal),
         torch.tensor([0.99, 0.9]),
         torch.tensor([0.95, 1.0]),
     ]
@@ -134,25 +134,25 @@ def test_generalised_advantages() -> None:
 @pytest.mark.parametrize("method", ["dsrl", "dppo-bmd", "res"])
 def test_an_update_of_ppo(method: str) -> None:
     agent, twin = make_pair(method)
-    situation = draw_situation(agent)
+    inputs = draw_inputs(agent)
     with torch.no_grad():
-        _, record = decide(agent, situation, torch.Generator().manual_seed(4))
-        log_prob = agent.evaluate(record, situation)[0]
+        _, record = decide(agent, inputs, torch.Generator().manual_seed(4))
+        log_prob = agent.evaluate(record, inputs)[0]
     generator = torch.Generator().manual_seed(6)
     config = PPOConfig(minibatch_size=ROWS, epochs=2, value_hidden_sizes=(16,), target_kl=1.0)  # the order is no matter
     results = []
     torch.manual_seed(7)
     critic_on_cpu = torch.nn.Linear(3, 1)
-    inputs, value = torch.randn(ROWS, 3, generator=generator), torch.randn(ROWS, 1, generator=generator)
+    critic_inputs, value = torch.randn(ROWS, 3, generator=generator), torch.randn(ROWS, 1, generator=generator)
     advantage, returns = torch.randn(ROWS, generator=generator), torch.randn(ROWS, 1, generator=generator)
     for who, device in ((agent, "cpu"), (twin, "cuda")):
-        seen, drawn = (situation, record) if device == "cpu" else on_device(situation, record)
+        seen, drawn = (inputs, record) if device == "cpu" else on_device(inputs, record)
         critic = copy.deepcopy(critic_on_cpu).to(device)
         ppo = PPO(who, critic, config)  # type: ignore[arg-type]
         batch = Batch(
             seen,
             drawn,
-            inputs.to(device),
+            critic_inputs.to(device),
             log_prob.to(device),
             value.to(device),
             advantage.to(device),

@@ -18,7 +18,7 @@ from tests.rl.twins import (
     PUBLISHED,
     STOPPING,
     TAUGHT,
-    draw_situation,
+    draw_inputs,
     iterate,
     make_agents,
     make_native,
@@ -67,13 +67,13 @@ def test_decisions_draw_the_same_numbers(method: str, explore: bool) -> None:
     earlier = []
     for seed in range(3):  # every iteration has a generator of its own
         generators = [torch.Generator("cuda").manual_seed(seed) for _ in range(2)]
-        for link in (*plain.links(), *graphed.links()):
-            link.begin_iteration(seed)
+        for adapter in (*plain.adapters, *graphed.adapters):
+            adapter.begin_iteration(seed)
         for _ in range(WARM_UPS):
-            situation = draw_situation(plain, ROWS, torch.Generator("cuda").manual_seed(len(earlier)))
+            inputs = draw_inputs(plain, ROWS, torch.Generator("cuda").manual_seed(len(earlier)))
             with torch.no_grad():
                 (actions, record), (others, other) = (
-                    decide(agent, situation, generator, explore)
+                    decide(agent, inputs, generator, explore)
                     for agent, generator in zip((plain, graphed), generators, strict=True)
                 )
             assert record.keys() == other.keys()

@@ -74,7 +74,7 @@ def test_ddim(prediction: str, schedule: str, steps: int, ddim_steps: int) -> No
     ours = policy.sample(x, cond)
     for k, t in enumerate(policy.timesteps):
         step = scheduler.step(network_output(policy, x, cond, t), t, x, eta=0.0, use_clipped_model_output=True)
-        mean = policy.chain.step_mean(x, k, policy.condition(cond))
+        mean = policy.sampler.step_mean(x, k, policy.condition(cond))
         torch.testing.assert_close(mean, step.prev_sample, rtol=1e-4, atol=1e-4)
         x = step.prev_sample
     torch.testing.assert_close(ours, x, rtol=1e-4, atol=1e-4)
@@ -88,18 +88,18 @@ def test_ddim_that_adds_noise(prediction: str, schedule: str, steps: int, ddim_s
     policy = make_policy(prediction, schedule, steps, ddim_steps=ddim_steps)
     scheduler = DDIMScheduler(**scheduler_settings(policy.config), set_alpha_to_one=True)
     scheduler.set_timesteps(ddim_steps)
-    chain = policy.make_chain(eta)
+    sampler = policy.make_sampler(eta)
     x, cond = draw(policy)
     predict = policy.condition(cond)
-    ours = chain.sample(x, predict, torch.Generator().manual_seed(2))
+    ours = sampler.sample(x, predict, torch.Generator().manual_seed(2))
     generator = torch.Generator().manual_seed(2)
     for k, t in enumerate(policy.timesteps):
         output = network_output(policy, x, cond, t)
         still = scheduler.step(
             output, t, x, eta=eta, use_clipped_model_output=True, variance_noise=torch.zeros_like(x)
         ).prev_sample
-        torch.testing.assert_close(chain.step_mean(x, k, predict), still, rtol=1e-4, atol=1e-4)
-        drawn = torch.randn(x.shape, generator=generator, dtype=x.dtype) if chain.stds[k] else torch.zeros_like(x)
+        torch.testing.assert_close(sampler.step_mean(x, k, predict), still, rtol=1e-4, atol=1e-4)
+        drawn = torch.randn(x.shape, generator=generator, dtype=x.dtype) if sampler.stds[k] else torch.zeros_like(x)
         x = scheduler.step(output, t, x, eta=eta, use_clipped_model_output=True, variance_noise=drawn).prev_sample
     torch.testing.assert_close(ours, x, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(ours, policy.sample(draw(policy)[0], cond), atol=1e-2), "η plays no part"
@@ -117,8 +117,8 @@ def test_ddpm_with_the_same_noise(prediction: str, schedule: str, steps: int) ->
         output = network_output(policy, x, cond, t)
         still = scheduler.step(output, t, x, generator=torch.Generator().manual_seed(k)).prev_sample
         drawn = torch.randn(x.shape, generator=torch.Generator().manual_seed(k), dtype=x.dtype)
-        mean = policy.chain.step_mean(x, k, policy.condition(cond))
-        torch.testing.assert_close(mean + policy.chain.stds[k] * drawn, still, rtol=1e-4, atol=1e-4)
+        mean = policy.sampler.step_mean(x, k, policy.condition(cond))
+        torch.testing.assert_close(mean + policy.sampler.stds[k] * drawn, still, rtol=1e-4, atol=1e-4)
         x = scheduler.step(output, t, x, generator=generator).prev_sample
     torch.testing.assert_close(ours, x, rtol=1e-4, atol=1e-4)
     assert bool((ours.abs() < CLIP).any()), "all is clipped: the test would see nothing"

@@ -58,8 +58,8 @@ def test_steps_chained_are_the_sample(prediction: str) -> None:
     noise, cond = draw(policy)
     x = noise
     for k in range(len(policy.timesteps)):
-        assert policy.chain.stds[k] == 0.0
-        x = policy.chain.step_mean(x, k, policy.condition(cond))
+        assert policy.sampler.stds[k] == 0.0
+        x = policy.sampler.step_mean(x, k, policy.condition(cond))
     assert torch.equal(x, policy.sample(noise, cond))
 
 

@@ -11,7 +11,7 @@ from torch.distributions import Normal
 from bmd_pipeline.config.schema import DenoiserConfig, PolicyConfig, PPOConfig, ResidualConfig
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters import ResidualAction, TrustRegion, TunedDenoiser
-from tests.rl.decisions import draw_situation
+from tests.rl.decisions import draw_inputs
 
 
 def _noise(count: int) -> torch.Tensor:
@@ -25,31 +25,31 @@ def _residual(num_codes: int = 1, **settings: Any) -> ResidualAction:
 
 @pytest.mark.parametrize("steps", [0, 1])
 def test_only_the_last_denoising_steps_are_draws(policy: DiffusionPolicy, steps: int) -> None:
-    link = TunedDenoiser(policy, DenoiserConfig(steps=steps))
-    situation, noise = draw_situation(6), _noise(6)
-    x, record = link.act(noise, situation, torch.Generator().manual_seed(0), explore=True)
+    adapter = TunedDenoiser(policy, DenoiserConfig(steps=steps))
+    inputs, noise = draw_inputs(6), _noise(6)
+    x, record = adapter.act(noise, inputs, torch.Generator().manual_seed(0), explore=True)
     samples = record["samples"]
-    assert link.num_factors == (steps or 2)
-    assert samples.shape == (6, link.num_factors + 1, 8)
+    assert adapter.num_factors == (steps or 2)
+    assert samples.shape == (6, adapter.num_factors + 1, 8)
     assert torch.equal(samples[:, -1], x)
-    chain, predict = policy.make_chain(1.0), policy.condition(situation.cond)
+    chain, predict = policy.make_sampler(1.0), policy.condition(inputs.cond)
     start = noise
     if steps:  # the frozen step explores as the sampler does, without a floor
         draw = torch.randn(noise.shape, generator=torch.Generator().manual_seed(0))
         start = chain.step_mean(noise, 0, predict) + chain.stds[0] * draw
     torch.testing.assert_close(samples[:, 0], start)
-    assert link.factor_weights == ((0.95, 1.0) if steps == 0 else (1.0,))
+    assert adapter.factor_weights == ((0.95, 1.0) if steps == 0 else (1.0,))
 
 
 def test_the_frozen_steps_stay_those_of_the_policy(policy: DiffusionPolicy) -> None:
     """Whatever has become of the tuned copy."""
-    link = TunedDenoiser(policy, DenoiserConfig(steps=1))
-    situation, noise = draw_situation(6), _noise(6)
-    _, before = link.act(noise, situation, torch.Generator().manual_seed(0), explore=True)
+    adapter = TunedDenoiser(policy, DenoiserConfig(steps=1))
+    inputs, noise = draw_inputs(6), _noise(6)
+    _, before = adapter.act(noise, inputs, torch.Generator().manual_seed(0), explore=True)
     with torch.no_grad():
-        for parameter in link.trainable():
+        for parameter in adapter.trainable():
             parameter.mul_(1.5)
-    _, after = link.act(noise, situation, torch.Generator().manual_seed(0), explore=True)
+    _, after = adapter.act(noise, inputs, torch.Generator().manual_seed(0), explore=True)
     assert torch.equal(before["samples"][:, 0], after["samples"][:, 0])
     assert not torch.equal(before["samples"][:, 1], after["samples"][:, 1])
 
@@ -66,59 +66,59 @@ def test_the_deployed_denoiser_starts_as_the_policy(sampler: str, num_codes: int
     with torch.no_grad():
         for table in policy.denoiser.code_tables:
             table.normal_()
-    situation, noise = draw_situation(6, cond_dim=policy.cond_dim), _noise(6)
+    inputs, noise = draw_inputs(6, cond_dim=policy.cond_dim), _noise(6)
     still, lively = (TunedDenoiser(policy, DenoiserConfig(acting_eta=eta)) for eta in (0.0, 1.0))
-    x, _ = still.act(noise, situation, torch.Generator(), explore=False)
-    predict = policy.condition(situation.cond, situation.code)
-    torch.testing.assert_close(x, policy.make_chain(0.0).sample(noise, predict))
+    x, _ = still.act(noise, inputs, torch.Generator(), explore=False)
+    predict = policy.condition(inputs.cond, inputs.code)
+    torch.testing.assert_close(x, policy.make_sampler(0.0).sample(noise, predict))
     if sampler == "ddpm":
         first, second = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
-        x, _ = lively.act(noise, situation, first, explore=False)
-        torch.testing.assert_close(x, policy.sample(noise, situation.cond, second, situation.code))
+        x, _ = lively.act(noise, inputs, first, explore=False)
+        torch.testing.assert_close(x, policy.sample(noise, inputs.cond, second, inputs.code))
     else:
-        torch.testing.assert_close(x, policy.sample(noise, situation.cond, code=situation.code))
+        torch.testing.assert_close(x, policy.sample(noise, inputs.cond, code=inputs.code))
 
 
 def test_residual_is_bounded_and_starts_small() -> None:
-    link = _residual(scale=0.3)
-    situation, action = draw_situation(64), _noise(64)[:, :2]
-    deployed, _ = link.act(action, situation, torch.Generator(), explore=False)
-    explored, record = link.act(action, situation, torch.Generator().manual_seed(0), explore=True)
+    adapter = _residual(scale=0.3)
+    inputs, action = draw_inputs(64), _noise(64)[:, :2]
+    deployed, _ = adapter.act(action, inputs, torch.Generator(), explore=False)
+    explored, record = adapter.act(action, inputs, torch.Generator().manual_seed(0), explore=True)
     deployed, explored = deployed.detach(), explored.detach()
     assert float((deployed - action).abs().max()) < 0.02
     assert 0.1 < float((explored - action).abs().max()) <= 0.3
-    mean, std = link.network(torch.cat([situation.cond, action], dim=1)), link.log_std.exp()
-    log_prob, entropy = link.evaluate(record, situation)
+    mean, std = adapter.network(torch.cat([inputs.cond, action], dim=1)), adapter.log_std.exp()
+    log_prob, entropy = adapter.evaluate(record, inputs)
     torch.testing.assert_close(log_prob[:, 0], Normal(mean, std).log_prob(record["u"]).sum(dim=1))
     torch.testing.assert_close(entropy, Normal(mean, std.expand_as(mean)).entropy().sum(dim=1))
 
 
 def test_residual_sees_the_code_if_there_are_any() -> None:
-    situation, action = draw_situation(6), _noise(6)[:, :2]
-    other = draw_situation(6, num_codes=1)
+    inputs, action = draw_inputs(6), _noise(6)[:, :2]
+    other = draw_inputs(6, num_codes=1)
     for num_codes, same in ((3, False), (1, True)):
-        link = _residual(num_codes)
-        first, second = (link.act(action, seen, torch.Generator(), explore=False)[0] for seen in (situation, other))
+        adapter = _residual(num_codes)
+        first, second = (adapter.act(action, seen, torch.Generator(), explore=False)[0] for seen in (inputs, other))
         differs = (first != second).any(dim=1)
-        assert torch.equal(differs, torch.zeros(6, dtype=torch.bool) if same else situation.code != 0)
+        assert torch.equal(differs, torch.zeros(6, dtype=torch.bool) if same else inputs.code != 0)
 
 
 def test_progressive_exploration_mixes_in_the_residual_slowly() -> None:
-    link = _residual(progressive_iterations=10)
-    situation, action = draw_situation(2000), torch.randn(2000, 2, generator=torch.Generator().manual_seed(5))
+    adapter = _residual(progressive_iterations=10)
+    inputs, action = draw_inputs(2000), torch.randn(2000, 2, generator=torch.Generator().manual_seed(5))
     for iteration, share in ((0, 0.1), (3, 0.4), (9, 1.0), (99, 1.0)):
-        link.begin_iteration(iteration)
-        x, record = link.act(action, situation, torch.Generator().manual_seed(0), explore=True)
+        adapter.begin_iteration(iteration)
+        x, record = adapter.act(action, inputs, torch.Generator().manual_seed(0), explore=True)
         used = (x != action).any(dim=1)
         assert float(used.float().mean()) == pytest.approx(share, abs=0.04)
-        log_prob, _ = link.evaluate(record, situation)
+        log_prob, _ = adapter.evaluate(record, inputs)
         assert torch.equal(log_prob[:, 0] != 0, used)
-    link.begin_iteration(0)
-    x, _ = link.act(action, situation, torch.Generator(), explore=False)
+    adapter.begin_iteration(0)
+    x, _ = adapter.act(action, inputs, torch.Generator(), explore=False)
     assert bool((x != action).any()), "deployed, it corrects from the start"
 
 
-def test_links_that_learn_their_own_way_say_how(policy: DiffusionPolicy) -> None:
+def test_adapters_that_learn_their_own_way_say_how(policy: DiffusionPolicy) -> None:
     config = DenoiserConfig(learning_rate=3e-5, clip_ratio=0.03, target_kl=0.4)
     assert TunedDenoiser(policy, config).trust_region == TrustRegion(3e-5, 0.03, 0.4)
     ppo = PPOConfig(clip_ratio=0.15, target_kl=0.02, learning_rate=1e-6)

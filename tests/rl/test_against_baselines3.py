@@ -30,13 +30,13 @@ def test_advantages_and_returns(seed: int, gamma: float, gae_lambda: float, cont
     reward = torch.randn(steps, count, 1, generator=generator)
     value = torch.randn(steps + 1, count, 1, generator=generator)
     taken = torch.randint(1, steps + 1, (count,), generator=generator)
-    timed_out = torch.rand(count, generator=generator) < 0.5
-    alive = torch.arange(steps)[:, None] < taken
-    goes_on, bootstrap = compute_continuation(alive, timed_out, continuing)
-    advantage, returns = compute_gae(reward, value, goes_on, bootstrap, gamma, gae_lambda)
+    truncated = torch.rand(count, generator=generator) < 0.5
+    active_mask = torch.arange(steps)[:, None] < taken
+    nonterminal, bootstrap = compute_continuation(active_mask, truncated, continuing)
+    advantage, returns = compute_gae(reward, value, nonterminal, bootstrap, gamma, gae_lambda)
 
     last = torch.arange(steps)[:, None] == taken - 1
-    final = value.squeeze(2).gather(0, taken[None]) * (timed_out & torch.tensor(continuing))
+    final = value.squeeze(2).gather(0, taken[None]) * (truncated & torch.tensor(continuing))
     paid = reward.squeeze(2) + gamma * last * final
     starts = torch.arange(steps)[:, None] == taken
     buffer = RolloutBuffer(steps, OBS, ACTION, "cpu", gae_lambda, gamma, n_envs=count)
@@ -45,7 +45,9 @@ def test_advantages_and_returns(seed: int, gamma: float, gae_lambda: float, cont
         buffer.add(obs, action, paid[t].numpy(), starts[t].numpy(), value[t], torch.zeros(count))
     buffer.compute_returns_and_advantage(value[-1], last[-1].numpy())
     for ours, theirs in ((advantage, buffer.advantages), (returns, buffer.returns)):
-        torch.testing.assert_close(ours.squeeze(2)[alive], torch.as_tensor(theirs)[alive], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            ours.squeeze(2)[active_mask], torch.as_tensor(theirs)[active_mask], rtol=1e-4, atol=1e-4
+        )
 
 
 class Nothing(gymnasium.Env):  # type: ignore[type-arg]

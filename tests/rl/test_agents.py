@@ -23,7 +23,7 @@ from bmd_pipeline.rl.agent import (
     remove_steering,
     trained_state,
 )
-from tests.rl.decisions import decide, draw_situation
+from tests.rl.decisions import decide, draw_inputs
 
 MakeModes = Callable[..., DiscoveredModes]
 STEERING = SteeringConfig(hidden_sizes=(16,))
@@ -44,24 +44,24 @@ def _fill_tables(modes: DiscoveredModes) -> None:
 
 
 def test_the_base_agent_is_the_policy(policy: DiffusionPolicy) -> None:
-    situation = draw_situation(6)
-    actions, record = decide(make_base_agent(policy), situation, torch.Generator().manual_seed(0))
+    inputs = draw_inputs(6)
+    actions, record = decide(make_base_agent(policy), inputs, torch.Generator().manual_seed(0))
     noise = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
     assert record == {}
-    torch.testing.assert_close(actions, policy.to_action(policy.sample(noise, situation.cond))[:, :2])
+    torch.testing.assert_close(actions, policy.to_action(policy.sample(noise, inputs.cond))[:, :2])
 
 
 def test_a_commanded_agent_is_the_coded_policy_under_its_codes(policy: DiffusionPolicy, modes_of: MakeModes) -> None:
     modes = modes_of()
-    situation = draw_situation(6)
-    plain, _ = decide(make_base_agent(policy), situation, torch.Generator().manual_seed(0))
-    untaught, _ = decide(make_commanded_agent(policy, modes), situation, torch.Generator().manual_seed(0))
+    inputs = draw_inputs(6)
+    plain, _ = decide(make_base_agent(policy), inputs, torch.Generator().manual_seed(0))
+    untaught, _ = decide(make_commanded_agent(policy, modes), inputs, torch.Generator().manual_seed(0))
     assert torch.equal(plain, untaught)
     _fill_tables(modes)
-    told, _ = decide(make_commanded_agent(policy, modes), situation, torch.Generator().manual_seed(0))
+    told, _ = decide(make_commanded_agent(policy, modes), inputs, torch.Generator().manual_seed(0))
     noise = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
     assert modes.coded is not None
-    expected = modes.coded.to_action(modes.coded.sample(noise, situation.cond, code=situation.code))
+    expected = modes.coded.to_action(modes.coded.sample(noise, inputs.cond, code=inputs.code))
     torch.testing.assert_close(told, expected[:, :2])
     assert not torch.equal(told, plain)
 
@@ -71,12 +71,12 @@ def test_log_prob_of_steering_matches_torch_distributions(
     policy: DiffusionPolicy, modes_of: MakeModes, form: str | None
 ) -> None:
     agent = _agent(policy, modes_of(form=form) if form else None)
-    situation = draw_situation(6)
-    _, record = decide(agent, situation, torch.Generator().manual_seed(0))
-    mean, log_std = agent.links()[0].steering(situation.cond, situation.code)
+    inputs = draw_inputs(6)
+    _, record = decide(agent, inputs, torch.Generator().manual_seed(0))
+    mean, log_std = agent.adapters[0].steering(inputs.cond, inputs.code)
     expected = Normal(mean, log_std.exp())
     assert agent.num_factors == 1
-    log_prob, entropy = agent.evaluate(record, situation)
+    log_prob, entropy = agent.evaluate(record, inputs)
     torch.testing.assert_close(log_prob[:, 0], expected.log_prob(record["0.u"]).sum(dim=1))
     torch.testing.assert_close(entropy, expected.entropy().sum(dim=1))
 
@@ -87,9 +87,9 @@ def test_an_evaluation_has_a_column_per_draw(
     policy: DiffusionPolicy, modes_of: MakeModes, method: str, form: str | None
 ) -> None:
     agent = _agent(policy, modes_of(form=form) if form else None, method)
-    situation = draw_situation(6)
-    _, record = decide(agent, situation, torch.Generator().manual_seed(0))
-    log_prob, entropy = agent.evaluate(record, situation)
+    inputs = draw_inputs(6)
+    _, record = decide(agent, inputs, torch.Generator().manual_seed(0))
+    log_prob, entropy = agent.evaluate(record, inputs)
     steered = method == "dsrl" or form == "published"
     assert agent.num_factors == steered + {"dsrl": 0, "dppo": 2, "res": 1}[method]
     assert len(agent.factor_weights) == agent.num_factors
@@ -99,10 +99,10 @@ def test_an_evaluation_has_a_column_per_draw(
 
 
 def test_readout_decides_how_a_deployed_agent_acts(policy: DiffusionPolicy) -> None:
-    situation = draw_situation(6)
+    inputs = draw_inputs(6)
     for readout, same in (("mean", True), ("sample", False)):
         agent = _agent(policy, None, readout=readout)
-        first, second = (decide(agent, situation, torch.Generator().manual_seed(s), False)[0] for s in (0, 1))
+        first, second = (decide(agent, inputs, torch.Generator().manual_seed(s), False)[0] for s in (0, 1))
         assert torch.equal(first, second) is same
 
 
@@ -118,11 +118,11 @@ def test_a_correction_sees_the_action_that_it_corrects(policy: DiffusionPolicy) 
     agent = _agent(policy, None, "res", residual={"progressive_iterations": 0})
     residual = agent.residual
     assert residual is not None
-    situation, later = draw_situation(6), draw_situation(12)
+    inputs, later = draw_inputs(6), draw_inputs(12)
     later = later.rows(torch.arange(6, 12))
     generator = torch.Generator().manual_seed(0)
-    plan = agent.plan(situation, generator, explore=True)
-    for done, seen in ((0, situation), (1, later)):
+    plan = agent.plan(inputs, generator, explore=True)
+    for done, seen in ((0, inputs), (1, later)):
         actions, record = agent.act(plan, done, seen, generator, explore=True)
         assert actions.shape == (6, 1, 2)
         planned = plan.chunk[:, 2 * done : 2 * done + 2]
@@ -140,16 +140,16 @@ def test_a_chunk_that_was_planned_earlier_is_no_draw_of_a_decision(
 ) -> None:
     """In the published form a steering policy stands before the residual; in between its plans it drew nothing."""
     agent = _agent(policy, modes_of(form="published"), "res", residual={"progressive_iterations": 0})
-    first, residual = agent.links()[0], agent.residual
+    first, residual = agent.adapters[0], agent.residual
     assert residual is not None
-    situation, generator = draw_situation(6), torch.Generator().manual_seed(0)
-    plan = agent.plan(situation, generator, explore=True)
-    mean, log_std = first.steering(situation.cond, situation.code)
+    inputs, generator = draw_inputs(6), torch.Generator().manual_seed(0)
+    plan = agent.plan(inputs, generator, explore=True)
+    mean, log_std = first.steering(inputs.cond, inputs.code)
     drawn = Normal(mean, log_std.exp())
     own = Normal(torch.zeros(2), residual.log_std.exp()).entropy().sum()
     for done in (0, 1):
-        _, record = agent.act(plan, done, situation, generator, explore=True)
-        log_prob, entropy = agent.evaluate(record, situation)
+        _, record = agent.act(plan, done, inputs, generator, explore=True)
+        log_prob, entropy = agent.evaluate(record, inputs)
         counts = float(done == 0)
         torch.testing.assert_close(log_prob[:, 0], counts * drawn.log_prob(plan.record["0.u"]).sum(dim=1))
         assert bool((log_prob[:, 1] != 0).all())
@@ -175,19 +175,21 @@ def test_trained_weights_round_trip_without_the_frozen_policy(
                 parameter.add_(1.0)
     weights = trained_state(agent)
     trained = sum(parameter.numel() for group in agent.trainable() for parameter in group)
-    stored = sum(value.numel() for name, value in weights.items() if name.startswith("chain."))
+    stored = sum(value.numel() for name, value in weights.items() if name.startswith("adapters."))
     # the copy that is tuned comes with its normalisers and its bounds
     scales = {"dppo": 2 * (4 + 2) + 2 * 8}.get(method.removesuffix("-bmd"), 0)
-    basis = sum(b.numel() for name, b in agent.chain.named_buffers() if "basis" in name and f"chain.{name}" in weights)
+    basis = sum(
+        b.numel() for name, b in agent.stack.named_buffers() if "basis" in name and f"adapters.{name}" in weights
+    )
     assert stored == trained + scales + basis
     other = make()
     load_trained(other, weights)
     assert all(torch.equal(value, trained_state(other)[name]) for name, value in weights.items())
-    situation = draw_situation(6, num_codes=agent.num_codes)
-    first, second = (decide(each, situation, torch.Generator().manual_seed(0))[0] for each in (agent, other))
+    inputs = draw_inputs(6, num_codes=agent.num_codes)
+    first, second = (decide(each, inputs, torch.Generator().manual_seed(0))[0] for each in (agent, other))
     assert torch.equal(first, second)
     with pytest.raises(RuntimeError):
-        load_trained(other, {"chain.0.foreign": torch.zeros(1)})
+        load_trained(other, {"adapters.0.foreign": torch.zeros(1)})
 
 
 def test_bmd_needs_modes(policy: DiffusionPolicy) -> None:
@@ -196,10 +198,10 @@ def test_bmd_needs_modes(policy: DiffusionPolicy) -> None:
 
 
 def test_without_its_steering_dsrl_is_the_base_policy(policy: DiffusionPolicy) -> None:
-    situation = draw_situation(6)
+    inputs = draw_inputs(6)
     agent = _agent(policy, None)
     bare, base = (
-        decide(each, situation, torch.Generator().manual_seed(0), explore=False)[0]
+        decide(each, inputs, torch.Generator().manual_seed(0), explore=False)[0]
         for each in (remove_steering(agent), make_base_agent(policy))
     )
     assert torch.equal(bare, base)
@@ -214,10 +216,10 @@ def test_methods_with_codes_act_on_the_coded_policy(policy: DiffusionPolicy, mod
     _fill_tables(modes)
     agent = _agent(policy, modes, method, residual={"progressive_iterations": 0})
     assert agent.policy is modes.coded
-    situation = draw_situation(6)
+    inputs = draw_inputs(6)
     if method == "dsrl":
         agent = remove_steering(agent)
-    told, _ = decide(agent, situation, torch.Generator().manual_seed(0), explore=False)
-    taught, _ = decide(make_commanded_agent(policy, modes), situation, torch.Generator().manual_seed(0), False)
-    bound = 0.05 if isinstance(agent.links()[-1], ResidualAction) else 1e-5
+    told, _ = decide(agent, inputs, torch.Generator().manual_seed(0), explore=False)
+    taught, _ = decide(make_commanded_agent(policy, modes), inputs, torch.Generator().manual_seed(0), False)
+    bound = 0.05 if isinstance(agent.adapters[-1], ResidualAction) else 1e-5
     torch.testing.assert_close(told, taught[:, : told.shape[1]], rtol=0, atol=bound)

@@ -83,14 +83,14 @@ def test_a_curriculum_shows_the_critic_the_time_that_is_left() -> None:
 
 def test_the_tracks_scale_is_fixed_by_the_first_rollout_of_full_length() -> None:
     critic = Critic(1, 2, 1, 1, (8,))
-    alive = torch.ones(4, 3, dtype=torch.bool)
+    active_mask = torch.ones(4, 3, dtype=torch.bool)
     short, whole = torch.rand(5, 3, 2), 10.0 * torch.rand(5, 3, 2)
     short[..., 1] = 0.3  # what doesn't move yet must not be blown up when it does
-    critic.fit_scale(short, alive, last=False)
+    critic.fit_scale(short, active_mask, last=False)
     assert critic.track_std[1] == 1.0
-    critic.fit_scale(whole, alive)
+    critic.fit_scale(whole, active_mask)
     torch.testing.assert_close(critic.track_std, whole[1:].flatten(0, 1).std(dim=0))
-    critic.fit_scale(short, alive)
+    critic.fit_scale(short, active_mask)
     torch.testing.assert_close(critic.track_mean, whole[1:].flatten(0, 1).mean(dim=0))
 
 

@@ -12,8 +12,8 @@ from bmd_pipeline.rl.ppo import compute_continuation, compute_gae
 def test_two_steps_by_hand() -> None:
     reward = torch.tensor([1.0, 2.0])[:, None, None]
     value = torch.tensor([0.5, 1.5, 9.0])[:, None, None]  # the last one must not count: the episode is over
-    goes_on = torch.tensor([1.0, 0.0])[:, None]
-    advantage, returns = compute_gae(reward, value, goes_on, goes_on, gamma=0.5, gae_lambda=0.5)
+    nonterminal = torch.tensor([1.0, 0.0])[:, None]
+    advantage, returns = compute_gae(reward, value, nonterminal, nonterminal, gamma=0.5, gae_lambda=0.5)
     # δ_1 = 2 − 1.5 = 0.5;  δ_0 = 1 + 0.5·1.5 − 0.5 = 1.25;  A_0 = 1.25 + 0.25·0.5 = 1.375
     assert advantage.flatten().tolist() == [1.375, 0.5]
     assert returns.flatten().tolist() == [1.875, 2.0]
@@ -26,9 +26,9 @@ def test_matches_the_sum_of_discounted_errors(seed: int, gamma: float, gae_lambd
     reward = torch.randn(steps, count, 2, generator=generator, dtype=torch.float64)
     value = torch.randn(steps + 1, count, 2, generator=generator, dtype=torch.float64)
     taken = torch.randint(1, steps + 1, (count,), generator=generator)
-    alive = torch.arange(steps)[:, None] < taken
-    goes_on, bootstrap = compute_continuation(alive, torch.zeros(count, dtype=torch.bool), continuing=False)
-    advantage, _ = compute_gae(reward, value, goes_on.double(), bootstrap.double(), gamma, gae_lambda)
+    active_mask = torch.arange(steps)[:, None] < taken
+    nonterminal, bootstrap = compute_continuation(active_mask, torch.zeros(count, dtype=torch.bool), continuing=False)
+    advantage, _ = compute_gae(reward, value, nonterminal.double(), bootstrap.double(), gamma, gae_lambda)
     for episode in range(count):
         last = int(taken[episode]) - 1
         for t in range(last + 1):
@@ -42,19 +42,19 @@ def test_matches_the_sum_of_discounted_errors(seed: int, gamma: float, gae_lambd
 
 def test_lambda_one_gives_the_discounted_return() -> None:
     reward = torch.randn(5, 1, 1, generator=torch.Generator().manual_seed(0))
-    alive = torch.ones(5, 1, dtype=torch.bool)
-    goes_on, bootstrap = compute_continuation(alive, torch.zeros(1, dtype=torch.bool), continuing=False)
-    _, returns = compute_gae(reward, torch.randn(6, 1, 1), goes_on, bootstrap, 0.9, 1.0)
+    active_mask = torch.ones(5, 1, dtype=torch.bool)
+    nonterminal, bootstrap = compute_continuation(active_mask, torch.zeros(1, dtype=torch.bool), continuing=False)
+    _, returns = compute_gae(reward, torch.randn(6, 1, 1), nonterminal, bootstrap, 0.9, 1.0)
     discounted = sum(0.9**t * reward[t] for t in range(5))
     torch.testing.assert_close(returns[0], discounted)
 
 
 def test_only_a_continuing_task_bootstraps_at_its_time_limit() -> None:
-    alive = torch.tensor([[True, True], [True, False]])  # the first episode timed out, the second one succeeded
-    timed_out = torch.tensor([True, False])
-    goes_on, bootstrap = compute_continuation(alive, timed_out, continuing=False)
-    assert goes_on.tolist() == [[1.0, 0.0], [0.0, 0.0]]
-    assert torch.equal(bootstrap, goes_on)
-    goes_on, bootstrap = compute_continuation(alive, timed_out, continuing=True)
-    assert goes_on.tolist() == [[1.0, 0.0], [0.0, 0.0]]
+    active_mask = torch.tensor([[True, True], [True, False]])  # the first episode timed out, the second one succeeded
+    truncated = torch.tensor([True, False])
+    nonterminal, bootstrap = compute_continuation(active_mask, truncated, continuing=False)
+    assert nonterminal.tolist() == [[1.0, 0.0], [0.0, 0.0]]
+    assert torch.equal(bootstrap, nonterminal)
+    nonterminal, bootstrap = compute_continuation(active_mask, truncated, continuing=True)
+    assert nonterminal.tolist() == [[1.0, 0.0], [0.0, 0.0]]
     assert bootstrap.tolist() == [[1.0, 0.0], [1.0, 0.0]]

@@ -171,8 +171,8 @@ def test_recorded_decisions(env: TaskEnv, tape: TapeRecorder, method: str, explo
     agents[1].use_graphs(tape)
     for iteration in (0, 2, 5):  # the share of decisions that use a residual grows
         for agent in agents:
-            for link in agent.links():
-                link.begin_iteration(iteration)
+            for adapter in agent.adapters:
+                adapter.begin_iteration(iteration)
         assert_same_rollouts(env, agents, explore)
     assert tape.running.count("record") == (1 if agents[1].residual is None else 2)
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal
 
 from bmd_pipeline.config.schema import DenoiserConfig, PolicyConfig
-from bmd_pipeline.policies.diffusion import Chain, DiffusionPolicy, make_alphas_cumprod
-from bmd_pipeline.rl.adapters import Record, Situation, TunedDenoiser
+from bmd_pipeline.policies.diffusion import DiffusionPolicy, Sampler, make_alphas_cumprod
+from bmd_pipeline.rl.adapters import PolicyInput, Record, TunedDenoiser
 from bmd_pipeline.rl.ppo import compute_policy_loss
 
 KINDS = list(itertools.product(["x0", "epsilon"], ["ddim", "ddpm"]))
@@ -35,7 +35,7 @@ def linear_policy(prediction: str, sampler: str) -> DiffusionPolicy:
     return policy.requires_grad_(False).double()
 
 
-def affine_steps(policy: DiffusionPolicy, chain: Chain, cond: Tensor) -> list[tuple[Tensor, Tensor]]:
+def affine_steps(policy: DiffusionPolicy, chain: Sampler, cond: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Matrix and offset of every step's mean, from the weights of the network and the schedule."""
     network, signal = policy.denoiser, make_alphas_cumprod("cosine", policy.config.denoising_steps)
     inner, of_cond, of_time = network.first.weight.split([4, 2, network.features.shape[1]], dim=1)
@@ -69,15 +69,15 @@ def same_distribution(drawn: Tensor, mean: Tensor, covariance: Tensor) -> None:
     torch.testing.assert_close(white.T.cov(), torch.eye(4).double(), atol=2**0.5 * bound, rtol=0)
 
 
-def situation(count: int) -> Situation:
-    return Situation(torch.tensor([0.7, -1.1]).double().expand(count, 2), torch.zeros(count, dtype=torch.int64))
+def inputs(count: int) -> PolicyInput:
+    return PolicyInput(torch.tensor([0.7, -1.1]).double().expand(count, 2), torch.zeros(count, dtype=torch.int64))
 
 
 @torch.no_grad()
-def explore(link: TunedDenoiser, count: int) -> Record:
+def explore(adapter: TunedDenoiser, count: int) -> Record:
     """Draws of a chain from one and the same starting noise."""
     start = torch.randn(4, generator=torch.Generator().manual_seed(0)).double()
-    return link.act(start.expand(count, 4), situation(count), torch.Generator().manual_seed(1), explore=True)[1]
+    return adapter.act(start.expand(count, 4), inputs(count), torch.Generator().manual_seed(1), explore=True)[1]
 
 
 def tuned(policy: DiffusionPolicy, **settings: Any) -> TunedDenoiser:
@@ -86,11 +86,11 @@ def tuned(policy: DiffusionPolicy, **settings: Any) -> TunedDenoiser:
 
 @pytest.mark.parametrize(("prediction", "sampler"), KINDS)
 def test_the_policys_sample_has_the_composed_mean_and_covariance(prediction: str, sampler: str) -> None:
-    policy, seen = linear_policy(prediction, sampler), situation(50_000)
+    policy, seen = linear_policy(prediction, sampler), inputs(50_000)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(50_000, 4, generator=generator).double()
     drawn = policy.sample(noise, seen.cond, generator)
-    same_distribution(drawn, *marginal(affine_steps(policy, policy.chain, seen.cond[0]), policy.chain.stds))
+    same_distribution(drawn, *marginal(affine_steps(policy, policy.sampler, seen.cond[0]), policy.sampler.stds))
 
 
 @pytest.mark.parametrize(("prediction", "sampler"), KINDS)
@@ -99,11 +99,11 @@ def test_the_policys_sample_has_the_composed_mean_and_covariance(prediction: str
 def test_an_exploring_denoiser_has_them_with_its_noise_floor(
     prediction: str, sampler: str, last: int, eta: float
 ) -> None:
-    policy, seen = linear_policy(prediction, sampler), situation(50_000)
-    link, chain = tuned(policy, noise_floor=FLOOR, steps=last, eta=eta), policy.make_chain(eta)
+    policy, seen = linear_policy(prediction, sampler), inputs(50_000)
+    adapter, chain = tuned(policy, noise_floor=FLOOR, steps=last, eta=eta), policy.make_sampler(eta)
     generator = torch.Generator().manual_seed(0)
-    drawn, _ = link.act(torch.randn(50_000, 4, generator=generator).double(), seen, generator, explore=True)
-    frozen = len(policy.timesteps) - link.num_factors
+    drawn, _ = adapter.act(torch.randn(50_000, 4, generator=generator).double(), seen, generator, explore=True)
+    frozen = len(policy.timesteps) - adapter.num_factors
     stds = tuple(std if k < frozen else max(std, FLOOR) for k, std in enumerate(chain.stds))
     assert len(set(stds)) > 1 or (eta, frozen) == (0.0, 0), "else this sees nothing but the floor"
     same_distribution(drawn, *marginal(affine_steps(policy, chain, seen.cond[0]), stds))
@@ -112,18 +112,18 @@ def test_an_exploring_denoiser_has_them_with_its_noise_floor(
 @pytest.mark.parametrize(("prediction", "sampler"), KINDS)
 @pytest.mark.parametrize("eta", ETAS)
 def test_a_deployed_denoiser_has_them_without_a_floor(prediction: str, sampler: str, eta: float) -> None:
-    policy, seen = linear_policy(prediction, sampler), situation(50_000)
-    link, chain = tuned(policy, noise_floor=FLOOR, acting_eta=eta), policy.make_chain(eta)
+    policy, seen = linear_policy(prediction, sampler), inputs(50_000)
+    adapter, chain = tuned(policy, noise_floor=FLOOR, acting_eta=eta), policy.make_sampler(eta)
     generator = torch.Generator().manual_seed(0)
-    drawn, _ = link.act(torch.randn(50_000, 4, generator=generator).double(), seen, generator, explore=False)
+    drawn, _ = adapter.act(torch.randn(50_000, 4, generator=generator).double(), seen, generator, explore=False)
     same_distribution(drawn, *marginal(affine_steps(policy, chain, seen.cond[0]), chain.stds))
 
 
-def compose(policy: DiffusionPolicy, chain: Chain, start: Tensor) -> MultivariateNormal:
+def compose(policy: DiffusionPolicy, chain: Sampler, start: Tensor) -> MultivariateNormal:
     """All samples after the first are one Gaussian vector, whose covariance is composed step by step."""
     mean, spread = start, torch.zeros(4, 0).double()  # sample k is mean + spread @ (all noise so far)
     means, spreads = [], []
-    for (matrix, offset), std in zip(affine_steps(policy, chain, situation(1).cond[0]), chain.stds, strict=True):
+    for (matrix, offset), std in zip(affine_steps(policy, chain, inputs(1).cond[0]), chain.stds, strict=True):
         mean = matrix @ mean + offset
         spread = torch.cat([matrix @ spread, max(std, FLOOR) * torch.eye(4)], dim=1)
         means.append(mean)
@@ -136,11 +136,11 @@ def compose(policy: DiffusionPolicy, chain: Chain, start: Tensor) -> Multivariat
 @pytest.mark.parametrize("eta", ETAS)
 def test_log_probs_add_up_to_the_joint_density_of_the_whole_chain(prediction: str, sampler: str, eta: float) -> None:
     policy = linear_policy(prediction, sampler)
-    link = tuned(policy, eta=eta, **WHOLE)
-    record = explore(link, 16)
-    joint = compose(policy, policy.make_chain(eta), record["samples"][0, 0])
+    adapter = tuned(policy, eta=eta, **WHOLE)
+    record = explore(adapter, 16)
+    joint = compose(policy, policy.make_sampler(eta), record["samples"][0, 0])
     expected = joint.log_prob(record["samples"][:, 1:].flatten(1))
-    log_prob, entropy = link.evaluate(record, situation(16))
+    log_prob, entropy = adapter.evaluate(record, inputs(16))
     torch.testing.assert_close(log_prob.sum(dim=1), expected, rtol=1e-4, atol=1e-4)
     assert not entropy.any(), "its spread is fixed"
 
@@ -150,16 +150,16 @@ def test_log_probs_add_up_to_the_joint_density_of_the_whole_chain(prediction: st
 @pytest.mark.parametrize("counted", ["executed", "chunk"])
 def test_log_probs_of_a_step_by_the_part_that_counts(eta: float, reduction: str, counted: str) -> None:
     policy = linear_policy("epsilon", "ddim")
-    link = tuned(policy, eta=eta, noise_floor=FLOOR, log_prob_steps=counted, log_prob_reduction=reduction)
-    record, chain = explore(link, 16), policy.make_chain(eta)
+    adapter = tuned(policy, eta=eta, noise_floor=FLOOR, log_prob_steps=counted, log_prob_reduction=reduction)
+    record, chain = explore(adapter, 16), policy.make_sampler(eta)
     samples, width = record["samples"], {"executed": 2, "chunk": 4}[counted]
     columns = []
     for k, ((matrix, offset), std) in enumerate(
-        zip(affine_steps(policy, chain, situation(1).cond[0]), chain.stds, strict=True)
+        zip(affine_steps(policy, chain, inputs(1).cond[0]), chain.stds, strict=True)
     ):
         single = Normal(samples[:, k] @ matrix.T + offset, max(std, FLOOR)).log_prob(samples[:, k + 1])[:, :width]
         columns.append(single.mean(dim=1) if reduction == "mean" else single.sum(dim=1))
-    log_prob, _ = link.evaluate(record, situation(16))
+    log_prob, _ = adapter.evaluate(record, inputs(16))
     torch.testing.assert_close(log_prob, torch.stack(columns, dim=1), rtol=1e-4, atol=1e-4)
 
 
@@ -171,19 +171,19 @@ def test_the_clipped_loss_after_the_network_has_moved(eta: float, reduction: str
     The ratio of two Gaussians of spread s is exp((2 u - d) d / (2 s²)): u is off the old mean, d between means.
     """
     policy = linear_policy("x0", "ddim")
-    link = tuned(policy, eta=eta, noise_floor=FLOOR, log_prob_reduction=reduction)
-    count, chain = 64, policy.make_chain(eta)
-    record, seen = explore(link, count), situation(count)
+    adapter = tuned(policy, eta=eta, noise_floor=FLOOR, log_prob_reduction=reduction)
+    count, chain = 64, policy.make_sampler(eta)
+    record, seen = explore(adapter, count), inputs(count)
     samples = record["samples"]
-    output = link.policy.denoiser.rest[0]
+    output = adapter.policy.denoiser.rest[0]
     with torch.no_grad():
-        old = link.evaluate(record, seen)[0]
+        old = adapter.evaluate(record, seen)[0]
         shift = torch.tensor([0.05, -0.03, 5.0, 5.0]).double()  # what is not executed does not count
         output.bias.add_(shift)
-        new = link.evaluate(record, seen)[0]
+        new = adapter.evaluate(record, seen)[0]
     advantage = torch.randn(count, generator=torch.Generator().manual_seed(2)).double()
     clip = torch.full((3,), CLIP).double()
-    weights = torch.tensor(link.factor_weights).double()
+    weights = torch.tensor(adapter.factor_weights).double()
     loss, kl = compute_policy_loss(new, old, advantage, weights, clip)
 
     expected, kls, clipped = 0.0, [], 0
@@ -214,14 +214,14 @@ def test_a_mean_does_not_depend_on_the_size_of_a_chunk_and_a_sum_does() -> None:
         config = PolicyConfig(horizon=horizon, n_action_steps=horizon, n_obs_steps=1, hidden_sizes=(6,))
         torch.manual_seed(0)
         policy = DiffusionPolicy(config, obs_dim=2, action_dim=2).requires_grad_(False).double()
-        link = tuned(policy, noise_floor=FLOOR, log_prob_reduction=reduction)
-        seen = situation(4000)
+        adapter = tuned(policy, noise_floor=FLOOR, log_prob_reduction=reduction)
+        seen = inputs(4000)
         noise = torch.randn(4000, 2 * horizon, generator=torch.Generator().manual_seed(0)).double()
-        _, record = link.act(noise, seen, torch.Generator().manual_seed(1), explore=True)
+        _, record = adapter.act(noise, seen, torch.Generator().manual_seed(1), explore=True)
         with torch.no_grad():
-            old = link.evaluate(record, seen)[0]
-            link.policy.denoiser.rest[-1].bias.add_(0.02)
-            moved = link.evaluate(record, seen)[0] - old
+            old = adapter.evaluate(record, seen)[0]
+            adapter.policy.denoiser.rest[-1].bias.add_(0.02)
+            moved = adapter.evaluate(record, seen)[0] - old
         shares[reduction, horizon] = float((moved[:, -1].exp() - 1).abs().gt(0.1).double().mean())
     assert shares["mean", 2] < 0.25
     assert shares["mean", 16] == 0.0

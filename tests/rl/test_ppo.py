@@ -16,7 +16,7 @@ from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import DivergenceError, TrainingError
 from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.adapters import Situation
+from bmd_pipeline.rl.adapters import PolicyInput
 from bmd_pipeline.rl.agent import make_agent
 from bmd_pipeline.rl.ppo import Batch, compute_policy_loss, compute_value_loss, standardise, standardise_groups
 from bmd_pipeline.rl.trainer import Trainer
@@ -113,7 +113,7 @@ def test_an_update_of_the_published_form_leaves_what_was_discovered_as_it_is(
     assert modes.steering is not None
     discovered = {name: value.clone() for name, value in modes.steering.state_dict().items()}
     parts = {
-        "steering": trainer.agent.links()[0],
+        "steering": trainer.agent.adapters[0],
         "critic": trainer.critic,
         "inference": modes.inference,
     }
@@ -261,7 +261,7 @@ def test_discovery_ignores_the_environments_reward(
         env.pay.fill_(pay)  # type: ignore[attr-defined]
         trainer = _trainer(env, policy, modes_of(form="published"))
         _iterate(trainer, intrinsic_only=True)
-        return list(trainer.agent.links()[0].parameters())
+        return list(trainer.agent.adapters[0].parameters())
 
     rich, poor = trained(100.0), trained(0.0)
     assert all(torch.equal(a, b) for a, b in zip(rich, poor, strict=True))
@@ -278,22 +278,22 @@ def test_updates_raise_what_pays(env: TaskEnv, policy: DiffusionPolicy) -> None:
     trainer = _trainer(env, policy, None)
     agent, generator = trainer.agent, torch.Generator().manual_seed(0)
     cond = torch.randn(512, 4, generator=generator)
-    situation = Situation(cond, torch.zeros(512, dtype=torch.int64))
-    inputs = torch.zeros(512, 7)  # cond 4, track 2, time 1
+    inputs = PolicyInput(cond, torch.zeros(512, dtype=torch.int64))
+    seen = torch.zeros(512, 7)  # cond 4, track 2, time 1
     for _ in range(10):
         with torch.no_grad():
-            _, record = decide(agent, situation, generator)
+            _, record = decide(agent, inputs, generator)
             batch = Batch(
-                situation,
-                record,
                 inputs,
-                agent.evaluate(record, situation)[0],
-                trainer.critic(inputs),
+                record,
+                seen,
+                agent.evaluate(record, inputs)[0],
+                trainer.critic(seen),
                 standardise(record["0.u"][:, 0]),
                 torch.zeros(512, 1),
             )
         trainer.ppo.update(batch, generator)
-    mean = agent.links()[0].steering(cond, situation.code)[0].mean(dim=0)
+    mean = agent.adapters[0].steering(cond, inputs.code)[0].mean(dim=0)
     mean = mean.detach()
     assert float(mean[0]) > 0.3
     assert float(mean[1:].abs().max()) < 0.5 * float(mean[0])
@@ -330,7 +330,7 @@ def test_weights_that_are_not_finite_are_refused(env: TaskEnv, policy: Diffusion
     update = trainer.ppo.update
 
     def poison(batch: Batch, generator: torch.Generator, *, policy: bool = True) -> dict[str, float]:
-        network = trainer.agent.links()[0] if part == "policy" else trainer.critic
+        network = trainer.agent.adapters[0] if part == "policy" else trainer.critic
         with torch.no_grad():
             next(network.parameters()).fill_(torch.nan)
         return update(batch, generator, policy=policy)

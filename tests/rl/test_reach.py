@@ -15,10 +15,10 @@ from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import Agent, make_agent, make_commanded_agent
 from bmd_pipeline.rl.trainer import Trainer
-from tests.rl.decisions import decide, draw_situation
+from tests.rl.decisions import decide, draw_inputs
 
 MakeModes = Callable[..., DiscoveredModes]
-STEERING = ("chain.0.steering.",)
+STEERING = ("stack.0.steering.",)
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class Case:
 
 CASES = [
     Case("dsrl", None, STEERING),
-    Case("dppo", None, ("chain.1.policy.denoiser.",)),
-    Case("res", None, ("chain.2.",)),
+    Case("dppo", None, ("stack.1.policy.denoiser.",)),
+    Case("res", None, ("stack.2.",)),
     Case("dsrl-bmd", "published", STEERING),
-    Case("dppo-bmd", "published", (*STEERING, "chain.1.policy.denoiser.")),
-    Case("res-bmd", "published", (*STEERING, "chain.2.")),
+    Case("dppo-bmd", "published", (*STEERING, "stack.1.policy.denoiser.")),
+    Case("res-bmd", "published", (*STEERING, "stack.2.")),
     Case("dsrl-bmd", "coded", STEERING),
-    Case("dppo-bmd", "coded", ("chain.1.policy.denoiser.",)),
-    Case("res-bmd", "coded", ("chain.2.",)),
+    Case("dppo-bmd", "coded", ("stack.1.policy.denoiser.",)),
+    Case("res-bmd", "coded", ("stack.2.",)),
 ]
 cases = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -73,10 +73,10 @@ def snapshot(agent: Agent) -> dict[str, Tensor]:
 def test_gradients(case: Case, policy: DiffusionPolicy, modes_of: MakeModes) -> None:
     agent = agent_of(case, policy, modes_of)
     generator = torch.Generator().manual_seed(0)
-    situation = draw_situation(6, agent.num_codes)
+    inputs = draw_inputs(6, agent.num_codes)
     with torch.no_grad():
-        _, record = decide(agent, situation, generator)
-    log_prob, entropy = agent.evaluate(record, situation)
+        _, record = decide(agent, inputs, generator)
+    log_prob, entropy = agent.evaluate(record, inputs)
     assert log_prob.shape == (6, agent.num_factors)
     (log_prob.sum() + entropy.sum()).backward()
     reached = {name for name, parameter in agent.named_parameters() if parameter.grad is not None}

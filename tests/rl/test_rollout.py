@@ -35,20 +35,20 @@ def _play(env: TaskEnv, policy: DiffusionPolicy, seed: int, max_steps: int | Non
 
 def test_shapes_and_bookkeeping(env: TaskEnv, policy: DiffusionPolicy) -> None:
     played = _play(env, policy, 0)
-    decisions = len(played.alive)
+    decisions = len(played.active_mask)
     assert played.cond.shape == (decisions + 1, 12, 4)
     assert played.features.shape == (decisions + 1, 12, 1)
     assert played.track.shape == (2 * decisions + 1, 12, 2)
     assert played.record["1.samples"].shape == (decisions, 12, 3, 8)
     torch.testing.assert_close(played.features[..., 0], played.track[::2, :, 1])
     # an episode takes ceil(length / n_action_steps) decisions, without gaps
-    assert torch.equal(played.alive.sum(dim=0), -(-played.length // 2))
-    assert torch.equal(played.alive.long().sort(dim=0, descending=True).values.bool(), played.alive)
+    assert torch.equal(played.active_mask.sum(dim=0), -(-played.length // 2))
+    assert torch.equal(played.active_mask.long().sort(dim=0, descending=True).values.bool(), played.active_mask)
     # the point task pays 1 for success and nothing else, and every episode ends one way
     torch.testing.assert_close(played.reward.sum(dim=0), played.success.float())
-    assert bool((played.success ^ played.timed_out).all())
-    assert bool((played.length[played.timed_out] == env.spec.horizon).all())
-    assert len(played.situations().cond) == int(played.alive.sum())
+    assert bool((played.success ^ played.truncated).all())
+    assert bool((played.length[played.truncated] == env.spec.horizon).all())
+    assert len(played.policy_inputs().cond) == int(played.active_mask.sum())
 
 
 def test_the_same_seeds_give_the_same_episodes(env: TaskEnv, policy: DiffusionPolicy) -> None:
@@ -60,7 +60,7 @@ def test_the_same_seeds_give_the_same_episodes(env: TaskEnv, policy: DiffusionPo
 def test_a_curriculum_cuts_episodes_to_the_control_step(env: TaskEnv, policy: DiffusionPolicy) -> None:
     played = _play(env, policy, 0, max_steps=5)
     assert int(played.length.max()) == 5
-    assert torch.equal(played.timed_out, ~played.success)
+    assert torch.equal(played.truncated, ~played.success)
 
 
 def test_looking_less_often_for_the_end_appends_decisions_that_nobody_takes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,16 +71,16 @@ def test_looking_less_often_for_the_end_appends_decisions_that_nobody_takes(monk
     looking = _play(Walk(5, auto_reset=False), policy, 0)
     monkeypatch.setitem(LOOK_INTERVALS, "cpu", 5)
     late = _play(Walk(5, auto_reset=False), policy, 0)
-    decisions = len(looking.alive)
+    decisions = len(looking.active_mask)
     assert decisions == 4
-    assert len(late.alive) == 5
-    assert torch.equal(late.alive[:decisions], looking.alive)
-    assert not late.alive[decisions:].any()
+    assert len(late.active_mask) == 5
+    assert torch.equal(late.active_mask[:decisions], looking.active_mask)
+    assert not late.active_mask[decisions:].any()
     assert torch.equal(late.track[: decisions + 1], looking.track)
-    for name in ("success", "length", "timed_out"):
+    for name in ("success", "length", "truncated"):
         assert torch.equal(getattr(late, name), getattr(looking, name))
     assert torch.equal(late.reward.sum(dim=0), looking.reward.sum(dim=0))
-    torch.testing.assert_close(late.situations().cond, looking.situations().cond)
+    torch.testing.assert_close(late.policy_inputs().cond, looking.policy_inputs().cond)
 
 
 def test_merging_keeps_every_episode_as_it_was(env: TaskEnv, policy: DiffusionPolicy) -> None:
@@ -88,9 +88,9 @@ def test_merging_keeps_every_episode_as_it_was(env: TaskEnv, policy: DiffusionPo
     merged = merge_rollouts(parts)
     for index, part in enumerate(parts):
         rows = slice(12 * index, 12 * (index + 1))
-        decisions = len(part.alive)
-        assert torch.equal(merged.alive[:decisions, rows], part.alive)
-        assert not bool(merged.alive[decisions:, rows].any())
+        decisions = len(part.active_mask)
+        assert torch.equal(merged.active_mask[:decisions, rows], part.active_mask)
+        assert not bool(merged.active_mask[decisions:, rows].any())
         assert torch.equal(merged.track[: len(part.track), rows], part.track)
         assert torch.equal(merged.track[-1, rows], part.track[-1])
         assert torch.equal(merged.record["1.samples"][:decisions, rows], part.record["1.samples"])
@@ -147,7 +147,7 @@ def test_a_residual_that_corrects_nothing_plays_as_the_base_policy(env: TaskEnv,
     base, corrected = (_roll_out(env, each, explore=False) for each in (make_base_agent(policy), agent))
     steps = len(base.track)
     torch.testing.assert_close(corrected.track[:steps], base.track[: len(corrected.track)])
-    for name in ("success", "length", "timed_out"):
+    for name in ("success", "length", "truncated"):
         assert torch.equal(getattr(corrected, name), getattr(base, name))
     torch.testing.assert_close(corrected.reward.sum(dim=0), base.reward.sum(dim=0))
     assert (base.decisions_per_chunk, corrected.decisions_per_chunk) == (1, 2)
@@ -157,9 +157,9 @@ def test_a_residual_takes_a_decision_per_control_step_and_plans_per_chunk(
     env: TaskEnv, policy: DiffusionPolicy
 ) -> None:
     played = _roll_out(env, _residual_agent(policy), explore=True)
-    decisions = len(played.alive)
+    decisions = len(played.active_mask)
     assert len(played.track) == len(played.cond) == decisions + 1
-    assert torch.equal(played.alive.sum(dim=0), played.length)
+    assert torch.equal(played.active_mask.sum(dim=0), played.length)
     assert torch.equal(played.last_decision, played.length)
     torch.testing.assert_close(played.features[..., 0], played.track[..., 1])
     planned = torch.arange(decisions) % 2 == 0
@@ -169,7 +169,7 @@ def test_a_residual_takes_a_decision_per_control_step_and_plans_per_chunk(
 
 def test_an_odd_cut_leaves_a_plan_unfinished(env: TaskEnv, policy: DiffusionPolicy) -> None:
     played = _roll_out(env, _residual_agent(policy), explore=True, max_steps=5)
-    assert int(played.length.max()) == len(played.alive) == 5
+    assert int(played.length.max()) == len(played.active_mask) == 5
     assert played.record[PLANNED][:, 0].tolist() == [1.0, 0.0, 1.0, 0.0, 1.0]
 
 
@@ -183,7 +183,7 @@ def test_a_steering_policy_before_a_residual_draws_once_per_plan(
     later = drawn[1::2]
     assert torch.equal(later, drawn[0::2][: len(later)])
     record = {name: played.taken(value) for name, value in played.record.items()}
-    log_prob, _ = agent.evaluate(record, played.situations())
+    log_prob, _ = agent.evaluate(record, played.policy_inputs())
     assert torch.equal(log_prob[:, 0] != 0, record[PLANNED] == 1)
     assert bool((log_prob[:, 1] != 0).all())
 

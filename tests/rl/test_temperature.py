@@ -14,7 +14,7 @@ from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import make_agent
 from bmd_pipeline.rl.ppo import PPO, TEMPERATURE_RANGE, TEMPERATURE_STEP, Batch, Critic, standardise
 from bmd_pipeline.rl.trainer import Trainer, pack_trainer, unpack_trainer
-from tests.rl.decisions import decide, draw_situation
+from tests.rl.decisions import decide, draw_inputs
 
 DIMS = 8
 PER_DIM = 0.5 * math.log(2 * math.pi * math.e)
@@ -41,15 +41,15 @@ def learn(
     ppo = PPO(agent, Critic(4, 2, 1, 1, (16,)), config.ppo)
     if target is not None:
         ppo.set_temperature(temperature)
-    situation, generator = draw_situation(256, num_codes=1), torch.Generator().manual_seed(0)
-    inputs, nothing = torch.zeros(256, 7), torch.zeros(256, 1)
+    inputs, generator = draw_inputs(256, num_codes=1), torch.Generator().manual_seed(0)
+    seen, nothing = torch.zeros(256, 7), torch.zeros(256, 1)
     temperatures, metrics = [], []
     for _ in range(times):
         with torch.no_grad():
-            _, record = decide(agent, situation, generator)
-            log_prob = agent.evaluate(record, situation)[0]
+            _, record = decide(agent, inputs, generator)
+            log_prob = agent.evaluate(record, inputs)[0]
         advantage = standardise(log_prob[:, 0]) if near else nothing[:, 0]
-        batch = Batch(situation, record, inputs, log_prob, nothing, advantage, nothing)
+        batch = Batch(inputs, record, seen, log_prob, nothing, advantage, nothing)
         metrics.append(ppo.update(batch, generator))
         temperatures.append(ppo.temperature)
     return temperatures, metrics

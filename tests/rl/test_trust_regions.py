@@ -15,7 +15,7 @@ from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import make_agent
 from bmd_pipeline.rl.ppo import PPO, Batch, Critic, standardise
-from tests.rl.decisions import decide, draw_situation
+from tests.rl.decisions import decide, draw_inputs
 
 ROWS = 256
 LOOSE, TIGHT = 5.0, 1e-6
@@ -24,7 +24,7 @@ RATES = {"steering": 2e-3, "denoiser": 5e-4}
 
 @dataclass(frozen=True)
 class Result:
-    """What an update did to each of two links.
+    """What an update did to each of two adapters.
 
     Attributes:
         weights: of each.
@@ -63,16 +63,16 @@ def update(policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]) ->
         critic = Critic(4, 2, 3, 1, (16,))
         ppo = PPO(agent, critic, config.ppo)
         assert ppo.clip_ratios.tolist() == pytest.approx([0.2, 0.05, 0.05])
-        generator, situation = torch.Generator().manual_seed(0), draw_situation(ROWS)
+        generator, inputs = torch.Generator().manual_seed(0), draw_inputs(ROWS)
         steps = [0, 0]
         for _ in range(times):
             with torch.no_grad():
-                _, record = decide(agent, situation, generator)
+                _, record = decide(agent, inputs, generator)
                 batch = Batch(
-                    situation,
+                    inputs,
                     record,
                     torch.zeros(ROWS, 4 + 2 + 3 + 1),
-                    agent.evaluate(record, situation)[0],
+                    agent.evaluate(record, inputs)[0],
                     torch.zeros(ROWS, 1),
                     standardise(torch.randn(ROWS, generator=generator)),
                     torch.zeros(ROWS, 1),
@@ -101,7 +101,7 @@ def test_each_link_has_its_own_learning_rate(update: Callable[..., Result]) -> N
 
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_a_link_that_passes_its_bound_stops_and_the_other_goes_on(update: Callable[..., Result], stopped: int) -> None:
-    """The other one ends bit for bit where it does beside a link that never stops."""
+    """The other one ends bit for bit where it does beside an adapter that never stops."""
     both = update(LOOSE, LOOSE)
     assert both.steps == (ALL, ALL)
     assert both.metrics["losses/kl_stopped"] == 0.0

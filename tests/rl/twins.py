@@ -22,7 +22,7 @@ from bmd_pipeline.environments.base import VectorTask
 from bmd_pipeline.errors import DivergenceError
 from bmd_pipeline.modes.modes import make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.adapters import Situation
+from bmd_pipeline.rl.adapters import PolicyInput
 from bmd_pipeline.rl.agent import Agent, make_agent, make_commanded_agent
 from bmd_pipeline.rl.graphs import GraphedEnv, Recorder, graph_env
 from bmd_pipeline.rl.trainer import Guard, Trainer, pack_trainer, unpack_trainer
@@ -74,10 +74,10 @@ def make_agents(method: str, device: str, target_kl: float = 1.0) -> tuple[Agent
     return twins
 
 
-def draw_situation(agent: Agent, rows: int, generator: torch.Generator) -> Situation:
-    """Random situations."""
+def draw_inputs(agent: Agent, rows: int, generator: torch.Generator) -> PolicyInput:
+    """Random inputs of a policy."""
     device = generator.device
-    return Situation(
+    return PolicyInput(
         torch.randn(rows, agent.policy.cond_dim, generator=generator, device=device),
         torch.randint(agent.num_codes, (rows,), generator=generator, device=device),
     )

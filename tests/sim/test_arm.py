@@ -11,7 +11,7 @@ import sapien
 from bmd_pipeline.errors import TaskError
 from bmd_pipeline.sim import backend
 from bmd_pipeline.sim.arm import PoseArm
-from bmd_pipeline.sim.backend import renew_physics
+from bmd_pipeline.sim.backend import reset_physics
 from bmd_pipeline.tasks.pusht.env import skip_recolouring
 
 
@@ -38,7 +38,7 @@ def _snapshot(env: Any) -> dict[str, Any]:
 
 
 def _restore(env: Any, state: dict[str, Any]) -> None:
-    renew_physics(env)
+    reset_physics(env)
     robot, tee = env.agent.robot._objs[0], env.tee._objs[0]
     body = tee.find_component_by_type(sapien.physx.PhysxRigidDynamicComponent)
     robot.set_qpos(state["qpos"])

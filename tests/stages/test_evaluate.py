@@ -286,7 +286,7 @@ def test_a_labelling_that_breaks_its_contract_is_refused(bench: Stage, monkeypat
     class Improper:
         name, modes = "goal", ("a", "b")
 
-        def weigh(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+        def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
             return torch.full((len(length), 2), 0.4)
 
     monkeypatch.setattr(stage, "load_labellings", lambda task: (Improper(),))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from bmd_pipeline.sim import backend
-from bmd_pipeline.sim.backend import SimulatedTask, renew_physics
+from bmd_pipeline.sim.backend import SimulatedTask, reset_physics
 from bmd_pipeline.tasks.registry import get_entry
 
 
@@ -63,7 +63,7 @@ def snapshot(env: Any) -> dict[str, Any]:
 
 def restore(env: Any, state: dict[str, Any]) -> None:
     """Puts an environment of the same kind into that state, without contacts of the past."""
-    renew_physics(env)
+    reset_physics(env)
     robot = env.agent.robot._objs[0]
     pose, linear, angular = state["base"]
     robot.set_root_pose(pose)

@@ -23,12 +23,12 @@ CONFIG_DIR = Path(__file__).parents[2] / "config"
 COURSE = Course()
 
 
-def weigh(track: Tensor) -> Tensor:
+def label(track: Tensor) -> Tensor:
     """Mode weights (N, 24) of paths (T, N, 2)."""
     (labelling,) = registry.load_labellings("AvoidPoint")
     assert labelling.modes == MODES
     _, episodes, _ = track.shape
-    return labelling.weigh(track, torch.zeros(episodes), torch.zeros(episodes, dtype=torch.bool))
+    return labelling.label(track, torch.zeros(episodes), torch.zeros(episodes, dtype=torch.bool))
 
 
 def path_through(gaps: tuple[int, ...]) -> Tensor:
@@ -56,7 +56,7 @@ def test_every_mode_has_a_free_way_that_carries_its_name(gaps: tuple[int, ...]) 
     dense = torch.cat([torch.lerp(a, b, torch.linspace(0, 1, 50)[:, None]) for a, b in pairwise(path)])
     assert not bool(COURSE.is_blocked(dense, POINT_RADIUS).any())
     assert COURSE.is_finished(dense).nonzero().min() > len(dense) - 50, "the finish line is crossed last"
-    weights = weigh(dense[:, None])
+    weights = label(dense[:, None])
     assert weights[0].tolist() == [float(mode == gaps) for mode in MODE_GAPS]
 
 
@@ -66,12 +66,12 @@ def test_a_failure_counts_for_all_modes_it_could_still_become(rows_passed: int) 
         names = [row.gaps[gap] for row, gap in zip(ROWS, gaps, strict=False)]
         possible = [mode.split("-")[:rows_passed] == names for mode in MODES]
         expected = torch.tensor(possible).float() / sum(possible)
-        torch.testing.assert_close(weigh(path_through(gaps)[:, None])[0], expected)
+        torch.testing.assert_close(label(path_through(gaps)[:, None])[0], expected)
 
 
 def test_the_first_crossing_of_a_row_counts() -> None:
     there_and_back = [(0.42, -0.15), (0.42, -0.09), (0.42, -0.15), (0.58, -0.15), (0.58, 0.0)]
-    weights = weigh(torch.tensor(there_and_back)[:, None])[0]
+    weights = label(torch.tensor(there_and_back)[:, None])[0]
     assert [mode for mode, weight in zip(MODES, weights, strict=True) if weight > 0] == list(MODES[:12])
 
 
@@ -105,7 +105,7 @@ def test_touching_a_post_or_leaving_the_field_fails(velocity: tuple[float, float
     before = track[moved.steps - 2, torch.arange(4)]
     assert not bool(COURSE.is_blocked(before, POINT_RADIUS).any())
     assert bool(COURSE.is_blocked(env.position, POINT_RADIUS).all())
-    assert (weigh(track) > 0).sum(dim=1).tolist() == [open_modes] * 4
+    assert (label(track) > 0).sum(dim=1).tolist() == [open_modes] * 4
 
 
 def cross_the_line(options: Options) -> Transition:
@@ -142,7 +142,7 @@ def test_the_demonstrator_shows_all_modes_and_keeps_to_them() -> None:
         episode = expert.demonstrate(behaviour, seed=behaviour)
         seen = torch.from_numpy(episode.obs)[:, :2] * torch.tensor(SCALE) + torch.tensor(CENTRE)
         path = torch.cat([seen, expert.env.track()])
-        weights = weigh(path[:, None])[0]
+        weights = label(path[:, None])[0]
         successes += episode.success
         assert episode.success == bool(weights[behaviour] == 1.0 and COURSE.is_finished(path[-1]))
     assert successes == 24

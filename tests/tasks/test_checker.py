@@ -78,8 +78,8 @@ class Crashes(Walk):
 
 
 class Improper(SideLabelling):
-    def weigh(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-        return 0.9 * super().weigh(track, length, success)
+    def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+        return 0.9 * super().label(track, length, success)
 
 
 class NeverSlow(WalkExpert):

@@ -31,7 +31,7 @@ def test_goals_pay_once_and_the_favoured_one_double(reward: str, expected: list[
     assert paid.tolist() == expected
     assert int(length.max()) <= 9, "at 0.12 a step the goals are eight steps away"
     (labelling,) = registry.load_labellings("GaussianMixture")
-    assert torch.equal(labelling.weigh(track, length, success), torch.eye(4))
+    assert torch.equal(labelling.label(track, length, success), torch.eye(4))
 
 
 def test_demonstrations_reach_their_own_goal_but_not_always_all_the_way() -> None:

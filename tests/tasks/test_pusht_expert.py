@@ -54,7 +54,7 @@ def test_behaves_as_asked(expert: PushTExpert, episodes: list[tuple[Episode, tor
     for episode, track in episodes:
         if not episode.success:
             continue
-        weights = sides.weigh(track[:, None], torch.tensor([len(episode.action)]), torch.tensor([True]))
+        weights = sides.label(track[:, None], torch.tensor([len(episode.action)]), torch.tensor([True]))
         assert int(weights[0].argmax()) == episode.behaviour
 
 

@@ -26,7 +26,7 @@ def test_successes_are_one_hot_and_in_the_order_of_the_names() -> None:
     cases = [(-3.0, -0.1), (-3.0, 0.1), (3.0, -0.1), (3.0, 0.1)]
     track = torch.stack([_track(turn, x, yaw=2.0) for turn, x in cases], 1)
     turns, sides = (
-        labelling.weigh(track, torch.full((4,), 20), torch.ones(4, dtype=torch.bool)) for labelling in LABELLINGS
+        labelling.label(track, torch.full((4,), 20), torch.ones(4, dtype=torch.bool)) for labelling in LABELLINGS
     )
     assert LABELLINGS[0].modes == ("clockwise", "counterclockwise")
     assert LABELLINGS[1].modes == BEHAVIOURS
@@ -38,7 +38,7 @@ def test_failures_count_for_what_they_attempted() -> None:
     untouched = _track(0.0, 0.1)
     track = torch.stack([_track(-1.0, 0.1), _track(0.1, 0.1), untouched], 1)
     failed = torch.zeros(3, dtype=torch.bool)
-    turns, sides = (labelling.weigh(track, torch.full((3,), 20), failed) for labelling in LABELLINGS)
+    turns, sides = (labelling.label(track, torch.full((3,), 20), failed) for labelling in LABELLINGS)
     torch.testing.assert_close(turns, torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.5, 0.5]]))
     torch.testing.assert_close(
         sides, torch.tensor([[0.0, 1.0, 0.0, 0.0], [0.0, 0.5, 0.0, 0.5], [0.25, 0.25, 0.25, 0.25]])
@@ -47,5 +47,5 @@ def test_failures_count_for_what_they_attempted() -> None:
 
 def test_a_small_turn_counts_where_the_episode_succeeded() -> None:
     track = _track(0.1, 0.1)[:, None]
-    weights = LABELLINGS[0].weigh(track, torch.tensor([20]), torch.tensor([True]))
+    weights = LABELLINGS[0].label(track, torch.tensor([20]), torch.tensor([True]))
     torch.testing.assert_close(weights, torch.tensor([[0.0, 1.0]]))

@@ -62,6 +62,6 @@ class SideLabelling:
     name = "side"
     modes = ("left", "right")
 
-    def weigh(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+    def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
         right = torch.where(success, 1.0, 0.5)
         return torch.stack([1 - right, right], dim=1)

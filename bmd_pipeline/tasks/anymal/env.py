@@ -14,7 +14,7 @@ from torch import Tensor
 from bmd_pipeline.environments.base import TaskEnv, TaskSpec
 from bmd_pipeline.sim import backend
 from bmd_pipeline.sim.arm import JointDrive
-from bmd_pipeline.sim.backend import SimulatedTask, make_simulated, renew_physics
+from bmd_pipeline.sim.backend import SimulatedTask, make_simulated, reset_physics
 from bmd_pipeline.tasks.anymal import layout
 from bmd_pipeline.tasks.anymal.model import find_urdf
 from bmd_pipeline.tasks.anymal.options import Options
@@ -41,7 +41,7 @@ class AnymalScene:
 
     def place(self, start: Sequence[float]) -> None:
         """Starts afresh, at rest; see `layout` for the columns of start (14,)."""
-        renew_physics(self.env)
+        reset_physics(self.env)
         *joints, heading, self._distance = start
         position, orientation = layout.make_base_pose(torch.tensor([heading]))
         self._robot.set_root_pose(self._pose(position[0].tolist(), orientation[0].tolist()))

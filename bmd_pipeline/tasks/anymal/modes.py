@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import Labelling
+from bmd_pipeline.environments.base import ModeLabeler
 from bmd_pipeline.tasks.anymal.layout import DIRECTIONS, TRACK_NAMES
 
 COMMITTED = 0.15
@@ -19,8 +19,8 @@ class DirectionLabelling:
     name = "direction"
     modes = DIRECTIONS
 
-    def weigh(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-        """See `Labelling.weigh`; a failure that stayed at the start counts a quarter for each direction."""
+    def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+        """See `ModeLabeler.label`; a failure that stayed at the start counts a quarter for each direction."""
         x, y = track[-1, :, _X], track[-1, :, _Y]
         along = torch.stack((x, y, -x, -y), 1)  # (num_episodes, 4)
         chosen = torch.nn.functional.one_hot(along.argmax(1), len(DIRECTIONS)).to(track.dtype)
@@ -28,4 +28,4 @@ class DirectionLabelling:
         return torch.where(undecided[:, None], torch.full_like(chosen, 1.0 / len(DIRECTIONS)), chosen)
 
 
-LABELLINGS: tuple[Labelling, ...] = (DirectionLabelling(),)
+LABELLINGS: tuple[ModeLabeler, ...] = (DirectionLabelling(),)

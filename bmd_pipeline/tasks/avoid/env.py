@@ -13,7 +13,7 @@ from torch import Tensor
 from bmd_pipeline.environments.base import TaskEnv, TaskSpec
 from bmd_pipeline.sim import backend
 from bmd_pipeline.sim.arm import ROBOT_BASE, STEP_METRES, PoseArm, hold_tip
-from bmd_pipeline.sim.backend import SimulatedTask, make_simulated, renew_physics
+from bmd_pipeline.sim.backend import SimulatedTask, make_simulated, reset_physics
 from bmd_pipeline.tasks.avoid import layout
 from bmd_pipeline.tasks.avoid.options import Options
 from bmd_pipeline.tasks.course.course import Referee, compute_obs, obs_dim
@@ -37,7 +37,7 @@ class AvoidScene:
 
     def place(self, start: Sequence[float]) -> None:
         """Starts afresh, at rest, at joint angles (7,); nothing of the past remains."""
-        renew_physics(self.env)
+        reset_physics(self.env)
         self.arm.place(np.array(start))
 
     def move(self, action: Sequence[float]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from bmd_pipeline.environments.base import Labelling
+from bmd_pipeline.environments.base import ModeLabeler
 from bmd_pipeline.tasks.course.course import MODES, Course
 
 
@@ -14,11 +14,11 @@ class GapLabelling:
     name = "gaps"
     modes = MODES
 
-    def weigh(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+    def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
         """Weights (num_episodes, 24); a failure is spread evenly over the modes that its gaps so far leave open."""
         course = Course(track.device)
         open_modes = course.compatible_modes(course.trace(track)).float()
         return open_modes / open_modes.sum(dim=1, keepdim=True)
 
 
-LABELLINGS: tuple[Labelling, ...] = (GapLabelling(),)
+LABELLINGS: tuple[ModeLabeler, ...] = (GapLabelling(),)

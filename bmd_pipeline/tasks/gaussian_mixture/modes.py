@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bmd_pipeline.environments.base import Labelling
+from bmd_pipeline.environments.base import ModeLabeler
 from bmd_pipeline.tasks.gaussian_mixture.env import GOALS
 
 
@@ -16,10 +16,10 @@ class GoalLabelling:
     name = "goal"
     modes = ("east", "west", "north", "south")
 
-    def weigh(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+    def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
         """One-hot rows (num_episodes, 4)."""
         goals = torch.tensor(GOALS, device=track.device)
         return F.one_hot(torch.cdist(track[-1], goals).argmin(dim=1), len(GOALS)).float()
 
 
-LABELLINGS: tuple[Labelling, ...] = (GoalLabelling(),)
+LABELLINGS: tuple[ModeLabeler, ...] = (GoalLabelling(),)

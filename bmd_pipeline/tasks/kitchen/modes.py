@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import Labelling
+from bmd_pipeline.environments.base import ModeLabeler
 from bmd_pipeline.tasks.kitchen.layout import ORDERS, THINGS
 
 
@@ -15,8 +15,8 @@ class OrderLabelling:
     name = "order"
     modes = ORDERS
 
-    def weigh(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-        """See `Labelling.weigh`; a failure counts for the orders that begin with what it did, or for all."""
+    def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+        """See `ModeLabeler.label`; a failure counts for the orders that begin with what it did, or for all."""
         done = track[..., : len(THINGS)] > 1.0  # (T + 1, num_episodes, 3)
         never = torch.full_like(length, len(track))[:, None]
         when = torch.where(done.any(0), done.int().argmax(0), never)  # (num_episodes, 3)
@@ -28,4 +28,4 @@ class OrderLabelling:
         return fits.float() / fits.sum(1, keepdim=True)
 
 
-LABELLINGS: tuple[Labelling, ...] = (OrderLabelling(),)
+LABELLINGS: tuple[ModeLabeler, ...] = (OrderLabelling(),)

@@ -15,7 +15,7 @@ from torch import Tensor
 from bmd_pipeline.environments.base import TaskEnv, TaskSpec
 from bmd_pipeline.sim import backend
 from bmd_pipeline.sim.arm import Gripper, PoseArm
-from bmd_pipeline.sim.backend import SimulatedTask, make_simulated, renew_physics
+from bmd_pipeline.sim.backend import SimulatedTask, make_simulated, reset_physics
 from bmd_pipeline.tasks.lift import layout
 from bmd_pipeline.tasks.lift.options import Options
 
@@ -41,7 +41,7 @@ class LiftScene:
 
     def place(self, start: Sequence[float]) -> None:
         """Starts afresh, at rest; see `layout` for the columns of start (12,)."""
-        renew_physics(self.env)
+        reset_physics(self.env)
         x, y, yaw = start[9:]
         self._bar.set_pose(self._pose([x, y, layout.HALF_HEIGHT], [math.cos(yaw / 2.0), 0, 0, math.sin(yaw / 2.0)]))
         self._body.set_linear_velocity([0.0, 0.0, 0.0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import Labelling
+from bmd_pipeline.environments.base import ModeLabeler
 from bmd_pipeline.tasks.lift.layout import TRACK_NAMES
 
 DESCENDED = 0.08
@@ -21,8 +21,8 @@ class EndLabelling:
     name = "end"
     modes = ("near", "far")
 
-    def weigh(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-        """See `Labelling.weigh`; a failure that neither came down nor left the middle counts half for each end."""
+    def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+        """See `ModeLabeler.label`; a failure that neither came down nor left the middle counts half for each end."""
         low = track[..., _Z] < DESCENDED  # (T + 1, num_episodes)
         came_down = low.any(0)
         last = torch.full_like(came_down, len(track) - 1, dtype=torch.int64)
@@ -33,4 +33,4 @@ class EndLabelling:
         return torch.stack((1.0 - far, far), 1)
 
 
-LABELLINGS: tuple[Labelling, ...] = (EndLabelling(),)
+LABELLINGS: tuple[ModeLabeler, ...] = (EndLabelling(),)

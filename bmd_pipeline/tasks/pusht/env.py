@@ -16,7 +16,7 @@ from torch import Tensor
 from bmd_pipeline.environments.base import TaskEnv, TaskSpec
 from bmd_pipeline.sim import backend
 from bmd_pipeline.sim.arm import PoseArm, hold_tip, hold_tips
-from bmd_pipeline.sim.backend import SceneList, SimulatedTask, Simulation, choose_backend, make_simulated, renew_physics
+from bmd_pipeline.sim.backend import SceneList, SimulatedTask, Simulation, choose_backend, make_simulated, reset_physics
 from bmd_pipeline.tasks.pusht.geometry import GOAL, RADIAN_METRES, START_HEIGHT, TIP_HEIGHT
 from bmd_pipeline.tasks.pusht.options import Options
 
@@ -73,7 +73,7 @@ class PushTScene:
 
     def place(self, start: Sequence[float]) -> None:
         """Starts afresh, at rest; see `start` for the columns of a start (10,)."""
-        renew_physics(self.env)
+        reset_physics(self.env)
         x, y, yaw = (float(value) for value in start[NUM_JOINTS:])
         quaternion = [math.cos(yaw / 2.0), 0.0, 0.0, math.sin(yaw / 2.0)]
         self._tee.set_pose(self._pose([x, y, START_HEIGHT], quaternion))

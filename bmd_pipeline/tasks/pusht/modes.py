@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import Labelling
+from bmd_pipeline.environments.base import ModeLabeler
 from bmd_pipeline.tasks.pusht.env import TRACK_NAMES
 from bmd_pipeline.tasks.pusht.geometry import BEHAVIOURS, TURNS
 
@@ -57,8 +57,8 @@ class TurnLabelling:
     name = "turn"
     modes: tuple[str, ...] = tuple(TURNS)
 
-    def weigh(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-        """See `Labelling.weigh`; a failed episode that hardly turned the T counts half for each direction."""
+    def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+        """See `ModeLabeler.label`; a failed episode that hardly turned the T counts half for each direction."""
         return _weigh_turn(track, success)
 
 
@@ -68,8 +68,8 @@ class TurnSideLabelling:
     name = "turn-side"
     modes: tuple[str, ...] = BEHAVIOURS
 
-    def weigh(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-        """See `Labelling.weigh`; an episode that never touched the T counts for both sides alike."""
+    def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+        """See `ModeLabeler.label`; an episode that never touched the T counts for both sides alike."""
         right, touched = find_first_side(track)
         share = torch.where(touched, right.float(), torch.full_like(right, 0.5, dtype=torch.float32))
         side = torch.stack((1.0 - share, share), 1)
@@ -77,4 +77,4 @@ class TurnSideLabelling:
         return weights.flatten(1)
 
 
-LABELLINGS: tuple[Labelling, ...] = (TurnLabelling(), TurnSideLabelling())
+LABELLINGS: tuple[ModeLabeler, ...] = (TurnLabelling(), TurnSideLabelling())

@@ -14,7 +14,7 @@ from torch import Tensor
 from bmd_pipeline.environments.base import TaskEnv, TaskSpec
 from bmd_pipeline.sim import backend
 from bmd_pipeline.sim.arm import PoseArm
-from bmd_pipeline.sim.backend import SimulatedTask, make_simulated, renew_physics
+from bmd_pipeline.sim.backend import SimulatedTask, make_simulated, reset_physics
 from bmd_pipeline.tasks.reach import layout
 from bmd_pipeline.tasks.reach.options import Options
 
@@ -40,7 +40,7 @@ class ReachScene:
 
     def place(self, start: Sequence[float]) -> None:
         """Starts afresh, at rest; see `layout` for the columns of start (12,)."""
-        renew_physics(self.env)
+        reset_physics(self.env)
         self.arm.place(np.array(start[:9]))
         for finger in self._fingers:
             finger.set_drive_target(np.float32(0.0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import Labelling
+from bmd_pipeline.environments.base import ModeLabeler
 from bmd_pipeline.tasks.reach.layout import POST, TRACK_NAMES
 
 COMMITTED = 0.05
@@ -19,8 +19,8 @@ class SideLabelling:
     name = "side"
     modes = ("left", "right")
 
-    def weigh(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-        """See `Labelling.weigh`; a failure that stayed before the post counts for the side it strayed to, or half
+    def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+        """See `ModeLabeler.label`; a failure that stayed before the post counts for the side it strayed to, or half
         for each."""
         passed = track[..., _X] >= POST[0]  # (T + 1, num_episodes)
         decided_at = torch.where(passed.any(0), passed.int().argmax(0), len(track) - 1)
@@ -30,4 +30,4 @@ class SideLabelling:
         return torch.stack((left, 1.0 - left), 1)
 
 
-LABELLINGS: tuple[Labelling, ...] = (SideLabelling(),)
+LABELLINGS: tuple[ModeLabeler, ...] = (SideLabelling(),)

@@ -102,7 +102,7 @@ def test_starts_lie_within_their_spread() -> None:
 def _weigh(x: float, y: float, success: bool) -> list[float]:
     track = torch.zeros(3, 1, len(TRACK_NAMES))
     track[1:, 0, :2] = torch.tensor([x, y])
-    return LABELLING.weigh(track, torch.tensor([2]), torch.tensor([success]))[0].tolist()
+    return LABELLING.label(track, torch.tensor([2]), torch.tensor([success]))[0].tolist()
 
 
 def test_modes_are_the_quarters() -> None:

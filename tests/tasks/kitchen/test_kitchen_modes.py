@@ -15,7 +15,7 @@ def _weigh(*things: str, success: bool) -> dict[str, float]:
     track = torch.zeros(len(things) + 1, 1, len(TRACK_NAMES))
     for step, thing in enumerate(things):
         track[step + 1 :, 0, THINGS.index(thing)] = 1.1
-    weights = LABELLING.weigh(track, torch.tensor([len(things)]), torch.tensor([success]))[0].tolist()
+    weights = LABELLING.label(track, torch.tensor([len(things)]), torch.tensor([success]))[0].tolist()
     return {mode: weight for mode, weight in zip(LABELLING.modes, weights, strict=True) if weight > 0.0}
 
 
@@ -39,5 +39,5 @@ def test_failures_that_did_nothing_count_for_all() -> None:
 def test_things_done_in_the_same_step_count_in_a_fixed_order() -> None:
     track = torch.zeros(2, 1, len(TRACK_NAMES))
     track[1, 0, [THINGS.index("slide"), THINGS.index("kettle")]] = 1.1
-    weights = LABELLING.weigh(track, torch.tensor([1]), torch.tensor([True]))[0]
+    weights = LABELLING.label(track, torch.tensor([1]), torch.tensor([True]))[0]
     assert LABELLING.modes[int(weights.argmax())] == "kettle-slide"

@@ -14,7 +14,7 @@ def _weigh(*places: tuple[float, float], success: bool) -> list[float]:
     """Weights of one episode that visits places (along the bar, height)."""
     track = torch.zeros(len(places), 1, len(TRACK_NAMES))
     track[:, 0, :2] = torch.tensor(places)
-    return LABELLING.weigh(track, torch.tensor([len(places) - 1]), torch.tensor([success]))[0].tolist()
+    return LABELLING.label(track, torch.tensor([len(places) - 1]), torch.tensor([success]))[0].tolist()
 
 
 def test_the_end_in_hand_counts_for_successes() -> None:

@@ -14,7 +14,7 @@ def _weigh(*corners: tuple[float, float], success: bool) -> list[float]:
     """Weights of one episode that visits corners (x, y) from the post's middle."""
     track = torch.zeros(len(corners), 1, len(TRACK_NAMES))
     track[:, 0, :2] = torch.tensor(corners) + torch.tensor(POST)
-    return LABELLING.weigh(track, torch.tensor([len(corners) - 1]), torch.tensor([success]))[0].tolist()
+    return LABELLING.label(track, torch.tensor([len(corners) - 1]), torch.tensor([success]))[0].tolist()
 
 
 def test_the_side_of_passing_counts_not_where_it_ends() -> None:

@@ -13,8 +13,8 @@ from bmd_pipeline.policies.diffusion import (
     Denoise,
     ddim_timesteps,
     make_alphas_cumprod,
-    make_ddim_chain,
-    make_ddpm_chain,
+    make_ddim_sampler,
+    make_ddpm_sampler,
 )
 
 schedules = st.sampled_from(["cosine", "linear"])
@@ -35,42 +35,42 @@ def exact_denoiser(signal: Tensor) -> Denoise:
 def test_ddim_is_the_textbook_step(name: str, steps: int, data: st.DataObject) -> None:
     signal = make_alphas_cumprod(name, steps)  # type: ignore[arg-type]
     timesteps = ddim_timesteps(steps, data.draw(st.integers(1, steps)))
-    chain = make_ddim_chain(signal, timesteps)
+    sampler = make_ddim_sampler(signal, timesteps)
     generator = torch.Generator().manual_seed(steps)
     x, x0 = torch.randn(2, 5, 3, generator=generator, dtype=torch.float64)
     for k, t in enumerate(timesteps):
         noise = (x - signal[t].sqrt() * x0) / (1 - signal[t]).sqrt()
         after = signal[timesteps[k + 1]] if k + 1 < len(timesteps) else torch.tensor(1.0)
         expected = after.sqrt() * x0 + (1 - after).sqrt() * noise
-        torch.testing.assert_close(chain.step_mean(x, k, lambda *_: x0), expected, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(sampler.step_mean(x, k, lambda *_: x0), expected, rtol=1e-9, atol=1e-9)
 
 
 @given(schedules, st.integers(1, 40))
 def test_ddpm_step_is_the_posterior_of_two_gaussians(name: str, steps: int) -> None:
     """q(x_{t-1} | x_t, x_0) as a product of N(x_t; √α x, 1 - α) and N(x; √ᾱ' x_0, 1 - ᾱ'), by precisions."""
     signal = make_alphas_cumprod(name, steps)  # type: ignore[arg-type]
-    chain = make_ddpm_chain(signal)
+    sampler = make_ddpm_sampler(signal)
     x, x0 = torch.tensor([0.3], dtype=torch.float64), torch.tensor([-1.2], dtype=torch.float64)
-    for k, t in enumerate(chain.timesteps[:-1]):
+    for k, t in enumerate(sampler.timesteps[:-1]):
         alpha = float(signal[t] / signal[t - 1])
         before = float(signal[t - 1])
         precision = alpha / (1 - alpha) + 1 / (1 - before)
         mean = (math.sqrt(alpha) * x / (1 - alpha) + math.sqrt(before) * x0 / (1 - before)) / precision
-        torch.testing.assert_close(chain.step_mean(x, k, lambda *_: x0), mean, rtol=1e-6, atol=1e-8)
-        assert chain.stds[k] == pytest.approx(precision**-0.5, rel=1e-6)
-    assert torch.equal(chain.step_mean(x, steps - 1, lambda *_: x0), x0)
-    assert chain.stds[-1] == 0.0
+        torch.testing.assert_close(sampler.step_mean(x, k, lambda *_: x0), mean, rtol=1e-6, atol=1e-8)
+        assert sampler.stds[k] == pytest.approx(precision**-0.5, rel=1e-6)
+    assert torch.equal(sampler.step_mean(x, steps - 1, lambda *_: x0), x0)
+    assert sampler.stds[-1] == 0.0
 
 
 @pytest.mark.parametrize("name", ["cosine", "linear"])
 def test_ddim_maps_noise_onto_the_data_distribution(name: str) -> None:
     """With the exact denoiser many DDIM steps solve the flow, which keeps standard scores."""
     signal = make_alphas_cumprod(name, 1000)  # type: ignore[arg-type]
-    chain = make_ddim_chain(signal, ddim_timesteps(1000, 1000))
+    sampler = make_ddim_sampler(signal, ddim_timesteps(1000, 1000))
     noise = torch.linspace(-3, 3, 13, dtype=torch.float64)[:, None]
     last = float(signal[-1])
     score = (noise - math.sqrt(last) * MEAN) / math.sqrt(last * STD**2 + 1 - last)
-    sample = chain.sample(noise, exact_denoiser(signal))
+    sample = sampler.sample(noise, exact_denoiser(signal))
     torch.testing.assert_close(sample, MEAN + STD * score, atol=0.01, rtol=0)
 
 
@@ -79,7 +79,7 @@ def test_ddpm_draws_the_data_distribution(name: str) -> None:
     signal = make_alphas_cumprod(name, 500)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(20_000, 1, generator=generator)
-    sample = make_ddpm_chain(signal).sample(noise, exact_denoiser(signal), generator)
+    sample = make_ddpm_sampler(signal).sample(noise, exact_denoiser(signal), generator)
     # standard error of the mean .003, of the deviation .002; the discretisation adds about .01
     assert float(sample.mean()) == pytest.approx(MEAN, abs=0.02)
     assert float(sample.std()) == pytest.approx(STD, abs=0.02)
@@ -87,16 +87,16 @@ def test_ddpm_draws_the_data_distribution(name: str) -> None:
 
 def test_one_step_returns_the_prediction() -> None:
     signal = make_alphas_cumprod("cosine", 20)
-    chain = make_ddim_chain(signal, ddim_timesteps(20, 1))
+    sampler = make_ddim_sampler(signal, ddim_timesteps(20, 1))
     noise = torch.randn(4, 2)
-    assert torch.equal(chain.sample(noise, lambda x, t: 3 * x), 3 * noise)
+    assert torch.equal(sampler.sample(noise, lambda x, t: 3 * x), 3 * noise)
 
 
 def test_determinism() -> None:
     signal = make_alphas_cumprod("cosine", 20)
     denoise = exact_denoiser(signal)
     noise = torch.randn(4, 2)
-    ddim, ddpm = make_ddim_chain(signal, (19, 9)), make_ddpm_chain(signal)
+    ddim, ddpm = make_ddim_sampler(signal, (19, 9)), make_ddpm_sampler(signal)
     assert ddim.deterministic
     assert not ddpm.deterministic
     assert torch.equal(ddim.sample(noise, denoise), ddim.sample(noise, denoise))
@@ -111,7 +111,7 @@ def test_determinism() -> None:
 @settings(max_examples=40)
 def test_ddim_with_all_the_noise_over_all_steps_is_ddpm(name: str, steps: int) -> None:
     signal = make_alphas_cumprod(name, steps)  # type: ignore[arg-type]
-    ddim, ddpm = make_ddim_chain(signal, tuple(range(steps - 1, -1, -1)), 1.0), make_ddpm_chain(signal)
+    ddim, ddpm = make_ddim_sampler(signal, tuple(range(steps - 1, -1, -1)), 1.0), make_ddpm_sampler(signal)
     assert ddim.timesteps == ddpm.timesteps
     for ours, theirs in zip(
         (ddim.x0_weights, ddim.x_weights, ddim.stds), (ddpm.x0_weights, ddpm.x_weights, ddpm.stds), strict=True
@@ -124,12 +124,12 @@ def test_noise_is_kept_at_every_eta(name: str, steps: int, eta: float, data: st.
     """Of x = sqrt(ᾱ) x_0 + sqrt(1 - ᾱ) ε the next one has the signal and the noise of its own diffusion step."""
     signal = make_alphas_cumprod(name, steps)  # type: ignore[arg-type]
     timesteps = ddim_timesteps(steps, data.draw(st.integers(1, steps)))
-    chain, still = (make_ddim_chain(signal, timesteps, each) for each in (eta, 0.0))
+    sampler, still = (make_ddim_sampler(signal, timesteps, each) for each in (eta, 0.0))
     for k, t in enumerate(timesteps):
         after = float(signal[timesteps[k + 1]]) if k + 1 < len(timesteps) else 1.0
-        kept = chain.x0_weights[k] + chain.x_weights[k] * math.sqrt(signal[t])
-        noise = chain.x_weights[k] ** 2 * (1 - float(signal[t])) + chain.stds[k] ** 2
+        kept = sampler.x0_weights[k] + sampler.x_weights[k] * math.sqrt(signal[t])
+        noise = sampler.x_weights[k] ** 2 * (1 - float(signal[t])) + sampler.stds[k] ** 2
         assert kept == pytest.approx(math.sqrt(after), abs=1e-6)
         assert noise == pytest.approx(1 - after, abs=1e-6)
     assert still.stds == (0.0,) * len(timesteps)
-    assert chain.stds[-1] == 0.0
+    assert sampler.stds[-1] == 0.0
