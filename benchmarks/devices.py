@@ -25,7 +25,7 @@ from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.modes.modes import make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import make_agent, make_base_agent
-from bmd_pipeline.rl.graphs import CUDA, Recorder, graph_env
+from bmd_pipeline.rl.graphs import CUDA, Recorder, graph_agent, graph_env
 from bmd_pipeline.rl.rollout import roll_out
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.tasks.registry import make_env
@@ -62,8 +62,7 @@ def make_runs(config: RunConfig, env: TaskEnv, device: str, recorder: Recorder |
             env.step_chunk(actions)
         return env.num_envs * (env.spec.horizon // chunk) * chunk
 
-    agent = make_base_agent(policy)
-    agent.use_graphs(recorder)
+    agent = graph_agent(make_base_agent(policy), recorder)
     code = torch.zeros(env.num_envs, dtype=torch.int64, device=device)
 
     def play() -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -30,7 +28,6 @@ from bmd_pipeline.rl.adapters import (
     SteeringAdapter,
     TunedDenoiser,
 )
-from bmd_pipeline.rl.graphs import Graphed, Recorder
 
 # ---- Agents: a diffusion policy, the adapters it acts through, and its mode codes ----
 
@@ -61,10 +58,6 @@ class Agent(nn.Module):
         policy: the diffusion policy, frozen.
         adapters: from noise to chunk, and maybe a residual.
         modes: codes and the inference model, or None for agents without codes.
-
-    Attributes:
-        graphed: recorded decisions, by what is decided, whether they explore and else how they are read; empty without
-            CUDA graphs.
     """
 
     def __init__(self, policy: DiffusionPolicy, adapters: list[Adapter], modes: DiscoveredModes | None) -> None:
@@ -72,12 +65,6 @@ class Agent(nn.Module):
         self.policy = policy.requires_grad_(False)
         self.stack = nn.ModuleList(adapters)
         self.modes = modes
-        self.graphed: dict[tuple[str, bool, Readout | None], Graphed] = {}
-        self._recorder: Recorder | None = None
-
-    def use_graphs(self, recorder: Recorder | None) -> None:
-        """Has decisions recorded and replayed from now on, without gradients; None leaves everything as it is."""
-        self._recorder = recorder or self._recorder
 
     @property
     def residual(self) -> ResidualAction | None:
@@ -141,10 +128,19 @@ class Agent(nn.Module):
 
     def plan(self, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> Plan:
         """The next chunk of actions, before any correction."""
-        if self._recorder is None:
-            return self._plan(inputs, generator, explore)
-        found = self._replay("plan", vars(inputs), generator, explore)
-        return Plan(found.pop("chunk"), found)
+        record: Record = {}
+        x = inputs.cond.new_zeros(len(inputs.cond), 0)
+        for index, adapter in enumerate(self.adapters[: len(self.stack) - (self.residual is not None)]):
+            x, drawn = adapter.act(x, inputs, generator, explore)
+            record.update({f"{index}.{name}": value for name, value in drawn.items()})
+        return Plan(x, record)
+
+    def correct(
+        self, action: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool
+    ) -> tuple[Tensor, Record]:
+        """The next action (B, action_dim) of a chunk as the residual corrects it, normalised, and its draws."""
+        assert self.residual is not None
+        return self.residual.act(action, inputs, generator, explore)
 
     def act(
         self, plan: Plan, done: int, inputs: PolicyInput, generator: torch.Generator, explore: bool
@@ -165,52 +161,10 @@ class Agent(nn.Module):
             return self.policy.to_action(plan.chunk)[:, : self.decision_steps], plan.record
         width = self.policy.action_dim
         action = plan.chunk[:, done * width : (done + 1) * width]
-        if self._recorder is None:
-            action, record = self.residual.act(action, inputs, generator, explore)
-        else:
-            record = self._replay("correct", vars(inputs) | {"action": action}, generator, explore)
-            action = record.pop("corrected")
+        action, record = self.correct(action, inputs, generator, explore)
         planned = torch.full((len(action),), float(done == 0), device=action.device)
         own = {f"{len(self.stack) - 1}.{name}": drawn for name, drawn in record.items()}
         return self.policy.to_action(action), plan.record | own | {PLANNED: planned}
-
-    def _plan(self, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> Plan:
-        record: Record = {}
-        x = inputs.cond.new_zeros(len(inputs.cond), 0)
-        for index, adapter in enumerate(self.adapters[: len(self.stack) - (self.residual is not None)]):
-            x, drawn = adapter.act(x, inputs, generator, explore)
-            record.update({f"{index}.{name}": value for name, value in drawn.items()})
-        return Plan(x, record)
-
-    def _replay(
-        self, what: str, seen: Mapping[str, Tensor], generator: torch.Generator, explore: bool
-    ) -> dict[str, Tensor]:
-        """A decision as a recorded graph, on tensors alone."""
-        assert self._recorder is not None
-        kind = (what, explore, None if explore else self.readout)
-        if kind not in self.graphed:
-            decide = self._plan_tensors if what == "plan" else self._correct_tensors
-            self.graphed[kind] = Graphed(functools.partial(decide, explore=explore), "a decision", self._recorder)
-        found = self.graphed[kind](seen, generator=generator)
-        return {name: value.clone() for name, value in found.items()}
-
-    @torch.no_grad()
-    def _plan_tensors(
-        self, seen: Mapping[str, Tensor], generator: torch.Generator | None, *, explore: bool
-    ) -> dict[str, Tensor]:
-        assert generator is not None  # every agent draws
-        plan = self._plan(PolicyInput(**seen), generator, explore)
-        return plan.record | {"chunk": plan.chunk}
-
-    @torch.no_grad()
-    def _correct_tensors(
-        self, seen: Mapping[str, Tensor], generator: torch.Generator | None, *, explore: bool
-    ) -> dict[str, Tensor]:
-        assert generator is not None  # every agent draws
-        assert self.residual is not None
-        inputs = PolicyInput(seen["cond"], seen["code"])
-        action, record = self.residual.act(seen["action"], inputs, generator, explore)
-        return record | {"corrected": action}
 
     # learning ----------------------------------------------------------------------------------------
 

@@ -7,22 +7,29 @@ arguments must stay where it is in memory and be changed in place; Python's numb
 
 | recorded | where |
 |---|---|
-| losses and gradients of a full minibatch, with the policy or of the critic alone | `rl.ppo` |
-| a decision of an agent, exploring or as deployed | `rl.agent` |
+| losses and gradients of a full minibatch, with the policy or of the critic alone | `GraphedPPO` |
+| a decision of an agent, exploring or as deployed | `GraphedAgent` |
 | a chunk of steps of a task that is `capturable` | `GraphedEnv` |
 """
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from bmd_pipeline.config.schema import PPOConfig
 from bmd_pipeline.environments.base import TaskEnv, TaskSpec, Transition, VectorTask
 from bmd_pipeline.errors import ConfigError
+from bmd_pipeline.io.progress import add_prefix, take_prefix
+from bmd_pipeline.rl.adapters import PolicyInput, Readout, Record
+from bmd_pipeline.rl.agent import Agent, Plan
+from bmd_pipeline.rl.ppo import PPO, Batch, Critic, Losses
 
 WARM_UPS = 3
 """Calls that run as they are before one is recorded: libraries load and choose kernels, which no recording may do."""
@@ -211,3 +218,114 @@ def graph_env(env: TaskEnv, recorder: Recorder | None) -> TaskEnv:
     if recorder is None or not isinstance(env, VectorTask) or not env.capturable or env.auto_reset:
         return env
     return GraphedEnv(env, recorder)
+
+
+class GraphedAgent(Agent):
+    """An agent whose decisions are recorded; it shares all that the given one is made of.
+
+    Attributes:
+        graphed: recorded decisions, by what is decided, whether they explore and else how they are read.
+    """
+
+    def __init__(self, agent: Agent, recorder: Recorder) -> None:
+        self.__dict__ = agent.__dict__
+        self.graphed: dict[tuple[str, bool, Readout | None], Graphed] = {}
+        self._recorder = recorder
+
+    def plan(self, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> Plan:
+        """As the agent's."""
+        found = self._replay("plan", vars(inputs), generator, explore)
+        return Plan(found.pop("chunk"), found)
+
+    def correct(
+        self, action: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool
+    ) -> tuple[Tensor, Record]:
+        """As the agent's."""
+        found = self._replay("correct", vars(inputs) | {"action": action}, generator, explore)
+        return found.pop("corrected"), found
+
+    def _replay(
+        self, what: str, seen: Mapping[str, Tensor], generator: torch.Generator, explore: bool
+    ) -> dict[str, Tensor]:
+        kind = (what, explore, None if explore else self.readout)
+        if kind not in self.graphed:
+            decide = self._plan_tensors if what == "plan" else self._correct_tensors
+            self.graphed[kind] = Graphed(functools.partial(decide, explore=explore), "a decision", self._recorder)
+        found = self.graphed[kind](seen, generator=generator)
+        return {name: value.clone() for name, value in found.items()}
+
+    @torch.no_grad()
+    def _plan_tensors(
+        self, seen: Mapping[str, Tensor], generator: torch.Generator | None, *, explore: bool
+    ) -> dict[str, Tensor]:
+        assert generator is not None  # every agent draws
+        plan = super().plan(PolicyInput(**seen), generator, explore)
+        return plan.record | {"chunk": plan.chunk}
+
+    @torch.no_grad()
+    def _correct_tensors(
+        self, seen: Mapping[str, Tensor], generator: torch.Generator | None, *, explore: bool
+    ) -> dict[str, Tensor]:
+        assert generator is not None  # every agent draws
+        inputs = PolicyInput(seen["cond"], seen["code"])
+        action, record = super().correct(seen["action"], inputs, generator, explore)
+        return record | {"corrected": action}
+
+
+def graph_agent(agent: Agent, recorder: Recorder | None) -> Agent:
+    """The same agent, its decisions recorded if there is a recorder."""
+    return agent if recorder is None or isinstance(agent, GraphedAgent) else GraphedAgent(agent, recorder)
+
+
+class GraphedPPO(PPO):
+    """PPO whose gradients on full minibatches are recorded.
+
+    Attributes:
+        graphed: recorded gradients, with the policy's and without.
+    """
+
+    def __init__(self, *arguments: Any, recorder: Recorder, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.graphed = {
+            policy: Graphed(functools.partial(self._learn, policy=policy), "a step of PPO", recorder)
+            for policy in (True, False)
+        }
+
+    def _differentiate(self, batch: Batch, index: Tensor, *, policy: bool) -> Losses:
+        if len(index) != self.config.minibatch_size:  # remainders are as long as it happens
+            return super()._differentiate(batch, index, policy=policy)
+        own = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
+        tensors = own | add_prefix("inputs", vars(batch.inputs)) | add_prefix("record", batch.record)
+        found = self.graphed[policy](tensors, rows=index)
+        for name, parameter in self._parameters():
+            parameter.grad = found.get(name)
+        return Losses(**{name: value.clone() for name, value in take_prefix("loss", found).items()})
+
+    def _learn(
+        self, part: Mapping[str, Tensor], generator: torch.Generator | None = None, *, policy: bool
+    ) -> dict[str, Tensor]:
+        """Losses and gradients by name.
+
+        Nothing of autograd's outlives the call: what autograd made on another stream would spoil a recording.
+        """
+        own = {name: value for name, value in part.items() if "." not in name}
+        inputs = PolicyInput(**take_prefix("inputs", part))
+        losses = self._backward(Batch(inputs, take_prefix("record", part), **own), policy=policy)
+        found = add_prefix("loss", vars(losses))
+        for name, parameter in self._parameters():
+            if parameter.grad is not None:
+                found[name], parameter.grad = parameter.grad, None
+        return found
+
+    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for number, group in enumerate(self.groups):
+            for index, parameter in enumerate(group):
+                yield f"gradient.{number}.{index}", parameter
+
+
+def make_ppo(agent: Agent, critic: Critic, config: PPOConfig, *, place: str, recorder: Recorder | None) -> PPO:
+    """PPO, its gradients recorded if there is a recorder; arguments as of `PPO`."""
+    if recorder is None:
+        return PPO(agent, critic, config, place=place)
+    fused = next(critic.parameters()).device.type == "cuda"
+    return GraphedPPO(agent, critic, config, place=place, fused=fused, recorder=recorder)

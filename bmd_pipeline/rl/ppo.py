@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +12,9 @@ from torch.nn import functional as F
 
 from bmd_pipeline.config.schema import PPOConfig
 from bmd_pipeline.errors import DivergenceError
-from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.policies.networks import STD_FLOOR, make_mlp
 from bmd_pipeline.rl.adapters import PolicyInput, Record, TrustRegion
 from bmd_pipeline.rl.agent import Agent
-from bmd_pipeline.rl.graphs import Graphed, Recorder
 
 # ---- Generalised advantage estimation ----
 #
@@ -191,9 +187,6 @@ The estimate of the KL grows with the ratio itself: without the upper bound one 
 seen passes for a policy that ran away (e^10 / 256 = 86 nats). And where that draw went badly its gradient drowns all
 others, since PPO does not clip that side (Ye et al. 2020, arXiv 1912.09729).
 """
-VALUE_TENSORS = ("critic_inputs", "value", "returns")
-"""What of a batch the critic learns from."""
-
 RATE_FACTOR = 1.5
 """By how much an adaptive learning rate changes after a rollout (as in rsl_rl)."""
 MIN_RATE_SHARE = 0.01
@@ -222,10 +215,37 @@ class Batch:
     advantage: Tensor
     returns: Tensor
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All of it by name, such as `returns`, `inputs.cond` and `record.0.u`."""
-        own = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return own | add_prefix("inputs", vars(self.inputs)) | add_prefix("record", self.record)
+    def rows(self, index: Tensor) -> Batch:
+        """The decisions at `index`."""
+        record = {name: drawn[index] for name, drawn in self.record.items()}
+        return Batch(
+            self.inputs.rows(index),
+            record,
+            self.critic_inputs[index],
+            self.log_prob[index],
+            self.value[index],
+            self.advantage[index],
+            self.returns[index],
+        )
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Losses on some decisions, each () but kl.
+
+    Attributes:
+        value: of the critic.
+        value_error: its mean squared error.
+        policy: of the policy; zero where the critic alone learns.
+        entropy: mean over decisions of the policy's entropy, in nats.
+        kl: (num_factors,) approximate KL divergences of the policy from the one that drew.
+    """
+
+    value: Tensor
+    value_error: Tensor
+    policy: Tensor
+    entropy: Tensor
+    kl: Tensor
 
 
 def standardise(x: Tensor) -> Tensor:
@@ -308,21 +328,14 @@ class PPO:
         critic: its value function.
         config: settings, for adapters without a trust region of their own.
         place: where the settings stand in the run's, for messages.
-        recorder: records gradients, as CUDA graphs are; None computes them kernel by kernel.
+        fused: whether Adam runs as one kernel, which a CUDA device can.
 
     Attributes:
         temperature: α, the weight of the entropy bonus where the agent has a target for its entropy, else 0.
-        graphed: recorded gradients, with the policy's and without; empty without a recorder.
     """
 
     def __init__(
-        self,
-        agent: Agent,
-        critic: Critic,
-        config: PPOConfig,
-        *,
-        place: str = "finetune.ppo",
-        recorder: Recorder | None = None,
+        self, agent: Agent, critic: Critic, config: PPOConfig, *, place: str = "finetune.ppo", fused: bool = False
     ) -> None:
         self.place = place
         self.agent = agent
@@ -345,6 +358,7 @@ class PPO:
         self.target_entropy = agent.target_entropy
         self.entropy_dims = max(1, agent.entropy_dims)
         self._entropy_weight = torch.tensor(config.entropy_weight, device=device)  # a CUDA graph reads it
+        self._no_kl = torch.zeros(len(self.factor_weights), device=device)
         self.temperature = 0.0
         if self.target_entropy is not None:
             self.set_temperature(TEMPERATURE_RANGE[0])
@@ -352,14 +366,8 @@ class PPO:
         self.optimizer = torch.optim.Adam(
             [{"params": group, "lr": rate, "initial_lr": rate} for group, rate in zip(self.groups, rates, strict=True)],
             eps=1e-5,
-            fused=True if recorder is not None and device.type == "cuda" else None,
+            fused=fused or None,
         )
-        self.graphed: dict[bool, Graphed] = {}
-        if recorder is not None:
-            self.graphed = {
-                policy: Graphed(functools.partial(self._learn, policy=policy), "a step of PPO", recorder)
-                for policy in (True, False)
-            }
 
     def update(self, batch: Batch, generator: torch.Generator, *, policy: bool = True) -> dict[str, float]:
         """Several epochs over a batch.
@@ -381,44 +389,39 @@ class PPO:
             DivergenceError: the update ran away; agent and critic are then as they happen to be.
         """
         config = self.config
-        count = len(batch.advantage)
+        count, device = len(batch.advantage), batch.advantage.device
         allowed = config.guard.max_value_error * (1.0 + float(batch.returns.square().mean()))
         groups = len(self.target_kls)
         going, taken, peaks = [policy] * groups, [0] * groups, [0.0] * groups  # of each adapter that learns
-        kl = torch.zeros(len(self.factor_weights), device=batch.advantage.device)
-        norm = torch.zeros((), device=batch.advantage.device)
+        kl = torch.zeros(len(self.factor_weights), device=device)
+        norm = torch.zeros((), device=device)
         rate = self.optimizer.param_groups[0]["lr"]
         value_losses, policy_losses, entropies = [], [], []
         last = torch.arange(0)
-        tensors = batch.tensors()
         for _ in range(config.epochs):
-            order = torch.randperm(count, generator=generator, device=batch.advantage.device)
+            order = torch.randperm(count, generator=generator, device=device)
             for index in torch.split(order, config.minibatch_size):
                 if len(index) < min(count, config.minibatch_size) // 2:
                     continue  # the remainder of an epoch is too noisy to step on
-                last = index
-                found = self._look(tensors, index, policy=any(going))
-                value_losses.append(found["value"].clone())
-                kl = found.get("kl", kl)
-                highest = self._require_sound(found["error"], allowed, kl, found["loss"], norm)
-                if any(going):
+                last, learns = index, any(going)
+                losses = self._differentiate(batch, index, policy=learns)
+                value_losses.append(losses.value)
+                kl = losses.kl if learns else kl
+                highest = self._require_sound(losses, allowed, kl, norm)
+                if learns:  # whoever moved too far in the steps before takes no further one
                     peaks = [max(pair) for pair in zip(peaks, highest, strict=True)]
                     going = [
                         on and nats <= 1.5 * target
                         for on, nats, target in zip(going, highest, self.target_kls, strict=True)
                     ]
                 if any(going):
-                    policy_losses.append(found["policy"].clone())
-                    entropies.append(found["entropy"].clone())
+                    policy_losses.append(losses.policy)
+                    entropies.append(losses.entropy)
                     taken = [steps + on for steps, on in zip(taken, going, strict=True)]
-                norm = self._step(found, going)
+                norm = self._step(going)
         with torch.no_grad():  # the last step counts too
-            part = {name: value[last] for name, value in tensors.items()}
-            loss, error = self._value_loss(part)
-            if any(taken):
-                policy_loss, kl, _ = self._policy_loss(part)
-                loss = loss + policy_loss
-            highest = self._require_sound(error, allowed, kl, loss, norm)
+            losses = self.compute_losses(batch.rows(last), policy=any(taken))
+            highest = self._require_sound(losses, allowed, losses.kl if any(taken) else kl, norm)
             peaks = [max(pair) for pair in zip(peaks, highest, strict=True)]
         if policy and config.learning_rate_schedule == "adaptive":
             self._adapt_rates(peaks, going, [steps / len(value_losses) for steps in taken])
@@ -461,73 +464,47 @@ class PPO:
             highest = group["initial_lr"]
             group["lr"] = min(highest, max(MIN_RATE_SHARE * highest, factor * group["lr"]))
 
-    def _look(self, tensors: Mapping[str, Tensor], index: Tensor, *, policy: bool) -> dict[str, Tensor]:
-        """Losses and gradients on the decisions at `index`, as `_learn`; what is recorded is overwritten next time."""
-        wanted = tensors if policy else {name: tensors[name] for name in VALUE_TENSORS}
-        if self.graphed and len(index) == self.config.minibatch_size:  # remainders are as long as it happens
-            return self.graphed[policy](wanted, rows=index)
-        return self._learn({name: value[index] for name, value in wanted.items()}, policy=policy)
-
-    def _learn(
-        self, part: Mapping[str, Tensor], generator: torch.Generator | None = None, *, policy: bool
-    ) -> dict[str, Tensor]:
-        """Losses and gradients on some decisions.
-
-        Nothing of autograd's outlives the call: what autograd made on another stream would spoil a recording.
-
-        Args:
-            part: tensors of a batch, or those of `VALUE_TENSORS`.
-            generator: not used.
-            policy: whether the policy learns too.
-
-        Returns:
-            `value`, `error` (mean squared), `loss` without the entropy; with the policy also `policy`, `entropy`, each
-            (), and `kl` (num_factors,); `gradient.<group>.<number>` of every parameter that has one.
-        """
-        self.optimizer.zero_grad(set_to_none=True)
-        value_loss, error = self._value_loss(part)
-        found = {"value": value_loss, "error": error, "loss": value_loss}
-        loss = value_loss
-        if policy:
-            policy_loss, kl, entropy = self._policy_loss(part)
-            found |= {"policy": policy_loss, "kl": kl, "entropy": entropy, "loss": value_loss + policy_loss}
-            loss = value_loss + policy_loss
-            if self.target_entropy is not None or self.config.entropy_weight > 0.0:
-                loss = loss - self._entropy_weight * entropy
-        loss.backward()  # type: ignore[no-untyped-call]
-        for number, group in enumerate(self.groups):
-            for index, parameter in enumerate(group):
-                if parameter.grad is not None:
-                    found[f"gradient.{number}.{index}"] = parameter.grad
-        return {name: tensor.detach() for name, tensor in found.items()}
-
-    def _value_loss(self, part: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Loss of the critic on some decisions, and its mean squared error."""
-        value = self.critic(part["critic_inputs"])
-        error = (value.detach() - part["returns"]).square().mean()
-        return compute_value_loss(value, part["value"], part["returns"], self.config.clip_value), error
-
-    def _policy_loss(self, part: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss of the policy, its KL divergences (num_factors,) and its mean entropy on some decisions."""
-        log_prob, entropy = self.agent.evaluate(take_prefix("record", part), PolicyInput(**take_prefix("inputs", part)))
-        loss, kl = compute_policy_loss(
-            log_prob, part["log_prob"], part["advantage"], self.factor_weights, self.clip_ratios
+    def compute_losses(self, part: Batch, *, policy: bool) -> Losses:
+        """Losses on some decisions; without the policy's, those are zero."""
+        value = self.critic(part.critic_inputs)
+        value_loss = compute_value_loss(value, part.value, part.returns, self.config.clip_value)
+        error = (value.detach() - part.returns).square().mean()
+        if not policy:
+            return Losses(value_loss, error, torch.zeros_like(error), torch.zeros_like(error), self._no_kl)
+        log_prob, entropy = self.agent.evaluate(part.record, part.inputs)
+        policy_loss, kl = compute_policy_loss(
+            log_prob, part.log_prob, part.advantage, self.factor_weights, self.clip_ratios
         )
-        return loss, kl, entropy.mean()
+        return Losses(value_loss, error, policy_loss, entropy.mean(), kl)
 
-    def _require_sound(self, error: Tensor, allowed: float, kl: Tensor, loss: Tensor, norm: Tensor) -> list[float]:
+    def _differentiate(self, batch: Batch, index: Tensor, *, policy: bool) -> Losses:
+        """Losses on the decisions at `index`; their gradients are the parameters' afterwards."""
+        return self._backward(batch.rows(index), policy=policy)
+
+    def _backward(self, part: Batch, *, policy: bool) -> Losses:
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self.compute_losses(part, policy=policy)
+        loss = losses.value
+        if policy:
+            loss = losses.value + losses.policy
+            if self.target_entropy is not None or self.config.entropy_weight > 0.0:
+                loss = loss - self._entropy_weight * losses.entropy
+        loss.backward()  # type: ignore[no-untyped-call]
+        return Losses(**{name: tensor.detach() for name, tensor in vars(losses).items()})
+
+    def _require_sound(self, losses: Losses, allowed: float, kl: Tensor, norm: Tensor) -> list[float]:
         """Refuses an update that runs away; returns the highest KL divergence of each adapter that learns.
 
         All numbers are read at once, since a device has to finish its work whenever the host reads from it.
 
         Args:
-            error: () the critic's mean squared error.
-            allowed: the largest of these.
-            kl: (num_factors,) approximate KL divergences of the policy.
-            loss: ().
+            losses: of some decisions.
+            allowed: the largest mean squared error of the critic.
+            kl: (num_factors,) approximate KL divergences of the policy, the latest that are known.
             norm: () largest norm of a group's gradient in the step before.
         """
-        numbers = torch.cat([torch.stack([error, loss.detach(), norm]), kl])
+        loss = losses.value + losses.policy
+        numbers = torch.cat([torch.stack([losses.value_error, loss.detach(), norm]), kl])
         value_error, total, gradient, *nats = (float(number) for number in numbers.tolist())
         guard = self.config.guard
         if not math.isfinite(gradient):
@@ -546,17 +523,19 @@ class PPO:
         rest = iter(nats)
         return [max(itertools.islice(rest, count)) for count in self._factors]
 
-    def _step(self, found: Mapping[str, Tensor], going: list[bool]) -> Tensor:
-        """One step of the optimiser along what `_learn` found; returns the largest norm of a group's, before clipping.
+    def _step(self, going: list[bool]) -> Tensor:
+        """One step of the optimiser; returns the largest norm of a group's gradient, before clipping.
 
-        A adapter that has stopped is left as it is; the critic, the last group, always learns.
+        An adapter that has stopped is left as it is; the critic, the last group, always learns.
         """
-        trained = [pair for pair, on in zip(enumerate(self.groups), [*going, True], strict=True) if on]
-        self.optimizer.zero_grad(set_to_none=True)
-        for number, group in trained:
-            for index, parameter in enumerate(group):
-                parameter.grad = found.get(f"gradient.{number}.{index}")
-        norms = [nn.utils.clip_grad_norm_(group, self.config.max_grad_norm) for _, group in trained]
+        trained = []
+        for group, on in zip(self.groups, [*going, True], strict=True):
+            if on:
+                trained.append(group)
+                continue
+            for parameter in group:
+                parameter.grad = None  # the optimiser passes over what has none
+        norms = [nn.utils.clip_grad_norm_(group, self.config.max_grad_norm) for group in trained]
         self.optimizer.step()
         return torch.stack(norms).max()
 

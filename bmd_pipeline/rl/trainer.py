@@ -22,9 +22,9 @@ from bmd_pipeline.modes.inference import (
 )
 from bmd_pipeline.modes.regulariser import Measurement, make_controller
 from bmd_pipeline.rl.agent import Agent, load_trained, trained_state
-from bmd_pipeline.rl.graphs import Recorder
+from bmd_pipeline.rl.graphs import Recorder, graph_agent, make_ppo
 from bmd_pipeline.rl.mode_metrics import average_codes, compute_code_success, compute_obeyed, compute_occupancy
-from bmd_pipeline.rl.ppo import PPO, Batch, Critic, compute_continuation, compute_gae, standardise, standardise_groups
+from bmd_pipeline.rl.ppo import Batch, Critic, compute_continuation, compute_gae, standardise, standardise_groups
 from bmd_pipeline.rl.rollout import Rollout, balanced_codes, roll_out
 
 # ---- The short-to-long horizon curriculum ----
@@ -111,7 +111,7 @@ class Trainer:
         recorder: Recorder | None = None,
     ) -> None:
         self.env = env
-        self.agent = agent
+        self.agent = graph_agent(agent, recorder)
         self.regulariser = regulariser
         self.coded = agent.modes is not None and agent.modes.coded is not None
         self.feed = CodeFeed(agent.num_codes) if self.coded and feed_codes else None
@@ -122,8 +122,7 @@ class Trainer:
         timed = not env.spec.continuing
         critic = Critic(agent.policy.cond_dim, env.spec.track_dim, agent.num_codes, streams, sizes, sees_time=timed)
         self.critic = critic.to(env.device)
-        self.ppo = PPO(agent, self.critic, ppo, place=place, recorder=recorder)
-        agent.use_graphs(recorder)
+        self.ppo = make_ppo(agent, self.critic, ppo, place=place, recorder=recorder)
         self.inference_optimizer = None
         self.inference_steps = 0
         if self.inference is not None:

@@ -36,6 +36,7 @@ from bmd_pipeline.reporting.trajectories import (
     resample_paths,
 )
 from bmd_pipeline.rl.agent import Agent, load_agent, remove_steering
+from bmd_pipeline.rl.graphs import graph_agent
 from bmd_pipeline.rl.rollout import EpisodeBatch, play_episodes
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, make_identity, make_wait
@@ -155,7 +156,7 @@ def evaluate(
     if not config.evaluate.steering:
         agent = remove_steering(agent)
     recorder = select_recorder(config, device)
-    agent.use_graphs(recorder)
+    agent = graph_agent(agent, recorder)
     labellings = load_labellings(task)
     identity = make_identity(
         config,

@@ -20,6 +20,7 @@ from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.io.provenance import require_run, write_run
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
 from bmd_pipeline.rl.agent import TUNED_DOCUMENT, TUNED_WEIGHTS, make_agent, trained_state
+from bmd_pipeline.rl.graphs import graph_agent
 from bmd_pipeline.rl.rollout import balanced_codes, merge_rollouts, roll_out
 from bmd_pipeline.rl.selection import Candidate, CollapseWatch, choose_readout, score_candidate
 from bmd_pipeline.rl.trainer import Guard, Trainer, compute_max_steps, unpack_trainer
@@ -138,8 +139,8 @@ class _Run:
         self.reporter = reporter
         settings = config.finetune
         torch.manual_seed(derive_seed(config.seed, "train", *self.names, "weights"))
-        self.agent = make_agent(method, bench.policy, modes, settings, config.discover.steering)
-        self.agent.to(bench.device)
+        agent = make_agent(method, bench.policy, modes, settings, config.discover.steering).to(bench.device)
+        self.agent = graph_agent(agent, bench.recorder)
         self.trainer = Trainer(
             bench.env,
             self.agent,

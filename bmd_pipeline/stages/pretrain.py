@@ -28,7 +28,7 @@ from bmd_pipeline.policies.bc import Cloner, Windows, make_windows, split_episod
 from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, WEIGHTS_FILE, load_policy, save_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import make_base_agent
-from bmd_pipeline.rl.graphs import Recorder
+from bmd_pipeline.rl.graphs import Recorder, graph_agent
 from bmd_pipeline.rl.selection import score_candidate
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
@@ -282,8 +282,7 @@ class _Selection:
         self._seeds = episode_seeds(config.seed, "select", *names, episodes=env.num_envs, num_envs=env.num_envs)
         self._make_draws = partial(make_generator, config.seed, "select", *names, "noise", device=env.device)
         # a copy of its own: a simulator's tensors may be elsewhere, and recordings need weights that stay in place
-        self._agent = make_base_agent(copy.deepcopy(policy).to(env.device))
-        self._agent.use_graphs(recorder)
+        self._agent = graph_agent(make_base_agent(copy.deepcopy(policy).to(env.device)), recorder)
         self.history: list[tuple[int, float]] = []
         self.best: tuple[int, float] | None = None
         self.best_weights: dict[str, Tensor] = {}

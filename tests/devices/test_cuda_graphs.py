@@ -11,7 +11,7 @@ import torch
 from bmd_pipeline.config.schema import METHODS, Disturbance
 from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.errors import ConfigError
-from bmd_pipeline.rl.graphs import CUDA, WARM_UPS, Graphed, GraphedEnv, graph_env
+from bmd_pipeline.rl.graphs import CUDA, WARM_UPS, Graphed, GraphedEnv, graph_agent, graph_env
 from bmd_pipeline.rl.trainer import Trainer, pack_trainer
 from tests.rl.decisions import decide
 from tests.rl.twins import (
@@ -62,8 +62,8 @@ def assert_same_metrics(expected: dict[str, float], found: dict[str, float]) -> 
 @pytest.mark.parametrize("explore", [True, False])
 @pytest.mark.parametrize("method", [*METHODS, TAUGHT, PUBLISHED])
 def test_decisions_draw_the_same_numbers(method: str, explore: bool) -> None:
-    plain, graphed = make_agents(method, "cuda")
-    graphed.use_graphs(CUDA)
+    plain, other = make_agents(method, "cuda")
+    graphed = graph_agent(other, CUDA)
     earlier = []
     for seed in range(3):  # every iteration has a generator of its own
         generators = [torch.Generator("cuda").manual_seed(seed) for _ in range(2)]
@@ -162,19 +162,20 @@ def test_gradients_follow_weights_that_change_between_replays() -> None:
     plain, graphed = make_trainers("dppo-bmd", CUDA, **SIZES)
     played = plain.play(iteration=0, seed=0, generator=torch.Generator("cuda").manual_seed(0))
     batch = plain._batch(played, plain._streams(played, False)[0], None)
-    tensors = batch.tensors()
     for call in range(WARM_UPS + 3):
         index = torch.randperm(len(batch.advantage), generator=torch.Generator().manual_seed(call))[:256].cuda()
-        with torch.no_grad():
-            for trainer in (plain, graphed):
+        found = []
+        for trainer in (plain, graphed):
+            with torch.no_grad():
                 for group in trainer.ppo.groups:
                     for parameter in group:
                         parameter.mul_(1.01)
-        expected, found = (trainer.ppo._look(tensors, index, policy=True) for trainer in (plain, graphed))
-        assert expected.keys() == found.keys()
-        for name, value in expected.items():
-            scale = float(value.abs().max())
-            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5 * scale + 1e-8)
+            losses = trainer.ppo._differentiate(batch, index, policy=True)
+            gradients = [parameter.grad for group in trainer.ppo.groups for parameter in group]
+            found.append([*vars(losses).values(), *(value.clone() for value in gradients if value is not None)])
+        for ours, theirs in zip(*found, strict=True):
+            scale = float(ours.abs().max())
+            torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5 * scale + 1e-8)
     assert graphed.ppo.graphed[True].replays == 3
 
 

@@ -13,7 +13,7 @@ from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import ConfigError, TaskError
 from bmd_pipeline.rl.adapters import Readout
 from bmd_pipeline.rl.agent import Agent
-from bmd_pipeline.rl.graphs import WARM_UPS, Graphed, GraphedEnv, graph_env
+from bmd_pipeline.rl.graphs import WARM_UPS, Graphed, GraphedEnv, graph_agent, graph_env
 from bmd_pipeline.rl.rollout import roll_out
 from bmd_pipeline.rl.trainer import Trainer, pack_trainer
 from bmd_pipeline.tasks import registry
@@ -167,8 +167,8 @@ def assert_same_rollouts(env: TaskEnv, agents: tuple[Agent, Agent], explore: boo
 @pytest.mark.parametrize("explore", [True, False])
 @pytest.mark.parametrize("method", [*METHODS, TAUGHT, PUBLISHED])
 def test_recorded_decisions(env: TaskEnv, tape: TapeRecorder, method: str, explore: bool) -> None:
-    agents = make_agents(method, "cpu")
-    agents[1].use_graphs(tape)
+    plain, other = make_agents(method, "cpu")
+    agents = plain, graph_agent(other, tape)
     for iteration in (0, 2, 5):  # the share of decisions that use a residual grows
         for agent in agents:
             for adapter in agent.adapters:

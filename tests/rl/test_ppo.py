@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -348,9 +348,9 @@ def test_an_update_reads_from_the_device_once_per_minibatch(env: TaskEnv, policy
         stepped: list[bool] = []
         step = trainer.ppo._step
 
-        def count(found: Mapping[str, Tensor], going: list[bool]) -> Tensor:
+        def count(going: list[bool]) -> Tensor:
             stepped.append(any(going))
-            return step(found, going)
+            return step(going)
 
         trainer.ppo._step = count  # type: ignore[method-assign]
         return count_reads("bmd_pipeline.rl.ppo", lambda: _iterate(trainer)), len(stepped)

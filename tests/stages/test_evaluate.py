@@ -74,7 +74,7 @@ class Stage:
 
     def _load_agent(self, policy: Path, modes: Path | None, tuned: Path | None, method: str, **_: object) -> Any:
         codes = 4 if uses_modes(method) else 1
-        return SimpleNamespace(num_codes=codes, method=method, policy=None, use_graphs=lambda recorder: None)
+        return SimpleNamespace(num_codes=codes, method=method, policy=None)
 
     def _play(self, env: TaskEnv, agent: Any, *, seed: int, codes: Tensor, generator: torch.Generator) -> EpisodeBatch:
         self.starts.setdefault(agent.method, []).append(env.reset(seed))
