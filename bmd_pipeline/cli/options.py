@@ -243,7 +243,7 @@ def stage_command(stage: Stage, *, resumable: bool = False) -> Callable[[Callabl
     Args:
         stage: whose number of threads it takes.
         resumable: whether it hands `job.stop` to a stage that saves its progress when it is asked to stop. Others
-            end where they are.
+            end at once, and have no time limit.
     """
 
     def decorate(run: Callable[..., None]) -> Callable[..., None]:

@@ -178,7 +178,7 @@ def pool(job: Job, output: o.Output = None) -> None:
 # ---- One command per stage. Each checks its inputs, then imports and calls the stage ----
 
 
-@stage_command("collect", resumable=True)
+@stage_command("collect")
 def collect(job: Job, output: o.Output = None) -> None:
     """Collects demonstrations with the task's scripted expert.
 
@@ -189,7 +189,7 @@ def collect(job: Job, output: o.Output = None) -> None:
     job.start()
     from bmd_pipeline.stages.collect import collect as run
 
-    run(job.config, output=store, manifest=manifest, num_workers=job.num_workers, reporter=job.reporter, stop=job.stop)
+    run(job.config, output=store, manifest=manifest, num_workers=job.num_workers, reporter=job.reporter)
 
 
 @stage_command("pretrain", resumable=True)
@@ -284,7 +284,7 @@ def finetune(
     )
 
 
-@stage_command("evaluate", resumable=True)
+@stage_command("evaluate")
 def evaluate(
     job: Job,
     method: Annotated[
@@ -318,7 +318,6 @@ def evaluate(
         seed=seed,
         num_workers=job.num_workers,
         reporter=job.reporter,
-        stop=job.stop,
     )
 
 

@@ -148,7 +148,7 @@ DEVICE_MB, DEVICE_MINUTES = 16_000, 240
 
 READERS = ("summarise", "compare", "verdict", "sweep", "grid", "pool", "report")
 """Stages that read evaluations and take seconds."""
-RESUMABLE = ("collect", "pretrain", "discover", "finetune", "evaluate")
+RESUMABLE = ("pretrain", "discover", "finetune")
 """Stages that save what they have when their time is up, and go on in the next attempt."""
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,14 +42,7 @@ from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.stages.pretrain import load_task_demos
-from bmd_pipeline.stages.runtime import (
-    Workbench,
-    episode_seeds,
-    open_workbench,
-    pack_rounds,
-    resolve_features,
-    unpack_rounds,
-)
+from bmd_pipeline.stages.runtime import Workbench, episode_seeds, open_workbench, resolve_features
 
 # ---- The phases of a discovery, each of which a killed run goes on from ----
 
@@ -430,6 +425,41 @@ class Discovery:
             config=self.config.discover.model_dump(mode="json"),
             resume_step=self._iteration,
         )
+
+
+# ---- Played rounds of episodes as tensors, so that a checkpoint can hold them ----
+
+
+def pack_rounds(rounds: Sequence[Rollout]) -> dict[str, Tensor]:
+    """Tensors of rollouts by `<round>.<field>`; those of the record by `<round>.record.<name>`."""
+    tensors: dict[str, Tensor] = {}
+    for index, played in enumerate(rounds):
+        for field in dataclasses.fields(played):
+            value = getattr(played, field.name)
+            parts = value if isinstance(value, dict) else {"": value}
+            for name, part in parts.items():
+                if isinstance(part, Tensor):  # rounds may share one, which a file of tensors can't
+                    tensors[f"{index}.{field.name}.{name}".rstrip(".")] = part.clone()
+    return tensors
+
+
+def unpack_rounds(tensors: Mapping[str, Tensor], feature_columns: Sequence[int], device: torch.device) -> list[Rollout]:
+    """Restores what `pack_rounds` took.
+
+    Args:
+        tensors: from `pack_rounds`.
+        feature_columns: what the rollouts say of their track, which is no tensor.
+        device: where to put them.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    for key, tensor in tensors.items():
+        index, field, *name = key.split(".", 2)
+        values = found.setdefault(int(index), {"record": {}, "feature_columns": tuple(feature_columns)})
+        if name:
+            values[field][name[0]] = tensor.to(device)
+        else:
+            values[field] = tensor.to(device)
+    return [Rollout(**found[index]) for index in sorted(found)]
 
 
 # ---- The stage `discover`: which behaviours are there, and how is each commanded? ----

@@ -18,6 +18,6 @@ rule collect:
     params:
         settings=slice_of("collect"),
         source=source_of("collect"),
-        options=resumable_options,
+        options=waiting_options,
     shell:
         "bmd-pipeline collect --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"

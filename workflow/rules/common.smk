@@ -286,15 +286,15 @@ def cell_modes_files(wildcards):
     return files(*(f"{cell_modes(wildcards)}/{Path(path).name}" for path in MODES))(wildcards)
 
 
-def cell_options(**paths):
-    """Params: what every command gets, and what is different in a cell."""
+def cell_options(shared, **paths):
+    """Params: the shared options of the stage, and what is different in a cell."""
     named = {f"--{name}": path for name, path in paths.items()}
 
     def options_in(wildcards, output, threads, resources):
         root = Path(root_of(output, wildcards))
         paths = {"--modes": cell_modes(wildcards)} | {name: path.format(**wildcards) for name, path in named.items()}
         parts = [part for name, path in paths.items() for part in (name, str(root / path))]
-        return resumable_options(wildcards, output, threads, resources) + cell_of(wildcards).assignments() + parts
+        return shared(wildcards, output, threads, resources) + cell_of(wildcards).assignments() + parts
 
     return options_in
 
@@ -340,15 +340,23 @@ def options(wildcards, output, threads):
     return ["--threads", threads, *OPTIONS, *(["--root", root_of(output, wildcards)] if STORED else [])]
 
 
-def resumable_options(wildcards, output, threads, resources):
-    """Params: the same, and a time limit below the scheduler's where a profile asks for one: its resource
-    stop_margin is how many minutes before the job's end a stage shall save and stop. Such a job may outlive the
-    Snakemake that started it, and the next one's job waits for it."""
+def time_limit(resources):
+    """Minutes below the scheduler's limit by the resource stop_margin, which cluster profiles set; elsewhere None."""
     margin = resources.get("stop_margin", 0)
-    if not margin:
-        return options(wildcards, output, threads)
-    limit = max(1, resources.runtime - margin)
-    return options(wildcards, output, threads) + ["--max-minutes", limit, "--set", f"execution.wait_minutes={limit}"]
+    return max(1, resources.runtime - margin) if margin else None
+
+
+def waiting_options(wildcards, output, threads, resources):
+    """Params: the same, and on a cluster how long to wait for another job that writes the same output: jobs may outlive
+    the Snakemake that started them."""
+    limit = time_limit(resources)
+    return options(wildcards, output, threads) + (["--set", f"execution.wait_minutes={limit}"] if limit else [])
+
+
+def resumable_options(wildcards, output, threads, resources):
+    """Params: the same, and on a cluster when to save and stop."""
+    limit = time_limit(resources)
+    return waiting_options(wildcards, output, threads, resources) + (["--max-minutes", limit] if limit else [])
 
 
 def codes_slice(wildcards):

@@ -22,7 +22,7 @@ rule evaluate:
     params:
         settings=slice_of("evaluate"),
         source=source_of("evaluate"),
-        options=resumable_options,
+        options=waiting_options,
     shell:
         "bmd-pipeline evaluate --task {wildcards.task:q} --method {wildcards.policy:q} --seed {wildcards.seed:q}"
         " {params.options:q} 2>&1 | tee -i {log:q}"

@@ -29,7 +29,7 @@ use rule finetune as grid_finetune with:
     params:
         settings=cell_slice_of("finetune"),
         source=source_of("finetune"),
-        options=cell_options(output=CELL),
+        options=cell_options(resumable_options, output=CELL),
 
 
 use rule evaluate as grid_evaluate with:
@@ -48,7 +48,7 @@ use rule evaluate as grid_evaluate with:
     params:
         settings=cell_slice_of("evaluate"),
         source=source_of("evaluate"),
-        options=cell_options(tuned=JUDGED_CELL, output=f"{JUDGED_CELL}/eval.json"),
+        options=cell_options(waiting_options, tuned=JUDGED_CELL, output=f"{JUDGED_CELL}/eval.json"),
 
 
 rule grid:

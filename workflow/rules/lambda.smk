@@ -53,7 +53,7 @@ rule sweep_evaluate:
     params:
         settings=swept_slice_of("evaluate"),
         source=source_of("evaluate"),
-        options=resumable_options,
+        options=waiting_options,
         point=point_options,
         folder=SWEPT,
     shell:
