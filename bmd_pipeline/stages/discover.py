@@ -36,7 +36,7 @@ from bmd_pipeline.rl.mode_metrics import (
     measure_exploring,
     read_behaviours,
 )
-from bmd_pipeline.rl.rollout import Rollout, merge_rollouts, roll_out
+from bmd_pipeline.rl.rollout import Rollout, merge_rollouts, play_rounds
 from bmd_pipeline.rl.trainer import Guard, Trainer, unpack_trainer
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
@@ -217,21 +217,8 @@ class Discovery:
 
     def _fit_scale(self) -> None:
         """The scale of the features, from episodes of the base policy."""
-        agent, generator = make_base_agent(self.bench.policy), self._begin("scale")
-        code = torch.zeros(self.bench.env.num_envs, dtype=torch.int64, device=self.bench.device)
-        played = self._play(
-            "playing the base policy",
-            self._seeds(episodes=self.config.discover.num_envs),
-            lambda seed, _: roll_out(
-                self.bench.env,
-                agent,
-                seed=seed,
-                code=code,
-                generator=generator,
-                explore=True,
-                feature_columns=self.modes.feature_columns,
-            ),
-        )
+        agent, seeds = make_base_agent(self.bench.policy), self._seeds(episodes=self.config.discover.num_envs)
+        played = self._play(agent, "playing the base policy", seeds, self._begin("scale"), explore=True)
         self.modes.inference.fit_scale(played.features[1:], played.alive)
 
     def _resize(self, num_codes: int) -> None:
@@ -302,46 +289,29 @@ class Discovery:
 
     # playing -----------------------------------------------------------------------------------------
 
-    def _play(self, what: str, seeds: list[int], play: Callable[[int, int], Rollout], after: int = 0) -> Rollout:
-        """Plays a round per seed, except those that an earlier job has played, and joins them.
-
-        Args:
-            what: for the progress.
-            seeds: of the rounds.
-            play: makes a round from its seed and its number.
-            after: rounds that the phase has played before these.
-        """
-        known = min(len(self._rounds) - after, len(seeds))
+    def _play(
+        self, agent: Agent, what: str, seeds: Sequence[int], generator: torch.Generator, *, explore: bool
+    ) -> Rollout:
+        """Plays a round per seed, except those that an earlier job has played, and joins them."""
+        known = len(self._rounds)
+        columns = self.modes.feature_columns
+        rounds = play_rounds(
+            self.bench.env, agent, seeds, generator, explore=explore, feature_columns=columns, first=known
+        )
         with self.reporter.progress(what, len(seeds), known) as progress:
-            for index in range(known, len(seeds)):
+            for _ in range(known, len(seeds)):
                 self._mark()
-                self._rounds.append(play(seeds[index], index))
+                self._rounds.append(next(rounds))
                 progress.advance(1)
-        return merge_rollouts(self._rounds[after : after + len(seeds)])
+        return merge_rollouts(self._rounds)
 
     def _play_codes(
         self, agent: Agent, what: str, purpose: str | None = None, *, episodes: int | None = None, explore: bool = False
     ) -> Rollout:
         """Episodes with codes in equal numbers, as deployed or exploring; their starts depend on the purpose alone."""
-        num_envs = self.config.discover.num_envs
         purpose = purpose or what
-        generator = self._begin(purpose, "noise")
-
-        def play(seed: int, index: int) -> Rollout:
-            first = index * num_envs
-            code = torch.arange(first, first + num_envs, device=self.bench.device) % agent.num_codes
-            return roll_out(
-                self.bench.env,
-                agent,
-                seed=seed,
-                code=code,
-                generator=generator,
-                explore=explore,
-                feature_columns=self.modes.feature_columns,
-            )
-
-        wanted = episodes or self.config.discover.heldout_episodes
-        return self._play(what, self._seeds(purpose, episodes=wanted), play)
+        seeds = self._seeds(purpose, episodes=episodes or self.config.discover.heldout_episodes)
+        return self._play(agent, what, seeds, self._begin(purpose, "noise"), explore=explore)
 
     def _seeds(self, *names: str, episodes: int) -> list[int]:
         num_envs = self.config.discover.num_envs

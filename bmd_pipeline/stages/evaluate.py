@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from bmd_pipeline.reporting.trajectories import (
     resample_paths,
 )
 from bmd_pipeline.rl.agent import Agent, load_agent, remove_steering
-from bmd_pipeline.rl.rollout import EpisodeBatch, play_episodes
+from bmd_pipeline.rl.rollout import EpisodeBatch, describe_episodes, play_rounds
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter, Stop
@@ -104,6 +104,53 @@ def _weigh(labelling: Labelling, batch: EpisodeBatch) -> ModeWeights:
             f"got {raw[worst].tolist()} for episode {worst}"
         )
     return ModeWeights(tuple(labelling.modes), raw / sums[:, None])
+
+
+def evaluate_policy(
+    env: TaskEnv,
+    agent: Agent,
+    labellings: Sequence[Labelling],
+    *,
+    method: str,
+    seed: int,
+    start_seed: Callable[[int], int],
+    generator: torch.Generator,
+    episodes: int,
+    advance: Callable[..., None] = lambda n, **fields: None,
+) -> tuple[Episodes, NDArray[np.float32]]:
+    """Plays a policy as deployed, and labels its episodes with their true modes.
+
+    Args:
+        env: the task, without automatic reset.
+        agent: who acts.
+        labellings: the task's true modes.
+        method: name of the policy in the rows.
+        seed: training seed of the policy.
+        start_seed: seed of the initial states of a round, one episode in every environment, from its number.
+        generator: draws of the agent.
+        episodes: how many to keep; which of the last round are dropped does not depend on them.
+        advance: counts the episodes of each round, with their success rate, as a progress does.
+
+    Returns:
+        Rows of the episodes, and their planar paths (episodes, NUM_POINTS, 2).
+
+    Raises:
+        ArtifactError: the policy leads to numbers that are not finite.
+        TaskError: a labelling breaks its contract.
+    """
+    columns = [env.spec.track_names.index(name) for name in env.spec.planar]
+    seeds = [start_seed(index) for index in range(-(-episodes // env.num_envs))]
+    parts, paths = [], []
+    for index, played in enumerate(play_rounds(env, agent, seeds, generator)):
+        batch = describe_episodes(agent, played)
+        part = label_episodes(batch, labellings, method, seed, agent.num_codes)
+        drawn = resample_paths(batch.track[:, :, columns].cpu().numpy(), part.length)
+        if not all(np.isfinite(values).all() for values in (part.episode_return, part.information, drawn)):
+            raise ArtifactError(f"{method}, seed {seed}: its weights lead to numbers that are not finite; train again")
+        parts.append(part)
+        paths.append(drawn)
+        advance(min(env.num_envs, episodes - index * env.num_envs), success=float(part.success.mean()))
+    return concat_episodes(parts, episodes), np.concatenate(paths)[:episodes]
 
 
 # ---- Stage `evaluate`: plays a policy on seeds that nothing before has seen, and writes eval.json ----
@@ -176,7 +223,19 @@ def evaluate(
         )
         try:
             behaviours = find_behaviours(config, env, agent, labellings, method, seed)
-            episodes, paths = _play(config, env, agent, labellings, method, seed, reporter)
+            wanted = config.evaluate.episodes
+            with reporter.progress(f"evaluate {method}", wanted) as progress:
+                episodes, paths = evaluate_policy(
+                    env,
+                    agent,
+                    labellings,
+                    method=method,
+                    seed=seed,
+                    start_seed=partial(derive_seed, config.seed, "evaluate", seed),
+                    generator=make_generator(config.seed, "evaluate", "noise", seed, device=env.device),
+                    episodes=wanted,
+                    advance=progress.advance,
+                )
             episodes = replace(episodes, behaviours=behaviours)
             axes = env.spec.planar_labels
         finally:
@@ -234,55 +293,17 @@ def find_behaviours(
     """
     if agent.num_codes == 1:
         return {}
-    wanted, names = config.evaluate.selection_episodes, ("behaviours", seed)
-    generator = make_generator(config.seed, "select", *names, "noise", device=env.device)
-    parts = []
-    for index in range(math.ceil(wanted / env.num_envs)):
-        first = index * env.num_envs
-        codes = torch.arange(first, first + env.num_envs, device=env.device) % agent.num_codes
-        starts = derive_seed(config.seed, "select", *names, index)
-        batch = play_episodes(env, agent, seed=starts, codes=codes, generator=generator)
-        parts.append(label_episodes(batch, labellings, method, seed, agent.num_codes))
-    played = concat_episodes(parts, wanted)
+    played, _ = evaluate_policy(
+        env,
+        agent,
+        labellings,
+        method=method,
+        seed=seed,
+        start_seed=partial(derive_seed, config.seed, "select", "behaviours", seed),
+        generator=make_generator(config.seed, "select", "behaviours", seed, "noise", device=env.device),
+        episodes=config.evaluate.selection_episodes,
+    )
     return {labelling.name: choose_behaviours(played, labelling.name) for labelling in labellings}
-
-
-def _play(
-    config: RunConfig,
-    env: TaskEnv,
-    agent: Agent,
-    labellings: Sequence[Labelling],
-    method: str,
-    seed: int,
-    reporter: Reporter,
-) -> tuple[Episodes, NDArray[np.float32]]:
-    """Plays rounds of episodes; returns their rows and planar paths (num_episodes, NUM_POINTS, 2)."""
-    wanted = config.evaluate.episodes
-    columns = [env.spec.track_names.index(name) for name in env.spec.planar]
-    generator = make_generator(config.seed, "evaluate", "noise", seed, device=env.device)
-    parts, paths = [], []
-    with reporter.progress(f"evaluate {method}", wanted) as progress:
-        for index in range(math.ceil(wanted / env.num_envs)):
-            first = index * env.num_envs
-            codes = torch.arange(first, first + env.num_envs, device=env.device) % agent.num_codes
-            batch = play_episodes(
-                env,
-                agent,
-                seed=derive_seed(config.seed, "evaluate", seed, index),
-                codes=codes,
-                generator=generator,
-            )
-            part = label_episodes(batch, labellings, method, seed, agent.num_codes)
-            drawn = resample_paths(batch.track[:, :, columns].cpu().numpy(), part.length)
-            if not all(np.isfinite(values).all() for values in (part.episode_return, part.information, drawn)):
-                raise ArtifactError(
-                    f"{method}, seed {seed}: its weights lead to numbers that are not finite; train again"
-                )
-            parts.append(part)
-            paths.append(drawn)
-            progress.advance(min(env.num_envs, wanted - first), success=float(part.success.mean()))
-    # The last round may play more than was asked for; which episodes are dropped doesn't depend on them.
-    return concat_episodes(parts, wanted), np.concatenate(paths)[:wanted]
 
 
 def _make_book(axes: tuple[str, str], labelling: Labelling, episodes: Episodes, paths: NDArray[np.float32]) -> PathBook:
