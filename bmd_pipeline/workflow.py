@@ -505,18 +505,17 @@ class Pipeline:
         root = ["--root", _root_of(output, wildcards)] if self.stored else []
         return ["--threads", threads, *self.asked.command_options(), *root]
 
-    def resumable(self, wildcards: Wildcards, output: Sequence[str], threads: int, resources: Any) -> list[object]:
-        """Params: the same, and a time limit below the scheduler's where a profile asks for one.
-
-        Its resource `stop_margin` is how many minutes before the job's end a stage shall save and stop. Such a job may
-        outlive the Snakemake that started it, and the next one's job waits for it.
-        """
-        margin = resources.get("stop_margin", 0)
-        if not margin:
-            return self.options(wildcards, output, threads)
-        limit = max(1, resources.runtime - margin)
-        waits = ["--max-minutes", limit, "--set", f"execution.wait_minutes={limit}"]
+    def waiting(self, wildcards: Wildcards, output: Sequence[str], threads: int, resources: Any) -> list[object]:
+        """Params: the same, and on a cluster how long to wait for another job that writes the same output: jobs may
+        outlive the Snakemake that started them."""
+        limit = _time_limit(resources)
+        waits = ["--set", f"execution.wait_minutes={limit}"] if limit else []
         return self.options(wildcards, output, threads) + waits
+
+    def resumable(self, wildcards: Wildcards, output: Sequence[str], threads: int, resources: Any) -> list[object]:
+        """Params: the same, and on a cluster when to save and stop."""
+        limit = _time_limit(resources)
+        return self.waiting(wildcards, output, threads, resources) + (["--max-minutes", limit] if limit else [])
 
     def pretraining(
         self, wildcards: Wildcards, input: Any, output: Sequence[str], threads: int, resources: Any
@@ -546,10 +545,11 @@ class Pipeline:
         run = self._run(wildcards)
         return ["--method", run.sweep.method, *swept_assignments(or_refuse(find_point, run, wildcards.point))]
 
-    def in_cell(self, **paths: str) -> Callable[..., list[object]]:
-        """Params: what every command gets, and what is different in a cell of the grid.
+    def in_cell(self, shared: Callable[..., list[object]], **paths: str) -> Callable[..., list[object]]:
+        """Params: the shared options of a stage, and what is different in a cell of the grid.
 
         Args:
+            shared: `waiting` or `resumable`.
             paths: templates by the option that they are given under.
         """
 
@@ -618,6 +618,12 @@ def _name_brought(run: RunConfig) -> tuple[str, list[str]]:
         folder = Path(run.pretrain.policy_folder)
         return "pretrain.policy_folder", [str(folder / Path(path).name) for path in POLICY[:2]]
     return "collect.store", [] if run.collect.store is None else [str(run.collect.store)]
+
+
+def _time_limit(resources: Any) -> int | None:
+    """Minutes below the scheduler's limit by the resource stop_margin, which cluster profiles set; elsewhere None."""
+    margin = resources.get("stop_margin", 0)
+    return max(1, resources.runtime - margin) if margin else None
 
 
 def _root_of(output: Sequence[str], wildcards: Wildcards) -> str:

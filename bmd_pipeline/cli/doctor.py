@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from bmd_pipeline.cli import options as o
-from bmd_pipeline.cli.options import open_config
+from bmd_pipeline.cli.options import estimate_stage_mb, open_config
+from bmd_pipeline.config.resources import free_disk_mb, free_memory_mb
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.tasks.registry import find_missing, get_entry, list_entries
 
@@ -119,16 +120,12 @@ def _check_cores(settings: RunConfig | None) -> Finding:
 
 
 def _check_memory(settings: RunConfig | None) -> Finding:
-    from bmd_pipeline.stages.runtime import free_memory, tell
-
-    free = free_memory()
-    return Finding("memory", "ok", f"{tell(free)} available") if free else Finding("memory", "note", "unknown here")
+    free = free_memory_mb()
+    return Finding("memory", "note", "unknown here") if free is None else Finding("memory", "ok", f"{free:.0f} MB free")
 
 
 def _check_disk(settings: RunConfig | None) -> Finding:
-    from bmd_pipeline.stages.runtime import free_disk, tell
-
-    return Finding("disk", "ok", f"{tell(free_disk(Path()))} free here")
+    return Finding("disk", "ok", f"{free_disk_mb(Path()):.0f} MB free here")
 
 
 def _check_workflow(settings: RunConfig | None) -> Finding:
@@ -227,23 +224,10 @@ def _check_tracker(settings: RunConfig | None) -> Finding:
 
 
 def _check_stage(stage: str, settings: RunConfig | None) -> Finding:
-    """Whether there is room for a stage of the run."""
-    from bmd_pipeline.stages.runtime import estimate_needs, free_disk, free_memory, tell
-    from bmd_pipeline.tasks.registry import make_spec
-
+    """Whether memory may run out in a stage of the run."""
     assert settings is not None  # asked for a run only
-    task = settings.task
-    entry, workers = get_entry(task.name), getattr(settings.execution.threads, stage)
-    spec = make_spec(task.name, task.env)
-    needs = [
-        estimate_needs(settings, stage, spec, method=method, workers=workers, simulator=entry.simulator)
-        for method in (settings.methods if stage == "finetune" else (None,))
-    ]
-    memory, disk = max(need.memory for need in needs), max(need.disk for need in needs)
-    text = f"needs about {tell(memory)} of memory and {tell(disk)} of disk at once"
-    free = free_memory()
-    if free is not None and memory > free:
-        return Finding(stage, "missing", f"{text}: {tell(free)} of memory is available; lower {needs[0].because}")
-    if disk > free_disk(Path()):
-        return Finding(stage, "missing", f"{text}: {tell(free_disk(Path()))} of disk is free; make room")
+    needed, free = estimate_stage_mb(settings, stage, getattr(settings.execution.threads, stage)), free_memory_mb()
+    text = f"may take {needed} MB of memory"
+    if free is not None and needed > free:
+        return Finding(stage, "note", f"{text}, {free:.0f} MB is available")
     return Finding(stage, "ok", text)

@@ -13,10 +13,12 @@ import typer
 
 from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.load import load_config, read_settings
+from bmd_pipeline.config.resources import estimate_mem_mb, free_memory_mb
 from bmd_pipeline.config.schema import METHODS, RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import RUN_FILE, Layout
 from bmd_pipeline.stages.console import Mode, Reporter, Stop
+from bmd_pipeline.tasks.registry import get_entry
 
 # ---- Options that several commands share, and the checks that go with them ----
 
@@ -183,18 +185,20 @@ class Job:
         """Name of the task."""
         return self.config.task.name
 
-    def start(self, output: Path, method: str | None = None) -> None:
-        """Looks whether there is room, and gives torch its cores. Imports it, so check everything cheap before.
-
-        Args:
-            output: what the stage will write.
-            method: what it fine-tunes or judges.
-        """
+    def start(self) -> None:
+        """Gives torch its cores; says so if memory may run out. Imports torch, so check everything cheap before."""
         from bmd_pipeline.compute import set_threads
-        from bmd_pipeline.stages.runtime import require_room
 
-        require_room(self.config, self.command, output, method=method, workers=self.num_workers)
+        needed, free = estimate_stage_mb(self.config, self.command, self.num_workers), free_memory_mb()
+        if free is not None and needed > free:
+            self.reporter.log(f"{self.command} may take {needed} MB of memory, {free:.0f} MB is available")
         set_threads(self.num_workers)
+
+
+def estimate_stage_mb(config: RunConfig, stage: str, num_workers: int) -> int:
+    """Memory that a stage's job would ask a cluster for, in MB; that of a CUDA device is left out."""
+    simulator = get_entry(config.task.name).simulator
+    return estimate_mem_mb(config, stage, threads=num_workers, simulator=simulator)
 
 
 def open_config(task: str, preset: str | None, config_file: Path | None, assign: Sequence[str] | None) -> RunConfig:
@@ -239,7 +243,7 @@ def stage_command(stage: Stage, *, resumable: bool = False) -> Callable[[Callabl
     Args:
         stage: whose number of threads it takes.
         resumable: whether it hands `job.stop` to a stage that saves its progress when it is asked to stop. Others
-            end where they are.
+            end at once, and have no time limit.
     """
 
     def decorate(run: Callable[..., None]) -> Callable[..., None]:

@@ -65,7 +65,7 @@ def compare(job: Job, evaluations: Evaluations = None, output: o.Output = None) 
     """
     paths = need_evaluations(job, evaluations, (PRETRAINED, *job.config.methods))
     file = o.new_file(output, job.layout.comparison(job.task))
-    job.start(file)
+    job.start()
     from bmd_pipeline.stages.compare import compare as run
 
     run(
@@ -84,7 +84,7 @@ def verdict(job: Job, evaluations: Evaluations = None, output: o.Output = None) 
     """
     paths = need_evaluations(job, evaluations, judged_methods(job.config.methods))
     file = o.new_file(output, job.layout.verdict(job.task))
-    job.start(file)
+    job.start()
     from bmd_pipeline.stages.compare import verdict as run
 
     run(
@@ -107,7 +107,7 @@ def sweep(job: Job, output: o.Output = None) -> None:
             evaluated = job.layout.sweep_run(job.task, point.name, seed) / "eval.json"
             o.need_path(evaluated, evaluated, f"snakemake --cores 2 {target}")
     file = o.new_file(output, target)
-    job.start(file)
+    job.start()
     from bmd_pipeline.stages.grid import sweep as run
 
     run(job.config, layout=job.layout, output=file, reporter=job.reporter)
@@ -127,7 +127,7 @@ def validation(job: Job, policy: o.Policy = None, output: o.Output = None) -> No
         for seed in job.config.seeds
     }
     file = o.new_file(output, job.layout.validation(job.task))
-    job.start(file)
+    job.start()
     from bmd_pipeline.stages.validation import validation as run
 
     run(
@@ -152,7 +152,7 @@ def grid(job: Job, output: o.Output = None) -> None:
             evaluated = job.layout.grid_run(job.task, cell.folder, seed) / "eval.json"
             o.need_path(evaluated, evaluated, f"snakemake --cores 2 {target}")
     file = o.new_file(output, target)
-    job.start(file)
+    job.start()
     from bmd_pipeline.stages.grid import grid as run
 
     run(job.config, layout=job.layout, output=file, reporter=job.reporter)
@@ -169,7 +169,7 @@ def pool(job: Job, output: o.Output = None) -> None:
         evaluated = job.layout.summary(base_name(job.task, base))
         o.need_path(evaluated, evaluated, f"snakemake --cores 2 {target}")
     file = o.new_file(output, target)
-    job.start(file)
+    job.start()
     from bmd_pipeline.stages.grid import pool as run
 
     run(job.config, layout=job.layout, output=file, reporter=job.reporter)
@@ -178,7 +178,7 @@ def pool(job: Job, output: o.Output = None) -> None:
 # ---- One command per stage. Each checks its inputs, then imports and calls the stage ----
 
 
-@stage_command("collect", resumable=True)
+@stage_command("collect")
 def collect(job: Job, output: o.Output = None) -> None:
     """Collects demonstrations with the task's scripted expert.
 
@@ -186,10 +186,10 @@ def collect(job: Job, output: o.Output = None) -> None:
     """
     store = o.new_folder(output, job.layout.demos(job.task))
     manifest = store.with_name(job.layout.demos_manifest(job.task).name)
-    job.start(store)
+    job.start()
     from bmd_pipeline.stages.collect import collect as run
 
-    run(job.config, output=store, manifest=manifest, num_workers=job.num_workers, reporter=job.reporter, stop=job.stop)
+    run(job.config, output=store, manifest=manifest, num_workers=job.num_workers, reporter=job.reporter)
 
 
 @stage_command("pretrain", resumable=True)
@@ -211,7 +211,7 @@ def pretrain(
         raise ConfigError(f"--demos is to train on, but {brought} is a policy to take over: choose one")
     store = None if brought else _need_demos(job, demos)
     folder = o.new_folder(output, job.layout.policy(job.task))
-    job.start(folder)
+    job.start()
     from bmd_pipeline.stages.pretrain import pretrain as run
 
     run(
@@ -236,7 +236,7 @@ def discover(
     base = _need_policy(job, policy)
     store = _need_demos(job, demos) if job.config.discover.form == "coded" else None
     folder = o.new_folder(output, job.layout.modes(job.task, seed))
-    job.start(folder)
+    job.start()
     from bmd_pipeline.stages.discover import discover as run
 
     run(
@@ -268,7 +268,7 @@ def finetune(
     base = _need_policy(job, policy)
     found = _need_modes(job, modes, method, seed)
     folder = o.new_folder(output, job.layout.tuned(job.task, method, seed))
-    job.start(folder, method)
+    job.start()
     from bmd_pipeline.stages.finetune import finetune as run
 
     run(
@@ -284,7 +284,7 @@ def finetune(
     )
 
 
-@stage_command("evaluate", resumable=True)
+@stage_command("evaluate")
 def evaluate(
     job: Job,
     method: Annotated[
@@ -305,7 +305,7 @@ def evaluate(
     found = _need_modes(job, modes, method, seed)
     better = _need_tuned(job, tuned, method, seed)
     file = o.new_file(output, job.layout.evaluation(job.task, method, seed))
-    job.start(file, method)
+    job.start()
     from bmd_pipeline.stages.evaluate import evaluate as run
 
     run(
@@ -318,7 +318,6 @@ def evaluate(
         seed=seed,
         num_workers=job.num_workers,
         reporter=job.reporter,
-        stop=job.stop,
     )
 
 
@@ -341,7 +340,7 @@ def curve(
     found = _need_modes(job, modes, method, seed)
     better = _need_tuned(job, tuned, method, seed)
     file = o.new_file(output, job.layout.curve(job.task, method, seed))
-    job.start(file, method)
+    job.start()
     from bmd_pipeline.stages.curve import curve as run
 
     run(
@@ -365,7 +364,7 @@ def summarise(job: Job, evaluations: Evaluations = None, output: o.Output = None
     """
     paths = need_evaluations(job, evaluations, compared_policies(job.config.methods, job.config.discover.form))
     file = o.new_file(output, job.layout.summary(job.task))
-    job.start(file)
+    job.start()
     from bmd_pipeline.stages.evaluate import summarise as run
 
     run(
@@ -408,7 +407,7 @@ def film(
     file = o.new_file(output, job.layout.report(job.task).parent / "videos" / f"{who}.json")
     if file.suffix != ".json":
         raise ConfigError(f"--output names the document, which ends in .json; clips go beside it; got {file}")
-    job.start(file, method)
+    job.start()
     from bmd_pipeline.stages.film import film as run
 
     run(
@@ -469,7 +468,7 @@ def report(job: Job, output: o.Output = None) -> None:
     """
     o.need_path(None, job.layout.summary(job.task), f"bmd-pipeline summarise --task {job.task}")
     file = o.new_file(output, job.layout.report(job.task))
-    job.start(file)
+    job.start()
     from bmd_pipeline.stages.report import report as run
 
     run(job.config, layout=job.layout, output=file, reporter=job.reporter)

@@ -1,17 +1,19 @@
-"""What jobs cost in time and memory, from measured costs."""
+"""What a stage takes in time and memory, estimated from its settings, and what this machine has.
+
+Snakemake estimates for every job, so this module does without torch.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
+import shutil
+from contextlib import suppress
+from pathlib import Path
 
 from bmd_pipeline.config.schema import PPOConfig, RunConfig
 
-# ---- What playing and judging episodes costs, as measured: docs/results/resources.md, docs/results/speed.md ----
-#
-# Two estimates read it. stages/runtime.py says if a stage fits this machine, and knows the task; the one below says
-# what its job asks a cluster for, and is worked out by Snakemake for every job, so without torch. Nothing here
-# adds a margin.
+# ---- Costs of playing and keeping episodes, measured and without a margin: docs/results/resources.md, speed.md ----
 
 NATIVE = "native"
 """What a task without a simulator says its simulator is."""
@@ -27,9 +29,9 @@ WORKER_MB = 400.0
 DECISION_MB = 0.0045
 """One decision in a rollout and in the batches made of it."""
 STEP_MB = 0.00035
-"""One control step of the episodes that are judged at once."""
+"""One control step of the episodes that are evaluated at once."""
 EPISODE_MB = 0.0015
-"""Rows and path of one judged episode."""
+"""Rows and path of one evaluated episode."""
 
 STEPS_PER_S = {NATIVE: 50_000.0, "ManiSkill": 1400.0, "MuJoCo": 370.0}
 """Control steps of one core by simulator. ManiSkill's is that of Lift and Reach, its slowest tasks."""
@@ -57,14 +59,14 @@ def processes_mb(stage: str, simulator: str, workers: int) -> float:
     return PROCESS_MB + workers * WORKER_MB
 
 
-def rollout_mb(config: RunConfig, stage: str, decisions: float) -> float:
-    """Memory of a rollout that a stage learns from or selects by, with so many decisions in an episode."""
+def rollout_mb(config: RunConfig, stage: str) -> float:
+    """Memory of a rollout that a stage learns from or selects by."""
     envs = {
         "pretrain": config.pretrain.selection.episodes,
         "discover": config.discover.num_envs,
         "finetune": config.finetune.num_envs,
     }
-    return envs.get(stage, 0) * decisions * DECISION_MB
+    return envs.get(stage, 0) * _decisions(config) * DECISION_MB
 
 
 def discovered_episodes(config: RunConfig) -> int:
@@ -76,15 +78,15 @@ def discovered_episodes(config: RunConfig) -> int:
     return (2 + len(settings.teaching.strengths)) * settings.heldout_episodes + settings.hindsight_episodes
 
 
-def judged_mb(config: RunConfig, stage: str, horizon: int) -> float:
-    """Memory of the episodes that a stage judges: those that it holds step by step, and what is kept of all."""
+def judged_mb(config: RunConfig, stage: str) -> float:
+    """Memory of the episodes that a stage evaluates: those that it holds step by step, and what is kept of all."""
     settings = config.evaluate
     kept = {"evaluate": settings.episodes, "curve": config.curve.episodes, "validation": settings.episodes}.get(
         stage, 0
     )
     # validation compares whole rollouts: the base policy's two, and one of a seed's codes
     held = 3 * kept if stage == "validation" else min(settings.num_envs, kept)
-    return held * horizon * STEP_MB + kept * EPISODE_MB
+    return held * _horizon(config) * STEP_MB + kept * EPISODE_MB
 
 
 def validated_steps(config: RunConfig, horizon: int) -> int:
@@ -109,7 +111,7 @@ def round_up(config: RunConfig, episodes: int) -> int:
     return -(-episodes // together) * together
 
 
-# ---- How much memory and time a job asks a cluster for, from its settings and measured costs ----
+# ---- How much memory and time a job asks a cluster for ----
 #
 # The measurements are in docs/results/resources.md. Memory is what the job was seen to take with a quarter on top; a
 # job that still runs out gets that much again with each attempt. Time is four times what an idle core took, since
@@ -146,7 +148,7 @@ DEVICE_MB, DEVICE_MINUTES = 16_000, 240
 
 READERS = ("summarise", "compare", "verdict", "sweep", "grid", "pool", "report")
 """Stages that read evaluations and take seconds."""
-RESUMABLE = ("collect", "pretrain", "discover", "finetune", "evaluate")
+RESUMABLE = ("pretrain", "discover", "finetune")
 """Stages that save what they have when their time is up, and go on in the next attempt."""
 
 
@@ -180,8 +182,7 @@ def estimate_mem_mb(config: RunConfig, stage: str, *, threads: int, simulator: s
     else:
         episodes = {"pretrain": config.collect.num_episodes, "discover": discovered_episodes(config)}
         total += episodes.get(stage, 0) * _horizon(config) * ROW_MB.get(stage, 0.0)
-        total += rollout_mb(config, stage, _decisions(config))
-        total += judged_mb(config, stage, _horizon(config))
+        total += rollout_mb(config, stage) + judged_mb(config, stage)
     return max(DEVICE_MB if on_device else 0, math.ceil(total * MEMORY_MARGIN / 100) * 100)
 
 
@@ -248,3 +249,25 @@ def _horizon(config: RunConfig) -> int:
 def _decisions(config: RunConfig) -> float:
     """Chunks of actions in an episode."""
     return _horizon(config) / config.pretrain.policy.n_action_steps
+
+
+# ---- What this machine has ----
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_memory_mb() -> float | None:
+    """Memory that this process could still get, of the machine or its control group; None if the system is silent."""
+    found = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
+    with suppress(OSError, ValueError):  # "max" sets no limit
+        limit = int((CGROUP / "memory.max").read_text())
+        found.append(max(0, limit - int((CGROUP / "memory.current").read_text())))
+    return min(found) / 1e6 if found else None
+
+
+def free_disk_mb(folder: Path) -> float:
+    """Room that this user has left where a folder is."""
+    return shutil.disk_usage(folder).free / 1e6

@@ -776,7 +776,7 @@ class ExecutionConfig(Section):
     checkpoint_minutes: float = Field(5.0, ge=0.0, le=10_000.0)
     """Longest time between two resumable checkpoints; 0 saves at every point from which a stage can go on."""
     max_minutes: float | None = Field(None, gt=0.0, le=1_000_000.0)
-    """A stage saves and stops after that many minutes, to be run again (`--max-minutes`); null: it never does."""
+    """Training stages save and stop after that many minutes, to be run again (`--max-minutes`); null: they never do."""
     wait_minutes: float = Field(0.0, ge=0.0, le=1_000_000.0)
     """How long a stage waits for another job that writes the same output; if that one wrote what this one would, it is
     taken. 0 refuses at once. On a cluster, where jobs outlive the Snakemake that started them, the profiles wait."""

@@ -13,8 +13,8 @@ VIDEOS_FOLDER = "videos"
 """A task's clips, which its page shows."""
 VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif"}
 """Media types of the clips that a page shows, by suffix."""
-JOURNAL_FILE = "attempts.journal"
-"""Finished attempts of a collection that is under way."""
+LOCK_FILE = "lock"
+"""Held, in the folder of its progress, by the job that writes an output; a killed job leaves it behind."""
 
 
 @dataclass(frozen=True)

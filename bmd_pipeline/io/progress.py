@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bmd_pipeline.errors import AlreadyWritten, ArtifactError
 from bmd_pipeline.io.files import hash_tensors, read_weights, save_weights
+from bmd_pipeline.io.layout import LOCK_FILE
 
 # ---- An exclusive lock on a folder, so that two jobs never write the same progress ----
 
@@ -42,7 +43,7 @@ class Wait:
 
 
 class FolderLock:
-    """Holds `folder/lock` until `release`; the operating system frees it when the process dies.
+    """Holds a file in the folder until `release`; the operating system frees it when the process dies.
 
     Args:
         folder: made if it isn't there.
@@ -55,7 +56,7 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path, identity: str = "", wait: Wait | None = None) -> None:
-        self._path = folder / "lock"
+        self._path = folder / LOCK_FILE
         self._file: int | None = None
         self._identity = identity
         try:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_path, hash_tree, read_json, write_json
-from bmd_pipeline.io.layout import JOURNAL_FILE, METRICS_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.layout import LOCK_FILE, METRICS_FILE, RUN_FILE, Layout
 
 if TYPE_CHECKING:  # Snakemake reads this module for every job: torch is imported where it is asked
     import torch
@@ -337,4 +337,4 @@ def _doubt_collection(store: Path, manifest: Path) -> str | None:
         same = read_json(manifest, "manifest").get("config_hash") == made_under
         return None if same else f"is not the store of {manifest}"
     # A killed collection may have put its store in place and not have come to the manifest.
-    return None if (Layout.state(store.parent) / JOURNAL_FILE).is_file() else f"has no {manifest.name} beside it"
+    return None if (Layout.state(store.parent) / LOCK_FILE).is_file() else f"has no {manifest.name} beside it"

@@ -7,6 +7,7 @@ is frozen.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -162,7 +163,41 @@ def roll_out(
     )
 
 
-def merge_rollouts(rollouts: list[Rollout]) -> Rollout:
+def play_rounds(
+    env: TaskEnv,
+    agent: Agent,
+    seeds: Sequence[int],
+    generator: torch.Generator,
+    *,
+    explore: bool = False,
+    feature_columns: tuple[int, ...] = (),
+    first: int = 0,
+) -> Iterator[Rollout]:
+    """Plays a round per seed: one episode in every environment. Codes take turns over all rounds.
+
+    Args:
+        env: the task, without automatic reset.
+        agent: who acts.
+        seeds: each fixes the initial states of a round.
+        generator: draws of the agent, from round to round.
+        explore: act as in training; if False, as deployed.
+        feature_columns: track columns of the inference model; the agent's own if it has one.
+        first: the round to begin with, where an earlier job has played those before it.
+    """
+    for index in range(first, len(seeds)):
+        episodes = torch.arange(index * env.num_envs, (index + 1) * env.num_envs, device=env.device)
+        yield roll_out(
+            env,
+            agent,
+            seed=seeds[index],
+            code=episodes % agent.num_codes,
+            generator=generator,
+            explore=explore,
+            feature_columns=feature_columns,
+        )
+
+
+def merge_rollouts(rollouts: Sequence[Rollout]) -> Rollout:
     """Joins rollouts along the environments; shorter ones are continued by frozen decisions."""
     decisions = max(len(r.active_mask) for r in rollouts)
     controls = max(len(r.track) for r in rollouts)
@@ -225,11 +260,15 @@ def play_episodes(
     """
     if codes is None:
         codes = torch.arange(env.num_envs, device=env.device) % agent.num_codes
-    played = roll_out(env, agent, seed=seed, code=codes, generator=generator, explore=False)
+    return describe_episodes(agent, roll_out(env, agent, seed=seed, code=codes, generator=generator, explore=False))
+
+
+def describe_episodes(agent: Agent, played: Rollout) -> EpisodeBatch:
+    """What evaluation keeps of a rollout that the agent played."""
     information = None
     if agent.modes is not None:
         information = compute_information(agent.modes.inference, played)[0]
-    return EpisodeBatch(played.track, played.length, played.success, played.reward.sum(dim=0), codes, information)
+    return EpisodeBatch(played.track, played.length, played.success, played.reward.sum(dim=0), played.code, information)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.rl.adapters import Readout
 from bmd_pipeline.rl.agent import Agent
 from bmd_pipeline.rl.mode_metrics import compute_code_success, compute_obeyed
-from bmd_pipeline.rl.rollout import merge_rollouts, roll_out
+from bmd_pipeline.rl.rollout import merge_rollouts, play_rounds
 
 # ---- Which iteration of fine-tuning is kept, and how its steering policy is read ----
 #
@@ -92,16 +92,11 @@ def score_candidate(
     env: TaskEnv, agent: Agent, iteration: int, seeds: list[int], generator: torch.Generator
 ) -> Candidate:
     """Plays the agent as it would be deployed, one episode per environment and seed, codes in equal numbers."""
-    num_envs, codes = env.num_envs, agent.num_codes
-    rounds = []
-    for index, seed in enumerate(seeds):
-        code = torch.arange(index * num_envs, (index + 1) * num_envs, device=env.device) % codes
-        rounds.append(roll_out(env, agent, seed=seed, code=code, generator=generator, explore=False))
-    played = merge_rollouts(rounds)
+    played = merge_rollouts(list(play_rounds(env, agent, seeds, generator)))
     success, episodes = float(played.success.float().mean()), len(played.success)
     if agent.modes is None:
         return Candidate(iteration, success, episodes, readout=agent.readout)
-    per_code = tuple(compute_code_success(played, codes).tolist())
+    per_code = tuple(compute_code_success(played, agent.num_codes).tolist())
     obeyed = tuple(compute_obeyed(agent.modes, played).tolist())
     return Candidate(iteration, success, episodes, per_code, obeyed, agent.readout)
 

@@ -254,8 +254,8 @@ class Reporter:
 
 # ---- How a stage is asked to stop: a signal, or a time limit ----
 #
-# Whoever asks only leaves a note. The stage looks at it where it can go on from later, saves, and stops; the same
-# command goes on from there. A second signal doesn't wait for that.
+# Whoever asks only leaves a note. A training stage looks at it where it can go on from later, saves, and stops; the
+# same command goes on from there. A second signal doesn't wait for that. Other stages end at the first one.
 #
 # | what happens | exit status |
 # |---|---|

@@ -6,29 +6,25 @@ One policy at the end can't tell whether modes stay or have merely not been lost
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.schema import RunConfig
-from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.io.provenance import describe_run
-from bmd_pipeline.metrics.episodes import Episodes, concat_episodes
+from bmd_pipeline.metrics.episodes import Episodes
 from bmd_pipeline.metrics.scores import COMPARED
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.policies.checkpoint import load_policy
-from bmd_pipeline.rl.agent import Agent, load_agent
-from bmd_pipeline.rl.rollout import EpisodeBatch, play_episodes
+from bmd_pipeline.rl.agent import load_agent
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.evaluate import find_behaviours, label_episodes, require_inputs
+from bmd_pipeline.stages.evaluate import evaluate_policy, find_behaviours, require_inputs
 from bmd_pipeline.stages.evaluations import hash_policy_settings, make_bootstrap_generator
 from bmd_pipeline.stages.runtime import open_env, select_stage_device
 from bmd_pipeline.tasks.registry import load_labellings
@@ -84,13 +80,18 @@ def curve(
         with reporter.progress(f"curve of {method}", len(folders)) as progress:
             for folder in folders:
                 agent = load_agent(policy, modes, folder, method, task=task, device=device)
-                parts = [
-                    label_episodes(batch, labellings, method, seed, agent.num_codes)
-                    for batch in _play(config, env, agent, seed, wanted)
-                ]
+                episodes, _ = evaluate_policy(  # every snapshot meets the same starts and draws
+                    env,
+                    agent,
+                    labellings,
+                    method=method,
+                    seed=seed,
+                    start_seed=partial(derive_seed, config.seed, "evaluate", "curve", seed),
+                    generator=make_generator(config.seed, "evaluate", "curve", seed, "noise", device=env.device),
+                    episodes=wanted,
+                )
                 behaviours = find_behaviours(config, env, agent, labellings, method, seed)
-                episodes = replace(concat_episodes(parts, wanted), behaviours=behaviours)
-                points.append(_measure(config, episodes, int(folder.name)))
+                points.append(_measure(config, replace(episodes, behaviours=behaviours), int(folder.name)))
                 progress.advance(success=points[-1]["success_rate"]["mean"])
     finally:
         env.close()
@@ -114,16 +115,6 @@ def curve(
         "provenance": run,
     }
     write_json(output, document)
-
-
-def _play(config: RunConfig, env: TaskEnv, agent: Agent, seed: int, wanted: int) -> Iterator[EpisodeBatch]:
-    """Rounds of episodes as deployed; every snapshot meets the same starts and draws."""
-    generator = make_generator(config.seed, "evaluate", "curve", seed, "noise", device=env.device)
-    for index in range(-(-wanted // env.num_envs)):
-        first = index * env.num_envs
-        codes = torch.arange(first, first + env.num_envs, device=env.device) % agent.num_codes
-        starts = derive_seed(config.seed, "evaluate", "curve", seed, index)
-        yield play_episodes(env, agent, seed=starts, codes=codes, generator=generator)
 
 
 def _measure(config: RunConfig, episodes: Episodes, iteration: int) -> dict[str, Any]:

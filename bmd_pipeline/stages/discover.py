@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,20 +36,13 @@ from bmd_pipeline.rl.mode_metrics import (
     measure_exploring,
     read_behaviours,
 )
-from bmd_pipeline.rl.rollout import Rollout, merge_rollouts, roll_out
+from bmd_pipeline.rl.rollout import Rollout, merge_rollouts, play_rounds
 from bmd_pipeline.rl.trainer import Guard, Trainer, unpack_trainer
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.stages.pretrain import load_task_demos
-from bmd_pipeline.stages.runtime import (
-    Workbench,
-    episode_seeds,
-    open_workbench,
-    pack_rounds,
-    resolve_features,
-    unpack_rounds,
-)
+from bmd_pipeline.stages.runtime import Workbench, episode_seeds, open_workbench, resolve_features
 
 # ---- The phases of a discovery, each of which a killed run goes on from ----
 
@@ -222,21 +217,8 @@ class Discovery:
 
     def _fit_scale(self) -> None:
         """The scale of the features, from episodes of the base policy."""
-        agent, generator = make_base_agent(self.bench.policy), self._begin("scale")
-        code = torch.zeros(self.bench.env.num_envs, dtype=torch.int64, device=self.bench.device)
-        played = self._play(
-            "playing the base policy",
-            self._seeds(episodes=self.config.discover.num_envs),
-            lambda seed, _: roll_out(
-                self.bench.env,
-                agent,
-                seed=seed,
-                code=code,
-                generator=generator,
-                explore=True,
-                feature_columns=self.modes.feature_columns,
-            ),
-        )
+        agent, seeds = make_base_agent(self.bench.policy), self._seeds(episodes=self.config.discover.num_envs)
+        played = self._play(agent, "playing the base policy", seeds, self._begin("scale"), explore=True)
         self.modes.inference.fit_scale(played.features[1:], played.active_mask)
 
     def _resize(self, num_codes: int) -> None:
@@ -307,46 +289,29 @@ class Discovery:
 
     # playing -----------------------------------------------------------------------------------------
 
-    def _play(self, what: str, seeds: list[int], play: Callable[[int, int], Rollout], after: int = 0) -> Rollout:
-        """Plays a round per seed, except those that an earlier job has played, and joins them.
-
-        Args:
-            what: for the progress.
-            seeds: of the rounds.
-            play: makes a round from its seed and its number.
-            after: rounds that the phase has played before these.
-        """
-        known = min(len(self._rounds) - after, len(seeds))
+    def _play(
+        self, agent: Agent, what: str, seeds: Sequence[int], generator: torch.Generator, *, explore: bool
+    ) -> Rollout:
+        """Plays a round per seed, except those that an earlier job has played, and joins them."""
+        known = len(self._rounds)
+        columns = self.modes.feature_columns
+        rounds = play_rounds(
+            self.bench.env, agent, seeds, generator, explore=explore, feature_columns=columns, first=known
+        )
         with self.reporter.progress(what, len(seeds), known) as progress:
-            for index in range(known, len(seeds)):
+            for _ in range(known, len(seeds)):
                 self._mark()
-                self._rounds.append(play(seeds[index], index))
+                self._rounds.append(next(rounds))
                 progress.advance(1)
-        return merge_rollouts(self._rounds[after : after + len(seeds)])
+        return merge_rollouts(self._rounds)
 
     def _play_codes(
         self, agent: Agent, what: str, purpose: str | None = None, *, episodes: int | None = None, explore: bool = False
     ) -> Rollout:
         """Episodes with codes in equal numbers, as deployed or exploring; their starts depend on the purpose alone."""
-        num_envs = self.config.discover.num_envs
         purpose = purpose or what
-        generator = self._begin(purpose, "noise")
-
-        def play(seed: int, index: int) -> Rollout:
-            first = index * num_envs
-            code = torch.arange(first, first + num_envs, device=self.bench.device) % agent.num_codes
-            return roll_out(
-                self.bench.env,
-                agent,
-                seed=seed,
-                code=code,
-                generator=generator,
-                explore=explore,
-                feature_columns=self.modes.feature_columns,
-            )
-
-        wanted = episodes or self.config.discover.heldout_episodes
-        return self._play(what, self._seeds(purpose, episodes=wanted), play)
+        seeds = self._seeds(purpose, episodes=episodes or self.config.discover.heldout_episodes)
+        return self._play(agent, what, seeds, self._begin(purpose, "noise"), explore=explore)
 
     def _seeds(self, *names: str, episodes: int) -> list[int]:
         num_envs = self.config.discover.num_envs
@@ -430,6 +395,41 @@ class Discovery:
             config=self.config.discover.model_dump(mode="json"),
             resume_step=self._iteration,
         )
+
+
+# ---- Played rounds of episodes as tensors, so that a checkpoint can hold them ----
+
+
+def pack_rounds(rounds: Sequence[Rollout]) -> dict[str, Tensor]:
+    """Tensors of rollouts by `<round>.<field>`; those of the record by `<round>.record.<name>`."""
+    tensors: dict[str, Tensor] = {}
+    for index, played in enumerate(rounds):
+        for field in dataclasses.fields(played):
+            value = getattr(played, field.name)
+            parts = value if isinstance(value, dict) else {"": value}
+            for name, part in parts.items():
+                if isinstance(part, Tensor):  # rounds may share one, which a file of tensors can't
+                    tensors[f"{index}.{field.name}.{name}".rstrip(".")] = part.clone()
+    return tensors
+
+
+def unpack_rounds(tensors: Mapping[str, Tensor], feature_columns: Sequence[int], device: torch.device) -> list[Rollout]:
+    """Restores what `pack_rounds` took.
+
+    Args:
+        tensors: from `pack_rounds`.
+        feature_columns: what the rollouts say of their track, which is no tensor.
+        device: where to put them.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    for key, tensor in tensors.items():
+        index, field, *name = key.split(".", 2)
+        values = found.setdefault(int(index), {"record": {}, "feature_columns": tuple(feature_columns)})
+        if name:
+            values[field][name[0]] = tensor.to(device)
+        else:
+            values[field] = tensor.to(device)
+    return [Rollout(**found[index]) for index in sorted(found)]
 
 
 # ---- The stage `discover`: which behaviours are there, and how is each commanded? ----

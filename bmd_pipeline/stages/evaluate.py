@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.schema import RunConfig, check_method, is_finetuned, order_policies, uses_modes
 from bmd_pipeline.environments.base import ModeLabeler, TaskEnv
 from bmd_pipeline.errors import ArtifactError, TaskError
-from bmd_pipeline.io.files import hash_file, write_bytes, write_json
-from bmd_pipeline.io.layout import RUN_FILE
+from bmd_pipeline.io.files import hash_file, remove_leftovers, write_bytes, write_json
+from bmd_pipeline.io.layout import RUN_FILE, Layout
+from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, concat_episodes, encode_episodes
 from bmd_pipeline.metrics.scores import choose_behaviours
@@ -37,10 +37,10 @@ from bmd_pipeline.reporting.trajectories import (
 )
 from bmd_pipeline.rl.agent import Agent, load_agent, remove_steering
 from bmd_pipeline.rl.graphs import graph_agent
-from bmd_pipeline.rl.rollout import EpisodeBatch, play_episodes
+from bmd_pipeline.rl.rollout import EpisodeBatch, describe_episodes, play_rounds
 from bmd_pipeline.seeds import derive_seed, make_generator
-from bmd_pipeline.stages.checkpoints import Checkpoints, make_identity, make_wait
-from bmd_pipeline.stages.console import Reporter, Stop, StoppableEnv
+from bmd_pipeline.stages.checkpoints import make_identity, make_wait
+from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.stages.evaluations import (
     EPISODES_FILE,
     PATHS_FILE,
@@ -53,7 +53,7 @@ from bmd_pipeline.stages.evaluations import (
     make_bootstrap_generator,
     make_document,
 )
-from bmd_pipeline.stages.runtime import open_env, pack_episodes, select_recorder, select_stage_device, unpack_episodes
+from bmd_pipeline.stages.runtime import open_env, select_recorder, select_stage_device
 from bmd_pipeline.tasks.registry import load_labellings
 
 # ---- Episodes with their true modes: what evaluation is made of ----
@@ -107,6 +107,53 @@ def _weigh(labelling: ModeLabeler, batch: EpisodeBatch) -> ModeWeights:
     return ModeWeights(tuple(labelling.modes), raw / sums[:, None])
 
 
+def evaluate_policy(
+    env: TaskEnv,
+    agent: Agent,
+    labellings: Sequence[ModeLabeler],
+    *,
+    method: str,
+    seed: int,
+    start_seed: Callable[[int], int],
+    generator: torch.Generator,
+    episodes: int,
+    advance: Callable[..., None] = lambda n, **fields: None,
+) -> tuple[Episodes, NDArray[np.float32]]:
+    """Plays a policy as deployed, and labels its episodes with their true modes.
+
+    Args:
+        env: the task, without automatic reset.
+        agent: who acts.
+        labellings: the task's true modes.
+        method: name of the policy in the rows.
+        seed: training seed of the policy.
+        start_seed: seed of the initial states of a round, one episode in every environment, from its number.
+        generator: draws of the agent.
+        episodes: how many to keep; which of the last round are dropped does not depend on them.
+        advance: counts the episodes of each round, with their success rate, as a progress does.
+
+    Returns:
+        Rows of the episodes, and their planar paths (episodes, NUM_POINTS, 2).
+
+    Raises:
+        ArtifactError: the policy leads to numbers that are not finite.
+        TaskError: a labelling breaks its contract.
+    """
+    columns = [env.spec.track_names.index(name) for name in env.spec.planar]
+    seeds = [start_seed(index) for index in range(-(-episodes // env.num_envs))]
+    parts, paths = [], []
+    for index, played in enumerate(play_rounds(env, agent, seeds, generator)):
+        batch = describe_episodes(agent, played)
+        part = label_episodes(batch, labellings, method, seed, agent.num_codes)
+        drawn = resample_paths(batch.track[:, :, columns].cpu().numpy(), part.length)
+        if not all(np.isfinite(values).all() for values in (part.episode_return, part.information, drawn)):
+            raise ArtifactError(f"{method}, seed {seed}: its weights lead to numbers that are not finite; train again")
+        parts.append(part)
+        paths.append(drawn)
+        advance(min(env.num_envs, episodes - index * env.num_envs), success=float(part.success.mean()))
+    return concat_episodes(parts, episodes), np.concatenate(paths)[:episodes]
+
+
 # ---- Stage `evaluate`: plays a policy on seeds that nothing before has seen, and writes eval.json ----
 
 
@@ -121,14 +168,12 @@ def evaluate(
     seed: int,
     num_workers: int,
     reporter: Reporter,
-    stop: Stop | None = None,
 ) -> None:
     """Evaluates one policy and writes eval.json, with per-episode rows and a picture beside it.
 
     Initial states depend on the root seed and on `seed`, not on the method: methods of a task meet the same
     ones, so that their differences are not luck. A policy with codes first plays selection seeds, which show the
-    behaviour of each code. A killed evaluation plays those again, and goes on after its last saved round of episodes:
-    with a simulator a policy's episodes take minutes.
+    behaviour of each code. A killed evaluation starts over.
 
     Args:
         config: the run.
@@ -140,13 +185,12 @@ def evaluate(
         seed: training seed of the policy.
         num_workers: simulator processes; results don't depend on it.
         reporter: where progress goes.
-        stop: who may ask to stop early.
 
     Raises:
         ConfigError: unknown method.
-        ArtifactError: an input is missing, damaged or made for something else.
+        ArtifactError: an input is missing, damaged or made for something else, or another job writes the same output.
         TaskError: a labelling breaks its contract.
-        Stopped: somebody asked; finished rounds are saved.
+        AlreadyWritten: a job that computes the same did, and has finished meanwhile.
     """
     started = time.time()
     task = config.task.name
@@ -166,14 +210,8 @@ def evaluate(
         policy=hash_policy_settings(config, method),
         inputs={name: hash_file(path) for name, path in inputs.items()},
     )
-    stop = stop or Stop()
-    with Checkpoints(
-        output.parent,
-        identity,
-        stop,
-        minutes=config.execution.checkpoint_minutes,
-        wait=make_wait(config, stop, reporter),
-    ) as checkpoints:
+    with FolderLock(Layout.state(output.parent), identity, make_wait(config, Stop(), reporter)) as lock:
+        remove_leftovers(output.parent)
         num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
         env = open_env(
             config.task,
@@ -185,9 +223,20 @@ def evaluate(
             recorder=recorder,
         )
         try:
-            stoppable = StoppableEnv(env, stop)
-            behaviours = find_behaviours(config, stoppable, agent, labellings, method, seed)
-            episodes, paths = _play(config, stoppable, agent, labellings, method, seed, checkpoints, reporter)
+            behaviours = find_behaviours(config, env, agent, labellings, method, seed)
+            wanted = config.evaluate.episodes
+            with reporter.progress(f"evaluate {method}", wanted) as progress:
+                episodes, paths = evaluate_policy(
+                    env,
+                    agent,
+                    labellings,
+                    method=method,
+                    seed=seed,
+                    start_seed=partial(derive_seed, config.seed, "evaluate", seed),
+                    generator=make_generator(config.seed, "evaluate", "noise", seed, device=env.device),
+                    episodes=wanted,
+                    advance=progress.advance,
+                )
             episodes = replace(episodes, behaviours=behaviours)
             axes = env.spec.planar_labels
         finally:
@@ -206,7 +255,7 @@ def evaluate(
         write_bytes(output.with_name(PATHS_FILE), encode_paths(book))
         draw_trajectories(document, book, output.with_name(PATHS_PICTURE))
         write_json(output, document.model_dump(mode="json"))
-        checkpoints.discard()
+        lock.discard()
     reporter.log(f"{method}, seed {seed}: {describe_block(block)}")
 
 
@@ -245,62 +294,17 @@ def find_behaviours(
     """
     if agent.num_codes == 1:
         return {}
-    wanted, names = config.evaluate.selection_episodes, ("behaviours", seed)
-    generator = make_generator(config.seed, "select", *names, "noise", device=env.device)
-    parts = []
-    for index in range(math.ceil(wanted / env.num_envs)):
-        first = index * env.num_envs
-        codes = torch.arange(first, first + env.num_envs, device=env.device) % agent.num_codes
-        starts = derive_seed(config.seed, "select", *names, index)
-        batch = play_episodes(env, agent, seed=starts, codes=codes, generator=generator)
-        parts.append(label_episodes(batch, labellings, method, seed, agent.num_codes))
-    played = concat_episodes(parts, wanted)
+    played, _ = evaluate_policy(
+        env,
+        agent,
+        labellings,
+        method=method,
+        seed=seed,
+        start_seed=partial(derive_seed, config.seed, "select", "behaviours", seed),
+        generator=make_generator(config.seed, "select", "behaviours", seed, "noise", device=env.device),
+        episodes=config.evaluate.selection_episodes,
+    )
     return {labelling.name: choose_behaviours(played, labelling.name) for labelling in labellings}
-
-
-def _play(
-    config: RunConfig,
-    env: TaskEnv,
-    agent: Agent,
-    labellings: Sequence[ModeLabeler],
-    method: str,
-    seed: int,
-    checkpoints: Checkpoints,
-    reporter: Reporter,
-) -> tuple[Episodes, NDArray[np.float32]]:
-    """Plays rounds of episodes; returns their rows and planar paths (num_episodes, NUM_POINTS, 2)."""
-    wanted = config.evaluate.episodes
-    columns = [env.spec.track_names.index(name) for name in env.spec.planar]
-    generator = make_generator(config.seed, "evaluate", "noise", seed, device=env.device)
-    saved = checkpoints.load()
-    parts, paths = ([], []) if saved is None else unpack_episodes(*saved)
-    if saved is not None:
-        generator.set_state(saved[0]["generator"])
-        reporter.log(f"going on after {len(parts)} rounds of {env.num_envs} episodes")
-    with reporter.progress(f"evaluate {method}", wanted, len(parts) * env.num_envs) as progress:
-        for index in range(len(parts), math.ceil(wanted / env.num_envs)):
-            draws = {"generator": generator.get_state()}  # before the round, which a stop may cut off
-            checkpoints.boundary(index, functools.partial(pack_episodes, parts, paths, draws))
-            first = index * env.num_envs
-            codes = torch.arange(first, first + env.num_envs, device=env.device) % agent.num_codes
-            batch = play_episodes(
-                env,
-                agent,
-                seed=derive_seed(config.seed, "evaluate", seed, index),
-                codes=codes,
-                generator=generator,
-            )
-            part = label_episodes(batch, labellings, method, seed, agent.num_codes)
-            drawn = resample_paths(batch.track[:, :, columns].cpu().numpy(), part.length)
-            if not all(np.isfinite(values).all() for values in (part.episode_return, part.information, drawn)):
-                raise ArtifactError(
-                    f"{method}, seed {seed}: its weights lead to numbers that are not finite; train again"
-                )
-            parts.append(part)
-            paths.append(drawn)
-            progress.advance(min(env.num_envs, wanted - first), success=float(part.success.mean()))
-    # The last round may play more than was asked for; which episodes are dropped doesn't depend on them.
-    return concat_episodes(parts, wanted), np.concatenate(paths)[:wanted]
 
 
 def _make_book(

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from bmd_pipeline.config.hashing import stage_hash
@@ -24,7 +23,7 @@ from bmd_pipeline.modes.clustering import resample_track
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
 from bmd_pipeline.rl.agent import Agent, make_base_agent, make_commanded_agent
 from bmd_pipeline.rl.mode_metrics import read_codes
-from bmd_pipeline.rl.rollout import EpisodeBatch, Rollout, merge_rollouts, roll_out
+from bmd_pipeline.rl.rollout import EpisodeBatch, Rollout, merge_rollouts, play_rounds
 from bmd_pipeline.seeds import make_generator
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import label_episodes
@@ -219,28 +218,12 @@ class _Ground:
         return values
 
     def _play(self, agent: Agent, env: TaskEnv, name: str, disturbance: str = "undisturbed") -> Rollout:
-        num_envs = env.num_envs
         episodes = self.config.evaluate.episodes
-        seeds = episode_seeds(self.config.seed, "evaluate", "validation", episodes=episodes, num_envs=num_envs)
-        generator = self._make_generator("noise", name)
+        seeds = episode_seeds(self.config.seed, "evaluate", "validation", episodes=episodes, num_envs=env.num_envs)
+        generator = make_generator(self.config.seed, "evaluate", "validation", "noise", name, device=self.bench.device)
         rounds = []
         with self.reporter.progress(f"{name}, {disturbance}", len(seeds)) as progress:
-            for index, seed in enumerate(seeds):
-                first = index * num_envs
-                code = torch.arange(first, first + num_envs, device=env.device) % agent.num_codes
-                rounds.append(
-                    roll_out(
-                        env,
-                        agent,
-                        seed=seed,
-                        code=code,
-                        generator=generator,
-                        explore=False,
-                        feature_columns=self.columns,
-                    )
-                )
+            for played in play_rounds(env, agent, seeds, generator, feature_columns=self.columns):
+                rounds.append(played)
                 progress.advance(1)
         return merge_rollouts(rounds)
-
-    def _make_generator(self, *names: str | int) -> torch.Generator:
-        return make_generator(self.config.seed, "evaluate", "validation", *names, device=self.bench.device)

@@ -207,12 +207,22 @@ def test_our_failures_are_one_line_too(
 
 
 def test_a_stage_that_was_stopped_says_how_to_go_on(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = "collect --task GaussianMixture --preset smoke --quiet"
+    assert run(capsys, "collect --task GaussianMixture --preset smoke --quiet")[0] == 0
+    command = "pretrain --task GaussianMixture --preset smoke --quiet --set pretrain.iterations=20"
     status, out, err = run(capsys, f"{command} --max-minutes 0")
     assert (status, out) == (75, "")
     assert err == "stopped by its time limit of 0 min; run the same command again to go on\n"
     assert run(capsys, f"{command} --set execution.max_minutes=1e-9")[0] == 75
     assert run(capsys, command)[0] == 0
+
+
+def test_a_stage_that_memory_may_not_suffice_for_says_so_and_runs(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bmd_pipeline.cli.options.free_memory_mb", lambda: 10.0)
+    status, _, err = run(capsys, "collect --task GaussianMixture --preset smoke --plain")
+    assert status == 0
+    assert "collect may take 900 MB of memory, 10 MB is available\n" in err
 
 
 def test_what_another_job_writes_is_waited_for(
@@ -235,9 +245,10 @@ def test_what_another_job_writes_is_waited_for(
 
 
 def test_only_stages_that_can_go_on_have_a_time_limit(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("collect", "pretrain", "discover", "finetune", "evaluate"):
+    for command in ("pretrain", "discover", "finetune"):
         assert "--max-minutes" in run(capsys, f"{command} --help")[1], command
-    assert "--max-minutes" not in run(capsys, "summarise --help")[1]
+    for command in ("collect", "evaluate", "summarise"):
+        assert "--max-minutes" not in run(capsys, f"{command} --help")[1], command
 
 
 def test_what_the_file_system_refuses_is_one_line(

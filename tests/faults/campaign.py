@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import trials
-from .lab import BY_NAME, RESUMABLE, Lab
+from .lab import BY_NAME, KILLED, RESUMABLE, Lab
 from .snakemake_kills import Workflow
 
 WORKFLOW_SHARE = 0.1
@@ -47,7 +47,7 @@ class Campaign:
     def kill_stages(self, kills: int) -> None:
         """Kills stages in turn."""
         for index in range(kills):
-            stage = RESUMABLE[index % len(RESUMABLE)]
+            stage = KILLED[index % len(KILLED)]
             self.try_out("SIGKILL", stage.name, lambda stage=stage: trials.kill(self.lab, stage, self.rng))
 
     def kill_snakemake(self, kills: int) -> None:
@@ -63,12 +63,13 @@ class Campaign:
 
     def ask(self) -> None:
         """Signals that can be answered, and time limits."""
-        for stage in RESUMABLE:
+        for stage in KILLED:
             for by in (signal.SIGTERM, signal.SIGINT):
                 for _ in range(2):
                     self.try_out(
                         by.name, stage.name, lambda stage=stage, by=by: trials.ask(self.lab, stage, self.rng, by)
                     )
+        for stage in RESUMABLE:
             self.try_out("--max-minutes", stage.name, lambda stage=stage: trials.run_in_slices(self.lab, stage))
 
     def damage(self, times: int) -> None:
@@ -94,7 +95,7 @@ class Campaign:
 
     def spoil_machine(self) -> None:
         """Disks, folders, clocks and workers."""
-        for stage in RESUMABLE:
+        for stage in KILLED:
             if trials.can_mount():
                 for _ in range(2):
                     self.try_out(

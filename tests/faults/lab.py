@@ -77,8 +77,10 @@ STAGES = (
         RESULTS / "eval.json",
     ),
 )
-RESUMABLE = STAGES[:-1]
-"""Stages that save progress; the last one takes a second."""
+KILLED = STAGES[:-1]
+"""Stages that faults are tried on; the last one takes a second."""
+RESUMABLE = STAGES[1:4]
+"""Stages that save progress; the others start over."""
 BY_NAME = {stage.name: stage for stage in STAGES}
 
 

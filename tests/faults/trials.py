@@ -16,15 +16,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .lab import BY_NAME, EVALUATED, RESULTS, TASK, Ended, Lab, Stage, describe, leftovers, remove
+from .lab import BY_NAME, EVALUATED, RESULTS, RESUMABLE, TASK, Ended, Lab, Stage, describe, leftovers, remove
 
 STOPPED = 75
 STATE = {
-    "collect": Path("data", TASK, "checkpoints", "attempts.journal"),
     "pretrain": RESULTS / "policy" / "checkpoints" / "state.safetensors",
     "discover": RESULTS / "modes" / "seed0" / "checkpoints" / "state.safetensors",
     "finetune": RESULTS / "dppo-bmd" / "seed0" / "checkpoints" / "state.safetensors",
-    "evaluate": RESULTS / "dppo-bmd" / "seed0" / "checkpoints" / "state.safetensors",
 }
 INPUTS = {
     "pretrain": (
@@ -80,7 +78,7 @@ def kill(lab: Lab, stage: Stage, rng: random.Random) -> str:
     """SIGKILL of the whole process group at a random moment: of the run, or of what comes after its first save."""
     project = lab.copy(stage)
     child = lab.start(project, stage.argv)
-    if rng.random() < 0.7:
+    if stage in RESUMABLE and rng.random() < 0.7:
         wait_for_progress(project, stage, child)
     time.sleep(rng.uniform(0.0, 0.7 * lab.seconds[stage.name]))
     with suppress(ProcessLookupError):  # it may have ended
@@ -104,11 +102,12 @@ def kill_often(lab: Lab, stage: Stage, rng: random.Random, times: int) -> str:
 
 
 def ask(lab: Lab, stage: Stage, rng: random.Random, by: signal.Signals) -> str:
-    """SIGTERM or SIGINT at a random moment: the stage saves."""
+    """SIGTERM or SIGINT at a random moment: a stage that can go on saves, another one ends."""
     project = lab.copy(stage)
     stopped = lab.run(project, stage, after=rng.uniform(0.05, 0.9) * lab.seconds[stage.name], by=by)
-    # Before Python has set its handlers the signal ends the process as it would any other.
-    assert stopped.status in (0, STOPPED, -by, 128 + by), f"status {stopped.status}: {stopped.text[-2000:]}"
+    # Before Python has set its handlers the signal ends any process.
+    saved = (STOPPED,) if stage in RESUMABLE else ()
+    assert stopped.status in (0, *saved, -by, 128 + by), f"status {stopped.status}: {stopped.text[-2000:]}"
     if stopped.status == STOPPED:
         assert stopped.last_line == f"stopped by {by.name}; run the same command again to go on"
     require_whole_if_claimed(lab, project, stage)
@@ -192,17 +191,13 @@ DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {
 
 
 def damage_progress(lab: Lab, stage: Stage, rng: random.Random, kind: str) -> str:
-    """A damaged checkpoint is refused, a damaged journal is used as far as it is sound."""
+    """A damaged checkpoint is refused."""
     project = stop_early(lab, stage)
     DAMAGES[kind](project / STATE[stage.name], rng)
-    again = lab.run(project, stage)
-    if stage.name != "collect":
-        require_refused(again, STATE[stage.name])
-        shutil.rmtree((project / STATE[stage.name]).parent)
-        require_finished(lab, project, stage, lab.run(project, stage))
-        return "refused"
-    require_finished(lab, project, stage, again)
-    return tell_how(again)
+    require_refused(lab.run(project, stage), STATE[stage.name])
+    shutil.rmtree((project / STATE[stage.name]).parent)
+    require_finished(lab, project, stage, lab.run(project, stage))
+    return "refused"
 
 
 def damage_input(lab: Lab, stage: Stage, rng: random.Random, path: Path, kind: str) -> str:
@@ -245,21 +240,24 @@ def fill_disk(lab: Lab, stage: Stage, rng: random.Random) -> str:
         project, filler = lab.copy(stage, disk / "project"), disk / "filler"
         early, free = rng.random() < 0.3, int(4096 * 2 ** rng.uniform(0.0, 7.0))
         if not early:
-            wait_for_progress(project, stage, lab.start(project, stage.argv))
+            child = lab.start(project, stage.argv)
+            if stage in RESUMABLE:
+                wait_for_progress(project, stage, child)
+            else:
+                time.sleep(rng.uniform(0.0, 0.7 * lab.seconds[stage.name]))
         with suppress(OSError):  # the stage may take the last of the room meanwhile, and full is full
             filler.write_bytes(bytes(max(0, shutil.disk_usage(disk).free - free)))
         if early:
             lab.start(project, stage.argv)
         status, text = lab.wait(), lab.log.read_text()
         if status != 0:
-            reason = "of disk for" if early else "can't be written"
             assert status == 2, f"status {status}: {text[-2000:]}"
-            assert reason in text.rstrip().rpartition("\n")[2], text[-2000:]
+            assert "can't be written" in text.rstrip().rpartition("\n")[2], text[-2000:]
             assert "Traceback" not in text, text[-2000:]
         require_whole_if_claimed(lab, project, stage)
         filler.unlink()
         require_finished(lab, project, stage, lab.run(project, stage))
-    return "had room enough" if status == 0 else "did not begin, then finished" if early else "refused, then finished"
+    return "had room enough" if status == 0 else "refused, then finished"
 
 
 def forbid_writing(lab: Lab, stage: Stage) -> str:

@@ -30,21 +30,21 @@ def test_what_was_collected_may_be_collected_anew(tmp_path: Path) -> None:
     assert may_collect(store, manifest, "new")
 
 
-def test_a_killed_collection_goes_on_where_it_had_put_its_store(tmp_path: Path) -> None:
+def test_a_killed_collection_may_be_repeated_where_it_had_put_its_store(tmp_path: Path) -> None:
     store, manifest = make_store(tmp_path, {"config_hash": "old"})
     with pytest.raises(ArtifactError, match=r"has no demos\.manifest\.json beside it"):
         may_collect(store, manifest, "old")
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "attempts.journal").touch()
+    (tmp_path / "checkpoints" / "lock").touch()
     assert may_collect(store, manifest, "old")
 
 
 @pytest.mark.parametrize("attributes", [{}, {"config_hash": "somebody's"}])
-def test_a_manifest_and_a_journal_vouch_for_no_other_store(tmp_path: Path, attributes: dict[str, str]) -> None:
+def test_a_manifest_and_a_lock_vouch_for_no_other_store(tmp_path: Path, attributes: dict[str, str]) -> None:
     store, manifest = make_store(tmp_path, attributes)
     vouch(store, manifest, "old")
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "attempts.journal").touch()
+    (tmp_path / "checkpoints" / "lock").touch()
     with pytest.raises(ArtifactError, match=r"would replace it: train on it with collect\.store="):
         may_collect(store, manifest, "old")
 

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from bmd_pipeline.config.schema import RunConfig
-from bmd_pipeline.demos.store import load_demos
+from bmd_pipeline.demos.store import DemoWriter, load_demos
+from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.errors import ArtifactError, BMDError, ConfigError, SimulationError, TrainingError
 from bmd_pipeline.io.files import hash_tree
 from bmd_pipeline.io.progress import FolderLock
+from bmd_pipeline.stages import collect as stage
 from bmd_pipeline.stages.collect import collect
-from bmd_pipeline.stages.console import Reporter, Stop, Stopped
+from bmd_pipeline.stages.console import Reporter
 
 
 @pytest.fixture(autouse=True)
@@ -88,51 +90,43 @@ def test_failed_collection_keeps_the_store_that_was_there(
     assert not list(tmp_path.glob(".*"))
 
 
-class Impatient(Stop):
-    """Asks to stop after so many attempts."""
-
-    def __init__(self, attempts: int) -> None:
-        super().__init__()
-        self.left = attempts
-
-    def check(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Stopped("the test")
-
-
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_interrupted_equals_uninterrupted(tmp_path: Path, num_workers: int, capsys: pytest.CaptureFixture[str]) -> None:
-    config = make_config(30)
-    straight, _ = run(config, tmp_path / "straight")
-    output, manifest = tmp_path / "cut" / "demos.zarr", tmp_path / "cut" / "demos.manifest.json"
-    for attempts in (7, 0, 12):
-        stop = Impatient(attempts)
-        with pytest.raises(Stopped):
-            collect(
-                config, output=output, manifest=manifest, num_workers=num_workers, reporter=Reporter("quiet"), stop=stop
-            )
-        assert not output.exists()
-    collect(config, output=output, manifest=manifest, num_workers=1, reporter=Reporter("plain"))
-    assert "going on from 19 attempts of an earlier run" in capsys.readouterr().err
+def test_an_interrupted_collection_leaves_nothing_half_written_and_starts_over(
+    tmp_path: Path, num_workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, _ = run(make_config(30), tmp_path / "straight")
+    append, taken = DemoWriter.append, 0
+
+    def interrupt(writer: DemoWriter, episode: Episode) -> None:
+        nonlocal taken
+        taken += 1
+        if taken == 20:
+            raise KeyboardInterrupt
+        append(writer, episode)
+
+    monkeypatch.setattr(DemoWriter, "append", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(make_config(30), tmp_path / "cut", num_workers)
+    assert {path.name for path in (tmp_path / "cut").iterdir()} == {"checkpoints"}
+    output, manifest = run(make_config(30), tmp_path / "cut", num_workers)
     assert hash_tree(output) == hash_tree(straight)
     assert json.loads(manifest.read_text())["behaviours"]["left"]["accepted"] == 15
     assert {path.name for path in output.parent.iterdir()} == {"demos.zarr", "demos.manifest.json"}
 
 
-def test_attempts_of_another_collection_are_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output, manifest = tmp_path / "demos.zarr", tmp_path / "demos.manifest.json"
-    with pytest.raises(Stopped):
-        collect(
-            make_config(seed=1),
-            output=output,
-            manifest=manifest,
-            num_workers=1,
-            reporter=Reporter("quiet"),
-            stop=Impatient(5),
-        )
-    collect(make_config(), output=output, manifest=manifest, num_workers=1, reporter=Reporter("plain"))
-    assert "going on" not in capsys.readouterr().err
+def test_a_store_that_a_killed_collection_had_put_in_place_is_collected_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "write_json", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(make_config(), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"demos.zarr", "checkpoints"}
+    run(make_config(), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"demos.zarr", "demos.manifest.json"}
 
 
 def test_two_jobs_do_not_collect_into_one_folder(tmp_path: Path) -> None:

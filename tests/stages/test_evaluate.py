@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,7 +55,8 @@ class Stage:
         self.config = make_config()
         self.starts: dict[str, list[Tensor]] = {}
         monkeypatch.setattr(stage, "load_agent", self._load_agent)
-        monkeypatch.setattr(stage, "play_episodes", self._play)
+        monkeypatch.setattr(stage, "play_rounds", self._play)
+        monkeypatch.setattr(stage, "describe_episodes", lambda agent, batch: batch)
         for name in ("policy", "modes", "tuned"):
             self.finish(name)
 
@@ -76,7 +78,17 @@ class Stage:
         codes = 4 if uses_modes(method) else 1
         return SimpleNamespace(num_codes=codes, method=method, policy=None)
 
-    def _play(self, env: TaskEnv, agent: Any, *, seed: int, codes: Tensor, generator: torch.Generator) -> EpisodeBatch:
+    def _play(
+        self, env: TaskEnv, agent: Any, seeds: Sequence[int], generator: torch.Generator
+    ) -> Iterator[EpisodeBatch]:
+        for index, seed in enumerate(seeds):
+            first = index * env.num_envs
+            codes = torch.arange(first, first + env.num_envs) % agent.num_codes
+            yield self._play_round(env, agent, seed, codes, generator)
+
+    def _play_round(
+        self, env: TaskEnv, agent: Any, seed: int, codes: Tensor, generator: torch.Generator
+    ) -> EpisodeBatch:
         self.starts.setdefault(agent.method, []).append(env.reset(seed))
         start = env.track()
         goal = codes if agent.num_codes > 1 else torch.zeros_like(codes)

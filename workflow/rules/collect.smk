@@ -18,6 +18,6 @@ rule collect:
     params:
         settings=pipeline.slice("collect"),
         source=pipeline.source("collect"),
-        options=pipeline.resumable,
+        options=pipeline.waiting,
     shell:
         "bmd-pipeline collect --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"

@@ -23,7 +23,7 @@ rule evaluate:
     params:
         settings=pipeline.slice("evaluate"),
         source=pipeline.source("evaluate"),
-        options=pipeline.resumable,
+        options=pipeline.waiting,
     shell:
         "bmd-pipeline evaluate --task {wildcards.task:q} --method {wildcards.policy:q} --seed {wildcards.seed:q}"
         " {params.options:q} 2>&1 | tee -i {log:q}"

@@ -30,7 +30,7 @@ use rule finetune as grid_finetune with:
     params:
         settings=pipeline.cell_slice("finetune"),
         source=pipeline.source("finetune"),
-        options=pipeline.in_cell(output=CELL),
+        options=pipeline.in_cell(pipeline.resumable, output=CELL),
 
 
 use rule evaluate as grid_evaluate with:
@@ -50,7 +50,7 @@ use rule evaluate as grid_evaluate with:
     params:
         settings=pipeline.cell_slice("evaluate"),
         source=pipeline.source("evaluate"),
-        options=pipeline.in_cell(tuned=JUDGED_CELL, output=f"{JUDGED_CELL}/eval.json"),
+        options=pipeline.in_cell(pipeline.waiting, tuned=JUDGED_CELL, output=f"{JUDGED_CELL}/eval.json"),
 
 
 rule grid:

@@ -55,7 +55,7 @@ rule sweep_evaluate:
     params:
         settings=pipeline.point_slice("evaluate"),
         source=pipeline.source("evaluate"),
-        options=pipeline.resumable,
+        options=pipeline.waiting,
         point=pipeline.at_point,
         folder=POINT,
     shell:
