@@ -148,6 +148,12 @@ _FILTERS = (
     "p_value",
     "duration",
     "signed",
+    "describe_tally",
+    "describe_scope",
+    "state_claim",
+    "describe_hypothesis",
+    "describe_sweep",
+    "describe_validation",
 )
 
 
@@ -230,7 +236,6 @@ def build_report(sources: ReportSources) -> str:
         layout=_arrange(names),
         shares=_list_shares(sources),
         evidence=sources.evidence,
-        tally=describe_tally(sources.evidence.verdict) if sources.evidence.verdict else "",
         spans=_find_spans(sources.evidence.comparison),
         videos=sources.videos,
         steps=steps,

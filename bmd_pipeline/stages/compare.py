@@ -15,8 +15,9 @@ from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, judged_met
 from bmd_pipeline.io.files import write_bytes, write_json
 from bmd_pipeline.metrics.bootstrap import JointSample
 from bmd_pipeline.metrics.compare import Pair, compare_pairs, score_policies
-from bmd_pipeline.metrics.hypotheses import Judge, describe_scope
+from bmd_pipeline.metrics.hypotheses import Judge
 from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Comparison, PolicyPair, Verdict
+from bmd_pipeline.reporting.narrative import describe_hypothesis, describe_scope
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluations import load_evaluations, make_rng, resample, trace
 
@@ -126,7 +127,6 @@ def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
         config_hash=stage_hash(config, "verdict"),
         thresholds_hash=hash_values({**settings.model_dump(mode="json"), "tau": config.evaluate.tau}),
         alpha=settings.alpha,
-        power=settings.power,
         tau=sample.tau,
         success_margin=settings.success_margin,
         family=judge.family,
@@ -134,15 +134,13 @@ def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
         total_modes=len(sample.modes),
         seeds=sample.seeds,
         episodes_per_seed=sample.num_episodes,
-        scope=describe_scope(
-            judge.unit, len(sample.seeds), needed=judge.min_seeds, family=judge.family, alpha=settings.alpha
-        ),
+        min_seeds=judge.min_seeds,
         pairs=judge.judge(),
         provenance=trace(config, "verdict", {part.name: part.path for row in rows.values() for part in row}, started),
     )
     write_json(output, document.model_dump(mode="json"))
     if reporter is not None:
-        reporter.log(document.scope)
+        reporter.log(describe_scope(document))
         for pair in document.pairs:
             for found in pair.hypotheses:
-                reporter.log(f"{found.hypothesis} {found.verdict}: {found.text}")
+                reporter.log(f"{found.hypothesis} {found.verdict}: {describe_hypothesis(found, pair, document)}")

@@ -31,7 +31,6 @@ from bmd_pipeline.metrics.plateau import (
     Floors,
     Range,
     WeightScore,
-    describe_sweep,
     find_plateau,
     measure_stability,
     set_floors,
@@ -51,6 +50,7 @@ from bmd_pipeline.metrics.schemas import (
     load_document,
 )
 from bmd_pipeline.reporting.figures import draw_sweep
+from bmd_pipeline.reporting.narrative import describe_sweep
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluations import (
     EPISODES_FILE,
@@ -186,14 +186,13 @@ def sweep(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter
         success_floor=floors.success,
         solved_floor=floors.solved,
         plateau=plateau,
-        text=describe_sweep(described, plateau, floors, total_modes=len(sample.modes)),
         provenance=trace(config, "sweep", inputs, started),
     )
     output.unlink(missing_ok=True)  # an old sweep.json must not vouch for a new picture
     draw_sweep(document, output.with_name(PICTURE))
     write_json(output, document.model_dump(mode="json"))
     if reporter is not None:
-        reporter.log(document.text)
+        reporter.log(describe_sweep(document))
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.io.layout import RUN_FILE
 from bmd_pipeline.io.provenance import require_run
-from bmd_pipeline.metrics.mode_checks import Trajectories, Validator, describe_agreement, describe_validation
+from bmd_pipeline.metrics.mode_checks import Trajectories, Validator, describe_agreement
 from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Validation
 from bmd_pipeline.modes.clustering import resample_track
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
+from bmd_pipeline.reporting.narrative import describe_validation
 from bmd_pipeline.rl.agent import Agent, make_base_agent, make_commanded_agent
 from bmd_pipeline.rl.mode_metrics import read_codes
 from bmd_pipeline.rl.rollout import EpisodeBatch, Rollout, merge_rollouts, roll_out
@@ -108,7 +109,6 @@ def validation(
         base=base,
         discovered=discovered,
         agreement=agreement,
-        text=describe_validation(base, discovered, agreement, power=settings.power),
         provenance=trace(
             config,
             "validation",
@@ -117,7 +117,7 @@ def validation(
         ),
     )
     write_json(output, document.model_dump(mode="json"))
-    for sentence in document.text:
+    for sentence in describe_validation(document):
         reporter.log(sentence)
 
 

@@ -1,4 +1,4 @@
-"""Verdicts: supported, refuted and undecided where each is due, and what would decide."""
+"""Verdicts: supported, refuted and undecided where each is due."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from bmd_pipeline.config.schema import VerdictConfig
 from bmd_pipeline.metrics.bootstrap import JointSample, make_joint_sample
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
-from bmd_pipeline.metrics.hypotheses import ENTROPY_BOOTSTRAP, Judge, describe_scope
+from bmd_pipeline.metrics.hypotheses import ENTROPY_BOOTSTRAP, Judge
 from bmd_pipeline.metrics.schemas import Hypothesis
 from tests.metrics.drawn import draw_episodes, make_episodes
 
@@ -40,7 +40,6 @@ COLLAPSED: Kind = ([0.97, 0.97, 0.97, 0.97], [400, 1, 1, 1])
 def test_modes_solved_at_equal_success_support_all_three() -> None:
     found = judge(make_sample(EVEN, COLLAPSED, n=1000))
     assert {name: one.verdict for name, one in found.items()} == dict.fromkeys(("H1", "H2", "H3"), "supported")
-    assert all(one.sample_size is None for one in found.values())
     assert all(one.p_above_holm <= 0.05 < one.p_below_holm for one in found.values())
     assert found["H1"].threshold == -0.02
     assert found["H2"].difference.value == pytest.approx(3.0)
@@ -49,7 +48,6 @@ def test_modes_solved_at_equal_success_support_all_three() -> None:
 def test_the_other_way_round_refutes_modes_and_entropy() -> None:
     found = judge(make_sample(COLLAPSED, EVEN, n=1000))
     assert {name: one.verdict for name, one in found.items()} == {"H1": "supported", "H2": "refuted", "H3": "refuted"}
-    assert "against the claim" in found["H2"].text
 
 
 @pytest.mark.parametrize("lost", range(1, 24))
@@ -91,10 +89,6 @@ def test_identical_policies_support_the_first_and_leave_the_others_open() -> Non
         "H2": "undecided",
         "H3": "undecided",
     }
-    assert found["H2"].sample_size is not None
-    assert found["H2"].sample_size.needed is None
-    assert "Both solve all 4 modes: there is nothing to gain here." in found["H2"].text
-    assert "no sample would decide" in found["H3"].text
 
 
 def test_fewer_successes_alone_are_no_lower_entropy() -> None:
@@ -102,20 +96,13 @@ def test_fewer_successes_alone_are_no_lower_entropy() -> None:
     found = judge(make_sample(([0.95] * 4, [1] * 4), ([0.1] * 4, [1] * 4), n=600))["H3"]
     assert abs(found.difference.value) < 0.5 * (found.one - found.other)
     assert found.verdict == "undecided"
-    assert "at equal numbers of successes" in found.text
     assert found.test == ENTROPY_BOOTSTRAP
     assert found.by_seed.differences == pytest.approx([found.difference.value] * 3, abs=0.05)
 
 
-def test_too_few_episodes_leave_it_open_and_say_how_many_would_do() -> None:
+def test_too_few_episodes_leave_it_open() -> None:
     found = judge(make_sample(([0.96] * 4, [1] * 4), ([0.965] * 4, [1] * 4), n=100))["H1"]
     assert found.verdict == "undecided"
-    size = found.sample_size
-    assert size is not None
-    assert (size.unit, size.present) == ("episodes", 100)
-    assert size.needed is not None
-    assert size.needed > 100
-    assert "episodes per seed instead of 100 would do" in found.text
 
 
 def test_the_margin_decides_the_first_hypothesis() -> None:
@@ -124,16 +111,11 @@ def test_the_margin_decides_the_first_hypothesis() -> None:
     assert judge(sample, success_margin=0.0)["H1"].verdict == "refuted"
 
 
-def test_with_few_seeds_the_verdict_is_about_the_policies_and_says_so() -> None:
+def test_with_few_seeds_the_verdict_is_about_the_policies() -> None:
     found = judge(make_sample(EVEN, COLLAPSED, seeds=3))["H3"]
     assert found.unit == "episodes"
     assert not found.by_seed.can_decide
     assert found.by_seed.smallest_p == 1 / 8
-    assert found.by_seed.seeds_needed == 6  # 3 hypotheses: 3 · 2⁻⁶ <= .05
-    text = describe_scope("episodes", 3, needed=6, family=3, alpha=0.05)
-    assert "3 seeds are too few to speak about training again" in text
-    assert "p below 0.125" in text
-    assert "at least 6 seeds" in text
 
 
 def test_with_enough_seeds_the_seeds_decide() -> None:
@@ -141,13 +123,12 @@ def test_with_enough_seeds_the_seeds_decide() -> None:
     assert found["H3"].unit == "seeds"
     assert found["H3"].verdict == "supported"
     assert found["H3"].p_above == 0.5**6
-    assert describe_scope("seeds", 6, needed=6, family=3, alpha=0.05).startswith("About training again with new seeds")
     # Five seeds would not do whatever they showed, so that episodes decide, about these policies.
     assert judge(make_sample(EVEN, COLLAPSED, seeds=5, n=150, resamples=300))["H3"].unit == "episodes"
     assert judge(make_sample(EVEN, COLLAPSED, seeds=6, n=150, resamples=300), min_seeds=7)["H3"].unit == "episodes"
 
 
-def test_seeds_that_disagree_ask_for_more_seeds() -> None:
+def test_seeds_that_disagree_leave_it_open() -> None:
     rng = np.random.default_rng(0)
     shares = [[1, 1, 1, 1], [9, 1, 1, 1], [1, 1, 1, 1], [9, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
     bmd = [draw_episodes("dsrl-bmd", k, rates=[0.97] * 4, shares=s, n=200, rng=rng) for k, s in enumerate(shares)]
@@ -156,9 +137,6 @@ def test_seeds_that_disagree_ask_for_more_seeds() -> None:
     found = judge(sample)["H3"]
     assert found.unit == "seeds"
     assert found.verdict == "undecided"
-    assert found.sample_size is not None
-    assert found.sample_size.unit == "seeds"
-    assert (found.sample_size.needed or 0) > 6
 
 
 def test_holm_counts_all_pairs() -> None:

@@ -70,7 +70,7 @@ def make_document(parts: Sequence[Episodes]) -> Evaluation:
         inputs={},
     )
     return Evaluation(
-        schema_version=2, task="Toy", config_hash="", confidence=0.9, policies=blocks, provenance=provenance
+        schema_version=3, task="Toy", config_hash="", confidence=0.9, policies=blocks, provenance=provenance
     )
 
 

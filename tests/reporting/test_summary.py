@@ -78,7 +78,7 @@ def make_grid(run: MadeUpRun, task: str) -> dict[str, Any]:
     cells = [("dsrl", None, None, None), ("dsrl-bmd", 8, "constant", 0.5), ("dsrl-bmd", 8, "dual", None)]
     return Grid.model_validate(
         {
-            "schema_version": 2,
+            "schema_version": 3,
             "task": task,
             "config_hash": "grid-settings",
             "confidence": 0.95,

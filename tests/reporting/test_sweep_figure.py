@@ -41,7 +41,7 @@ def make_sweep(*points: Point, plateau: Plateau | None) -> Sweep:
         inputs={},
     )
     return Sweep(
-        schema_version=2,
+        schema_version=3,
         task="Toy",
         config_hash="",
         method="dsrl-bmd",
@@ -55,7 +55,6 @@ def make_sweep(*points: Point, plateau: Plateau | None) -> Sweep:
         success_floor=0.9,
         solved_floor=0.9,
         plateau=plateau,
-        text="",
         provenance=provenance,
     )
 
