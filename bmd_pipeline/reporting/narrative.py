@@ -12,6 +12,8 @@ from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, is_finetuned, uses_mo
 from bmd_pipeline.metrics.hypotheses import smallest_p
 from bmd_pipeline.metrics.schemas import (
     BaseBehaviour,
+    CodeCheck,
+    CodeRow,
     Evaluation,
     Hypothesis,
     Interval,
@@ -25,6 +27,7 @@ from bmd_pipeline.metrics.schemas import (
     Validation,
     Verdict,
 )
+from bmd_pipeline.reporting.sources import Curves
 
 # ---- Numbers as people read them; thin no-break spaces keep them on one line ----
 
@@ -233,13 +236,43 @@ def list_lost_codes(evaluation: Evaluation) -> list[str]:
     ]
 
 
-def describe_block(block: PolicyBlock) -> str:
-    """One policy in a line, for charts read aloud."""
-    success, solved = block.success_rate, block.solved
-    return (
-        f"success {percent(success.mean)}, {fixed(solved.mean, 1)} of {solved.total} modes solved, "
-        f"entropy {fixed(block.mode_entropy.mean)} nats, obeyed {percent(block.obeyed.mean)}"
+def describe_policies(evaluation: Evaluation) -> str:
+    """Every policy in a line, for who can't see the figures."""
+    return "; ".join(
+        f"{name}: success {percent(block.success_rate.mean)}, {fixed(block.solved.mean, 1)} of {block.solved.total} "
+        f"modes solved, entropy {fixed(block.mode_entropy.mean)} nats, obeyed {percent(block.obeyed.mean)}"
+        for name, block in evaluation.policies.items()
     )
+
+
+def describe_curves(curves: Mapping[tuple[str, int], Curves], family: str) -> str:
+    """Where success in rollouts began and ended in each run of a family."""
+    sentences = []
+    for (policy, seed), run in curves.items():
+        success = [value for value in run.values.get("success", ()) if value is not None]
+        if policy.removesuffix("-bmd") == family and success:
+            ends = f"{percent(success[0])} at first, {percent(success[-1])} at last"
+            sentences.append(f"{policy}, seed {seed}: success in rollouts {ends}")
+    return "; ".join(sentences)
+
+
+def describe_pretraining(curves: Curves, kept: int | None) -> str:
+    """The last success of the base policy while it was pre-trained, and the step that was kept."""
+    last = next((value for value in reversed(curves.values["selected"]) if value is not None), 0.0)
+    text = f"Success {percent(last)} at gradient step {grouped(curves.step[-1])}"
+    return text if kept is None else f"{text}; the weights of step {grouped(kept)} were kept"
+
+
+def describe_codes(codes: Mapping[int, Sequence[CodeRow | CodeCheck]]) -> str:
+    """The mode in which most successes of each code are, by seed."""
+    sentences = []
+    for seed, rows in codes.items():
+        parts = []
+        for row in rows:
+            mode, share = max(row.mode_shares.items(), key=lambda item: item[1])
+            parts.append(f"code {row.code} {mode} {percent(share, 0)}" if share else f"code {row.code} no success")
+        sentences.append(f"seed {seed}: {', '.join(parts)}")
+    return "; ".join(sentences)
 
 
 def _success(blocks: list[PolicyBlock]) -> str:

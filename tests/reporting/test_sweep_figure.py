@@ -82,7 +82,7 @@ def test_zero_and_controllers_stand_beside_the_scale_and_the_plateau_is_shaded(d
     top, *below = drawn[0].axes
     assert list(top.get_xticks()) == pytest.approx([-1.7, -1.0, 0.0, 0.7])
     assert [label.get_text() for label in top.get_xticklabels()] == ["0", "0.1", "1", "dual"]
-    assert len(below) == 4
+    assert len(below) == 6
     lines = [line for line in top.lines if len(line.get_xdata()) == 2]
     assert lines
     assert list(lines[0].get_xdata()) == pytest.approx([-1.0, 0.0])  # joined on the scale only

@@ -4,33 +4,11 @@ const data = JSON.parse(document.getElementById("data").textContent);
 
 const byId = (id) => document.getElementById(id);
 
-function build(element, attributes, children) {
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined && value !== false)
-      element.setAttribute(name, value === true ? "" : value);
-  }
-  element.append(...children.filter((child) => child !== null));
+function html(name, attributes = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...children);
   return element;
-}
-
-const html = (name, attributes = {}, ...children) => build(document.createElement(name), attributes, children);
-
-const svg = (name, attributes = {}, ...children) =>
-  build(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
-
-const colourOf = (kind, index) => `--colour: var(--${kind}-${index})`;
-
-// A row of buttons of which one is pressed; `act` gets its value.
-function choices(container, label, options, chosen, act) {
-  const buttons = options.map(({ value, text }) => {
-    const one = html("button", { type: "button", "data-value": value, "aria-pressed": String(value === chosen) }, text);
-    one.addEventListener("click", () => {
-      for (const other of buttons) other.setAttribute("aria-pressed", String(other === one));
-      act(value);
-    });
-    return one;
-  });
-  container.replaceChildren(...(label ? [html("span", {}, label)] : []), ...buttons);
 }
 
 // Fills a <select> and keeps its choice if that is still on offer.
