@@ -359,8 +359,8 @@ class _Question:
     threshold: float
 
 
-class Judge:
-    """Decides the hypotheses on pairs of policies.
+class HypothesisTester:
+    """Tests the hypotheses on pairs of policies.
 
     Args:
         sample: the evaluations of all of them.
@@ -394,7 +394,7 @@ class Judge:
         self.can_decide = num_seeds >= seeds_to_reach(config.alpha, self.family)
         self.unit: Unit = "seeds" if num_seeds >= self.min_seeds else "episodes"
 
-    def judge(self) -> list[PairVerdict]:
+    def evaluate(self) -> list[PairVerdict]:
         """The verdict on every pair."""
         questions = [
             _Question(hypothesis, score, *pair, -self.config.success_margin if hypothesis == "H1" else 0.0)

@@ -80,7 +80,7 @@ def compare_twins(one: Floats, other: Floats, *, alpha: float, power: float, rng
     Args:
         one: (pairs, points, features) what an episode from each start did; at least 4 pairs.
         other: (pairs, points, features) the same of its twin.
-        alpha: level at which `detectable_share` is judged.
+        alpha: level that goes with `detectable_share`.
         power: see `detectable_share`.
         rng: splits the twins and draws the null distribution.
     """

@@ -696,7 +696,7 @@ def plot_codes(name: str, codes: Mapping[int, Sequence[CodeRow | CodeCheck]], mo
     columns = max(1, min(len(codes), int(_PAGE_INCHES / (cell * width + 0.5))))
     rows = math.ceil(len(codes) / columns)
     colours = mode_colours(modes)
-    size = (columns * (cell * width + 0.5), rows * (cell * most + names + 0.35) + 0.1)
+    size = (columns * (cell * width + 0.5), rows * (cell * most + names + 0.5) + 0.1)
     with house_style():
         figure = Figure(figsize=size, layout="constrained")
         panels = list(figure.subplots(rows, columns, squeeze=False).flat)

@@ -156,7 +156,7 @@ def describe_outcome(evaluation: Evaluation) -> list[str]:
 
 
 def describe_run(evaluation: Evaluation, tuned: Iterable[Mapping[str, Any]], wall_s: float) -> list[str]:
-    """What was run: methods, seeds, training and judging.
+    """What was run: methods, seeds, training and evaluation.
 
     Args:
         evaluation: the task's eval.json.

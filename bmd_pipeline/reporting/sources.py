@@ -342,9 +342,11 @@ def _load_tuned(part: Evaluation, layout: Layout, task: str, policy: str, seed: 
     folder = layout.tuned(task, policy, seed)
     which = f"--task {task} --method {policy} --seed {seed}"
     record = require_run(folder, "finetune", task, command=f"bmd-pipeline finetune {which}")
-    judged = part.provenance.inputs.get("tuned")
-    if judged is None or judged.sha256 != hash_file(folder / RUN_FILE):
-        raise ArtifactError(f"{folder / RUN_FILE} is not the run that was judged; run `bmd-pipeline evaluate {which}`")
+    evaluated = part.provenance.inputs.get("tuned")
+    if evaluated is None or evaluated.sha256 != hash_file(folder / RUN_FILE):
+        raise ArtifactError(
+            f"{folder / RUN_FILE} is not the run that was evaluated; run `bmd-pipeline evaluate {which}`"
+        )
     log = folder / METRICS_FILE
     if not log.is_file():
         raise ArtifactError(f"{log} is missing: make it with `bmd-pipeline finetune {which}`")

@@ -15,7 +15,7 @@ from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, judged_met
 from bmd_pipeline.io.files import write_bytes, write_json
 from bmd_pipeline.metrics.bootstrap import JointSample
 from bmd_pipeline.metrics.compare import Pair, compare_pairs, score_policies
-from bmd_pipeline.metrics.hypotheses import Judge
+from bmd_pipeline.metrics.hypotheses import HypothesisTester
 from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Comparison, PolicyPair, Verdict
 from bmd_pipeline.reporting.narrative import describe_hypothesis, describe_scope
 from bmd_pipeline.stages.console import Reporter
@@ -114,7 +114,7 @@ def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
     rows = load_evaluations(config, judged_methods(config.methods), evaluations)
     sample = resample(config, rows)
     settings = config.verdict
-    judge = Judge(
+    tester = HypothesisTester(
         sample,
         list_pairs(config.methods),
         settings,
@@ -129,13 +129,13 @@ def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
         alpha=settings.alpha,
         tau=sample.tau,
         success_margin=settings.success_margin,
-        family=judge.family,
+        family=tester.family,
         labelling=sample.labelling,
         total_modes=len(sample.modes),
         seeds=sample.seeds,
         episodes_per_seed=sample.num_episodes,
-        min_seeds=judge.min_seeds,
-        pairs=judge.judge(),
+        min_seeds=tester.min_seeds,
+        pairs=tester.evaluate(),
         provenance=trace(config, "verdict", {part.name: part.path for row in rows.values() for part in row}, started),
     )
     write_json(output, document.model_dump(mode="json"))

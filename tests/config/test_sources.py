@@ -85,7 +85,7 @@ def test_code_reaches_the_stages_that_use_it(package: Path) -> None:
 def test_what_shares_a_module_with_it_is_left_alone(package: Path) -> None:
     assert changed(append(package / "rl" / "ppo.py", "\ndef unused():\n    return 1\n")) == set()
     hypotheses = package / "metrics" / "hypotheses.py"
-    assert changed(edit(hypotheses, "Judge")) == {"verdict"}
+    assert changed(edit(hypotheses, "HypothesisTester")) == {"verdict"}
     assert changed(edit(hypotheses, "holm")) == {"compare", "verdict"}
 
 
