@@ -261,7 +261,7 @@ class ModeCounts:
 
 
 @dataclass(frozen=True)
-class JointSample:
+class PairedBootstrap:
     """Evaluations of several policies, and what resampling makes of their scores.
 
     Attributes:
@@ -338,9 +338,9 @@ class JointSample:
         )
 
 
-def make_joint_sample(
+def make_paired_bootstrap(
     episodes: Mapping[str, Sequence[Episodes]], *, tau: float, num_resamples: int, rng: np.random.Generator
-) -> JointSample:
+) -> PairedBootstrap:
     """Scores policies and resamples them together.
 
     Args:
@@ -363,7 +363,7 @@ def make_joint_sample(
         return dict(zip(episodes, scored, strict=True))
 
     within = score(bootstrap_sums(features, rng, num_resamples, draw_seeds=False))
-    return JointSample(
+    return PairedBootstrap(
         episodes=episodes,
         labelling=labelling,
         modes=parts[0][0].labellings[labelling].modes,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
 from bmd_pipeline.config.schema import VerdictConfig
-from bmd_pipeline.metrics.bootstrap import JointSample, ModeCounts, percentile_interval
+from bmd_pipeline.metrics.bootstrap import ModeCounts, PairedBootstrap, percentile_interval
 from bmd_pipeline.metrics.schemas import Hypothesis, Interval, PairVerdict, SeedEvidence, Unit
 from bmd_pipeline.metrics.scores import MIN_MODE_SHARE
 
@@ -299,7 +299,7 @@ class PairedResult:
 
 
 def compare_episodes(
-    sample: JointSample, one: str, other: str, score: str, *, threshold: float, confidence: float
+    sample: PairedBootstrap, one: str, other: str, score: str, *, threshold: float, confidence: float
 ) -> PairedResult:
     """Tests whether the difference of a score, mean over seeds, is above or below a threshold.
 
@@ -377,7 +377,7 @@ class HypothesisTester:
 
     def __init__(
         self,
-        sample: JointSample,
+        sample: PairedBootstrap,
         pairs: Sequence[tuple[str, str]],
         config: VerdictConfig,
         *,

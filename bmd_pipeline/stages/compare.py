@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from bmd_pipeline.config.hashing import hash_values, stage_hash
 from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, judged_methods, list_pairs
 from bmd_pipeline.io.files import write_bytes, write_json
-from bmd_pipeline.metrics.bootstrap import JointSample
+from bmd_pipeline.metrics.bootstrap import PairedBootstrap
 from bmd_pipeline.metrics.compare import Pair, compare_pairs, score_policies
 from bmd_pipeline.metrics.hypotheses import HypothesisTester
 from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Comparison, PolicyPair, Verdict
@@ -71,7 +71,7 @@ def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
             reporter.log(_describe(pair))
 
 
-def _encode_scores(sample: JointSample) -> bytes:
+def _encode_scores(sample: PairedBootstrap) -> bytes:
     """Parquet file with one row per policy, seed and score."""
     rows = [
         {"policy": policy, "seed": seed, "metric": name, "value": float(value), "episodes": sample.num_episodes}

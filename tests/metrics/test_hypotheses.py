@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bmd_pipeline.config.schema import VerdictConfig
-from bmd_pipeline.metrics.bootstrap import JointSample, make_joint_sample
+from bmd_pipeline.metrics.bootstrap import PairedBootstrap, make_paired_bootstrap
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
 from bmd_pipeline.metrics.hypotheses import ENTROPY_BOOTSTRAP, HypothesisTester
 from bmd_pipeline.metrics.schemas import Hypothesis
@@ -19,16 +19,16 @@ PAIR = ("dsrl-bmd", "dsrl")
 Kind = tuple[list[float], list[float]]
 
 
-def make_sample(bmd: Kind, plain: Kind, *, seeds: int = 3, n: int = 400, resamples: int = 500) -> JointSample:
+def make_sample(bmd: Kind, plain: Kind, *, seeds: int = 3, n: int = 400, resamples: int = 500) -> PairedBootstrap:
     rng = np.random.default_rng(0)
     parts = {
         name: [draw_episodes(name, k, rates=rates, shares=shares, n=n, rng=rng) for k in range(seeds)]
         for name, (rates, shares) in zip(PAIR, (bmd, plain), strict=True)
     }
-    return make_joint_sample(parts, tau=0.8, num_resamples=resamples, rng=rng)
+    return make_paired_bootstrap(parts, tau=0.8, num_resamples=resamples, rng=rng)
 
 
-def evaluate(sample: JointSample, min_seeds: int = 5, **settings: Any) -> dict[str, Hypothesis]:
+def evaluate(sample: PairedBootstrap, min_seeds: int = 5, **settings: Any) -> dict[str, Hypothesis]:
     found = HypothesisTester(
         sample, [PAIR], VerdictConfig(**settings), min_seeds=min_seeds, rng=np.random.default_rng(0)
     ).evaluate()
@@ -70,7 +70,7 @@ def test_a_difference_of_modes_without_spread_survives_rounding(lost: int) -> No
         bmd: [make(bmd, seed, 24 - (lost if seed == 0 else 0)) for seed in range(3)],
         plain: [make(plain, seed, 1) for seed in range(3)],
     }
-    found = evaluate(make_joint_sample(parts, tau=0.8, num_resamples=50, rng=rng))["H2"]
+    found = evaluate(make_paired_bootstrap(parts, tau=0.8, num_resamples=50, rng=rng))["H2"]
     assert found.difference.value == pytest.approx(23 - lost / 3)
 
 
@@ -82,7 +82,7 @@ def test_a_loss_of_success_refutes_the_first() -> None:
 
 def test_identical_policies_support_the_first_and_leave_the_others_open() -> None:
     sample = make_sample(EVEN, EVEN)
-    same = make_joint_sample(
+    same = make_paired_bootstrap(
         dict.fromkeys(PAIR, sample.episodes["dsrl"]), tau=0.8, num_resamples=500, rng=np.random.default_rng(0)
     )
     found = evaluate(same)
@@ -135,7 +135,7 @@ def test_seeds_that_disagree_leave_it_open() -> None:
     shares = [[1, 1, 1, 1], [9, 1, 1, 1], [1, 1, 1, 1], [9, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
     bmd = [draw_episodes("dsrl-bmd", k, rates=[0.97] * 4, shares=s, n=200, rng=rng) for k, s in enumerate(shares)]
     plain = [draw_episodes("dsrl", k, rates=[0.97] * 4, shares=[3, 1, 1, 1], n=200, rng=rng) for k in range(6)]
-    sample = make_joint_sample(dict(zip(PAIR, (bmd, plain), strict=True)), tau=0.8, num_resamples=300, rng=rng)
+    sample = make_paired_bootstrap(dict(zip(PAIR, (bmd, plain), strict=True)), tau=0.8, num_resamples=300, rng=rng)
     found = evaluate(sample)["H3"]
     assert found.unit == "seeds"
     assert found.verdict == "undecided"
@@ -147,7 +147,7 @@ def test_holm_counts_all_pairs() -> None:
         name: [draw_episodes(name, k, rates=[0.97] * 2, shares=[1, 1], n=100, rng=rng) for k in range(2)]
         for name in ("dsrl-bmd", "dsrl", "dppo-bmd", "dppo")
     }
-    sample = make_joint_sample(parts, tau=0.8, num_resamples=300, rng=rng)
+    sample = make_paired_bootstrap(parts, tau=0.8, num_resamples=300, rng=rng)
     pairs = [("dsrl-bmd", "dsrl"), ("dppo-bmd", "dppo")]
     tester = HypothesisTester(sample, pairs, VerdictConfig(), min_seeds=5, rng=rng)
     assert tester.family == 6

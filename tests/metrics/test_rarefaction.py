@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from bmd_pipeline.metrics.bootstrap import JointSample, make_joint_sample, rarefy_entropies
+from bmd_pipeline.metrics.bootstrap import PairedBootstrap, make_paired_bootstrap, rarefy_entropies
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
 from bmd_pipeline.metrics.hypotheses import ENTROPY_BOOTSTRAP, compare_episodes
 from tests.metrics.drawn import make_episodes
@@ -30,9 +30,9 @@ def draw(shares: np.ndarray, rate: float, n: int, rng: np.random.Generator, seed
 
 def sample_of(
     one: tuple[np.ndarray, float], other: tuple[np.ndarray, float], rng: np.random.Generator, n: int = 200
-) -> JointSample:
+) -> PairedBootstrap:
     parts = {name: [draw(*kind, n, rng, k) for k in range(3)] for name, kind in (("a", one), ("b", other))}
-    return make_joint_sample(parts, tau=0.8, num_resamples=100, rng=rng)
+    return make_paired_bootstrap(parts, tau=0.8, num_resamples=100, rng=rng)
 
 
 def rejections(one: tuple[np.ndarray, float], other: tuple[np.ndarray, float], repetitions: int) -> tuple[float, float]:
