@@ -15,8 +15,8 @@ from bmd_pipeline.metrics import hypotheses
 from bmd_pipeline.metrics.bootstrap import (
     PairedBootstrap,
     Scores,
+    equal_count_entropies,
     percentile_interval,
-    rarefy_entropies,
     wilson_interval,
 )
 from bmd_pipeline.metrics.episodes import Episodes
@@ -256,7 +256,7 @@ def _entropy_differences(
     one: Sequence[Sequence[Episodes]], other: Sequence[Sequence[Episodes]], labelling: str, rng: np.random.Generator
 ) -> Floats:
     """Difference on each base policy, mean over its seeds."""
-    rows = [rarefy_entropies(mine, theirs, labelling, 1, rng) for mine, theirs in zip(one, other, strict=True)]
+    rows = [equal_count_entropies(mine, theirs, labelling, 1, rng) for mine, theirs in zip(one, other, strict=True)]
     return np.array([(row.one - row.other).mean() for row in rows])
 
 

@@ -128,7 +128,7 @@ def mode_entropy(successes: Floats) -> Floats:
     """H(π), the entropy of the mode distribution among successful episodes.
 
     The plug-in estimate −Σ p_i ln p_i, as published. It is biased downwards by about (modes − 1) / 2n, the same way
-    for every policy with n successes. Policies with other numbers of them are compared by `rarefaction`.
+    for every policy with n successes. Policies with other numbers of them are compared by `equal_count_entropies`.
 
     Args:
         successes: (..., num_modes) successful episodes per mode.
