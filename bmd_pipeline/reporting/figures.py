@@ -29,7 +29,7 @@ from bmd_pipeline.metrics.schemas import CodeCheck, CodeRow, Estimate, Evaluatio
 from bmd_pipeline.reporting.sources import Curves, Key
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath
 
-# ---- How figures look: one palette, one font size, files that are the same bytes for the same data ----
+# ---- Style of figures: one palette, one font size, files that are the same bytes for the same data ----
 #
 # Colours are Okabe and Ito's, told apart by colour-blind readers; methods differ in marker as well.
 
@@ -80,7 +80,7 @@ def house_style() -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class MethodStyle:
-    """Look of one method.
+    """Style of one method.
 
     Attributes:
         colour: the family's hue, the same with and without mode codes.
@@ -97,7 +97,7 @@ _FAMILIES = {"dsrl": BLUE, "dppo": VERMILION, "res": GREEN}
 
 
 def method_style(method: str) -> MethodStyle:
-    """Look of a method, the same in every figure; unknown families are purple."""
+    """Style of a method, the same in every figure; unknown families are purple."""
     if method in ("pretrained", "taught"):
         return MethodStyle(BLACK if method == "pretrained" else ORANGE, "D", True)
     family, _, variant = method.partition("-")

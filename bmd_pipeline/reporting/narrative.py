@@ -1,4 +1,4 @@
-"""What a page says in words, made from its data, and numbers as people read them."""
+"""What pages and the console say in words, made from data, and the formatting of numbers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from bmd_pipeline.metrics.schemas import (
 )
 from bmd_pipeline.reporting.sources import Curves
 
-# ---- Numbers as people read them; thin no-break spaces keep them on one line ----
+# ---- Formatting of numbers; thin no-break spaces keep them on one line ----
 
 _SPACE = "\u202f"
 _TO = "\u2060–\u2060"

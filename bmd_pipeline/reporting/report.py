@@ -59,7 +59,7 @@ from bmd_pipeline.reporting.narrative import (
 from bmd_pipeline.reporting.sources import ReportSources, list_commits, list_settings, list_steps, remake_command
 from bmd_pipeline.reporting.trajectories import encode_planar
 
-# ---- Colours of a page in light and dark, as CSS variables: its paper and ink, and those of the figures ----
+# ---- Theme: colours of a page in light and dark, as CSS variables; its paper and ink, and those of the figures ----
 
 LIGHT = {
     "paper": "#ffffff",

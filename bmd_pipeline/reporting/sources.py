@@ -1,4 +1,4 @@
-"""What a report is made of: the files of a task's results, read once and checked; how they came to be."""
+"""What a report is made of: the files of a task's results, read once and checked; and their lineage."""
 
 from __future__ import annotations
 
@@ -379,7 +379,7 @@ def _check_paths(paths: list[PlanarPath], rows: Episodes, path: Path, summary: P
         raise ArtifactError(f"{path}: not the paths of {summary} ({rows.policy}, seed {rows.seed}); summarise again")
 
 
-# ---- How the files behind a page came to be: every stage's command, settings, time and code ----
+# ---- Lineage of the files behind a page: every stage's command, settings, time and code ----
 
 
 @dataclass(frozen=True)
@@ -410,7 +410,7 @@ class Step:
 
 
 def list_steps(sources: ReportSources) -> list[Step]:
-    """Every stage behind the page, in the order of the corridor."""
+    """Every stage behind the page, in the order of the pipeline."""
     records: list[tuple[str, Mapping[str, Any]]] = []
     if sources.demos is not None:
         records.append(("collect", sources.demos))

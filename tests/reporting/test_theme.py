@@ -1,4 +1,4 @@
-"""Colours of pages: those of the figures, and readable in the dark."""
+"""The theme of pages: colours of the figures, and readable in the dark."""
 
 from __future__ import annotations
 
