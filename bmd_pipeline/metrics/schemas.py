@@ -558,29 +558,29 @@ class Sweep(Block):
 # docs/evidence.md says how to read the numbers.
 
 
-class TwinComparison(Block):
-    """Test of one way against several, on pairs of episodes from the same start."""
+class PairedRollouts(Block):
+    """Test of one mode against several, on pairs of episodes from the same start under independent noise."""
 
     pairs: int = Field(ge=1)
     """Pairs that were tested; about as many others chose the axis."""
     gap: float = Field(ge=0, le=1)
-    """Distance of the distribution of the pairs' distances from a single-peaked one."""
+    """Dip: how far the distribution of the pairs' distances is from a single-peaked one."""
     p: float = Field(gt=0, le=1)
-    """Chance of as large a gap if there were one way."""
+    """Chance of as large a dip if there were one mode."""
     detectable_share: float | None
-    """Smallest share of a second way, well apart, that would have been found with probability `power`; null: none."""
+    """Smallest share of a second mode, well apart, that would have been found with probability `power`; null: none."""
 
 
 class BaseBehaviour(Block):
     """What the base policy does by itself."""
 
     episodes: int = Field(ge=1)
-    """Episodes, half of them twins of the other half."""
+    """Episodes, two from each start."""
     success_rate: Interval
     """With Wilson's interval."""
     ways: Literal["several", "one", "unknown"]
-    """several: p <= alpha. one: else, if a second way of share `min_share` would have been found. unknown: else."""
-    twins: TwinComparison | None
+    """several: p <= alpha. one: else, if a second mode of share `min_share` would have been found. unknown: else."""
+    twins: PairedRollouts | None
     """The test; null with too few pairs of successes."""
     mode_shares: dict[str, float]
     """Share of each true mode among the successes; the test doesn't see it."""
@@ -703,11 +703,11 @@ class Validation(Block):
     confidence: float = Field(gt=0, lt=1)
     """Level of every interval."""
     alpha: float = Field(gt=0, lt=0.5)
-    """Level at which the base policy is said to have several ways."""
+    """Level at which the base policy is said to have several modes."""
     power: float = Field(gt=0, lt=1)
     """Probability that goes with `detectable_share`."""
     min_share: float = Field(gt=0, le=0.5)
-    """Share of a second way that must be detectable before the base policy is said to have one."""
+    """Share of a second mode that must be detectable before the base policy is said to have one."""
     labelling: str
     """The mode labelling."""
     modes: list[str] = Field(min_length=1)

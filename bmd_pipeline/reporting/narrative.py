@@ -412,15 +412,15 @@ def _describe_base(base: BaseBehaviour, power: float) -> str:
     test = base.twins
     if test is None or base.ways == "unknown":
         return (
-            "Whether the base policy has more than one way can't be told: from too few starts do both of two episodes "
+            "Whether the base policy has more than one mode can't be told: from too few starts do both paired rollouts "
             f"succeed (success rate {fixed(base.success_rate.value)}). Raise evaluate.episodes, or train a better one."
         )
-    numbers = f"{test.pairs} pairs of episodes from the same start, {p_value(test.p)} for a single one"
+    numbers = f"{test.pairs} paired rollouts from the same start, {p_value(test.p)} for a single one"
     if base.ways == "several":
-        return f"The base policy has more than one way to succeed: {numbers}."
+        return f"The base policy has more than one mode: {numbers}."
     return (
-        f"The base policy has one way to succeed, as far as can be seen ({numbers}): there is nothing to preserve. A "
-        f"second way of at least {rough(test.detectable_share or 0.5)} of the successes, well apart from the first, "
+        f"The base policy has one mode, as far as can be seen ({numbers}): there is nothing to preserve. A "
+        f"second mode of at least {rough(test.detectable_share or 0.5)} of the successes, well apart from the first, "
         f"would have been found with probability {power:g}."
     )
 
@@ -436,7 +436,7 @@ def _describe_separation(discovered: Sequence[SeedValidation], base: BaseBehavio
         f"trajectories of two codes are {_mean([one.between / max(one.within, 1e-9) for one in found])} times as far "
         "apart as those of one."
     )
-    return text + (" What differs between codes lies within the one way." if base.ways == "one" else "")
+    return text + (" What differs between codes lies within the one mode." if base.ways == "one" else "")
 
 
 def _describe_truth(discovered: Sequence[SeedValidation]) -> list[str]:

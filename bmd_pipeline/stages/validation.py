@@ -83,9 +83,9 @@ def validation(
         ground = _Ground(config, bench, first, num_workers, reporter)
         rng = make_rng(config, "validation")
         validator = Validator(settings, ground.labelling.modes, config.evaluate.confidence, rng)
-        one, twin = ground.play_base("base"), ground.play_base("twin")
+        one, other = ground.play_base("base"), ground.play_base("twin")
         ground.fit_scale(one)
-        base = validator.describe_base(ground.describe(one), ground.describe(twin))
+        base = validator.describe_base(ground.describe(one), ground.describe(other))
         won = one.success.cpu().numpy()
         discovered, sortings = [], {}
         for seed, own in found.items():

@@ -63,7 +63,7 @@ def describe(
 
 def test_several_ways_redundant_codes_and_a_missing_mode(say: Say) -> None:
     text, found = say([0.4, 0.3, 0.3], [0, 1, 1, 0])
-    assert text[0].startswith("The base policy has more than one way to succeed")
+    assert text[0].startswith("The base policy has more than one mode")
     assert (
         "Seed 3: codes 0 and 3 lead to the same mode; codes 1 and 2 lead to the same mode; no code leads to round."
         in text
@@ -98,7 +98,7 @@ def test_one_way_is_nothing_to_preserve_though_codes_differ(say: Say) -> None:
     text, _ = say([1.0, 0.0, 0.0], [0, 1, 2, 0])
     assert "there is nothing to preserve" in text[0]
     assert "would have been found with probability 0.9" in text[0]
-    assert "What differs between codes lies within the one way." in text[1]
+    assert "What differs between codes lies within the one mode." in text[1]
 
 
 @pytest.mark.parametrize("success", [0.0, 0.05])

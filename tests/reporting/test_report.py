@@ -71,7 +71,7 @@ def test_evidence_is_shown(page: str) -> None:
     assert "✗ H2 refuted" in words
     assert "? H3 undecided" in words
     assert "λ from 0.1 to 1 holds both (success of at least 0.950 and 0.9 of 3 modes solved), 1.0 decades." in words
-    assert "The base policy has more than one way to succeed: 20 pairs of episodes" in words
+    assert "The base policy has more than one mode: 20 paired rollouts" in words
     assert "90.0 % [85.0, 94.0], chance 30 % 0.46 3.5× 0.87 0.81 0.93" in words
     assert "delay 61.0 %, 61.0 % 83.0 %, 83.0 % 2, 2" in words
     assert "locked 5.0 %, 5.0 % –, – 0, 0" in words
