@@ -190,6 +190,8 @@ def _label(name: str) -> str:
 
 _MAX_COLUMNS = 4
 _PANEL = 2.5
+MAX_PATHS = 200
+"""Paths of a panel, the first ones: more can't be told apart, and a page carries every point of them."""
 
 
 def draw_success_modes(evaluation: Evaluation, stem: Path) -> list[Path]:
@@ -261,7 +263,7 @@ def plot_trajectories(evaluation: Evaluation, book: PathBook) -> Figure:
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes, (name, block) in zip(grid.flat, policies.items(), strict=False):
             shown = block.seeds[0]
-            paths = [path for path in book.paths if (path.policy, path.seed) == (name, shown.seed)]
+            paths = [path for path in book.paths if (path.policy, path.seed) == (name, shown.seed)][:MAX_PATHS]
             _plot_paths(axes, paths, book)
             axes.set(xlim=x_limits, ylim=y_limits, aspect="equal" if book.to_scale else "auto")
             axes.set_title(f"{name}, seed {shown.seed}", loc="left", pad=16)

@@ -30,6 +30,7 @@ from bmd_pipeline.reporting import narrative
 from bmd_pipeline.reporting.figures import (
     BLACK,
     GREY,
+    MAX_PATHS,
     PALE,
     WHITE,
     embed_figure,
@@ -268,7 +269,7 @@ def build_report(sources: ReportSources) -> str:
         commits=list_commits(steps),
         command=remake_command(evaluation),
         settings=list(list_settings(sources)),
-        recorded=max(group["count"] for group in paths["groups"]),
+        drawn_paths=min(MAX_PATHS, max(map(len, sources.paths.values()))),
     )
 
 

@@ -70,21 +70,13 @@ def make_document(parts: Sequence[Episodes]) -> Evaluation:
         )
         for name in dict.fromkeys(part.policy for part in parts)
     }
-    provenance = Provenance(
-        command="",
-        git_commit=None,
-        packages={},
-        python="",
-        platform="",
-        device="",
-        threads=1,
-        wall_s=0.0,
-        cpu_seconds=0.0,
-        config={},
-        inputs={},
-    )
     return Evaluation(
-        schema_version=3, task="Toy", config_hash="", confidence=0.9, policies=blocks, provenance=provenance
+        schema_version=3,
+        task="Toy",
+        config_hash="",
+        confidence=0.9,
+        policies=blocks,
+        provenance=Provenance.model_construct(),
     )
 
 
@@ -131,6 +123,15 @@ def test_the_axis_counts_solved_modes(parts: list[Episodes]) -> None:
         "pretrained\n1 seed, n = 4\nobeyed 0.50, worst 0.33",
         "dsrl\n2 seeds, n = 8\nobeyed 0.50, worst 0.00",
     ]
+
+
+def test_a_panel_holds_no_more_paths_than_can_be_told_apart(
+    monkeypatch: pytest.MonkeyPatch, parts: list[Episodes]
+) -> None:
+    monkeypatch.setattr(figures, "MAX_PATHS", 3)
+    figure = plot_trajectories(make_document(parts), make_book(parts))
+    drawn = [artist for artist in figure.axes[0].collections if isinstance(artist, LineCollection)]
+    assert [len(artist.get_segments()) for artist in drawn] == [2, 1]
 
 
 @pytest.mark.parametrize("total", [1, 2, 8, 9, 24, 100])
