@@ -141,6 +141,9 @@ _IRRELEVANT = (
     "bmd_pipeline.tasks.registry",  # a new task must not rerun the others
 )
 
+_WORDS = "bmd_pipeline.reporting.narrative"
+"""What stages print in words, which is no result; the pages show it."""
+
 _ENTRIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "collect": ("stages.collect:collect", ("env", "expert")),
     "pretrain": ("stages.pretrain:pretrain", ("env",)),
@@ -189,10 +192,13 @@ def list_definitions(stage: str, task_package: str) -> tuple[tuple[str, str], ..
     module, _, name = entry.partition(":")
     waiting = [(f"{_PACKAGE}.{module}", name), *((f"{task_package}.{part}", _WHOLE) for part in parts)]
     tops = {_PACKAGE, task_package.partition(".")[0]}
+    printed = set() if stage in ("report", "summary") else {_WORDS}
     found: set[tuple[str, str]] = set()
     while waiting:
         module, name = step = waiting.pop()
-        if step in found or module.partition(".")[0] not in tops or _is_irrelevant(module) or _find(module) is None:
+        if step in found or module in printed or _is_irrelevant(module):
+            continue
+        if module.partition(".")[0] not in tops or _find(module) is None:
             continue
         found.add(step)
         if name:

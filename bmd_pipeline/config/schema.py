@@ -629,8 +629,6 @@ class VerdictConfig(Section):
     """H1: success may be lower than with plain fine-tuning by this much."""
     alpha: float = Field(0.05, gt=0.0, lt=0.5)
     """Probability of calling any hypothesis of the file supported (or any refuted) that isn't."""
-    power: float = Field(0.8, ge=0.5, lt=1.0)
-    """Probability with which a recommended sample size decides."""
 
 
 # ---- Settings of the validation of discovered modes ----

@@ -160,7 +160,7 @@ _THINNED_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
-class RarefiedEntropies:
+class EqualCountEntropies:
     """Entropies of two policies at equal numbers of successes within each seed.
 
     Attributes:
@@ -174,9 +174,9 @@ class RarefiedEntropies:
     resampled: Floats
 
 
-def rarefy_entropies(
+def equal_count_entropies(
     one: Sequence[Episodes], other: Sequence[Episodes], labelling: str, num_resamples: int, rng: np.random.Generator
-) -> RarefiedEntropies:
+) -> EqualCountEntropies:
     """Entropies of two policies that met the same starts, each seed for itself.
 
     Args:
@@ -198,7 +198,7 @@ def rarefy_entropies(
         ]
         resampled.append(np.concatenate(blocks))
     first, second = np.array(seen, dtype=np.float64).T
-    return RarefiedEntropies(first, second, np.stack(resampled, axis=1))
+    return EqualCountEntropies(first, second, np.stack(resampled, axis=1))
 
 
 def _thin(pair: tuple[Episodes, Episodes], labelling: str, draws: NDArray[np.int64]) -> tuple[Floats, Floats]:
@@ -261,7 +261,7 @@ class ModeCounts:
 
 
 @dataclass(frozen=True)
-class JointSample:
+class PairedBootstrap:
     """Evaluations of several policies, and what resampling makes of their scores.
 
     Attributes:
@@ -325,7 +325,7 @@ class JointSample:
     def _contrast_entropies(self, one: str, other: str) -> Contrast:
         rng = np.random.default_rng(self.entropy_seed)
         num_resamples, num_seeds = self.resampled[one]["mode_entropy"].shape
-        found = rarefy_entropies(self.episodes[one], self.episodes[other], self.labelling, num_resamples, rng)
+        found = equal_count_entropies(self.episodes[one], self.episodes[other], self.labelling, num_resamples, rng)
         observed = float((found.one - found.other).mean())
         # A drawn seed gets any of its resamples: the same seed drawn twice is resampled twice.
         picks = rng.integers(num_seeds, size=(num_resamples, num_seeds))
@@ -338,9 +338,9 @@ class JointSample:
         )
 
 
-def make_joint_sample(
+def make_paired_bootstrap(
     episodes: Mapping[str, Sequence[Episodes]], *, tau: float, num_resamples: int, rng: np.random.Generator
-) -> JointSample:
+) -> PairedBootstrap:
     """Scores policies and resamples them together.
 
     Args:
@@ -363,7 +363,7 @@ def make_joint_sample(
         return dict(zip(episodes, scored, strict=True))
 
     within = score(bootstrap_sums(features, rng, num_resamples, draw_seeds=False))
-    return JointSample(
+    return PairedBootstrap(
         episodes=episodes,
         labelling=labelling,
         modes=parts[0][0].labellings[labelling].modes,

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bmd_pipeline.metrics import hypotheses
-from bmd_pipeline.metrics.bootstrap import JointSample, Scores, percentile_interval, rarefy_entropies, wilson_interval
+from bmd_pipeline.metrics.bootstrap import (
+    PairedBootstrap,
+    Scores,
+    equal_count_entropies,
+    percentile_interval,
+    wilson_interval,
+)
 from bmd_pipeline.metrics.episodes import Episodes
 from bmd_pipeline.metrics.hypotheses import compare_episodes, holm, sign_flip_test, two_sided
 from bmd_pipeline.metrics.schemas import (
@@ -53,7 +59,7 @@ class Pair:
     kind: Literal["counterpart", "base"]
 
 
-def score_policies(sample: JointSample, confidence: float) -> dict[str, PolicyScores]:
+def score_policies(sample: PairedBootstrap, confidence: float) -> dict[str, PolicyScores]:
     """Scores of each policy with their intervals, and its modes."""
     policies = {}
     for policy in sample.episodes:
@@ -89,7 +95,7 @@ def score_seeds(scores: Scores, resampled: Scores, confidence: float) -> dict[st
 
 
 def compare_pairs(
-    sample: JointSample, pairs: Sequence[Pair], *, confidence: float, min_seeds: int, rng: np.random.Generator
+    sample: PairedBootstrap, pairs: Sequence[Pair], *, confidence: float, min_seeds: int, rng: np.random.Generator
 ) -> list[PolicyPair]:
     """Compares pairs of policies in every score that means the same for both.
 
@@ -140,7 +146,7 @@ def compare_pairs(
 
 
 def _measure(
-    sample: JointSample,
+    sample: PairedBootstrap,
     pair: Pair,
     score: str,
     confidence: float,
@@ -167,7 +173,7 @@ def _measure(
     )
 
 
-def _by_seed(sample: JointSample, pair: Pair, score: str) -> Floats:
+def _by_seed(sample: PairedBootstrap, pair: Pair, score: str) -> Floats:
     return sample.contrast(pair.one, pair.other, score).differences
 
 
@@ -250,7 +256,7 @@ def _entropy_differences(
     one: Sequence[Sequence[Episodes]], other: Sequence[Sequence[Episodes]], labelling: str, rng: np.random.Generator
 ) -> Floats:
     """Difference on each base policy, mean over its seeds."""
-    rows = [rarefy_entropies(mine, theirs, labelling, 1, rng) for mine, theirs in zip(one, other, strict=True)]
+    rows = [equal_count_entropies(mine, theirs, labelling, 1, rng) for mine, theirs in zip(one, other, strict=True)]
     return np.array([(row.one - row.other).mean() for row in rows])
 
 

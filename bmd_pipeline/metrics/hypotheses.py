@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
 from bmd_pipeline.config.schema import VerdictConfig
-from bmd_pipeline.metrics.bootstrap import JointSample, ModeCounts, percentile_interval
-from bmd_pipeline.metrics.schemas import Hypothesis, Interval, PairVerdict, SampleSize, SeedEvidence, Unit
+from bmd_pipeline.metrics.bootstrap import ModeCounts, PairedBootstrap, percentile_interval
+from bmd_pipeline.metrics.schemas import Hypothesis, Interval, PairVerdict, SeedEvidence, Unit
 from bmd_pipeline.metrics.scores import MIN_MODE_SHARE
 
 Floats = NDArray[np.float64]
@@ -299,7 +299,7 @@ class PairedResult:
 
 
 def compare_episodes(
-    sample: JointSample, one: str, other: str, score: str, *, threshold: float, confidence: float
+    sample: PairedBootstrap, one: str, other: str, score: str, *, threshold: float, confidence: float
 ) -> PairedResult:
     """Tests whether the difference of a score, mean over seeds, is above or below a threshold.
 
@@ -338,196 +338,7 @@ def _tail(wrong: NDArray[np.bool_]) -> float:
     return (1 + int(wrong.sum())) / (1 + len(wrong))
 
 
-# ---- How much data would decide an undecided hypothesis, if the truth is what was seen ----
-#
-# All numbers are for one test at level α, corrected beforehand by the caller, to succeed with probability `power`.
-# They are plans and not promises: a difference measured on few seeds is itself uncertain.
-
-_MOST = 1 << 12
-"""Multiples of the present episodes beyond which no number is named."""
-_DRAWS = 200
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a test shall achieve.
-
-    Attributes:
-        alpha: one-sided level, after correction.
-        power: probability of passing it.
-    """
-
-    alpha: float
-    power: float
-
-    @property
-    def z(self) -> float:
-        """Standard errors that the difference must be away from the threshold."""
-        return float(stats.norm.isf(self.alpha) + stats.norm.ppf(self.power))
-
-
-def units_for_mean(distance: float, spread: float, target: Target) -> int | None:
-    """Independent units of this spread (standard deviation) that a mean's distance from the threshold needs.
-
-    Returns:
-        the number, or None at no distance: no sample decides that.
-    """
-    if abs(distance) < 1e-12:
-        return None
-    return max(1, math.ceil((target.z * spread / distance) ** 2))
-
-
-def episodes_for_success(counts: PairedCounts, threshold: float, target: Target) -> int | None:
-    """Paired episodes that the score test needs, over all seeds.
-
-    Source: Lachin 1992, Statistics in Medicine 11, 1239-1251, with the score test's variance under the null.
-    """
-    distance = counts.difference - threshold
-    if abs(distance) < 1e-12:
-        return None
-    null, seen = math.sqrt(counts.null_variance(threshold)), math.sqrt(max(counts.variance, 0.0))
-    spread = float(stats.norm.isf(target.alpha)) * null + float(stats.norm.ppf(target.power)) * seen
-    return max(1, math.ceil((spread / distance) ** 2))
-
-
-def episodes_for_modes(
-    one: ModeCounts, other: ModeCounts, tau: float, sign: int, target: Target, rng: np.random.Generator
-) -> float | None:
-    """How many times the present episodes the mode test needs, found by simulating it at the observed rates.
-
-    Args:
-        one: counts (num_seeds, num_modes).
-        other: counts (num_seeds, num_modes).
-        tau: success rate from which a present mode is solved.
-        sign: 1 to show more modes, -1 to show fewer.
-        target: level and power.
-        rng: draws of the simulation.
-
-    Returns:
-        the factor, or None if even thousands of times as many would not do.
-    """
-
-    def enough(factor: float) -> bool:
-        p = more_modes_test(_draw(one, factor, rng), _draw(other, factor, rng), tau)[0 if sign > 0 else 1]
-        return float((p <= target.alpha).mean()) >= target.power
-
-    high = 1.0
-    while not enough(high):
-        high *= 2
-        if high > _MOST:
-            return None
-    low = high / 2
-    for _ in range(4):
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
-
-
-def _draw(counts: ModeCounts, factor: float, rng: np.random.Generator) -> ModeCounts:
-    """Evaluations of another size: visits in proportion, successes drawn at the observed rates."""
-    visits = np.rint(counts.visits * factor)
-    rates = np.divide(counts.successes, counts.visits, out=np.zeros_like(visits), where=counts.visits > 0)
-    shape = (_DRAWS, *visits.shape)
-    successes = rng.binomial(visits.astype(np.int64), np.minimum(rates, 1.0), size=shape).astype(np.float64)
-    return ModeCounts(successes, np.broadcast_to(visits, shape))
-
-
-# ---- The verdict in plain words ----
-
-
-def state_claim(hypothesis: str, one: str, other: str, threshold: float, tau: float) -> str:
-    """What is claimed, before any number is seen."""
-    if hypothesis == "H1":
-        return f"{one} succeeds as often as {other}, or at most {-100 * threshold:g} points less often"
-    if hypothesis == "H2":
-        return f"{one} solves more modes than {other}, each at a success rate of at least {tau:g}"
-    return f"the successes of {one} are spread over the modes more evenly than those of {other}"
-
-
-def describe_hypothesis(found: Hypothesis, one: str, other: str, *, total_modes: int, tau: float) -> str:
-    """What was found, in one to three sentences.
-
-    Args:
-        found: the hypothesis, decided; its own text is not read.
-        one: the first policy.
-        other: the second one.
-        total_modes: modes of the task.
-        tau: success rate from which a present mode is solved.
-    """
-    return " ".join(filter(None, (_describe_numbers(found, one, other, total_modes, tau), _advise(found, total_modes))))
-
-
-def describe_scope(unit: Unit, num_seeds: int, *, needed: int, family: int, alpha: float) -> str:
-    """What the verdicts of a file are about.
-
-    Args:
-        unit: what the tests count.
-        num_seeds: training seeds there are.
-        needed: seeds from which a test over seeds would be used.
-        family: hypotheses that are corrected for together.
-        alpha: level.
-    """
-    base = "All seeds fine-tune one base policy."
-    if unit == "seeds":
-        return f"About training again with new seeds ({num_seeds} were seen). {base}"
-    seeds = "1 seed is" if num_seeds == 1 else f"{num_seeds} seeds are"
-    return (
-        f"About these trained policies alone: {seeds} too few to speak about training again. Whatever they show, a "
-        f"test over them can't give a p below {smallest_p(num_seeds):.3g}, and {family} hypotheses at "
-        f"level {alpha:g} need {alpha / family:.2g}: that takes at least {needed} seeds. {base}"
-    )
-
-
-def _describe_numbers(found: Hypothesis, one: str, other: str, total: int, tau: float) -> str:
-    gap = found.difference
-    if found.hypothesis == "H1":
-        numbers = f"{one} succeeds in {100 * found.one:.1f} % of the episodes, {other} in {100 * found.other:.1f} %"
-        gain = f"{100 * gap.value:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
-    elif found.hypothesis == "H2":
-        solved = f"{found.one:.1f} of {total} modes at a success rate of at least {tau:g}"
-        numbers = f"{one} solves {solved}, {other} {found.other:.1f}"
-        gain = f"{gap.value:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]"
-    else:
-        numbers = f"The entropy is {found.one:.2f} nats with {one} and {found.other:.2f} with {other}"
-        # Not the difference of the two numbers before it: few successes look less even than they are.
-        gain = f"at equal numbers of successes {gap.value:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]"
-    return f"{numbers}: {gain}, {_describe_p(found)}."
-
-
-def _describe_p(found: Hypothesis) -> str:
-    p = found.p_below_holm if found.verdict == "refuted" else found.p_above_holm
-    against = " against the claim" if found.verdict == "refuted" else ""
-    return f"p {'< 0.0001' if p < 1e-4 else f'= {p:.2g}'} corrected{against}"
-
-
-def _advise(found: Hypothesis, total: int) -> str:
-    """What would decide it."""
-    size = found.sample_size
-    if size is None:
-        return ""
-    if found.metric == "solved" and found.one == found.other:
-        if found.one == total:
-            return f"Both solve all {total} modes: there is nothing to gain here."
-        if found.one == 0:
-            return "Neither solves any mode: this can't be decided at such success rates."
-    if size.needed is None:
-        if abs(found.difference.value - found.threshold) < 1e-12:
-            return "The difference is at the threshold itself: no sample would decide it."
-        return "Even thousands of times as many episodes would not decide it at these rates."
-    unit = "seeds" if size.unit == "seeds" else "episodes per seed"
-    return (
-        f"Undecided: if the truth is what was seen, about {_round_up(size.needed):,} {unit} instead of "
-        f"{size.present:,} would do."
-    )
-
-
-def _round_up(number: int) -> int:
-    """To two digits: more would feign a precision that plans don't have."""
-    unit: int = 10 ** max(0, len(str(number)) - 2)
-    return -(-number // unit) * unit
-
-
-# ---- The hypotheses of the verdict: what is claimed, whether the evidence bears it out, and what evidence would ----
+# ---- The hypotheses of the verdict: does the evidence bear them out? ----
 
 
 _SCORES: tuple[tuple[Literal["H1", "H2", "H3"], str], ...] = (
@@ -548,8 +359,8 @@ class _Question:
     threshold: float
 
 
-class Judge:
-    """Decides the hypotheses on pairs of policies.
+class HypothesisTester:
+    """Tests the hypotheses on pairs of policies.
 
     Args:
         sample: the evaluations of all of them.
@@ -566,7 +377,7 @@ class Judge:
 
     def __init__(
         self,
-        sample: JointSample,
+        sample: PairedBootstrap,
         pairs: Sequence[tuple[str, str]],
         config: VerdictConfig,
         *,
@@ -582,10 +393,8 @@ class Judge:
         num_seeds = len(sample.seeds)
         self.can_decide = num_seeds >= seeds_to_reach(config.alpha, self.family)
         self.unit: Unit = "seeds" if num_seeds >= self.min_seeds else "episodes"
-        # Holm's first step: enough whatever the other hypotheses turn out to be.
-        self._target = Target(config.alpha / self.family, config.power)
 
-    def judge(self) -> list[PairVerdict]:
+    def evaluate(self) -> list[PairVerdict]:
         """The verdict on every pair."""
         questions = [
             _Question(hypothesis, score, *pair, -self.config.success_margin if hypothesis == "H1" else 0.0)
@@ -605,18 +414,12 @@ class Judge:
     def _ask_seeds(self, question: _Question) -> SeedEvidence:
         differences = self._differences(question)
         above, below = sign_flip_test(differences, question.threshold, self.rng)
-        needed: int | None = self.min_seeds
-        if len(differences) > 1:
-            distance = float(differences.mean()) - question.threshold
-            planned = units_for_mean(distance, float(differences.std(ddof=1)), self._target)
-            needed = None if planned is None else max(planned, self.min_seeds)
         return SeedEvidence(
             differences=differences.tolist(),
             p_above=above,
             p_below=below,
             smallest_p=smallest_p(len(differences)),
             can_decide=self.can_decide,
-            seeds_needed=needed,
         )
 
     def _ask(self, question: _Question, by_seed: SeedEvidence) -> PairedResult:
@@ -637,9 +440,8 @@ class Judge:
             "supported" if above <= alpha else "refuted" if below <= alpha else "undecided"
         )
         difference = float(self._differences(question).mean())
-        draft = Hypothesis(
+        return Hypothesis(
             hypothesis=question.hypothesis,
-            claim=state_claim(question.hypothesis, question.one, question.other, question.threshold, self.sample.tau),
             metric=question.score,
             threshold=question.threshold,
             one=float(self.sample.scores[question.one][question.score].mean()),
@@ -654,40 +456,7 @@ class Judge:
             p_below=found.p_below,
             p_below_holm=below,
             by_seed=by_seed,
-            sample_size=self._plan(question, by_seed) if verdict == "undecided" else None,
-            text="",
         )
-        text = describe_hypothesis(
-            draft, question.one, question.other, total_modes=len(self.sample.modes), tau=self.sample.tau
-        )
-        return draft.model_copy(update={"text": text})
-
-    def _plan(self, question: _Question, by_seed: SeedEvidence) -> SampleSize:
-        if self.unit == "seeds":
-            present, needed = len(self.sample.seeds), by_seed.seeds_needed
-        else:
-            present, needed = self.sample.num_episodes, self._episodes_needed(question)
-        return SampleSize(unit=self.unit, present=present, needed=None if needed is None else max(needed, present + 1))
-
-    def _episodes_needed(self, question: _Question) -> int | None:
-        """Episodes of each seed; seeds stay as they are."""
-        sample, one, other = self.sample, question.one, question.other
-        distance = float(self._differences(question).mean()) - question.threshold
-        if abs(distance) < 1e-12:
-            return None
-        if question.score == "success_rate":
-            counts = count_pairs(sample.successes(one), sample.successes(other))
-            total = episodes_for_success(counts, question.threshold, self._target)
-            return None if total is None else math.ceil(total / len(sample.seeds))
-        if question.score == "solved":
-            sign = 1 if distance > 0 else -1
-            factor = episodes_for_modes(
-                sample.counts(one), sample.counts(other), sample.tau, sign, self._target, self.rng
-            )
-            return None if factor is None else math.ceil(factor * sample.num_episodes)
-        drawn = sample.contrast(one, other, question.score).within
-        spread = float(drawn.std(ddof=1)) * math.sqrt(sample.num_episodes)
-        return units_for_mean(distance, spread, self._target)
 
     def _differences(self, question: _Question) -> Floats:
         return self.sample.contrast(question.one, question.other, question.score).differences

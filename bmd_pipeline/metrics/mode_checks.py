@@ -21,11 +21,11 @@ from bmd_pipeline.metrics.schemas import (
     BaseBehaviour,
     Disturbed,
     Interval,
+    PairedRollouts,
     SeedAgreement,
     SeedValidation,
     Separation,
     Truth,
-    TwinComparison,
 )
 from bmd_pipeline.metrics.schemas import CodeCheck as CodeRow
 from bmd_pipeline.metrics.scores import MIN_MODE_SHARE
@@ -33,15 +33,15 @@ from bmd_pipeline.metrics.scores import MIN_MODE_SHARE
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-# ---- Does a policy have more than one way? A test that needs no labels and assumes no distribution ----
+# ---- Does a policy have more than one mode? A test that needs no labels and assumes no distribution ----
 #
-# Two episodes from the same start, under independent noise, are twins. If along some axis the behaviour from every
-# start has a single mode, the difference of twins is symmetric and single-peaked at 0, and stays so over any mixture
-# of starts: the distribution function of its absolute value is concave. (The density of the difference at t sums the
-# overlaps of pairs of level sets of the behaviour's density, one of them shifted by t. With a single mode level sets
-# are nested intervals, so that every overlap is largest at 0 and shrinks with |t|.) Two ways with a gap between break
-# that, since twins are then either close or a gap apart. What differs from start to start cancels out: a policy that
-# always does one thing here and another thing there has one way.
+# Paired rollouts are two episodes from the same start under independent noise. If along some axis the behaviour from
+# every start has a single mode, the difference of a pair is symmetric and single-peaked at 0, and stays so over any
+# mixture of starts: the distribution function of its absolute value is concave. (The density of the difference at t
+# sums the overlaps of pairs of level sets of the behaviour's density, one of them shifted by t. With a single mode
+# level sets are nested intervals, so that every overlap is largest at 0 and shrinks with |t|.) Two modes far apart
+# break that, since the episodes of a pair are then either close or as far apart as the modes. What differs from start
+# to start cancels out: a policy that always does one thing here and another thing there has one mode.
 
 
 NULL_DRAWS = 1999
@@ -51,50 +51,35 @@ _PAIRS_AS_AXES = 20
 _SHARES = np.arange(1, 101) / 200
 
 
-@dataclass(frozen=True)
-class TwinTest:
-    """Outcome of the test.
-
-    Attributes:
-        gap: how far the distances of twins are from being single-peaked: about the share of twins that parted.
-        p: chance of as large a gap if behaviour had a single mode from every start.
-        pairs: twins that were tested; about as many chose the axis.
-        detectable_share: smallest share of a second way, well apart from the first, that would have been found with
-            the power asked for; None if not even equal shares would.
-    """
-
-    gap: float
-    p: float
-    pairs: int
-    detectable_share: float | None
-
-
-def compare_twins(one: Floats, other: Floats, *, alpha: float, power: float, rng: np.random.Generator) -> TwinTest:
+def compare_paired_rollouts(
+    one: Floats, other: Floats, *, alpha: float, power: float, rng: np.random.Generator
+) -> PairedRollouts:
     """Tests whether behaviour has a single mode from every start.
 
-    One half of the twins chooses the axis on which it looks least single-peaked, the other half is tested on it.
+    One half of the pairs chooses the axis on which it looks least single-peaked, the other half is tested on it.
     Uniform distances are the hardest case of the null hypothesis. For another concave F the empirical function is that
-    of a uniform sample taken at F(x), and so is a concave majorant of it: the gap can't be larger. Uniform samples of
+    of a uniform sample taken at F(x), and so is a concave majorant of it: the dip can't be larger. Uniform samples of
     the same size therefore bound p exactly.
 
     Args:
         one: (pairs, points, features) what an episode from each start did; at least 4 pairs.
-        other: (pairs, points, features) the same of its twin.
-        alpha: level at which `detectable_share` is judged.
+        other: (pairs, points, features) the same of the other episode from that start.
+        alpha: level that goes with `detectable_share`.
         power: see `detectable_share`.
-        rng: splits the twins and draws the null distribution.
+        rng: splits the pairs and draws the null distribution.
     """
     difference = (one - other)[rng.permutation(len(one))]
     half = len(difference) // 2
     chosen, tested = difference[:half], difference[half:]
-    axis = max(_propose_axes(chosen), key=lambda candidate: concavity_gap(_project(chosen, candidate)))
-    gap = concavity_gap(_project(tested, axis))
-    null = np.array([concavity_gap(draw) for draw in rng.random((NULL_DRAWS, len(tested)))])
-    p = (1 + int((null >= gap).sum())) / (1 + NULL_DRAWS)
-    return TwinTest(gap, p, len(tested), _find_share(float(np.quantile(null, 1 - alpha)), len(tested), power))
+    axis = max(_propose_axes(chosen), key=lambda candidate: concavity_dip(_project(chosen, candidate)))
+    dip = concavity_dip(_project(tested, axis))
+    null = np.array([concavity_dip(draw) for draw in rng.random((NULL_DRAWS, len(tested)))])
+    p = (1 + int((null >= dip).sum())) / (1 + NULL_DRAWS)
+    share = _find_share(float(np.quantile(null, 1 - alpha)), len(tested), power)
+    return PairedRollouts(pairs=len(tested), gap=dip, p=p, detectable_share=share)
 
 
-def concavity_gap(distances: Floats) -> float:
+def concavity_dip(distances: Floats) -> float:
     """Largest distance of the empirical distribution function from its least concave majorant.
 
     The slopes of the majorant are the antitonic regression of the function's own (Grenander 1956).
@@ -104,7 +89,7 @@ def concavity_gap(distances: Floats) -> float:
     """
     places, counts = np.unique(distances, return_counts=True)
     steps = counts / len(distances)
-    if places[0] == 0.0:  # equal twins sit on the peak itself: both functions begin at their share
+    if places[0] == 0.0:  # equal episodes sit on the peak itself: both functions begin at their share
         places, steps = places[1:], steps[1:]
     if len(places) == 0:
         return 0.0
@@ -116,7 +101,7 @@ def concavity_gap(distances: Floats) -> float:
 
 def _propose_axes(difference: Floats) -> Floats:
     """Axes (num_axes, points, features): principal components and single differences, of whole trajectories and of
-    each point alone. Ways that part late, or meet again at the goal, are apart at some points only.
+    each point alone. Modes that part late, or meet again at the goal, are apart at some points only.
     """
     pairs, points, features = difference.shape
     axes = [_find_directions(difference.reshape(pairs, -1)).reshape(-1, points, features)]
@@ -139,7 +124,7 @@ def _project(difference: Floats, axis: Floats) -> Floats:
 
 
 def _find_share(critical: float, pairs: int, power: float) -> float | None:
-    """Smallest share s whose parted twins, 2s(1 - s) of all, exceed the critical gap with this power."""
+    """Smallest share s whose parted pairs, 2s(1 - s) of all, exceed the critical dip with this power."""
     parted = 2 * _SHARES * (1 - _SHARES)
     found = stats.binom.sf(np.ceil(critical * pairs) - 1, pairs, parted) >= power
     return float(_SHARES[found.argmax()]) if found.any() else None
@@ -318,133 +303,6 @@ def find_missing(table: Labels, wanted: NDArray[np.bool_]) -> list[int]:
     return [kind for kind in np.flatnonzero(wanted).tolist() if kind not in reached]
 
 
-# ---- The validation of modes in plain words ----
-
-_DISTURBANCES = {
-    "noise": "noisy observations",
-    "delay": "late actions",
-    "weak": "scaled actions",
-    "locked": "one component of the action locked",
-}
-
-
-def describe_validation(
-    base: BaseBehaviour, discovered: Sequence[SeedValidation], agreement: Sequence[SeedAgreement], *, power: float
-) -> list[str]:
-    """The findings, a sentence or two each.
-
-    Args:
-        base: the base policy.
-        discovered: each seed's modes.
-        agreement: of pairs of seeds.
-        power: that goes with the share that would have been found.
-    """
-    sentences = [_describe_ways(base, power), _describe_separation(discovered, base), *_describe_truth(discovered)]
-    return [*sentences, *_describe_agreement(agreement), *_describe_disturbed(discovered)]
-
-
-def _describe_ways(base: BaseBehaviour, power: float) -> str:
-    """Whether there is anything to preserve."""
-    test = base.twins
-    if test is None or base.ways == "unknown":
-        return (
-            "Whether the base policy has more than one way can't be told: from too few starts do both of two episodes "
-            f"succeed (success rate {base.success_rate.value:.2f}). Raise evaluate.episodes, or train a better one."
-        )
-    numbers = f"{test.pairs} pairs of episodes from the same start, {_p(test.p)} for a single one"
-    if base.ways == "several":
-        return f"The base policy has more than one way to succeed: {numbers}."
-    return (
-        f"The base policy has one way to succeed, as far as can be seen ({numbers}): there is nothing to preserve. A "
-        f"second way of at least {test.detectable_share:.0%} of the successes, well apart from the first, would have "
-        f"been found with probability {power:g}."
-    )
-
-
-def _describe_separation(discovered: Sequence[SeedValidation], base: BaseBehaviour) -> str:
-    found = [one.separation for one in discovered if one.separation is not None]
-    if not found:
-        return "Whether codes differ can't be told: too few of their episodes succeed."
-    shown = [f"{_share(one.recognised)} (chance {one.chance:.2f})" for one in found]
-    text = (
-        "A classifier that knows nothing of the inference model tells the code from the trajectory in "
-        f"{_listed(shown)} of held-out successes. Silhouette {_mean([one.silhouette for one in found])}; "
-        f"trajectories of two codes are {_mean([one.between / max(one.within, 1e-9) for one in found])} times as far "
-        "apart as those of one."
-    )
-    if base.ways == "one":
-        text += " What differs between codes lies within the one way."
-    return text
-
-
-def _describe_truth(discovered: Sequence[SeedValidation]) -> list[str]:
-    found = [(one.seed, one.truth) for one in discovered if one.truth is not None]
-    if not found:
-        return []
-    numbers = ", ".join(
-        f"{name} {_mean([getattr(truth, field) for _, truth in found])}"
-        for name, field in (("NMI", "nmi"), ("ARI", "ari"), ("purity", "purity"))
-    )
-    text = [f"Against the true modes, which discovery never saw: {numbers}."]
-    for seed, truth in found:
-        groups = [f"{_listed([str(code) for code in group])}" for group in truth.redundant]
-        parts = [f"codes {group} lead to the same mode" for group in groups]
-        if truth.missing:
-            parts.append(f"no code leads to {_listed(truth.missing, 'or')}")
-        if parts:
-            text.append(f"Seed {seed}: {'; '.join(parts)}.")
-    return text
-
-
-def _describe_agreement(agreement: Sequence[SeedAgreement]) -> list[str]:
-    if not agreement:
-        return []
-    return [
-        "Sorting the base policy's own successes, discovery seeds agree with each other at NMI "
-        f"{_mean([pair.nmi for pair in agreement])}, ARI {_mean([pair.ari for pair in agreement])} "
-        "(1: the same up to names)."
-    ]
-
-
-def _describe_disturbed(discovered: Sequence[SeedValidation]) -> list[str]:
-    names = [one.disturbance for one in discovered[0].disturbed]
-    if not names:
-        return []
-    before = np.mean([one.success_rate.value for one in discovered])
-    present = _count([one.present for one in discovered])
-    parts = []
-    for i, name in enumerate(names):
-        there = [one.disturbed[i] for one in discovered]
-        read = [one.recognised.value for one in there if one.recognised is not None]
-        seen = f", codes told apart in {_mean(read)}" if read else ""
-        parts.append(
-            f"{_DISTURBANCES.get(name, name)}: success {_mean([one.success_rate.value for one in there])}{seen}, "
-            + _count([one.present for one in there])
-        )
-    return [f"Undisturbed, success is {before:.2f} with {present}. With {'; with '.join(parts)}."]
-
-
-def _count(modes: Sequence[int]) -> str:
-    mean = np.mean(modes)
-    return f"{mean:.2g} mode{'' if mean == 1 else 's'} present"
-
-
-def _share(interval: Interval) -> str:
-    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
-
-
-def _mean(values: Sequence[float]) -> str:
-    return f"{np.mean(values):.2f}"
-
-
-def _p(p: float) -> str:
-    return "p < 0.001" if p < 1e-3 else f"p = {p:.2g}"
-
-
-def _listed(words: Sequence[str], last: str = "and") -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
-
-
 # ---- From the trajectories of commanded and uncommanded episodes to the numbers of modes/validation.json ----
 
 
@@ -500,30 +358,29 @@ class Validator:
         self.confidence = confidence
         self.rng = rng
 
-    def describe_base(self, one: Trajectories, twin: Trajectories) -> BaseBehaviour:
+    def describe_base(self, one: Trajectories, other: Trajectories) -> BaseBehaviour:
         """What the base policy does, from two episodes per start under independent noise."""
-        both = one.success & twin.success
+        both = one.success & other.success
         tested = None
         if both.sum() >= MIN_SUCCESSES:
-            found = compare_twins(
+            tested = compare_paired_rollouts(
                 one.points[both],
-                twin.points[both],
+                other.points[both],
                 alpha=self.settings.alpha,
                 power=self.settings.power,
                 rng=self.rng,
             )
-            tested = TwinComparison(**vars(found))
-        ways: Literal["several", "one", "unknown"] = "unknown"
+        modes: Literal["several", "one", "unknown"] = "unknown"
         if tested is not None and tested.p <= self.settings.alpha:
-            ways = "several"
+            modes = "several"
         elif tested is not None and (tested.detectable_share or 1.0) <= self.settings.min_share:
-            ways = "one"
+            modes = "one"
         return BaseBehaviour(
             episodes=2 * len(both),
-            success_rate=self._rate_twins(one.success, twin.success),
-            ways=ways,
+            success_rate=self._rate_pairs(one.success, other.success),
+            ways=modes,
             twins=tested,
-            mode_shares=self._shares(one.count_modes(self.modes) + twin.count_modes(self.modes)),
+            mode_shares=self._shares(one.count_modes(self.modes) + other.count_modes(self.modes)),
         )
 
     def describe_seed(
@@ -624,9 +481,9 @@ class Validator:
         low, high = wilson_interval(rate, len(success), self.confidence)
         return Interval(value=rate, low=low, high=high)
 
-    def _rate_twins(self, one: NDArray[np.bool_], twin: NDArray[np.bool_]) -> Interval:
-        """Twins share their start, and a start may be easy or hard for both: starts are the clusters."""
-        rates = (one.astype(np.float64) + twin) / 2
+    def _rate_pairs(self, one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Interval:
+        """A pair shares its start, which may be easy or hard for both episodes: starts are the clusters."""
+        rates = (one.astype(np.float64) + other) / 2
         low, high = proportion_interval(rates, np.full(len(rates), 2.0), self.confidence)
         return Interval(value=float(rates.mean()), low=low, high=high)
 

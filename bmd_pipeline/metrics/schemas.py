@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import read_json
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # ---- What the published result documents share: frozen blocks, provenance, and how their schemas are printed ----
 
@@ -198,7 +198,7 @@ class PolicyBlock(LabellingBlock):
 class Evaluation(Block):
     """eval.json."""
 
-    schema_version: Literal[2]
+    schema_version: Literal[3]
     """Version of this format."""
     task: str
     """Name of the task."""
@@ -326,7 +326,7 @@ class PolicyPair(Block):
 class Comparison(Block):
     """compare.json."""
 
-    schema_version: Literal[2]
+    schema_version: Literal[3]
     """Version of this format."""
     task: str
     """Name of the task."""
@@ -377,7 +377,7 @@ class Cell(Block):
 class Grid(Block):
     """grid.json."""
 
-    schema_version: Literal[2]
+    schema_version: Literal[3]
     """Version of this format."""
     task: str
     """Name of the task."""
@@ -442,7 +442,7 @@ class PooledPair(Block):
 class Pool(Block):
     """pool.json."""
 
-    schema_version: Literal[2]
+    schema_version: Literal[3]
     """Version of this format."""
     task: str
     """Name of the task."""
@@ -521,7 +521,7 @@ class Plateau(Block):
 class Sweep(Block):
     """lambda/sweep.json."""
 
-    schema_version: Literal[2]
+    schema_version: Literal[3]
     """Version of this format."""
     task: str
     """Name of the task."""
@@ -549,8 +549,6 @@ class Sweep(Block):
     """Solved modes that a point must reach to hold, mean over seeds."""
     plateau: Plateau | None
     """The widest range of constant λ in which both hold; null if there is none."""
-    text: str
-    """The finding in words."""
     provenance: Provenance
     """Where the numbers come from."""
 
@@ -560,29 +558,29 @@ class Sweep(Block):
 # docs/evidence.md says how to read the numbers.
 
 
-class TwinComparison(Block):
-    """Test of one way against several, on pairs of episodes from the same start."""
+class PairedRollouts(Block):
+    """Test of one mode against several, on pairs of episodes from the same start under independent noise."""
 
     pairs: int = Field(ge=1)
     """Pairs that were tested; about as many others chose the axis."""
     gap: float = Field(ge=0, le=1)
-    """Distance of the distribution of the pairs' distances from a single-peaked one."""
+    """Dip: how far the distribution of the pairs' distances is from a single-peaked one."""
     p: float = Field(gt=0, le=1)
-    """Chance of as large a gap if there were one way."""
+    """Chance of as large a dip if there were one mode."""
     detectable_share: float | None
-    """Smallest share of a second way, well apart, that would have been found with probability `power`; null: none."""
+    """Smallest share of a second mode, well apart, that would have been found with probability `power`; null: none."""
 
 
 class BaseBehaviour(Block):
     """What the base policy does by itself."""
 
     episodes: int = Field(ge=1)
-    """Episodes, half of them twins of the other half."""
+    """Episodes, two from each start."""
     success_rate: Interval
     """With Wilson's interval."""
     ways: Literal["several", "one", "unknown"]
-    """several: p <= alpha. one: else, if a second way of share `min_share` would have been found. unknown: else."""
-    twins: TwinComparison | None
+    """several: p <= alpha. one: else, if a second mode of share `min_share` would have been found. unknown: else."""
+    twins: PairedRollouts | None
     """The test; null with too few pairs of successes."""
     mode_shares: dict[str, float]
     """Share of each true mode among the successes; the test doesn't see it."""
@@ -696,7 +694,7 @@ class SeedAgreement(Block):
 class Validation(Block):
     """modes/validation.json."""
 
-    schema_version: Literal[2]
+    schema_version: Literal[3]
     """Version of this format."""
     task: str
     """Name of the task."""
@@ -705,11 +703,11 @@ class Validation(Block):
     confidence: float = Field(gt=0, lt=1)
     """Level of every interval."""
     alpha: float = Field(gt=0, lt=0.5)
-    """Level at which the base policy is said to have several ways."""
+    """Level at which the base policy is said to have several modes."""
     power: float = Field(gt=0, lt=1)
     """Probability that goes with `detectable_share`."""
     min_share: float = Field(gt=0, le=0.5)
-    """Share of a second way that must be detectable before the base policy is said to have one."""
+    """Share of a second mode that must be detectable before the base policy is said to have one."""
     labelling: str
     """The mode labelling."""
     modes: list[str] = Field(min_length=1)
@@ -724,8 +722,6 @@ class Validation(Block):
     """By seed."""
     agreement: list[SeedAgreement]
     """Every pair of seeds; empty with one seed or fewer than twenty successes."""
-    text: list[str] = Field(min_length=1)
-    """The findings in words."""
     provenance: Provenance
     """Where the numbers come from."""
 
@@ -748,19 +744,6 @@ class SeedEvidence(Block):
     """The least p that so many seeds can give, whatever they show."""
     can_decide: bool
     """Whether the least p could pass the level after correction."""
-    seeds_needed: int | None
-    """Seeds that would decide if the truth is what was seen; null if the difference is at the threshold itself."""
-
-
-class SampleSize(Block):
-    """What would decide an undecided hypothesis if the truth is what was seen."""
-
-    unit: Unit
-    """Seeds, or episodes of each policy and seed."""
-    present: int = Field(ge=1)
-    """How many there are."""
-    needed: int | None
-    """How many there should be; null if no number would do."""
 
 
 class Hypothesis(Block):
@@ -768,8 +751,6 @@ class Hypothesis(Block):
 
     hypothesis: Literal["H1", "H2", "H3"]
     """H1: success not lower by more than the margin. H2: more modes solved. H3: higher entropy."""
-    claim: str
-    """The claim in words."""
     metric: str
     """The score it is about."""
     threshold: float
@@ -797,10 +778,6 @@ class Hypothesis(Block):
     """After Holm's correction over all hypotheses of the file."""
     by_seed: SeedEvidence
     """The same question asked of the seeds."""
-    sample_size: SampleSize | None
-    """Null unless undecided."""
-    text: str
-    """The numbers in words."""
 
 
 class PairVerdict(Block):
@@ -817,18 +794,16 @@ class PairVerdict(Block):
 class Verdict(Block):
     """verdict.json."""
 
-    schema_version: Literal[2]
+    schema_version: Literal[3]
     """Version of this format."""
     task: str
     """Name of the task."""
     config_hash: str
     """Hash of the settings that the verdict itself reads."""
     thresholds_hash: str
-    """Hash of alpha, power, tau and success_margin alone."""
+    """Hash of alpha, tau and success_margin alone."""
     alpha: float = Field(gt=0, lt=0.5)
     """Probability of calling any hypothesis of the file supported (or any refuted) that isn't."""
-    power: float = Field(gt=0, lt=1)
-    """Probability with which a recommended sample size decides."""
     tau: float = Field(gt=0, le=1)
     """Success rate from which a present mode is solved."""
     success_margin: float = Field(ge=0, lt=1)
@@ -843,8 +818,8 @@ class Verdict(Block):
     """Training seeds, the same for every policy."""
     episodes_per_seed: int = Field(ge=1)
     """Evaluation episodes of each policy and seed."""
-    scope: str
-    """What the verdicts are about, in words."""
+    min_seeds: int = Field(ge=1)
+    """Seeds from which tests over seeds decide; with fewer the verdicts are about these trained policies alone."""
     pairs: list[PairVerdict] = Field(min_length=1)
     """Each -bmd method with its counterpart."""
     provenance: Provenance

@@ -128,7 +128,7 @@ def mode_entropy(successes: Floats) -> Floats:
     """H(π), the entropy of the mode distribution among successful episodes.
 
     The plug-in estimate −Σ p_i ln p_i, as published. It is biased downwards by about (modes − 1) / 2n, the same way
-    for every policy with n successes. Policies with other numbers of them are compared by `rarefaction`.
+    for every policy with n successes. Policies with other numbers of them are compared by `equal_count_entropies`.
 
     Args:
         successes: (..., num_modes) successful episodes per mode.
@@ -169,7 +169,7 @@ def corrected_entropy(successes: Floats, squares: Floats) -> Floats:
 # ---- Whether a policy does what it is asked for ----
 #
 # A code's own behaviour is the true mode that most of its successes on selection seeds show, so that it is not chosen
-# on the episodes that it is judged on. *Obeyed* is the share of a code's successes that show it. Codes with the same
+# on the episodes that it is measured on. *Obeyed* is the share of a code's successes that show it. Codes with the same
 # behaviour count once, their episodes pooled; a code without a success on selection seeds has no behaviour, and 0 is
 # obeyed. A policy without codes is asked for each of the task's modes in turn, and can only do what it does anyway:
 # what is obeyed is the mode's share of its successes.

@@ -1,10 +1,13 @@
-"""The figures of evaluations and of a sweep over λ, in one style; files are the same bytes for the same data."""
+"""All figures, each drawn once: files beside the results, and the same drawing inside the page."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+import re
+import warnings
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +21,19 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from bmd_pipeline.config.schema import PRETRAINED, uses_modes
 from bmd_pipeline.io.files import write_bytes
-from bmd_pipeline.metrics.schemas import Evaluation, Point, PolicyBlock, SeedRow, Sweep
+from bmd_pipeline.metrics.schemas import CodeCheck, CodeRow, Estimate, Evaluation, Point, PolicyBlock, SeedRow, Sweep
+from bmd_pipeline.reporting.sources import Curves, Key
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath
 
-# ---- How figures look: one palette, one font size, files that are the same bytes for the same data ----
+# ---- Style of figures: one palette, one font size, files that are the same bytes for the same data ----
 #
 # Colours are Okabe and Ito's, told apart by colour-blind readers; methods differ in marker as well.
 
-BLACK, GREY = "#222222", "#7a7a7a"
+BLACK, GREY, PALE, WHITE = "#222222", "#7a7a7a", "#e6e6e6", "#ffffff"
 BLUE, SKY, VERMILION, ORANGE, GREEN, PURPLE = (
     "#0072b2",
     "#56b4e9",
@@ -37,11 +43,15 @@ BLUE, SKY, VERMILION, ORANGE, GREEN, PURPLE = (
     "#cc79a7",
 )
 
+_LONGEST = 28
+"""Letters of a name from data."""
 _MODE_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY)
 
 _RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
+    "text.color": BLACK,
+    "text.parse_math": False,  # names are text, whatever is in them
     "axes.titlesize": 9,
     "axes.titleweight": "bold",
     "axes.labelsize": 9,
@@ -56,7 +66,7 @@ _RC: Any = {
     "ytick.color": BLACK,
     "legend.fontsize": 8,
     "legend.frameon": False,
-    "grid.color": "#e6e6e6",
+    "grid.color": PALE,
     "grid.linewidth": 0.8,
     "svg.hashsalt": "bmd-pipeline",
     "svg.fonttype": "path",
@@ -70,7 +80,7 @@ def house_style() -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class MethodStyle:
-    """Look of one method.
+    """Style of one method.
 
     Attributes:
         colour: the family's hue, the same with and without mode codes.
@@ -87,7 +97,7 @@ _FAMILIES = {"dsrl": BLUE, "dppo": VERMILION, "res": GREEN}
 
 
 def method_style(method: str) -> MethodStyle:
-    """Look of a method, the same in every figure; unknown families are purple."""
+    """Style of a method, the same in every figure; unknown families are purple."""
     if method in ("pretrained", "taught"):
         return MethodStyle(BLACK if method == "pretrained" else ORANGE, "D", True)
     family, _, variant = method.partition("-")
@@ -106,48 +116,114 @@ def mode_colours(modes: Sequence[str]) -> dict[str, str]:
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
     """Writes stem.png and stem.svg, whole and without dates; returns their paths."""
-    FigureCanvasAgg(figure)
     paths = []
     for kind in ("png", "svg"):
-        buffer = io.BytesIO()
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
         path = stem.with_name(f"{stem.name}.{kind}")
-        write_bytes(path, buffer.getvalue())
+        write_bytes(path, _print(figure, kind))
         paths.append(path)
     return paths
+
+
+def embed_figure(figure: Figure, name: str, title: str, description: str) -> str:
+    """The figure as an <svg> element for a page.
+
+    Colours become CSS variables `--ink-<hex>`, so that the page can give them another value in the dark. Identifiers
+    begin with the name, so that figures of one page don't share any.
+
+    Args:
+        figure: what to embed.
+        name: letters, digits and hyphens, another one for each figure of a page.
+        title: its name for who can't see it.
+        description: what it shows, in words.
+    """
+    root = ET.fromstring(_print(figure, "svg", transparent=True))
+    kept = []
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]  # inside HTML there are no namespaces
+        element.attrib = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
+        kept += re.findall("#([A-Za-z][^)]*)", element.get("href", "") + element.get("clip-path", ""))
+        element.text, element.tail = (element.text or "").strip() or None, None
+    for part in [*root.findall("metadata"), *[part for part in root.findall("defs") if part.find("style") is not None]]:
+        root.remove(part)
+    for element in root.iter():
+        if element.get("id") not in kept:
+            element.attrib.pop("id", None)
+        for key, value in element.attrib.items():
+            if key == "id":
+                value = f"{name}-{value}"
+            elif key == "href":
+                value = value.replace("#", f"#{name}-")
+            elif key == "clip-path":
+                value = value.replace("url(#", f"url(#{name}-")
+            elif key == "style":
+                value = re.sub("#([0-9a-f]{6})", r"var(--ink-\1)", value)
+            elif key in ("d", "x", "y"):
+                value = re.sub(r"(\d\.\d\d)\d+", r"\1", value)
+            element.set(key, value)
+    points = float(root.get("viewBox", "0 0 0 0").split()[2])
+    root.attrib = {"viewBox": root.get("viewBox", ""), "role": "img", "style": f"--width: {points * 4 / 3:.0f}px"}
+    root.set("aria-labelledby", f"{name}-title {name}-description")
+    for position, (tag, text) in enumerate((("title", title), ("desc", description))):
+        element = ET.Element(tag, id=f"{name}-{'title' if tag == 'title' else 'description'}")
+        element.text = text
+        root.insert(position, element)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _print(figure: Figure, kind: str, *, transparent: bool = False) -> bytes:
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    with house_style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font lacks
+        figure.savefig(buffer, format=kind, dpi=160, metadata=metadata, transparent=transparent)
+    return buffer.getvalue()
+
+
+def _label(name: str) -> str:
+    """A name from data, without line breaks and not too long to stand in a figure."""
+    text = "".join(letter if letter.isprintable() else " " for letter in name)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 # ---- The figures of an evaluation, drawn from what its files hold; no training code draws ----
 
 _MAX_COLUMNS = 4
 _PANEL = 2.5
+MAX_PATHS = 200
+"""Paths of a panel, the first ones: more can't be told apart, and a page carries every point of them."""
 
 
 def draw_success_modes(evaluation: Evaluation, stem: Path) -> list[Path]:
+    """Writes `plot_success_modes` to files; returns the paths of the PNG and the SVG."""
+    return save_figure(plot_success_modes(evaluation), stem)
+
+
+def plot_success_modes(evaluation: Evaluation) -> Figure:
     """Success against solved modes: one point with intervals per policy, small points for its seeds.
 
-    Args:
-        evaluation: content of eval.json.
-        stem: path of the figure without suffix.
-
-    Returns:
-        Paths of the PNG and the SVG.
+    Where no policy solves a mode, modes that are present are counted instead.
     """
     first = next(iter(evaluation.policies.values())).solved
+    any_solved = any(block.solved.mean > 0 for block in evaluation.policies.values())
     with house_style():
         figure = Figure(figsize=(6.4, 3.7), layout="constrained")
         axes = figure.add_subplot()
         for name, block in evaluation.policies.items():
-            _plot_policy(axes, name, block)
+            if any_solved:
+                _plot_policy(axes, name, block, block.solved, [seed.solved for seed in block.seeds])
+            else:
+                _plot_policy(axes, name, block, block.present, [seed.present for seed in block.seeds])
         axes.set_xlim(-0.04 * first.total, 1.04 * first.total)
         axes.set_ylim(-0.04, 1.04)
         axes.set_xticks(_count_ticks(first.total))
         axes.set_yticks(np.linspace(0, 1, 6))
         axes.grid()
-        axes.set_xlabel(f"modes solved, at a success rate ≥ {first.tau:g} (of {first.total})")
+        solved = f"modes solved, at a success rate ≥ {first.tau:g} (of {first.total})"
+        present = f"modes present, with ≥ {first.min_share:.0%} of the successes (of {first.total})"
+        axes.set_xlabel(solved if any_solved else present)
         axes.set_ylabel("success rate")
-        axes.set_title(f"{evaluation.task}: success against modes", loc="left")
+        axes.set_title(f"{_label(evaluation.task)}: success against modes", loc="left")
         handles = [_method_handle(name, block) for name, block in evaluation.policies.items()]
         figure.legend(
             handles=handles,
@@ -157,10 +233,15 @@ def draw_success_modes(evaluation: Evaluation, stem: Path) -> list[Path]:
             alignment="left",
             labelspacing=0.9,
         )
-        return save_figure(figure, stem)
+        return figure
 
 
 def draw_trajectories(evaluation: Evaluation, book: PathBook, stem: Path) -> list[Path]:
+    """Writes `plot_trajectories` to files; returns the paths of the PNG and the SVG."""
+    return save_figure(plot_trajectories(evaluation, book), stem)
+
+
+def plot_trajectories(evaluation: Evaluation, book: PathBook) -> Figure:
     """Trajectories coloured by true mode, one panel per policy, failures thin and grey.
 
     A panel shows the policy's first seed only: seeds that collapsed onto different modes would look diverse
@@ -169,10 +250,6 @@ def draw_trajectories(evaluation: Evaluation, book: PathBook, stem: Path) -> lis
     Args:
         evaluation: content of eval.json; each of its policies gets a panel.
         book: their paths.
-        stem: path of the figure without suffix.
-
-    Returns:
-        Paths of the PNG and the SVG.
     """
     policies = evaluation.policies
     columns = min(len(policies), _MAX_COLUMNS)
@@ -186,7 +263,7 @@ def draw_trajectories(evaluation: Evaluation, book: PathBook, stem: Path) -> lis
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes, (name, block) in zip(grid.flat, policies.items(), strict=False):
             shown = block.seeds[0]
-            paths = [path for path in book.paths if (path.policy, path.seed) == (name, shown.seed)]
+            paths = [path for path in book.paths if (path.policy, path.seed) == (name, shown.seed)][:MAX_PATHS]
             _plot_paths(axes, paths, book)
             axes.set(xlim=x_limits, ylim=y_limits, aspect="equal" if book.to_scale else "auto")
             axes.set_title(f"{name}, seed {shown.seed}", loc="left", pad=16)
@@ -202,21 +279,21 @@ def draw_trajectories(evaluation: Evaluation, book: PathBook, stem: Path) -> lis
         figure.legend(
             handles=_mode_handles(book),
             loc="outside right upper",
-            title=book.labelling,
+            title=_label(book.labelling),
             title_fontsize=8,
             alignment="left",
             ncols=legend_columns,
         )
-        return save_figure(figure, stem)
+        return figure
 
 
-def _plot_policy(axes: Axes, name: str, block: PolicyBlock) -> None:
+def _plot_policy(axes: Axes, name: str, block: PolicyBlock, x: Estimate, seeds: Sequence[int]) -> None:
     style = method_style(name)
-    x, y = block.solved, block.success_rate
-    face = style.colour if style.filled else "white"
-    if len(block.seeds) > 1:
+    y = block.success_rate
+    face = style.colour if style.filled else WHITE
+    if len(seeds) > 1:
         axes.scatter(
-            [seed.solved for seed in block.seeds],
+            seeds,
             [seed.success_rate for seed in block.seeds],
             marker=style.marker,
             s=14,
@@ -267,7 +344,7 @@ def _limits(book: PathBook) -> tuple[tuple[float, float], tuple[float, float]]:
 
 
 def _axis_label(column: str) -> str:
-    return column.replace("_", " ")
+    return _label(column.replace("_", " "))
 
 
 def _describe(seed: SeedRow, block: PolicyBlock) -> str:
@@ -287,14 +364,13 @@ def _method_handle(name: str, block: PolicyBlock) -> Line2D:
         f"{name}\n{seeds} seed{'s' * (seeds > 1)}, n = {block.success_rate.n}\n"
         f"obeyed {block.obeyed.mean:.2f}, worst {block.obeyed_worst.mean:.2f}"
     )
-    face = style.colour if style.filled else "white"
+    face = style.colour if style.filled else WHITE
     return Line2D([], [], marker=style.marker, color=style.colour, markerfacecolor=face, linestyle="", label=label)
 
 
 def _mode_handles(book: PathBook) -> list[Line2D]:
-    handles = [
-        Line2D([], [], color=colour, linewidth=1.6, label=mode) for mode, colour in mode_colours(book.modes).items()
-    ]
+    colours = mode_colours(book.modes)
+    handles = [Line2D([], [], color=colours[mode], linewidth=1.6, label=_label(mode)) for mode in book.modes]
     return [*handles, Line2D([], [], color=GREY, linewidth=0.8, label="failed")]
 
 
@@ -314,50 +390,53 @@ _SCORES = (
     ("obeyed", "obeyed", GREEN, "^"),
 )
 _INDICATORS = (
-    ("early_stops", "updates stopped\nearly (share)"),
-    ("kl_peak", "largest KL\nof an update (nats)"),
-    ("entropy_change", "change of policy\nentropy (nats)"),
-    ("return_variance", "variance of the\nreturn between updates"),
+    ("final_weight", "λ in the end"),
+    ("kl_peak", "largest KL of an update (nats)"),
+    ("early_stops", "updates stopped early (share)"),
+    ("entropy_change", "change of policy entropy (nats)"),
+    ("information_change", "change of the information M (nats)"),
+    ("return_variance", "variance of the return"),
 )
 _GAP = 0.7
 """Decades between the weights and what stands beside their scale: λ = 0, and controllers."""
 
 
 def draw_sweep(sweep: Sweep, stem: Path) -> list[Path]:
-    """Draws a sweep; the plateau is shaded, λ = 0 and controllers stand beside the logarithmic scale.
+    """Writes `plot_sweep` to files; returns the paths of the PNG and the SVG."""
+    return save_figure(plot_sweep(sweep), stem)
 
-    Args:
-        sweep: content of sweep.json.
-        stem: path of the figure without suffix.
 
-    Returns:
-        Paths of the PNG and the SVG.
+def plot_sweep(sweep: Sweep) -> Figure:
+    """A sweep: the plateau is shaded, what a point must reach is dotted; λ = 0 and controllers stand beside the
+    logarithmic scale.
     """
     places = _place(sweep.points)
     with house_style():
-        figure = Figure(figsize=(8.6, 5.8), layout="constrained")
-        rows = figure.add_gridspec(2, 1, height_ratios=(1.5, 1))
+        figure = Figure(figsize=(8.6, 7.2), layout="constrained")
+        rows = figure.add_gridspec(2, 1, height_ratios=(1, 1))
         upper, lower = figure.add_subfigure(rows[0]), figure.add_subfigure(rows[1])
         top = upper.add_subplot()
         _shade_plateau(top, sweep, places)
         for name, label, colour, marker in _SCORES:
             total = sweep.total_modes if name == "solved" else 1
             _plot_score(top, sweep.points, places, name, label, colour, marker, total)
+        for floor, colour in ((sweep.success_floor, BLUE), (sweep.solved_floor / sweep.total_modes, VERMILION)):
+            top.axhline(floor, color=colour, linewidth=0.9, linestyle=":")
         top.set_ylim(-0.04, 1.04)
-        top.set_title(f"{sweep.task}, {sweep.method}: success and modes against λ", loc="left")
+        top.set_title(f"{_label(sweep.task)}, {_label(sweep.method)}: success and modes against λ", loc="left")
         top.set_xlabel("λ")
         top.legend(
             loc="upper left", bbox_to_anchor=(1, 1), title=_describe_sweep(sweep), title_fontsize=8, alignment="left"
         )
         _mark(top, sweep.points, places)
-        for axes, (name, label) in zip(lower.subplots(1, len(_INDICATORS)), _INDICATORS, strict=True):
+        for axes, (name, label) in zip(lower.subplots(2, 3).flat, _INDICATORS, strict=True):
             _plot_indicator(axes, sweep.points, places, name)
             axes.set_title(label, loc="left", fontsize=8, fontweight="normal")
             if name == "early_stops":
                 axes.set_ylim(-0.04, 1.04)
             axes.set_xlabel("λ")
             _mark(axes, sweep.points, places, every=2)
-        return save_figure(figure, stem)
+        return figure
 
 
 def _place(points: Sequence[Point]) -> list[float]:
@@ -445,3 +524,209 @@ def _mark(axes: Axes, points: Sequence[Point], places: list[float], every: int =
 def _describe_sweep(sweep: Sweep) -> str:
     seeds = len(sweep.seeds)
     return f"mean and {sweep.confidence:.0%} interval,\n{seeds} seed{'s' * (seeds > 1)}; small: single seeds"
+
+
+# ---- Learning curves ----
+
+
+@dataclass(frozen=True)
+class _Metric:
+    """One panel of the learning curves.
+
+    Attributes:
+        name: its name in `Curves`.
+        title: what it is.
+        share: whether it is a share, from 0 to 1.
+        from_start: whether its change is drawn, since methods begin elsewhere.
+    """
+
+    name: str
+    title: str
+    share: bool = False
+    from_start: bool = False
+
+
+_METRICS = (
+    _Metric("success", "success in rollouts", share=True),
+    _Metric("entropy", "change of the exploration's entropy (nats)", from_start=True),
+    _Metric("kl", "KL divergence of an update (nats)"),
+    _Metric("mi_weight", "weight λ"),
+    _Metric("information", "information M about the code (nats)"),
+)
+_CURVE_COLUMNS = 3
+
+
+def plot_curves(
+    curves: Mapping[Key, Curves], *, before: float | None = None, target_kl: Mapping[Key, float | None]
+) -> dict[str, Figure]:
+    """A figure per family of methods, a panel per metric; the scale of a metric is the same in all of them.
+
+    Args:
+        curves: by policy and seed. Thin lines are seeds, thick ones their mean where all have the same steps.
+        before: success rate before fine-tuning.
+        target_kl: where updates aim, by policy and seed.
+
+    Returns:
+        figures by name of the family.
+    """
+    # A λ that no run ever changed would be a flat line in every figure.
+    shown = [metric for metric in _METRICS if metric.name != "mi_weight" or held_weight(curves) is None]
+    figures = {}
+    for family in dict.fromkeys(policy.removesuffix("-bmd") for policy, _ in curves):
+        runs = {key: run for key, run in curves.items() if key[0].removesuffix("-bmd") == family}
+        drawn = [metric for metric in shown if any(metric.name in run.values for run in runs.values())]
+        rows = math.ceil(len(drawn) / _CURVE_COLUMNS)
+        with house_style():
+            figure = Figure(figsize=(8.6, 2.1 * rows + 0.3), layout="constrained")
+            panels = figure.subplots(rows, _CURVE_COLUMNS, squeeze=False).flat
+            for axes, metric in zip(panels, drawn, strict=False):
+                _plot_metric(axes, runs, metric)
+                axes.set_ylim(_curve_limits(curves, metric))
+                target = next((target_kl[key] for key in runs), None)
+                line = before if metric.name == "success" else target if metric.name == "kl" else None
+                if line is not None:
+                    axes.axhline(line, color=GREY, linewidth=0.9, linestyle=":")
+            for axes in list(figure.axes)[len(drawn) :]:
+                axes.set_axis_off()
+            handles = _curve_handles(runs)
+            figure.legend(handles=handles, loc="outside upper left", ncols=4, title=family, alignment="left")
+            figures[family] = figure
+    return figures
+
+
+def held_weight(curves: Mapping[Key, Curves]) -> float | None:
+    """λ, if no run ever changed it and all have the same one."""
+    weights = {value for run in curves.values() for value in run.values.get("mi_weight", ())}
+    return weights.pop() if len(weights) == 1 else None
+
+
+def plot_pretraining(pretraining: Curves, kept: int | None) -> Figure:
+    """Success of the base policy over gradient steps; the marked step is the one whose weights were kept."""
+    success = _heights(pretraining, _Metric("selected", ""))
+    style = method_style(PRETRAINED)
+    with house_style():
+        figure = Figure(figsize=(4.4, 2.3), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(pretraining.step, success, color=style.colour, linewidth=1.5)
+        if kept in pretraining.step:
+            at = pretraining.step.index(kept)
+            axes.plot(kept, success[at], marker=style.marker, color=style.colour, markersize=6)
+        _set_curve_axes(axes, "success of the base policy", "gradient step", share=True)
+        axes.set_ylim(-0.04, 1.04)
+        return figure
+
+
+def _plot_metric(axes: Axes, runs: Mapping[Key, Curves], metric: _Metric) -> None:
+    heights = {key: _heights(run, metric) for key, run in runs.items() if metric.name in run.values}
+    for policy in dict.fromkeys(policy for policy, _ in heights):
+        keys = [key for key in heights if key[0] == policy]
+        colour, line = method_style(policy).colour, "-" if uses_modes(policy) else "--"
+        for key in keys:
+            axes.plot(runs[key].step, heights[key], color=colour, linestyle=line, linewidth=0.7, alpha=0.4)
+        if all(runs[key].step == runs[keys[0]].step for key in keys):
+            stacked = np.ma.masked_invalid([heights[key] for key in keys])
+            mean = stacked.mean(axis=0).filled(np.nan)
+            axes.plot(runs[keys[0]].step, mean, color=colour, linestyle=line, linewidth=1.6)
+    _set_curve_axes(axes, metric.title, "iteration", share=metric.share)
+
+
+def _heights(run: Curves, metric: _Metric) -> list[float]:
+    """What is drawn of a run, (num_points,): the values or their change since the first; NaN where there is none."""
+    values = run.values[metric.name]
+    start = next((value for value in values if value is not None), 0.0) if metric.from_start else 0.0
+    return [math.nan if value is None else value - start for value in values]
+
+
+def _curve_limits(curves: Mapping[Key, Curves], metric: _Metric) -> tuple[float, float]:
+    if metric.share:
+        return -0.04, 1.04
+    found = [value for run in curves.values() if metric.name in run.values for value in _heights(run, metric)]
+    finite = [value for value in found if not math.isnan(value)] or [0.0, 1.0]
+    low, high = min(finite), max(finite)
+    if low >= 0:
+        return 0.0, 1.05 * high or 1.0
+    air = 0.05 * (high - low) or 0.1 * abs(low)
+    return low - air, high + air
+
+
+def _set_curve_axes(axes: Axes, title: str, across: str, *, share: bool) -> None:
+    axes.set_title(title, loc="left", fontsize=8, fontweight="normal")
+    axes.set_xlabel(across)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.grid(axis="y")
+    if share:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def _curve_handles(runs: Mapping[Key, Curves]) -> list[Line2D]:
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=method_style(policy).colour,
+            linestyle="-" if uses_modes(policy) else "--",
+            label=f"{policy}, {'with mode codes' if uses_modes(policy) else 'plain'}",
+        )
+        for policy in dict.fromkeys(policy for policy, _ in runs)
+    ]
+    return [*handles, Line2D([], [], color=GREY, linewidth=0.9, linestyle=":", label="before; target of KL")]
+
+
+# ---- What each code does: a matrix of codes and true modes for each seed ----
+
+_MANY_MODES = 10
+_PAGE_INCHES = 8.8
+
+
+def plot_codes(name: str, codes: Mapping[int, Sequence[CodeRow | CodeCheck]], modes: Sequence[str]) -> Figure:
+    """Matrices of codes (rows) and true modes (columns): the area of a disc is the share of the code's successes.
+
+    Beside them stand the code's success rate and, for evaluations, the share of its own behaviour.
+
+    Args:
+        name: whose codes they are.
+        codes: rows by seed.
+        modes: names of the task's modes.
+    """
+    cell = 0.28 if len(modes) <= _MANY_MODES else 0.17  # inches
+    most = max(map(len, codes.values()))
+    column = 0.44 / cell  # width of a column of numbers, in cells
+    numbers = ("success", "obeyed") if isinstance(next(iter(codes.values()))[0], CodeRow) else ("success",)
+    width = len(modes) + column * len(numbers)
+    names = 0.075 * max(len(_label(mode)) for mode in (*modes, *numbers))  # inches that upright names need
+    columns = max(1, min(len(codes), int(_PAGE_INCHES / (cell * width + 0.5))))
+    rows = math.ceil(len(codes) / columns)
+    colours = mode_colours(modes)
+    size = (columns * (cell * width + 0.5), rows * (cell * most + names + 0.5) + 0.1)
+    with house_style():
+        figure = Figure(figsize=size, layout="constrained")
+        panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for axes, (seed, found) in zip(panels, codes.items(), strict=False):
+            for y, row in enumerate(found):
+                shares = [(x, row.mode_shares.get(mode, 0.0)) for x, mode in enumerate(modes)]
+                there = [(x, share) for x, share in shares if share > 0]
+                axes.scatter(
+                    [x for x, _ in there],
+                    [y] * len(there),
+                    s=[(0.86 * 72 * cell) ** 2 * share for _, share in there],
+                    c=[colours[modes[x]] for x, _ in there],
+                    linewidth=0,
+                )
+                values = (row.success_rate, row.obeyed) if isinstance(row, CodeRow) else (row.success_rate,)
+                for i, value in enumerate(values):
+                    place = len(modes) - 0.5 + column * (i + 0.5)
+                    axes.text(place, y, f"{value:.0%}", ha="center", va="center", fontsize=7, color=GREY)
+            ticks = [*range(len(modes)), *(len(modes) - 0.5 + column * (i + 0.5) for i in range(len(numbers)))]
+            axes.set_xticks(ticks, [*map(_label, modes), *numbers], rotation=90)
+            axes.set_yticks(range(len(found)), [str(row.code) for row in found])
+            axes.set_xticks(np.arange(len(modes) + 1) - 0.5, minor=True)
+            axes.set_yticks(np.arange(len(found) + 1) - 0.5, minor=True)
+            axes.grid(which="minor")
+            axes.tick_params(which="both", length=0, top=False, labeltop=True, labelbottom=False)
+            axes.spines[:].set_visible(False)
+            axes.set(xlim=(-0.5, width - 0.5), ylim=(most - 0.5, -0.5), aspect="equal")
+            axes.set_xlabel(f"{_label(name)}, seed {seed}", loc="left", fontweight="bold")
+        for axes in panels[len(codes) :]:
+            axes.set_axis_off()
+        return figure

@@ -1,4 +1,4 @@
-"""What a page says in words, made from its data, and numbers as people read them."""
+"""What pages and the console say in words, made from data, and the formatting of numbers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,30 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, is_finetuned, uses_modes
-from bmd_pipeline.metrics.schemas import Evaluation, PolicyBlock, Verdict
+import numpy as np
 
-# ---- Numbers as people read them; thin no-break spaces keep them on one line ----
+from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, is_finetuned, uses_modes
+from bmd_pipeline.metrics.hypotheses import smallest_p
+from bmd_pipeline.metrics.schemas import (
+    BaseBehaviour,
+    CodeCheck,
+    CodeRow,
+    Evaluation,
+    Hypothesis,
+    Interval,
+    PairVerdict,
+    Plateau,
+    Point,
+    PolicyBlock,
+    SeedAgreement,
+    SeedValidation,
+    Sweep,
+    Validation,
+    Verdict,
+)
+from bmd_pipeline.reporting.sources import Curves
+
+# ---- Formatting of numbers; thin no-break spaces keep them on one line ----
 
 _SPACE = "\u202f"
 _TO = "\u2060–\u2060"
@@ -69,9 +89,9 @@ def counted(count: int, noun: str) -> str:
     return f"{grouped(count)} {noun}{'' if count == 1 else 's'}"
 
 
-def listed(names: list[str]) -> str:
+def listed(names: Sequence[str], last: str = "and") -> str:
     """`a`, `a and b`, `a, b and c`."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def even_modes(entropy: float) -> str:
@@ -136,7 +156,7 @@ def describe_outcome(evaluation: Evaluation) -> list[str]:
 
 
 def describe_run(evaluation: Evaluation, tuned: Iterable[Mapping[str, Any]], wall_s: float) -> list[str]:
-    """What was run: methods, seeds, training and judging.
+    """What was run: methods, seeds, training and evaluation.
 
     Args:
         evaluation: the task's eval.json.
@@ -216,13 +236,43 @@ def list_lost_codes(evaluation: Evaluation) -> list[str]:
     ]
 
 
-def describe_block(block: PolicyBlock) -> str:
-    """One policy in a line, for charts read aloud."""
-    success, solved = block.success_rate, block.solved
-    return (
-        f"success {percent(success.mean)}, {fixed(solved.mean, 1)} of {solved.total} modes solved, "
-        f"entropy {fixed(block.mode_entropy.mean)} nats, obeyed {percent(block.obeyed.mean)}"
+def describe_policies(evaluation: Evaluation) -> str:
+    """Every policy in a line, for who can't see the figures."""
+    return "; ".join(
+        f"{name}: success {percent(block.success_rate.mean)}, {fixed(block.solved.mean, 1)} of {block.solved.total} "
+        f"modes solved, entropy {fixed(block.mode_entropy.mean)} nats, obeyed {percent(block.obeyed.mean)}"
+        for name, block in evaluation.policies.items()
     )
+
+
+def describe_curves(curves: Mapping[tuple[str, int], Curves], family: str) -> str:
+    """Where success in rollouts began and ended in each run of a family."""
+    sentences = []
+    for (policy, seed), run in curves.items():
+        success = [value for value in run.values.get("success", ()) if value is not None]
+        if policy.removesuffix("-bmd") == family and success:
+            ends = f"{percent(success[0])} at first, {percent(success[-1])} at last"
+            sentences.append(f"{policy}, seed {seed}: success in rollouts {ends}")
+    return "; ".join(sentences)
+
+
+def describe_pretraining(curves: Curves, kept: int | None) -> str:
+    """The last success of the base policy while it was pre-trained, and the step that was kept."""
+    last = next((value for value in reversed(curves.values["selected"]) if value is not None), 0.0)
+    text = f"Success {percent(last)} at gradient step {grouped(curves.step[-1])}"
+    return text if kept is None else f"{text}; the weights of step {grouped(kept)} were kept"
+
+
+def describe_codes(codes: Mapping[int, Sequence[CodeRow | CodeCheck]]) -> str:
+    """The mode in which most successes of each code are, by seed."""
+    sentences = []
+    for seed, rows in codes.items():
+        parts = []
+        for row in rows:
+            mode, share = max(row.mode_shares.items(), key=lambda item: item[1])
+            parts.append(f"code {row.code} {mode} {percent(share, 0)}" if share else f"code {row.code} no success")
+        sentences.append(f"seed {seed}: {', '.join(parts)}")
+    return "; ".join(sentences)
 
 
 def _success(blocks: list[PolicyBlock]) -> str:
@@ -256,3 +306,192 @@ def _training(records: Iterable[Mapping[str, Any]]) -> str:
         return ""
     iterations, num_envs = size
     return f", for {counted(iterations, 'iteration')} of {counted(num_envs, 'episode')}"
+
+
+# ---- The verdict ----
+
+
+def state_claim(found: Hypothesis, pair: PairVerdict, verdict: Verdict) -> str:
+    """What a hypothesis claims, whatever the numbers are."""
+    one, other = pair.one, pair.other
+    if found.hypothesis == "H1":
+        return f"{one} succeeds as often as {other}, or at most {-100 * found.threshold:g} points less often"
+    if found.hypothesis == "H2":
+        return f"{one} solves more modes than {other}, each at a success rate of at least {verdict.tau:g}"
+    return f"The successes of {one} are spread over the modes more evenly than those of {other}"
+
+
+def describe_hypothesis(found: Hypothesis, pair: PairVerdict, verdict: Verdict) -> str:
+    """Both scores, their difference with its interval, and the corrected p that decided."""
+    one, other, gap = pair.one, pair.other, found.difference
+    if found.hypothesis == "H1":
+        numbers = f"{one} succeeds in {percent(found.one)} of the episodes, {other} in {percent(found.other)}"
+        gain = f"{signed(100 * gap.value, 1)} points {interval(gap.low, gap.high, 1, 100)}"
+    elif found.hypothesis == "H2":
+        solved = f"{fixed(found.one, 1)} of {verdict.total_modes} modes at a success rate of at least {verdict.tau:g}"
+        numbers = f"{one} solves {solved}, {other} {fixed(found.other, 1)}"
+        gain = f"{signed(gap.value, 1)} {interval(gap.low, gap.high, 1)}"
+    else:
+        numbers = f"The entropy is {fixed(found.one)} nats with {one} and {fixed(found.other)} with {other}"
+        # Not the difference of the two numbers before it: few successes look less even than they are.
+        gain = f"at equal numbers of successes {signed(gap.value)} {interval(gap.low, gap.high)}"
+    against = found.verdict == "refuted"
+    p = p_value(found.p_below_holm if against else found.p_above_holm)
+    text = f"{numbers}: {gain}, {p} corrected{' against the claim' if against else ''}."
+    if found.metric == "solved" and found.one == found.other and found.one in (0, verdict.total_modes):
+        return text + (" Neither solves any mode." if found.one == 0 else " There is nothing to gain here.")
+    return text
+
+
+def describe_scope(verdict: Verdict) -> str:
+    """Whether the verdicts are about training again or about these trained policies alone."""
+    base, num_seeds = "All seeds fine-tune one base policy.", len(verdict.seeds)
+    if verdict.pairs[0].hypotheses[0].unit == "seeds":
+        return f"About training again with new seeds ({num_seeds} were seen). {base}"
+    return (
+        f"About these trained policies alone: {counted(num_seeds, 'seed')} {'is' if num_seeds == 1 else 'are'} too few "
+        f"to speak about training again. Whatever they show, a test over them can't give a p below "
+        f"{smallest_p(num_seeds):.3g}, and {verdict.family} hypotheses at level {verdict.alpha:g} need "
+        f"{verdict.alpha / verdict.family:.2g}: that takes at least {counted(verdict.min_seeds, 'seed')}. {base}"
+    )
+
+
+# ---- The sweep over λ ----
+
+
+def describe_sweep(sweep: Sweep) -> str:
+    """Where success and solved modes both hold, and how the controllers of λ did."""
+    if not any(point.metrics["solved"].mean.value for point in sweep.points):
+        return "No λ solves any mode: there is nothing to hold."
+    solved = f"{sweep.solved_floor:.1f} of {sweep.total_modes} modes solved"
+    bar = f"success of at least {sweep.success_floor:.3f} and {solved}"
+    controllers = [point for point in sweep.points if point.weight is None]
+    return " ".join([_describe_plateau(sweep.plateau, bar), *map(_describe_controller, controllers)])
+
+
+def _describe_plateau(plateau: Plateau | None, bar: str) -> str:
+    if plateau is None:
+        return f"No constant λ holds both ({bar}): here λ trades one for the other."
+    if len(plateau.names) == 1:
+        return f"Of the constants that were tried, only λ = {plateau.low:g} holds both ({bar})."
+    width = f", {plateau.decades:.1f} decades" if plateau.decades else ""
+    text = f"λ from {plateau.low:g} to {plateau.high:g} holds both ({bar}){width}."
+    if plateau.open_above:
+        text += " It ends at the highest λ that was tried, and may be wider."
+    return text
+
+
+def _describe_controller(point: Point) -> str:
+    held = "holds both too" if point.holds else "does not hold both"
+    return f"{point.controller} {held}, with λ = {point.stability['final_weight'].mean:.2g} in the end."
+
+
+# ---- The validation of modes ----
+
+_DISTURBANCES = {
+    "noise": "noisy observations",
+    "delay": "late actions",
+    "weak": "scaled actions",
+    "locked": "one component of the action locked",
+}
+
+
+def describe_validation(validation: Validation) -> list[str]:
+    """The findings, a sentence or two each; the first is about the base policy."""
+    discovered = validation.discovered
+    return [
+        _describe_base(validation.base, validation.power),
+        _describe_separation(discovered, validation.base),
+        *_describe_truth(discovered),
+        *_describe_agreement(validation.agreement),
+        *_describe_disturbed(discovered),
+    ]
+
+
+def _describe_base(base: BaseBehaviour, power: float) -> str:
+    test = base.twins
+    if test is None or base.ways == "unknown":
+        return (
+            "Whether the base policy has more than one mode can't be told: from too few starts do both paired rollouts "
+            f"succeed (success rate {fixed(base.success_rate.value)}). Raise evaluate.episodes, or train a better one."
+        )
+    numbers = f"{test.pairs} paired rollouts from the same start, {p_value(test.p)} for a single one"
+    if base.ways == "several":
+        return f"The base policy has more than one mode: {numbers}."
+    return (
+        f"The base policy has one mode, as far as can be seen ({numbers}): there is nothing to preserve. A "
+        f"second mode of at least {rough(test.detectable_share or 0.5)} of the successes, well apart from the first, "
+        f"would have been found with probability {power:g}."
+    )
+
+
+def _describe_separation(discovered: Sequence[SeedValidation], base: BaseBehaviour) -> str:
+    found = [one.separation for one in discovered if one.separation is not None]
+    if not found:
+        return "Whether codes differ can't be told: too few of their episodes succeed."
+    shown = [f"{_share(one.recognised)} (chance {fixed(one.chance)})" for one in found]
+    text = (
+        "A classifier that knows nothing of the inference model tells the code from the trajectory in "
+        f"{listed(shown)} of held-out successes. Silhouette {_mean([one.silhouette for one in found])}; "
+        f"trajectories of two codes are {_mean([one.between / max(one.within, 1e-9) for one in found])} times as far "
+        "apart as those of one."
+    )
+    return text + (" What differs between codes lies within the one mode." if base.ways == "one" else "")
+
+
+def _describe_truth(discovered: Sequence[SeedValidation]) -> list[str]:
+    found = [(one.seed, one.truth) for one in discovered if one.truth is not None]
+    if not found:
+        return []
+    numbers = ", ".join(
+        f"{name} {_mean([getattr(truth, field) for _, truth in found])}"
+        for name, field in (("NMI", "nmi"), ("ARI", "ari"), ("purity", "purity"))
+    )
+    text = [f"Against the true modes, which discovery never saw: {numbers}."]
+    for seed, truth in found:
+        parts = [f"codes {listed([str(code) for code in group])} lead to the same mode" for group in truth.redundant]
+        if truth.missing:
+            parts.append(f"no code leads to {listed(truth.missing, 'or')}")
+        if parts:
+            text.append(f"Seed {seed}: {'; '.join(parts)}.")
+    return text
+
+
+def _describe_agreement(agreement: Sequence[SeedAgreement]) -> list[str]:
+    if not agreement:
+        return []
+    return [
+        "Sorting the base policy's own successes, discovery seeds agree with each other at NMI "
+        f"{_mean([pair.nmi for pair in agreement])}, ARI {_mean([pair.ari for pair in agreement])} "
+        "(1: the same up to names)."
+    ]
+
+
+def _describe_disturbed(discovered: Sequence[SeedValidation]) -> list[str]:
+    names = [one.disturbance for one in discovered[0].disturbed]
+    if not names:
+        return []
+    parts = []
+    for i, name in enumerate(names):
+        there = [one.disturbed[i] for one in discovered]
+        named = [one.recognised.value for one in there if one.recognised is not None]
+        seen = f", codes told apart in {_mean(named)}" if named else ""
+        rate = _mean([one.success_rate.value for one in there])
+        modes = _present([one.present for one in there])
+        parts.append(f"{_DISTURBANCES.get(name, name)}: success {rate}{seen}, {modes}")
+    before = _mean([one.success_rate.value for one in discovered])
+    modes = _present([one.present for one in discovered])
+    return [f"Undisturbed, success is {before} with {modes}. With {'; with '.join(parts)}."]
+
+
+def _present(modes: Sequence[int]) -> str:
+    mean = np.mean(modes)
+    return f"{mean:.2g} mode{'' if mean == 1 else 's'} present"
+
+
+def _share(found: Interval) -> str:
+    return f"{fixed(found.value)} {interval(found.low, found.high)}"
+
+
+def _mean(values: Sequence[float]) -> str:
+    return fixed(float(np.mean(values)))

@@ -6,7 +6,8 @@ import base64
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -14,30 +15,52 @@ from urllib.parse import quote
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
 
 from bmd_pipeline import __version__
-from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, is_finetuned, uses_modes
+from bmd_pipeline.config.schema import PRETRAINED, uses_modes
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.metrics.episodes import Episodes
 from bmd_pipeline.metrics.schemas import Comparison, Evaluation, Grid, Verdict, load_document
 from bmd_pipeline.metrics.scores import count_modes, mode_shares
 from bmd_pipeline.reporting import narrative
-from bmd_pipeline.reporting.figures import BLACK, GREY, method_style, mode_colours
+from bmd_pipeline.reporting.figures import (
+    BLACK,
+    GREY,
+    MAX_PATHS,
+    PALE,
+    WHITE,
+    embed_figure,
+    held_weight,
+    method_style,
+    mode_colours,
+    plot_codes,
+    plot_curves,
+    plot_pretraining,
+    plot_success_modes,
+    plot_sweep,
+    plot_trajectories,
+)
 from bmd_pipeline.reporting.narrative import (
-    describe_block,
+    describe_codes,
+    describe_curves,
     describe_outcome,
+    describe_policies,
+    describe_pretraining,
     describe_reading,
     describe_run,
+    describe_sweep,
     describe_tally,
     describe_tasks,
     list_lost_codes,
 )
-from bmd_pipeline.reporting.payload import list_policies, make_payload
 from bmd_pipeline.reporting.sources import ReportSources, list_commits, list_settings, list_steps, remake_command
+from bmd_pipeline.reporting.trajectories import encode_planar
 
-# ---- Colours of a page in light and dark, as CSS variables: its paper and ink, and those of the figures ----
+# ---- Theme: colours of a page in light and dark, as CSS variables; its paper and ink, and those of the figures ----
 
 LIGHT = {
     "paper": "#ffffff",
@@ -66,13 +89,26 @@ DARK = {
 _MIN_CONTRAST = 4.5
 
 
-def colour_sheet(policies: Sequence[str], modes: Sequence[str]) -> str:
-    """CSS that defines the colours, `--policy-<i>` and `--mode-<i>`; names of policies and modes stay out of it."""
+_NAMED = {BLACK: "ink", GREY: "soft", PALE: "line", WHITE: "paper"}
+"""Colours of figures that are the page's own."""
+
+
+def colour_sheet(policies: Sequence[str], modes: Sequence[str], figures: Iterable[str] = ()) -> str:
+    """CSS that defines the colours of the page.
+
+    Args:
+        policies: their colours become `--policy-<i>`.
+        modes: likewise `--mode-<i>`; names stay out of the sheet.
+        figures: embedded figures, whose colours `--ink-<hex>` are found in them.
+    """
     drawn = {f"policy-{i}": method_style(name).colour for i, name in enumerate(policies)}
     drawn |= {f"mode-{i}": colour for i, colour in enumerate(mode_colours(modes).values())}
     drawn["failed"] = GREY
-    light = _declare("light", LIGHT | drawn)
-    dark = _declare("dark", DARK | {name: on_dark(colour) for name, colour in drawn.items()})
+    used = sorted({f"#{colour}" for figure in figures for colour in re.findall(r"var\(--ink-([0-9a-f]{6})\)", figure)})
+    named = {f"ink-{colour[1:]}": f"var(--{_NAMED[colour]})" for colour in used if colour in _NAMED}
+    drawn |= {f"ink-{colour[1:]}": colour for colour in used if colour not in _NAMED}
+    light = _declare("light", LIGHT | drawn | named)
+    dark = _declare("dark", DARK | {name: on_dark(colour) for name, colour in drawn.items()} | named)
     return (
         f":root {{ {light} }}\n"
         f"@media (prefers-color-scheme: dark) {{ :root:not([data-theme]) {{ {dark} }} }}\n"
@@ -119,21 +155,7 @@ def _declare(scheme: str, colours: dict[str, str]) -> str:
 
 _ASSETS = files("bmd_pipeline.reporting") / "assets"
 
-SCRIPTS = (
-    "elements",
-    "scales",
-    "chart",
-    "theme",
-    "labels",
-    "scatter",
-    "paths",
-    "panels",
-    "curves",
-    "codes",
-    "sweep",
-    "replay",
-    "start",
-)
+SCRIPTS = ("elements", "theme", "paths", "replay", "start")
 """Parts of the script in the order in which they are joined; they share one scope."""
 
 _FILTERS = (
@@ -148,6 +170,12 @@ _FILTERS = (
     "p_value",
     "duration",
     "signed",
+    "describe_tally",
+    "describe_scope",
+    "state_claim",
+    "describe_hypothesis",
+    "describe_sweep",
+    "describe_validation",
 )
 
 
@@ -156,7 +184,7 @@ def render_page(template: str, *, data: dict[str, Any], colours: str, **values: 
 
     Args:
         template: its name below assets, without suffix.
-        data: JSON values for the scripts.
+        data: JSON values for the replay.
         colours: CSS that defines the colours of policies and modes.
         values: what the template shows.
     """
@@ -208,54 +236,107 @@ def build_report(sources: ReportSources) -> str:
     """The page as HTML, with everything that it needs inside."""
     evaluation, book = sources.evaluation, sources.book
     lowest = lowest_success([evaluation])
-    payload = make_payload(sources) | {"lowest": lowest}
     steps = list_steps(sources)
     names = list(evaluation.policies)
+    axes = [axis.replace("_", " ") for axis in book.axes]
+    paths = encode_planar(sources.paths, sources.episodes, book.modes)
+    for group in paths["groups"]:
+        group["policy"] = names.index(group["policy"])
+    figures = _draw_figures(sources)
     return render_page(
         "report",
-        data=payload,
-        colours=colour_sheet(names, book.modes),
+        data={"policies": names, "modes": list(book.modes), "axes": axes, "toScale": book.to_scale, "paths": paths},
+        colours=colour_sheet(names, book.modes, [drawn for section in figures.values() for drawn in section]),
         task=evaluation.task,
         evaluation=evaluation,
-        policies=payload["policies"],
-        described=[describe_block(block) for block in evaluation.policies.values()],
+        policies=_list_marks(evaluation, names),
+        figures=figures,
+        held=held_weight(sources.curves),
+        stride=max((curves.stride for curves in sources.curves.values()), default=1),
         modes=book.modes,
-        axes=payload["axes"],
+        axes=axes,
         to_scale=book.to_scale,
         outcome=describe_outcome(evaluation),
         run=describe_run(evaluation, sources.tuned.values(), sum(step.wall_s for step in steps)),
         reading=describe_reading(evaluation),
         lost_codes=list_lost_codes(evaluation),
         lowest=lowest,
-        layout=_arrange(names),
         shares=_list_shares(sources),
         evidence=sources.evidence,
-        tally=describe_tally(sources.evidence.verdict) if sources.evidence.verdict else "",
         spans=_find_spans(sources.evidence.comparison),
         videos=sources.videos,
         steps=steps,
         commits=list_commits(steps),
         command=remake_command(evaluation),
         settings=list(list_settings(sources)),
-        recorded=max(group["count"] for group in payload["paths"]["groups"]),
+        drawn_paths=min(MAX_PATHS, max(map(len, sources.paths.values()))),
     )
+
+
+def _draw_figures(sources: ReportSources) -> dict[str, list[Markup]]:
+    """The page's figures by section; a section without data has none."""
+    evaluation, modes = sources.evaluation, sources.book.modes
+    task, sweep, validation = evaluation.task, sources.evidence.sweep, sources.evidence.validation
+    base = evaluation.policies.get(PRETRAINED)
+    told = describe_policies(evaluation)
+    found: dict[str, list[tuple[Figure, str, str]]] = {
+        "outcome": [(plot_success_modes(evaluation), f"{task}: success against modes", told)],
+        "paths": [(plot_trajectories(evaluation, sources.book), f"{task}: trajectories by true mode", told)],
+        "curves": [
+            (figure, f"{family}: learning curves", describe_curves(sources.curves, family))
+            for family, figure in plot_curves(
+                sources.curves,
+                before=base.success_rate.mean if base else None,
+                target_kl={key: _target_kl(record) for key, record in sources.tuned.items()},
+            ).items()
+        ],
+        "pretraining": [],
+        "codes": [],
+        "validation": [],
+        "sweep": [],
+    }
+    if sources.pretraining is not None:
+        kept = (sources.base.get("kept") or {}).get("iteration")
+        words = describe_pretraining(sources.pretraining, kept)
+        found["pretraining"].append((plot_pretraining(sources.pretraining, kept), f"{task}: pre-training", words))
+    for name, block in evaluation.policies.items():
+        if block.codes:
+            codes = {row.seed: [code for code in block.codes if code.seed == row.seed] for row in block.seeds}
+            figure = plot_codes(name, codes, modes)
+            found["codes"].append((figure, f"{name}: codes and true modes", describe_codes(codes)))
+    if validation is not None:
+        checks = {one.seed: one.codes for one in validation.discovered}
+        figure = plot_codes("frozen policy", checks, validation.modes)
+        found["validation"].append((figure, "Frozen policy: codes and true modes", describe_codes(checks)))
+    if sweep is not None:
+        found["sweep"].append((plot_sweep(sweep), f"{task}: success and modes against λ", describe_sweep(sweep)))
+    return {
+        section: [
+            Markup(embed_figure(figure, f"{section}-{i}", title, words))
+            for i, (figure, title, words) in enumerate(drawn)
+        ]
+        for section, drawn in found.items()
+    }
+
+
+def _list_marks(evaluation: Evaluation, order: Sequence[str]) -> list[dict[str, Any]]:
+    """The mark of every policy; its place among all policies of the page is the number of its colour."""
+    styles = {name: method_style(name) for name in evaluation.policies}
+    return [
+        {"name": name, "index": order.index(name), "marker": style.marker, "filled": style.filled}
+        for name, style in styles.items()
+    ]
+
+
+def _target_kl(record: Mapping[str, Any]) -> float | None:
+    target = record.get("config", {}).get("finetune", {}).get("ppo", {}).get("target_kl")
+    return float(target) if target else None
 
 
 def lowest_success(evaluations: Sequence[Evaluation]) -> float:
     """Where axes of success begin: the tenth below the lowest interval."""
     lows = [block.success_rate.low for evaluation in evaluations for block in evaluation.policies.values()]
     return float(np.floor(min(0.9, *lows) * 10) / 10)
-
-
-def _arrange(names: list[str]) -> dict[str, Any]:
-    """Panels of before and after: each method's two forms above each other where all have both, else one row."""
-    families = list(dict.fromkeys(name.removesuffix("-bmd") for name in names if is_finetuned(name)))
-    pairs = [(family, f"{family}-bmd") for family in families]
-    paired = len(pairs) > 1 and PRETRAINED in names and all(name in names for pair in pairs for name in pair)
-    paired = paired and TAUGHT not in names  # whose panel has no place in two rows
-    order = [PRETRAINED, *(name for pair in pairs for name in pair)] if paired else names
-    columns = len(pairs) + 1 if paired else min(4, len(names))
-    return {"paired": paired, "columns": columns, "order": [names.index(name) for name in order]}
 
 
 def _find_spans(comparison: Comparison | None) -> dict[str, float]:
@@ -341,6 +422,17 @@ def build_summary(results: Sequence[TaskResults]) -> str:
     evaluations = [result.evaluation for result in results]
     order = list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.policies))
     lowest = lowest_success(evaluations)
+    figures = [
+        Markup(
+            embed_figure(
+                plot_success_modes(evaluation),
+                f"task-{i}",
+                f"{evaluation.task}: success against modes",
+                describe_policies(evaluation),
+            )
+        )
+        for i, evaluation in enumerate(evaluations)
+    ]
     tasks = [
         {
             "name": result.evaluation.task,
@@ -348,15 +440,15 @@ def build_summary(results: Sequence[TaskResults]) -> str:
             "tally": describe_tally(result.verdict) if result.verdict else "",
             "seeds": max(len(block.seeds) for block in result.evaluation.policies.values()),
             "evaluation": result.evaluation,
-            "policies": list_policies(result.evaluation, order),
+            "policies": _list_marks(result.evaluation, order),
+            "figure": figure,
         }
-        for result in results
+        for result, figure in zip(results, figures, strict=True)
     ]
-    data = {"lowest": lowest, "tasks": [{"policies": task["policies"]} for task in tasks]}
     return render_page(
         "summary",
-        data=data,
-        colours=colour_sheet(order, []),
+        data={},
+        colours=colour_sheet(order, [], figures),
         tasks=tasks,
         grids=[result.grid for result in results if result.grid is not None],
         lowest=lowest,

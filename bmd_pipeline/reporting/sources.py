@@ -1,4 +1,4 @@
-"""What a report is made of: the files of a task's results, read once and checked; how they came to be."""
+"""What a report is made of: the files of a task's results, read once and checked; and their lineage."""
 
 from __future__ import annotations
 
@@ -342,9 +342,11 @@ def _load_tuned(part: Evaluation, layout: Layout, task: str, policy: str, seed: 
     folder = layout.tuned(task, policy, seed)
     which = f"--task {task} --method {policy} --seed {seed}"
     record = require_run(folder, "finetune", task, command=f"bmd-pipeline finetune {which}")
-    judged = part.provenance.inputs.get("tuned")
-    if judged is None or judged.sha256 != hash_file(folder / RUN_FILE):
-        raise ArtifactError(f"{folder / RUN_FILE} is not the run that was judged; run `bmd-pipeline evaluate {which}`")
+    evaluated = part.provenance.inputs.get("tuned")
+    if evaluated is None or evaluated.sha256 != hash_file(folder / RUN_FILE):
+        raise ArtifactError(
+            f"{folder / RUN_FILE} is not the run that was evaluated; run `bmd-pipeline evaluate {which}`"
+        )
     log = folder / METRICS_FILE
     if not log.is_file():
         raise ArtifactError(f"{log} is missing: make it with `bmd-pipeline finetune {which}`")
@@ -377,7 +379,7 @@ def _check_paths(paths: list[PlanarPath], rows: Episodes, path: Path, summary: P
         raise ArtifactError(f"{path}: not the paths of {summary} ({rows.policy}, seed {rows.seed}); summarise again")
 
 
-# ---- How the files behind a page came to be: every stage's command, settings, time and code ----
+# ---- Lineage of the files behind a page: every stage's command, settings, time and code ----
 
 
 @dataclass(frozen=True)
@@ -408,7 +410,7 @@ class Step:
 
 
 def list_steps(sources: ReportSources) -> list[Step]:
-    """Every stage behind the page, in the order of the corridor."""
+    """Every stage behind the page, in the order of the pipeline."""
     records: list[tuple[str, Mapping[str, Any]]] = []
     if sources.demos is not None:
         records.append(("collect", sources.demos))

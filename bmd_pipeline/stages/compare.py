@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 from bmd_pipeline.config.hashing import hash_values, stage_hash
 from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, judged_methods, list_pairs
 from bmd_pipeline.io.files import write_bytes, write_json
-from bmd_pipeline.metrics.bootstrap import JointSample
+from bmd_pipeline.metrics.bootstrap import PairedBootstrap
 from bmd_pipeline.metrics.compare import Pair, compare_pairs, score_policies
-from bmd_pipeline.metrics.hypotheses import Judge, describe_scope
+from bmd_pipeline.metrics.hypotheses import HypothesisTester
 from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Comparison, PolicyPair, Verdict
+from bmd_pipeline.reporting.narrative import describe_hypothesis, describe_scope
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluations import load_evaluations, make_rng, resample, trace
 
@@ -70,7 +71,7 @@ def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
             reporter.log(_describe(pair))
 
 
-def _encode_scores(sample: JointSample) -> bytes:
+def _encode_scores(sample: PairedBootstrap) -> bytes:
     """Parquet file with one row per policy, seed and score."""
     rows = [
         {"policy": policy, "seed": seed, "metric": name, "value": float(value), "episodes": sample.num_episodes}
@@ -113,7 +114,7 @@ def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
     rows = load_evaluations(config, judged_methods(config.methods), evaluations)
     sample = resample(config, rows)
     settings = config.verdict
-    judge = Judge(
+    tester = HypothesisTester(
         sample,
         list_pairs(config.methods),
         settings,
@@ -126,23 +127,20 @@ def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
         config_hash=stage_hash(config, "verdict"),
         thresholds_hash=hash_values({**settings.model_dump(mode="json"), "tau": config.evaluate.tau}),
         alpha=settings.alpha,
-        power=settings.power,
         tau=sample.tau,
         success_margin=settings.success_margin,
-        family=judge.family,
+        family=tester.family,
         labelling=sample.labelling,
         total_modes=len(sample.modes),
         seeds=sample.seeds,
         episodes_per_seed=sample.num_episodes,
-        scope=describe_scope(
-            judge.unit, len(sample.seeds), needed=judge.min_seeds, family=judge.family, alpha=settings.alpha
-        ),
-        pairs=judge.judge(),
+        min_seeds=tester.min_seeds,
+        pairs=tester.evaluate(),
         provenance=trace(config, "verdict", {part.name: part.path for row in rows.values() for part in row}, started),
     )
     write_json(output, document.model_dump(mode="json"))
     if reporter is not None:
-        reporter.log(document.scope)
+        reporter.log(describe_scope(document))
         for pair in document.pairs:
             for found in pair.hypotheses:
-                reporter.log(f"{found.hypothesis} {found.verdict}: {found.text}")
+                reporter.log(f"{found.hypothesis} {found.verdict}: {describe_hypothesis(found, pair, document)}")

@@ -13,7 +13,7 @@ from bmd_pipeline.config.hashing import Stage, config_hash, hash_values, stage_h
 from bmd_pipeline.config.schema import RunConfig, is_finetuned, uses_modes
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.provenance import describe_run
-from bmd_pipeline.metrics.bootstrap import JointSample, make_joint_sample
+from bmd_pipeline.metrics.bootstrap import PairedBootstrap, make_paired_bootstrap
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Evaluation, PolicyBlock, Provenance, load_document
 from bmd_pipeline.seeds import derive_seed
@@ -195,7 +195,7 @@ def load_evaluations(
     return {policy: [found[policy, seed] for seed in config.seeds] for policy in policies}
 
 
-def resample(config: RunConfig, rows: Mapping[str, Sequence[Evaluated]]) -> JointSample:
+def resample(config: RunConfig, rows: Mapping[str, Sequence[Evaluated]]) -> PairedBootstrap:
     """Scores and resamples evaluations together; the draws depend on the run's root seed alone.
 
     Raises:
@@ -209,7 +209,7 @@ def resample(config: RunConfig, rows: Mapping[str, Sequence[Evaluated]]) -> Join
             raise ArtifactError(f"{part.path}: {counts}; evaluate again")
         if _modes(part) != _modes(first):
             raise ArtifactError(f"{part.path}: its modes are not those of {first.path}; evaluate again")
-    return make_joint_sample(
+    return make_paired_bootstrap(
         {name: [part.episodes for part in row] for name, row in rows.items()},
         tau=config.evaluate.tau,
         num_resamples=config.compare.resamples,

@@ -22,7 +22,7 @@ from bmd_pipeline.io.files import hash_file, write_json
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import load_metrics
 from bmd_pipeline.io.provenance import require_run
-from bmd_pipeline.metrics.bootstrap import JointSample
+from bmd_pipeline.metrics.bootstrap import PairedBootstrap
 from bmd_pipeline.metrics.compare import pool_pair, pool_scores, score_seeds
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.hypotheses import smallest_p
@@ -31,7 +31,6 @@ from bmd_pipeline.metrics.plateau import (
     Floors,
     Range,
     WeightScore,
-    describe_sweep,
     find_plateau,
     measure_stability,
     set_floors,
@@ -51,6 +50,7 @@ from bmd_pipeline.metrics.schemas import (
     load_document,
 )
 from bmd_pipeline.reporting.figures import draw_sweep
+from bmd_pipeline.reporting.narrative import describe_sweep
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluations import (
     EPISODES_FILE,
@@ -116,7 +116,7 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
             reporter.log(f"{key}: {_tell(cell)}")
 
 
-def _describe(config: RunConfig, sample: JointSample, cell: GridCell) -> Cell:
+def _describe(config: RunConfig, sample: PairedBootstrap, cell: GridCell) -> Cell:
     return Cell(
         method=cell.method,
         num_modes=cell.num_modes,
@@ -186,14 +186,13 @@ def sweep(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter
         success_floor=floors.success,
         solved_floor=floors.solved,
         plateau=plateau,
-        text=describe_sweep(described, plateau, floors, total_modes=len(sample.modes)),
         provenance=trace(config, "sweep", inputs, started),
     )
     output.unlink(missing_ok=True)  # an old sweep.json must not vouch for a new picture
     draw_sweep(document, output.with_name(PICTURE))
     write_json(output, document.model_dump(mode="json"))
     if reporter is not None:
-        reporter.log(document.text)
+        reporter.log(describe_sweep(document))
 
 
 @dataclass(frozen=True)
@@ -222,13 +221,13 @@ def _load_run(config: RunConfig, point: SweepPoint, seed: int, layout: Layout) -
     return _Run(folder, evaluated, measure_stability(lines, config.finetune.ppo.target_kl))
 
 
-def _weigh(sample: JointSample, point: SweepPoint) -> WeightScore:
+def _weigh(sample: PairedBootstrap, point: SweepPoint) -> WeightScore:
     scores = sample.scores[point.name]
     return WeightScore(point.weight or 0.0, float(scores["success_rate"].mean()), float(scores["solved"].mean()))
 
 
 def _describe_point(
-    sample: JointSample, point: SweepPoint, runs: list[_Run], floors: Floors, config: RunConfig
+    sample: PairedBootstrap, point: SweepPoint, runs: list[_Run], floors: Floors, config: RunConfig
 ) -> Point:
     reached = _weigh(sample, point)
     return Point(

@@ -17,10 +17,11 @@ from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.io.layout import RUN_FILE
 from bmd_pipeline.io.provenance import require_run
-from bmd_pipeline.metrics.mode_checks import Trajectories, Validator, describe_agreement, describe_validation
+from bmd_pipeline.metrics.mode_checks import Trajectories, Validator, describe_agreement
 from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Validation
 from bmd_pipeline.modes.clustering import resample_track
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
+from bmd_pipeline.reporting.narrative import describe_validation
 from bmd_pipeline.rl.agent import Agent, make_base_agent, make_commanded_agent
 from bmd_pipeline.rl.mode_metrics import read_codes
 from bmd_pipeline.rl.rollout import EpisodeBatch, Rollout, merge_rollouts, play_rounds
@@ -81,9 +82,9 @@ def validation(
         ground = _Ground(config, bench, first, num_workers, reporter)
         rng = make_rng(config, "validation")
         validator = Validator(settings, ground.labelling.modes, config.evaluate.confidence, rng)
-        one, twin = ground.play_base("base"), ground.play_base("twin")
+        one, other = ground.play_base("base"), ground.play_base("twin")
         ground.fit_scale(one)
-        base = validator.describe_base(ground.describe(one), ground.describe(twin))
+        base = validator.describe_base(ground.describe(one), ground.describe(other))
         won = one.success.cpu().numpy()
         discovered, sortings = [], {}
         for seed, own in found.items():
@@ -107,7 +108,6 @@ def validation(
         base=base,
         discovered=discovered,
         agreement=agreement,
-        text=describe_validation(base, discovered, agreement, power=settings.power),
         provenance=trace(
             config,
             "validation",
@@ -116,7 +116,7 @@ def validation(
         ),
     )
     write_json(output, document.model_dump(mode="json"))
-    for sentence in document.text:
+    for sentence in describe_validation(document):
         reporter.log(sentence)
 
 

@@ -85,8 +85,14 @@ def test_code_reaches_the_stages_that_use_it(package: Path) -> None:
 def test_what_shares_a_module_with_it_is_left_alone(package: Path) -> None:
     assert changed(append(package / "rl" / "ppo.py", "\ndef unused():\n    return 1\n")) == set()
     hypotheses = package / "metrics" / "hypotheses.py"
-    assert changed(edit(hypotheses, "describe_hypothesis")) == {"verdict"}
+    assert changed(edit(hypotheses, "HypothesisTester")) == {"verdict"}
     assert changed(edit(hypotheses, "holm")) == {"compare", "verdict"}
+
+
+def test_what_stages_print_counts_for_the_pages_alone(package: Path) -> None:
+    names = ("describe_hypothesis", "describe_sweep", "describe_validation")
+    assert changed(edit(package / "reporting" / "narrative.py", *names)) == set()
+    assert "reporting.narrative:*" in reached("report")
 
 
 def test_a_constant_a_decorator_and_what_a_module_does_on_import_count(package: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bmd_pipeline.metrics.bootstrap import JointSample, make_joint_sample, wilson_interval
+from bmd_pipeline.metrics.bootstrap import PairedBootstrap, make_paired_bootstrap, wilson_interval
 from bmd_pipeline.metrics.compare import Pair, compare_pairs, score_policies
 from bmd_pipeline.metrics.hypotheses import holm
 from bmd_pipeline.metrics.schemas import PolicyPair
@@ -15,17 +15,17 @@ from tests.metrics.drawn import draw_episodes
 PAIRS = [Pair("dsrl-bmd", "dsrl", "counterpart"), Pair("dsrl", "pretrained", "base")]
 
 
-def make_sample(seeds: int, n: int = 200) -> JointSample:
+def make_sample(seeds: int, n: int = 200) -> PairedBootstrap:
     rng = np.random.default_rng(0)
     kinds = {"pretrained": (0.7, [1, 1]), "dsrl": (0.95, [30, 1]), "dsrl-bmd": (0.95, [1, 1])}
     parts = {
         name: [draw_episodes(name, k, rates=[rate, rate], shares=shares, n=n, rng=rng) for k in range(seeds)]
         for name, (rate, shares) in kinds.items()
     }
-    return make_joint_sample(parts, tau=0.8, num_resamples=1000, rng=rng)
+    return make_paired_bootstrap(parts, tau=0.8, num_resamples=1000, rng=rng)
 
 
-def compare(sample: JointSample, pairs: list[Pair] = PAIRS, min_seeds: int = 5) -> list[PolicyPair]:
+def compare(sample: PairedBootstrap, pairs: list[Pair] = PAIRS, min_seeds: int = 5) -> list[PolicyPair]:
     return compare_pairs(sample, pairs, confidence=0.95, min_seeds=min_seeds, rng=np.random.default_rng(0))
 
 
@@ -62,7 +62,7 @@ def test_differences_point_the_right_way() -> None:
 
 def test_identical_policies_are_not_told_apart() -> None:
     sample = make_sample(seeds=3)
-    same = make_joint_sample(
+    same = make_paired_bootstrap(
         {"dsrl": sample.episodes["dsrl"], "dsrl-bmd": sample.episodes["dsrl"]},
         tau=0.8,
         num_resamples=200,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bmd_pipeline.metrics.bootstrap import JointSample, make_joint_sample
+from bmd_pipeline.metrics.bootstrap import PairedBootstrap, make_paired_bootstrap
 from bmd_pipeline.metrics.hypotheses import compare_episodes, two_sided
 from bmd_pipeline.metrics.scores import COMPARED
 from tests.metrics.drawn import draw_episodes
@@ -13,12 +13,12 @@ from tests.metrics.drawn import draw_episodes
 EVEN, UNEVEN = [1, 1, 1, 1], [8, 1, 1, 1]
 
 
-def sample_of(rng: np.random.Generator, n: int = 250, resamples: int = 300, **policies: tuple) -> JointSample:
+def sample_of(rng: np.random.Generator, n: int = 250, resamples: int = 300, **policies: tuple) -> PairedBootstrap:
     parts = {
         name: [draw_episodes(name, k, rates=rates, shares=shares, n=n, rng=rng) for k in range(3)]
         for name, (rates, shares) in policies.items()
     }
-    return make_joint_sample(parts, tau=0.8, num_resamples=resamples, rng=rng)
+    return make_paired_bootstrap(parts, tau=0.8, num_resamples=resamples, rng=rng)
 
 
 def test_differences_are_found_in_the_right_direction() -> None:
@@ -38,7 +38,7 @@ def test_differences_are_found_in_the_right_direction() -> None:
 def test_a_policy_does_not_differ_from_itself() -> None:
     rng = np.random.default_rng(0)
     parts = [draw_episodes("a", k, rates=[0.9] * 4, shares=UNEVEN, n=100, rng=rng) for k in range(2)]
-    sample = make_joint_sample({"a": parts, "b": parts}, tau=0.8, num_resamples=100, rng=rng)
+    sample = make_paired_bootstrap({"a": parts, "b": parts}, tau=0.8, num_resamples=100, rng=rng)
     for score in COMPARED:
         found = compare_episodes(sample, "a", "b", score, threshold=0.0, confidence=0.9)
         assert two_sided(found.p_above, found.p_below) == 1.0, score
@@ -67,7 +67,7 @@ def test_policies_with_other_favourites_are_not_called_less_even() -> None:
     assert np.mean(swapped) > 0.3
 
 
-def _swap_test(sample: JointSample, rng: np.random.Generator) -> float:
+def _swap_test(sample: PairedBootstrap, rng: np.random.Generator) -> float:
     """Two-sided p of the permutation test that swaps paired episodes within seeds."""
 
     def entropy(counts: np.ndarray) -> np.ndarray:

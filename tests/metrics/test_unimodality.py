@@ -1,4 +1,4 @@
-"""The twin test: its statistic against brute force, its level, its power, and what it must not be fooled by."""
+"""Paired rollouts: the statistic against brute force, level, power, and what must not fool the test."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bmd_pipeline.metrics import mode_checks
-from bmd_pipeline.metrics.mode_checks import compare_twins, concavity_gap
+from bmd_pipeline.metrics.mode_checks import compare_paired_rollouts, concavity_dip
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], tuple[Floats, Floats]]
 
 
 def shape(one: Floats, other: Floats) -> tuple[Floats, Floats]:
-    """Twins as trajectories of single points."""
+    """Paired rollouts as trajectories of single points."""
     return one[:, None], other[:, None]
 
 
@@ -44,17 +44,17 @@ def brute_force_gap(values: list[float]) -> float:
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=10))
 @settings(max_examples=200)
 def test_gap_matches_brute_force(values: list[int]) -> None:
-    assert concavity_gap(np.array(values, np.float64)) == pytest.approx(brute_force_gap([float(v) for v in values]))
+    assert concavity_dip(np.array(values, np.float64)) == pytest.approx(brute_force_gap([float(v) for v in values]))
 
 
 def test_gap_by_hand() -> None:
-    # Half of the twins parted by 1: the majorant is 1 at the end and the function still 1/2 just before it.
-    assert concavity_gap(np.array([0.0, 0.0, 1.0, 1.0])) == pytest.approx(0.5)
+    # Half of the pairs parted by 1: the majorant is 1 at the end and the function still 1/2 just before it.
+    assert concavity_dip(np.array([0.0, 0.0, 1.0, 1.0])) == pytest.approx(0.5)
     # The steps end on one line, and each begins a quarter below it.
-    assert concavity_gap(np.array([1.0, 2.0, 3.0, 4.0])) == pytest.approx(0.25)
+    assert concavity_dip(np.array([1.0, 2.0, 3.0, 4.0])) == pytest.approx(0.25)
 
 
-def one_way(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
+def one_mode(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
     return rng.normal(size=(n, 3)), rng.normal(size=(n, 3))
 
 
@@ -69,20 +69,20 @@ def flat(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
 def by_start(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
     """Left from some starts and right from others, but always the same from the same start."""
     start = rng.choice([-5.0, 5.0], size=(n, 1))
-    one, other = one_way(rng, n)
+    one, other = one_mode(rng, n)
     return start + one, start + other
 
 
-@pytest.mark.parametrize("draw", [one_way, skewed, flat, by_start])
-def test_one_way_is_rarely_called_several(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("draw", [one_mode, skewed, flat, by_start])
+def test_one_mode_is_rarely_called_several(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mode_checks, "NULL_DRAWS", 99)
     rng = np.random.default_rng(0)
-    p = [compare_twins(*shape(*draw(rng, 60)), alpha=0.05, power=0.9, rng=rng).p for _ in range(40)]
+    p = [compare_paired_rollouts(*shape(*draw(rng, 60)), alpha=0.05, power=0.9, rng=rng).p for _ in range(40)]
     assert np.mean([value <= 0.05 for value in p]) <= 0.1  # at most .05 in truth, and an error of .035
 
 
 def split(share: float, gap: float) -> Draw:
-    """Two ways, apart on the first axis, with more spread on the second."""
+    """Two modes, apart on the first axis, with more spread on the second."""
 
     def draw(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
         def play() -> Floats:
@@ -97,17 +97,17 @@ def split(share: float, gap: float) -> Draw:
 def test_two_ways_are_found_however_large_other_differences_are() -> None:
     rng = np.random.default_rng(0)
     one, other = split(0.5, 4.0)(rng, 400)
-    assert compare_twins(*shape(one, other), alpha=0.01, power=0.9, rng=rng).p < 0.001
+    assert compare_paired_rollouts(*shape(one, other), alpha=0.01, power=0.9, rng=rng).p < 0.001
 
 
 def test_the_share_that_it_promises_to_find_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mode_checks, "NULL_DRAWS", 399)
     rng = np.random.default_rng(0)
-    promised = compare_twins(*shape(*one_way(rng, 400)), alpha=0.05, power=0.9, rng=rng).detectable_share
+    promised = compare_paired_rollouts(*shape(*one_mode(rng, 400)), alpha=0.05, power=0.9, rng=rng).detectable_share
     assert promised is not None
     assert promised < 0.1
     found = [
-        compare_twins(*shape(*split(promised, 20.0)(rng, 400)), alpha=0.05, power=0.9, rng=rng).p <= 0.05
+        compare_paired_rollouts(*shape(*split(promised, 20.0)(rng, 400)), alpha=0.05, power=0.9, rng=rng).p <= 0.05
         for _ in range(20)
     ]
     assert np.mean(found) >= 0.8
@@ -115,10 +115,10 @@ def test_the_share_that_it_promises_to_find_is_found(monkeypatch: pytest.MonkeyP
 
 def test_few_pairs_promise_nothing() -> None:
     rng = np.random.default_rng(0)
-    assert compare_twins(*shape(*one_way(rng, 6)), alpha=0.01, power=0.9, rng=rng).detectable_share is None
+    assert compare_paired_rollouts(*shape(*one_mode(rng, 6)), alpha=0.01, power=0.9, rng=rng).detectable_share is None
 
 
-def test_equal_twins_have_one_way() -> None:
+def test_equal_pairs_have_one_mode() -> None:
     rng = np.random.default_rng(0)
     same = rng.normal(size=(40, 3))
-    assert compare_twins(*shape(same, same), alpha=0.05, power=0.9, rng=rng).p == 1.0
+    assert compare_paired_rollouts(*shape(same, same), alpha=0.05, power=0.9, rng=rng).p == 1.0

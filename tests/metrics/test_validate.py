@@ -13,25 +13,25 @@ from bmd_pipeline.metrics.schemas import Interval
 STARTS = 200
 
 
-def describe_success(one: np.ndarray, twin: np.ndarray) -> Interval:
+def describe_success(one: np.ndarray, other: np.ndarray) -> Interval:
     validator = Validator(ValidationConfig(), ("left", "right"), 0.95, np.random.default_rng(0))
     zeros = np.zeros(len(one), np.int64)
     points = np.random.default_rng(1).normal(size=(len(one), 2, 1))
-    parts = [Trajectories(points, zeros, success, zeros) for success in (one, twin)]
-    # Too few successes from both twins skip the test of ways, which costs seconds and isn't looked at here.
+    parts = [Trajectories(points, zeros, success, zeros) for success in (one, other)]
+    # Too few successes from both episodes skip the test of modes, which costs seconds and isn't looked at here.
     return validator.describe_base(*parts).success_rate
 
 
-def test_twins_that_always_agree_count_once() -> None:
+def test_pairs_that_always_agree_count_once() -> None:
     won = np.arange(STARTS) < 15
     found = describe_success(won, won)
     assert found.value == 15 / STARTS
     assert (found.low, found.high) == pytest.approx(wilson_interval(found.value, STARTS, 0.95), abs=0.002)
 
 
-def test_twins_that_are_independent_count_twice() -> None:
-    won, twin = np.arange(STARTS) % 10 == 0, np.arange(STARTS) // 10 % 10 == 0  # 2 of 200 both times, as chance has it
-    found = describe_success(won, twin)
+def test_pairs_that_are_independent_count_twice() -> None:
+    won, other = np.arange(STARTS) % 10 == 0, np.arange(STARTS) // 10 % 10 == 0  # 2 of 200 both times, as chance has it
+    found = describe_success(won, other)
     assert (found.low, found.high) == pytest.approx(wilson_interval(0.1, 2 * STARTS, 0.95), abs=0.002)
 
 

@@ -203,7 +203,7 @@ class MadeUpRun:
             for policy in dict.fromkeys(part.policy for part in parts)
         }
         document = Evaluation(
-            schema_version=2,
+            schema_version=3,
             task=self.task,
             config_hash="all settings",
             confidence=0.95,

@@ -47,7 +47,7 @@ def _make_comparison(run: MadeUpRun) -> Comparison:
     }
     return Comparison.model_validate(
         {
-            "schema_version": 2,
+            "schema_version": 3,
             "task": run.task,
             "config_hash": "compare-settings",
             "confidence": 0.95,
@@ -77,7 +77,6 @@ def _make_verdict(run: MadeUpRun) -> Verdict:
     hypotheses = [
         {
             "hypothesis": f"H{number}",
-            "claim": f"claim {number}",
             "metric": metric,
             "threshold": threshold,
             "one": 0.9,
@@ -96,10 +95,7 @@ def _make_verdict(run: MadeUpRun) -> Verdict:
                 "p_below": 1.0,
                 "smallest_p": 0.25,
                 "can_decide": False,
-                "seeds_needed": 8,
             },
-            "sample_size": None,
-            "text": f"what was found about H{number}.",
         }
         for number, metric, threshold, verdict in (
             (1, "success_rate", -0.02, "supported"),
@@ -109,12 +105,11 @@ def _make_verdict(run: MadeUpRun) -> Verdict:
     ]
     return Verdict.model_validate(
         {
-            "schema_version": 2,
+            "schema_version": 3,
             "task": run.task,
             "config_hash": "verdict-settings",
             "thresholds_hash": "thresholds",
             "alpha": 0.05,
-            "power": 0.8,
             "tau": 0.8,
             "success_margin": 0.02,
             "family": 3,
@@ -122,7 +117,7 @@ def _make_verdict(run: MadeUpRun) -> Verdict:
             "total_modes": len(run.modes),
             "seeds": list(run.seeds),
             "episodes_per_seed": run.episodes,
-            "scope": "About these trained policies alone.",
+            "min_seeds": 6,
             "pairs": [{"one": "dsrl-bmd", "other": "dsrl", "hypotheses": hypotheses}],
             "provenance": run.trace("verdict", run.inputs).model_dump(),
         }
@@ -150,7 +145,7 @@ def _make_sweep(run: MadeUpRun) -> Sweep:
         )
     return Sweep.model_validate(
         {
-            "schema_version": 2,
+            "schema_version": 3,
             "task": run.task,
             "config_hash": "sweep-settings",
             "method": "dsrl-bmd",
@@ -171,7 +166,6 @@ def _make_sweep(run: MadeUpRun) -> Sweep:
                 "open_below": False,
                 "open_above": False,
             },
-            "text": "λ from 0.1 to 1 holds both.",
             "provenance": run.trace("sweep", {}).model_dump(),
         }
     )
@@ -224,7 +218,7 @@ def _make_validation(run: MadeUpRun) -> Validation:
     modes = {f"modes/seed{seed}": run.layout.modes(run.task, seed) / "run.json" for seed in run.seeds}
     return Validation.model_validate(
         {
-            "schema_version": 2,
+            "schema_version": 3,
             "task": run.task,
             "config_hash": "validation-settings",
             "confidence": 0.95,
@@ -244,7 +238,6 @@ def _make_validation(run: MadeUpRun) -> Validation:
             },
             "discovered": discovered,
             "agreement": [],
-            "text": ["The base policy has more than one way to succeed.", "Codes 0 and 3 lead to the same mode."],
             "provenance": run.trace("validation", {"policy": policy, **modes}).model_dump(),
         }
     )

@@ -43,10 +43,6 @@ class Visit:
         """What a canvas shows now."""
         return str(self.page.locator(selector).evaluate("canvas => canvas.toDataURL()"))
 
-    def markup(self, selector: str) -> str:
-        """What an element holds now."""
-        return str(self.page.locator(selector).inner_html())
-
     def check(self) -> None:
         """Fails if anything went wrong."""
         assert self.complaints == []
@@ -106,37 +102,15 @@ def seen(browser: Any, folder: Path) -> Iterator[Visit]:
 
 def test_every_section_is_drawn(seen: Visit) -> None:
     count = seen.page.locator
-    assert count("#scatter [data-policy]").count() == 5
-    assert count(".panel canvas").count() == 5
-    assert count("#curve-panels figure").count() == 2 * 5  # families by metrics
-    assert count("#pretraining figure svg").count() == 1
-    assert count("#code-matrices table").count() == 2
-    assert count("#sweep-scores svg").count() == 3
-    assert count("#sweep-signs svg").count() == 6
+    assert count("#outcome .drawn svg").count() == 1
+    assert count("#paths .drawn svg").count() == 1
+    assert count("#curves .drawn svg").count() == 2 + 1  # families, and pre-training
+    assert count("#codes .drawn svg").count() == 2
+    assert count("#validation .drawn svg").count() == 1
+    assert count("#sweep .drawn svg").count() == 1
     assert count("#verdict article").count() == 3
     assert count("#videos img").count() == 1
     assert "turn (rad)" in count("#paths .prose").inner_text()
-
-
-def test_the_axis_of_the_first_picture(seen: Visit) -> None:
-    before = seen.markup("#scatter")
-    seen.page.get_by_role("button", name="evenness of modes").click()
-    assert seen.markup("#scatter") != before
-    assert seen.page.locator("[data-axis=spread]").get_attribute("aria-pressed") == "true"
-
-
-def test_seeds_and_modes_of_before_and_after(seen: Visit) -> None:
-    canvas = ".panel[data-policy='0'] canvas"
-    first = seen.picture(canvas)
-    seen.page.locator("#panel-seeds button", has_text="1").click()
-    second = seen.picture(canvas)
-    assert second != first
-    mode = seen.page.locator(".legend button", has_text="left")
-    mode.click()
-    assert seen.picture(canvas) != second
-    assert "dimmed" in seen.page.locator(".shares").get_attribute("class")
-    mode.click()
-    assert seen.picture(canvas) == second
 
 
 def test_replay_follows_its_selectors(seen: Visit) -> None:
@@ -174,37 +148,24 @@ def test_replay_plays_pauses_and_seeks(seen: Visit) -> None:
     assert seen.picture("#replay-canvas") != picture
 
 
-def test_codes_by_method(seen: Visit) -> None:
-    before = seen.markup("#code-matrices")
-    seen.page.locator("#code-policies button", has_text="res-bmd").click()
-    assert seen.markup("#code-matrices") != before
-
-
-def test_codes_before_fine_tuning_are_drawn_for_every_seed(seen: Visit) -> None:
-    figures = seen.page.locator("#validation-matrices figure")
-    assert figures.count() == 2
-    assert "frozen policy seed 1" in figures.nth(1).inner_text()
-    assert figures.first.locator("td.cell i").count() == 4  # one disc for each code
-
-
-def test_curves_are_read_under_the_pointer(seen: Visit) -> None:
-    figure = seen.page.locator("#curve-panels figure").first
-    figure.locator("svg").hover()
-    assert "codes" in figure.locator(".range").inner_text()
-
-
 def test_dark_by_choice_and_back(seen: Visit) -> None:
     def paper() -> str:
         return str(seen.page.evaluate("getComputedStyle(document.body).backgroundColor"))
 
-    light, picture = paper(), seen.picture(".panel[data-policy='0'] canvas")
+    def ink() -> str:
+        """Colour of a figure's title."""
+        title = seen.page.locator("#outcome .drawn svg g[style*='--ink-222222']").first
+        return str(title.evaluate("element => getComputedStyle(element).fill"))
+
+    light, picture, drawn = paper(), seen.picture("#replay-canvas"), ink()
     seen.page.keyboard.press("Tab")  # the link to the content, then the button
     seen.page.keyboard.press("Tab")
     seen.page.keyboard.press("Enter")
     assert paper() != light
-    assert seen.picture(".panel[data-policy='0'] canvas") != picture
+    assert seen.picture("#replay-canvas") != picture
+    assert (drawn, ink()) == ("rgb(29, 28, 26)", "rgb(236, 233, 226)")
     seen.page.keyboard.press("Enter")
-    assert (paper(), seen.picture(".panel[data-policy='0'] canvas")) == (light, picture)
+    assert (paper(), seen.picture("#replay-canvas"), ink()) == (light, picture, drawn)
 
 
 def test_dark_by_the_systems_wish(browser: Any, folder: Path) -> None:
@@ -229,7 +190,6 @@ def test_on_paper_everything_is_light_and_open(seen: Visit) -> None:
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.locator("#replay").is_hidden()
-    assert page.locator("#panel-seeds").is_hidden()
     assert page.locator("#record table").is_visible()
     page.emulate_media(media="screen")
     page.evaluate("dispatchEvent(new Event('afterprint'))")
@@ -263,5 +223,5 @@ def test_the_security_policy_stops_what_escaping_would_miss(browser: Any, folder
 
 def test_summary_draws_and_links(browser: Any, folder: Path) -> None:
     opened = visit(browser, folder / "summary.html")
-    assert opened.page.locator("[data-task] svg [data-policy]").count() == 5 + 3
+    assert opened.page.locator("#pictures .drawn svg").count() == 2
     opened.check()

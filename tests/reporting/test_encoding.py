@@ -7,10 +7,9 @@ import base64
 import numpy as np
 import pytest
 
-from bmd_pipeline.reporting import payload
-from bmd_pipeline.reporting.payload import encode_planar
+from bmd_pipeline.reporting import trajectories
 from bmd_pipeline.reporting.sources import ReportSources
-from bmd_pipeline.reporting.trajectories import NUM_POINTS
+from bmd_pipeline.reporting.trajectories import NUM_POINTS, encode_planar
 from tests.reporting.made_up import MODES, MadeUpRun
 
 
@@ -41,7 +40,7 @@ def test_round_trip_is_finer_than_a_pixel(sources: ReportSources) -> None:
 
 
 def test_too_many_paths_are_cut_evenly(sources: ReportSources, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(payload, "MAX_BYTES", 4 * NUM_POINTS * len(sources.paths) * 3 + 1)
+    monkeypatch.setattr(trajectories, "MAX_BYTES", 4 * NUM_POINTS * len(sources.paths) * 3 + 1)
     packed = encode_planar(sources.paths, sources.episodes, MODES)
     assert {group["count"] for group in packed["groups"]} == {3}
     assert len(unpack(packed)) == len(packed["code"]) == len(packed["length"]) == 3 * len(sources.paths)

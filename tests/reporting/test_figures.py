@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,13 +10,26 @@ import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
-from bmd_pipeline.metrics.schemas import Evaluation, Provenance
+from bmd_pipeline.metrics.schemas import CodeRow, Evaluation, Provenance
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.reporting import figures
-from bmd_pipeline.reporting.figures import GREY, draw_success_modes, draw_trajectories, mode_colours
+from bmd_pipeline.reporting.figures import (
+    GREY,
+    draw_success_modes,
+    draw_trajectories,
+    embed_figure,
+    held_weight,
+    method_style,
+    mode_colours,
+    plot_codes,
+    plot_curves,
+    plot_pretraining,
+    plot_success_modes,
+    plot_trajectories,
+)
+from bmd_pipeline.reporting.sources import Curves
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath
 
 MODES = ("left", "right")
@@ -56,21 +70,13 @@ def make_document(parts: Sequence[Episodes]) -> Evaluation:
         )
         for name in dict.fromkeys(part.policy for part in parts)
     }
-    provenance = Provenance(
-        command="",
-        git_commit=None,
-        packages={},
-        python="",
-        platform="",
-        device="",
-        threads=1,
-        wall_s=0.0,
-        cpu_seconds=0.0,
-        config={},
-        inputs={},
-    )
     return Evaluation(
-        schema_version=2, task="Toy", config_hash="", confidence=0.9, policies=blocks, provenance=provenance
+        schema_version=3,
+        task="Toy",
+        config_hash="",
+        confidence=0.9,
+        policies=blocks,
+        provenance=Provenance.model_construct(),
     )
 
 
@@ -83,22 +89,9 @@ def make_book(parts: Sequence[Episodes]) -> PathBook:
     return PathBook(("tip_x", "tip_y"), "side", MODES, paths)
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Figures that would have been saved."""
-    kept: list[Figure] = []
-
-    def keep(figure: Figure, stem: Path) -> list[Path]:
-        kept.append(figure)
-        return []
-
-    monkeypatch.setattr(figures, "save_figure", keep)
-    return kept
-
-
-def test_trajectories_show_each_policy_in_the_colours_of_its_modes(parts: list[Episodes], drawn: list[Figure]) -> None:
-    draw_trajectories(make_document(parts), make_book(parts), Path("unused"))
-    base, tuned = drawn[0].axes
+def test_trajectories_show_each_policy_in_the_colours_of_its_modes(parts: list[Episodes]) -> None:
+    figure = plot_trajectories(make_document(parts), make_book(parts))
+    base, tuned = figure.axes
     assert base.get_title(loc="left") == "pretrained, seed 0"
     assert [text.get_text() for text in base.texts] == ["success 0.75, 1 of 2 solved, obeyed 0.50"]
     colours = mode_colours(MODES)
@@ -114,22 +107,31 @@ def test_trajectories_show_each_policy_in_the_colours_of_its_modes(parts: list[E
     # Only the first of two seeds, each of which collapsed onto another mode.
     assert lines(tuned) == [[colours["left"]] * 4, []]
     assert (tuned.get_xlabel(), base.get_ylabel()) == ("tip x", "tip y")
-    labels = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["left", "right", "failed"]
 
 
-def test_the_axis_counts_solved_modes(parts: list[Episodes], drawn: list[Figure]) -> None:
-    draw_success_modes(make_document(parts), Path("unused"))
-    (axes,) = drawn[0].axes
+def test_the_axis_counts_solved_modes(parts: list[Episodes]) -> None:
+    figure = plot_success_modes(make_document(parts))
+    (axes,) = figure.axes
     assert axes.get_xlabel() == "modes solved, at a success rate ≥ 0.8 (of 2)"
     assert list(axes.get_xticks()) == [0, 1, 2]
     points = [tuple(container.lines[0].get_xydata()[0]) for container in axes.containers]
     assert points == [(1.0, 0.75), (1.0, 1.0)]
-    labels = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == [
         "pretrained\n1 seed, n = 4\nobeyed 0.50, worst 0.33",
         "dsrl\n2 seeds, n = 8\nobeyed 0.50, worst 0.00",
     ]
+
+
+def test_a_panel_holds_no_more_paths_than_can_be_told_apart(
+    monkeypatch: pytest.MonkeyPatch, parts: list[Episodes]
+) -> None:
+    monkeypatch.setattr(figures, "MAX_PATHS", 3)
+    figure = plot_trajectories(make_document(parts), make_book(parts))
+    drawn = [artist for artist in figure.axes[0].collections if isinstance(artist, LineCollection)]
+    assert [len(artist.get_segments()) for artist in drawn] == [2, 1]
 
 
 @pytest.mark.parametrize("total", [1, 2, 8, 9, 24, 100])
@@ -151,3 +153,85 @@ def test_files_are_the_same_bytes_for_the_same_data(parts: list[Episodes], tmp_p
         ]
         contents.append([path.read_bytes() for path in paths])
     assert contents[0] == contents[1]
+
+
+def test_where_nothing_is_solved_present_modes_are_counted(parts: list[Episodes]) -> None:
+    weak = make_part("dsrl", 0, [0, 1, 0, 1], [True, True, False, False])
+    (axes,) = plot_success_modes(make_document([weak])).axes
+    assert axes.get_xlabel() == "modes present, with ≥ 1% of the successes (of 2)"
+    assert tuple(axes.containers[0].lines[0].get_xydata()[0]) == (2.0, 0.5)
+
+
+def make_curves(**values: list[float | None]) -> Curves:
+    return Curves(step=[1, 2, 3], values=dict(values), stride=1)
+
+
+CURVES = {
+    ("dsrl", 0): make_curves(success=[0.5, 0.6, 0.7], kl=[0.01, None, 0.03]),
+    ("dsrl-bmd", 0): make_curves(success=[0.4, 0.5, 0.6], entropy=[9.0, 8.0, 7.0], mi_weight=[0.5, 0.5, 0.5]),
+    ("dsrl-bmd", 1): make_curves(success=[0.6, 0.7, 0.8], entropy=[5.0, 5.0, 4.0], mi_weight=[0.5, 0.5, 0.5]),
+    ("res", 0): make_curves(success=[0.1, 0.1, 0.1], kl=[0.09, 0.09, 0.09]),
+}
+
+
+def test_curves_of_a_family_are_means_over_thin_seeds_on_one_scale() -> None:
+    drawn = plot_curves(CURVES, before=0.3, target_kl=dict.fromkeys(CURVES, 0.05))
+    assert list(drawn) == ["dsrl", "res"]
+    success, entropy, kl = [axes for axes in drawn["dsrl"].axes if axes.axison]
+    assert success.get_title(loc="left") == "success in rollouts"
+    assert entropy.get_title(loc="left") == "change of the exploration's entropy (nats)"
+    assert kl.get_title(loc="left") == "KL divergence of an update (nats)"
+    style = method_style("dsrl")
+    lines = [(line.get_linestyle(), line.get_linewidth(), line.get_ydata()[-1]) for line in success.lines]
+    assert lines[:2] == [("--", 0.7, 0.7), ("--", 1.6, 0.7)]
+    assert lines[2:5] == [("-", 0.7, 0.6), ("-", 0.7, 0.8), ("-", 1.6, pytest.approx(0.7))]
+    assert lines[5][0] == ":"
+    assert lines[5][2] == 0.3
+    assert {line.get_color() for line in success.lines[:5]} == {style.colour}
+    assert [line.get_ydata()[-1] for line in entropy.lines] == [-2.0, -1.0, -1.5]
+    assert np.isnan(kl.lines[0].get_ydata()[1])
+    assert kl.lines[-1].get_ydata()[0] == 0.05
+    assert kl.get_ylim() == drawn["res"].axes[1].get_ylim() == (0.0, pytest.approx(1.05 * 0.09))
+
+
+def test_a_weight_that_never_changed_is_no_panel() -> None:
+    assert held_weight(CURVES) == 0.5
+    other = {**CURVES, ("dsrl-bmd", 2): make_curves(mi_weight=[0.5, 0.6, 0.7])}
+    assert held_weight(other) is None
+    titles = [axes.get_title(loc="left") for axes in plot_curves(other, target_kl=dict.fromkeys(other))["dsrl"].axes]
+    assert "weight λ" in titles
+
+
+def test_pretraining_marks_the_weights_that_were_kept() -> None:
+    (axes,) = plot_pretraining(make_curves(selected=[0.1, 0.5, 0.4]), 2).axes
+    assert [tuple(line.get_xydata()[-1]) for line in axes.lines] == [(3.0, 0.4), (2.0, 0.5)]
+    (axes,) = plot_pretraining(make_curves(selected=[0.1, 0.5, 0.4]), None).axes
+    assert len(axes.lines) == 1
+
+
+def test_codes_are_discs_whose_area_is_the_share() -> None:
+    def row(code: int, **shares: float) -> CodeRow:
+        return CodeRow(
+            seed=3, code=code, episodes=10, success_rate=0.9, mode_shares=shares, behaviour="left", obeyed=0.8
+        )
+
+    rows = [row(0, left=0.75, right=0.25), row(1, left=0.0, right=1.0)]
+    (axes,) = plot_codes("dsrl-bmd", {3: rows}, MODES).axes
+    assert axes.get_xlabel() == "dsrl-bmd, seed 3"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["left", "right", "success", "obeyed"]
+    first, second = axes.collections
+    assert [tuple(place) for place in first.get_offsets()] == [(0, 0), (1, 0)]
+    assert [tuple(place) for place in second.get_offsets()] == [(1, 1)]
+    assert first.get_sizes()[0] == pytest.approx(3 * first.get_sizes()[1])
+    assert [text.get_text() for text in axes.texts] == ["90%", "80%"] * 2
+
+
+def test_an_embedded_figure_brings_no_style_no_address_and_only_its_own_identifiers(parts: list[Episodes]) -> None:
+    document = make_document(parts).model_copy(update={"task": "<b>$x_1$\u2028"})
+    text = embed_figure(plot_success_modes(document), "outcome", "<title>", "a & b")
+    assert text.startswith('<svg viewBox="0 0 ')
+    assert '<title id="outcome-title">&lt;title&gt;</title><desc id="outcome-description">a &amp; b</desc>' in text
+    assert not re.search(r"<style|<metadata|https?:|<!--|xlink|#[0-9a-f]{6}", text)
+    assert "var(--ink-0072b2)" in text
+    assert all(name.startswith("outcome-") for name in re.findall(r'\bid="([^"]+)"', text))
+    assert text == embed_figure(plot_success_modes(document), "outcome", "<title>", "a & b")

@@ -17,7 +17,7 @@ from bmd_pipeline.reporting.report import SCRIPTS, build_report, build_summary, 
 from tests.reporting.made_up import MadeUpRun
 
 ASSETS = Path(package.__file__).parent / "assets"
-HOSTILE = "</script><img src=x onerror=pwned()>'\"&\u2028{{ 1 }}"
+HOSTILE = "</script><img src=x onerror=pwned()>'\"&\u2028{{ 1 }} $_{x$"
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,9 @@ def pages(finished: MadeUpRun, tmp_path_factory: pytest.TempPathFactory) -> list
 def test_nothing_points_outside(pages: list[str]) -> None:
     for page in pages:
         assert not re.search(r"\b(?:src|href)=\"(?!#|data:|[\w%/-]+/report\.html\")", page)
-        assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|WebSocket|//cdn|import\(", page)
+        assert not re.search(r"url\((?!#)|@import|fetch\(|XMLHttpRequest|WebSocket|//cdn|import\(", page)
         addresses = set(re.findall(r"https?://[^\s\"'<]+", page))
-        assert addresses <= {"http://www.w3.org/2000/svg"}  # the name of a language, not a place
+        assert not addresses
         assert "default-src 'none'" in page
 
 
@@ -48,6 +48,7 @@ def test_only_the_pages_own_script_may_run(pages: list[str]) -> None:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert f"script-src 'sha256-{digest}'" in page
         assert len(re.findall(r"<script\b", page)) == 2  # the other one is data
+        assert len(re.findall(r"<style\b", page)) == 1  # figures bring none, which would hold for the whole page
 
 
 def test_hostile_names_stay_text(pages: list[str]) -> None:

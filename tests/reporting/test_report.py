@@ -70,8 +70,8 @@ def test_evidence_is_shown(page: str) -> None:
     assert "✓ H1 supported" in words
     assert "✗ H2 refuted" in words
     assert "? H3 undecided" in words
-    assert "λ from 0.1 to 1 holds both." in words
-    assert "The base policy has more than one way to succeed." in words
+    assert "λ from 0.1 to 1 holds both (success of at least 0.950 and 0.9 of 3 modes solved), 1.0 decades." in words
+    assert "The base policy has more than one mode: 20 paired rollouts" in words
     assert "90.0 % [85.0, 94.0], chance 30 % 0.46 3.5× 0.87 0.81 0.93" in words
     assert "delay 61.0 %, 61.0 % 83.0 %, 83.0 % 2, 2" in words
     assert "locked 5.0 %, 5.0 % –, – 0, 0" in words
@@ -102,17 +102,42 @@ def test_commands_at_the_foot_are_the_exact_ones(page: str) -> None:
 
 def test_data_for_the_scripts(page: str) -> None:
     data = data_of(page)
-    assert [policy["name"] for policy in data["policies"]] == ["pretrained", "dsrl", "dsrl-bmd"]
+    assert data["policies"] == ["pretrained", "dsrl", "dsrl-bmd"]
     assert data["toScale"] is True
-    assert {(curve["policy"], curve["seed"]) for curve in data["curves"]} == {(1, 0), (1, 1), (2, 0), (2, 1)}
-    assert data["curves"][0]["targetKl"] == 0.05
-    assert set(data["curves"][-1]["values"]) == {"success", "entropy", "kl", "mi_weight", "information"}
-    assert [(matrix["policy"], matrix["seed"], len(matrix["rows"])) for matrix in data["codes"]] == [
-        (2, 0, 4),
-        (2, 1, 4),
+    assert set(data) == {"policies", "modes", "axes", "toScale", "paths"}  # all else is drawn
+
+
+def figures_of(page: str) -> dict[str, tuple[str, str]]:
+    """Title and description of every figure, by its name."""
+    found = re.findall(r'<title id="([\w-]+)-title">(.*?)</title><desc id="\1-description">(.*?)</desc>', page)
+    return {name: (html.unescape(title), html.unescape(text)) for name, title, text in found}
+
+
+def test_every_figure_says_what_it_shows(page: str) -> None:
+    figures = figures_of(page)
+    assert [figures[name][0] for name in figures] == [
+        "Toy: success against modes",
+        "Toy: trajectories by true mode",
+        "dsrl: learning curves",
+        "Toy: pre-training",
+        "dsrl-bmd: codes and true modes",
+        "Frozen policy: codes and true modes",
+        "Toy: success and modes against λ",
     ]
-    assert [(matrix["seed"], len(matrix["rows"])) for matrix in data["validation"]] == [(0, 4), (1, 4)]
-    assert data["sweep"]["plateau"] == ["weight-0.1", "weight-1"]
+    said = {name: text.replace("\u202f", " ") for name, (_, text) in figures.items()}
+    assert "dsrl-bmd: success 96.2 %" in said["outcome-0"]
+    assert "dsrl-bmd, seed 1: success in rollouts 67.0 % at first, 91.0 % at last" in said["curves-0"]
+    assert said["pretraining-0"] == "Success 80.0 % at gradient step 10; the weights of step 10 were kept"
+    assert "seed 1: code 0 left 100 %, code 1 right 100 %, code 2 round 100 %, code 3 left 100 %" in said["codes-0"]
+    assert "seed 0: code 0 left 100 %" in said["validation-0"]
+    assert said["sweep-0"].startswith("λ from 0.1 to 1 holds both")
+
+
+def test_figures_share_no_identifiers_and_miss_none(page: str) -> None:
+    defined = re.findall(r'\bid="([^"]+)"', page)
+    assert len(set(defined)) == len(defined)
+    used = re.findall(r'href="#([^"]+)"', page) + re.findall(r"url\(#([^)]+)\)", page)
+    assert set(used) <= set(defined)
 
 
 def test_axes_that_are_no_plane_say_so(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def change_settings(path: Path) -> None:
         ("dsrl/seed1/eval.json", change_settings, "evaluated under other settings"),
         ("dsrl/seed1/eval.json", edit(config_hash="later"), "not the file that"),
         ("dsrl/seed1/run.json", Path.unlink, "`bmd-pipeline finetune --task Toy --method dsrl --seed 1`"),
-        ("dsrl/seed1/run.json", edit(wall_s=9), "is not the run that was judged"),
+        ("dsrl/seed1/run.json", edit(wall_s=9), "is not the run that was evaluated"),
         ("dsrl/seed1/metrics.jsonl", Path.unlink, "metrics.jsonl is missing"),
         ("dsrl/seed1/metrics.jsonl", truncate, "cut short or edited"),
         ("dsrl/seed1/metrics.jsonl", drop_last_line, "cut short or edited"),

@@ -1,4 +1,4 @@
-"""The look of figures."""
+"""The style of figures."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def test_a_mode_keeps_its_colour() -> None:
 
 
 def test_methods_differ_without_colour() -> None:
-    looks = [(style.marker, style.filled) for style in map(method_style, ("pretrained", "dsrl", "dsrl-bmd"))]
-    assert len(set(looks)) == 3
+    marks = [(style.marker, style.filled) for style in map(method_style, ("pretrained", "dsrl", "dsrl-bmd"))]
+    assert len(set(marks)) == 3
     assert method_style("dsrl").colour == method_style("dsrl-bmd").colour
     assert all(method_style(method) for method in METHODS)
     assert method_style("someones-own").colour not in {method_style(m).colour for m in METHODS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from bmd_pipeline.io.files import write_json
 from bmd_pipeline.metrics.schemas import Grid
 from bmd_pipeline.reporting.report import build_summary, load_results
 from tests.reporting.made_up import MadeUpRun
-from tests.reporting.test_report import data_of, text_of
+from tests.reporting.test_report import figures_of, text_of
 
 
 def test_tasks_stand_side_by_side_and_link_to_their_pages(finished: MadeUpRun, tmp_path: Path) -> None:
@@ -24,12 +25,12 @@ def test_tasks_stand_side_by_side_and_link_to_their_pages(finished: MadeUpRun, t
     assert "2 tasks, 5 policies, 440 evaluation episodes." in words
     assert page.count('href="One/report.html"') == 2
     assert "Two/report.html" not in page  # it has no page yet
-    tasks = data_of(page)["tasks"]
-    assert [[policy["name"] for policy in task["policies"]] for task in tasks] == [
-        ["pretrained", "res"],
-        ["pretrained", "dsrl", "dsrl-bmd"],
+    assert [title for title, _ in figures_of(page).values()] == [
+        "One: success against modes",
+        "Two: success against modes",
     ]
-    assert [policy["index"] for policy in tasks[1]["policies"]] == [0, 2, 3]  # colours are the page's, not the task's
+    marks = re.findall(r'class="mark[^"]*" style="--colour: var\(--policy-(\d)\)', page)
+    assert marks == ["0", "1", "0", "2", "3"]  # colours are the page's, not the task's
 
 
 def test_verdicts_are_told(finished: MadeUpRun) -> None:
@@ -78,7 +79,7 @@ def make_grid(run: MadeUpRun, task: str) -> dict[str, Any]:
     cells = [("dsrl", None, None, None), ("dsrl-bmd", 8, "constant", 0.5), ("dsrl-bmd", 8, "dual", None)]
     return Grid.model_validate(
         {
-            "schema_version": 2,
+            "schema_version": 3,
             "task": task,
             "config_hash": "grid-settings",
             "confidence": 0.95,

@@ -5,88 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from matplotlib.figure import Figure
 
-from bmd_pipeline.metrics.plateau import INDICATORS
-from bmd_pipeline.metrics.schemas import Indicator, Interval, Plateau, Point, Provenance, Score, Sweep
-from bmd_pipeline.reporting import figures
-from bmd_pipeline.reporting.figures import draw_sweep
-
-
-def make_point(name: str, weight: float | None, success: float) -> Point:
-    interval = Interval(value=success, low=success - 0.1, high=success)
-    score = Score(mean=interval, iqm=interval, seeds=[success, success - 0.05])
-    return Point(
-        name=name,
-        controller="constant" if weight is not None else name,
-        weight=weight,
-        metrics={"success_rate": score, "solved": score, "obeyed": score},
-        stability={indicator: Indicator(mean=0.5, seeds=[0.4, 0.6]) for indicator in INDICATORS},
-        holds=success > 0.9,
-    )
-
-
-def make_sweep(*points: Point, plateau: Plateau | None) -> Sweep:
-    provenance = Provenance(
-        command="",
-        git_commit=None,
-        packages={},
-        python="",
-        platform="",
-        device="",
-        threads=1,
-        wall_s=0.0,
-        cpu_seconds=0.0,
-        config={},
-        inputs={},
-    )
-    return Sweep(
-        schema_version=2,
-        task="Toy",
-        config_hash="",
-        method="dsrl-bmd",
-        confidence=0.9,
-        labelling="side",
-        total_modes=2,
-        tau=0.8,
-        seeds=[0, 1],
-        episodes_per_seed=10,
-        points=list(points),
-        success_floor=0.9,
-        solved_floor=0.9,
-        plateau=plateau,
-        text="",
-        provenance=provenance,
-    )
+from bmd_pipeline.metrics.schemas import Sweep, load_document
+from bmd_pipeline.reporting.figures import draw_sweep, plot_sweep
+from tests.reporting.made_up import MadeUpRun
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    kept: list[Figure] = []
-    monkeypatch.setattr(figures, "save_figure", lambda figure, stem: kept.append(figure))
-    return kept
+def sweep(finished: MadeUpRun) -> Sweep:
+    return load_document(finished.layout.sweep(finished.task), Sweep)
 
 
-POINTS = (
-    make_point("weight-0", 0.0, 0.5),
-    make_point("weight-0.1", 0.1, 0.95),
-    make_point("weight-1", 1.0, 0.95),
-    make_point("dual", None, 0.95),
-)
-
-
-def test_zero_and_controllers_stand_beside_the_scale_and_the_plateau_is_shaded(drawn: list[Figure]) -> None:
-    plateau = Plateau(
-        names=["weight-0.1", "weight-1"], low=0.1, high=1.0, decades=1.0, open_below=True, open_above=True
-    )
-    draw_sweep(make_sweep(*POINTS, plateau=plateau), Path("unused"))
-    top, *below = drawn[0].axes
-    assert list(top.get_xticks()) == pytest.approx([-1.7, -1.0, 0.0, 0.7])
-    assert [label.get_text() for label in top.get_xticklabels()] == ["0", "0.1", "1", "dual"]
-    assert len(below) == 4
-    lines = [line for line in top.lines if len(line.get_xdata()) == 2]
-    assert lines
-    assert list(lines[0].get_xdata()) == pytest.approx([-1.0, 0.0])  # joined on the scale only
+def test_zero_and_controllers_stand_beside_the_scale_and_the_plateau_is_shaded(sweep: Sweep) -> None:
+    top, *below = plot_sweep(sweep).axes
+    assert list(top.get_xticks()) == pytest.approx([-2.7, -2.0, -1.0, 0.0, 1.0, 1.7])
+    assert [label.get_text() for label in top.get_xticklabels()] == ["0", "0.01", "0.1", "1", "10", "dual"]
+    assert len(below) == 6
+    joined = [list(line.get_xdata()) for line in top.lines if len(line.get_xdata()) == 4]
+    assert joined[0] == pytest.approx([-2.0, -1.0, 0.0, 1.0])  # on the scale only
+    floors = [line.get_ydata()[0] for line in top.lines if line.get_linestyle() == ":"]
+    assert floors == pytest.approx([sweep.success_floor, sweep.solved_floor / sweep.total_modes])
     (span,) = top.patches
     assert (span.get_x(), span.get_x() + span.get_width()) == pytest.approx((-1.12, 0.12))
     legend = top.get_legend()
@@ -99,13 +37,13 @@ def test_zero_and_controllers_stand_beside_the_scale_and_the_plateau_is_shaded(d
     ]
 
 
-def test_without_a_plateau_nothing_is_shaded_and_without_weights_nothing_breaks(drawn: list[Figure]) -> None:
-    draw_sweep(make_sweep(*POINTS, plateau=None), Path("unused"))
-    draw_sweep(make_sweep(POINTS[0], POINTS[3], plateau=None), Path("unused"))
-    assert all(not figure.axes[0].patches for figure in drawn)
+def test_without_a_plateau_nothing_is_shaded_and_without_weights_nothing_breaks(sweep: Sweep) -> None:
+    without = sweep.model_copy(update={"plateau": None})
+    ends = without.model_copy(update={"points": [sweep.points[0], sweep.points[-1]]})
+    assert all(not plot_sweep(one).axes[0].patches for one in (without, ends))
 
 
-def test_the_files_are_written(tmp_path: Path) -> None:
-    paths = draw_sweep(make_sweep(*POINTS, plateau=None), tmp_path / "sweep")
+def test_the_files_are_written(sweep: Sweep, tmp_path: Path) -> None:
+    paths = draw_sweep(sweep, tmp_path / "sweep")
     assert [path.name for path in paths] == ["sweep.png", "sweep.svg"]
     assert all(path.stat().st_size > 1000 for path in paths)

@@ -113,7 +113,7 @@ def test_verdict_decides_each_pair_and_hashes_its_thresholds(root: Path) -> None
     assert found["H3"] == "supported"
     assert lenient.pairs[0].hypotheses[0].verdict == "supported"
     assert first.family == 3
-    assert "2 seeds are too few" in first.scope
+    assert first.min_seeds == 6
     assert (first.success_margin, lenient.success_margin) == (0.02, 0.2)
     assert first.thresholds_hash != lenient.thresholds_hash
     assert first.config_hash != lenient.config_hash
@@ -202,7 +202,7 @@ def test_an_old_document_does_not_outlive_its_table(root: Path) -> None:
     output = root / "compare.json"
     output.write_text("{}")
     compare(make_config(), evaluations=paths_of(root), output=output)
-    assert json.loads(output.read_text())["schema_version"] == 2
+    assert json.loads(output.read_text())["schema_version"] == 3
 
 
 @pytest.mark.parametrize("command", ["compare", "verdict", "sweep"])

@@ -14,6 +14,7 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.metrics.schemas import Sweep, load_document
+from bmd_pipeline.reporting.narrative import describe_sweep
 from bmd_pipeline.stages.grid import sweep
 from tests.metrics.drawn import draw_episodes
 from tests.stages.evaluations import write_swept_runs
@@ -73,8 +74,8 @@ def test_it_finds_the_plateau_and_draws_it(layout: Layout) -> None:
     assert (plateau.open_below, plateau.open_above) == (True, False)
     assert document.points[-1].stability["final_weight"].mean == pytest.approx(0.4)
     assert document.points[0].stability["early_stops"].seeds == [1.0, 1.0]
-    assert "λ from 0.1 to 1 holds both" in document.text
-    assert "dual holds both too, with λ = 0.4 in the end" in document.text
+    assert "λ from 0.1 to 1 holds both" in describe_sweep(document)
+    assert "dual holds both too, with λ = 0.4 in the end" in describe_sweep(document)
     assert document.seeds == [0, 1]
     for kind in ("png", "svg"):
         assert output.with_name(f"sweep.{kind}").stat().st_size > 1000
@@ -89,7 +90,7 @@ def test_a_plateau_that_reaches_the_end_is_open(layout: Layout) -> None:
     document = load_document(layout.sweep(TASK), Sweep)
     assert document.plateau is not None
     assert document.plateau.open_above
-    assert "highest λ that was tried" in document.text
+    assert "highest λ that was tried" in describe_sweep(document)
 
 
 def refuse(layout: Layout, match: str, config: RunConfig | None = None) -> None:

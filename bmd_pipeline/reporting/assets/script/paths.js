@@ -88,8 +88,8 @@ function paintCross(context, [x, y], radius) {
   context.stroke();
 }
 
-// Grid lines at round numbers, with the numbers along two edges where there is room for them.
-function paintGrid(context, project, paths, width, height, numbered) {
+// Grid lines at round numbers, with the numbers along two edges.
+function paintGrid(context, project, paths, width, height) {
   context.lineWidth = 1;
   context.strokeStyle = ink("line");
   context.fillStyle = ink("soft");
@@ -102,9 +102,23 @@ function paintGrid(context, project, paths, width, height, numbered) {
       context.lineTo(axis ? width : at, axis ? at : height);
       context.stroke();
       context.textAlign = "left";
-      if (numbered) context.fillText(short(tick), axis ? 4 : at + 4, axis ? at - 4 : height - 5);
+      context.fillText(short(tick), axis ? 4 : at + 4, axis ? at - 4 : height - 5);
     }
   });
 }
 
 const modeColours = () => data.modes.map((_, i) => ink(`mode-${i}`));
+
+// Round numbers within [low, high], about `count` of them.
+function ticks([low, high], count) {
+  const span = high - low || 1;
+  const rough = span / count;
+  const unit = 10 ** Math.floor(Math.log10(rough));
+  const step = unit * [1, 2, 5, 10].find((factor) => factor * unit >= rough * 0.75);
+  const found = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * span; i += 1)
+    found.push(Number((i * step).toPrecision(12)));
+  return found;
+}
+
+const short = (value) => String(Number(value.toPrecision(3))).replace("-", "\u2212");

@@ -53,7 +53,7 @@ function startReplay(paths) {
   for (const field of Object.values(fields)) field.addEventListener("change", choose);
   fill(
     fields.policy,
-    data.policies.map(({ name }, i) => ({ value: i, text: name })),
+    data.policies.map((name, i) => ({ value: i, text: name })),
   );
   fields.policy.value = String(data.policies.length - 1);
   new ResizeObserver(() => paintReplay(canvas, paths, state)).observe(canvas.parentElement);
@@ -90,7 +90,7 @@ function offerChoices(fields, paths) {
 
 function describeChoice(paths, state, fields) {
   const { members, group } = state;
-  const { name } = data.policies[group.policy];
+  const name = data.policies[group.policy];
   const won = members.filter((i) => paths.success[i]).length;
   if (!members.length)
     return `${name}, seed ${group.seed}: none of its ${group.members.length} recorded episodes is like that.`;
@@ -101,7 +101,7 @@ function paintReplay(canvas, paths, state) {
   if (!state.group) return;
   const { context, width, height } = prepareCanvas(canvas, Math.max(1, planeAspect(paths, data.toScale)));
   const project = planeProjection(paths, data.toScale, width, height);
-  paintGrid(context, project, paths, width, height, true);
+  paintGrid(context, project, paths, width, height);
   context.textAlign = "right";
   context.fillText(`${data.axes[0]} →`, width - 6, height - 20);
   context.textAlign = "left";

@@ -17,16 +17,5 @@ function openForPrint() {
 
 startTheme();
 openForPrint();
-if (data.paths) {
-  const paths = unpackPaths(data.paths);
-  startScatter();
-  startPanels(paths);
-  startReplay(paths);
-  startCurves();
-  startPretraining();
-  startCodes();
-  startValidation();
-  startSweep();
-}
-if (data.tasks) startPictures();
+if (data.paths) startReplay(unpackPaths(data.paths));
 root.dataset.ready = "true";

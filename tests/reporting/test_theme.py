@@ -1,4 +1,4 @@
-"""Colours of pages: those of the figures, and readable in the dark."""
+"""The theme of pages: colours of the figures, and readable in the dark."""
 
 from __future__ import annotations
 
@@ -40,4 +40,8 @@ def test_sheet_has_the_colours_of_the_figures_and_no_names() -> None:
     assert f"--policy-1: {on_dark(BLUE)};" in sheet
     assert f"--mode-0: {mode_colours(['left', 'right'])['left']};" in sheet
     assert "<" not in sheet
+    drawn = colour_sheet([], [], ["fill: var(--ink-0072b2); stroke: var(--ink-222222)"])
+    assert f"--ink-0072b2: {BLUE};" in drawn
+    assert f"--ink-0072b2: {on_dark(BLUE)};" in drawn
+    assert "--ink-222222: var(--ink);" in drawn
     assert "dsrl" not in sheet

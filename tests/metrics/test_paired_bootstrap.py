@@ -1,21 +1,21 @@
-"""Joint resamples: policies stay paired, seeds stay strata, intervals cover."""
+"""Paired bootstrap: policies stay paired, seeds stay strata, intervals cover."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from bmd_pipeline.metrics.bootstrap import JointSample, make_joint_sample
+from bmd_pipeline.metrics.bootstrap import PairedBootstrap, make_paired_bootstrap
 from tests.metrics.drawn import draw_episodes, make_episodes
 
 
-def sample_of(*, seeds: int = 3, n: int = 200, resamples: int = 300, **policies: float) -> JointSample:
+def sample_of(*, seeds: int = 3, n: int = 200, resamples: int = 300, **policies: float) -> PairedBootstrap:
     rng = np.random.default_rng(0)
     parts = {
         name: [draw_episodes(name, k, rates=[rate, rate], shares=[1, 1], n=n, rng=rng) for k in range(seeds)]
         for name, rate in policies.items()
     }
-    return make_joint_sample(parts, tau=0.8, num_resamples=resamples, rng=rng)
+    return make_paired_bootstrap(parts, tau=0.8, num_resamples=resamples, rng=rng)
 
 
 def test_shapes_and_names() -> None:
@@ -35,7 +35,7 @@ def test_shapes_and_names() -> None:
 def test_the_same_policy_twice_never_differs_in_any_resample() -> None:
     rng = np.random.default_rng(0)
     parts = [draw_episodes("a", k, rates=[0.9, 0.4], shares=[2, 1], n=100, rng=rng) for k in range(3)]
-    sample = make_joint_sample({"a": parts, "b": parts}, tau=0.8, num_resamples=100, rng=rng)
+    sample = make_paired_bootstrap({"a": parts, "b": parts}, tau=0.8, num_resamples=100, rng=rng)
     for resampled in (sample.resampled, sample.within):
         for name, drawn in resampled["a"].items():
             np.testing.assert_array_equal(drawn, resampled["b"][name])
@@ -46,7 +46,7 @@ def test_within_keeps_every_seed() -> None:
     """Seeds that succeed always and never: episodes within them can't vary, drawn seeds do."""
     outcomes = [np.ones(50, bool), np.zeros(50, bool)]
     parts = [make_episodes("a", k, np.zeros(50, int), outcome, 2) for k, outcome in enumerate(outcomes)]
-    sample = make_joint_sample({"a": parts}, tau=0.8, num_resamples=200, rng=np.random.default_rng(0))
+    sample = make_paired_bootstrap({"a": parts}, tau=0.8, num_resamples=200, rng=np.random.default_rng(0))
     assert set(sample.within["a"]["success_rate"]) == {0.5}
     assert set(sample.resampled["a"]["success_rate"].mean(axis=1)) == {0.0, 0.5, 1.0}
 
@@ -65,7 +65,7 @@ def test_intervals_over_seeds_cover_the_truth(spread: float, least: float) -> No
     for _ in range(120):
         rates = 0.8 + spread * rng.standard_normal(5)
         parts = [draw_episodes("a", k, rates=[r, r], shares=[1, 1], n=150, rng=rng) for k, r in enumerate(rates)]
-        drawn = make_joint_sample({"a": parts}, tau=0.5, num_resamples=200, rng=rng).resampled["a"]["success_rate"]
+        drawn = make_paired_bootstrap({"a": parts}, tau=0.5, num_resamples=200, rng=rng).resampled["a"]["success_rate"]
         low, high = np.quantile(drawn.mean(axis=1), (0.025, 0.975))
         covered.append(low <= 0.8 <= high)
     assert least <= np.mean(covered)
@@ -94,7 +94,7 @@ def test_contrasted_entropies_see_the_spread_between_seeds() -> None:
         "a": [make_episodes("a", k, mode, won, 2) for k, mode in enumerate(modes)],
         "b": [make_episodes("b", k, np.zeros(400, int), won, 2) for k in range(2)],
     }
-    sample = make_joint_sample(parts, tau=0.8, num_resamples=400, rng=np.random.default_rng(0))
+    sample = make_paired_bootstrap(parts, tau=0.8, num_resamples=400, rng=np.random.default_rng(0))
     found = sample.contrast("a", "b", "mode_entropy")
     assert found.differences == pytest.approx([np.log(2), 0.0], abs=0.002)
     assert found.within.std() < 0.002

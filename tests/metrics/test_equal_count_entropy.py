@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from bmd_pipeline.metrics.bootstrap import JointSample, make_joint_sample, rarefy_entropies
+from bmd_pipeline.metrics.bootstrap import PairedBootstrap, equal_count_entropies, make_paired_bootstrap
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
 from bmd_pipeline.metrics.hypotheses import ENTROPY_BOOTSTRAP, compare_episodes
 from tests.metrics.drawn import make_episodes
@@ -30,9 +30,9 @@ def draw(shares: np.ndarray, rate: float, n: int, rng: np.random.Generator, seed
 
 def sample_of(
     one: tuple[np.ndarray, float], other: tuple[np.ndarray, float], rng: np.random.Generator, n: int = 200
-) -> JointSample:
+) -> PairedBootstrap:
     parts = {name: [draw(*kind, n, rng, k) for k in range(3)] for name, kind in (("a", one), ("b", other))}
-    return make_joint_sample(parts, tau=0.8, num_resamples=100, rng=rng)
+    return make_paired_bootstrap(parts, tau=0.8, num_resamples=100, rng=rng)
 
 
 def rejections(one: tuple[np.ndarray, float], other: tuple[np.ndarray, float], repetitions: int) -> tuple[float, float]:
@@ -62,7 +62,7 @@ def test_entropies_are_those_of_equally_many_successes() -> None:
     one = episodes_of(np.repeat(np.arange(4), counts), np.ones(100, bool), 4)
     mode = np.concatenate([np.repeat(np.arange(4), fewer), np.zeros(80, int)])
     other = episodes_of(mode, np.arange(100) < 20, 4)
-    found = rarefy_entropies([one], [other], "way", 50, np.random.default_rng(0))
+    found = equal_count_entropies([one], [other], "way", 50, np.random.default_rng(0))
     assert found.one == pytest.approx([expect_entropy(counts, 20)], abs=0.02)
     assert found.other == pytest.approx([expect_entropy(fewer, 20)], abs=1e-12)  # nothing to thin: exact
     assert found.resampled.shape == (50, 1)
@@ -104,7 +104,7 @@ def test_weights_over_several_modes_are_kept() -> None:
         replace(draw(EVEN, rate, 80, rng), labellings={"way": ModeWeights(("l", "r"), np.full((80, 2), 0.5))})
         for rate in (0.9, 0.2)
     )
-    found = rarefy_entropies([one], [other], "way", 20, rng)
+    found = equal_count_entropies([one], [other], "way", 20, rng)
     np.testing.assert_allclose([found.one, found.other], np.log(2))
     np.testing.assert_allclose(found.resampled, 0.0, atol=1e-12)
 
@@ -112,6 +112,6 @@ def test_weights_over_several_modes_are_kept() -> None:
 def test_a_resample_draws_the_same_episodes_for_both() -> None:
     rng = np.random.default_rng(0)
     part = draw(EVEN[:12] * 2, 0.8, 100, rng)
-    found = rarefy_entropies([part], [part], "way", 50, rng)
+    found = equal_count_entropies([part], [part], "way", 50, rng)
     np.testing.assert_array_equal(found.one, found.other)
     np.testing.assert_array_equal(found.resampled, 0.0)
