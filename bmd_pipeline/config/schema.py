@@ -477,21 +477,13 @@ class RegulariserConfig(Section):
     before it shows."""
     gae_lambda: float | None = Field(None, ge=0.0, le=1.0)
     """coded: λ of its generalised advantage estimation; null: the environment's."""
-    controller: Literal["constant", "linear", "cosine", "dual", "occupancy"] = "constant"
-    """Who decides λ. constant: mi_weight, as published. linear, cosine: a schedule. Ours: dual holds the mutual
-    information above a share of what was discovered; occupancy reacts when discovered behaviours are being lost."""
-    final_weight: float = Field(0.1, ge=0.0, le=1000.0)
-    """Where a schedule ends."""
-    schedule_iterations: int = Field(100, ge=1, le=1_000_000)
-    """Iterations that a schedule takes."""
+    controller: Literal["constant", "occupancy"] = "constant"
+    """Who decides λ. constant: mi_weight, as published. occupancy (ours): λ rises where discovered behaviours are being
+    lost, and falls where none is."""
     min_weight: float = Field(0.1, gt=0.0, le=1000.0)
-    """Smallest λ of dual and occupancy."""
+    """occupancy: smallest λ."""
     max_weight: float = Field(2.0, gt=0.0, le=1000.0)
-    """Largest λ of dual and occupancy. In the coded form, at 1 both streams weigh the same."""
-    information_share: float = Field(0.9, gt=0.0, le=1.0)
-    """dual: share of the discovered information to hold."""
-    dual_step: float = Field(1.0, gt=0.0, le=100.0)
-    """dual: change of log λ per nat of violation and iteration."""
+    """occupancy: largest λ; at 1 both streams weigh the same."""
     occupancy_share: float = Field(0.8, gt=0.0, le=1.0)
     """occupancy: share of its starting occupancy below which a behaviour begins to count as lost."""
     lost_tolerance: float = Field(0.01, ge=0.0, lt=1.0)
@@ -502,7 +494,7 @@ class RegulariserConfig(Section):
     """occupancy: change of log λ in an iteration, per share that is lost beyond the tolerance, or of success that is
     beyond the margin."""
     smoothing_episodes: int = Field(512, ge=1, le=10_000_000)
-    """dual, occupancy: how many episodes, about, the running means look back on. Few let noise decide; many lag."""
+    """occupancy: how many episodes, about, the running means look back on. Few let noise decide; many lag."""
     inference_steps: int | None = Field(None, ge=0, le=10_000)
     """Gradient steps of the inference model after each rollout; null: none in the coded form, where hindsight has
     taught it, and as many as in discovery in the published one."""
@@ -684,7 +676,7 @@ class SweepConfig(Section):
         (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0), min_length=2, max_length=64
     )
     """Constant λ, in rising order; 0 keeps the codes and drops the regulariser."""
-    controllers: Annotated[tuple[Literal["linear", "cosine", "dual", "occupancy"], ...], Once] = ("dual", "occupancy")
+    controllers: Annotated[tuple[Literal["occupancy"], ...], Once] = ("occupancy",)
     """Controllers that choose λ themselves, with their settings in `finetune.regulariser`."""
     seeds: Seeds = (0, 1, 2)
     """Training seeds of each point."""

@@ -31,7 +31,6 @@ from bmd_pipeline.rl.mode_metrics import (
     compute_code_success,
     compute_obeyed,
     measure_commanded,
-    measure_exploring,
     read_behaviours,
 )
 from bmd_pipeline.rl.rollout import Rollout, merge_rollouts, roll_out
@@ -120,8 +119,6 @@ class Discovery:
             else:
                 phases = {"scale": self._fit_scale, "warm-up": functools.partial(self._warm_up, tracker)}
             phases |= {"base": self._measure_base, "commanded": self._measure_commanded}
-            if self.modes.steering is not None:  # a taught policy that is not fine-tuned does not explore
-                phases["exploring"] = self._measure_exploring
             for name, phase in phases.items():
                 if name not in self._done:
                     phase()
@@ -296,14 +293,6 @@ class Discovery:
         """Multimodality and success of the commanded, still frozen policy, on held-out episodes."""
         played = self._play_codes(make_commanded_agent(self.bench.policy, self.modes), "held-out")
         self.modes.findings |= measure_commanded(self.modes, played)
-        if self.modes.steering is None:
-            self.modes.findings |= measure_exploring(self.modes, played)
-
-    def _measure_exploring(self) -> None:
-        """What controllers of λ are to hold, on held-out episodes as training plays them."""
-        agent = make_commanded_agent(self.bench.policy, self.modes)
-        played = self._play_codes(agent, "held-out", explore=True)
-        self.modes.findings |= measure_exploring(self.modes, played)
 
     # playing -----------------------------------------------------------------------------------------
 
@@ -325,9 +314,9 @@ class Discovery:
         return merge_rollouts(self._rounds[after : after + len(seeds)])
 
     def _play_codes(
-        self, agent: Agent, what: str, purpose: str | None = None, *, episodes: int | None = None, explore: bool = False
+        self, agent: Agent, what: str, purpose: str | None = None, *, episodes: int | None = None
     ) -> Rollout:
-        """Episodes with codes in equal numbers, as deployed or exploring; their starts depend on the purpose alone."""
+        """Episodes with codes in equal numbers, as deployed; their starts depend on the purpose alone."""
         num_envs = self.config.discover.num_envs
         purpose = purpose or what
         generator = self._begin(purpose, "noise")
@@ -341,7 +330,7 @@ class Discovery:
                 seed=seed,
                 code=code,
                 generator=generator,
-                explore=explore,
+                explore=False,
                 feature_columns=self.modes.feature_columns,
             )
 

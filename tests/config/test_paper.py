@@ -104,7 +104,8 @@ def test_the_preset_wins_over_whatever_a_task_says(tmp_path: Path) -> None:
         (tmp_path / name).write_text((ROOT / "config" / name).read_text())
     (tmp_path / "tasks" / "PushT.yaml").write_text(
         "pretrain: {policy: {clip_obs: 2, hidden_sizes: [8]}}\ndiscover: {form: coded, ppo: {target_kl: 0.01}}\n"
-        "finetune: {readout: sample, ppo: {value_warmup: 3}, target_entropy: 0.5,\n  regulariser: {controller: dual}}\n"
+        "finetune: {readout: sample, ppo: {value_warmup: 3}, target_entropy: 0.5,\n"
+        "  regulariser: {controller: occupancy}}\n"
     )
     found = flatten(load_config("PushT", preset="paper", config_dir=tmp_path).model_dump(mode="json"))
     assert {name: found.get(name, []) for name in PUBLISHED | OFF} == PUBLISHED | OFF

@@ -71,7 +71,7 @@ POINTS = (
     make_point("weight-0", 0.0, 0.5),
     make_point("weight-0.1", 0.1, 0.95),
     make_point("weight-1", 1.0, 0.95),
-    make_point("dual", None, 0.95),
+    make_point("occupancy", None, 0.95),
 )
 
 
@@ -82,7 +82,7 @@ def test_zero_and_controllers_stand_beside_the_scale_and_the_plateau_is_shaded(d
     draw_sweep(make_sweep(*POINTS, plateau=plateau), Path("unused"))
     top, *below = drawn[0].axes
     assert list(top.get_xticks()) == pytest.approx([-1.7, -1.0, 0.0, 0.7])
-    assert [label.get_text() for label in top.get_xticklabels()] == ["0", "0.1", "1", "dual"]
+    assert [label.get_text() for label in top.get_xticklabels()] == ["0", "0.1", "1", "occupancy"]
     assert len(below) == 4
     lines = [line for line in top.lines if len(line.get_xdata()) == 2]
     assert lines
