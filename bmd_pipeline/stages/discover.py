@@ -69,7 +69,6 @@ class Discovery:
 
     Attributes:
         modes: what has been found so far.
-        matmul: name of the matrix kernels in force.
         rollbacks: how often an iteration of the warm-up was taken back.
     """
 
@@ -92,7 +91,6 @@ class Discovery:
         self.output = output
         self.checkpoints = checkpoints
         self.reporter = reporter
-        self.matmul = bench.matmul
         self.rollbacks = 0
         self._done: list[str] = []  # phases
         self._step = 0  # boundaries so far
@@ -385,7 +383,6 @@ class Discovery:
             "num_codes": modes.num_codes,
             "feature_columns": list(self._rounds[0].feature_columns) if self._rounds else [],
             "warnings": self.reporter.warnings,
-            "matmul": self.matmul,
         }
 
     def _resume(self) -> None:
@@ -405,10 +402,9 @@ class Discovery:
         self._done, self._step, self._iteration = values["done"], values["step"], values["iteration"]
         self._trained = saved if "policy_optimizer" in values else None
         self.rollbacks = values["rollbacks"]
-        self.matmul = values["matmul"]
         self.reporter.recall(values["warnings"])
         done = f"after {', '.join(self._done)}" if self._done else "from the start"
-        self.bench.resume_with(self.matmul, f"saved progress ({done})", self.reporter)
+        self.bench.log_resume(f"saved progress ({done})", self.reporter)
 
     def _open_tracker(self) -> Tracker:
         return Tracker(
@@ -499,7 +495,7 @@ def discover(
                 device=bench.device,
                 extra={
                     "findings": modes.findings,
-                    "matmul_precision": discovery.matmul,
+                    "matmul_precision": bench.matmul,
                     "rollbacks": discovery.rollbacks,
                     "warnings": reporter.warnings,
                 },
