@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmd_pipeline.config.schema import PolicyConfig, PretrainConfig
-from bmd_pipeline.policies.bc import Cloner
+from bmd_pipeline.policies.bc import EMA_DECAY, Cloner
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.policies.networks import time_features
 
@@ -69,7 +69,7 @@ class PlainLoop:
         self.optimizer.step()
         with torch.no_grad():
             for mean, now in zip(self.average.parameters(), self.policy.parameters(), strict=True):
-                mean.copy_(self.config.ema_decay * mean + (1 - self.config.ema_decay) * now)
+                mean.copy_(EMA_DECAY * mean + (1 - EMA_DECAY) * now)
         return loss.item()
 
 

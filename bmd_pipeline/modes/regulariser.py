@@ -12,8 +12,20 @@ from torch import Tensor
 from bmd_pipeline.config.schema import RegulariserConfig
 from bmd_pipeline.errors import ArtifactError
 
+OCCUPANCY_SHARE = 0.8
+"""Share of its starting occupancy below which a behaviour begins to count as lost: shares of a few hundred successes
+scatter, and those of behaviours that are all kept shift a little."""
+LOST_TOLERANCE = 0.01
+"""Share of the behaviours that may be lost. λ falls by as little as is not lost, so that it rests near here."""
+SUCCESS_MARGIN = 0.03
+"""How far success may fall below its best before λ gives way."""
+STEP = 5.0
+"""Change of log λ in an iteration, per share that is lost beyond the tolerance or of success beyond the margin: the
+loss of a tenth of the behaviours more than doubles λ in two iterations."""
+SMOOTHING_EPISODES = 512
+"""How many episodes, about, the running means look back on. Few let noise decide; many lag."""
 SMOOTHING = 0.3
-"""Largest weight of the newest measurement in the running means that the controller acts on."""
+"""Largest weight of the newest measurement in the running means."""
 SIGNIFICANCE = 2.0
 """Standard errors within which a running success rate may lie."""
 
@@ -37,7 +49,7 @@ class Controller:
     """λ as configured; the base of a λ that changes.
 
     Args:
-        config: λ at the start, and the settings of the controller.
+        config: λ at the start.
 
     Attributes:
         weight: λ of the next rollout.
@@ -63,17 +75,17 @@ class OccupancyController(Controller):
     """Dual ascent on the constraint "lost share <= tolerance".
 
     ```
-    log λ += step · (lost − tolerance),    lost = Σ_k max(0, s·o_k(0) − o_k) / s
+    log λ += STEP · (lost − LOST_TOLERANCE),    lost = Σ_k max(0, s·o_k(0) − o_k) / s
     ```
 
     o_k is the running share of the successful episodes that show behaviour k, o_k(0) the one that discovery measured,
-    and s = occupancy_share. A behaviour is a cluster of demonstrations, so that no true label is involved.
+    and s = OCCUPANCY_SHARE. A behaviour is a cluster of demonstrations, so that no true label is involved.
 
     Failed episodes belong to no behaviour, and a λ that breaks success would raise itself. So where success is
-    significantly more than success_margin below its best, λ falls by step times what is beyond the margin.
+    significantly more than SUCCESS_MARGIN below its best, λ falls by STEP times what is beyond the margin.
 
     Args:
-        config: λ at the start, its bounds, and the settings of the constraint.
+        config: λ at the start, and its bounds.
         start: (K,) occupancy o(0).
     """
 
@@ -87,23 +99,21 @@ class OccupancyController(Controller):
 
     def update(self, measured: Measurement) -> None:
         """Raises λ if behaviours are being lost, and lowers it if none is or if success suffers."""
-        config = self.config
         self._see(measured)
         noise = SIGNIFICANCE * math.sqrt(self.success * (1.0 - self.success) * self.success_variance)
         self.best_success = max(self.best_success, self.success - noise)
-        broken = self.best_success - config.success_margin - (self.success + noise)
-        violation = -broken if broken > 0.0 else self._lost_share() - config.lost_tolerance
-        weight = self.weight * math.exp(config.occupancy_step * violation)
-        self.weight = min(max(weight, config.min_weight), config.max_weight)
+        broken = self.best_success - SUCCESS_MARGIN - (self.success + noise)
+        violation = -broken if broken > 0.0 else self._lost_share() - LOST_TOLERANCE
+        weight = self.weight * math.exp(STEP * violation)
+        self.weight = min(max(weight, self.config.min_weight), self.config.max_weight)
 
     def _lost_share(self) -> float:
-        share = self.config.occupancy_share
-        missing = (share * torch.tensor(self.start) - torch.tensor(self.occupancy)).clamp(min=0.0)
-        return float(missing.sum()) / share
+        missing = (OCCUPANCY_SHARE * torch.tensor(self.start) - torch.tensor(self.occupancy)).clamp(min=0.0)
+        return float(missing.sum()) / OCCUPANCY_SHARE
 
     def _see(self, measured: Measurement) -> None:
         """Updates the running means; a small rollout weighs little in them, so that noise does not decide."""
-        newest = min(SMOOTHING, measured.episodes / self.config.smoothing_episodes)
+        newest = min(SMOOTHING, measured.episodes / SMOOTHING_EPISODES)
         if math.isnan(self.success):
             self.success = measured.success_rate
             self.success_variance = 1.0 / measured.episodes

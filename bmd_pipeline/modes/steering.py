@@ -69,7 +69,7 @@ class SteeringPolicy(nn.Module):
         cond_dim: size of the policy's condition.
         num_codes: K; 1 means that there is no code to look at.
         basis: the noise directions it steers.
-        config: widths, nonlinearity and the bound on the mean.
+        config: widths and the bound on the mean.
         initial_std: standard deviation at the start.
     """
 
@@ -86,7 +86,7 @@ class SteeringPolicy(nn.Module):
         self.basis = basis
         self.max_noise = config.max_noise
         code_dim = num_codes if num_codes > 1 else 0
-        self.network = make_mlp((cond_dim + code_dim, *config.hidden_sizes, 2 * basis.dim), config.activation)
+        self.network = make_mlp((cond_dim + code_dim, *config.hidden_sizes, 2 * basis.dim), "silu")
         self.log_std = nn.Parameter(torch.full((basis.dim,), initial_std).log())
         last = [layer for layer in self.network.modules() if isinstance(layer, nn.Linear)][-1]
         with torch.no_grad():

@@ -251,7 +251,7 @@ def make_base_agent(policy: DiffusionPolicy) -> Agent:
 def make_commanded_agent(policy: DiffusionPolicy, modes: DiscoveredModes) -> Agent:
     """The frozen policy commanded by codes: the coded one, or in the published form the base behind its steering."""
     if modes.steering is not None:
-        return Agent(policy, [SteeredNoise(modes.steering, modes.config.readout), FrozenDenoiser(policy)], modes)
+        return Agent(policy, [SteeredNoise(modes.steering, "mean"), FrozenDenoiser(policy)], modes)
     coded = modes.acting_policy(policy)
     return Agent(coded, [PriorNoise(coded.noise_dim), FrozenDenoiser(coded)], modes)
 

@@ -186,7 +186,7 @@ The estimate of the KL grows with the ratio itself: without the upper bound one 
 seen passes for a policy that ran away (e^10 / 256 = 86 nats). And where that draw went badly its gradient drowns all
 others, since PPO does not clip that side (Ye et al. 2020, arXiv 1912.09729).
 """
-VALUE_TENSORS = ("critic_inputs", "value", "returns")
+VALUE_TENSORS = ("critic_inputs", "returns")
 """What of a batch the critic learns from."""
 
 RATE_FACTOR = 1.5
@@ -204,7 +204,6 @@ class Batch:
         record: its draws, each (M, ...).
         critic_inputs: (M, input_dim).
         log_prob: (M, num_factors) when they were drawn.
-        value: (M, num_streams) when they were drawn.
         advantage: (M,) standardised.
         returns: (M, num_streams).
     """
@@ -213,7 +212,6 @@ class Batch:
     record: Record
     critic_inputs: Tensor
     log_prob: Tensor
-    value: Tensor
     advantage: Tensor
     returns: Tensor
 
@@ -270,22 +268,13 @@ def compute_policy_loss(
     return -surrogate.mean(dim=0).sum(), kl
 
 
-def compute_value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip_value: float) -> Tensor:
-    """Half the squared error, summed over streams; clipped around the old value if clip_value > 0.
-
-    Args:
-        value: (M, num_streams).
-        old_value: (M, num_streams).
-        returns: (M, num_streams).
-        clip_value: how far the value may move to count; 0 switches clipping off.
-    """
-    if clip_value > 0.0:
-        moved = old_value + (value - old_value).clamp(-clip_value, clip_value)
-        error = torch.maximum((value - returns).square(), (moved - returns).square())
-        return 0.5 * error.mean(dim=0).sum()
+def compute_value_loss(value: Tensor, returns: Tensor) -> Tensor:
+    """Half the squared error of values (M, num_streams) against returns (M, num_streams), summed over streams."""
     return 0.5 * F.mse_loss(value, returns, reduction="none").mean(dim=0).sum()
 
 
+MAX_GRAD_NORM = 1.0
+"""Bound on the gradient norm of each parameter group by itself: one shared bound starves a network."""
 TEMPERATURE_STEP = 1.0
 """Change of log α per update and nat per dimension that the entropy is off its target."""
 TEMPERATURE_RANGE = (1e-4, 1.0)
@@ -497,7 +486,7 @@ class PPO:
         """Loss of the critic on some decisions, and its mean squared error."""
         value = self.critic(part["critic_inputs"])
         error = (value.detach() - part["returns"]).square().mean()
-        return compute_value_loss(value, part["value"], part["returns"], self.config.clip_value), error
+        return compute_value_loss(value, part["returns"]), error
 
     def _policy_loss(self, part: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Loss of the policy, its KL divergences (num_factors,) and its mean entropy on some decisions."""
@@ -550,7 +539,7 @@ class PPO:
         for number, group in trained:
             for index, parameter in enumerate(group):
                 parameter.grad = found.get(f"gradient.{number}.{index}")
-        norms = [nn.utils.clip_grad_norm_(group, self.config.max_grad_norm) for _, group in trained]
+        norms = [nn.utils.clip_grad_norm_(group, MAX_GRAD_NORM) for _, group in trained]
         self.optimizer.step()
         return torch.stack(norms).max()
 

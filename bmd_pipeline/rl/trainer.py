@@ -294,7 +294,6 @@ class Trainer:
             record=record,
             critic_inputs=played.taken(inputs[:-1]),
             log_prob=self.agent.evaluate(record, situation)[0],
-            value=played.taken(value[:-1]),
             advantage=self._mix(played.taken(advantage), situation.code),
             returns=played.taken(returns),
         )

@@ -23,6 +23,9 @@ from bmd_pipeline.stages.checkpoints import make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.tasks import registry
 
+MAX_ATTEMPTS_FACTOR = 3.0
+"""Attempts per wanted demonstration before a behaviour is given up: the expert is to be repaired."""
+
 STAGE: Final = "collect"
 
 
@@ -80,7 +83,7 @@ def collect(
     folder = Layout.state(output.parent)
     with make_pool(task, num_workers) as pool:
         settings = config.collect
-        quota = Quota(pool.behaviours, settings.num_episodes, settings.max_attempts_factor, settings.behaviours)
+        quota = Quota(pool.behaviours, settings.num_episodes, MAX_ATTEMPTS_FACTOR, settings.behaviours)
         identity = make_identity(config, STAGE)
         with FolderLock(folder, identity, make_wait(config, stop, reporter)) as lock:
             remove_leftovers(output.parent)
@@ -90,7 +93,6 @@ def collect(
                 spec.obs_dim,
                 spec.action_dim,
                 attributes,
-                settings.chunk_rows,
                 action_low=spec.action_low,
                 action_high=spec.action_high,
             )

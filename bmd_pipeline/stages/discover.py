@@ -50,6 +50,9 @@ from bmd_pipeline.stages.runtime import (
 
 # ---- The phases of a discovery, each of which a killed run goes on from ----
 
+MIN_INFORMATION = 0.1
+"""Held-out M in nats below which a discovery warns that it found no modes: two codes that are always told apart have
+.69, and an inference model that knows nothing scatters around 0."""
 STRENGTH_MARGIN = 0.01
 """By how much more episodes must succeed as told for codes to be stretched further."""
 
@@ -517,9 +520,9 @@ def _tell(modes: DiscoveredModes, reporter: Reporter) -> None:
         f"at the end (at most {found['information_bound']:.3f}); commanded success {found['success_rate']:.3f}, "
         f"base {found['base_success_rate']:.3f}"
     )
-    if found["information"] < modes.config.min_information:
+    if found["information"] < MIN_INFORMATION:
         reporter.warn(
-            f"no modes found: M = {found['information']:.3f} nats is below {modes.config.min_information}. The "
+            f"no modes found: M = {found['information']:.3f} nats is below {MIN_INFORMATION}. The "
             "policy behaves much the same whatever code it is given: look at results/<Task>/modes/validation.json, and "
             "collect more varied demonstrations if there is one behaviour alone"
         )

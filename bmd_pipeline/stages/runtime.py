@@ -22,6 +22,7 @@ from bmd_pipeline.compute import select_device, set_matmul
 from bmd_pipeline.config import resources
 from bmd_pipeline.config.resources import NATIVE
 from bmd_pipeline.config.schema import RunConfig, TaskConfig, uses_modes
+from bmd_pipeline.demos.store import CHUNK_ROWS
 from bmd_pipeline.environments.base import TaskEnv, TaskSpec
 from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError
@@ -106,7 +107,7 @@ def estimate_needs(
 
 def _collect(config: RunConfig, spec: TaskSpec, method: str | None) -> Needs:
     rows = _store(config, spec)
-    chunk = FLOAT_B * config.collect.chunk_rows * (spec.obs_dim + spec.action_dim)
+    chunk = FLOAT_B * CHUNK_ROWS * (spec.obs_dim + spec.action_dim)
     store = math.ceil(rows / chunk) * chunk  # the last chunk is as large on disk as the others
     return Needs(rows + chunk, rows + store, "collect.num_episodes, task.env.horizon")  # the journal, and the store
 

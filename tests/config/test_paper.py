@@ -14,7 +14,6 @@ ROOT = Path(__file__).parents[2]
 TASKS = [path.stem for path in (ROOT / "config" / "tasks").glob("*.yaml")]
 PPO: dict[str, Any] = {"gamma": 0.99, "gae_lambda": 0.95, "clip_ratio": 0.2, "learning_rate": 3e-4}
 NO_PPO: dict[str, Any] = {
-    "clip_value": 0.0,
     "learning_rate_schedule": "constant",
     "target_kl": 10.0,
     "value_warmup": 0,
@@ -40,7 +39,6 @@ PUBLISHED: dict[str, Any] = {
     "discover.steering.hidden_sizes": [256, 256, 256],
     "discover.inference.features": [],
     "discover.inference.hidden_sizes": [256, 256, 256],
-    "discover.inference.activation": "mish",
     "finetune.residual.learning_rate": 3e-4,
     "finetune.regulariser.controller": "constant",
     "evaluate.episodes": 1024,
@@ -53,7 +51,6 @@ OFF: dict[str, Any] = {
     "pretrain.max_rollbacks": 0,
     "pretrain.policy.ddim_timesteps": [],
     "pretrain.policy.clip_obs": 1e6,
-    "discover.readout": "mean",
     "discover.steering.noise_components": 0,
     "discover.steering.max_noise": 10.0,
     "discover.inference.scale": "feature",

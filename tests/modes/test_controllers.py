@@ -11,7 +11,8 @@ import torch
 
 from bmd_pipeline.config.schema import RegulariserConfig
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.modes.regulariser import Controller, Measurement, make_controller
+from bmd_pipeline.modes import regulariser
+from bmd_pipeline.modes.regulariser import LOST_TOLERANCE, Controller, Measurement, make_controller
 
 FINDINGS = {"occupancy": [0.4, 0.4, 0.2]}
 
@@ -34,23 +35,25 @@ def test_constant_stays() -> None:
     assert _feed(_controller(), 5, _seen(success=0.0)) == 0.5
 
 
-def test_occupancy_raises_lambda_when_a_behaviour_vanishes() -> None:
+def test_occupancy_raises_lambda_when_a_behaviour_vanishes(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = _seen(occupancy=(0.6, 0.4, 0.0))
     assert _feed(_controller(controller="occupancy"), 10, lost) > 0.5
-    assert _feed(_controller(controller="occupancy", lost_tolerance=0.25), 10, lost) < 0.5
     assert _feed(_controller(controller="occupancy"), 10, _seen()) < 0.5  # nothing is lost: less will do
     assert _feed(_controller(controller="occupancy", min_weight=0.02), 500, _seen()) == 0.02
     assert _feed(_controller(controller="occupancy", max_weight=2.0), 500, lost) == 2.0
+    monkeypatch.setattr(regulariser, "LOST_TOLERANCE", 0.25)
+    assert _feed(_controller(controller="occupancy"), 10, lost) < 0.5
 
 
-def test_occupancy_steps_by_the_share_that_is_missing() -> None:
+def test_occupancy_steps_by_the_share_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regulariser, "STEP", 2.0)  # or λ would be at its bound before the means have come to rest
     bounds = {"min_weight": 1e-6, "max_weight": 1000.0}
-    controller = _controller(controller="occupancy", mi_weight=1e-5, occupancy_step=2.0, **bounds)
+    controller = _controller(controller="occupancy", mi_weight=1e-5, **bounds)
     _feed(controller, 40, _seen(occupancy=(0.7, 0.3, 0.0)))  # the running means have come to rest
     before = controller.weight
     after = _feed(controller, 1, _seen(occupancy=(0.7, 0.3, 0.0)))
     missing = ((0.8 * 0.4 - 0.3) + 0.8 * 0.2) / 0.8
-    assert math.log(after / before) == pytest.approx(2.0 * (missing - 0.01), rel=1e-4)
+    assert math.log(after / before) == pytest.approx(2.0 * (missing - LOST_TOLERANCE), rel=1e-4)
 
 
 def test_occupancy_gives_success_priority() -> None:
@@ -67,18 +70,24 @@ def _play(rng: np.random.Generator, success: float, shares: tuple[float, ...], e
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_occupancy_takes_no_noise_for_a_loss_or_a_fall(seed: int) -> None:
+def test_occupancy_takes_no_noise_for_a_loss(seed: int) -> None:
     """Rollouts of 32 episodes scatter by .08: nothing happens here."""
     rng = np.random.default_rng(seed)
     controller = _controller(controller="occupancy")
-    careless = _controller(controller="occupancy", lost_tolerance=0.0)  # only a fall of success lowers its λ
     for _ in range(200):
-        measured = _play(rng, 0.7, (0.4, 0.4, 0.2))
-        controller.update(measured)
-        before = careless.weight
-        careless.update(measured)
-        assert careless.weight >= before
+        controller.update(_play(rng, 0.7, (0.4, 0.4, 0.2)))
     assert controller.weight < 0.5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_occupancy_takes_no_noise_for_a_fall(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regulariser, "LOST_TOLERANCE", 0.0)  # only a fall of success lowers λ
+    rng = np.random.default_rng(seed)
+    controller = _controller(controller="occupancy")
+    for _ in range(200):
+        before = controller.weight
+        controller.update(_play(rng, 0.7, (0.4, 0.4, 0.2)))
+        assert controller.weight >= before
 
 
 @pytest.mark.parametrize("seed", range(5))
