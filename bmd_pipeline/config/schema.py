@@ -157,8 +157,6 @@ class PolicyConfig(Section):
     """ddim: few steps, deterministic given the starting noise (what steering needs); ddpm: all steps."""
     ddim_steps: int = Field(2, ge=1, le=1000)
     """Denoising steps of the DDIM sampler, evenly spaced."""
-    ddim_timesteps: tuple[Annotated[int, Field(ge=0, lt=1000)], ...] = Field((), max_length=1000)
-    """Diffusion steps that the DDIM sampler visits, falling; they replace ddim_steps."""
     clip_obs: float = Field(5.0, gt=0.0, le=1e6)
     """Bound on observations, in their standard deviations over the demonstrations: what hardly varies there may be a
     hundred of them away elsewhere, and networks answer such a number with anything."""
@@ -169,11 +167,6 @@ class PolicyConfig(Section):
             raise ValueError(f"n_action_steps must be <= horizon ({self.horizon}), got {self.n_action_steps}")
         if self.ddim_steps > self.denoising_steps:
             raise ValueError(f"ddim_steps must be <= denoising_steps ({self.denoising_steps}), got {self.ddim_steps}")
-        chosen = self.ddim_timesteps
-        if list(chosen) != sorted(set(chosen), reverse=True):
-            raise ValueError(f"ddim_timesteps must fall, got {list(chosen)}")
-        if chosen and chosen[0] >= self.denoising_steps:
-            raise ValueError(f"ddim_timesteps must be < denoising_steps ({self.denoising_steps}), got {chosen[0]}")
         return self
 
 
@@ -492,8 +485,6 @@ class FinetuneConfig(Section):
     """Rollout-and-update rounds."""
     num_envs: int = Field(512, ge=1, le=1_000_000)
     """Environments per rollout."""
-    initial_std: float = Field(1.0, gt=0.0, le=2.0)
-    """Starting standard deviation of a steering policy that discovery did not fit; 1 is the prior's."""
     target_entropy: float | None = Field(0.0, ge=-5.0, le=1.4)
     """Nats per steered dimension that the spread of a steering policy shall not fall below (1.4 is the prior's): as in
     DSRL, the weight of an entropy bonus adapts to that. null: no such bonus."""

@@ -301,7 +301,7 @@ class DiffusionPolicy(nn.Module):
         self.register_buffer("alphas_cumprod", alphas_cumprod.float(), persistent=False)
         self._signals = tuple(alphas_cumprod.sqrt().tolist())
         self._noises = tuple((1 - alphas_cumprod).sqrt().tolist())
-        visited = config.ddim_timesteps or ddim_timesteps(config.denoising_steps, config.ddim_steps)
+        visited = ddim_timesteps(config.denoising_steps, config.ddim_steps)
         self._exact_alphas = alphas_cumprod  # float64, for coefficients that are computed once
         self.ddim_chain = make_ddim_chain(alphas_cumprod, visited)
         self.ddpm_chain = make_ddpm_chain(alphas_cumprod)

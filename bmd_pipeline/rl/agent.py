@@ -314,7 +314,7 @@ def _make_steering(
     else:
         basis = NoiseBasis(policy.config.horizon, policy.action_dim, steering.noise_components)
         codes = modes.num_codes if modes else 1
-        network = SteeringPolicy(policy.cond_dim, codes, basis, steering, config.initial_std).to(_device(policy))
+        network = SteeringPolicy(policy.cond_dim, codes, basis, steering).to(_device(policy))
     return SteeredNoise(network, readout, config.target_entropy)
 
 

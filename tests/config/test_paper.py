@@ -49,7 +49,6 @@ PUBLISHED: dict[str, Any] = {
 OFF: dict[str, Any] = {
     "pretrain.precision": "float32",
     "pretrain.max_rollbacks": 0,
-    "pretrain.policy.ddim_timesteps": [],
     "pretrain.policy.clip_obs": 1e6,
     "discover.steering.noise_components": 0,
     "discover.steering.max_noise": 10.0,
