@@ -80,7 +80,6 @@ def examine(settings: RunConfig | None = None) -> Iterator[Finding]:
         _check_workflow,
         _check_torch,
         _check_device,
-        _check_matmul,
         _check_simulator,
         _check_extras,
         _check_renderer,
@@ -160,16 +159,6 @@ def _check_device(settings: RunConfig | None) -> Finding:
     if settings is not None and settings.execution.device == "cuda":
         return Finding("device", "missing", f"{text}; or set execution.device to auto")
     return Finding("device", "note", f"{text}; everything runs on the CPU, and preset cpu is taken by itself")
-
-
-def _check_matmul(settings: RunConfig | None) -> Finding:
-    from bmd_pipeline.compute import enable_fast_matmul, set_threads
-
-    set_threads(1)
-    chosen = enable_fast_matmul()
-    if chosen == "none":
-        return Finding("matrix backend", "ok", "torch's own (the faster kernels bring nothing on this CPU)")
-    return Finding("matrix backend", "ok", f"oneDNN's {chosen} kernels: faster, and still float32 on this CPU")
 
 
 def _check_simulator(settings: RunConfig | None) -> Finding:

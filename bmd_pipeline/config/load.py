@@ -28,30 +28,54 @@ Location = tuple[str | int, ...]
 """Where a value stands: names of groups and its own, positions in lists."""
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, with numbers as people write them and without silent duplicates.
+MAX_SIZE = 1_000_000
+"""Characters and values of a document with its references written out: a few lines can unfold into gigabytes."""
+_TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
-    References (`*name`) are refused: a few lines of them unfold into more than any memory holds.
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, with numbers as people write them, no silent duplicates and a bound on what references make.
+
+    Duplicates are found while the document is read: afterwards `<<: *name` has mixed a mapping's names with others.
     """
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "references (*name) are not allowed; write it out", mark)
-        return super().compose_node(parent, index)
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._sizes: dict[int, int] = {}  # of every finished node, by identity, with its references written out
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        is_reference = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        if node is None:
+            return None
+        if not is_reference:
+            self._sizes[id(node)] = self._measure(node)
+        elif id(node) not in self._sizes:
+            raise yaml.composer.ComposerError(None, None, "a reference (*name) leads to what it is part of", mark)
+        if self._sizes[id(node)] > MAX_SIZE:
+            problem = f"longer than {MAX_SIZE} characters with its references written out"
+            raise yaml.composer.ComposerError(None, None, problem, mark)
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                problem = f"a setting's name must be text, got {key!r}"
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            if key in seen:
-                problem = f"{key!r} is set twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
+        for key, _ in node.value:
+            if key.tag not in (_TEXT, _MERGE):
+                got = key.value if isinstance(key, yaml.ScalarNode) else f"a {key.id}"
+                problem = f"a setting's name must be text, got {got}"
+                raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+            if key.value in seen:
+                raise yaml.composer.ComposerError(None, None, f"{key.value!r} is set twice", key.start_mark)
+            seen.add(key.value)
+        return node
+
+    def _measure(self, node: yaml.Node) -> int:
+        if isinstance(node, yaml.ScalarNode):
+            return 1 + len(node.value)
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        return 1 + sum(self._sizes[id(part)] for part in parts)
 
 
 # YAML 1.1 reads 1e-3 as text because it wants a point and a signed exponent.
@@ -83,14 +107,16 @@ def parse_yaml(text: str, name: str) -> Any:
 
 def find_line(path: Path, location: Location) -> int | None:
     """Line of a value's name in a file that `read_settings` could read, or None if the file doesn't hold it."""
-    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
+    loader = _Loader(path.read_text(encoding="utf-8"))
+    node = loader.get_single_node()
     line = None
     for part in location:
         if isinstance(node, yaml.MappingNode):
+            loader.flatten_mapping(node)  # what `<<` brings comes first, and the mapping's own names go over it
             found = [(key, value) for key, value in node.value if key.value == part]
             if not found:
                 return None
-            key, node = found[0]
+            key, node = found[-1]
             line = key.start_mark.line + 1
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             node = node.value[part]

@@ -53,7 +53,7 @@ class SweepPoint:
 
     @property
     def name(self) -> str:
-        """Name of its folder: "weight-0.1", "dual"."""
+        """Name of its folder: "weight-0.1", "occupancy"."""
         return self.controller if self.weight is None else f"weight-{self.weight!r}".removesuffix(".0")
 
     def settings(self) -> dict[str, Any]:

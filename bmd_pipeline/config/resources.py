@@ -71,10 +71,10 @@ def rollout_mb(config: RunConfig, stage: str) -> float:
 
 def discovered_episodes(config: RunConfig) -> int:
     """Episodes that a discovery plays, beside those it trains on: held-out ones of the base policy and under codes; in
-    the coded form also those for each strength of the codes and for hindsight, in the published one exploring ones."""
+    the coded form also those for each strength of the codes and for hindsight."""
     settings = config.discover
     if settings.form == "published":
-        return 3 * settings.heldout_episodes + settings.num_envs
+        return 2 * settings.heldout_episodes + settings.num_envs
     return (2 + len(settings.teaching.strengths)) * settings.heldout_episodes + settings.hindsight_episodes
 
 

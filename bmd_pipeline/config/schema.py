@@ -116,10 +116,6 @@ class CollectConfig(Section):
     """Successful episodes to keep, balanced over the expert's behaviours."""
     behaviours: Names = ()
     """The expert's behaviours to show, by name; none named means all. A base policy of fewer modes is a control."""
-    max_attempts_factor: float = Field(3.0, ge=1.0, le=100.0)
-    """Give up on a behaviour after this many attempts per wanted episode: the expert can't do it."""
-    chunk_rows: int = Field(65_536, ge=256, le=10_000_000)
-    """Rows per zarr chunk; stores are loaded whole, so large chunks read fastest."""
     store: GivenPath | None = None
     """Demonstrations that exist already, a zarr store: nothing is collected, and nobody writes there. The number of
     episodes, from which memory is estimated, should be theirs."""
@@ -161,8 +157,6 @@ class PolicyConfig(Section):
     """ddim: few steps, deterministic given the starting noise (what steering needs); ddpm: all steps."""
     ddim_steps: int = Field(2, ge=1, le=1000)
     """Denoising steps of the DDIM sampler, evenly spaced."""
-    ddim_timesteps: tuple[Annotated[int, Field(ge=0, lt=1000)], ...] = Field((), max_length=1000)
-    """Diffusion steps that the DDIM sampler visits, falling; they replace ddim_steps."""
     clip_obs: float = Field(5.0, gt=0.0, le=1e6)
     """Bound on observations, in their standard deviations over the demonstrations: what hardly varies there may be a
     hundred of them away elsewhere, and networks answer such a number with anything."""
@@ -173,11 +167,6 @@ class PolicyConfig(Section):
             raise ValueError(f"n_action_steps must be <= horizon ({self.horizon}), got {self.n_action_steps}")
         if self.ddim_steps > self.denoising_steps:
             raise ValueError(f"ddim_steps must be <= denoising_steps ({self.denoising_steps}), got {self.ddim_steps}")
-        chosen = self.ddim_timesteps
-        if list(chosen) != sorted(set(chosen), reverse=True):
-            raise ValueError(f"ddim_timesteps must fall, got {list(chosen)}")
-        if chosen and chosen[0] >= self.denoising_steps:
-            raise ValueError(f"ddim_timesteps must be < denoising_steps ({self.denoising_steps}), got {chosen[0]}")
         return self
 
 
@@ -210,12 +199,8 @@ class PretrainConfig(Section):
     """Windows per gradient step."""
     learning_rate: float = Field(1e-3, gt=0.0, le=1.0)
     """Learning rate of AdamW, constant after its warm-up: training doesn't know beforehand how long it will take."""
-    weight_decay: float = Field(1e-4, ge=0.0, le=1.0)
-    """Weight decay of AdamW."""
     warmup_iterations: int = Field(100, ge=0, le=1_000_000)
     """Linear warm-up of the learning rate."""
-    ema_decay: float = Field(0.995, ge=0.0, lt=1.0)
-    """Decay per step of the exponential moving average of the weights; the average is what is kept."""
     validation_fraction: float = Field(0.05, ge=0.0, le=0.5)
     """Share of whole episodes held out for the validation loss."""
     max_rollbacks: int = Field(3, ge=0, le=100)
@@ -260,8 +245,6 @@ class PPOConfig(Section):
     """λ of generalised advantage estimation."""
     clip_ratio: float = Field(0.2, gt=0.0, le=1.0)
     """Clip range ε of the probability ratio."""
-    clip_value: float = Field(0.0, ge=0.0, le=100.0)
-    """Clip range of the value update; 0 leaves it unclipped."""
     epochs: int = Field(4, ge=1, le=100)
     """Passes over each rollout."""
     minibatch_size: int = Field(1024, ge=8, le=10_000_000)
@@ -277,8 +260,6 @@ class PPOConfig(Section):
     """Learning rate of the critic."""
     value_warmup: int = Field(0, ge=0, le=10_000)
     """First iterations in which only the critic learns."""
-    max_grad_norm: float = Field(1.0, gt=0.0, le=1000.0)
-    """Gradient norm bound of each parameter group by itself: one shared bound starves a network."""
     entropy_weight: float = Field(0.0, ge=0.0, le=10.0)
     """Weight of the entropy bonus."""
     value_hidden_sizes: Widths = (256, 256)
@@ -308,12 +289,8 @@ class InferenceConfig(Section):
     unit: what hardly varies then counts for little, and a policy of one mode is seen as such."""
     history_steps: int = Field(1, ge=1, le=64)
     """Points of the track it sees: the current one and earlier ones."""
-    history_stride: int = Field(2, ge=1, le=256)
-    """Policy steps between two of those points."""
     hidden_sizes: Widths = (256, 256, 256)
     """Widths of its hidden layers."""
-    activation: Literal["silu", "relu", "mish", "tanh"] = "mish"
-    """Its nonlinearity."""
     input_noise: float = Field(0.05, ge=0.0, le=10.0)
     """Standard deviation of the noise added to its normalised inputs in training, against over-fitting."""
     learning_rate: float = Field(1e-3, gt=0.0, le=1.0)
@@ -331,8 +308,6 @@ class SteeringConfig(Section):
 
     hidden_sizes: Widths = (256, 256, 256)
     """Widths of its hidden layers."""
-    activation: Literal["silu", "relu", "mish", "tanh"] = "silu"
-    """Its nonlinearity."""
     noise_components: int = Field(0, ge=0, le=256)
     """Discrete-cosine components of the chunk's noise that are steered; the rest stays N(0, I). 0: all."""
     max_noise: float = Field(2.0, gt=0.0, le=10.0)
@@ -380,12 +355,8 @@ class DiscoverConfig(Section):
     """coded: episodes of the taught policy from which the inference model learns to tell codes apart."""
     warmup_iterations: int = Field(15, ge=1, le=100_000)
     """published: rounds E_wp on the intrinsic reward alone."""
-    readout: Literal["mean", "sample"] = "mean"
-    """published: how the steering policy is read when the discovery is measured: its mean, or a draw from it."""
     heldout_episodes: int = Field(1024, ge=8, le=1_000_000)
     """Episodes on which the discovery is measured."""
-    min_information: float = Field(0.1, ge=0.0, le=10.0)
-    """Held-out M in nats below which the run warns that it found no modes."""
     inference: InferenceConfig = InferenceConfig()
     """The inference model."""
     steering: SteeringConfig = SteeringConfig()
@@ -455,8 +426,6 @@ class ResidualConfig(Section):
     """Learning rate of the residual."""
     scale: float = Field(0.3, gt=0.0, le=10.0)
     """Bound on the correction, in normalised action units."""
-    initial_std: float = Field(0.37, gt=0.0, le=2.0)
-    """Starting standard deviation before the bound."""
     hidden_sizes: Widths = (256, 256, 256)
     """Widths of its hidden layers."""
     progressive_iterations: int = Field(20, ge=0, le=1_000_000)
@@ -477,32 +446,13 @@ class RegulariserConfig(Section):
     before it shows."""
     gae_lambda: float | None = Field(None, ge=0.0, le=1.0)
     """coded: λ of its generalised advantage estimation; null: the environment's."""
-    controller: Literal["constant", "linear", "cosine", "dual", "occupancy"] = "constant"
-    """Who decides λ. constant: mi_weight, as published. linear, cosine: a schedule. Ours: dual holds the mutual
-    information above a share of what was discovered; occupancy reacts when discovered behaviours are being lost."""
-    final_weight: float = Field(0.1, ge=0.0, le=1000.0)
-    """Where a schedule ends."""
-    schedule_iterations: int = Field(100, ge=1, le=1_000_000)
-    """Iterations that a schedule takes."""
+    controller: Literal["constant", "occupancy"] = "constant"
+    """Who decides λ. constant: mi_weight, as published. occupancy (ours): λ rises where discovered behaviours are being
+    lost, and falls where none is."""
     min_weight: float = Field(0.1, gt=0.0, le=1000.0)
-    """Smallest λ of dual and occupancy."""
+    """occupancy: smallest λ."""
     max_weight: float = Field(2.0, gt=0.0, le=1000.0)
-    """Largest λ of dual and occupancy. In the coded form, at 1 both streams weigh the same."""
-    information_share: float = Field(0.9, gt=0.0, le=1.0)
-    """dual: share of the discovered information to hold."""
-    dual_step: float = Field(1.0, gt=0.0, le=100.0)
-    """dual: change of log λ per nat of violation and iteration."""
-    occupancy_share: float = Field(0.8, gt=0.0, le=1.0)
-    """occupancy: share of its starting occupancy below which a behaviour begins to count as lost."""
-    lost_tolerance: float = Field(0.01, ge=0.0, lt=1.0)
-    """occupancy: share of the behaviours that may be lost; λ rises above it, and falls below by as little as it is."""
-    success_margin: float = Field(0.03, gt=0.0, le=1.0)
-    """occupancy: λ falls while success is this far below its best."""
-    occupancy_step: float = Field(5.0, gt=0.0, le=100.0)
-    """occupancy: change of log λ in an iteration, per share that is lost beyond the tolerance, or of success that is
-    beyond the margin."""
-    smoothing_episodes: int = Field(512, ge=1, le=10_000_000)
-    """dual, occupancy: how many episodes, about, the running means look back on. Few let noise decide; many lag."""
+    """occupancy: largest λ; at 1 both streams weigh the same."""
     inference_steps: int | None = Field(None, ge=0, le=10_000)
     """Gradient steps of the inference model after each rollout; null: none in the coded form, where hindsight has
     taught it, and as many as in discovery in the published one."""
@@ -535,8 +485,6 @@ class FinetuneConfig(Section):
     """Rollout-and-update rounds."""
     num_envs: int = Field(512, ge=1, le=1_000_000)
     """Environments per rollout."""
-    initial_std: float = Field(1.0, gt=0.0, le=2.0)
-    """Starting standard deviation of a steering policy that discovery did not fit; 1 is the prior's."""
     target_entropy: float | None = Field(0.0, ge=-5.0, le=1.4)
     """Nats per steered dimension that the spread of a steering policy shall not fall below (1.4 is the prior's): as in
     DSRL, the weight of an entropy bonus adapts to that. null: no such bonus."""
@@ -682,7 +630,7 @@ class SweepConfig(Section):
         (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0), min_length=2, max_length=64
     )
     """Constant λ, in rising order; 0 keeps the codes and drops the regulariser."""
-    controllers: Annotated[tuple[Literal["linear", "cosine", "dual", "occupancy"], ...], Once] = ("dual", "occupancy")
+    controllers: Annotated[tuple[Literal["occupancy"], ...], Once] = ("occupancy",)
     """Controllers that choose λ themselves, with their settings in `finetune.regulariser`."""
     seeds: Seeds = (0, 1, 2)
     """Training seeds of each point."""

@@ -135,7 +135,7 @@ class Quota:
                 raise TrainingError(
                     f"the expert showed {behaviour.name!r} {behaviour.accepted} times in "
                     f"{behaviour.judged} attempts, {behaviour.quota} are wanted; "
-                    "repair the expert or raise collect.max_attempts_factor"
+                    "repair the expert"
                 )
 
     def counts(self) -> dict[str, dict[str, int]]:

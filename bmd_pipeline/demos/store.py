@@ -35,6 +35,8 @@ from bmd_pipeline.io.files import staged_directory
 SCHEMA_VERSION = 1
 _MARKS = ("zarr.json", ".zgroup", ".zattrs")
 """Files that a zarr group has, of format 3 and 2."""
+CHUNK_ROWS = 65_536
+"""Rows of a chunk: stores are loaded whole, so that large chunks read fastest."""
 TOLERANCE = 1e-6
 """Rounding by which an action may lie outside its bounds, in units of [-1, 1]."""
 Rows = NDArray[np.float32]
@@ -81,10 +83,10 @@ class DemoWriter:
         obs_dim: size of one observation.
         action_dim: size of one action.
         attributes: what the store says of itself, JSON.
-        chunk_rows: rows per chunk; whole chunks are written as soon as they are full.
         action_low: bounds (action_dim,) of actions in the environment, in the units in which they are written; None
             writes none, and readers go by the data.
         action_high: likewise.
+        chunk_rows: rows per chunk; whole chunks are written as soon as they are full.
     """
 
     def __init__(
@@ -93,10 +95,10 @@ class DemoWriter:
         obs_dim: int,
         action_dim: int,
         attributes: Mapping[str, Any],
-        chunk_rows: int,
         *,
         action_low: Sequence[float] | None = None,
         action_high: Sequence[float] | None = None,
+        chunk_rows: int = CHUNK_ROWS,
     ) -> None:
         self.path = path
         self.num_rows = 0

@@ -16,6 +16,8 @@ from bmd_pipeline.policies.networks import make_mlp
 #
 # Source: BMD (arXiv 2605.11387), after DIAYN. The published model sees single states (`history_steps` 1).
 
+HISTORY_STRIDE = 2
+"""Policy steps between two points of a history: neighbouring ones differ too little to tell which way it goes."""
 TEMPERATURES = tuple(2.0 ** (step / 4) for step in range(25))
 """1 to 64, in steps of a fourth of an octave."""
 
@@ -26,7 +28,7 @@ class InferenceModel(nn.Module):
     Args:
         feature_dim: track columns it sees.
         num_codes: K.
-        config: history, widths, nonlinearity and input noise.
+        config: history, widths and input noise.
     """
 
     mean: Tensor  # (feature_dim,)
@@ -41,9 +43,7 @@ class InferenceModel(nn.Module):
         self.register_buffer("mean", torch.zeros(feature_dim))
         self.register_buffer("std", torch.ones(feature_dim))
         self.register_buffer("temperature", torch.ones(()))
-        self.network = make_mlp(
-            (feature_dim * config.history_steps, *config.hidden_sizes, num_codes), config.activation
-        )
+        self.network = make_mlp((feature_dim * config.history_steps, *config.hidden_sizes, num_codes), "mish")
 
     def fit_scale(self, features: Tensor, valid: Tensor) -> None:
         """Takes the normalisation from features (T + 1, N, feature_dim) where valid (T + 1, N)."""
@@ -63,13 +63,13 @@ class InferenceModel(nn.Module):
 
         Args:
             features: (T + 1, N, feature_dim) raw track columns; before the start the first one repeats.
-            spacing: rows of features per policy step, the unit of `history_stride`.
+            spacing: rows of features per policy step, the unit of HISTORY_STRIDE.
 
         Returns:
             (T + 1, N, history_steps * feature_dim), normalised, newest first.
         """
         scaled = self.normalise(features)
-        lag = spacing * self.config.history_stride * torch.arange(self.config.history_steps, device=features.device)
+        lag = spacing * HISTORY_STRIDE * torch.arange(self.config.history_steps, device=features.device)
         now = torch.arange(len(features), device=features.device)
         picked = scaled[(now[:, None] - lag).clamp(min=0)]  # (T + 1, history_steps, N, feature_dim)
         return picked.transpose(1, 2).flatten(start_dim=2)

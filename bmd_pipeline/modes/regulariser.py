@@ -1,9 +1,8 @@
-"""λ, the weight of the mutual-information regulariser, and its controllers."""
+"""λ, the weight of the mutual-information regulariser: constant, or decided anew after every rollout."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +12,20 @@ from torch import Tensor
 from bmd_pipeline.config.schema import RegulariserConfig
 from bmd_pipeline.errors import ArtifactError
 
+OCCUPANCY_SHARE = 0.8
+"""Share of its starting occupancy below which a behaviour begins to count as lost: shares of a few hundred successes
+scatter, and those of behaviours that are all kept shift a little."""
+LOST_TOLERANCE = 0.01
+"""Share of the behaviours that may be lost. λ falls by as little as is not lost, so that it rests near here."""
+SUCCESS_MARGIN = 0.03
+"""How far success may fall below its best before λ gives way."""
+STEP = 5.0
+"""Change of log λ in an iteration, per share that is lost beyond the tolerance or of success beyond the margin: the
+loss of a tenth of the behaviours more than doubles λ in two iterations."""
+SMOOTHING_EPISODES = 512
+"""How many episodes, about, the running means look back on. Few let noise decide; many lag."""
 SMOOTHING = 0.3
-"""Largest weight of the newest measurement in the running means that the controllers act on."""
+"""Largest weight of the newest measurement in the running means."""
 SIGNIFICANCE = 2.0
 """Standard errors within which a running success rate may lie."""
 
@@ -24,137 +35,94 @@ class Measurement:
     """What one rollout showed, before anything was trained on it.
 
     Attributes:
-        information: log q(z|h) - log p(z) at the episodes' ends, mean in nats.
         success_rate: share of successful episodes.
-        episodes: how many it had.
-        occupancy: (K,) share of the successful episodes in each discovered behaviour, or None.
+        episodes: number of episodes.
+        occupancy: (K,) share of the successful episodes in each discovered behaviour; None without such episodes.
     """
 
-    information: float
     success_rate: float
     episodes: int
     occupancy: Tensor | None = None
 
 
-class Controller(ABC):
-    """Decides λ anew after every rollout.
+class Controller:
+    """λ as configured; the base of a λ that changes.
 
     Args:
-        config: start, bounds and the controller's own settings.
+        config: λ at the start.
+
+    Attributes:
+        weight: λ of the next rollout.
     """
 
     def __init__(self, config: RegulariserConfig) -> None:
         self.config = config
         self.weight = config.mi_weight
 
-    @abstractmethod
     def update(self, measured: Measurement) -> None:
-        """Takes a rollout into account."""
+        """Decides λ from the newest rollout."""
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs, as JSON values."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, (int, float, list))}
+        return {name: value for name, value in vars(self).items() if name != "config"}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restores what `state` returned."""
         vars(self).update(state)
 
-    def _newest(self, measured: Measurement) -> float:
-        """Weight of a rollout in the running means: a small one must not let noise decide."""
-        return min(SMOOTHING, measured.episodes / self.config.smoothing_episodes)
-
-    def _set(self, weight: float) -> None:
-        self.weight = min(max(weight, self.config.min_weight), self.config.max_weight)
-
-
-class ConstantController(Controller):
-    """λ as configured."""
-
-    def update(self, measured: Measurement) -> None:
-        """Changes nothing."""
-
-
-class ScheduleController(Controller):
-    """From mi_weight to final_weight over schedule_iterations, linearly or along half a cosine."""
-
-    def __init__(self, config: RegulariserConfig) -> None:
-        super().__init__(config)
-        self.iteration = 0
-
-    def update(self, measured: Measurement) -> None:
-        """Moves on by one iteration."""
-        self.iteration += 1
-        progress = min(1.0, self.iteration / self.config.schedule_iterations)
-        if self.config.controller == "cosine":
-            progress = 0.5 - 0.5 * math.cos(math.pi * progress)
-        self.weight = self.config.mi_weight + progress * (self.config.final_weight - self.config.mi_weight)
-
-
-class DualController(Controller):
-    """Dual ascent on "information >= target": log λ rises by the step times the violation.
-
-    Mutual information is no mode count: it can rise while modes vanish, if q learns to tell variants inside one mode.
-
-    Args:
-        config: share of the discovered information to keep, step, bounds.
-        discovered: information of held-out, exploring episodes after discovery, in nats.
-    """
-
-    def __init__(self, config: RegulariserConfig, discovered: float) -> None:
-        super().__init__(config)
-        self.target = config.information_share * discovered
-        self.smoothed = math.nan
-
-    def update(self, measured: Measurement) -> None:
-        """Raises λ where the information falls short of the target, and lowers it where it doesn't."""
-        self.smoothed = _smooth(self.smoothed, measured.information, self._newest(measured))
-        self._set(self.weight * math.exp(self.config.dual_step * (self.target - self.smoothed)))
-
 
 class OccupancyController(Controller):
-    """Ascent on "lost share <= tolerance": log λ rises by the step times the violation, and falls where there is none.
+    """Dual ascent on the constraint "lost share <= tolerance".
 
-    A behaviour is a cluster of the base policy's successful episodes; no true labels are involved. What is lost is
-    the share of them that is missing, so that a behaviour that has lost a little weighs a little. Success comes
-    first, since episodes that fail belong to no behaviour: otherwise a λ that breaks success would raise itself.
+    ```
+    log λ += STEP · (lost − LOST_TOLERANCE),    lost = Σ_k max(0, s·o_k(0) − o_k) / s
+    ```
+
+    o_k is the running share of the successful episodes that show behaviour k, o_k(0) the one that discovery measured,
+    and s = OCCUPANCY_SHARE. A behaviour is a cluster of demonstrations, so that no true label is involved.
+
+    Failed episodes belong to no behaviour, and a λ that breaks success would raise itself. So where success is
+    significantly more than SUCCESS_MARGIN below its best, λ falls by STEP times what is beyond the margin.
 
     Args:
-        config: share, tolerance, margin, step, bounds.
-        start: (K,) occupancy measured after discovery.
+        config: λ at the start, and its bounds.
+        start: (K,) occupancy o(0).
     """
 
     def __init__(self, config: RegulariserConfig, start: Tensor) -> None:
         super().__init__(config)
-        self.start = start.tolist()
-        self.smoothed = self.start
+        self.start: list[float] = start.tolist()
+        self.occupancy = self.start
         self.success = math.nan
         self.success_variance = 0.0  # of the running mean, in units of one episode's
-        self.best_success = 0.0
-
-    def lost_share(self) -> float:
-        """What is missing of the behaviours that have fallen below their floors, as a share of all floors."""
-        share = self.config.occupancy_share
-        missing = (share * torch.tensor(self.start) - torch.tensor(self.smoothed)).clamp(min=0.0)
-        return float(missing.sum()) / share
+        self.best_success = 0.0  # the highest that success was for certain
 
     def update(self, measured: Measurement) -> None:
-        """Lowers λ if success suffers; else raises it if behaviours are being lost, and lowers it if they aren't."""
-        newest = self._newest(measured)
-        first = math.isnan(self.success)
-        self.success = _smooth(self.success, measured.success_rate, newest)
-        self.success_variance = (
-            1.0 / measured.episodes
-            if first
-            else (1.0 - newest) ** 2 * self.success_variance + newest**2 / measured.episodes
-        )
-        if measured.occupancy is not None:
-            pairs = zip(self.smoothed, measured.occupancy.tolist(), strict=True)
-            self.smoothed = [_smooth(old, new, newest) for old, new in pairs]
+        """Raises λ if behaviours are being lost, and lowers it if none is or if success suffers."""
+        self._see(measured)
         noise = SIGNIFICANCE * math.sqrt(self.success * (1.0 - self.success) * self.success_variance)
-        self.best_success = max(self.best_success, self.success - noise)  # what it has been for certain
-        broken = self.best_success - self.config.success_margin - (self.success + noise)
-        violation = -broken if broken > 0.0 else self.lost_share() - self.config.lost_tolerance
-        self._set(self.weight * math.exp(self.config.occupancy_step * violation))
+        self.best_success = max(self.best_success, self.success - noise)
+        broken = self.best_success - SUCCESS_MARGIN - (self.success + noise)
+        violation = -broken if broken > 0.0 else self._lost_share() - LOST_TOLERANCE
+        weight = self.weight * math.exp(STEP * violation)
+        self.weight = min(max(weight, self.config.min_weight), self.config.max_weight)
+
+    def _lost_share(self) -> float:
+        missing = (OCCUPANCY_SHARE * torch.tensor(self.start) - torch.tensor(self.occupancy)).clamp(min=0.0)
+        return float(missing.sum()) / OCCUPANCY_SHARE
+
+    def _see(self, measured: Measurement) -> None:
+        """Updates the running means; a small rollout weighs little in them, so that noise does not decide."""
+        newest = min(SMOOTHING, measured.episodes / SMOOTHING_EPISODES)
+        if math.isnan(self.success):
+            self.success = measured.success_rate
+            self.success_variance = 1.0 / measured.episodes
+        else:
+            self.success = (1.0 - newest) * self.success + newest * measured.success_rate
+            self.success_variance = (1.0 - newest) ** 2 * self.success_variance + newest**2 / measured.episodes
+        if measured.occupancy is not None:
+            pairs = zip(self.occupancy, measured.occupancy.tolist(), strict=True)
+            self.occupancy = [(1.0 - newest) * old + newest * new for old, new in pairs]
 
 
 def make_controller(config: RegulariserConfig, findings: dict[str, Any]) -> Controller:
@@ -162,24 +130,16 @@ def make_controller(config: RegulariserConfig, findings: dict[str, Any]) -> Cont
 
     Args:
         config: which, and its settings.
-        findings: what discovery measured; targets come from there.
+        findings: what discovery measured; the occupancy to hold comes from there.
 
     Raises:
-        ArtifactError: the discovery did not measure what the controller needs.
+        ArtifactError: discovery measured no occupancy.
     """
     if config.controller == "constant":
-        return ConstantController(config)
-    if config.controller in ("linear", "cosine"):
-        return ScheduleController(config)
-    needed = "exploring_information" if config.controller == "dual" else "occupancy"
-    if needed not in findings:
+        return Controller(config)
+    if "occupancy" not in findings:
         raise ArtifactError(
-            f"controller {config.controller!r} needs {needed!r} in modes.json: discover again with this version"
+            "finetune.regulariser.controller=occupancy needs the occupancy of the behaviours, which modes.json lacks: "
+            "discovery measures it in the coded form, and only if an episode succeeds"
         )
-    if config.controller == "dual":
-        return DualController(config, float(findings["exploring_information"]))
     return OccupancyController(config, torch.tensor(findings["occupancy"]))
-
-
-def _smooth(old: float, new: float, weight: float) -> float:
-    return new if math.isnan(old) else (1.0 - weight) * old + weight * new

@@ -63,14 +63,13 @@ LOG_STD_RANGE = (-4.0, 1.0)
 class SteeringPolicy(nn.Module):
     """A Gaussian over noise coordinates, given the condition and the mode code.
 
-    It starts as the prior: zero mean, and standard deviation `initial_std`.
+    It starts as the prior: zero mean, and standard deviation 1.
 
     Args:
         cond_dim: size of the policy's condition.
         num_codes: K; 1 means that there is no code to look at.
         basis: the noise directions it steers.
-        config: widths, nonlinearity and the bound on the mean.
-        initial_std: standard deviation at the start.
+        config: widths and the bound on the mean.
     """
 
     def __init__(
@@ -79,15 +78,14 @@ class SteeringPolicy(nn.Module):
         num_codes: int,
         basis: NoiseBasis,
         config: SteeringConfig,
-        initial_std: float = 1.0,
     ) -> None:
         super().__init__()
         self.num_codes = num_codes
         self.basis = basis
         self.max_noise = config.max_noise
         code_dim = num_codes if num_codes > 1 else 0
-        self.network = make_mlp((cond_dim + code_dim, *config.hidden_sizes, 2 * basis.dim), config.activation)
-        self.log_std = nn.Parameter(torch.full((basis.dim,), initial_std).log())
+        self.network = make_mlp((cond_dim + code_dim, *config.hidden_sizes, 2 * basis.dim), "silu")
+        self.log_std = nn.Parameter(torch.zeros(basis.dim))
         last = [layer for layer in self.network.modules() if isinstance(layer, nn.Linear)][-1]
         with torch.no_grad():
             last.weight.mul_(0.01)

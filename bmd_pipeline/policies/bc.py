@@ -91,6 +91,9 @@ def split_episodes(
 # ---- Training ----
 
 
+WEIGHT_DECAY = 1e-4
+EMA_DECAY = 0.995
+"""Decay per step of the moving average of the weights, which is what is kept: it looks back on about 200 steps."""
 VALIDATION_BATCH = 4096
 VALIDATION_DRAWS = 4
 """Diffusion steps and noises drawn per validation window; the same ones at every validation."""
@@ -120,14 +123,14 @@ class Cloner:
     ) -> None:
         self.config = config
         self.policy = policy
-        self.ema = EMA(policy, config.ema_decay)
+        self.ema = EMA(policy, EMA_DECAY)
         self.step = 0
         self._generator = generator
         self.device = chunk.device
         self._chunk = policy.normalise_chunk(chunk)
         self._cond = policy.encode(stacked)
         self._optimizer = torch.optim.AdamW(
-            policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            policy.parameters(), lr=config.learning_rate, weight_decay=WEIGHT_DECAY, fused=True
         )
         self.rate_factor = 1.0
         self._loss_sum = torch.zeros((), device=self.device)

@@ -301,7 +301,7 @@ class DiffusionPolicy(nn.Module):
         self.register_buffer("alphas_cumprod", alphas_cumprod.float(), persistent=False)
         self._signals = tuple(alphas_cumprod.sqrt().tolist())
         self._noises = tuple((1 - alphas_cumprod).sqrt().tolist())
-        visited = config.ddim_timesteps or ddim_timesteps(config.denoising_steps, config.ddim_steps)
+        visited = ddim_timesteps(config.denoising_steps, config.ddim_steps)
         self._exact_alphas = alphas_cumprod  # float64, for coefficients that are computed once
         self.ddim_sampler = make_ddim_sampler(alphas_cumprod, visited)
         self.ddpm_sampler = make_ddpm_sampler(alphas_cumprod)

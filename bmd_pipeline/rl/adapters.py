@@ -286,6 +286,8 @@ class TunedDenoiser(Adapter):
 # step, is bounded by a scale, and exploration begins progressively.
 
 LOG_STD_RANGE = (-4.0, 1.0)
+INITIAL_STD = 0.37
+"""Standard deviation of u at the start, e⁻¹: a correction explores a third of its bound, where tanh hardly bends."""
 
 
 class ResidualAction(Adapter):
@@ -298,7 +300,7 @@ class ResidualAction(Adapter):
         cond_dim: size of the policy's condition.
         action_dim: size of an action.
         num_codes: mode codes K; 1 means that there is none to look at.
-        config: scale, widths, starting spread, schedule.
+        config: scale, widths, schedule.
         ppo: what its trust region shares with other adapters.
     """
 
@@ -315,7 +317,7 @@ class ResidualAction(Adapter):
         self.register_buffer("share", torch.ones(()), persistent=False)
         inputs = cond_dim + action_dim + (num_codes if num_codes > 1 else 0)
         self.network = make_mlp((inputs, *config.hidden_sizes, action_dim), "silu")
-        self.log_std = nn.Parameter(torch.full((action_dim,), config.initial_std).log())
+        self.log_std = nn.Parameter(torch.full((action_dim,), INITIAL_STD).log())
         last = [layer for layer in self.network.modules() if isinstance(layer, nn.Linear)][-1]
         with torch.no_grad():
             last.weight.mul_(0.01)

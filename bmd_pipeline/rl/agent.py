@@ -208,7 +208,7 @@ def make_base_agent(policy: DiffusionPolicy) -> Agent:
 def make_commanded_agent(policy: DiffusionPolicy, modes: DiscoveredModes) -> Agent:
     """The frozen policy commanded by codes: the coded one, or in the published form the base behind its steering."""
     if modes.steering is not None:
-        return Agent(policy, [SteeringAdapter(modes.steering, modes.config.readout), FrozenDenoiser(policy)], modes)
+        return Agent(policy, [SteeringAdapter(modes.steering, "mean"), FrozenDenoiser(policy)], modes)
     coded = modes.acting_policy(policy)
     return Agent(coded, [GaussianNoise(coded.noise_dim), FrozenDenoiser(coded)], modes)
 
@@ -271,7 +271,7 @@ def _make_steering(
     else:
         basis = NoiseBasis(policy.config.horizon, policy.action_dim, steering.noise_components)
         codes = modes.num_codes if modes else 1
-        network = SteeringPolicy(policy.cond_dim, codes, basis, steering, config.initial_std).to(_device(policy))
+        network = SteeringPolicy(policy.cond_dim, codes, basis, steering).to(_device(policy))
     return SteeringAdapter(network, readout, config.target_entropy)
 
 

@@ -15,7 +15,7 @@ from bmd_pipeline.rl.rollout import Rollout, compute_information
 
 @torch.no_grad()
 def measure_commanded(modes: DiscoveredModes, played: Rollout) -> dict[str, Any]:
-    """Multimodality, success and obedience of held-out episodes, as JSON values.
+    """Multimodality, success, obedience and occupancy of held-out episodes, as JSON values.
 
     Args:
         modes: the modes that commanded.
@@ -23,7 +23,8 @@ def measure_commanded(modes: DiscoveredModes, played: Rollout) -> dict[str, Any]
     """
     mean, last = compute_information(modes.inference, played)
     obeyed = compute_obeyed(modes, played)
-    return {
+    occupancy = compute_occupancy(modes, played)
+    findings = {
         "heldout_episodes": played.code.numel(),
         "information": float(mean.mean()),
         "final_information": float(last.mean()),
@@ -33,6 +34,7 @@ def measure_commanded(modes: DiscoveredModes, played: Rollout) -> dict[str, Any]
         "obeyed": float(obeyed.mean()),
         "obeyed_per_code": obeyed.tolist(),
     }
+    return findings | ({} if occupancy is None else {"occupancy": occupancy.tolist()})
 
 
 @torch.no_grad()
@@ -76,21 +78,6 @@ def compute_occupancy(modes: DiscoveredModes, played: Rollout) -> Tensor | None:
     weight = 1.0 / torch.bincount(played.code, minlength=num_codes).clamp(min=1)[played.code[won]]
     shares = torch.bincount(nearest[won], weights=weight.double(), minlength=num_codes)
     return (shares / shares.sum()).float()
-
-
-@torch.no_grad()
-def measure_exploring(modes: DiscoveredModes, played: Rollout) -> dict[str, Any]:
-    """What controllers of λ are to hold, as JSON values.
-
-    They see the rollouts of training, which explore, so what they hold is measured on such.
-
-    Args:
-        modes: the modes that commanded.
-        played: held-out episodes as in training, codes in equal numbers.
-    """
-    occupancy = compute_occupancy(modes, played)
-    findings = {"exploring_information": float(compute_information(modes.inference, played)[1].mean())}
-    return findings | ({} if occupancy is None else {"occupancy": occupancy.tolist()})
 
 
 def average_codes(values: Tensor, code: Tensor, num_codes: int) -> float:

@@ -202,7 +202,6 @@ class Batch:
         record: its draws, each (M, ...).
         critic_inputs: (M, input_dim).
         log_prob: (M, num_factors) when they were drawn.
-        value: (M, num_streams) when they were drawn.
         advantage: (M,) standardised.
         returns: (M, num_streams).
     """
@@ -211,7 +210,6 @@ class Batch:
     record: Record
     critic_inputs: Tensor
     log_prob: Tensor
-    value: Tensor
     advantage: Tensor
     returns: Tensor
 
@@ -223,7 +221,6 @@ class Batch:
             record,
             self.critic_inputs[index],
             self.log_prob[index],
-            self.value[index],
             self.advantage[index],
             self.returns[index],
         )
@@ -295,22 +292,13 @@ def compute_policy_loss(
     return -surrogate.mean(dim=0).sum(), kl
 
 
-def compute_value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip_value: float) -> Tensor:
-    """Half the squared error, summed over streams; clipped around the old value if clip_value > 0.
-
-    Args:
-        value: (M, num_streams).
-        old_value: (M, num_streams).
-        returns: (M, num_streams).
-        clip_value: how far the value may move to count; 0 switches clipping off.
-    """
-    if clip_value > 0.0:
-        moved = old_value + (value - old_value).clamp(-clip_value, clip_value)
-        error = torch.maximum((value - returns).square(), (moved - returns).square())
-        return 0.5 * error.mean(dim=0).sum()
+def compute_value_loss(value: Tensor, returns: Tensor) -> Tensor:
+    """Half the squared error of values (M, num_streams) against returns (M, num_streams), summed over streams."""
     return 0.5 * F.mse_loss(value, returns, reduction="none").mean(dim=0).sum()
 
 
+MAX_GRAD_NORM = 1.0
+"""Bound on the gradient norm of each parameter group by itself: one shared bound starves a network."""
 TEMPERATURE_STEP = 1.0
 """Change of log α per update and nat per dimension that the entropy is off its target."""
 TEMPERATURE_RANGE = (1e-4, 1.0)
@@ -467,7 +455,7 @@ class PPO:
     def compute_losses(self, part: Batch, *, policy: bool) -> Losses:
         """Losses on some decisions; without the policy's, those are zero."""
         value = self.critic(part.critic_inputs)
-        value_loss = compute_value_loss(value, part.value, part.returns, self.config.clip_value)
+        value_loss = compute_value_loss(value, part.returns)
         error = (value.detach() - part.returns).square().mean()
         if not policy:
             return Losses(value_loss, error, torch.zeros_like(error), torch.zeros_like(error), self._no_kl)
@@ -535,7 +523,7 @@ class PPO:
                 continue
             for parameter in group:
                 parameter.grad = None  # the optimiser passes over what has none
-        norms = [nn.utils.clip_grad_norm_(group, self.config.max_grad_norm) for group in trained]
+        norms = [nn.utils.clip_grad_norm_(group, MAX_GRAD_NORM) for group in trained]
         self.optimizer.step()
         return torch.stack(norms).max()
 

@@ -223,7 +223,7 @@ class Trainer:
         batch = self._batch(played, reward, max_steps)
         metrics |= self.ppo.update(batch, generator, policy=policy)
         if self.controller is not None and policy and not intrinsic_only:
-            self.controller.update(self._measure(played, metrics))
+            self.controller.update(self._measure(played, metrics["rollout/success_rate"]))
         if self.feed is not None:
             self.feed.see(played)
         if self.inference is not None and self.inference_optimizer is not None and self.inference_steps:
@@ -239,11 +239,10 @@ class Trainer:
         return metrics
 
     @torch.no_grad()
-    def _measure(self, played: Rollout, metrics: dict[str, float]) -> Measurement:
-        """What the controller of λ goes by; q has not trained on this rollout yet, so it is held out."""
+    def _measure(self, played: Rollout, success_rate: float) -> Measurement:
+        """What the controller of λ goes by."""
         occupancy = None if self.agent.modes is None else compute_occupancy(self.agent.modes, played)
-        success = metrics["rollout/success_rate"]
-        return Measurement(metrics["modes/final_information"], success, self.env.num_envs, occupancy)
+        return Measurement(success_rate, self.env.num_envs, occupancy)
 
     @property
     def _mi_weight(self) -> float:
@@ -294,7 +293,6 @@ class Trainer:
             record=record,
             critic_inputs=played.taken(seen[:-1]),
             log_prob=self.agent.evaluate(record, inputs)[0],
-            value=played.taken(value[:-1]),
             advantage=self._mix(played.taken(advantage), inputs.code),
             returns=played.taken(returns),
         )

@@ -21,6 +21,9 @@ from bmd_pipeline.stages.checkpoints import make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.tasks import registry
 
+MAX_ATTEMPTS_FACTOR = 3.0
+"""Attempts per wanted demonstration before a behaviour is given up: the expert is to be repaired."""
+
 STAGE: Final = "collect"
 
 
@@ -74,7 +77,7 @@ def collect(
         raise ArtifactError(f"{output} was edited after its collection: delete it to collect anew, without the edits")
     with make_pool(task, num_workers) as pool:
         settings = config.collect
-        quota = Quota(pool.behaviours, settings.num_episodes, settings.max_attempts_factor, settings.behaviours)
+        quota = Quota(pool.behaviours, settings.num_episodes, MAX_ATTEMPTS_FACTOR, settings.behaviours)
 
         def next_attempt() -> tuple[Attempt, int] | None:
             attempt = quota.next_attempt()
@@ -90,7 +93,6 @@ def collect(
                 spec.obs_dim,
                 spec.action_dim,
                 attributes,
-                settings.chunk_rows,
                 action_low=spec.action_low,
                 action_high=spec.action_high,
             )

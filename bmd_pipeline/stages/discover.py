@@ -33,7 +33,6 @@ from bmd_pipeline.rl.mode_metrics import (
     compute_code_success,
     compute_obeyed,
     measure_commanded,
-    measure_exploring,
     read_behaviours,
 )
 from bmd_pipeline.rl.rollout import Rollout, merge_rollouts, play_rounds
@@ -46,6 +45,9 @@ from bmd_pipeline.stages.runtime import Workbench, episode_seeds, open_workbench
 
 # ---- The phases of a discovery, each of which a killed run goes on from ----
 
+MIN_INFORMATION = 0.1
+"""Held-out M in nats below which a discovery warns that it found no modes: two codes that are always told apart have
+.69, and an inference model that knows nothing scatters around 0."""
 STRENGTH_MARGIN = 0.01
 """By how much more episodes must succeed as told for codes to be stretched further."""
 
@@ -65,7 +67,6 @@ class Discovery:
 
     Attributes:
         modes: what has been found so far.
-        matmul: name of the matrix kernels in force.
         rollbacks: how often an iteration of the warm-up was taken back.
     """
 
@@ -88,7 +89,6 @@ class Discovery:
         self.output = output
         self.checkpoints = checkpoints
         self.reporter = reporter
-        self.matmul = bench.matmul
         self.rollbacks = 0
         self._done: list[str] = []  # phases
         self._step = 0  # boundaries so far
@@ -115,8 +115,6 @@ class Discovery:
             else:
                 phases = {"scale": self._fit_scale, "warm-up": functools.partial(self._warm_up, tracker)}
             phases |= {"base": self._measure_base, "commanded": self._measure_commanded}
-            if self.modes.steering is not None:  # a taught policy that is not fine-tuned does not explore
-                phases["exploring"] = self._measure_exploring
             for name, phase in phases.items():
                 if name not in self._done:
                     phase()
@@ -278,14 +276,6 @@ class Discovery:
         """Multimodality and success of the commanded, still frozen policy, on held-out episodes."""
         played = self._play_codes(make_commanded_agent(self.bench.policy, self.modes), "held-out")
         self.modes.findings |= measure_commanded(self.modes, played)
-        if self.modes.steering is None:
-            self.modes.findings |= measure_exploring(self.modes, played)
-
-    def _measure_exploring(self) -> None:
-        """What controllers of λ are to hold, on held-out episodes as training plays them."""
-        agent = make_commanded_agent(self.bench.policy, self.modes)
-        played = self._play_codes(agent, "held-out", explore=True)
-        self.modes.findings |= measure_exploring(self.modes, played)
 
     # playing -----------------------------------------------------------------------------------------
 
@@ -306,12 +296,12 @@ class Discovery:
         return merge_rollouts(self._rounds)
 
     def _play_codes(
-        self, agent: Agent, what: str, purpose: str | None = None, *, episodes: int | None = None, explore: bool = False
+        self, agent: Agent, what: str, purpose: str | None = None, *, episodes: int | None = None
     ) -> Rollout:
-        """Episodes with codes in equal numbers, as deployed or exploring; their starts depend on the purpose alone."""
+        """Episodes with codes in equal numbers, as deployed; their starts depend on the purpose alone."""
         purpose = purpose or what
         seeds = self._seeds(purpose, episodes=episodes or self.config.discover.heldout_episodes)
-        return self._play(agent, what, seeds, self._begin(purpose, "noise"), explore=explore)
+        return self._play(agent, what, seeds, self._begin(purpose, "noise"), explore=False)
 
     def _seeds(self, *names: str, episodes: int) -> list[int]:
         num_envs = self.config.discover.num_envs
@@ -361,7 +351,6 @@ class Discovery:
             "num_codes": modes.num_codes,
             "feature_columns": list(self._rounds[0].feature_columns) if self._rounds else [],
             "warnings": self.reporter.warnings,
-            "matmul": self.matmul,
         }
 
     def _resume(self) -> None:
@@ -381,10 +370,9 @@ class Discovery:
         self._done, self._step, self._iteration = values["done"], values["step"], values["iteration"]
         self._trained = saved if "policy_optimizer" in values else None
         self.rollbacks = values["rollbacks"]
-        self.matmul = values["matmul"]
         self.reporter.recall(values["warnings"])
         done = f"after {', '.join(self._done)}" if self._done else "from the start"
-        self.bench.resume_with(self.matmul, f"saved progress ({done})", self.reporter)
+        self.bench.log_resume(f"saved progress ({done})", self.reporter)
 
     def _open_tracker(self) -> Tracker:
         return Tracker(
@@ -510,7 +498,7 @@ def discover(
                 device=bench.device,
                 extra={
                     "findings": modes.findings,
-                    "matmul_precision": discovery.matmul,
+                    "matmul_precision": bench.matmul,
                     "rollbacks": discovery.rollbacks,
                     "warnings": reporter.warnings,
                 },
@@ -532,9 +520,9 @@ def _tell(modes: DiscoveredModes, reporter: Reporter) -> None:
         f"at the end (at most {found['information_bound']:.3f}); commanded success {found['success_rate']:.3f}, "
         f"base {found['base_success_rate']:.3f}"
     )
-    if found["information"] < modes.config.min_information:
+    if found["information"] < MIN_INFORMATION:
         reporter.warn(
-            f"no modes found: M = {found['information']:.3f} nats is below {modes.config.min_information}. The "
+            f"no modes found: M = {found['information']:.3f} nats is below {MIN_INFORMATION}. The "
             "policy behaves much the same whatever code it is given: look at results/<Task>/modes/validation.json, and "
             "collect more varied demonstrations if there is one behaviour alone"
         )

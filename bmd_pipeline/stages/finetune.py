@@ -109,7 +109,7 @@ def finetune(
                 extra={
                     "method": method,
                     "kept": asdict(best),
-                    "matmul_precision": run.matmul,
+                    "matmul_precision": bench.matmul,
                     "rollbacks": run.guard.rollbacks,
                     "warnings": reporter.warnings,
                 },
@@ -149,7 +149,6 @@ class _Run:
             feed_codes=settings.feed_codes,
             recorder=bench.recorder,
         )
-        self.matmul = bench.matmul
         self.guard = Guard(self.trainer, settings.ppo.guard, reporter.warn)
         episodes = settings.num_envs * -(-settings.selection.episodes // settings.num_envs)
         self.watch = CollapseWatch(self.agent.entropy_dims, episodes, reporter.warn)
@@ -297,7 +296,6 @@ class _Run:
             "rollbacks": self.guard.rollbacks,
             "watch": self.watch.state(),
             "warnings": self.reporter.warnings,
-            "matmul": self.matmul,
         }
 
     def _resume(self, checkpoints: Checkpoints) -> int:
@@ -313,7 +311,6 @@ class _Run:
         self.guard.rollbacks = values["rollbacks"]
         self.watch.load_state(values["watch"])
         self.reporter.recall(values["warnings"])
-        self.matmul = values["matmul"]
         done = int(values["step"])
-        self.bench.resume_with(self.matmul, f"iteration {done}", self.reporter)
+        self.bench.log_resume(f"iteration {done}", self.reporter)
         return done

@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from bmd_pipeline.compute import choose_matmul, select_device, set_matmul
+from bmd_pipeline.compute import select_device, set_matmul
 from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.store import Demos, load_demos
@@ -346,7 +346,7 @@ class _Run:
     """The training loop with its progress.
 
     Attributes:
-        matmul: name of the matrix kernels in force.
+        matmul: precision of float32 matrix products.
         rollbacks: how often training went back to its last good weights.
     """
 
@@ -368,16 +368,12 @@ class _Run:
         self.rollbacks = 0
         self.reported = 0  # the step of the last line in the log
         self.metrics: dict[str, float] = {}
-        settings = config.pretrain
-        device, precision = cloner.device, config.execution.cuda_matmul
-        self.matmul = choose_matmul(device, precision, settings.batch_size, max(settings.policy.hidden_sizes))
+        self.matmul = set_matmul(cloner.device, config.execution.cuda_matmul)
         saved = checkpoints.load()
         if saved is not None:
             tensors, values = saved
             self._restore(tensors, values)
             self.rollbacks = values["rollbacks"]
-            self.matmul = values["matmul"]  # other kernels round differently
-            set_matmul(device, self.matmul)
             reporter.recall(values["warnings"])
             reporter.log(f"resuming at iteration {cloner.step}")
 
@@ -462,8 +458,7 @@ class _Run:
     def _pack(self) -> Snapshot:
         self.cloner.require_finite()  # what is saved can be gone on from
         tensors, values = self._state()
-        kept = {"matmul": self.matmul, "rollbacks": self.rollbacks, "warnings": self.reporter.warnings}
-        return tensors, {**values, **kept}
+        return tensors, {**values, "rollbacks": self.rollbacks, "warnings": self.reporter.warnings}
 
     def _state(self) -> Snapshot:
         """All that training depends on."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bmd_pipeline.compute import choose_matmul, select_device, set_matmul
+from bmd_pipeline.compute import select_device, set_matmul
 from bmd_pipeline.config.resources import NATIVE
 from bmd_pipeline.config.schema import RunConfig, TaskConfig
 from bmd_pipeline.environments.base import TaskEnv, TaskSpec
@@ -35,7 +35,7 @@ class Workbench:
         env: environments, without automatic reset; a stage can stop between two of their chunks.
         policy: the pre-trained policy, frozen.
         device: where everything lives.
-        matmul: name of the matrix kernels; others round differently, so a resumed job must use the same.
+        matmul: precision of float32 matrix products, for run.json.
         recorder: records CUDA graphs; None: there are to be none.
     """
 
@@ -46,15 +46,8 @@ class Workbench:
     matmul: str
     recorder: Recorder | None
 
-    def resume_with(self, matmul: str, what: str, reporter: Reporter) -> None:
-        """Goes on with the kernels that saved progress was made with, and says from where.
-
-        Args:
-            matmul: their name.
-            what: the point to go on from ("iteration 12").
-            reporter: told.
-        """
-        set_matmul(self.device, matmul)
+    def log_resume(self, what: str, reporter: Reporter) -> None:
+        """Says from where a stage goes on ("iteration 12")."""
         simulator = registry.get_entry(self.spec.name).simulator
         how = "" if simulator == NATIVE else f", at the start of its episodes: {simulator} can't save them halfway"
         reporter.log(f"going on from {what}{how}")
@@ -151,7 +144,7 @@ def open_workbench(
         action_dim=spec.action_dim,
         action_bounds=(spec.action_low, spec.action_high),
     )
-    matmul = choose_matmul(device, config.execution.cuda_matmul)
+    matmul = set_matmul(device, config.execution.cuda_matmul)
     recorder = select_recorder(config, device)
     how = ", CUDA graphs" if recorder is not None else ""
     if disturbed and (world := registry.load_disturbance(config.task.env).describe()):

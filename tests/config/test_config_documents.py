@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bmd_pipeline.config.load import parse_yaml, read_settings
+from bmd_pipeline.config.load import find_line, parse_yaml, read_settings
 from bmd_pipeline.errors import ConfigError
 
 
@@ -27,6 +27,12 @@ def test_numbers_read_as_people_write_them(text: str, value: object) -> None:
         ("a: 1\nb: 2\na: 3", r"file\.yaml:3:1: 'a' is set twice"),
         ("a: {b: 1, b: 2}", r"file\.yaml:1:11: 'b' is set twice"),
         ("1: x", r"file\.yaml:1:1: a setting's name must be text, got 1"),
+        ("? [x]\n: 1", r"file\.yaml:1:3: a setting's name must be text, got a sequence"),
+        ("a: &x {b: 1}\nc: {<<: *x, d: 1, d: 2}", r"file\.yaml:2:19: 'd' is set twice"),
+        ("a: &x {b: 1}\nc: {<<: *x, <<: *x}", r"file\.yaml:2:13: '<<' is set twice"),
+        ("a: &x {b: 1}\nc: {<<: 1}", r"file\.yaml:2:9: expected a mapping"),
+        ("a: 1\nb: *x", r"file\.yaml:2:4: found undefined alias"),
+        ("a: &x\n  b: *x", r"file\.yaml:2:6: a reference \(\*name\) leads to what it is part of"),
         ("- a", r"file\.yaml must hold settings"),
         ("a: !!python/object/apply:os.getcwd []", r"file\.yaml:1:4: could not determine a constructor"),
     ],
@@ -37,6 +43,33 @@ def test_errors_name_file_line_and_column(tmp_path: Path, text: str, message: st
     with pytest.raises(ConfigError, match=message) as caught:
         read_settings(path)
     assert "\n" not in str(caught.value)
+
+
+def test_references_are_the_same_as_written_out() -> None:
+    text = "a: &x {b: &y [1, 2], c: 3}\nd: *x\ne: {<<: *x, c: 4}\nf: {<<: [{c: 5}, *x], g: *y}"
+    x = {"b": [1, 2], "c": 3}
+    assert parse_yaml(text, "here") == {"a": x, "d": x, "e": {"b": [1, 2], "c": 4}, "f": x | {"c": 5, "g": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("first", "line"),
+    [("lol", "a{}: &a{} [{}]"), ("lol", "a{}: &a{} {{<<: [{}]}}"), ("long" * 50_000, "a{}: &a{} [{}]")],
+    ids=["lists", "mappings", "text"],
+)
+def test_references_that_unfold_without_end_are_one_line(first: str, line: str) -> None:
+    """Each line holds the one before nine times."""
+    lines = [f"a0: &a0 {{b: {first}}}"]
+    lines += [line.format(k, k, ", ".join([f"*a{k - 1}"] * 9)) for k in range(1, 200)]
+    with pytest.raises(ConfigError, match=r"^here:\d+:\d+: longer than 1000000 characters with its") as caught:
+        parse_yaml("\n".join(lines), "here")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_line_of_a_setting_is_that_of_its_own_name(tmp_path: Path) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text("a: &x\n  b: 1\n  c: 2\nd:\n  <<: *x\n  c: 3\ne: *x\n")
+    found = {name: find_line(path, tuple(name.split("."))) for name in ("a.b", "d.b", "d.c", "e.c", "e.f")}
+    assert found == {"a.b": 2, "d.b": 2, "d.c": 6, "e.c": 3, "e.f": None}
 
 
 def test_missing_and_unreadable_files_are_refused(tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ def test_plain_methods_and_the_runs_own_cell_are_its_own_results() -> None:
 
 def test_without_lists_the_grid_is_the_run() -> None:
     assert [cell.folder for cell in list_cells(make_config(grid={}))] == ["dsrl", "dsrl-bmd"]
-    controlled = make_config(finetune={"regulariser": {"controller": "dual"}}, grid={"num_modes": (4,)})
-    assert [cell.folder for cell in list_cells(controlled)] == ["dsrl", "grid/dsrl-bmd/k4/dual"]
+    controlled = make_config(finetune={"regulariser": {"controller": "occupancy"}}, grid={"num_modes": (4,)})
+    assert [cell.folder for cell in list_cells(controlled)] == ["dsrl", "grid/dsrl-bmd/k4/occupancy"]
 
 
 @pytest.mark.parametrize("key", ["dsrl-bmd/k4/weight-0", "dsrl-bmd/k8/weight-0", "dsrl-bmd/k4/weight-0.5"])

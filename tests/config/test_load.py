@@ -144,7 +144,10 @@ def test_bad_variants_are_refused(config_dir: Path, text: str, error: type[BMDEr
         ("task.plugins=['os; x']", r"^task\.plugins\[0\] must match "),
         ("seed=" + "9" * 5000, r"^--set seed=9+\.\.\.: not YAML: Exceeds the limit"),
         ("seed=" + "[" * 2000, r"^--set seed=\[+\.\.\.: not YAML: nested too deeply"),
-        ("task.env={a: &x [1], b: *x}", r"references \(\*name\) are not allowed"),
+        (
+            "task.env={a: &x [1, *x]}",
+            r"^--set task\.env=.*: a reference \(\*name\) leads to what it is part of",
+        ),
         ("task.name=PushT", r"^task\.name must be GaussianMixture, got PushT \(--set task\.name=PushT\)"),
         ("task.plugins=[no_such_module]", r"^task\.plugins: 'no_such_module' can't be imported"),
         ("presets.smoke.seed=1", r"^unknown setting presets"),

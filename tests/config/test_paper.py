@@ -14,7 +14,6 @@ ROOT = Path(__file__).parents[2]
 TASKS = [path.stem for path in (ROOT / "config" / "tasks").glob("*.yaml")]
 PPO: dict[str, Any] = {"gamma": 0.99, "gae_lambda": 0.95, "clip_ratio": 0.2, "learning_rate": 3e-4}
 NO_PPO: dict[str, Any] = {
-    "clip_value": 0.0,
     "learning_rate_schedule": "constant",
     "target_kl": 10.0,
     "value_warmup": 0,
@@ -40,7 +39,6 @@ PUBLISHED: dict[str, Any] = {
     "discover.steering.hidden_sizes": [256, 256, 256],
     "discover.inference.features": [],
     "discover.inference.hidden_sizes": [256, 256, 256],
-    "discover.inference.activation": "mish",
     "finetune.residual.learning_rate": 3e-4,
     "finetune.regulariser.controller": "constant",
     "evaluate.episodes": 1024,
@@ -51,9 +49,7 @@ PUBLISHED: dict[str, Any] = {
 OFF: dict[str, Any] = {
     "pretrain.precision": "float32",
     "pretrain.max_rollbacks": 0,
-    "pretrain.policy.ddim_timesteps": [],
     "pretrain.policy.clip_obs": 1e6,
-    "discover.readout": "mean",
     "discover.steering.noise_components": 0,
     "discover.steering.max_noise": 10.0,
     "discover.inference.scale": "feature",
@@ -104,7 +100,8 @@ def test_the_preset_wins_over_whatever_a_task_says(tmp_path: Path) -> None:
         (tmp_path / name).write_text((ROOT / "config" / name).read_text())
     (tmp_path / "tasks" / "PushT.yaml").write_text(
         "pretrain: {policy: {clip_obs: 2, hidden_sizes: [8]}}\ndiscover: {form: coded, ppo: {target_kl: 0.01}}\n"
-        "finetune: {readout: sample, ppo: {value_warmup: 3}, target_entropy: 0.5,\n  regulariser: {controller: dual}}\n"
+        "finetune: {readout: sample, ppo: {value_warmup: 3}, target_entropy: 0.5,\n"
+        "  regulariser: {controller: occupancy}}\n"
     )
     found = flatten(load_config("PushT", preset="paper", config_dir=tmp_path).model_dump(mode="json"))
     assert {name: found.get(name, []) for name in PUBLISHED | OFF} == PUBLISHED | OFF

@@ -16,20 +16,20 @@ from bmd_pipeline.errors import ConfigError
 
 
 def make_config(**sweep: Any) -> RunConfig:
-    values = {"weights": (0.0, 0.03, 1.0, 10.0), "controllers": ("dual",)} | sweep
+    values = {"weights": (0.0, 0.03, 1.0, 10.0), "controllers": ("occupancy",)} | sweep
     return RunConfig.model_validate({"task": {"name": "GaussianMixture"}, "sweep": values})
 
 
 def test_points_are_named_by_weight_and_controller() -> None:
     names = [point.name for point in list_points(make_config())]
-    assert names == ["weight-0", "weight-0.03", "weight-1", "weight-10", "dual"]
+    assert names == ["weight-0", "weight-0.03", "weight-1", "weight-10", "occupancy"]
     assert find_point(make_config(), "weight-0.03").weight == 0.03
-    assert find_point(make_config(), "dual").weight is None
+    assert find_point(make_config(), "occupancy").weight is None
     with pytest.raises(ConfigError, match=r"name no point 'weight-0\.3'; did you mean 'weight-0\.03'"):
         find_point(make_config(), "weight-0.3")
 
 
-@pytest.mark.parametrize("name", ["weight-0", "weight-10", "dual"])
+@pytest.mark.parametrize("name", ["weight-0", "weight-10", "occupancy"])
 def test_a_point_changes_the_regulariser_and_nothing_else(name: str) -> None:
     config = make_config()
     here = configure_point(config, find_point(config, name))
@@ -44,8 +44,8 @@ def test_a_point_changes_the_regulariser_and_nothing_else(name: str) -> None:
 
 def test_a_controller_starts_from_the_configured_weight() -> None:
     config = make_config()
-    regulariser = configure_point(config, find_point(config, "dual")).finetune.regulariser
-    assert (regulariser.controller, regulariser.mi_weight) == ("dual", config.finetune.regulariser.mi_weight)
+    regulariser = configure_point(config, find_point(config, "occupancy")).finetune.regulariser
+    assert (regulariser.controller, regulariser.mi_weight) == ("occupancy", config.finetune.regulariser.mi_weight)
 
 
 def test_options_say_the_same_as_the_configured_point() -> None:
@@ -77,7 +77,7 @@ def test_in_the_sweep_success_alone_decides_which_iteration_is_kept() -> None:
         ({"weights": (1.0, 0.1)}, "weights must rise"),
         ({"weights": (-1.0, 0.1)}, r"sweep\.weights\[0\] must be >= 0\.0, got -1\.0"),
         ({"weights": (0.1, 1001.0)}, r"sweep\.weights\[1\] must be <= 1000\.0, got 1001\.0"),
-        ({"controllers": ("dual", "dual")}, "controllers must not repeat"),
+        ({"controllers": ("occupancy", "occupancy")}, "controllers must not repeat"),
         ({"seeds": (0, 0)}, "seeds must not repeat"),
         ({"seeds": (-1,)}, r"sweep\.seeds\[0\] must be >= 0, got -1"),
     ],

@@ -34,7 +34,7 @@ def episode_lists(draw: st.DrawFn) -> list[Episode]:
 
 def write(path: Path, episodes: list[Episode], chunk_rows: int = 4, **attributes: object) -> None:
     dims = episodes[0].obs.shape[1], episodes[0].action.shape[1]
-    with DemoWriter(path, *dims, attributes, chunk_rows) as writer:
+    with DemoWriter(path, *dims, attributes, chunk_rows=chunk_rows) as writer:
         for episode in episodes:
             writer.append(episode)
 
@@ -83,7 +83,7 @@ def test_full_chunks_are_written_as_they_come(tmp_path: Path) -> None:
 
 
 def test_failed_collection_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), DemoWriter(tmp_path / "d", 2, 1, {}, 4) as writer:  # noqa: PT012
+    with pytest.raises(RuntimeError), DemoWriter(tmp_path / "d", 2, 1, {}, chunk_rows=4) as writer:  # noqa: PT012
         writer.append(make_episode())
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
@@ -95,7 +95,10 @@ def test_a_failing_last_write_leaves_the_old_store(store: Path, monkeypatch: pyt
     def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
-    with pytest.raises(ArtifactError, match="can't be written: disk full"), DemoWriter(store, 2, 1, {}, 100) as writer:  # noqa: PT012
+    with (  # noqa: PT012
+        pytest.raises(ArtifactError, match="can't be written: disk full"),
+        DemoWriter(store, 2, 1, {}, chunk_rows=100) as writer,
+    ):
         writer.append(make_episode(7))
         monkeypatch.setattr(zarr.Array, "append", fail)
     np.testing.assert_array_equal(load_demos(store).obs, before.obs)
@@ -109,7 +112,7 @@ def test_a_disk_that_is_full_from_the_start_leaves_nothing(tmp_path: Path, monke
     monkeypatch.setattr(zarr.Group, "create_array", fail)
     with (
         pytest.raises(ArtifactError, match=f"{tmp_path}/d can't be written: No space left on device"),
-        DemoWriter(tmp_path / "d", 2, 1, {}, 100),
+        DemoWriter(tmp_path / "d", 2, 1, {}, chunk_rows=100),
     ):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -139,7 +142,7 @@ def bad_episode(kind: str) -> Episode:
     ],
 )
 def test_writer_refuses_bad_episodes(tmp_path: Path, kind: str, message: str) -> None:
-    with DemoWriter(tmp_path / "d", 2, 1, {}, 4) as writer:
+    with DemoWriter(tmp_path / "d", 2, 1, {}, chunk_rows=4) as writer:
         writer.append(make_episode())
         with pytest.raises(DataError, match=message):
             writer.append(bad_episode(kind))
@@ -269,7 +272,7 @@ def test_actions_are_scaled_by_the_bounds_that_are_given(
     low, high = (np.array(side) for side in zip(*pairs, strict=True))
     unit = np.random.default_rng(seed).uniform(-1, 1, (7, len(pairs)))
     written = (low + (unit + 1) / 2 * (high - low)).astype(np.float32)
-    with DemoWriter(tmp_path / "d", 1, len(pairs), {}, 4, action_low=low, action_high=high) as writer:
+    with DemoWriter(tmp_path / "d", 1, len(pairs), {}, chunk_rows=4, action_low=low, action_high=high) as writer:
         writer.append(Episode(np.zeros((7, 1), np.float32), written, True, 0))
     demos = load_demos(tmp_path / "d")
     assert (demos.action_low, demos.action_high) == (tuple(low), tuple(high))
@@ -293,7 +296,7 @@ def test_without_bounds_the_data_decide(tmp_path: Path) -> None:
 
 def test_what_lies_outside_given_bounds_is_clipped_and_counted(tmp_path: Path) -> None:
     action = np.array([[0.0], [5.0], [-2.0], [2.0]], np.float32)
-    with DemoWriter(tmp_path / "d", 1, 1, {}, 4, action_low=[-2.0], action_high=[2.0]) as writer:
+    with DemoWriter(tmp_path / "d", 1, 1, {}, chunk_rows=4, action_low=[-2.0], action_high=[2.0]) as writer:
         writer.append(Episode(np.zeros((4, 1), np.float32), action, True, 0))
     demos = load_demos(tmp_path / "d")
     assert demos.action[:, 0].tolist() == [0.0, 1.0, -1.0, 1.0]

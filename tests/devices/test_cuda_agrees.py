@@ -143,7 +143,7 @@ def test_an_update_of_ppo(method: str) -> None:
     results = []
     torch.manual_seed(7)
     critic_on_cpu = torch.nn.Linear(3, 1)
-    critic_inputs, value = torch.randn(ROWS, 3, generator=generator), torch.randn(ROWS, 1, generator=generator)
+    critic_inputs = torch.randn(ROWS, 3, generator=generator)
     advantage, returns = torch.randn(ROWS, generator=generator), torch.randn(ROWS, 1, generator=generator)
     for who, device in ((agent, "cpu"), (twin, "cuda")):
         seen, drawn = (inputs, record) if device == "cpu" else on_device(inputs, record)
@@ -154,7 +154,6 @@ def test_an_update_of_ppo(method: str) -> None:
             drawn,
             critic_inputs.to(device),
             log_prob.to(device),
-            value.to(device),
             advantage.to(device),
             returns.to(device),
         )

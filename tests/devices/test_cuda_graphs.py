@@ -117,7 +117,7 @@ def test_a_disturbance_stays_outside_of_what_is_recorded() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_iterations_of_training(method: str) -> None:
     """The critic alone, in the second, and both."""
-    plain, graphed = make_trainers(method, CUDA, entropy_weight=0.01, clip_value=0.5, **SIZES)
+    plain, graphed = make_trainers(method, CUDA, entropy_weight=0.01, **SIZES)
     for iteration in range(4):
         warming_up = iteration == 1
         expected = iterate(plain, iteration, policy=not warming_up)

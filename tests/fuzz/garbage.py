@@ -13,7 +13,8 @@ SCALARS: tuple[Any, ...] = (
     *("x; touch pwned", "$(touch pwned)", "<script>alert(1)</script>", "{{7*7}}", "%s%n", "-", "--help", "\t", ".."),
 )
 YAML = (
-    *("&a [*a]", "*x", "!!python/object/apply:os.system [touch pwned]", "!!binary aGk=", "{a: {a: 1}}", "? [x]: 1"),
+    *("&a [*a]", "[&a {b: 1}, *a]", "<<: &a {b: *a}"),
+    *("*x", "!!python/object/apply:os.system [touch pwned]", "!!binary aGk=", "{a: {a: 1}}", "? [x]: 1"),
     *("[" * 60, "- - - 1", "2001-13-45", "1:30:00", "0x_", "0o8", ".inf", "~", "|\n  x", "%YAML 9.9", "{1: 2}"),
     *("<<: {a: 1}", "9" * 5000, "[1, 2", "'", "\x00", "\ufeff", "!!set {a}", "2024-01-01", "{seed: 1, seed: 2}"),
     *("=", "@", "`", "- [", "? ?", "!!float x", "!!int 0x", "!<x> y"),

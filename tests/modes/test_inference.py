@@ -11,7 +11,7 @@ from bmd_pipeline.modes.inference import InferenceModel, train_inference
 
 
 def test_histories_hold_strided_points_newest_first() -> None:
-    model = InferenceModel(1, 2, InferenceConfig(history_steps=3, history_stride=2, hidden_sizes=(4,)))
+    model = InferenceModel(1, 2, InferenceConfig(history_steps=3, hidden_sizes=(4,)))
     features = torch.arange(6.0)[:, None, None]  # (T + 1, 1 episode, 1 feature), identifiable by time
     assert model.histories(features)[:, 0].tolist() == [
         [0, 0, 0],

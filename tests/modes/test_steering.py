@@ -8,15 +8,15 @@ from bmd_pipeline.config.schema import SteeringConfig
 from bmd_pipeline.modes.steering import NoiseBasis, SteeringPolicy
 
 
-def _steering(num_codes: int, initial_std: float = 1.0) -> SteeringPolicy:
+def _steering(num_codes: int) -> SteeringPolicy:
     torch.manual_seed(0)
-    return SteeringPolicy(3, num_codes, NoiseBasis(4, 2), SteeringConfig(hidden_sizes=(16,)), initial_std)
+    return SteeringPolicy(3, num_codes, NoiseBasis(4, 2), SteeringConfig(hidden_sizes=(16,)))
 
 
 def test_starts_as_the_prior() -> None:
-    mean, log_std = _steering(4, 0.5)(torch.randn(64, 3), torch.arange(64) % 4)
+    mean, log_std = _steering(4)(torch.randn(64, 3), torch.arange(64) % 4)
     assert float(mean.detach().abs().max()) < 0.05
-    torch.testing.assert_close(log_std.exp(), torch.full_like(log_std, 0.5), rtol=0.05, atol=0.0)
+    torch.testing.assert_close(log_std.exp(), torch.ones_like(log_std), rtol=0.05, atol=0.0)
 
 
 def test_mean_stays_within_what_the_policy_was_trained_on() -> None:

@@ -212,19 +212,6 @@ def test_checkpoint_holds_weights_and_scales_only(policy: DiffusionPolicy) -> No
     }
 
 
-def test_ddim_timesteps_can_be_chosen() -> None:
-    config = PolicyConfig(hidden_sizes=(8,), ddim_timesteps=(19, 14, 4))
-    assert DiffusionPolicy(config, 2, 2).timesteps == (19, 14, 4)
-    for wrong, message in (
-        ((4, 19), "ddim_timesteps must"),
-        ((19, 19), "ddim_timesteps must"),
-        ((20, 4), "ddim_timesteps must"),
-        ((3, -1), "greater than or equal to 0"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            PolicyConfig(ddim_timesteps=wrong)
-
-
 # codes ------------------------------------------------------------------------------------------------
 
 

@@ -135,8 +135,8 @@ def _make_sweep(run: MadeUpRun) -> Sweep:
         solved = 0.3 if weight is not None and weight < 0.05 else 1.0
         points.append(
             {
-                "name": "dual" if weight is None else f"weight-{weight:g}",
-                "controller": "dual" if weight is None else "constant",
+                "name": "occupancy" if weight is None else f"weight-{weight:g}",
+                "controller": "occupancy" if weight is None else "constant",
                 "weight": weight,
                 "metrics": {"success_rate": score(success), "solved": score(solved), "obeyed": score(solved)},
                 "stability": {name: {"mean": 0.2, "seeds": [0.1, 0.3]} for name in INDICATORS},

@@ -140,5 +140,5 @@ def test_the_scope_of_few_seeds_is_these_policies(verdict: Verdict) -> None:
 
 def test_a_sweep_is_told_by_its_plateau(finished: MadeUpRun) -> None:
     sweep = load_document(finished.layout.sweep(finished.task), Sweep)
-    assert narrative.describe_sweep(sweep).endswith("dual holds both too, with λ = 0.2 in the end.")
+    assert narrative.describe_sweep(sweep).endswith("occupancy holds both too, with λ = 0.2 in the end.")
     assert "trades one for the other" in narrative.describe_sweep(sweep.model_copy(update={"plateau": None}))

@@ -46,7 +46,7 @@ def test_a_grid_is_tabled_by_codes_and_weight(tmp_path: Path) -> None:
     assert "One: means over 2 seeds of" in words
     modes = "4.0 of 4 [4.0, 4.0] 3.2 of 4 [2.8, 3.6] 1.20 [1.10, 1.30] 90.0 % [85.0, 95.0]"
     assert f"dsrl-bmd 8 0.5 90.0 % [88.0, 92.0] {modes}" in words
-    assert "dsrl-bmd 8 dual 90.0 %" in words
+    assert "dsrl-bmd 8 occupancy 90.0 %" in words
     assert "dsrl – – 90.0 %" in words
 
 
@@ -76,7 +76,7 @@ def make_grid(run: MadeUpRun, task: str) -> dict[str, Any]:
         "obeyed": score(0.9, 0.05),
         "obeyed_worst": score(0.8, 0.1),
     }
-    cells = [("dsrl", None, None, None), ("dsrl-bmd", 8, "constant", 0.5), ("dsrl-bmd", 8, "dual", None)]
+    cells = [("dsrl", None, None, None), ("dsrl-bmd", 8, "constant", 0.5), ("dsrl-bmd", 8, "occupancy", None)]
     return Grid.model_validate(
         {
             "schema_version": 3,

@@ -19,7 +19,7 @@ def sweep(finished: MadeUpRun) -> Sweep:
 def test_zero_and_controllers_stand_beside_the_scale_and_the_plateau_is_shaded(sweep: Sweep) -> None:
     top, *below = plot_sweep(sweep).axes
     assert list(top.get_xticks()) == pytest.approx([-2.7, -2.0, -1.0, 0.0, 1.0, 1.7])
-    assert [label.get_text() for label in top.get_xticklabels()] == ["0", "0.01", "0.1", "1", "10", "dual"]
+    assert [label.get_text() for label in top.get_xticklabels()] == ["0", "0.01", "0.1", "1", "10", "occupancy"]
     assert len(below) == 6
     joined = [list(line.get_xdata()) for line in top.lines if len(line.get_xdata()) == 4]
     assert joined[0] == pytest.approx([-2.0, -1.0, 0.0, 1.0])  # on the scale only

@@ -86,7 +86,7 @@ def test_losses_and_their_gradient(clip_ratio: float) -> None:
     policy_loss, kl = compute_policy_loss(
         log_prob[:, None], old_log_prob[:, None], advantage, torch.ones(1), torch.tensor(clip_ratio)
     )
-    value_loss = compute_value_loss(value, old_value, returns[:, None], 0.0)
+    value_loss = compute_value_loss(value, returns[:, None])
     parameters = list(model.policy.parameters())
     gradient = torch.autograd.grad(policy_loss + value_loss, parameters)
     before = [parameter.detach().clone() for parameter in parameters]

@@ -189,7 +189,7 @@ def assert_same(one: Trainer, other: Trainer) -> None:
 
 @pytest.mark.parametrize("method", [*METHODS, PUBLISHED])
 def test_iterations_of_training(tape: TapeRecorder, method: str) -> None:
-    plain, graphed = make_trainers(method, tape, entropy_weight=0.01, clip_value=0.5)
+    plain, graphed = make_trainers(method, tape, entropy_weight=0.01)
     for iteration in range(4):
         warming_up = iteration == 1
         expected = iterate(plain, iteration, policy=not warming_up)

@@ -22,10 +22,10 @@ from bmd_pipeline.rl.trainer import Guard, Trainer, pack_trainer, unpack_trainer
 def trainer(env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]) -> Trainer:
     torch.manual_seed(2)
     modes = modes_of()
+    modes.findings["occupancy"] = [0.4, 0.4, 0.2]
     agent = make_agent("dsrl-bmd", policy, modes, FinetuneConfig(), SteeringConfig(hidden_sizes=(16,)))
     config = PPOConfig.model_validate({"minibatch_size": 32, "value_hidden_sizes": (16,)})
-    regulariser = RegulariserConfig(controller="linear")
-    return Trainer(env, agent, config, regulariser, feed_codes=True, place="discover.ppo")
+    return Trainer(env, agent, config, RegulariserConfig(controller="occupancy"), feed_codes=True, place="discover.ppo")
 
 
 def iterate(guard: Guard, iteration: int = 0) -> dict[str, float]:
@@ -145,4 +145,4 @@ def test_a_trainer_goes_on_bit_for_bit(trainer: Trainer) -> None:
     iterate(guard, 1)
     assert same(pack_trainer(trainer)[0], straight)
     assert trainer.controller is not None
-    assert trainer.controller.iteration == 2  # type: ignore[attr-defined]
+    assert trainer.controller.weight != RegulariserConfig().mi_weight

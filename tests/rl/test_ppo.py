@@ -16,6 +16,7 @@ from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import DivergenceError, TrainingError
 from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.rl import ppo
 from bmd_pipeline.rl.adapters import PolicyInput
 from bmd_pipeline.rl.agent import make_agent
 from bmd_pipeline.rl.ppo import Batch, compute_policy_loss, compute_value_loss, standardise, standardise_groups
@@ -60,9 +61,8 @@ def test_factors_are_clipped_one_by_one() -> None:
 
 
 def test_value_loss_by_hand() -> None:
-    value, old, returns = torch.tensor([[2.0]]), torch.tensor([[0.0]]), torch.tensor([[3.0]])
-    assert float(compute_value_loss(value, old, returns, 0.0)) == pytest.approx(0.5)
-    assert float(compute_value_loss(value, old, returns, 0.5)) == pytest.approx(0.5 * 2.5**2)
+    value, returns = torch.tensor([[2.0, 0.0], [4.0, 0.0]]), torch.tensor([[3.0, 0.0], [4.0, 2.0]])
+    assert float(compute_value_loss(value, returns)) == pytest.approx(0.5 * (1.0 / 2 + 4.0 / 2))
 
 
 def test_standardise() -> None:
@@ -288,7 +288,6 @@ def test_updates_raise_what_pays(env: TaskEnv, policy: DiffusionPolicy) -> None:
                 record,
                 seen,
                 agent.evaluate(record, inputs)[0],
-                trainer.critic(seen),
                 standardise(record["0.u"][:, 0]),
                 torch.zeros(512, 1),
             )
@@ -299,24 +298,31 @@ def test_updates_raise_what_pays(env: TaskEnv, policy: DiffusionPolicy) -> None:
     assert float(mean[1:].abs().max()) < 0.5 * float(mean[0])
 
 
-def test_a_policy_that_runs_away_is_refused(env: TaskEnv, policy: DiffusionPolicy) -> None:
+def test_a_policy_that_runs_away_is_refused(
+    env: TaskEnv, policy: DiffusionPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ppo, "MAX_GRAD_NORM", 100.0)
     guard = {"max_kl": 0.5}
     with pytest.raises(
         DivergenceError, match=r"the approximate KL is .* nats, finetune\.ppo\.guard\.max_kl allows 0\.5"
     ):
-        _iterate(_trainer(env, policy, None, learning_rate=1.0, max_grad_norm=100.0, guard=guard))
+        _iterate(_trainer(env, policy, None, learning_rate=1.0, guard=guard))
     _iterate(_trainer(env, policy, None, guard=guard))
 
 
 def test_the_last_step_is_looked_at_too(env: TaskEnv, policy: DiffusionPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
     """One step only, after which no loss is computed any more."""
-    trainer = _trainer(env, policy, None, learning_rate=1.0, epochs=1, minibatch_size=100_000, max_grad_norm=100.0)
+    monkeypatch.setattr(ppo, "MAX_GRAD_NORM", 100.0)
+    trainer = _trainer(env, policy, None, learning_rate=1.0, epochs=1, minibatch_size=100_000)
     with pytest.raises(DivergenceError, match="the approximate KL is"):
         _iterate(trainer)
 
 
-def test_values_that_explode_are_refused(env: TaskEnv, policy: DiffusionPolicy) -> None:
-    trainer = _trainer(env, policy, None, value_learning_rate=1.0, max_grad_norm=1000.0, epochs=20)
+def test_values_that_explode_are_refused(
+    env: TaskEnv, policy: DiffusionPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ppo, "MAX_GRAD_NORM", 1000.0)
+    trainer = _trainer(env, policy, None, value_learning_rate=1.0, epochs=20)
     message = r"the critic's squared error is .*, finetune\.ppo\.guard\.max_value_error"
     with pytest.raises(DivergenceError, match=message):  # noqa: PT012
         for iteration in range(20):

@@ -208,7 +208,7 @@ def test_an_inference_model_looks_back_as_far_as_it_does_over_chunks(
     env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
 ) -> None:
     """Its history is counted in chunks, also where decisions are taken in between."""
-    inference = {"hidden_sizes": (16,), "history_steps": 2, "history_stride": 2}
+    inference = {"hidden_sizes": (16,), "history_steps": 2}
     modes = modes_of(inference=inference)
     played = _roll_out(env, _residual_agent(policy, modes), explore=True)
     scaled = modes.inference.normalise(played.features)

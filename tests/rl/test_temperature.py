@@ -11,7 +11,7 @@ import torch
 from bmd_pipeline.config.schema import FinetuneConfig, RegulariserConfig, SteeringConfig
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.agent import make_agent
+from bmd_pipeline.rl.agent import Agent, make_agent
 from bmd_pipeline.rl.ppo import PPO, TEMPERATURE_RANGE, TEMPERATURE_STEP, Batch, Critic, standardise
 from bmd_pipeline.rl.trainer import Trainer, pack_trainer, unpack_trainer
 from tests.rl.decisions import decide, draw_inputs
@@ -21,9 +21,14 @@ PER_DIM = 0.5 * math.log(2 * math.pi * math.e)
 """Entropy of a standard normal in nats."""
 
 
-def settings_of(target: float | None, std: float = 1.0) -> FinetuneConfig:
+def settings_of(target: float | None) -> FinetuneConfig:
     ppo = {"minibatch_size": 64, "value_hidden_sizes": (16,), "learning_rate": 3e-3, "target_kl": 1.0}
-    return FinetuneConfig.model_validate({"target_entropy": target, "initial_std": std, "ppo": ppo})
+    return FinetuneConfig.model_validate({"target_entropy": target, "ppo": ppo})
+
+
+def set_std(agent: Agent, std: float) -> None:
+    with torch.no_grad():
+        agent.links()[0].steering.log_std.fill_(math.log(std))
 
 
 def learn(
@@ -36,8 +41,9 @@ def learn(
 ) -> tuple[list[float], list[dict[str, float]]]:
     """Updates where no draw pays, or those near the mean do; returns temperatures and metrics after each."""
     torch.manual_seed(0)
-    config = settings_of(target, std)
+    config = settings_of(target)
     agent = make_agent("dsrl", policy, None, config, SteeringConfig(hidden_sizes=(16,)))
+    set_std(agent, std)
     ppo = PPO(agent, Critic(4, 2, 1, 1, (16,)), config.ppo)
     if target is not None:
         ppo.set_temperature(temperature)
@@ -49,7 +55,7 @@ def learn(
             _, record = decide(agent, inputs, generator)
             log_prob = agent.evaluate(record, inputs)[0]
         advantage = standardise(log_prob[:, 0]) if near else nothing[:, 0]
-        batch = Batch(inputs, record, seen, log_prob, nothing, advantage, nothing)
+        batch = Batch(inputs, record, seen, log_prob, advantage, nothing)
         metrics.append(ppo.update(batch, generator))
         temperatures.append(ppo.temperature)
     return temperatures, metrics
@@ -95,8 +101,9 @@ def test_it_is_part_of_a_trainers_state(env: TaskEnv, policy: DiffusionPolicy) -
 
     def make() -> Trainer:
         torch.manual_seed(0)
-        config = settings_of(0.8, 0.3)
+        config = settings_of(0.8)
         agent = make_agent("dsrl", policy, None, config, SteeringConfig(hidden_sizes=(16,)))
+        set_std(agent, 0.3)
         return Trainer(env, agent, config.ppo, RegulariserConfig())
 
     def iterate(trainer: Trainer, iteration: int) -> dict[str, float]:

@@ -73,7 +73,6 @@ def update(policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]) ->
                     record,
                     torch.zeros(ROWS, 4 + 2 + 3 + 1),
                     agent.evaluate(record, inputs)[0],
-                    torch.zeros(ROWS, 1),
                     standardise(torch.randn(ROWS, generator=generator)),
                     torch.zeros(ROWS, 1),
                 )

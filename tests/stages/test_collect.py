@@ -24,9 +24,7 @@ def toy_task(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make_config(num_episodes: int = 9, seed: int = 0, **env: object) -> RunConfig:
     task = {"name": "Toy", "plugins": ["toy_task"], "env": env}
-    return RunConfig.model_validate(
-        {"task": task, "seed": seed, "collect": {"num_episodes": num_episodes, "chunk_rows": 256}}
-    )
+    return RunConfig.model_validate({"task": task, "seed": seed, "collect": {"num_episodes": num_episodes}})
 
 
 def run(config: RunConfig, folder: Path, num_workers: int = 1) -> tuple[Path, Path]:

@@ -33,7 +33,7 @@ def make_config(**pretrain_settings: Any) -> RunConfig:
     return RunConfig.model_validate(
         {
             "task": {"name": "Toy", "plugins": ["toy_task"]},
-            "collect": {"num_episodes": 12, "chunk_rows": 256},
+            "collect": {"num_episodes": 12},
             "pretrain": {**SETTINGS, **pretrain_settings},
         }
     )

@@ -25,7 +25,7 @@ KINDS = {
     "weight-0.1": (0.98, [1, 1, 1, 1]),
     "weight-1": (0.98, [1, 1, 1, 1]),
     "weight-10": (0.6, [1, 1, 1, 1]),
-    "dual": (0.98, [1, 1, 1, 1]),
+    "occupancy": (0.98, [1, 1, 1, 1]),
 }
 
 
@@ -35,7 +35,7 @@ def make_config(**changes: Any) -> RunConfig:
         "compare": {"resamples": 200},
         "sweep": {
             "weights": (0.0, 0.1, 1.0, 10.0),
-            "controllers": ("dual",),
+            "controllers": ("occupancy",),
             "seeds": (0, 1),
             "success_tolerance": 0.05,
         },
@@ -75,7 +75,7 @@ def test_it_finds_the_plateau_and_draws_it(layout: Layout) -> None:
     assert document.points[-1].stability["final_weight"].mean == pytest.approx(0.4)
     assert document.points[0].stability["early_stops"].seeds == [1.0, 1.0]
     assert "λ from 0.1 to 1 holds both" in describe_sweep(document)
-    assert "dual holds both too, with λ = 0.4 in the end" in describe_sweep(document)
+    assert "occupancy holds both too, with λ = 0.4 in the end" in describe_sweep(document)
     assert document.seeds == [0, 1]
     for kind in ("png", "svg"):
         assert output.with_name(f"sweep.{kind}").stat().st_size > 1000
@@ -131,7 +131,7 @@ def test_runs_that_do_not_belong_are_refused_by_name(layout: Layout) -> None:
 
 
 def test_a_run_of_another_seed_in_its_place_is_noticed(layout: Layout) -> None:
-    one, other = layout.sweep_run(TASK, "dual", 0), layout.sweep_run(TASK, "dual", 1)
+    one, other = layout.sweep_run(TASK, "occupancy", 0), layout.sweep_run(TASK, "occupancy", 1)
     shutil.rmtree(one)
     shutil.copytree(other, one)
-    refuse(layout, "dual/seed0/eval.json: holds dppo-bmd/seed1, not dppo-bmd/seed0")
+    refuse(layout, "occupancy/seed0/eval.json: holds dppo-bmd/seed1, not dppo-bmd/seed0")

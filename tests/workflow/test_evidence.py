@@ -9,7 +9,7 @@ from .conftest import Project
 pytestmark = pytest.mark.workflow
 
 RESULTS = "results/GaussianMixture"
-SWEPT = {"sweep_finetune": 3, "sweep_evaluate": 3, "sweep": 1}
+SWEPT = {"sweep_finetune": 2, "sweep_evaluate": 2, "sweep": 1}
 
 
 def test_comparison_and_verdict_read_what_evaluation_left(finished: Project) -> None:
@@ -26,17 +26,18 @@ def test_another_threshold_evaluates_nothing_again(finished: Project) -> None:
 def test_a_sweep_shares_all_that_comes_before_fine_tuning(finished: Project, project: Project) -> None:
     target = f"{RESULTS}/lambda/sweep.json"
     assert finished.plan(target=target) == SWEPT
-    wider = {"sweep_finetune": 4, "sweep_evaluate": 4, "sweep": 1}
+    wider = {"sweep_finetune": 3, "sweep_evaluate": 3, "sweep": 1}
     assert finished.plan('set=["sweep.weights=[0, 0.1, 0.5]"]', target=target) == wider
     assert project.plan(target=target) == {"collect": 1, "pretrain": 1, "discover": 1, **SWEPT}
 
 
 def test_one_point_is_a_target_and_an_unknown_one_is_refused(finished: Project) -> None:
-    assert finished.plan(target=f"{RESULTS}/lambda/dual/seed0/eval.json") == {"sweep_finetune": 1, "sweep_evaluate": 1}
-    done = finished.snakemake("--dry-run", f"{RESULTS}/lambda/dal/seed0/eval.json", "--config", "preset=smoke")
+    swept = f"{RESULTS}/lambda"
+    assert finished.plan(target=f"{swept}/weight-0/seed0/eval.json") == {"sweep_finetune": 1, "sweep_evaluate": 1}
+    done = finished.snakemake("--dry-run", f"{swept}/weight-0.6/seed0/eval.json", "--config", "preset=smoke")
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1] == (
-        "error: sweep.weights and sweep.controllers name no point 'dal'; did you mean 'dual'?"
+        "error: sweep.weights and sweep.controllers name no point 'weight-0.6'; did you mean 'weight-0.5'?"
     )
 
 
