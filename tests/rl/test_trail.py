@@ -47,4 +47,6 @@ def test_a_step_of_fine_tuning_is_read_in_a_dozen_files(
     generator = torch.Generator().manual_seed(0)
     files = files_entered(lambda: trainer.iterate(iteration=0, seed=0, generator=generator))
     assert len(files) <= MOST, " ".join(files)
+    told = (PACKAGE.parent / "docs" / "architecture.md").read_text().replace("<task>", "gaussian_mixture")
+    assert [file for file in files if f"`{file}`" not in told] == []
     assert {"rl/trainer.py", "rl/rollout.py", "rl/agent.py", "rl/adapters.py", "rl/ppo.py"} <= set(files)
