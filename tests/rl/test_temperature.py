@@ -28,7 +28,7 @@ def settings_of(target: float | None) -> FinetuneConfig:
 
 def set_std(agent: Agent, std: float) -> None:
     with torch.no_grad():
-        agent.links()[0].steering.log_std.fill_(math.log(std))
+        agent.adapters[0].steering.log_std.fill_(math.log(std))
 
 
 def learn(

@@ -259,7 +259,7 @@ def test_summary_refuses_what_does_not_belong(bench: Stage) -> None:
     victim.write_text(contents[:500])
     refuse(f"{victim} is damaged")
     victim.write_text(json.dumps(json.loads(contents) | {"schema_version": 99}))
-    refuse(f"{victim} has schema version 99, this release reads 2; delete it and make it again")
+    refuse(f"{victim} has schema version 99, this release reads 3; delete it and make it again")
     victim.write_text(contents)
     shutil.copy(paths[1].with_name("episodes.parquet"), victim.with_name("episodes.parquet"))
     refuse("episodes.parquet: not the episodes of")

@@ -1,6 +1,8 @@
 # The λ sweep: `finetune` and `evaluate` again at each point, with another regulariser. Demonstrations, policy and modes
 # are those that the methods use.
 
+import os
+
 
 rule sweep_finetune:
     input:
@@ -57,7 +59,7 @@ rule sweep_evaluate:
         source=pipeline.source("evaluate"),
         options=pipeline.waiting,
         point=pipeline.at_point,
-        folder=POINT,
+        folder=lambda wildcards, input: os.path.dirname(input.tuned[0]),
     shell:
         "bmd-pipeline evaluate --task {wildcards.task:q} --seed {wildcards.seed:q} --tuned {params.folder:q}"
         " --output {output.evaluation:q} {params.options:q} {params.point:q} 2>&1 | tee -i {log:q}"
