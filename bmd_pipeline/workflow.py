@@ -357,54 +357,6 @@ class Pipeline:
             path for found in evaluations(wildcards) for path in within(str(Path(found).parent), names)
         ]
 
-    def behind(self, inputs: Files) -> Files:
-        """Input: what a rule's inputs were made from, so that an output which somebody deleted is made again, with all
-        that depends on it. Snakemake by itself looks no further than the inputs.
-
-        Where files are elsewhere there are none: jobs would get copies of what they don't read.
-        """
-
-        def chain(wildcards: Wildcards) -> list[str]:
-            if self.stored:
-                return []
-            found: dict[str, None] = {}
-            for path in inputs(wildcards):
-                found.update(dict.fromkeys(self._made_from(path)))
-            return [path for path in found if path not in inputs(wildcards)]
-
-        return chain
-
-    def _made_from(self, path: str) -> list[str]:
-        """All files of earlier stages behind one of this workflow's results."""
-        parts = Path(path).parts
-        if len(parts) < 3 or parts[0] != "results":
-            return []
-        task, place = parts[1], parts[2]
-        run = self.settings(task)
-        here = {"task": task}
-        demos = [] if _name_brought(run)[1] or run.collect.store is not None else fill(DEMOS, here)
-        if place == "policy":
-            return demos
-        base = [*demos, *fill(POLICY, here)]
-        seeds = [part.removeprefix("seed") for part in parts if part.startswith("seed")]
-        if len(parts) == 3:  # results/<Task>/eval.json and others that stand over all seeds
-            policies = compared_policies(run.methods, run.discover.form)
-            evaluations = [f"results/{task}/{policy}/seed{seed}/eval.json" for policy in policies for seed in run.seeds]
-            return list(dict.fromkeys(found for one in evaluations for found in [one, *self._made_from(one)]))
-        if not seeds:
-            return base
-        modes = fill(MODES, here, seed=seeds[0])
-        if place == "lambda":
-            return [*base, *modes, *within(str(Path(path).parent), TUNED_NAMES)]
-        if place == "grid":
-            codes = next((part for part in parts if part.startswith("k")), "k0").removeprefix("k")
-            modes = within(f"results/{task}/{modes_folder(run, int(codes))}/seed{seeds[0]}", MODES_NAMES)
-            return [*base, *modes, *within(str(Path(path).parent), TUNED_NAMES)]
-        if place == "modes":
-            return base
-        tuned = within(str(Path(path).parent), TUNED_NAMES) if is_finetuned(place) else []
-        return [*base, *(modes if place == TAUGHT or uses_modes(place) else []), *tuned]
-
     def _evaluations(self, wildcards: Wildcards, policies: Iterable[str]) -> list[str]:
         seeds = self._run(wildcards).seeds
         return [f"results/{wildcards.task}/{policy}/seed{seed}/eval.json" for policy in policies for seed in seeds]

@@ -12,10 +12,8 @@ from bmd_pipeline.config import load
 from bmd_pipeline.config.load import merge_layers, parse_assignment
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.workflow import (
-    POLICY,
     PRESET_VARIABLE,
     Pipeline,
-    fill,
     put_command_on_path,
     read_workflow_config,
 )
@@ -96,32 +94,6 @@ def pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Pipeline:
     monkeypatch.chdir(tmp_path)
     config = {"preset": "smoke", "methods": ["dppo", "dppo-bmd"], "seeds": [0, 1]}
     return Pipeline(config, stored=False, planning=True)
-
-
-def test_behind_a_tuned_policy_is_all_that_it_was_made_from(pipeline: Pipeline) -> None:
-    job = Wildcards(task="GaussianMixture", policy="dppo-bmd", seed="1")
-    behind = pipeline.behind(pipeline.tuned)(job)
-    assert {"data/GaussianMixture/demos.zarr", "data/GaussianMixture/demos.manifest.json"} <= set(behind)
-    assert set(fill(POLICY, job)) <= set(behind)
-    assert not set(behind) & set(pipeline.tuned(job)), "its own inputs are named once"
-    plain = Wildcards(task="GaussianMixture", policy="dppo", seed="1")
-    assert not any("/modes/" in path for path in pipeline.tuned(plain) + pipeline.behind(pipeline.tuned)(plain))
-
-
-def test_behind_a_table_of_results_is_every_policy_and_seed(pipeline: Pipeline) -> None:
-    job = Wildcards(task="GaussianMixture")
-    behind = pipeline.behind(pipeline.compared)(job)
-    for method in ("dppo", "dppo-bmd"):
-        for seed in (0, 1):
-            assert f"results/GaussianMixture/{method}/seed{seed}/tuned.safetensors" in behind
-    pooled = pipeline.behind(pipeline.pooled)(job)
-    assert "results/GaussianMixture-base2/policy/policy.json" in pooled
-    assert "data/GaussianMixture-base1/demos.zarr" in pooled
-
-
-def test_where_files_are_elsewhere_jobs_get_only_what_they_read(pipeline: Pipeline) -> None:
-    pipeline.stored = True
-    assert pipeline.behind(pipeline.compared)(Wildcards(task="GaussianMixture")) == []
 
 
 def test_what_is_refused_ends_the_run_in_one_line(pipeline: Pipeline) -> None:

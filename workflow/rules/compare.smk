@@ -1,7 +1,6 @@
 rule compare:
     input:
         evaluations=pipeline.weighed,
-        behind=ancient(pipeline.behind(pipeline.weighed)),
         tables=pipeline.beside(pipeline.weighed, "episodes.parquet"),
     output:
         "results/{task}/compare.json",

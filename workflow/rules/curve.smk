@@ -3,7 +3,6 @@ rule curve:
     input:
         base=pipeline.policy,
         tuned=pipeline.tuned,
-        behind=ancient(pipeline.behind(pipeline.policy)),
     output:
         "results/{task}/{method}/seed{seed}/curve.json",
     log:

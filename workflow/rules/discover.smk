@@ -1,7 +1,6 @@
 rule discover:
     input:
         policy=pipeline.policy,
-        behind=ancient(pipeline.behind(pipeline.policy)),
         demos=ancient(pipeline.taught_on),
     output:
         MODES,

@@ -2,7 +2,6 @@ rule evaluate:
     input:
         base=pipeline.policy,
         tuned=pipeline.tuned,
-        behind=ancient(pipeline.behind(pipeline.policy)),
     output:
         "results/{task}/{policy}/seed{seed}/eval.json",
         "results/{task}/{policy}/seed{seed}/episodes.parquet",
@@ -32,7 +31,6 @@ rule evaluate:
 rule summarise:
     input:
         evaluations=pipeline.compared,
-        behind=ancient(pipeline.behind(pipeline.compared)),
         tables=pipeline.beside(pipeline.compared, "episodes.parquet", "trajectories.parquet"),
     output:
         "results/{task}/eval.json",

@@ -26,7 +26,6 @@ rule film_policy:
     input:
         base=pipeline.policy,
         judged=pipeline.tuned,
-        behind=ancient(pipeline.behind(pipeline.policy)),
     output:
         "results/{task}/videos/{policy}-seed{seed}.json",
     log:

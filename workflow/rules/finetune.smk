@@ -2,7 +2,6 @@ rule finetune:
     input:
         policy=pipeline.policy,
         modes=pipeline.modes,
-        behind=ancient(pipeline.behind(pipeline.policy)),
     output:
         within(RUN, TUNED_NAMES),
     log:

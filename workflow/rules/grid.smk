@@ -20,7 +20,6 @@ use rule finetune as grid_finetune with:
     input:
         policy=pipeline.policy,
         modes=pipeline.cell_modes,
-        behind=ancient(pipeline.behind(pipeline.policy)),
     output:
         within(CELL, TUNED_NAMES),
     log:
@@ -37,7 +36,6 @@ use rule evaluate as grid_evaluate with:
     input:
         base=pipeline.policy,
         modes=pipeline.cell_modes,
-        behind=ancient(pipeline.behind(pipeline.policy)),
         tuned=within(JUDGED_CELL, TUNED_NAMES),
     output:
         f"{JUDGED_CELL}/eval.json",
@@ -56,7 +54,6 @@ use rule evaluate as grid_evaluate with:
 rule grid:
     input:
         evaluations=pipeline.gathered,
-        behind=ancient(pipeline.behind(pipeline.gathered)),
         tables=pipeline.beside(pipeline.gathered, "episodes.parquet"),
     output:
         "results/{task}/grid.json",

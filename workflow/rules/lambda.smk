@@ -8,7 +8,6 @@ rule sweep_finetune:
     input:
         policy=pipeline.policy,
         modes=MODES,
-        behind=ancient(pipeline.behind(pipeline.policy)),
     output:
         within(POINT, TUNED_NAMES),
     log:
@@ -37,7 +36,6 @@ rule sweep_evaluate:
     input:
         base=pipeline.policy,
         modes=MODES,
-        behind=ancient(pipeline.behind(pipeline.policy)),
         tuned=within(POINT, TUNED_NAMES),
     output:
         evaluation=f"{POINT}/eval.json",
@@ -68,7 +66,6 @@ rule sweep_evaluate:
 rule sweep:
     input:
         pipeline.swept,
-        behind=ancient(pipeline.behind(pipeline.swept)),
     output:
         "results/{task}/lambda/sweep.json",
         report(

@@ -2,7 +2,6 @@
 rule pool:
     input:
         evaluations=pipeline.pooled,
-        behind=ancient(pipeline.behind(pipeline.pooled)),
         tables=pipeline.beside(pipeline.pooled, "episodes.parquet"),
     output:
         "results/{task}/pool.json",

@@ -1,7 +1,6 @@
 rule report:
     input:
         pipeline.reported,
-        behind=ancient(pipeline.behind(pipeline.reported)),
     output:
         report(
             "results/{task}/report.html",

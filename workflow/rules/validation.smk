@@ -3,7 +3,6 @@ rule validation:
     input:
         base=pipeline.policy,
         modes=pipeline.modes_of_every_seed,
-        behind=ancient(pipeline.behind(pipeline.policy)),
     output:
         "results/{task}/modes/validation.json",
     log:

@@ -1,7 +1,6 @@
 rule verdict:
     input:
         evaluations=pipeline.judged,
-        behind=ancient(pipeline.behind(pipeline.judged)),
         tables=pipeline.beside(pipeline.judged, "episodes.parquet"),
     output:
         "results/{task}/verdict.json",
