@@ -54,16 +54,8 @@ DEMOS = ("data/{task}/demos.zarr", "data/{task}/demos.manifest.json")
 POLICY = tuple(f"results/{{task}}/policy/{name}" for name in ("policy.safetensors", "policy.json", "run.json"))
 MODES_NAMES = ("modes.safetensors", "modes.json", "run.json")
 TUNED_NAMES = ("tuned.safetensors", "tuned.json", "run.json")
-EVALUATION_NAMES = (
-    "eval.json",
-    "episodes.parquet",
-    "trajectories.parquet",
-    "trajectories.png",
-    "trajectories.svg",
-)
 MODES = tuple(f"results/{{task}}/modes/seed{{seed}}/{name}" for name in MODES_NAMES)
 RUN = "results/{task}/{method}/seed{seed}"
-JUDGED = "results/{task}/{policy}/seed{seed}"
 POINT = "results/{task}/lambda/{point}/seed{seed}"
 CELL = "results/{task}/grid/{method}/k{codes}/{point}/seed{seed}"
 JUDGED_CELL = CELL.replace("{method}", "{policy}")  # evaluation's name for the method
@@ -510,11 +502,7 @@ class Pipeline:
             found = {"modes": self._cell_modes_folder(wildcards)}
             found |= {name: fill([path], wildcards)[0] for name, path in paths.items()}
             parts = [part for name, path in found.items() for part in (f"--{name}", str(root / path))]
-            return [
-                *self.resumable(wildcards, output, threads, resources),
-                *self._cell(wildcards).assignments(),
-                *parts,
-            ]
+            return [*shared(wildcards, output, threads, resources), *self._cell(wildcards).assignments(), *parts]
 
         return options_in
 

@@ -250,7 +250,9 @@ def _defined(node: ast.stmt) -> list[str]:
         leaves = [leaf for target in targets for leaf in (target.elts if isinstance(target, ast.Tuple) else [target])]
         if all(isinstance(leaf, ast.Name) for leaf in leaves):
             return [leaf.id for leaf in leaves if isinstance(leaf, ast.Name)]
-    return [] if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) else [""]
+    # neither runs when the module is imported
+    idle = isinstance(node, ast.If) and any(word in ast.dump(node.test) for word in ("TYPE_CHECKING", "__main__"))
+    return [] if idle else [""]
 
 
 def _last_name(node: ast.expr) -> str:

@@ -87,6 +87,7 @@ def test_what_shares_a_module_with_it_is_left_alone(package: Path) -> None:
     hypotheses = package / "metrics" / "hypotheses.py"
     assert changed(edit(hypotheses, "HypothesisTester")) == {"verdict"}
     assert changed(edit(hypotheses, "holm")) == {"compare", "verdict"}
+    assert "evaluate" not in changed(edit(package / "metrics" / "schemas.py", "Verdict"))
 
 
 def test_what_stages_print_counts_for_the_pages_alone(package: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bmd_pipeline.config import load
 from bmd_pipeline.config.load import merge_layers, parse_assignment
+from bmd_pipeline.config.overrides import list_cells
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.workflow import (
     PRESET_VARIABLE,
@@ -101,6 +104,20 @@ def test_what_is_refused_ends_the_run_in_one_line(pipeline: Pipeline) -> None:
         pipeline.modes(Wildcards(task="GaussianMixture", method="dpo", seed="0"))
     with pytest.raises(SystemExit, match=r"^error: "):
         pipeline.settings("Nowhere")
+
+
+def test_only_training_in_a_cell_of_the_grid_is_told_when_to_stop(pipeline: Pipeline) -> None:
+    pipeline = dataclasses.replace(pipeline, config={**pipeline.config, "grid": {"weights": [0.5]}})
+    cell = next(cell for cell in list_cells(pipeline.settings("GaussianMixture")) if cell.method == "dppo-bmd")
+    method, codes, point = cell.key.split("/")
+    job = Wildcards(task="GaussianMixture", method=method, codes=codes.removeprefix("k"), point=point, seed="0")
+    resources = SimpleNamespace(runtime=60, get=lambda name, default: 5)
+    output = [f"results/GaussianMixture/grid/{cell.key}/seed0/eval.json"]
+    waiting, resumable = (
+        pipeline.in_cell(shared)(job, output, 1, resources) for shared in (pipeline.waiting, pipeline.resumable)
+    )
+    assert "--max-minutes" not in waiting
+    assert resumable[resumable.index("--max-minutes") + 1] == 55
 
 
 def test_a_second_attempt_gets_more_memory_and_what_starts_over_more_time(pipeline: Pipeline) -> None:

@@ -4,8 +4,6 @@ from bmd_pipeline.workflow import (
     CELL,
     CELL_MODES,
     DEMOS,
-    EVALUATION_NAMES,
-    JUDGED,
     JUDGED_CELL,
     MODES,
     MODES_NAMES,
