@@ -2,13 +2,14 @@
 #
 #   snakemake --cores 8 results/PushT/eval.json
 #   snakemake --cores 8 results/GaussianMixture/eval.json --config preset=smoke
-#   snakemake --cores 8 results/PushT/compare.json results/PushT/verdict.json results/PushT/lambda/sweep.json
+#   snakemake --cores 8 results/PushT/compare.json results/PushT/verdict.json
+#   snakemake --cores 8 results/PushT/grid.json --config 'grid={axes: {finetune.regulariser.mi_weight: [0, 0.1, 1]}}'
 #   snakemake --cores 8 results/PushT/modes/validation.json
 #   snakemake --cores 8 results/PushT/pool.json --config "seeds=[0]"   # over base policies: PushT-base0, PushT-base1, …
 #   snakemake --cores 8 results/PushT/report.html results/summary.html
 #   snakemake --cores 8 results/PushT/videos/expert.json        # clips, where something renders
 #   snakemake --cores 8 results/PushT/dsrl-bmd/seed7/eval.json --config 'set=[finetune.regulariser.mi_weight=0.3]'
-#   snakemake --cores 8 --configfile mine.yaml                  # the tasks, methods, seeds, λ and K listed there
+#   snakemake --cores 8 --configfile mine.yaml                  # the tasks, methods, seeds and axes of a grid listed there
 #
 # Settings come from config/, see there; --configfile and --config are laid over them.
 # workflow/profiles/default is picked up by itself (through the link `profiles`); for a cluster:
@@ -33,7 +34,6 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/curve.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/verdict.smk"
-include: "workflow/rules/lambda.smk"
 include: "workflow/rules/grid.smk"
 include: "workflow/rules/pool.smk"
 include: "workflow/rules/report.smk"

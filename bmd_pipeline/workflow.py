@@ -16,21 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from bmd_pipeline.config.hashing import Stage, config_hash, source_hash, stage_hash, stage_slice
 from bmd_pipeline.config.load import AUTO, AUTO_GPU, CONFIG_DIR, flatten, has_cuda_device, load_config, resolve_preset
-from bmd_pipeline.config.overrides import (
-    GridCell,
-    assign_codes,
-    base_name,
-    change_codes,
-    configure_cell,
-    configure_codes,
-    configure_swept,
-    find_cell,
-    find_point,
-    list_cells,
-    list_points,
-    modes_folder,
-    swept_assignments,
-)
+from bmd_pipeline.config.overrides import GridCell, base_name, list_cells, list_discoveries
 from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
 from bmd_pipeline.config.schema import (
     PRETRAINED,
@@ -38,12 +24,15 @@ from bmd_pipeline.config.schema import (
     RunConfig,
     check_method,
     compared_policies,
+    grid_methods,
+    grid_seeds,
     is_finetuned,
     judged_methods,
     list_pairs,
     uses_modes,
 )
-from bmd_pipeline.errors import BMDError, ConfigError
+from bmd_pipeline.errors import BMDError, ConfigError, suggest
+from bmd_pipeline.io.files import hash_file
 from bmd_pipeline.io.layout import VIDEO_TYPES, VIDEOS_FOLDER, Layout
 from bmd_pipeline.io.provenance import find_edited_hash, hash_brought, may_collect, require_brought, require_trained
 from bmd_pipeline.tasks.registry import get_entry, require_expert
@@ -56,10 +45,9 @@ MODES_NAMES = ("modes.safetensors", "modes.json", "run.json")
 TUNED_NAMES = ("tuned.safetensors", "tuned.json", "run.json")
 MODES = tuple(f"results/{{task}}/modes/seed{{seed}}/{name}" for name in MODES_NAMES)
 RUN = "results/{task}/{method}/seed{seed}"
-POINT = "results/{task}/lambda/{point}/seed{seed}"
-CELL = "results/{task}/grid/{method}/k{codes}/{point}/seed{seed}"
+CELL = "results/{task}/grid/{cell}/{method}/seed{seed}"
 JUDGED_CELL = CELL.replace("{method}", "{policy}")  # evaluation's name for the method
-CELL_MODES = "results/{task}/grid/modes/k{codes}/seed{seed}"
+CELL_MODES = "results/{task}/grid/{cell}/modes/seed{seed}"
 
 NO_COLLECTION = "the demonstrations were brought along or edited by hand, nothing is collected"
 
@@ -175,6 +163,7 @@ class Pipeline:
     planning: bool
     asked: WorkflowSettings = field(init=False)
     _runs: dict[str, RunConfig] = field(init=False, default_factory=dict)
+    _cells: dict[str, dict[str, GridCell]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         put_command_on_path()
@@ -276,8 +265,9 @@ class Pipeline:
         return [path for seed in self._run(wildcards).seeds for path in fill(MODES, wildcards, seed=seed)]
 
     def cell_modes(self, wildcards: Wildcards) -> list[str]:
-        """Input: the modes that a cell of the grid builds on."""
-        return within(self._cell_modes_folder(wildcards), MODES_NAMES)
+        """Input: the modes that a method builds on in a cell of the grid; plain ones build on none."""
+        or_refuse(check_method, _method_of(wildcards))
+        return within(self._cell_modes_folder(wildcards), MODES_NAMES) if uses_modes(_method_of(wildcards)) else []
 
     def compared(self, wildcards: Wildcards) -> list[str]:
         """Input: evaluations of all policies that the settings ask to compare."""
@@ -292,20 +282,15 @@ class Pipeline:
         """Input: evaluations of the methods that a verdict is about."""
         return self._evaluations(wildcards, or_refuse(judged_methods, self._run(wildcards).methods))
 
-    def swept(self, wildcards: Wildcards) -> list[str]:
-        """Input: evaluations of every point and seed of the λ sweep."""
+    def gathered(self, wildcards: Wildcards) -> list[str]:
+        """Input: evaluations of every cell, method and seed of the grid."""
         run = self._run(wildcards)
         return [
-            f"{POINT}/eval.json".format(task=wildcards.task, point=point.name, seed=seed)
-            for point in list_points(run)
-            for seed in run.sweep.seeds
+            f"results/{wildcards.task}/{cell.folder(method)}/seed{seed}/eval.json"
+            for cell in or_refuse(list_cells, run)
+            for method in grid_methods(run)
+            for seed in grid_seeds(run)
         ]
-
-    def gathered(self, wildcards: Wildcards) -> list[str]:
-        """Input: evaluations of every cell and seed of the grid."""
-        run = self._run(wildcards)
-        folders = [cell.folder for cell in list_cells(run)]
-        return [f"results/{wildcards.task}/{folder}/seed{seed}/eval.json" for folder in folders for seed in run.seeds]
 
     def pooled(self, wildcards: Wildcards) -> list[str]:
         """Input: results on every base policy."""
@@ -315,7 +300,7 @@ class Pipeline:
     def reported(self, wildcards: Wildcards) -> list[str]:
         """Input: what a task's page shows.
 
-        Comparison and verdict are cheap and always made; the validation of modes and the λ sweep are shown where
+        Comparison and verdict are cheap and always made; the validation of modes and the grid are shown where
         someone asked for them.
         """
         run, results = self._run(wildcards), f"results/{wildcards.task}"
@@ -325,7 +310,7 @@ class Pipeline:
             made += [path for seed in run.seeds for path in within(f"{results}/{policy}/seed{seed}", names)]
         if list_pairs(run.methods):
             made.append(f"{results}/verdict.json")
-        shown = within(results, ("modes/validation.json", "lambda/sweep.json"))
+        shown = within(results, ("modes/validation.json", *(("grid.json",) if run.grid.axes else ())))
         return made + [path for path in shown if Path(path).exists()]
 
     def summarised(self, wildcards: Wildcards) -> list[str]:
@@ -354,15 +339,24 @@ class Pipeline:
         return [f"results/{wildcards.task}/{policy}/seed{seed}/eval.json" for policy in policies for seed in seeds]
 
     def _grids(self, tasks: Iterable[str]) -> list[str]:
-        return [f"results/{task}/grid.json" for task in tasks if self.settings(task).grid.is_asked]
+        return [f"results/{task}/grid.json" for task in tasks if self.settings(task).grid.axes]
+
+    def _find_cell(self, task: str, name: str) -> GridCell:
+        """The cell of this name, or the one whose discovery has it."""
+        if task not in self._cells:
+            run = self.settings(task)
+            cells = {cell.name: cell for cell in or_refuse(list_cells, run)}
+            self._cells[task] = list_discoveries(run) | cells
+        known = self._cells[task]
+        if name not in known:
+            sys.exit(f"error: grid.axes makes no cell {name!r}; {suggest(name, known)}")
+        return known[name]
 
     def _cell(self, wildcards: Wildcards) -> GridCell:
-        key = f"{_method_of(wildcards)}/k{wildcards.codes}/{wildcards.point}"
-        return or_refuse(find_cell, self._run(wildcards), key)
+        return self._find_cell(wildcards.task, wildcards.cell)
 
     def _cell_modes_folder(self, wildcards: Wildcards) -> str:
-        folder = modes_folder(self._run(wildcards), int(wildcards.codes))
-        return f"results/{wildcards.task}/{folder}/seed{wildcards.seed}"
+        return f"results/{wildcards.task}/{self._cell(wildcards).modes}/seed{wildcards.seed}"
 
     # ---- Params: what a job's result depends on ----
 
@@ -370,28 +364,14 @@ class Pipeline:
         """Params: the settings that a stage depends on."""
         return lambda wildcards: stage_slice(self._run(wildcards), stage, wildcards.get("method"))
 
-    def point_slice(self, stage: Stage) -> Callable[[Wildcards], dict[str, Any]]:
-        """Params: the settings that a stage depends on at a point of the λ sweep."""
-
-        def slice_at(wildcards: Wildcards) -> dict[str, Any]:
-            run = self._run(wildcards)
-            here = configure_swept(run, or_refuse(find_point, run, wildcards.point))
-            return stage_slice(here, stage, run.sweep.method)
-
-        return slice_at
-
     def cell_slice(self, stage: Stage) -> Callable[[Wildcards], dict[str, Any]]:
         """Params: the settings that a stage depends on in a cell of the grid."""
 
         def slice_in(wildcards: Wildcards) -> dict[str, Any]:
-            cell = self._cell(wildcards)
-            return stage_slice(configure_cell(self._run(wildcards), cell), stage, cell.method)
+            method = wildcards.get("method") or wildcards.get("policy")  # none in discovery
+            return stage_slice(self._cell(wildcards).config, stage, method)
 
         return slice_in
-
-    def codes_slice(self, wildcards: Wildcards) -> dict[str, Any]:
-        """Params: the settings that discovery depends on with another K."""
-        return stage_slice(configure_codes(self._run(wildcards), int(wildcards.codes)), "discover")
 
     def all_settings(self, wildcards: Wildcards) -> str:
         """Params: hash of all settings."""
@@ -438,6 +418,15 @@ class Pipeline:
         clips = sorted(path for path in folder.glob("*") if path.suffix in VIDEO_TYPES)
         return {path.name: path.stat().st_size for path in clips}
 
+    def unasked_grid(self, wildcards: Wildcards) -> str | None:
+        """Params: hash of the grid.json that a task's page shows though the settings name no axes.
+
+        It is no input: without axes nothing could make it.
+        """
+        grid = Layout().grid(wildcards.task)
+        shown = not self.stored and not self._run(wildcards).grid.axes and grid.is_file()
+        return hash_file(grid) if shown else None
+
     # ---- Params: options of a job's command ----
 
     def options(self, wildcards: Wildcards, output: Sequence[str], threads: int) -> list[object]:
@@ -475,19 +464,18 @@ class Pipeline:
     def discovery(
         self, wildcards: Wildcards, input: Any, output: Sequence[str], threads: int, resources: Any
     ) -> list[object]:
-        """Params: the same, and where a job finds demonstrations that the user brought; in a grid, another K."""
+        """Params: the same, and where a job finds demonstrations that the user brought."""
         options = self.resumable(wildcards, output, threads, resources)
-        run = self._run(wildcards)
-        if run.collect.store is not None and input.demos:
+        if self._run(wildcards).collect.store is not None and input.demos:
             options += ["--demos", str(input.demos)]
-        if codes := wildcards.get("codes"):
-            options += [*assign_codes(change_codes(run, int(codes))), "--output", str(Path(output[0]).parent)]
         return options
 
-    def at_point(self, wildcards: Wildcards) -> list[str]:
-        """Params: the method of the λ sweep and what a point changes, as options of a command."""
-        run = self._run(wildcards)
-        return ["--method", run.sweep.method, *swept_assignments(or_refuse(find_point, run, wildcards.point))]
+    def cell_discovery(
+        self, wildcards: Wildcards, input: Any, output: Sequence[str], threads: int, resources: Any
+    ) -> list[object]:
+        """Params: the same for a discovery of the grid: what it changes, and where its modes go."""
+        options = self.discovery(wildcards, input, output, threads, resources)
+        return [*options, *self._cell(wildcards).options(), "--output", str(Path(output[0]).parent)]
 
     def in_cell(self, shared: Callable[..., list[object]], **paths: str) -> Callable[..., list[object]]:
         """Params: the shared options of a stage, and what is different in a cell of the grid.
@@ -499,10 +487,11 @@ class Pipeline:
 
         def options_in(wildcards: Wildcards, output: Sequence[str], threads: int, resources: Any) -> list[object]:
             root = Path(_root_of(output, wildcards))
-            found = {"modes": self._cell_modes_folder(wildcards)}
-            found |= {name: fill([path], wildcards)[0] for name, path in paths.items()}
+            found = {name: fill([path], wildcards)[0] for name, path in paths.items()}
+            if uses_modes(_method_of(wildcards)):
+                found["modes"] = self._cell_modes_folder(wildcards)
             parts = [part for name, path in found.items() for part in (f"--{name}", str(root / path))]
-            return [*shared(wildcards, output, threads, resources), *self._cell(wildcards).assignments(), *parts]
+            return [*shared(wildcards, output, threads, resources), *self._cell(wildcards).options(), *parts]
 
         return options_in
 

@@ -72,7 +72,6 @@ for _command in (
     stages.validation,
     stages.compare,
     stages.verdict,
-    stages.sweep,
     stages.grid,
     stages.pool,
 ):

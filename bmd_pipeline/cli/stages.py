@@ -10,13 +10,15 @@ import typer
 
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.options import Job, stage_command
-from bmd_pipeline.config.overrides import base_name, list_cells, list_points
+from bmd_pipeline.config.overrides import base_name, list_cells
 from bmd_pipeline.config.schema import (
     EXPERT,
     PRETRAINED,
     TAUGHT,
     check_method,
     compared_policies,
+    grid_methods,
+    grid_seeds,
     is_finetuned,
     judged_methods,
     uses_modes,
@@ -96,24 +98,6 @@ def verdict(job: Job, evaluations: Evaluations = None, output: o.Output = None) 
 
 
 @stage_command("evaluate")
-def sweep(job: Job, output: o.Output = None) -> None:
-    """Gathers the runs of the λ sweep.
-
-    Snakemake makes them: snakemake --cores 8 results/TASK/lambda/sweep.json. Writes that file and a picture.
-    """
-    target = job.layout.sweep(job.task)
-    for point in list_points(job.config):
-        for seed in job.config.sweep.seeds:
-            evaluated = job.layout.sweep_run(job.task, point.name, seed) / "eval.json"
-            o.need_path(evaluated, evaluated, f"snakemake --cores 2 {target}")
-    file = o.new_file(output, target)
-    job.start()
-    from bmd_pipeline.stages.grid import sweep as run
-
-    run(job.config, layout=job.layout, output=file, reporter=job.reporter)
-
-
-@stage_command("evaluate")
 def validation(job: Job, policy: o.Policy = None, output: o.Output = None) -> None:
     """Puts the discovered modes to the test: are they distinct behaviours?
 
@@ -142,15 +126,16 @@ def validation(job: Job, policy: o.Policy = None, output: o.Output = None) -> No
 
 @stage_command("evaluate")
 def grid(job: Job, output: o.Output = None) -> None:
-    """Gathers the runs of a grid: every method with every K and λ of the settings.
+    """Gathers the runs of a grid: every combination of the values in `grid.axes`.
 
-    Snakemake makes them: snakemake --cores 8 results/TASK/grid.json. Writes that file.
+    Snakemake makes them: snakemake --cores 8 results/TASK/grid.json. Writes that file and a picture.
     """
     target = job.layout.grid(job.task)
     for cell in list_cells(job.config):
-        for seed in job.config.seeds:
-            evaluated = job.layout.grid_run(job.task, cell.folder, seed) / "eval.json"
-            o.need_path(evaluated, evaluated, f"snakemake --cores 2 {target}")
+        for method in grid_methods(job.config):
+            for seed in grid_seeds(job.config):
+                evaluated = job.layout.grid_run(job.task, cell.folder(method), seed) / "eval.json"
+                o.need_path(evaluated, evaluated, f"snakemake --cores 2 {target}")
     file = o.new_file(output, target)
     job.start()
     from bmd_pipeline.stages.grid import grid as run

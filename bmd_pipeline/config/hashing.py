@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from bmd_pipeline.config.schema import RunConfig, uses_modes
+from bmd_pipeline.config.schema import RunConfig, grid_methods, grid_seeds, uses_modes
 
 # ---- What each stage depends on, as a slice of the settings and its hash ----
 #
@@ -29,7 +29,6 @@ Stage = Literal[
     "curve",
     "compare",
     "verdict",
-    "sweep",
     "grid",
     "pool",
     "validation",
@@ -40,9 +39,8 @@ _EVIDENCE: dict[str, tuple[str, ...]] = {
     "curve": ("evaluate",),
     "compare": ("methods", "seeds", "evaluate"),
     "verdict": ("methods", "seeds", "evaluate", "compare"),
-    "sweep": ("evaluate", "compare"),
     "validation": ("seeds", "evaluate"),
-    "grid": ("methods", "seeds", "evaluate", "compare"),
+    "grid": ("evaluate", "compare"),
     "pool": ("methods", "seeds", "evaluate"),
 }
 """Stages that nothing is trained on, with the settings beside their own that they go by."""
@@ -80,6 +78,8 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
             del chosen["finetune"][name]
         shared = (("steering",) if steered else ()) + (() if plain else ("form",))
         chosen["discover"] = {name: values["discover"][name] for name in shared}
+    if stage == "grid":  # a plain method more in the run is nothing to the grid
+        chosen["grid"] |= {"methods": list(grid_methods(config)), "seeds": list(grid_seeds(config))}
     for name in ("checkpoint_interval", "log_interval"):  # they decide what is kept and told, not what is computed
         chosen[stage].pop(name, None)
     return chosen
@@ -154,7 +154,6 @@ _ENTRIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "summarise": ("stages.evaluate:summarise", ()),
     "compare": ("stages.compare:compare", ()),
     "verdict": ("stages.compare:verdict", ()),
-    "sweep": ("stages.grid:sweep", ()),
     "validation": ("stages.validation:validation", ("env", "modes")),
     "grid": ("stages.grid:grid", ()),
     "pool": ("stages.grid:pool", ()),

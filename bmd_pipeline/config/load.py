@@ -14,9 +14,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from bmd_pipeline.config.overrides import split_base
+from bmd_pipeline.config.overrides import change_settings, list_cells, split_base
 from bmd_pipeline.config.resources import NATIVE
-from bmd_pipeline.config.schema import TASK_PATTERN, RunConfig, TaskConfig
+from bmd_pipeline.config.schema import TASK_PATTERN, RunConfig, TaskConfig, format_axis_value
 from bmd_pipeline.errors import ConfigError, TaskError, suggest
 
 if TYPE_CHECKING:
@@ -442,7 +442,27 @@ def load_config(
         raise ConfigError(_with_origin(*describe(error, RunConfig), layers)) from error
     if config.task.name != task:
         raise ConfigError(_with_origin(("task", "name"), f"task.name must be {task}, got {config.task.name}", layers))
-    return _resolve_env(config, layers)
+    return _resolve_env(config, _list_varied(config, layers), layers)
+
+
+def _list_varied(config: RunConfig, layers: Sequence[Layer]) -> list[RunConfig]:
+    """The run in every cell of its grid.
+
+    Raises:
+        ConfigError: a value, or a combination of values, is out of bounds.
+    """
+    try:
+        return [cell.config for cell in list_cells(config)] if config.grid.axes else []
+    except ValidationError as combined:
+        for name, values in config.grid.axes.items():
+            for value in values:
+                try:
+                    change_settings(config, {name: value})
+                except ValidationError as error:
+                    text = f"grid.axes.{name}: not {format_axis_value(value)}: {describe(error, RunConfig)[1]}"
+                    raise ConfigError(_with_origin(("grid", "axes", name), text, layers)) from error
+        text = f"grid.axes: its values don't go together: {describe(combined, RunConfig)[1]}"
+        raise ConfigError(_with_origin(("grid", "axes"), text, layers)) from combined
 
 
 def resolve_preset(
@@ -569,8 +589,14 @@ def _pop_presets(task_values: dict[str, Any], path: Path, config_dir: Path) -> d
     return presets
 
 
-def _resolve_env(config: RunConfig, layers: Sequence[Layer]) -> RunConfig:
-    """Validates the task's own settings and fills in their defaults, so that hashes see all of them."""
+def _resolve_env(config: RunConfig, varied: Sequence[RunConfig], layers: Sequence[Layer]) -> RunConfig:
+    """Validates the task's own settings and fills in their defaults, so that hashes see all of them.
+
+    Args:
+        config: the run.
+        varied: the run in the cells of its grid; what depends on the task's settings is checked there too.
+        layers: where the settings came from.
+    """
     # A task checks its settings itself, so this is the one place where config looks up at tasks.
     from bmd_pipeline.tasks.registry import env_model, get_entry, prepare
 
@@ -590,7 +616,8 @@ def _resolve_env(config: RunConfig, layers: Sequence[Layer]) -> RunConfig:
         resolve({**env, **changes}, "validation", "dynamics", name)
     horizon = getattr(options, "horizon", None)  # a task of somebody's own may call it otherwise
     if isinstance(horizon, int):
-        _require_filled_minibatches(config, horizon, layers)
+        for run in (config, *varied):
+            _require_filled_minibatches(run, horizon, layers)
     return config.model_copy(update={"task": config.task.model_copy(update={"env": env, "physics": physics})})
 
 

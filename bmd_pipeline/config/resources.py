@@ -11,7 +11,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from bmd_pipeline.config.schema import PPOConfig, RunConfig
+from bmd_pipeline.config.schema import PPOConfig, RunConfig, grid_methods, grid_seeds
 
 # ---- Costs of playing and keeping episodes, measured and without a margin: docs/results/resources.md, speed.md ----
 
@@ -146,7 +146,7 @@ DEFAULT_HORIZON = 200
 DEVICE_MB, DEVICE_MINUTES = 16_000, 240
 """What a job on a CUDA device asks for at least, generously: none was measured."""
 
-READERS = ("summarise", "compare", "verdict", "sweep", "grid", "pool", "report")
+READERS = ("summarise", "compare", "verdict", "grid", "pool", "report")
 """Stages that read evaluations and take seconds."""
 RESUMABLE = ("pretrain", "discover", "finetune")
 """Stages that save what they have when their time is up, and go on in the next attempt."""
@@ -231,10 +231,11 @@ def _cloning_step_s(config: RunConfig, batch_size: int, threads: int) -> float:
 
 
 def _read_evaluations(config: RunConfig) -> int:
-    """Evaluations that a stage reads at most: those of the run, its grid or its sweep."""
-    cells = len(config.methods) * max(1, len(config.grid.weights)) * max(1, len(config.grid.num_modes))
-    points = len(config.sweep.weights) + len(config.sweep.controllers)
-    return max((cells + 1) * len(config.seeds), points * len(config.sweep.seeds))
+    """Evaluations that a stage reads at most: those of the run or of its grid."""
+    cells = math.prod(map(len, config.grid.axes.values()))
+    return max(
+        (len(config.methods) + 1) * len(config.seeds), cells * len(grid_methods(config)) * len(grid_seeds(config))
+    )
 
 
 def _iteration_s(config: RunConfig, num_envs: int, ppo: PPOConfig, step_s: float) -> float:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+import json
+import math
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from bmd_pipeline.errors import ConfigError, suggest
 
@@ -618,57 +622,84 @@ class ValidationConfig(Section):
         return [name for name, chosen in zip(GENERIC, tried, strict=True) if chosen] + list(self.dynamics)
 
 
-# ---- Settings of the λ sweep ----
+# ---- Settings of a grid of runs ----
 
 
-class SweepConfig(Section):
-    """Which weights of the regulariser are tried, on which method and seeds."""
-
-    method: Literal["dppo-bmd", "res-bmd", "dsrl-bmd"] = "dppo-bmd"
-    """The method that is fine-tuned at each point."""
-    weights: tuple[Annotated[float, Field(ge=0.0, le=1000.0)], ...] = Field(
-        (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0), min_length=2, max_length=64
-    )
-    """Constant λ, in rising order; 0 keeps the codes and drops the regulariser."""
-    controllers: Annotated[tuple[Literal["occupancy"], ...], Once] = ("occupancy",)
-    """Controllers that choose λ themselves, with their settings in `finetune.regulariser`."""
-    seeds: Seeds = (0, 1, 2)
-    """Training seeds of each point."""
-    success_tolerance: float = Field(0.02, ge=0.0, lt=1.0)
-    """A point holds success if it is at most this much below the best constant λ."""
-    solved_tolerance: float = Field(0.05, ge=0.0, lt=1.0)
-    """A point holds the modes if it solves at most this share of the task's modes fewer than the best constant λ."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if list(self.weights) != sorted(set(self.weights)):
-            raise ValueError(f"weights must rise, got {list(self.weights)}")
-        return self
+def _known(method: str) -> str:
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; {suggest(method, METHODS)}")
+    return method
 
 
-# ---- Settings of a grid of runs: what is crossed with the methods and seeds of a run ----
+Method = Annotated[str, AfterValidator(_known)]
+"""Name of a fine-tuning method."""
+AxisValue = bool | int | float | str | None
+"""One value of a setting that a grid varies."""
+MAX_CELLS = 1000
+
+
+def _read_axis_value(value: Any) -> Any:
+    """Numbers as numbers: Snakemake's --config hands all nested values over as text."""
+    if isinstance(value, str):
+        for read in (int, float, json.loads):
+            with suppress(ValueError):
+                return read(value)
+    return value
+
+
+AxisValues = Annotated[
+    tuple[Annotated[AxisValue, BeforeValidator(_read_axis_value)], ...], Field(min_length=1, max_length=64)
+]
+
+
+def _flatten_axes(values: Any, prefix: str = "") -> Any:
+    """Axes by dotted name, also where the name was given as groups: `--set grid.axes.finetune.iterations=[10, 20]`."""
+    if not isinstance(values, Mapping):
+        return values
+    flat: dict[str, Any] = {}
+    for name, below in values.items():
+        flat |= _flatten_axes(below, f"{prefix}{name}.") if isinstance(below, Mapping) else {f"{prefix}{name}": below}
+    return flat
 
 
 class GridConfig(Section):
-    """Every `-bmd` method of the run is fine-tuned with every λ and K here, at every seed of the run."""
+    """Methods are fine-tuned and evaluated with every combination of some settings' values."""
 
-    weights: tuple[Annotated[float, Field(ge=0.0, le=1000.0)], ...] = Field((), max_length=64)
-    """Constant λ, in rising order; none: the run's own."""
-    num_modes: tuple[Annotated[int, Field(ge=2, le=1000)], ...] = Field((), max_length=64)
-    """Numbers of codes K, in rising order, taken by k-means; none: the run's own, or what it finds."""
-
-    @property
-    def is_asked(self) -> bool:
-        """Whether there is anything to cross."""
-        return bool(self.weights or self.num_modes)
+    axes: Annotated[
+        dict[str, AxisValues],
+        Field(max_length=8),
+        BeforeValidator(_flatten_axes),
+    ] = {}
+    """Values by the dotted name of a setting below `discover` or `finetune`, as
+    `{finetune.regulariser.mi_weight: [0, 0.1, 1], discover.num_modes: [2, 8]}`. Where the run finds the number of modes
+    by itself, an axis `discover.num_modes` makes it a given one, taken by k-means."""
+    methods: Annotated[tuple[Method, ...], Field(max_length=len(METHODS)), Once] = ()
+    """Methods that are run in every cell; none: the run's with codes."""
+    seeds: Annotated[tuple[Seed, ...], Field(max_length=1000), Once] = ()
+    """Training seeds in every cell; none: the run's."""
+    success_tolerance: float = Field(0.02, ge=0.0, lt=1.0)
+    """A cell holds success if it is at most this much below the best cell of its method."""
+    solved_tolerance: float = Field(0.05, ge=0.0, lt=1.0)
+    """A cell holds the modes if it solves at most this share of the task's modes fewer than the best cell."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        lists: tuple[tuple[str, tuple[float, ...]], ...] = (("weights", self.weights), ("num_modes", self.num_modes))
-        for name, values in lists:
-            if list(values) != sorted(set(values)):
-                raise ValueError(f"{name} must rise, got {list(values)}")
+        for name, values in self.axes.items():
+            if name.partition(".")[0] not in ("discover", "finetune") or "." not in name:
+                raise ValueError(f"axes must be settings below discover or finetune, got {name!r}")
+            texts = [format_axis_value(value) for value in values]
+            if len(set(texts)) != len(texts):
+                raise ValueError(f"axes must not repeat a value, got {list(values)} for {name}")
+            if unsafe := [text for text in texts if not re.fullmatch(r"[A-Za-z0-9_.+-]+", text)]:
+                raise ValueError(f"axes must have values that can name a folder, got {unsafe[0]!r} for {name}")
+        if (cells := math.prod(map(len, self.axes.values()))) > MAX_CELLS:
+            raise ValueError(f"axes must make at most {MAX_CELLS} cells, got {cells}")
         return self
+
+
+def format_axis_value(value: AxisValue) -> str:
+    """A value as folders and pages show it: 0.1, 8, true, kmeans."""
+    return value if isinstance(value, str) else json.dumps(value).removesuffix(".0")
 
 
 # ---- Settings of pooling over base policies ----
@@ -801,15 +832,6 @@ def judged_methods(methods: Sequence[str]) -> list[str]:
 # ---- The settings of a whole run on one task ----
 
 
-def _known(method: str) -> str:
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; {suggest(method, METHODS)}")
-    return method
-
-
-Method = Annotated[str, AfterValidator(_known)]
-
-
 class RunConfig(Section):
     """Everything that decides what a run computes, by stage."""
 
@@ -837,12 +859,10 @@ class RunConfig(Section):
     """Comparison of methods."""
     verdict: VerdictConfig = VerdictConfig()
     """Hypotheses."""
-    sweep: SweepConfig = SweepConfig()
-    """The λ sweep."""
     validation: ValidationConfig = ValidationConfig()
     """Validation of discovered modes."""
     grid: GridConfig = GridConfig()
-    """λ and K, crossed with methods and seeds."""
+    """Settings whose values are crossed."""
     pool: PoolConfig = PoolConfig()
     """Base policies."""
     execution: ExecutionConfig = ExecutionConfig()
@@ -858,7 +878,20 @@ class RunConfig(Section):
         codes, envs = self.discover.num_modes, self.finetune.num_envs
         if codes > envs:
             raise ValueError(f"discover.num_modes must be <= finetune.num_envs ({envs}), got {codes}")
-        envs = min(envs, self.discover.num_envs)
-        if self.grid.num_modes and self.grid.num_modes[-1] > envs:
-            raise ValueError(f"grid.num_modes must be <= num_envs ({envs}), got {self.grid.num_modes[-1]}")
+        plain = [method for method in self.grid.methods if not uses_modes(method)]
+        unread = [name for name in self.grid.axes if name.startswith(("discover.", "finetune.regulariser."))]
+        if plain and unread:
+            raise ValueError(f"grid.methods must use codes with an axis {unread[0]}, got {plain[0]}")
+        if self.grid.axes and not grid_methods(self):
+            raise ValueError("grid.methods must name a method, since none of methods has codes")
         return self
+
+
+def grid_methods(config: RunConfig) -> tuple[str, ...]:
+    """Methods that are run in every cell of the grid."""
+    return config.grid.methods or tuple(method for method in config.methods if uses_modes(method))
+
+
+def grid_seeds(config: RunConfig) -> tuple[int, ...]:
+    """Training seeds in every cell of the grid."""
+    return config.grid.seeds or config.seeds

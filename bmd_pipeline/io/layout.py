@@ -63,14 +63,6 @@ class Layout:
         """The hypotheses, decided."""
         return self.root / "results" / task / "verdict.json"
 
-    def sweep(self, task: str) -> Path:
-        """Findings of the λ sweep; its runs are beside it."""
-        return self.root / "results" / task / "lambda" / "sweep.json"
-
-    def sweep_run(self, task: str, point: str, seed: int) -> Path:
-        """Folder of one point and seed of the λ sweep, with its eval.json."""
-        return self.sweep(task).parent / point / f"seed{seed}"
-
     def validation(self, task: str) -> Path:
         """Whether the discovered modes are real."""
         return self.root / "results" / task / "modes" / "validation.json"

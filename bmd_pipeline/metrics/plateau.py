@@ -1,4 +1,4 @@
-"""A sweep over λ: the range in which success and solved modes both hold, and how calmly each run went."""
+"""A grid of runs: which cells hold success and solved modes, and how calmly each run went."""
 
 from __future__ import annotations
 
@@ -11,27 +11,12 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-# ---- The range of λ in which success and solved modes both hold ----
-
-
-@dataclass(frozen=True)
-class WeightScore:
-    """What a constant λ reached, mean over seeds.
-
-    Attributes:
-        weight: λ.
-        success: success rate.
-        solved: modes that are solved.
-    """
-
-    weight: float
-    success: float
-    solved: float
+# ---- Which cells hold both success and solved modes, and the range of one setting in which they do ----
 
 
 @dataclass(frozen=True)
 class Floors:
-    """What a point must reach to hold.
+    """What a cell must reach to hold.
 
     Attributes:
         success: least success rate.
@@ -48,12 +33,12 @@ class Floors:
 
 @dataclass(frozen=True)
 class Range:
-    """Neighbouring weights that all hold.
+    """Neighbouring values that all hold.
 
     Attributes:
         first: index of the lowest one.
         last: index of the highest one.
-        decades: log10 of their ratio, 0 counting as the next weight above it.
+        decades: log10 of their ratio, 0 counting as the next value above it.
     """
 
     first: int
@@ -61,35 +46,33 @@ class Range:
     decades: float
 
 
-def set_floors(scores: Sequence[WeightScore], success_tolerance: float, solved_tolerance: float) -> Floors:
-    """Floors below the best that any constant λ reached; `solved_tolerance` is a number of modes."""
-    return Floors(
-        max(0.0, max(score.success for score in scores) - success_tolerance),
-        max(0.0, max(score.solved for score in scores) - solved_tolerance),
-    )
+def set_floors(
+    successes: Sequence[float], solved: Sequence[float], success_tolerance: float, solved_tolerance: float
+) -> Floors:
+    """Floors below the best that any cell reached; `solved_tolerance` is a number of modes."""
+    return Floors(max(0.0, max(successes) - success_tolerance), max(0.0, max(solved) - solved_tolerance))
 
 
-def find_plateau(scores: Sequence[WeightScore], floors: Floors) -> Range | None:
-    """The widest run of neighbouring weights that hold; of equally wide ones the one with most points.
+def find_plateau(values: Sequence[float], holds: Sequence[bool]) -> Range | None:
+    """The widest run of neighbouring values that hold; of equally wide ones the one with most values.
 
     Args:
-        scores: by rising weight.
-        floors: what they must reach.
+        values: of one setting, rising.
+        holds: whether the cell of each value holds.
 
     Returns:
-        the range, or None if no weight holds.
+        the range, or None if no value holds.
     """
-    held = np.array([floors.hold(score.success, score.solved) for score in scores])
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], held.astype(int), [0]])))
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], np.array(holds, int), [0]])))
     ranges = [
-        Range(int(first), int(end) - 1, _decades([score.weight for score in scores[first:end]]))
+        Range(int(first), int(end) - 1, _decades(values[first:end]))
         for first, end in zip(edges[::2], edges[1::2], strict=True)
     ]
     return max(ranges, key=lambda found: (found.decades, found.last - found.first), default=None)
 
 
-def _decades(weights: Sequence[float]) -> float:
-    positive = [weight for weight in weights if weight > 0]
+def _decades(values: Sequence[float]) -> float:
+    positive = [value for value in values if value > 0]
     return math.log10(positive[-1] / positive[0]) if positive else 0.0
 
 

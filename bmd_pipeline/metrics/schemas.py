@@ -357,21 +357,66 @@ class Comparison(Block):
 # docs/evidence.md says what the scores mean.
 
 
-class Cell(Block):
-    """One method with one K and one λ."""
+class Indicator(Block):
+    """One sign of instability."""
 
-    method: str
-    """Fine-tuning method."""
-    num_modes: int | None
-    """Codes K; null for a method without codes."""
-    controller: str | None
-    """constant, or who chooses λ; null for a method without codes."""
-    weight: float | None
-    """λ; null where a controller chooses it or there is none."""
+    mean: float
+    """Mean over seeds."""
+    seeds: list[float] = Field(min_length=1)
+    """By seed."""
+
+
+class CellScores(Block):
+    """One method in one cell."""
+
     folder: str
     """Where its seeds are, below results/<Task>."""
     metrics: dict[str, Score]
     """Scores as in compare.json, by name."""
+    stability: dict[str, Indicator] | None
+    """Signs of instability in training, by name; docs/evidence.md explains each. Null where a training log is not at
+    hand, as in jobs whose files are in a store."""
+    holds: bool
+    """Whether success and solved modes are both within their tolerance of the method's best cell."""
+
+
+class Cell(Block):
+    """One combination of values."""
+
+    name: str
+    """Name of its folder below grid/."""
+    changes: dict[str, bool | int | float | str | None]
+    """What it changes in the run, by dotted name of the setting."""
+    methods: dict[str, CellScores]
+    """By method."""
+
+
+class Plateau(Block):
+    """Neighbouring values of the one setting that all hold."""
+
+    names: list[str] = Field(min_length=1)
+    """Their cells."""
+    low: float
+    """Lowest value."""
+    high: float
+    """Highest value."""
+    decades: float = Field(ge=0)
+    """log10 of the highest over the lowest value above 0."""
+    open_below: bool
+    """Whether it begins at the lowest value that was tried above 0 or at 0, and so may go on below."""
+    open_above: bool
+    """Whether it ends at the highest value that was tried, and so may go on above."""
+
+
+class MethodFloors(Block):
+    """What a method's cells must reach to hold, and where they do."""
+
+    success_floor: float
+    """Success rate that a cell must reach."""
+    solved_floor: float
+    """Solved modes that a cell must reach, mean over seeds."""
+    plateau: Plateau | None
+    """The widest range of values in which both hold; null if there is none, or if the axis is not one of numbers."""
 
 
 class Grid(Block):
@@ -383,6 +428,8 @@ class Grid(Block):
     """Name of the task."""
     config_hash: str
     """Hash of the settings that the grid itself reads."""
+    axis: str | None
+    """The one setting that takes several values, if these are numbers; else null."""
     confidence: float = Field(gt=0, lt=1)
     """Level of every interval."""
     labelling: str
@@ -395,8 +442,10 @@ class Grid(Block):
     """Training seeds, the same in every cell."""
     episodes_per_seed: int = Field(ge=1)
     """Evaluation episodes of each cell and seed."""
+    methods: dict[str, MethodFloors] = Field(min_length=1)
+    """By method, which every cell has."""
     cells: list[Cell] = Field(min_length=1)
-    """By method, K and λ."""
+    """Every combination of values; by rising value where there is one axis of numbers."""
     provenance: Provenance
     """Where the numbers come from."""
 
@@ -466,89 +515,6 @@ class Pool(Block):
     """Every policy against the pre-trained one, and every method with codes against the one without."""
     smallest_p: float = Field(gt=0, lt=1)
     """The least p that so many base policies can give, whatever the results are."""
-    provenance: Provenance
-    """Where the numbers come from."""
-
-
-# ---- The format of lambda/sweep.json, published as JSON Schema in docs/sweep.schema.json ----
-#
-# docs/evidence.md says how to read the numbers.
-
-
-class Indicator(Block):
-    """One sign of instability."""
-
-    mean: float
-    """Mean over seeds."""
-    seeds: list[float] = Field(min_length=1)
-    """By seed."""
-
-
-class Point(Block):
-    """One constant λ, or one controller that chooses it."""
-
-    name: str
-    """Name of its folder below lambda/."""
-    controller: str
-    """constant, or who chooses λ."""
-    weight: float | None
-    """λ; null where a controller chooses it."""
-    metrics: dict[str, Score]
-    """Scores as in compare.json, by name."""
-    stability: dict[str, Indicator]
-    """Signs of instability in training, by name; docs/evidence.md explains each."""
-    holds: bool
-    """Whether success and solved modes are both within their tolerance of the best constant λ."""
-
-
-class Plateau(Block):
-    """Neighbouring constant weights that all hold."""
-
-    names: list[str] = Field(min_length=1)
-    """Their points."""
-    low: float
-    """Lowest λ."""
-    high: float
-    """Highest λ."""
-    decades: float = Field(ge=0)
-    """log10 of the highest over the lowest λ above 0."""
-    open_below: bool
-    """Whether it begins at the lowest λ that was tried above 0 or at 0, and so may go on below."""
-    open_above: bool
-    """Whether it ends at the highest λ that was tried, and so may go on above."""
-
-
-class Sweep(Block):
-    """lambda/sweep.json."""
-
-    schema_version: Literal[3]
-    """Version of this format."""
-    task: str
-    """Name of the task."""
-    config_hash: str
-    """Hash of the settings that the sweep itself reads."""
-    method: str
-    """The method that was fine-tuned at each point."""
-    confidence: float = Field(gt=0, lt=1)
-    """Level of every interval."""
-    labelling: str
-    """The mode labelling that the mode metrics use."""
-    total_modes: int = Field(ge=1)
-    """Modes of the task."""
-    tau: float = Field(gt=0, le=1)
-    """Success rate from which a present mode is solved."""
-    seeds: list[int] = Field(min_length=1)
-    """Training seeds, the same at every point."""
-    episodes_per_seed: int = Field(ge=1)
-    """Evaluation episodes of each point and seed."""
-    points: list[Point] = Field(min_length=2)
-    """Constant weights, rising, then controllers."""
-    success_floor: float
-    """Success rate that a point must reach to hold."""
-    solved_floor: float
-    """Solved modes that a point must reach to hold, mean over seeds."""
-    plateau: Plateau | None
-    """The widest range of constant λ in which both hold; null if there is none."""
     provenance: Provenance
     """Where the numbers come from."""
 
@@ -832,7 +798,6 @@ DOCUMENTS: dict[str, type[Block]] = {
     "eval": Evaluation,
     "compare": Comparison,
     "verdict": Verdict,
-    "sweep": Sweep,
     "grid": Grid,
     "pool": Pool,
     "validation": Validation,

@@ -19,13 +19,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from bmd_pipeline.config.schema import PRETRAINED, uses_modes
 from bmd_pipeline.io.files import write_bytes
-from bmd_pipeline.metrics.schemas import CodeCheck, CodeRow, Estimate, Evaluation, Point, PolicyBlock, SeedRow, Sweep
+from bmd_pipeline.metrics.schemas import CodeCheck, CodeRow, Estimate, Evaluation, Grid, PolicyBlock, Score, SeedRow
+from bmd_pipeline.reporting.narrative import name_axis
 from bmd_pipeline.reporting.sources import Curves, Key
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath
 
@@ -382,7 +383,7 @@ def _count_ticks(total: int) -> list[int]:
     return [tick for tick in ticks if total - tick >= step or tick == total] + [total] * (ticks[-1] != total)
 
 
-# ---- The figure of a λ sweep: success and modes against λ, and below them the signs of instability ----
+# ---- The figure of a grid: success and modes in every cell, and below them the signs of instability ----
 
 _SCORES = (
     ("success_rate", "success rate", BLUE, "o"),
@@ -398,88 +399,122 @@ _INDICATORS = (
     ("return_variance", "variance of the return"),
 )
 _GAP = 0.7
-"""Decades between the weights and what stands beside their scale: λ = 0, and controllers."""
+"""Decades between the smallest positive value and 0, which stands beside a logarithmic scale."""
 
 
-def draw_sweep(sweep: Sweep, stem: Path) -> list[Path]:
-    """Writes `plot_sweep` to files; returns the paths of the PNG and the SVG."""
-    return save_figure(plot_sweep(sweep), stem)
+def draw_grid(grid: Grid, stem: Path) -> list[Path]:
+    """Writes `plot_grid` to files; returns the paths of the PNG and the SVG."""
+    return save_figure(plot_grid(grid), stem)
 
 
-def plot_sweep(sweep: Sweep) -> Figure:
-    """A sweep: the plateau is shaded, what a point must reach is dotted; λ = 0 and controllers stand beside the
-    logarithmic scale.
+def plot_grid(grid: Grid) -> Figure:
+    """A grid, one method below another: what a cell must reach is dotted. Along one axis of numbers the scale is
+    logarithmic, with 0 beside it, and the plateau is shaded; else cells stand side by side under their names.
     """
-    places = _place(sweep.points)
+    scale = _Scale(grid)
     with house_style():
-        figure = Figure(figsize=(8.6, 7.2), layout="constrained")
-        rows = figure.add_gridspec(2, 1, height_ratios=(1, 1))
-        upper, lower = figure.add_subfigure(rows[0]), figure.add_subfigure(rows[1])
-        top = upper.add_subplot()
-        _shade_plateau(top, sweep, places)
-        for name, label, colour, marker in _SCORES:
-            total = sweep.total_modes if name == "solved" else 1
-            _plot_score(top, sweep.points, places, name, label, colour, marker, total)
-        for floor, colour in ((sweep.success_floor, BLUE), (sweep.solved_floor / sweep.total_modes, VERMILION)):
-            top.axhline(floor, color=colour, linewidth=0.9, linestyle=":")
-        top.set_ylim(-0.04, 1.04)
-        top.set_title(f"{_label(sweep.task)}, {_label(sweep.method)}: success and modes against λ", loc="left")
-        top.set_xlabel("λ")
-        top.legend(
-            loc="upper left", bbox_to_anchor=(1, 1), title=_describe_sweep(sweep), title_fontsize=8, alignment="left"
-        )
-        _mark(top, sweep.points, places)
-        for axes, (name, label) in zip(lower.subplots(2, 3).flat, _INDICATORS, strict=True):
-            _plot_indicator(axes, sweep.points, places, name)
-            axes.set_title(label, loc="left", fontsize=8, fontweight="normal")
-            if name == "early_stops":
-                axes.set_ylim(-0.04, 1.04)
-            axes.set_xlabel("λ")
-            _mark(axes, sweep.points, places, every=2)
+        figure = Figure(figsize=(8.6, 7.2 * len(grid.methods)), layout="constrained")
+        for panel, method in zip(figure.subfigures(len(grid.methods), squeeze=False).flat, grid.methods, strict=True):
+            _plot_method(panel, grid, method, scale)
         return figure
 
 
-def _place(points: Sequence[Point]) -> list[float]:
-    """Position of each point on the x axis, in decades."""
-    positive = [point.weight for point in points if point.weight]
-    low, high = (math.log10(positive[0]), math.log10(positive[-1])) if positive else (0.0, 0.0)
-    places, beside = [], high
-    for point in points:
-        if point.weight is None:
-            beside += _GAP
-            places.append(beside)
-        else:
-            places.append(math.log10(point.weight) if point.weight else low - _GAP)
-    return places
+class _Scale:
+    """Where the cells of a grid stand on the x axis, and how they are named.
+
+    Attributes:
+        name: what the axis is called; empty where there are several.
+        places: position of each cell.
+        labels: name of each cell.
+        joined: cells that a line joins.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self.name = name_axis(grid)
+        count = len(grid.cells)
+        self.places, self.labels = (
+            [float(i) for i in range(count)],
+            [cell.name.replace(",", "\n") for cell in grid.cells],
+        )
+        self.joined: list[int] = []
+        if grid.axis is None:
+            return
+        values = [float(cell.changes[grid.axis] or 0.0) for cell in grid.cells]
+        self.labels, self.joined = [f"{value:g}" for value in values], list(range(count))
+        if values[0] >= 0 and values[-1] > 0:
+            self.joined = [i for i, value in enumerate(values) if value > 0]
+            beside = math.log10(values[self.joined[0]]) - _GAP
+            self.places = [math.log10(value) if value > 0 else beside for value in values]
+
+    def mark(self, axes: Axes, narrow: bool = False) -> None:
+        """Ticks with names; narrow axes name every second value, and no cells, which stand as in the axes above."""
+        named = set(range(len(self.labels)))
+        if narrow:
+            named -= set(self.joined[1::2]) if self.name else named
+        axes.set_xticks(self.places, [label if i in named else "" for i, label in enumerate(self.labels)])
+        if narrow or not self.name:
+            axes.tick_params(axis="x", labelrotation=90, labelsize=7)
+        axes.set_xlabel(self.name)
+        axes.margins(x=0.04)
+        axes.grid(axis="y")
+
+    def join(self, axes: Axes, values: Sequence[float], colour: str, width: float) -> None:
+        """A line through the values of neighbouring cells."""
+        if self.joined:
+            places = [self.places[i] for i in self.joined]
+            axes.plot(places, [values[i] for i in self.joined], color=colour, linewidth=width)
 
 
-def _constants(points: Sequence[Point]) -> list[int]:
-    """Indices of the points on the logarithmic scale, which a line joins."""
-    return [i for i, point in enumerate(points) if point.weight]
+def _plot_method(panel: FigureBase, grid: Grid, method: str, scale: _Scale) -> None:
+    """One method's scores and, where every training log was at hand, its signs of instability."""
+    cells, floors = [cell.methods[method] for cell in grid.cells], grid.methods[method]
+    stable = [cell.stability for cell in cells if cell.stability is not None]
+    rows = panel.add_gridspec(2 if len(stable) == len(cells) else 1, 1)
+    top = panel.add_subfigure(rows[0]).add_subplot()
+    if floors.plateau is not None:
+        inside = [
+            place for place, cell in zip(scale.places, grid.cells, strict=True) if cell.name in floors.plateau.names
+        ]
+        top.axvspan(min(inside) - 0.12, max(inside) + 0.12, color=ORANGE, alpha=0.18, linewidth=0, label="both hold")
+    for name, label, colour, marker in _SCORES:
+        total = grid.total_modes if name == "solved" else 1
+        _plot_score(top, [cell.metrics[name] for cell in cells], scale, label, colour, marker, total)
+    for floor, colour in ((floors.success_floor, BLUE), (floors.solved_floor / grid.total_modes, VERMILION)):
+        top.axhline(floor, color=colour, linewidth=0.9, linestyle=":")
+    top.set_ylim(-0.04, 1.04)
+    against = f" against {scale.name}" if scale.name else ""
+    top.set_title(f"{_label(grid.task)}, {_label(method)}: success and modes{against}", loc="left")
+    seeds = len(grid.seeds)
+    title = f"mean and {grid.confidence:.0%} interval,\n{seeds} seed{'s' * (seeds > 1)}; small: single seeds"
+    top.legend(loc="upper left", bbox_to_anchor=(1, 1), title=title, title_fontsize=8, alignment="left")
+    scale.mark(top)
+    if len(stable) < len(cells):
+        return
+    for axes, (name, label) in zip(panel.add_subfigure(rows[1]).subplots(2, 3).flat, _INDICATORS, strict=True):
+        found = [one[name] for one in stable]
+        scale.join(axes, [one.mean for one in found], GREY, 1.0)
+        axes.scatter(scale.places, [one.mean for one in found], s=14, color=GREY, zorder=3)
+        for place, one in zip(scale.places, found, strict=True):
+            axes.scatter([place] * len(one.seeds), one.seeds, s=7, color=GREY, alpha=0.4, linewidth=0)
+        axes.set_title(label, loc="left", fontsize=8, fontweight="normal")
+        if name == "early_stops":
+            axes.set_ylim(-0.04, 1.04)
+        scale.mark(axes, narrow=True)
 
 
 def _plot_score(
-    axes: Axes,
-    points: Sequence[Point],
-    places: list[float],
-    name: str,
-    label: str,
-    colour: str,
-    marker: str,
-    total: int,
+    axes: Axes, scores: Sequence[Score], scale: _Scale, label: str, colour: str, marker: str, total: int
 ) -> None:
-    """One score of all points as a share of `total`."""
-    means = [point.metrics[name].mean for point in points]
+    """One score of all cells as a share of `total`."""
+    means = [score.mean for score in scores]
     values = [mean.value / total for mean in means]
-    joined = _constants(points)
-    axes.plot([places[i] for i in joined], [values[i] for i in joined], color=colour, linewidth=1.2)
+    scale.join(axes, values, colour, 1.2)
+    below = [(mean.value - mean.low) / total for mean in means]
+    above = [(mean.high - mean.value) / total for mean in means]
     axes.errorbar(
-        places,
+        scale.places,
         values,
-        yerr=[
-            [(mean.value - mean.low) / total for mean in means],
-            [(mean.high - mean.value) / total for mean in means],
-        ],
+        yerr=[below, above],
         fmt=marker,
         color=colour,
         markersize=5.5,
@@ -488,42 +523,9 @@ def _plot_score(
         clip_on=False,
         label=label,
     )
-    for place, point in zip(places, points, strict=True):
-        seeds = [seed / total for seed in point.metrics[name].seeds]
+    for place, score in zip(scale.places, scores, strict=True):
+        seeds = [seed / total for seed in score.seeds]
         axes.scatter([place] * len(seeds), seeds, s=9, color=colour, alpha=0.4, linewidth=0, clip_on=False)
-
-
-def _plot_indicator(axes: Axes, points: Sequence[Point], places: list[float], name: str) -> None:
-    found = [point.stability[name] for point in points]
-    joined = _constants(points)
-    axes.plot([places[i] for i in joined], [found[i].mean for i in joined], color=GREY, linewidth=1.0)
-    axes.scatter(places, [one.mean for one in found], s=14, color=GREY, zorder=3)
-    for place, one in zip(places, found, strict=True):
-        axes.scatter([place] * len(one.seeds), one.seeds, s=7, color=GREY, alpha=0.4, linewidth=0)
-
-
-def _shade_plateau(axes: Axes, sweep: Sweep, places: list[float]) -> None:
-    if sweep.plateau is None:
-        return
-    inside = [place for place, point in zip(places, sweep.points, strict=True) if point.name in sweep.plateau.names]
-    axes.axvspan(min(inside) - 0.12, max(inside) + 0.12, color=ORANGE, alpha=0.18, linewidth=0, label="both hold")
-
-
-def _mark(axes: Axes, points: Sequence[Point], places: list[float], every: int = 1) -> None:
-    """Ticks with names; narrow axes name every second weight, upright."""
-    constants = _constants(points)
-    named = {i for i in range(len(points)) if i not in constants} | set(constants[::every])
-    labels = [point.controller if point.weight is None else f"{point.weight:g}" for point in points]
-    axes.set_xticks(places, [label if i in named else "" for i, label in enumerate(labels)])
-    if every > 1:
-        axes.tick_params(axis="x", labelrotation=90, labelsize=7)
-    axes.margins(x=0.04)
-    axes.grid(axis="y")
-
-
-def _describe_sweep(sweep: Sweep) -> str:
-    seeds = len(sweep.seeds)
-    return f"mean and {sweep.confidence:.0%} interval,\n{seeds} seed{'s' * (seeds > 1)}; small: single seeds"
 
 
 # ---- Learning curves ----

@@ -15,15 +15,13 @@ from bmd_pipeline.metrics.schemas import (
     CodeCheck,
     CodeRow,
     Evaluation,
+    Grid,
     Hypothesis,
     Interval,
     PairVerdict,
-    Plateau,
-    Point,
     PolicyBlock,
     SeedAgreement,
     SeedValidation,
-    Sweep,
     Validation,
     Verdict,
 )
@@ -356,34 +354,40 @@ def describe_scope(verdict: Verdict) -> str:
     )
 
 
-# ---- The sweep over λ ----
+# ---- The grid ----
+
+_SYMBOLS = {"finetune.regulariser.mi_weight": "λ", "discover.num_modes": "K"}
 
 
-def describe_sweep(sweep: Sweep) -> str:
-    """Where success and solved modes both hold, and how the controllers of λ did."""
-    if not any(point.metrics["solved"].mean.value for point in sweep.points):
-        return "No λ solves any mode: there is nothing to hold."
-    solved = f"{sweep.solved_floor:.1f} of {sweep.total_modes} modes solved"
-    bar = f"success of at least {sweep.success_floor:.3f} and {solved}"
-    controllers = [point for point in sweep.points if point.weight is None]
-    return " ".join([_describe_plateau(sweep.plateau, bar), *map(_describe_controller, controllers)])
+def name_axis(grid: Grid) -> str:
+    """What the page calls the one setting that varies; empty if there are several."""
+    return "" if grid.axis is None else _SYMBOLS.get(grid.axis, grid.axis.rpartition(".")[2])
 
 
-def _describe_plateau(plateau: Plateau | None, bar: str) -> str:
+def describe_grid(grid: Grid) -> list[str]:
+    """Where success and solved modes both hold, a sentence or two for each method."""
+    return [f"{method}: {_describe_method(grid, method)}" for method in grid.methods]
+
+
+def _describe_method(grid: Grid, method: str) -> str:
+    floors, name = grid.methods[method], name_axis(grid)
+    if not any(cell.methods[method].metrics["solved"].mean.value for cell in grid.cells):
+        return "no cell solves any mode, so there is nothing to hold."
+    solved = f"{floors.solved_floor:.1f} of {grid.total_modes} modes solved"
+    bar = f"success of at least {floors.success_floor:.3f} and {solved}"
+    held = [cell.name for cell in grid.cells if cell.methods[method].holds]
+    if not held:
+        return f"no {name or 'cell'} holds both ({bar}): one is traded for the other."
+    plateau = floors.plateau
     if plateau is None:
-        return f"No constant λ holds both ({bar}): here λ trades one for the other."
+        return f"{len(held)} of {counted(len(grid.cells), 'cell')} hold both ({bar}): {listed(held)}."
     if len(plateau.names) == 1:
-        return f"Of the constants that were tried, only λ = {plateau.low:g} holds both ({bar})."
+        return f"of the values that were tried, only {name} = {plateau.low:g} holds both ({bar})."
     width = f", {plateau.decades:.1f} decades" if plateau.decades else ""
-    text = f"λ from {plateau.low:g} to {plateau.high:g} holds both ({bar}){width}."
+    text = f"{name} from {plateau.low:g} to {plateau.high:g} holds both ({bar}){width}."
     if plateau.open_above:
-        text += " It ends at the highest λ that was tried, and may be wider."
+        text += f" It ends at the highest {name} that was tried, and may be wider."
     return text
-
-
-def _describe_controller(point: Point) -> str:
-    held = "holds both too" if point.holds else "does not hold both"
-    return f"{point.controller} {held}, with λ = {point.stability['final_weight'].mean:.2g} in the end."
 
 
 # ---- The validation of modes ----

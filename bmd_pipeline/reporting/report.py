@@ -39,20 +39,20 @@ from bmd_pipeline.reporting.figures import (
     mode_colours,
     plot_codes,
     plot_curves,
+    plot_grid,
     plot_pretraining,
     plot_success_modes,
-    plot_sweep,
     plot_trajectories,
 )
 from bmd_pipeline.reporting.narrative import (
     describe_codes,
     describe_curves,
+    describe_grid,
     describe_outcome,
     describe_policies,
     describe_pretraining,
     describe_reading,
     describe_run,
-    describe_sweep,
     describe_tally,
     describe_tasks,
     list_lost_codes,
@@ -174,7 +174,7 @@ _FILTERS = (
     "describe_scope",
     "state_claim",
     "describe_hypothesis",
-    "describe_sweep",
+    "describe_grid",
     "describe_validation",
 )
 
@@ -276,7 +276,7 @@ def build_report(sources: ReportSources) -> str:
 def _draw_figures(sources: ReportSources) -> dict[str, list[Markup]]:
     """The page's figures by section; a section without data has none."""
     evaluation, modes = sources.evaluation, sources.book.modes
-    task, sweep, validation = evaluation.task, sources.evidence.sweep, sources.evidence.validation
+    task, grid, validation = evaluation.task, sources.evidence.grid, sources.evidence.validation
     base = evaluation.policies.get(PRETRAINED)
     told = describe_policies(evaluation)
     found: dict[str, list[tuple[Figure, str, str]]] = {
@@ -293,7 +293,7 @@ def _draw_figures(sources: ReportSources) -> dict[str, list[Markup]]:
         "pretraining": [],
         "codes": [],
         "validation": [],
-        "sweep": [],
+        "grid": [],
     }
     if sources.pretraining is not None:
         kept = (sources.base.get("kept") or {}).get("iteration")
@@ -308,8 +308,8 @@ def _draw_figures(sources: ReportSources) -> dict[str, list[Markup]]:
         checks = {one.seed: one.codes for one in validation.discovered}
         figure = plot_codes("frozen policy", checks, validation.modes)
         found["validation"].append((figure, "Frozen policy: codes and true modes", describe_codes(checks)))
-    if sweep is not None:
-        found["sweep"].append((plot_sweep(sweep), f"{task}: success and modes against λ", describe_sweep(sweep)))
+    if grid is not None:
+        found["grid"].append((plot_grid(grid), f"{task}: success and modes in the grid", " ".join(describe_grid(grid))))
     return {
         section: [
             Markup(embed_figure(figure, f"{section}-{i}", title, words))

@@ -22,10 +22,10 @@ from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.schemas import (
     Comparison,
     Evaluation,
+    Grid,
     InputFile,
     PolicyBlock,
     SeedRow,
-    Sweep,
     Validation,
     Verdict,
     load_document,
@@ -163,13 +163,13 @@ class Evidence:
     Attributes:
         comparison: compare.json.
         verdict: verdict.json.
-        sweep: lambda/sweep.json.
+        grid: grid.json.
         validation: modes/validation.json.
     """
 
     comparison: Comparison | None
     verdict: Verdict | None
-    sweep: Sweep | None
+    grid: Grid | None
     validation: Validation | None
 
 
@@ -181,11 +181,11 @@ def load_evidence(layout: Layout, evaluation: Evaluation) -> Evidence:
     """
     task = evaluation.task
     comparison, verdict = layout.comparison(task), layout.verdict(task)
-    sweep, validation = layout.sweep(task), layout.validation(task)
+    grid, validation = layout.grid(task), layout.validation(task)
     found = Evidence(
         comparison=load_document(comparison, Comparison) if comparison.is_file() else None,
         verdict=load_document(verdict, Verdict) if verdict.is_file() else None,
-        sweep=load_document(sweep, Sweep) if sweep.is_file() else None,
+        grid=load_document(grid, Grid) if grid.is_file() else None,
         validation=load_document(validation, Validation) if validation.is_file() else None,
     )
     for path, document in ((comparison, found.comparison), (verdict, found.verdict)):
@@ -193,10 +193,10 @@ def load_evidence(layout: Layout, evaluation: Evaluation) -> Evidence:
             _check_task(path, document.task, task)
             known = evaluation.provenance.inputs
             _check_inputs(path, document.provenance.inputs, {name: known[name].sha256 for name in known})
-    if found.sweep is not None:
-        _check_task(sweep, found.sweep.task, task)
-        inputs = found.sweep.provenance.inputs
-        _check_inputs(sweep, inputs, _hash_files({name: sweep.parent / name for name in inputs}))
+    if found.grid is not None:
+        _check_task(grid, found.grid.task, task)
+        inputs = found.grid.provenance.inputs
+        _check_inputs(grid, inputs, _hash_files({name: grid.parent / name for name in inputs}))
     if found.validation is not None:
         _check_task(validation, found.validation.task, task)
         inputs = found.validation.provenance.inputs
@@ -425,7 +425,7 @@ def list_steps(sources: ReportSources) -> list[Step]:
         "validation": sources.evidence.validation,
         "compare": sources.evidence.comparison,
         "verdict": sources.evidence.verdict,
-        "sweep": sources.evidence.sweep,
+        "grid": sources.evidence.grid,
     }
     steps += [_from_document(stage, found, found.config_hash) for stage, found in evidence.items() if found]
     return steps
@@ -474,7 +474,7 @@ def _from_record(stage: str, record: Mapping[str, Any]) -> Step:
 
 
 def _from_document(
-    stage: str, document: Evaluation | Comparison | Verdict | Sweep | Validation, config_hash: str
+    stage: str, document: Evaluation | Comparison | Verdict | Grid | Validation, config_hash: str
 ) -> Step:
     run = document.provenance
     return Step(stage, run.command, run.wall_s, run.git_commit, config_hash, run.device)

@@ -122,7 +122,7 @@ def load_evaluated(
     """Reads one evaluation and checks that it belongs here.
 
     Args:
-        config: the run; for a point of a sweep, the run at this point.
+        config: the run; for a cell of a grid, the run in this cell.
         path: the eval.json.
         wanted: policy and seed that it must hold; None takes any.
         again: command that makes it, for messages; `bmd-pipeline evaluate` if None.
@@ -156,7 +156,7 @@ def load_evaluated(
     return Evaluated(path, replace(parts[0], behaviours=behaviours))
 
 
-# ---- What the stages share that weigh evaluations against each other: compare, verdict and sweep ----
+# ---- What the stages share that weigh evaluations against each other: compare, verdict and grid ----
 
 
 def load_evaluations(

@@ -1,22 +1,15 @@
-"""Stages `grid`, `sweep` and `pool`: scores over K and λ, over λ with how calm training was, and over base policies."""
+"""Stages `grid` and `pool`: scores over combinations of settings, and over base policies."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bmd_pipeline.config.hashing import stage_hash
-from bmd_pipeline.config.overrides import (
-    GridCell,
-    SweepPoint,
-    configure_base,
-    configure_cell,
-    configure_swept,
-    list_cells,
-    list_points,
-)
-from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, list_pairs
+from bmd_pipeline.config.overrides import GridCell, configure_base, list_cells
+from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, grid_methods, grid_seeds, list_pairs
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, write_json
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
@@ -26,31 +19,23 @@ from bmd_pipeline.metrics.bootstrap import PairedBootstrap
 from bmd_pipeline.metrics.compare import pool_pair, pool_scores, score_seeds
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.hypotheses import smallest_p
-from bmd_pipeline.metrics.plateau import (
-    INDICATORS,
-    Floors,
-    Range,
-    WeightScore,
-    find_plateau,
-    measure_stability,
-    set_floors,
-)
+from bmd_pipeline.metrics.plateau import INDICATORS, Floors, find_plateau, measure_stability, set_floors
 from bmd_pipeline.metrics.schemas import (
     SCHEMA_VERSION,
     Cell,
+    CellScores,
     Evaluation,
     Grid,
     Indicator,
+    MethodFloors,
     Plateau,
-    Point,
     PolicyBlock,
     Pool,
     PooledScore,
-    Sweep,
     load_document,
 )
-from bmd_pipeline.reporting.figures import draw_sweep
-from bmd_pipeline.reporting.narrative import describe_sweep
+from bmd_pipeline.reporting.figures import draw_grid
+from bmd_pipeline.reporting.narrative import describe_grid
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluations import (
     EPISODES_FILE,
@@ -62,204 +47,167 @@ from bmd_pipeline.stages.evaluations import (
     trace,
 )
 
-# ---- Stage `grid`: results/<Task>/grid.json, the scores of every method with every K and λ ----
+# ---- Stage `grid`: results/<Task>/grid.json, scores and signs of instability in every cell ----
+
+PICTURE = "grid"
 
 
 def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter | None = None) -> None:
     """Gathers the runs of a grid.
 
     Args:
-        config: the run; `methods`, `seeds` and `grid` say which cells there must be.
+        config: the run; `grid` says which cells, methods and seeds there must be.
         layout: where the runs are.
-        output: the grid.json to write.
-        reporter: where each cell's scores are told, if anywhere.
-
-    Raises:
-        ArtifactError: an evaluation is missing or damaged, or was made under other settings.
-    """
-    started = time.time()
-    task = config.task.name
-    cells = {cell.key: cell for cell in list_cells(config)}
-    paths = {
-        (key, seed): layout.grid_run(task, cell.folder, seed) / "eval.json"
-        for key, cell in cells.items()
-        for seed in config.seeds
-    }
-    again = f"snakemake --cores 2 {layout.grid(task)}"
-    rows = {
-        key: [
-            load_evaluated(configure_cell(config, cell), paths[key, seed], wanted=(cell.method, seed), again=again)
-            for seed in config.seeds
-        ]
-        for key, cell in cells.items()
-    }
-    sample = resample(config, rows)
-    described = [_describe(config, sample, cell) for cell in cells.values()]
-    document = Grid(
-        schema_version=SCHEMA_VERSION,
-        task=task,
-        config_hash=stage_hash(config, "grid"),
-        confidence=config.evaluate.confidence,
-        labelling=sample.labelling,
-        total_modes=len(sample.modes),
-        tau=sample.tau,
-        seeds=sample.seeds,
-        episodes_per_seed=sample.num_episodes,
-        cells=described,
-        provenance=trace(
-            config, "grid", {str(path.relative_to(output.parent)): path for path in paths.values()}, started
-        ),
-    )
-    write_json(output, document.model_dump(mode="json"))
-    if reporter is not None:
-        for key, cell in zip(cells, described, strict=True):
-            reporter.log(f"{key}: {_tell(cell)}")
-
-
-def _describe(config: RunConfig, sample: PairedBootstrap, cell: GridCell) -> Cell:
-    return Cell(
-        method=cell.method,
-        num_modes=cell.num_modes,
-        controller=cell.point.controller if cell.point else None,
-        weight=cell.point.weight if cell.point else None,
-        folder=cell.folder,
-        metrics=score_seeds(sample.scores[cell.key], sample.resampled[cell.key], config.evaluate.confidence),
-    )
-
-
-def _tell(cell: Cell) -> str:
-    """A cell's scores for people: success and modes side by side."""
-    success, present, solved, entropy, obeyed, worst = (
-        cell.metrics[name].mean
-        for name in ("success_rate", "present", "solved", "mode_entropy", "obeyed", "obeyed_worst")
-    )
-    return (
-        f"success {success.value:.3f} [{success.low:.3f}, {success.high:.3f}], present {present.value:.3g}, "
-        f"solved {solved.value:.3g}, entropy {entropy.value:.2f} nats, "
-        f"obeyed {obeyed.value:.3f} (worst {worst.value:.3f})"
-    )
-
-
-# ---- Stage `sweep`: results/<Task>/lambda/sweep.json, success and modes against λ, and how calm training was ----
-
-PICTURE = "sweep"
-
-
-def sweep(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter | None = None) -> None:
-    """Gathers the runs of a λ sweep, which differ in the regulariser alone.
-
-    Args:
-        config: the run; `sweep` says which points and seeds there must be.
-        layout: where the runs are.
-        output: the sweep.json to write, last of all; a picture goes beside it.
+        output: the grid.json to write, last of all; a picture goes beside it.
         reporter: where the finding is told, if anywhere.
 
     Raises:
         ArtifactError: a run is missing or damaged, or was trained or evaluated under other settings.
     """
     started = time.time()
-    points = list_points(config)
-    runs = {point.name: [_load_run(config, point, seed, layout) for seed in config.sweep.seeds] for point in points}
-    sample = resample(config, {name: [run.evaluated for run in row] for name, row in runs.items()})
-    scores = [_weigh(sample, point) for point in points if point.weight is not None]
-    floors = set_floors(scores, config.sweep.success_tolerance, config.sweep.solved_tolerance * len(sample.modes))
-    described = [_describe_point(sample, point, runs[point.name], floors, config) for point in points]
-    plateau = _name_plateau(described, find_plateau(scores, floors))
+    task, methods = config.task.name, grid_methods(config)
+    cells, axis = list_cells(config), _find_axis(config)
+    if axis is not None:
+        cells.sort(key=lambda cell: _number(cell, axis))
+    runs = {
+        (cell.name, method): [_load_run(config, cell, method, seed, layout) for seed in grid_seeds(config)]
+        for cell in cells
+        for method in methods
+    }
+    sample = resample(config, {"/".join(key): [run.evaluated for run in row] for key, row in runs.items()})
+    floors = {method: _set_floors(config, sample, cells, method) for method in methods}
+    described = [
+        Cell(
+            name=cell.name,
+            changes=cell.changes,
+            methods={
+                method: _describe(config, sample, cell, method, runs[cell.name, method], floors[method])
+                for method in methods
+            },
+        )
+        for cell in cells
+    ]
+    results = layout.summary(task).parent
     inputs = {
-        f"{name}/seed{run.evaluated.episodes.seed}/{file}": run.folder / file
-        for name, row in runs.items()
+        str((run.folder / file).relative_to(results)): run.folder / file
+        for row in runs.values()
         for run in row
         for file in ("eval.json", RUN_FILE)
     }
-    document = Sweep(
+    document = Grid(
         schema_version=SCHEMA_VERSION,
-        task=config.task.name,
-        config_hash=stage_hash(config, "sweep"),
-        method=config.sweep.method,
+        task=task,
+        config_hash=stage_hash(config, "grid"),
+        axis=axis,
         confidence=config.evaluate.confidence,
         labelling=sample.labelling,
         total_modes=len(sample.modes),
         tau=sample.tau,
         seeds=sample.seeds,
         episodes_per_seed=sample.num_episodes,
-        points=described,
-        success_floor=floors.success,
-        solved_floor=floors.solved,
-        plateau=plateau,
-        provenance=trace(config, "sweep", inputs, started),
+        methods={
+            method: MethodFloors(
+                success_floor=floors[method].success,
+                solved_floor=floors[method].solved,
+                plateau=None if axis is None else _describe_plateau(cells, described, method, axis),
+            )
+            for method in methods
+        },
+        cells=described,
+        provenance=trace(config, "grid", inputs, started),
     )
-    output.unlink(missing_ok=True)  # an old sweep.json must not vouch for a new picture
-    draw_sweep(document, output.with_name(PICTURE))
+    output.unlink(missing_ok=True)  # an old grid.json must not vouch for a new picture
+    draw_grid(document, output.with_name(PICTURE))
     write_json(output, document.model_dump(mode="json"))
     if reporter is not None:
-        reporter.log(describe_sweep(document))
+        for sentence in describe_grid(document):
+            reporter.log(sentence)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One point and seed."""
+    """One cell, method and seed; stability is None without a training log."""
 
     folder: Path
     evaluated: Evaluated
-    stability: dict[str, float]
+    stability: dict[str, float] | None
 
 
-def _load_run(config: RunConfig, point: SweepPoint, seed: int, layout: Layout) -> _Run:
+def _load_run(config: RunConfig, cell: GridCell, method: str, seed: int, layout: Layout) -> _Run:
     """Reads one run and checks that it was trained and evaluated as the settings say."""
-    task, method = config.task.name, config.sweep.method
-    here = configure_swept(config, point)
-    folder = layout.sweep_run(task, point.name, seed)
-    again = f"snakemake --cores 2 {layout.sweep(task)}"
-    evaluated = load_evaluated(here, folder / "eval.json", wanted=(method, seed), again=again)
+    task = config.task.name
+    folder = layout.grid_run(task, cell.folder(method), seed)
+    again = f"snakemake --cores 2 {layout.grid(task)}"
+    evaluated = load_evaluated(cell.config, folder / "eval.json", wanted=(method, seed), again=again)
     record = require_run(folder, "finetune", task, command=again)
-    if record.get("config_hash") != stage_hash(here, "finetune", method):
+    if record.get("config_hash") != stage_hash(cell.config, "finetune", method):
         raise ArtifactError(f"{folder / RUN_FILE}: trained under other settings than the present ones; run `{again}`")
     log = folder / METRICS_FILE
+    if not log.exists():  # no rule's output, so that jobs whose files are in a store have none
+        return _Run(folder, evaluated, None)
     lines = load_metrics(log)
     if hash_file(log) != record.get("outputs", {}).get(METRICS_FILE):
         raise ArtifactError(f"{log} is damaged or edited: not what {RUN_FILE} records; run `{again}`")
-    return _Run(folder, evaluated, measure_stability(lines, config.finetune.ppo.target_kl))
+    return _Run(folder, evaluated, measure_stability(lines, cell.config.finetune.ppo.target_kl))
 
 
-def _weigh(sample: PairedBootstrap, point: SweepPoint) -> WeightScore:
-    scores = sample.scores[point.name]
-    return WeightScore(point.weight or 0.0, float(scores["success_rate"].mean()), float(scores["solved"].mean()))
+def _find_axis(config: RunConfig) -> str | None:
+    """The one setting that takes several values, if these are numbers; others are the same in every cell."""
+    varied = [name for name, values in config.grid.axes.items() if len(values) > 1]
+    if len(varied) != 1:
+        return None
+    numbers = all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in config.grid.axes[varied[0]]
+    )
+    return varied[0] if numbers else None
 
 
-def _describe_point(
-    sample: PairedBootstrap, point: SweepPoint, runs: list[_Run], floors: Floors, config: RunConfig
-) -> Point:
-    reached = _weigh(sample, point)
-    return Point(
-        name=point.name,
-        controller=point.controller,
-        weight=point.weight,
-        metrics=score_seeds(sample.scores[point.name], sample.resampled[point.name], config.evaluate.confidence),
-        stability={
-            name: Indicator(
-                mean=sum(run.stability[name] for run in runs) / len(runs), seeds=[run.stability[name] for run in runs]
-            )
-            for name in INDICATORS
-        },
-        holds=floors.hold(reached.success, reached.solved),
+def _number(cell: GridCell, axis: str) -> float:
+    return float(cell.changes[axis] or 0.0)
+
+
+def _reached(sample: PairedBootstrap, cell: GridCell, method: str) -> tuple[float, float]:
+    """Success rate and solved modes, means over seeds."""
+    scores = sample.scores[f"{cell.name}/{method}"]
+    return float(scores["success_rate"].mean()), float(scores["solved"].mean())
+
+
+def _set_floors(config: RunConfig, sample: PairedBootstrap, cells: Sequence[GridCell], method: str) -> Floors:
+    successes, solved = zip(*(_reached(sample, cell, method) for cell in cells), strict=True)
+    tolerance = config.grid.solved_tolerance * len(sample.modes)
+    return set_floors(successes, solved, config.grid.success_tolerance, tolerance)
+
+
+def _describe(
+    config: RunConfig, sample: PairedBootstrap, cell: GridCell, method: str, runs: Sequence[_Run], floors: Floors
+) -> CellScores:
+    key = f"{cell.name}/{method}"
+    measured = [run.stability for run in runs if run.stability is not None]
+    stability = {name: [found[name] for found in measured] for name in INDICATORS}
+    return CellScores(
+        folder=cell.folder(method),
+        metrics=score_seeds(sample.scores[key], sample.resampled[key], config.evaluate.confidence),
+        stability=None
+        if len(measured) < len(runs)
+        else {name: Indicator(mean=sum(seeds) / len(seeds), seeds=seeds) for name, seeds in stability.items()},
+        holds=floors.hold(*_reached(sample, cell, method)),
     )
 
 
-def _name_plateau(points: list[Point], found: Range | None) -> Plateau | None:
-    """The plateau as the document has it; constants come first among the points, by rising weight."""
+def _describe_plateau(cells: Sequence[GridCell], described: Sequence[Cell], method: str, axis: str) -> Plateau | None:
+    """The plateau of one method; cells by rising value of the axis."""
+    values = [_number(cell, axis) for cell in cells]
+    found = find_plateau(values, [cell.methods[method].holds for cell in described])
     if found is None:
         return None
-    constants = [point for point in points if point.weight is not None]
-    inside = constants[found.first : found.last + 1]
-    weights = [point.weight or 0.0 for point in inside]
-    lowest_positive = next((i for i, point in enumerate(constants) if point.weight), len(constants))
+    lowest_positive = next((i for i, value in enumerate(values) if value > 0), len(values))
     return Plateau(
-        names=[point.name for point in inside],
-        low=weights[0],
-        high=weights[-1],
+        names=[cell.name for cell in cells[found.first : found.last + 1]],
+        low=values[found.first],
+        high=values[found.last],
         decades=found.decades,
         open_below=found.first <= lowest_positive,
-        open_above=found.last == len(constants) - 1,
+        open_above=found.last == len(values) - 1,
     )
 
 

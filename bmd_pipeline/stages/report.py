@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bmd_pipeline.config.hashing import Stage, stage_hash
-from bmd_pipeline.config.schema import RunConfig, compared_policies
+from bmd_pipeline.config.schema import GridConfig, RunConfig, compared_policies
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_text
 from bmd_pipeline.io.layout import RUN_FILE, Layout
-from bmd_pipeline.metrics.schemas import Comparison, Sweep, Validation, Verdict
+from bmd_pipeline.metrics.schemas import Comparison, Grid, Validation, Verdict
 from bmd_pipeline.reporting.report import build_report, build_summary, load_results
 from bmd_pipeline.reporting.sources import ReportSources, load_sources
 from bmd_pipeline.stages.console import Reporter
@@ -77,12 +77,15 @@ def _check_settings(config: RunConfig, layout: Layout, sources: ReportSources) -
         if record.get("config_hash") != stage_hash(config, "finetune", policy):
             raise _foreign(layout.tuned(task, policy, seed) / RUN_FILE, f"{policy} was trained")
     evidence = sources.evidence
-    found: dict[Stage, tuple[Path, Comparison | Verdict | Sweep | Validation | None]] = {
+    found: dict[Stage, tuple[Path, Comparison | Verdict | Grid | Validation | None]] = {
         "compare": (layout.comparison(task), evidence.comparison),
         "verdict": (layout.verdict(task), evidence.verdict),
-        "sweep": (layout.sweep(task), evidence.sweep),
+        "grid": (layout.grid(task), evidence.grid),
         "validation": (layout.validation(task), evidence.validation),
     }
+    if evidence.grid is not None and not config.grid.axes:  # shown as it was asked for, if all else is the same
+        asked = GridConfig.model_validate(evidence.grid.provenance.config.get("grid", {}))
+        config = config.model_copy(update={"grid": asked})
     for stage, (file, document) in found.items():
         if document is not None and document.config_hash != stage_hash(config, stage):
             raise _foreign(file, "was made")

@@ -53,6 +53,8 @@ def test_every_setting_is_bounded(name: str) -> None:
         ".task.env",  # the task's own settings, which are bounded themselves
         ".validation.dynamics",  # changes of those
         ".methods[]",  # names of a fixed list, answered with the nearest
+        ".grid.methods[]",
+        ".grid.axes",  # values of other settings, which are bounded themselves
     }
     lists = {path: part for path, part in leaves.items() if part.get("type") == "array"}
     # What may stand in a list only once, and is one of a few, needs no other limit.

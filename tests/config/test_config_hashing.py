@@ -36,7 +36,7 @@ def changed(*assignments: str) -> set[str]:
 
 
 WITH_MODES = {method for method in METHODS if method.endswith("-bmd")}
-AFTER_EVALUATION = {"curve", "compare", "verdict", "sweep", "grid", "pool", "validation"}
+AFTER_EVALUATION = {"curve", "compare", "verdict", "grid", "pool", "validation"}
 ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATION}
 
 
@@ -49,10 +49,9 @@ ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATIO
         ("finetune.residual.scale=0.1", {"res", "res-bmd"}),
         ("evaluate.tau=0.5", {"evaluate", *AFTER_EVALUATION}),
         ("verdict.success_margin=0.1", {"verdict"}),
-        ("compare.min_seeds=3", {"compare", "verdict", "sweep", "grid"}),
-        ("sweep.weights=[0, 1]", {"sweep"}),
+        ("compare.min_seeds=3", {"compare", "verdict", "grid"}),
         ("validation.dynamics={hurried: {horizon: 9}}", {"validation"}),
-        ("grid.num_modes=[2, 4]", {"grid"}),
+        ("grid.axes={discover.num_modes: [2, 4]}", {"grid"}),
         ("discover.num_modes=5", {"discover"}),
         ("discover.form=published", {"discover", *WITH_MODES}),
         ("discover.teaching.steps=3", {"discover"}),
@@ -103,7 +102,7 @@ def test_execution_is_in_no_hash_but_all_else_is() -> None:
 
 
 def test_what_is_made_of_evaluations_does_not_change_them() -> None:
-    later = read("verdict.success_margin=0.1", "compare.resamples=300", "sweep.seeds=[4]", "validation.obs_noise=0")
+    later = read("verdict.success_margin=0.1", "compare.resamples=300", "grid.seeds=[4]", "validation.obs_noise=0")
     assert config_hash(later) == config_hash(read())
 
 

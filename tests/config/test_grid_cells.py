@@ -2,92 +2,136 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from bmd_pipeline.config.hashing import stage_hash
-from bmd_pipeline.config.load import merge_layers, parse_assignment
-from bmd_pipeline.config.overrides import configure_cell, configure_codes, find_cell, list_cells, modes_folder
-from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.config.load import describe, load_config, merge_layers, parse_assignment
+from bmd_pipeline.config.overrides import label_axes, list_cells, list_discoveries
+from bmd_pipeline.config.schema import RunConfig, grid_methods, grid_seeds
 from bmd_pipeline.errors import ConfigError
 
+WEIGHT, CODES = "finetune.regulariser.mi_weight", "discover.num_modes"
 
-def make_config(**changes: Any) -> RunConfig:
+
+def make_config(axes: dict[str, Any] | None = None, **changes: Any) -> RunConfig:
     values: dict[str, Any] = {
         "task": {"name": "GaussianMixture"},
         "methods": ("dsrl", "dsrl-bmd"),
         "discover": {"num_modes": 8, "clustering": "kmeans"},
         "finetune": {"regulariser": {"mi_weight": 0.5}},
-        "grid": {"weights": (0.0, 0.5), "num_modes": (4, 8)},
+        "grid": {"axes": {CODES: (4, 8), WEIGHT: (0.0, 0.5)} if axes is None else axes},
     }
     return RunConfig.model_validate(values | changes)
 
 
-def test_plain_methods_and_the_runs_own_cell_are_its_own_results() -> None:
-    assert [cell.folder for cell in list_cells(make_config())] == [
-        "dsrl",
-        "grid/dsrl-bmd/k4/weight-0",
-        "grid/dsrl-bmd/k4/weight-0.5",
-        "grid/dsrl-bmd/k8/weight-0",
+def test_cells_are_the_product_and_the_runs_own_is_its_own_results() -> None:
+    cells = list_cells(make_config())
+    assert [cell.folder("dsrl-bmd") for cell in cells] == [
+        "grid/num_modes=4,mi_weight=0/dsrl-bmd",
+        "grid/num_modes=4,mi_weight=0.5/dsrl-bmd",
+        "grid/num_modes=8,mi_weight=0/dsrl-bmd",
         "dsrl-bmd",
     ]
-    assert modes_folder(make_config(), 8) == "modes"
-    assert modes_folder(make_config(), 4) == "grid/modes/k4"
+    assert [cell.modes for cell in cells] == ["grid/num_modes=4/modes"] * 2 + ["modes"] * 2
+    assert list(list_discoveries(make_config())) == ["num_modes=4"]
 
 
-def test_without_lists_the_grid_is_the_run() -> None:
-    assert [cell.folder for cell in list_cells(make_config(grid={}))] == ["dsrl", "dsrl-bmd"]
-    controlled = make_config(finetune={"regulariser": {"controller": "occupancy"}}, grid={"num_modes": (4,)})
-    assert [cell.folder for cell in list_cells(controlled)] == ["dsrl", "grid/dsrl-bmd/k4/occupancy"]
+def test_methods_with_codes_and_seeds_are_the_runs_unless_named() -> None:
+    assert (grid_methods(make_config()), grid_seeds(make_config())) == (("dsrl-bmd",), (0, 1, 2))
+    named = make_config(grid={"axes": {"finetune.iterations": (1, 2)}, "methods": ("dppo",), "seeds": (7,)})
+    assert (grid_methods(named), grid_seeds(named)) == (("dppo",), (7,))
 
 
-@pytest.mark.parametrize("key", ["dsrl-bmd/k4/weight-0", "dsrl-bmd/k8/weight-0", "dsrl-bmd/k4/weight-0.5"])
-def test_a_cell_changes_codes_and_weight_and_nothing_else(key: str) -> None:
-    config = make_config()
-    cell = find_cell(config, key)
-    here = configure_cell(config, cell)
-    assert here.discover.num_modes == cell.num_modes
-    assert here.finetune.regulariser.mi_weight == (cell.point and cell.point.weight)
-    for stage in ("collect", "pretrain", "evaluate"):
-        assert stage_hash(here, stage) == stage_hash(config, stage)
-    same_codes = stage_hash(here, "discover") == stage_hash(config, "discover")
-    assert same_codes == (cell.num_modes == config.discover.num_modes)  # λ never repeats discovery
-    told = ["discover.clustering=kmeans", *cell.assignments()[1::2]]
-    said = merge_layers([parse_assignment(text) for text in told])
-    shared = {name: getattr(config, name) for name in ("task", "methods", "grid")}
-    assert RunConfig.model_validate(said | shared) == here
+def test_a_cell_changes_its_axes_and_nothing_else() -> None:
+    config = make_config({CODES: (4, 8), WEIGHT: (0.0, 0.00001), "finetune.regulariser.controller": ("occupancy",)})
+    for cell in list_cells(config):
+        for stage in ("collect", "pretrain", "evaluate"):
+            assert stage_hash(cell.config, stage) == stage_hash(config, stage)
+        same_codes = stage_hash(cell.config, "discover") == stage_hash(config, "discover")
+        assert same_codes == (cell.modes == "modes")  # λ never repeats discovery
+        assert cell.options()[::2] == ["--set"] * len(cell.changes)
+        told = ["discover.clustering=kmeans", *cell.options()[1::2]]
+        said = merge_layers([parse_assignment(text) for text in told])
+        shared = {name: getattr(config, name) for name in ("task", "methods", "grid")}
+        assert RunConfig.model_validate(said | shared) == cell.config
 
 
-def test_a_grid_over_codes_says_how_many_where_the_run_finds_out() -> None:
+def test_modes_of_a_cell_are_those_of_its_discovery_alone() -> None:
+    config = make_config({CODES: (4,), WEIGHT: (0.0, 1.0), "finetune.regulariser.floor": (-2.0,)})
+    (discovery,) = list_discoveries(config).values()
+    assert discovery.changes == {CODES: 4, "finetune.regulariser.floor": -2.0}  # the bound is discovery's too
+    for cell in list_cells(config):
+        assert cell.discovery == discovery.name == "num_modes=4,floor=-2"
+        assert stage_hash(discovery.config, "discover") == stage_hash(cell.config, "discover")
+
+
+def test_an_axis_of_codes_says_how_many_where_the_run_finds_out() -> None:
     config = make_config(discover={"num_modes": 8})
-    assert [cell.is_own for cell in list_cells(config)] == [True, False, False, False, False]
-    cell = find_cell(config, "dsrl-bmd/k8/weight-0.5")
-    here = configure_cell(config, cell)
-    assert (here.discover.num_modes, here.discover.clustering) == (8, "kmeans")
-    assert cell.assignments()[:4] == ["--set", "discover.num_modes=8", "--set", "discover.clustering=kmeans"]
-    assert modes_folder(config, 8) == "grid/modes/k8"
-    # λ alone is crossed with what the run finds
-    config = make_config(discover={"num_modes": 8}, grid={"weights": (0.0, 0.5)})
-    assert [cell.folder for cell in list_cells(config)] == ["dsrl", "grid/dsrl-bmd/k8/weight-0", "dsrl-bmd"]
-    assert configure_cell(config, list_cells(config)[1]).discover.clustering == "density"
-    assert modes_folder(config, 8) == "modes"
+    assert not any(cell.is_own for cell in list_cells(config))
+    cell = list_cells(config)[-1]
+    assert (cell.config.discover.num_modes, cell.config.discover.clustering) == (8, "kmeans")
+    assert (cell.changes["discover.clustering"], cell.modes) == ("kmeans", "grid/num_modes=8/modes")
+    # an axis of its own decides, and λ alone is crossed with what the run finds
+    both = make_config({CODES: (8,), "discover.clustering": ("density", "kmeans")}, discover={"num_modes": 8})
+    assert [cell.config.discover.clustering for cell in list_cells(both)] == ["density", "kmeans"]
+    alone = make_config({WEIGHT: (0.0, 0.5)}, discover={"num_modes": 8})
+    assert [cell.folder("dsrl-bmd") for cell in list_cells(alone)] == ["grid/mi_weight=0/dsrl-bmd", "dsrl-bmd"]
+    assert all(cell.config.discover.clustering == "density" for cell in list_cells(alone))
 
 
-def test_modes_of_a_cell_are_those_of_its_codes_alone() -> None:
-    config = make_config()
-    here = configure_cell(config, find_cell(config, "dsrl-bmd/k4/weight-0"))
-    assert stage_hash(configure_codes(config, 4), "discover") == stage_hash(here, "discover")
+def test_settings_of_one_last_name_are_told_apart() -> None:
+    names = ["discover.ppo.gamma", "finetune.ppo.gamma", WEIGHT]
+    assert list(label_axes(names).values()) == ["discover.ppo.gamma", "finetune.ppo.gamma", "mi_weight"]
 
 
-def test_unknown_cells_and_impossible_lists_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"name no cell 'dsrl-bmd/k4/weight-5'; did you mean"):
-        find_cell(make_config(), "dsrl-bmd/k4/weight-5")
-    for grid, message in (
-        ({"weights": (1.0, 0.5)}, r"weights must rise, got"),
-        ({"num_modes": (1, 2)}, r"greater than or equal to 2"),
-        ({"num_modes": (2, 999)}, r"grid.num_modes must be <= num_envs \(512\), got 999"),
-    ):
-        with pytest.raises(ValidationError, match=message):
-            make_config(grid=grid)
+def test_axes_may_be_given_as_groups() -> None:
+    said = make_config({"finetune": {"regulariser": {"mi_weight": [0, 1]}}, CODES: [4]})
+    assert said.grid.axes == {WEIGHT: (0, 1), CODES: (4,)}
+
+
+def test_numbers_given_as_text_are_numbers() -> None:
+    said = make_config({WEIGHT: ["0", "0.1", "1e-3"], "discover.clustering": ["kmeans"], "finetune.x": ["true"]})
+    assert list(said.grid.axes.values()) == [(0, 0.1, 0.001), ("kmeans",), (True,)]
+
+
+def test_a_grid_without_axes_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"grid\.axes is empty"):
+        list_cells(make_config({}))
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"axes": {WEIGHT: ()}}, r"grid\.axes\.finetune\.regulariser\.mi_weight must have at least 1 entry"),
+        ({"axes": {WEIGHT: (1, 1.0)}}, r"grid\.axes must not repeat a value, got \[1, 1\.0\] for finetune"),
+        ({"axes": {"evaluate.tau": (0.5,)}}, r"grid\.axes must be settings below discover or finetune, got 'evaluate"),
+        ({"axes": {"finetune.readout": ("a/b",)}}, r"values that can name a folder, got 'a/b' for finetune\.readout"),
+        ({"axes": {CODES: range(2, 60), WEIGHT: range(60)}}, r"grid\.axes must make at most 1000 cells, got 3480"),
+        ({"axes": {CODES: (4,)}, "methods": ("dsrl",)}, r"grid\.methods must use codes with an axis discover\.num_mo"),
+        ({"methods": ("sac",)}, r"grid\.methods\[0\]: unknown method 'sac'"),
+        ({"seeds": (0, 0)}, r"grid\.seeds must not repeat"),
+    ],
+)
+def test_a_grid_that_makes_no_sense_is_refused(grid: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        make_config(grid=grid)
+    assert re.search(message, describe(caught.value, RunConfig)[1])
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({WEIGHT: [0, -1]}, rf"^grid\.axes\.{WEIGHT}: not -1: {WEIGHT} must be >= 0\.0, got -1 \(overrides\)"),
+        ({"finetune.iteration": [1]}, r"not 1: unknown setting finetune\.iteration; did you mean 'iterations'"),
+        ({"finetune.ppo": [1]}, r"^grid\.axes\.finetune\.ppo: not 1: finetune\.ppo must be a group of settings, got 1"),
+        ({CODES: [8], "finetune.num_envs": [4]}, r"^grid\.axes: its values don't go together: discover\.num_modes "),
+        ({"finetune.ppo.minibatch_size": [10**6]}, r"^finetune\.ppo\.minibatch_size must be <= "),
+    ],
+)
+def test_values_are_validated_with_the_whole_run(axes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config("GaussianMixture", preset="smoke", overrides={"grid": {"axes": axes}})

@@ -118,8 +118,11 @@ def test_bad_variants_are_refused(config_dir: Path, text: str, error: type[BMDEr
         ("methods=[dsrl, sac]", r"^methods\[1\]: unknown method 'sac'; known: dppo, .* \(--set"),
         ("methods=[dsrl, dsrl]", r"^methods must not repeat, got \['dsrl', 'dsrl'\] "),
         ("seeds=[-1, 0]", r"^seeds\[0\] must be >= 0, got -1 \(--set"),
-        ("sweep.seeds=[0, 0]", r"^sweep\.seeds must not repeat, got \[0, 0\]"),
-        ("sweep.method=dsrl", r"^sweep\.method must be 'dppo-bmd', 'res-bmd' or 'dsrl-bmd', got 'dsrl'"),
+        ("sweep.weights=[0, 1]", r"^unknown setting sweep; "),
+        (
+            "grid.axes.finetune.regulariser.mi_weight=[-1]",
+            r"^grid\.axes\.finetune\.regulariser\.mi_weight: not -1: .*set",
+        ),
         ("pretrain.policy.ddim_steps=21", r"^pretrain\.policy\.ddim_steps must be <= denoising_steps \(20\), got 21"),
         ("discover.num_modes=1", r"^discover\.num_modes must be >= 2, got 1"),
         ("discover.num_modes=21", r"^discover\.num_modes must be <= finetune\.num_envs \(20\), got 21"),

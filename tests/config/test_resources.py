@@ -58,7 +58,7 @@ def test_what_was_measured_fits_into_what_is_asked(
         ("validation", "evaluate.episodes=16384"),
         ("pretrain", "collect.num_episodes=20000"),
         ("compare", f"seeds={list(range(40))}"),
-        ("grid", "grid={weights: [0.1, 0.2, 0.3, 0.4, 0.5], num_modes: [2, 3, 4, 5, 6]}"),
+        ("grid", "grid.axes={finetune.regulariser.mi_weight: [0.1, 0.2, 0.3], discover.num_modes: [2, 3, 4, 5, 6]}"),
     ],
 )
 def test_memory_grows_with_what_it_holds(stage: str, setting: str) -> None:

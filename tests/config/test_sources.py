@@ -91,7 +91,7 @@ def test_what_shares_a_module_with_it_is_left_alone(package: Path) -> None:
 
 
 def test_what_stages_print_counts_for_the_pages_alone(package: Path) -> None:
-    names = ("describe_hypothesis", "describe_sweep", "describe_validation")
+    names = ("describe_hypothesis", "describe_grid", "describe_validation")
     assert changed(edit(package / "reporting" / "narrative.py", *names)) == set()
     assert "reporting.narrative:*" in reached("report")
 
@@ -158,7 +158,7 @@ def test_a_task_outside_the_package_counts_too(tmp_path: Path, monkeypatch: pyte
     monkeypatch.syspath_prepend(tmp_path)
     forget()
     edited = append(task / "helper.py", "EDITED = 1\n")
-    evidence = {"compare", "verdict", "sweep", "grid", "pool"}  # they read files alone
+    evidence = {"compare", "verdict", "grid", "pool"}  # they read files alone
     assert changed(edited, "my_tasks.reach") == {*STAGES, "film"} - evidence
     forget()
 

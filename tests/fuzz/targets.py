@@ -131,7 +131,7 @@ def command_line(bench: Bench, rng: random.Random) -> str:
     """Words of the command line in any order, with values of any kind."""
     project = bench.copy(finished=rng.random() < 0.5)
     words = ["collect", "pretrain", "discover", "finetune", "evaluate", "curve", "summarise", "compare", "verdict"]
-    words += ["sweep", "report", "summary", "tasks", "check-task", "config", "show", "schema"]
+    words += ["grid", "report", "summary", "tasks", "check-task", "config", "show", "schema"]
     options = ["--task", "--method", "--seed", "--output", "--demos", "--policy", "--modes", "--tuned", "--preset"]
     options += ["--config", "--set", "--threads", "--max-minutes", "--quiet", "--plain", "--hashes", "--version", "-h"]
     values = [TASK, "dsrl", "dppo-bmd", "pretrained", "smoke", "0", str(RESULTS), str(STORE), "config", "out/x", "../x"]

@@ -1,4 +1,4 @@
-"""The published schemas of compare.json, verdict.json, sweep.json, grid.json, pool.json and validation.json."""
+"""The published schemas of compare.json, verdict.json, grid.json, pool.json and validation.json."""
 
 from __future__ import annotations
 

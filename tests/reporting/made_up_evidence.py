@@ -1,4 +1,4 @@
-"""Made-up evidence beside made-up results: compare.json, verdict.json and lambda/sweep.json."""
+"""Made-up evidence beside made-up results: compare.json, verdict.json and grid.json."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.metrics.plateau import INDICATORS
-from bmd_pipeline.metrics.schemas import Comparison, Sweep, Validation, Verdict
+from bmd_pipeline.metrics.schemas import Comparison, Grid, Validation, Verdict
 from tests.reporting.made_up import MadeUpRun
 
 
@@ -15,7 +15,7 @@ def write_evidence(run: MadeUpRun) -> None:
     for path, document in (
         (run.layout.comparison(run.task), _make_comparison(run)),
         (run.layout.verdict(run.task), _make_verdict(run)),
-        (run.layout.sweep(run.task), _make_sweep(run)),
+        (run.layout.grid(run.task), make_grid(run)),
         (run.layout.validation(run.task), _make_validation(run)),
     ):
         write_json(path, document.model_dump(mode="json"))
@@ -124,49 +124,46 @@ def _make_verdict(run: MadeUpRun) -> Verdict:
     )
 
 
-def _make_sweep(run: MadeUpRun) -> Sweep:
+def make_grid(run: MadeUpRun) -> Grid:
     def score(value: float) -> dict[str, Any]:
         around = {"value": value, "low": 0.95 * value, "high": min(1.0, 1.03 * value)}
         return {"mean": around, "iqm": around, "seeds": [0.98 * value, min(1.0, 1.01 * value)]}
 
-    points = []
-    for weight in (0.0, 0.01, 0.1, 1.0, 10.0, None):
-        success = 0.97 if weight is None or weight < 5 else 0.7
-        solved = 0.3 if weight is not None and weight < 0.05 else 1.0
-        points.append(
-            {
-                "name": "occupancy" if weight is None else f"weight-{weight:g}",
-                "controller": "occupancy" if weight is None else "constant",
-                "weight": weight,
-                "metrics": {"success_rate": score(success), "solved": score(solved), "obeyed": score(solved)},
-                "stability": {name: {"mean": 0.2, "seeds": [0.1, 0.3]} for name in INDICATORS},
-                "holds": success > 0.9 and solved > 0.9,
-            }
-        )
-    return Sweep.model_validate(
+    axis = "finetune.regulariser.mi_weight"
+    cells = []
+    for weight in (0.0, 0.01, 0.1, 1.0, 10.0):
+        success, solved = 0.97 if weight < 5 else 0.7, 0.3 if weight < 0.05 else 1.0
+        names = ("success_rate", "present", "solved", "mode_entropy", "obeyed", "obeyed_worst")
+        scores = {
+            "folder": f"grid/mi_weight={weight:g}/dsrl-bmd",
+            "metrics": {name: score(success if name == "success_rate" else solved) for name in names},
+            "stability": {name: {"mean": 0.2, "seeds": [0.1, 0.3]} for name in INDICATORS},
+            "holds": success > 0.9 and solved > 0.9,
+        }
+        cells.append({"name": f"mi_weight={weight:g}", "changes": {axis: weight}, "methods": {"dsrl-bmd": scores}})
+    plateau = {
+        "names": ["mi_weight=0.1", "mi_weight=1"],
+        "low": 0.1,
+        "high": 1.0,
+        "decades": 1.0,
+        "open_below": False,
+        "open_above": False,
+    }
+    return Grid.model_validate(
         {
             "schema_version": 3,
             "task": run.task,
-            "config_hash": "sweep-settings",
-            "method": "dsrl-bmd",
+            "config_hash": "grid-settings",
+            "axis": axis,
             "confidence": 0.95,
             "labelling": "way",
             "total_modes": len(run.modes),
             "tau": 0.8,
             "seeds": [0, 1],
             "episodes_per_seed": run.episodes,
-            "points": points,
-            "success_floor": 0.95,
-            "solved_floor": 0.95,
-            "plateau": {
-                "names": ["weight-0.1", "weight-1"],
-                "low": 0.1,
-                "high": 1.0,
-                "decades": 1.0,
-                "open_below": False,
-                "open_above": False,
-            },
-            "provenance": run.trace("sweep", {}).model_dump(),
+            "methods": {"dsrl-bmd": {"success_floor": 0.95, "solved_floor": 0.95, "plateau": plateau}},
+            "cells": cells,
+            "provenance": run.trace("grid", {}).model_dump(),
         }
     )
 

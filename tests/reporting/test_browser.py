@@ -107,7 +107,7 @@ def test_every_section_is_drawn(seen: Visit) -> None:
     assert count("#curves .drawn svg").count() == 2 + 1  # families, and pre-training
     assert count("#codes .drawn svg").count() == 2
     assert count("#validation .drawn svg").count() == 1
-    assert count("#sweep .drawn svg").count() == 1
+    assert count("#grid .drawn svg").count() == 1
     assert count("#verdict article").count() == 3
     assert count("#videos img").count() == 1
     assert "turn (rad)" in count("#paths .prose").inner_text()

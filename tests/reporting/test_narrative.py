@@ -11,7 +11,7 @@ import pytest
 
 from bmd_pipeline.config.schema import ValidationConfig
 from bmd_pipeline.metrics.mode_checks import Trajectories, Validator, describe_agreement
-from bmd_pipeline.metrics.schemas import SeedValidation, Sweep, Validation, Verdict, load_document
+from bmd_pipeline.metrics.schemas import Grid, SeedValidation, Validation, Verdict, load_document
 from bmd_pipeline.reporting import narrative
 from bmd_pipeline.reporting.narrative import describe_validation
 from tests.reporting.made_up import MadeUpRun
@@ -138,7 +138,14 @@ def test_the_scope_of_few_seeds_is_these_policies(verdict: Verdict) -> None:
     assert narrative.describe_scope(enough).startswith("About training again with new seeds")
 
 
-def test_a_sweep_is_told_by_its_plateau(finished: MadeUpRun) -> None:
-    sweep = load_document(finished.layout.sweep(finished.task), Sweep)
-    assert narrative.describe_sweep(sweep).endswith("occupancy holds both too, with λ = 0.2 in the end.")
-    assert "trades one for the other" in narrative.describe_sweep(sweep.model_copy(update={"plateau": None}))
+def test_a_grid_is_told_by_its_plateau(finished: MadeUpRun) -> None:
+    grid = load_document(finished.layout.grid(finished.task), Grid)
+    assert narrative.describe_grid(grid)[0].startswith("dsrl-bmd: λ from 0.1 to 1 holds both (success of at least 0.95")
+    floors = {"dsrl-bmd": grid.methods["dsrl-bmd"].model_copy(update={"plateau": None})}
+    several = grid.model_copy(update={"axis": None, "methods": floors})
+    assert narrative.describe_grid(several)[0].endswith("mi_weight=0.1 and mi_weight=1.")
+    none = [
+        cell.model_copy(update={"methods": {"dsrl-bmd": cell.methods["dsrl-bmd"].model_copy(update={"holds": False})}})
+        for cell in grid.cells
+    ]
+    assert "no λ holds both" in narrative.describe_grid(grid.model_copy(update={"methods": floors, "cells": none}))[0]

@@ -81,7 +81,7 @@ def test_evidence_is_shown(page: str) -> None:
 
 def test_missing_evidence_is_one_line_with_its_command(tmp_path: Path) -> None:
     words = text_of(build_report(MadeUpRun(tmp_path, seeds=(0,)).load()))
-    for name in ("verdict.json", "compare.json", "lambda/sweep.json", "modes/validation.json"):
+    for name in ("verdict.json", "compare.json", "grid.json", "modes/validation.json"):
         assert f"Make it with snakemake --cores 2 results/Toy/{name}" in words
     assert "1 seed says little" in words
 
@@ -122,7 +122,7 @@ def test_every_figure_says_what_it_shows(page: str) -> None:
         "Toy: pre-training",
         "dsrl-bmd: codes and true modes",
         "Frozen policy: codes and true modes",
-        "Toy: success and modes against λ",
+        "Toy: success and modes in the grid",
     ]
     said = {name: text.replace("\u202f", " ") for name, (_, text) in figures.items()}
     assert "dsrl-bmd: success 96.2 %" in said["outcome-0"]
@@ -130,7 +130,7 @@ def test_every_figure_says_what_it_shows(page: str) -> None:
     assert said["pretraining-0"] == "Success 80.0 % at gradient step 10; the weights of step 10 were kept"
     assert "seed 1: code 0 left 100 %, code 1 right 100 %, code 2 round 100 %, code 3 left 100 %" in said["codes-0"]
     assert "seed 0: code 0 left 100 %" in said["validation-0"]
-    assert said["sweep-0"].startswith("λ from 0.1 to 1 holds both")
+    assert said["grid-0"].startswith("dsrl-bmd: λ from 0.1 to 1 holds both")
 
 
 def test_figures_share_no_identifiers_and_miss_none(page: str) -> None:

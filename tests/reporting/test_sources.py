@@ -33,7 +33,7 @@ def test_sound_results_are_read(run: MadeUpRun) -> None:
     assert sources.pretraining.step == [2, 4, 6, 8, 10]
     assert sources.pretraining.values == {"selected": [0.16, 0.32, 0.48, 0.64, 0.8]}
     assert sources.demos is None
-    assert all((sources.evidence.comparison, sources.evidence.verdict, sources.evidence.sweep))
+    assert all((sources.evidence.comparison, sources.evidence.verdict, sources.evidence.grid))
     assert sources.videos == []
 
 
@@ -93,7 +93,7 @@ def change_settings(path: Path) -> None:
         ("compare.json", truncate, "compare.json is damaged"),
         ("compare.json", edit(task="Other"), "is about task Other, not Toy"),
         ("verdict.json", edit(alpha=2), "verdict.json doesn't fit the schema: alpha"),
-        ("lambda/sweep.json", truncate, "sweep.json is damaged"),
+        ("grid.json", truncate, "grid.json is damaged"),
         ("modes/validation.json", truncate, "validation.json is damaged"),
         ("modes/validation.json", edit(task="Other"), "is about task Other, not Toy"),
     ],

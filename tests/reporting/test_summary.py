@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_json
-from bmd_pipeline.metrics.schemas import Grid
 from bmd_pipeline.reporting.report import build_summary, load_results
 from tests.reporting.made_up import MadeUpRun
+from tests.reporting.made_up_evidence import make_grid
 from tests.reporting.test_report import figures_of, text_of
 
 
@@ -38,64 +37,25 @@ def test_verdicts_are_told(finished: MadeUpRun) -> None:
     assert "Toy Of 3 hypotheses, 1 is supported, 1 is refuted and 1 is undecided." in words
 
 
-def test_a_grid_is_tabled_by_codes_and_weight(tmp_path: Path) -> None:
+def test_a_grid_is_tabled_by_cell(tmp_path: Path) -> None:
     run = MadeUpRun(tmp_path, "One", seeds=(0,), methods=("res",))
-    write_json(run.layout.grid("One"), make_grid(run, "One"))
-    page = build_summary(load_results(run.layout, ["One"]))
-    words = text_of(page)
+    write_json(run.layout.grid("One"), make_grid(run).model_dump(mode="json"))
+    words = text_of(build_summary(load_results(run.layout, ["One"])))
     assert "One: means over 2 seeds of" in words
-    modes = "4.0 of 4 [4.0, 4.0] 3.2 of 4 [2.8, 3.6] 1.20 [1.10, 1.30] 90.0 % [85.0, 95.0]"
-    assert f"dsrl-bmd 8 0.5 90.0 % [88.0, 92.0] {modes}" in words
-    assert "dsrl-bmd 8 occupancy 90.0 %" in words
-    assert "dsrl – – 90.0 %" in words
+    modes = "1.0 of 3 [0.9, 1.0] 1.0 of 3 [0.9, 1.0] 1.00 [0.95, 1.00] 100.0 % [95.0, 100.0]"
+    assert f"mi_weight=10 dsrl-bmd 70.0 % [66.5, 72.1] {modes}" in words
 
 
-def test_a_summary_without_a_grid_says_nothing_of_grids(finished: MadeUpRun) -> None:
-    assert "Grids" not in text_of(build_summary(load_results(finished.layout, ["Toy"])))
+def test_a_summary_without_a_grid_says_nothing_of_grids(tmp_path: Path) -> None:
+    run = MadeUpRun(tmp_path, "One", seeds=(0,), methods=("res",))
+    assert "Grids" not in text_of(build_summary(load_results(run.layout, ["One"])))
 
 
 def test_a_grid_of_another_task_is_refused(tmp_path: Path) -> None:
     run = MadeUpRun(tmp_path, "One", seeds=(0,), methods=("res",))
-    write_json(run.layout.grid("One"), make_grid(run, "Other"))
+    write_json(run.layout.grid("One"), make_grid(run).model_dump(mode="json") | {"task": "Other"})
     with pytest.raises(ArtifactError, match=r"grid\.json: grid of task Other, not of One"):
         load_results(run.layout, ["One"])
-
-
-def make_grid(run: MadeUpRun, task: str) -> dict[str, Any]:
-    """grid.json with codes at one λ and at none's choice but the controller's, and a method without codes."""
-
-    def score(value: float, radius: float) -> dict[str, Any]:
-        around = {"value": value, "low": value - radius, "high": value + radius}
-        return {"mean": around, "iqm": around, "seeds": [value] * 2}
-
-    metrics = {
-        "success_rate": score(0.9, 0.02),
-        "present": score(4.0, 0.0),
-        "solved": score(3.2, 0.4),
-        "mode_entropy": score(1.2, 0.1),
-        "obeyed": score(0.9, 0.05),
-        "obeyed_worst": score(0.8, 0.1),
-    }
-    cells = [("dsrl", None, None, None), ("dsrl-bmd", 8, "constant", 0.5), ("dsrl-bmd", 8, "occupancy", None)]
-    return Grid.model_validate(
-        {
-            "schema_version": 3,
-            "task": task,
-            "config_hash": "grid-settings",
-            "confidence": 0.95,
-            "labelling": "way",
-            "total_modes": 4,
-            "tau": 0.8,
-            "seeds": [0, 1],
-            "episodes_per_seed": run.episodes,
-            "cells": [
-                {"method": method, "num_modes": codes, "controller": who, "weight": weight, "folder": "grid"}
-                | {"metrics": metrics}
-                for method, codes, who, weight in cells
-            ],
-            "provenance": run.trace("grid", {}).model_dump(),
-        }
-    ).model_dump(mode="json")
 
 
 def test_a_task_without_results_is_named(finished: MadeUpRun) -> None:

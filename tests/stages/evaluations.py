@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from bmd_pipeline.config.hashing import stage_hash
-from bmd_pipeline.config.overrides import configure_swept, list_points
-from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.config.overrides import list_cells
+from bmd_pipeline.config.schema import RunConfig, grid_methods
 from bmd_pipeline.io.files import write_bytes, write_json, write_text
 from bmd_pipeline.io.layout import METRICS_FILE, Layout
 from bmd_pipeline.io.provenance import write_run
@@ -32,20 +32,20 @@ def write_evaluation(config: RunConfig, path: Path, episodes: Episodes) -> Path:
     return path
 
 
-def write_swept_runs(config: RunConfig, layout: Layout, episodes: dict[str, list[Episodes]]) -> None:
-    """Writes every point and seed of a sweep: eval.json, and the log and record of its training.
+def write_grid_runs(config: RunConfig, layout: Layout, episodes: dict[str, list[Episodes]]) -> None:
+    """Writes every cell and seed of a grid of one method: eval.json, and the log and record of its training.
 
     Args:
         config: the run.
         layout: where.
-        episodes: by point, one part per seed.
+        episodes: by cell, one part per seed.
     """
-    task, method = config.task.name, config.sweep.method
-    for point in list_points(config):
-        here = configure_swept(config, point)
-        for part in episodes[point.name]:
-            folder = layout.sweep_run(task, point.name, part.seed)
-            line = {"losses/approx_kl": 0.2, "modes/mi_weight": point.weight or 0.4, "rollout/episode_return": 1.0}
+    task = config.task.name
+    (method,) = grid_methods(config)
+    for cell in list_cells(config):
+        for part in episodes[cell.name]:
+            folder = layout.grid_run(task, cell.folder(method), part.seed)
+            line = {"losses/approx_kl": 0.2, "modes/mi_weight": 0.4, "rollout/episode_return": 1.0}
             lines = [json.dumps({"step": step, **line}) for step in range(1, 11)]
             write_text(folder / METRICS_FILE, "\n".join(lines) + "\n")
             write_run(
@@ -53,10 +53,10 @@ def write_swept_runs(config: RunConfig, layout: Layout, episodes: dict[str, list
                 stage="finetune",
                 task=task,
                 config={},
-                config_hash=stage_hash(here, "finetune", method),
+                config_hash=stage_hash(cell.config, "finetune", method),
                 seed=part.seed,
                 inputs={},
                 outputs=(METRICS_FILE,),
                 started=time.time(),
             )
-            write_evaluation(here, folder / "eval.json", part)
+            write_evaluation(cell.config, folder / "eval.json", part)

@@ -205,13 +205,14 @@ def test_an_old_document_does_not_outlive_its_table(root: Path) -> None:
     assert json.loads(output.read_text())["schema_version"] == 3
 
 
-@pytest.mark.parametrize("command", ["compare", "verdict", "sweep"])
+@pytest.mark.parametrize("command", ["compare", "verdict", "grid"])
 def test_commands_name_the_first_missing_file(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "config").symlink_to(Path(__file__).parents[2] / "config")
     monkeypatch.chdir(tmp_path)
-    assert main([command, "--task", TASK, "--preset", "cpu"]) == 2
+    axes = "grid.axes.finetune.regulariser.mi_weight=[0, 1]"
+    assert main([command, "--task", TASK, "--preset", "cpu", "--set", axes]) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert f"error: results/{TASK}/" in message

@@ -3,63 +3,160 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from bmd_pipeline.config.overrides import configure_cell, list_cells
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.metrics.schemas import Grid
+from bmd_pipeline.metrics.schemas import Grid, load_document
+from bmd_pipeline.reporting.narrative import describe_grid
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.grid import grid
 from tests.metrics.drawn import draw_episodes
-from tests.stages.evaluations import write_evaluation
+from tests.stages.evaluations import write_grid_runs
 
-TASK = "GaussianMixture"
-CONFIG = RunConfig.model_validate(
-    {
+TASK, METHOD = "GaussianMixture", "dppo-bmd"
+WEIGHT, CONTROLLER = "finetune.regulariser.mi_weight", "finetune.regulariser.controller"
+KINDS = {
+    "mi_weight=0": (0.98, [2000, 1, 1, 1]),
+    "mi_weight=0.1": (0.98, [1, 1, 1, 1]),
+    "mi_weight=0.5": (0.98, [1, 1, 1, 1]),  # the run's own
+    "mi_weight=10": (0.6, [1, 1, 1, 1]),
+}
+
+
+def make_config(axes: dict[str, Any] | None = None, **changes: Any) -> RunConfig:
+    axes = axes or {WEIGHT: (10.0, 0.0, 0.1, 0.5)}
+    values: dict[str, Any] = {
         "task": {"name": TASK},
-        "methods": ("dsrl", "dsrl-bmd"),
         "seeds": (0, 1),
         "compare": {"resamples": 200},
-        "grid": {"weights": (0.0, 0.1), "num_modes": (4,)},
+        "grid": {"axes": axes, "success_tolerance": 0.05},
     }
-)
-SHARES = {"dsrl": [2000, 1, 1, 1], "dsrl-bmd/k4/weight-0": [1, 1, 0.001, 0.001], "dsrl-bmd/k4/weight-0.1": [1, 1, 1, 1]}
+    return RunConfig.model_validate(values | changes)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("template")
+    rng = np.random.default_rng(0)
+    episodes = {
+        name: [draw_episodes(METHOD, k, rates=[rate] * 4, shares=shares, n=200, rng=rng) for k in (0, 1)]
+        for name, (rate, shares) in KINDS.items()
+    }
+    write_grid_runs(make_config(), Layout(root), episodes)
+    return root
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    layout, rng = Layout(tmp_path), np.random.default_rng(0)
-    for cell in list_cells(CONFIG):
-        for seed in CONFIG.seeds:
-            part = draw_episodes(cell.method, seed, rates=[0.95] * 4, shares=SHARES[cell.key], n=200, rng=rng)
-            path = layout.grid_run(TASK, cell.folder, seed) / "eval.json"
-            path.parent.mkdir(parents=True)
-            write_evaluation(configure_cell(CONFIG, cell), path, part)
-    return layout
+def layout(template: Path, tmp_path: Path) -> Layout:
+    shutil.copytree(template, tmp_path / "run")
+    return Layout(tmp_path / "run")
 
 
-def test_every_cell_is_scored_over_its_seeds(layout: Layout) -> None:
-    stream = io.StringIO()
-    grid(CONFIG, layout=layout, output=layout.grid(TASK), reporter=Reporter("plain", stream=stream))
-    document = Grid.model_validate_json(layout.grid(TASK).read_text())
-    cells = {cell.folder: cell for cell in document.cells}
-    assert list(cells) == ["dsrl", "grid/dsrl-bmd/k4/weight-0", "grid/dsrl-bmd/k4/weight-0.1"]
-    assert (cells["dsrl"].num_modes, cells["dsrl"].weight) == (None, None)
-    kept = [cell.metrics["mode_entropy"].mean.value for cell in document.cells]
-    assert kept[0] < 0.3 < kept[1] < 0.9 < 1.3 < kept[2]
-    assert all(len(cell.metrics["success_rate"].seeds) == 2 for cell in document.cells)
-    assert "dsrl-bmd/k4/weight-0.1: success 0.9" in stream.getvalue()
+def test_one_axis_of_numbers_has_a_plateau_and_a_picture(layout: Layout) -> None:
+    output, stream = layout.grid(TASK), io.StringIO()
+    grid(make_config(), layout=layout, output=output, reporter=Reporter("plain", stream=stream))
+    document = load_document(output, Grid)
+    assert (document.axis, document.seeds) == (WEIGHT, [0, 1])
+    assert [cell.name for cell in document.cells] == list(KINDS)  # by rising λ
+    assert [cell.changes for cell in document.cells] == [{WEIGHT: value} for value in (0.0, 0.1, 0.5, 10.0)]
+    found = [cell.methods[METHOD] for cell in document.cells]
+    assert [one.folder for one in found[1:3]] == [f"grid/mi_weight=0.1/{METHOD}", METHOD]
+    assert [one.holds for one in found] == [False, True, True, False]
+    assert found[0].metrics["mode_entropy"].mean.value < 0.3
+    assert found[0].stability is not None
+    assert found[0].stability["early_stops"].seeds == [1.0, 1.0]
+    plateau = document.methods[METHOD].plateau
+    assert plateau is not None
+    assert (plateau.low, plateau.high, plateau.decades) == (0.1, 0.5, pytest.approx(0.699, abs=0.001))
+    assert (plateau.open_below, plateau.open_above) == (True, False)
+    assert "dppo-bmd: λ from 0.1 to 0.5 holds both" in stream.getvalue()
+    for kind in ("png", "svg"):
+        assert output.with_name(f"grid.{kind}").stat().st_size > 1000
 
 
-def test_an_evaluation_of_another_cell_is_refused(layout: Layout) -> None:
-    folder = layout.grid_run(TASK, "grid/dsrl-bmd/k4/weight-0", 1)
-    other = layout.grid_run(TASK, "grid/dsrl-bmd/k4/weight-0.1", 1)
-    (folder / "eval.json").write_bytes((other / "eval.json").read_bytes())
-    with pytest.raises(ArtifactError, match="evaluated under other settings"):
-        grid(CONFIG, layout=layout, output=layout.grid(TASK))
-    assert not layout.grid(TASK).exists()
+def test_a_plateau_that_reaches_the_end_is_open(layout: Layout) -> None:
+    grid(make_config({WEIGHT: (0.0, 0.1, 0.5)}), layout=layout, output=layout.grid(TASK))
+    document = load_document(layout.grid(TASK), Grid)
+    plateau = document.methods[METHOD].plateau
+    assert plateau is not None
+    assert plateau.open_above
+    assert "highest λ that was tried" in describe_grid(document)[0]
+
+
+def test_several_axes_have_cells_that_hold_and_no_plateau(tmp_path: Path) -> None:
+    config = make_config({WEIGHT: (0.0, 0.5), CONTROLLER: ("constant", "occupancy")})
+    rng = np.random.default_rng(0)
+    names = [f"mi_weight={weight},controller={who}" for weight in ("0", "0.5") for who in ("constant", "occupancy")]
+    shares = [[2000, 1, 1, 1], *[[1, 1, 1, 1]] * 3]
+    episodes = {
+        name: [draw_episodes(METHOD, k, rates=[0.98] * 4, shares=share, n=200, rng=rng) for k in (0, 1)]
+        for name, share in zip(names, shares, strict=True)
+    }
+    layout = Layout(tmp_path)
+    write_grid_runs(config, layout, episodes)
+    grid(config, layout=layout, output=layout.grid(TASK))
+    document = load_document(layout.grid(TASK), Grid)
+    assert (document.axis, document.methods[METHOD].plateau) == (None, None)
+    assert [cell.methods[METHOD].holds for cell in document.cells] == [False, True, True, True]
+    assert describe_grid(document)[0].startswith("dppo-bmd: 3 of 4 cells hold both (success of at least")
+    assert layout.grid(TASK).with_name("grid.png").stat().st_size > 1000
+
+
+def test_without_training_logs_there_are_scores_alone(layout: Layout) -> None:
+    (layout.grid_run(TASK, METHOD, 1) / "metrics.jsonl").unlink()
+    grid(make_config(), layout=layout, output=layout.grid(TASK))
+    found = [cell.methods[METHOD].stability for cell in load_document(layout.grid(TASK), Grid).cells]
+    assert [one is None for one in found] == [False, False, True, False]
+
+
+def refuse(layout: Layout, match: str, config: RunConfig | None = None) -> None:
+    output = layout.root / "out" / "grid.json"
+    with pytest.raises(ArtifactError, match=match) as error:
+        grid(config or make_config(), layout=layout, output=output)
+    assert "\n" not in str(error.value)
+    assert not output.parent.exists()
+
+
+def test_runs_that_do_not_belong_are_refused_by_name(layout: Layout) -> None:
+    folder = layout.grid_run(TASK, f"grid/mi_weight=0.1/{METHOD}", 1)
+    for name, message in (
+        ("eval.json", f"{folder}/eval.json is missing"),
+        ("run.json", f"{folder}/run.json is missing: make it with `snakemake"),
+    ):
+        contents = (folder / name).read_bytes()
+        (folder / name).unlink()
+        refuse(layout, message)
+        (folder / name).write_bytes(contents)
+
+    other = make_config(finetune={"iterations": 7})
+    refuse(layout, r"seed0/eval.json: evaluated under other settings than the present ones; run `snakemake", other)
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | {"config_hash": "0"}))
+    refuse(layout, f"{folder}/run.json: trained under other settings")
+    (folder / "run.json").write_text(json.dumps(record))
+
+    log = folder / "metrics.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(lines[:-1]))
+    refuse(layout, f"{log} is damaged or edited")
+    log.write_text("".join(lines)[:-5])
+    refuse(layout, f"{log}, line 10: damaged")
+
+
+def test_a_run_in_anothers_place_is_noticed(layout: Layout) -> None:
+    place = f"grid/mi_weight=0/{METHOD}"
+    one, other = layout.grid_run(TASK, place, 0), layout.grid_run(TASK, place, 1)
+    shutil.rmtree(one)
+    shutil.copytree(other, one)
+    refuse(layout, "seed0/eval.json: holds dppo-bmd/seed1, not dppo-bmd/seed0")
+    shutil.rmtree(one)
+    shutil.copytree(layout.grid_run(TASK, METHOD, 0), one)
+    refuse(layout, "evaluated under other settings")

@@ -28,7 +28,7 @@ def report(path: Path, *lines: dict[str, object] | str, ago: float = 5.0) -> Non
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     rollout = {"rollout/control_steps": 6400, "rollout/episode_return": 0.5, "rollout/success_rate": 0.25}
-    tuned = tmp_path / "results/Reach/grid/dsrl-bmd/k4/weight-0.1/seed0"
+    tuned = tmp_path / "results/Reach/grid/num_modes=4,mi_weight=0.1/dsrl-bmd/seed0"
     report(
         tuned / "metrics.jsonl",
         {"step": 6, "wall_s": 8.0, **rollout},
@@ -42,7 +42,7 @@ def layout(tmp_path: Path) -> Layout:
 
 def test_running_and_silent_jobs_are_told_apart(layout: Layout) -> None:
     tuned, policy = list_progress(layout, now=NOW)
-    assert (tuned.job, tuned.state) == ("Reach/grid/dsrl-bmd/k4/weight-0.1/seed0", "running")
+    assert (tuned.job, tuned.state) == ("Reach/grid/num_modes=4,mi_weight=0.1/dsrl-bmd/seed0", "running")
     assert (tuned.step, tuned.rate, tuned.unit) == (7, 3200.0, "steps/s")
     assert (tuned.episode_return, tuned.success, tuned.information, tuned.solved) == (0.5, 0.25, 1.5, None)
     assert (policy.job, policy.state, policy.step) == ("Reach/policy", "silent", 99900)
@@ -52,7 +52,7 @@ def test_running_and_silent_jobs_are_told_apart(layout: Layout) -> None:
 def test_an_evaluation_brings_success_and_modes(layout: Layout) -> None:
     config = RunConfig.model_validate({"task": {"name": "GaussianMixture"}})
     part = draw_episodes("dsrl-bmd", 0, rates=[1.0] * 4, shares=[1, 1, 1, 1], n=200, rng=np.random.default_rng(0))
-    folder = layout.grid_run("Reach", "grid/dsrl-bmd/k4/weight-0.1", 0)
+    folder = layout.grid_run("Reach", "grid/num_modes=4,mi_weight=0.1/dsrl-bmd", 0)
     write_evaluation(config, folder / "eval.json", part)
     (folder / "run.json").write_text("{}")
     tuned = next(job for job in list_progress(layout, now=NOW) if "seed0" in job.job)
@@ -78,7 +78,7 @@ def test_the_command_shows_the_latest_first(
     assert main(["watch", "--once", "--rows", "1"]) == 0
     text = capsys.readouterr().out
     assert text.splitlines()[0] == "0 running, 2 silent, 0 done, 0 steps/s"
-    assert "weight-0.1/seed0" in text
+    assert "mi_weight=0.1/dsrl-bmd/seed0" in text
     assert "Reach/policy" not in text
 
 

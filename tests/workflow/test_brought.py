@@ -182,9 +182,9 @@ def test_an_own_policy_is_taught_on_own_demonstrations(
     assert project.plan(own, target=modes) == {"discover": 1}
     published = own.replace("]", ", discover.form=published]")
     assert project.plan(published, target="results/GaussianMixture/modes/seed1/run.json") == {"discover": 1}
-    grid = 'set=["discover.clustering=kmeans", "grid.num_modes=[2, 3]", '
+    grid = 'set=["discover.clustering=kmeans", "grid.axes.discover.num_modes=[2, 3]", '
     told = project.snakemake(
-        *("--dry-run", "-p", "--cores", "1", "results/GaussianMixture/grid/modes/k3/seed0/run.json"),
+        *("--dry-run", "-p", "--cores", "1", "results/GaussianMixture/grid/num_modes=3/modes/seed0/run.json"),
         *("--config", "preset=smoke", f'{grid}"pretrain.policy_folder={folder}", "collect.store={own_store}"]'),
     )
     assert f"--demos {own_store}" in told.stdout + told.stderr

@@ -15,18 +15,19 @@ PAGE = "results/GaussianMixture/report.html"
 SUMMARY = "results/summary.html"
 
 
-def test_a_page_brings_verdict_and_comparison_but_no_sweep(project: Project) -> None:
-    jobs = project.plan(target=PAGE)
+def test_a_page_brings_verdict_and_comparison_but_no_grid(project: Project) -> None:
+    jobs = project.plan("grid={axes: {finetune.regulariser.mi_weight: [0, 1]}}", target=PAGE)
     assert jobs["report"] == jobs["verdict"] == jobs["compare"] == jobs["summarise"] == 1
-    assert jobs["finetune"] == 2  # the two methods; a sweep would train at every λ
-    assert "sweep" not in jobs
+    assert jobs["finetune"] == 2  # the two methods; a grid would train in every cell
+    assert "grid" not in jobs
 
 
-def test_a_sweep_that_is_there_is_shown(project: Project) -> None:
-    sweep = project.folder / "results/GaussianMixture/lambda/sweep.json"
-    sweep.parent.mkdir(parents=True)
-    sweep.write_text(json.dumps({}))
-    assert project.plan(target=PAGE)["sweep"] == 1  # and made anew, if it is stale
+def test_a_grid_that_is_there_is_shown(project: Project) -> None:
+    grid = project.folder / "results/GaussianMixture/grid.json"
+    grid.parent.mkdir(parents=True)
+    grid.write_text(json.dumps({}))
+    axes = "grid={axes: {finetune.regulariser.mi_weight: [0, 1]}}"
+    assert project.plan(axes, target=PAGE)["grid"] == 1  # and made anew, if it is stale
 
 
 def test_films_are_made_only_for_who_asks(project: Project) -> None:

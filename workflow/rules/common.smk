@@ -7,7 +7,6 @@ from bmd_pipeline.workflow import (
     JUDGED_CELL,
     MODES,
     MODES_NAMES,
-    POINT,
     POLICY,
     RUN,
     TUNED_NAMES,
@@ -20,8 +19,7 @@ wildcard_constraints:
     task="[A-Za-z][A-Za-z0-9_-]*",
     method=r"(?!(modes|pretrained|taught)/)[A-Za-z0-9-]+",  # any name gets in, so that its refusal can say which there are
     policy=r"(?!modes/)[A-Za-z0-9-]+",
-    point="[A-Za-z0-9.+-]+",
-    codes="[1-9][0-9]*",
+    cell="[A-Za-z0-9_.,=+-]+",
     seed="0|[1-9][0-9]*",
 
 

@@ -1,19 +1,19 @@
-# Every method with every K and λ of the settings: discovery, fine-tuning and evaluation again in each cell that is not
-# among the run's own results. Demonstrations and policy are shared, and modes among cells of one K.
+# Every combination of the values in `grid.axes`: discovery, fine-tuning and evaluation again in each cell that is not
+# among the run's own results. Demonstrations and policy are shared, and modes among cells of one discovery.
 
 
 use rule discover as grid_discover with:
     output:
         within(CELL_MODES, MODES_NAMES),
     log:
-        "logs/{task}/grid-discover-k{codes}-seed{seed}.log",
+        "logs/{task}/grid-discover-{cell}-seed{seed}.log",
     benchmark:
-        "logs/{task}/grid-discover-k{codes}-seed{seed}.tsv"
+        "logs/{task}/grid-discover-{cell}-seed{seed}.tsv"
     params:
-        settings=pipeline.codes_slice,
+        settings=pipeline.cell_slice("discover"),
         source=pipeline.source("discover"),
         brought=pipeline.taught_on_hash,
-        options=pipeline.discovery,
+        options=pipeline.cell_discovery,
 
 
 use rule finetune as grid_finetune with:
@@ -23,9 +23,9 @@ use rule finetune as grid_finetune with:
     output:
         within(CELL, TUNED_NAMES),
     log:
-        "logs/{task}/grid-finetune-{method}-k{codes}-{point}-seed{seed}.log",
+        "logs/{task}/grid-finetune-{method}-{cell}-seed{seed}.log",
     benchmark:
-        "logs/{task}/grid-finetune-{method}-k{codes}-{point}-seed{seed}.tsv"
+        "logs/{task}/grid-finetune-{method}-{cell}-seed{seed}.tsv"
     params:
         settings=pipeline.cell_slice("finetune"),
         source=pipeline.source("finetune"),
@@ -42,9 +42,9 @@ use rule evaluate as grid_evaluate with:
         f"{JUDGED_CELL}/episodes.parquet",
         [f"{JUDGED_CELL}/trajectories.{kind}" for kind in ("parquet", "png", "svg")],
     log:
-        "logs/{task}/grid-evaluate-{policy}-k{codes}-{point}-seed{seed}.log",
+        "logs/{task}/grid-evaluate-{policy}-{cell}-seed{seed}.log",
     benchmark:
-        "logs/{task}/grid-evaluate-{policy}-k{codes}-{point}-seed{seed}.tsv"
+        "logs/{task}/grid-evaluate-{policy}-{cell}-seed{seed}.tsv"
     params:
         settings=pipeline.cell_slice("evaluate"),
         source=pipeline.source("evaluate"),
@@ -54,9 +54,16 @@ use rule evaluate as grid_evaluate with:
 rule grid:
     input:
         evaluations=pipeline.gathered,
-        tables=pipeline.beside(pipeline.gathered, "episodes.parquet"),
+        beside=pipeline.beside(pipeline.gathered, "episodes.parquet", "run.json"),
     output:
         "results/{task}/grid.json",
+        report(
+            "results/{task}/grid.png",
+            caption="../report/grid.rst",
+            category="{task}",
+            labels={"shows": "grid"},
+        ),
+        "results/{task}/grid.svg",
     log:
         "logs/{task}/grid.log",
     benchmark:

@@ -21,6 +21,7 @@ rule report:
         settings=pipeline.all_settings,
         source=pipeline.source("report"),
         clips=pipeline.clips,
+        grid=pipeline.unasked_grid,
         options=pipeline.options,
     shell:
         "bmd-pipeline report --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"

@@ -1,4 +1,4 @@
-"""Tasks, seeds, methods, λ and K as lists: what a plan holds, how long it takes, and what an edit repeats.
+"""Tasks, seeds, methods and axes of a grid as lists: what a plan holds, how long it takes, what an edit repeats.
 
 All on dry runs over one state: every output of a grid stands there, empty, as if made by the present settings.
 """
@@ -19,25 +19,26 @@ from .conftest import ROOT, Project, count_jobs, make_project
 
 pytestmark = pytest.mark.workflow
 
+WEIGHT, CODES = "finetune.regulariser.mi_weight", "discover.num_modes"
 LISTS: dict[str, Any] = {
     "preset": "smoke",
     "tasks": ["GaussianMixture", "AvoidPoint"],
     "seeds": [0, 1],
     "methods": ["dsrl", "dsrl-bmd"],
     "discover": {"clustering": "kmeans"},
-    "grid": {"weights": [0.1, 0.5], "num_modes": [2, 3]},
+    "grid": {"axes": {WEIGHT: [0.1, 0.5], CODES: [2, 3]}},
     "finetune": {"regulariser": {"mi_weight": 0.5}},
 }
 """λ 0.5 and K 2 are the run's own, so one of the four cells of each seed is the run's own result."""
-EXAMPLE = "config/sweeps/example.yaml"
+EXAMPLE = "config/grids/example.yaml"
 RUN = {"collect": 2, "pretrain": 2, "discover": 4, "finetune": 8, "evaluate": 16, "summarise": 2}
 GRID = RUN | {"grid_discover": 4, "grid_finetune": 12, "grid_evaluate": 12, "grid": 2}
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def crossed(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project in which the grid is made; tests only plan on it."""
-    project = make_project(tmp_path_factory.mktemp("swept") / "project")
+    project = make_project(tmp_path_factory.mktemp("crossed") / "project")
     (project.folder / "lists.yaml").write_text(yaml.safe_dump(LISTS))
     arguments = ("--cores", "1", "--configfile", "lists.yaml")
     planned = project.snakemake("--dry-run", *arguments)
@@ -55,43 +56,43 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-def test_another_seed_runs_its_own_jobs_alone(swept: Project) -> None:
+def test_another_seed_runs_its_own_jobs_alone(crossed: Project) -> None:
     new = {"discover": 2, "finetune": 4, "evaluate": 8, "grid_discover": 2, "grid_finetune": 6, "grid_evaluate": 6}
-    assert swept.plan_lists(LISTS | {"seeds": [0, 1, 7]}) == {**new, "summarise": 2, "grid": 2}
+    assert crossed.plan_lists(LISTS | {"seeds": [0, 1, 7]}) == {**new, "summarise": 2, "grid": 2}
 
 
-def test_another_weight_repeats_no_collection_pretraining_or_discovery(swept: Project) -> None:
-    added = {"weights": [0.1, 0.5, 2.0], "num_modes": [2, 3]}
-    assert swept.plan_lists(LISTS | {"grid": added}) == {"grid_finetune": 8, "grid_evaluate": 8, "grid": 2}
+def test_another_weight_repeats_no_collection_pretraining_or_discovery(crossed: Project) -> None:
+    added = {WEIGHT: [0.1, 0.5, 2.0], CODES: [2, 3]}
+    assert crossed.plan_lists(LISTS | {"grid": {"axes": added}}) == {"grid_finetune": 8, "grid_evaluate": 8, "grid": 2}
     # the runs' own λ changed: their results are another cell, and what was theirs is now made beside it
-    moved = swept.plan_lists(LISTS | {"finetune": {"regulariser": {"mi_weight": 0.7}}})
+    moved = crossed.plan_lists(LISTS | {"finetune": {"regulariser": {"mi_weight": 0.7}}})
     again = {"finetune": 4, "evaluate": 4, "summarise": 2, "grid_finetune": 4, "grid_evaluate": 4, "grid": 2}
     assert moved == again
 
 
-def test_another_number_of_codes_discovers_once_a_seed(swept: Project) -> None:
-    added = {"weights": [0.1, 0.5], "num_modes": [2, 3, 4]}
+def test_another_number_of_codes_discovers_once_a_seed(crossed: Project) -> None:
+    added = {WEIGHT: [0.1, 0.5], CODES: [2, 3, 4]}
     new = {"grid_discover": 4, "grid_finetune": 8, "grid_evaluate": 8, "grid": 2}
-    assert swept.plan_lists(LISTS | {"grid": added}) == new
+    assert crossed.plan_lists(LISTS | {"grid": {"axes": added}}) == new
 
 
-def test_another_method_or_task_leaves_the_others_alone(swept: Project) -> None:
-    new = {"finetune": 4, "evaluate": 4, "summarise": 2, "grid": 2}
-    assert swept.plan_lists(LISTS | {"methods": ["dsrl", "dsrl-bmd", "res"]}) == new
+def test_another_method_or_task_leaves_the_others_alone(crossed: Project) -> None:
+    plain = {"finetune": 4, "evaluate": 4, "summarise": 2}  # it has no cells
+    assert crossed.plan_lists(LISTS | {"methods": ["dsrl", "dsrl-bmd", "res"]}) == plain
     more = [*LISTS["tasks"], "GaussianMixtureShifted"]
-    assert swept.plan_lists(LISTS | {"tasks": more}) == {rule: count // 2 for rule, count in GRID.items()}
+    assert crossed.plan_lists(LISTS | {"tasks": more}) == {rule: count // 2 for rule, count in GRID.items()}
 
 
-def test_code_of_fine_tuning_reruns_it_and_what_follows(swept: Project, edited_source: Path) -> None:
+def test_code_of_fine_tuning_reruns_it_and_what_follows(crossed: Project, edited_source: Path) -> None:
     again = {rule: GRID[rule] for rule in ("finetune", "grid_finetune", "grid_evaluate", "summarise", "grid")}
-    assert swept.plan_lists(LISTS, PYTHONPATH=str(edited_source)) == {**again, "evaluate": 8}  # not the pre-trained
+    assert crossed.plan_lists(LISTS, PYTHONPATH=str(edited_source)) == {**again, "evaluate": 8}  # not the pre-trained
 
 
-def test_settings_in_another_form_rerun_nothing(swept: Project) -> None:
-    for path in (swept.folder / "config").rglob("*.yaml"):
+def test_settings_in_another_form_rerun_nothing(crossed: Project) -> None:
+    for path in (crossed.folder / "config").rglob("*.yaml"):
         values = yaml.safe_load(path.read_text()) or {}
         path.write_text(f"# rewritten\n{yaml.safe_dump(dict(reversed(values.items())), default_flow_style=True)}")
-    assert swept.plan_lists(dict(reversed(LISTS.items()))) == {}
+    assert crossed.plan_lists(dict(reversed(LISTS.items()))) == {}
 
 
 def test_the_summary_asks_for_the_tasks_that_are_named(project: Project) -> None:
@@ -99,7 +100,7 @@ def test_the_summary_asks_for_the_tasks_that_are_named(project: Project) -> None
     assert (jobs["summary"], jobs["report"], jobs["grid"]) == (1, 2, 2)
 
 
-def test_the_sweep_that_we_ship_plans(project: Project) -> None:
+def test_the_grid_that_we_ship_plans(project: Project) -> None:
     done = project.snakemake("--dry-run", "--cores", "2", "results/summary.html", "--configfile", EXAMPLE)
     jobs = count_jobs(done)
     assert {rule: jobs[rule] for rule in ("collect", "finetune", "grid", "report", "summary")} == {
@@ -134,20 +135,18 @@ def test_a_pool_makes_every_base_policy_from_demonstrations_on(project: Project)
     assert project.plan(*pool, target="results/GaussianMixtureShifted-base5/eval.json") == each
 
 
-def test_a_cell_outside_the_lists_is_refused(project: Project) -> None:
-    target = "results/GaussianMixture/grid/dsrl-bmd/k9/weight-0.1/seed0/eval.json"
-    settings = ('set=["grid.num_modes=[2]"]', "preset=smoke")
+def test_a_cell_outside_the_axes_is_refused(project: Project) -> None:
+    target = "results/GaussianMixture/grid/num_modes=9/dsrl-bmd/seed0/eval.json"
+    settings = ('set=["grid.axes={discover.num_modes: [2]}"]', "preset=smoke")
     done = project.snakemake("--dry-run", "--cores", "1", target, "--config", *settings)
     assert done.returncode != 0
-    assert done.stderr.splitlines()[-1].startswith(
-        "error: methods, grid.num_modes and grid.weights name no cell 'dsrl-bmd/k9/weight-0.1'; did you mean"
-    )
+    assert done.stderr.splitlines()[-1] == ("error: grid.axes makes no cell 'num_modes=9'; did you mean 'num_modes=2'?")
 
 
 def test_a_thousand_jobs_are_planned_within_ten_seconds(project: Project) -> None:
     """Processor time, so that a busy machine fails nobody."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    grid = {"weights": [0.03, 0.1, 0.3, 1.0, 3.0], "num_modes": [2, 4, 8, 16, 32]}
+    grid = {"axes": {WEIGHT: [0.03, 0.1, 0.3, 1.0, 3.0], CODES: [2, 4, 8, 16, 32]}}
     jobs = project.plan_lists(
         {"tasks": ["AvoidPoint", "PushT"], "methods": ["dsrl", "dsrl-bmd"], "seeds": list(range(9)), "grid": grid}
     )
