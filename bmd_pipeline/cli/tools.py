@@ -1,4 +1,4 @@
-"""Commands beside the stages: the settings, the tasks, and the jobs of a running sweep."""
+"""Commands beside the stages: the settings, the tasks, and the jobs that run."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def check(
         raise TaskError(f"{name} breaks the task contract: {broken} of {len(results)} checks failed")
 
 
-# ---- `bmd-pipeline watch`: the jobs of a running sweep, in the terminal ----
+# ---- `bmd-pipeline watch`: the jobs that run, in the terminal ----
 
 PLAIN_WIDTH = 160
 """Columns where nobody says how many there are: a file, a pipe."""
@@ -169,7 +169,7 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
     debug: o.Debug = False,
 ) -> None:
-    """Shows the jobs of a running sweep: throughput, return, success, information and solved modes.
+    """Shows the jobs that run and have run: throughput, return, success, information and solved modes.
 
     Reads what they leave under results/; run it where Snakemake was started, on any machine that sees the folder.
     """

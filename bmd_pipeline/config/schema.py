@@ -759,8 +759,8 @@ class ExecutionConfig(Section):
     taken. 0 refuses at once. On a cluster, where jobs outlive the Snakemake that started them, the profiles wait."""
     tracker: Literal["none", "wandb"] = "none"
     """Also report metrics to wandb (offline unless WANDB_MODE says otherwise); local files are the truth."""
-    sweep: str | None = Field(None, min_length=1, max_length=100)
-    """Name under which the tracker groups the runs of a sweep; null: the task's."""
+    group: str | None = Field(None, min_length=1, max_length=100)
+    """Name under which the tracker groups runs; null: the task's."""
 
 
 # ---- Names of fine-tuning methods, as paths and commands use them ----

@@ -379,7 +379,7 @@ class Discovery:
             self.output / METRICS_FILE,
             self.config.execution.tracker,
             name=self.output.as_posix(),
-            group=self.config.execution.sweep or self.config.task.name,
+            group=self.config.execution.group or self.config.task.name,
             config=self.config.discover.model_dump(mode="json"),
             resume_step=self._iteration,
         )

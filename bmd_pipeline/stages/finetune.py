@@ -165,7 +165,7 @@ class _Run:
                 self.output / METRICS_FILE,
                 self.config.execution.tracker,
                 name=self.output.as_posix(),
-                group=self.config.execution.sweep or self.config.task.name,
+                group=self.config.execution.group or self.config.task.name,
                 config=settings.model_dump(mode="json"),
                 resume_step=first,
             ) as tracker,

@@ -385,7 +385,7 @@ class _Run:
             self.checkpoints.folder / METRICS_FILE,
             self.config.execution.tracker,
             name=self.checkpoints.folder.parent.as_posix(),
-            group=self.config.execution.sweep or self.config.task.name,
+            group=self.config.execution.group or self.config.task.name,
             config=stage_slice(self.config, STAGE),
             resume_step=self.reported,
         )

@@ -118,7 +118,7 @@ def test_bad_variants_are_refused(config_dir: Path, text: str, error: type[BMDEr
         ("methods=[dsrl, sac]", r"^methods\[1\]: unknown method 'sac'; known: dppo, .* \(--set"),
         ("methods=[dsrl, dsrl]", r"^methods must not repeat, got \['dsrl', 'dsrl'\] "),
         ("seeds=[-1, 0]", r"^seeds\[0\] must be >= 0, got -1 \(--set"),
-        ("sweep.weights=[0, 1]", r"^unknown setting sweep; "),
+        ("gird.axes={}", r"^unknown setting gird; did you mean 'grid'\?"),
         (
             "grid.axes.finetune.regulariser.mi_weight=[-1]",
             r"^grid\.axes\.finetune\.regulariser\.mi_weight: not -1: .*set",

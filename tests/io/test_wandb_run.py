@@ -75,11 +75,11 @@ def track(path: Path, steps: int = 2, **options: Any) -> list[str]:
 def test_the_same_numbers_go_there_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    assert track(tmp_path / "m", name="run", group="sweep", config={"a": 1}) == []
+    assert track(tmp_path / "m", name="run", group="group", config={"a": 1}) == []
     assert os.environ["WANDB_MODE"] == "offline"
     assert fake.logged == [(1, {"loss": 1.0}), (2, {"loss": 2.0})]
     assert fake.finished
-    assert (fake.settings["name"], fake.settings["group"], fake.settings["resume"]) == ("run", "sweep", "allow")
+    assert (fake.settings["name"], fake.settings["group"], fake.settings["resume"]) == ("run", "group", "allow")
 
 
 @pytest.mark.usefixtures("_offline")
@@ -112,7 +112,7 @@ def test_attempts_at_a_job_share_a_run_and_jobs_do_not() -> None:
     assert one == make_run_id("results/Reach/dsrl/seed0", "Reach", {"iterations": 3})
     others = {
         make_run_id("results/Reach/dsrl/seed1", "Reach", {"iterations": 3}),
-        make_run_id("results/Reach/dsrl/seed0", "sweep", {"iterations": 3}),
+        make_run_id("results/Reach/dsrl/seed0", "group", {"iterations": 3}),
         make_run_id("results/Reach/dsrl/seed0", "Reach", {"iterations": 4}),
     }
     assert len(others | {one}) == 4
@@ -122,7 +122,7 @@ def test_attempts_at_a_job_share_a_run_and_jobs_do_not() -> None:
 def test_the_real_one_goes_on_in_the_run_of_the_first_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     for first in (0, 2):
-        with Tracker(tmp_path / "m", "wandb", name="job", group="sweep", resume_step=first) as tracker:
+        with Tracker(tmp_path / "m", "wandb", name="job", group="group", resume_step=first) as tracker:
             tracker.log(first + 1, {"loss": 1.0})
     names = {path.name.rpartition("-")[2] for path in (tmp_path / "wandb").glob("offline-run-*")}
-    assert names == {make_run_id("job", "sweep", {})}
+    assert names == {make_run_id("job", "group", {})}
