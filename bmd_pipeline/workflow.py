@@ -266,8 +266,9 @@ class Pipeline:
 
     def cell_modes(self, wildcards: Wildcards) -> list[str]:
         """Input: the modes that a method builds on in a cell of the grid; plain ones build on none."""
-        or_refuse(check_method, _method_of(wildcards))
-        return within(self._cell_modes_folder(wildcards), MODES_NAMES) if uses_modes(_method_of(wildcards)) else []
+        method = _method_of(wildcards)
+        or_refuse(check_method, method)
+        return within(self._cell_modes_folder(wildcards), MODES_NAMES) if uses_modes(method) else []
 
     def compared(self, wildcards: Wildcards) -> list[str]:
         """Input: evaluations of all policies that the settings ask to compare."""
@@ -341,19 +342,16 @@ class Pipeline:
     def _grids(self, tasks: Iterable[str]) -> list[str]:
         return [f"results/{task}/grid.json" for task in tasks if self.settings(task).grid.axes]
 
-    def _find_cell(self, task: str, name: str) -> GridCell:
-        """The cell of this name, or the one whose discovery has it."""
+    def _cell(self, wildcards: Wildcards) -> GridCell:
+        """The cell of the name that a job has, or the discovery of that name."""
+        task, name = wildcards.task, wildcards.cell
         if task not in self._cells:
-            run = self.settings(task)
-            cells = {cell.name: cell for cell in or_refuse(list_cells, run)}
-            self._cells[task] = list_discoveries(run) | cells
+            cells = or_refuse(list_cells, self.settings(task))
+            self._cells[task] = list_discoveries(cells) | {cell.name: cell for cell in cells}
         known = self._cells[task]
         if name not in known:
             sys.exit(f"error: grid.axes makes no cell {name!r}; {suggest(name, known)}")
         return known[name]
-
-    def _cell(self, wildcards: Wildcards) -> GridCell:
-        return self._find_cell(wildcards.task, wildcards.cell)
 
     def _cell_modes_folder(self, wildcards: Wildcards) -> str:
         return f"results/{wildcards.task}/{self._cell(wildcards).modes}/seed{wildcards.seed}"
@@ -366,12 +364,7 @@ class Pipeline:
 
     def cell_slice(self, stage: Stage) -> Callable[[Wildcards], dict[str, Any]]:
         """Params: the settings that a stage depends on in a cell of the grid."""
-
-        def slice_in(wildcards: Wildcards) -> dict[str, Any]:
-            method = wildcards.get("method") or wildcards.get("policy")  # none in discovery
-            return stage_slice(self._cell(wildcards).config, stage, method)
-
-        return slice_in
+        return lambda wildcards: stage_slice(self._cell(wildcards).config, stage, wildcards.get("method"))
 
     def all_settings(self, wildcards: Wildcards) -> str:
         """Params: hash of all settings."""

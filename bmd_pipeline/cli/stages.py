@@ -134,7 +134,7 @@ def grid(job: Job, output: o.Output = None) -> None:
     for cell in list_cells(job.config):
         for method in grid_methods(job.config):
             for seed in grid_seeds(job.config):
-                evaluated = job.layout.grid_run(job.task, cell.folder(method), seed) / "eval.json"
+                evaluated = job.layout.evaluation(job.task, cell.folder(method), seed)
                 o.need_path(evaluated, evaluated, f"snakemake --cores 2 {target}")
     file = o.new_file(output, target)
     job.start()

@@ -98,11 +98,11 @@ def list_cells(config: RunConfig) -> list[GridCell]:
     return cells
 
 
-def list_discoveries(config: RunConfig) -> dict[str, GridCell]:
-    """The discoveries that the grid needs beside the run's own, by the name of their folder."""
+def list_discoveries(cells: Iterable[GridCell]) -> dict[str, GridCell]:
+    """The discoveries that cells need beside the run's own, by the name of their folder."""
     found = {}
-    for cell in list_cells(config):
-        if cell.discovery is not None and cell.discovery not in found:
+    for cell in cells:
+        if cell.discovery is not None:
             changes = {name: value for name, value in cell.changes.items() if name.startswith(_DISCOVERED)}
             found[cell.discovery] = replace(cell, name=cell.discovery, changes=changes)
     return found

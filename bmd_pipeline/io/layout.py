@@ -40,7 +40,7 @@ class Layout:
         return self.root / "results" / task / "modes" / f"seed{seed}"
 
     def tuned(self, task: str, method: str, seed: int) -> Path:
-        """Folder of a fine-tuned policy."""
+        """Folder of a fine-tuned policy; the method may be that of a grid's cell, as `GridCell.folder` says."""
         return self.root / "results" / task / method / f"seed{seed}"
 
     def curve(self, task: str, method: str, seed: int) -> Path:
@@ -70,10 +70,6 @@ class Layout:
     def grid(self, task: str) -> Path:
         """Scores of a grid of runs."""
         return self.root / "results" / task / "grid.json"
-
-    def grid_run(self, task: str, folder: str, seed: int) -> Path:
-        """Folder of one cell and seed of the grid, with its eval.json."""
-        return self.root / "results" / task / folder / f"seed{seed}"
 
     def pool(self, task: str) -> Path:
         """Scores over base policies."""

@@ -26,7 +26,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from bmd_pipeline.config.schema import PRETRAINED, uses_modes
 from bmd_pipeline.io.files import write_bytes
 from bmd_pipeline.metrics.schemas import CodeCheck, CodeRow, Estimate, Evaluation, Grid, PolicyBlock, Score, SeedRow
-from bmd_pipeline.reporting.narrative import name_axis
+from bmd_pipeline.reporting.narrative import counted, name_axis
 from bmd_pipeline.reporting.sources import Curves, Key
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath
 
@@ -432,10 +432,8 @@ class _Scale:
     def __init__(self, grid: Grid) -> None:
         self.name = name_axis(grid)
         count = len(grid.cells)
-        self.places, self.labels = (
-            [float(i) for i in range(count)],
-            [cell.name.replace(",", "\n") for cell in grid.cells],
-        )
+        self.places = [float(i) for i in range(count)]
+        self.labels = [cell.name.replace(",", "\n") for cell in grid.cells]
         self.joined: list[int] = []
         if grid.axis is None:
             return
@@ -469,7 +467,8 @@ def _plot_method(panel: FigureBase, grid: Grid, method: str, scale: _Scale) -> N
     """One method's scores and, where every training log was at hand, its signs of instability."""
     cells, floors = [cell.methods[method] for cell in grid.cells], grid.methods[method]
     stable = [cell.stability for cell in cells if cell.stability is not None]
-    rows = panel.add_gridspec(2 if len(stable) == len(cells) else 1, 1)
+    logged = len(stable) == len(cells)
+    rows = panel.add_gridspec(2 if logged else 1, 1)
     top = panel.add_subfigure(rows[0]).add_subplot()
     if floors.plateau is not None:
         inside = [
@@ -484,11 +483,11 @@ def _plot_method(panel: FigureBase, grid: Grid, method: str, scale: _Scale) -> N
     top.set_ylim(-0.04, 1.04)
     against = f" against {scale.name}" if scale.name else ""
     top.set_title(f"{_label(grid.task)}, {_label(method)}: success and modes{against}", loc="left")
-    seeds = len(grid.seeds)
-    title = f"mean and {grid.confidence:.0%} interval,\n{seeds} seed{'s' * (seeds > 1)}; small: single seeds"
+    seeds = counted(len(grid.seeds), "seed")
+    title = f"mean and {grid.confidence:.0%} interval,\n{seeds}; small: single seeds"
     top.legend(loc="upper left", bbox_to_anchor=(1, 1), title=title, title_fontsize=8, alignment="left")
     scale.mark(top)
-    if len(stable) < len(cells):
+    if not logged:
         return
     for axes, (name, label) in zip(panel.add_subfigure(rows[1]).subplots(2, 3).flat, _INDICATORS, strict=True):
         found = [one[name] for one in stable]

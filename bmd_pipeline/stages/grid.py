@@ -19,7 +19,7 @@ from bmd_pipeline.metrics.bootstrap import PairedBootstrap
 from bmd_pipeline.metrics.compare import pool_pair, pool_scores, score_seeds
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.hypotheses import smallest_p
-from bmd_pipeline.metrics.plateau import INDICATORS, Floors, find_plateau, measure_stability, set_floors
+from bmd_pipeline.metrics.plateau import INDICATORS, find_plateau, measure_stability, set_floors
 from bmd_pipeline.metrics.schemas import (
     SCHEMA_VERSION,
     Cell,
@@ -75,25 +75,11 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
         for method in methods
     }
     sample = resample(config, {"/".join(key): [run.evaluated for run in row] for key, row in runs.items()})
-    floors = {method: _set_floors(config, sample, cells, method) for method in methods}
-    described = [
-        Cell(
-            name=cell.name,
-            changes=cell.changes,
-            methods={
-                method: _describe(config, sample, cell, method, runs[cell.name, method], floors[method])
-                for method in methods
-            },
-        )
-        for cell in cells
-    ]
+    judged = {method: _judge(config, sample, cells, method, axis) for method in methods}
     results = layout.summary(task).parent
-    inputs = {
-        str((run.folder / file).relative_to(results)): run.folder / file
-        for row in runs.values()
-        for run in row
-        for file in ("eval.json", RUN_FILE)
-    }
+    files = [
+        run.evaluated.path.with_name(name) for row in runs.values() for run in row for name in ("eval.json", RUN_FILE)
+    ]
     document = Grid(
         schema_version=SCHEMA_VERSION,
         task=task,
@@ -105,16 +91,19 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
         tau=sample.tau,
         seeds=sample.seeds,
         episodes_per_seed=sample.num_episodes,
-        methods={
-            method: MethodFloors(
-                success_floor=floors[method].success,
-                solved_floor=floors[method].solved,
-                plateau=None if axis is None else _describe_plateau(cells, described, method, axis),
+        methods={method: found for method, (found, _) in judged.items()},
+        cells=[
+            Cell(
+                name=cell.name,
+                changes=cell.changes,
+                methods={
+                    method: _describe(config, sample, cell, method, runs[cell.name, method], holds[i])
+                    for method, (_, holds) in judged.items()
+                },
             )
-            for method in methods
-        },
-        cells=described,
-        provenance=trace(config, "grid", inputs, started),
+            for i, cell in enumerate(cells)
+        ],
+        provenance=trace(config, "grid", {str(file.relative_to(results)): file for file in files}, started),
     )
     output.unlink(missing_ok=True)  # an old grid.json must not vouch for a new picture
     draw_grid(document, output.with_name(PICTURE))
@@ -128,7 +117,6 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
 class _Run:
     """One cell, method and seed; stability is None without a training log."""
 
-    folder: Path
     evaluated: Evaluated
     stability: dict[str, float] | None
 
@@ -136,7 +124,7 @@ class _Run:
 def _load_run(config: RunConfig, cell: GridCell, method: str, seed: int, layout: Layout) -> _Run:
     """Reads one run and checks that it was trained and evaluated as the settings say."""
     task = config.task.name
-    folder = layout.grid_run(task, cell.folder(method), seed)
+    folder = layout.tuned(task, cell.folder(method), seed)
     again = f"snakemake --cores 2 {layout.grid(task)}"
     evaluated = load_evaluated(cell.config, folder / "eval.json", wanted=(method, seed), again=again)
     record = require_run(folder, "finetune", task, command=again)
@@ -144,21 +132,17 @@ def _load_run(config: RunConfig, cell: GridCell, method: str, seed: int, layout:
         raise ArtifactError(f"{folder / RUN_FILE}: trained under other settings than the present ones; run `{again}`")
     log = folder / METRICS_FILE
     if not log.exists():  # no rule's output, so that jobs whose files are in a store have none
-        return _Run(folder, evaluated, None)
+        return _Run(evaluated, None)
     lines = load_metrics(log)
     if hash_file(log) != record.get("outputs", {}).get(METRICS_FILE):
         raise ArtifactError(f"{log} is damaged or edited: not what {RUN_FILE} records; run `{again}`")
-    return _Run(folder, evaluated, measure_stability(lines, cell.config.finetune.ppo.target_kl))
+    return _Run(evaluated, measure_stability(lines, cell.config.finetune.ppo.target_kl))
 
 
 def _find_axis(config: RunConfig) -> str | None:
     """The one setting that takes several values, if these are numbers; others are the same in every cell."""
     varied = [name for name, values in config.grid.axes.items() if len(values) > 1]
-    if len(varied) != 1:
-        return None
-    numbers = all(
-        isinstance(value, int | float) and not isinstance(value, bool) for value in config.grid.axes[varied[0]]
-    )
+    numbers = len(varied) == 1 and all(type(value) in (int, float) for value in config.grid.axes[varied[0]])
     return varied[0] if numbers else None
 
 
@@ -166,38 +150,23 @@ def _number(cell: GridCell, axis: str) -> float:
     return float(cell.changes[axis] or 0.0)
 
 
-def _reached(sample: PairedBootstrap, cell: GridCell, method: str) -> tuple[float, float]:
-    """Success rate and solved modes, means over seeds."""
-    scores = sample.scores[f"{cell.name}/{method}"]
-    return float(scores["success_rate"].mean()), float(scores["solved"].mean())
-
-
-def _set_floors(config: RunConfig, sample: PairedBootstrap, cells: Sequence[GridCell], method: str) -> Floors:
-    successes, solved = zip(*(_reached(sample, cell, method) for cell in cells), strict=True)
+def _judge(
+    config: RunConfig, sample: PairedBootstrap, cells: Sequence[GridCell], method: str, axis: str | None
+) -> tuple[MethodFloors, list[bool]]:
+    """What one method must reach, and which cells do; by success rate and solved modes, means over seeds."""
+    scores = [sample.scores[f"{cell.name}/{method}"] for cell in cells]
+    successes, solved = ([float(row[name].mean()) for row in scores] for name in ("success_rate", "solved"))
     tolerance = config.grid.solved_tolerance * len(sample.modes)
-    return set_floors(successes, solved, config.grid.success_tolerance, tolerance)
+    floors = set_floors(successes, solved, config.grid.success_tolerance, tolerance)
+    holds = [floors.hold(*reached) for reached in zip(successes, solved, strict=True)]
+    plateau = None if axis is None else _describe_plateau(cells, holds, axis)
+    return MethodFloors(success_floor=floors.success, solved_floor=floors.solved, plateau=plateau), holds
 
 
-def _describe(
-    config: RunConfig, sample: PairedBootstrap, cell: GridCell, method: str, runs: Sequence[_Run], floors: Floors
-) -> CellScores:
-    key = f"{cell.name}/{method}"
-    measured = [run.stability for run in runs if run.stability is not None]
-    stability = {name: [found[name] for found in measured] for name in INDICATORS}
-    return CellScores(
-        folder=cell.folder(method),
-        metrics=score_seeds(sample.scores[key], sample.resampled[key], config.evaluate.confidence),
-        stability=None
-        if len(measured) < len(runs)
-        else {name: Indicator(mean=sum(seeds) / len(seeds), seeds=seeds) for name, seeds in stability.items()},
-        holds=floors.hold(*_reached(sample, cell, method)),
-    )
-
-
-def _describe_plateau(cells: Sequence[GridCell], described: Sequence[Cell], method: str, axis: str) -> Plateau | None:
+def _describe_plateau(cells: Sequence[GridCell], holds: Sequence[bool], axis: str) -> Plateau | None:
     """The plateau of one method; cells by rising value of the axis."""
     values = [_number(cell, axis) for cell in cells]
-    found = find_plateau(values, [cell.methods[method].holds for cell in described])
+    found = find_plateau(values, holds)
     if found is None:
         return None
     lowest_positive = next((i for i, value in enumerate(values) if value > 0), len(values))
@@ -208,6 +177,22 @@ def _describe_plateau(cells: Sequence[GridCell], described: Sequence[Cell], meth
         decades=found.decades,
         open_below=found.first <= lowest_positive,
         open_above=found.last == len(values) - 1,
+    )
+
+
+def _describe(
+    config: RunConfig, sample: PairedBootstrap, cell: GridCell, method: str, runs: Sequence[_Run], holds: bool
+) -> CellScores:
+    key = f"{cell.name}/{method}"
+    measured = [run.stability for run in runs if run.stability is not None]
+    stability = {name: [found[name] for found in measured] for name in INDICATORS}
+    return CellScores(
+        folder=cell.folder(method),
+        metrics=score_seeds(sample.scores[key], sample.resampled[key], config.evaluate.confidence),
+        stability=None
+        if len(measured) < len(runs)
+        else {name: Indicator(mean=sum(seeds) / len(seeds), seeds=seeds) for name, seeds in stability.items()},
+        holds=holds,
     )
 
 

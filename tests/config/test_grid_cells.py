@@ -37,7 +37,7 @@ def test_cells_are_the_product_and_the_runs_own_is_its_own_results() -> None:
         "dsrl-bmd",
     ]
     assert [cell.modes for cell in cells] == ["grid/num_modes=4/modes"] * 2 + ["modes"] * 2
-    assert list(list_discoveries(make_config())) == ["num_modes=4"]
+    assert list(list_discoveries(cells)) == ["num_modes=4"]
 
 
 def test_methods_with_codes_and_seeds_are_the_runs_unless_named() -> None:
@@ -62,9 +62,10 @@ def test_a_cell_changes_its_axes_and_nothing_else() -> None:
 
 def test_modes_of_a_cell_are_those_of_its_discovery_alone() -> None:
     config = make_config({CODES: (4,), WEIGHT: (0.0, 1.0), "finetune.regulariser.floor": (-2.0,)})
-    (discovery,) = list_discoveries(config).values()
+    cells = list_cells(config)
+    (discovery,) = list_discoveries(cells).values()
     assert discovery.changes == {CODES: 4, "finetune.regulariser.floor": -2.0}  # the bound is discovery's too
-    for cell in list_cells(config):
+    for cell in cells:
         assert cell.discovery == discovery.name == "num_modes=4,floor=-2"
         assert stage_hash(discovery.config, "discover") == stage_hash(cell.config, "discover")
 

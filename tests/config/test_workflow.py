@@ -12,7 +12,6 @@ import pytest
 
 from bmd_pipeline.config import load
 from bmd_pipeline.config.load import merge_layers, parse_assignment
-from bmd_pipeline.config.overrides import list_cells
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.workflow import (
     PRESET_VARIABLE,
@@ -107,12 +106,11 @@ def test_what_is_refused_ends_the_run_in_one_line(pipeline: Pipeline) -> None:
 
 
 def test_only_training_in_a_cell_of_the_grid_is_told_when_to_stop(pipeline: Pipeline) -> None:
-    pipeline = dataclasses.replace(pipeline, config={**pipeline.config, "grid": {"weights": [0.5]}})
-    cell = next(cell for cell in list_cells(pipeline.settings("GaussianMixture")) if cell.method == "dppo-bmd")
-    method, codes, point = cell.key.split("/")
-    job = Wildcards(task="GaussianMixture", method=method, codes=codes.removeprefix("k"), point=point, seed="0")
+    axes = {"finetune.regulariser.mi_weight": [0.5]}
+    pipeline = dataclasses.replace(pipeline, config={**pipeline.config, "grid": {"axes": axes}})
+    job = Wildcards(task="GaussianMixture", method="dppo-bmd", cell="mi_weight=0.5", seed="0")
     resources = SimpleNamespace(runtime=60, get=lambda name, default: 5)
-    output = [f"results/GaussianMixture/grid/{cell.key}/seed0/eval.json"]
+    output = ["results/GaussianMixture/grid/mi_weight=0.5/dppo-bmd/seed0/eval.json"]
     waiting, resumable = (
         pipeline.in_cell(shared)(job, output, 1, resources) for shared in (pipeline.waiting, pipeline.resumable)
     )

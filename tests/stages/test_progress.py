@@ -52,7 +52,7 @@ def test_running_and_silent_jobs_are_told_apart(layout: Layout) -> None:
 def test_an_evaluation_brings_success_and_modes(layout: Layout) -> None:
     config = RunConfig.model_validate({"task": {"name": "GaussianMixture"}})
     part = draw_episodes("dsrl-bmd", 0, rates=[1.0] * 4, shares=[1, 1, 1, 1], n=200, rng=np.random.default_rng(0))
-    folder = layout.grid_run("Reach", "grid/num_modes=4,mi_weight=0.1/dsrl-bmd", 0)
+    folder = layout.tuned("Reach", "grid/num_modes=4,mi_weight=0.1/dsrl-bmd", 0)
     write_evaluation(config, folder / "eval.json", part)
     (folder / "run.json").write_text("{}")
     tuned = next(job for job in list_progress(layout, now=NOW) if "seed0" in job.job)
