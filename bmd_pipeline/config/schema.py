@@ -491,6 +491,9 @@ class FinetuneConfig(Section):
     feed_codes: bool = True
     """coded: each code is a task of its own: advantages are standardised within a code, and codes are drawn the more
     often the more they fail, so that no weak behaviour starves. false: codes in equal numbers, advantages pooled."""
+    pay_as_told: bool = False
+    """coded: the task's reward is paid, and success counts as such, only where an episode shows the behaviour of its
+    code; costs are always paid. A weak code can't gain by going over to another code's behaviour."""
     readout: Literal["mean", "sample", "auto"] = "mean"
     """How a steering policy acts when it is deployed: by its mean, by a draw from it, or (auto, ours) by what succeeds
     more often on the selection episodes. The mean of one that still resembles the prior may lead nowhere."""

@@ -23,9 +23,18 @@ from bmd_pipeline.modes.inference import (
 from bmd_pipeline.modes.regulariser import Measurement, make_controller
 from bmd_pipeline.rl.agent import Agent, load_trained, trained_state
 from bmd_pipeline.rl.graphs import Recorder, graph_agent, make_ppo
-from bmd_pipeline.rl.mode_metrics import average_codes, compute_code_success, compute_obeyed, compute_occupancy
 from bmd_pipeline.rl.ppo import Batch, Critic, compute_continuation, compute_gae, standardise, standardise_groups
-from bmd_pipeline.rl.rollout import Rollout, balanced_codes, roll_out
+from bmd_pipeline.rl.rollout import (
+    Rollout,
+    average_codes,
+    balanced_codes,
+    compute_code_success,
+    compute_obeyed,
+    compute_occupancy,
+    mean_by_code,
+    roll_out,
+    show_own_behaviour,
+)
 
 # ---- The short-to-long horizon curriculum ----
 #
@@ -77,9 +86,9 @@ class CodeFeed:
         drawn = torch.multinomial(need, max(1, rest), replacement=True, generator=generator)[:rest]
         return torch.cat([equal.to(generator.device), drawn])
 
-    def see(self, played: Rollout) -> None:
-        """Takes a rollout into account."""
-        newest = compute_code_success(played, len(self.success)).float().cpu()
+    def see(self, success: Tensor, code: Tensor) -> None:
+        """Takes a rollout into account: which of its episodes succeeded (N,), under which codes (N,)."""
+        newest = mean_by_code(success, code, len(self.success)).float().cpu()
         self.success += SUCCESS_SMOOTHING * (newest - self.success)
 
 
@@ -95,6 +104,8 @@ class Trainer:
         ppo: optimiser settings.
         regulariser: λ, for agents with codes.
         feed_codes: coded form: standardise advantages within each code, and draw codes by what they lack.
+        pay_as_told: coded form: pay the environment's reward, and count success, only where an episode shows the
+            behaviour of its code.
         place: where `ppo` stands among the run's settings, for messages.
         recorder: records decisions and gradients, as CUDA graphs are; None plays and learns kernel by kernel.
     """
@@ -107,6 +118,7 @@ class Trainer:
         regulariser: RegulariserConfig,
         *,
         feed_codes: bool = False,
+        pay_as_told: bool = False,
         place: str = "finetune.ppo",
         recorder: Recorder | None = None,
     ) -> None:
@@ -115,6 +127,7 @@ class Trainer:
         self.regulariser = regulariser
         self.coded = agent.modes is not None and agent.modes.coded is not None
         self.feed = CodeFeed(agent.num_codes) if self.coded and feed_codes else None
+        self.pay_as_told = self.coded and pay_as_told
         self.inference = agent.modes.inference if agent.modes else None
         self.controller = make_controller(regulariser, agent.modes.findings) if agent.modes else None
         streams = 2 if self.coded else 1
@@ -225,7 +238,7 @@ class Trainer:
         if self.controller is not None and policy and not intrinsic_only:
             self.controller.update(self._measure(played, metrics["rollout/success_rate"]))
         if self.feed is not None:
-            self.feed.see(played)
+            self.feed.see(played.success & self._paid(played), played.code)
         if self.inference is not None and self.inference_optimizer is not None and self.inference_steps:
             histories = played.histories(self.inference)[1:]
             metrics["losses/inference"] = train_inference(
@@ -244,6 +257,13 @@ class Trainer:
         occupancy = None if self.agent.modes is None else compute_occupancy(self.agent.modes, played)
         return Measurement(success_rate, self.env.num_envs, occupancy)
 
+    @torch.no_grad()
+    def _paid(self, played: Rollout) -> Tensor:
+        """Whether the environment's reward is paid for each episode, (N,)."""
+        if self.agent.modes is None or not self.pay_as_told:
+            return torch.ones_like(played.success)
+        return show_own_behaviour(self.agent.modes, played)
+
     @property
     def _mi_weight(self) -> float:
         return self.controller.weight if self.controller is not None else 0.0
@@ -251,7 +271,8 @@ class Trainer:
     @torch.no_grad()
     def _streams(self, played: Rollout, intrinsic_only: bool) -> tuple[Tensor, dict[str, float]]:
         """Reward (T, N, num_streams) and what was measured on the way."""
-        extrinsic = played.reward
+        # costs are paid in any case, or a disobedient episode would be a way out of them
+        extrinsic = torch.where(self._paid(played), played.reward, played.reward.clamp(max=0.0))
         if self.inference is None:
             return extrinsic[..., None], {}
         log_q = self.inference.log_prob(played.histories(self.inference))

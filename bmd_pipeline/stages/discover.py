@@ -29,7 +29,7 @@ from bmd_pipeline.modes.teaching import Clusters, cluster_demos, describe_demos,
 from bmd_pipeline.policies.bc import make_windows
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import Agent, make_base_agent, make_commanded_agent
-from bmd_pipeline.rl.mode_metrics import (
+from bmd_pipeline.rl.rollout import (
     compute_code_success,
     compute_obeyed,
     measure_commanded,

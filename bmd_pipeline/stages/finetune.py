@@ -147,6 +147,7 @@ class _Run:
             settings.ppo,
             settings.regulariser,
             feed_codes=settings.feed_codes,
+            pay_as_told=settings.pay_as_told,
             recorder=bench.recorder,
         )
         self.guard = Guard(self.trainer, settings.ppo.guard, reporter.warn)
