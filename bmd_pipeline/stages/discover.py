@@ -30,12 +30,14 @@ from bmd_pipeline.policies.bc import make_windows
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import Agent, make_base_agent, make_commanded_agent
 from bmd_pipeline.rl.rollout import (
+    Rollout,
     compute_code_success,
     compute_obeyed,
     measure_commanded,
+    merge_rollouts,
+    play_rounds,
     read_behaviours,
 )
-from bmd_pipeline.rl.rollout import Rollout, merge_rollouts, play_rounds
 from bmd_pipeline.rl.trainer import Guard, Trainer, unpack_trainer
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
