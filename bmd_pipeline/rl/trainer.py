@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bmd_pipeline.config.schema import CurriculumConfig, GuardConfig, PPOConfig, RegulariserConfig
+from bmd_pipeline.config.schema import CurriculumConfig, PPOConfig, RegulariserConfig
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import DivergenceError, TrainingError
 from bmd_pipeline.io.progress import add_prefix, pack_optimizer, take_prefix, unpack_optimizer
@@ -18,6 +18,7 @@ from bmd_pipeline.modes.inference import (
     compute_intrinsic_reward,
     compute_log_ratio,
     compute_multimodality,
+    make_optimizer,
     train_inference,
 )
 from bmd_pipeline.modes.regulariser import Measurement, make_controller
@@ -106,7 +107,6 @@ class Trainer:
         feed_codes: coded form: standardise advantages within each code, and draw codes by what they lack.
         pay_as_told: coded form: pay the environment's reward, and count success, only where an episode shows the
             behaviour of its code.
-        place: where `ppo` stands among the run's settings, for messages.
         recorder: records decisions and gradients, as CUDA graphs are; None plays and learns kernel by kernel.
     """
 
@@ -119,7 +119,6 @@ class Trainer:
         *,
         feed_codes: bool = False,
         pay_as_told: bool = False,
-        place: str = "finetune.ppo",
         recorder: Recorder | None = None,
     ) -> None:
         self.env = env
@@ -135,16 +134,14 @@ class Trainer:
         timed = not env.spec.continuing
         critic = Critic(agent.policy.cond_dim, env.spec.track_dim, agent.num_codes, streams, sizes, sees_time=timed)
         self.critic = critic.to(env.device)
-        self.ppo = make_ppo(agent, self.critic, ppo, place=place, recorder=recorder)
+        self.ppo = make_ppo(agent, self.critic, ppo, recorder=recorder)
         self.inference_optimizer = None
         self.inference_steps = 0
         if self.inference is not None:
             usual = 0 if self.coded else self.inference.config.steps_per_iteration
             self.inference_steps = usual if regulariser.inference_steps is None else regulariser.inference_steps
             self.inference.requires_grad_(True)
-            self.inference_optimizer = torch.optim.Adam(
-                self.inference.parameters(), lr=self.inference.config.learning_rate
-            )
+            self.inference_optimizer = make_optimizer(self.inference)
 
     def iterate(
         self,
@@ -398,31 +395,31 @@ def _optimizers(trainer: Trainer) -> dict[str, Optimizer]:
     return found
 
 
-# ---- Iterations whose numbers run away are taken back, and learnt again with smaller steps ----
+# ---- Iterations whose numbers run away are rolled back, and learnt again with smaller steps ----
 
+MAX_ROLLBACKS = 3
+"""Rollbacks after which training gives up: learning rates that are eight times too high are no accident."""
 STEP_FACTOR = 0.5
 """What a rollback does to the learning rates, for good: steps that diverged once would do so again."""
 
 
-class Guard:
-    """Runs a trainer's iterations.
+class Rollback:
+    """Runs a trainer's iterations, and rolls back those that diverge.
 
     Args:
         trainer: who learns.
-        config: what counts as diverged (see `PPO`), and how often to try again.
-        tell: told of every rollback.
+        warn: told of every rollback.
 
     Attributes:
         before: state of the trainer before the present iteration, from `pack_trainer`.
-        rollbacks: how many there were.
+        count: rollbacks so far.
     """
 
-    def __init__(self, trainer: Trainer, config: GuardConfig, tell: Callable[[str], None]) -> None:
+    def __init__(self, trainer: Trainer, warn: Callable[[str], None]) -> None:
         self.trainer = trainer
-        self.config = config
-        self.rollbacks = 0
+        self.count = 0
         self.before = pack_trainer(trainer)
-        self._tell = tell
+        self._warn = warn
 
     def remember(self) -> None:
         """Takes the present state as the last good one."""
@@ -454,7 +451,7 @@ class Guard:
                 self._require_finite(metrics)
                 return metrics
             except DivergenceError as error:
-                self._take_back(iteration, str(error))
+                self._roll_back(iteration, str(error))
 
     def _require_finite(self, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
@@ -463,18 +460,17 @@ class Guard:
         if not all(bool(torch.isfinite(weight).all()) for weight in trained_parameters(self.trainer)):
             raise DivergenceError("a weight is not finite")
 
-    def _take_back(self, iteration: int, reason: str) -> None:
+    def _roll_back(self, iteration: int, reason: str) -> None:
         unpack_trainer(self.trainer, *self.before)
-        if self.rollbacks >= self.config.max_rollbacks:
-            place = self.trainer.ppo.place
+        if self.count >= MAX_ROLLBACKS:
             raise TrainingError(
-                f"training diverged at iteration {iteration + 1}: {reason}; it was taken back {self.rollbacks} times, "
-                f"each time with half the learning rates: lower them, or raise {place}.guard.max_rollbacks"
+                f"training diverged at iteration {iteration + 1}: {reason}; {self.count} rollbacks, each with half the "
+                "learning rates, did not help: lower finetune.ppo.learning_rate, or that of the method"
             )
-        self.rollbacks += 1
+        self.count += 1
         scale_learning_rates(self.trainer, STEP_FACTOR)
         self.remember()
-        self._tell(
-            f"iteration {iteration + 1} diverged ({reason}) and was taken back; the learning rates are halved "
-            f"(rollback {self.rollbacks} of at most {self.config.max_rollbacks})"
+        self._warn(
+            f"iteration {iteration + 1} diverged ({reason}) and was rolled back; the learning rates are halved "
+            f"(rollback {self.count} of at most {MAX_ROLLBACKS})"
         )
