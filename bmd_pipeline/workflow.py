@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from bmd_pipeline.config.hashing import Stage, config_hash, source_hash, stage_hash, stage_slice
-from bmd_pipeline.config.load import AUTO, AUTO_GPU, CONFIG_DIR, flatten, has_cuda_device, load_config, resolve_preset
+from bmd_pipeline.config.load import AUTO, AUTO_GPU, CONFIG_DIR, has_cuda_device, load_config, resolve_preset
 from bmd_pipeline.config.overrides import GridCell, base_name, list_cells, list_discoveries
 from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
 from bmd_pipeline.config.schema import (
@@ -24,6 +24,7 @@ from bmd_pipeline.config.schema import (
     RunConfig,
     check_method,
     compared_policies,
+    flatten,
     grid_methods,
     grid_seeds,
     is_finetuned,

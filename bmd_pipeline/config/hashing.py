@@ -66,13 +66,14 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
     if stage in _UNDISTURBED:
         values["task"]["env"].pop("disturbance", None)
     chosen = {name: values[name] for name in ("task", "seed", stage, *_EVIDENCE.get(stage, ()))}
-    if stage == "discover":  # the bound on log q is one setting for both stages; λ is not among them
-        chosen["finetune"] = {"regulariser": {"floor": values["finetune"]["regulariser"]["floor"]}}
+    if stage == "discover" and config.discover.form == "published":  # these settings serve both stages
+        tuning = values["finetune"]
+        chosen["finetune"] = {"ppo": tuning["ppo"], "regulariser": {"floor": tuning["regulariser"]["floor"]}}
     if stage == "finetune":
         plain = method is not None and not uses_modes(method)
         others = {name for name, owner in _OWNERS.items() if method is not None and not method.startswith(owner)}
         steered = method is None or method.startswith("dsrl") or (not plain and config.discover.form == "published")
-        unread = {"regulariser", "feed_codes"} if plain else set()
+        unread = {"regulariser", "feed_codes", "pay_as_told"} if plain else set()
         unread |= set() if steered else {"readout", "target_entropy"}
         for name in others | unread:
             del chosen["finetune"][name]
@@ -80,8 +81,7 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
         chosen["discover"] = {name: values["discover"][name] for name in shared}
     if stage == "grid":  # a plain method more in the run is nothing to the grid
         chosen["grid"] |= {"methods": list(grid_methods(config)), "seeds": list(grid_seeds(config))}
-    for name in ("checkpoint_interval", "log_interval"):  # they decide what is kept and told, not what is computed
-        chosen[stage].pop(name, None)
+    chosen[stage].pop("log_interval", None)  # decides what is shown, not what is computed
     return chosen
 
 

@@ -239,17 +239,6 @@ def shorten(text: str, length: int = 80) -> str:
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted names: `{"a": {"b": 1}}` gives `{"a.b": 1}`."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 # ---- What is wrong with a setting, in one line: `finetune.ppo.gamma must be <= 1.0, got 2.0` ----
 
 _BOUNDS = {
@@ -638,14 +627,15 @@ def _resolve_physics(config: RunConfig, entry: TaskEntry, layers: Sequence[Layer
 def _require_filled_minibatches(config: RunConfig, horizon: int, layers: Sequence[Layer]) -> None:
     """No minibatch may be larger than a rollout in which every episode takes its full time."""
     decisions = -(-horizon // config.pretrain.policy.n_action_steps)
-    for stage, settings in (("discover", config.discover), ("finetune", config.finetune)):
-        rollout, size = settings.num_envs * decisions, settings.ppo.minibatch_size
-        if size > rollout:
-            text = (
-                f"{stage}.ppo.minibatch_size must be <= a rollout ({settings.num_envs} environments times {decisions} "
-                f"decisions = {rollout}), got {size}"
-            )
-            raise ConfigError(_with_origin((stage, "ppo", "minibatch_size"), text, layers))
+    published = config.discover.form == "published"
+    num_envs = min(config.finetune.num_envs, config.discover.num_envs if published else config.finetune.num_envs)
+    rollout, size = num_envs * decisions, config.finetune.ppo.minibatch_size
+    if size > rollout:
+        text = (
+            f"finetune.ppo.minibatch_size must be <= a rollout ({num_envs} environments times {decisions} "
+            f"decisions = {rollout}), got {size}"
+        )
+        raise ConfigError(_with_origin(("finetune", "ppo", "minibatch_size"), text, layers))
 
 
 def _with_origin(location: Location, text: str, layers: Sequence[Layer]) -> str:

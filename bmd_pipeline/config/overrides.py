@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bmd_pipeline.config.schema import AxisValue, RunConfig, format_axis_value
+from bmd_pipeline.config.hashing import stage_slice
+from bmd_pipeline.config.schema import AxisValue, RunConfig, flatten, format_axis_value
 from bmd_pipeline.errors import ConfigError
 
 # ---- Base policies of their own: the name `<Task>-base<k>` is the task with root seed k ----
@@ -42,9 +43,6 @@ def configure_base(config: RunConfig, seed: int) -> RunConfig:
 #
 # A cell is a list of changes, `name=value`. Settings, rules and commands (`--set`) take the same list, so that they
 # can't disagree about what a cell is.
-
-_DISCOVERED = ("discover.", "finetune.regulariser.floor")
-"""Settings that discovery depends on; the bound on log q is one setting for both stages."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def list_cells(config: RunConfig) -> list[GridCell]:
     for values in itertools.product(*config.grid.axes.values()):
         axes = dict(zip(config.grid.axes, values, strict=True))
         changes, here = _apply(config, axes)
-        found = {name: value for name, value in axes.items() if name.startswith(_DISCOVERED)}
+        found = _keep_discovered(here, axes)
         discovery = None if not found or _apply(config, found)[1] == config else _name(config, found)
         cells.append(GridCell(_name(config, axes), changes, here, here == config, discovery))
     return cells
@@ -103,7 +101,7 @@ def list_discoveries(cells: Iterable[GridCell]) -> dict[str, GridCell]:
     found = {}
     for cell in cells:
         if cell.discovery is not None:
-            changes = {name: value for name, value in cell.changes.items() if name.startswith(_DISCOVERED)}
+            changes = _keep_discovered(cell.config, cell.changes)
             found[cell.discovery] = replace(cell, name=cell.discovery, changes=changes)
     return found
 
@@ -140,6 +138,12 @@ def _apply(config: RunConfig, axes: Mapping[str, AxisValue]) -> tuple[dict[str, 
         changes["discover.clustering"] = "kmeans"  # density clustering would find K by itself
         here = change_settings(config, changes)
     return changes, here
+
+
+def _keep_discovered(config: RunConfig, changes: Mapping[str, AxisValue]) -> dict[str, AxisValue]:
+    """The changes that discovery depends on."""
+    read = flatten(stage_slice(config, "discover"))
+    return {name: value for name, value in changes.items() if name in read}
 
 
 def _name(config: RunConfig, axes: Mapping[str, AxisValue]) -> str:

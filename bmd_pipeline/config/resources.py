@@ -204,7 +204,8 @@ def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulator: 
             seconds += settings.teaching.steps * _cloning_step_s(config, settings.teaching.batch_size, threads)
             seconds += settings.inference.fit_steps * FIT_STEP_S
         else:
-            seconds += settings.warmup_iterations * _iteration_s(config, settings.num_envs, settings.ppo, step_s)
+            ppo = config.finetune.ppo
+            seconds += settings.warmup_iterations * _iteration_s(config, settings.num_envs, ppo, step_s)
     elif stage == "finetune":
         tuning = config.finetune
         selected = (1 + tuning.iterations / tuning.selection.interval) * tuning.selection.episodes

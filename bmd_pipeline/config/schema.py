@@ -25,6 +25,17 @@ class Section(BaseModel):
     )
 
 
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted names: `{"a": {"b": 1}}` gives `{"a.b": 1}`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 # ---- Kinds of settings that several groups share, with their bounds ----
 
 TASK_PATTERN = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
@@ -183,8 +194,6 @@ class PretrainSelectionConfig(Section):
     episodes: int = Field(512, ge=0, le=1_000_000)
     """Episodes of a round, all at once. 0 plays none: training takes all its iterations and the last average is kept;
     for demonstrations without an environment, and for a base policy that is weak on purpose."""
-    min_gain: float = Field(0.01, ge=0.0, le=1.0)
-    """Success is flat, and training ends, if it gained less than this over the last quarter of the steps taken."""
 
 
 class PretrainConfig(Section):
@@ -205,36 +214,11 @@ class PretrainConfig(Section):
     """Learning rate of AdamW, constant after its warm-up: training doesn't know beforehand how long it will take."""
     warmup_iterations: int = Field(100, ge=0, le=1_000_000)
     """Linear warm-up of the learning rate."""
-    validation_fraction: float = Field(0.05, ge=0.0, le=0.5)
-    """Share of whole episodes held out for the validation loss."""
-    max_rollbacks: int = Field(3, ge=0, le=100)
-    """Times a loss that is not finite is answered by going back to the last good weights with half the learning
-    rate, before training gives up."""
     log_interval: int = Field(500, ge=1, le=1_000_000)
     """Gradient steps between two log lines."""
-    checkpoint_interval: int = Field(2_000, ge=1, le=10_000_000)
-    """Gradient steps between two resumable checkpoints."""
     policy_folder: GivenPath | None = None
     """A policy that exists already, a folder with policy.safetensors and policy.json: it is checked and copied, nothing
     is trained, and no demonstrations are needed."""
-
-
-# ---- Settings of the guard against numbers that run away ----
-
-
-class GuardConfig(Section):
-    """When an update counts as diverged, and how often it is taken back.
-
-    An update that diverged is undone and tried again with half the learning rates. So is one with a loss, a
-    gradient or a weight that is not finite, whatever stands here.
-    """
-
-    max_rollbacks: int = Field(3, ge=0, le=100)
-    """Updates taken back before training gives up."""
-    max_kl: float = Field(5.0, gt=0.0, le=1000.0)
-    """Largest approximate KL divergence, in nats, between the policy that played and the one that learns."""
-    max_value_error: float = Field(100.0, gt=1.0, le=1e6)
-    """Largest squared error of the critic, as a multiple of 1 + the mean square of the returns."""
 
 
 # ---- Settings of proximal policy optimisation ----
@@ -268,16 +252,6 @@ class PPOConfig(Section):
     """Weight of the entropy bonus."""
     value_hidden_sizes: Widths = (256, 256)
     """Widths of the critic's hidden layers."""
-    guard: GuardConfig = GuardConfig()
-    """When an update is taken back."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.guard.max_kl <= 1.5 * self.target_kl:
-            raise ValueError(
-                f"guard.max_kl must be > 1.5 * target_kl ({1.5 * self.target_kl:g}), got {self.guard.max_kl:g}"
-            )
-        return self
 
 
 # ---- Settings of mode discovery ----
@@ -297,10 +271,6 @@ class InferenceConfig(Section):
     """Widths of its hidden layers."""
     input_noise: float = Field(0.05, ge=0.0, le=10.0)
     """Standard deviation of the noise added to its normalised inputs in training, against over-fitting."""
-    learning_rate: float = Field(1e-3, gt=0.0, le=1.0)
-    """Learning rate of Adam."""
-    batch_size: int = Field(1024, ge=1, le=1_000_000)
-    """Histories per gradient step."""
     steps_per_iteration: int = Field(20, ge=1, le=10_000)
     """published: gradient steps after each rollout."""
     fit_steps: int = Field(300, ge=1, le=1_000_000)
@@ -358,23 +328,16 @@ class DiscoverConfig(Section):
     hindsight_episodes: int = Field(1024, ge=8, le=10_000_000)
     """coded: episodes of the taught policy from which the inference model learns to tell codes apart."""
     warmup_iterations: int = Field(15, ge=1, le=100_000)
-    """published: rounds E_wp on the intrinsic reward alone."""
+    """published: rounds E_wp on the intrinsic reward alone, with PPO as finetune.ppo has it."""
     heldout_episodes: int = Field(1024, ge=8, le=1_000_000)
     """Episodes on which the discovery is measured."""
     inference: InferenceConfig = InferenceConfig()
     """The inference model."""
     steering: SteeringConfig = SteeringConfig()
     """The steering policy, of the published form and of `dsrl`."""
-    ppo: PPOConfig = PPOConfig()
-    """published: PPO of the warm-up rounds."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.form == "published" and self.warmup_iterations <= self.ppo.value_warmup:
-            raise ValueError(
-                f"ppo.value_warmup must be < warmup_iterations ({self.warmup_iterations}), or the steering policy "
-                f"never learns; got {self.ppo.value_warmup}"
-            )
         if self.num_modes > self.num_envs:
             raise ValueError(f"num_modes must be <= num_envs ({self.num_envs}), got {self.num_modes}")
         return self
@@ -453,21 +416,11 @@ class RegulariserConfig(Section):
     controller: Literal["constant", "occupancy"] = "constant"
     """Who decides λ. constant: mi_weight, as published. occupancy (ours): λ rises where discovered behaviours are being
     lost, and falls where none is."""
-    min_weight: float = Field(0.1, gt=0.0, le=1000.0)
-    """occupancy: smallest λ."""
-    max_weight: float = Field(2.0, gt=0.0, le=1000.0)
-    """occupancy: largest λ; at 1 both streams weigh the same."""
     inference_steps: int | None = Field(None, ge=0, le=10_000)
     """Gradient steps of the inference model after each rollout; null: none in the coded form, where hindsight has
     taught it, and as many as in discovery in the published one."""
     floor: float = Field(-3.0, le=0.0, ge=-100.0)
     """Ours: lower bound of log q(z|h) − log p(z) where it is paid; one hopeless step must not drown an episode."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.min_weight > self.max_weight:
-            raise ValueError(f"min_weight must be <= max_weight ({self.max_weight}), got {self.min_weight}")
-        return self
 
 
 class SelectionConfig(Section):
@@ -495,11 +448,14 @@ class FinetuneConfig(Section):
     feed_codes: bool = True
     """coded: each code is a task of its own: advantages are standardised within a code, and codes are drawn the more
     often the more they fail, so that no weak behaviour starves. false: codes in equal numbers, advantages pooled."""
+    pay_as_told: bool = False
+    """coded: the task's reward is paid, and success counts as such, only where an episode shows the behaviour of its
+    code; costs are always paid. A weak code can't gain by going over to another code's behaviour."""
     readout: Literal["mean", "sample", "auto"] = "mean"
     """How a steering policy acts when it is deployed: by its mean, by a draw from it, or (auto, ours) by what succeeds
     more often on the selection episodes. The mean of one that still resembles the prior may lead nowhere."""
     ppo: PPOConfig = PPOConfig()
-    """The optimiser."""
+    """The optimiser, of the published form's discovery too."""
     denoiser: DenoiserConfig = DenoiserConfig()
     """The methods `dppo` and `dppo-bmd`."""
     residual: ResidualConfig = ResidualConfig()
@@ -512,8 +468,6 @@ class FinetuneConfig(Section):
     """Which iteration is kept."""
     snapshot_interval: int = Field(0, ge=0, le=1_000_000)
     """Iterations between two snapshots that are kept for `bmd-pipeline curve`; 0 keeps none."""
-    checkpoint_interval: int = Field(10, ge=1, le=1_000_000)
-    """Iterations between two resumable checkpoints."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -521,11 +475,6 @@ class FinetuneConfig(Section):
             raise ValueError(
                 f"ppo.value_warmup must be < iterations ({self.iterations}), or the policy never learns; "
                 f"got {self.ppo.value_warmup}"
-            )
-        if self.ppo.guard.max_kl <= 1.5 * self.denoiser.target_kl:
-            raise ValueError(
-                f"ppo.guard.max_kl must be > 1.5 * denoiser.target_kl ({1.5 * self.denoiser.target_kl:g}), "
-                f"got {self.ppo.guard.max_kl:g}"
             )
         return self
 
@@ -652,14 +601,9 @@ AxisValues = Annotated[
 ]
 
 
-def _flatten_axes(values: Any, prefix: str = "") -> Any:
+def _flatten_axes(axes: Any) -> Any:
     """Axes by dotted name, also where the name was given as groups: `--set grid.axes.finetune.iterations=[10, 20]`."""
-    if not isinstance(values, Mapping):
-        return values
-    flat: dict[str, Any] = {}
-    for name, below in values.items():
-        flat |= _flatten_axes(below, f"{prefix}{name}.") if isinstance(below, Mapping) else {f"{prefix}{name}": below}
-    return flat
+    return flatten(axes) if isinstance(axes, Mapping) else axes
 
 
 class GridConfig(Section):
@@ -879,7 +823,8 @@ class RunConfig(Section):
         if codes > envs:
             raise ValueError(f"discover.num_modes must be <= finetune.num_envs ({envs}), got {codes}")
         plain = [method for method in self.grid.methods if not uses_modes(method)]
-        unread = [name for name in self.grid.axes if name.startswith(("discover.", "finetune.regulariser."))]
+        coded = ("discover.", "finetune.regulariser.", "finetune.feed_codes", "finetune.pay_as_told")
+        unread = [name for name in self.grid.axes if name.startswith(coded)]
         if plain and unread:
             raise ValueError(f"grid.methods must use codes with an axis {unread[0]}, got {plain[0]}")
         if self.grid.axes and not grid_methods(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -18,6 +19,9 @@ from bmd_pipeline.policies.networks import make_mlp
 
 HISTORY_STRIDE = 2
 """Policy steps between two points of a history: neighbouring ones differ too little to tell which way it goes."""
+LEARNING_RATE = 1e-3
+BATCH_SIZE = 1024
+"""Histories per gradient step."""
 TEMPERATURES = tuple(2.0 ** (step / 4) for step in range(25))
 """1 to 64, in steps of a fourth of an octave."""
 
@@ -100,6 +104,11 @@ class InferenceModel(nn.Module):
         self.temperature.fill_(TEMPERATURES[int(losses.argmin())])
 
 
+def make_optimizer(model: InferenceModel) -> torch.optim.Adam:
+    """Adam over a model's parameters."""
+    return torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+
+
 def train_inference(
     model: InferenceModel,
     optimizer: torch.optim.Optimizer,
@@ -120,13 +129,56 @@ def train_inference(
     """
     total = torch.zeros((), device=histories.device)
     for _ in range(steps):
-        batch = torch.randint(len(histories), (model.config.batch_size,), generator=generator, device=histories.device)
+        batch = torch.randint(len(histories), (BATCH_SIZE,), generator=generator, device=histories.device)
         loss = model.loss(histories[batch], code[batch], generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total += loss.detach()
     return float(total) / max(steps, 1)
+
+
+def fit_inference(inference: InferenceModel, histories: Tensor, code: Tensor, generator: torch.Generator) -> float:
+    """Teaches an inference model which behaviour each history belongs to, all behaviours equally often.
+
+    Args:
+        inference: trained in place, `config.fit_steps` gradient steps.
+        histories: (M, history_dim) of episodes whose behaviour is known.
+        code: (M,) their behaviour.
+        generator: draws batches and input noise.
+
+    Returns:
+        the last batch's cross-entropy in nats.
+    """
+    optimizer = make_optimizer(inference)
+    loss = torch.zeros(())
+    for rows in draw_balanced(code, BATCH_SIZE, inference.config.fit_steps, generator):
+        loss = inference.loss(histories[rows], code[rows], generator)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return float(loss.detach())
+
+
+def draw_balanced(code: Tensor, batch_size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Batches of row numbers, with replacement, in which every code that occurs is equally likely.
+
+    Args:
+        code: (M,) int64 code of each row, M >= 1.
+        batch_size: rows per batch B.
+        steps: batches.
+        generator: draws.
+
+    Yields:
+        (B,) int64 row numbers.
+    """
+    order = code.argsort(stable=True)  # rows of one code after the other
+    counts = torch.unique(code, return_counts=True)[1]  # (K',) of the codes that occur
+    firsts = counts.cumsum(0) - counts
+    for _ in range(steps):
+        group = torch.randint(len(counts), (batch_size,), generator=generator, device=code.device)
+        share = torch.rand(batch_size, generator=generator, device=code.device, dtype=torch.float64)
+        yield order[firsts[group] + (share * counts[group]).long()]
 
 
 # ---- The intrinsic reward log q_φ(z|h) − log p(z), and the multimodality it adds up to ----

@@ -17,6 +17,8 @@ OCCUPANCY_SHARE = 0.8
 scatter, and those of behaviours that are all kept shift a little."""
 LOST_TOLERANCE = 0.01
 """Share of the behaviours that may be lost. λ falls by as little as is not lost, so that it rests near here."""
+MIN_WEIGHT, MAX_WEIGHT = 0.1, 2.0
+"""Bounds of λ: it must be able to rise again soon, and at 1 both rewards weigh the same."""
 SUCCESS_MARGIN = 0.03
 """How far success may fall below its best before λ gives way."""
 STEP = 5.0
@@ -85,7 +87,7 @@ class OccupancyController(Controller):
     significantly more than SUCCESS_MARGIN below its best, λ falls by STEP times what is beyond the margin.
 
     Args:
-        config: λ at the start, and its bounds.
+        config: λ at the start.
         start: (K,) occupancy o(0).
     """
 
@@ -105,7 +107,7 @@ class OccupancyController(Controller):
         broken = self.best_success - SUCCESS_MARGIN - (self.success + noise)
         violation = -broken if broken > 0.0 else self._lost_share() - LOST_TOLERANCE
         weight = self.weight * math.exp(STEP * violation)
-        self.weight = min(max(weight, self.config.min_weight), self.config.max_weight)
+        self.weight = min(max(weight, MIN_WEIGHT), MAX_WEIGHT)
 
     def _lost_share(self) -> float:
         missing = (OCCUPANCY_SHARE * torch.tensor(self.start) - torch.tensor(self.occupancy)).clamp(min=0.0)

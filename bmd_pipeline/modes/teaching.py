@@ -18,7 +18,7 @@ from bmd_pipeline.config.schema import DiscoverConfig, TeachingConfig
 from bmd_pipeline.demos.store import Demos
 from bmd_pipeline.errors import TrainingError
 from bmd_pipeline.modes.clustering import cluster_by_density, cluster_episodes, interpolate_rows
-from bmd_pipeline.modes.hindsight import draw_balanced
+from bmd_pipeline.modes.inference import draw_balanced
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.policies.networks import EMA
 

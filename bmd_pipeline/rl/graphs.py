@@ -323,9 +323,9 @@ class GraphedPPO(PPO):
                 yield f"gradient.{number}.{index}", parameter
 
 
-def make_ppo(agent: Agent, critic: Critic, config: PPOConfig, *, place: str, recorder: Recorder | None) -> PPO:
+def make_ppo(agent: Agent, critic: Critic, config: PPOConfig, *, recorder: Recorder | None) -> PPO:
     """PPO, its gradients recorded if there is a recorder; arguments as of `PPO`."""
     if recorder is None:
-        return PPO(agent, critic, config, place=place)
+        return PPO(agent, critic, config)
     fused = next(critic.parameters()).device.type == "cuda"
-    return GraphedPPO(agent, critic, config, place=place, fused=fused, recorder=recorder)
+    return GraphedPPO(agent, critic, config, fused=fused, recorder=recorder)

@@ -297,6 +297,11 @@ def compute_value_loss(value: Tensor, returns: Tensor) -> Tensor:
     return 0.5 * F.mse_loss(value, returns, reduction="none").mean(dim=0).sum()
 
 
+MAX_KL = 5.0
+"""Approximate KL divergence in nats, between the policy that played and the one that learns, beyond which an update has
+diverged; where a trust region asks for a looser stop, twice its target."""
+MAX_VALUE_ERROR = 100.0
+"""The same of the critic's squared error, as a multiple of 1 + the mean square of the returns."""
 MAX_GRAD_NORM = 1.0
 """Bound on the gradient norm of each parameter group by itself: one shared bound starves a network."""
 TEMPERATURE_STEP = 1.0
@@ -315,17 +320,13 @@ class PPO:
         agent: who is trained; what of it, the agent says.
         critic: its value function.
         config: settings, for adapters without a trust region of their own.
-        place: where the settings stand in the run's, for messages.
         fused: whether Adam runs as one kernel, which a CUDA device can.
 
     Attributes:
         temperature: α, the weight of the entropy bonus where the agent has a target for its entropy, else 0.
     """
 
-    def __init__(
-        self, agent: Agent, critic: Critic, config: PPOConfig, *, place: str = "finetune.ppo", fused: bool = False
-    ) -> None:
-        self.place = place
+    def __init__(self, agent: Agent, critic: Critic, config: PPOConfig, *, fused: bool = False) -> None:
         self.agent = agent
         self.critic = critic
         self.config = config
@@ -335,6 +336,7 @@ class PPO:
         trained = agent.trained_adapters()
         regions = [adapter.trust_region or own for adapter in trained]
         self.target_kls = [region.target_kl for region in regions]
+        self.max_kl = max([MAX_KL, *(2.0 * target for target in self.target_kls)])
         self.factor_weights = torch.tensor(agent.factor_weights, device=device)
         clips = [
             region.clip_ratio
@@ -378,7 +380,7 @@ class PPO:
         """
         config = self.config
         count, device = len(batch.advantage), batch.advantage.device
-        allowed = config.guard.max_value_error * (1.0 + float(batch.returns.square().mean()))
+        allowed = MAX_VALUE_ERROR * (1.0 + float(batch.returns.square().mean()))
         groups = len(self.target_kls)
         going, taken, peaks = [policy] * groups, [0] * groups, [0.0] * groups  # of each adapter that learns
         kl = torch.zeros(len(self.factor_weights), device=device)
@@ -494,18 +496,15 @@ class PPO:
         loss = losses.value + losses.policy
         numbers = torch.cat([torch.stack([losses.value_error, loss.detach(), norm]), kl])
         value_error, total, gradient, *nats = (float(number) for number in numbers.tolist())
-        guard = self.config.guard
         if not math.isfinite(gradient):
             raise DivergenceError(f"a gradient's norm is {gradient}")
         if not value_error <= allowed:  # not so for NaN either
             raise DivergenceError(
-                f"the critic's squared error is {value_error:.3g}, "
-                f"{self.place}.guard.max_value_error allows {allowed:.3g}"
+                f"the critic's squared error is {value_error:.3g}, more than {allowed:.3g}; "
+                "lower finetune.ppo.value_learning_rate if this happens again"
             )
-        if bad := [value for value in nats if not value <= guard.max_kl]:
-            raise DivergenceError(
-                f"the approximate KL is {bad[0]:.3g} nats, {self.place}.guard.max_kl allows {guard.max_kl:g}"
-            )
+        if bad := [value for value in nats if not value <= self.max_kl]:
+            raise DivergenceError(f"the approximate KL is {bad[0]:.3g} nats, more than {self.max_kl:g}")
         if not math.isfinite(total):
             raise DivergenceError(f"the loss is {total}")
         rest = iter(nats)

@@ -13,8 +13,7 @@ import torch
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.rl.adapters import Readout
 from bmd_pipeline.rl.agent import Agent
-from bmd_pipeline.rl.mode_metrics import compute_code_success, compute_obeyed
-from bmd_pipeline.rl.rollout import merge_rollouts, play_rounds
+from bmd_pipeline.rl.rollout import compute_code_success, compute_obeyed, merge_rollouts, play_rounds
 
 # ---- Which iteration of fine-tuning is kept, and how its steering policy is read ----
 #

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bmd_pipeline.config.schema import CurriculumConfig, GuardConfig, PPOConfig, RegulariserConfig
+from bmd_pipeline.config.schema import CurriculumConfig, PPOConfig, RegulariserConfig
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import DivergenceError, TrainingError
 from bmd_pipeline.io.progress import add_prefix, pack_optimizer, take_prefix, unpack_optimizer
@@ -18,14 +18,24 @@ from bmd_pipeline.modes.inference import (
     compute_intrinsic_reward,
     compute_log_ratio,
     compute_multimodality,
+    make_optimizer,
     train_inference,
 )
 from bmd_pipeline.modes.regulariser import Measurement, make_controller
 from bmd_pipeline.rl.agent import Agent, load_trained, trained_state
 from bmd_pipeline.rl.graphs import Recorder, graph_agent, make_ppo
-from bmd_pipeline.rl.mode_metrics import average_codes, compute_code_success, compute_obeyed, compute_occupancy
 from bmd_pipeline.rl.ppo import Batch, Critic, compute_continuation, compute_gae, standardise, standardise_groups
-from bmd_pipeline.rl.rollout import Rollout, balanced_codes, roll_out
+from bmd_pipeline.rl.rollout import (
+    Rollout,
+    average_codes,
+    balanced_codes,
+    compute_code_success,
+    compute_obeyed,
+    compute_occupancy,
+    mean_by_code,
+    roll_out,
+    show_own_behaviour,
+)
 
 # ---- The short-to-long horizon curriculum ----
 #
@@ -77,9 +87,9 @@ class CodeFeed:
         drawn = torch.multinomial(need, max(1, rest), replacement=True, generator=generator)[:rest]
         return torch.cat([equal.to(generator.device), drawn])
 
-    def see(self, played: Rollout) -> None:
-        """Takes a rollout into account."""
-        newest = compute_code_success(played, len(self.success)).float().cpu()
+    def see(self, success: Tensor, code: Tensor) -> None:
+        """Takes a rollout into account: which of its episodes succeeded (N,), under which codes (N,)."""
+        newest = mean_by_code(success, code, len(self.success)).float().cpu()
         self.success += SUCCESS_SMOOTHING * (newest - self.success)
 
 
@@ -95,7 +105,8 @@ class Trainer:
         ppo: optimiser settings.
         regulariser: λ, for agents with codes.
         feed_codes: coded form: standardise advantages within each code, and draw codes by what they lack.
-        place: where `ppo` stands among the run's settings, for messages.
+        pay_as_told: coded form: pay the environment's reward, and count success, only where an episode shows the
+            behaviour of its code.
         recorder: records decisions and gradients, as CUDA graphs are; None plays and learns kernel by kernel.
     """
 
@@ -107,7 +118,7 @@ class Trainer:
         regulariser: RegulariserConfig,
         *,
         feed_codes: bool = False,
-        place: str = "finetune.ppo",
+        pay_as_told: bool = False,
         recorder: Recorder | None = None,
     ) -> None:
         self.env = env
@@ -115,6 +126,7 @@ class Trainer:
         self.regulariser = regulariser
         self.coded = agent.modes is not None and agent.modes.coded is not None
         self.feed = CodeFeed(agent.num_codes) if self.coded and feed_codes else None
+        self.pay_as_told = self.coded and pay_as_told
         self.inference = agent.modes.inference if agent.modes else None
         self.controller = make_controller(regulariser, agent.modes.findings) if agent.modes else None
         streams = 2 if self.coded else 1
@@ -122,16 +134,14 @@ class Trainer:
         timed = not env.spec.continuing
         critic = Critic(agent.policy.cond_dim, env.spec.track_dim, agent.num_codes, streams, sizes, sees_time=timed)
         self.critic = critic.to(env.device)
-        self.ppo = make_ppo(agent, self.critic, ppo, place=place, recorder=recorder)
+        self.ppo = make_ppo(agent, self.critic, ppo, recorder=recorder)
         self.inference_optimizer = None
         self.inference_steps = 0
         if self.inference is not None:
             usual = 0 if self.coded else self.inference.config.steps_per_iteration
             self.inference_steps = usual if regulariser.inference_steps is None else regulariser.inference_steps
             self.inference.requires_grad_(True)
-            self.inference_optimizer = torch.optim.Adam(
-                self.inference.parameters(), lr=self.inference.config.learning_rate
-            )
+            self.inference_optimizer = make_optimizer(self.inference)
 
     def iterate(
         self,
@@ -225,7 +235,7 @@ class Trainer:
         if self.controller is not None and policy and not intrinsic_only:
             self.controller.update(self._measure(played, metrics["rollout/success_rate"]))
         if self.feed is not None:
-            self.feed.see(played)
+            self.feed.see(played.success & self._paid(played), played.code)
         if self.inference is not None and self.inference_optimizer is not None and self.inference_steps:
             histories = played.histories(self.inference)[1:]
             metrics["losses/inference"] = train_inference(
@@ -244,6 +254,13 @@ class Trainer:
         occupancy = None if self.agent.modes is None else compute_occupancy(self.agent.modes, played)
         return Measurement(success_rate, self.env.num_envs, occupancy)
 
+    @torch.no_grad()
+    def _paid(self, played: Rollout) -> Tensor:
+        """Whether the environment's reward is paid for each episode, (N,)."""
+        if self.agent.modes is None or not self.pay_as_told:
+            return torch.ones_like(played.success)
+        return show_own_behaviour(self.agent.modes, played)
+
     @property
     def _mi_weight(self) -> float:
         return self.controller.weight if self.controller is not None else 0.0
@@ -251,7 +268,8 @@ class Trainer:
     @torch.no_grad()
     def _streams(self, played: Rollout, intrinsic_only: bool) -> tuple[Tensor, dict[str, float]]:
         """Reward (T, N, num_streams) and what was measured on the way."""
-        extrinsic = played.reward
+        # costs are paid in any case, or a disobedient episode would be a way out of them
+        extrinsic = torch.where(self._paid(played), played.reward, played.reward.clamp(max=0.0))
         if self.inference is None:
             return extrinsic[..., None], {}
         log_q = self.inference.log_prob(played.histories(self.inference))
@@ -377,31 +395,31 @@ def _optimizers(trainer: Trainer) -> dict[str, Optimizer]:
     return found
 
 
-# ---- Iterations whose numbers run away are taken back, and learnt again with smaller steps ----
+# ---- Iterations whose numbers run away are rolled back, and learnt again with smaller steps ----
 
+MAX_ROLLBACKS = 3
+"""Rollbacks after which training gives up: learning rates that are eight times too high are no accident."""
 STEP_FACTOR = 0.5
 """What a rollback does to the learning rates, for good: steps that diverged once would do so again."""
 
 
-class Guard:
-    """Runs a trainer's iterations.
+class Rollback:
+    """Runs a trainer's iterations, and rolls back those that diverge.
 
     Args:
         trainer: who learns.
-        config: what counts as diverged (see `PPO`), and how often to try again.
-        tell: told of every rollback.
+        warn: told of every rollback.
 
     Attributes:
         before: state of the trainer before the present iteration, from `pack_trainer`.
-        rollbacks: how many there were.
+        count: rollbacks so far.
     """
 
-    def __init__(self, trainer: Trainer, config: GuardConfig, tell: Callable[[str], None]) -> None:
+    def __init__(self, trainer: Trainer, warn: Callable[[str], None]) -> None:
         self.trainer = trainer
-        self.config = config
-        self.rollbacks = 0
+        self.count = 0
         self.before = pack_trainer(trainer)
-        self._tell = tell
+        self._warn = warn
 
     def remember(self) -> None:
         """Takes the present state as the last good one."""
@@ -433,7 +451,7 @@ class Guard:
                 self._require_finite(metrics)
                 return metrics
             except DivergenceError as error:
-                self._take_back(iteration, str(error))
+                self._roll_back(iteration, str(error))
 
     def _require_finite(self, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
@@ -442,18 +460,17 @@ class Guard:
         if not all(bool(torch.isfinite(weight).all()) for weight in trained_parameters(self.trainer)):
             raise DivergenceError("a weight is not finite")
 
-    def _take_back(self, iteration: int, reason: str) -> None:
+    def _roll_back(self, iteration: int, reason: str) -> None:
         unpack_trainer(self.trainer, *self.before)
-        if self.rollbacks >= self.config.max_rollbacks:
-            place = self.trainer.ppo.place
+        if self.count >= MAX_ROLLBACKS:
             raise TrainingError(
-                f"training diverged at iteration {iteration + 1}: {reason}; it was taken back {self.rollbacks} times, "
-                f"each time with half the learning rates: lower them, or raise {place}.guard.max_rollbacks"
+                f"training diverged at iteration {iteration + 1}: {reason}; {self.count} rollbacks, each with half the "
+                "learning rates, did not help: lower finetune.ppo.learning_rate, or that of the method"
             )
-        self.rollbacks += 1
+        self.count += 1
         scale_learning_rates(self.trainer, STEP_FACTOR)
         self.remember()
-        self._tell(
-            f"iteration {iteration + 1} diverged ({reason}) and was taken back; the learning rates are halved "
-            f"(rollback {self.rollbacks} of at most {self.config.max_rollbacks})"
+        self._warn(
+            f"iteration {iteration + 1} diverged ({reason}) and was rolled back; the learning rates are halved "
+            f"(rollback {self.count} of at most {MAX_ROLLBACKS})"
         )

@@ -49,7 +49,6 @@ class Checkpoints:
         identity: what it computes, from `make_identity`.
         stop: who may ask it to stop.
         minutes: longest time between two checkpoints.
-        interval: also save every so many steps.
         wait: patience with another job that writes the same folder.
         clock: seconds that never jump, for tests.
 
@@ -65,14 +64,12 @@ class Checkpoints:
         stop: Stop,
         *,
         minutes: float,
-        interval: int | None = None,
         wait: Wait | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stop = stop
         self._state = TrainingState(Layout.state(output), identity, wait)
         self._seconds = 60.0 * minutes
-        self._interval = interval
         self._clock = clock
         self._saved_at = clock()
         self._saved_step: int | None = None
@@ -95,7 +92,7 @@ class Checkpoints:
             self._saved_step = saved[1]["step"]
         return saved
 
-    def boundary(self, step: int, pack: Callable[[], Snapshot], *, save: bool = False) -> None:
+    def save_if_due(self, step: int, pack: Callable[[], Snapshot], *, save: bool = False) -> None:
         """Marks a point from which the stage can go on: saves if it is time, and stops here if it is asked to.
 
         Should the stage be stopped before it reaches the next one, this one is saved.
@@ -109,7 +106,7 @@ class Checkpoints:
             Stopped: after saving.
         """
         self._latest = (step, pack)
-        if save or self._is_due(step):
+        if save or self._is_due():
             self._save()
         self.stop.check()
 
@@ -130,10 +127,8 @@ class Checkpoints:
         finally:
             self._state.close()
 
-    def _is_due(self, step: int) -> bool:
-        by_step = self._interval is not None and step > 0 and step % self._interval == 0
-        by_time = self._clock() - self._saved_at >= self._seconds
-        return by_step or by_time or self.stop.reason is not None
+    def _is_due(self) -> bool:
+        return self._clock() - self._saved_at >= self._seconds or self.stop.reason is not None
 
     def _save(self) -> None:
         if self._latest is None or self._latest[0] == self._saved_step:

@@ -23,20 +23,22 @@ from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import Tracker
 from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.io.provenance import require_run, write_run
-from bmd_pipeline.modes.hindsight import fit_inference
+from bmd_pipeline.modes.inference import fit_inference
 from bmd_pipeline.modes.modes import CENTRES, DOCUMENT, WEIGHTS, DiscoveredModes, make_modes
 from bmd_pipeline.modes.teaching import Clusters, cluster_demos, describe_demos, teach_codes
 from bmd_pipeline.policies.bc import make_windows
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import Agent, make_base_agent, make_commanded_agent
-from bmd_pipeline.rl.mode_metrics import (
+from bmd_pipeline.rl.rollout import (
+    Rollout,
     compute_code_success,
     compute_obeyed,
     measure_commanded,
+    merge_rollouts,
+    play_rounds,
     read_behaviours,
 )
-from bmd_pipeline.rl.rollout import Rollout, merge_rollouts, play_rounds
-from bmd_pipeline.rl.trainer import Guard, Trainer, unpack_trainer
+from bmd_pipeline.rl.trainer import Rollback, Trainer, unpack_trainer
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter, Stop
@@ -95,7 +97,7 @@ class Discovery:
         self._rounds: list[Rollout] = []  # of the present phase
         self._draws: torch.Generator | None = None  # of the present phase
         self._saved_draws: Tensor | None = None
-        self._guard: Guard | None = None  # of the warm-up
+        self._rollback: Rollback | None = None  # of the warm-up
         self._iteration = 0  # of the warm-up
         self._trained: Snapshot | None = None  # progress of the warm-up
 
@@ -124,9 +126,9 @@ class Discovery:
         """Saves what a phase has made, once it is sure to be of use."""
         for name, tensor in self.modes.networks().state_dict().items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise TrainingError(f"discovery made {name} not finite: lower discover.inference.learning_rate")
+                raise TrainingError(f"discovery made {name} not finite: look for huge values in demonstrations or task")
         self._done.append(phase)
-        self._rounds, self._draws, self._guard = [], None, None
+        self._rounds, self._draws, self._rollback = [], None, None
         self._mark(save=True)
 
     # phases ------------------------------------------------------------------------------------------
@@ -239,29 +241,27 @@ class Discovery:
         trainer = Trainer(
             self.bench.env,
             agent,
-            settings.ppo,
+            self.config.finetune.ppo,
             regulariser,
-            place="discover.ppo",
             recorder=self.bench.recorder,
         )
         if self._trained is not None:
             unpack_trainer(trainer, *self._trained)
-        self._guard = Guard(trainer, settings.ppo.guard, self.reporter.warn)
-        self._guard.rollbacks = self.rollbacks
+        self._rollback = Rollback(trainer, self.reporter.warn)
+        self._rollback.count = self.rollbacks
         total = settings.warmup_iterations
         with self.reporter.progress("discovering modes", total, self._iteration) as progress:
             while (iteration := self._iteration) < total:
-                self._guard.remember()
+                self._rollback.remember()
                 self._mark()
                 names = ("warm-up", iteration)
-                metrics = self._guard.iterate(
+                metrics = self._rollback.iterate(
                     iteration=iteration,
                     seed=self._derive(*names, "episodes"),
                     generator=self._make_generator(*names, "noise"),
                     intrinsic_only=True,
-                    policy=iteration >= settings.ppo.value_warmup,
                 )
-                self._iteration, self.rollbacks = iteration + 1, self._guard.rollbacks
+                self._iteration, self.rollbacks = iteration + 1, self._rollback.count
                 tracker.log(self._iteration, metrics)
                 progress.advance(
                     1, M=round(metrics["modes/information"], 3), success=round(metrics["rollout/success_rate"], 3)
@@ -327,11 +327,11 @@ class Discovery:
         """A point from which a later job can go on."""
         self._step += 1
         draws = None if self._draws is None else self._draws.get_state()  # a round that is begun moves it on
-        self.checkpoints.boundary(self._step, functools.partial(self._pack, draws), save=save)
+        self.checkpoints.save_if_due(self._step, functools.partial(self._pack, draws), save=save)
 
     def _pack(self, draws: Tensor | None) -> Snapshot:
-        modes, guard = self.modes, self._guard
-        tensors, values = guard.before if guard is not None else ({}, {})
+        modes, rollback = self.modes, self._rollback
+        tensors, values = rollback.before if rollback is not None else ({}, {})
         tensors = {
             **tensors,
             **add_prefix("modes", modes.networks().state_dict()),
@@ -346,7 +346,7 @@ class Discovery:
             **values,
             "done": self._done,
             "iteration": self._iteration,
-            "rollbacks": self.rollbacks if guard is None else guard.rollbacks,
+            "rollbacks": self.rollbacks if rollback is None else rollback.count,
             "findings": modes.findings,
             "num_codes": modes.num_codes,
             "feature_columns": list(self._rounds[0].feature_columns) if self._rounds else [],

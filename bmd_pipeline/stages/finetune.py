@@ -23,7 +23,7 @@ from bmd_pipeline.rl.agent import TUNED_DOCUMENT, TUNED_WEIGHTS, make_agent, tra
 from bmd_pipeline.rl.graphs import graph_agent
 from bmd_pipeline.rl.rollout import balanced_codes, merge_rollouts, roll_out
 from bmd_pipeline.rl.selection import Candidate, CollapseWatch, choose_readout, score_candidate
-from bmd_pipeline.rl.trainer import Guard, Trainer, compute_max_steps, unpack_trainer
+from bmd_pipeline.rl.trainer import Rollback, Trainer, compute_max_steps, unpack_trainer
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter, Stop
@@ -89,7 +89,6 @@ def finetune(
             identity,
             stop,
             minutes=config.execution.checkpoint_minutes,
-            interval=config.finetune.checkpoint_interval,
             wait=make_wait(config, stop, reporter),
         )
         with checkpoints:
@@ -110,7 +109,7 @@ def finetune(
                     "method": method,
                     "kept": asdict(best),
                     "matmul_precision": bench.matmul,
-                    "rollbacks": run.guard.rollbacks,
+                    "rollbacks": run.rollback.count,
                     "warnings": reporter.warnings,
                 },
             )
@@ -147,9 +146,10 @@ class _Run:
             settings.ppo,
             settings.regulariser,
             feed_codes=settings.feed_codes,
+            pay_as_told=settings.pay_as_told,
             recorder=bench.recorder,
         )
-        self.guard = Guard(self.trainer, settings.ppo.guard, reporter.warn)
+        self.rollback = Rollback(self.trainer, reporter.warn)
         episodes = settings.num_envs * -(-settings.selection.episodes // settings.num_envs)
         self.watch = CollapseWatch(self.agent.entropy_dims, episodes, reporter.warn)
         self.start: Candidate | None = None  # until it has been scored
@@ -178,8 +178,8 @@ class _Run:
                 shutil.rmtree(Layout.snapshots(self.output), ignore_errors=True)  # of an earlier run
                 self._snapshot(0)
             for iteration in range(first, settings.iterations):
-                self.guard.remember()
-                checkpoints.boundary(iteration, self._pack)
+                self.rollback.remember()
+                checkpoints.save_if_due(iteration, self._pack)
                 metrics = self._iterate(iteration)
                 done = iteration + 1
                 self.watch.see_metrics(done, metrics)
@@ -223,7 +223,7 @@ class _Run:
     def _iterate(self, iteration: int) -> dict[str, float]:
         settings = self.config.finetune
         names = (*self.names, iteration)
-        return self.guard.iterate(
+        return self.rollback.iterate(
             iteration=iteration,
             seed=derive_seed(self.config.seed, "train", *names, "episodes"),
             generator=make_generator(self.config.seed, "train", *names, "noise", device=self.bench.device),
@@ -287,13 +287,13 @@ class _Run:
         """Progress as it was before the present iteration."""
         assert self.best is not None  # the start is scored before the first iteration
         assert self.start is not None
-        tensors, values = self.guard.before
+        tensors, values = self.rollback.before
         return tensors | add_prefix("best", self.best_weights), {
             **values,
             "best": asdict(self.best),
             "start": asdict(self.start),
             "readout": self.agent.readout,
-            "rollbacks": self.guard.rollbacks,
+            "rollbacks": self.rollback.count,
             "watch": self.watch.state(),
             "warnings": self.reporter.warnings,
         }
@@ -308,7 +308,7 @@ class _Run:
         self.best, self.start = Candidate(**values["best"]), Candidate(**values["start"])
         self.agent.readout = values["readout"]
         self.best_weights = take_prefix("best", tensors)
-        self.guard.rollbacks = values["rollbacks"]
+        self.rollback.count = values["rollbacks"]
         self.watch.load_state(values["watch"])
         self.reporter.recall(values["warnings"])
         done = int(values["step"])

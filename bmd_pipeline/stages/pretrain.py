@@ -98,6 +98,12 @@ STEP_FACTOR = 0.5
 """What a rollback does to the learning rate, for good."""
 PROGRESS_INTERVAL = 20
 """Gradient steps between two updates of the progress bar."""
+MAX_ROLLBACKS = 3
+"""Times a loss that is not finite is answered by going back to the last good weights, before training gives up."""
+VALIDATION_FRACTION = 0.05
+"""Share of whole episodes held out for the validation loss."""
+MIN_GAIN = 0.01
+"""Gain of success over the last quarter of the steps below which it is flat, and training ends."""
 MIN_ROUNDS = 3
 """Rounds of rollouts in the last quarter, and before it, from which it can be said whether success is flat."""
 
@@ -166,7 +172,6 @@ def pretrain(
         make_identity(config, STAGE, demos=content),  # progress on other data is of no use here
         stop,
         minutes=config.execution.checkpoint_minutes,
-        interval=config.pretrain.checkpoint_interval,
         wait=make_wait(config, stop, reporter),
     )
     with _open_selection(config, cloner.policy, num_workers, stop) as selection, checkpoints:
@@ -224,7 +229,7 @@ def _make_windows(config: RunConfig, data: Demos, device: torch.device) -> tuple
     """Windows to train on and held-out ones, which may be none."""
     settings = config.pretrain
     generator = make_generator(config.seed, STAGE, "split")
-    chosen, held_out = split_episodes(data.num_episodes, settings.validation_fraction, generator)
+    chosen, held_out = split_episodes(data.num_episodes, VALIDATION_FRACTION, generator)
     return (
         make_windows(data, settings.policy, chosen).to(device),
         make_windows(data, settings.policy, held_out).to(device),
@@ -250,20 +255,19 @@ def _compare_with_manifest(demos: Path, content: str, reporter: Reporter) -> Non
         reporter.warn(f"{demos} is not what {manifest} records: it was edited after its collection")
 
 
-def is_flat(history: Sequence[tuple[int, float]], min_gain: float) -> bool:
+def is_flat(history: Sequence[tuple[int, float]]) -> bool:
     """Whether success has stopped rising.
 
-    It has if the best of the last quarter of the steps gained less than `min_gain` on the best before. A policy that
+    It has if the best of the last quarter of the steps gained less than MIN_GAIN on the best before. A policy that
     has never succeeded may still begin to.
 
     Args:
         history: gradient steps taken and success rate of every round of rollouts, in order.
-        min_gain: least gain that counts.
     """
     now = history[-1][0] if history else 0
     before = [success for step, success in history if step <= 0.75 * now]
     late = [success for step, success in history if step > 0.75 * now]
-    return min(len(before), len(late)) >= MIN_ROUNDS and 0.0 < max(late) < max(before) + min_gain
+    return min(len(before), len(late)) >= MIN_ROUNDS and 0.0 < max(late) < max(before) + MIN_GAIN
 
 
 class _Selection:
@@ -278,7 +282,6 @@ class _Selection:
     def __init__(self, config: RunConfig, env: TaskEnv, policy: DiffusionPolicy, recorder: Recorder | None) -> None:
         names = (config.task.name, STAGE)
         self._env = env
-        self._min_gain = config.pretrain.selection.min_gain
         self._seeds = episode_seeds(config.seed, "select", *names, episodes=env.num_envs, num_envs=env.num_envs)
         self._make_draws = partial(make_generator, config.seed, "select", *names, "noise", device=env.device)
         # a copy of its own: a simulator's tensors may be elsewhere, and recordings need weights that stay in place
@@ -301,7 +304,7 @@ class _Selection:
 
     def is_flat(self) -> bool:
         """Whether success has stopped rising."""
-        return is_flat(self.history, self._min_gain)
+        return is_flat(self.history)
 
     def state(self) -> Snapshot:
         """All that later rounds and decisions depend on."""
@@ -394,7 +397,7 @@ class _Run:
                 try:
                     # A rollout may be stopped halfway, and goes on from here: so reports come after this point, not
                     # before it, and what was saved here has not been reported.
-                    self.checkpoints.boundary(cloner.step, self._pack)
+                    self.checkpoints.save_if_due(cloner.step, self._pack)
                     if self._is_report_due():
                         tracker.log(cloner.step, self._report())
                         good = self._state()
@@ -478,8 +481,7 @@ class _Run:
         Raises:
             TrainingError: it has happened too often.
         """
-        limit = self.config.pretrain.max_rollbacks
-        if self.rollbacks >= limit:
+        if self.rollbacks >= MAX_ROLLBACKS:
             raise TrainingError(
                 f"{error}; going back {self.rollbacks} times, each time with half the learning rate, didn't help"
             ) from error
@@ -489,5 +491,5 @@ class _Run:
         self.cloner.rate_factor = factor
         self.reporter.warn(
             f"{error}; going back to iteration {self.cloner.step} with half the learning rate "
-            f"(rollback {self.rollbacks} of at most {limit})"
+            f"(rollback {self.rollbacks} of at most {MAX_ROLLBACKS})"
         )

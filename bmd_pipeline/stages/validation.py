@@ -23,8 +23,7 @@ from bmd_pipeline.modes.clustering import resample_track
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
 from bmd_pipeline.reporting.narrative import describe_validation
 from bmd_pipeline.rl.agent import Agent, make_base_agent, make_commanded_agent
-from bmd_pipeline.rl.mode_metrics import read_codes
-from bmd_pipeline.rl.rollout import EpisodeBatch, Rollout, merge_rollouts, play_rounds
+from bmd_pipeline.rl.rollout import EpisodeBatch, Rollout, merge_rollouts, play_rounds, read_codes
 from bmd_pipeline.seeds import make_generator
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import label_episodes

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bmd_pipeline.config.hashing import STAGES, config_hash, hash_values, stage_hash, stage_slice
-from bmd_pipeline.config.load import flatten, load_config
-from bmd_pipeline.config.schema import METHODS, RunConfig
+from bmd_pipeline.config.load import load_config
+from bmd_pipeline.config.schema import METHODS, RunConfig, flatten
 
 CONFIG_DIR = Path(__file__).parents[2] / "config"
 STAGE_METHODS = [
@@ -56,8 +56,7 @@ ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATIO
         ("discover.form=published", {"discover", *WITH_MODES}),
         ("discover.teaching.steps=3", {"discover"}),
         ("discover.steering.max_noise=1.0", {"discover", "dsrl", "dsrl-bmd"}),
-        ("finetune.checkpoint_interval=3", set()),
-        ("finetune.regulariser.floor=-1.0", {"discover", *WITH_MODES}),
+        ("finetune.regulariser.floor=-1.0", WITH_MODES),
         ("pretrain.iterations=3", {"pretrain"}),
         ("collect.num_episodes=8", {"collect"}),
         ("seed=3", ALL),
@@ -104,6 +103,13 @@ def test_execution_is_in_no_hash_but_all_else_is() -> None:
 def test_what_is_made_of_evaluations_does_not_change_them() -> None:
     later = read("verdict.success_margin=0.1", "compare.resamples=300", "grid.seeds=[4]", "validation.obs_noise=0")
     assert config_hash(later) == config_hash(read())
+
+
+def test_discovery_in_the_published_form_goes_by_the_ppo_of_fine_tuning() -> None:
+    for change in ("finetune.ppo.gamma=0.9", "finetune.regulariser.floor=-1.0"):
+        for form, reached in (("published", True), ("coded", False)):
+            before, after = read(f"discover.form={form}"), read(f"discover.form={form}", change)
+            assert (stage_hash(before, "discover") != stage_hash(after, "discover")) is reached
 
 
 def test_slices_are_plain_json() -> None:

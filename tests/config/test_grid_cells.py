@@ -61,12 +61,15 @@ def test_a_cell_changes_its_axes_and_nothing_else() -> None:
 
 
 def test_modes_of_a_cell_are_those_of_its_discovery_alone() -> None:
-    config = make_config({CODES: (4,), WEIGHT: (0.0, 1.0), "finetune.regulariser.floor": (-2.0,)})
+    axes = {CODES: (4,), WEIGHT: (0.0, 1.0), "finetune.ppo.gamma": (0.9,)}
+    (coded,) = list_discoveries(list_cells(make_config(axes))).values()
+    assert coded.changes == {CODES: 4}
+    config = make_config(axes, discover={"form": "published", "num_modes": 8})
     cells = list_cells(config)
     (discovery,) = list_discoveries(cells).values()
-    assert discovery.changes == {CODES: 4, "finetune.regulariser.floor": -2.0}  # the bound is discovery's too
+    assert discovery.changes == {CODES: 4, "finetune.ppo.gamma": 0.9}  # the published form's discovery uses PPO too
     for cell in cells:
-        assert cell.discovery == discovery.name == "num_modes=4,floor=-2"
+        assert cell.discovery == discovery.name == "num_modes=4,gamma=0.9"
         assert stage_hash(discovery.config, "discover") == stage_hash(cell.config, "discover")
 
 
@@ -85,8 +88,8 @@ def test_an_axis_of_codes_says_how_many_where_the_run_finds_out() -> None:
 
 
 def test_settings_of_one_last_name_are_told_apart() -> None:
-    names = ["discover.ppo.gamma", "finetune.ppo.gamma", WEIGHT]
-    assert list(label_axes(names).values()) == ["discover.ppo.gamma", "finetune.ppo.gamma", "mi_weight"]
+    names = ["discover.num_envs", "finetune.num_envs", WEIGHT]
+    assert list(label_axes(names).values()) == ["discover.num_envs", "finetune.num_envs", "mi_weight"]
 
 
 def test_axes_may_be_given_as_groups() -> None:
@@ -113,6 +116,7 @@ def test_a_grid_without_axes_is_refused() -> None:
         ({"axes": {"finetune.readout": ("a/b",)}}, r"values that can name a folder, got 'a/b' for finetune\.readout"),
         ({"axes": {CODES: range(2, 60), WEIGHT: range(60)}}, r"grid\.axes must make at most 1000 cells, got 3480"),
         ({"axes": {CODES: (4,)}, "methods": ("dsrl",)}, r"grid\.methods must use codes with an axis discover\.num_mo"),
+        ({"axes": {"finetune.feed_codes": (True,)}, "methods": ("dppo",)}, r"an axis finetune\.feed_codes, got dppo"),
         ({"methods": ("sac",)}, r"grid\.methods\[0\]: unknown method 'sac'"),
         ({"seeds": (0, 0)}, r"grid\.seeds must not repeat"),
     ],

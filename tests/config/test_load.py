@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from bmd_pipeline.config import load
 from bmd_pipeline.config.load import AUTO_GPU, has_cuda_device, list_presets, list_variants, load_config, resolve_preset
-from bmd_pipeline.config.schema import DiscoverConfig, Disturbance, FinetuneConfig
+from bmd_pipeline.config.schema import Disturbance, FinetuneConfig
 from bmd_pipeline.errors import BMDError, ConfigError, TaskError
 from bmd_pipeline.tasks.registry import get_entry
 
@@ -127,10 +127,6 @@ def test_bad_variants_are_refused(config_dir: Path, text: str, error: type[BMDEr
         ("discover.num_modes=1", r"^discover\.num_modes must be >= 2, got 1"),
         ("discover.num_modes=21", r"^discover\.num_modes must be <= finetune\.num_envs \(20\), got 21"),
         ("discover={num_modes: 16, num_envs: 8}", r"^discover\.num_modes must be <= num_envs \(8\), got 16"),
-        (
-            "discover={form: published, warmup_iterations: 4, ppo: {value_warmup: 4}}",
-            r"^discover\.ppo\.value_warmup must be < warmup_iterations \(4\), .* got 4",
-        ),
         (
             "pretrain.policy_folder=mine",
             r"^discover\.form must be published for a policy that comes without demonstrations .*collect\.store",
@@ -248,7 +244,7 @@ def test_many_environments_take_larger_minibatches_instead_of_many_more_steps(ta
     assert (many.execution.mem_mb, many.execution.runtime_minutes) == (None, None)  # stages ask for what they need
     assert many.task.physics == ("cpu" if get_entry(task).simulator == "native" else "cuda")
 
-    def count(stage: DiscoverConfig | FinetuneConfig) -> float:
+    def count(stage: FinetuneConfig) -> float:
         return stage.num_envs * stage.ppo.epochs / stage.ppo.minibatch_size
 
     assert many.finetune.num_envs > few.finetune.num_envs

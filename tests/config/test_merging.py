@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bmd_pipeline.config.load import Layer, find_origin, flatten, merge, merge_layers, parse_assignment
+from bmd_pipeline.config.load import Layer, find_origin, merge, merge_layers, parse_assignment
+from bmd_pipeline.config.schema import flatten
 from bmd_pipeline.errors import ConfigError
 
 calm = settings(suppress_health_check=[HealthCheck.too_slow])  # others use this machine too

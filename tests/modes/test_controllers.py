@@ -39,16 +39,17 @@ def test_occupancy_raises_lambda_when_a_behaviour_vanishes(monkeypatch: pytest.M
     lost = _seen(occupancy=(0.6, 0.4, 0.0))
     assert _feed(_controller(controller="occupancy"), 10, lost) > 0.5
     assert _feed(_controller(controller="occupancy"), 10, _seen()) < 0.5  # nothing is lost: less will do
-    assert _feed(_controller(controller="occupancy", min_weight=0.02), 500, _seen()) == 0.02
-    assert _feed(_controller(controller="occupancy", max_weight=2.0), 500, lost) == 2.0
+    assert _feed(_controller(controller="occupancy"), 500, _seen()) == 0.1
+    assert _feed(_controller(controller="occupancy"), 500, lost) == 2.0
     monkeypatch.setattr(regulariser, "LOST_TOLERANCE", 0.25)
     assert _feed(_controller(controller="occupancy"), 10, lost) < 0.5
 
 
 def test_occupancy_steps_by_the_share_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(regulariser, "STEP", 2.0)  # or λ would be at its bound before the means have come to rest
-    bounds = {"min_weight": 1e-6, "max_weight": 1000.0}
-    controller = _controller(controller="occupancy", mi_weight=1e-5, **bounds)
+    monkeypatch.setattr(regulariser, "MIN_WEIGHT", 1e-6)
+    monkeypatch.setattr(regulariser, "MAX_WEIGHT", 1000.0)
+    controller = _controller(controller="occupancy", mi_weight=1e-5)
     _feed(controller, 40, _seen(occupancy=(0.7, 0.3, 0.0)))  # the running means have come to rest
     before = controller.weight
     after = _feed(controller, 1, _seen(occupancy=(0.7, 0.3, 0.0)))
@@ -91,9 +92,10 @@ def test_occupancy_takes_no_noise_for_a_fall(seed: int, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_occupancy_sees_a_slow_loss_through_noise(seed: int) -> None:
+def test_occupancy_sees_a_slow_loss_through_noise(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regulariser, "MAX_WEIGHT", 10.0)
     rng = np.random.default_rng(seed)
-    controller = _controller(controller="occupancy", max_weight=10.0)
+    controller = _controller(controller="occupancy")
     for iteration in range(80):  # success rises all the while, as under a reward that prefers the first
         lost = 0.4 * iteration / 80
         controller.update(_play(rng, 0.6 + 0.3 * iteration / 80, (0.4 + lost, 0.4 - lost, 0.2)))
@@ -101,19 +103,21 @@ def test_occupancy_sees_a_slow_loss_through_noise(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_occupancy_sees_success_break_through_noise(seed: int) -> None:
+def test_occupancy_sees_success_break_through_noise(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regulariser, "MAX_WEIGHT", 10.0)
     rng = np.random.default_rng(seed)
-    controller = _controller(controller="occupancy", max_weight=10.0)
+    controller = _controller(controller="occupancy")
     for iteration in range(120):
         controller.update(_play(rng, 0.8 if iteration < 60 else 0.4, (0.8, 0.0, 0.2)))
     assert controller.weight < 5.0  # it had risen to 10
 
 
 @pytest.mark.parametrize("start", [0.02, 0.5, 8.0])
-def test_occupancy_settles_where_the_tolerance_is_met(start: float) -> None:
+def test_occupancy_settles_where_the_tolerance_is_met(start: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a loop: one behaviour pays more and draws the others in, λ draws back, as gradients of both would."""
+    monkeypatch.setattr(regulariser, "MAX_WEIGHT", 10.0)
     rng = np.random.default_rng(0)
-    controller = _controller(controller="occupancy", mi_weight=start, max_weight=10.0)
+    controller = _controller(controller="occupancy", mi_weight=start)
     origin = np.log((0.4, 0.4, 0.2))
     drift, lost, weights = np.zeros(3), [], []
     for pays in np.repeat((1.0, 0.0), 400):

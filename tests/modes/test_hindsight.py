@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bmd_pipeline.config.schema import InferenceConfig
-from bmd_pipeline.modes.hindsight import draw_balanced, fit_inference
-from bmd_pipeline.modes.inference import InferenceModel
+from bmd_pipeline.modes import inference
+from bmd_pipeline.modes.inference import InferenceModel, draw_balanced, fit_inference
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 50), st.integers(0, 1000))
@@ -38,13 +38,16 @@ def test_batches_differ_and_follow_the_generator() -> None:
 
 
 @pytest.mark.parametrize("share", [0.5, 0.02])
-def test_the_inference_model_tells_behaviours_apart_without_a_bias_to_the_frequent(share: float) -> None:
+def test_the_inference_model_tells_behaviours_apart_without_a_bias_to_the_frequent(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two overlapping behaviours: q(z|h) is what equal numbers of both would say, whatever there was of each."""
+    monkeypatch.setattr(inference, "LEARNING_RATE", 1e-2)
     generator = torch.Generator().manual_seed(0)
     code = (torch.rand(4000, generator=generator) < share).long()
     histories = 2.0 * code[:, None] - 1.0 + torch.randn(4000, 1, generator=generator)
     torch.manual_seed(0)
-    settings = InferenceConfig(hidden_sizes=(16,), fit_steps=400, learning_rate=1e-2, input_noise=0.0)
+    settings = InferenceConfig(hidden_sizes=(16,), fit_steps=400, input_noise=0.0)
     model = InferenceModel(1, 2, settings)
     loss = fit_inference(model, histories, code, torch.Generator().manual_seed(1))
     x = torch.tensor([[-1.0], [0.0], [1.0]])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
 from bmd_pipeline.config.schema import InferenceConfig
+from bmd_pipeline.modes import inference
 from bmd_pipeline.modes.inference import InferenceModel, train_inference
 
 
@@ -43,7 +45,8 @@ def test_a_shared_scale_keeps_what_hardly_varies_small() -> None:
     torch.testing.assert_close(spread[1] / spread[0], torch.tensor(0.01), rtol=0.2, atol=0.0)
 
 
-def test_learns_codes_that_the_features_tell_and_only_those() -> None:
+def test_learns_codes_that_the_features_tell_and_only_those(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "BATCH_SIZE", 256)
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     code = torch.arange(512) % 4
@@ -51,7 +54,7 @@ def test_learns_codes_that_the_features_tell_and_only_those() -> None:
     untold = torch.randn(512, 1, generator=generator)
     reached = []
     for features in (told, untold):
-        model = InferenceModel(1, 4, InferenceConfig(hidden_sizes=(32,), batch_size=256))
+        model = InferenceModel(1, 4, InferenceConfig(hidden_sizes=(32,)))
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
         train_inference(model, optimizer, features, code, 150, generator)
         log_q = model.log_prob(features)

@@ -34,7 +34,7 @@ def modes_of(policy: DiffusionPolicy) -> Callable[..., DiscoveredModes]:
         torch.manual_seed(1)
         values = {
             "num_modes": 3,
-            "inference": {"hidden_sizes": (16,), "batch_size": 64},
+            "inference": {"hidden_sizes": (16,)},
             "steering": {"hidden_sizes": (16,)},
         }
         return make_modes(DiscoverConfig.model_validate(values | settings), policy, (0, 1))

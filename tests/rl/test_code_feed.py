@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,6 @@ from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import make_agent
-from bmd_pipeline.rl.rollout import Rollout
 from bmd_pipeline.rl.trainer import CodeFeed, Trainer, pack_trainer, unpack_trainer
 
 
@@ -43,37 +43,19 @@ def test_codes_that_do_equally_well_are_drawn_equally_often() -> None:
     torch.testing.assert_close(count.float(), torch.full((4,), 10_000.0), rtol=0.05, atol=0)
 
 
-def played(success: list[bool], code: list[int]) -> Rollout:
-    """Episodes of which nothing counts but their end."""
-    count, nothing = len(code), torch.zeros(1, len(code))
-    return Rollout(
-        cond=torch.zeros(2, count, 1),
-        decision_track=torch.zeros(2, count, 1),
-        feature_columns=(),
-        active_mask=nothing == 0,
-        reward=nothing,
-        truncated=torch.zeros(count, dtype=torch.bool),
-        success=torch.tensor(success),
-        length=torch.ones(count, dtype=torch.int64),
-        track=torch.zeros(2, count, 1),
-        code=torch.tensor(code),
-        record={},
-    )
-
-
 def test_success_is_a_running_mean_of_rollouts() -> None:
     feed = CodeFeed(2)
     for _ in range(3):
-        feed.see(played([True, True, False, False], [0, 0, 0, 1]))
+        feed.see(torch.tensor([True, True, False, False]), torch.tensor([0, 0, 0, 1]))
     expected = [2 / 3 + (0.5 - 2 / 3) * 0.7**3, 0.5 * 0.7**3]
     assert feed.success.tolist() == pytest.approx(expected)
 
 
-def make_trainer(env: TaskEnv, policy: DiffusionPolicy, modes: DiscoveredModes, feed_codes: bool = True) -> Trainer:
+def make_trainer(env: TaskEnv, policy: DiffusionPolicy, modes: DiscoveredModes, **settings: bool) -> Trainer:
     torch.manual_seed(0)
     agent = make_agent("dppo-bmd", policy, modes, FinetuneConfig(), SteeringConfig())
     ppo = PPOConfig(minibatch_size=32, value_hidden_sizes=(16,))
-    return Trainer(env, agent, ppo, RegulariserConfig(), feed_codes=feed_codes)
+    return Trainer(env, agent, ppo, RegulariserConfig(), **{"feed_codes": True, **settings})
 
 
 def test_a_trainer_feeds_what_it_has_seen_and_goes_on_so(
@@ -102,8 +84,30 @@ def test_only_taught_codes_are_fed_and_only_if_asked(
     env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
 ) -> None:
     for form, feed_codes in (("coded", False), ("published", True)):
-        trainer = make_trainer(env, policy, modes_of(form=form), feed_codes)
+        trainer = make_trainer(env, policy, modes_of(form=form), feed_codes=feed_codes)
         assert trainer.feed is None
         code = trainer.play(iteration=0, seed=0, generator=torch.Generator().manual_seed(0)).code
         assert torch.bincount(code).tolist() == [4, 4, 4]
         assert "feed" not in pack_trainer(trainer)[0]
+
+
+def test_pay_as_told_withholds_gains_of_another_codes_behaviour_and_no_costs(
+    env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Codes are fed by success as told, and the intrinsic reward is that of any other trainer."""
+    shown = torch.tensor([0, 1, 2, 0] * 3)
+    monkeypatch.setattr("bmd_pipeline.rl.rollout.read_behaviours", lambda modes, played: shown)
+    plain, told = make_trainer(env, policy, modes_of()), make_trainer(env, policy, modes_of(), pay_as_told=True)
+    seen = told.play(iteration=0, seed=0, generator=torch.Generator().manual_seed(0))
+    seen = replace(seen, reward=torch.randn(seen.reward.shape), success=torch.ones_like(seen.success))
+    own = shown == seen.code
+    assert 0 < int(own.sum()) < own.numel()
+    (free, _), (paid, _) = plain._streams(seen, False), told._streams(seen, False)
+    torch.testing.assert_close(free[..., 0], seen.reward)
+    torch.testing.assert_close(paid[:, own, 0], seen.reward[:, own])
+    torch.testing.assert_close(paid[:, ~own, 0], seen.reward[:, ~own].clamp(max=0.0))
+    torch.testing.assert_close(paid[..., 1], free[..., 1])
+    told.learn(seen, generator=torch.Generator().manual_seed(0))
+    assert told.feed is not None
+    shares = torch.stack([own[seen.code == code].float().mean() for code in range(3)])
+    torch.testing.assert_close(told.feed.success, 0.7 * torch.full((3,), 0.5) + 0.3 * shares)

@@ -18,7 +18,7 @@ from bmd_pipeline.rl.trainer import Trainer
 from tests.rl.test_reach import Case, agent_of
 
 PACKAGE = Path(bmd_pipeline.__file__).parent
-MOST = 13  # a dozen, and the task
+MOST = 12
 
 
 def files_entered(call: Callable[[], object]) -> list[str]:

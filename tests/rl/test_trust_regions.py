@@ -54,7 +54,6 @@ def update(policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]) ->
                     "learning_rate_schedule": schedule,
                     "minibatch_size": 32,
                     "clip_ratio": 0.2,
-                    "guard": {"max_kl": 1e3},
                 },
                 "denoiser": {"target_kl": denoiser_kl, "learning_rate": RATES["denoiser"], "clip_ratio": 0.05},
             }

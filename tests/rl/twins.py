@@ -11,7 +11,6 @@ from torch import Tensor
 from bmd_pipeline.config.schema import (
     DiscoverConfig,
     FinetuneConfig,
-    GuardConfig,
     PolicyConfig,
     PPOConfig,
     RegulariserConfig,
@@ -25,14 +24,14 @@ from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters import PolicyInput
 from bmd_pipeline.rl.agent import Agent, make_agent, make_commanded_agent
 from bmd_pipeline.rl.graphs import GraphedEnv, Recorder, graph_env
-from bmd_pipeline.rl.trainer import Guard, Trainer, pack_trainer, unpack_trainer
+from bmd_pipeline.rl.trainer import Rollback, Trainer, pack_trainer, unpack_trainer
 from bmd_pipeline.tasks import registry
 
 TAUGHT = "taught"
 """The frozen policy under its codes, beside the methods of fine-tuning."""
 PUBLISHED = "res-bmd published"
 """The published form, in which a steering policy plans and a residual corrects."""
-STOPPING: dict[str, object] = {"target_kl": 5e-4, "guard": {"max_kl": 1e3}}
+STOPPING: dict[str, object] = {"target_kl": 5e-4}
 """Settings under which every method's policy stops in the middle of its updates."""
 
 
@@ -46,7 +45,7 @@ def make_agents(method: str, device: str, target_kl: float = 1.0) -> tuple[Agent
     settings = {
         "num_modes": 3,
         "form": "published" if method == PUBLISHED else "coded",
-        "inference": {"hidden_sizes": (16,), "batch_size": 64},
+        "inference": {"hidden_sizes": (16,)},
         "steering": {"hidden_sizes": (16,)},
     }
     modes = make_modes(DiscoverConfig.model_validate(settings), policy, (0, 1))
@@ -59,7 +58,7 @@ def make_agents(method: str, device: str, target_kl: float = 1.0) -> tuple[Agent
     else:
         config = FinetuneConfig.model_validate(
             {
-                "ppo": {"target_kl": target_kl, "guard": {"max_kl": 1e3}},
+                "ppo": {"target_kl": target_kl},
                 "residual": {"progressive_iterations": 4, "learning_rate": 2e-3},
                 "denoiser": {"learning_rate": 5e-4, "clip_ratio": 0.1, "target_kl": target_kl},
             }
@@ -130,8 +129,8 @@ def iterate(trainer: Trainer, iteration: int, **options: bool) -> dict[str, floa
 
 
 def roll_back_and_resume(trainer: Trainer) -> None:
-    """Trains with an iteration that is taken back, and one that a resumed run makes again."""
-    guard, learn = Guard(trainer, GuardConfig(), lambda _: None), trainer.learn
+    """Trains with an iteration that is rolled back, and one that a resumed run makes again."""
+    rollback, learn = Rollback(trainer, lambda _: None), trainer.learn
     learnt = 0
 
     def diverge(played: Any, **options: Any) -> dict[str, float]:
@@ -144,10 +143,10 @@ def roll_back_and_resume(trainer: Trainer) -> None:
 
     trainer.learn = diverge  # type: ignore[method-assign]
     for iteration in range(4):
-        guard.remember()
+        rollback.remember()
         generator = torch.Generator(trainer.env.device).manual_seed(iteration)
-        guard.iterate(iteration=iteration, seed=iteration, generator=generator)
-    assert guard.rollbacks == 1
+        rollback.iterate(iteration=iteration, seed=iteration, generator=generator)
+    assert rollback.count == 1
     saved = pack_trainer(trainer)
     iterate(trainer, 8)
     unpack_trainer(trainer, *saved)

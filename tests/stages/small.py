@@ -43,7 +43,6 @@ def make_config(**changes: dict[str, Any]) -> RunConfig:
             "num_envs": 64,
             "ppo": {"minibatch_size": 128, "value_hidden_sizes": (16,)},
             "selection": {"interval": 2, "episodes": 64},
-            "checkpoint_interval": 1,
         },
     }
     for name, change in changes.items():

@@ -37,19 +37,12 @@ def saved_step(output: Path) -> int | None:
     return None if saved is None else int(saved[1]["step"])
 
 
-def test_it_saves_by_steps(tmp_path: Path) -> None:
-    with open_checkpoints(tmp_path, Clock(), interval=3) as checkpoints:
-        for step in range(6):
-            checkpoints.boundary(step, lambda step=step: pack(step))  # type: ignore[misc]
-    assert saved_step(tmp_path) == 3
-
-
 @pytest.mark.parametrize(("minutes", "expected"), [(10.0, 4), (0.0, 5)])
 def test_it_saves_by_time(tmp_path: Path, minutes: float, expected: int) -> None:
     clock = Clock()
     with open_checkpoints(tmp_path, clock, minutes=minutes) as checkpoints:
         for step in range(6):
-            checkpoints.boundary(step, lambda step=step: pack(step))  # type: ignore[misc]
+            checkpoints.save_if_due(step, lambda step=step: pack(step))  # type: ignore[misc]
             clock.now += 301.0
     assert saved_step(tmp_path) == expected
 
@@ -59,7 +52,7 @@ def test_a_clock_that_goes_back_breaks_nothing(tmp_path: Path) -> None:
     with open_checkpoints(tmp_path, clock) as checkpoints:
         for step, now in enumerate((0.0, -5000.0, -4500.0, 700.0)):
             clock.now = now
-            checkpoints.boundary(step, lambda step=step: pack(step))  # type: ignore[misc]
+            checkpoints.save_if_due(step, lambda step=step: pack(step))  # type: ignore[misc]
     assert saved_step(tmp_path) == 3
 
 
@@ -69,37 +62,37 @@ def test_a_stop_saves_first(tmp_path: Path) -> None:
     with pytest.raises(Stopped), open_checkpoints(tmp_path, clock, stop) as checkpoints:  # noqa: PT012
         for step in range(9):
             clock.now = 20.0 * step
-            checkpoints.boundary(step, lambda step=step: pack(step))  # type: ignore[misc]
+            checkpoints.save_if_due(step, lambda step=step: pack(step))  # type: ignore[misc]
     assert saved_step(tmp_path) == 3
 
 
 @pytest.mark.parametrize("error", [Stopped("SIGTERM"), SimulationError("a worker died")])
 def test_between_two_points_the_former_is_saved(tmp_path: Path, error: Exception) -> None:
     with pytest.raises(type(error)), open_checkpoints(tmp_path, Clock()) as checkpoints:  # noqa: PT012
-        checkpoints.boundary(1, lambda: pack(1))
-        checkpoints.boundary(2, lambda: pack(2))
+        checkpoints.save_if_due(1, lambda: pack(1))
+        checkpoints.save_if_due(2, lambda: pack(2))
         raise error
     assert saved_step(tmp_path) == 2
 
 
 def test_other_failures_save_nothing(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), open_checkpoints(tmp_path, Clock()) as checkpoints:  # noqa: PT012
-        checkpoints.boundary(1, lambda: pack(1))
+        checkpoints.save_if_due(1, lambda: pack(1))
         raise ZeroDivisionError
     assert saved_step(tmp_path) is None
 
 
 def test_nothing_is_saved_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_checkpoints(tmp_path, Clock()) as checkpoints:
-        checkpoints.boundary(4, lambda: pack(4), save=True)
-    with open_checkpoints(tmp_path, Clock(), interval=2) as checkpoints:
+        checkpoints.save_if_due(4, lambda: pack(4), save=True)
+    with open_checkpoints(tmp_path, Clock(), minutes=0.0) as checkpoints:
         assert checkpoints.load() is not None
-        checkpoints.boundary(4, lambda: pytest.fail("it has not moved since"))
+        checkpoints.save_if_due(4, lambda: pytest.fail("it has not moved since"))
 
 
 def test_a_finished_stage_leaves_nothing(tmp_path: Path) -> None:
     with open_checkpoints(tmp_path, Clock()) as checkpoints:
-        checkpoints.boundary(1, lambda: pack(1), save=True)
+        checkpoints.save_if_due(1, lambda: pack(1), save=True)
         checkpoints.discard()
     assert not Layout.state(tmp_path).exists()
 

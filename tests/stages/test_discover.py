@@ -183,12 +183,12 @@ def test_unknown_features_are_refused_before_anything_is_written(policy: Path, d
     assert not (tmp_path / "out").exists()
 
 
-def test_a_discovery_that_gives_up_names_its_own_settings(policy: Path, tmp_path: Path) -> None:
-    guard = {"max_kl": 0.2, "max_rollbacks": 0}
-    config = make_config(discover=PUBLISHED | {"ppo": {"learning_rate": 0.3, "guard": guard}})
-    with pytest.raises(
-        TrainingError, match=r"discover\.ppo\.guard\.max_kl allows 0\.2; .*discover\.ppo\.guard\.max_rol"
-    ):
+def test_a_discovery_that_gives_up_says_what_to_lower(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bmd_pipeline.rl.ppo.MAX_KL", 1e-6)
+    config = make_config(discover=PUBLISHED, finetune={"ppo": {"target_kl": 1e-7}})
+    with pytest.raises(TrainingError, match=r"nats, more than 1e-06; .* lower finetune\.ppo\.learning_rate"):
         find_modes(config, policy, None, tmp_path)
 
 
@@ -224,11 +224,11 @@ class Killer:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.phases: set[int] = set()
         self._left = 1
-        boundary, teach = Checkpoints.boundary, discover.teach_codes
+        save, teach = Checkpoints.save_if_due, discover.teach_codes
         taught = False
 
         def strike(checkpoints: Checkpoints, step: int, pack: Callable[[], Snapshot], **options: Any) -> None:
-            boundary(checkpoints, step, pack, **options)
+            save(checkpoints, step, pack, **options)
             self._left -= 1
             if self._left == 0:
                 self.phases.add(len(pack()[1]["done"]))
@@ -243,7 +243,7 @@ class Killer:
                 raise KeyboardInterrupt
             return coded
 
-        monkeypatch.setattr(Checkpoints, "boundary", strike)
+        monkeypatch.setattr(Checkpoints, "save_if_due", strike)
         monkeypatch.setattr(discover, "teach_codes", strike_teaching)
 
     def run(self, play: Callable[[], None]) -> int:

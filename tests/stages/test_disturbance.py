@@ -33,7 +33,6 @@ SMALL = {
         "warmup_iterations": 1,
         "heldout_episodes": 16,
         "inference": {"steps_per_iteration": 1},
-        "ppo": {"minibatch_size": 16},
     },
     "finetune": {
         "iterations": 1,
