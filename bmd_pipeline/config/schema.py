@@ -451,9 +451,9 @@ class FinetuneConfig(Section):
     pay_as_told: bool = False
     """coded: the task's reward is paid, and success counts as such, only where an episode shows the behaviour of its
     code; costs are always paid. A weak code can't gain by going over to another code's behaviour."""
-    readout: Literal["mean", "sample", "auto"] = "mean"
-    """How a steering policy acts when it is deployed: by its mean, by a draw from it, or (auto, ours) by what succeeds
-    more often on the selection episodes. The mean of one that still resembles the prior may lead nowhere."""
+    deterministic: bool = True
+    """A steering policy acts by its mean when it is deployed; false: by draws, for one that still resembles the prior,
+    whose mean may lead nowhere."""
     ppo: PPOConfig = PPOConfig()
     """The optimiser, of the published form's discovery too."""
     denoiser: DenoiserConfig = DenoiserConfig()

@@ -6,7 +6,6 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -164,25 +163,22 @@ class FrozenDenoiser(Adapter):
 #
 # Source: DSRL (arXiv 2506.15799). With mode codes it is the steering policy of BMD (arXiv 2605.11387).
 
-Readout = Literal["mean", "sample"]
-"""How a steering policy acts when it is deployed: by its mean, or by a draw."""
-
 
 class SteeringAdapter(Adapter):
     """w from the steering policy.
 
     Args:
         steering: π_ψ(w|s,z).
-        readout: how it acts when deployed.
+        deterministic: whether it acts by its mean when deployed, or by draws.
         target_entropy: nats per steered dimension that its spread shall not fall below; None: no bound.
     """
 
     num_factors = 1
 
-    def __init__(self, steering: SteeringPolicy, readout: Readout, target_entropy: float | None = None) -> None:
+    def __init__(self, steering: SteeringPolicy, deterministic: bool, target_entropy: float | None = None) -> None:
         super().__init__()
         self.steering = steering
-        self.readout = readout
+        self.deterministic = deterministic
         self.entropy_dims = steering.basis.dim
         self.target_entropy = None if target_entropy is None else target_entropy * self.entropy_dims
 
@@ -190,7 +186,7 @@ class SteeringAdapter(Adapter):
         """Draws steered coordinates u; unsteered directions of w stay N(0, I)."""
         mean, log_std = self.steering(inputs.cond, inputs.code)
         u = mean
-        if explore or self.readout == "sample":
+        if explore or not self.deterministic:
             u = mean + log_std.exp() * torch.randn(mean.shape, generator=generator, device=mean.device)
         basis = self.steering.basis
         rest = u.new_zeros(len(u), basis.noise_dim)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,6 @@ from bmd_pipeline.rl.adapters import (
     FrozenDenoiser,
     GaussianNoise,
     PolicyInput,
-    Readout,
     Record,
     ResidualAction,
     SteeringAdapter,
@@ -106,25 +104,9 @@ class Agent(nn.Module):
         return sum(found) if found else None
 
     @property
-    def readout(self) -> Readout | None:
-        """How its steering policy acts when deployed; None without one. Exploring doesn't depend on it."""
-        first = self.adapters[0]
-        return first.readout if isinstance(first, SteeringAdapter) else None
-
-    @readout.setter
-    def readout(self, readout: Readout | None) -> None:
-        first = self.adapters[0]
-        if readout is not None and isinstance(first, SteeringAdapter):
-            if readout not in get_args(Readout):
-                raise ValueError(f"readout must be one of {', '.join(get_args(Readout))}, got {readout!r}")
-            first.readout = readout
-
-    @property
     def adapters(self) -> list[Adapter]:
         """From noise to chunk, and maybe a residual, in the order in which they act."""
         return [adapter for adapter in self.stack if isinstance(adapter, Adapter)]
-
-    # acting ------------------------------------------------------------------------------------------
 
     def plan(self, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> Plan:
         """The next chunk of actions, before any correction."""
@@ -166,8 +148,6 @@ class Agent(nn.Module):
         own = {f"{len(self.stack) - 1}.{name}": drawn for name, drawn in record.items()}
         return self.policy.to_action(action), plan.record | own | {PLANNED: planned}
 
-    # learning ----------------------------------------------------------------------------------------
-
     def evaluate(self, record: Record, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
         """How likely recorded draws are under the present parameters, and how spread out such draws are.
 
@@ -208,7 +188,7 @@ def make_base_agent(policy: DiffusionPolicy) -> Agent:
 def make_commanded_agent(policy: DiffusionPolicy, modes: DiscoveredModes) -> Agent:
     """The frozen policy commanded by codes: the coded one, or in the published form the base behind its steering."""
     if modes.steering is not None:
-        return Agent(policy, [SteeringAdapter(modes.steering, "mean"), FrozenDenoiser(policy)], modes)
+        return Agent(policy, [SteeringAdapter(modes.steering, deterministic=True), FrozenDenoiser(policy)], modes)
     coded = modes.acting_policy(policy)
     return Agent(coded, [GaussianNoise(coded.noise_dim), FrozenDenoiser(coded)], modes)
 
@@ -265,14 +245,13 @@ def _make_steering(
     policy: DiffusionPolicy, modes: DiscoveredModes | None, config: FinetuneConfig, steering: SteeringConfig
 ) -> SteeringAdapter:
     """The discovered steering policy, or a new one that starts as the prior."""
-    readout: Readout = "mean" if config.readout == "auto" else config.readout  # selection decides, and sets it
     if modes is not None and modes.steering is not None:
         network = copy.deepcopy(modes.steering).requires_grad_(True)
     else:
         basis = NoiseBasis(policy.config.horizon, policy.action_dim, steering.noise_components)
         codes = modes.num_codes if modes else 1
         network = SteeringPolicy(policy.cond_dim, codes, basis, steering).to(_device(policy))
-    return SteeringAdapter(network, readout, config.target_entropy)
+    return SteeringAdapter(network, config.deterministic, config.target_entropy)
 
 
 def _device(policy: DiffusionPolicy) -> torch.device:
@@ -339,7 +318,6 @@ def load_agent(
         config = FinetuneConfig.model_validate(document["finetune"])
         steering = SteeringConfig.model_validate(document["steering"])
         agent = make_agent(method, policy, modes, config, steering)
-        agent.readout = document.get("readout")
         weights = load_weights(tuned_dir / TUNED_WEIGHTS)
         load_trained(agent, weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -27,7 +27,7 @@ from bmd_pipeline.config.schema import PPOConfig
 from bmd_pipeline.environments.base import TaskEnv, TaskSpec, Transition, VectorTask
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.io.progress import add_prefix, take_prefix
-from bmd_pipeline.rl.adapters import PolicyInput, Readout, Record
+from bmd_pipeline.rl.adapters import PolicyInput, Record
 from bmd_pipeline.rl.agent import Agent, Plan
 from bmd_pipeline.rl.ppo import PPO, Batch, Critic, Losses
 
@@ -93,8 +93,6 @@ class _Recording:
 
 def _fill(inputs: dict[str, Tensor], tensors: Mapping[str, Tensor], rows: Tensor | None) -> None:
     for name, own in inputs.items():
-        if own.numel() == 0:  # noise that is held where none is
-            continue
         if rows is None:
             own.copy_(tensors[name])
         else:
@@ -224,12 +222,12 @@ class GraphedAgent(Agent):
     """An agent whose decisions are recorded; it shares all that the given one is made of.
 
     Attributes:
-        graphed: recorded decisions, by what is decided, whether they explore and else how they are read.
+        graphed: recorded decisions, by what is decided and whether they explore.
     """
 
     def __init__(self, agent: Agent, recorder: Recorder) -> None:
         self.__dict__ = agent.__dict__
-        self.graphed: dict[tuple[str, bool, Readout | None], Graphed] = {}
+        self.graphed: dict[tuple[str, bool], Graphed] = {}
         self._recorder = recorder
 
     def plan(self, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> Plan:
@@ -247,7 +245,7 @@ class GraphedAgent(Agent):
     def _replay(
         self, what: str, seen: Mapping[str, Tensor], generator: torch.Generator, explore: bool
     ) -> dict[str, Tensor]:
-        kind = (what, explore, None if explore else self.readout)
+        kind = (what, explore)
         if kind not in self.graphed:
             decide = self._plan_tensors if what == "plan" else self._correct_tensors
             self.graphed[kind] = Graphed(functools.partial(decide, explore=explore), "a decision", self._recorder)

@@ -6,17 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
 from bmd_pipeline.environments.base import TaskEnv
-from bmd_pipeline.rl.adapters import Readout
 from bmd_pipeline.rl.agent import Agent
 from bmd_pipeline.rl.rollout import compute_code_success, compute_obeyed, merge_rollouts, play_rounds
 
-# ---- Which iteration of fine-tuning is kept, and how its steering policy is read ----
-#
 # The last iteration is not always the best one, and the best one must not be picked by the episodes it is later
 # judged on: candidates play selection seeds, which evaluation never uses.
 
@@ -34,7 +31,6 @@ class Candidate:
         episodes: how many there were.
         success_per_code: success rate of each code's; empty for agents without codes.
         obeyed_per_code: share of each code's successes that show its own behaviour; empty for agents without codes.
-        readout: how the steering policy acted; None without one.
     """
 
     iteration: int
@@ -42,7 +38,6 @@ class Candidate:
     episodes: int
     success_per_code: tuple[float, ...] = ()
     obeyed_per_code: tuple[float, ...] = ()
-    readout: Readout | None = None
 
     @property
     def obeyed(self) -> float:
@@ -94,46 +89,11 @@ def score_candidate(
     played = merge_rollouts(list(play_rounds(env, agent, seeds, generator)))
     success, episodes = float(played.success.float().mean()), len(played.success)
     if agent.modes is None:
-        return Candidate(iteration, success, episodes, readout=agent.readout)
+        return Candidate(iteration, success, episodes)
     per_code = tuple(compute_code_success(played, agent.num_codes).tolist())
     obeyed = tuple(compute_obeyed(agent.modes, played).tolist())
-    return Candidate(iteration, success, episodes, per_code, obeyed, agent.readout)
+    return Candidate(iteration, success, episodes, per_code, obeyed)
 
-
-def choose_readout(
-    env: TaskEnv,
-    agent: Agent,
-    iteration: int,
-    seeds: list[int],
-    generator: torch.Generator,
-) -> Candidate:
-    """Scores an agent by its mean and by draws on the same episodes, and leaves it with the better of both.
-
-    The spread of a steering policy is exploration; but one that still resembles the prior has a mean that says nothing.
-
-    Args:
-        env: the task, without automatic reset.
-        agent: who is scored; one without a steering policy is scored once.
-        iteration: after how many iterations.
-        seeds: one round of episodes each.
-        generator: draws of the agent; both readouts get the same.
-    """
-    if agent.readout is None:
-        return score_candidate(env, agent, iteration, seeds, generator)
-    draws = generator.get_state()
-    scored = []
-    for readout in get_args(Readout):
-        agent.readout = readout
-        generator.set_state(draws)
-        scored.append(score_candidate(env, agent, iteration, seeds, generator))
-    mean, sample = scored
-    prefers_mean = mean.success_rate * mean.obeyed >= sample.success_rate * sample.obeyed
-    best = mean if prefers_mean else sample
-    agent.readout = best.readout
-    return best
-
-
-# ---- Notices collapses that no loss shows: dead codes, spread that is gone, success below where training began ----
 
 ENTROPY_FALL = 2.0
 """Nats per drawn dimension that the entropy may fall: standard deviations are then a seventh of what they were."""

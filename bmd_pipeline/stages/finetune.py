@@ -22,7 +22,7 @@ from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
 from bmd_pipeline.rl.agent import TUNED_DOCUMENT, TUNED_WEIGHTS, make_agent, trained_state
 from bmd_pipeline.rl.graphs import graph_agent
 from bmd_pipeline.rl.rollout import balanced_codes, merge_rollouts, roll_out
-from bmd_pipeline.rl.selection import Candidate, CollapseWatch, choose_readout, score_candidate
+from bmd_pipeline.rl.selection import Candidate, CollapseWatch, score_candidate
 from bmd_pipeline.rl.trainer import Rollback, Trainer, compute_max_steps, unpack_trainer
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
@@ -30,7 +30,6 @@ from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.stages.runtime import Workbench, episode_seeds, open_workbench
 
 SCHEMA_VERSION = 1
-_READOUTS = {"mean": "its mean", "sample": "draws"}
 
 
 def finetune(
@@ -239,11 +238,7 @@ class _Run:
             self.config.seed, "select", *names, episodes=settings.selection.episodes, num_envs=settings.num_envs
         )
         draws = make_generator(self.config.seed, "select", *names, "noise", device=self.bench.device)
-        env, agent = self.bench.env, self.agent
-        if settings.readout == "auto":
-            scored = choose_readout(env, agent, iteration, seeds, draws)
-        else:
-            scored = score_candidate(env, agent, iteration, seeds, draws)
+        scored = score_candidate(self.bench.env, self.agent, iteration, seeds, draws)
         self.watch.see_candidate(scored)
         self.start = self.start or scored
         if self.best is None or scored.is_better_than(self.best, self.start, settings.selection.min_obeyed_share):
@@ -252,7 +247,6 @@ class _Run:
         self.reporter.log(
             f"iteration {iteration}: selection success {scored.success_rate:.3f}"
             + (f", obeyed {scored.obeyed:.3f}, lowest code {min(scored.success_per_code):.3f}" if self.modes else "")
-            + (f", by {_READOUTS[scored.readout]}" if scored.readout and settings.readout == "auto" else "")
         )
         return scored
 
@@ -261,11 +255,11 @@ class _Run:
         interval = self.config.finetune.snapshot_interval
         if interval and (iteration % interval == 0 or iteration == self.config.finetune.iterations):
             folder = Layout.snapshots(self.output) / f"{iteration:06d}"
-            extra = {"iteration": iteration, "readout": self.agent.readout}
+            extra = {"iteration": iteration}
             self._write_weights(folder, trained_state(self.agent), extra)
 
     def _write(self, best: Candidate) -> None:
-        self._write_weights(self.output, self.best_weights, {"kept": asdict(best), "readout": best.readout})
+        self._write_weights(self.output, self.best_weights, {"kept": asdict(best)})
         self.reporter.log(f"kept iteration {best.iteration}: selection success {best.success_rate:.3f}")
 
     def _write_weights(self, folder: Path, weights: dict[str, Tensor], extra: dict[str, Any]) -> None:
@@ -292,7 +286,6 @@ class _Run:
             **values,
             "best": asdict(self.best),
             "start": asdict(self.start),
-            "readout": self.agent.readout,
             "rollbacks": self.rollback.count,
             "watch": self.watch.state(),
             "warnings": self.reporter.warnings,
@@ -306,7 +299,6 @@ class _Run:
         tensors, values = saved
         unpack_trainer(self.trainer, tensors, values)
         self.best, self.start = Candidate(**values["best"]), Candidate(**values["start"])
-        self.agent.readout = values["readout"]
         self.best_weights = take_prefix("best", tensors)
         self.rollback.count = values["rollbacks"]
         self.watch.load_state(values["watch"])

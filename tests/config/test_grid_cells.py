@@ -113,7 +113,10 @@ def test_a_grid_without_axes_is_refused() -> None:
         ({"axes": {WEIGHT: ()}}, r"grid\.axes\.finetune\.regulariser\.mi_weight must have at least 1 entry"),
         ({"axes": {WEIGHT: (1, 1.0)}}, r"grid\.axes must not repeat a value, got \[1, 1\.0\] for finetune"),
         ({"axes": {"evaluate.tau": (0.5,)}}, r"grid\.axes must be settings below discover or finetune, got 'evaluate"),
-        ({"axes": {"finetune.readout": ("a/b",)}}, r"values that can name a folder, got 'a/b' for finetune\.readout"),
+        (
+            {"axes": {"discover.clustering": ("a/b",)}},
+            r"values that can name a folder, got 'a/b' for discover\.clustering",
+        ),
         ({"axes": {CODES: range(2, 60), WEIGHT: range(60)}}, r"grid\.axes must make at most 1000 cells, got 3480"),
         ({"axes": {CODES: (4,)}, "methods": ("dsrl",)}, r"grid\.methods must use codes with an axis discover\.num_mo"),
         ({"axes": {"finetune.feed_codes": (True,)}, "methods": ("dppo",)}, r"an axis finetune\.feed_codes, got dppo"),

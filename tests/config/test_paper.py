@@ -50,7 +50,7 @@ OFF: dict[str, Any] = {
     "discover.steering.max_noise": 10.0,
     "discover.inference.scale": "feature",
     "discover.inference.history_steps": 1,
-    "finetune.readout": "mean",
+    "finetune.deterministic": True,
     "finetune.snapshot_interval": 0,
     **{f"finetune.denoiser.{name}": value for name, value in DenoiserConfig().model_dump().items()},  # DPPO's own
     "finetune.target_entropy": None,
@@ -96,7 +96,7 @@ def test_the_preset_wins_over_whatever_a_task_says(tmp_path: Path) -> None:
         (tmp_path / name).write_text((ROOT / "config" / name).read_text())
     (tmp_path / "tasks" / "PushT.yaml").write_text(
         "pretrain: {policy: {clip_obs: 2, hidden_sizes: [8]}}\ndiscover: {form: coded}\n"
-        "finetune: {readout: sample, ppo: {value_warmup: 3, target_kl: 0.01}, target_entropy: 0.5,\n"
+        "finetune: {deterministic: false, ppo: {value_warmup: 3, target_kl: 0.01}, target_entropy: 0.5,\n"
         "  regulariser: {controller: occupancy}}\n"
     )
     found = flatten(load_config("PushT", preset="paper", config_dir=tmp_path).model_dump(mode="json"))

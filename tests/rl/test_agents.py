@@ -98,17 +98,11 @@ def test_an_evaluation_has_a_column_per_draw(
     assert (agent.target_entropy is not None) == steered
 
 
-def test_readout_decides_how_a_deployed_agent_acts(policy: DiffusionPolicy) -> None:
-    inputs = draw_inputs(6)
-    for readout, same in (("mean", True), ("sample", False)):
-        agent = _agent(policy, None, readout=readout)
-        first, second = (decide(agent, inputs, torch.Generator().manual_seed(s), False)[0] for s in (0, 1))
-        assert torch.equal(first, second) is same
-
-
-def test_an_unknown_readout_is_refused(policy: DiffusionPolicy) -> None:
-    with pytest.raises(ValueError, match="mean, sample, got 'median'"):
-        _agent(policy, None).readout = "median"  # type: ignore[assignment]
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_deployed_steering_policy_acts_by_its_mean_or_by_draws(policy: DiffusionPolicy, deterministic: bool) -> None:
+    inputs, agent = draw_inputs(6), _agent(policy, None, deterministic=deterministic)
+    first, second = (decide(agent, inputs, torch.Generator().manual_seed(s), False)[0] for s in (0, 1))
+    assert torch.equal(first, second) is deterministic
 
 
 # corrections at every control step ---------------------------------------------------------------------

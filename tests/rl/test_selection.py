@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmd_pipeline.config.schema import CurriculumConfig, FinetuneConfig, SteeringConfig
-from bmd_pipeline.environments.base import TaskEnv
-from bmd_pipeline.modes.modes import DiscoveredModes
-from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl import selection
-from bmd_pipeline.rl.agent import Agent, make_agent
-from bmd_pipeline.rl.selection import Candidate, choose_readout, score_candidate
+from bmd_pipeline.config.schema import CurriculumConfig
+from bmd_pipeline.rl.selection import Candidate
 from bmd_pipeline.rl.trainer import compute_max_steps
 
 START = Candidate(0, 0.8, 400, (0.9, 0.9, 0.9, 0.5), (1.0, 1.0, 0.9, 0.7))  # 100 episodes per code, obeyed .9
@@ -106,61 +98,6 @@ def test_without_a_required_share_or_without_codes_success_alone_decides() -> No
 def test_codes_that_are_obeyed_no_more_often_than_chance_are_dead() -> None:
     assert _after((1.0,) * 4, (0.25, 0.26, 1.0, 0.0)).dead_codes == (0, 3)
     assert Candidate(0, 0.0, 4).dead_codes == ()
-
-
-def _choose(env: TaskEnv, agent: Agent) -> Candidate:
-    return choose_readout(env, agent, 3, [1, 2], torch.Generator().manual_seed(5))
-
-
-@pytest.mark.parametrize(
-    ("success", "obeyed", "chosen"),
-    [
-        ({"mean": 0.9, "sample": 0.8}, {"mean": 1.0, "sample": 1.0}, "mean"),
-        ({"mean": 0.8, "sample": 0.9}, {"mean": 1.0, "sample": 1.0}, "sample"),
-        ({"mean": 0.9, "sample": 0.9}, {"mean": 1.0, "sample": 1.0}, "mean"),
-        ({"mean": 0.9, "sample": 0.8}, {"mean": 0.8, "sample": 1.0}, "sample"),  # more succeed as told
-    ],
-)
-def test_the_better_readout_is_chosen_and_stays(
-    env: TaskEnv,
-    policy: DiffusionPolicy,
-    monkeypatch: pytest.MonkeyPatch,
-    success: dict[str, float],
-    obeyed: dict[str, float],
-    chosen: str,
-) -> None:
-    draws = []
-
-    def score(env: TaskEnv, agent: Agent, iteration: int, seeds: list[int], generator: torch.Generator) -> Candidate:
-        draws.append(float(torch.rand(1, generator=generator)))
-        readout = agent.readout
-        assert readout is not None
-        return Candidate(iteration, success[readout], 10, (success[readout],), (obeyed[readout],), readout)
-
-    monkeypatch.setattr(selection, "score_candidate", score)
-    agent = make_agent("dsrl", policy, None, FinetuneConfig(readout="auto"), SteeringConfig(hidden_sizes=(16,)))
-    assert _choose(env, agent).readout == agent.readout == chosen
-    assert draws[0] == draws[1], "both get the same draws"
-
-
-@pytest.mark.parametrize("form", ["coded", "published"])
-def test_readouts_are_told_apart_in_real_episodes(
-    env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes], form: str
-) -> None:
-    """The chosen score is what a fresh look at the agent as it was left gives."""
-    agent = make_agent("dsrl-bmd", policy, modes_of(form=form), FinetuneConfig(readout="auto"), SteeringConfig())
-    best = _choose(env, agent)
-    again = score_candidate(env, agent, 3, [1, 2], torch.Generator().manual_seed(5))
-    assert again == best
-    assert best.episodes == 24
-    assert len(best.success_per_code) == len(best.obeyed_per_code) == 3
-    assert best.success_rate == pytest.approx(sum(best.success_per_code) / 3)
-    assert best.readout == agent.readout
-
-
-def test_an_agent_without_steering_is_scored_once(env: TaskEnv, policy: DiffusionPolicy) -> None:
-    agent = make_agent("dppo", policy, None, FinetuneConfig(readout="auto"), SteeringConfig(hidden_sizes=(16,)))
-    assert _choose(env, agent).readout is None
 
 
 def test_the_curriculum_grows_linearly_to_the_full_horizon() -> None:

@@ -10,14 +10,12 @@ import pytest
 import torch
 
 from bmd_pipeline.config.schema import RunConfig
-from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import load_weights
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.metrics.schemas import Evaluation, load_document
-from bmd_pipeline.rl.agent import Agent, load_agent
+from bmd_pipeline.rl.agent import load_agent
 from bmd_pipeline.rl.rollout import Rollout, play_episodes
-from bmd_pipeline.rl.selection import Candidate
 from bmd_pipeline.stages import evaluate as evaluate_stage
 from bmd_pipeline.stages import finetune as finetune_stage
 from bmd_pipeline.stages import runtime
@@ -63,28 +61,6 @@ def test_a_tuned_policy_plays_from_its_own_folders(policy: Path, modes: Path, tm
     assert bool(torch.isfinite(episodes.track).all())
     with pytest.raises(ArtifactError, match="expected"):
         load_agent(policy, modes, tmp_path, method.removesuffix("-bmd") if coded else f"{method}-bmd", task=TASK)
-
-
-def test_the_readout_that_selection_chose_is_played(
-    policy: Path, modes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Success of draws is made up here, since which readout wins must not depend on the weights."""
-
-    def make_candidate(iteration: int, success: float, agent: Agent) -> Candidate:
-        codes = (success,) * agent.num_codes
-        return Candidate(iteration, success, 64, codes, (1.0,) * agent.num_codes, agent.readout)
-
-    def choose(env: TaskEnv, agent: Agent, iteration: int, *arguments: Any) -> Candidate:
-        agent.readout = "sample" if iteration == 2 else "mean"
-        return make_candidate(iteration, 0.9 if iteration == 2 else 0.1, agent)
-
-    monkeypatch.setattr(finetune_stage, "choose_readout", choose)
-    _finetune(make_config(finetune={"readout": "auto", "snapshot_interval": 1}), policy, modes, tmp_path)
-    assert load_agent(policy, modes, tmp_path, "dsrl-bmd", task=TASK).readout == "sample"
-    assert json.loads((tmp_path / "run.json").read_text())["kept"]["readout"] == "sample"
-    seen = {int(path.name): path for path in Layout.snapshots(tmp_path).iterdir()}
-    readouts = [load_agent(policy, modes, seen[i], "dsrl-bmd", task=TASK).readout for i in range(5)]
-    assert readouts[2:] == ["sample", "sample", "mean"]
 
 
 def test_a_curve_judges_the_start_the_way_and_the_end(policy: Path, modes: Path, tmp_path: Path) -> None:
@@ -270,7 +246,7 @@ def test_a_run_in_pieces_equals_one_in_one_go(
     policy: Path, modes: Path, tmp_path: Path, method: str, controller: str
 ) -> None:
     ppo = {"minibatch_size": 128, "value_hidden_sizes": (16,), "learning_rate_schedule": "adaptive"}
-    changes = {"regulariser": {"controller": controller}, "readout": "auto", "ppo": ppo}
+    changes = {"regulariser": {"controller": controller}, "ppo": ppo}
     config = make_config(finetune=changes | {"snapshot_interval": 1})
     whole, broken = tmp_path / "whole", tmp_path / "broken"
 
