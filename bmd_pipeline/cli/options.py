@@ -33,7 +33,9 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to wr
 Demos = Annotated[Path | None, typer.Option("--demos", help="Demonstration store.", show_default=False)]
 Policy = Annotated[Path | None, typer.Option("--policy", help="Folder of the pre-trained policy.", show_default=False)]
 Modes = Annotated[Path | None, typer.Option("--modes", help="Folder of the discovered modes.", show_default=False)]
-Tuned = Annotated[Path | None, typer.Option("--tuned", help="Folder of the fine-tuned policy.", show_default=False)]
+Finetuned = Annotated[
+    Path | None, typer.Option("--finetuned", help="Folder of the fine-tuned policy.", show_default=False)
+]
 Preset = Annotated[
     str | None,
     typer.Option(

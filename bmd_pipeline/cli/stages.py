@@ -252,7 +252,7 @@ def finetune(
     check_method(method)
     base = _need_policy(job, policy)
     found = _need_modes(job, modes, method, seed)
-    folder = o.new_folder(output, job.layout.tuned(job.task, method, seed))
+    folder = o.new_folder(output, job.layout.finetuned(job.task, method, seed))
     job.start()
     from bmd_pipeline.stages.finetune import finetune as run
 
@@ -278,7 +278,7 @@ def evaluate(
     seed: o.Seed = 0,
     policy: o.Policy = None,
     modes: o.Modes = None,
-    tuned: o.Tuned = None,
+    finetuned: o.Finetuned = None,
     output: o.Output = None,
 ) -> None:
     """Judges one policy on episodes that no training saw.
@@ -288,7 +288,7 @@ def evaluate(
     check_method(method, evaluating=True)
     base = _need_policy(job, policy)
     found = _need_modes(job, modes, method, seed)
-    better = _need_tuned(job, tuned, method, seed)
+    better = _need_finetuned(job, finetuned, method, seed)
     file = o.new_file(output, job.layout.evaluation(job.task, method, seed))
     job.start()
     from bmd_pipeline.stages.evaluate import evaluate as run
@@ -297,7 +297,7 @@ def evaluate(
         job.config,
         policy=base,
         modes=found,
-        tuned=better,
+        finetuned=better,
         output=file,
         method=method,
         seed=seed,
@@ -313,7 +313,7 @@ def curve(
     seed: o.Seed = 0,
     policy: o.Policy = None,
     modes: o.Modes = None,
-    tuned: o.Tuned = None,
+    finetuned: o.Finetuned = None,
     output: o.Output = None,
 ) -> None:
     """Judges the snapshots of a fine-tuning run: success and modes over training.
@@ -323,7 +323,7 @@ def curve(
     check_method(method)
     base = _need_policy(job, policy)
     found = _need_modes(job, modes, method, seed)
-    better = _need_tuned(job, tuned, method, seed)
+    better = _need_finetuned(job, finetuned, method, seed)
     file = o.new_file(output, job.layout.curve(job.task, method, seed))
     job.start()
     from bmd_pipeline.stages.curve import curve as run
@@ -332,7 +332,7 @@ def curve(
         job.config,
         policy=base,
         modes=found,
-        tuned=better or job.layout.tuned(job.task, method, seed),
+        finetuned=better or job.layout.finetuned(job.task, method, seed),
         output=file,
         method=method,
         seed=seed,
@@ -369,7 +369,7 @@ def film(
     seed: o.Seed = 0,
     policy: o.Policy = None,
     modes: o.Modes = None,
-    tuned: o.Tuned = None,
+    finetuned: o.Finetuned = None,
     episodes: Annotated[int, typer.Option("--episodes", min=1, max=100, help="Clips of each mode, or code.")] = 1,
     size: Annotated[int, typer.Option("--size", min=64, max=1024, help="Pixels of a clip's side.")] = 320,
     output: o.Output = None,
@@ -380,14 +380,14 @@ def film(
     """
     base = found = better = None
     if method == EXPERT:
-        for name, given in (("policy", policy), ("modes", modes), ("tuned", tuned)):
+        for name, given in (("policy", policy), ("modes", modes), ("finetuned", finetuned)):
             if given:
                 raise ConfigError(f"--{name} goes with the --method that it belongs to, got --method {EXPERT}")
     else:
         check_method(method, evaluating=True)
         base = _need_policy(job, policy)
         found = _need_modes(job, modes, method, seed)
-        better = _need_tuned(job, tuned, method, seed)
+        better = _need_finetuned(job, finetuned, method, seed)
     who = method if method == EXPERT else f"{method}-seed{seed}"
     file = o.new_file(output, job.layout.report(job.task).parent / "videos" / f"{who}.json")
     if file.suffix != ".json":
@@ -402,7 +402,7 @@ def film(
         seed=seed,
         policy=base,
         modes=found,
-        tuned=better,
+        finetuned=better,
         episodes=episodes,
         size=size,
         reporter=job.reporter,
@@ -433,13 +433,13 @@ def _need_modes(job: Job, given: Path | None, method: str, seed: int) -> Path | 
     return o.need_folder(given, job.layout.modes(job.task, seed), command)
 
 
-def _need_tuned(job: Job, given: Path | None, method: str, seed: int) -> Path | None:
+def _need_finetuned(job: Job, given: Path | None, method: str, seed: int) -> Path | None:
     if not is_finetuned(method):
         if given:
-            raise ConfigError(f"--tuned goes with the --method that made it, got --method {method}")
+            raise ConfigError(f"--finetuned goes with the --method that made it, got --method {method}")
         return None
     command = f"bmd-pipeline finetune --task {job.task} --method {method} --seed {seed}"
-    return o.need_folder(given, job.layout.tuned(job.task, method, seed), command)
+    return o.need_folder(given, job.layout.finetuned(job.task, method, seed), command)
 
 
 # ---- The pages: a task's report, and the summary of all tasks ----

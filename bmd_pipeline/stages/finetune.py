@@ -19,7 +19,7 @@ from bmd_pipeline.io.logger import Tracker
 from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.io.provenance import require_run, write_run
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
-from bmd_pipeline.rl.agent import TUNED_DOCUMENT, TUNED_WEIGHTS, make_agent, trained_state
+from bmd_pipeline.rl.agent import FINETUNED_DOCUMENT, FINETUNED_WEIGHTS, make_agent, trained_state
 from bmd_pipeline.rl.graphs import graph_agent
 from bmd_pipeline.rl.rollout import balanced_codes, merge_rollouts, roll_out
 from bmd_pipeline.rl.selection import Candidate, CollapseWatch, choose_readout, score_candidate
@@ -55,7 +55,7 @@ def finetune(
         config: the run.
         policy: folder of the pre-trained policy.
         modes: folder of the discovered modes; needed by `-bmd` methods, ignored by the others.
-        output: folder for tuned.safetensors, tuned.json, metrics.jsonl and run.json.
+        output: folder for finetuned.safetensors, finetuned.json, metrics.jsonl and run.json.
         method: one of `config.finetune.METHODS`.
         seed: which repetition this is.
         num_workers: simulator processes.
@@ -102,7 +102,7 @@ def finetune(
                 config_hash=stage_hash(config, "finetune", method),
                 seed=seed,
                 inputs=inputs,
-                outputs=(TUNED_WEIGHTS, TUNED_DOCUMENT, METRICS_FILE),
+                outputs=(FINETUNED_WEIGHTS, FINETUNED_DOCUMENT, METRICS_FILE),
                 started=started,
                 device=bench.device,
                 extra={
@@ -271,7 +271,7 @@ class _Run:
     def _write_weights(self, folder: Path, weights: dict[str, Tensor], extra: dict[str, Any]) -> None:
         """Writes a fine-tuned policy as `load_agent` reads it."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_weights(folder / TUNED_WEIGHTS, weights)
+        save_weights(folder / FINETUNED_WEIGHTS, weights)
         document: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "task": self.config.task.name,
@@ -281,7 +281,7 @@ class _Run:
             "policy_sha256": self.bench.policy.fingerprint,
             "modes_sha256": self.modes.fingerprint if self.modes else None,
         }
-        write_json(folder / TUNED_DOCUMENT, document | extra)
+        write_json(folder / FINETUNED_DOCUMENT, document | extra)
 
     def _pack(self) -> Snapshot:
         """Progress as it was before the present iteration."""

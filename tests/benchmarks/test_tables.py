@@ -36,7 +36,7 @@ def write_base(root: Path, base: int, method: str, *, form: str = "coded", seed:
     part = make_episodes(method, seed, mode, np.arange(100) < SUCCESSES[base], 4)
     if uses_modes(method):
         part = replace(part, num_codes=4, code=mode, behaviours={"goal": NAMES})
-    folder = layout.tuned(task, method, seed)
+    folder = layout.finetuned(task, method, seed)
     write_evaluation(config, layout.evaluation(task, method, seed), part)
     if is_finetuned(method):
         times = {"wall_s": 8.0, "cpu_seconds": 9.0}

@@ -97,7 +97,10 @@ def make_output(folder: Path, stage: str, task: str = "GaussianMixture") -> None
             "results/PushT/policy/run.json is missing: make it with `bmd-pipeline",
         ),
         ("film --task PushT --method exprt", "unknown method 'exprt'"),
-        ("film --task PushT --tuned x", "--tuned goes with the --method that it belongs to, got --method expert"),
+        (
+            "film --task PushT --finetuned x",
+            "--finetuned goes with the --method that it belongs to, got --method expert",
+        ),
         ("film --task PushT --output x.gif", "--output names the document, which ends in .json"),
         ("film --task PushT --episodes 0", "Invalid value for '--episodes'"),
         ("collect", "Missing option '--task'"),
@@ -147,12 +150,12 @@ def test_a_missing_extra_ends_in_one_line_too(
          "`bmd-pipeline finetune --task GaussianMixture --method dsrl --seed 3`"),
         ("evaluate --method taught", "results/GaussianMixture/modes/seed0/run.json is missing: make it with "
          "`bmd-pipeline discover --task GaussianMixture --seed 0`"),
-        ("evaluate --method taught --tuned x", "results/GaussianMixture/modes/seed0/run.json is missing"),
+        ("evaluate --method taught --finetuned x", "results/GaussianMixture/modes/seed0/run.json is missing"),
         ("discover", "data/GaussianMixture/demos.zarr is missing: make it with `bmd-pipeline collect --task "
          "GaussianMixture`"),
         ("finetune --method taught", "unknown method 'taught'"),
         ("finetune --method dsrl --modes x", "--modes goes with a -bmd method, got --method dsrl"),
-        ("evaluate --method pretrained --tuned x", "--tuned goes with the --method that made it"),
+        ("evaluate --method pretrained --finetuned x", "--finetuned goes with the --method that made it"),
     ],
 )  # fmt: skip
 def test_stages_ask_for_what_their_method_needs(

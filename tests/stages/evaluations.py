@@ -44,7 +44,7 @@ def write_grid_runs(config: RunConfig, layout: Layout, episodes: dict[str, list[
     (method,) = grid_methods(config)
     for cell in list_cells(config):
         for part in episodes[cell.name]:
-            folder = layout.tuned(task, cell.folder(method), part.seed)
+            folder = layout.finetuned(task, cell.folder(method), part.seed)
             line = {"losses/approx_kl": 0.2, "modes/mi_weight": 0.4, "rollout/episode_return": 1.0}
             lines = [json.dumps({"step": step, **line}) for step in range(1, 11)]
             write_text(folder / METRICS_FILE, "\n".join(lines) + "\n")

@@ -57,11 +57,11 @@ class Stage:
         monkeypatch.setattr(stage, "load_agent", self._load_agent)
         monkeypatch.setattr(stage, "play_rounds", self._play)
         monkeypatch.setattr(stage, "describe_episodes", lambda agent, batch: batch)
-        for name in ("policy", "modes", "tuned"):
+        for name in ("policy", "modes", "finetuned"):
             self.finish(name)
 
     def finish(self, name: str, task: str = TASK) -> None:
-        stages = {"policy": "pretrain", "modes": "discover", "tuned": "finetune"}
+        stages = {"policy": "pretrain", "modes": "discover", "finetuned": "finetune"}
         (self.root / name).mkdir(exist_ok=True)
         write_run(
             self.root / name,
@@ -74,7 +74,7 @@ class Stage:
             started=time.time(),
         )
 
-    def _load_agent(self, policy: Path, modes: Path | None, tuned: Path | None, method: str, **_: object) -> Any:
+    def _load_agent(self, policy: Path, modes: Path | None, finetuned: Path | None, method: str, **_: object) -> Any:
         codes = 4 if uses_modes(method) else 1
         return SimpleNamespace(num_codes=codes, method=method, policy=None)
 
@@ -108,7 +108,7 @@ class Stage:
         arguments = {
             "policy": self.root / "policy",
             "modes": self.root / "modes" if uses_modes(method) else None,
-            "tuned": self.root / "tuned" if is_finetuned(method) else None,
+            "finetuned": self.root / "finetuned" if is_finetuned(method) else None,
             "method": method,
         }
         evaluate(
@@ -157,7 +157,7 @@ def test_numbers_and_files_of_one_policy(bench: Stage) -> None:
     assert [row.behaviour for row in block.codes] == [*episodes.labellings["goal"].modes[:3], None]
     assert [row.obeyed for row in block.codes] == [1, 1, 1, 0]
     assert (block.obeyed.mean, block.obeyed_worst.mean) == (0.75, 0)
-    assert set(document.provenance.inputs) == {"policy", "modes", "tuned"}
+    assert set(document.provenance.inputs) == {"policy", "modes", "finetuned"}
     assert document.provenance.config["evaluate"]["episodes"] == 50
     book = load_paths(output.with_name("trajectories.parquet"))
     assert len(book.paths) == 12
@@ -283,7 +283,7 @@ def test_bad_input_writes_nothing(bench: Stage) -> None:
     with pytest.raises(ConfigError, match="unknown method 'dsrl-bdm'"):
         bench.run("dsrl-bdm")
     with pytest.raises(ArtifactError, match="evaluating dsrl needs the output of `bmd-pipeline finetune"):
-        bench.run("dsrl", tuned=None)
+        bench.run("dsrl", finetuned=None)
     with pytest.raises(ArtifactError, match="evaluating dsrl-bmd needs the output of `bmd-pipeline discover"):
         bench.run("dsrl-bmd", modes=None)
     with pytest.raises(ArtifactError, match="evaluating taught needs the output of `bmd-pipeline discover"):
@@ -340,7 +340,7 @@ def test_an_untrained_policy_is_played_for_real(tmp_path: Path) -> None:
         config,
         policy=folder,
         modes=None,
-        tuned=None,
+        finetuned=None,
         output=output,
         method="pretrained",
         seed=0,
