@@ -27,7 +27,7 @@ from bmd_pipeline.rl.trainer import Rollback, Trainer, compute_max_steps, unpack
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter, Stop
-from bmd_pipeline.stages.runtime import Workbench, episode_seeds, open_workbench
+from bmd_pipeline.stages.runtime import Context, episode_seeds, open_context
 
 SCHEMA_VERSION = 1
 _READOUTS = {"mean": "its mean", "sample": "draws"}
@@ -81,9 +81,9 @@ def finetune(
     origins = {name: hash_file(path / RUN_FILE) for name, path in inputs.items()}
     identity = make_identity(config, "finetune", method=method, seed=seed, inputs=origins)
     stop = stop or Stop()
-    with open_workbench(config, policy, config.finetune.num_envs, num_workers, reporter, stop, disturbed=True) as bench:
-        found = load_modes(inputs["modes"], bench.policy, task=task) if "modes" in inputs else None
-        run = _Run(config, bench, found, method, seed, output, reporter)
+    with open_context(config, policy, config.finetune.num_envs, num_workers, reporter, stop, disturbed=True) as context:
+        found = load_modes(inputs["modes"], context.policy, task=task) if "modes" in inputs else None
+        run = _Run(config, context, found, method, seed, output, reporter)
         checkpoints = Checkpoints(
             output,
             identity,
@@ -104,11 +104,11 @@ def finetune(
                 inputs=inputs,
                 outputs=(FINETUNED_WEIGHTS, FINETUNED_DOCUMENT, METRICS_FILE),
                 started=started,
-                device=bench.device,
+                device=context.device,
                 extra={
                     "method": method,
                     "kept": asdict(best),
-                    "matmul_precision": bench.matmul,
+                    "matmul_precision": context.matmul,
                     "rollbacks": run.rollback.count,
                     "warnings": reporter.warnings,
                 },
@@ -122,7 +122,7 @@ class _Run:
     def __init__(
         self,
         config: RunConfig,
-        bench: Workbench,
+        context: Context,
         modes: DiscoveredModes | None,
         method: str,
         seed: int,
@@ -130,7 +130,7 @@ class _Run:
         reporter: Reporter,
     ) -> None:
         self.config = config
-        self.bench = bench
+        self.context = context
         self.modes = modes
         self.method = method
         self.names = (config.task.name, method, seed)
@@ -138,16 +138,16 @@ class _Run:
         self.reporter = reporter
         settings = config.finetune
         torch.manual_seed(derive_seed(config.seed, "train", *self.names, "weights"))
-        agent = make_agent(method, bench.policy, modes, settings, config.discover.steering).to(bench.device)
-        self.agent = graph_agent(agent, bench.recorder)
+        agent = make_agent(method, context.policy, modes, settings, config.discover.steering).to(context.device)
+        self.agent = graph_agent(agent, context.recorder)
         self.trainer = Trainer(
-            bench.env,
+            context.env,
             self.agent,
             settings.ppo,
             settings.regulariser,
             feed_codes=settings.feed_codes,
             pay_as_told=settings.pay_as_told,
-            recorder=bench.recorder,
+            recorder=context.recorder,
         )
         self.rollback = Rollback(self.trainer, reporter.warn)
         episodes = settings.num_envs * -(-settings.selection.episodes // settings.num_envs)
@@ -205,11 +205,11 @@ class _Run:
         """
         if self.modes is None or self.modes.coded is None:
             return
-        settings, env, agent = self.config.finetune, self.bench.env, self.agent
+        settings, env, agent = self.config.finetune, self.context.env, self.agent
         for adapter in agent.adapters:
             adapter.begin_iteration(0)
         names = (*self.names, "calibration")
-        generator = make_generator(self.config.seed, "train", *names, "noise", device=self.bench.device)
+        generator = make_generator(self.config.seed, "train", *names, "noise", device=self.context.device)
         rounds = []
         for seed in episode_seeds(
             self.config.seed, "train", *names, episodes=settings.selection.episodes, num_envs=env.num_envs
@@ -226,8 +226,8 @@ class _Run:
         return self.rollback.iterate(
             iteration=iteration,
             seed=derive_seed(self.config.seed, "train", *names, "episodes"),
-            generator=make_generator(self.config.seed, "train", *names, "noise", device=self.bench.device),
-            max_steps=compute_max_steps(settings.curriculum, iteration, self.bench.spec.horizon),
+            generator=make_generator(self.config.seed, "train", *names, "noise", device=self.context.device),
+            max_steps=compute_max_steps(settings.curriculum, iteration, self.context.spec.horizon),
             policy=iteration >= settings.ppo.value_warmup,
         )
 
@@ -238,8 +238,8 @@ class _Run:
         seeds = episode_seeds(
             self.config.seed, "select", *names, episodes=settings.selection.episodes, num_envs=settings.num_envs
         )
-        draws = make_generator(self.config.seed, "select", *names, "noise", device=self.bench.device)
-        env, agent = self.bench.env, self.agent
+        draws = make_generator(self.config.seed, "select", *names, "noise", device=self.context.device)
+        env, agent = self.context.env, self.agent
         if settings.readout == "auto":
             scored = choose_readout(env, agent, iteration, seeds, draws)
         else:
@@ -278,7 +278,7 @@ class _Run:
             "method": self.method,
             "finetune": self.config.finetune.model_dump(mode="json"),
             "steering": self.config.discover.steering.model_dump(mode="json"),
-            "policy_sha256": self.bench.policy.fingerprint,
+            "policy_sha256": self.context.policy.fingerprint,
             "modes_sha256": self.modes.fingerprint if self.modes else None,
         }
         write_json(folder / FINETUNED_DOCUMENT, document | extra)
@@ -312,5 +312,5 @@ class _Run:
         self.watch.load_state(values["watch"])
         self.reporter.recall(values["warnings"])
         done = int(values["step"])
-        self.bench.log_resume(f"iteration {done}", self.reporter)
+        self.context.log_resume(f"iteration {done}", self.reporter)
         return done

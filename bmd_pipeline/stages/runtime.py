@@ -27,7 +27,7 @@ from bmd_pipeline.tasks import registry
 
 
 @dataclass(frozen=True)
-class Workbench:
+class Context:
     """An opened task with its pre-trained policy.
 
     Attributes:
@@ -109,7 +109,7 @@ def get_obs_std(policy: DiffusionPolicy, spec: TaskSpec) -> Tensor:
 
 
 @contextmanager
-def open_workbench(
+def open_context(
     config: RunConfig,
     policy_dir: Path,
     num_envs: int,
@@ -118,7 +118,7 @@ def open_workbench(
     stop: Stop | None = None,
     *,
     disturbed: bool,
-) -> Iterator[Workbench]:
+) -> Iterator[Context]:
     """Opens the task and loads its policy; closes the simulator at the end, also on an error.
 
     Args:
@@ -160,7 +160,7 @@ def open_workbench(
         recorder=recorder,
     )
     try:
-        yield Workbench(spec, StoppableEnv(env, stop) if stop else env, policy, device, matmul, recorder)
+        yield Context(spec, StoppableEnv(env, stop) if stop else env, policy, device, matmul, recorder)
     finally:
         env.close()
 
