@@ -502,7 +502,7 @@ def list_configured(config_dir: Path = CONFIG_DIR) -> list[str]:
 
 
 def _is_native(layers: Sequence[Layer]) -> bool:
-    """Whether no simulator steps the task; what is wrong with its settings is told when they are read for good."""
+    """Whether no simulator steps the task; what is wrong with its settings is said when they are read for good."""
     from bmd_pipeline.tasks.registry import get_entry, prepare
 
     try:

@@ -92,7 +92,7 @@ class WandbRun:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Hands a report over; returns at once."""
-        self._tell_failure()
+        self._warn_of_failure()
         if not self._over and self._reports.qsize() < WAITING_REPORTS:
             self._reports.put((step, dict(metrics)))
 
@@ -102,7 +102,7 @@ class WandbRun:
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
             self._failure = f"no answer within {CLOSE_SECONDS:g} s"
-        self._tell_failure()
+        self._warn_of_failure()
         self._over = True
 
     def _report(self) -> None:
@@ -117,7 +117,7 @@ class WandbRun:
         except Exception as error:  # whatever a tracker does, training goes on
             self._failure = (str(error).splitlines() or [type(error).__name__])[0]
 
-    def _tell_failure(self) -> None:
+    def _warn_of_failure(self) -> None:
         if self._failure is not None and not self._over:
             self._over = True
             warnings.warn(f"wandb is off for this run: {self._failure}", RuntimeWarning, stacklevel=4)

@@ -34,12 +34,12 @@ class Wait:
     Attributes:
         seconds: how long.
         check: called while waiting; raises to end it.
-        tell: takes one line for people.
+        log: takes one line for people.
     """
 
     seconds: float
     check: Callable[[], None]
-    tell: Callable[[str], None]
+    log: Callable[[str], None]
 
 
 class FolderLock:
@@ -99,7 +99,7 @@ class FolderLock:
                 if patient_until is None:
                     patient_until = time.monotonic() + (wait.seconds if wait else 0.0)
                     if wait is not None and wait.seconds > 0.0:
-                        wait.tell(f"{busy}); waiting for it")
+                        wait.log(f"{busy}); waiting for it")
                 if wait is None or time.monotonic() >= patient_until:
                     raise ArtifactError(f"{busy} holds {self._path}); wait for it or stop it") from None
                 wait.check()

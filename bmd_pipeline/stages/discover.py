@@ -485,7 +485,7 @@ def discover(
             discovery = Discovery(config, context, modes, data, seed, output, checkpoints, reporter)
             discovery.run()
             modes = discovery.modes
-            _tell(modes, reporter)
+            _log_findings(modes, reporter)
             modes.save(output, task, context.policy)
             write_run(
                 output,
@@ -508,8 +508,8 @@ def discover(
             checkpoints.discard()
 
 
-def _tell(modes: DiscoveredModes, reporter: Reporter) -> None:
-    """Says in plain words what was found."""
+def _log_findings(modes: DiscoveredModes, reporter: Reporter) -> None:
+    """Logs what was found, and warns where it is too little."""
     found = modes.findings
     if modes.coded is not None:
         reporter.log(

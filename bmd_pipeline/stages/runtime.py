@@ -126,7 +126,7 @@ def open_context(
         policy_dir: the pre-trained policy.
         num_envs: environments stepped together.
         num_workers: simulator processes.
-        reporter: where the choice of device is told.
+        reporter: logs the choice of device.
         stop: who may ask the stage to stop.
         disturbed: see `open_env`.
 
