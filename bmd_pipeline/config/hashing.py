@@ -144,7 +144,7 @@ _IRRELEVANT = (
 _WORDS = "bmd_pipeline.reporting.narrative"
 """What stages print in words, which is no result; the pages show it."""
 
-_ENTRIES: dict[str, tuple[str, tuple[str, ...]]] = {
+ENTRIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "collect": ("stages.collect:collect", ("env", "expert")),
     "pretrain": ("stages.pretrain:pretrain", ("env",)),
     "discover": ("stages.discover:discover", ("env",)),
@@ -175,7 +175,7 @@ def source_hash(stage: str, task_package: str) -> str:
     """SHA-256 of the code behind a stage, as hex; computed once per process.
 
     Args:
-        stage: key of `_ENTRIES`.
+        stage: key of `ENTRIES`.
         task_package: import path of the task's package.
     """
     digest = hashlib.sha256()
@@ -187,7 +187,7 @@ def source_hash(stage: str, task_package: str) -> str:
 @functools.cache
 def list_definitions(stage: str, task_package: str) -> tuple[tuple[str, str], ...]:
     """Modules and names of all that a stage's code reaches, sorted; the name is empty for what a module runs itself."""
-    entry, parts = _ENTRIES[stage]
+    entry, parts = ENTRIES[stage]
     module, _, name = entry.partition(":")
     waiting = [(f"{_PACKAGE}.{module}", name), *((f"{task_package}.{part}", _WHOLE) for part in parts)]
     tops = {_PACKAGE, task_package.partition(".")[0]}

@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 import bmd_pipeline
-from bmd_pipeline.cli import stages
 from bmd_pipeline.cli.doctor import examine
 from bmd_pipeline.cli.main import main
+from bmd_pipeline.cli.options import Job
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.errors import ArtifactError, SimulationError
 from bmd_pipeline.io.progress import FolderLock
@@ -200,7 +200,7 @@ def test_our_failures_are_one_line_too(
     def fail(job: object) -> None:
         raise error
 
-    monkeypatch.setattr(stages, "_need_policy", lambda job, given: fail(job))
+    monkeypatch.setattr(Job, "need_policy", lambda job, given: fail(job))
     found, _, err = run(capsys, "discover --task GaussianMixture")
     assert found == status
     assert err.startswith(start)
@@ -260,7 +260,7 @@ def test_what_the_file_system_refuses_is_one_line(
     def fail(job: object) -> None:
         raise OSError(28, "No space left on device", "results/metrics.jsonl")
 
-    monkeypatch.setattr(stages, "_need_policy", lambda job, given: fail(job))
+    monkeypatch.setattr(Job, "need_policy", lambda job, given: fail(job))
     status, _, err = run(capsys, "discover --task GaussianMixture")
     assert status == 2
     assert err.startswith("error: results/metrics.jsonl: No space left on device (run again with --debug")
@@ -273,7 +273,7 @@ def test_no_line_is_longer_than_people_read(
     def fail(job: object) -> None:
         raise ArtifactError("made for task " + "a" * 5000)
 
-    monkeypatch.setattr(stages, "_need_policy", lambda job, given: fail(job))
+    monkeypatch.setattr(Job, "need_policy", lambda job, given: fail(job))
     status, _, err = run(capsys, "discover --task GaussianMixture")
     assert (status, len(err) < 700, err[-4:]) == (2, True, "...\n")
 
