@@ -90,7 +90,6 @@ class WorkflowSettings:
             task,
             preset=self.preset,
             overrides=self.overrides,
-            overrides_name="--configfile or --config",
             assignments=self.assignments,
         )
 

@@ -95,7 +95,6 @@ def open_config(
         task,
         preset=preset,
         overrides=read_settings(config_file) if config_file else None,
-        overrides_name=str(config_file),
         overrides_path=config_file,
         assignments=assign or (),
     )

@@ -14,8 +14,6 @@ from typing import Any, Literal, get_args
 
 from bmd_pipeline.config.schema import RunConfig, grid_methods, grid_seeds, uses_modes
 
-# ---- What each stage depends on, as a slice of the settings and its hash ----
-#
 # A rule's params are exactly its stage's slice, so that editing λ reruns fine-tuning and what follows but
 # never collection. `execution` is in no slice: cores and trackers change no result, and another device only its
 # rounding and its random draws. Where the physics is computed is in `task`.
@@ -121,8 +119,6 @@ def hash_values(values: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-# ---- Which code a stage's result depends on, as a hash ----
-#
 # From a stage's function on, the functions, classes and constants that it names are followed through the package by
 # reading the source (nothing is imported), and hashed without comments, docstrings and formatting. Snakemake holds the
 # hash in a rule's params: an edit of the fine-tuning loss reruns fine-tuning and what follows, whichever module it

@@ -22,7 +22,7 @@ from bmd_pipeline.io.files import hash_file, hash_tree
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import Tracker
 from bmd_pipeline.io.progress import add_prefix, take_prefix
-from bmd_pipeline.io.provenance import require_run, write_run
+from bmd_pipeline.io.provenance import describe_run, require_run, write_run
 from bmd_pipeline.modes.inference import fit_inference
 from bmd_pipeline.modes.modes import CENTRES, DOCUMENT, WEIGHTS, DiscoveredModes, make_modes
 from bmd_pipeline.modes.teaching import Clusters, cluster_demos, describe_demos, teach_codes
@@ -489,21 +489,23 @@ def discover(
             modes.save(output, task, context.policy)
             write_run(
                 output,
-                stage="discover",
-                task=task,
-                config=stage_slice(config, "discover"),
-                config_hash=stage_hash(config, "discover"),
-                seed=seed,
-                inputs=inputs,
+                describe_run(
+                    stage="discover",
+                    task=task,
+                    config=stage_slice(config, "discover"),
+                    config_hash=stage_hash(config, "discover"),
+                    seed=seed,
+                    inputs=inputs,
+                    started=started,
+                    device=context.device,
+                    extra={
+                        "findings": modes.findings,
+                        "matmul_precision": context.matmul,
+                        "rollbacks": discovery.rollbacks,
+                        "warnings": reporter.warnings,
+                    },
+                ),
                 outputs=(WEIGHTS, DOCUMENT, METRICS_FILE),
-                started=started,
-                device=context.device,
-                extra={
-                    "findings": modes.findings,
-                    "matmul_precision": context.matmul,
-                    "rollbacks": discovery.rollbacks,
-                    "warnings": reporter.warnings,
-                },
             )
             checkpoints.discard()
 

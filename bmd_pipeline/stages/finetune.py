@@ -17,7 +17,7 @@ from bmd_pipeline.io.files import hash_file, save_weights, write_json
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import Tracker
 from bmd_pipeline.io.progress import add_prefix, take_prefix
-from bmd_pipeline.io.provenance import require_run, write_run
+from bmd_pipeline.io.provenance import describe_run, require_run, write_run
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
 from bmd_pipeline.rl.agent import FINETUNED_DOCUMENT, FINETUNED_WEIGHTS, make_agent, trained_state
 from bmd_pipeline.rl.graphs import graph_agent
@@ -96,22 +96,24 @@ def finetune(
             best = run.train(checkpoints)
             write_run(
                 output,
-                stage="finetune",
-                task=task,
-                config=stage_slice(config, "finetune", method),
-                config_hash=stage_hash(config, "finetune", method),
-                seed=seed,
-                inputs=inputs,
+                describe_run(
+                    stage="finetune",
+                    task=task,
+                    config=stage_slice(config, "finetune", method),
+                    config_hash=stage_hash(config, "finetune", method),
+                    seed=seed,
+                    inputs=inputs,
+                    started=started,
+                    device=context.device,
+                    extra={
+                        "method": method,
+                        "kept": asdict(best),
+                        "matmul_precision": context.matmul,
+                        "rollbacks": run.rollback.count,
+                        "warnings": reporter.warnings,
+                    },
+                ),
                 outputs=(FINETUNED_WEIGHTS, FINETUNED_DOCUMENT, METRICS_FILE),
-                started=started,
-                device=context.device,
-                extra={
-                    "method": method,
-                    "kept": asdict(best),
-                    "matmul_precision": context.matmul,
-                    "rollbacks": run.rollback.count,
-                    "warnings": reporter.warnings,
-                },
             )
             checkpoints.discard()
 

@@ -23,8 +23,6 @@ from bmd_pipeline.seeds import Family, derive_seed
 from bmd_pipeline.stages.console import Reporter, Stop, StoppableEnv
 from bmd_pipeline.tasks import registry
 
-# ---- What the stages that play in a task need first: device, threads, environments, policy ----
-
 
 @dataclass(frozen=True)
 class Context:

@@ -19,7 +19,7 @@ from torch import Tensor
 from bmd_pipeline.config.schema import RunConfig, is_finetuned, uses_modes
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError, TaskError
-from bmd_pipeline.io.provenance import write_run
+from bmd_pipeline.io.provenance import describe_run, write_run
 from bmd_pipeline.metrics.episodes import load_episodes
 from bmd_pipeline.metrics.schemas import Evaluation, load_document
 from bmd_pipeline.policies.checkpoint import save_policy
@@ -65,13 +65,15 @@ class Stage:
         (self.root / name).mkdir(exist_ok=True)
         write_run(
             self.root / name,
-            stage=stages[name],
-            task=task,
-            config={},
-            config_hash="",
-            seed=0,
-            inputs={},
-            started=time.time(),
+            describe_run(
+                stage=stages[name],
+                task=task,
+                config={},
+                config_hash="",
+                seed=0,
+                inputs={},
+                started=time.time(),
+            ),
         )
 
     def _load_agent(self, policy: Path, modes: Path | None, finetuned: Path | None, method: str, **_: object) -> Any:
@@ -327,13 +329,15 @@ def test_an_untrained_policy_is_played_for_real(tmp_path: Path) -> None:
     save_policy(DiffusionPolicy(config.pretrain.policy, obs_dim=2, action_dim=2), folder, TASK)
     write_run(
         folder,
-        stage="pretrain",
-        task=TASK,
-        config={},
-        config_hash="",
-        seed=0,
-        inputs={},
-        started=time.time(),
+        describe_run(
+            stage="pretrain",
+            task=TASK,
+            config={},
+            config_hash="",
+            seed=0,
+            inputs={},
+            started=time.time(),
+        ),
     )
     output = tmp_path / "eval.json"
     evaluate(
