@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from bmd_pipeline.config.schema import DenoiserConfig, PolicyConfig
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.adapters import PolicyInput, TunedDenoiser
+from bmd_pipeline.rl.adapters import FinetunedDenoiser, PolicyInput
 from bmd_pipeline.rl.ppo import compute_policy_loss, standardise
 
 OBS_DIM, ACTION_DIM, DECISIONS = 5, 2, 512
@@ -101,7 +101,7 @@ def compare(eta: float, ddim_steps: int) -> dict[str, float]:
     """Largest differences of log-probabilities and of the loss, and the loss itself."""
     config = DenoiserConfig(eta=eta)
     policy = make_policy(ddim_steps)
-    ours, theirs = TunedDenoiser(policy, config), make_theirs(policy, config)
+    ours, theirs = FinetunedDenoiser(policy, config), make_theirs(policy, config)
     generator = torch.Generator().manual_seed(1)
     cond = torch.randn(DECISIONS, OBS_DIM, generator=generator)
     inputs = PolicyInput(cond, torch.zeros(DECISIONS, dtype=torch.int64))

@@ -73,9 +73,9 @@ def make_runs(config: RunConfig, env: TaskEnv, device: str, recorder: Recorder |
         modes = make_modes(config.discover, policy, tuple(range(env.spec.track_dim))) if "bmd" in method else None
         if modes is not None:
             modes.networks().to(device)
-        tuned = make_agent(method, policy, modes, config.finetune, config.discover.steering).to(device)
+        finetuned = make_agent(method, policy, modes, config.finetune, config.discover.steering).to(device)
         settings = config.finetune
-        trainer = Trainer(env, tuned, settings.ppo, settings.regulariser, recorder=recorder)
+        trainer = Trainer(env, finetuned, settings.ppo, settings.regulariser, recorder=recorder)
 
         def train(trainer: Trainer = trainer) -> int:
             return int(trainer.iterate(iteration=0, seed=0, generator=generator)["rollout/control_steps"])

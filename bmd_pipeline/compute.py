@@ -1,4 +1,4 @@
-"""The one decision about devices, threads and matrix products; everything below is told, never asks."""
+"""The one decision about devices, threads and matrix products; everything below gets them as arguments."""
 
 from __future__ import annotations
 

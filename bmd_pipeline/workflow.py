@@ -43,7 +43,7 @@ PRESET_VARIABLE = "BMD_PRESET"
 DEMOS = ("data/{task}/demos.zarr", "data/{task}/demos.manifest.json")
 POLICY = tuple(f"results/{{task}}/policy/{name}" for name in ("policy.safetensors", "policy.json", "run.json"))
 MODES_NAMES = ("modes.safetensors", "modes.json", "run.json")
-TUNED_NAMES = ("tuned.safetensors", "tuned.json", "run.json")
+FINETUNED_NAMES = ("finetuned.safetensors", "finetuned.json", "run.json")
 MODES = tuple(f"results/{{task}}/modes/seed{{seed}}/{name}" for name in MODES_NAMES)
 RUN = "results/{task}/{method}/seed{seed}"
 CELL = "results/{task}/grid/{cell}/{method}/seed{seed}"
@@ -90,7 +90,6 @@ class WorkflowSettings:
             task,
             preset=self.preset,
             overrides=self.overrides,
-            overrides_name="--configfile or --config",
             assignments=self.assignments,
         )
 
@@ -255,10 +254,10 @@ class Pipeline:
         or_refuse(check_method, method)
         return fill(MODES, wildcards) if uses_modes(method) else []
 
-    def tuned(self, wildcards: Wildcards) -> list[str]:
+    def finetuned(self, wildcards: Wildcards) -> list[str]:
         """Input: what fine-tuning made of a policy, and its modes."""
         method = _method_of(wildcards)
-        made = fill(within(RUN, TUNED_NAMES), wildcards, method=method) if is_finetuned(method) else []
+        made = fill(within(RUN, FINETUNED_NAMES), wildcards, method=method) if is_finetuned(method) else []
         return self.modes(wildcards) + made
 
     def modes_of_every_seed(self, wildcards: Wildcards) -> list[str]:

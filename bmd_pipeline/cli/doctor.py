@@ -44,8 +44,6 @@ class Finding:
 
 
 Check = Callable[[RunConfig | None], Finding]
-STAGES = ("collect", "pretrain", "discover", "finetune", "evaluate")
-"""Stages that take more than any other command."""
 
 
 def doctor(
@@ -88,7 +86,7 @@ def examine(settings: RunConfig | None = None) -> Iterator[Finding]:
     for check in checks:
         yield _answer(check, settings)
     if settings is not None:
-        for stage in STAGES:
+        for stage in type(settings.execution.threads).model_fields:
             yield _answer(functools.partial(_check_stage, stage), settings, stage)
 
 

@@ -58,30 +58,18 @@ def root(
     """
 
 
-for _command in (
-    stages.collect,
-    stages.pretrain,
-    stages.discover,
-    stages.finetune,
-    stages.evaluate,
-    stages.curve,
-    stages.summarise,
-):
-    app.command(rich_help_panel="Stages")(_command)
-for _command in (
-    stages.validation,
-    stages.compare,
-    stages.verdict,
-    stages.grid,
-    stages.pool,
-):
-    app.command(rich_help_panel="Evidence")(_command)
-for _command in (stages.report, stages.summary, stages.film):
-    app.command(rich_help_panel="Pages and clips")(_command)
-app.command("tasks", rich_help_panel="Help")(tools.list_tasks)
-app.command("check-task", rich_help_panel="Help")(tools.check)
-app.command(rich_help_panel="Help")(tools.watch)
-app.command(rich_help_panel="Help")(doctor.doctor)
+_PANELS = {
+    "Stages": (
+        *(stages.collect, stages.pretrain, stages.discover, stages.finetune),
+        *(stages.evaluate, stages.curve, stages.summarise),
+    ),
+    "Evidence": (stages.validation, stages.compare, stages.verdict, stages.grid, stages.pool),
+    "Pages and clips": (stages.report, stages.summary, stages.film),
+    "Help": (tools.tasks, tools.check_task, tools.watch, doctor.doctor),
+}
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)
 app.add_typer(tools.config_app, name="config", rich_help_panel="Help")
 
 

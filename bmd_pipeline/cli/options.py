@@ -1,7 +1,8 @@
-"""Options that commands share, the checks that go with them, and a stage's job made of them."""
+"""Options that commands share, and the job that the command of a stage makes of them."""
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -11,153 +12,139 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from bmd_pipeline.config.hashing import Stage
+from bmd_pipeline.config.hashing import ENTRIES, Stage
 from bmd_pipeline.config.load import load_config, read_settings
 from bmd_pipeline.config.resources import estimate_mem_mb, free_memory_mb
-from bmd_pipeline.config.schema import METHODS, RunConfig
-from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.config.schema import METHODS, RunConfig, is_finetuned, uses_modes
+from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import RUN_FILE, Layout
 from bmd_pipeline.stages.console import Mode, Reporter, Stop
 from bmd_pipeline.tasks.registry import get_entry
 
-# ---- Options that several commands share, and the checks that go with them ----
 
-_SETTINGS, _OUTPUT = "Settings", "Messages"
+def _option(name: str, help: str, *short: str, panel: str | None = None, **more: Any) -> Any:
+    return typer.Option(name, *short, help=help, rich_help_panel=panel, show_default=False, **more)
+
 
 Task = Annotated[str, typer.Option("--task", "-t", help="The task; `bmd-pipeline tasks` lists them.")]
-Method = Annotated[
-    str, typer.Option("--method", "-m", help=f"How to fine-tune: {', '.join(METHODS)}.", show_default=False)
-]
+Method = Annotated[str, _option("--method", f"How to fine-tune: {', '.join(METHODS)}.", "-m")]
 Seed = Annotated[int, typer.Option("--seed", "-s", min=0, max=2**31 - 1, help="Seed; any number will do.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write.", show_default=False)]
-Demos = Annotated[Path | None, typer.Option("--demos", help="Demonstration store.", show_default=False)]
-Policy = Annotated[Path | None, typer.Option("--policy", help="Folder of the pre-trained policy.", show_default=False)]
-Modes = Annotated[Path | None, typer.Option("--modes", help="Folder of the discovered modes.", show_default=False)]
-Tuned = Annotated[Path | None, typer.Option("--tuned", help="Folder of the fine-tuned policy.", show_default=False)]
+Output = Annotated[Path | None, _option("--output", "Where to write.", "-o")]
+Demos = Annotated[Path | None, _option("--demos", "Demonstration store.")]
+Policy = Annotated[Path | None, _option("--policy", "Folder of the pre-trained policy.")]
+Modes = Annotated[Path | None, _option("--modes", "Folder of the discovered modes.")]
+Finetuned = Annotated[Path | None, _option("--finetuned", "Folder of the fine-tuned policy.")]
+
+_SETTINGS = "Settings"
 Preset = Annotated[
     str | None,
-    typer.Option(
+    _option(
         "--preset",
-        help="How much to compute: smoke, cpu, gpu, paper, auto, auto-gpu. Default: what config/config.yaml says.",
-        rich_help_panel=_SETTINGS,
-        show_default=False,
+        "How much to compute: smoke, cpu, gpu, paper, auto, auto-gpu. Default: what config/config.yaml says.",
+        panel=_SETTINGS,
     ),
 ]
 ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        help="YAML file of settings laid over those in config/.",
-        rich_help_panel=_SETTINGS,
-        show_default=False,
-    ),
+    Path | None, _option("--config", "YAML file of settings laid over those in config/.", panel=_SETTINGS)
 ]
 Assign = Annotated[
     list[str] | None,
-    typer.Option(
+    _option(
         "--set",
+        "One setting, e.g. finetune.regulariser.mi_weight=0.3; may be repeated.",
+        panel=_SETTINGS,
         metavar="NAME=VALUE",
-        help="One setting, e.g. finetune.regulariser.mi_weight=0.3; may be repeated.",
-        rich_help_panel=_SETTINGS,
-        show_default=False,
     ),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(
+    _option(
         "--threads",
+        "Cores to use; simulator tasks start as many workers. Default: execution.threads.",
+        panel=_SETTINGS,
         min=1,
         max=1024,
-        help="Cores to use; simulator tasks start as many workers. Default: execution.threads.",
-        rich_help_panel=_SETTINGS,
-        show_default=False,
     ),
 ]
 MaxMinutes = Annotated[
     float | None,
-    typer.Option(
+    _option(
         "--max-minutes",
+        "Save and stop after that many minutes, with exit status 75; the same command goes on from there. "
+        "Default: execution.max_minutes.",
+        panel=_SETTINGS,
         min=0.0,
         max=1e6,
-        help="Save and stop after that many minutes, with exit status 75; the same command goes on from there. "
-        "Default: execution.max_minutes.",
-        rich_help_panel=_SETTINGS,
-        show_default=False,
     ),
 ]
-Root = Annotated[
-    Path,
-    typer.Option(
-        "--root",
-        help="Folder that holds data/ and results/.",
-        rich_help_panel=_SETTINGS,
-        show_default=False,
-    ),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Warnings only.", rich_help_panel=_OUTPUT)]
+Root = Annotated[Path, _option("--root", "Folder that holds data/ and results/.", panel=_SETTINGS)]
+
+_MESSAGES = "Messages"
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Warnings only.", rich_help_panel=_MESSAGES)]
 Plain = Annotated[
-    bool,
-    typer.Option("--plain", help="Lines instead of bars; taken by itself in a pipe.", rich_help_panel=_OUTPUT),
+    bool, typer.Option("--plain", help="Lines instead of bars; taken by itself in a pipe.", rich_help_panel=_MESSAGES)
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_OUTPUT)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_MESSAGES)]
 
 
-def need_folder(given: Path | None, default: Path, command: str) -> Path:
-    """A finished output folder of an earlier stage.
+def open_config(
+    task: str, preset: str | None = None, config_file: Path | None = None, assign: Sequence[str] | None = None
+) -> RunConfig:
+    """Loads the settings that the shared options describe."""
+    return load_config(
+        task,
+        preset=preset,
+        overrides=read_settings(config_file) if config_file else None,
+        overrides_path=config_file,
+        assignments=assign or (),
+    )
+
+
+def make_reporter(label: str, quiet: bool, plain: bool) -> Reporter:
+    """A reporter in the mode that the shared options ask for."""
+    mode: Mode | None = "quiet" if quiet else "plain" if plain else None
+    return Reporter(mode, label=label)
+
+
+def need(path: Path, command: str) -> Path:
+    """A file or folder that is there.
 
     Args:
-        given: what the user named.
-        default: where the layout has it.
+        path: where it should be.
         command: what makes it, for the message.
 
     Raises:
-        ArtifactError: it is not there or not finished.
+        ArtifactError: it is not there.
     """
-    folder = given or default
-    if not (folder / RUN_FILE).is_file():
-        raise ArtifactError(f"{folder / RUN_FILE} is missing: make it with `{command}`")
-    return folder
-
-
-def new_file(given: Path | None, default: Path) -> Path:
-    """Where a file may be written: nothing is there, or an ordinary file.
-
-    Raises:
-        ArtifactError: a folder or a device is there.
-    """
-    path = _named(given or default)
-    if path.exists() and not path.is_file():
-        raise ArtifactError(f"{path} can't be written: what is there is no file")
-    return path
-
-
-def new_folder(given: Path | None, default: Path) -> Path:
-    """Where files may be written into: nothing is there, or a folder.
-
-    Raises:
-        ArtifactError: something else is there.
-    """
-    path = _named(given or default)
-    if path.exists() and not path.is_dir():
-        raise ArtifactError(f"{path} can't be written: what is there is no folder")
-    return path
-
-
-def _named(path: Path) -> Path:
-    if path.name in ("", ".."):
-        raise ArtifactError(f"{path} can't be written: it has no name of its own")
-    return path
-
-
-def need_path(given: Path | None, default: Path, command: str) -> Path:
-    """A file or store of an earlier stage; arguments and errors as in `need_folder`."""
-    path = given or default
     if not path.exists():
         raise ArtifactError(f"{path} is missing: make it with `{command}`")
     return path
 
 
-# ---- A stage's command: shared options in, a job ready to run out ----
+def new_file(path: Path) -> Path:
+    """Where a file may be written: nothing is there, or an ordinary file.
+
+    Raises:
+        ArtifactError: a folder or a device is there.
+    """
+    return _new(path, path.is_file(), "file")
+
+
+def new_folder(path: Path) -> Path:
+    """Where files may be written into: nothing is there, or a folder.
+
+    Raises:
+        ArtifactError: something else is there.
+    """
+    return _new(path, path.is_dir(), "folder")
+
+
+def _new(path: Path, is_such: bool, kind: str) -> Path:
+    if path.name in ("", ".."):
+        raise ArtifactError(f"{path} can't be written: it has no name of its own")
+    if path.exists() and not is_such:
+        raise ArtifactError(f"{path} can't be written: what is there is no {kind}")
+    return path
 
 
 @dataclass(frozen=True)
@@ -165,7 +152,7 @@ class Job:
     """One stage on one task.
 
     Attributes:
-        command: what was asked for: the stage's name.
+        command: the stage's name.
         config: validated settings.
         layout: where everything is.
         reporter: what the stage prints through.
@@ -185,14 +172,69 @@ class Job:
         """Name of the task."""
         return self.config.task.name
 
-    def start(self) -> None:
-        """Gives torch its cores; says so if memory may run out. Imports torch, so check everything cheap before."""
+    def need_policy(self, given: Path | None = None) -> Path:
+        """Folder of the pre-trained policy, if it is finished; `given` is what the user named.
+
+        Raises:
+            ArtifactError: it is missing or not finished.
+        """
+        return self._need_folder(given or self.layout.policy(self.task), "pretrain")
+
+    def need_modes(self, seed: int, given: Path | None = None) -> Path:
+        """Folder of the discovered modes; as `need_policy`."""
+        return self._need_folder(given or self.layout.modes(self.task, seed), "discover", "--seed", seed)
+
+    def need_inputs(
+        self, method: str, seed: int, policy: Path | None, modes: Path | None, finetuned: Path | None = None
+    ) -> dict[str, Path | None]:
+        """Folders that a method plays from, by name: `policy`, `modes` and `finetuned`, None where it needs none.
+
+        Args:
+            method: fine-tuning method, or a policy before fine-tuning.
+            seed: its seed.
+            policy: what the user named; None takes the layout's, here and below.
+            modes: the same.
+            finetuned: the same.
+
+        Raises:
+            ArtifactError: one is missing or not finished.
+            ConfigError: the user named one that the method has no use for.
+        """
+        base, found, weights = self.need_policy(policy), None, None
+        if uses_modes(method):
+            found = self.need_modes(seed, modes)
+        elif modes:
+            raise ConfigError(f"--modes goes with a -bmd method, got --method {method}")
+        if self.command == "finetune":  # makes them
+            return {"policy": base, "modes": found}
+        if is_finetuned(method):
+            folder = finetuned or self.layout.finetuned(self.task, method, seed)
+            weights = self._need_folder(folder, "finetune", "--method", method, "--seed", seed)
+        elif finetuned:
+            raise ConfigError(f"--finetuned goes with the --method that made it, got --method {method}")
+        return {"policy": base, "modes": found, "finetuned": weights}
+
+    def run(self, **arguments: Any) -> None:
+        """Calls the stage's function; says so before if memory may run out.
+
+        It gets `arguments`, the settings, and of cores, reporter, stop and layout what it has parameters for. Torch is
+        imported here: check everything cheap before.
+        """
         from bmd_pipeline.compute import set_threads
 
         needed, free = estimate_stage_mb(self.config, self.command, self.num_workers), free_memory_mb()
         if free is not None and needed > free:
             self.reporter.log(f"{self.command} may take {needed} MB of memory, {free:.0f} MB is available")
         set_threads(self.num_workers)
+        module, _, name = ENTRIES[self.command][0].partition(":")
+        stage = getattr(importlib.import_module(f"bmd_pipeline.{module}"), name)
+        for shared in inspect.signature(stage).parameters.keys() & {"num_workers", "reporter", "stop", "layout"}:
+            arguments[shared] = getattr(self, shared)
+        stage(self.config, **arguments)
+
+    def _need_folder(self, folder: Path, stage: str, *options: object) -> Path:
+        need(folder / RUN_FILE, " ".join(map(str, ("bmd-pipeline", stage, "--task", self.task, *options))))
+        return folder
 
 
 def estimate_stage_mb(config: RunConfig, stage: str, num_workers: int) -> int:
@@ -201,76 +243,56 @@ def estimate_stage_mb(config: RunConfig, stage: str, num_workers: int) -> int:
     return estimate_mem_mb(config, stage, threads=num_workers, simulator=simulator)
 
 
-def open_config(task: str, preset: str | None, config_file: Path | None, assign: Sequence[str] | None) -> RunConfig:
-    """Loads the settings that the shared options describe."""
-    return load_config(
-        task,
-        preset=preset,
-        overrides=read_settings(config_file) if config_file else None,
-        overrides_name=str(config_file),
-        overrides_path=config_file,
-        assignments=assign or (),
-    )
+Command = Callable[..., None]
 
 
-def open_job(
-    command: str,
-    stage: Stage,
-    label: str,
-    *,
-    task: Task,
-    preset: Preset = None,
-    config: ConfigFile = None,
-    assign: Assign = None,
-    threads: Threads = None,
-    max_minutes: MaxMinutes = None,
-    root: Root = Path(),
-    quiet: Quiet = False,
-    plain: Plain = False,
-    debug: Debug = False,
-) -> Job:
-    """Turns the options that all stages share into a job; `debug` is for `main`."""
-    settings = open_config(task, preset, config, assign)
-    mode: Mode | None = "quiet" if quiet else "plain" if plain else None
-    num_workers = threads or getattr(settings.execution.threads, stage)
-    stop = Stop(settings.execution.max_minutes if max_minutes is None else max_minutes)
-    return Job(command, settings, Layout(root), Reporter(mode, label=label), num_workers, stop)
-
-
-def stage_command(stage: Stage, *, resumable: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def stage_command(threads_of: Stage, *, resumable: bool = False) -> Callable[[Command], Command]:
     """Makes a command of a function of a job: adds the shared options to its own.
 
     Args:
-        stage: whose number of threads it takes.
-        resumable: whether it hands `job.stop` to a stage that saves its progress when it is asked to stop. Others
-            end at once, and have no time limit.
+        threads_of: whose number of threads it takes.
+        resumable: whether the stage saves its progress when it is asked to stop. Others end at once, and have no time
+            limit.
     """
 
-    def decorate(run: Callable[..., None]) -> Callable[..., None]:
-        skipped = () if resumable else ("max_minutes",)
-        shared, own = _options(open_job, "command", "stage", "label", *skipped), _options(run, "job")
-
-        def command(**values: Any) -> None:
-            which = (run.__name__, values["task"], values.get("method"), values.get("seed"))
-            label = " ".join(str(part) for part in which if part is not None)
-            job = open_job(run.__name__, stage, label, **{name: values.pop(name) for name in shared})
-            with job.stop if resumable else nullcontext():
-                run(job, **values)
+    def decorate(run: Command) -> Command:
+        def open_job(
+            *,
+            task: Task,
+            preset: Preset = None,
+            config: ConfigFile = None,
+            assign: Assign = None,
+            threads: Threads = None,
+            max_minutes: MaxMinutes = None,
+            root: Root = Path(),
+            quiet: Quiet = False,
+            plain: Plain = False,
+            debug: Debug = False,
+            **own: Any,
+        ) -> None:
+            settings = open_config(task, preset, config, assign)
+            label = " ".join([run.__name__, task, *(str(own[name]) for name in ("method", "seed") if name in own)])
+            stop = Stop(settings.execution.max_minutes if max_minutes is None else max_minutes)
+            workers = threads or getattr(settings.execution.threads, threads_of)
+            with stop if resumable else nullcontext():
+                job = Job(run.__name__, settings, Layout(root), make_reporter(label, quiet, plain), workers, stop)
+                run(job, **own)
 
         # typer reads names, types and defaults from the signature; the task comes first
+        shared, own = _parameters(open_job, "own", *(() if resumable else ("max_minutes",))), _parameters(run, "job")
         parameters = {"task": shared["task"], **own, **shared}
-        command.__name__, command.__doc__ = run.__name__, run.__doc__
-        command.__annotations__ = {name: item.annotation for name, item in parameters.items()}
-        command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
-        return command
+        open_job.__name__, open_job.__doc__ = run.__name__, run.__doc__
+        open_job.__annotations__ = {name: item.annotation for name, item in parameters.items()}
+        open_job.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+        return open_job
 
     return decorate
 
 
-def _options(function: Callable[..., Any], *skip: str) -> dict[str, inspect.Parameter]:
+def _parameters(function: Callable[..., Any], *skipped: str) -> dict[str, inspect.Parameter]:
     hints = get_type_hints(function, include_extras=True)
     return {
         name: item.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
         for name, item in inspect.signature(function).parameters.items()
-        if name not in skip
+        if name not in skipped
     }

@@ -1,4 +1,4 @@
-"""One command per stage. Each checks its inputs, then imports and calls the stage."""
+"""One command per stage. Each checks its inputs and where it writes, and runs the stage's function."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bmd_pipeline.cli import options as o
-from bmd_pipeline.cli.options import Job, stage_command
+from bmd_pipeline.cli.options import Job, make_reporter, need, new_file, new_folder, stage_command
 from bmd_pipeline.config.overrides import base_name, list_cells
 from bmd_pipeline.config.schema import (
     EXPERT,
@@ -19,148 +19,10 @@ from bmd_pipeline.config.schema import (
     compared_policies,
     grid_methods,
     grid_seeds,
-    is_finetuned,
     judged_methods,
-    uses_modes,
 )
 from bmd_pipeline.errors import ArtifactError, ConfigError
-from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.stages.console import Reporter
-
-# ---- Commands that weigh a task's evaluations against each other ----
-
-Evaluations = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        help="The eval.json files. Default: all that are needed, from results/TASK/METHOD/seedN/.",
-        show_default=False,
-    ),
-]
-
-
-def need_evaluations(job: Job, given: Sequence[Path] | None, policies: Sequence[str]) -> list[Path]:
-    """The eval.json files of some policies at every configured seed, or those that the user named.
-
-    Raises:
-        ArtifactError: one is not there.
-    """
-    expected = {
-        job.layout.evaluation(job.task, policy, seed): f"--method {policy} --seed {seed}"
-        for policy in policies
-        for seed in job.config.seeds
-    }
-    taught = [job.layout.evaluation(job.task, TAUGHT, seed) for seed in job.config.seeds]
-    if PRETRAINED in policies and all(path.is_file() for path in taught):  # shown beside it where it was evaluated
-        expected |= dict.fromkeys(taught, f"--method {TAUGHT}")
-    paths = list(given or expected)
-    for path in paths:
-        which = expected.get(path, "--method METHOD --seed SEED")
-        o.need_path(path, path, f"bmd-pipeline evaluate --task {job.task} {which}")
-    return paths
-
-
-@stage_command("evaluate")
-def compare(job: Job, evaluations: Evaluations = None, output: o.Output = None) -> None:
-    """Compares all methods and seeds, with intervals, tests and effect sizes.
-
-    Writes results/TASK/compare.json, and compare.parquet with the scores of every seed.
-    """
-    paths = need_evaluations(job, evaluations, (PRETRAINED, *job.config.methods))
-    file = o.new_file(output, job.layout.comparison(job.task))
-    job.start()
-    from bmd_pipeline.stages.compare import compare as run
-
-    run(
-        job.config,
-        evaluations=paths,
-        output=file,
-        reporter=job.reporter,
-    )
-
-
-@stage_command("evaluate")
-def verdict(job: Job, evaluations: Evaluations = None, output: o.Output = None) -> None:
-    """Decides the hypotheses on success and modes, method by method.
-
-    Writes results/TASK/verdict.json.
-    """
-    paths = need_evaluations(job, evaluations, judged_methods(job.config.methods))
-    file = o.new_file(output, job.layout.verdict(job.task))
-    job.start()
-    from bmd_pipeline.stages.compare import verdict as run
-
-    run(
-        job.config,
-        evaluations=paths,
-        output=file,
-        reporter=job.reporter,
-    )
-
-
-@stage_command("evaluate")
-def validation(job: Job, policy: o.Policy = None, output: o.Output = None) -> None:
-    """Puts the discovered modes to the test: are they distinct behaviours?
-
-    Plays the frozen policy with the modes of every seed. Writes results/TASK/modes/validation.json.
-    """
-    base = o.need_folder(policy, job.layout.policy(job.task), f"bmd-pipeline pretrain --task {job.task}")
-    modes = {
-        seed: o.need_folder(
-            None, job.layout.modes(job.task, seed), f"bmd-pipeline discover --task {job.task} --seed {seed}"
-        )
-        for seed in job.config.seeds
-    }
-    file = o.new_file(output, job.layout.validation(job.task))
-    job.start()
-    from bmd_pipeline.stages.validation import validation as run
-
-    run(
-        job.config,
-        policy=base,
-        modes=modes,
-        output=file,
-        num_workers=job.num_workers,
-        reporter=job.reporter,
-    )
-
-
-@stage_command("evaluate")
-def grid(job: Job, output: o.Output = None) -> None:
-    """Gathers the runs of a grid: every combination of the values in `grid.axes`.
-
-    Snakemake makes them: snakemake --cores 8 results/TASK/grid.json. Writes that file and a picture.
-    """
-    target = job.layout.grid(job.task)
-    for cell in list_cells(job.config):
-        for method in grid_methods(job.config):
-            for seed in grid_seeds(job.config):
-                evaluated = job.layout.evaluation(job.task, cell.folder(method), seed)
-                o.need_path(evaluated, evaluated, f"snakemake --cores 2 {target}")
-    file = o.new_file(output, target)
-    job.start()
-    from bmd_pipeline.stages.grid import grid as run
-
-    run(job.config, layout=job.layout, output=file, reporter=job.reporter)
-
-
-@stage_command("evaluate")
-def pool(job: Job, output: o.Output = None) -> None:
-    """Pools base policies: every policy's scores over TASK-base0, TASK-base1, …, each made from demonstrations on.
-
-    Snakemake makes them: snakemake --cores 8 results/TASK/pool.json. Writes that file.
-    """
-    target = job.layout.pool(job.task)
-    for base in job.config.pool.bases:
-        evaluated = job.layout.summary(base_name(job.task, base))
-        o.need_path(evaluated, evaluated, f"snakemake --cores 2 {target}")
-    file = o.new_file(output, target)
-    job.start()
-    from bmd_pipeline.stages.grid import pool as run
-
-    run(job.config, layout=job.layout, output=file, reporter=job.reporter)
-
-
-# ---- One command per stage. Each checks its inputs, then imports and calls the stage ----
+from bmd_pipeline.io.layout import VIDEOS_FOLDER, Layout
 
 
 @stage_command("collect")
@@ -169,12 +31,8 @@ def collect(job: Job, output: o.Output = None) -> None:
 
     Writes data/TASK/demos.zarr, and demos.manifest.json beside it.
     """
-    store = o.new_folder(output, job.layout.demos(job.task))
-    manifest = store.with_name(job.layout.demos_manifest(job.task).name)
-    job.start()
-    from bmd_pipeline.stages.collect import collect as run
-
-    run(job.config, output=store, manifest=manifest, num_workers=job.num_workers, reporter=job.reporter)
+    store = new_folder(output or job.layout.demos(job.task))
+    job.run(output=store, manifest=store.with_name(job.layout.demos_manifest(job.task).name))
 
 
 @stage_command("pretrain", resumable=True)
@@ -195,19 +53,7 @@ def pretrain(
     if demos and brought:
         raise ConfigError(f"--demos is to train on, but {brought} is a policy to take over: choose one")
     store = None if brought else _need_demos(job, demos)
-    folder = o.new_folder(output, job.layout.policy(job.task))
-    job.start()
-    from bmd_pipeline.stages.pretrain import pretrain as run
-
-    run(
-        job.config,
-        demos=store,
-        policy=brought,
-        output=folder,
-        num_workers=job.num_workers,
-        reporter=job.reporter,
-        stop=job.stop,
-    )
+    job.run(demos=store, policy=brought, output=new_folder(output or job.layout.policy(job.task)))
 
 
 @stage_command("discover", resumable=True)
@@ -218,22 +64,9 @@ def discover(
 
     In the published form (discover.form) it finds those of the frozen policy. Writes results/TASK/modes/seedN/.
     """
-    base = _need_policy(job, policy)
+    base = job.need_policy(policy)
     store = _need_demos(job, demos) if job.config.discover.form == "coded" else None
-    folder = o.new_folder(output, job.layout.modes(job.task, seed))
-    job.start()
-    from bmd_pipeline.stages.discover import discover as run
-
-    run(
-        job.config,
-        policy=base,
-        demos=store,
-        output=folder,
-        seed=seed,
-        num_workers=job.num_workers,
-        reporter=job.reporter,
-        stop=job.stop,
-    )
+    job.run(policy=base, demos=store, seed=seed, output=new_folder(output or job.layout.modes(job.task, seed)))
 
 
 @stage_command("finetune", resumable=True)
@@ -250,23 +83,9 @@ def finetune(
     Methods ending in -bmd keep the discovered modes. Writes results/TASK/METHOD/seedN/.
     """
     check_method(method)
-    base = _need_policy(job, policy)
-    found = _need_modes(job, modes, method, seed)
-    folder = o.new_folder(output, job.layout.tuned(job.task, method, seed))
-    job.start()
-    from bmd_pipeline.stages.finetune import finetune as run
-
-    run(
-        job.config,
-        policy=base,
-        modes=found,
-        output=folder,
-        method=method,
-        seed=seed,
-        num_workers=job.num_workers,
-        reporter=job.reporter,
-        stop=job.stop,
-    )
+    inputs = job.need_inputs(method, seed, policy, modes)
+    folder = new_folder(output or job.layout.finetuned(job.task, method, seed))
+    job.run(method=method, seed=seed, output=folder, **inputs)
 
 
 @stage_command("evaluate")
@@ -278,7 +97,7 @@ def evaluate(
     seed: o.Seed = 0,
     policy: o.Policy = None,
     modes: o.Modes = None,
-    tuned: o.Tuned = None,
+    finetuned: o.Finetuned = None,
     output: o.Output = None,
 ) -> None:
     """Judges one policy on episodes that no training saw.
@@ -286,24 +105,9 @@ def evaluate(
     Writes eval.json, the episodes and a picture to results/TASK/METHOD/seedN/.
     """
     check_method(method, evaluating=True)
-    base = _need_policy(job, policy)
-    found = _need_modes(job, modes, method, seed)
-    better = _need_tuned(job, tuned, method, seed)
-    file = o.new_file(output, job.layout.evaluation(job.task, method, seed))
-    job.start()
-    from bmd_pipeline.stages.evaluate import evaluate as run
-
-    run(
-        job.config,
-        policy=base,
-        modes=found,
-        tuned=better,
-        output=file,
-        method=method,
-        seed=seed,
-        num_workers=job.num_workers,
-        reporter=job.reporter,
-    )
+    inputs = job.need_inputs(method, seed, policy, modes, finetuned)
+    file = new_file(output or job.layout.evaluation(job.task, method, seed))
+    job.run(method=method, seed=seed, output=file, **inputs)
 
 
 @stage_command("evaluate")
@@ -313,7 +117,7 @@ def curve(
     seed: o.Seed = 0,
     policy: o.Policy = None,
     modes: o.Modes = None,
-    tuned: o.Tuned = None,
+    finetuned: o.Finetuned = None,
     output: o.Output = None,
 ) -> None:
     """Judges the snapshots of a fine-tuning run: success and modes over training.
@@ -321,24 +125,38 @@ def curve(
     Needs finetune.snapshot_interval. Writes curve.json to results/TASK/METHOD/seedN/.
     """
     check_method(method)
-    base = _need_policy(job, policy)
-    found = _need_modes(job, modes, method, seed)
-    better = _need_tuned(job, tuned, method, seed)
-    file = o.new_file(output, job.layout.curve(job.task, method, seed))
-    job.start()
-    from bmd_pipeline.stages.curve import curve as run
+    inputs = job.need_inputs(method, seed, policy, modes, finetuned)
+    file = new_file(output or job.layout.curve(job.task, method, seed))
+    job.run(method=method, seed=seed, output=file, **inputs)
 
-    run(
-        job.config,
-        policy=base,
-        modes=found,
-        tuned=better or job.layout.tuned(job.task, method, seed),
-        output=file,
-        method=method,
-        seed=seed,
-        num_workers=job.num_workers,
-        reporter=job.reporter,
-    )
+
+Evaluations = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        help="The eval.json files. Default: all that are needed, from results/TASK/METHOD/seedN/.", show_default=False
+    ),
+]
+
+
+def _need_evaluations(job: Job, given: Sequence[Path] | None, policies: Sequence[str]) -> list[Path]:
+    """The eval.json files of some policies at every configured seed, or those that the user named.
+
+    Raises:
+        ArtifactError: one is not there.
+    """
+    expected = {
+        job.layout.evaluation(job.task, policy, seed): f"--method {policy} --seed {seed}"
+        for policy in policies
+        for seed in job.config.seeds
+    }
+    taught = [job.layout.evaluation(job.task, TAUGHT, seed) for seed in job.config.seeds]
+    if PRETRAINED in policies and all(path.is_file() for path in taught):  # shown beside it where it was evaluated
+        expected |= dict.fromkeys(taught, f"--method {TAUGHT}")
+    paths = list(given or expected)
+    for path in paths:
+        which = expected.get(path, "--method METHOD --seed SEED")
+        need(path, f"bmd-pipeline evaluate --task {job.task} {which}")
+    return paths
 
 
 @stage_command("evaluate")
@@ -347,102 +165,66 @@ def summarise(job: Job, evaluations: Evaluations = None, output: o.Output = None
 
     Writes results/TASK/eval.json, all episodes and the pictures of before and after.
     """
-    paths = need_evaluations(job, evaluations, compared_policies(job.config.methods, job.config.discover.form))
-    file = o.new_file(output, job.layout.summary(job.task))
-    job.start()
-    from bmd_pipeline.stages.evaluate import summarise as run
-
-    run(
-        job.config,
-        evaluations=paths,
-        output=file,
-        reporter=job.reporter,
-    )
+    paths = _need_evaluations(job, evaluations, compared_policies(job.config.methods, job.config.discover.form))
+    job.run(evaluations=paths, output=new_file(output or job.layout.summary(job.task)))
 
 
 @stage_command("evaluate")
-def film(
-    job: Job,
-    method: Annotated[
-        str, typer.Option("--method", "-m", help="Who plays: expert, pretrained, taught, or a fine-tuning method.")
-    ] = EXPERT,
-    seed: o.Seed = 0,
-    policy: o.Policy = None,
-    modes: o.Modes = None,
-    tuned: o.Tuned = None,
-    episodes: Annotated[int, typer.Option("--episodes", min=1, max=100, help="Clips of each mode, or code.")] = 1,
-    size: Annotated[int, typer.Option("--size", min=64, max=1024, help="Pixels of a clip's side.")] = 320,
-    output: o.Output = None,
-) -> None:
-    """Films the modes: clips of episodes that the expert or a policy plays.
+def compare(job: Job, evaluations: Evaluations = None, output: o.Output = None) -> None:
+    """Compares all methods and seeds, with intervals, tests and effect sizes.
 
-    Needs something to render with; Mesa's software renderers will do. Writes results/TASK/videos/.
+    Writes results/TASK/compare.json, and compare.parquet with the scores of every seed.
     """
-    base = found = better = None
-    if method == EXPERT:
-        for name, given in (("policy", policy), ("modes", modes), ("tuned", tuned)):
-            if given:
-                raise ConfigError(f"--{name} goes with the --method that it belongs to, got --method {EXPERT}")
-    else:
-        check_method(method, evaluating=True)
-        base = _need_policy(job, policy)
-        found = _need_modes(job, modes, method, seed)
-        better = _need_tuned(job, tuned, method, seed)
-    who = method if method == EXPERT else f"{method}-seed{seed}"
-    file = o.new_file(output, job.layout.report(job.task).parent / "videos" / f"{who}.json")
-    if file.suffix != ".json":
-        raise ConfigError(f"--output names the document, which ends in .json; clips go beside it; got {file}")
-    job.start()
-    from bmd_pipeline.stages.film import film as run
-
-    run(
-        job.config,
-        output=file,
-        method=method,
-        seed=seed,
-        policy=base,
-        modes=found,
-        tuned=better,
-        episodes=episodes,
-        size=size,
-        reporter=job.reporter,
-    )
+    paths = _need_evaluations(job, evaluations, (PRETRAINED, *job.config.methods))
+    job.run(evaluations=paths, output=new_file(output or job.layout.comparison(job.task)))
 
 
-def _need_demos(job: Job, given: Path | None) -> Path:
-    store = given or _as_path(job.config.collect.store)
-    if store and not store.is_dir():
-        raise ArtifactError(f"{store} is no folder: {'--demos' if given else 'collect.store'} must name a zarr store")
-    return store or o.need_path(None, job.layout.demos(job.task), f"bmd-pipeline collect --task {job.task}")
+@stage_command("evaluate")
+def verdict(job: Job, evaluations: Evaluations = None, output: o.Output = None) -> None:
+    """Decides the hypotheses on success and modes, method by method.
+
+    Writes results/TASK/verdict.json.
+    """
+    paths = _need_evaluations(job, evaluations, judged_methods(job.config.methods))
+    job.run(evaluations=paths, output=new_file(output or job.layout.verdict(job.task)))
 
 
-def _as_path(text: str | None) -> Path | None:
-    return None if text is None else Path(text)
+@stage_command("evaluate")
+def validation(job: Job, policy: o.Policy = None, output: o.Output = None) -> None:
+    """Puts the discovered modes to the test: are they distinct behaviours?
+
+    Plays the frozen policy with the modes of every seed. Writes results/TASK/modes/validation.json.
+    """
+    base = job.need_policy(policy)
+    modes = {seed: job.need_modes(seed) for seed in job.config.seeds}
+    job.run(policy=base, modes=modes, output=new_file(output or job.layout.validation(job.task)))
 
 
-def _need_policy(job: Job, given: Path | None) -> Path:
-    return o.need_folder(given, job.layout.policy(job.task), f"bmd-pipeline pretrain --task {job.task}")
+@stage_command("evaluate")
+def grid(job: Job, output: o.Output = None) -> None:
+    """Gathers the runs of a grid: every combination of the values in `grid.axes`.
+
+    Snakemake makes them: snakemake --cores 8 results/TASK/grid.json. Writes that file and a picture.
+    """
+    target = job.layout.grid(job.task)
+    for cell in list_cells(job.config):
+        for method in grid_methods(job.config):
+            for seed in grid_seeds(job.config):
+                evaluated = job.layout.evaluation(job.task, cell.folder(method), seed)
+                need(evaluated, f"snakemake --cores 2 {target}")
+    job.run(output=new_file(output or target))
 
 
-def _need_modes(job: Job, given: Path | None, method: str, seed: int) -> Path | None:
-    if not uses_modes(method):
-        if given:
-            raise ConfigError(f"--modes goes with a -bmd method, got --method {method}")
-        return None
-    command = f"bmd-pipeline discover --task {job.task} --seed {seed}"
-    return o.need_folder(given, job.layout.modes(job.task, seed), command)
+@stage_command("evaluate")
+def pool(job: Job, output: o.Output = None) -> None:
+    """Pools base policies: every policy's scores over TASK-base0, TASK-base1, …, each made from demonstrations on.
 
-
-def _need_tuned(job: Job, given: Path | None, method: str, seed: int) -> Path | None:
-    if not is_finetuned(method):
-        if given:
-            raise ConfigError(f"--tuned goes with the --method that made it, got --method {method}")
-        return None
-    command = f"bmd-pipeline finetune --task {job.task} --method {method} --seed {seed}"
-    return o.need_folder(given, job.layout.tuned(job.task, method, seed), command)
-
-
-# ---- The pages: a task's report, and the summary of all tasks ----
+    Snakemake makes them: snakemake --cores 8 results/TASK/pool.json. Writes that file.
+    """
+    target = job.layout.pool(job.task)
+    for base in job.config.pool.bases:
+        need(job.layout.summary(base_name(job.task, base)), f"snakemake --cores 2 {target}")
+    job.run(output=new_file(output or target))
 
 
 @stage_command("evaluate")
@@ -451,12 +233,8 @@ def report(job: Job, output: o.Output = None) -> None:
 
     One file that needs no network: results/TASK/report.html.
     """
-    o.need_path(None, job.layout.summary(job.task), f"bmd-pipeline summarise --task {job.task}")
-    file = o.new_file(output, job.layout.report(job.task))
-    job.start()
-    from bmd_pipeline.stages.report import report as run
-
-    run(job.config, layout=job.layout, output=file, reporter=job.reporter)
+    need(job.layout.summary(job.task), f"bmd-pipeline summarise --task {job.task}")
+    job.run(output=new_file(output or job.layout.report(job.task)))
 
 
 def summary(
@@ -471,6 +249,48 @@ def summary(
     """Writes the page of all tasks, with a link to each one's report: results/summary.html."""
     from bmd_pipeline.stages.report import summary as run
 
-    layout = Layout()
-    reporter = Reporter("quiet" if quiet else "plain" if plain else None, label="summary")
-    run(layout=layout, tasks=tasks, output=o.new_file(output, layout.overview()), reporter=reporter)
+    file = new_file(output or Layout().overview())
+    run(layout=Layout(), tasks=tasks, output=file, reporter=make_reporter("summary", quiet, plain))
+
+
+@stage_command("evaluate")
+def film(
+    job: Job,
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="Who plays: expert, pretrained, taught, or a fine-tuning method.")
+    ] = EXPERT,
+    seed: o.Seed = 0,
+    policy: o.Policy = None,
+    modes: o.Modes = None,
+    finetuned: o.Finetuned = None,
+    episodes: Annotated[int, typer.Option("--episodes", min=1, max=100, help="Clips of each mode, or code.")] = 1,
+    size: Annotated[int, typer.Option("--size", min=64, max=1024, help="Pixels of a clip's side.")] = 320,
+    output: o.Output = None,
+) -> None:
+    """Films the modes: clips of episodes that the expert or a policy plays.
+
+    Needs something to render with; Mesa's software renderers will do. Writes results/TASK/videos/.
+    """
+    inputs: dict[str, Path | None] = {"policy": policy, "modes": modes, "finetuned": finetuned}
+    if method == EXPERT:
+        if named := [name for name, given in inputs.items() if given]:
+            raise ConfigError(f"--{named[0]} goes with the --method that it belongs to, got --method {EXPERT}")
+    else:
+        check_method(method, evaluating=True)
+        inputs = job.need_inputs(method, seed, **inputs)
+    who = method if method == EXPERT else f"{method}-seed{seed}"
+    file = new_file(output or job.layout.report(job.task).parent / VIDEOS_FOLDER / f"{who}.json")
+    if file.suffix != ".json":
+        raise ConfigError(f"--output names the document, which ends in .json; clips go beside it; got {file}")
+    job.run(method=method, seed=seed, episodes=episodes, size=size, output=file, **inputs)
+
+
+def _need_demos(job: Job, given: Path | None) -> Path:
+    store = given or _as_path(job.config.collect.store)
+    if store and not store.is_dir():
+        raise ArtifactError(f"{store} is no folder: {'--demos' if given else 'collect.store'} must name a zarr store")
+    return store or need(job.layout.demos(job.task), f"bmd-pipeline collect --task {job.task}")
+
+
+def _as_path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

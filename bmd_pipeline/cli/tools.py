@@ -33,8 +33,6 @@ from bmd_pipeline.tasks.registry import (
     make_spec,
 )
 
-# ---- `bmd-pipeline config`: what the settings are, and which there could be ----
-
 config_app = typer.Typer(help="Show the settings, or the schema of all there are.")
 
 
@@ -67,17 +65,12 @@ def schema(
     """Prints the JSON Schema of all settings, for editors and checks."""
     document = RunConfig.model_json_schema()
     if task is not None:
-        from bmd_pipeline.tasks.registry import env_model
-
-        open_config(task, None, config, None)  # registers variants and plug-ins
+        open_config(task, config_file=config)  # registers variants and plug-ins
         document["$defs"]["TaskConfig"]["properties"]["env"] = env_model(task).model_json_schema()
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
-# ---- `bmd-pipeline tasks` and `check-task`: which tasks there are, what they are like, are they sound ----
-
-
-def list_tasks(
+def tasks(
     name: Annotated[str | None, typer.Argument(help="Show this task's own settings.", show_default=False)] = None,
     debug: o.Debug = False,
 ) -> None:
@@ -85,10 +78,10 @@ def list_tasks(
     console = Console(highlight=False)
     if name is None:
         for configured in list_configured():
-            open_config(configured, None, None, None)  # registers variants and plug-ins
+            open_config(configured)  # registers variants and plug-ins
         console.print(_list_all())
         return
-    env = open_config(name, None, None, None).task.env  # registers variants and plug-ins
+    env = open_config(name).task.env  # registers variants and plug-ins
     console.print(f"{name}: {_summarise(name, env)}\n", markup=False)
     console.print(_list_settings(env_model(name)))
 
@@ -102,7 +95,7 @@ def _list_all() -> Table:
         table.add_column(title, justify="right")
     table.add_column("what it is", overflow="fold")
     for entry in list_entries():
-        env = open_config(entry.name, None, None, None).task.env
+        env = open_config(entry.name).task.env
         spec = make_spec(entry.name, env)
         numbers = (spec.obs_dim, spec.action_dim, spec.horizon, _count_modes(entry.name))
         table.add_row(entry.name, entry.simulator, entry.extra or "", *map(str, numbers), _summarise(entry.name, env))
@@ -133,7 +126,7 @@ def _list_settings(model: type[BaseModel]) -> Table:
     return table
 
 
-def check(
+def check_task(
     name: Annotated[str, typer.Argument(help="The task.", show_default=False)],
     preset: o.Preset = None,
     config: o.ConfigFile = None,
@@ -143,11 +136,11 @@ def check(
     """Checks that a task keeps the contract: shapes, limits, seeding, freezing, expert, labels."""
     settings = open_config(name, preset, config, assign)
     from bmd_pipeline.compute import set_threads
-    from bmd_pipeline.tasks.checker import check_task
+    from bmd_pipeline.tasks import checker
 
     set_threads(1)
     console = Console(highlight=False)
-    results = check_task(settings.task.name, settings.task.env)
+    results = checker.check_task(settings.task.name, settings.task.env)
     for result in results:
         mark = "[green]ok[/]     " if result.passed else "[red]broken[/] "
         mark = "[yellow]skipped[/]" if result.skipped else mark
@@ -156,8 +149,6 @@ def check(
     if broken:
         raise TaskError(f"{name} breaks the task contract: {broken} of {len(results)} checks failed")
 
-
-# ---- `bmd-pipeline watch`: the jobs that run, in the terminal ----
 
 PLAIN_WIDTH = 160
 """Columns where nobody says how many there are: a file, a pipe."""

@@ -14,8 +14,6 @@ from typing import Any, Literal, get_args
 
 from bmd_pipeline.config.schema import RunConfig, grid_methods, grid_seeds, uses_modes
 
-# ---- What each stage depends on, as a slice of the settings and its hash ----
-#
 # A rule's params are exactly its stage's slice, so that editing λ reruns fine-tuning and what follows but
 # never collection. `execution` is in no slice: cores and trackers change no result, and another device only its
 # rounding and its random draws. Where the physics is computed is in `task`.
@@ -121,8 +119,6 @@ def hash_values(values: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-# ---- Which code a stage's result depends on, as a hash ----
-#
 # From a stage's function on, the functions, classes and constants that it names are followed through the package by
 # reading the source (nothing is imported), and hashed without comments, docstrings and formatting. Snakemake holds the
 # hash in a rule's params: an edit of the fine-tuning loss reruns fine-tuning and what follows, whichever module it
@@ -144,7 +140,7 @@ _IRRELEVANT = (
 _WORDS = "bmd_pipeline.reporting.narrative"
 """What stages print in words, which is no result; the pages show it."""
 
-_ENTRIES: dict[str, tuple[str, tuple[str, ...]]] = {
+ENTRIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "collect": ("stages.collect:collect", ("env", "expert")),
     "pretrain": ("stages.pretrain:pretrain", ("env",)),
     "discover": ("stages.discover:discover", ("env",)),
@@ -175,7 +171,7 @@ def source_hash(stage: str, task_package: str) -> str:
     """SHA-256 of the code behind a stage, as hex; computed once per process.
 
     Args:
-        stage: key of `_ENTRIES`.
+        stage: key of `ENTRIES`.
         task_package: import path of the task's package.
     """
     digest = hashlib.sha256()
@@ -187,7 +183,7 @@ def source_hash(stage: str, task_package: str) -> str:
 @functools.cache
 def list_definitions(stage: str, task_package: str) -> tuple[tuple[str, str], ...]:
     """Modules and names of all that a stage's code reaches, sorted; the name is empty for what a module runs itself."""
-    entry, parts = _ENTRIES[stage]
+    entry, parts = ENTRIES[stage]
     module, _, name = entry.partition(":")
     waiting = [(f"{_PACKAGE}.{module}", name), *((f"{task_package}.{part}", _WHOLE) for part in parts)]
     tops = {_PACKAGE, task_package.partition(".")[0]}

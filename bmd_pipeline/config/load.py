@@ -1,11 +1,28 @@
-"""From YAML files, presets and the command line to one validated `RunConfig`, with errors that name file and line."""
+"""From YAML files, presets and the command line to one validated `RunConfig`, with errors that name file and line.
+
+Layers, each over the one before:
+
+1. `config/config.yaml`: defaults for every task
+2. `config/tasks/<Task>.yaml`: the task's own settings; `extends: <Other>` puts that task's file below it, which makes a
+   variant: another name and other settings for the same code. `<Task>-base<k>` needs no file: it is the task with root
+   seed k
+3. `config/presets/<preset>.yaml`: how much to compute
+4. the task file's `presets: {<preset>: ...}`: the same for this task
+5. overrides: `--config FILE`, or Snakemake's `--configfile` and `--config`
+6. assignments: `--set a.b=c`
+
+Nothing here imports torch: Snakemake reads the settings again for every job.
+"""
 
 from __future__ import annotations
 
 import difflib
+import functools
+import operator
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +38,6 @@ from bmd_pipeline.errors import ConfigError, TaskError, suggest
 
 if TYPE_CHECKING:
     from bmd_pipeline.tasks.registry import TaskEntry
-
-# ---- Reading YAML: safe tags only, no duplicate keys, errors that name file and line ----
 
 Location = tuple[str | int, ...]
 """Where a value stands: names of groups and its own, positions in lists."""
@@ -146,8 +161,6 @@ def read_settings(path: Path) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-# ---- Layers of settings: merging them, and finding which one a value came from ----
-
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*")
 
 
@@ -187,33 +200,18 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def merge_layers(layers: Sequence[Layer]) -> dict[str, Any]:
     """Merges layers, later ones on top."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        merged = merge(merged, layer.values)
-    return merged
+    return functools.reduce(merge, (layer.values for layer in layers), {})
 
 
 def find_origin(layers: Sequence[Layer], location: Location) -> str | None:
     """The layer that decided the value at a location, or at the nearest group above it: its file and line, or name."""
     for depth in range(len(location), 0, -1):
         for layer in reversed(layers):
-            if _holds(layer.values, location[:depth]):
+            with suppress(KeyError, IndexError, TypeError):  # the layer does not hold it
+                functools.reduce(operator.getitem, location[:depth], layer.values)  # type: ignore[arg-type]
                 line = find_line(layer.path, (*layer.section, *location[:depth])) if layer.path else None
                 return layer.name if line is None else f"{layer.path}:{line}"
     return None
-
-
-def _holds(values: Any, location: Location) -> bool:
-    for key in location:
-        if isinstance(values, Mapping) and key in values:
-            values = values[key]
-        elif isinstance(values, Sequence) and not isinstance(values, str) and isinstance(key, int):
-            if key >= len(values):
-                return False
-            values = values[key]
-        else:
-            return False
-    return True
 
 
 def parse_assignment(text: str) -> Layer:
@@ -239,15 +237,17 @@ def shorten(text: str, length: int = 80) -> str:
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
-# ---- What is wrong with a setting, in one line: `finetune.ppo.gamma must be <= 1.0, got 2.0` ----
-
-_BOUNDS = {
-    "greater_than": ("gt", ">"),
-    "greater_than_equal": ("ge", ">="),
-    "less_than": ("lt", "<"),
-    "less_than_equal": ("le", "<="),
-}
-_KINDS = {
+_DEMANDS = {
+    "greater_than": "must be > {gt}",
+    "greater_than_equal": "must be >= {ge}",
+    "less_than": "must be < {lt}",
+    "less_than_equal": "must be <= {le}",
+    "literal_error": "must be {expected}",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+    "string_pattern_mismatch": "must match {pattern}",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
     "bool": "must be true or false",
     "int": "must be a whole number",
     "float": "must be a number",
@@ -258,6 +258,7 @@ _KINDS = {
     "model": "must be a group of settings",
     "dict": "must be a group of settings",
 }
+"""What a value must be, by pydantic's name of the error or the first word of it."""
 
 
 def join(location: Location) -> str:
@@ -337,49 +338,15 @@ def _describe_value(item: ErrorDetails, model: type[BaseModel], prefix: Location
         named = group is not None and text.split(" ")[0].split(".")[0] in group.model_fields
         link = "." if named else " " if text.startswith("must ") else ": "
         return f"{path}{link}{text}" if path else text
-    return f"{path} {_demand(kind, context, item['msg'])}, got {_show(item['input'])}"
+    template = _DEMANDS.get(kind) or _DEMANDS.get(kind.split("_")[0])
+    if template is None:
+        demand = item["msg"].replace("Input should", "must").replace("must be a valid", "must be a")
+    else:
+        demand = re.sub(r"\b1 entries", "1 entry", template.format(**context))
+    got = item["input"]
+    shown = "nothing" if got is None else shorten(" ".join(repr(got).split()), 60)
+    return f"{path} {demand}, got {shown}"
 
-
-def _demand(kind: str, context: dict[str, Any], fallback: str) -> str:
-    if kind in _BOUNDS:
-        name, sign = _BOUNDS[kind]
-        return f"must be {sign} {context[name]}"
-    if kind == "literal_error":
-        return f"must be {context['expected']}"
-    if kind == "too_short":
-        return f"must have at least {_count(context['min_length'])}"
-    if kind == "too_long":
-        return f"must have at most {_count(context['max_length'])}"
-    if kind == "string_pattern_mismatch":
-        return f"must match {context['pattern']}"
-    fallback = fallback.replace("Input should", "must").replace("must be a valid", "must be a")
-    return _KINDS.get(kind.split("_")[0], fallback)
-
-
-def _show(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    return shorten(" ".join(repr(value).split()), 60)
-
-
-def _count(n: int) -> str:
-    return "1 entry" if n == 1 else f"{n} entries"
-
-
-# ---- From YAML files, presets and the command line to one validated `RunConfig` ----
-#
-# Layers, each over the one before:
-#
-# 1. `config/config.yaml`: defaults for every task
-# 2. `config/tasks/<Task>.yaml`: the task's own settings; `extends: <Other>` puts that task's file below it,
-#    which makes a variant: another name and other settings for the same code. `<Task>-base<k>` needs no file: it is the
-#    task with root seed k
-# 3. `config/presets/<preset>.yaml`: how much to compute
-# 4. the task file's `presets: {<preset>: ...}`: the same for this task
-# 5. overrides: `--config FILE`, or Snakemake's `--configfile` and `--config`
-# 6. assignments: `--set a.b=c`
-#
-# Nothing here imports torch: Snakemake reads the settings again for every job.
 
 CONFIG_DIR = Path("config")
 AUTO = "auto"
@@ -393,7 +360,6 @@ def load_config(
     *,
     preset: str | None = None,
     overrides: Mapping[str, Any] | None = None,
-    overrides_name: str = "overrides",
     overrides_path: Path | None = None,
     assignments: Sequence[str] = (),
     config_dir: Path = CONFIG_DIR,
@@ -406,8 +372,7 @@ def load_config(
             cpu; "auto-gpu" is gpu for native tasks, and cpu for those that a simulator steps. None: what the overrides
             or config.yaml say.
         overrides: nested settings laid over the files.
-        overrides_name: where they came from, for messages.
-        overrides_path: the file they were read from, if there is one.
+        overrides_path: the file they were read from; None if Snakemake merged them.
         assignments: `a.b=c` with YAML values, on top of everything.
         config_dir: folder of config.yaml, tasks/ and presets/.
 
@@ -415,8 +380,10 @@ def load_config(
         ConfigError: a file is missing or not YAML, a setting is unknown or out of bounds.
         TaskError: the task is unknown, or a plug-in can't be imported.
     """
-    preset = resolve_preset(preset, overrides, config_dir=config_dir)
-    upper = [_without_preset(Layer(overrides_name, overrides or {}, overrides_path))]
+    if preset is None and overrides:
+        preset = overrides.get("preset")
+    preset = resolve_preset(preset, config_dir=config_dir)
+    upper = [_without_preset(Layer(str(overrides_path or "--configfile or --config"), overrides or {}, overrides_path))]
     upper += [parse_assignment(text) for text in assignments]
     _, base = split_base(task)
     if base is not None and not _task_path(task, config_dir).is_file():
@@ -454,16 +421,14 @@ def _list_varied(config: RunConfig, layers: Sequence[Layer]) -> list[RunConfig]:
         raise ConfigError(_with_origin(("grid", "axes"), text, layers)) from combined
 
 
-def resolve_preset(
-    preset: str | None, overrides: Mapping[str, Any] | None = None, *, config_dir: Path = CONFIG_DIR
-) -> str:
-    """The preset's name, with "auto" decided for this machine: "auto-gpu" or "cpu".
+def resolve_preset(preset: str | None, *, config_dir: Path = CONFIG_DIR) -> str:
+    """The preset's name, config.yaml's if None, with "auto" decided for this machine: "auto-gpu" or "cpu".
 
     Raises:
         ConfigError: no such preset; the message suggests the nearest.
     """
     if preset is None:
-        preset = (overrides or {}).get("preset") or _read_defaults(config_dir).get("preset", "auto")
+        preset = _read_defaults(config_dir).get("preset", AUTO)
     if preset == AUTO:
         preset = AUTO_GPU if has_cuda_device() else "cpu"
     known = [*list_presets(config_dir), AUTO_GPU]
@@ -492,8 +457,8 @@ def _read_defaults(config_dir: Path) -> dict[str, Any]:
 
 def list_variants(config_dir: Path = CONFIG_DIR) -> dict[str, str]:
     """Variants that have a file in tasks/, and the task that each extends."""
-    bases = {path.stem: read_settings(path).get("extends") for path in (config_dir / "tasks").glob("*.yaml")}
-    return {name: str(base) for name, base in sorted(bases.items()) if base is not None}
+    bases = {name: read_settings(_task_path(name, config_dir)).get("extends") for name in list_configured(config_dir)}
+    return {name: str(base) for name, base in bases.items() if base is not None}
 
 
 def list_configured(config_dir: Path = CONFIG_DIR) -> list[str]:
@@ -502,7 +467,7 @@ def list_configured(config_dir: Path = CONFIG_DIR) -> list[str]:
 
 
 def _is_native(layers: Sequence[Layer]) -> bool:
-    """Whether no simulator steps the task; what is wrong with its settings is told when they are read for good."""
+    """Whether no simulator steps the task; what is wrong with its settings is said when they are read for good."""
     from bmd_pipeline.tasks.registry import get_entry, prepare
 
     try:

@@ -13,10 +13,8 @@ from bmd_pipeline.config.hashing import stage_slice
 from bmd_pipeline.config.schema import AxisValue, RunConfig, flatten, format_axis_value
 from bmd_pipeline.errors import ConfigError
 
-# ---- Base policies of their own: the name `<Task>-base<k>` is the task with root seed k ----
-#
-# Fine-tuning seeds share one base policy, so they say nothing about another one. Under such a name a task has
-# demonstrations, a policy, modes and results of its own, and everything that can be made for a task can be made for it.
+# `<Task>-base<k>` is the task with root seed k, with demonstrations, a policy, modes and results of its own:
+# fine-tuning seeds share one base policy, so they say nothing about another one.
 
 _NAME = re.compile(r"(?P<task>(?:(?!-base\d).)+)-base(?P<seed>0|[1-9]\d*)")
 
@@ -39,15 +37,9 @@ def configure_base(config: RunConfig, seed: int) -> RunConfig:
     return config.model_copy(update={"task": task.model_copy(update=changes), "seed": seed})
 
 
-# ---- The cells of a grid: every combination of the values of some settings ----
-#
-# A cell is a list of changes, `name=value`. Settings, rules and commands (`--set`) take the same list, so that they
-# can't disagree about what a cell is.
-
-
 @dataclass(frozen=True)
 class GridCell:
-    """One combination of values.
+    """One combination of the values of a grid's axes, as a list of changes that rules and commands (`--set`) share.
 
     Attributes:
         name: name of its folder, as "mi_weight=0.1,num_modes=8".

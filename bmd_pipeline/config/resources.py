@@ -13,8 +13,6 @@ from pathlib import Path
 
 from bmd_pipeline.config.schema import PPOConfig, RunConfig, grid_methods, grid_seeds
 
-# ---- Costs of playing and keeping episodes, measured and without a margin: docs/results/resources.md, speed.md ----
-
 NATIVE = "native"
 """What a task without a simulator says its simulator is."""
 PLAYERS = ("collect", "pretrain", "discover", "finetune", "evaluate", "curve", "validation", "film")
@@ -38,81 +36,6 @@ STEPS_PER_S = {NATIVE: 50_000.0, "ManiSkill": 1400.0, "MuJoCo": 370.0}
 EXPERT_SHARE = 0.18
 """Share of them that is left while a scripted expert plays; PushT's plans, others take less."""
 
-
-def steps_per_s(simulator: str) -> float:
-    """Control steps of one core; a simulator that was not measured counts as the slowest."""
-    return STEPS_PER_S.get(simulator, min(STEPS_PER_S.values()))
-
-
-def processes_mb(stage: str, simulator: str, workers: int) -> float:
-    """Memory of a stage's processes, before they hold anything.
-
-    Args:
-        stage: its command.
-        simulator: what steps the task.
-        workers: cores; a simulator has as many processes, if more than one.
-    """
-    if stage not in PLAYERS or simulator == NATIVE:
-        return PROCESS_MB
-    if stage == "film" or workers == 1:  # films are played in one process
-        return PROCESS_MB + SIMULATOR_MB
-    return PROCESS_MB + workers * WORKER_MB
-
-
-def rollout_mb(config: RunConfig, stage: str) -> float:
-    """Memory of a rollout that a stage learns from or selects by."""
-    envs = {
-        "pretrain": config.pretrain.selection.episodes,
-        "discover": config.discover.num_envs,
-        "finetune": config.finetune.num_envs,
-    }
-    return envs.get(stage, 0) * _decisions(config) * DECISION_MB
-
-
-def discovered_episodes(config: RunConfig) -> int:
-    """Episodes that a discovery plays, beside those it trains on: held-out ones of the base policy and under codes; in
-    the coded form also those for each strength of the codes and for hindsight."""
-    settings = config.discover
-    if settings.form == "published":
-        return 2 * settings.heldout_episodes + settings.num_envs
-    return (2 + len(settings.teaching.strengths)) * settings.heldout_episodes + settings.hindsight_episodes
-
-
-def judged_mb(config: RunConfig, stage: str) -> float:
-    """Memory of the episodes that a stage evaluates: those that it holds step by step, and what is kept of all."""
-    settings = config.evaluate
-    kept = {"evaluate": settings.episodes, "curve": config.curve.episodes, "validation": settings.episodes}.get(
-        stage, 0
-    )
-    # validation compares whole rollouts: the base policy's two, and one of a seed's codes
-    held = 3 * kept if stage == "validation" else min(settings.num_envs, kept)
-    return held * _horizon(config) * STEP_MB + kept * EPISODE_MB
-
-
-def validated_steps(config: RunConfig, horizon: int) -> int:
-    """Control steps that `validation` plays: the base policy twice, each seed's codes, and under each disturbance."""
-    settings = config.validation
-    changed = [int(changes.get("horizon", horizon)) for changes in settings.dynamics.values()]
-    plain = len(settings.disturbances()) - len(changed)
-    return round_up(config, config.evaluate.episodes) * (
-        2 * horizon + len(config.seeds) * ((1 + plain) * horizon + sum(changed))
-    )
-
-
-def evaluated_episodes(config: RunConfig) -> int:
-    """Episodes that `evaluate` plays of a policy with codes, those on selection seeds among them."""
-    together = min(config.evaluate.num_envs, config.evaluate.episodes)
-    return sum(-(-n // together) * together for n in (config.evaluate.selection_episodes, config.evaluate.episodes))
-
-
-def round_up(config: RunConfig, episodes: int) -> int:
-    """Episodes that are played where so many are judged: whole rounds of `evaluate.num_envs`."""
-    together = min(config.evaluate.num_envs, episodes)
-    return -(-episodes // together) * together
-
-
-# ---- How much memory and time a job asks a cluster for ----
-#
 # The measurements are in docs/results/resources.md. Memory is what the job was seen to take with a quarter on top; a
 # job that still runs out gets that much again with each attempt. Time is four times what an idle core took, since
 # cores differ. A stage that can go on saves and stops when it runs out of it; the others get that much again with
@@ -152,6 +75,31 @@ RESUMABLE = ("pretrain", "discover", "finetune")
 """Stages that save what they have when their time is up, and go on in the next attempt."""
 
 
+def discovered_episodes(config: RunConfig) -> int:
+    """Episodes that a discovery plays, beside those it trains on: held-out ones of the base policy and under codes; in
+    the coded form also those for each strength of the codes and for hindsight."""
+    settings = config.discover
+    if settings.form == "published":
+        return 2 * settings.heldout_episodes + settings.num_envs
+    return (2 + len(settings.teaching.strengths)) * settings.heldout_episodes + settings.hindsight_episodes
+
+
+def validated_steps(config: RunConfig, horizon: int) -> int:
+    """Control steps that `validation` plays: the base policy twice, each seed's codes, and under each disturbance."""
+    settings = config.validation
+    changed = [int(changes.get("horizon", horizon)) for changes in settings.dynamics.values()]
+    plain = len(settings.disturbances()) - len(changed)
+    judged = config.evaluate.episodes
+    return _round_up(judged, min(config.evaluate.num_envs, judged)) * (
+        2 * horizon + len(config.seeds) * ((1 + plain) * horizon + sum(changed))
+    )
+
+
+def _round_up(episodes: int, num_envs: int) -> int:
+    """Episodes that are played where so many are wanted: whole rounds of the environments."""
+    return -(-episodes // num_envs) * num_envs
+
+
 def uses_device(config: RunConfig, stage: str, *, simulator: str, expected: bool) -> bool:
     """Whether a stage computes on a CUDA device; for those that may.
 
@@ -176,19 +124,31 @@ def estimate_mem_mb(config: RunConfig, stage: str, *, threads: int, simulator: s
         simulator: what steps the task.
         on_device: whether it computes on a CUDA device.
     """
-    total = SCHEDULER_MB + processes_mb(stage, simulator, threads)
+    total = SCHEDULER_MB + PROCESS_MB
+    if stage in PLAYERS and simulator != NATIVE:
+        one_process = stage == "film" or threads == 1
+        total += SIMULATOR_MB if one_process else threads * WORKER_MB
     if stage in READERS:
         total += EVALUATION_MB * _read_evaluations(config)
     else:
-        episodes = {"pretrain": config.collect.num_episodes, "discover": discovered_episodes(config)}
-        total += episodes.get(stage, 0) * _horizon(config) * ROW_MB.get(stage, 0.0)
-        total += rollout_mb(config, stage) + judged_mb(config, stage)
+        steps, judged = _horizon(config), config.evaluate.episodes
+        read = {"pretrain": config.collect.num_episodes, "discover": discovered_episodes(config)}.get(stage, 0)
+        rollouts = {
+            "pretrain": config.pretrain.selection.episodes,
+            "discover": config.discover.num_envs,
+            "finetune": config.finetune.num_envs,
+        }
+        kept = {"evaluate": judged, "curve": config.curve.episodes, "validation": judged}.get(stage, 0)
+        # validation compares whole rollouts: the base policy's two, and one of a seed's codes
+        held = 3 * kept if stage == "validation" else min(config.evaluate.num_envs, kept)
+        total += read * steps * ROW_MB.get(stage, 0.0) + rollouts.get(stage, 0) * _decisions(config) * DECISION_MB
+        total += held * steps * STEP_MB + kept * EPISODE_MB
     return max(DEVICE_MB if on_device else 0, math.ceil(total * MEMORY_MARGIN / 100) * 100)
 
 
 def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulator: str, on_device: bool = False) -> int:
     """Time limit of a stage's job in minutes; arguments as in `estimate_mem_mb`."""
-    step_s = 1 / (steps_per_s(simulator) * threads)
+    step_s = 1 / (STEPS_PER_S.get(simulator, min(STEPS_PER_S.values())) * threads)  # an unknown one: as the slowest
     seconds = START_S
     if stage == "collect":
         seconds += config.collect.num_episodes * _horizon(config) * step_s / EXPERT_SHARE
@@ -212,13 +172,17 @@ def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulator: 
         seconds += tuning.iterations * _iteration_s(config, tuning.num_envs, tuning.ppo, step_s)
         seconds += selected * _horizon(config) * step_s
     elif stage == "evaluate":
-        seconds += evaluated_episodes(config) * _horizon(config) * step_s
+        judged = config.evaluate.episodes
+        num_envs = min(config.evaluate.num_envs, judged)
+        played = _round_up(config.evaluate.selection_episodes, num_envs) + _round_up(judged, num_envs)
+        seconds += played * _horizon(config) * step_s
     elif stage == "validation":
         seconds += validated_steps(config, _horizon(config)) * step_s
     elif stage == "curve":
         snapshots = 1 + config.finetune.iterations / max(1, config.finetune.snapshot_interval)
         episodes = config.curve.episodes + config.evaluate.selection_episodes
-        seconds += snapshots * round_up(config, episodes) * _horizon(config) * step_s
+        played = _round_up(episodes, min(config.evaluate.num_envs, episodes))
+        seconds += snapshots * played * _horizon(config) * step_s
     else:
         seconds += _read_evaluations(config) * EVALUATION_S
     return max(DEVICE_MINUTES if on_device else MIN_MINUTES, math.ceil(TIME_MARGIN * seconds / 60))
@@ -252,8 +216,6 @@ def _decisions(config: RunConfig) -> float:
     """Chunks of actions in an episode."""
     return _horizon(config) / config.pretrain.policy.n_action_steps
 
-
-# ---- What this machine has ----
 
 CGROUP = Path("/sys/fs/cgroup")
 

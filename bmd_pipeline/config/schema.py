@@ -14,8 +14,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from bmd_pipeline.errors import ConfigError, suggest
 
-# ---- The base of every settings model ----
-
 
 class Section(BaseModel):
     """A frozen group of settings; unknown keys are refused, defaults are validated too."""
@@ -35,8 +33,6 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             flat[f"{prefix}{key}"] = value
     return flat
 
-
-# ---- Kinds of settings that several groups share, with their bounds ----
 
 TASK_PATTERN = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
 """A task's name becomes a folder's name, and part of others."""
@@ -75,9 +71,6 @@ GivenPath = Annotated[
 """Path of something that the user brings; Snakemake would read braces in it as wildcards."""
 
 
-# ---- Settings of the task itself ----
-
-
 class TaskConfig(Section):
     """Which task runs; every stage depends on it."""
 
@@ -92,9 +85,6 @@ class TaskConfig(Section):
     networks and episodes stay on the device; it has not been run yet. Native tasks have no simulator, and ignore it."""
     env: dict[str, Any] = {}
     """The task's own settings; `bmd-pipeline tasks NAME` lists them."""
-
-
-# ---- The world that policies are fine-tuned and evaluated in, where it is not that of the demonstrations ----
 
 
 class Disturbance(Section):
@@ -121,9 +111,6 @@ class Disturbance(Section):
         return ", ".join(f"{name}={value:g}" for name, value in self.model_dump(exclude_defaults=True).items())
 
 
-# ---- Settings of demonstration collection ----
-
-
 class CollectConfig(Section):
     """How many demonstrations to collect."""
 
@@ -134,9 +121,6 @@ class CollectConfig(Section):
     store: GivenPath | None = None
     """Demonstrations that exist already, a zarr store: nothing is collected, and nobody writes there. The number of
     episodes, from which memory is estimated, should be theirs."""
-
-
-# ---- Settings of the diffusion policy and of its training by behaviour cloning ----
 
 
 class PolicyConfig(Section):
@@ -221,9 +205,6 @@ class PretrainConfig(Section):
     is trained, and no demonstrations are needed."""
 
 
-# ---- Settings of proximal policy optimisation ----
-
-
 class PPOConfig(Section):
     """PPO (Schulman et al. 2017) with generalised advantage estimation."""
 
@@ -252,9 +233,6 @@ class PPOConfig(Section):
     """Weight of the entropy bonus."""
     value_hidden_sizes: Widths = (256, 256)
     """Widths of the critic's hidden layers."""
-
-
-# ---- Settings of mode discovery ----
 
 
 class InferenceConfig(Section):
@@ -342,8 +320,6 @@ class DiscoverConfig(Section):
             raise ValueError(f"num_modes must be <= num_envs ({self.num_envs}), got {self.num_modes}")
         return self
 
-
-# ---- Settings of fine-tuning ----
 
 METHODS = ("dppo", "res", "dsrl", "dppo-bmd", "res-bmd", "dsrl-bmd")
 """Fine-tuning methods; `-bmd` adds mode codes and the mutual-information regulariser."""
@@ -656,12 +632,6 @@ class PoolConfig(Section):
     """Root seeds: each k is the task <Task>-base<k>, with demonstrations, policy and modes of its own."""
 
 
-# ---- Settings of how a run executes; they enter no hash ----
-#
-# They change no result, but for `device`: a CUDA device rounds otherwise and draws other random numbers, so that a run
-# on it is another sample of the same thing. What would change the physics is a setting of the task, `task.physics`.
-
-
 class ThreadsConfig(Section):
     """Cores each stage asks for; simulator tasks start that many worker processes."""
 
@@ -678,7 +648,12 @@ class ThreadsConfig(Section):
 
 
 class ExecutionConfig(Section):
-    """Devices, cores, checkpoints and tracking."""
+    """Devices, cores, checkpoints and tracking; they enter no hash.
+
+    They change no result, but for `device`: a CUDA device rounds otherwise and draws other random numbers, so that a
+    run on it is another sample of the same thing. What would change the physics is a setting of the task,
+    `task.physics`.
+    """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks live; auto takes CUDA where there is one. Random draws differ between devices. Episodes of a task
@@ -706,8 +681,6 @@ class ExecutionConfig(Section):
     group: str | None = Field(None, min_length=1, max_length=100)
     """Name under which the tracker groups runs; null: the task's."""
 
-
-# ---- Names of fine-tuning methods, as paths and commands use them ----
 
 PRETRAINED = "pretrained"
 """What evaluation calls the pre-trained policy."""
@@ -771,9 +744,6 @@ def judged_methods(methods: Sequence[str]) -> list[str]:
     if not pairs:
         raise ConfigError(f"methods: a verdict needs a -bmd method and its plain counterpart, got {', '.join(methods)}")
     return [method for method in methods if any(method in pair for pair in pairs)]
-
-
-# ---- The settings of a whole run on one task ----
 
 
 class RunConfig(Section):

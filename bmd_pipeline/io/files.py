@@ -16,8 +16,6 @@ from bmd_pipeline.errors import ArtifactError
 if TYPE_CHECKING:  # Snakemake reads this module for every job: torch is imported where tensors are at hand
     from torch import Tensor
 
-# ---- Files and folders that appear whole or not at all: written beside their place, synced, then renamed ----
-
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file whole, making its folder where needed.
@@ -119,9 +117,6 @@ def _sync_folder(path: Path) -> None:
         return
 
 
-# ---- Reading JSON documents that other stages wrote ----
-
-
 def read_json(path: Path, what: str) -> dict[str, Any]:
     """Reads a JSON object.
 
@@ -144,9 +139,6 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ArtifactError(f"{what}: {path} must hold a JSON object, got {type(document).__name__}")
     return document
-
-
-# ---- Content hashes of files and folders ----
 
 
 def hash_file(path: Path) -> str:
@@ -182,13 +174,13 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-# ---- Tensors on disk, as safetensors: reading one can execute nothing ----
-
 _METADATA = "metadata"
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Writes named tensors whole; the same tensors and metadata give the same bytes.
+    """Writes named tensors whole, as safetensors: reading one can execute nothing.
+
+    The same tensors and metadata give the same bytes.
 
     Args:
         path: the file.

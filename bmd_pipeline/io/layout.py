@@ -39,17 +39,17 @@ class Layout:
         """Folder of the discovered modes."""
         return self.root / "results" / task / "modes" / f"seed{seed}"
 
-    def tuned(self, task: str, method: str, seed: int) -> Path:
+    def finetuned(self, task: str, method: str, seed: int) -> Path:
         """Folder of a fine-tuned policy; the method may be that of a grid's cell, as `GridCell.folder` says."""
         return self.root / "results" / task / method / f"seed{seed}"
 
     def curve(self, task: str, method: str, seed: int) -> Path:
         """Success and modes of a policy's snapshots over its fine-tuning."""
-        return self.tuned(task, method, seed) / "curve.json"
+        return self.finetuned(task, method, seed) / "curve.json"
 
     def evaluation(self, task: str, method: str, seed: int) -> Path:
         """Evaluation of one policy; the method may be `pretrained` or `taught`."""
-        return self.tuned(task, method, seed) / "eval.json"
+        return self.finetuned(task, method, seed) / "eval.json"
 
     def summary(self, task: str) -> Path:
         """All evaluations of a task side by side: the main target."""
@@ -84,9 +84,9 @@ class Layout:
         return self.root / "results" / "summary.html"
 
     @staticmethod
-    def snapshots(tuned: Path) -> Path:
-        """Snapshots of the fine-tuning that writes the folder `tuned`, one folder each, named by iteration."""
-        return tuned / "snapshots"
+    def snapshots(finetuned: Path) -> Path:
+        """Snapshots of the fine-tuning that writes the folder `finetuned`, one folder each, named by iteration."""
+        return finetuned / "snapshots"
 
     @staticmethod
     def state(output: Path) -> Path:

@@ -19,8 +19,6 @@ from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import naming, write_text
 from bmd_pipeline.io.provenance import measure_cpu_seconds
 
-# ---- Reading the metrics that a training stage reported ----
-
 
 def load_metrics(path: Path) -> list[dict[str, Any]]:
     """Reads a metrics.jsonl: one object per report, numbers by metric, null where one was not finite.
@@ -45,11 +43,6 @@ def load_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-# ---- A run at wandb, as a courtesy: offline unless WANDB_MODE says otherwise, and never in the way ----
-#
-# Everything happens on a thread of its own, so that a tracker that fails, hangs or is out of reach costs the numbers it
-# didn't get and, at the end, a bounded wait.
-
 PROJECT = "bmd-pipeline"
 INIT_SECONDS = 20.0
 """How long wandb may try to reach its server."""
@@ -66,7 +59,10 @@ def make_run_id(name: str, group: str, config: Mapping[str, Any]) -> str:
 
 
 class WandbRun:
-    """Reports from a thread; the first failure ends the reporting with one warning.
+    """A run at wandb, offline unless WANDB_MODE says otherwise.
+
+    Everything happens on a thread of its own, so that a tracker that fails, hangs or is out of reach costs the numbers
+    it did not get and, at the end, a bounded wait. The first failure ends the reporting with one warning.
 
     Args:
         name: what wandb calls the run.
@@ -92,7 +88,7 @@ class WandbRun:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Hands a report over; returns at once."""
-        self._tell_failure()
+        self._warn_of_failure()
         if not self._over and self._reports.qsize() < WAITING_REPORTS:
             self._reports.put((step, dict(metrics)))
 
@@ -102,7 +98,7 @@ class WandbRun:
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
             self._failure = f"no answer within {CLOSE_SECONDS:g} s"
-        self._tell_failure()
+        self._warn_of_failure()
         self._over = True
 
     def _report(self) -> None:
@@ -117,13 +113,10 @@ class WandbRun:
         except Exception as error:  # whatever a tracker does, training goes on
             self._failure = (str(error).splitlines() or [type(error).__name__])[0]
 
-    def _tell_failure(self) -> None:
+    def _warn_of_failure(self) -> None:
         if self._failure is not None and not self._over:
             self._over = True
             warnings.warn(f"wandb is off for this run: {self._failure}", RuntimeWarning, stacklevel=4)
-
-
-# ---- Metrics of a running stage: JSON lines on disk are the truth, an external tracker is a courtesy ----
 
 
 class Tracker:

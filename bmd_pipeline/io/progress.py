@@ -22,8 +22,6 @@ from bmd_pipeline.errors import AlreadyWritten, ArtifactError
 from bmd_pipeline.io.files import hash_tensors, read_weights, save_weights
 from bmd_pipeline.io.layout import LOCK_FILE
 
-# ---- An exclusive lock on a folder, so that two jobs never write the same progress ----
-
 POLL_S = 1.0
 
 
@@ -34,12 +32,12 @@ class Wait:
     Attributes:
         seconds: how long.
         check: called while waiting; raises to end it.
-        tell: takes one line for people.
+        log: takes one line for people.
     """
 
     seconds: float
     check: Callable[[], None]
-    tell: Callable[[str], None]
+    log: Callable[[str], None]
 
 
 class FolderLock:
@@ -99,7 +97,7 @@ class FolderLock:
                 if patient_until is None:
                     patient_until = time.monotonic() + (wait.seconds if wait else 0.0)
                     if wait is not None and wait.seconds > 0.0:
-                        wait.tell(f"{busy}); waiting for it")
+                        wait.log(f"{busy}); waiting for it")
                 if wait is None or time.monotonic() >= patient_until:
                     raise ArtifactError(f"{busy} holds {self._path}); wait for it or stop it") from None
                 wait.check()
@@ -127,14 +125,11 @@ class FolderLock:
         self.release()
 
 
-# ---- Resumable progress of a training stage: one file, written whole, owned by one job at a time ----
-
-
-class TrainingState:
-    """Progress of one job in a folder that is no rule's output.
+class TrainingState(FolderLock):
+    """Progress of one job in a locked folder that is no rule's output: one file, written whole.
 
     Args:
-        folder: where it lives; locked until `close`.
+        folder: where it lives.
         config_hash: what the job computes; progress of anything else is ignored.
         wait: patience with another job that is using the folder.
 
@@ -144,10 +139,10 @@ class TrainingState:
     """
 
     def __init__(self, folder: Path, config_hash: str, wait: Wait | None = None) -> None:
+        super().__init__(folder, config_hash, wait)
         self.folder = folder
         self.path = folder / "state.safetensors"
         self._config_hash = config_hash
-        self._lock = FolderLock(folder, config_hash, wait)
 
     def save(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Replaces the saved progress.
@@ -183,19 +178,7 @@ class TrainingState:
     def discard(self) -> None:
         """Removes the folder once the stage has written its outputs, and gives the lock back."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.close()
-
-    def close(self) -> None:
-        """Gives the lock back and keeps the progress."""
-        self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        self.release()
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -23,8 +23,6 @@ from bmd_pipeline.io.layout import LOCK_FILE, METRICS_FILE, RUN_FILE, Layout
 if TYPE_CHECKING:  # Snakemake reads this module for every job: torch is imported where it is asked
     import torch
 
-# ---- CPU time of a job, with its worker processes ----
-
 
 def measure_cpu_seconds() -> float:
     """Seconds of CPU that this process and its children have used since it began.
@@ -47,8 +45,6 @@ def _read_cpu_seconds(pid: int | None) -> float:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-
-# ---- `run.json`: how an output folder came to be, written last, so that its presence means "complete" ----
 
 SCHEMA_VERSION = 1
 _PACKAGES = (
@@ -108,50 +104,23 @@ def describe_run(
     }
 
 
-def write_run(
-    directory: Path,
-    *,
-    stage: str,
-    task: str,
-    config: Mapping[str, Any],
-    config_hash: str,
-    seed: int,
-    inputs: Mapping[str, Path],
-    outputs: Sequence[str] | None = None,
-    started: float,
-    device: torch.device | None = None,
-    extra: Mapping[str, Any] | None = None,
-) -> Path:
-    """Writes `run.json` beside the finished outputs of a stage, with their hashes.
+def write_run(directory: Path, run: dict[str, Any], *, outputs: Sequence[str] | None = None) -> None:
+    """Writes `run.json` beside the finished outputs of a stage, with their hashes; call it last.
 
-    Arguments as in `describe_run`, and `outputs`, the names of the stage's own files if the folder holds others
-    too. Call it after everything else is written.
-
-    Returns:
-        Path of the file.
+    Args:
+        directory: the stage's folder.
+        run: what `describe_run` returned.
+        outputs: names of the stage's own files, if the folder holds others too.
     """
-    document = describe_run(
-        stage=stage,
-        task=task,
-        config=config,
-        config_hash=config_hash,
-        seed=seed,
-        inputs=inputs,
-        started=started,
-        device=device,
-        extra=extra,
-    )
     progress = Layout.state(directory).name
-    document["outputs"] = {
+    hashes = {
         path.name: hash_path(path)
         for path in sorted(directory.iterdir())
         if path.name not in (RUN_FILE, progress)
         and not path.name.startswith(".")
         and (outputs is None or path.name in outputs)
     }
-    path = directory / RUN_FILE
-    write_json(path, document)
-    return path
+    write_json(directory / RUN_FILE, {**run, "outputs": hashes})
 
 
 def read_run(directory: Path) -> dict[str, Any]:
@@ -231,8 +200,6 @@ def _git(folder: Path, *arguments: str) -> str:
     ).stdout
 
 
-# ---- Whether a demonstration store is still the one that its manifest describes, and may be collected anew ----
-#
 # Snakemake doesn't look into folders: it follows a store through the manifest. What someone edits inside the
 # store afterwards must still reach training. And Snakemake removes a rule's outputs before the rule runs, so what
 # someone else put in their place must be noticed before.

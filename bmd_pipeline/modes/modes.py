@@ -42,7 +42,7 @@ class DiscoveredModes:
         findings: what was measured: held-out multimodality, success of the base policy and per code.
         names: what the codes are called, (K,).
         centres: (K, points · obs_dim) clusters of the demonstrations; None in the published form.
-        fingerprint: hash of the weights file, once loaded: what is tuned with these modes names it.
+        fingerprint: hash of the weights file, once loaded: what is fine-tuned with these modes names it.
     """
 
     config: DiscoverConfig

@@ -153,12 +153,12 @@ def describe_outcome(evaluation: Evaluation) -> list[str]:
     return sentences
 
 
-def describe_run(evaluation: Evaluation, tuned: Iterable[Mapping[str, Any]], wall_s: float) -> list[str]:
+def describe_run(evaluation: Evaluation, finetuned: Iterable[Mapping[str, Any]], wall_s: float) -> list[str]:
     """What was run: methods, seeds, training and evaluation.
 
     Args:
         evaluation: the task's eval.json.
-        tuned: run.json of every fine-tuning.
+        finetuned: run.json of every fine-tuning.
         wall_s: seconds that all its stages took.
     """
     blocks = evaluation.policies
@@ -169,7 +169,7 @@ def describe_run(evaluation: Evaluation, tuned: Iterable[Mapping[str, Any]], wal
         known = [f"{family} {_FAMILIES[family]}" for family in families if family in _FAMILIES]
         sentences.append(
             f"One pre-trained diffusion policy was fine-tuned with {counted(len(methods), 'method')} "
-            f"and {counted(_num_seeds(evaluation), 'seed')} each{_training(tuned)}"
+            f"and {counted(_num_seeds(evaluation), 'seed')} each{_training(finetuned)}"
             + (f": {listed(known)}." if known else ".")
         )
         if any(map(uses_modes, methods)):

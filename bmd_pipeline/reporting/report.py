@@ -257,7 +257,7 @@ def build_report(sources: ReportSources) -> str:
         axes=axes,
         to_scale=book.to_scale,
         outcome=describe_outcome(evaluation),
-        run=describe_run(evaluation, sources.tuned.values(), sum(step.wall_s for step in steps)),
+        run=describe_run(evaluation, sources.finetuned.values(), sum(step.wall_s for step in steps)),
         reading=describe_reading(evaluation),
         lost_codes=list_lost_codes(evaluation),
         lowest=lowest,
@@ -287,7 +287,7 @@ def _draw_figures(sources: ReportSources) -> dict[str, list[Markup]]:
             for family, figure in plot_curves(
                 sources.curves,
                 before=base.success_rate.mean if base else None,
-                target_kl={key: _target_kl(record) for key, record in sources.tuned.items()},
+                target_kl={key: _target_kl(record) for key, record in sources.finetuned.items()},
             ).items()
         ],
         "pretraining": [],

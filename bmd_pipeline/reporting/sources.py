@@ -240,7 +240,7 @@ class ReportSources:
         demos: manifest of the demonstrations, None where they were brought along or edited.
         base: run.json of pre-training.
         discovered: run.json of discovery by seed.
-        tuned: run.json of fine-tuning by policy and seed.
+        finetuned: run.json of fine-tuning by policy and seed.
         curves: learning curves by policy and seed.
         pretraining: success of the base policy while it was pre-trained, None where nothing was played.
         evidence: what other stages found, where they ran.
@@ -255,7 +255,7 @@ class ReportSources:
     demos: Record | None
     base: Record
     discovered: Mapping[int, Record]
-    tuned: Mapping[Key, Record]
+    finetuned: Mapping[Key, Record]
     curves: Mapping[Key, Curves]
     pretraining: Curves | None
     evidence: Evidence
@@ -280,7 +280,7 @@ def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> R
         raise ArtifactError(f"{summary}: evaluation of task {evaluation.task}, not of {task}")
     keys = [(policy, row.seed) for policy, block in evaluation.policies.items() for row in block.seeds]
     parts = {key: _load_part(evaluation, layout, *key) for key in keys}
-    tuned = {key: _load_tuned(parts[key], layout, task, *key) for key in keys if is_finetuned(key[0])}
+    finetuned = {key: _load_finetuned(parts[key], layout, task, *key) for key in keys if is_finetuned(key[0])}
     rows = {(part.policy, part.seed): part for part in load_episodes(episodes)}
     book = load_paths(paths)
     drawn = _group_paths(book)
@@ -298,8 +298,8 @@ def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> R
         demos=_find_collection(base, layout, task),
         base=base,
         discovered={seed: require_run(layout.modes(task, seed), "discover", task) for seed in seeds},
-        tuned=tuned,
-        curves={key: load_curves(layout.tuned(task, *key) / METRICS_FILE) for key in tuned},
+        finetuned=finetuned,
+        curves={key: load_curves(layout.finetuned(task, *key) / METRICS_FILE) for key in finetuned},
         pretraining=load_pretraining(layout.policy(task) / METRICS_FILE),
         evidence=load_evidence(layout, evaluation),
         videos=find_videos(summary.parent),
@@ -337,12 +337,12 @@ def _load_part(evaluation: Evaluation, layout: Layout, policy: str, seed: int) -
     return part
 
 
-def _load_tuned(part: Evaluation, layout: Layout, task: str, policy: str, seed: int) -> Record:
+def _load_finetuned(part: Evaluation, layout: Layout, task: str, policy: str, seed: int) -> Record:
     """The record of a fine-tuning, if it is the one that was evaluated and its log is whole."""
-    folder = layout.tuned(task, policy, seed)
+    folder = layout.finetuned(task, policy, seed)
     which = f"--task {task} --method {policy} --seed {seed}"
     record = require_run(folder, "finetune", task, command=f"bmd-pipeline finetune {which}")
-    evaluated = part.provenance.inputs.get("tuned")
+    evaluated = part.provenance.inputs.get("finetuned")
     if evaluated is None or evaluated.sha256 != hash_file(folder / RUN_FILE):
         raise ArtifactError(
             f"{folder / RUN_FILE} is not the run that was evaluated; run `bmd-pipeline evaluate {which}`"
@@ -416,7 +416,7 @@ def list_steps(sources: ReportSources) -> list[Step]:
         records.append(("collect", sources.demos))
     records.append(("pretrain", sources.base))
     records += [("discover", record) for record in sources.discovered.values()]
-    records += [("finetune", record) for record in sources.tuned.values()]
+    records += [("finetune", record) for record in sources.finetuned.values()]
     steps = [_from_record(stage, record) for stage, record in records]
     for (policy, _), part in sources.parts.items():
         steps.append(_from_document("evaluate", part, part.policies[policy].config_hash))
@@ -450,7 +450,7 @@ def list_settings(sources: ReportSources) -> Iterator[tuple[str, Any]]:
     for record in list(sources.discovered.values())[:1]:
         yield "discover", record.get("config", {}).get("discover")
     seen = set()
-    for (policy, _), record in sources.tuned.items():
+    for (policy, _), record in sources.finetuned.items():
         if policy not in seen:
             seen.add(policy)
             yield f"finetune {policy}", record.get("config", {}).get("finetune")

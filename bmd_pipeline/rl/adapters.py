@@ -26,7 +26,7 @@ from bmd_pipeline.policies.networks import gaussian_entropy, gaussian_log_prob, 
 # |---|---|---|
 # | base policy | `GaussianNoise` | `FrozenDenoiser` |
 # | dsrl | `SteeringAdapter` | `FrozenDenoiser` |
-# | dppo | `GaussianNoise` | `TunedDenoiser` |
+# | dppo | `GaussianNoise` | `FinetunedDenoiser` |
 # | res | `GaussianNoise` | `FrozenDenoiser`, `ResidualAction` |
 #
 # With `-bmd` every adapter is told the mode code: the denoiser is the coded one, steering and residual see the code. In
@@ -210,7 +210,7 @@ class SteeringAdapter(Adapter):
 # the step's mean, with a floor under its standard deviation so that there is something to explore.
 
 
-class TunedDenoiser(Adapter):
+class FinetunedDenoiser(Adapter):
     """A trainable copy of the policy, which explores with more denoising noise than it acts with.
 
     It explores as the sampler with `config.eta` does, with a standard deviation of at least `config.noise_floor` at
@@ -247,10 +247,10 @@ class TunedDenoiser(Adapter):
         sampler = self.exploring if explore else self.acting
         stds = (*sampler.stds[: self.first], *(self.stds if explore else sampler.stds[self.first :]))
         frozen = self.frozen.condition(inputs.cond, inputs.code) if self.first else None
-        tuned = self.policy.condition(inputs.cond, inputs.code)
+        finetuned = self.policy.condition(inputs.cond, inputs.code)
         samples = [x]
         for k, std in enumerate(stds):
-            x = sampler.step_mean(x, k, tuned if frozen is None or k >= self.first else frozen)
+            x = sampler.step_mean(x, k, finetuned if frozen is None or k >= self.first else frozen)
             if std > 0.0:
                 x = torch.add(x, torch.randn(x.shape, generator=generator, device=x.device), alpha=std)
             samples.append(x)

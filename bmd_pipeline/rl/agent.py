@@ -18,13 +18,13 @@ from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters import (
     Adapter,
+    FinetunedDenoiser,
     FrozenDenoiser,
     GaussianNoise,
     PolicyInput,
     Record,
     ResidualAction,
     SteeringAdapter,
-    TunedDenoiser,
 )
 
 # ---- Agents: a diffusion policy, the adapters it acts through, and its mode codes ----
@@ -234,7 +234,7 @@ def make_agent(
     adapters: list[Adapter] = [GaussianNoise(acting.noise_dim)]
     if adapter == "dsrl" or (modes is not None and modes.steering is not None):
         adapters = [_make_steering(acting, modes, config, steering)]
-    adapters.append(TunedDenoiser(acting, config.denoiser) if adapter == "dppo" else FrozenDenoiser(acting))
+    adapters.append(FinetunedDenoiser(acting, config.denoiser) if adapter == "dppo" else FrozenDenoiser(acting))
     if adapter == "res":
         residual = ResidualAction(acting.cond_dim, acting.action_dim, codes, config.residual, config.ppo)
         adapters.append(residual.to(_device(acting)))
@@ -260,14 +260,14 @@ def _device(policy: DiffusionPolicy) -> torch.device:
 
 # ---- Fine-tuned agents on disk ----
 
-TUNED_WEIGHTS = "tuned.safetensors"
-TUNED_DOCUMENT = "tuned.json"
+FINETUNED_WEIGHTS = "finetuned.safetensors"
+FINETUNED_DOCUMENT = "finetuned.json"
 
 
 def load_agent(
     policy_dir: Path,
     modes_dir: Path | None,
-    tuned_dir: Path | None,
+    finetuned_dir: Path | None,
     method: str,
     *,
     task: str,
@@ -280,7 +280,7 @@ def load_agent(
     Args:
         policy_dir: pre-trained policy.
         modes_dir: discovered modes, for policies with codes.
-        tuned_dir: fine-tuned weights; None before fine-tuning.
+        finetuned_dir: fine-tuned weights; None before fine-tuning.
         method: "pretrained", "taught" or a fine-tuning method.
         task: the task it must have been made for.
         device: where to load it.
@@ -298,27 +298,29 @@ def load_agent(
         modes = load_modes(modes_dir, policy, task=task)
         if method == TAUGHT:
             return make_commanded_agent(policy, modes).requires_grad_(False).eval()
-    if tuned_dir is None:
+    if finetuned_dir is None:
         raise ArtifactError(f"method {method} needs what it fine-tuned: run `bmd-pipeline finetune --task {task}`")
-    path = tuned_dir / TUNED_DOCUMENT
+    path = finetuned_dir / FINETUNED_DOCUMENT
+    if not path.is_file():  # as after a fine-tuning by an earlier version, which named it otherwise
+        raise ArtifactError(f"{path} is missing: make it with `bmd-pipeline finetune --task {task} --method {method}`")
     document = read_json(path, "fine-tuned policy")
     if (document.get("task"), document.get("method")) != (task, method):
         raise ArtifactError(
-            f"{path}: tuned for task {document.get('task')!r} by {document.get('method')!r}, "
+            f"{path}: fine-tuned for task {document.get('task')!r} by {document.get('method')!r}, "
             f"expected {task!r} by {method!r}"
         )
     built_on = {"policy_sha256": policy.fingerprint, "modes_sha256": modes.fingerprint if modes else None}
     for name, present in built_on.items():
         if document.get(name) != present:
             raise ArtifactError(
-                f"{path}: tuned from another {name.removesuffix('_sha256')} than the present one; "
+                f"{path}: fine-tuned from another {name.removesuffix('_sha256')} than the present one; "
                 f"run `bmd-pipeline finetune --task {task} --method {method}` again"
             )
     try:
         config = FinetuneConfig.model_validate(document["finetune"])
         steering = SteeringConfig.model_validate(document["steering"])
         agent = make_agent(method, policy, modes, config, steering)
-        weights = load_weights(tuned_dir / TUNED_WEIGHTS)
+        weights = load_weights(finetuned_dir / FINETUNED_WEIGHTS)
         load_trained(agent, weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ArtifactError(

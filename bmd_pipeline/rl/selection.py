@@ -107,14 +107,14 @@ class CollapseWatch:
     Args:
         entropy_dims: dimensions of a decision's draws whose spread is trained.
         episodes: episodes of a selection round.
-        warn: told of each collapse.
+        warn: called with a line about each collapse.
     """
 
     def __init__(self, entropy_dims: int, episodes: int, warn: Callable[[str], None]) -> None:
         self._entropy_dims = entropy_dims
         self._episodes = episodes
         self._warn = warn
-        self._told: list[str] = []
+        self._warned: list[str] = []
         self._first_entropy: float | None = None
         self._start_success: float | None = None
 
@@ -126,7 +126,7 @@ class CollapseWatch:
             self._first_entropy = metrics["losses/entropy"]
         fallen = (self._first_entropy - metrics["losses/entropy"]) / self._entropy_dims
         if fallen > ENTROPY_FALL:
-            self._tell(
+            self._warn_once(
                 "entropy",
                 f"iteration {iteration}: the policy hardly explores any more; its entropy has fallen by {fallen:.2f} "
                 f"nats per dimension (floor {ENTROPY_FALL:g}): raise finetune.ppo.entropy_weight, "
@@ -138,14 +138,14 @@ class CollapseWatch:
         if self._start_success is None:
             self._start_success = scored.success_rate
         if scored.success_rate < self._start_success - self._margin(self._start_success):
-            self._tell(
+            self._warn_once(
                 "success",
                 f"iteration {scored.iteration}: selection success {scored.success_rate:.3f} is below the "
                 f"{self._start_success:.3f} that training began with",
             )
         if scored.dead_codes:
             listed = ", ".join(map(str, scored.dead_codes))
-            self._tell(
+            self._warn_once(
                 "codes",
                 f"iteration {scored.iteration}: code {listed} is obeyed no more often than chance: the behaviour "
                 "behind it is lost, was never found, or never succeeds here",
@@ -159,9 +159,9 @@ class CollapseWatch:
             base_success: success rate of the base policy where discovery measured it.
         """
         if kept.iteration == 0:
-            self._tell("kept", "no iteration was better than the start, which is therefore what is kept")
+            self._warn_once("kept", "no iteration was better than the start, which is therefore what is kept")
         if base_success is not None and kept.success_rate < base_success - self._margin(base_success):
-            self._tell(
+            self._warn_once(
                 "base",
                 f"the kept iteration {kept.iteration} succeeds less often ({kept.success_rate:.3f}) than the base "
                 f"policy ({base_success:.3f})",
@@ -169,17 +169,17 @@ class CollapseWatch:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs, as JSON values."""
-        return {"told": self._told, "first_entropy": self._first_entropy, "start_success": self._start_success}
+        return {"warned": self._warned, "first_entropy": self._first_entropy, "start_success": self._start_success}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restores what `state` returned."""
-        self._told = list(state["told"])
+        self._warned = list(state["warned"])
         self._first_entropy, self._start_success = state["first_entropy"], state["start_success"]
 
     def _margin(self, rate: float) -> float:
         return SIGNIFICANCE * math.sqrt(max(rate * (1.0 - rate), 1e-4) / self._episodes)
 
-    def _tell(self, kind: str, text: str) -> None:
-        if kind not in self._told:
-            self._told.append(kind)
+    def _warn_once(self, kind: str, text: str) -> None:
+        if kind not in self._warned:
+            self._warned.append(kind)
             self._warn(text)

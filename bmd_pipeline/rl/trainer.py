@@ -408,7 +408,7 @@ class Rollback:
 
     Args:
         trainer: who learns.
-        warn: told of every rollback.
+        warn: called with a line about every rollback.
 
     Attributes:
         before: state of the trainer before the present iteration, from `pack_trainer`.

@@ -125,7 +125,7 @@ class Checkpoints:
             if isinstance(error, Stopped | SimulationError):
                 self._save()
         finally:
-            self._state.close()
+            self._state.release()
 
     def _is_due(self) -> bool:
         return self._clock() - self._saved_at >= self._seconds or self.stop.reason is not None

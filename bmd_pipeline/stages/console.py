@@ -9,12 +9,12 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskProgressColumn, TextColumn
-from rich.progress import Progress as RichProgress
+from rich.progress import Progress as Bar
 
 from bmd_pipeline.errors import SimulationError
 
@@ -22,16 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bmd_pipeline.environments.base import TaskEnv, TaskSpec, Transition
-
-# ---- What a stage says while it works: log lines, warnings and progress ----
-#
-# Everything goes to stderr, so that stdout stays free for data. Three modes:
-#
-# | mode | for | looks like |
-# |---|---|---|
-# | normal | a terminal | colours and live bars |
-# | plain | log files, pipes, CI | no control codes; a progress line about every 10 s or 10 % |
-# | quiet | scripts | warnings only |
 
 Mode = Literal["normal", "plain", "quiet"]
 Field = float | int | str
@@ -69,22 +59,8 @@ def format_rate(done: float, total: int, elapsed: float) -> str:
     return f"{speed}, {format_seconds((total - done) / rate)} left"
 
 
-class Progress(Protocol):
-    """A running count, used as a context manager."""
-
-    def advance(self, n: int = 1, **fields: Field) -> None:
-        """Counts n more; fields replace the values shown beside the bar."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class _Silent:
-    """Quiet progress; also the counting that the other two share.
+class Progress:
+    """A running count, used as a context manager. This one shows nothing; the others add how it is shown.
 
     Args:
         description: what is counted.
@@ -103,6 +79,7 @@ class _Silent:
         self._started = clock()
 
     def advance(self, n: int = 1, **fields: Field) -> None:
+        """Counts n more; fields replace the values shown beside the bar."""
         self.done += n
         self.fields.update(fields)
         self._show()
@@ -125,7 +102,7 @@ class _Silent:
         pass
 
 
-class _Plain(_Silent):
+class _Plain(Progress):
     """Progress as occasional lines."""
 
     def __init__(
@@ -158,12 +135,12 @@ class _Plain(_Silent):
         self._write(f"{self.description}: {self.done}/{self.total}{share}" + (f", {status}" if status else ""))
 
 
-class _Live(_Silent):
+class _Live(Progress):
     """Progress as a bar on a terminal."""
 
     def __init__(self, description: str, total: int, done: int, clock: Callable[[], float], console: Console) -> None:
         super().__init__(description, total, done, clock)
-        self._bar = RichProgress(
+        self._bar = Bar(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
@@ -188,7 +165,13 @@ class _Live(_Silent):
 
 
 class Reporter:
-    """The only thing a stage prints through.
+    """The only thing a stage prints through: to stderr, so that stdout stays free for data.
+
+    | mode | for | looks like |
+    |---|---|---|
+    | normal | a terminal | colours and live bars |
+    | plain | log files, pipes, CI | no control codes; a progress line about every 10 s or 10 % |
+    | quiet | scripts | warnings only |
 
     Args:
         mode: normal, plain or quiet; None takes normal on a terminal and plain elsewhere.
@@ -242,7 +225,7 @@ class Reporter:
             return _Live(description, total, done, self._clock, self._console)
         if self.mode == "plain":
             return _Plain(description, total, done, self._clock, self._line)
-        return _Silent(description, total, done, self._clock)
+        return Progress(description, total, done, self._clock)
 
     def _line(self, text: str, style: str = "") -> None:
         if self._console is not None:
@@ -251,16 +234,6 @@ class Reporter:
             self._stream.write(f"{self._prefix}{text}\n")
             self._stream.flush()
 
-
-# ---- How a stage is asked to stop: a signal, or a time limit ----
-#
-# Whoever asks only leaves a note. A training stage looks at it where it can go on from later, saves, and stops; the
-# same command goes on from there. A second signal doesn't wait for that. Other stages end at the first one.
-#
-# | what happens | exit status |
-# |---|---|
-# | SIGTERM, SIGINT (Ctrl-C) or `--max-minutes`: progress is saved | 75, as EX_TEMPFAIL of sysexits.h: try again |
-# | a second signal: at once, and what was saved before stays | that of the signal, 143 or 130 in a shell |
 
 STOPPED = 75
 """Exit status of a stage that stopped to be run again."""
@@ -272,7 +245,15 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
 
 
 class Stop:
-    """Whether a stage was asked to stop. As a context manager it listens to signals.
+    """Whether a stage was asked to stop, by a signal or a time limit. As a context manager it listens to signals.
+
+    A training stage looks at it where it can go on from later, saves, and stops; the same command goes on from there. A
+    second signal does not wait for that. Other stages end at the first one.
+
+    | what happens | exit status |
+    |---|---|
+    | SIGTERM, SIGINT (Ctrl-C) or `--max-minutes`: progress is saved | 75, as EX_TEMPFAIL of sysexits.h: try again |
+    | a second signal: at once, and what was saved before stays | that of the signal, 143 or 130 in a shell |
 
     Args:
         max_minutes: time limit from now on; None sets none.

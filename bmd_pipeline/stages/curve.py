@@ -37,7 +37,7 @@ def curve(
     *,
     policy: Path,
     modes: Path | None,
-    tuned: Path,
+    finetuned: Path,
     output: Path,
     method: str,
     seed: int,
@@ -50,7 +50,7 @@ def curve(
         config: the run.
         policy: folder of the pre-trained policy.
         modes: folder of the discovered modes, for `-bmd` methods.
-        tuned: folder of the fine-tuned policy.
+        finetuned: folder of the fine-tuned policy.
         output: the curve.json to write.
         method: a fine-tuning method.
         seed: training seed of the policy.
@@ -62,11 +62,11 @@ def curve(
     """
     started = time.time()
     task = config.task.name
-    inputs = require_inputs(task, method, policy, modes, tuned)
-    folders = sorted(path for path in Layout.snapshots(tuned).glob("*") if path.is_dir())
+    inputs = require_inputs(task, method, policy, modes, finetuned)
+    folders = sorted(path for path in Layout.snapshots(finetuned).glob("*") if path.is_dir())
     if not folders:
         raise ArtifactError(
-            f"{tuned}: holds no snapshots; run `bmd-pipeline finetune --task {task} --method {method} "
+            f"{finetuned}: holds no snapshots; run `bmd-pipeline finetune --task {task} --method {method} "
             f"--seed {seed} --set finetune.snapshot_interval=20`"
         )
     device = select_stage_device(config)

@@ -22,7 +22,7 @@ from bmd_pipeline.io.files import hash_file, hash_tree
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import Tracker
 from bmd_pipeline.io.progress import add_prefix, take_prefix
-from bmd_pipeline.io.provenance import require_run, write_run
+from bmd_pipeline.io.provenance import describe_run, require_run, write_run
 from bmd_pipeline.modes.inference import fit_inference
 from bmd_pipeline.modes.modes import CENTRES, DOCUMENT, WEIGHTS, DiscoveredModes, make_modes
 from bmd_pipeline.modes.teaching import Clusters, cluster_demos, describe_demos, teach_codes
@@ -43,7 +43,7 @@ from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.stages.pretrain import load_task_demos
-from bmd_pipeline.stages.runtime import Workbench, episode_seeds, open_workbench, resolve_features
+from bmd_pipeline.stages.runtime import Context, episode_seeds, open_context, resolve_features
 
 # ---- The phases of a discovery, each of which a killed run goes on from ----
 
@@ -59,7 +59,7 @@ class Discovery:
 
     Args:
         config: the run.
-        bench: task and policy.
+        context: task and policy.
         modes: untrained networks.
         demos: the demonstrations; None in the published form.
         seed: which repetition this is.
@@ -75,7 +75,7 @@ class Discovery:
     def __init__(
         self,
         config: RunConfig,
-        bench: Workbench,
+        context: Context,
         modes: DiscoveredModes,
         demos: Demos | None,
         seed: int,
@@ -84,7 +84,7 @@ class Discovery:
         reporter: Reporter,
     ) -> None:
         self.config = config
-        self.bench = bench
+        self.context = context
         self.modes = modes
         self.demos = demos
         self.names = (config.task.name, seed)
@@ -135,15 +135,15 @@ class Discovery:
 
     def _teach(self) -> None:
         """Clusters the demonstrations, and teaches the denoiser a code for each cluster."""
-        settings, policy = self.config.discover, self.bench.policy
+        settings, policy = self.config.discover, self.context.policy
         assert self.demos is not None  # the stage has seen to that
-        windows = make_windows(self.demos, policy.config).to(self.bench.device)
+        windows = make_windows(self.demos, policy.config).to(self.context.device)
         cond = policy.encode(windows.stacked)
         points = describe_demos(self.demos, cond, policy.obs_dim, settings.cluster_points)
         clusters = cluster_demos(points, settings, self._derive("clusters"))
         self._tell_clusters(clusters)
         self._resize(len(clusters.centres))
-        lengths = torch.from_numpy(self.demos.episode_ends - self.demos.episode_starts).to(self.bench.device)
+        lengths = torch.from_numpy(self.demos.episode_ends - self.demos.episode_starts).to(self.context.device)
         with self.reporter.progress("teaching codes", settings.teaching.steps) as progress:
             self.modes.coded = teach_codes(
                 policy,
@@ -173,7 +173,9 @@ class Discovery:
     def _try_strength(self, strength: float) -> None:
         """Plays the taught policy with its codes stretched, and counts the successes that show what was asked for."""
         modes = replace(self.modes, coded=self._stretch(strength))
-        played = self._play_codes(make_commanded_agent(self.bench.policy, modes), f"strength {strength:g}", "strength")
+        played = self._play_codes(
+            make_commanded_agent(self.context.policy, modes), f"strength {strength:g}", "strength"
+        )
         success = compute_code_success(played, modes.num_codes)
         as_told = float((success * compute_obeyed(modes, played)).mean())
         self.modes.findings.setdefault("as_told_by_strength", []).append(as_told)
@@ -202,7 +204,7 @@ class Discovery:
     def _learn_in_hindsight(self) -> None:
         """Teaches the inference model what each behaviour looks like, then how often a command is obeyed."""
         modes, settings = self.modes, self.config.discover
-        agent = make_commanded_agent(self.bench.policy, modes)
+        agent = make_commanded_agent(self.context.policy, modes)
         played = self._play_codes(agent, "hindsight", episodes=settings.hindsight_episodes)
         modes.inference.fit_scale(played.features[1:], played.active_mask)
         shown = read_behaviours(modes, played)
@@ -217,7 +219,7 @@ class Discovery:
 
     def _fit_scale(self) -> None:
         """The scale of the features, from episodes of the base policy."""
-        agent, seeds = make_base_agent(self.bench.policy), self._seeds(episodes=self.config.discover.num_envs)
+        agent, seeds = make_base_agent(self.context.policy), self._seeds(episodes=self.config.discover.num_envs)
         played = self._play(agent, "playing the base policy", seeds, self._begin("scale"), explore=True)
         self.modes.inference.fit_scale(played.features[1:], played.active_mask)
 
@@ -226,24 +228,24 @@ class Discovery:
         if num_codes == self.modes.num_codes:
             return
         config = self.modes.config.model_copy(update={"num_modes": num_codes})
-        fresh = make_modes(config, self.bench.policy, self.modes.feature_columns)
-        fresh.networks().to(self.bench.device)
+        fresh = make_modes(config, self.context.policy, self.modes.feature_columns)
+        fresh.networks().to(self.context.device)
         fresh.findings = self.modes.findings
         self.modes = fresh
 
     def _warm_up(self, tracker: Tracker) -> None:
         """E_wp rounds on the intrinsic reward alone (BMD, arXiv 2605.11387)."""
         settings = self.config.discover
-        agent = make_commanded_agent(self.bench.policy, self.modes)
+        agent = make_commanded_agent(self.context.policy, self.modes)
         self.modes.networks().requires_grad_(True)
-        self.bench.policy.requires_grad_(False)
+        self.context.policy.requires_grad_(False)
         regulariser = RegulariserConfig(floor=self.config.finetune.regulariser.floor)
         trainer = Trainer(
-            self.bench.env,
+            self.context.env,
             agent,
             self.config.finetune.ppo,
             regulariser,
-            recorder=self.bench.recorder,
+            recorder=self.context.recorder,
         )
         if self._trained is not None:
             unpack_trainer(trainer, *self._trained)
@@ -269,12 +271,12 @@ class Discovery:
 
     def _measure_base(self) -> None:
         """The base policy plays the held-out episodes too, so that the price of commanding it is not luck."""
-        played = self._play_codes(make_base_agent(self.bench.policy), "held-out")
+        played = self._play_codes(make_base_agent(self.context.policy), "held-out")
         self.modes.findings["base_success_rate"] = float(played.success.float().mean())
 
     def _measure_commanded(self) -> None:
         """Multimodality and success of the commanded, still frozen policy, on held-out episodes."""
-        played = self._play_codes(make_commanded_agent(self.bench.policy, self.modes), "held-out")
+        played = self._play_codes(make_commanded_agent(self.context.policy, self.modes), "held-out")
         self.modes.findings |= measure_commanded(self.modes, played)
 
     # playing -----------------------------------------------------------------------------------------
@@ -286,7 +288,7 @@ class Discovery:
         known = len(self._rounds)
         columns = self.modes.feature_columns
         rounds = play_rounds(
-            self.bench.env, agent, seeds, generator, explore=explore, feature_columns=columns, first=known
+            self.context.env, agent, seeds, generator, explore=explore, feature_columns=columns, first=known
         )
         with self.reporter.progress(what, len(seeds), known) as progress:
             for _ in range(known, len(seeds)):
@@ -311,7 +313,7 @@ class Discovery:
         return derive_seed(self.config.seed, "discover", *self.names, *names)
 
     def _make_generator(self, *names: str | int) -> torch.Generator:
-        return make_generator(self.config.seed, "discover", *self.names, *names, device=self.bench.device)
+        return make_generator(self.config.seed, "discover", *self.names, *names, device=self.context.device)
 
     def _begin(self, *names: str | int) -> torch.Generator:
         """The generator of a phase, where it was when progress was saved, or fresh."""
@@ -359,7 +361,7 @@ class Discovery:
         if saved is None:
             return
         tensors, values = saved
-        device = self.bench.device
+        device = self.context.device
         self._resize(values["num_codes"])
         self.modes.networks().load_state_dict(take_prefix("modes", tensors))
         self.modes.centres = tensors[CENTRES].to(device) if CENTRES in tensors else None
@@ -372,7 +374,7 @@ class Discovery:
         self.rollbacks = values["rollbacks"]
         self.reporter.recall(values["warnings"])
         done = f"after {', '.join(self._done)}" if self._done else "from the start"
-        self.bench.log_resume(f"saved progress ({done})", self.reporter)
+        self.context.log_resume(f"saved progress ({done})", self.reporter)
 
     def _open_tracker(self) -> Tracker:
         return Tracker(
@@ -470,44 +472,46 @@ def discover(
         inputs["demos"] = demos = demos or Layout().demos(task)
         data, origins["demos"] = load_task_demos(config, demos), hash_tree(demos)
     identity = make_identity(config, "discover", seed=seed, **origins)
-    with open_workbench(config, policy, settings.num_envs, num_workers, reporter, stop, disturbed=False) as bench:
-        columns = resolve_features(bench.spec, settings.inference.features)
+    with open_context(config, policy, settings.num_envs, num_workers, reporter, stop, disturbed=False) as context:
+        columns = resolve_features(context.spec, settings.inference.features)
         torch.manual_seed(derive_seed(config.seed, "discover", task, seed, "weights"))
-        modes = make_modes(settings, bench.policy, columns)
-        modes.networks().to(bench.device)
+        modes = make_modes(settings, context.policy, columns)
+        modes.networks().to(context.device)
         checkpoints = Checkpoints(
             output, identity, stop, minutes=config.execution.checkpoint_minutes, wait=make_wait(config, stop, reporter)
         )
         with checkpoints:
             (output / RUN_FILE).unlink(missing_ok=True)  # from here on the folder is not complete
-            discovery = Discovery(config, bench, modes, data, seed, output, checkpoints, reporter)
+            discovery = Discovery(config, context, modes, data, seed, output, checkpoints, reporter)
             discovery.run()
             modes = discovery.modes
-            _tell(modes, reporter)
-            modes.save(output, task, bench.policy)
+            _log_findings(modes, reporter)
+            modes.save(output, task, context.policy)
             write_run(
                 output,
-                stage="discover",
-                task=task,
-                config=stage_slice(config, "discover"),
-                config_hash=stage_hash(config, "discover"),
-                seed=seed,
-                inputs=inputs,
+                describe_run(
+                    stage="discover",
+                    task=task,
+                    config=stage_slice(config, "discover"),
+                    config_hash=stage_hash(config, "discover"),
+                    seed=seed,
+                    inputs=inputs,
+                    started=started,
+                    device=context.device,
+                    extra={
+                        "findings": modes.findings,
+                        "matmul_precision": context.matmul,
+                        "rollbacks": discovery.rollbacks,
+                        "warnings": reporter.warnings,
+                    },
+                ),
                 outputs=(WEIGHTS, DOCUMENT, METRICS_FILE),
-                started=started,
-                device=bench.device,
-                extra={
-                    "findings": modes.findings,
-                    "matmul_precision": bench.matmul,
-                    "rollbacks": discovery.rollbacks,
-                    "warnings": reporter.warnings,
-                },
             )
             checkpoints.discard()
 
 
-def _tell(modes: DiscoveredModes, reporter: Reporter) -> None:
-    """Says in plain words what was found."""
+def _log_findings(modes: DiscoveredModes, reporter: Reporter) -> None:
+    """Logs what was found, and warns where it is too little."""
     found = modes.findings
     if modes.coded is not None:
         reporter.log(

@@ -162,7 +162,7 @@ def evaluate(
     *,
     policy: Path,
     modes: Path | None,
-    tuned: Path | None,
+    finetuned: Path | None,
     output: Path,
     method: str,
     seed: int,
@@ -179,7 +179,7 @@ def evaluate(
         config: the run.
         policy: folder of the pre-trained policy.
         modes: folder of the discovered modes, for policies with codes.
-        tuned: folder of the fine-tuned policy; None before fine-tuning.
+        finetuned: folder of the fine-tuned policy; None before fine-tuning.
         output: the eval.json to write, last of all.
         method: "pretrained", "taught" or a fine-tuning method.
         seed: training seed of the policy.
@@ -194,9 +194,9 @@ def evaluate(
     """
     started = time.time()
     task = config.task.name
-    inputs = require_inputs(task, method, policy, modes, tuned)
+    inputs = require_inputs(task, method, policy, modes, finetuned)
     device = select_stage_device(config)
-    agent = load_agent(policy, modes, tuned, method, task=task, device=device)
+    agent = load_agent(policy, modes, finetuned, method, task=task, device=device)
     if not config.evaluate.steering:
         agent = remove_steering(agent)
     recorder = select_recorder(config, device)
@@ -259,14 +259,14 @@ def evaluate(
     reporter.log(f"{method}, seed {seed}: {describe_block(block)}")
 
 
-def require_inputs(task: str, method: str, policy: Path, modes: Path | None, tuned: Path | None) -> dict[str, Path]:
+def require_inputs(task: str, method: str, policy: Path, modes: Path | None, finetuned: Path | None) -> dict[str, Path]:
     """Checks the folders that the method needs; returns their records by name."""
     check_method(method, evaluating=True)
     needed: dict[str, tuple[Path | None, Stage]] = {"policy": (policy, "pretrain")}
     if uses_modes(method):
         needed["modes"] = (modes, "discover")
     if is_finetuned(method):
-        needed["tuned"] = (tuned, "finetune")
+        needed["finetuned"] = (finetuned, "finetune")
     inputs = {}
     for name, (folder, stage) in needed.items():
         if folder is None:

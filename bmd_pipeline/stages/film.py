@@ -242,7 +242,7 @@ def film(
     seed: int = 0,
     policy: Path | None = None,
     modes: Path | None = None,
-    tuned: Path | None = None,
+    finetuned: Path | None = None,
     episodes: int = 1,
     size: int = 320,
     reporter: Reporter,
@@ -259,7 +259,7 @@ def film(
         seed: the policy's seed.
         policy: folder of the pre-trained policy; not for the expert.
         modes: folder of the discovered modes, for policies with codes.
-        tuned: folder of the fine-tuned policy; None before fine-tuning.
+        finetuned: folder of the fine-tuned policy; None before fine-tuning.
         episodes: clips of each mode, or of each mode code.
         size: pixels of a clip's side.
         reporter: where progress goes.
@@ -280,8 +280,8 @@ def film(
     else:
         if policy is None:
             raise ArtifactError(f"filming {method} needs the output of `bmd-pipeline pretrain --task {task}`")
-        inputs = require_inputs(task, method, policy, modes, tuned)
-        agent = load_agent(policy, modes, tuned, method, task=task)
+        inputs = require_inputs(task, method, policy, modes, finetuned)
+        agent = load_agent(policy, modes, finetuned, method, task=task)
         if not config.evaluate.steering:
             agent = remove_steering(agent)
         player = AgentPlayer(config, filming, agent, seed)

@@ -17,9 +17,9 @@ from bmd_pipeline.io.files import hash_file, save_weights, write_json
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import Tracker
 from bmd_pipeline.io.progress import add_prefix, take_prefix
-from bmd_pipeline.io.provenance import require_run, write_run
+from bmd_pipeline.io.provenance import describe_run, require_run, write_run
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
-from bmd_pipeline.rl.agent import TUNED_DOCUMENT, TUNED_WEIGHTS, make_agent, trained_state
+from bmd_pipeline.rl.agent import FINETUNED_DOCUMENT, FINETUNED_WEIGHTS, make_agent, trained_state
 from bmd_pipeline.rl.graphs import graph_agent
 from bmd_pipeline.rl.rollout import balanced_codes, merge_rollouts, roll_out
 from bmd_pipeline.rl.selection import Candidate, CollapseWatch, score_candidate
@@ -27,7 +27,7 @@ from bmd_pipeline.rl.trainer import Rollback, Trainer, compute_max_steps, unpack
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter, Stop
-from bmd_pipeline.stages.runtime import Workbench, episode_seeds, open_workbench
+from bmd_pipeline.stages.runtime import Context, episode_seeds, open_context
 
 SCHEMA_VERSION = 1
 
@@ -54,7 +54,7 @@ def finetune(
         config: the run.
         policy: folder of the pre-trained policy.
         modes: folder of the discovered modes; needed by `-bmd` methods, ignored by the others.
-        output: folder for tuned.safetensors, tuned.json, metrics.jsonl and run.json.
+        output: folder for finetuned.safetensors, finetuned.json, metrics.jsonl and run.json.
         method: one of `config.finetune.METHODS`.
         seed: which repetition this is.
         num_workers: simulator processes.
@@ -80,9 +80,9 @@ def finetune(
     origins = {name: hash_file(path / RUN_FILE) for name, path in inputs.items()}
     identity = make_identity(config, "finetune", method=method, seed=seed, inputs=origins)
     stop = stop or Stop()
-    with open_workbench(config, policy, config.finetune.num_envs, num_workers, reporter, stop, disturbed=True) as bench:
-        found = load_modes(inputs["modes"], bench.policy, task=task) if "modes" in inputs else None
-        run = _Run(config, bench, found, method, seed, output, reporter)
+    with open_context(config, policy, config.finetune.num_envs, num_workers, reporter, stop, disturbed=True) as context:
+        found = load_modes(inputs["modes"], context.policy, task=task) if "modes" in inputs else None
+        run = _Run(config, context, found, method, seed, output, reporter)
         checkpoints = Checkpoints(
             output,
             identity,
@@ -95,22 +95,24 @@ def finetune(
             best = run.train(checkpoints)
             write_run(
                 output,
-                stage="finetune",
-                task=task,
-                config=stage_slice(config, "finetune", method),
-                config_hash=stage_hash(config, "finetune", method),
-                seed=seed,
-                inputs=inputs,
-                outputs=(TUNED_WEIGHTS, TUNED_DOCUMENT, METRICS_FILE),
-                started=started,
-                device=bench.device,
-                extra={
-                    "method": method,
-                    "kept": asdict(best),
-                    "matmul_precision": bench.matmul,
-                    "rollbacks": run.rollback.count,
-                    "warnings": reporter.warnings,
-                },
+                describe_run(
+                    stage="finetune",
+                    task=task,
+                    config=stage_slice(config, "finetune", method),
+                    config_hash=stage_hash(config, "finetune", method),
+                    seed=seed,
+                    inputs=inputs,
+                    started=started,
+                    device=context.device,
+                    extra={
+                        "method": method,
+                        "kept": asdict(best),
+                        "matmul_precision": context.matmul,
+                        "rollbacks": run.rollback.count,
+                        "warnings": reporter.warnings,
+                    },
+                ),
+                outputs=(FINETUNED_WEIGHTS, FINETUNED_DOCUMENT, METRICS_FILE),
             )
             checkpoints.discard()
 
@@ -121,7 +123,7 @@ class _Run:
     def __init__(
         self,
         config: RunConfig,
-        bench: Workbench,
+        context: Context,
         modes: DiscoveredModes | None,
         method: str,
         seed: int,
@@ -129,7 +131,7 @@ class _Run:
         reporter: Reporter,
     ) -> None:
         self.config = config
-        self.bench = bench
+        self.context = context
         self.modes = modes
         self.method = method
         self.names = (config.task.name, method, seed)
@@ -137,16 +139,16 @@ class _Run:
         self.reporter = reporter
         settings = config.finetune
         torch.manual_seed(derive_seed(config.seed, "train", *self.names, "weights"))
-        agent = make_agent(method, bench.policy, modes, settings, config.discover.steering).to(bench.device)
-        self.agent = graph_agent(agent, bench.recorder)
+        agent = make_agent(method, context.policy, modes, settings, config.discover.steering).to(context.device)
+        self.agent = graph_agent(agent, context.recorder)
         self.trainer = Trainer(
-            bench.env,
+            context.env,
             self.agent,
             settings.ppo,
             settings.regulariser,
             feed_codes=settings.feed_codes,
             pay_as_told=settings.pay_as_told,
-            recorder=bench.recorder,
+            recorder=context.recorder,
         )
         self.rollback = Rollback(self.trainer, reporter.warn)
         episodes = settings.num_envs * -(-settings.selection.episodes // settings.num_envs)
@@ -204,11 +206,11 @@ class _Run:
         """
         if self.modes is None or self.modes.coded is None:
             return
-        settings, env, agent = self.config.finetune, self.bench.env, self.agent
+        settings, env, agent = self.config.finetune, self.context.env, self.agent
         for adapter in agent.adapters:
             adapter.begin_iteration(0)
         names = (*self.names, "calibration")
-        generator = make_generator(self.config.seed, "train", *names, "noise", device=self.bench.device)
+        generator = make_generator(self.config.seed, "train", *names, "noise", device=self.context.device)
         rounds = []
         for seed in episode_seeds(
             self.config.seed, "train", *names, episodes=settings.selection.episodes, num_envs=env.num_envs
@@ -225,8 +227,8 @@ class _Run:
         return self.rollback.iterate(
             iteration=iteration,
             seed=derive_seed(self.config.seed, "train", *names, "episodes"),
-            generator=make_generator(self.config.seed, "train", *names, "noise", device=self.bench.device),
-            max_steps=compute_max_steps(settings.curriculum, iteration, self.bench.spec.horizon),
+            generator=make_generator(self.config.seed, "train", *names, "noise", device=self.context.device),
+            max_steps=compute_max_steps(settings.curriculum, iteration, self.context.spec.horizon),
             policy=iteration >= settings.ppo.value_warmup,
         )
 
@@ -237,8 +239,8 @@ class _Run:
         seeds = episode_seeds(
             self.config.seed, "select", *names, episodes=settings.selection.episodes, num_envs=settings.num_envs
         )
-        draws = make_generator(self.config.seed, "select", *names, "noise", device=self.bench.device)
-        scored = score_candidate(self.bench.env, self.agent, iteration, seeds, draws)
+        draws = make_generator(self.config.seed, "select", *names, "noise", device=self.context.device)
+        scored = score_candidate(self.context.env, self.agent, iteration, seeds, draws)
         self.watch.see_candidate(scored)
         self.start = self.start or scored
         if self.best is None or scored.is_better_than(self.best, self.start, settings.selection.min_obeyed_share):
@@ -265,17 +267,17 @@ class _Run:
     def _write_weights(self, folder: Path, weights: dict[str, Tensor], extra: dict[str, Any]) -> None:
         """Writes a fine-tuned policy as `load_agent` reads it."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_weights(folder / TUNED_WEIGHTS, weights)
+        save_weights(folder / FINETUNED_WEIGHTS, weights)
         document: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "task": self.config.task.name,
             "method": self.method,
             "finetune": self.config.finetune.model_dump(mode="json"),
             "steering": self.config.discover.steering.model_dump(mode="json"),
-            "policy_sha256": self.bench.policy.fingerprint,
+            "policy_sha256": self.context.policy.fingerprint,
             "modes_sha256": self.modes.fingerprint if self.modes else None,
         }
-        write_json(folder / TUNED_DOCUMENT, document | extra)
+        write_json(folder / FINETUNED_DOCUMENT, document | extra)
 
     def _pack(self) -> Snapshot:
         """Progress as it was before the present iteration."""
@@ -304,5 +306,5 @@ class _Run:
         self.watch.load_state(values["watch"])
         self.reporter.recall(values["warnings"])
         done = int(values["step"])
-        self.bench.log_resume(f"iteration {done}", self.reporter)
+        self.context.log_resume(f"iteration {done}", self.reporter)
         return done

@@ -124,7 +124,7 @@ class _Run:
 def _load_run(config: RunConfig, cell: GridCell, method: str, seed: int, layout: Layout) -> _Run:
     """Reads one run and checks that it was trained and evaluated as the settings say."""
     task = config.task.name
-    folder = layout.tuned(task, cell.folder(method), seed)
+    folder = layout.finetuned(task, cell.folder(method), seed)
     again = f"snakemake --cores 2 {layout.grid(task)}"
     evaluated = load_evaluated(cell.config, folder / "eval.json", wanted=(method, seed), again=again)
     record = require_run(folder, "finetune", task, command=again)

@@ -23,7 +23,7 @@ from bmd_pipeline.io.files import hash_tree, read_json, write_bytes
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import Tracker
 from bmd_pipeline.io.progress import FolderLock, add_prefix, take_prefix
-from bmd_pipeline.io.provenance import require_trained, write_run
+from bmd_pipeline.io.provenance import describe_run, require_trained, write_run
 from bmd_pipeline.policies.bc import Cloner, Windows, make_windows, split_episodes
 from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, WEIGHTS_FILE, load_policy, save_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
@@ -75,15 +75,17 @@ def take_over(config: RunConfig, *, policy: Path, output: Path, reporter: Report
             write_bytes(output / name, content)
         write_run(
             output,
-            stage="pretrain",
-            task=task,
-            config=stage_slice(config, "pretrain"),
-            config_hash=stage_hash(config, "pretrain"),
-            seed=config.seed,
-            inputs={name: policy / name for name in FILES},
+            describe_run(
+                stage="pretrain",
+                task=task,
+                config=stage_slice(config, "pretrain"),
+                config_hash=stage_hash(config, "pretrain"),
+                seed=config.seed,
+                inputs={name: policy / name for name in FILES},
+                started=started,
+                extra={"taken_over": True, "warnings": reporter.warnings},
+            ),
             outputs=FILES,
-            started=started,
-            extra={"taken_over": True, "warnings": reporter.warnings},
         )
         lock.discard()
     size = sum(parameter.numel() for parameter in found.parameters())
@@ -183,24 +185,26 @@ def pretrain(
         write_bytes(output / METRICS_FILE, (checkpoints.folder / METRICS_FILE).read_bytes())
         write_run(
             output,
-            stage=STAGE,
-            task=config.task.name,
-            config=stage_slice(config, STAGE),
-            config_hash=stage_hash(config, STAGE),
-            seed=config.seed,
-            inputs={"demos": demos},
-            started=started,
-            device=device,
-            extra={
-                "windows": len(training),
-                **bounded,
-                "matmul_precision": run.matmul,
-                "metrics": metrics,
-                "iterations": cloner.step,
-                "kept": _describe(selection),
-                "rollbacks": run.rollbacks,
-                "warnings": reporter.warnings,
-            },
+            describe_run(
+                stage=STAGE,
+                task=config.task.name,
+                config=stage_slice(config, STAGE),
+                config_hash=stage_hash(config, STAGE),
+                seed=config.seed,
+                inputs={"demos": demos},
+                started=started,
+                device=device,
+                extra={
+                    "windows": len(training),
+                    **bounded,
+                    "matmul_precision": run.matmul,
+                    "metrics": metrics,
+                    "iterations": cloner.step,
+                    "kept": _describe(selection),
+                    "rollbacks": run.rollbacks,
+                    "warnings": reporter.warnings,
+                },
+            ),
         )
         checkpoints.discard()
 

@@ -73,9 +73,9 @@ def _check_settings(config: RunConfig, layout: Layout, sources: ReportSources) -
     for policy, block in sources.evaluation.policies.items():
         if block.config_hash != hash_policy_settings(config, policy):
             raise _foreign(path, f"{policy} was evaluated")
-    for (policy, seed), record in sources.tuned.items():
+    for (policy, seed), record in sources.finetuned.items():
         if record.get("config_hash") != stage_hash(config, "finetune", policy):
-            raise _foreign(layout.tuned(task, policy, seed) / RUN_FILE, f"{policy} was trained")
+            raise _foreign(layout.finetuned(task, policy, seed) / RUN_FILE, f"{policy} was trained")
     evidence = sources.evidence
     found: dict[Stage, tuple[Path, Comparison | Verdict | Grid | Validation | None]] = {
         "compare": (layout.comparison(task), evidence.comparison),

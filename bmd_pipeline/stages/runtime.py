@@ -23,11 +23,9 @@ from bmd_pipeline.seeds import Family, derive_seed
 from bmd_pipeline.stages.console import Reporter, Stop, StoppableEnv
 from bmd_pipeline.tasks import registry
 
-# ---- What the stages that play in a task need first: device, threads, environments, policy ----
-
 
 @dataclass(frozen=True)
-class Workbench:
+class Context:
     """An opened task with its pre-trained policy.
 
     Attributes:
@@ -109,7 +107,7 @@ def get_obs_std(policy: DiffusionPolicy, spec: TaskSpec) -> Tensor:
 
 
 @contextmanager
-def open_workbench(
+def open_context(
     config: RunConfig,
     policy_dir: Path,
     num_envs: int,
@@ -118,7 +116,7 @@ def open_workbench(
     stop: Stop | None = None,
     *,
     disturbed: bool,
-) -> Iterator[Workbench]:
+) -> Iterator[Context]:
     """Opens the task and loads its policy; closes the simulator at the end, also on an error.
 
     Args:
@@ -126,7 +124,7 @@ def open_workbench(
         policy_dir: the pre-trained policy.
         num_envs: environments stepped together.
         num_workers: simulator processes.
-        reporter: where the choice of device is told.
+        reporter: logs the choice of device.
         stop: who may ask the stage to stop.
         disturbed: see `open_env`.
 
@@ -160,7 +158,7 @@ def open_workbench(
         recorder=recorder,
     )
     try:
-        yield Workbench(spec, StoppableEnv(env, stop) if stop else env, policy, device, matmul, recorder)
+        yield Context(spec, StoppableEnv(env, stop) if stop else env, policy, device, matmul, recorder)
     finally:
         env.close()
 

@@ -28,7 +28,7 @@ from bmd_pipeline.seeds import make_generator
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import label_episodes
 from bmd_pipeline.stages.evaluations import make_rng, trace
-from bmd_pipeline.stages.runtime import Workbench, episode_seeds, get_obs_std, open_env, open_workbench
+from bmd_pipeline.stages.runtime import Context, episode_seeds, get_obs_std, open_context, open_env
 from bmd_pipeline.tasks.registry import load_labellings
 
 
@@ -71,14 +71,14 @@ def validation(
     for seed, folder in modes.items():
         _require_modes(config, seed, folder)
     num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
-    with open_workbench(config, policy, num_envs, num_workers, reporter, disturbed=False) as bench:
-        if settings.locked_action is not None and settings.locked_action >= bench.spec.action_dim:
+    with open_context(config, policy, num_envs, num_workers, reporter, disturbed=False) as context:
+        if settings.locked_action is not None and settings.locked_action >= context.spec.action_dim:
             raise ConfigError(
-                f"validation.locked_action must be < {bench.spec.action_dim} for {task}, got {settings.locked_action}"
+                f"validation.locked_action must be < {context.spec.action_dim} for {task}, got {settings.locked_action}"
             )
-        found = {seed: load_modes(folder, bench.policy, task=task) for seed, folder in modes.items()}
+        found = {seed: load_modes(folder, context.policy, task=task) for seed, folder in modes.items()}
         first = next(iter(found.values()))
-        ground = _Ground(config, bench, first, num_workers, reporter)
+        ground = _Ground(config, context, first, num_workers, reporter)
         rng = make_rng(config, "validation")
         validator = Validator(settings, ground.labelling.modes, config.evaluate.confidence, rng)
         one, other = ground.play_base("base"), ground.play_base("twin")
@@ -102,7 +102,7 @@ def validation(
         min_share=settings.min_share,
         labelling=ground.labelling.name,
         modes=list(ground.labelling.modes),
-        features=[bench.spec.track_names[column] for column in first.feature_columns],
+        features=[context.spec.track_names[column] for column in first.feature_columns],
         points=first.config.cluster_points,
         base=base,
         discovered=discovered,
@@ -134,17 +134,17 @@ class _Ground:
 
     Args:
         config: the run.
-        bench: task and policy.
+        context: task and policy.
         modes: any seed's modes: all see the same features.
         num_workers: simulator processes.
         reporter: progress.
     """
 
     def __init__(
-        self, config: RunConfig, bench: Workbench, modes: DiscoveredModes, num_workers: int, reporter: Reporter
+        self, config: RunConfig, context: Context, modes: DiscoveredModes, num_workers: int, reporter: Reporter
     ) -> None:
         self.config = config
-        self.bench = bench
+        self.context = context
         self.columns = modes.feature_columns
         self.points = modes.config.cluster_points
         self.shared_scale = modes.config.inference.scale == "shared"
@@ -156,24 +156,24 @@ class _Ground:
 
     def play_base(self, name: str) -> Rollout:
         """Episodes of the base policy; another name draws other noise on the same starts."""
-        return self._play(make_base_agent(self.bench.policy), self.bench.env, name)
+        return self._play(make_base_agent(self.context.policy), self.context.env, name)
 
     def play_codes(self, modes: DiscoveredModes, seed: int, disturbance: str | None = None) -> Rollout:
         """Episodes commanded by one seed's codes; all disturbances get the same draws of the agent."""
-        agent = make_commanded_agent(self.bench.policy, modes)
+        agent = make_commanded_agent(self.context.policy, modes)
         if disturbance is None:
-            return self._play(agent, self.bench.env, f"seed {seed}")
+            return self._play(agent, self.context.env, f"seed {seed}")
         settings = self.config.validation
         if disturbance in settings.dynamics:
-            bench, task = self.bench, self.config.task
+            context, task = self.context, self.config.task
             # The task's own disturbance is not that of validation, unless it is among the changes.
             values = {**task.env, "disturbance": {}, **settings.dynamics[disturbance]}
             env = open_env(
                 task.model_copy(update={"env": values}),
-                bench.policy,
-                bench.env.num_envs,
+                context.policy,
+                context.env.num_envs,
                 disturbed=True,
-                device=bench.device,
+                device=context.device,
                 num_workers=self.num_workers,
             )
             try:
@@ -186,7 +186,7 @@ class _Ground:
             "weak": Disturbance(action_gain=settings.action_gain),
             "locked": Disturbance(locked_action=settings.locked_action),
         }[disturbance]
-        env = DisturbedEnv(self.bench.env, world, get_obs_std(self.bench.policy, self.bench.spec))
+        env = DisturbedEnv(self.context.env, world, get_obs_std(self.context.policy, self.context.spec))
         return self._play(agent, env, f"seed {seed}", disturbance)
 
     def fit_scale(self, played: Rollout) -> None:
@@ -219,7 +219,9 @@ class _Ground:
     def _play(self, agent: Agent, env: TaskEnv, name: str, disturbance: str = "undisturbed") -> Rollout:
         episodes = self.config.evaluate.episodes
         seeds = episode_seeds(self.config.seed, "evaluate", "validation", episodes=episodes, num_envs=env.num_envs)
-        generator = make_generator(self.config.seed, "evaluate", "validation", "noise", name, device=self.bench.device)
+        generator = make_generator(
+            self.config.seed, "evaluate", "validation", "noise", name, device=self.context.device
+        )
         rounds = []
         with self.reporter.progress(f"{name}, {disturbance}", len(seeds)) as progress:
             for played in play_rounds(env, agent, seeds, generator, feature_columns=self.columns):

@@ -19,7 +19,7 @@ from bmd_pipeline.config.schema import RunConfig, is_finetuned, uses_modes
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_text
 from bmd_pipeline.io.layout import METRICS_FILE, Layout
-from bmd_pipeline.io.provenance import write_run
+from bmd_pipeline.io.provenance import describe_run, write_run
 from tests.metrics.drawn import NAMES, make_episodes
 from tests.stages.evaluations import write_evaluation
 
@@ -36,7 +36,7 @@ def write_base(root: Path, base: int, method: str, *, form: str = "coded", seed:
     part = make_episodes(method, seed, mode, np.arange(100) < SUCCESSES[base], 4)
     if uses_modes(method):
         part = replace(part, num_codes=4, code=mode, behaviours={"goal": NAMES})
-    folder = layout.tuned(task, method, seed)
+    folder = layout.finetuned(task, method, seed)
     write_evaluation(config, layout.evaluation(task, method, seed), part)
     if is_finetuned(method):
         times = {"wall_s": 8.0, "cpu_seconds": 9.0}
@@ -53,15 +53,17 @@ def write_base(root: Path, base: int, method: str, *, form: str = "coded", seed:
         extra = {"kept": {"iteration": 2}} if stage == "finetune" else {}
         write_run(
             path,
-            stage=stage,
-            task=task,
-            config=settings,
-            config_hash="",
-            seed=seed,
-            inputs={},
+            describe_run(
+                stage=stage,
+                task=task,
+                config=settings,
+                config_hash="",
+                seed=seed,
+                inputs={},
+                started=time.time(),
+                extra=extra,
+            ),
             outputs=(),
-            started=time.time(),
-            extra=extra,
         )
 
 

@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 import bmd_pipeline
-from bmd_pipeline.cli import stages
 from bmd_pipeline.cli.doctor import examine
 from bmd_pipeline.cli.main import main
+from bmd_pipeline.cli.options import Job
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.errors import ArtifactError, SimulationError
 from bmd_pipeline.io.progress import FolderLock
@@ -97,7 +97,10 @@ def make_output(folder: Path, stage: str, task: str = "GaussianMixture") -> None
             "results/PushT/policy/run.json is missing: make it with `bmd-pipeline",
         ),
         ("film --task PushT --method exprt", "unknown method 'exprt'"),
-        ("film --task PushT --tuned x", "--tuned goes with the --method that it belongs to, got --method expert"),
+        (
+            "film --task PushT --finetuned x",
+            "--finetuned goes with the --method that it belongs to, got --method expert",
+        ),
         ("film --task PushT --output x.gif", "--output names the document, which ends in .json"),
         ("film --task PushT --episodes 0", "Invalid value for '--episodes'"),
         ("collect", "Missing option '--task'"),
@@ -147,12 +150,12 @@ def test_a_missing_extra_ends_in_one_line_too(
          "`bmd-pipeline finetune --task GaussianMixture --method dsrl --seed 3`"),
         ("evaluate --method taught", "results/GaussianMixture/modes/seed0/run.json is missing: make it with "
          "`bmd-pipeline discover --task GaussianMixture --seed 0`"),
-        ("evaluate --method taught --tuned x", "results/GaussianMixture/modes/seed0/run.json is missing"),
+        ("evaluate --method taught --finetuned x", "results/GaussianMixture/modes/seed0/run.json is missing"),
         ("discover", "data/GaussianMixture/demos.zarr is missing: make it with `bmd-pipeline collect --task "
          "GaussianMixture`"),
         ("finetune --method taught", "unknown method 'taught'"),
         ("finetune --method dsrl --modes x", "--modes goes with a -bmd method, got --method dsrl"),
-        ("evaluate --method pretrained --tuned x", "--tuned goes with the --method that made it"),
+        ("evaluate --method pretrained --finetuned x", "--finetuned goes with the --method that made it"),
     ],
 )  # fmt: skip
 def test_stages_ask_for_what_their_method_needs(
@@ -197,7 +200,7 @@ def test_our_failures_are_one_line_too(
     def fail(job: object) -> None:
         raise error
 
-    monkeypatch.setattr(stages, "_need_policy", lambda job, given: fail(job))
+    monkeypatch.setattr(Job, "need_policy", lambda job, given: fail(job))
     found, _, err = run(capsys, "discover --task GaussianMixture")
     assert found == status
     assert err.startswith(start)
@@ -257,7 +260,7 @@ def test_what_the_file_system_refuses_is_one_line(
     def fail(job: object) -> None:
         raise OSError(28, "No space left on device", "results/metrics.jsonl")
 
-    monkeypatch.setattr(stages, "_need_policy", lambda job, given: fail(job))
+    monkeypatch.setattr(Job, "need_policy", lambda job, given: fail(job))
     status, _, err = run(capsys, "discover --task GaussianMixture")
     assert status == 2
     assert err.startswith("error: results/metrics.jsonl: No space left on device (run again with --debug")
@@ -270,7 +273,7 @@ def test_no_line_is_longer_than_people_read(
     def fail(job: object) -> None:
         raise ArtifactError("made for task " + "a" * 5000)
 
-    monkeypatch.setattr(stages, "_need_policy", lambda job, given: fail(job))
+    monkeypatch.setattr(Job, "need_policy", lambda job, given: fail(job))
     status, _, err = run(capsys, "discover --task GaussianMixture")
     assert (status, len(err) < 700, err[-4:]) == (2, True, "...\n")
 

@@ -123,7 +123,7 @@ def test_validation_counts_everything_that_is_played() -> None:
 
 
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
-PLAYING = {"open_workbench", "open_env", "make_pool", "ExpertPlayer", "AgentPlayer"}
+PLAYING = {"open_context", "open_env", "make_pool", "ExpertPlayer", "AgentPlayer"}
 """What stages call to get episodes played."""
 
 

@@ -58,7 +58,7 @@ def _evaluated(method: str) -> tuple[Path, ...]:
     return tuple(RESULTS / method / "seed0" / name for name in EVALUATED)
 
 
-_DATA, _TUNED = Path("data", TASK), RESULTS / "dppo-bmd" / "seed0"
+_DATA, _FINETUNED = Path("data", TASK), RESULTS / "dppo-bmd" / "seed0"
 STAGES = (
     Stage("collect", ("collect",), (_DATA,), _DATA / "demos.manifest.json"),
     Stage("pretrain", ("pretrain",), (RESULTS / "policy",), RESULTS / "policy" / "run.json"),
@@ -66,8 +66,8 @@ STAGES = (
     Stage(
         "finetune",
         ("finetune", "--method", "dppo-bmd"),
-        tuple(_TUNED / name for name in ("tuned.safetensors", "tuned.json", "metrics.jsonl", "run.json")),
-        _TUNED / "run.json",
+        tuple(_FINETUNED / name for name in ("finetuned.safetensors", "finetuned.json", "metrics.jsonl", "run.json")),
+        _FINETUNED / "run.json",
     ),
     Stage("evaluate", ("evaluate", "--method", "dppo-bmd"), _evaluated("dppo-bmd"), _evaluated("dppo-bmd")[0]),
     Stage(

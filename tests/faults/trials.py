@@ -35,7 +35,7 @@ INPUTS = {
     "discover": tuple(RESULTS / "policy" / name for name in ("policy.safetensors", "policy.json", "run.json")),
     "finetune": tuple(RESULTS / "modes" / "seed0" / name for name in ("modes.safetensors", "modes.json", "run.json")),
     "evaluate": tuple(
-        RESULTS / "dppo-bmd" / "seed0" / name for name in ("tuned.safetensors", "tuned.json", "run.json")
+        RESULTS / "dppo-bmd" / "seed0" / name for name in ("finetuned.safetensors", "finetuned.json", "run.json")
     ),
     "summarise": tuple(RESULTS / "dppo-bmd" / "seed0" / name for name in EVALUATED[:3]),
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..faults.lab import ROOT, TASK, Commands, Ended
 
 RESULTS = Path("results", TASK)
-TUNED = RESULTS / "dppo-bmd" / "seed0"
+FINETUNED = RESULTS / "dppo-bmd" / "seed0"
 SETTINGS = (
     "collect.num_episodes=16",
     "pretrain.iterations=150",

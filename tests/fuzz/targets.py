@@ -23,7 +23,7 @@ from bmd_pipeline.config.schema import RunConfig
 
 from ..faults.lab import ROOT, TASK
 from . import garbage
-from .bench import CHAIN, RESULTS, SETTINGS, TUNED, Bench, with_settings
+from .bench import CHAIN, FINETUNED, RESULTS, SETTINGS, Bench, with_settings
 from .settings import draw_settings, list_settings
 
 Target = Callable[[Bench, random.Random], str]
@@ -47,10 +47,10 @@ DOCUMENTS = {
     POLICY / "run.json": ("discover", "report"),
     MODES / "modes.json": ("finetune", "evaluate"),
     MODES / "run.json": ("finetune",),
-    TUNED / "tuned.json": ("evaluate",),
-    TUNED / "run.json": ("evaluate", "report"),
-    TUNED / "eval.json": ("summarise", "compare", "verdict", "report"),
-    TUNED / "metrics.jsonl": ("report",),
+    FINETUNED / "finetuned.json": ("evaluate",),
+    FINETUNED / "run.json": ("evaluate", "report"),
+    FINETUNED / "eval.json": ("summarise", "compare", "verdict", "report"),
+    FINETUNED / "metrics.jsonl": ("report",),
     RESULTS / "eval.json": ("report",),
     RESULTS / "compare.json": ("report",),
     RESULTS / "verdict.json": ("report",),
@@ -59,11 +59,11 @@ DOCUMENTS = {
 WEIGHTS = {
     POLICY / "policy.safetensors": ("discover", "evaluate pretrained"),
     MODES / "modes.safetensors": ("finetune", "evaluate"),
-    TUNED / "tuned.safetensors": ("evaluate",),
+    FINETUNED / "finetuned.safetensors": ("evaluate",),
 }
 TABLES = {
-    TUNED / "episodes.parquet": ("summarise", "compare", "verdict"),
-    TUNED / "trajectories.parquet": ("summarise",),
+    FINETUNED / "episodes.parquet": ("summarise", "compare", "verdict"),
+    FINETUNED / "trajectories.parquet": ("summarise",),
     RESULTS / "episodes.parquet": ("report",),
     RESULTS / "trajectories.parquet": ("report",),
 }
@@ -132,7 +132,7 @@ def command_line(bench: Bench, rng: random.Random) -> str:
     project = bench.copy(finished=rng.random() < 0.5)
     words = ["collect", "pretrain", "discover", "finetune", "evaluate", "curve", "summarise", "compare", "verdict"]
     words += ["grid", "report", "summary", "tasks", "check-task", "config", "show", "schema"]
-    options = ["--task", "--method", "--seed", "--output", "--demos", "--policy", "--modes", "--tuned", "--preset"]
+    options = ["--task", "--method", "--seed", "--output", "--demos", "--policy", "--modes", "--finetuned", "--preset"]
     options += ["--config", "--set", "--threads", "--max-minutes", "--quiet", "--plain", "--hashes", "--version", "-h"]
     values = [TASK, "dsrl", "dppo-bmd", "pretrained", "smoke", "0", str(RESULTS), str(STORE), "config", "out/x", "../x"]
     argv = [rng.choice(words)]

@@ -9,7 +9,7 @@ def test_documented_paths() -> None:
     assert str(layout.demos_manifest("PushT")) == "data/PushT/demos.manifest.json"
     assert str(layout.policy("PushT")) == "results/PushT/policy"
     assert str(layout.modes("PushT", 3)) == "results/PushT/modes/seed3"
-    assert str(layout.tuned("PushT", "dsrl-bmd", 0)) == "results/PushT/dsrl-bmd/seed0"
+    assert str(layout.finetuned("PushT", "dsrl-bmd", 0)) == "results/PushT/dsrl-bmd/seed0"
     assert str(layout.evaluation("PushT", "pretrained", 1)) == "results/PushT/pretrained/seed1/eval.json"
     assert str(layout.summary("PushT")) == "results/PushT/eval.json"
 

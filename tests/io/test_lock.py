@@ -71,10 +71,10 @@ def test_a_lock_on_a_removed_file_locks_nothing(tmp_path: Path, monkeypatch: pyt
 
 
 def wait_meanwhile(event: Callable[[], None], seconds: float = 60.0) -> tuple[Wait, list[str]]:
-    """Patience during which something happens once, and what was told."""
-    told: list[str] = []
+    """Patience during which something happens once, and what was logged meanwhile."""
+    logged: list[str] = []
     pending = [event]
-    return Wait(seconds, lambda: pending.pop()() if pending else None, told.append), told
+    return Wait(seconds, lambda: pending.pop()() if pending else None, logged.append), logged
 
 
 @pytest.fixture
@@ -84,10 +84,10 @@ def fast_polls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("fast_polls")
 def test_what_another_job_wrote_while_this_one_waited_is_taken(tmp_path: Path) -> None:
-    wait, told = wait_meanwhile(FolderLock(tmp_path / "out" / "a", "same").discard)
+    wait, logged = wait_meanwhile(FolderLock(tmp_path / "out" / "a", "same").discard)
     with pytest.raises(AlreadyWritten, match=r"out meanwhile$"):
         FolderLock(tmp_path / "out" / "a", "same", wait)
-    assert told == [f"another job is writing {tmp_path / 'out'} (process {os.getpid()}); waiting for it"]
+    assert logged == [f"another job is writing {tmp_path / 'out'} (process {os.getpid()}); waiting for it"]
     assert not (tmp_path / "out" / "a").exists()  # a later job starts afresh
 
 

@@ -44,7 +44,7 @@ def test_discard_removes_everything_and_frees_the_lock(tmp_path: Path) -> None:
     state.save({"w": torch.zeros(3)}, {"step": 1})
     state.discard()
     assert not (tmp_path / "s").exists()
-    TrainingState(tmp_path / "s", "hash").close()
+    TrainingState(tmp_path / "s", "hash").release()
 
 
 def test_a_flipped_bit_is_never_trained_on(tmp_path: Path) -> None:

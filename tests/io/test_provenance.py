@@ -14,14 +14,16 @@ def write(folder: Path, task: str = "Toy", stage: str = "pretrain") -> None:
     (demos / "chunk").write_text("data")
     write_run(
         folder,
-        stage=stage,
-        task=task,
-        config={"seed": 4},
-        config_hash="abc",
-        seed=4,
-        inputs={"demos": demos},
-        started=time.time() - 2,
-        extra={"note": "λ"},
+        describe_run(
+            stage=stage,
+            task=task,
+            config={"seed": 4},
+            config_hash="abc",
+            seed=4,
+            inputs={"demos": demos},
+            started=time.time() - 2,
+            extra={"note": "λ"},
+        ),
     )
 
 

@@ -77,7 +77,7 @@ class MadeUpRun:
         for policy in ("pretrained", *self.methods):
             for seed in self.seeds:
                 if policy != "pretrained":
-                    self._write_tuned(policy, seed)
+                    self._write_finetuned(policy, seed)
                 part, book = self._play(policy, seed)
                 self._write_evaluation(self.layout.evaluation(task, policy, seed), [part], [book])
                 parts.append(part)
@@ -125,8 +125,8 @@ class MadeUpRun:
         for seed in self.seeds:
             self._write_run(self.layout.modes(self.task, seed), "discover", seed, {"discover": {"num_modes": 4}})
 
-    def _write_tuned(self, method: str, seed: int) -> None:
-        folder = self.layout.tuned(self.task, method, seed)
+    def _write_finetuned(self, method: str, seed: int) -> None:
+        folder = self.layout.finetuned(self.task, method, seed)
         lines = []
         for step in range(1, self.iterations + 1):
             line = {
@@ -216,7 +216,9 @@ class MadeUpRun:
         if path == self.layout.summary(self.task):
             return self.inputs
         policy, seed = parts[0].policy, parts[0].seed
-        return {} if policy == "pretrained" else {"tuned": self.layout.tuned(self.task, policy, seed) / RUN_FILE}
+        return (
+            {} if policy == "pretrained" else {"finetuned": self.layout.finetuned(self.task, policy, seed) / RUN_FILE}
+        )
 
 
 def _walk(turn: float, rng: np.random.Generator) -> np.ndarray:

@@ -91,7 +91,7 @@ def make_book(parts: Sequence[Episodes]) -> PathBook:
 
 def test_trajectories_show_each_policy_in_the_colours_of_its_modes(parts: list[Episodes]) -> None:
     figure = plot_trajectories(make_document(parts), make_book(parts))
-    base, tuned = figure.axes
+    base, finetuned = figure.axes
     assert base.get_title(loc="left") == "pretrained, seed 0"
     assert [text.get_text() for text in base.texts] == ["success 0.75, 1 of 2 solved, obeyed 0.50"]
     colours = mode_colours(MODES)
@@ -105,8 +105,8 @@ def test_trajectories_show_each_policy_in_the_colours_of_its_modes(parts: list[E
 
     assert lines(base) == [[colours["left"], colours["right"], colours["right"]], [GREY]]
     # Only the first of two seeds, each of which collapsed onto another mode.
-    assert lines(tuned) == [[colours["left"]] * 4, []]
-    assert (tuned.get_xlabel(), base.get_ylabel()) == ("tip x", "tip y")
+    assert lines(finetuned) == [[colours["left"]] * 4, []]
+    assert (finetuned.get_xlabel(), base.get_ylabel()) == ("tip x", "tip y")
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["left", "right", "failed"]
 

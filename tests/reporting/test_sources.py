@@ -27,7 +27,7 @@ def test_sound_results_are_read(run: MadeUpRun) -> None:
     sources = run.load()
     keys = [(policy, seed) for policy in ("pretrained", "dsrl", "dsrl-bmd") for seed in (0, 1)]
     assert list(sources.episodes) == list(sources.paths) == list(sources.parts) == keys
-    assert list(sources.tuned) == list(sources.curves) == keys[2:]
+    assert list(sources.finetuned) == list(sources.curves) == keys[2:]
     assert list(sources.discovered) == [0, 1]
     assert sources.pretraining is not None
     assert sources.pretraining.step == [2, 4, 6, 8, 10]

@@ -10,7 +10,7 @@ from torch.distributions import Normal
 
 from bmd_pipeline.config.schema import DenoiserConfig, PolicyConfig, PPOConfig, ResidualConfig
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.adapters import ResidualAction, TrustRegion, TunedDenoiser
+from bmd_pipeline.rl.adapters import FinetunedDenoiser, ResidualAction, TrustRegion
 from tests.rl.decisions import draw_inputs
 
 
@@ -25,7 +25,7 @@ def _residual(num_codes: int = 1, **settings: Any) -> ResidualAction:
 
 @pytest.mark.parametrize("steps", [0, 1])
 def test_only_the_last_denoising_steps_are_draws(policy: DiffusionPolicy, steps: int) -> None:
-    adapter = TunedDenoiser(policy, DenoiserConfig(steps=steps))
+    adapter = FinetunedDenoiser(policy, DenoiserConfig(steps=steps))
     inputs, noise = draw_inputs(6), _noise(6)
     x, record = adapter.act(noise, inputs, torch.Generator().manual_seed(0), explore=True)
     samples = record["samples"]
@@ -42,8 +42,8 @@ def test_only_the_last_denoising_steps_are_draws(policy: DiffusionPolicy, steps:
 
 
 def test_the_frozen_steps_stay_those_of_the_policy(policy: DiffusionPolicy) -> None:
-    """Whatever has become of the tuned copy."""
-    adapter = TunedDenoiser(policy, DenoiserConfig(steps=1))
+    """Whatever has become of the fine-tuned copy."""
+    adapter = FinetunedDenoiser(policy, DenoiserConfig(steps=1))
     inputs, noise = draw_inputs(6), _noise(6)
     _, before = adapter.act(noise, inputs, torch.Generator().manual_seed(0), explore=True)
     with torch.no_grad():
@@ -67,7 +67,7 @@ def test_the_deployed_denoiser_starts_as_the_policy(sampler: str, num_codes: int
         for table in policy.denoiser.code_tables:
             table.normal_()
     inputs, noise = draw_inputs(6, cond_dim=policy.cond_dim), _noise(6)
-    still, lively = (TunedDenoiser(policy, DenoiserConfig(acting_eta=eta)) for eta in (0.0, 1.0))
+    still, lively = (FinetunedDenoiser(policy, DenoiserConfig(acting_eta=eta)) for eta in (0.0, 1.0))
     x, _ = still.act(noise, inputs, torch.Generator(), explore=False)
     predict = policy.condition(inputs.cond, inputs.code)
     torch.testing.assert_close(x, policy.make_sampler(0.0).sample(noise, predict))
@@ -120,7 +120,7 @@ def test_progressive_exploration_mixes_in_the_residual_slowly() -> None:
 
 def test_adapters_that_learn_their_own_way_say_how(policy: DiffusionPolicy) -> None:
     config = DenoiserConfig(learning_rate=3e-5, clip_ratio=0.03, target_kl=0.4)
-    assert TunedDenoiser(policy, config).trust_region == TrustRegion(3e-5, 0.03, 0.4)
+    assert FinetunedDenoiser(policy, config).trust_region == TrustRegion(3e-5, 0.03, 0.4)
     ppo = PPOConfig(clip_ratio=0.15, target_kl=0.02, learning_rate=1e-6)
     assert ResidualAction(4, 2, 1, ResidualConfig(learning_rate=2e-4), ppo).trust_region == TrustRegion(
         2e-4, 0.15, 0.02

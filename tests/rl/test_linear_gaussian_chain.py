@@ -12,7 +12,7 @@ from torch.distributions import MultivariateNormal, Normal
 
 from bmd_pipeline.config.schema import DenoiserConfig, PolicyConfig
 from bmd_pipeline.policies.diffusion import DiffusionPolicy, Sampler, make_alphas_cumprod
-from bmd_pipeline.rl.adapters import PolicyInput, Record, TunedDenoiser
+from bmd_pipeline.rl.adapters import FinetunedDenoiser, PolicyInput, Record
 from bmd_pipeline.rl.ppo import compute_policy_loss
 
 KINDS = list(itertools.product(["x0", "epsilon"], ["ddim", "ddpm"]))
@@ -74,14 +74,14 @@ def inputs(count: int) -> PolicyInput:
 
 
 @torch.no_grad()
-def explore(adapter: TunedDenoiser, count: int) -> Record:
+def explore(adapter: FinetunedDenoiser, count: int) -> Record:
     """Draws of a chain from one and the same starting noise."""
     start = torch.randn(4, generator=torch.Generator().manual_seed(0)).double()
     return adapter.act(start.expand(count, 4), inputs(count), torch.Generator().manual_seed(1), explore=True)[1]
 
 
-def tuned(policy: DiffusionPolicy, **settings: Any) -> TunedDenoiser:
-    return TunedDenoiser(policy, DenoiserConfig(**settings)).double()
+def finetuned(policy: DiffusionPolicy, **settings: Any) -> FinetunedDenoiser:
+    return FinetunedDenoiser(policy, DenoiserConfig(**settings)).double()
 
 
 @pytest.mark.parametrize(("prediction", "sampler"), KINDS)
@@ -100,7 +100,7 @@ def test_an_exploring_denoiser_has_them_with_its_noise_floor(
     prediction: str, sampler: str, last: int, eta: float
 ) -> None:
     policy, seen = linear_policy(prediction, sampler), inputs(50_000)
-    adapter, chain = tuned(policy, noise_floor=FLOOR, steps=last, eta=eta), policy.make_sampler(eta)
+    adapter, chain = finetuned(policy, noise_floor=FLOOR, steps=last, eta=eta), policy.make_sampler(eta)
     generator = torch.Generator().manual_seed(0)
     drawn, _ = adapter.act(torch.randn(50_000, 4, generator=generator).double(), seen, generator, explore=True)
     frozen = len(policy.timesteps) - adapter.num_factors
@@ -113,7 +113,7 @@ def test_an_exploring_denoiser_has_them_with_its_noise_floor(
 @pytest.mark.parametrize("eta", ETAS)
 def test_a_deployed_denoiser_has_them_without_a_floor(prediction: str, sampler: str, eta: float) -> None:
     policy, seen = linear_policy(prediction, sampler), inputs(50_000)
-    adapter, chain = tuned(policy, noise_floor=FLOOR, acting_eta=eta), policy.make_sampler(eta)
+    adapter, chain = finetuned(policy, noise_floor=FLOOR, acting_eta=eta), policy.make_sampler(eta)
     generator = torch.Generator().manual_seed(0)
     drawn, _ = adapter.act(torch.randn(50_000, 4, generator=generator).double(), seen, generator, explore=False)
     same_distribution(drawn, *marginal(affine_steps(policy, chain, seen.cond[0]), chain.stds))
@@ -136,7 +136,7 @@ def compose(policy: DiffusionPolicy, chain: Sampler, start: Tensor) -> Multivari
 @pytest.mark.parametrize("eta", ETAS)
 def test_log_probs_add_up_to_the_joint_density_of_the_whole_chain(prediction: str, sampler: str, eta: float) -> None:
     policy = linear_policy(prediction, sampler)
-    adapter = tuned(policy, eta=eta, **WHOLE)
+    adapter = finetuned(policy, eta=eta, **WHOLE)
     record = explore(adapter, 16)
     joint = compose(policy, policy.make_sampler(eta), record["samples"][0, 0])
     expected = joint.log_prob(record["samples"][:, 1:].flatten(1))
@@ -150,7 +150,7 @@ def test_log_probs_add_up_to_the_joint_density_of_the_whole_chain(prediction: st
 @pytest.mark.parametrize("counted", ["executed", "chunk"])
 def test_log_probs_of_a_step_by_the_part_that_counts(eta: float, reduction: str, counted: str) -> None:
     policy = linear_policy("epsilon", "ddim")
-    adapter = tuned(policy, eta=eta, noise_floor=FLOOR, log_prob_steps=counted, log_prob_reduction=reduction)
+    adapter = finetuned(policy, eta=eta, noise_floor=FLOOR, log_prob_steps=counted, log_prob_reduction=reduction)
     record, chain = explore(adapter, 16), policy.make_sampler(eta)
     samples, width = record["samples"], {"executed": 2, "chunk": 4}[counted]
     columns = []
@@ -171,7 +171,7 @@ def test_the_clipped_loss_after_the_network_has_moved(eta: float, reduction: str
     The ratio of two Gaussians of spread s is exp((2 u - d) d / (2 s²)): u is off the old mean, d between means.
     """
     policy = linear_policy("x0", "ddim")
-    adapter = tuned(policy, eta=eta, noise_floor=FLOOR, log_prob_reduction=reduction)
+    adapter = finetuned(policy, eta=eta, noise_floor=FLOOR, log_prob_reduction=reduction)
     count, chain = 64, policy.make_sampler(eta)
     record, seen = explore(adapter, count), inputs(count)
     samples = record["samples"]
@@ -214,7 +214,7 @@ def test_a_mean_does_not_depend_on_the_size_of_a_chunk_and_a_sum_does() -> None:
         config = PolicyConfig(horizon=horizon, n_action_steps=horizon, n_obs_steps=1, hidden_sizes=(6,))
         torch.manual_seed(0)
         policy = DiffusionPolicy(config, obs_dim=2, action_dim=2).requires_grad_(False).double()
-        adapter = tuned(policy, noise_floor=FLOOR, log_prob_reduction=reduction)
+        adapter = finetuned(policy, noise_floor=FLOOR, log_prob_reduction=reduction)
         seen = inputs(4000)
         noise = torch.randn(4000, 2 * horizon, generator=torch.Generator().manual_seed(0)).double()
         _, record = adapter.act(noise, seen, torch.Generator().manual_seed(1), explore=True)

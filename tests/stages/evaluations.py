@@ -11,7 +11,7 @@ from bmd_pipeline.config.overrides import list_cells
 from bmd_pipeline.config.schema import RunConfig, grid_methods
 from bmd_pipeline.io.files import write_bytes, write_json, write_text
 from bmd_pipeline.io.layout import METRICS_FILE, Layout
-from bmd_pipeline.io.provenance import write_run
+from bmd_pipeline.io.provenance import describe_run, write_run
 from bmd_pipeline.metrics.episodes import Episodes, encode_episodes
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.stages.evaluations import EPISODES_FILE, hash_policy_settings, make_bootstrap_generator, make_document
@@ -44,19 +44,21 @@ def write_grid_runs(config: RunConfig, layout: Layout, episodes: dict[str, list[
     (method,) = grid_methods(config)
     for cell in list_cells(config):
         for part in episodes[cell.name]:
-            folder = layout.tuned(task, cell.folder(method), part.seed)
+            folder = layout.finetuned(task, cell.folder(method), part.seed)
             line = {"losses/approx_kl": 0.2, "modes/mi_weight": 0.4, "rollout/episode_return": 1.0}
             lines = [json.dumps({"step": step, **line}) for step in range(1, 11)]
             write_text(folder / METRICS_FILE, "\n".join(lines) + "\n")
             write_run(
                 folder,
-                stage="finetune",
-                task=task,
-                config={},
-                config_hash=stage_hash(cell.config, "finetune", method),
-                seed=part.seed,
-                inputs={},
+                describe_run(
+                    stage="finetune",
+                    task=task,
+                    config={},
+                    config_hash=stage_hash(cell.config, "finetune", method),
+                    seed=part.seed,
+                    inputs={},
+                    started=time.time(),
+                ),
                 outputs=(METRICS_FILE,),
-                started=time.time(),
             )
             write_evaluation(cell.config, folder / "eval.json", part)

@@ -61,17 +61,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folders = {}
     for name, text in (("plain", PLAIN), ("weak", WEAK)):
         config, folder = configure(text), tmp_path_factory.mktemp(name)
-        demos, policy, modes, tuned = (folder / part for part in ("demos.zarr", "policy", "modes", "tuned"))
+        demos, policy, modes, finetuned = (folder / part for part in ("demos.zarr", "policy", "modes", "finetuned"))
         collect(config, output=demos, manifest=folder / "demos.json", num_workers=1, reporter=QUIET)
         pretrain(config, demos=demos, output=policy, reporter=QUIET)
         discover(config, policy=policy, demos=demos, output=modes, seed=0, num_workers=1, reporter=QUIET)
         rest: dict[str, Any] = {"seed": 0, "num_workers": 1, "reporter": QUIET}
-        finetune(config, policy=policy, modes=None, output=tuned, method="dppo", **rest)
-        for method, weights in (("pretrained", None), ("dppo", tuned)):
+        finetune(config, policy=policy, modes=None, output=finetuned, method="dppo", **rest)
+        for method, weights in (("pretrained", None), ("dppo", finetuned)):
             output = folder / method / "eval.json"
-            evaluate(config, policy=policy, modes=None, tuned=weights, output=output, method=method, **rest)
+            evaluate(config, policy=policy, modes=None, finetuned=weights, output=output, method=method, **rest)
         output = folder / "curve.json"
-        curve(config, policy=policy, modes=None, tuned=tuned, output=output, method="dppo", **rest)
+        curve(config, policy=policy, modes=None, finetuned=finetuned, output=output, method="dppo", **rest)
         folders[name] = folder
     return folders
 
@@ -90,7 +90,7 @@ def test_what_comes_before_fine_tuning_is_made_in_the_demonstrations_world(runs:
 
 
 def test_fine_tuning_and_what_judges_policies_meet_the_disturbance(runs: dict[str, Path]) -> None:
-    assert not same(runs, "tuned/tuned.safetensors")
+    assert not same(runs, "finetuned/finetuned.safetensors")
     assert not same(runs, "dppo/episodes.parquet")
     plain, weak = (json.loads((folder / "pretrained/eval.json").read_text()) for folder in runs.values())
     assert plain["policies"]["pretrained"]["success_rate"]["mean"] > 0.2

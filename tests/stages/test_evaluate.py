@@ -19,7 +19,7 @@ from torch import Tensor
 from bmd_pipeline.config.schema import RunConfig, is_finetuned, uses_modes
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError, TaskError
-from bmd_pipeline.io.provenance import write_run
+from bmd_pipeline.io.provenance import describe_run, write_run
 from bmd_pipeline.metrics.episodes import load_episodes
 from bmd_pipeline.metrics.schemas import Evaluation, load_document
 from bmd_pipeline.policies.checkpoint import save_policy
@@ -57,24 +57,26 @@ class Stage:
         monkeypatch.setattr(stage, "load_agent", self._load_agent)
         monkeypatch.setattr(stage, "play_rounds", self._play)
         monkeypatch.setattr(stage, "describe_episodes", lambda agent, batch: batch)
-        for name in ("policy", "modes", "tuned"):
+        for name in ("policy", "modes", "finetuned"):
             self.finish(name)
 
     def finish(self, name: str, task: str = TASK) -> None:
-        stages = {"policy": "pretrain", "modes": "discover", "tuned": "finetune"}
+        stages = {"policy": "pretrain", "modes": "discover", "finetuned": "finetune"}
         (self.root / name).mkdir(exist_ok=True)
         write_run(
             self.root / name,
-            stage=stages[name],
-            task=task,
-            config={},
-            config_hash="",
-            seed=0,
-            inputs={},
-            started=time.time(),
+            describe_run(
+                stage=stages[name],
+                task=task,
+                config={},
+                config_hash="",
+                seed=0,
+                inputs={},
+                started=time.time(),
+            ),
         )
 
-    def _load_agent(self, policy: Path, modes: Path | None, tuned: Path | None, method: str, **_: object) -> Any:
+    def _load_agent(self, policy: Path, modes: Path | None, finetuned: Path | None, method: str, **_: object) -> Any:
         codes = 4 if uses_modes(method) else 1
         return SimpleNamespace(num_codes=codes, method=method, policy=None)
 
@@ -108,7 +110,7 @@ class Stage:
         arguments = {
             "policy": self.root / "policy",
             "modes": self.root / "modes" if uses_modes(method) else None,
-            "tuned": self.root / "tuned" if is_finetuned(method) else None,
+            "finetuned": self.root / "finetuned" if is_finetuned(method) else None,
             "method": method,
         }
         evaluate(
@@ -157,7 +159,7 @@ def test_numbers_and_files_of_one_policy(bench: Stage) -> None:
     assert [row.behaviour for row in block.codes] == [*episodes.labellings["goal"].modes[:3], None]
     assert [row.obeyed for row in block.codes] == [1, 1, 1, 0]
     assert (block.obeyed.mean, block.obeyed_worst.mean) == (0.75, 0)
-    assert set(document.provenance.inputs) == {"policy", "modes", "tuned"}
+    assert set(document.provenance.inputs) == {"policy", "modes", "finetuned"}
     assert document.provenance.config["evaluate"]["episodes"] == 50
     book = load_paths(output.with_name("trajectories.parquet"))
     assert len(book.paths) == 12
@@ -283,7 +285,7 @@ def test_bad_input_writes_nothing(bench: Stage) -> None:
     with pytest.raises(ConfigError, match="unknown method 'dsrl-bdm'"):
         bench.run("dsrl-bdm")
     with pytest.raises(ArtifactError, match="evaluating dsrl needs the output of `bmd-pipeline finetune"):
-        bench.run("dsrl", tuned=None)
+        bench.run("dsrl", finetuned=None)
     with pytest.raises(ArtifactError, match="evaluating dsrl-bmd needs the output of `bmd-pipeline discover"):
         bench.run("dsrl-bmd", modes=None)
     with pytest.raises(ArtifactError, match="evaluating taught needs the output of `bmd-pipeline discover"):
@@ -327,20 +329,22 @@ def test_an_untrained_policy_is_played_for_real(tmp_path: Path) -> None:
     save_policy(DiffusionPolicy(config.pretrain.policy, obs_dim=2, action_dim=2), folder, TASK)
     write_run(
         folder,
-        stage="pretrain",
-        task=TASK,
-        config={},
-        config_hash="",
-        seed=0,
-        inputs={},
-        started=time.time(),
+        describe_run(
+            stage="pretrain",
+            task=TASK,
+            config={},
+            config_hash="",
+            seed=0,
+            inputs={},
+            started=time.time(),
+        ),
     )
     output = tmp_path / "eval.json"
     evaluate(
         config,
         policy=folder,
         modes=None,
-        tuned=None,
+        finetuned=None,
         output=output,
         method="pretrained",
         seed=0,

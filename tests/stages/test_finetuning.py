@@ -44,12 +44,12 @@ def test_the_taught_policy_is_what_was_discovered(policy: Path, modes: Path) -> 
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_tuned_policy_plays_from_its_own_folders(policy: Path, modes: Path, tmp_path: Path, method: str) -> None:
+def test_a_finetuned_policy_plays_from_its_own_folders(policy: Path, modes: Path, tmp_path: Path, method: str) -> None:
     coded = method.endswith("-bmd")
     _finetune(make_config(finetune={"iterations": 2}), policy, modes if coded else None, tmp_path, method)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "tuned.safetensors",
-        "tuned.json",
+        "finetuned.safetensors",
+        "finetuned.json",
         "metrics.jsonl",
         "run.json",
     }
@@ -65,16 +65,16 @@ def test_a_tuned_policy_plays_from_its_own_folders(policy: Path, modes: Path, tm
 
 def test_a_curve_judges_the_start_the_way_and_the_end(policy: Path, modes: Path, tmp_path: Path) -> None:
     config = make_config(finetune={"snapshot_interval": 2, "iterations": 3}, curve={"episodes": 48})
-    tuned, output = tmp_path / "tuned", tmp_path / "curve.json"
-    (tuned / "snapshots" / "000099").mkdir(parents=True)  # of an earlier, longer run
-    _finetune(config, policy, modes, tuned)
+    finetuned, output = tmp_path / "finetuned", tmp_path / "curve.json"
+    (finetuned / "snapshots" / "000099").mkdir(parents=True)  # of an earlier, longer run
+    _finetune(config, policy, modes, finetuned)
 
     def judge() -> list[dict[str, Any]]:
         curve(
             config,
             policy=policy,
             modes=modes,
-            tuned=tuned,
+            finetuned=finetuned,
             output=output,
             method="dsrl-bmd",
             seed=0,
@@ -88,7 +88,7 @@ def test_a_curve_judges_the_start_the_way_and_the_end(policy: Path, modes: Path,
     assert [point["iteration"] for point in points] == [0, 2, 3]
     assert points == judge()
     assert all(point["success_rate"]["n"] == 48 for point in points)
-    discovered = load_agent(policy, modes, tuned / "snapshots" / "000000", "dsrl-bmd", task=TASK)
+    discovered = load_agent(policy, modes, finetuned / "snapshots" / "000000", "dsrl-bmd", task=TASK)
     kept = load_weights(modes / "modes.safetensors")
     for name, value in discovered.modes.networks().state_dict().items():  # type: ignore[union-attr]
         torch.testing.assert_close(value, kept[name], rtol=0.0, atol=0.0)
@@ -101,7 +101,7 @@ def test_a_curve_without_snapshots_says_how_to_keep_some(policy: Path, modes: Pa
             make_config(),
             policy=policy,
             modes=modes,
-            tuned=tmp_path,
+            finetuned=tmp_path,
             output=tmp_path / "curve.json",
             method="dsrl-bmd",
             seed=0,
@@ -147,16 +147,16 @@ def test_the_policies_of_a_run_are_judged_together(policy: Path, modes: Path, tm
     config = make_config(finetune={"iterations": 1}, evaluate={"num_envs": 64, "episodes": 64})
     evaluations = []
     for method in ("dppo", "dppo-bmd", "taught", "pretrained"):
-        tuned = tmp_path / method if method.startswith("dppo") else None
+        finetuned = tmp_path / method if method.startswith("dppo") else None
         own = modes if method in ("dppo-bmd", "taught") else None
-        if tuned is not None:
-            _finetune(config, policy, own, tuned, method)
+        if finetuned is not None:
+            _finetune(config, policy, own, finetuned, method)
         evaluations.append(tmp_path / "eval" / method / "eval.json")
         evaluate(
             config,
             policy=policy,
             modes=own,
-            tuned=tuned,
+            finetuned=finetuned,
             output=evaluations[-1],
             method=method,
             seed=0,
@@ -185,19 +185,21 @@ def test_recordings_change_no_number_of_any_stage(
 
     def run(folder: Path) -> tuple[dict[str, torch.Tensor], ...]:
         find_modes(make_config(), policy, demos, folder / "modes")
-        _finetune(make_config(), policy, modes, folder / "tuned")
+        _finetune(make_config(), policy, modes, folder / "finetuned")
         evaluate(
             make_config(evaluate={"num_envs": 64, "episodes": 64}),
             policy=policy,
             modes=modes,
-            tuned=folder / "tuned",
+            finetuned=folder / "finetuned",
             output=folder / "eval.json",
             method="dsrl-bmd",
             seed=0,
             num_workers=1,
             reporter=QUIET,
         )
-        return load_weights(folder / "modes" / "modes.safetensors"), load_weights(folder / "tuned/tuned.safetensors")
+        return load_weights(folder / "modes" / "modes.safetensors"), load_weights(
+            folder / "finetuned/finetuned.safetensors"
+        )
 
     expected = run(tmp_path / "plain")
     tape = TapeRecorder()
@@ -233,7 +235,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     monkeypatch.setattr(finetune_stage.Trainer, "play", play)
     _finetune(make_config(), policy, modes, broken)
 
-    assert (whole / "tuned.safetensors").read_bytes() == (broken / "tuned.safetensors").read_bytes()
+    assert (whole / "finetuned.safetensors").read_bytes() == (broken / "finetuned.safetensors").read_bytes()
     steps = [json.loads(line)["step"] for line in (broken / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4]
     assert not Layout.state(broken).exists()
@@ -266,7 +268,7 @@ def test_a_run_in_pieces_equals_one_in_one_go(
     play(Stop(), whole)
     assert play_in_pieces(play, 25) >= 2
     snapshot = Layout.snapshots(Path()) / "000003"
-    for name in ("tuned.safetensors", "tuned.json", snapshot / "tuned.json"):
+    for name in ("finetuned.safetensors", "finetuned.json", snapshot / "finetuned.json"):
         assert (whole / name).read_bytes() == (broken / name).read_bytes()
 
 
@@ -289,7 +291,7 @@ def test_lambda_matters(policy: Path, modes: Path, tmp_path: Path) -> None:
     for name, weight in (("none", 0.0), ("some", 1.0)):
         config = make_config(finetune={"regulariser": {"mi_weight": weight}, "iterations": 2})
         _finetune(config, policy, modes, tmp_path / name)
-        weights.append(load_weights(tmp_path / name / "tuned.safetensors"))
+        weights.append(load_weights(tmp_path / name / "finetuned.safetensors"))
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 

@@ -111,7 +111,7 @@ def test_several_axes_have_cells_that_hold_and_no_plateau(tmp_path: Path) -> Non
 
 
 def test_without_training_logs_there_are_scores_alone(layout: Layout) -> None:
-    (layout.tuned(TASK, METHOD, 1) / "metrics.jsonl").unlink()
+    (layout.finetuned(TASK, METHOD, 1) / "metrics.jsonl").unlink()
     grid(make_config(), layout=layout, output=layout.grid(TASK))
     found = [cell.methods[METHOD].stability for cell in load_document(layout.grid(TASK), Grid).cells]
     assert [one is None for one in found] == [False, False, True, False]
@@ -126,7 +126,7 @@ def refuse(layout: Layout, match: str, config: RunConfig | None = None) -> None:
 
 
 def test_runs_that_do_not_belong_are_refused_by_name(layout: Layout) -> None:
-    folder = layout.tuned(TASK, f"grid/mi_weight=0.1/{METHOD}", 1)
+    folder = layout.finetuned(TASK, f"grid/mi_weight=0.1/{METHOD}", 1)
     for name, message in (
         ("eval.json", f"{folder}/eval.json is missing"),
         ("run.json", f"{folder}/run.json is missing: make it with `snakemake"),
@@ -153,10 +153,10 @@ def test_runs_that_do_not_belong_are_refused_by_name(layout: Layout) -> None:
 
 def test_a_run_in_anothers_place_is_noticed(layout: Layout) -> None:
     place = f"grid/mi_weight=0/{METHOD}"
-    one, other = layout.tuned(TASK, place, 0), layout.tuned(TASK, place, 1)
+    one, other = layout.finetuned(TASK, place, 0), layout.finetuned(TASK, place, 1)
     shutil.rmtree(one)
     shutil.copytree(other, one)
     refuse(layout, "seed0/eval.json: holds dppo-bmd/seed1, not dppo-bmd/seed0")
     shutil.rmtree(one)
-    shutil.copytree(layout.tuned(TASK, METHOD, 0), one)
+    shutil.copytree(layout.finetuned(TASK, METHOD, 0), one)
     refuse(layout, "evaluated under other settings")

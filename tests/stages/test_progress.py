@@ -28,9 +28,9 @@ def report(path: Path, *lines: dict[str, object] | str, ago: float = 5.0) -> Non
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     rollout = {"rollout/control_steps": 6400, "rollout/episode_return": 0.5, "rollout/success_rate": 0.25}
-    tuned = tmp_path / "results/Reach/grid/num_modes=4,mi_weight=0.1/dsrl-bmd/seed0"
+    finetuned = tmp_path / "results/Reach/grid/num_modes=4,mi_weight=0.1/dsrl-bmd/seed0"
     report(
-        tuned / "metrics.jsonl",
+        finetuned / "metrics.jsonl",
         {"step": 6, "wall_s": 8.0, **rollout},
         {"step": 7, "wall_s": 10.0, **rollout, "modes/information": 1.5},
         '{"step": 8, "wal',  # being written
@@ -41,10 +41,15 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def test_running_and_silent_jobs_are_told_apart(layout: Layout) -> None:
-    tuned, policy = list_progress(layout, now=NOW)
-    assert (tuned.job, tuned.state) == ("Reach/grid/num_modes=4,mi_weight=0.1/dsrl-bmd/seed0", "running")
-    assert (tuned.step, tuned.rate, tuned.unit) == (7, 3200.0, "steps/s")
-    assert (tuned.episode_return, tuned.success, tuned.information, tuned.solved) == (0.5, 0.25, 1.5, None)
+    finetuned, policy = list_progress(layout, now=NOW)
+    assert (finetuned.job, finetuned.state) == ("Reach/grid/num_modes=4,mi_weight=0.1/dsrl-bmd/seed0", "running")
+    assert (finetuned.step, finetuned.rate, finetuned.unit) == (7, 3200.0, "steps/s")
+    assert (finetuned.episode_return, finetuned.success, finetuned.information, finetuned.solved) == (
+        0.5,
+        0.25,
+        1.5,
+        None,
+    )
     assert (policy.job, policy.state, policy.step) == ("Reach/policy", "silent", 99900)
     assert (policy.rate, policy.unit) == (50.0, "it/s")
 
@@ -52,14 +57,14 @@ def test_running_and_silent_jobs_are_told_apart(layout: Layout) -> None:
 def test_an_evaluation_brings_success_and_modes(layout: Layout) -> None:
     config = RunConfig.model_validate({"task": {"name": "GaussianMixture"}})
     part = draw_episodes("dsrl-bmd", 0, rates=[1.0] * 4, shares=[1, 1, 1, 1], n=200, rng=np.random.default_rng(0))
-    folder = layout.tuned("Reach", "grid/num_modes=4,mi_weight=0.1/dsrl-bmd", 0)
+    folder = layout.finetuned("Reach", "grid/num_modes=4,mi_weight=0.1/dsrl-bmd", 0)
     write_evaluation(config, folder / "eval.json", part)
     (folder / "run.json").write_text("{}")
-    tuned = next(job for job in list_progress(layout, now=NOW) if "seed0" in job.job)
-    assert (tuned.state, tuned.success, tuned.solved) == ("done", 1.0, (4.0, 4))
+    finetuned = next(job for job in list_progress(layout, now=NOW) if "seed0" in job.job)
+    assert (finetuned.state, finetuned.success, finetuned.solved) == ("done", 1.0, (4.0, 4))
     (folder / "eval.json").write_text("{")  # damaged: not for this command to judge
-    tuned = next(job for job in list_progress(layout, now=NOW) if "seed0" in job.job)
-    assert (tuned.success, tuned.solved) == (0.25, None)
+    finetuned = next(job for job in list_progress(layout, now=NOW) if "seed0" in job.job)
+    assert (finetuned.success, finetuned.solved) == (0.25, None)
 
 
 def test_the_last_run_of_snakemake_is_counted(tmp_path: Path) -> None:

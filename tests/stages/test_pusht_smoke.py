@@ -30,12 +30,12 @@ def test_every_stage_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     collect(config, output=demos, manifest=here.demos_manifest(TASK), num_workers=1, reporter=reporter)
     pretrain(config, demos=demos, output=policy, reporter=reporter)
     discover(config, policy=policy, demos=demos, output=modes, seed=0, num_workers=1, reporter=reporter)
-    tuned = here.tuned(TASK, "dppo-bmd", 0)
+    finetuned = here.finetuned(TASK, "dppo-bmd", 0)
     finetune(
         config,
         policy=policy,
         modes=modes,
-        output=tuned,
+        output=finetuned,
         method="dppo-bmd",
         seed=0,
         num_workers=1,
@@ -48,7 +48,7 @@ def test_every_stage_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             config,
             policy=policy,
             modes=modes,
-            tuned=tuned if method == "dppo-bmd" else None,
+            finetuned=finetuned if method == "dppo-bmd" else None,
             output=output,
             method=method,
             seed=0,

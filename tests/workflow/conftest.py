@@ -65,7 +65,7 @@ class Project:
 
 
 def count_jobs(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
-    """Number of jobs by rule that a dry run told."""
+    """Number of jobs by rule that a dry run lists."""
     assert done.returncode == 0, done.stderr + done.stdout
     rows = re.findall(r"^([a-z_]+) +(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE)
     return {rule: int(count) for rule, count in rows if rule not in ("total", "all")}

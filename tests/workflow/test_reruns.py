@@ -62,7 +62,7 @@ def test_a_setting_reruns_only_what_depends_on_it(finished: Project, setting: st
 
 def test_settings_of_one_method_rerun_that_method_alone(project: Project) -> None:
     """Fine-tuning of `dsrl` and `dsrl-bmd` reads nothing of what `dppo` trains by."""
-    target = "results/GaussianMixture/dsrl/seed0/tuned.safetensors"
+    target = "results/GaussianMixture/dsrl/seed0/finetuned.safetensors"
     settings = ("methods=[dppo, dsrl]", "pretrain.iterations=20", "finetune.iterations=1")
     done = project.snakemake(
         *("--cores", "1", target, target.replace("dsrl", "dppo"), "--config", "preset=smoke", f"set={list(settings)}")

@@ -9,7 +9,7 @@ from bmd_pipeline.workflow import (
     MODES_NAMES,
     POLICY,
     RUN,
-    TUNED_NAMES,
+    FINETUNED_NAMES,
     Pipeline,
     within,
 )

@@ -1,7 +1,7 @@
 rule evaluate:
     input:
         base=pipeline.policy,
-        tuned=pipeline.tuned,
+        finetuned=pipeline.finetuned,
     output:
         "results/{task}/{policy}/seed{seed}/eval.json",
         "results/{task}/{policy}/seed{seed}/episodes.parquet",

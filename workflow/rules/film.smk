@@ -25,7 +25,7 @@ rule film:
 rule film_policy:
     input:
         base=pipeline.policy,
-        judged=pipeline.tuned,
+        judged=pipeline.finetuned,
     output:
         "results/{task}/videos/{policy}-seed{seed}.json",
     log:

@@ -3,7 +3,7 @@ rule finetune:
         policy=pipeline.policy,
         modes=pipeline.modes,
     output:
-        within(RUN, TUNED_NAMES),
+        within(RUN, FINETUNED_NAMES),
     log:
         "logs/{task}/finetune-{method}-seed{seed}.log",
     benchmark:

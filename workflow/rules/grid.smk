@@ -21,7 +21,7 @@ use rule finetune as grid_finetune with:
         policy=pipeline.policy,
         modes=pipeline.cell_modes,
     output:
-        within(CELL, TUNED_NAMES),
+        within(CELL, FINETUNED_NAMES),
     log:
         "logs/{task}/grid-finetune-{method}-{cell}-seed{seed}.log",
     benchmark:
@@ -36,7 +36,7 @@ use rule evaluate as grid_evaluate with:
     input:
         base=pipeline.policy,
         modes=pipeline.cell_modes,
-        tuned=within(JUDGED_CELL, TUNED_NAMES),
+        finetuned=within(JUDGED_CELL, FINETUNED_NAMES),
     output:
         f"{JUDGED_CELL}/eval.json",
         f"{JUDGED_CELL}/episodes.parquet",
@@ -48,7 +48,7 @@ use rule evaluate as grid_evaluate with:
     params:
         settings=pipeline.cell_slice("evaluate"),
         source=pipeline.source("evaluate"),
-        options=pipeline.in_cell(pipeline.waiting, tuned=JUDGED_CELL, output=f"{JUDGED_CELL}/eval.json"),
+        options=pipeline.in_cell(pipeline.waiting, finetuned=JUDGED_CELL, output=f"{JUDGED_CELL}/eval.json"),
 
 
 rule grid:
