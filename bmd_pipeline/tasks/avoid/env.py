@@ -16,7 +16,7 @@ from bmd_pipeline.sim.arm import ROBOT_BASE, STEP_METRES, PoseArm, hold_tip
 from bmd_pipeline.sim.backend import SimulatedTask, make_simulated, reset_physics
 from bmd_pipeline.tasks.avoid import layout
 from bmd_pipeline.tasks.avoid.options import Options
-from bmd_pipeline.tasks.course.course import Referee, compute_obs, obs_dim
+from bmd_pipeline.tasks.avoid_point.course import Referee, compute_obs, obs_dim
 
 # ---- One Avoid-v1 scene on the CPU, moved by planar actions ----
 

@@ -15,7 +15,7 @@ from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.environments.demonstrators import draw_noise, play
 from bmd_pipeline.tasks.avoid.env import AvoidTask
 from bmd_pipeline.tasks.avoid.options import Options
-from bmd_pipeline.tasks.course.course import MODE_GAPS, MODES, draw_line
+from bmd_pipeline.tasks.avoid_point.course import MODE_GAPS, MODES, draw_line
 
 SLOWEST = 0.9
 """Largest component of the slowest episodes' actions; the fastest move at 1."""

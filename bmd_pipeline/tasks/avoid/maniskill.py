@@ -18,7 +18,7 @@ from torch import Tensor
 from bmd_pipeline.sim.arm import ROBOT_BASE
 from bmd_pipeline.sim.maniskill import PlanarControllerConfig, TabletopEnv
 from bmd_pipeline.tasks.avoid import layout
-from bmd_pipeline.tasks.course.course import FINISH_Y, ROWS, START, Course
+from bmd_pipeline.tasks.avoid_point.course import FINISH_Y, ROWS, START, Course
 
 ENV_ID = "Avoid-v1"
 _UPRIGHT_CYLINDER = sapien.Pose(q=[math.sqrt(0.5), 0.0, math.sqrt(0.5), 0.0])  # SAPIEN's cylinders lie along x

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.environments.base import TaskSpec, VectorTask
+from bmd_pipeline.tasks.avoid_point.course import START, Referee, compute_obs, obs_dim
 from bmd_pipeline.tasks.avoid_point.options import Options
-from bmd_pipeline.tasks.course.course import START, Referee, compute_obs, obs_dim
 
 SPEED = 0.012
 """Metres covered in one step along each axis by an action of 1."""

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bmd_pipeline.tasks.course.settings import CourseSettings
+from bmd_pipeline.tasks.avoid_point.options import CourseOptions
 
 # ---- The obstacle course, and which way through it a path takes ----
 #
@@ -186,7 +186,7 @@ class Referee:
         gaps: (num_envs, 3) int64 gap that each walker took in each row, or NOT_REACHED; changed in place.
     """
 
-    def __init__(self, settings: CourseSettings, num_envs: int, body_radius: float, device: torch.device | str) -> None:
+    def __init__(self, settings: CourseOptions, num_envs: int, body_radius: float, device: torch.device | str) -> None:
         self.gaps = torch.full((num_envs, len(ROWS)), NOT_REACHED, device=device)
         self._course = Course(device)
         self._body_radius = body_radius
