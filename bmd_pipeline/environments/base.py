@@ -1,18 +1,20 @@
-"""The task contract: what every environment offers to the pipeline.
+"""The task contract: environments, demonstrators and labels, as the pipeline uses them.
 
 A task is a batch of independent episodes stepped together. All tensors are float32 (flags are bool)
-and live on the task's device; the first axis is always `num_envs`. Whoever acts, acts in [-1, 1]; what the
-environment takes instead, the spec says, and `step_chunk` is where it is made of it. A new task implements the five
-hooks of `VectorTask`; time limit, freezing, automatic reset and chunked stepping come with the base class.
+and live on the task's device; the first axis is always `num_envs`. Policies act in [-1, 1]; `step_chunk` scales
+actions to the bounds of the spec. A new task implements the five hooks of `VectorTask`; time limit, freezing,
+automatic reset and chunked stepping come with the base class.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -342,6 +344,109 @@ class Expert(Protocol):
     def close(self) -> None:
         """Releases the simulator."""
         ...
+
+
+Act = Callable[[], NDArray[np.float64] | None]
+"""The clean action (action_dim,) in [-1, 1] that answers the task as it now is; None gives the episode up."""
+
+
+def play(env: VectorTask, first_obs: Tensor, act: Act, noise: NDArray[np.float64], behaviour: int) -> Episode:
+    """Plays an episode to its end.
+
+    Args:
+        env: a task of one environment without automatic reset, just reset.
+        first_obs: (1, obs_dim) what the reset returned.
+        act: the demonstrator.
+        noise: (horizon, action_dim) added to what is executed, on the same scale.
+        behaviour: what the demonstrator was asked for.
+
+    Returns:
+        The episode with the clean actions and the observations they answer.
+    """
+    low, high = np.array(env.spec.action_low), np.array(env.spec.action_high)
+    obs, success = first_obs, False
+    observations: list[NDArray[np.float32]] = []
+    actions: list[NDArray[np.float32]] = []
+    while not bool(env.ended[0]) and (clean := act()) is not None:
+        action = np.clip(clean, -1.0, 1.0)
+        executed = torch.tensor(action + noise[len(actions)], dtype=torch.float32)
+        observations.append(obs[0].numpy())
+        actions.append(to_bounds(action, low, high).astype(np.float32))
+        moved = env.step(executed[None])
+        obs, success = moved.obs, bool(moved.success[0])
+    return Episode(np.stack(observations), np.stack(actions), success, behaviour)
+
+
+PERSISTENCE = 0.7
+"""Autocorrelation of a demonstrator's noise from one step to the next."""
+
+
+def draw_noise(std: float, shape: tuple[int, int], draw: np.random.Generator) -> NDArray[np.float64]:
+    """Noise of shape (steps, dim): a first-order autoregression that starts at 0 and approaches `std`."""
+    shocks = std * math.sqrt(1.0 - PERSISTENCE**2) * draw.standard_normal(shape)
+    noise = np.zeros(shape)
+    gust = np.zeros(shape[1])
+    for step in range(shape[0]):
+        gust = PERSISTENCE * gust + shocks[step]
+        noise[step] = gust
+    return noise
+
+
+Task = TypeVar("Task", bound=VectorTask)
+
+
+class NoisyExpert(ABC, Generic[Task]):
+    """Base of demonstrators that execute noisy actions and record the clean ones.
+
+    So demonstrations show how to come back to the way from beside it, which a cloned policy has to know.
+
+    Args:
+        env: a task of one environment without automatic reset, which it closes.
+        noise_std: standard deviation of the noise on executed actions.
+
+    Attributes:
+        behaviours: what it can be asked for.
+        noiseless: components of the action that no noise is added to.
+
+    Source: injecting noise into the demonstrator as in DART (arXiv 1703.09327).
+    """
+
+    behaviours: tuple[str, ...]
+    noiseless: tuple[int, ...] = ()
+
+    def __init__(self, env: Task, noise_std: float) -> None:
+        self._env = env
+        self._noise_std = noise_std
+
+    @abstractmethod
+    def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:
+        """Plans an episode of the task as it was just reset; what it draws makes episodes differ."""
+
+    def _has_shown(self, behaviour: int) -> bool:
+        """Whether the successful episode that just ended was one of the wanted behaviour."""
+        return True
+
+    def _make_generator(self, behaviour: int, seed: int) -> np.random.Generator:
+        # not (seed, behaviour): seed sequences ignore trailing zeros, and (seed, 0, 0) draws the start
+        return np.random.default_rng((seed, 0, 0, 1 + behaviour))
+
+    def _draw_noise(self, draw: np.random.Generator) -> NDArray[np.float64]:
+        """(horizon, action_dim)."""
+        return draw_noise(self._noise_std, (self._env.spec.horizon, self._env.spec.action_dim), draw)
+
+    def demonstrate(self, behaviour: int, seed: int) -> Episode:
+        """Plays one noisy episode; the same seed gives the same episode."""
+        draw = self._make_generator(behaviour, seed)
+        obs = self._env.reset(seed)
+        act = self._begin(behaviour, draw)
+        noise = self._draw_noise(draw)
+        noise[:, self.noiseless] = 0.0
+        episode = play(self._env, obs, act, noise, behaviour)
+        return replace(episode, success=episode.success and self._has_shown(behaviour))
+
+    def close(self) -> None:
+        """Releases the simulator."""
+        self._env.close()
 
 
 class ModeLabeler(Protocol):

@@ -7,8 +7,7 @@ import gc
 import importlib
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -23,8 +22,8 @@ from bmd_pipeline.errors import TaskError
 # ---- ManiSkill without a rendering device: state-only tasks on machines that have no Vulkan driver ----
 #
 # `render_backend="none"` makes ManiSkill skip every visual, yet its scene builders still construct render
-# materials, and SAPIEN refuses those where there is no device. `enable_headless` replaces the two classes by inert
-# ones. Where SAPIEN finds a device, nothing is touched.
+# materials, and SAPIEN refuses those where there is no device. `enable_headless` replaces the two classes by one that
+# does nothing. Where SAPIEN finds a device, nothing is touched.
 #
 # Source: ManiSkill 3.0.1 and SAPIEN 3.0 sources; mani-skill/ManiSkill issues 401 and 922.
 
@@ -37,8 +36,8 @@ _RENDER_MODULES = (
 )
 
 
-class _Inert:
-    """Stands in for a render resource: takes any arguments and calls, keeps what is set on it."""
+class NullResource:
+    """Stands in for a render material or texture: takes any arguments and calls, keeps what is set on it."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         self.__dict__.update(kwargs)
@@ -47,14 +46,6 @@ class _Inert:
         if name.startswith("__"):
             raise AttributeError(name)
         return lambda *args, **kwargs: None
-
-
-class NullMaterial(_Inert):
-    """A render material that nothing will render."""
-
-
-class NullTexture(_Inert):
-    """A texture that nothing will render."""
 
 
 @functools.cache
@@ -71,33 +62,14 @@ def have_render_device() -> bool:
 
 
 @functools.cache
-def enable_headless() -> bool:
-    """Prepares SAPIEN and ManiSkill for building scenes; call it before any environment is made.
-
-    Returns:
-        Whether a rendering device exists. If not, the render classes are inert from now on.
-    """
+def enable_headless() -> None:
+    """Prepares SAPIEN and ManiSkill for building scenes; call it before any environment is made."""
     if have_render_device():
-        return True
+        return
     for name in _RENDER_MODULES:
         # importlib, not attribute access: ManiSkill's package re-exports a function under the module's name
         module: Any = importlib.import_module(name)
-        module.RenderMaterial, module.RenderTexture2D = NullMaterial, NullTexture
-    return False
-
-
-@contextmanager
-def _shallow_collections() -> Iterator[None]:
-    """Keeps what exists now out of garbage collections.
-
-    ManiSkill collects garbage each time it builds a scene; with torch loaded, walking through all living
-    objects takes four fifths of the time.
-    """
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
+        module.RenderMaterial = module.RenderTexture2D = NullResource
 
 
 def make_env(env_id: str, **settings: Any) -> Any:
@@ -116,23 +88,20 @@ def make_env(env_id: str, **settings: Any) -> Any:
     enable_headless()
     gymnasium: Any = importlib.import_module("gymnasium")
     importlib.import_module("mani_skill.envs")
-    arguments: dict[str, Any] = {
-        "num_envs": 1,
-        "obs_mode": "state",
-        "sim_backend": "physx_cpu",
-        "render_backend": "none",
-    }
-    arguments |= settings
-    with _shallow_collections():
-        try:
-            return gymnasium.make(env_id, **arguments).unwrapped
-        except Exception as error:  # a device, a driver, or PhysX's library for GPUs, which SAPIEN downloads
-            if not str(arguments["sim_backend"]).startswith("physx_cuda"):
-                raise
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise TaskError(
-                f"task.physics is cuda, but {env_id} can't start there ({reason}); set it to cpu"
-            ) from error
+    defaults = {"num_envs": 1, "obs_mode": "state", "sim_backend": "physx_cpu", "render_backend": "none"}
+    arguments: dict[str, Any] = defaults | settings
+    # ManiSkill collects garbage each time it builds a scene; walking through all living objects, torch's too, would
+    # take four fifths of the time, so what exists now is kept out of it.
+    gc.freeze()
+    try:
+        return gymnasium.make(env_id, **arguments).unwrapped
+    except Exception as error:  # a device, a driver, or PhysX's library for GPUs, which SAPIEN downloads
+        if not str(arguments["sim_backend"]).startswith("physx_cuda"):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise TaskError(f"task.physics is cuda, but {env_id} can't start there ({reason}); set it to cpu") from error
+    finally:
+        gc.unfreeze()
 
 
 # ---- Resets that leave nothing behind ----
@@ -175,15 +144,7 @@ class Simulation(Protocol):
     """A batch of scenes."""
 
     def place(self, rows: Tensor, start: Tensor) -> Tensor:
-        """Starts some scenes afresh, at rest.
-
-        Args:
-            rows: (n,) int64, which scenes.
-            start: (n, start_dim).
-
-        Returns:
-            Their state (n, state_dim).
-        """
+        """Starts scenes rows (n,) afresh, at rest, from start (n, start_dim); returns their state (n, state_dim)."""
         ...
 
     def move(self, action: Tensor, active: Tensor) -> Tensor:
@@ -285,16 +246,16 @@ class BatchedScenes:
 
 
 # ---- Tasks whose episodes are simulated: seeds, starts and states, whatever simulates them ----
-#
-# Subclasses say how an episode starts, what a state is worth and what is seen of it, as functions of tensors; so the
-# CPU and the GPU mean the same.
 
 
 class SceneTask(VectorTask):
-    """Common part of tasks whose states come from a `Simulation`.
+    """Base of tasks whose states come from a `Simulation`.
+
+    Subclasses say how an episode starts, what a step is worth and what is seen of a state, as functions of tensors; so
+    the CPU and the GPU mean the same.
 
     Args:
-        spec: fixed facts of the task.
+        options: the task's settings.
         num_envs: scenes stepped together.
         first_row: number of the first of them among all workers' scenes.
         device: where tensors live.
@@ -309,10 +270,14 @@ class SceneTask(VectorTask):
     """Size of a scene's state."""
     RANDOM_DIM: ClassVar[int]
     """How many random numbers an episode's start is made of."""
+    SCENE: ClassVar[Callable[..., Scene]]
+    """Builds a scene on the CPU."""
+    ON_GPU: ClassVar[bool] = False
+    """Whether a CUDA device steps the scenes, too; otherwise they stay on the CPU."""
 
     def __init__(
         self,
-        spec: TaskSpec,
+        options: Any,
         num_envs: int,
         *,
         first_row: int = 0,
@@ -320,16 +285,41 @@ class SceneTask(VectorTask):
         auto_reset: bool = True,
     ) -> None:
         super().__init__(num_envs, device, auto_reset)
-        self.spec = spec
+        self.options = options
+        self.spec = self.make_spec(options)
         self._first_row = first_row
         self._seed_value = 0
         self._episodes = np.zeros(num_envs, np.int64)
         self.simulation = self._make_simulation()
         self.state = torch.zeros(num_envs, self.STATE_DIM, device=self.device)
 
+    @staticmethod
     @abstractmethod
+    def make_spec(options: Any) -> TaskSpec:
+        """Fixed facts of the task."""
+
+    @classmethod
+    def make_env(
+        cls,
+        options: Any,
+        num_envs: int,
+        *,
+        device: torch.device | str = "cpu",
+        num_workers: int = 1,
+        auto_reset: bool = False,
+    ) -> TaskEnv:
+        """Builds environments of the task; see `registry.make_env`."""
+        if cls.ON_GPU and torch.device(device).type == "cuda":
+            return cls(options, num_envs, device=device, auto_reset=auto_reset)
+        factory = functools.partial(cls._make_rows, options, auto_reset)
+        return make_parallel(factory, num_envs, num_workers, device)
+
+    @classmethod
+    def _make_rows(cls, options: Any, auto_reset: bool, num_envs: int, first_row: int) -> SceneTask:
+        return cls(options, num_envs, first_row=first_row, auto_reset=auto_reset)
+
     def _make_simulation(self) -> Simulation:
-        """Builds the scenes."""
+        return SceneList([self.SCENE() for _ in range(self.num_envs)])
 
     def _draw_random(self, generator: np.random.Generator) -> NDArray[np.float64]:
         """Random numbers (RANDOM_DIM,) of one start: uniform in [0, 1), unless a task says otherwise."""
@@ -340,15 +330,15 @@ class SceneTask(VectorTask):
         """Starts (n, start_dim) from what `_draw_random` drew, (n, RANDOM_DIM)."""
 
     @abstractmethod
-    def _judge(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What a control step was worth.
+    def _evaluate(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What a control step led to.
 
         Args:
             before: (num_envs, STATE_DIM) state before it.
             after: the same, after it; equal to `before` where nothing was moved.
 
         Returns:
-            reward, terminated and success, each (num_envs,); nothing is made of those where nothing was moved.
+            reward, terminated and success, each (num_envs,); those of rows where nothing was moved are ignored.
         """
 
     def _begin(self, rows: Tensor) -> None:
@@ -366,7 +356,7 @@ class SceneTask(VectorTask):
     def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         before = self.state
         self.state = torch.where(active[:, None], self.simulation.move(action, active), before)
-        return self._judge(before, self.state)
+        return self._evaluate(before, self.state)
 
     def close(self) -> None:
         """Releases the simulator."""
@@ -382,70 +372,25 @@ class SceneTask(VectorTask):
 
 
 class SimulatedTask(SceneTask):
-    """Common part of tasks on a ManiSkill environment.
+    """Base of tasks on a ManiSkill environment; a CUDA device selects ManiSkill's GPU simulation.
 
     Args:
-        spec: fixed facts of the task.
-        num_envs: scenes stepped together.
-        device: where tensors live; a CUDA device selects ManiSkill's GPU simulation.
         batched: step through ManiSkill's batched interface; None: on a GPU only. On the CPU it takes one scene.
         settings: see `SceneTask`.
     """
 
+    ON_GPU = True
     ENV_MODULE: ClassVar[str]
-    """Module that registers the ManiSkill environment, if it isn't ManiSkill's own, and names it `ENV_ID`."""
+    """Module that names the ManiSkill environment `ENV_ID`, and registers it if it isn't ManiSkill's own."""
+    BATCH: ClassVar[Callable[..., Simulation]] = BatchedScenes
+    """Builds all scenes in one batch; the default takes a `StartedEnv`."""
 
-    def __init__(
-        self,
-        spec: TaskSpec,
-        num_envs: int,
-        *,
-        device: torch.device | str = "cpu",
-        batched: bool | None = None,
-        **settings: Any,
-    ) -> None:
-        self._batched = torch.device(device).type == "cuda" if batched is None else batched
-        super().__init__(spec, num_envs, device=device, **settings)
-
-    @abstractmethod
-    def _make_scene(self, env_id: str) -> Scene:
-        """Builds one scene of a registered environment on the CPU."""
-
-    def _make_batch(self, env_id: str) -> Simulation:
-        """Builds all scenes of a registered environment, which is a `StartedEnv` here, in one batch."""
-        return BatchedScenes(env_id, self.num_envs, self.device)
+    def __init__(self, options: Any, num_envs: int, *, batched: bool | None = None, **settings: Any) -> None:
+        self._batched = batched
+        super().__init__(options, num_envs, **settings)
 
     def _make_simulation(self) -> Simulation:
         env_id: str = importlib.import_module(self.ENV_MODULE).ENV_ID
-        if self._batched:
-            return self._make_batch(env_id)
-        return SceneList([self._make_scene(env_id) for _ in range(self.num_envs)])
-
-
-def make_simulated(
-    make_task: Callable[..., SimulatedTask],
-    num_envs: int,
-    *,
-    device: torch.device | str,
-    num_workers: int,
-    auto_reset: bool,
-) -> TaskEnv:
-    """Builds environments of a task wherever the device is.
-
-    Args:
-        make_task: takes num_envs and the settings of `SimulatedTask`; it travels to workers, so it must be picklable.
-        num_envs: environments stepped together.
-        device: a CUDA device selects ManiSkill's GPU simulation; on the CPU, many scenes share a process.
-        num_workers: processes on the CPU; one means this process. Results don't depend on it.
-        auto_reset: start a new episode where one ended.
-    """
-    if torch.device(device).type == "cuda":
-        return make_task(num_envs=num_envs, device=device, auto_reset=auto_reset)
-    factory = functools.partial(_make_scenes, make_task=make_task, auto_reset=auto_reset)
-    return make_parallel(factory, num_envs, num_workers)
-
-
-def _make_scenes(
-    num_envs: int, first_row: int, *, make_task: Callable[..., SimulatedTask], auto_reset: bool
-) -> SimulatedTask:
-    return make_task(num_envs=num_envs, first_row=first_row, auto_reset=auto_reset)
+        if self.device.type == "cuda" if self._batched is None else self._batched:
+            return self.BATCH(env_id, self.num_envs, self.device)
+        return SceneList([self.SCENE(env_id) for _ in range(self.num_envs)])

@@ -7,9 +7,9 @@ A task is a package of modules, imported only when needed, so that naming a task
 | `options` | `Options`, a config `Section`: the `env` settings; no heavy imports |
 | `env` | `make_spec(options) -> TaskSpec`, |
 | | `make_env(options, num_envs, *, device, num_workers, auto_reset) -> TaskEnv` |
+| | optional: `FILMING: Filming`, how its episodes are filmed |
 | `expert` | `make_expert(options) -> Expert` |
 | `modes` | `LABELLINGS: tuple[ModeLabeler, ...]`, the main one first; imported for evaluation only |
-| `filming` | optional: `FILMING: Filming`, how its episodes are filmed |
 """
 
 from __future__ import annotations
@@ -261,16 +261,11 @@ def load_filming(name: str) -> Filming:
         TaskError: they can't be, or the task's simulator isn't installed.
     """
     require_simulator(name)
-    entry = get_entry(name)
-    try:
-        module = importlib.import_module(f"{entry.package}.filming")
-    except ModuleNotFoundError as error:
-        if error.name != f"{entry.package}.filming":
-            raise
+    filming: Filming | None = getattr(_module(name, "env"), "FILMING", None)
+    if filming is None:
         raise TaskError(
-            f"{name} can't be filmed: it has no module {entry.package}.filming; trajectories.png shows its episodes"
-        ) from error
-    filming: Filming = module.FILMING
+            f"{name} can't be filmed: {get_entry(name).package}.env has no FILMING; trajectories.png shows its episodes"
+        )
     return filming
 
 

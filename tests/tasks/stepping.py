@@ -95,8 +95,6 @@ def single_step_gaps(stock: Any, scene: Any, actions: Iterable[np.ndarray]) -> n
         state = snapshot(scene.env)
         restore(stock, state)
         restore(scene.env, state)
-        if hasattr(scene, "arm"):  # only an end-effector controller remembers where it was
-            scene.arm.sync()
         stock.step(action.astype(np.float32))
         scene.move(action.tolist())
         gaps.append(np.abs(joints(scene.env) - joints(stock)).max())

@@ -151,7 +151,7 @@ def test_the_demonstrator_shows_all_modes_and_keeps_to_them() -> None:
     for behaviour in range(24):
         episode = expert.demonstrate(behaviour, seed=behaviour)
         seen = torch.from_numpy(episode.obs)[:, :2] * torch.tensor(SCALE) + torch.tensor(CENTRE)
-        path = torch.cat([seen, expert.env.track()])
+        path = torch.cat([seen, expert._env.track()])
         weights = label(path[:, None])[0]
         successes += episode.success
         assert episode.success == bool(weights[behaviour] == 1.0 and COURSE.is_finished(path[-1]))

@@ -10,19 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bmd_pipeline.environments.base import Episode
-from bmd_pipeline.environments.demonstrators import draw_noise, play
-from bmd_pipeline.tasks.anymal import layout
-from bmd_pipeline.tasks.anymal.env import AnymalTask
-from bmd_pipeline.tasks.anymal.layout import DIRECTIONS, PERIOD, REST_QPOS
+from bmd_pipeline.environments.base import Act, NoisyExpert
+from bmd_pipeline.tasks.anymal.env import DIRECTIONS, NUM_JOINTS, PERIOD, REST_QPOS, AnymalTask, compute_turning
 from bmd_pipeline.tasks.anymal.options import Options
 
 # ---- Walking in a wanted direction: a trot in time with the clock ----
 #
 # Diagonal pairs of feet swing in turn. Each foot follows a small loop beside where it stands at rest, along and across
 # the body and up; joint angles follow by the inverse of the legs' Jacobian. Each direction has numbers of its own,
-# which
-# `benchmarks/anymal_gaits.py` found once.
+# found once by `benchmarks/anymal_gaits.py`.
 
 STEP_RAD = 0.225
 """Joint increment in rad of action 1."""
@@ -103,42 +99,23 @@ def load_gaits() -> tuple[Gait, ...]:
     return tuple(Gait(**found[direction]) for direction in DIRECTIONS)
 
 
-# ---- A demonstrator that walks to the beacon in a wanted direction ----
-#
-# It trots in time with the clock, turns so that its gait leads to the beacon, and is pushed about by noise; it records
-# what it meant to do.
+class AnymalExpert(NoisyExpert[AnymalTask]):
+    """Demonstrates walking forward, left, back and right; turns so that its gait leads to the beacon."""
 
-
-class AnymalExpert:
-    """Demonstrates walking forward, left, back and right."""
-
-    behaviours: tuple[str, ...] = layout.DIRECTIONS
+    behaviours = DIRECTIONS
 
     def __init__(self, options: Options) -> None:
-        self._options = options
+        super().__init__(AnymalTask(options, 1, auto_reset=False), options.expert_noise)
         self._gaits = load_gaits()
-        self._env = AnymalTask(options, 1, auto_reset=False)
 
-    def demonstrate(self, behaviour: int, seed: int) -> Episode:
-        """Plays one noisy episode; the same seed gives the same episode."""
+    def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:
         env, gait = self._env, self._gaits[behaviour]
-        # not (seed, behaviour): seed sequences ignore trailing zeros, and (seed, 0, 0) draws the start
-        draw = np.random.default_rng((seed, 0, 0, 1 + behaviour))
-        obs = env.reset(seed)
-        noise = draw_noise(self._options.expert_noise, (env.spec.horizon, env.spec.action_dim), draw)
 
         def act() -> NDArray[np.float64]:
-            joints = env.state[0, : layout.NUM_JOINTS].numpy().astype(np.float64)
-            turning = float(layout.compute_turning(env.state, behaviour))
-            return gait.act(int(env.elapsed[0]), joints, turning)
+            joints = env.state[0, :NUM_JOINTS].numpy().astype(np.float64)
+            return gait.act(int(env.elapsed[0]), joints, float(compute_turning(env.state, behaviour)))
 
-        return play(env, obs, act, noise, behaviour)
-
-    def close(self) -> None:
-        """Releases the simulator."""
-        self._env.close()
+        return act
 
 
-def make_expert(options: Options) -> AnymalExpert:
-    """Builds the demonstrator."""
-    return AnymalExpert(options)
+make_expert = AnymalExpert

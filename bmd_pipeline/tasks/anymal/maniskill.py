@@ -16,7 +16,7 @@ from mani_skill.utils.structs.types import GPUMemoryConfig, SceneConfig, SimConf
 from torch import Tensor
 
 from bmd_pipeline.sim.maniskill import StartedEnv
-from bmd_pipeline.tasks.anymal import layout
+from bmd_pipeline.tasks.anymal import env as anymal
 from bmd_pipeline.tasks.anymal.model import write_urdf
 from bmd_pipeline.tasks.anymal.options import Options
 
@@ -41,19 +41,14 @@ class AnymalBeaconsEnv(StartedEnv):
     """The base must come to one of four beacons around the start; falling fails."""
 
     SUPPORTED_ROBOTS = ["anymal_c_lumped"]
-    RANDOM_DIM = layout.RANDOM_DIM
+    CONTROL_MODE = "pd_joint_delta_pos"
+    RANDOM_DIM = anymal.AnymalTask.RANDOM_DIM
+    _make_start = staticmethod(anymal.make_start)
     agent: LumpedAnymalC
 
-    def __init__(
-        self,
-        *args: Any,
-        robot_uids: str = "anymal_c_lumped",
-        control_mode: str = "pd_joint_delta_pos",
-        goal_radius: float = _DEFAULTS.goal_radius,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, *args: Any, goal_radius: float = _DEFAULTS.goal_radius, **settings: Any) -> None:
         self._goal_radius = goal_radius
-        super().__init__(*args, robot_uids=robot_uids, control_mode=control_mode, **settings)
+        super().__init__(*args, **settings)
 
     @property
     def _default_sim_config(self) -> SimConfig:
@@ -64,7 +59,7 @@ class AnymalBeaconsEnv(StartedEnv):
         )
 
     def _load_agent(self, options: dict[str, Any]) -> None:
-        super()._load_agent(options, sapien.Pose(p=[0.0, 0.0, layout.REST_HEIGHT]))
+        super()._load_agent(options, sapien.Pose(p=[0.0, 0.0, anymal.REST_HEIGHT]))
 
     def _load_scene(self, options: dict[str, Any]) -> None:
         self.ground = build_ground(self.scene, floor_width=20)
@@ -78,27 +73,23 @@ class AnymalBeaconsEnv(StartedEnv):
                 add_collision=False,
                 initial_pose=sapien.Pose(p=[*place, 0.05]),
             )
-            for direction, place in zip(layout.DIRECTIONS, layout.place_beacons(torch.ones(1))[0].tolist(), strict=True)
+            for direction, place in zip(anymal.DIRECTIONS, anymal.place_beacons(torch.ones(1))[0].tolist(), strict=True)
         ]
-        self._distance = torch.full((self.num_envs,), layout.BEACON_DISTANCE, device=self.device)
-
-    def make_start(self, random: Tensor) -> Tensor:
-        """See `layout.make_start`."""
-        return layout.make_start(random)
+        self._distance = torch.full((self.num_envs,), anymal.BEACON_DISTANCE, device=self.device)
 
     def _place(self, env_idx: Tensor, start: Tensor) -> None:
         robot = self.agent.robot
-        self.agent.reset(start[:, : layout.NUM_JOINTS])
-        robot.set_pose(Pose.create_from_pq(*layout.make_base_pose(start[:, 12])))
+        self.agent.reset(start[:, : anymal.NUM_JOINTS])
+        robot.set_pose(Pose.create_from_pq(*anymal.make_base_pose(start[:, 12])))
         robot.set_root_linear_velocity(torch.zeros(len(env_idx), 3))
         robot.set_root_angular_velocity(torch.zeros(len(env_idx), 3))
         self._distance[env_idx] = start[:, 13]
-        places = layout.place_beacons(start[:, 13])
+        places = anymal.place_beacons(start[:, 13])
         for beacon, place in zip(self.beacons, places.unbind(1), strict=True):
             beacon.set_pose(Pose.create_from_pq(torch.cat((place, torch.full_like(place[:, :1], 0.05)), 1)))
 
     def read_state(self) -> Tensor:
-        """(num_envs, 38), see `layout`."""
+        """(num_envs, 38), see `anymal.env`."""
         robot = self.agent.robot
         return torch.cat(
             (
@@ -115,13 +106,13 @@ class AnymalBeaconsEnv(StartedEnv):
     def evaluate(self) -> dict[str, Tensor]:
         """Success near a beacon, failure by falling."""
         state = self.read_state()
-        distance = layout.compute_distances(state).min(dim=1).values
-        fallen = layout.has_fallen(state)
+        distance = anymal.compute_distances(state).min(dim=1).values
+        fallen = anymal.has_fallen(state)
         return {"success": (distance < self._goal_radius) & ~fallen, "fail": fallen, "distance": distance}
 
     def compute_closeness(self) -> Tensor:
         """Share (num_envs,) of the way to the nearest beacon that is done."""
-        return layout.compute_closeness(self.read_state()).clamp(0.0, 1.0)
+        return anymal.compute_closeness(self.read_state()).clamp(0.0, 1.0)
 
     def _get_obs_extra(self, info: dict[str, Tensor]) -> dict[str, Tensor]:
         robot = self.agent.robot

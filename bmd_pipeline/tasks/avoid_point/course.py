@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bmd_pipeline.environments.base import TaskSpec
 from bmd_pipeline.tasks.avoid_point.options import CourseOptions
 
 # ---- The obstacle course, and which way through it a path takes ----
@@ -137,9 +138,18 @@ SCALE = (0.15, 0.2)
 """Position of order one: (position - CENTRE) / SCALE, in metres."""
 
 
-def obs_dim(frequencies: int) -> int:
-    """Size of the observation."""
-    return 2 + 4 * frequencies
+def make_course_spec(name: str, options: CourseOptions, horizon: int, control_hz: float | None = None) -> TaskSpec:
+    """Fixed facts of a task on the course; its track is the place (x, y) in metres."""
+    return TaskSpec(
+        name=name,
+        obs_dim=2 + 4 * options.position_frequencies,
+        action_dim=2,
+        track_names=("x", "y"),
+        planar=("x", "y"),
+        planar_units=("m", "m"),
+        horizon=horizon,
+        control_hz=control_hz,
+    )
 
 
 def compute_obs(position: Tensor, frequencies: int) -> Tensor:
@@ -150,7 +160,7 @@ def compute_obs(position: Tensor, frequencies: int) -> Tensor:
         frequencies: number of octaves.
 
     Returns:
-        (num_envs, obs_dim(frequencies)).
+        (num_envs, 2 + 4 * frequencies).
     """
     centre, scale, octaves = _constants(frequencies, position.dtype, position.device)
     scaled = (position - centre) / scale
@@ -177,7 +187,7 @@ class Referee:
     """Follows walkers through the course. Touching a post or leaving the field ends an episode as a failure.
 
     Args:
-        settings: what pays.
+        options: what pays.
         num_envs: walkers.
         body_radius: how near in metres a walker may come to a post.
         device: where tensors live.
@@ -186,22 +196,22 @@ class Referee:
         gaps: (num_envs, 3) int64 gap that each walker took in each row, or NOT_REACHED; changed in place.
     """
 
-    def __init__(self, settings: CourseOptions, num_envs: int, body_radius: float, device: torch.device | str) -> None:
+    def __init__(self, options: CourseOptions, num_envs: int, body_radius: float, device: torch.device | str) -> None:
         self.gaps = torch.full((num_envs, len(ROWS)), NOT_REACHED, device=device)
         self._course = Course(device)
         self._body_radius = body_radius
-        self._graded = settings.reward == "shifted"
-        self._favoured = torch.tensor(settings.favoured_gaps, device=device)  # (3,)
+        self._graded = options.reward == "shifted"
+        self._favoured = torch.tensor(options.favoured_gaps, device=device)  # (3,)
 
     def restart(self, rows: Tensor) -> None:
         """Forgets the way of the walkers where rows (num_envs,) is True."""
         self.gaps.masked_fill_(rows[:, None], NOT_REACHED)
 
-    def judge(self, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Takes in where everybody is now; those that stand still keep their gaps.
+    def evaluate(self, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What a control step led to; walkers that stand still keep their gaps.
 
         Args:
-            position: (num_envs, 2) in metres.
+            position: (num_envs, 2) in metres, after the step.
 
         Returns:
             reward, terminated and success, each (num_envs,).

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.environments.base import ModeLabeler
-from bmd_pipeline.tasks.pusht.env import TRACK_NAMES
-from bmd_pipeline.tasks.pusht.geometry import BEHAVIOURS, TURNS
+from bmd_pipeline.tasks.pusht.env import BEHAVIOURS, TRACK_NAMES, TURNS
 
 COMMITTED = 0.3
 """Rotation in rad beyond which a failed episode counts as an attempt at that direction of turning."""

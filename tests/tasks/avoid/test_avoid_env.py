@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from bmd_pipeline.tasks.avoid.env import AvoidTask, make_env
-from bmd_pipeline.tasks.avoid.layout import BODY_RADIUS, REST_QPOS, STEP_METRES, TIP_HEIGHT, make_start
+from bmd_pipeline.tasks.avoid.env import (
+    BODY_RADIUS,
+    REST_QPOS,
+    STEP_METRES,
+    TIP_HEIGHT,
+    AvoidTask,
+    make_env,
+    make_start,
+)
 from bmd_pipeline.tasks.avoid.options import Options
 from bmd_pipeline.tasks.avoid_point.course import ROWS, START, Course
 from bmd_pipeline.tasks.checker import check_task
