@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bmd_pipeline.errors import TaskError
+from bmd_pipeline.sim.backend import make_env
 
 # ---- Turning an end effector towards an orientation by ManiSkill's rotation actions ----
 #
@@ -263,6 +264,23 @@ class PoseArm(DirectRobot):
             cx * sy * cz - sx * cy * sz,
             cx * cy * sz + sx * sy * cz,
         ]
+
+
+class ArmScene:
+    """A scene with one arm and direct stepping, the base of those of single tasks.
+
+    Args:
+        env_id: ManiSkill's name of the environment, which must have been registered.
+        settings: further arguments of the environment.
+
+    Attributes:
+        env: the unwrapped ManiSkill environment.
+        arm: what steps it.
+    """
+
+    def __init__(self, env_id: str, **settings: Any) -> None:
+        self.env = make_env(env_id, **settings)
+        self.arm = PoseArm(self.env)
 
 
 class Gripper:

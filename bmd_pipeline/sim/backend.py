@@ -140,26 +140,6 @@ def reset_physics(env: Any) -> None:
 # task fixes their columns; nothing here knows them.
 
 
-class Simulation(Protocol):
-    """A batch of scenes."""
-
-    def place(self, rows: Tensor, start: Tensor) -> Tensor:
-        """Starts scenes rows (n,) afresh, at rest, from start (n, start_dim); returns their state (n, state_dim)."""
-        ...
-
-    def move(self, action: Tensor, active: Tensor) -> Tensor:
-        """One control step of the scenes where active (num_envs,) is True, with action (num_envs, action_dim).
-
-        Returns:
-            State (num_envs, state_dim); rows of other scenes mean nothing.
-        """
-        ...
-
-    def close(self) -> None:
-        """Releases the scenes."""
-        ...
-
-
 class Scene(Protocol):
     """One scene on the CPU. It takes and gives plain numbers: a torch call costs as much as the physics."""
 
@@ -185,14 +165,18 @@ class SceneList:
         self._state = np.array([scene.read() for scene in scenes], np.float32)
 
     def place(self, rows: Tensor, start: Tensor) -> Tensor:
-        """See `Simulation.place`."""
+        """Starts scenes rows (n,) afresh, at rest, from start (n, start_dim); returns their state (n, state_dim)."""
         for row, begin in zip(rows.tolist(), start.tolist(), strict=True):
             self.scenes[row].place(begin)
             self._state[row] = self.scenes[row].read()
         return torch.from_numpy(self._state[rows.numpy()])
 
     def move(self, action: Tensor, active: Tensor) -> Tensor:
-        """See `Simulation.move`."""
+        """One control step of the scenes where active (num_envs,) is True, with action (num_envs, action_dim).
+
+        Returns:
+            State (num_envs, state_dim); rows of other scenes mean nothing.
+        """
         actions = action.tolist()
         for row in active.nonzero()[:, 0].tolist():
             self.scenes[row].move(actions[row])
@@ -202,13 +186,6 @@ class SceneList:
     def close(self) -> None:
         """Forgets the scenes."""
         self.scenes = []
-
-
-def choose_backend(device: torch.device) -> str:
-    """ManiSkill's name of the simulation on a device."""
-    if device.type != "cuda":
-        return "physx_cpu"
-    return "physx_cuda" if device.index is None else f"physx_cuda:{device.index}"
 
 
 class BatchedScenes:
@@ -223,33 +200,45 @@ class BatchedScenes:
         env_id: ManiSkill's name of the environment, which must have been registered.
         num_envs: number of scenes.
         device: where they are simulated; the CPU takes one scene only.
+        settings: further arguments of the environment.
+
+    Attributes:
+        env: the unwrapped ManiSkill environment.
     """
 
-    def __init__(self, env_id: str, num_envs: int, device: torch.device) -> None:
-        self._env: Any = make_env(env_id, num_envs=num_envs, sim_backend=choose_backend(device))
+    def __init__(self, env_id: str, num_envs: int, device: torch.device, **settings: Any) -> None:
+        where = "physx_cpu" if device.type != "cuda" else str(device).replace("cuda", "physx_cuda")
+        self.env: Any = make_env(env_id, num_envs=num_envs, sim_backend=where, **settings)
 
     def place(self, rows: Tensor, start: Tensor) -> Tensor:
-        """See `Simulation.place`."""
-        self._env.reset(options={"env_idx": rows, "start": start})
-        state: Tensor = self._env.read_state()[rows]
-        return state
+        """See `SceneList.place`."""
+        self.env.reset(options={"env_idx": rows, "start": start})
+        return self._read()[rows]
 
     def move(self, action: Tensor, active: Tensor) -> Tensor:
-        """See `Simulation.move`."""
-        self._env._step_action(torch.where(active[:, None], action, torch.zeros_like(action)))
-        state: Tensor = self._env.read_state()
-        return state
+        """See `SceneList.move`."""
+        self.env._step_action(self._complete(torch.where(active[:, None], action, torch.zeros_like(action))))
+        return self._read()
 
     def close(self) -> None:
-        """Releases the simulation."""
-        self._env.close()
+        """Releases the scenes."""
+        self.env.close()
+
+    def _complete(self, action: Tensor) -> Tensor:
+        """The controller's action for one of the task (num_envs, action_dim)."""
+        return action
+
+    def _read(self) -> Tensor:
+        """State (num_envs, state_dim)."""
+        state: Tensor = self.env.read_state()
+        return state
 
 
 # ---- Tasks whose episodes are simulated: seeds, starts and states, whatever simulates them ----
 
 
 class SceneTask(VectorTask):
-    """Base of tasks whose states come from a `Simulation`.
+    """Base of tasks whose states come from scenes.
 
     Subclasses say how an episode starts, what a step is worth and what is seen of a state, as functions of tensors; so
     the CPU and the GPU mean the same.
@@ -260,6 +249,7 @@ class SceneTask(VectorTask):
         first_row: number of the first of them among all workers' scenes.
         device: where tensors live.
         auto_reset: start a new episode where one ended.
+        batched: step through ManiSkill's batched interface; None: on a GPU only. On the CPU it takes one scene.
 
     Attributes:
         simulation: the scenes.
@@ -270,10 +260,13 @@ class SceneTask(VectorTask):
     """Size of a scene's state."""
     RANDOM_DIM: ClassVar[int]
     """How many random numbers an episode's start is made of."""
+    ENV_MODULE: ClassVar[str | None] = None
+    """Module that names the ManiSkill environment `ENV_ID`, and registers it if it isn't ManiSkill's own. None for
+    other simulators, which stay on the CPU where a CUDA device would select ManiSkill's GPU simulation."""
     SCENE: ClassVar[Callable[..., Scene]]
-    """Builds a scene on the CPU."""
-    ON_GPU: ClassVar[bool] = False
-    """Whether a CUDA device steps the scenes, too; otherwise they stay on the CPU."""
+    """Builds a scene on the CPU, from the name of the ManiSkill environment if there is one."""
+    BATCH: ClassVar[Callable[..., BatchedScenes]] = BatchedScenes
+    """Builds all scenes in one batch; the default takes a `StartedEnv`."""
 
     def __init__(
         self,
@@ -283,14 +276,16 @@ class SceneTask(VectorTask):
         first_row: int = 0,
         device: torch.device | str = "cpu",
         auto_reset: bool = True,
+        batched: bool | None = None,
     ) -> None:
         super().__init__(num_envs, device, auto_reset)
         self.options = options
         self.spec = self.make_spec(options)
+        self._batched = self.device.type == "cuda" if batched is None else batched
         self._first_row = first_row
         self._seed_value = 0
         self._episodes = np.zeros(num_envs, np.int64)
-        self.simulation = self._make_simulation()
+        self.simulation: Any = self._make_simulation()
         self.state = torch.zeros(num_envs, self.STATE_DIM, device=self.device)
 
     @staticmethod
@@ -309,7 +304,7 @@ class SceneTask(VectorTask):
         auto_reset: bool = False,
     ) -> TaskEnv:
         """Builds environments of the task; see `registry.make_env`."""
-        if cls.ON_GPU and torch.device(device).type == "cuda":
+        if cls.ENV_MODULE and torch.device(device).type == "cuda":
             return cls(options, num_envs, device=device, auto_reset=auto_reset)
         factory = functools.partial(cls._make_rows, options, auto_reset)
         return make_parallel(factory, num_envs, num_workers, device)
@@ -318,8 +313,11 @@ class SceneTask(VectorTask):
     def _make_rows(cls, options: Any, auto_reset: bool, num_envs: int, first_row: int) -> SceneTask:
         return cls(options, num_envs, first_row=first_row, auto_reset=auto_reset)
 
-    def _make_simulation(self) -> Simulation:
-        return SceneList([self.SCENE() for _ in range(self.num_envs)])
+    def _make_simulation(self) -> SceneList | BatchedScenes:
+        names = () if self.ENV_MODULE is None else (importlib.import_module(self.ENV_MODULE).ENV_ID,)
+        if self._batched:
+            return self.BATCH(*names, self.num_envs, self.device)
+        return SceneList([self.SCENE(*names) for _ in range(self.num_envs)])
 
     def _draw_random(self, generator: np.random.Generator) -> NDArray[np.float64]:
         """Random numbers (RANDOM_DIM,) of one start: uniform in [0, 1), unless a task says otherwise."""
@@ -369,28 +367,3 @@ class SceneTask(VectorTask):
         random = [self._draw_random(np.random.default_rng(number)) for number in numbers]
         self._episodes[chosen] += 1
         return self._make_start(torch.from_numpy(np.stack(random)).float().to(self.device))
-
-
-class SimulatedTask(SceneTask):
-    """Base of tasks on a ManiSkill environment; a CUDA device selects ManiSkill's GPU simulation.
-
-    Args:
-        batched: step through ManiSkill's batched interface; None: on a GPU only. On the CPU it takes one scene.
-        settings: see `SceneTask`.
-    """
-
-    ON_GPU = True
-    ENV_MODULE: ClassVar[str]
-    """Module that names the ManiSkill environment `ENV_ID`, and registers it if it isn't ManiSkill's own."""
-    BATCH: ClassVar[Callable[..., Simulation]] = BatchedScenes
-    """Builds all scenes in one batch; the default takes a `StartedEnv`."""
-
-    def __init__(self, options: Any, num_envs: int, *, batched: bool | None = None, **settings: Any) -> None:
-        self._batched = batched
-        super().__init__(options, num_envs, **settings)
-
-    def _make_simulation(self) -> Simulation:
-        env_id: str = importlib.import_module(self.ENV_MODULE).ENV_ID
-        if self.device.type == "cuda" if self._batched is None else self._batched:
-            return self.BATCH(env_id, self.num_envs, self.device)
-        return SceneList([self.SCENE(env_id) for _ in range(self.num_envs)])

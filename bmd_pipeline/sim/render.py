@@ -7,7 +7,7 @@ import ctypes.util
 import importlib
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -61,11 +61,11 @@ def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(vector / np.linalg.norm(vector))
 
 
-# ---- How a task is filmed: what its package's optional module `filming` offers as `FILMING` ----
+# ---- How a task is filmed ----
 #
-# An episode is played as ever, without pictures, and what a picture shows of the scene is taken down after each
-# control step; a second scene, which no physics moves, is put into these arrangements and photographed. So a film
-# shows what the pipeline computes, on a machine that can't render too, and stepping knows nothing of cameras.
+# An episode is played as ever, without pictures, and what a picture shows of the scene is recorded after each control
+# step; a second scene, which no physics moves, is put into these arrangements and rendered. So a film shows what the
+# pipeline computes, on a machine that can't render too, and stepping knows nothing of cameras.
 
 Arrangement = Any
 """What a picture shows of a scene: poses of its bodies, in the simulator's own form."""
@@ -73,8 +73,8 @@ Frame = NDArray[np.uint8]
 """A picture (size, size, 3), red, green and blue."""
 
 
-class Studio(Protocol):
-    """A scene with a camera."""
+class Renderer(Protocol):
+    """A scene with a camera, which nothing steps."""
 
     def render(self, arrangement: Arrangement) -> Frame:
         """A picture of the scene in that arrangement."""
@@ -86,7 +86,7 @@ class Studio(Protocol):
 
 
 class Filming(Protocol):
-    """What is needed to film a task's episodes."""
+    """How a task's episodes are filmed: what its module `env` offers as `FILMING`."""
 
     @property
     def camera(self) -> Camera:
@@ -106,15 +106,33 @@ class Filming(Protocol):
         ...
 
     def locate(self, task: VectorTask) -> Place:
-        """Where that is whose path tells modes apart."""
+        """The place whose path tells modes apart."""
         ...
 
-    def make_studio(self, size: int) -> Studio:
+    def make_renderer(self, size: int) -> Renderer:
         """Builds a scene with a camera whose pictures are `size` pixels wide and high."""
         ...
 
 
-# ---- Taking down an episode as it is played, for a film of it ----
+@dataclass(frozen=True)
+class SceneFilming:
+    """Filming of a `SceneTask`; see `Filming`.
+
+    Attributes:
+        camera: the camera.
+        locate_in: the place whose path tells modes apart, from a row of the task's state.
+    """
+
+    camera: Camera
+    locate_in: Callable[[Sequence[float]], Sequence[float]]
+
+    def locate(self, task: VectorTask) -> Place:
+        """See `Filming.locate`."""
+        x, y, z = self.locate_in(task.state[0].tolist())  # type: ignore[attr-defined]
+        return x, y, z
+
+
+# ---- Recording an episode as it is played, for a film of it ----
 
 
 @dataclass
@@ -143,10 +161,10 @@ class Recording:
 
 
 class Recorder:
-    """Takes down the episodes of a task from now on; those that it plays are the same as without.
+    """Records the episodes of a task from now on; those that it plays are the same as without.
 
-    It listens from outside, at what the base class of all tasks calls when an episode begins and after each control
-    step: neither tasks nor what plays them know of films, and no result depends on how films are made.
+    It listens to what the base class of all tasks calls when an episode begins and after each control step: neither
+    tasks nor what plays them know of films, and no result depends on how films are made.
 
     Args:
         task: a task of one environment without automatic reset.
@@ -166,12 +184,13 @@ class Recorder:
         self._filming = filming
         self._observe = task._observe
         self.recording = Recording()
-        task._observe = self._take_down  # type: ignore[method-assign]
+        task._observe = self._record  # type: ignore[method-assign]
 
-    def _take_down(self) -> Tensor:
-        if int(self._task.elapsed[0]) == 0:
+    def _record(self) -> Tensor:
+        elapsed = int(self._task.elapsed[0])
+        if elapsed == 0:
             self.recording = Recording()
-        if int(self._task.elapsed[0]) == len(self.recording.tracks):  # not where an ended episode is frozen
+        if elapsed == len(self.recording.tracks):  # not where an ended episode is frozen
             self.recording.arrangements.append(self._filming.arrange(self._task))
             self.recording.places.append(self._filming.locate(self._task))
             self.recording.tracks.append(self._task.track()[0].cpu())
@@ -190,7 +209,7 @@ def find_task(expert: Expert) -> VectorTask:
     raise TaskError(f"{type(expert).__name__} can't be filmed: it holds no task of its own")
 
 
-# ---- Filming ManiSkill tasks: a scene with visuals and a camera, put into arrangements and photographed ----
+# ---- Filming ManiSkill tasks ----
 
 NO_VULKAN = (
     "no Vulkan device to render with: install Mesa's software renderer, lavapipe >= 24.3 "
@@ -199,8 +218,8 @@ NO_VULKAN = (
 )
 
 
-class ManiSkillStudio:
-    """A ManiSkill scene that nothing steps.
+class ManiSkillRenderer:
+    """See `Renderer`.
 
     Args:
         env_id: ManiSkill's name of the environment, which must have been registered.
@@ -211,7 +230,13 @@ class ManiSkillStudio:
 
     def __init__(self, env_id: str, camera: Camera, size: int, settings: Mapping[str, Any]) -> None:
         self._size = size
-        self._env: Any = backend.make_env(env_id, render_backend=_choose_backend(), **settings)
+        sapien: Any = importlib.import_module("sapien")
+        try:
+            sapien.Device("cuda")
+            where = "sapien_cuda"
+        except RuntimeError:  # no CUDA device that can render: what Vulkan finds
+            where = "sapien_cpu"
+        self._env: Any = backend.make_env(env_id, render_backend=where, **settings)
         look_at: Any = importlib.import_module("mani_skill.utils.sapien_utils").look_at
         pose = look_at(camera.eye, camera.target)
         self._camera = self._env.scene.add_camera(
@@ -219,7 +244,7 @@ class ManiSkillStudio:
         )
 
     def render(self, arrangement: Arrangement) -> Frame:
-        """See `Studio.render`."""
+        """See `Renderer.render`."""
         scene = self._env.scene
         scene.set_sim_state(arrangement)
         scene.update_render(update_sensors=False, update_human_render_cameras=False)
@@ -235,20 +260,16 @@ class ManiSkillStudio:
 
 
 @dataclass(frozen=True)
-class ManiSkillFilming:
-    """See `Filming`.
+class ManiSkillFilming(SceneFilming):
+    """See `SceneFilming`.
 
     Attributes:
         env_module: module that registers the ManiSkill environment and names it `ENV_ID`.
-        camera: the camera.
-        locate_in: where in a task that is whose path tells modes apart.
         settings: arguments of the environment that decide how it looks.
         prepare: called before the environment is built.
     """
 
     env_module: str
-    camera: Camera
-    locate_in: Callable[[VectorTask], Place]
     settings: Mapping[str, Any] = field(default_factory=dict)
     prepare: Callable[[], None] = lambda: None
 
@@ -259,31 +280,16 @@ class ManiSkillFilming:
 
     def arrange(self, task: VectorTask) -> Arrangement:
         """ManiSkill's simulation state: pose and velocity of each actor, root and joints of each articulation."""
-        env = task.simulation.scenes[0].env  # type: ignore[attr-defined]  # a `SimulatedTask` on the CPU
-        return env.scene.get_sim_state()
+        return task.simulation.scenes[0].env.scene.get_sim_state()  # type: ignore[attr-defined]
 
-    def locate(self, task: VectorTask) -> Place:
-        """See `Filming.locate`."""
-        return self.locate_in(task)
-
-    def make_studio(self, size: int) -> ManiSkillStudio:
-        """See `Filming.make_studio`."""
+    def make_renderer(self, size: int) -> Renderer:
+        """See `Filming.make_renderer`."""
         env_id: str = importlib.import_module(self.env_module).ENV_ID
         self.prepare()
-        return ManiSkillStudio(env_id, self.camera, size, self.settings)
+        return ManiSkillRenderer(env_id, self.camera, size, self.settings)
 
 
-def _choose_backend() -> str:
-    """A CUDA device that can render, else what Vulkan finds."""
-    sapien: Any = importlib.import_module("sapien")
-    try:
-        sapien.Device("cuda")
-    except RuntimeError:
-        return "sapien_cpu"
-    return "sapien_cuda"
-
-
-# ---- Filming MuJoCo tasks: a model with a camera, put into joint positions and rendered off screen ----
+# ---- Filming MuJoCo tasks, off screen ----
 
 NO_OPENGL = (
     "no OpenGL to render with off screen: install Mesa's software renderer "
@@ -292,11 +298,11 @@ NO_OPENGL = (
 _LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
 
 
-class MuJoCoStudio:
-    """A model that nothing steps.
+class MuJoCoRenderer:
+    """See `Renderer`.
 
     Args:
-        model: an `MjModel` of the studio's own.
+        model: an `MjModel` of its own.
         camera: the camera.
         size: pixels of a picture's side.
     """
@@ -309,10 +315,16 @@ class MuJoCoStudio:
         self._data = self._mujoco.MjData(model)
         self._renderer = self._mujoco.Renderer(model, size, size)
         self._renderer.scene.flags[self._mujoco.mjtRndFlag.mjRND_SHADOW] = 0  # half the time, in software
-        self._camera = self._place(camera)
+        x, y, z = np.subtract(camera.target, camera.eye).tolist()
+        self._camera = self._mujoco.MjvCamera()
+        self._camera.type = self._mujoco.mjtCamera.mjCAMERA_FREE
+        self._camera.lookat[:] = camera.target
+        self._camera.distance = math.sqrt(x * x + y * y + z * z)
+        self._camera.azimuth = math.degrees(math.atan2(y, x))
+        self._camera.elevation = math.degrees(math.atan2(z, math.hypot(x, y)))
 
     def render(self, arrangement: Arrangement) -> Frame:
-        """See `Studio.render`."""
+        """See `Renderer.render`."""
         self._data.qpos[:] = arrangement
         self._mujoco.mj_forward(self._model, self._data)
         self._renderer.update_scene(self._data, self._camera)
@@ -322,32 +334,16 @@ class MuJoCoStudio:
         """Releases the renderer."""
         self._renderer.close()
 
-    def _place(self, camera: Camera) -> Any:
-        x, y, z = np.subtract(camera.target, camera.eye).tolist()
-        placed = self._mujoco.MjvCamera()
-        placed.type = self._mujoco.mjtCamera.mjCAMERA_FREE
-        placed.lookat[:] = camera.target
-        placed.distance = math.sqrt(x * x + y * y + z * z)
-        placed.azimuth = math.degrees(math.atan2(y, x))
-        placed.elevation = math.degrees(math.atan2(z, math.hypot(x, y)))
-        return placed
-
 
 @dataclass(frozen=True)
-class MuJoCoFilming:
-    """See `Filming`.
+class MuJoCoFilming(SceneFilming):
+    """See `SceneFilming`; scenes have MuJoCo's state as `data`.
 
     Attributes:
-        load_model: the task's `MjModel`; the studio takes a copy.
-        camera: the camera.
-        find_data: the `MjData` of a task of one environment.
-        locate_in: where in a task that is whose path tells modes apart.
+        load_model: the task's `MjModel`; the renderer takes a copy.
     """
 
     load_model: Callable[[], Any]
-    camera: Camera
-    find_data: Callable[[VectorTask], Any]
-    locate_in: Callable[[VectorTask], Place]
 
     def require_renderer(self) -> None:
         """See `Filming.require_renderer`."""
@@ -361,15 +357,11 @@ class MuJoCoFilming:
 
     def arrange(self, task: VectorTask) -> Arrangement:
         """Joint positions (nq,)."""
-        return np.array(self.find_data(task).qpos)
+        return np.array(task.simulation.scenes[0].data.qpos)  # type: ignore[attr-defined]
 
-    def locate(self, task: VectorTask) -> Place:
-        """See `Filming.locate`."""
-        return self.locate_in(task)
-
-    def make_studio(self, size: int) -> MuJoCoStudio:
-        """See `Filming.make_studio`."""
-        return MuJoCoStudio(copy.copy(self.load_model()), self.camera, size)
+    def make_renderer(self, size: int) -> Renderer:
+        """See `Filming.make_renderer`."""
+        return MuJoCoRenderer(copy.copy(self.load_model()), self.camera, size)
 
 
 def choose_opengl() -> None:

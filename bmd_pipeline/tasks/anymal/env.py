@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskSpec, VectorTask
+from bmd_pipeline.environments.base import TaskSpec
 from bmd_pipeline.sim import backend
 from bmd_pipeline.sim.arm import JointDrive, make_quaternion
-from bmd_pipeline.sim.backend import SimulatedTask, reset_physics
-from bmd_pipeline.sim.render import Camera, ManiSkillFilming, Place
+from bmd_pipeline.sim.backend import SceneTask, reset_physics
+from bmd_pipeline.sim.render import Camera, ManiSkillFilming
 from bmd_pipeline.tasks.anymal.options import Options
 
 # ---- What stands where, and what a state means. Metres, radians, seconds; x is forward, y left ----
@@ -193,7 +193,7 @@ class AnymalScene:
 # ---- The task, and how it is filmed ----
 
 
-class AnymalTask(SimulatedTask):
+class AnymalTask(SceneTask):
     """Walking to one of four beacons; falling ends an episode as a failure."""
 
     ENV_MODULE = "bmd_pipeline.tasks.anymal.maniskill"
@@ -215,8 +215,7 @@ class AnymalTask(SimulatedTask):
             control_hz=20.0,
         )
 
-    def _make_start(self, random: Tensor) -> Tensor:
-        return make_start(random)
+    _make_start = staticmethod(make_start)
 
     def _evaluate(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pays progress, and for success what the beacon is worth."""
@@ -231,17 +230,12 @@ class AnymalTask(SimulatedTask):
         return compute_obs(self.state, self.elapsed)
 
     def track(self) -> Tensor:
-        """Current track (num_envs, track_dim)."""
         return compute_track(self.state)
 
 
 make_spec, make_env = AnymalTask.make_spec, AnymalTask.make_env
 
 
-def _locate_base(task: VectorTask) -> Place:
-    x, y, z = task.state[0, 24:27].tolist()  # type: ignore[attr-defined]
-    return x, y, z
-
-
-# from behind and above, so that all four beacons are in the picture
-FILMING = ManiSkillFilming(AnymalTask.ENV_MODULE, Camera((-2.6, 0.0, 2.4), (0.0, 0.0, 0.2), fov=0.75), _locate_base)
+FILMING = ManiSkillFilming(  # from behind and above, so that all four beacons are in the picture
+    Camera((-2.6, 0.0, 2.4), (0.0, 0.0, 0.2), fov=0.75), lambda state: state[24:27], AnymalTask.ENV_MODULE
+)

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskSpec, VectorTask
+from bmd_pipeline.environments.base import TaskSpec
 from bmd_pipeline.sim import arm as robot
-from bmd_pipeline.sim import backend
-from bmd_pipeline.sim.arm import ROBOT_BASE, PoseArm
-from bmd_pipeline.sim.backend import SimulatedTask, reset_physics
-from bmd_pipeline.sim.render import Camera, ManiSkillFilming, Place
+from bmd_pipeline.sim.arm import ROBOT_BASE, ArmScene
+from bmd_pipeline.sim.backend import SceneTask, reset_physics
+from bmd_pipeline.sim.render import Camera, ManiSkillFilming
 from bmd_pipeline.tasks.avoid.options import Options
 from bmd_pipeline.tasks.avoid_point.course import Referee, compute_obs, make_course_spec
 
@@ -40,17 +39,8 @@ def make_start(random: Tensor) -> Tensor:
     return random.new_tensor(REST_QPOS) + _QPOS_SPREAD * (2.0 * random - 1.0)
 
 
-class AvoidScene:
-    """An Avoid-v1 scene with direct stepping.
-
-    Attributes:
-        env: the unwrapped ManiSkill environment.
-        arm: what steps it.
-    """
-
-    def __init__(self, env_id: str) -> None:
-        self.env = backend.make_env(env_id)
-        self.arm = PoseArm(self.env)
+class AvoidScene(ArmScene):
+    """An Avoid-v1 scene; see `ArmScene`."""
 
     def place(self, start: Sequence[float]) -> None:
         """Starts afresh, at rest, at joint angles (7,); nothing of the past remains."""
@@ -68,7 +58,7 @@ class AvoidScene:
         return x - ROBOT_BASE[0], y - ROBOT_BASE[1]
 
 
-class AvoidTask(SimulatedTask):
+class AvoidTask(SceneTask):
     """The obstacle course for a Panda with a stick; the track is the tip's position (x, y) in metres."""
 
     ENV_MODULE = "bmd_pipeline.tasks.avoid.maniskill"
@@ -85,8 +75,7 @@ class AvoidTask(SimulatedTask):
         """Fixed facts of the task."""
         return make_course_spec("Avoid", options, options.horizon, control_hz=20.0)
 
-    def _make_start(self, random: Tensor) -> Tensor:
-        return make_start(random)
+    _make_start = staticmethod(make_start)
 
     def _begin(self, rows: Tensor) -> None:
         self.referee.restart(rows)
@@ -98,17 +87,14 @@ class AvoidTask(SimulatedTask):
         return compute_obs(self.state, self.options.position_frequencies)
 
     def track(self) -> Tensor:
-        """Current track (num_envs, 2)."""
         return self.state.clone()
 
 
 make_spec, make_env = AvoidTask.make_spec, AvoidTask.make_env
 
 
-def _locate_tip(task: VectorTask) -> Place:
-    x, y = task.state[0].tolist()  # type: ignore[attr-defined]
-    return x + ROBOT_BASE[0], y + ROBOT_BASE[1], TIP_HEIGHT
-
-
-# from before the robot, with the start on the left; steeply, to see each gap
-FILMING = ManiSkillFilming(AvoidTask.ENV_MODULE, Camera((0.3, 0.04, 0.8), (-0.14, 0.04, 0.02), fov=0.85), _locate_tip)
+FILMING = ManiSkillFilming(  # from before the robot, with the start on the left; steeply, to see each gap
+    Camera((0.3, 0.04, 0.8), (-0.14, 0.04, 0.02), fov=0.85),
+    lambda state: (state[0] + ROBOT_BASE[0], state[1] + ROBOT_BASE[1], TIP_HEIGHT),
+    AvoidTask.ENV_MODULE,
+)

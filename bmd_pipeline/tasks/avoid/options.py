@@ -1,7 +1,5 @@
 """The `env` settings of Avoid."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from bmd_pipeline.tasks.avoid_point.options import CourseOptions

@@ -1,7 +1,5 @@
 """The `env` settings of AvoidPoint, and those that everything on the obstacle course shares."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

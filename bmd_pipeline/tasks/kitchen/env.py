@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskSpec, VectorTask
+from bmd_pipeline.environments.base import TaskSpec
 from bmd_pipeline.sim.backend import SceneTask
-from bmd_pipeline.sim.render import Camera, MuJoCoFilming, Place
+from bmd_pipeline.sim.render import Camera, MuJoCoFilming
 from bmd_pipeline.tasks.kitchen.options import Options
 
 # ---- What can be done, what a state means, and when a thing is done ----
@@ -215,8 +215,7 @@ class KitchenTask(SceneTask):
             control_hz=1.0 / STEP_SECONDS,
         )
 
-    def _make_start(self, random: Tensor) -> Tensor:
-        return make_start(random)
+    _make_start = staticmethod(make_start)
 
     def _begin(self, rows: Tensor) -> None:
         self.best = torch.where(rows[:, None], compute_progress(self.state), self.best)
@@ -233,21 +232,12 @@ class KitchenTask(SceneTask):
         return compute_obs(self.state, self.best > 1.0)
 
     def track(self) -> Tensor:
-        """Current track (num_envs, track_dim)."""
         return compute_track(self.state, self.best)
 
 
 make_spec, make_env = KitchenTask.make_spec, KitchenTask.make_env
 
 
-def _find_data(task: VectorTask) -> Any:
-    return task.simulation.scenes[0].data  # type: ignore[attr-defined]
-
-
-def _locate_hand(task: VectorTask) -> Place:
-    x, y, z = task.state[0, 9:12].tolist()  # type: ignore[attr-defined]
-    return x, y, z
-
-
-# from the left, where the arm hides neither kettle nor light switch nor cabinet
-FILMING = MuJoCoFilming(load_model, Camera((-1.0, -1.0, 2.75), (-0.12, 0.5, 2.05), fov=0.85), _find_data, _locate_hand)
+FILMING = MuJoCoFilming(  # from the left, where the arm hides neither kettle nor light switch nor cabinet
+    Camera((-1.0, -1.0, 2.75), (-0.12, 0.5, 2.05), fov=0.85), lambda state: state[9:12], load_model
+)

@@ -168,7 +168,7 @@ class _Hand:
 
     @property
     def _scene(self) -> KitchenScene:
-        scene: KitchenScene = self._env.simulation.scenes[0]  # type: ignore[attr-defined]
+        scene: KitchenScene = self._env.simulation.scenes[0]
         return scene
 
     def _is_done(self, thing: str) -> bool:

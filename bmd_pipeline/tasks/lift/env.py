@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskSpec, VectorTask
-from bmd_pipeline.sim import backend
-from bmd_pipeline.sim.arm import FreeBody, Gripper, PoseArm
-from bmd_pipeline.sim.backend import SimulatedTask, reset_physics
-from bmd_pipeline.sim.render import Camera, ManiSkillFilming, Place
+from bmd_pipeline.environments.base import TaskSpec
+from bmd_pipeline.sim.arm import ArmScene, FreeBody, Gripper
+from bmd_pipeline.sim.backend import SceneTask, reset_physics
+from bmd_pipeline.sim.render import Camera, ManiSkillFilming
 from bmd_pipeline.tasks.lift.options import Options
 
 # ---- The bar, where it starts, and what a state of the task means. Metres and radians ----
@@ -125,17 +124,11 @@ def compute_closeness(state: Tensor, lift_height: float) -> Tensor:
 # ---- One LiftBar-v1 scene on the CPU ----
 
 
-class LiftScene:
-    """A LiftBar-v1 scene with direct stepping.
-
-    Attributes:
-        env: the unwrapped ManiSkill environment.
-        arm: what steps it.
-    """
+class LiftScene(ArmScene):
+    """A LiftBar-v1 scene; see `ArmScene`."""
 
     def __init__(self, env_id: str) -> None:
-        self.env = backend.make_env(env_id)
-        self.arm = PoseArm(self.env)
+        super().__init__(env_id)
         self._gripper = Gripper(self.env)
         self._bar = FreeBody(self.env.bar)
 
@@ -161,7 +154,7 @@ class LiftScene:
 # ---- The task, and how it is filmed ----
 
 
-class LiftTask(SimulatedTask):
+class LiftTask(SceneTask):
     """Lifting a bar by one of its ends."""
 
     ENV_MODULE = "bmd_pipeline.tasks.lift.maniskill"
@@ -199,17 +192,12 @@ class LiftTask(SimulatedTask):
         return compute_obs(self.state)
 
     def track(self) -> Tensor:
-        """Current track (num_envs, track_dim)."""
         return compute_track(self.state)
 
 
 make_spec, make_env = LiftTask.make_spec, LiftTask.make_env
 
 
-def _locate_tip(task: VectorTask) -> Place:
-    x, y, z = task.state[0, 9:12].tolist()  # type: ignore[attr-defined]
-    return x, y, z
-
-
-# from the side, with the bar's near end on the robot's side of the picture
-FILMING = ManiSkillFilming(LiftTask.ENV_MODULE, Camera((0.1, -0.62, 0.38), (-0.04, 0.0, 0.12)), _locate_tip)
+FILMING = ManiSkillFilming(  # from the side, with the bar's near end on the robot's side of the picture
+    Camera((0.1, -0.62, 0.38), (-0.04, 0.0, 0.12)), lambda state: state[9:12], LiftTask.ENV_MODULE
+)

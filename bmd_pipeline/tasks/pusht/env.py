@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskSpec, VectorTask
+from bmd_pipeline.environments.base import TaskSpec
 from bmd_pipeline.sim import backend
-from bmd_pipeline.sim.arm import FreeBody, PoseArm, hold_tips, make_quaternion
-from bmd_pipeline.sim.backend import SceneList, SimulatedTask, choose_backend, reset_physics
+from bmd_pipeline.sim.arm import ArmScene, FreeBody, hold_tips, make_quaternion
+from bmd_pipeline.sim.backend import BatchedScenes, SceneList, SceneTask, reset_physics
 from bmd_pipeline.sim.render import Camera, ManiSkillFilming, Place
 from bmd_pipeline.tasks.pusht.options import Options
 
@@ -93,18 +93,12 @@ def make_start(random: Tensor, options: Options) -> Tensor:
 ENV_ID, CONTROL_MODE = "PushT-v1", "pd_ee_delta_pose"
 
 
-class PushTScene:
-    """A PushT-v1 scene with direct stepping.
-
-    Attributes:
-        env: the unwrapped ManiSkill environment.
-        arm: what steps it.
-    """
+class PushTScene(ArmScene):
+    """A PushT-v1 scene; see `ArmScene`."""
 
     def __init__(self, env_id: str = ENV_ID) -> None:
         skip_recolouring()
-        self.env = backend.make_env(env_id, control_mode=CONTROL_MODE)
-        self.arm = PoseArm(self.env)
+        super().__init__(env_id, control_mode=CONTROL_MODE)
         self._tee = FreeBody(self.env.tee)
         self._yaw = 0.0
 
@@ -158,24 +152,18 @@ def skip_recolouring() -> None:
 # Source: `BaseEnv.reset` and `BaseEnv.step` of ManiSkill 3.0.1.
 
 
-class PushTBatch:
-    """A `Simulation` of PushT scenes together; see `BatchedScenes` for its arguments.
-
-    Attributes:
-        env: the unwrapped ManiSkill environment.
-    """
+class PushTBatch(BatchedScenes):
+    """PushT scenes together; see `BatchedScenes`."""
 
     def __init__(self, env_id: str, num_envs: int, device: torch.device) -> None:
         skip_recolouring()
-        self.env: Any = backend.make_env(
-            env_id, num_envs=num_envs, control_mode=CONTROL_MODE, sim_backend=choose_backend(device)
-        )
+        super().__init__(env_id, num_envs, device, control_mode=CONTROL_MODE)
         self._make_pose: Any = importlib.import_module("mani_skill.utils.structs").Pose.create_from_pq
         self._rotation_scale = float(self.env.agent.controller.controllers["arm"].config.rot_lower)
         self._yaw = torch.zeros(num_envs, device=device)
 
     def place(self, rows: Tensor, start: Tensor) -> Tensor:
-        """See `Simulation.place`."""
+        """See `SceneList.place`."""
         env, scene = self.env, self.env.scene
         qpos, pose = start[:, :NUM_JOINTS], start[:, NUM_JOINTS:]
         position = torch.cat((pose[:, :2], torch.full_like(pose[:, :1], START_HEIGHT)), 1)
@@ -194,20 +182,13 @@ class PushTBatch:
         self._yaw[rows] = pose[:, 2]
         return self._read()[rows]
 
-    def move(self, action: Tensor, active: Tensor) -> Tensor:
-        """See `Simulation.move`."""
-        held = torch.where(active[:, None], action, torch.zeros_like(action))
-        self.env._step_action(hold_tips(held, self.env.agent.tcp.pose.raw_pose, self._rotation_scale, TIP_HEIGHT))
-        return self._read()
+    def _complete(self, action: Tensor) -> Tensor:
+        return hold_tips(action, self.env.agent.tcp.pose.raw_pose, self._rotation_scale, TIP_HEIGHT)
 
     def _read(self) -> Tensor:
         tip, tee = self.env.agent.tcp.pose.raw_pose, self.env.tee.pose.raw_pose
         self._yaw = self._yaw + wrap(2.0 * torch.atan2(tee[:, 6], tee[:, 3]) - self._yaw)
         return torch.cat((tip[:, :3], tee[:, :2], self._yaw[:, None]), 1)
-
-    def close(self) -> None:
-        """Releases the simulation."""
-        self.env.close()
 
 
 # ---- The state of PushT scenes as numbers, and what the policy sees of it ----
@@ -318,7 +299,7 @@ class GoalOverlap:
 # ---- The task, and how it is filmed ----
 
 
-class PushTTask(SimulatedTask):
+class PushTTask(SceneTask):
     """Pushing a T onto its goal, turned either way."""
 
     ENV_MODULE = "bmd_pipeline.tasks.pusht.env"
@@ -368,25 +349,23 @@ class PushTTask(SimulatedTask):
         return compute_obs(self.state)
 
     def track(self) -> Tensor:
-        """Current track (num_envs, track_dim)."""
         return compute_track(self.state, self._start_yaw)
 
 
 make_spec, make_env = PushTTask.make_spec, PushTTask.make_env
 
 
-def _locate_stem(task: VectorTask) -> Place:
+def _locate_stem(state: Sequence[float]) -> Place:
     """The end of the T's stem, whose path turns with the T."""
-    x, y, yaw = task.state[0, 3:].tolist()  # type: ignore[attr-defined]
+    *_, x, y, yaw = state
     stem = float(CORNERS[:, 1].max())
     return x - stem * math.sin(yaw), y + stem * math.cos(yaw), 2.0 * START_HEIGHT
 
 
-# from above the table's far edge, so that turns are seen as turns
-FILMING = ManiSkillFilming(
-    PushTTask.ENV_MODULE,
+FILMING = ManiSkillFilming(  # from above the table's far edge, so that turns are seen as turns
     Camera((0.3, -0.06, 0.8), (-0.16, -0.06, 0.03), fov=0.75),
     _locate_stem,
+    PushTTask.ENV_MODULE,
     settings={"control_mode": CONTROL_MODE},
     prepare=skip_recolouring,
 )

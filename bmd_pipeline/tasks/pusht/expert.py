@@ -442,7 +442,7 @@ class PushTExpert(NoisyExpert[PushTTask]):
 
     def __init__(self, options: Options) -> None:
         super().__init__(PushTTask(options, 1, auto_reset=False), options.expert_noise)
-        self._planner = Planner(measure_pushes(self._env.simulation.scenes[0]))  # type: ignore[attr-defined]
+        self._planner = Planner(measure_pushes(self._env.simulation.scenes[0]))
         self._walkway = Walkway()
 
     def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskSpec, VectorTask
-from bmd_pipeline.sim import backend
-from bmd_pipeline.sim.arm import PoseArm
-from bmd_pipeline.sim.backend import SimulatedTask, reset_physics
-from bmd_pipeline.sim.render import Camera, ManiSkillFilming, Place
+from bmd_pipeline.environments.base import TaskSpec
+from bmd_pipeline.sim.arm import ArmScene
+from bmd_pipeline.sim.backend import SceneTask, reset_physics
+from bmd_pipeline.sim.render import Camera, ManiSkillFilming
 from bmd_pipeline.tasks.reach.options import Options
 
 # ---- What stands where, and what a state means. Metres and radians; left is +y, seen from the robot ----
@@ -123,17 +122,11 @@ def compute_closeness(state: Tensor) -> Tensor:
 # ---- One ReachAroundPost-v1 scene on the CPU ----
 
 
-class ReachScene:
-    """A ReachAroundPost-v1 scene with direct stepping.
-
-    Attributes:
-        env: the unwrapped ManiSkill environment.
-        arm: what steps it.
-    """
+class ReachScene(ArmScene):
+    """A ReachAroundPost-v1 scene; see `ArmScene`."""
 
     def __init__(self, env_id: str) -> None:
-        self.env = backend.make_env(env_id)
-        self.arm = PoseArm(self.env)
+        super().__init__(env_id)
         sapien: Any = importlib.import_module("sapien")
         self._pose = sapien.Pose
         self._marker = self.env.goal._objs[0]
@@ -162,7 +155,7 @@ class ReachScene:
 # ---- The task, and how it is filmed ----
 
 
-class ReachTask(SimulatedTask):
+class ReachTask(SceneTask):
     """Reaching round a post; touching it ends an episode as a failure."""
 
     ENV_MODULE = "bmd_pipeline.tasks.reach.maniskill"
@@ -189,8 +182,7 @@ class ReachTask(SimulatedTask):
             control_hz=20.0,
         )
 
-    def _make_start(self, random: Tensor) -> Tensor:
-        return make_start(random)
+    _make_start = staticmethod(make_start)
 
     def _begin(self, rows: Tensor) -> None:
         self._passed = self._passed & ~rows
@@ -209,17 +201,12 @@ class ReachTask(SimulatedTask):
         return compute_obs(self.state)
 
     def track(self) -> Tensor:
-        """Current track (num_envs, track_dim)."""
         return compute_track(self.state)
 
 
 make_spec, make_env = ReachTask.make_spec, ReachTask.make_env
 
 
-def _locate_tip(task: VectorTask) -> Place:
-    x, y, z = task.state[0, 7:10].tolist()  # type: ignore[attr-defined]
-    return x, y, z
-
-
-# from before the robot, so that the post's sides are the picture's
-FILMING = ManiSkillFilming(ReachTask.ENV_MODULE, Camera((0.56, 0.0, 0.7), (-0.12, 0.0, 0.2), fov=0.8), _locate_tip)
+FILMING = ManiSkillFilming(  # from before the robot, so that the post's sides are the picture's
+    Camera((0.56, 0.0, 0.7), (-0.12, 0.0, 0.2), fov=0.8), lambda state: state[7:10], ReachTask.ENV_MODULE
+)
