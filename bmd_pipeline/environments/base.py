@@ -260,9 +260,7 @@ class VectorTask(ABC):
                 f"got {tuple(actions.shape)}"
             )
         actions = to_bounds(actions.clamp(-1.0, 1.0), *self._action_bounds)
-        terminated = torch.zeros_like(self.ended)
-        truncated = torch.zeros_like(self.ended)
-        success = torch.zeros_like(self.ended)
+        terminated, truncated, success = (torch.zeros_like(self.ended) for _ in range(3))
         steps = torch.zeros_like(self.elapsed)
         obs_path, track_path, rewards = [], [], []
         for i in range(actions.shape[1]):
@@ -281,16 +279,8 @@ class VectorTask(ABC):
         if self.auto_reset and bool(self.ended.any()):
             self._restart(self.ended.clone())
             obs = self._observe()
-        return Transition(
-            obs,
-            torch.stack(obs_path),
-            torch.stack(track_path),
-            torch.stack(rewards),
-            terminated,
-            truncated,
-            success,
-            steps,
-        )
+        paths = torch.stack(obs_path), torch.stack(track_path), torch.stack(rewards)
+        return Transition(obs, *paths, terminated, truncated, success, steps)
 
     @functools.cached_property
     def _action_bounds(self) -> tuple[Tensor, Tensor]:

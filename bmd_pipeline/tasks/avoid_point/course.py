@@ -17,7 +17,6 @@ from bmd_pipeline.tasks.avoid_point.options import CourseOptions
 
 # ---- The obstacle course, and which way through it a path takes ----
 #
-# ```
 #   y
 #  0.35  ------------------- finish line -------------------
 #  0.26          1     o     2     o     3     o     4
@@ -25,7 +24,6 @@ from bmd_pipeline.tasks.avoid_point.options import CourseOptions
 # -0.10                   L        o        R
 # -0.28                              * start
 #                               x = 0.5
-# ```
 #
 # A path is classified by the gap it takes in each row of posts: 2 · 3 · 4 = 24 modes, one for each homotopy class of
 # paths that never turn back. Lengths are in metres. Nothing here knows how the course is walked: a point and a
@@ -200,7 +198,8 @@ class Referee:
         self.gaps = torch.full((num_envs, len(ROWS)), NOT_REACHED, device=device)
         self._course = Course(device)
         self._body_radius = body_radius
-        self._graded = options.reward == "shifted"
+        # what crossing the finish line pays, and each favoured gap on the way
+        self._pay, self._bonus = (0.25, 0.25) if options.reward == "shifted" else (1.0, 0.0)
         self._favoured = torch.tensor(options.favoured_gaps, device=device)  # (3,)
 
     def restart(self, rows: Tensor) -> None:
@@ -219,13 +218,8 @@ class Referee:
         self.gaps.copy_(self._course.follow(self.gaps, position))
         failed = self._course.is_blocked(position, self._body_radius)
         success = self._course.is_finished(position) & ~failed
-        return self._pay() * success, success | failed, success
-
-    def _pay(self) -> Tensor:
-        """What crossing the finish line is worth, (num_envs,)."""
-        if self._graded:
-            return 0.25 + 0.25 * (self.gaps == self._favoured).sum(dim=-1)
-        return torch.ones(len(self.gaps), device=self.gaps.device)
+        pay = self._pay + self._bonus * (self.gaps == self._favoured).sum(dim=-1)
+        return pay * success, success | failed, success
 
 
 # ---- Lines through the course for demonstrators to follow ----
@@ -282,8 +276,4 @@ def draw_line(
         corners += [(x, row.y - _STRAIGHT_BEFORE), (x, row.y + _STRAIGHT_AFTER)]
     beyond = FINISH_Y + 2 * LOOK_AHEAD * SPACING  # so that there is always a point to aim at
     corners.append((corners[-1][0], beyond))
-    return Line(np.array([(min(x, _farthest_x(y, reach)), y) for x, y in corners]))
-
-
-def _farthest_x(y: float, reach: float) -> float:
-    return math.sqrt(reach**2 - y**2)
+    return Line(np.array([(min(x, math.sqrt(reach**2 - y**2)), y) for x, y in corners]))
