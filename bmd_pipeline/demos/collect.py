@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from bmd_pipeline.config.schema import TaskConfig
 from bmd_pipeline.environments.base import Episode, Expert
@@ -67,11 +67,7 @@ class Quota:
     """
 
     def __init__(
-        self,
-        behaviours: Sequence[str],
-        num_episodes: int,
-        max_attempts_factor: float,
-        wanted: Sequence[str] = (),
+        self, behaviours: Sequence[str], num_episodes: int, max_attempts_factor: float, wanted: Sequence[str] = ()
     ) -> None:
         for name in wanted:
             if name not in behaviours:
@@ -155,34 +151,6 @@ NextAttempt = Callable[[], Job | None]
 """The next attempt, or None if there is nothing to start at the moment."""
 
 
-class ExpertPool(Protocol):
-    """Runs attempts and returns them as they finish, in any order.
-
-    Attributes:
-        behaviours: what the expert can show.
-    """
-
-    behaviours: tuple[str, ...]
-
-    def run(self, next_attempt: NextAttempt) -> tuple[Attempt, Episode]:
-        """Starts attempts while there is somebody idle to make them, and waits for one to finish."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-def make_pool(task: TaskConfig, num_workers: int) -> ExpertPool:
-    """Experts of a task in this process (one worker) or in several.
-
-    Use it as a context manager: it stops the workers.
-    """
-    return LocalPool(task) if num_workers == 1 else WorkerPool(task, num_workers)
-
-
 def _make_expert(task: TaskConfig) -> Expert:
     registry.prepare(task)
     return registry.make_expert(task.name, task.env)
@@ -198,7 +166,35 @@ def _demonstrate(expert: Expert, job: Job) -> Episode:
         raise SimulationError(f"the expert failed at {attempt}:\n{traceback.format_exc()}") from error
 
 
-class LocalPool:
+class ExpertPool(ABC):
+    """Runs attempts and returns them as they finish, in any order. Leaving its `with` block stops it.
+
+    Attributes:
+        behaviours: what the expert can show.
+    """
+
+    behaviours: tuple[str, ...]
+
+    @abstractmethod
+    def run(self, next_attempt: NextAttempt) -> tuple[Attempt, Episode]:
+        """Starts attempts while nothing keeps an expert busy, and waits for one to finish.
+
+        Raises:
+            SimulationError: the expert failed, or its process died.
+        """
+
+    @abstractmethod
+    def stop(self, at_once: bool) -> None:
+        """Releases the experts, at once also in the middle of an episode."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.stop(at_once=kind is not None)
+
+
+class LocalPool(ExpertPool):
     """One expert in this process."""
 
     def __init__(self, task: TaskConfig) -> None:
@@ -206,21 +202,15 @@ class LocalPool:
         self.behaviours = self._expert.behaviours
 
     def run(self, next_attempt: NextAttempt) -> tuple[Attempt, Episode]:
-        """Makes one attempt."""
         job = next_attempt()
         assert job is not None  # none is running, so the quota wants one
         return job[0], _demonstrate(self._expert, job)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self, at_once: bool) -> None:
         self._expert.close()
 
 
-class WorkerPool:
+class WorkerPool(ExpertPool):
     """Experts in processes of their own, since simulators hold Python's lock while they step."""
 
     def __init__(self, task: TaskConfig, num_workers: int) -> None:
@@ -232,14 +222,9 @@ class WorkerPool:
         except BaseException:
             stop_workers(self._workers, at_once=True)
             raise
-        self.behaviours: tuple[str, ...] = shown[0]
+        self.behaviours = shown[0]
 
     def run(self, next_attempt: NextAttempt) -> tuple[Attempt, Episode]:
-        """Keeps all workers busy and returns the next finished attempt.
-
-        Raises:
-            SimulationError: a worker died, or its expert failed.
-        """
         for worker in self._workers:
             if worker not in self._attempts and (job := next_attempt()) is not None:
                 self._attempts[worker] = job[0]
@@ -249,15 +234,18 @@ class WorkerPool:
         episode: Episode = worker.receive()
         return self._attempts.pop(worker), episode
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        stop_workers(self._workers, at_once=kind is not None)
+    def stop(self, at_once: bool) -> None:
+        stop_workers(self._workers, at_once)
 
 
 def _build_expert(task: TaskConfig) -> Answer:
     expert = _make_expert(task)
     return expert.behaviours, lambda job: _demonstrate(expert, job), expert.close
+
+
+def make_pool(task: TaskConfig, num_workers: int) -> ExpertPool:
+    """Experts of a task in this process (one worker) or in several.
+
+    Use it as a context manager: it stops the workers.
+    """
+    return LocalPool(task) if num_workers == 1 else WorkerPool(task, num_workers)

@@ -44,25 +44,15 @@ Rows = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Demos:
-    """Demonstrations in memory.
+    """Demonstrations in memory."""
 
-    Attributes:
-        obs: (T, obs_dim) float32.
-        action: (T, action_dim) float32 in [-1, 1], which stand for the bounds.
-        episode_ends: (E,) int64, rising; the last one is T.
-        attributes: what the store says of itself; empty for stores of others.
-        action_low: bounds (action_dim,) of actions in the environment's units; none given means -1.
-        action_high: likewise; none given means 1.
-        clipped_share: share of the stored actions' values that lay outside and were moved to the nearest bound.
-    """
-
-    obs: Rows
-    action: Rows
-    episode_ends: NDArray[np.int64]
-    attributes: Mapping[str, Any]
-    action_low: tuple[float, ...] = ()
-    action_high: tuple[float, ...] = ()
-    clipped_share: float = 0.0
+    obs: Rows  # (T, obs_dim)
+    action: Rows  # (T, action_dim) in [-1, 1], which stand for the bounds
+    episode_ends: NDArray[np.int64]  # (E,), rising; the last one is T
+    attributes: Mapping[str, Any]  # what the store says of itself; empty for stores of others
+    action_low: tuple[float, ...] = ()  # bounds (action_dim,) in the environment's units; none given means -1
+    action_high: tuple[float, ...] = ()  # likewise; none given means 1
+    clipped_share: float = 0.0  # of the stored actions' values that lay outside and were moved to the nearest bound
 
     @property
     def num_episodes(self) -> int:

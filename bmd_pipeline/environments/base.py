@@ -13,8 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -28,36 +27,25 @@ from bmd_pipeline.errors import TaskError
 class TaskSpec:
     """Fixed facts of a task.
 
-    Attributes:
-        name: registered name.
-        obs_dim: size of one observation.
-        action_dim: size of one action.
-        track_names: columns of the track, the low-dimensional view of an episode (positions, angles)
-            that discovery features, mode labels and figures are computed from.
-        planar: the two track columns that a picture of an episode is drawn in.
-        horizon: time limit in control steps.
-        control_hz: control steps per second, or None for tasks without a clock.
-        planar_units: their units ("m", "rad"), empty for none.
-        continuing: whether the time limit is an artefact to bootstrap over. If False (the default) the
-            limit is part of the task and terminal for the critic.
-        action_low: what the environment takes where a component of the action is -1, in its own units; -1 by default.
-        action_high: the same for 1; 1 by default.
+    The track is the low-dimensional view of an episode (positions, angles) that discovery features, mode labels and
+    figures are computed from. Where the time limit is an artefact, the task is `continuing` and the critic bootstraps
+    over it; otherwise the limit is part of the task.
 
     Raises:
         TaskError: the bounds of actions are not one pair for each component, or don't rise.
     """
 
-    name: str
+    name: str  # registered name
     obs_dim: int
     action_dim: int
-    track_names: tuple[str, ...]
-    planar: tuple[str, str]
-    horizon: int
-    control_hz: float | None = None
-    planar_units: tuple[str, str] = ("", "")
+    track_names: tuple[str, ...]  # columns of the track
+    planar: tuple[str, str]  # the two of them that a picture of an episode is drawn in
+    horizon: int  # time limit in control steps
+    control_hz: float | None = None  # control steps per second; None for tasks without a clock
+    planar_units: tuple[str, str] = ("", "")  # such as "m" and "rad"
     continuing: bool = False
-    action_low: tuple[float, ...] = ()
-    action_high: tuple[float, ...] = ()
+    action_low: tuple[float, ...] = ()  # what the environment takes, in its own units, for a component of -1; -1 for ()
+    action_high: tuple[float, ...] = ()  # the same for a component of 1; 1 for ()
 
     def __post_init__(self) -> None:
         for name, default in (("action_low", -1.0), ("action_high", 1.0)):  # frozen, hence the detour
@@ -103,27 +91,16 @@ class Transition:
 
     An environment whose episode ends inside the chunk freezes there: later steps repeat its last
     observation and track and pay nothing.
-
-    Attributes:
-        obs: (num_envs, obs_dim) what the policy sees next; the first observation of the new episode
-            where one ended and the task resets automatically.
-        obs_path: (n, num_envs, obs_dim) observation after each control step, never that of a new episode.
-        track_path: (n, num_envs, track_dim) track after each control step.
-        reward: (n, num_envs) reward of each control step.
-        terminated: (num_envs,) the episode ended in this chunk by itself (success or failure).
-        truncated: (num_envs,) the episode ended in this chunk by the time limit.
-        success: (num_envs,) the episode ended in this chunk and succeeded.
-        steps: (num_envs,) int64 control steps that were taken before the episode ended; `n` if it runs on.
     """
 
-    obs: Tensor
-    obs_path: Tensor
-    track_path: Tensor
-    reward: Tensor
-    terminated: Tensor
-    truncated: Tensor
-    success: Tensor
-    steps: Tensor
+    obs: Tensor  # (num_envs, obs_dim) what the policy sees next, of a new episode where the task reset automatically
+    obs_path: Tensor  # (n, num_envs, obs_dim) observation after each control step, never that of a new episode
+    track_path: Tensor  # (n, num_envs, track_dim) track after each control step
+    reward: Tensor  # (n, num_envs) reward of each control step
+    terminated: Tensor  # (num_envs,) the episode ended in this chunk by itself (success or failure)
+    truncated: Tensor  # (num_envs,) the episode ended in this chunk by the time limit
+    success: Tensor  # (num_envs,) the episode ended in this chunk and succeeded
+    steps: Tensor  # (num_envs,) int64 control steps taken before the episode ended; `n` if it runs on
 
     @property
     def final_obs(self) -> Tensor:
@@ -145,23 +122,18 @@ class TaskEnv(Protocol):
 
     def reset(self, seed: int) -> Tensor:
         """Starts a new episode everywhere; returns the observation (num_envs, obs_dim)."""
-        ...
 
     def track(self) -> Tensor:
         """Current track (num_envs, track_dim)."""
-        ...
 
     def step(self, action: Tensor) -> Transition:
         """One control step with action (num_envs, action_dim)."""
-        ...
 
     def step_chunk(self, actions: Tensor) -> Transition:
         """Executes actions (num_envs, n, action_dim) one after the other."""
-        ...
 
     def close(self) -> None:
         """Releases the simulator; calling it twice is harmless."""
-        ...
 
 
 class VectorTask(ABC):
@@ -291,14 +263,6 @@ class VectorTask(ABC):
     def close(self) -> None:  # noqa: B027 - native tasks hold nothing
         """Releases the simulator."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _restart(self, rows: Tensor) -> None:
         self._reset_rows(rows)
         self.elapsed[rows] = 0
@@ -307,19 +271,12 @@ class VectorTask(ABC):
 
 @dataclass(frozen=True)
 class Episode:
-    """One demonstration.
+    """One demonstration of T control steps."""
 
-    Attributes:
-        obs: (T, obs_dim) float32, the observation each action answers.
-        action: (T, action_dim) float32, the clean action, before execution noise, in the environment's units.
-        success: whether the task called it a success.
-        behaviour: index into the expert's `behaviours` that was asked for.
-    """
-
-    obs: NDArray[np.float32]
-    action: NDArray[np.float32]
-    success: bool
-    behaviour: int
+    obs: NDArray[np.float32]  # (T, obs_dim), the observation each action answers
+    action: NDArray[np.float32]  # (T, action_dim), clean, before execution noise, in the environment's units
+    success: bool  # whether the task called it a success
+    behaviour: int  # index into the expert's `behaviours` that was asked for
 
 
 class Expert(Protocol):
@@ -329,11 +286,9 @@ class Expert(Protocol):
 
     def demonstrate(self, behaviour: int, seed: int) -> Episode:
         """Plays one noisy episode of the wanted behaviour; the same seed gives the same episode."""
-        ...
 
     def close(self) -> None:
         """Releases the simulator."""
-        ...
 
 
 Act = Callable[[], NDArray[np.float64] | None]
@@ -440,18 +395,15 @@ class NoisyExpert(ABC, Generic[Task]):
 
 
 class ModeLabeler(Protocol):
-    """True mode labels, for evaluation only: no training code may import a `modes` module.
-
-    Attributes:
-        name: name of the labelling ("turn").
-        modes: names of its modes.
-    """
+    """True mode labels, for evaluation only: no training code may import a `modes` module."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the labelling, such as "turn"."""
 
     @property
-    def modes(self) -> tuple[str, ...]: ...
+    def modes(self) -> tuple[str, ...]:
+        """Names of its modes."""
 
     def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
         """Says which mode each episode belongs to.
@@ -465,4 +417,3 @@ class ModeLabeler(Protocol):
             (num_episodes, len(modes)) rows that sum to one: one-hot for successes; failed episodes are
             spread over the modes they were still compatible with, so that failures count against them.
         """
-        ...

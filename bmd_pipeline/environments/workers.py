@@ -15,8 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -223,14 +222,6 @@ class ParallelTask:
         """Ends the workers; calling it twice is harmless."""
         stop_workers(self._workers)
         self._workers = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _join(self, parts: list[Any], axis: int = 0) -> Tensor:
         """Puts the workers' arrays together along the axis of the rows."""

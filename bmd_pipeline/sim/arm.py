@@ -32,15 +32,9 @@ _ROTATION_GAIN = 1.6
 
 
 def turn_towards(wanted: Sequence[float], found: Sequence[float], rotation_scale: float) -> tuple[float, float, float]:
-    """Rotation action that turns one quaternion into another.
+    """Rotation action (3,) in [-1, 1], about the root's axes, that turns quaternion found (4,) into wanted (4,).
 
-    Args:
-        wanted: (4,) quaternion (w, x, y, z).
-        found: (4,) the present one.
-        rotation_scale: radians of one unit of ManiSkill's rotation action.
-
-    Returns:
-        (3,) about the root's axes, each in [-1, 1].
+    Quaternions are (w, x, y, z); rotation_scale is the radians of one unit of ManiSkill's rotation action.
     """
     uw, ux, uy, uz = wanted
     qw, qx, qy, qz = found
@@ -93,17 +87,12 @@ _POSITION_GAIN = 0.6
 
 
 def hold_tip(x: float, y: float, tip: Sequence[float], rotation_scale: float, height: float) -> NDArray[np.float64]:
-    """Completes one planar action.
+    """Completes a planar action (x, y) in [-1, 1] to one (6,) of ManiSkill's `pd_ee_delta_pose`.
 
     Args:
-        x: action along x in [-1, 1].
-        y: action along y in [-1, 1].
         tip: (7,) pose of the tip, position in metres and quaternion (w, x, y, z).
-        rotation_scale: radians of one unit of ManiSkill's rotation action.
+        rotation_scale: see `turn_towards`.
         height: where to hold the tip, in metres.
-
-    Returns:
-        (6,) action of ManiSkill's `pd_ee_delta_pose` controller.
     """
     tip_x, tip_y, tip_z = tip[:3]
     base_x, base_y = ROBOT_BASE
@@ -228,11 +217,7 @@ class PoseArm(DirectRobot):
         return self._end_link.entity_pose
 
     def step(self, action: NDArray[np.float64]) -> None:
-        """One control step.
-
-        Args:
-            action: (6,) in ManiSkill's units: translation in [-1, 1], then rotation of norm <= 1.
-        """
+        """One control step with an action (6,): translation in [-1, 1], then rotation of norm <= 1."""
         previous = self._to_root * self._end_link.entity_pose
         shift = np.clip(action[:3], -1.0, 1.0) * self._position_scale
         rotation = self._sapien.Pose(q=self._delta_rotation(action[3:6])) * self._sapien.Pose(q=previous.q)
@@ -267,11 +252,7 @@ class PoseArm(DirectRobot):
 
 
 class ArmScene:
-    """A scene with one arm and direct stepping, the base of those of single tasks.
-
-    Args:
-        env_id: ManiSkill's name of the environment, which must have been registered.
-        settings: further arguments of the environment.
+    """A scene with one arm and direct stepping, the base of those of single tasks; see `make_env` for its arguments.
 
     Attributes:
         env: the unwrapped ManiSkill environment.
@@ -340,16 +321,13 @@ def point_down(yaw: float) -> tuple[float, float, float, float]:
 def approach(
     pose: Sequence[float], position: NDArray[np.float64], orientation: Sequence[float], speed: float
 ) -> NDArray[np.float64]:
-    """Action that moves the end effector towards a pose.
+    """Action (6,) of `pd_ee_delta_pose` that moves the end effector towards a pose.
 
     Args:
         pose: (7,) where it is: position in metres and quaternion (w, x, y, z).
         position: (3,) where it should go.
         orientation: (4,) quaternion that it should have there.
         speed: largest component of the translation, in units of action.
-
-    Returns:
-        (6,) action of `pd_ee_delta_pose`.
     """
     shift = _POSITION_GAIN * (position - np.array(pose[:3])) / STEP_METRES
     shift *= min(1.0, speed / max(float(np.abs(shift).max()), 1e-9))

@@ -145,15 +145,12 @@ class Scene(Protocol):
 
     def place(self, start: Sequence[float]) -> None:
         """Starts afresh, at rest; nothing of the past remains."""
-        ...
 
     def move(self, action: Sequence[float]) -> None:
         """One control step with an action in [-1, 1]."""
-        ...
 
     def read(self) -> Sequence[float]:
         """The scene's state."""
-        ...
 
 
 class SceneList:
@@ -189,21 +186,14 @@ class SceneList:
 
 
 class BatchedScenes:
-    """Scenes of one `StartedEnv`, in batched tensors: ManiSkill's GPU simulation.
+    """Scenes of one `StartedEnv`, in batched tensors, with the methods of `SceneList`: ManiSkill's GPU simulation.
 
     Not yet run on a GPU: it needs PhysX's library for GPUs, which SAPIEN downloads when it is first used, and where
     there was a GPU that was not to be had. It is exercised on the CPU, where ManiSkill offers the same interface for
     one scene; only the calls that move data to and from the GPU's buffers are untried. Scenes that aren't active go
     on being simulated under zero actions, unread, until they are placed anew.
 
-    Args:
-        env_id: ManiSkill's name of the environment, which must have been registered.
-        num_envs: number of scenes.
-        device: where they are simulated; the CPU takes one scene only.
-        settings: further arguments of the environment.
-
-    Attributes:
-        env: the unwrapped ManiSkill environment.
+    The CPU takes one scene only; env is the unwrapped ManiSkill environment.
     """
 
     def __init__(self, env_id: str, num_envs: int, device: torch.device, **settings: Any) -> None:
@@ -211,12 +201,10 @@ class BatchedScenes:
         self.env: Any = make_env(env_id, num_envs=num_envs, sim_backend=where, **settings)
 
     def place(self, rows: Tensor, start: Tensor) -> Tensor:
-        """See `SceneList.place`."""
         self.env.reset(options={"env_idx": rows, "start": start})
         return self._read()[rows]
 
     def move(self, action: Tensor, active: Tensor) -> Tensor:
-        """See `SceneList.move`."""
         self.env._step_action(self._complete(torch.where(active[:, None], action, torch.zeros_like(action))))
         return self._read()
 
@@ -245,10 +233,8 @@ class SceneTask(VectorTask):
 
     Args:
         options: the task's settings.
-        num_envs: scenes stepped together.
+        num_envs: scenes stepped together; for this, device and auto_reset see `VectorTask`.
         first_row: number of the first of them among all workers' scenes.
-        device: where tensors live.
-        auto_reset: start a new episode where one ended.
         batched: step through ManiSkill's batched interface; None: on a GPU only. On the CPU it takes one scene.
 
     Attributes:
@@ -256,6 +242,14 @@ class SceneTask(VectorTask):
         state: (num_envs, STATE_DIM) float32.
     """
 
+    NAME: ClassVar[str]
+    OBS_DIM: ClassVar[int]
+    ACTION_DIM: ClassVar[int]
+    TRACK_NAMES: ClassVar[tuple[str, ...]]
+    PLANAR: ClassVar[tuple[str, str]] = ("x", "y")
+    PLANAR_UNITS: ClassVar[tuple[str, str]] = ("m", "m")
+    CONTROL_HZ: ClassVar[float] = 20.0
+    """The task's `TaskSpec`."""
     STATE_DIM: ClassVar[int]
     """Size of a scene's state."""
     RANDOM_DIM: ClassVar[int]
@@ -288,10 +282,11 @@ class SceneTask(VectorTask):
         self.simulation: Any = self._make_simulation()
         self.state = torch.zeros(num_envs, self.STATE_DIM, device=self.device)
 
-    @staticmethod
-    @abstractmethod
-    def make_spec(options: Any) -> TaskSpec:
+    @classmethod
+    def make_spec(cls, options: Any) -> TaskSpec:
         """Fixed facts of the task."""
+        dims = cls.OBS_DIM, cls.ACTION_DIM
+        return TaskSpec(cls.NAME, *dims, cls.TRACK_NAMES, cls.PLANAR, options.horizon, cls.CONTROL_HZ, cls.PLANAR_UNITS)
 
     @classmethod
     def make_env(

@@ -28,17 +28,11 @@ Place = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera that takes square pictures, upright: the world's z points up in them.
+    """A pinhole camera that takes square pictures, upright: the world's z points up in them."""
 
-    Attributes:
-        eye: where it stands; not straight above or below the target.
-        target: what is in the middle of its pictures.
-        fov: angle in rad that a picture covers, from edge to edge.
-    """
-
-    eye: Place
-    target: Place
-    fov: float = 0.9
+    eye: Place  # where it stands; not straight above or below the target
+    target: Place  # what is in the middle of its pictures
+    fov: float = 0.9  # angle in rad that a picture covers, from edge to edge
 
     def project(self, places: NDArray[np.floating]) -> NDArray[np.float64]:
         """Where places (n, 3) in metres are in the picture.
@@ -73,16 +67,12 @@ Frame = NDArray[np.uint8]
 """A picture (size, size, 3), red, green and blue."""
 
 
-class Renderer(Protocol):
+@dataclass(frozen=True)
+class Renderer:
     """A scene with a camera, which nothing steps."""
 
-    def render(self, arrangement: Arrangement) -> Frame:
-        """A picture of the scene in that arrangement."""
-        ...
-
-    def close(self) -> None:
-        """Releases the renderer; calling it twice is harmless."""
-        ...
+    render: Callable[[Arrangement], Frame]  # takes a picture of the scene in an arrangement
+    close: Callable[[], None]  # calling it twice is harmless
 
 
 class Filming(Protocol):
@@ -91,7 +81,6 @@ class Filming(Protocol):
     @property
     def camera(self) -> Camera:
         """From where modes can be told apart."""
-        ...
 
     def require_renderer(self) -> None:
         """Makes sure that this machine can render.
@@ -99,35 +88,25 @@ class Filming(Protocol):
         Raises:
             TaskError: it can't; the message says what is missing and what to install.
         """
-        ...
 
     def arrange(self, task: VectorTask) -> Arrangement:
         """How the scene of a task of one environment now is; what is returned doesn't change with it."""
-        ...
 
     def locate(self, task: VectorTask) -> Place:
         """The place whose path tells modes apart."""
-        ...
 
     def make_renderer(self, size: int) -> Renderer:
         """Builds a scene with a camera whose pictures are `size` pixels wide and high."""
-        ...
 
 
 @dataclass(frozen=True)
 class SceneFilming:
-    """Filming of a `SceneTask`; see `Filming`.
-
-    Attributes:
-        camera: the camera.
-        locate_in: the place whose path tells modes apart, from a row of the task's state.
-    """
+    """Filming of a `SceneTask`; see `Filming`."""
 
     camera: Camera
-    locate_in: Callable[[Sequence[float]], Sequence[float]]
+    locate_in: Callable[[Sequence[float]], Sequence[float]]  # the place, from a row of the task's state
 
     def locate(self, task: VectorTask) -> Place:
-        """See `Filming.locate`."""
         x, y, z = self.locate_in(task.state[0].tolist())  # type: ignore[attr-defined]
         return x, y, z
 
@@ -137,17 +116,11 @@ class SceneFilming:
 
 @dataclass
 class Recording:
-    """One episode of T control steps.
-
-    Attributes:
-        arrangements: T + 1 arrangements of the scene.
-        places: T + 1 places whose path tells modes apart.
-        tracks: T + 1 rows (track_dim,).
-    """
+    """One episode of T control steps: T + 1 of each."""
 
     arrangements: list[Arrangement] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)
-    tracks: list[Tensor] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)  # whose path tells modes apart
+    tracks: list[Tensor] = field(default_factory=list)  # rows (track_dim,)
 
     @property
     def length(self) -> int:
@@ -218,63 +191,15 @@ NO_VULKAN = (
 )
 
 
-class ManiSkillRenderer:
-    """See `Renderer`.
-
-    Args:
-        env_id: ManiSkill's name of the environment, which must have been registered.
-        camera: the camera.
-        size: pixels of a picture's side.
-        settings: arguments of the environment that decide how it looks.
-    """
-
-    def __init__(self, env_id: str, camera: Camera, size: int, settings: Mapping[str, Any]) -> None:
-        self._size = size
-        sapien: Any = importlib.import_module("sapien")
-        try:
-            sapien.Device("cuda")
-            where = "sapien_cuda"
-        except RuntimeError:  # no CUDA device that can render: what Vulkan finds
-            where = "sapien_cpu"
-        self._env: Any = backend.make_env(env_id, render_backend=where, **settings)
-        look_at: Any = importlib.import_module("mani_skill.utils.sapien_utils").look_at
-        pose = look_at(camera.eye, camera.target)
-        self._camera = self._env.scene.add_camera(
-            "film", pose=pose, width=size, height=size, fovy=camera.fov, near=0.01, far=50.0
-        )
-
-    def render(self, arrangement: Arrangement) -> Frame:
-        """See `Renderer.render`."""
-        scene = self._env.scene
-        scene.set_sim_state(arrangement)
-        scene.update_render(update_sensors=False, update_human_render_cameras=False)
-        self._camera.take_picture()
-        colour = np.asarray(self._camera.get_picture("Color")[0].cpu()).reshape(self._size, self._size, -1)[..., :3]
-        if colour.dtype == np.uint8:
-            return np.array(colour)
-        return (255.0 * colour.clip(0.0, 1.0)).round().astype(np.uint8)
-
-    def close(self) -> None:
-        """Releases the renderer."""
-        self._env.close()
-
-
 @dataclass(frozen=True)
 class ManiSkillFilming(SceneFilming):
-    """See `SceneFilming`.
+    """Filming of a task on a ManiSkill environment; see `SceneFilming`."""
 
-    Attributes:
-        env_module: module that registers the ManiSkill environment and names it `ENV_ID`.
-        settings: arguments of the environment that decide how it looks.
-        prepare: called before the environment is built.
-    """
-
-    env_module: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    prepare: Callable[[], None] = lambda: None
+    env_module: str  # registers the environment and names it `ENV_ID`
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the environment, that decide how it looks
+    prepare: Callable[[], None] = lambda: None  # called before the environment is built
 
     def require_renderer(self) -> None:
-        """See `Filming.require_renderer`."""
         if not backend.have_render_device():
             raise TaskError(NO_VULKAN)
 
@@ -283,10 +208,31 @@ class ManiSkillFilming(SceneFilming):
         return task.simulation.scenes[0].env.scene.get_sim_state()  # type: ignore[attr-defined]
 
     def make_renderer(self, size: int) -> Renderer:
-        """See `Filming.make_renderer`."""
         env_id: str = importlib.import_module(self.env_module).ENV_ID
         self.prepare()
-        return ManiSkillRenderer(env_id, self.camera, size, self.settings)
+        sapien: Any = importlib.import_module("sapien")
+        try:
+            sapien.Device("cuda")
+            where = "sapien_cuda"
+        except RuntimeError:  # no CUDA device that can render: what Vulkan finds
+            where = "sapien_cpu"
+        env: Any = backend.make_env(env_id, render_backend=where, **self.settings)
+        look_at: Any = importlib.import_module("mani_skill.utils.sapien_utils").look_at
+        pose = look_at(self.camera.eye, self.camera.target)
+        camera = env.scene.add_camera(
+            "film", pose=pose, width=size, height=size, fovy=self.camera.fov, near=0.01, far=50.0
+        )
+
+        def render(arrangement: Arrangement) -> Frame:
+            env.scene.set_sim_state(arrangement)
+            env.scene.update_render(update_sensors=False, update_human_render_cameras=False)
+            camera.take_picture()
+            colour = np.asarray(camera.get_picture("Color")[0].cpu()).reshape(size, size, -1)[..., :3]
+            if colour.dtype == np.uint8:
+                return np.array(colour)
+            return (255.0 * colour.clip(0.0, 1.0)).round().astype(np.uint8)
+
+        return Renderer(render, env.close)
 
 
 # ---- Filming MuJoCo tasks, off screen ----
@@ -298,55 +244,13 @@ NO_OPENGL = (
 _LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
 
 
-class MuJoCoRenderer:
-    """See `Renderer`.
-
-    Args:
-        model: an `MjModel` of its own.
-        camera: the camera.
-        size: pixels of a picture's side.
-    """
-
-    def __init__(self, model: Any, camera: Camera, size: int) -> None:
-        self._mujoco: Any = importlib.import_module("mujoco")
-        model.vis.global_.fovy = math.degrees(camera.fov)
-        model.vis.global_.offwidth = model.vis.global_.offheight = size
-        self._model = model
-        self._data = self._mujoco.MjData(model)
-        self._renderer = self._mujoco.Renderer(model, size, size)
-        self._renderer.scene.flags[self._mujoco.mjtRndFlag.mjRND_SHADOW] = 0  # half the time, in software
-        x, y, z = np.subtract(camera.target, camera.eye).tolist()
-        self._camera = self._mujoco.MjvCamera()
-        self._camera.type = self._mujoco.mjtCamera.mjCAMERA_FREE
-        self._camera.lookat[:] = camera.target
-        self._camera.distance = math.sqrt(x * x + y * y + z * z)
-        self._camera.azimuth = math.degrees(math.atan2(y, x))
-        self._camera.elevation = math.degrees(math.atan2(z, math.hypot(x, y)))
-
-    def render(self, arrangement: Arrangement) -> Frame:
-        """See `Renderer.render`."""
-        self._data.qpos[:] = arrangement
-        self._mujoco.mj_forward(self._model, self._data)
-        self._renderer.update_scene(self._data, self._camera)
-        return np.array(self._renderer.render())
-
-    def close(self) -> None:
-        """Releases the renderer."""
-        self._renderer.close()
-
-
 @dataclass(frozen=True)
 class MuJoCoFilming(SceneFilming):
-    """See `SceneFilming`; scenes have MuJoCo's state as `data`.
+    """Filming of a task whose scenes have MuJoCo's state as `data`; see `SceneFilming`."""
 
-    Attributes:
-        load_model: the task's `MjModel`; the renderer takes a copy.
-    """
-
-    load_model: Callable[[], Any]
+    load_model: Callable[[], Any]  # the task's `MjModel`, of which renderers take a copy
 
     def require_renderer(self) -> None:
-        """See `Filming.require_renderer`."""
         choose_opengl()
         try:
             mujoco: Any = importlib.import_module("mujoco")  # reads MUJOCO_GL, and loads what it names
@@ -360,8 +264,28 @@ class MuJoCoFilming(SceneFilming):
         return np.array(task.simulation.scenes[0].data.qpos)  # type: ignore[attr-defined]
 
     def make_renderer(self, size: int) -> Renderer:
-        """See `Filming.make_renderer`."""
-        return MuJoCoRenderer(copy.copy(self.load_model()), self.camera, size)
+        mujoco: Any = importlib.import_module("mujoco")
+        model = copy.copy(self.load_model())
+        model.vis.global_.fovy = math.degrees(self.camera.fov)
+        model.vis.global_.offwidth = model.vis.global_.offheight = size
+        data = mujoco.MjData(model)
+        renderer = mujoco.Renderer(model, size, size)
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0  # half the time, in software
+        x, y, z = np.subtract(self.camera.target, self.camera.eye).tolist()
+        camera = mujoco.MjvCamera()
+        camera.type = mujoco.mjtCamera.mjCAMERA_FREE
+        camera.lookat[:] = self.camera.target
+        camera.distance = math.sqrt(x * x + y * y + z * z)
+        camera.azimuth = math.degrees(math.atan2(y, x))
+        camera.elevation = math.degrees(math.atan2(z, math.hypot(x, y)))
+
+        def render(arrangement: Arrangement) -> Frame:
+            data.qpos[:] = arrangement
+            mujoco.mj_forward(model, data)
+            renderer.update_scene(data, camera)
+            return np.array(renderer.render())
+
+        return Renderer(render, renderer.close)
 
 
 def choose_opengl() -> None:

@@ -39,34 +39,21 @@ ATTEMPTS = 20
 
 @dataclass(frozen=True)
 class Clip:
-    """One episode that succeeded.
+    """One episode that succeeded, and is shown."""
 
-    Attributes:
-        role: what it was played for: a behaviour, a mode, or a mode code.
-        mode: its true mode, by the task's main labelling.
-        seed: what the task was reset with.
-        attempts: episodes that were played for it since the one before, itself included.
-        recording: what happened.
-    """
-
-    role: str
-    mode: str
-    seed: int
-    attempts: int
+    role: str  # what it was played for: a behaviour, a mode, or a mode code
+    mode: str  # its true mode, by the task's main labelling
+    seed: int  # what the task was reset with
+    attempts: int  # episodes that were played for it since the one before, itself included
     recording: Recording
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What too few episodes succeeded at.
+    """What too few episodes succeeded at."""
 
-    Attributes:
-        role: what was played for.
-        attempts: episodes that were played for it in vain.
-    """
-
-    role: str
-    attempts: int
+    role: str  # what was played for
+    attempts: int  # episodes that were played for it in vain
 
 
 class Player(Protocol):

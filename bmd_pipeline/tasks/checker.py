@@ -292,19 +292,12 @@ CHECKS: dict[str, Callable[[Context], str]] = {
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check found.
+    """What one check found."""
 
-    Attributes:
-        name: what was checked.
-        passed: whether the task does it right.
-        detail: the numbers if it passed, the reason if it did not.
-        skipped: whether there was nothing to check, which is no failure; the detail says what goes without.
-    """
-
-    name: str
-    passed: bool
-    detail: str
-    skipped: bool = False
+    name: str  # what was checked
+    passed: bool  # whether the task does it right
+    detail: str  # the numbers if it passed, the reason if it did not
+    skipped: bool = False  # whether there was nothing to check, which is no failure; the detail says why
 
 
 def check_task(
@@ -325,7 +318,7 @@ def check_task(
         expert_episodes: demonstrations asked for per behaviour.
 
     Returns:
-        One result per check, in a fixed order. A broken task is a result, not an exception.
+        One result per check, in their order. A broken task is a result, not an exception.
 
     Raises:
         TaskError: the task is unknown or its simulator isn't installed.

@@ -38,25 +38,15 @@ if TYPE_CHECKING:  # naming a task and checking its settings must not import tor
 
 @dataclass(frozen=True)
 class TaskEntry:
-    """One registered task.
+    """One registered task."""
 
-    Attributes:
-        name: what users call it.
-        package: import path of the folder with `options`, `env`, `expert` and `modes`.
-        summary: one line for `bmd-pipeline tasks`.
-        simulator: what steps it.
-        extra: optional dependency group that its simulator comes with, or None.
-        requires: packages that the group brings, as pip names them.
-        cpu_only: whether the simulator steps on the CPU whatever device there is.
-    """
-
-    name: str
-    package: str
-    summary: str
-    simulator: str = "native"
-    extra: str | None = None
-    requires: tuple[str, ...] = ()
-    cpu_only: bool = False
+    name: str  # what users call it
+    package: str  # import path of the folder with `options`, `env`, `expert` and `modes`
+    summary: str  # one line for `bmd-pipeline tasks`
+    simulator: str = "native"  # what steps it
+    extra: str | None = None  # optional dependency group that its simulator comes with
+    requires: tuple[str, ...] = ()  # packages of the group, as pip names them
+    cpu_only: bool = False  # whether the simulator steps on the CPU whatever device there is
 
 
 DISTURBANCE = "disturbance"

@@ -215,7 +215,7 @@ def test_results_do_not_depend_on_the_number_of_workers() -> None:
 
 def test_overlap_is_maniskills_own() -> None:
     scene = PushTScene()
-    overlap = GoalOverlap.of_env(scene.env)
+    overlap = GoalOverlap(scene.env)
     generator = np.random.default_rng(0)
     offset = generator.normal(0.0, 1.0, (150, 3)) * np.geomspace(0.01, 0.15, 150)[:, None] * [1.0, 1.0, 6.0]
     expected, state = [], []

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskSpec
 from bmd_pipeline.sim import backend
 from bmd_pipeline.sim.arm import JointDrive, make_quaternion
 from bmd_pipeline.sim.backend import SceneTask, reset_physics
@@ -95,11 +94,7 @@ def compute_turning(state: Tensor, direction: int) -> Tensor:
 
 
 def compute_obs(state: Tensor, elapsed: Tensor) -> Tensor:
-    """What the policy sees.
-
-    Args:
-        state: (num_envs, 38).
-        elapsed: (num_envs,) control steps since the start, which the clock counts.
+    """What the policy sees, from states (num_envs, 38) and control steps since the start (num_envs,).
 
     Returns:
         (num_envs, 41) of order one: joint angles from rest, joint velocities, the base's height, the direction
@@ -198,22 +193,9 @@ class AnymalTask(SceneTask):
 
     ENV_MODULE = "bmd_pipeline.tasks.anymal.maniskill"
     SCENE = AnymalScene
-    STATE_DIM, RANDOM_DIM = 38, 14
+    NAME, TRACK_NAMES = "Anymal", TRACK_NAMES
+    OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 41, NUM_JOINTS, 38, 14
     options: Options
-
-    @staticmethod
-    def make_spec(options: Options) -> TaskSpec:
-        """Fixed facts of the task."""
-        return TaskSpec(
-            name="Anymal",
-            obs_dim=41,
-            action_dim=NUM_JOINTS,
-            track_names=TRACK_NAMES,
-            planar=("x", "y"),
-            planar_units=("m", "m"),
-            horizon=options.horizon,
-            control_hz=20.0,
-        )
 
     _make_start = staticmethod(make_start)
 

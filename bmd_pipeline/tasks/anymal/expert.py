@@ -33,43 +33,23 @@ _FOOT_X, _FOOT_Y = 0.453 * _FORE, 0.301 * _LEFT
 
 @dataclass(frozen=True)
 class Gait:
-    """One trot. Lengths in metres, phases in rad.
+    """One trot. Lengths in metres, phases in rad."""
 
-    Attributes:
-        stride_x: half a foot's way along the body.
-        phase_x: when it is at its end.
-        stride_y: half a foot's way across the body, to the left.
-        phase_y: when it is at its end.
-        lift: how high a foot is lifted.
-        phase_lift: when.
-        height: of the feet at rest; negative for a body that is held higher.
-        shift: of all feet forward at rest.
-        length: fore and hind feet moved apart at rest, each by this.
-        width: left and right feet moved apart at rest, each by this.
-        gain: share of the way to the reference that an action asks for.
-        turn: strides that turn the body, per rad of wanted change of heading.
-    """
-
-    stride_x: float
-    phase_x: float
-    stride_y: float
-    phase_y: float
-    lift: float
-    phase_lift: float
-    height: float
-    shift: float
-    length: float
-    width: float
-    gain: float
-    turn: float
+    stride_x: float  # half a foot's way along the body
+    phase_x: float  # when it is at its end
+    stride_y: float  # half a foot's way across the body, to the left
+    phase_y: float  # when it is at its end
+    lift: float  # how high a foot is lifted
+    phase_lift: float  # when
+    height: float  # of the feet at rest; negative for a body that is held higher
+    shift: float  # of all feet forward at rest
+    length: float  # fore and hind feet moved apart at rest, each by this
+    width: float  # left and right feet moved apart at rest, each by this
+    gain: float  # share of the way to the reference that an action asks for
+    turn: float  # strides that turn the body, per rad of wanted change of heading
 
     def compute_reference(self, step: int, turning: float) -> NDArray[np.float64]:
-        """Joint angles (12,) to aim at.
-
-        Args:
-            step: control steps since the start.
-            turning: wanted change of heading in rad.
-        """
+        """Joint angles (12,) to aim at `step` control steps after the start, to turn by `turning` rad."""
         phase = 2.0 * math.pi * step / PERIOD + _PAIR  # (4,)
         turn = self.turn * turning
         x = self.shift + self.length * _FORE - (self.stride_x - turn * _FOOT_Y) * np.cos(phase + self.phase_x)

@@ -70,8 +70,8 @@ class AvoidTask(SceneTask):
         super().__init__(options, num_envs, **settings)
         self.referee = Referee(options, num_envs, BODY_RADIUS, self.device)
 
-    @staticmethod
-    def make_spec(options: Options) -> TaskSpec:
+    @classmethod
+    def make_spec(cls, options: Options) -> TaskSpec:
         """Fixed facts of the task."""
         return make_course_spec("Avoid", options, options.horizon, control_hz=20.0)
 

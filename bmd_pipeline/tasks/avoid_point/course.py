@@ -34,19 +34,12 @@ from bmd_pipeline.tasks.avoid_point.options import CourseOptions
 
 @dataclass(frozen=True)
 class Row:
-    """Posts side by side.
+    """Posts side by side."""
 
-    Attributes:
-        y: where the row stands.
-        posts: x of its posts, from the left.
-        radius: of each post.
-        gaps: names of the gaps from the left; the outer two lie beside the posts.
-    """
-
-    y: float
-    posts: tuple[float, ...]
-    radius: float
-    gaps: tuple[str, ...]
+    y: float  # where the row stands
+    posts: tuple[float, ...]  # x of its posts, from the left
+    radius: float  # of each post
+    gaps: tuple[str, ...]  # names of the gaps from the left; the outer two lie beside the posts
 
     def gap_centre(self, gap: int) -> float:
         """x of the middle of a gap; the outer gaps end at the field's edge, but the way through hugs the posts."""
@@ -101,14 +94,9 @@ class Course:
         return position[..., 1] > FINISH_Y
 
     def follow(self, gaps: Tensor, position: Tensor) -> Tensor:
-        """Goes on by one step: a row's gap is where the path first comes level with the row.
+        """Goes on by one step to position (..., 2): a row's gap is where the path first comes level with the row.
 
-        Args:
-            gaps: (..., 3) int64 gap taken in each row so far, or NOT_REACHED.
-            position: (..., 2) after the step.
-
-        Returns:
-            (..., 3) the same with the rows that were just reached.
+        Takes and returns gaps (..., 3), int64: the gap taken in each row so far, or NOT_REACHED.
         """
         reached = (gaps == NOT_REACHED) & (position[..., 1:] >= self.row_y)
         return torch.where(reached, self._gaps_at(position[..., 0]), gaps)
@@ -151,11 +139,7 @@ def make_course_spec(name: str, options: CourseOptions, horizon: int, control_hz
 
 
 def compute_obs(position: Tensor, frequencies: int) -> Tensor:
-    """The position p at order one, then sin(2p), cos(2p), sin(4p), cos(4p), … up to `frequencies` octaves.
-
-    Args:
-        position: (num_envs, 2) in metres.
-        frequencies: number of octaves.
+    """Position p (num_envs, 2) at order one, then sin(2p), cos(2p), sin(4p), cos(4p), … up to `frequencies` octaves.
 
     Returns:
         (num_envs, 2 + 4 * frequencies).
@@ -184,11 +168,7 @@ def _constants(frequencies: int, dtype: torch.dtype, device: torch.device) -> tu
 class Referee:
     """Follows walkers through the course. Touching a post or leaving the field ends an episode as a failure.
 
-    Args:
-        options: what pays.
-        num_envs: walkers.
-        body_radius: how near in metres a walker may come to a post.
-        device: where tensors live.
+    A walker's centre may come as near as `body_radius` metres to a post.
 
     Attributes:
         gaps: (num_envs, 3) int64 gap that each walker took in each row, or NOT_REACHED; changed in place.
@@ -207,14 +187,7 @@ class Referee:
         self.gaps.masked_fill_(rows[:, None], NOT_REACHED)
 
     def evaluate(self, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What a control step led to; walkers that stand still keep their gaps.
-
-        Args:
-            position: (num_envs, 2) in metres, after the step.
-
-        Returns:
-            reward, terminated and success, each (num_envs,).
-        """
+        """Reward, terminated and success, each (num_envs,), of a control step to position (num_envs, 2) in metres."""
         self.gaps.copy_(self._course.follow(self.gaps, position))
         failed = self._course.is_blocked(position, self._body_radius)
         success = self._course.is_finished(position) & ~failed
@@ -234,11 +207,7 @@ _SPREAD = 0.008  # standard deviation of the line's place in a gap of the other 
 
 
 class Line:
-    """A line through given corners, to be followed.
-
-    Args:
-        corners: (n, 2).
-    """
+    """A line through given corners (n, 2), to be followed."""
 
     def __init__(self, corners: NDArray[np.float64]) -> None:
         corner_at = np.concatenate([[0.0], np.linalg.norm(np.diff(corners, axis=0), axis=1).cumsum()])
@@ -261,9 +230,8 @@ def draw_line(
     """A line through the wanted gaps, a little different each time.
 
     Args:
-        gaps: the wanted gap in each row.
+        gaps: the wanted gap in each row; `draw` shifts the line within them.
         start: where the episode starts.
-        draw: shifts the line within the gaps.
         reach: farthest distance in metres from the origin, where a robot stands; corners beyond are moved along x.
     """
     corners = [start]

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskSpec
 from bmd_pipeline.sim.backend import SceneTask
 from bmd_pipeline.sim.render import Camera, MuJoCoFilming
 from bmd_pipeline.tasks.kitchen.options import Options
@@ -74,11 +73,7 @@ def compute_progress(state: Tensor) -> Tensor:
 
 
 def compute_obs(state: Tensor, done: Tensor) -> Tensor:
-    """What the policy sees.
-
-    Args:
-        state: (num_envs, 31).
-        done: (num_envs, len(THINGS)) bool, which things have been done in this episode.
+    """What the policy sees, from states (num_envs, 31) and which things have been done (num_envs, 3), bool.
 
     Returns:
         (num_envs, 27) of order one: arm joints from their rest, fingers, hand, handles from the hand, progress
@@ -194,26 +189,14 @@ class KitchenTask(SceneTask):
     """
 
     SCENE = KitchenScene
-    STATE_DIM, RANDOM_DIM = 31, 9
+    NAME, TRACK_NAMES, PLANAR = "Kitchen", TRACK_NAMES, ("x", "z")
+    OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 27, 9, 31, 9
+    CONTROL_HZ = 1.0 / STEP_SECONDS
     options: Options
 
     def __init__(self, options: Options, num_envs: int, **settings: Any) -> None:
         super().__init__(options, num_envs, **settings)
         self.best = torch.zeros(num_envs, len(THINGS), device=self.device)
-
-    @staticmethod
-    def make_spec(options: Options) -> TaskSpec:
-        """Fixed facts of the task."""
-        return TaskSpec(
-            name="Kitchen",
-            obs_dim=27,
-            action_dim=9,
-            track_names=TRACK_NAMES,
-            planar=("x", "z"),
-            planar_units=("m", "m"),
-            horizon=options.horizon,
-            control_hz=1.0 / STEP_SECONDS,
-        )
 
     _make_start = staticmethod(make_start)
 

@@ -31,16 +31,9 @@ _DAMPING, _POSTURE_GAIN = 2e-3, 0.1
 
 
 def approach(scene: KitchenScene, target: NDArray[np.float64], speed: float, stiffness: float) -> NDArray[np.float64]:
-    """Action of the arm that moves the hand towards a place.
+    """Action (7,) of the arm in [-1, 1] that moves the hand towards target (3,), at most `speed` metres a control step.
 
-    Args:
-        scene: the kitchen.
-        target: (3,) where the hand should go.
-        speed: metres a control step, at most.
-        stiffness: what a radian off `FORWARD` weighs against a metre off the way.
-
-    Returns:
-        (7,) action in [-1, 1].
+    A radian off `FORWARD` weighs `stiffness` against a metre off the way.
     """
     state = scene.read()
     shift = target - np.array(state[9:12])
@@ -62,19 +55,12 @@ def approach(scene: KitchenScene, target: NDArray[np.float64], speed: float, sti
 
 @dataclass(frozen=True)
 class Waypoint:
-    """A place to visit.
+    """A place to visit."""
 
-    Attributes:
-        place: (x, y, z) in metres from where the thing's handle is when the skill begins.
-        speed: metres a control step.
-        within: distance in metres that counts as there.
-        stiffness: see `approach`.
-    """
-
-    place: tuple[float, float, float]
-    speed: float
-    within: float
-    stiffness: float
+    place: tuple[float, float, float]  # in metres from where the thing's handle is when the skill begins
+    speed: float  # metres a control step
+    within: float  # distance in metres that counts as there
+    stiffness: float  # see `approach`
 
 
 _FREE, _STRAIGHT = 0.01, 0.1  # stiffnesses: near the arm's base the hand can't point forward
@@ -120,38 +106,27 @@ class KitchenExpert(NoisyExpert[KitchenTask]):
 
     def __init__(self, options: Options) -> None:
         super().__init__(KitchenTask(options, 1, auto_reset=False), options.expert_noise)
+        self._scene: KitchenScene = self._env.simulation.scenes[0]
 
     def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:
-        self._hand = _Hand(self._env, ORDERS[behaviour].split("-"), draw)
-        return self._hand.act
+        self._things = ORDERS[behaviour].split("-")
+        self._first: str | None = None
+        self._draw, self._turn = draw, -1  # before the first action, which follows the draws of the noise
+        return self._act
 
     def _has_shown(self, behaviour: int) -> bool:
-        return self._hand.in_order
-
-
-class _Hand:
-    """Where an episode is in its skills."""
-
-    def __init__(self, env: KitchenTask, things: list[str], draw: np.random.Generator) -> None:
-        self._env = env
-        self._things = things
-        self._draw = draw
-        self._turn = -1  # before the first action, which follows the draws of the noise
-        self._first: str | None = None
-
-    @property
-    def in_order(self) -> bool:
-        """Whether the first thing was done first, and then the second."""
         first, second = self._things
         return self._first == first and self._is_done(second)
 
-    def act(self) -> NDArray[np.float64]:
+    def _act(self) -> NDArray[np.float64]:
         """Clean action (9,)."""
         if self._turn < 0:
             self._turn, self._pace = 0, self._draw.uniform(*_PACE)
-            self._begin()
+            self._go_for_thing()
         if self._first is None:
             self._first = next((thing for thing in THINGS if self._is_done(thing)), None)
+        # A thing that is done is left by the last place of its skill, and the hand goes home. A place that it doesn't
+        # reach in time is passed over: the thing is tried again.
         retreat = len(self._route) - 2
         if self._is_done(self._thing) and self._index < retreat:
             self._visit(retreat)
@@ -160,16 +135,11 @@ class _Hand:
                 self._visit(self._index + 1)
             else:
                 self._turn = min(self._turn + self._is_done(self._thing), len(self._things) - 1)
-                self._begin()
+                self._go_for_thing()
         self._steps += 1
         waypoint = self._route[self._index]
         arm = approach(self._scene, self._target, self._pace * waypoint.speed, waypoint.stiffness)
         return np.append(arm, (-1.0, -1.0))  # the fingers are shut
-
-    @property
-    def _scene(self) -> KitchenScene:
-        scene: KitchenScene = self._env.simulation.scenes[0]
-        return scene
 
     def _is_done(self, thing: str) -> bool:
         return bool(self._env.best[0, THINGS.index(thing)] > 1.0)
@@ -178,8 +148,8 @@ class _Hand:
         hand = self._env.state[0, 9:12].numpy()
         return bool(np.linalg.norm(self._target - hand) < self._route[self._index].within)
 
-    def _begin(self) -> None:
-        """Goes for the thing whose turn it is, for the first time or again."""
+    def _go_for_thing(self) -> None:
+        """Begins the skill of the thing whose turn it is, for the first time or again."""
         self._thing = self._things[self._turn]
         self._route = (*SKILLS[self._thing], HOME)
         self._handle = locate_handle(self._env.state, self._thing)[0].numpy()

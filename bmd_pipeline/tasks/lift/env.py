@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskSpec
 from bmd_pipeline.sim.arm import ArmScene, FreeBody, Gripper
 from bmd_pipeline.sim.backend import SceneTask, reset_physics
 from bmd_pipeline.sim.render import Camera, ManiSkillFilming
@@ -159,22 +158,9 @@ class LiftTask(SceneTask):
 
     ENV_MODULE = "bmd_pipeline.tasks.lift.maniskill"
     SCENE = LiftScene
-    STATE_DIM, RANDOM_DIM = 23, 10
+    NAME, TRACK_NAMES, PLANAR = "Lift", TRACK_NAMES, ("along", "z")
+    OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 24, 7, 23, 10
     options: Options
-
-    @staticmethod
-    def make_spec(options: Options) -> TaskSpec:
-        """Fixed facts of the task."""
-        return TaskSpec(
-            name="Lift",
-            obs_dim=24,
-            action_dim=7,
-            track_names=TRACK_NAMES,
-            planar=("along", "z"),
-            planar_units=("m", "m"),
-            horizon=options.horizon,
-            control_hz=20.0,
-        )
 
     def _make_start(self, random: Tensor) -> Tensor:
         return make_start(random, self.options.yaw_range_deg)

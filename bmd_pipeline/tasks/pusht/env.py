@@ -6,14 +6,13 @@ import functools
 import importlib
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskSpec
 from bmd_pipeline.sim import backend
 from bmd_pipeline.sim.arm import ArmScene, FreeBody, hold_tips, make_quaternion
 from bmd_pipeline.sim.backend import BatchedScenes, SceneList, SceneTask, reset_physics
@@ -163,7 +162,6 @@ class PushTBatch(BatchedScenes):
         self._yaw = torch.zeros(num_envs, device=device)
 
     def place(self, rows: Tensor, start: Tensor) -> Tensor:
-        """See `SceneList.place`."""
         env, scene = self.env, self.env.scene
         qpos, pose = start[:, :NUM_JOINTS], start[:, NUM_JOINTS:]
         position = torch.cat((pose[:, :2], torch.full_like(pose[:, :1], START_HEIGHT)), 1)
@@ -210,10 +208,7 @@ def wrap(angle: Tensor) -> Tensor:
 
 
 def compute_obs(state: Tensor) -> Tensor:
-    """What the policy sees.
-
-    Args:
-        state: (num_envs, 6).
+    """What the policy sees, from states (num_envs, 6).
 
     Returns:
         (num_envs, 8) of order one: tip and T relative to the goal's position, cosine and sine of the
@@ -259,28 +254,16 @@ def compute_closeness(state: Tensor) -> Tensor:
 
 
 class GoalOverlap:
-    """Covered share of the goal.
+    """Covered share of the goal; takes raster, goal and transform from an unwrapped PushT-v1 environment."""
 
-    Args:
-        cells: (3, num_cells) homogeneous coordinates of the T's raster cells, in metres.
-        goal: (resolution, resolution) bool, the goal's cells indexed (x, y).
-        world_to_goal: (3, 3) homogeneous transform.
-        half_width: half the raster's width in metres.
-    """
-
-    def __init__(self, cells: Tensor, goal: Tensor, world_to_goal: Tensor, half_width: float) -> None:
-        self._cells = cells
-        self._goal = goal.flatten()
-        self._world_to_goal = world_to_goal
-        self._resolution = goal.shape[0]
-        self._scale = (self._resolution / 2) / half_width
-        self._area = goal.sum().float()
-
-    @classmethod
-    def of_env(cls, env: Any) -> Self:
-        """Takes raster, goal and transform from an unwrapped PushT-v1 environment."""
+    def __init__(self, env: Any) -> None:
         drawn = env.tee_render == 1  # an image: rows are y, upside down
-        return cls(env.homo_uv[:, drawn], drawn.flip(0).T, env.world_to_goal_trans, env.uv_half_width)
+        self._cells = env.homo_uv[:, drawn]  # (3, num_cells) homogeneous coordinates of the T's cells, in metres
+        self._goal: Tensor = drawn.flip(0).T.flatten()  # indexed (x, y)
+        self._world_to_goal = env.world_to_goal_trans  # (3, 3) homogeneous
+        self._resolution = drawn.shape[0]
+        self._scale = (self._resolution / 2) / env.uv_half_width
+        self._area: Tensor = self._goal.sum().float()
 
     def __call__(self, x: Tensor, y: Tensor, yaw: Tensor) -> Tensor:
         """Share (num_poses,) in [0, 1] of the goal covered by T's at x, y, yaw, each (num_poses,)."""
@@ -305,28 +288,16 @@ class PushTTask(SceneTask):
     ENV_MODULE = "bmd_pipeline.tasks.pusht.env"
     SCENE = PushTScene
     BATCH = PushTBatch
-    STATE_DIM, RANDOM_DIM = len(STATE_NAMES), RANDOM_DIM
+    NAME, TRACK_NAMES = "PushT", TRACK_NAMES
+    PLANAR, PLANAR_UNITS = ("turn", "goal_distance"), ("rad", "m")
+    OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 8, 2, 6, RANDOM_DIM
     options: Options
 
     def __init__(self, options: Options, num_envs: int, **settings: Any) -> None:
         super().__init__(options, num_envs, **settings)
         self._start_yaw = torch.zeros(num_envs, device=self.device)
         holder: Any = self.simulation.scenes[0] if isinstance(self.simulation, SceneList) else self.simulation
-        self._overlap = GoalOverlap.of_env(holder.env)
-
-    @staticmethod
-    def make_spec(options: Options) -> TaskSpec:
-        """Fixed facts of the task."""
-        return TaskSpec(
-            name="PushT",
-            obs_dim=8,
-            action_dim=2,
-            track_names=TRACK_NAMES,
-            planar=("turn", "goal_distance"),
-            planar_units=("rad", "m"),
-            horizon=options.horizon,
-            control_hz=20.0,
-        )
+        self._overlap = GoalOverlap(holder.env)
 
     def _draw_random(self, generator: np.random.Generator) -> NDArray[np.float64]:
         return draw_random(generator)

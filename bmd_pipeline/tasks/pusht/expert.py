@@ -102,15 +102,9 @@ class Walkway:
         self._length[distance_to_tee(self._edges).min(-1) <= _EDGE_CLEARANCE] = _BLOCKED
 
     def next_waypoint(self, tip: Array, goal: Array, base: Array) -> Array:
-        """Where to head for next.
+        """Where (2,) a tip (2,) should head for next: the goal (2,) itself as soon as the straight way there is free.
 
-        Args:
-            tip: (2,) where the tip is, in the T's frame, as all of these.
-            goal: (2,) where it should go.
-            base: (2,) where the arm stands.
-
-        Returns:
-            (2,) the goal itself as soon as the straight way there is free.
+        All are in the T's frame; base (2,) is where the arm stands.
         """
         free, goal_free = distance_to_tee(np.stack([tip, goal]))
         reach = min(MIN_REACH, *(float(np.linalg.norm(point - base)) - 1e-3 for point in (tip, goal)))
@@ -174,12 +168,8 @@ _MAX_BOOST = 6.0
 
 
 class LinePush:
-    """Drives the tip along a line, harder while it is stalled: small commands get lost in friction.
-
-    Args:
-        start: (2,) where the line starts, in metres.
-        direction: (2,) unit vector.
-    """
+    """Drives the tip along a line from start (2,) in a direction (2,), a unit vector, harder while it is stalled: small
+    commands get lost in friction."""
 
     def __init__(self, start: Array, direction: Array) -> None:
         self._start, self._direction = start, direction
@@ -203,21 +193,13 @@ class LinePush:
 
 @dataclass(frozen=True)
 class PushLibrary:
-    """Measured pushes.
+    """Measured pushes, in metres and rad in the T's frame."""
 
-    Attributes:
-        start: (num_contacts, 2) tip where the push starts, in the T's frame, in metres.
-        angle: (num_contacts,) direction of the push in the T's frame, in rad.
-        face: (num_contacts,) which face is pushed.
-        travel: (num_travels,) how far the tip moves, in metres.
-        motion: (num_contacts, num_travels, 3) motion of the T in its own frame after that travel.
-    """
-
-    start: Array
-    angle: Array
-    face: Array
-    travel: Array
-    motion: Array
+    start: Array  # (num_contacts, 2) tip where the push starts
+    angle: Array  # (num_contacts,) direction of the push
+    face: Array  # (num_contacts,) which face is pushed
+    travel: Array  # (num_travels,) how far the tip moves
+    motion: Array  # (num_contacts, num_travels, 3) motion of the T after that travel
 
 
 def list_contacts() -> tuple[Array, Array, Array]:
@@ -295,19 +277,12 @@ _STRONG_REACH, _WEAK_COST = 0.37, 0.3  # nearer to the base the arm pushes weakl
 
 @dataclass(frozen=True)
 class PlannedPush:
-    """The push to do next.
+    """The push to do next, in metres and rad in the T's present frame."""
 
-    Attributes:
-        start: (2,) tip where it starts, in the T's frame, in metres.
-        angle: its direction in the T's frame, in rad.
-        travel: how far the tip moves, in metres.
-        motion: (3,) where the T should go, in its present frame.
-    """
-
-    start: Array
-    angle: float
-    travel: float
-    motion: Array
+    start: Array  # (2,) tip where it starts
+    angle: float  # its direction
+    travel: float  # how far the tip moves
+    motion: Array  # (3,) where the T should go
 
 
 @dataclass(frozen=True)
@@ -341,16 +316,13 @@ class Planner:
     def plan(
         self, pose: Array, tip: Array, goal: Array, first_faces: tuple[int, ...] | None = None
     ) -> PlannedPush | None:
-        """Finds the first push of the best plan.
+        """The first push of the best plan, or None where every push is out of reach.
 
         Args:
             pose: (3,) present pose of the T, yaw in the same winding as the goal's.
             tip: (2,) present tip.
             goal: (3,) wanted pose of the T.
             first_faces: faces that the first push may use; None allows all.
-
-        Returns:
-            The push, or None where every push is out of reach.
         """
         pushes = self._all if first_faces is None else self._all[np.isin(self._face, first_faces)]
         nodes = _Nodes(pose[None], tip[None], np.zeros(1), np.full(1, -1))

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskSpec
 from bmd_pipeline.sim.arm import ArmScene
 from bmd_pipeline.sim.backend import SceneTask, reset_physics
 from bmd_pipeline.sim.render import Camera, ManiSkillFilming
@@ -160,27 +159,14 @@ class ReachTask(SceneTask):
 
     ENV_MODULE = "bmd_pipeline.tasks.reach.maniskill"
     SCENE = ReachScene
-    STATE_DIM, RANDOM_DIM = 17, 10
+    NAME, TRACK_NAMES = "Reach", TRACK_NAMES
+    OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 20, 6, 17, 10
     options: Options
 
     def __init__(self, options: Options, num_envs: int, **settings: Any) -> None:
         super().__init__(options, num_envs, **settings)
         self._passed = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
         self._left = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
-
-    @staticmethod
-    def make_spec(options: Options) -> TaskSpec:
-        """Fixed facts of the task."""
-        return TaskSpec(
-            name="Reach",
-            obs_dim=20,
-            action_dim=6,
-            track_names=TRACK_NAMES,
-            planar=("x", "y"),
-            planar_units=("m", "m"),
-            horizon=options.horizon,
-            control_hz=20.0,
-        )
 
     _make_start = staticmethod(make_start)
 
