@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bmd_pipeline.environments.demonstrators import draw_noise
-from bmd_pipeline.tasks.anymal import layout
+from bmd_pipeline.environments.base import draw_noise
+from bmd_pipeline.tasks.anymal import env as anymal
 from bmd_pipeline.tasks.anymal.env import AnymalTask
 from bmd_pipeline.tasks.anymal.expert import GAITS_FILE, Gait
 from bmd_pipeline.tasks.anymal.options import Options
@@ -36,17 +36,17 @@ ELITE = 8
 def score(task: AnymalTask, gait: Gait, direction: int, seed: int) -> tuple[float, bool]:
     """What a gait is worth from one start, and whether it came to the beacon."""
     task.reset(seed)
-    noise = draw_noise(NOISE, (STEPS, layout.NUM_JOINTS), np.random.default_rng((seed, 0, 0, 1)))
+    noise = draw_noise(NOISE, (STEPS, anymal.NUM_JOINTS), np.random.default_rng((seed, 0, 0, 1)))
     heights: list[float] = []
     success = False
     while len(heights) < STEPS and not bool(task.ended[0]):
-        joints = task.state[0, : layout.NUM_JOINTS].numpy()
-        action = gait.act(len(heights), joints, float(layout.compute_turning(task.state, direction)))
+        joints = task.state[0, : anymal.NUM_JOINTS].numpy()
+        action = gait.act(len(heights), joints, float(anymal.compute_turning(task.state, direction)))
         executed = torch.from_numpy(action + noise[len(heights)]).float()[None]
         success = bool(task.step(executed).success[0])
         heights.append(float(task.state[0, 26]))
-    reached = int(layout.compute_distances(task.state)[0].argmin()) == direction
-    came = 1.0 - float(layout.compute_distances(task.state)[0, direction] / task.state[0, 37])
+    reached = int(anymal.compute_distances(task.state)[0].argmin()) == direction
+    came = 1.0 - float(anymal.compute_distances(task.state)[0, direction] / task.state[0, 37])
     left = 1.0 - len(heights) / STEPS
     fell = bool(task.ended[0]) and not success
     worth = came + (left if success and reached else 0.0) - (1.0 + left if fell else 0.0)
@@ -55,7 +55,7 @@ def score(task: AnymalTask, gait: Gait, direction: int, seed: int) -> tuple[floa
 
 def search(task: AnymalTask, direction: int, generator: np.random.Generator, rounds: int, candidates: int) -> Gait:
     """The best gait for a direction."""
-    x, y = layout.place_beacons(torch.tensor([0.06]))[0, direction].tolist()
+    x, y = anymal.place_beacons(torch.tensor([0.06]))[0, direction].tolist()
     mean = np.array([x, 0, y, 0, 0.06, 0, 0, 0, 0, 0, 2.0, 0.05])
     std = SPREAD
     for round_ in range(rounds):
@@ -71,7 +71,7 @@ def search(task: AnymalTask, direction: int, generator: np.random.Generator, rou
 def main() -> None:
     """Runs the search and writes the gaits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", choices=layout.DIRECTIONS, default=layout.DIRECTIONS)
+    parser.add_argument("--only", nargs="*", choices=anymal.DIRECTIONS, default=anymal.DIRECTIONS)
     parser.add_argument("--out", type=Path, default=GAITS_FILE)
     parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument("--candidates", type=int, default=32)
@@ -80,7 +80,7 @@ def main() -> None:
     task = AnymalTask(Options(), 1, auto_reset=False)
     gaits = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     for name in arguments.only:
-        direction, started = layout.DIRECTIONS.index(name), time.perf_counter()
+        direction, started = anymal.DIRECTIONS.index(name), time.perf_counter()
         gait = search(task, direction, np.random.default_rng(0), arguments.rounds, arguments.candidates)
         gaits[name] = dataclasses.asdict(gait)
         worth, reached = zip(*(score(task, gait, direction, 10_000 + i) for i in range(20)), strict=True)
@@ -89,7 +89,7 @@ def main() -> None:
             f"found in {time.perf_counter() - started:.0f} s",
             flush=True,
         )
-    ordered = {name: gaits[name] for name in layout.DIRECTIONS if name in gaits}
+    ordered = {name: gaits[name] for name in anymal.DIRECTIONS if name in gaits}
     arguments.out.write_text(json.dumps(ordered, indent=2) + "\n")
 
 

@@ -124,8 +124,8 @@ def hash_values(values: dict[str, Any]) -> str:
 # hash in a rule's params: an edit of the fine-tuning loss reruns fine-tuning and what follows, whichever module it
 # stands in, and reformatting reruns nothing.
 #
-# Names that are computed can't be seen. Tasks are loaded that way, so their modules are added here, whole; so are all
-# modules of a task outside this package.
+# Names that are computed can't be seen. Tasks are loaded that way, so what the registry takes from them is added here;
+# so are all modules of a task outside this package, whole.
 
 _ROOT = Path(__file__).parents[1]
 _PACKAGE = _ROOT.name
@@ -140,24 +140,27 @@ _IRRELEVANT = (
 _WORDS = "bmd_pipeline.reporting.narrative"
 """What stages print in words, which is no result; the pages show it."""
 
+_ENV = ("env:make_spec", "env:make_env", "maniskill:*")
+_LABELS = "modes:LABELLINGS"
+
 ENTRIES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "collect": ("stages.collect:collect", ("env", "expert")),
-    "pretrain": ("stages.pretrain:pretrain", ("env",)),
-    "discover": ("stages.discover:discover", ("env",)),
-    "finetune": ("stages.finetune:finetune", ("env",)),
-    "evaluate": ("stages.evaluate:evaluate", ("env", "modes")),
-    "curve": ("stages.curve:curve", ("env", "modes")),
+    "collect": ("stages.collect:collect", (*_ENV, "expert:make_expert")),
+    "pretrain": ("stages.pretrain:pretrain", _ENV),
+    "discover": ("stages.discover:discover", _ENV),
+    "finetune": ("stages.finetune:finetune", _ENV),
+    "evaluate": ("stages.evaluate:evaluate", (*_ENV, _LABELS)),
+    "curve": ("stages.curve:curve", (*_ENV, _LABELS)),
     "summarise": ("stages.evaluate:summarise", ()),
     "compare": ("stages.compare:compare", ()),
     "verdict": ("stages.compare:verdict", ()),
-    "validation": ("stages.validation:validation", ("env", "modes")),
+    "validation": ("stages.validation:validation", (*_ENV, _LABELS)),
     "grid": ("stages.grid:grid", ()),
     "pool": ("stages.grid:pool", ()),
     "report": ("stages.report:report", ()),
     "summary": ("stages.report:summary", ()),
-    "film": ("stages.film:film", ("env", "expert", "filming", "modes")),
+    "film": ("stages.film:film", (*_ENV, "env:FILMING", "expert:make_expert", _LABELS)),
 }
-"""Where each rule's work begins, and the modules of a task that it loads."""
+"""Where each rule's work begins, and what it takes from a task."""
 
 _QUIET = {"dataclass", "cache", "contextmanager", "no_grad"}
 """Decorators that leave a definition alone until it is used; others, such as a registration, act on import."""
@@ -184,8 +187,8 @@ def source_hash(stage: str, task_package: str) -> str:
 def list_definitions(stage: str, task_package: str) -> tuple[tuple[str, str], ...]:
     """Modules and names of all that a stage's code reaches, sorted; the name is empty for what a module runs itself."""
     entry, parts = ENTRIES[stage]
-    module, _, name = entry.partition(":")
-    waiting = [(f"{_PACKAGE}.{module}", name), *((f"{task_package}.{part}", _WHOLE) for part in parts)]
+    starts = [f"{_PACKAGE}.{entry}", *(f"{task_package}.{part}" for part in parts)]
+    waiting = [(module, name) for module, _, name in (start.partition(":") for start in starts)]
     tops = {_PACKAGE, task_package.partition(".")[0]}
     printed = set() if stage in ("report", "summary") else {_WORDS}
     found: set[tuple[str, str]] = set()

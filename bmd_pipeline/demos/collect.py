@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import signal
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
-from types import TracebackType
-from typing import Any, Protocol, Self
+from multiprocessing.connection import wait
+from typing import Self
 
-from bmd_pipeline import errors
-from bmd_pipeline.compute import set_threads
 from bmd_pipeline.config.schema import TaskConfig
 from bmd_pipeline.environments.base import Episode, Expert
+from bmd_pipeline.environments.workers import Answer, Worker, stop_workers
 from bmd_pipeline.errors import BMDError, ConfigError, SimulationError, TrainingError
 from bmd_pipeline.tasks import registry
 
@@ -42,7 +38,7 @@ class _Behaviour:
     quota: int
     limit: int
     started: int = 0
-    judged: int = 0
+    decided: int = 0
     accepted: int = 0
     waiting: dict[int, Episode] = field(default_factory=dict)
 
@@ -50,7 +46,7 @@ class _Behaviour:
     def promised(self) -> int:
         """Demonstrations, should all attempts that are still running succeed."""
         arrived = sum(episode.success for episode in self.waiting.values())
-        return self.accepted + arrived + self.started - self.judged - len(self.waiting)
+        return self.accepted + arrived + self.started - self.decided - len(self.waiting)
 
     @property
     def filled(self) -> bool:
@@ -71,11 +67,7 @@ class Quota:
     """
 
     def __init__(
-        self,
-        behaviours: Sequence[str],
-        num_episodes: int,
-        max_attempts_factor: float,
-        wanted: Sequence[str] = (),
+        self, behaviours: Sequence[str], num_episodes: int, max_attempts_factor: float, wanted: Sequence[str] = ()
     ) -> None:
         for name in wanted:
             if name not in behaviours:
@@ -122,19 +114,19 @@ class Quota:
         """
         self._behaviours[attempt.behaviour].waiting[attempt.index] = episode
         while not self.done:
-            turn = min(Attempt(b.judged, i) for i, b in enumerate(self._behaviours) if not b.filled)
+            turn = min(Attempt(b.decided, i) for i, b in enumerate(self._behaviours) if not b.filled)
             behaviour = self._behaviours[turn.behaviour]
             arrived = behaviour.waiting.pop(turn.index, None)
             if arrived is None:
                 return
-            behaviour.judged += 1
+            behaviour.decided += 1
             behaviour.accepted += arrived.success
             if arrived.success:
                 yield arrived
-            elif behaviour.judged >= behaviour.limit:
+            elif behaviour.decided >= behaviour.limit:
                 raise TrainingError(
                     f"the expert showed {behaviour.name!r} {behaviour.accepted} times in "
-                    f"{behaviour.judged} attempts, {behaviour.quota} are wanted; "
+                    f"{behaviour.decided} attempts, {behaviour.quota} are wanted; "
                     "repair the expert"
                 )
 
@@ -142,9 +134,9 @@ class Quota:
         """Attempts, demonstrations and dropped failures by behaviour."""
         return {
             behaviour.name: {
-                "attempts": behaviour.judged,
+                "attempts": behaviour.decided,
                 "accepted": behaviour.accepted,
-                "dropped": behaviour.judged - behaviour.accepted,
+                "dropped": behaviour.decided - behaviour.accepted,
             }
             for behaviour in self._behaviours
             if behaviour.quota
@@ -153,12 +145,29 @@ class Quota:
 
 # ---- Experts at work: in this process, or in worker processes of their own ----
 
-NextAttempt = Callable[[], tuple[Attempt, int] | None]
-"""The next attempt and its seed, or None if there is nothing to start at the moment."""
+Job = tuple[Attempt, int]
+"""An attempt and its seed."""
+NextAttempt = Callable[[], Job | None]
+"""The next attempt, or None if there is nothing to start at the moment."""
 
 
-class ExpertPool(Protocol):
-    """Runs attempts and returns them as they finish, in any order.
+def _make_expert(task: TaskConfig) -> Expert:
+    registry.prepare(task)
+    return registry.make_expert(task.name, task.env)
+
+
+def _demonstrate(expert: Expert, job: Job) -> Episode:
+    attempt, seed = job
+    try:
+        return expert.demonstrate(attempt.behaviour, seed)
+    except BMDError:
+        raise
+    except Exception as error:
+        raise SimulationError(f"the expert failed at {attempt}:\n{traceback.format_exc()}") from error
+
+
+class ExpertPool(ABC):
+    """Runs attempts and returns them as they finish, in any order. Leaving its `with` block stops it.
 
     Attributes:
         behaviours: what the expert can show.
@@ -166,15 +175,72 @@ class ExpertPool(Protocol):
 
     behaviours: tuple[str, ...]
 
+    @abstractmethod
     def run(self, next_attempt: NextAttempt) -> tuple[Attempt, Episode]:
-        """Starts attempts while there is somebody idle to make them, and waits for one to finish."""
-        ...
+        """Starts attempts while nothing keeps an expert busy, and waits for one to finish.
 
-    def __enter__(self) -> Self: ...
+        Raises:
+            SimulationError: the expert failed, or its process died.
+        """
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    @abstractmethod
+    def stop(self, at_once: bool) -> None:
+        """Releases the experts, at once also in the middle of an episode."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.stop(at_once=kind is not None)
+
+
+class LocalPool(ExpertPool):
+    """One expert in this process."""
+
+    def __init__(self, task: TaskConfig) -> None:
+        self._expert = _make_expert(task)
+        self.behaviours = self._expert.behaviours
+
+    def run(self, next_attempt: NextAttempt) -> tuple[Attempt, Episode]:
+        job = next_attempt()
+        assert job is not None  # none is running, so the quota wants one
+        return job[0], _demonstrate(self._expert, job)
+
+    def stop(self, at_once: bool) -> None:
+        self._expert.close()
+
+
+class WorkerPool(ExpertPool):
+    """Experts in processes of their own, since simulators hold Python's lock while they step."""
+
+    def __init__(self, task: TaskConfig, num_workers: int) -> None:
+        advice = "run the same command again"
+        self._workers = [Worker(f"collecting process {i}", advice, _build_expert, task) for i in range(num_workers)]
+        self._attempts: dict[Worker, Attempt] = {}
+        try:
+            shown = [worker.receive() for worker in self._workers]  # each says it once its expert is built
+        except BaseException:
+            stop_workers(self._workers, at_once=True)
+            raise
+        self.behaviours = shown[0]
+
+    def run(self, next_attempt: NextAttempt) -> tuple[Attempt, Episode]:
+        for worker in self._workers:
+            if worker not in self._attempts and (job := next_attempt()) is not None:
+                self._attempts[worker] = job[0]
+                worker.send(job)
+        busy = {worker.pipe: worker for worker in self._attempts}
+        worker = busy[wait(list(busy))[0]]  # type: ignore[index]
+        episode: Episode = worker.receive()
+        return self._attempts.pop(worker), episode
+
+    def stop(self, at_once: bool) -> None:
+        stop_workers(self._workers, at_once)
+
+
+def _build_expert(task: TaskConfig) -> Answer:
+    expert = _make_expert(task)
+    return expert.behaviours, lambda job: _demonstrate(expert, job), expert.close
 
 
 def make_pool(task: TaskConfig, num_workers: int) -> ExpertPool:
@@ -183,176 +249,3 @@ def make_pool(task: TaskConfig, num_workers: int) -> ExpertPool:
     Use it as a context manager: it stops the workers.
     """
     return LocalPool(task) if num_workers == 1 else WorkerPool(task, num_workers)
-
-
-def make_expert(task: TaskConfig) -> Expert:
-    """Builds the task's expert, registering what its settings bring along first."""
-    registry.prepare(task)
-    return registry.make_expert(task.name, task.env)
-
-
-class LocalPool:
-    """One expert in this process."""
-
-    def __init__(self, task: TaskConfig) -> None:
-        self._expert = make_expert(task)
-        self.behaviours = self._expert.behaviours
-
-    def run(self, next_attempt: NextAttempt) -> tuple[Attempt, Episode]:
-        """Makes one attempt."""
-        job = next_attempt()
-        if job is None:
-            raise SimulationError("collection has no attempt to start and none running")
-        attempt, seed = job
-        try:
-            return attempt, self._expert.demonstrate(attempt.behaviour, seed)
-        except BMDError:
-            raise
-        except Exception as error:
-            raise SimulationError(_describe(attempt, traceback.format_exc())) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._expert.close()
-
-
-_Question = tuple[Attempt, int] | None
-"""What a worker is asked: an attempt and its seed, or None for the expert's behaviours."""
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """A worker's answer when its expert raised: the name of a `BMDError` and its message, or a traceback."""
-
-    kind: str | None
-    text: str
-
-
-@dataclass
-class _Worker:
-    process: SpawnProcess
-    pipe: Connection
-    attempt: Attempt | None = None
-
-
-class WorkerPool:
-    """Experts in processes of their own; processes, since simulators hold Python's lock while they step.
-
-    Workers end with this process: they are daemons, and they stop when their pipe closes.
-    """
-
-    def __init__(self, task: TaskConfig, num_workers: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._workers: list[_Worker] = []
-        try:
-            for index in range(num_workers):
-                here, there = context.Pipe()
-                process = context.Process(target=_serve, args=(there, task), name=f"expert-{index}", daemon=True)
-                process.start()
-                there.close()  # so that the pipe ends when the worker does
-                self._workers.append(_Worker(process, here))
-            self.behaviours: tuple[str, ...] = self._ask(self._workers[0], None)
-        except BaseException:
-            self._stop(at_once=True)
-            raise
-
-    def run(self, next_attempt: NextAttempt) -> tuple[Attempt, Episode]:
-        """Keeps all workers busy and returns the next finished attempt.
-
-        Raises:
-            SimulationError: a worker died, or its expert failed.
-        """
-        for worker in self._workers:
-            if worker.attempt is None and (job := next_attempt()) is not None:
-                worker.attempt = job[0]
-                self._send(worker, job)
-        busy = {worker.pipe: worker for worker in self._workers if worker.attempt is not None}
-        if not busy:
-            raise SimulationError("collection has no attempt to start and none running")
-        worker = busy[wait(list(busy))[0]]  # type: ignore[index]
-        attempt = worker.attempt
-        assert attempt is not None  # it is among the busy ones
-        episode: Episode = self._receive(worker)
-        worker.attempt = None
-        return attempt, episode
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop(at_once=kind is not None)
-
-    def _ask(self, worker: _Worker, question: _Question) -> Any:
-        self._send(worker, question)
-        return self._receive(worker)
-
-    def _send(self, worker: _Worker, question: _Question) -> None:
-        try:
-            worker.pipe.send(question)
-        except OSError:
-            raise self._death(worker) from None
-
-    def _receive(self, worker: _Worker) -> Any:
-        try:
-            answer = worker.pipe.recv()
-        except (EOFError, OSError):
-            raise self._death(worker) from None
-        if isinstance(answer, _Failure):
-            if answer.kind is not None:
-                raise getattr(errors, answer.kind)(answer.text)
-            raise SimulationError(_describe(worker.attempt, answer.text))
-        return answer
-
-    def _death(self, worker: _Worker) -> SimulationError:
-        worker.process.join(timeout=5)
-        return SimulationError(
-            f"collecting process {worker.process.name} died with exit code {worker.process.exitcode} "
-            f"during {worker.attempt}; run the same command again"
-        )
-
-    def _stop(self, at_once: bool) -> None:
-        for worker in self._workers:
-            worker.pipe.close()
-            if at_once:
-                worker.process.terminate()
-        for worker in self._workers:
-            worker.process.join(timeout=10)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-
-
-def _serve(pipe: Connection, task: TaskConfig) -> None:
-    """Body of a worker: answers attempts with episodes, and None with the behaviours, until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
-    set_threads(1)
-    expert: Expert | None = None
-    try:
-        while True:
-            question: _Question = pipe.recv()
-            expert = expert or make_expert(task)
-            if question is None:
-                pipe.send(expert.behaviours)
-            else:
-                attempt, seed = question
-                pipe.send(expert.demonstrate(attempt.behaviour, seed))
-    except (EOFError, BrokenPipeError):
-        return  # nobody is listening any more
-    except BMDError as error:
-        pipe.send(_Failure(type(error).__name__, str(error)))
-    except Exception:
-        pipe.send(_Failure(None, traceback.format_exc()))
-    finally:
-        if expert is not None:
-            expert.close()
-
-
-def _describe(attempt: Attempt | None, trace: str) -> str:
-    when = f"at {attempt}" if attempt else "to start"
-    return f"the expert failed {when}:\n{trace}"

@@ -8,7 +8,7 @@ demos.zarr                    attributes: schema_version, action_low, action_hig
 ```
 
 `action_low` and `action_high` (action_dim,) are the bounds of actions in the environment. In memory actions are in
-[-1, 1], the units of whoever acts.
+[-1, 1], as policies act.
 
 We write zarr v3, chunks with a checksum. Stores of others, v2 too, open as they are; `data/state` stands in for
 `data/obs` there.
@@ -44,25 +44,15 @@ Rows = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Demos:
-    """Demonstrations in memory.
+    """Demonstrations in memory."""
 
-    Attributes:
-        obs: (T, obs_dim) float32.
-        action: (T, action_dim) float32 in [-1, 1], which stand for the bounds.
-        episode_ends: (E,) int64, rising; the last one is T.
-        attributes: what the store says of itself; empty for stores of others.
-        action_low: bounds (action_dim,) of actions in the environment's units; none given means -1.
-        action_high: likewise; none given means 1.
-        clipped_share: share of the stored actions' values that lay outside and were moved to the nearest bound.
-    """
-
-    obs: Rows
-    action: Rows
-    episode_ends: NDArray[np.int64]
-    attributes: Mapping[str, Any]
-    action_low: tuple[float, ...] = ()
-    action_high: tuple[float, ...] = ()
-    clipped_share: float = 0.0
+    obs: Rows  # (T, obs_dim)
+    action: Rows  # (T, action_dim) in [-1, 1], which stand for the bounds
+    episode_ends: NDArray[np.int64]  # (E,), rising; the last one is T
+    attributes: Mapping[str, Any]  # what the store says of itself; empty for stores of others
+    action_low: tuple[float, ...] = ()  # bounds (action_dim,) in the environment's units; none given means -1
+    action_high: tuple[float, ...] = ()  # likewise; none given means 1
+    clipped_share: float = 0.0  # of the stored actions' values that lay outside and were moved to the nearest bound
 
     @property
     def num_episodes(self) -> int:
@@ -109,7 +99,7 @@ class DemoWriter:
         self._attributes = {"schema_version": SCHEMA_VERSION, **given, **attributes}
         self._chunk_rows = chunk_rows
         self._pending: dict[str, list[Rows]] = {"obs": [], "action": []}
-        self._pending_rows = 0
+        self._num_written = 0
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -117,16 +107,17 @@ class DemoWriter:
         with ExitStack() as stack:  # what fails in here still cleans up
             folder = stack.enter_context(staged_directory(self.path))
             self._group = zarr.open_group(folder, mode="w", zarr_format=3, attributes=self._attributes)
-            for name, dim in self._dims.items():
-                # NaN marks what was never written: a chunk file that goes missing can't pass for data.
-                self._group.create_array(
+            self._arrays = {
+                name: self._group.create_array(
                     f"data/{name}",
                     shape=(0, dim),
                     chunks=(self._chunk_rows, dim),
                     dtype="float32",
                     compressors=Crc32cCodec(),  # no compression; tells a flipped bit from an edit
-                    fill_value=np.nan,
+                    fill_value=np.nan,  # marks what was never written: a missing chunk file can't pass for data
                 )
+                for name, dim in self._dims.items()
+            }
             self._stack = stack.pop_all()
         return self
 
@@ -150,10 +141,10 @@ class DemoWriter:
         for name, rows in values.items():
             self._pending[name].append(np.asarray(rows, np.float32))
         self.num_rows += len(episode.obs)
-        self._pending_rows += len(episode.obs)
         self.episode_ends.append(self.num_rows)
-        if self._pending_rows >= self._chunk_rows:
-            self._flush(self._pending_rows - self._pending_rows % self._chunk_rows)
+        pending = self.num_rows - self._num_written
+        if pending >= self._chunk_rows:
+            self._flush(pending - pending % self._chunk_rows)
 
     def set_attributes(self, **attributes: Any) -> None:
         """Adds what is known only once all episodes are in."""
@@ -167,7 +158,7 @@ class DemoWriter:
             if kind is not None:
                 self._stack.pop_all().__exit__(kind, error, trace)
                 return
-            self._flush(self._pending_rows)
+            self._flush(self.num_rows - self._num_written)
             ends = np.asarray(self.episode_ends, np.int64)
             self._group.create_array("meta/episode_ends", data=ends, fill_value=-1, compressors=Crc32cCodec())
 
@@ -177,11 +168,9 @@ class DemoWriter:
             return
         for name, parts in self._pending.items():
             rows = np.concatenate(parts)
-            array = self._group[f"data/{name}"]
-            assert isinstance(array, zarr.Array)  # created in __enter__
-            array.append(rows[:count])
+            self._arrays[name].append(rows[:count])
             self._pending[name] = [rows[count:]]
-        self._pending_rows -= count
+        self._num_written += count
 
 
 def require_replaceable(path: Path) -> None:

@@ -1,18 +1,19 @@
-"""The task contract: what every environment offers to the pipeline.
+"""The task contract: environments, demonstrators and labels, as the pipeline uses them.
 
 A task is a batch of independent episodes stepped together. All tensors are float32 (flags are bool)
-and live on the task's device; the first axis is always `num_envs`. Whoever acts, acts in [-1, 1]; what the
-environment takes instead, the spec says, and `step_chunk` is where it is made of it. A new task implements the five
-hooks of `VectorTask`; time limit, freezing, automatic reset and chunked stepping come with the base class.
+and live on the task's device; the first axis is always `num_envs`. Policies act in [-1, 1]; `step_chunk` scales
+actions to the bounds of the spec. A new task implements the five hooks of `VectorTask`; time limit, freezing,
+automatic reset and chunked stepping come with the base class.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -26,36 +27,25 @@ from bmd_pipeline.errors import TaskError
 class TaskSpec:
     """Fixed facts of a task.
 
-    Attributes:
-        name: registered name.
-        obs_dim: size of one observation.
-        action_dim: size of one action.
-        track_names: columns of the track, the low-dimensional view of an episode (positions, angles)
-            that discovery features, mode labels and figures are computed from.
-        planar: the two track columns that a picture of an episode is drawn in.
-        horizon: time limit in control steps.
-        control_hz: control steps per second, or None for tasks without a clock.
-        planar_units: their units ("m", "rad"), empty for none.
-        continuing: whether the time limit is an artefact to bootstrap over. If False (the default) the
-            limit is part of the task and terminal for the critic.
-        action_low: what the environment takes where a component of the action is -1, in its own units; -1 by default.
-        action_high: the same for 1; 1 by default.
+    The track is the low-dimensional view of an episode (positions, angles) that discovery features, mode labels and
+    figures are computed from. Where the time limit is an artefact, the task is `continuing` and the critic bootstraps
+    over it; otherwise the limit is part of the task.
 
     Raises:
         TaskError: the bounds of actions are not one pair for each component, or don't rise.
     """
 
-    name: str
+    name: str  # registered name
     obs_dim: int
     action_dim: int
-    track_names: tuple[str, ...]
-    planar: tuple[str, str]
-    horizon: int
-    control_hz: float | None = None
-    planar_units: tuple[str, str] = ("", "")
+    track_names: tuple[str, ...]  # columns of the track
+    planar: tuple[str, str]  # the two of them that a picture of an episode is drawn in
+    horizon: int  # time limit in control steps
+    control_hz: float | None = None  # control steps per second; None for tasks without a clock
+    planar_units: tuple[str, str] = ("", "")  # such as "m" and "rad"
     continuing: bool = False
-    action_low: tuple[float, ...] = ()
-    action_high: tuple[float, ...] = ()
+    action_low: tuple[float, ...] = ()  # what the environment takes, in its own units, for a component of -1; -1 for ()
+    action_high: tuple[float, ...] = ()  # the same for a component of 1; 1 for ()
 
     def __post_init__(self) -> None:
         for name, default in (("action_low", -1.0), ("action_high", 1.0)):  # frozen, hence the detour
@@ -101,27 +91,16 @@ class Transition:
 
     An environment whose episode ends inside the chunk freezes there: later steps repeat its last
     observation and track and pay nothing.
-
-    Attributes:
-        obs: (num_envs, obs_dim) what the policy sees next; the first observation of the new episode
-            where one ended and the task resets automatically.
-        obs_path: (n, num_envs, obs_dim) observation after each control step, never that of a new episode.
-        track_path: (n, num_envs, track_dim) track after each control step.
-        reward: (n, num_envs) reward of each control step.
-        terminated: (num_envs,) the episode ended in this chunk by itself (success or failure).
-        truncated: (num_envs,) the episode ended in this chunk by the time limit.
-        success: (num_envs,) the episode ended in this chunk and succeeded.
-        steps: (num_envs,) int64 control steps that were taken before the episode ended; `n` if it runs on.
     """
 
-    obs: Tensor
-    obs_path: Tensor
-    track_path: Tensor
-    reward: Tensor
-    terminated: Tensor
-    truncated: Tensor
-    success: Tensor
-    steps: Tensor
+    obs: Tensor  # (num_envs, obs_dim) what the policy sees next, of a new episode where the task reset automatically
+    obs_path: Tensor  # (n, num_envs, obs_dim) observation after each control step, never that of a new episode
+    track_path: Tensor  # (n, num_envs, track_dim) track after each control step
+    reward: Tensor  # (n, num_envs) reward of each control step
+    terminated: Tensor  # (num_envs,) the episode ended in this chunk by itself (success or failure)
+    truncated: Tensor  # (num_envs,) the episode ended in this chunk by the time limit
+    success: Tensor  # (num_envs,) the episode ended in this chunk and succeeded
+    steps: Tensor  # (num_envs,) int64 control steps taken before the episode ended; `n` if it runs on
 
     @property
     def final_obs(self) -> Tensor:
@@ -143,23 +122,18 @@ class TaskEnv(Protocol):
 
     def reset(self, seed: int) -> Tensor:
         """Starts a new episode everywhere; returns the observation (num_envs, obs_dim)."""
-        ...
 
     def track(self) -> Tensor:
         """Current track (num_envs, track_dim)."""
-        ...
 
     def step(self, action: Tensor) -> Transition:
         """One control step with action (num_envs, action_dim)."""
-        ...
 
     def step_chunk(self, actions: Tensor) -> Transition:
         """Executes actions (num_envs, n, action_dim) one after the other."""
-        ...
 
     def close(self) -> None:
         """Releases the simulator; calling it twice is harmless."""
-        ...
 
 
 class VectorTask(ABC):
@@ -258,9 +232,7 @@ class VectorTask(ABC):
                 f"got {tuple(actions.shape)}"
             )
         actions = to_bounds(actions.clamp(-1.0, 1.0), *self._action_bounds)
-        terminated = torch.zeros_like(self.ended)
-        truncated = torch.zeros_like(self.ended)
-        success = torch.zeros_like(self.ended)
+        terminated, truncated, success = (torch.zeros_like(self.ended) for _ in range(3))
         steps = torch.zeros_like(self.elapsed)
         obs_path, track_path, rewards = [], [], []
         for i in range(actions.shape[1]):
@@ -279,16 +251,8 @@ class VectorTask(ABC):
         if self.auto_reset and bool(self.ended.any()):
             self._restart(self.ended.clone())
             obs = self._observe()
-        return Transition(
-            obs,
-            torch.stack(obs_path),
-            torch.stack(track_path),
-            torch.stack(rewards),
-            terminated,
-            truncated,
-            success,
-            steps,
-        )
+        paths = torch.stack(obs_path), torch.stack(track_path), torch.stack(rewards)
+        return Transition(obs, *paths, terminated, truncated, success, steps)
 
     @functools.cached_property
     def _action_bounds(self) -> tuple[Tensor, Tensor]:
@@ -299,14 +263,6 @@ class VectorTask(ABC):
     def close(self) -> None:  # noqa: B027 - native tasks hold nothing
         """Releases the simulator."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _restart(self, rows: Tensor) -> None:
         self._reset_rows(rows)
         self.elapsed[rows] = 0
@@ -315,19 +271,12 @@ class VectorTask(ABC):
 
 @dataclass(frozen=True)
 class Episode:
-    """One demonstration.
+    """One demonstration of T control steps."""
 
-    Attributes:
-        obs: (T, obs_dim) float32, the observation each action answers.
-        action: (T, action_dim) float32, the clean action, before execution noise, in the environment's units.
-        success: whether the task called it a success.
-        behaviour: index into the expert's `behaviours` that was asked for.
-    """
-
-    obs: NDArray[np.float32]
-    action: NDArray[np.float32]
-    success: bool
-    behaviour: int
+    obs: NDArray[np.float32]  # (T, obs_dim), the observation each action answers
+    action: NDArray[np.float32]  # (T, action_dim), clean, before execution noise, in the environment's units
+    success: bool  # whether the task called it a success
+    behaviour: int  # index into the expert's `behaviours` that was asked for
 
 
 class Expert(Protocol):
@@ -337,26 +286,124 @@ class Expert(Protocol):
 
     def demonstrate(self, behaviour: int, seed: int) -> Episode:
         """Plays one noisy episode of the wanted behaviour; the same seed gives the same episode."""
-        ...
 
     def close(self) -> None:
         """Releases the simulator."""
-        ...
+
+
+Act = Callable[[], NDArray[np.float64] | None]
+"""The clean action (action_dim,) in [-1, 1] that answers the task as it now is; None gives the episode up."""
+
+
+def play(env: VectorTask, first_obs: Tensor, act: Act, noise: NDArray[np.float64], behaviour: int) -> Episode:
+    """Plays an episode to its end.
+
+    Args:
+        env: a task of one environment without automatic reset, just reset.
+        first_obs: (1, obs_dim) what the reset returned.
+        act: the demonstrator.
+        noise: (horizon, action_dim) added to what is executed, on the same scale.
+        behaviour: what the demonstrator was asked for.
+
+    Returns:
+        The episode with the clean actions and the observations they answer.
+    """
+    low, high = np.array(env.spec.action_low), np.array(env.spec.action_high)
+    obs, success = first_obs, False
+    observations: list[NDArray[np.float32]] = []
+    actions: list[NDArray[np.float32]] = []
+    while not bool(env.ended[0]) and (clean := act()) is not None:
+        action = np.clip(clean, -1.0, 1.0)
+        executed = torch.tensor(action + noise[len(actions)], dtype=torch.float32)
+        observations.append(obs[0].numpy())
+        actions.append(to_bounds(action, low, high).astype(np.float32))
+        moved = env.step(executed[None])
+        obs, success = moved.obs, bool(moved.success[0])
+    return Episode(np.stack(observations), np.stack(actions), success, behaviour)
+
+
+PERSISTENCE = 0.7
+"""Autocorrelation of a demonstrator's noise from one step to the next."""
+
+
+def draw_noise(std: float, shape: tuple[int, int], draw: np.random.Generator) -> NDArray[np.float64]:
+    """Noise of shape (steps, dim): a first-order autoregression that starts at 0 and approaches `std`."""
+    shocks = std * math.sqrt(1.0 - PERSISTENCE**2) * draw.standard_normal(shape)
+    noise = np.zeros(shape)
+    gust = np.zeros(shape[1])
+    for step in range(shape[0]):
+        gust = PERSISTENCE * gust + shocks[step]
+        noise[step] = gust
+    return noise
+
+
+Task = TypeVar("Task", bound=VectorTask)
+
+
+class NoisyExpert(ABC, Generic[Task]):
+    """Base of demonstrators that execute noisy actions and record the clean ones.
+
+    So demonstrations show how to come back to the way from beside it, which a cloned policy has to know.
+
+    Args:
+        env: a task of one environment without automatic reset, which it closes.
+        noise_std: standard deviation of the noise on executed actions.
+
+    Attributes:
+        behaviours: what it can be asked for.
+        noiseless: components of the action that no noise is added to.
+
+    Source: injecting noise into the demonstrator as in DART (arXiv 1703.09327).
+    """
+
+    behaviours: tuple[str, ...]
+    noiseless: tuple[int, ...] = ()
+
+    def __init__(self, env: Task, noise_std: float) -> None:
+        self._env = env
+        self._noise_std = noise_std
+
+    @abstractmethod
+    def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:
+        """Plans an episode of the task as it was just reset; what it draws makes episodes differ."""
+
+    def _has_shown(self, behaviour: int) -> bool:
+        """Whether the successful episode that just ended was one of the wanted behaviour."""
+        return True
+
+    def _make_generator(self, behaviour: int, seed: int) -> np.random.Generator:
+        # not (seed, behaviour): seed sequences ignore trailing zeros, and (seed, 0, 0) draws the start
+        return np.random.default_rng((seed, 0, 0, 1 + behaviour))
+
+    def _draw_noise(self, draw: np.random.Generator) -> NDArray[np.float64]:
+        """(horizon, action_dim)."""
+        return draw_noise(self._noise_std, (self._env.spec.horizon, self._env.spec.action_dim), draw)
+
+    def demonstrate(self, behaviour: int, seed: int) -> Episode:
+        """Plays one noisy episode; the same seed gives the same episode."""
+        draw = self._make_generator(behaviour, seed)
+        obs = self._env.reset(seed)
+        act = self._begin(behaviour, draw)
+        noise = self._draw_noise(draw)
+        noise[:, self.noiseless] = 0.0
+        episode = play(self._env, obs, act, noise, behaviour)
+        return replace(episode, success=episode.success and self._has_shown(behaviour))
+
+    def close(self) -> None:
+        """Releases the simulator."""
+        self._env.close()
 
 
 class ModeLabeler(Protocol):
-    """True mode labels, for evaluation only: no training code may import a `modes` module.
-
-    Attributes:
-        name: name of the labelling ("turn").
-        modes: names of its modes.
-    """
+    """True mode labels, for evaluation only: no training code may import a `modes` module."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the labelling, such as "turn"."""
 
     @property
-    def modes(self) -> tuple[str, ...]: ...
+    def modes(self) -> tuple[str, ...]:
+        """Names of its modes."""
 
     def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
         """Says which mode each episode belongs to.
@@ -370,4 +417,3 @@ class ModeLabeler(Protocol):
             (num_episodes, len(modes)) rows that sum to one: one-hot for successes; failed episodes are
             spread over the modes they were still compatible with, so that failures count against them.
         """
-        ...

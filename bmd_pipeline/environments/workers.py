@@ -1,9 +1,8 @@
-"""Environments in worker processes.
+"""Worker processes, and environments that are stepped in them.
 
-A simulator that holds Python's interpreter lock gains nothing from threads. Here each worker process hosts a
-`VectorTask` with a contiguous share of the rows, and answers one message per chunk of actions, so that the
-pipes cost little. Workers are daemons that ignore interrupts and end when their pipe closes: nothing outlives
-the parent, however it ends.
+A simulator that holds Python's interpreter lock gains nothing from threads. Here each worker hosts a `VectorTask` with
+a contiguous share of the rows, and answers one message per chunk of actions, so that the pipes cost little. Workers
+are daemons that ignore interrupts and end when their pipe closes: nothing outlives the parent, however it ends.
 """
 
 from __future__ import annotations
@@ -13,12 +12,10 @@ import multiprocessing
 import os
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,14 +23,127 @@ from torch import Tensor
 from bmd_pipeline.environments.base import TaskEnv, TaskSpec, Transition, VectorTask
 from bmd_pipeline.errors import BMDError, SimulationError, TaskError
 
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_CLOSE_SECONDS = 5.0
+
+# ---- One worker process ----
+
+Answer = tuple[Any, Callable[[Any], Any], Callable[[], None]]
+"""What a worker says once it is built, how it answers a message, and what it calls when its pipe closes."""
+
+
+class Worker:
+    """A process that builds something and answers messages about it, in their order.
+
+    Args:
+        name: what messages call it.
+        advice: what to do if it dies.
+        build: runs in the process, which it must be able to travel to; so must `arguments`.
+        arguments: of `build`.
+    """
+
+    def __init__(self, name: str, advice: str, build: Callable[..., Answer], *arguments: Any) -> None:
+        self._name, self._advice = name, advice
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, name, build, arguments), daemon=True)
+        with _single_threaded():
+            self.process.start()
+        theirs.close()  # so that the pipe ends when the worker does
+
+    def send(self, message: Any) -> None:
+        """Hands over a message.
+
+        Raises:
+            SimulationError: the worker is dead.
+        """
+        try:
+            self.pipe.send(message)
+        except OSError:
+            raise self._describe_death() from None
+
+    def receive(self) -> Any:
+        """Waits for the next answer; the first is what `build` said.
+
+        Raises:
+            BMDError: as raised in the worker.
+            SimulationError: likewise, or the worker died, or raised something else.
+        """
+        try:
+            answer = self.pipe.recv()
+        except (EOFError, OSError):
+            raise self._describe_death() from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _describe_death(self) -> SimulationError:
+        self.process.join(_CLOSE_SECONDS)
+        code = self.process.exitcode
+        how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with status {code}"
+        return SimulationError(f"{self._name} {how}; {self._advice}")
+
+
+def stop_workers(workers: Sequence[Worker], at_once: bool = False) -> None:
+    """Ends workers, if need be in the middle of a message, when a closed pipe would not be noticed for a while."""
+    for worker in workers:
+        if at_once:
+            worker.process.kill()
+        worker.pipe.close()
+    for worker in workers:
+        worker.process.join(_CLOSE_SECONDS)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+
+
+def _serve(pipe: Connection, name: str, build: Callable[..., Answer], arguments: tuple[Any, ...]) -> None:
+    """Body of a worker process: builds, then answers messages until its pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
+    torch.set_num_threads(1)
+    close: Callable[[], None] | None = None
+    try:
+        try:
+            reply, answer, close = build(*arguments)
+            while True:
+                pipe.send(reply)
+                reply = answer(pipe.recv())
+        except (EOFError, BrokenPipeError):
+            return
+        except (BMDError, SimulationError) as error:
+            pipe.send(error)
+        except Exception:
+            pipe.send(SimulationError(f"{name} failed:\n{traceback.format_exc()}"))
+    except OSError:  # the parent is gone
+        return
+    finally:
+        if close is not None:
+            close()
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Processes started in here use one thread each: there are as many workers as cores."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+# ---- Environments in workers ----
+
 Factory = Callable[[int, int], VectorTask]
 """Builds environments from (num_envs, first_row); it travels to the workers, so it must be picklable. Whatever
 it builds must derive the randomness of each row from the seed and the row's number among all workers' rows."""
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _TIME_FIRST = ("obs_path", "track_path", "reward")
 """Fields of a transition whose first axis is time and whose second is the environment."""
-_CLOSE_SECONDS = 5.0
 
 
 def make_parallel(factory: Factory, num_envs: int, num_workers: int, device: torch.device | str = "cpu") -> TaskEnv:
@@ -69,27 +179,27 @@ class ParallelTask:
         self.num_envs = num_envs
         self.device = torch.device(device)
         self._rows = split_rows(num_envs, num_workers)
-        self._pipes: list[Connection] = []
-        self._workers: list[BaseProcess] = []
-        context = multiprocessing.get_context("spawn")
-        with _single_threaded():
-            for start, stop in self._rows:
-                ours, theirs = context.Pipe()
-                worker = context.Process(target=_work, args=(theirs, factory, stop - start, start), daemon=True)
-                worker.start()
-                theirs.close()
-                self._pipes.append(ours)
-                self._workers.append(worker)
-        specs: list[TaskSpec] = self._collect()
+        self._workers = [
+            Worker(
+                f"simulation worker {index} (environments {start} to {stop - 1})",
+                "if memory ran out, use fewer environments or workers",
+                _build_task,
+                factory,
+                stop - start,
+                start,
+            )
+            for index, (start, stop) in enumerate(self._rows)
+        ]
+        specs: list[TaskSpec] = self._ask()
         self.spec = specs[0]
 
     def reset(self, seed: int) -> Tensor:
         """Starts a new episode everywhere; returns the observation (num_envs, obs_dim)."""
-        return self._join(self._ask("reset", [seed] * len(self._rows)))
+        return self._join(self._ask([("reset", seed)] * len(self._rows)))
 
     def track(self) -> Tensor:
         """Current track (num_envs, track_dim)."""
-        return self._join(self._ask("track", [None] * len(self._rows)))
+        return self._join(self._ask([("track", None)] * len(self._rows)))
 
     def step(self, action: Tensor) -> Transition:
         """One control step with action (num_envs, action_dim)."""
@@ -103,119 +213,53 @@ class ParallelTask:
                 f"got {tuple(actions.shape)}"
             )
         whole = actions.detach().cpu().numpy()
-        shares = [whole[start:stop] for start, stop in self._rows]
-        parts: list[dict[str, Any]] = self._ask("step_chunk", shares)
+        parts: list[dict[str, Any]] = self._ask([("step_chunk", whole[start:stop]) for start, stop in self._rows])
         return Transition(
             **{name: self._join([part[name] for part in parts], int(name in _TIME_FIRST)) for name in parts[0]}
         )
 
     def close(self) -> None:
         """Ends the workers; calling it twice is harmless."""
-        for pipe in self._pipes:
-            pipe.close()  # a worker that waits for a message ends here
-        for worker in self._workers:
-            worker.join(_CLOSE_SECONDS)
-            if worker.is_alive():
-                worker.kill()
-                worker.join()
-        self._pipes, self._workers = [], []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        stop_workers(self._workers)
+        self._workers = []
 
     def _join(self, parts: list[Any], axis: int = 0) -> Tensor:
         """Puts the workers' arrays together along the axis of the rows."""
         return torch.cat([torch.from_numpy(part) for part in parts], axis).to(self.device)
 
-    def _ask(self, method: str, arguments: list[Any]) -> list[Any]:
+    def _ask(self, messages: Sequence[tuple[str, Any]] = ()) -> list[Any]:
+        """Sends each worker its message, if there are any, and waits for one answer of each.
+
+        The first failure, whoever's, stops them all.
+        """
         if not self._workers:
             raise SimulationError("the environment is closed, by a call of close() or an earlier failure")
-        for index, (pipe, argument) in enumerate(zip(self._pipes, arguments, strict=True)):
-            try:
-                pipe.send((method, argument))
-            except OSError:
-                self._fail(self._obituary(index))
-        return self._collect()
-
-    def _collect(self) -> list[Any]:
-        """Waits for one reply of each worker; the first failure stops them all."""
-        replies: list[Any] = [None] * len(self._pipes)
-        waiting = {id(pipe): index for index, pipe in enumerate(self._pipes)}
-        while waiting:
-            for ready in wait([self._pipes[index] for index in waiting.values()]):
-                index = waiting.pop(id(ready))
-                try:
-                    answer, replies[index] = self._pipes[index].recv()
-                except (EOFError, OSError):
-                    self._fail(self._obituary(index))
-                if answer == "error":
-                    self._fail(replies[index])
-        return replies
-
-    def _obituary(self, index: int) -> SimulationError:
-        worker, (start, stop) = self._workers[index], self._rows[index]
-        worker.join(_CLOSE_SECONDS)
-        code = worker.exitcode
-        how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with status {code}"
-        return SimulationError(
-            f"simulation worker {index} (environments {start} to {stop - 1}) {how}; "
-            "if memory ran out, use fewer environments or workers"
-        )
-
-    def _fail(self, error: Exception) -> NoReturn:
-        for worker in self._workers:
-            worker.kill()  # a worker in the middle of a chunk wouldn't notice a closed pipe for a while
-        self.close()
-        raise error
-
-
-def _work(pipe: Connection, factory: Factory, num_envs: int, first_row: int) -> None:
-    """Body of a worker process: builds its environments, then answers messages until its pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
-    torch.set_num_threads(1)
-    try:
+        answers: list[Any] = [None] * len(self._workers)
+        waiting = {worker.pipe: index for index, worker in enumerate(self._workers)}
         try:
-            task = factory(num_envs, first_row)
-            pipe.send(("ok", task.spec))
-            while True:
-                method, argument = pipe.recv()
-                pipe.send(("ok", _answer(task, method, argument)))
-        except (EOFError, BrokenPipeError):
-            return
-        except BMDError as error:
-            pipe.send(("error", error))
+            for worker, message in zip(self._workers, messages, strict=False):
+                worker.send(message)
+            while waiting:
+                for ready in wait(list(waiting)):
+                    index = waiting.pop(ready)  # type: ignore[call-overload]
+                    answers[index] = self._workers[index].receive()
         except Exception:
-            rows = f"environments {first_row} to {first_row + num_envs - 1}"
-            report = f"a simulation worker ({rows}) failed:\n{traceback.format_exc()}"
-            pipe.send(("error", SimulationError(report)))
-    except OSError:  # the parent is gone
-        return
+            stop_workers(self._workers, at_once=True)
+            self._workers = []
+            raise
+        return answers
 
 
-def _answer(task: VectorTask, method: str, argument: Any) -> Any:
-    """Runs one method; tensors travel as arrays."""
-    if method == "step_chunk":
-        transition = task.step_chunk(torch.from_numpy(argument))
-        return {name: value.numpy() for name, value in vars(transition).items()}
-    result: Tensor = task.reset(argument) if method == "reset" else task.track()
-    return result.numpy()
+def _build_task(factory: Factory, num_envs: int, first_row: int) -> Answer:
+    task = factory(num_envs, first_row)
 
+    def answer(message: tuple[str, Any]) -> Any:
+        """Runs one method; tensors travel as arrays."""
+        method, argument = message
+        if method == "step_chunk":
+            transition = task.step_chunk(torch.from_numpy(argument))
+            return {name: value.numpy() for name, value in vars(transition).items()}
+        result: Tensor = task.reset(argument) if method == "reset" else task.track()
+        return result.numpy()
 
-@contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Processes started in here use one thread each: there are as many workers as cores."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    return task.spec, answer, task.close

@@ -35,21 +35,17 @@ class DisturbedEnv:
         self._seed(0)
 
     def reset(self, seed: int) -> Tensor:
-        """As the environment's, with noise."""
         self._seed(seed)
         self._seen = self._observe(self._env.reset(seed))
         return self._seen
 
     def track(self) -> Tensor:
-        """As the environment's."""
         return self._env.track()
 
     def step(self, action: Tensor) -> Transition:
-        """As the environment's, disturbed."""
         return self.step_chunk(action[:, None])
 
     def step_chunk(self, actions: Tensor) -> Transition:
-        """As the environment's, disturbed."""
         moved = self._env.step_chunk(self._disturb(actions))
         obs_path = []
         for step, obs in enumerate(moved.obs_path):
@@ -59,7 +55,6 @@ class DisturbedEnv:
         return replace(moved, obs=self._seen, obs_path=torch.stack(obs_path))
 
     def close(self) -> None:
-        """As the environment's."""
         self._env.close()
 
     def _seed(self, seed: int) -> None:

@@ -1,4 +1,11 @@
-"""Direct stepping of ManiSkill's arms and grippers, and what a policy's actions mean to their controllers."""
+"""Direct stepping of ManiSkill's robots on the CPU, and what a policy's actions mean to their controllers.
+
+ManiSkill's `env.step` spends most of its time in the torch wrapping around one robot's pose algebra. The classes here
+do the same with the same SAPIEN objects: same targets, same inverse kinematics, same number of physics steps, no
+tensors. ManiSkill still builds and owns the scene.
+
+Source: `PDJointPosController`, `PDJointPosMimicController`, `PDEEPoseController` and `Kinematics` of ManiSkill 3.0.1.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bmd_pipeline.errors import TaskError
+from bmd_pipeline.sim.backend import make_env
 
 # ---- Turning an end effector towards an orientation by ManiSkill's rotation actions ----
 #
@@ -24,15 +32,9 @@ _ROTATION_GAIN = 1.6
 
 
 def turn_towards(wanted: Sequence[float], found: Sequence[float], rotation_scale: float) -> tuple[float, float, float]:
-    """Rotation action that turns one quaternion into another.
+    """Rotation action (3,) in [-1, 1], about the root's axes, that turns quaternion found (4,) into wanted (4,).
 
-    Args:
-        wanted: (4,) quaternion (w, x, y, z).
-        found: (4,) the present one.
-        rotation_scale: radians of one unit of ManiSkill's rotation action.
-
-    Returns:
-        (3,) about the root's axes, each in [-1, 1].
+    Quaternions are (w, x, y, z); rotation_scale is the radians of one unit of ManiSkill's rotation action.
     """
     uw, ux, uy, uz = wanted
     qw, qx, qy, qz = found
@@ -60,10 +62,16 @@ def turn_all_towards(wanted: Sequence[float], found: Tensor, rotation_scale: flo
     return (missing * (sign * _ROTATION_GAIN / rotation_scale)[:, None]).clamp(-1.0, 1.0)
 
 
+def make_quaternion(yaw: Tensor) -> Tensor:
+    """Quaternions (n, 4) as (w, x, y, z) of turns about the vertical axis by yaw (n,) in rad."""
+    half, zero = yaw / 2.0, torch.zeros_like(yaw)
+    return torch.stack((half.cos(), zero, zero, half.sin()), 1)
+
+
 # ---- The planar controller: what a policy's (dx, dy) means to ManiSkill's six-dimensional controller ----
 #
 # The stick stays upright and at a fixed height, whatever the policy does, and inside the ring round the base
-# where the arm can hold it so. In two forms, as `rotation`: numbers for scenes on the CPU, tensors for the GPU.
+# where the arm can hold it so. Numbers and tensors again.
 
 ROBOT_BASE = (-0.615, 0.0)
 """Where ManiSkill's table scenes put the robot (x, y), in metres."""
@@ -74,21 +82,17 @@ REACH = (0.3, 0.77)
 its limit, the inverse kinematics fails and the arm jams."""
 UPRIGHT = (0.0, 0.9987, -0.0513, 0.0)
 """Orientation (w, x, y, z) with the stick straight down and the wrist turned as in the rest pose."""
-_HEIGHT_GAIN = 0.6  # share of an error corrected in a step
+_POSITION_GAIN = 0.6
+"""Share of an error in position that a control step corrects."""
 
 
 def hold_tip(x: float, y: float, tip: Sequence[float], rotation_scale: float, height: float) -> NDArray[np.float64]:
-    """Completes one planar action.
+    """Completes a planar action (x, y) in [-1, 1] to one (6,) of ManiSkill's `pd_ee_delta_pose`.
 
     Args:
-        x: action along x in [-1, 1].
-        y: action along y in [-1, 1].
         tip: (7,) pose of the tip, position in metres and quaternion (w, x, y, z).
-        rotation_scale: radians of one unit of ManiSkill's rotation action.
+        rotation_scale: see `turn_towards`.
         height: where to hold the tip, in metres.
-
-    Returns:
-        (6,) action of ManiSkill's `pd_ee_delta_pose` controller.
     """
     tip_x, tip_y, tip_z = tip[:3]
     base_x, base_y = ROBOT_BASE
@@ -97,7 +101,7 @@ def hold_tip(x: float, y: float, tip: Sequence[float], rotation_scale: float, he
     outwards = x * out_x + y * out_y
     allowed = min(max(outwards, (REACH[0] - radius) / STEP_METRES), (REACH[1] - radius) / STEP_METRES)
     x, y = x + (allowed - outwards) * out_x, y + (allowed - outwards) * out_y
-    lift = _HEIGHT_GAIN * (height - tip_z) / STEP_METRES
+    lift = _POSITION_GAIN * (height - tip_z) / STEP_METRES
     return np.array([x, y, lift, *turn_towards(UPRIGHT, tip[3:], rotation_scale)])
 
 
@@ -110,41 +114,33 @@ def hold_tips(action: Tensor, tip: Tensor, rotation_scale: float, height: float)
     lowest, highest = ((limit - radius) / STEP_METRES for limit in REACH)
     planar = action + (torch.minimum(torch.maximum(outwards, lowest), highest) - outwards) * out
     turn = turn_all_towards(UPRIGHT, tip[:, 3:], rotation_scale)
-    lift = _HEIGHT_GAIN * (height - tip[:, 2:3]) / STEP_METRES
+    lift = _POSITION_GAIN * (height - tip[:, 2:3]) / STEP_METRES
     return torch.cat((planar, lift, turn), 1)
 
 
-# ---- Direct stepping of a ManiSkill robot under a joint position controller ----
-#
-# Source: `PDJointPosController` of ManiSkill 3.0.1.
+# ---- Direct stepping of a robot, by joint angles or by its end effector ----
 
 
-class JointDrive:
-    """Steps one single-environment ManiSkill scene by increments of its joint angles.
+class DirectRobot:
+    """A robot of a ManiSkill scene whose joints are driven without ManiSkill.
 
     Args:
         env: an unwrapped ManiSkill environment with `num_envs=1` on the CPU.
-        part: name of its agent's controller, which must drive all joints, from their present angles, by normalised
-            increments without interpolation.
-
-    Raises:
-        TaskError: the controller is of another kind.
+        part: name of the controller among its agent's.
     """
 
     def __init__(self, env: Any, part: str) -> None:
-        controller = env.agent.controller.controllers[part]
-        config = controller.config
-        if "PDJointPosController" not in {base.__name__ for base in type(controller).__mro__}:
-            raise TaskError(f"direct stepping needs a joint position controller, got {type(controller).__name__}")
-        if config.interpolate or config.use_target or not (config.use_delta and config.normalize_action):
-            raise TaskError("direct stepping needs normalised increments from the present angles, not interpolated")
-        self._scale = np.float32(config.upper)  # single precision throughout, as ManiSkill: results are equal
+        self._controller = env.agent.controller.controllers[part]
         self._articulation = env.agent.robot._objs[0]
-        self._drives = [joint._objs[0] for joint in controller.joints]
+        self._drives = [joint._objs[0] for joint in self._controller.joints]
         self._scene = env.scene
         self._substeps = env._sim_steps_per_control
-        if np.float32(config.lower) != -self._scale or len(self._drives) != len(self._articulation.qpos):
-            raise TaskError("direct stepping needs symmetric increments of all joints")
+
+    @property
+    def qpos(self) -> NDArray[np.float32]:
+        """(joints,) joint angles in rad."""
+        qpos: NDArray[np.float32] = self._articulation.qpos
+        return qpos
 
     def place(self, qpos: NDArray[np.float64]) -> None:
         """Puts the joints, at rest, at angles (joints,) in rad."""
@@ -153,41 +149,45 @@ class JointDrive:
         self._articulation.set_qf(np.zeros_like(qpos))
         self._drive_to(qpos)
 
-    def step(self, action: NDArray[np.float64]) -> None:
-        """One control step with an action (joints,), clipped to [-1, 1]."""
-        increment = self._scale * np.clip(action, -1.0, 1.0).astype(np.float32)
-        self._drive_to(self._articulation.qpos + increment)
+    def _drive_to(self, angles: NDArray[np.floating[Any]]) -> None:
+        """Aims at angles; those beyond the controller's own joints are a gripper's."""
+        for drive, angle in zip(self._drives, angles.astype(np.float32), strict=False):
+            drive.set_drive_target(angle)
+
+    def _step_physics(self) -> None:
         physics = self._scene.px
         for _ in range(self._substeps):
             physics.step()
 
-    def _drive_to(self, angles: NDArray[np.floating[Any]]) -> None:
-        for drive, angle in zip(self._drives, angles.astype(np.float32), strict=True):
-            drive.set_drive_target(angle)
+
+class JointDrive(DirectRobot):
+    """Steps a robot by increments of all its joint angles; see `DirectRobot`.
+
+    Raises:
+        TaskError: the controller is not driven by symmetric, normalised increments from the present angles.
+    """
+
+    def __init__(self, env: Any, part: str) -> None:
+        super().__init__(env, part)
+        config = self._controller.config
+        self._scale = np.float32(config.upper)  # single precision throughout, as ManiSkill: results are equal
+        plain = config.use_delta and config.normalize_action and not (config.interpolate or config.use_target)
+        if not plain or np.float32(config.lower) != -self._scale:
+            raise TaskError("direct stepping needs symmetric, normalised increments from the present angles")
+
+    def step(self, action: NDArray[np.float64]) -> None:
+        """One control step with an action (joints,), clipped to [-1, 1]."""
+        self._drive_to(self.qpos + self._scale * np.clip(action, -1.0, 1.0).astype(np.float32))
+        self._step_physics()
 
 
-# ---- Direct stepping of a ManiSkill arm under an end-effector controller ----
-#
-# ManiSkill's `env.step` on the CPU spends most of its time in the torch wrapping around one robot's pose
-# algebra. `PoseArm` does the same with the same SAPIEN objects: same target pose, same inverse kinematics,
-# same drive targets, same number of physics steps, no tensors. ManiSkill still builds and owns the scene.
-#
-# Source: `PDEEPoseController` and `Kinematics` of ManiSkill 3.0.1.
-
-_FRAMES = ("root_translation", "root_translation:root_aligned_body_rotation")
-_IK_ITERATIONS = 100  # as ManiSkill's Kinematics
-
-
-class PoseArm:
-    """Steps one single-environment ManiSkill scene by delta poses of its end effector.
+class PoseArm(DirectRobot):
+    """Steps an arm by delta poses of its end effector.
 
     Args:
-        env: an unwrapped ManiSkill environment with `num_envs=1` on the CPU whose agent has an `arm`
-            controller of type `pd_ee_delta_pos`, `pd_ee_delta_pose`, their `target` variants, or one derived
-            from these.
+        env: see `DirectRobot`; its agent's `arm` is driven by `pd_ee_delta_pose` or a controller derived from it.
 
     Attributes:
-        action_dim: 3 (translation) or 6 (translation and rotation).
         rotation_scale: radians of one unit of rotation action; ManiSkill's own is negative.
 
     Raises:
@@ -195,94 +195,47 @@ class PoseArm:
     """
 
     def __init__(self, env: Any) -> None:
-        controller = env.agent.controller.controllers["arm"]
-        config = controller.config
-        kind = type(controller).__name__
-        kinds = {base.__name__ for base in type(controller).__mro__}
-        if "PDEEPosController" not in kinds:
-            raise TaskError(f"direct stepping needs an end-effector controller, got {kind}")
-        if config.interpolate or not config.use_delta or config.frame not in _FRAMES:
-            raise TaskError(f"direct stepping needs delta actions without interpolation in the root's frame: {kind}")
+        super().__init__(env, "arm")
+        controller, config = self._controller, self._controller.config
+        if "PDEEPoseController" not in {base.__name__ for base in type(controller).__mro__} or config.use_target:
+            raise TaskError(f"direct stepping needs delta poses of the end effector, got {type(controller).__name__}")
         self._sapien: Any = importlib.import_module("sapien")
-        self._turns = "PDEEPoseController" in kinds
-        self.action_dim = 6 if self._turns else 3
-        self.rotation_scale = float(config.rot_lower) if self._turns else 0.0
+        self.rotation_scale = float(config.rot_lower)
         self._position_scale = float(config.pos_upper)
-        self._from_target = bool(config.use_target)
-        self._articulation = env.agent.robot._objs[0]
         kinematics = controller.kinematics
         self._model = kinematics.pmodel
         self._end_index = kinematics.end_link_idx
         self._mask = kinematics.qmask.cpu().numpy()
         self._model_joints = kinematics.pmodel_active_joint_indices.cpu().numpy()
         self._driven_joints = kinematics.pmodel_controlled_joint_indices.cpu().numpy()
-        self._drives = [joint._objs[0] for joint in controller.joints]
         self._end_link = controller.ee_link._objs[0]
-        self._scene = env.scene
-        self._substeps = env._sim_steps_per_control
-        self.sync()
+        self._to_root = self._articulation.root_pose.inv()
 
     @property
     def pose(self) -> Any:
         """Pose of the end effector in the world (`sapien.Pose`)."""
         return self._end_link.entity_pose
 
-    @property
-    def qpos(self) -> NDArray[np.float32]:
-        """(joints,) joint angles in rad."""
-        qpos: NDArray[np.float32] = self._articulation.qpos
-        return qpos
-
-    @property
-    def qvel(self) -> NDArray[np.float32]:
-        """(joints,) joint velocities in rad/s."""
-        qvel: NDArray[np.float32] = self._articulation.qvel
-        return qvel
-
-    def place(self, qpos: NDArray[np.float64]) -> None:
-        """Puts the arm, at rest, at joint angles (joints,) in rad."""
-        self._articulation.set_qpos(qpos)
-        self._articulation.set_qvel(np.zeros_like(qpos))
-        self._articulation.set_qf(np.zeros_like(qpos))
-        for drive, angle in zip(self._drives, qpos, strict=False):
-            drive.set_drive_target(np.float32(angle))
-        self.sync()
-
-    def sync(self) -> None:
-        """Takes the current pose as the controller's; call it after the scene was reset or changed by hand."""
-        self._physics = self._scene.px
-        self._to_root = self._articulation.root_pose.inv()
-        self._target = self._to_root * self._end_link.entity_pose
-
     def step(self, action: NDArray[np.float64]) -> None:
-        """One control step.
-
-        Args:
-            action: (action_dim,) in ManiSkill's units: translation in [-1, 1], then rotation of norm <= 1.
-        """
-        previous = self._target if self._from_target else self._to_root * self._end_link.entity_pose
+        """One control step with an action (6,): translation in [-1, 1], then rotation of norm <= 1."""
+        previous = self._to_root * self._end_link.entity_pose
         shift = np.clip(action[:3], -1.0, 1.0) * self._position_scale
-        rotation = previous.q
-        if self._turns:
-            rotation = (self._sapien.Pose(q=self._delta_rotation(action[3:6])) * self._sapien.Pose(q=rotation)).q
-        self._target = self._sapien.Pose(previous.p + shift, rotation)
+        rotation = self._sapien.Pose(q=self._delta_rotation(action[3:6])) * self._sapien.Pose(q=previous.q)
         qpos = self._articulation.qpos
         angles, converged, _ = self._model.compute_inverse_kinematics(
             self._end_index,
-            self._target,
+            self._sapien.Pose(previous.p + shift, rotation.q),
             initial_qpos=qpos[self._model_joints],
             active_qmask=self._mask,
-            max_iterations=_IK_ITERATIONS,
+            max_iterations=100,  # as ManiSkill's Kinematics
         )
-        angles = angles[self._driven_joints] if converged else qpos[: len(self._drives)]
-        for drive, angle in zip(self._drives, angles, strict=True):
-            drive.set_drive_target(np.float32(angle))
-        self.settle(self._substeps)
+        self._drive_to(angles[self._driven_joints] if converged else qpos)
+        self._step_physics()
 
-    def settle(self, substeps: int) -> None:
-        """Advances the physics by `substeps` simulation steps under the present drive targets."""
-        for _ in range(substeps):
-            self._physics.step()
+    def step_planar(self, x: float, y: float, height: float) -> None:
+        """One control step of the upright tip in the plane; see `hold_tip`."""
+        pose = self.pose
+        self.step(hold_tip(x, y, (*pose.p.tolist(), *pose.q.tolist()), self.rotation_scale, height))
 
     def _delta_rotation(self, action: NDArray[np.float64]) -> list[float]:
         """Quaternion (w, x, y, z) of Rx·Ry·Rz for a rotation action (3,), clipped by its norm as in ManiSkill."""
@@ -298,18 +251,21 @@ class PoseArm:
         ]
 
 
-# ---- Direct opening and closing of a ManiSkill gripper, beside `PoseArm` ----
-#
-# Source: `PDJointPosMimicController` of ManiSkill 3.0.1.
+class ArmScene:
+    """A scene with one arm and direct stepping, the base of those of single tasks; see `make_env` for its arguments.
+
+    Attributes:
+        env: the unwrapped ManiSkill environment.
+        arm: what steps it.
+    """
+
+    def __init__(self, env_id: str, **settings: Any) -> None:
+        self.env = make_env(env_id, **settings)
+        self.arm = PoseArm(self.env)
 
 
 class Gripper:
-    """Drives the fingers of one single-environment ManiSkill scene.
-
-    Args:
-        env: an unwrapped ManiSkill environment with `num_envs=1` on the CPU whose agent has a `gripper` controller
-            of mirrored finger joints.
-    """
+    """Drives the mirrored fingers of a scene beside `PoseArm`; see `DirectRobot` for env."""
 
     def __init__(self, env: Any) -> None:
         controller = env.agent.controller.controllers["gripper"]
@@ -324,12 +280,37 @@ class Gripper:
             drive.set_drive_target(target)
 
 
+class FreeBody:
+    """A body that nothing but physics moves, placed and read without tensors.
+
+    Args:
+        actor: one of a ManiSkill scene with `num_envs=1` on the CPU.
+    """
+
+    def __init__(self, actor: Any) -> None:
+        sapien: Any = importlib.import_module("sapien")
+        self._make_pose = sapien.Pose
+        self._entity = actor._objs[0]
+        self._body = self._entity.find_component_by_type(sapien.physx.PhysxRigidDynamicComponent)
+
+    @property
+    def pose(self) -> Any:
+        """Pose in the world (`sapien.Pose`)."""
+        return self._entity.pose
+
+    def place(self, x: float, y: float, z: float, yaw: float) -> None:
+        """Puts it, upright and at rest, at a place in metres, turned by yaw in rad."""
+        self._entity.set_pose(self._make_pose([x, y, z], [math.cos(yaw / 2.0), 0.0, 0.0, math.sin(yaw / 2.0)]))
+        self._body.set_linear_velocity([0.0, 0.0, 0.0])
+        self._body.set_angular_velocity([0.0, 0.0, 0.0])
+        self._body.put_to_sleep()
+        self._body.wake_up()  # restarts the timer after which it would fall asleep
+
+
 # ---- Moving a ManiSkill end effector towards a pose, for demonstrators ----
 
 ROTATION_SCALE = -0.1
 """Radians of one unit of rotation action under the Panda's `pd_ee_delta_pose`; negative, as in ManiSkill."""
-_SERVO_GAIN = 0.6
-"""Share of the distance that is covered in a control step where the speed allows."""
 
 
 def point_down(yaw: float) -> tuple[float, float, float, float]:
@@ -340,17 +321,14 @@ def point_down(yaw: float) -> tuple[float, float, float, float]:
 def approach(
     pose: Sequence[float], position: NDArray[np.float64], orientation: Sequence[float], speed: float
 ) -> NDArray[np.float64]:
-    """Action that moves the end effector towards a pose.
+    """Action (6,) of `pd_ee_delta_pose` that moves the end effector towards a pose.
 
     Args:
         pose: (7,) where it is: position in metres and quaternion (w, x, y, z).
         position: (3,) where it should go.
         orientation: (4,) quaternion that it should have there.
         speed: largest component of the translation, in units of action.
-
-    Returns:
-        (6,) action of `pd_ee_delta_pose`.
     """
-    shift = _SERVO_GAIN * (position - np.array(pose[:3])) / STEP_METRES
+    shift = _POSITION_GAIN * (position - np.array(pose[:3])) / STEP_METRES
     shift *= min(1.0, speed / max(float(np.abs(shift).max()), 1e-9))
     return np.array([*shift, *turn_towards(orientation, pose[3:], ROTATION_SCALE)])

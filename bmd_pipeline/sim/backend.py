@@ -7,8 +7,7 @@ import gc
 import importlib
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -23,8 +22,8 @@ from bmd_pipeline.errors import TaskError
 # ---- ManiSkill without a rendering device: state-only tasks on machines that have no Vulkan driver ----
 #
 # `render_backend="none"` makes ManiSkill skip every visual, yet its scene builders still construct render
-# materials, and SAPIEN refuses those where there is no device. `enable_headless` replaces the two classes by inert
-# ones. Where SAPIEN finds a device, nothing is touched.
+# materials, and SAPIEN refuses those where there is no device. `enable_headless` replaces the two classes by one that
+# does nothing. Where SAPIEN finds a device, nothing is touched.
 #
 # Source: ManiSkill 3.0.1 and SAPIEN 3.0 sources; mani-skill/ManiSkill issues 401 and 922.
 
@@ -37,8 +36,8 @@ _RENDER_MODULES = (
 )
 
 
-class _Inert:
-    """Stands in for a render resource: takes any arguments and calls, keeps what is set on it."""
+class NullResource:
+    """Stands in for a render material or texture: takes any arguments and calls, keeps what is set on it."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         self.__dict__.update(kwargs)
@@ -47,14 +46,6 @@ class _Inert:
         if name.startswith("__"):
             raise AttributeError(name)
         return lambda *args, **kwargs: None
-
-
-class NullMaterial(_Inert):
-    """A render material that nothing will render."""
-
-
-class NullTexture(_Inert):
-    """A texture that nothing will render."""
 
 
 @functools.cache
@@ -71,33 +62,14 @@ def have_render_device() -> bool:
 
 
 @functools.cache
-def enable_headless() -> bool:
-    """Prepares SAPIEN and ManiSkill for building scenes; call it before any environment is made.
-
-    Returns:
-        Whether a rendering device exists. If not, the render classes are inert from now on.
-    """
+def enable_headless() -> None:
+    """Prepares SAPIEN and ManiSkill for building scenes; call it before any environment is made."""
     if have_render_device():
-        return True
+        return
     for name in _RENDER_MODULES:
         # importlib, not attribute access: ManiSkill's package re-exports a function under the module's name
         module: Any = importlib.import_module(name)
-        module.RenderMaterial, module.RenderTexture2D = NullMaterial, NullTexture
-    return False
-
-
-@contextmanager
-def _shallow_collections() -> Iterator[None]:
-    """Keeps what exists now out of garbage collections.
-
-    ManiSkill collects garbage each time it builds a scene; with torch loaded, walking through all living
-    objects takes four fifths of the time.
-    """
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
+        module.RenderMaterial = module.RenderTexture2D = NullResource
 
 
 def make_env(env_id: str, **settings: Any) -> Any:
@@ -116,23 +88,20 @@ def make_env(env_id: str, **settings: Any) -> Any:
     enable_headless()
     gymnasium: Any = importlib.import_module("gymnasium")
     importlib.import_module("mani_skill.envs")
-    arguments: dict[str, Any] = {
-        "num_envs": 1,
-        "obs_mode": "state",
-        "sim_backend": "physx_cpu",
-        "render_backend": "none",
-    }
-    arguments |= settings
-    with _shallow_collections():
-        try:
-            return gymnasium.make(env_id, **arguments).unwrapped
-        except Exception as error:  # a device, a driver, or PhysX's library for GPUs, which SAPIEN downloads
-            if not str(arguments["sim_backend"]).startswith("physx_cuda"):
-                raise
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise TaskError(
-                f"task.physics is cuda, but {env_id} can't start there ({reason}); set it to cpu"
-            ) from error
+    defaults = {"num_envs": 1, "obs_mode": "state", "sim_backend": "physx_cpu", "render_backend": "none"}
+    arguments: dict[str, Any] = defaults | settings
+    # ManiSkill collects garbage each time it builds a scene; walking through all living objects, torch's too, would
+    # take four fifths of the time, so what exists now is kept out of it.
+    gc.freeze()
+    try:
+        return gymnasium.make(env_id, **arguments).unwrapped
+    except Exception as error:  # a device, a driver, or PhysX's library for GPUs, which SAPIEN downloads
+        if not str(arguments["sim_backend"]).startswith("physx_cuda"):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise TaskError(f"task.physics is cuda, but {env_id} can't start there ({reason}); set it to cpu") from error
+    finally:
+        gc.unfreeze()
 
 
 # ---- Resets that leave nothing behind ----
@@ -171,48 +140,17 @@ def reset_physics(env: Any) -> None:
 # task fixes their columns; nothing here knows them.
 
 
-class Simulation(Protocol):
-    """A batch of scenes."""
-
-    def place(self, rows: Tensor, start: Tensor) -> Tensor:
-        """Starts some scenes afresh, at rest.
-
-        Args:
-            rows: (n,) int64, which scenes.
-            start: (n, start_dim).
-
-        Returns:
-            Their state (n, state_dim).
-        """
-        ...
-
-    def move(self, action: Tensor, active: Tensor) -> Tensor:
-        """One control step of the scenes where active (num_envs,) is True, with action (num_envs, action_dim).
-
-        Returns:
-            State (num_envs, state_dim); rows of other scenes mean nothing.
-        """
-        ...
-
-    def close(self) -> None:
-        """Releases the scenes."""
-        ...
-
-
 class Scene(Protocol):
     """One scene on the CPU. It takes and gives plain numbers: a torch call costs as much as the physics."""
 
     def place(self, start: Sequence[float]) -> None:
         """Starts afresh, at rest; nothing of the past remains."""
-        ...
 
     def move(self, action: Sequence[float]) -> None:
         """One control step with an action in [-1, 1]."""
-        ...
 
     def read(self) -> Sequence[float]:
         """The scene's state."""
-        ...
 
 
 class SceneList:
@@ -224,14 +162,18 @@ class SceneList:
         self._state = np.array([scene.read() for scene in scenes], np.float32)
 
     def place(self, rows: Tensor, start: Tensor) -> Tensor:
-        """See `Simulation.place`."""
+        """Starts scenes rows (n,) afresh, at rest, from start (n, start_dim); returns their state (n, state_dim)."""
         for row, begin in zip(rows.tolist(), start.tolist(), strict=True):
             self.scenes[row].place(begin)
             self._state[row] = self.scenes[row].read()
         return torch.from_numpy(self._state[rows.numpy()])
 
     def move(self, action: Tensor, active: Tensor) -> Tensor:
-        """See `Simulation.move`."""
+        """One control step of the scenes where active (num_envs,) is True, with action (num_envs, action_dim).
+
+        Returns:
+            State (num_envs, state_dim); rows of other scenes mean nothing.
+        """
         actions = action.tolist()
         for row in active.nonzero()[:, 0].tolist():
             self.scenes[row].move(actions[row])
@@ -243,93 +185,134 @@ class SceneList:
         self.scenes = []
 
 
-def choose_backend(device: torch.device) -> str:
-    """ManiSkill's name of the simulation on a device."""
-    if device.type != "cuda":
-        return "physx_cpu"
-    return "physx_cuda" if device.index is None else f"physx_cuda:{device.index}"
-
-
 class BatchedScenes:
-    """Scenes of one `StartedEnv`, in batched tensors: ManiSkill's GPU simulation.
+    """Scenes of one `StartedEnv`, in batched tensors, with the methods of `SceneList`: ManiSkill's GPU simulation.
 
     Not yet run on a GPU: it needs PhysX's library for GPUs, which SAPIEN downloads when it is first used, and where
     there was a GPU that was not to be had. It is exercised on the CPU, where ManiSkill offers the same interface for
     one scene; only the calls that move data to and from the GPU's buffers are untried. Scenes that aren't active go
     on being simulated under zero actions, unread, until they are placed anew.
 
-    Args:
-        env_id: ManiSkill's name of the environment, which must have been registered.
-        num_envs: number of scenes.
-        device: where they are simulated; the CPU takes one scene only.
+    The CPU takes one scene only; env is the unwrapped ManiSkill environment.
     """
 
-    def __init__(self, env_id: str, num_envs: int, device: torch.device) -> None:
-        self._env: Any = make_env(env_id, num_envs=num_envs, sim_backend=choose_backend(device))
+    def __init__(self, env_id: str, num_envs: int, device: torch.device, **settings: Any) -> None:
+        where = "physx_cpu" if device.type != "cuda" else str(device).replace("cuda", "physx_cuda")
+        self.env: Any = make_env(env_id, num_envs=num_envs, sim_backend=where, **settings)
 
     def place(self, rows: Tensor, start: Tensor) -> Tensor:
-        """See `Simulation.place`."""
-        self._env.reset(options={"env_idx": rows, "start": start})
-        state: Tensor = self._env.read_state()[rows]
-        return state
+        self.env.reset(options={"env_idx": rows, "start": start})
+        return self._read()[rows]
 
     def move(self, action: Tensor, active: Tensor) -> Tensor:
-        """See `Simulation.move`."""
-        self._env._step_action(torch.where(active[:, None], action, torch.zeros_like(action)))
-        state: Tensor = self._env.read_state()
-        return state
+        self.env._step_action(self._complete(torch.where(active[:, None], action, torch.zeros_like(action))))
+        return self._read()
 
     def close(self) -> None:
-        """Releases the simulation."""
-        self._env.close()
+        """Releases the scenes."""
+        self.env.close()
+
+    def _complete(self, action: Tensor) -> Tensor:
+        """The controller's action for one of the task (num_envs, action_dim)."""
+        return action
+
+    def _read(self) -> Tensor:
+        """State (num_envs, state_dim)."""
+        state: Tensor = self.env.read_state()
+        return state
 
 
 # ---- Tasks whose episodes are simulated: seeds, starts and states, whatever simulates them ----
-#
-# Subclasses say how an episode starts, what a state is worth and what is seen of it, as functions of tensors; so the
-# CPU and the GPU mean the same.
 
 
 class SceneTask(VectorTask):
-    """Common part of tasks whose states come from a `Simulation`.
+    """Base of tasks whose states come from scenes.
+
+    Subclasses say how an episode starts, what a step is worth and what is seen of a state, as functions of tensors; so
+    the CPU and the GPU mean the same.
 
     Args:
-        spec: fixed facts of the task.
-        num_envs: scenes stepped together.
+        options: the task's settings.
+        num_envs: scenes stepped together; for this, device and auto_reset see `VectorTask`.
         first_row: number of the first of them among all workers' scenes.
-        device: where tensors live.
-        auto_reset: start a new episode where one ended.
+        batched: step through ManiSkill's batched interface; None: on a GPU only. On the CPU it takes one scene.
 
     Attributes:
         simulation: the scenes.
         state: (num_envs, STATE_DIM) float32.
     """
 
+    NAME: ClassVar[str]
+    OBS_DIM: ClassVar[int]
+    ACTION_DIM: ClassVar[int]
+    TRACK_NAMES: ClassVar[tuple[str, ...]]
+    PLANAR: ClassVar[tuple[str, str]] = ("x", "y")
+    PLANAR_UNITS: ClassVar[tuple[str, str]] = ("m", "m")
+    CONTROL_HZ: ClassVar[float] = 20.0
+    """The task's `TaskSpec`."""
     STATE_DIM: ClassVar[int]
     """Size of a scene's state."""
     RANDOM_DIM: ClassVar[int]
     """How many random numbers an episode's start is made of."""
+    ENV_MODULE: ClassVar[str | None] = None
+    """Module that names the ManiSkill environment `ENV_ID`, and registers it if it isn't ManiSkill's own. None for
+    other simulators, which stay on the CPU where a CUDA device would select ManiSkill's GPU simulation."""
+    SCENE: ClassVar[Callable[..., Scene]]
+    """Builds a scene on the CPU, from the name of the ManiSkill environment if there is one."""
+    BATCH: ClassVar[Callable[..., BatchedScenes]] = BatchedScenes
+    """Builds all scenes in one batch; the default takes a `StartedEnv`."""
 
     def __init__(
         self,
-        spec: TaskSpec,
+        options: Any,
         num_envs: int,
         *,
         first_row: int = 0,
         device: torch.device | str = "cpu",
         auto_reset: bool = True,
+        batched: bool | None = None,
     ) -> None:
         super().__init__(num_envs, device, auto_reset)
-        self.spec = spec
+        self.options = options
+        self.spec = self.make_spec(options)
+        self._batched = self.device.type == "cuda" if batched is None else batched
         self._first_row = first_row
         self._seed_value = 0
         self._episodes = np.zeros(num_envs, np.int64)
-        self.simulation = self._make_simulation()
+        self.simulation: Any = self._make_simulation()
         self.state = torch.zeros(num_envs, self.STATE_DIM, device=self.device)
 
-    @abstractmethod
-    def _make_simulation(self) -> Simulation:
-        """Builds the scenes."""
+    @classmethod
+    def make_spec(cls, options: Any) -> TaskSpec:
+        """Fixed facts of the task."""
+        dims = cls.OBS_DIM, cls.ACTION_DIM
+        return TaskSpec(cls.NAME, *dims, cls.TRACK_NAMES, cls.PLANAR, options.horizon, cls.CONTROL_HZ, cls.PLANAR_UNITS)
+
+    @classmethod
+    def make_env(
+        cls,
+        options: Any,
+        num_envs: int,
+        *,
+        device: torch.device | str = "cpu",
+        num_workers: int = 1,
+        auto_reset: bool = False,
+    ) -> TaskEnv:
+        """Builds environments of the task; see `registry.make_env`."""
+        if cls.ENV_MODULE and torch.device(device).type == "cuda":
+            return cls(options, num_envs, device=device, auto_reset=auto_reset)
+        factory = functools.partial(cls._make_rows, options, auto_reset)
+        return make_parallel(factory, num_envs, num_workers, device)
+
+    @classmethod
+    def _make_rows(cls, options: Any, auto_reset: bool, num_envs: int, first_row: int) -> SceneTask:
+        return cls(options, num_envs, first_row=first_row, auto_reset=auto_reset)
+
+    def _make_simulation(self) -> SceneList | BatchedScenes:
+        names = () if self.ENV_MODULE is None else (importlib.import_module(self.ENV_MODULE).ENV_ID,)
+        if self._batched:
+            return self.BATCH(*names, self.num_envs, self.device)
+        return SceneList([self.SCENE(*names) for _ in range(self.num_envs)])
 
     def _draw_random(self, generator: np.random.Generator) -> NDArray[np.float64]:
         """Random numbers (RANDOM_DIM,) of one start: uniform in [0, 1), unless a task says otherwise."""
@@ -340,15 +323,15 @@ class SceneTask(VectorTask):
         """Starts (n, start_dim) from what `_draw_random` drew, (n, RANDOM_DIM)."""
 
     @abstractmethod
-    def _judge(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What a control step was worth.
+    def _evaluate(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What a control step led to.
 
         Args:
             before: (num_envs, STATE_DIM) state before it.
             after: the same, after it; equal to `before` where nothing was moved.
 
         Returns:
-            reward, terminated and success, each (num_envs,); nothing is made of those where nothing was moved.
+            reward, terminated and success, each (num_envs,); those of rows where nothing was moved are ignored.
         """
 
     def _begin(self, rows: Tensor) -> None:
@@ -366,7 +349,7 @@ class SceneTask(VectorTask):
     def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         before = self.state
         self.state = torch.where(active[:, None], self.simulation.move(action, active), before)
-        return self._judge(before, self.state)
+        return self._evaluate(before, self.state)
 
     def close(self) -> None:
         """Releases the simulator."""
@@ -379,73 +362,3 @@ class SceneTask(VectorTask):
         random = [self._draw_random(np.random.default_rng(number)) for number in numbers]
         self._episodes[chosen] += 1
         return self._make_start(torch.from_numpy(np.stack(random)).float().to(self.device))
-
-
-class SimulatedTask(SceneTask):
-    """Common part of tasks on a ManiSkill environment.
-
-    Args:
-        spec: fixed facts of the task.
-        num_envs: scenes stepped together.
-        device: where tensors live; a CUDA device selects ManiSkill's GPU simulation.
-        batched: step through ManiSkill's batched interface; None: on a GPU only. On the CPU it takes one scene.
-        settings: see `SceneTask`.
-    """
-
-    ENV_MODULE: ClassVar[str]
-    """Module that registers the ManiSkill environment, if it isn't ManiSkill's own, and names it `ENV_ID`."""
-
-    def __init__(
-        self,
-        spec: TaskSpec,
-        num_envs: int,
-        *,
-        device: torch.device | str = "cpu",
-        batched: bool | None = None,
-        **settings: Any,
-    ) -> None:
-        self._batched = torch.device(device).type == "cuda" if batched is None else batched
-        super().__init__(spec, num_envs, device=device, **settings)
-
-    @abstractmethod
-    def _make_scene(self, env_id: str) -> Scene:
-        """Builds one scene of a registered environment on the CPU."""
-
-    def _make_batch(self, env_id: str) -> Simulation:
-        """Builds all scenes of a registered environment, which is a `StartedEnv` here, in one batch."""
-        return BatchedScenes(env_id, self.num_envs, self.device)
-
-    def _make_simulation(self) -> Simulation:
-        env_id: str = importlib.import_module(self.ENV_MODULE).ENV_ID
-        if self._batched:
-            return self._make_batch(env_id)
-        return SceneList([self._make_scene(env_id) for _ in range(self.num_envs)])
-
-
-def make_simulated(
-    make_task: Callable[..., SimulatedTask],
-    num_envs: int,
-    *,
-    device: torch.device | str,
-    num_workers: int,
-    auto_reset: bool,
-) -> TaskEnv:
-    """Builds environments of a task wherever the device is.
-
-    Args:
-        make_task: takes num_envs and the settings of `SimulatedTask`; it travels to workers, so it must be picklable.
-        num_envs: environments stepped together.
-        device: a CUDA device selects ManiSkill's GPU simulation; on the CPU, many scenes share a process.
-        num_workers: processes on the CPU; one means this process. Results don't depend on it.
-        auto_reset: start a new episode where one ended.
-    """
-    if torch.device(device).type == "cuda":
-        return make_task(num_envs=num_envs, device=device, auto_reset=auto_reset)
-    factory = functools.partial(_make_scenes, make_task=make_task, auto_reset=auto_reset)
-    return make_parallel(factory, num_envs, num_workers)
-
-
-def _make_scenes(
-    num_envs: int, first_row: int, *, make_task: Callable[..., SimulatedTask], auto_reset: bool
-) -> SimulatedTask:
-    return make_task(num_envs=num_envs, first_row=first_row, auto_reset=auto_reset)

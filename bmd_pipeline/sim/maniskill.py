@@ -22,8 +22,8 @@ from bmd_pipeline.sim.arm import ROBOT_BASE, STEP_METRES, hold_tips
 # ---- The base of this project's own ManiSkill environments: episodes that start from rows of numbers ----
 #
 # Everything is batched tensors on the environment's device, so that a subclass runs in ManiSkill's GPU simulation as
-# it is. Subclasses are registered environments that any user of ManiSkill can make; the fast stepping on the CPU
-# stands beside them, not in them.
+# it is. Subclasses are registered environments that any user of ManiSkill can make; `sim.arm` steps them faster on the
+# CPU.
 
 
 class StartedEnv(BaseEnv):  # type: ignore[misc]  # ManiSkill ships no types
@@ -35,9 +35,15 @@ class StartedEnv(BaseEnv):  # type: ignore[misc]  # ManiSkill ships no types
     SUPPORTED_REWARD_MODES = ["normalized_dense", "dense", "sparse", "none"]
     RANDOM_DIM: int
     """How many uniform random numbers an episode's start is made of."""
+    CONTROL_MODE: str | None = None
+    """ManiSkill's name of the robot's controller; None for its first."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        defaults = {"robot_uids": self.SUPPORTED_ROBOTS[0], "control_mode": self.CONTROL_MODE}
+        super().__init__(*args, **defaults | settings)
 
     @abstractmethod
-    def make_start(self, random: Tensor) -> Tensor:
+    def _make_start(self, random: Tensor) -> Tensor:
         """Starts (n, start_dim) from numbers (n, RANDOM_DIM) that are uniform in [0, 1); joint angles come first."""
 
     @abstractmethod
@@ -50,7 +56,7 @@ class StartedEnv(BaseEnv):  # type: ignore[misc]  # ManiSkill ships no types
 
     @abstractmethod
     def evaluate(self) -> dict[str, Tensor]:
-        """Flags `success`, and `fail` where there is failing, each (num_envs,), and what else is worth knowing."""
+        """Flags `success`, and `fail` if episodes can fail, each (num_envs,), and further information."""
 
     @abstractmethod
     def compute_closeness(self) -> Tensor:
@@ -60,7 +66,7 @@ class StartedEnv(BaseEnv):  # type: ignore[misc]  # ManiSkill ships no types
         with torch.device(self.device):
             start = options.get("start")
             if start is None:
-                start = self.make_start(torch.rand(len(env_idx), self.RANDOM_DIM))
+                start = self._make_start(torch.rand(len(env_idx), self.RANDOM_DIM))
             self._place(env_idx, start)
 
     def compute_dense_reward(self, obs: Any, action: Tensor, info: dict[str, Tensor]) -> Tensor:
@@ -72,7 +78,7 @@ class StartedEnv(BaseEnv):  # type: ignore[misc]  # ManiSkill ships no types
         return self.compute_dense_reward(obs, action, info)
 
 
-# ---- ManiSkill controllers that leave a policy less to do than its own ----
+# ---- Controllers with fewer actions than ManiSkill's own ----
 
 
 class PlanarController(PDEEPoseController):  # type: ignore[misc]  # ManiSkill ships no types

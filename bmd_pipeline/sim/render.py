@@ -7,7 +7,7 @@ import ctypes.util
 import importlib
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -28,17 +28,11 @@ Place = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera that takes square pictures, upright: the world's z points up in them.
+    """A pinhole camera that takes square pictures, upright: the world's z points up in them."""
 
-    Attributes:
-        eye: where it stands; not straight above or below the target.
-        target: what is in the middle of its pictures.
-        fov: angle in rad that a picture covers, from edge to edge.
-    """
-
-    eye: Place
-    target: Place
-    fov: float = 0.9
+    eye: Place  # where it stands; not straight above or below the target
+    target: Place  # what is in the middle of its pictures
+    fov: float = 0.9  # angle in rad that a picture covers, from edge to edge
 
     def project(self, places: NDArray[np.floating]) -> NDArray[np.float64]:
         """Where places (n, 3) in metres are in the picture.
@@ -61,11 +55,11 @@ def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(vector / np.linalg.norm(vector))
 
 
-# ---- How a task is filmed: what its package's optional module `filming` offers as `FILMING` ----
+# ---- How a task is filmed ----
 #
-# An episode is played as ever, without pictures, and what a picture shows of the scene is taken down after each
-# control step; a second scene, which no physics moves, is put into these arrangements and photographed. So a film
-# shows what the pipeline computes, on a machine that can't render too, and stepping knows nothing of cameras.
+# An episode is played as ever, without pictures, and what a picture shows of the scene is recorded after each control
+# step; a second scene, which no physics moves, is put into these arrangements and rendered. So a film shows what the
+# pipeline computes, on a machine that can't render too, and stepping knows nothing of cameras.
 
 Arrangement = Any
 """What a picture shows of a scene: poses of its bodies, in the simulator's own form."""
@@ -73,25 +67,20 @@ Frame = NDArray[np.uint8]
 """A picture (size, size, 3), red, green and blue."""
 
 
-class Studio(Protocol):
-    """A scene with a camera."""
+@dataclass(frozen=True)
+class Renderer:
+    """A scene with a camera, which nothing steps."""
 
-    def render(self, arrangement: Arrangement) -> Frame:
-        """A picture of the scene in that arrangement."""
-        ...
-
-    def close(self) -> None:
-        """Releases the renderer; calling it twice is harmless."""
-        ...
+    render: Callable[[Arrangement], Frame]  # takes a picture of the scene in an arrangement
+    close: Callable[[], None]  # calling it twice is harmless
 
 
 class Filming(Protocol):
-    """What is needed to film a task's episodes."""
+    """How a task's episodes are filmed: what its module `env` offers as `FILMING`."""
 
     @property
     def camera(self) -> Camera:
         """From where modes can be told apart."""
-        ...
 
     def require_renderer(self) -> None:
         """Makes sure that this machine can render.
@@ -99,37 +88,39 @@ class Filming(Protocol):
         Raises:
             TaskError: it can't; the message says what is missing and what to install.
         """
-        ...
 
     def arrange(self, task: VectorTask) -> Arrangement:
         """How the scene of a task of one environment now is; what is returned doesn't change with it."""
-        ...
 
     def locate(self, task: VectorTask) -> Place:
-        """Where that is whose path tells modes apart."""
-        ...
+        """The place whose path tells modes apart."""
 
-    def make_studio(self, size: int) -> Studio:
+    def make_renderer(self, size: int) -> Renderer:
         """Builds a scene with a camera whose pictures are `size` pixels wide and high."""
-        ...
 
 
-# ---- Taking down an episode as it is played, for a film of it ----
+@dataclass(frozen=True)
+class SceneFilming:
+    """Filming of a `SceneTask`; see `Filming`."""
+
+    camera: Camera
+    locate_in: Callable[[Sequence[float]], Sequence[float]]  # the place, from a row of the task's state
+
+    def locate(self, task: VectorTask) -> Place:
+        x, y, z = self.locate_in(task.state[0].tolist())  # type: ignore[attr-defined]
+        return x, y, z
+
+
+# ---- Recording an episode as it is played, for a film of it ----
 
 
 @dataclass
 class Recording:
-    """One episode of T control steps.
-
-    Attributes:
-        arrangements: T + 1 arrangements of the scene.
-        places: T + 1 places whose path tells modes apart.
-        tracks: T + 1 rows (track_dim,).
-    """
+    """One episode of T control steps: T + 1 of each."""
 
     arrangements: list[Arrangement] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)
-    tracks: list[Tensor] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)  # whose path tells modes apart
+    tracks: list[Tensor] = field(default_factory=list)  # rows (track_dim,)
 
     @property
     def length(self) -> int:
@@ -143,10 +134,10 @@ class Recording:
 
 
 class Recorder:
-    """Takes down the episodes of a task from now on; those that it plays are the same as without.
+    """Records the episodes of a task from now on; those that it plays are the same as without.
 
-    It listens from outside, at what the base class of all tasks calls when an episode begins and after each control
-    step: neither tasks nor what plays them know of films, and no result depends on how films are made.
+    It listens to what the base class of all tasks calls when an episode begins and after each control step: neither
+    tasks nor what plays them know of films, and no result depends on how films are made.
 
     Args:
         task: a task of one environment without automatic reset.
@@ -166,12 +157,13 @@ class Recorder:
         self._filming = filming
         self._observe = task._observe
         self.recording = Recording()
-        task._observe = self._take_down  # type: ignore[method-assign]
+        task._observe = self._record  # type: ignore[method-assign]
 
-    def _take_down(self) -> Tensor:
-        if int(self._task.elapsed[0]) == 0:
+    def _record(self) -> Tensor:
+        elapsed = int(self._task.elapsed[0])
+        if elapsed == 0:
             self.recording = Recording()
-        if int(self._task.elapsed[0]) == len(self.recording.tracks):  # not where an ended episode is frozen
+        if elapsed == len(self.recording.tracks):  # not where an ended episode is frozen
             self.recording.arrangements.append(self._filming.arrange(self._task))
             self.recording.places.append(self._filming.locate(self._task))
             self.recording.tracks.append(self._task.track()[0].cpu())
@@ -190,7 +182,7 @@ def find_task(expert: Expert) -> VectorTask:
     raise TaskError(f"{type(expert).__name__} can't be filmed: it holds no task of its own")
 
 
-# ---- Filming ManiSkill tasks: a scene with visuals and a camera, put into arrangements and photographed ----
+# ---- Filming ManiSkill tasks ----
 
 NO_VULKAN = (
     "no Vulkan device to render with: install Mesa's software renderer, lavapipe >= 24.3 "
@@ -199,91 +191,51 @@ NO_VULKAN = (
 )
 
 
-class ManiSkillStudio:
-    """A ManiSkill scene that nothing steps.
-
-    Args:
-        env_id: ManiSkill's name of the environment, which must have been registered.
-        camera: the camera.
-        size: pixels of a picture's side.
-        settings: arguments of the environment that decide how it looks.
-    """
-
-    def __init__(self, env_id: str, camera: Camera, size: int, settings: Mapping[str, Any]) -> None:
-        self._size = size
-        self._env: Any = backend.make_env(env_id, render_backend=_choose_backend(), **settings)
-        look_at: Any = importlib.import_module("mani_skill.utils.sapien_utils").look_at
-        pose = look_at(camera.eye, camera.target)
-        self._camera = self._env.scene.add_camera(
-            "film", pose=pose, width=size, height=size, fovy=camera.fov, near=0.01, far=50.0
-        )
-
-    def render(self, arrangement: Arrangement) -> Frame:
-        """See `Studio.render`."""
-        scene = self._env.scene
-        scene.set_sim_state(arrangement)
-        scene.update_render(update_sensors=False, update_human_render_cameras=False)
-        self._camera.take_picture()
-        colour = np.asarray(self._camera.get_picture("Color")[0].cpu()).reshape(self._size, self._size, -1)[..., :3]
-        if colour.dtype == np.uint8:
-            return np.array(colour)
-        return (255.0 * colour.clip(0.0, 1.0)).round().astype(np.uint8)
-
-    def close(self) -> None:
-        """Releases the renderer."""
-        self._env.close()
-
-
 @dataclass(frozen=True)
-class ManiSkillFilming:
-    """See `Filming`.
+class ManiSkillFilming(SceneFilming):
+    """Filming of a task on a ManiSkill environment; see `SceneFilming`."""
 
-    Attributes:
-        env_module: module that registers the ManiSkill environment and names it `ENV_ID`.
-        camera: the camera.
-        locate_in: where in a task that is whose path tells modes apart.
-        settings: arguments of the environment that decide how it looks.
-        prepare: called before the environment is built.
-    """
-
-    env_module: str
-    camera: Camera
-    locate_in: Callable[[VectorTask], Place]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    prepare: Callable[[], None] = lambda: None
+    env_module: str  # registers the environment and names it `ENV_ID`
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the environment, that decide how it looks
+    prepare: Callable[[], None] = lambda: None  # called before the environment is built
 
     def require_renderer(self) -> None:
-        """See `Filming.require_renderer`."""
         if not backend.have_render_device():
             raise TaskError(NO_VULKAN)
 
     def arrange(self, task: VectorTask) -> Arrangement:
         """ManiSkill's simulation state: pose and velocity of each actor, root and joints of each articulation."""
-        env = task.simulation.scenes[0].env  # type: ignore[attr-defined]  # a `SimulatedTask` on the CPU
-        return env.scene.get_sim_state()
+        return task.simulation.scenes[0].env.scene.get_sim_state()  # type: ignore[attr-defined]
 
-    def locate(self, task: VectorTask) -> Place:
-        """See `Filming.locate`."""
-        return self.locate_in(task)
-
-    def make_studio(self, size: int) -> ManiSkillStudio:
-        """See `Filming.make_studio`."""
+    def make_renderer(self, size: int) -> Renderer:
         env_id: str = importlib.import_module(self.env_module).ENV_ID
         self.prepare()
-        return ManiSkillStudio(env_id, self.camera, size, self.settings)
+        sapien: Any = importlib.import_module("sapien")
+        try:
+            sapien.Device("cuda")
+            where = "sapien_cuda"
+        except RuntimeError:  # no CUDA device that can render: what Vulkan finds
+            where = "sapien_cpu"
+        env: Any = backend.make_env(env_id, render_backend=where, **self.settings)
+        look_at: Any = importlib.import_module("mani_skill.utils.sapien_utils").look_at
+        pose = look_at(self.camera.eye, self.camera.target)
+        camera = env.scene.add_camera(
+            "film", pose=pose, width=size, height=size, fovy=self.camera.fov, near=0.01, far=50.0
+        )
+
+        def render(arrangement: Arrangement) -> Frame:
+            env.scene.set_sim_state(arrangement)
+            env.scene.update_render(update_sensors=False, update_human_render_cameras=False)
+            camera.take_picture()
+            colour = np.asarray(camera.get_picture("Color")[0].cpu()).reshape(size, size, -1)[..., :3]
+            if colour.dtype == np.uint8:
+                return np.array(colour)
+            return (255.0 * colour.clip(0.0, 1.0)).round().astype(np.uint8)
+
+        return Renderer(render, env.close)
 
 
-def _choose_backend() -> str:
-    """A CUDA device that can render, else what Vulkan finds."""
-    sapien: Any = importlib.import_module("sapien")
-    try:
-        sapien.Device("cuda")
-    except RuntimeError:
-        return "sapien_cpu"
-    return "sapien_cuda"
-
-
-# ---- Filming MuJoCo tasks: a model with a camera, put into joint positions and rendered off screen ----
+# ---- Filming MuJoCo tasks, off screen ----
 
 NO_OPENGL = (
     "no OpenGL to render with off screen: install Mesa's software renderer "
@@ -292,65 +244,13 @@ NO_OPENGL = (
 _LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
 
 
-class MuJoCoStudio:
-    """A model that nothing steps.
-
-    Args:
-        model: an `MjModel` of the studio's own.
-        camera: the camera.
-        size: pixels of a picture's side.
-    """
-
-    def __init__(self, model: Any, camera: Camera, size: int) -> None:
-        self._mujoco: Any = importlib.import_module("mujoco")
-        model.vis.global_.fovy = math.degrees(camera.fov)
-        model.vis.global_.offwidth = model.vis.global_.offheight = size
-        self._model = model
-        self._data = self._mujoco.MjData(model)
-        self._renderer = self._mujoco.Renderer(model, size, size)
-        self._renderer.scene.flags[self._mujoco.mjtRndFlag.mjRND_SHADOW] = 0  # half the time, in software
-        self._camera = self._place(camera)
-
-    def render(self, arrangement: Arrangement) -> Frame:
-        """See `Studio.render`."""
-        self._data.qpos[:] = arrangement
-        self._mujoco.mj_forward(self._model, self._data)
-        self._renderer.update_scene(self._data, self._camera)
-        return np.array(self._renderer.render())
-
-    def close(self) -> None:
-        """Releases the renderer."""
-        self._renderer.close()
-
-    def _place(self, camera: Camera) -> Any:
-        x, y, z = np.subtract(camera.target, camera.eye).tolist()
-        placed = self._mujoco.MjvCamera()
-        placed.type = self._mujoco.mjtCamera.mjCAMERA_FREE
-        placed.lookat[:] = camera.target
-        placed.distance = math.sqrt(x * x + y * y + z * z)
-        placed.azimuth = math.degrees(math.atan2(y, x))
-        placed.elevation = math.degrees(math.atan2(z, math.hypot(x, y)))
-        return placed
-
-
 @dataclass(frozen=True)
-class MuJoCoFilming:
-    """See `Filming`.
+class MuJoCoFilming(SceneFilming):
+    """Filming of a task whose scenes have MuJoCo's state as `data`; see `SceneFilming`."""
 
-    Attributes:
-        load_model: the task's `MjModel`; the studio takes a copy.
-        camera: the camera.
-        find_data: the `MjData` of a task of one environment.
-        locate_in: where in a task that is whose path tells modes apart.
-    """
-
-    load_model: Callable[[], Any]
-    camera: Camera
-    find_data: Callable[[VectorTask], Any]
-    locate_in: Callable[[VectorTask], Place]
+    load_model: Callable[[], Any]  # the task's `MjModel`, of which renderers take a copy
 
     def require_renderer(self) -> None:
-        """See `Filming.require_renderer`."""
         choose_opengl()
         try:
             mujoco: Any = importlib.import_module("mujoco")  # reads MUJOCO_GL, and loads what it names
@@ -361,15 +261,31 @@ class MuJoCoFilming:
 
     def arrange(self, task: VectorTask) -> Arrangement:
         """Joint positions (nq,)."""
-        return np.array(self.find_data(task).qpos)
+        return np.array(task.simulation.scenes[0].data.qpos)  # type: ignore[attr-defined]
 
-    def locate(self, task: VectorTask) -> Place:
-        """See `Filming.locate`."""
-        return self.locate_in(task)
+    def make_renderer(self, size: int) -> Renderer:
+        mujoco: Any = importlib.import_module("mujoco")
+        model = copy.copy(self.load_model())
+        model.vis.global_.fovy = math.degrees(self.camera.fov)
+        model.vis.global_.offwidth = model.vis.global_.offheight = size
+        data = mujoco.MjData(model)
+        renderer = mujoco.Renderer(model, size, size)
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0  # half the time, in software
+        x, y, z = np.subtract(self.camera.target, self.camera.eye).tolist()
+        camera = mujoco.MjvCamera()
+        camera.type = mujoco.mjtCamera.mjCAMERA_FREE
+        camera.lookat[:] = self.camera.target
+        camera.distance = math.sqrt(x * x + y * y + z * z)
+        camera.azimuth = math.degrees(math.atan2(y, x))
+        camera.elevation = math.degrees(math.atan2(z, math.hypot(x, y)))
 
-    def make_studio(self, size: int) -> MuJoCoStudio:
-        """See `Filming.make_studio`."""
-        return MuJoCoStudio(copy.copy(self.load_model()), self.camera, size)
+        def render(arrangement: Arrangement) -> Frame:
+            data.qpos[:] = arrangement
+            mujoco.mj_forward(model, data)
+            renderer.update_scene(data, camera)
+            return np.array(renderer.render())
+
+        return Renderer(render, renderer.close)
 
 
 def choose_opengl() -> None:

@@ -25,7 +25,7 @@ from bmd_pipeline.reporting.sources import MAX_VIDEO_BYTES
 from bmd_pipeline.rl.agent import Agent, load_agent, remove_steering
 from bmd_pipeline.rl.rollout import play_episodes
 from bmd_pipeline.seeds import derive_seed, make_generator
-from bmd_pipeline.sim.render import Camera, Filming, Recorder, Recording, Studio, find_task
+from bmd_pipeline.sim.render import Camera, Filming, Recorder, Recording, Renderer, find_task
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import require_inputs
 from bmd_pipeline.stages.runtime import disturb
@@ -38,35 +38,22 @@ ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
-class Take:
-    """One episode that succeeded.
+class Clip:
+    """One episode that succeeded, and is shown."""
 
-    Attributes:
-        role: what it was played for: a behaviour, a mode, or a mode code.
-        mode: its true mode, by the task's main labelling.
-        seed: what the task was reset with.
-        attempts: episodes that were played for it since the one before, itself included.
-        recording: what happened.
-    """
-
-    role: str
-    mode: str
-    seed: int
-    attempts: int
+    role: str  # what it was played for: a behaviour, a mode, or a mode code
+    mode: str  # its true mode, by the task's main labelling
+    seed: int  # what the task was reset with
+    attempts: int  # episodes that were played for it since the one before, itself included
     recording: Recording
 
 
 @dataclass(frozen=True)
-class Missed:
-    """What too few episodes succeeded at.
+class Failure:
+    """What too few episodes succeeded at."""
 
-    Attributes:
-        role: what was played for.
-        attempts: episodes that were played for it in vain.
-    """
-
-    role: str
-    attempts: int
+    role: str  # what was played for
+    attempts: int  # episodes that were played for it in vain
 
 
 class Player(Protocol):
@@ -74,7 +61,7 @@ class Player(Protocol):
 
     roles: tuple[str, ...]
 
-    def play(self, episodes: int) -> Iterator[Take | Missed]: ...
+    def play(self, episodes: int) -> Iterator[Clip | Failure]: ...
 
     def close(self) -> None: ...
 
@@ -97,7 +84,7 @@ class ExpertPlayer:
         self._recorder = Recorder(find_task(self._expert), filming)
         self.roles = self._expert.behaviours
 
-    def play(self, episodes: int) -> Iterator[Take | Missed]:
+    def play(self, episodes: int) -> Iterator[Clip | Failure]:
         """Plays one behaviour after the other."""
         for behaviour, role in enumerate(self.roles):
             found, since = 0, 0
@@ -106,12 +93,12 @@ class ExpertPlayer:
                 if not self._expert.demonstrate(behaviour, seed).success:
                     continue
                 recording = self._recorder.recording
-                yield Take(role, find_mode(self._labelling, recording), seed, since, recording)
+                yield Clip(role, find_mode(self._labelling, recording), seed, since, recording)
                 found, since = found + 1, 0
                 if found == episodes:
                     break
             if found < episodes:
-                yield Missed(role, since)
+                yield Failure(role, since)
 
     def close(self) -> None:
         """Releases the simulator."""
@@ -146,7 +133,7 @@ class AgentPlayer:
         self._coded = agent.modes is not None
         self.roles = tuple(f"code{z}" for z in range(agent.num_codes)) if self._coded else self._labelling.modes
 
-    def play(self, episodes: int) -> Iterator[Take | Missed]:
+    def play(self, episodes: int) -> Iterator[Clip | Failure]:
         """Plays one code after the other; without codes, until each mode was seen often enough."""
         groups = [(role,) for role in self.roles] if self._coded else [self.roles]
         for code, group in enumerate(groups):
@@ -158,11 +145,11 @@ class AgentPlayer:
                 role = group[0] if self._coded else mode
                 if mode is None or role is None or found[role] == episodes:
                     continue
-                yield Take(role, mode, seed, since[role], self._recorder.recording)
+                yield Clip(role, mode, seed, since[role], self._recorder.recording)
                 found[role], since[role] = found[role] + 1, 0
                 if min(found.values()) == episodes:
                     break
-            yield from (Missed(role, since[role]) for role in group if found[role] < episodes)
+            yield from (Failure(role, since[role]) for role in group if found[role] < episodes)
 
     def close(self) -> None:
         """Releases the simulator."""
@@ -188,37 +175,37 @@ MAX_FRAME_MS = 100
 """Of long episodes every n-th control step is shown, and they run faster than life: nobody watches half a minute."""
 
 
-def shoot_clip(recording: Recording, studio: Studio, control_hz: float | None, max_bytes: int) -> bytes:
+def render_clip(recording: Recording, renderer: Renderer, control_hz: float | None, max_bytes: int) -> bytes:
     """A GIF of an episode.
 
     Args:
         recording: the episode.
-        studio: where it is photographed.
+        renderer: what renders it.
         control_hz: control steps per second, or None for tasks without a clock.
         max_bytes: size it should keep to.
     """
     every = math.ceil((recording.length + 1) / MAX_FRAMES)
     steps = [*range(0, recording.length, every), recording.length]
-    frames = [studio.render(recording.arrangements[step]) for step in steps]
+    frames = [renderer.render(recording.arrangements[step]) for step in steps]
     step_ms = 1000.0 / control_hz if control_hz else MAX_FRAME_MS
     return encode_gif(frames, round(min(every * step_ms, MAX_FRAME_MS)), max_bytes)
 
 
-def shoot_stills(
-    recording: Recording, studio: Studio, camera: Camera, *, caption: str, moments: Sequence[float]
+def render_stills(
+    recording: Recording, renderer: Renderer, camera: Camera, *, caption: str, moments: Sequence[float]
 ) -> Strip:
     """Stills of an episode.
 
     Args:
         recording: the episode.
-        studio: where it is photographed.
-        camera: the studio's.
+        renderer: what renders it.
+        camera: the renderer's.
         caption: what stands above them.
         moments: when, in shares of the episode.
     """
     places = camera.project(np.array(recording.places))
     steps = [round(moment * recording.length) for moment in moments]
-    stills = [studio.render(recording.arrangements[step]) for step in steps]
+    stills = [renderer.render(recording.arrangements[step]) for step in steps]
     return Strip(caption, stills, [places[: step + 1] for step in steps])
 
 
@@ -293,19 +280,19 @@ def film(
     hertz = registry.make_spec(task, config.task.env).control_hz
     with (
         closing(player),
-        closing(filming.make_studio(size)) as studio,
+        closing(filming.make_renderer(size)) as renderer,
         reporter.progress(f"film {output.stem}", count) as bar,
     ):
-        for take in player.play(episodes):
-            if isinstance(take, Missed):
-                reporter.log(f"{take.role}: no success in {take.attempts} episodes, no clip")
+        for clip in player.play(episodes):
+            if isinstance(clip, Failure):
+                reporter.log(f"{clip.role}: no success in {clip.attempts} episodes, no clip")
                 continue
-            path = _name_clip(output, take, clips)
-            clip = shoot_clip(take.recording, studio, hertz, max_bytes)
-            write_bytes(path, clip)
-            clips[path.name] = _describe(take, clip)
+            path = _name_clip(output, clip, clips)
+            gif = render_clip(clip.recording, renderer, hertz, max_bytes)
+            write_bytes(path, gif)
+            clips[path.name] = _describe(clip, gif)
             caption = path.stem.removeprefix(f"{output.stem}-")
-            strips.append(shoot_stills(take.recording, studio, filming.camera, caption=caption, moments=moments))
+            strips.append(render_stills(clip.recording, renderer, filming.camera, caption=caption, moments=moments))
             bar.advance()
     if not clips:
         raise TrainingError(f"{task}: no episode of {output.stem} succeeded, so there is nothing to show")
@@ -327,24 +314,24 @@ def film(
     reporter.log(f"{output.parent}: {len(clips)} clips of {output.stem}, {total / 1e6:.1f} MB")
 
 
-def _name_clip(output: Path, take: Take, taken: Mapping[str, object]) -> Path:
-    """Where the clip of a take goes; those after the first of their kind are numbered."""
-    parts = [output.stem, take.role, *([take.mode] if take.role.startswith("code") else [])]
+def _name_clip(output: Path, clip: Clip, taken: Mapping[str, object]) -> Path:
+    """Where a clip goes; those after the first of their kind are numbered."""
+    parts = [output.stem, clip.role, *([clip.mode] if clip.role.startswith("code") else [])]
     stem, number = "-".join(parts), 1
     while (name := f"{stem}{f'-{number}' if number > 1 else ''}.gif") in taken:
         number += 1
     return output.with_name(name)
 
 
-def _describe(take: Take, clip: bytes) -> dict[str, Any]:
+def _describe(clip: Clip, gif: bytes) -> dict[str, Any]:
     return {
-        "role": take.role,
-        "mode": take.mode,
-        "seed": take.seed,
-        "steps": take.recording.length,
-        "attempts": take.attempts,
-        "bytes": len(clip),
-        "sha256": hashlib.sha256(clip).hexdigest(),
+        "role": clip.role,
+        "mode": clip.mode,
+        "seed": clip.seed,
+        "steps": clip.recording.length,
+        "attempts": clip.attempts,
+        "bytes": len(gif),
+        "sha256": hashlib.sha256(gif).hexdigest(),
     }
 
 

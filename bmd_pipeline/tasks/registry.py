@@ -7,9 +7,9 @@ A task is a package of modules, imported only when needed, so that naming a task
 | `options` | `Options`, a config `Section`: the `env` settings; no heavy imports |
 | `env` | `make_spec(options) -> TaskSpec`, |
 | | `make_env(options, num_envs, *, device, num_workers, auto_reset) -> TaskEnv` |
+| | optional: `FILMING: Filming`, how its episodes are filmed |
 | `expert` | `make_expert(options) -> Expert` |
 | `modes` | `LABELLINGS: tuple[ModeLabeler, ...]`, the main one first; imported for evaluation only |
-| `filming` | optional: `FILMING: Filming`, how its episodes are filmed |
 """
 
 from __future__ import annotations
@@ -38,25 +38,15 @@ if TYPE_CHECKING:  # naming a task and checking its settings must not import tor
 
 @dataclass(frozen=True)
 class TaskEntry:
-    """One registered task.
+    """One registered task."""
 
-    Attributes:
-        name: what users call it.
-        package: import path of the folder with `options`, `env`, `expert` and `modes`.
-        summary: one line for `bmd-pipeline tasks`.
-        simulator: what steps it.
-        extra: optional dependency group that its simulator comes with, or None.
-        requires: packages that the group brings, as pip names them.
-        cpu_only: whether the simulator steps on the CPU whatever device there is.
-    """
-
-    name: str
-    package: str
-    summary: str
-    simulator: str = "native"
-    extra: str | None = None
-    requires: tuple[str, ...] = ()
-    cpu_only: bool = False
+    name: str  # what users call it
+    package: str  # import path of the folder with `options`, `env`, `expert` and `modes`
+    summary: str  # one line for `bmd-pipeline tasks`
+    simulator: str = "native"  # what steps it
+    extra: str | None = None  # optional dependency group that its simulator comes with
+    requires: tuple[str, ...] = ()  # packages of the group, as pip names them
+    cpu_only: bool = False  # whether the simulator steps on the CPU whatever device there is
 
 
 DISTURBANCE = "disturbance"
@@ -85,7 +75,7 @@ def get_entry(name: str) -> TaskEntry:
 
 
 def prepare(task: TaskConfig) -> None:
-    """Registers what a task's settings bring along: plug-ins, and the task itself if it is a variant.
+    """Registers what a task's settings name: plug-ins, and the task itself if it is a variant.
 
     Every new process calls this before anything else of this module.
 
@@ -128,15 +118,13 @@ def _module(name: str, part: str) -> ModuleType:
 
 def find_missing(entry: TaskEntry) -> list[str]:
     """What a task requires and isn't installed."""
-    return [name for name in entry.requires if not _is_installed(name)]
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        distribution(package)
-    except PackageNotFoundError:
-        return False
-    return True
+    missing = []
+    for package in entry.requires:
+        try:
+            distribution(package)
+        except PackageNotFoundError:
+            missing.append(package)
+    return missing
 
 
 def require_simulator(name: str) -> None:
@@ -261,16 +249,11 @@ def load_filming(name: str) -> Filming:
         TaskError: they can't be, or the task's simulator isn't installed.
     """
     require_simulator(name)
-    entry = get_entry(name)
-    try:
-        module = importlib.import_module(f"{entry.package}.filming")
-    except ModuleNotFoundError as error:
-        if error.name != f"{entry.package}.filming":
-            raise
+    filming: Filming | None = getattr(_module(name, "env"), "FILMING", None)
+    if filming is None:
         raise TaskError(
-            f"{name} can't be filmed: it has no module {entry.package}.filming; trajectories.png shows its episodes"
-        ) from error
-    filming: Filming = module.FILMING
+            f"{name} can't be filmed: {get_entry(name).package}.env has no FILMING; trajectories.png shows its episodes"
+        )
     return filming
 
 
@@ -280,57 +263,25 @@ def load_labellings(name: str) -> tuple[ModeLabeler, ...]:
     return labellings
 
 
+_HERE = "bmd_pipeline.tasks"
+_WHEEL: dict[str, Any] = {"extra": "anymal", "requires": ("example-robot-data",)}
+_MUJOCO: dict[str, Any] = {"extra": "kitchen", "requires": ("mujoco", "gymnasium-robotics"), "cpu_only": True}
 for _entry in (
-    TaskEntry(
-        "Anymal",
-        "bmd_pipeline.tasks.anymal",
-        "a quadruped walks to one of four beacons around it",
-        simulator="ManiSkill",
-        extra="anymal",
-        requires=("example-robot-data",),
-    ),
-    TaskEntry(
-        "Avoid",
-        "bmd_pipeline.tasks.avoid",
-        "a Panda's stick passes three rows of posts, in one of 24 ways",
-        simulator="ManiSkill",
-    ),
-    TaskEntry(
-        "AvoidPoint",
-        "bmd_pipeline.tasks.avoid_point",
-        "a point passes three rows of posts, in one of 24 ways",
-    ),
-    TaskEntry(
-        "GaussianMixture",
-        "bmd_pipeline.tasks.gaussian_mixture",
-        "a point reaches one of four goals in the plane",
-    ),
+    TaskEntry("Anymal", f"{_HERE}.anymal", "a quadruped walks to one of four beacons around it", "ManiSkill", **_WHEEL),
+    TaskEntry("Avoid", f"{_HERE}.avoid", "a Panda's stick passes three rows of posts, in one of 24 ways", "ManiSkill"),
+    TaskEntry("AvoidPoint", f"{_HERE}.avoid_point", "a point passes three rows of posts, in one of 24 ways"),
+    TaskEntry("GaussianMixture", f"{_HERE}.gaussian_mixture", "a point reaches one of four goals in the plane"),
     TaskEntry(
         "Kitchen",
-        "bmd_pipeline.tasks.kitchen",
+        f"{_HERE}.kitchen",
         "a Franka arm does two of three things in a kitchen, in any order",
-        simulator="MuJoCo",
-        extra="kitchen",
-        requires=("mujoco", "gymnasium-robotics"),
-        cpu_only=True,
+        "MuJoCo",
+        **_MUJOCO,
     ),
+    TaskEntry("Lift", f"{_HERE}.lift", "a Panda lifts a bar by either of its ends", "ManiSkill"),
+    TaskEntry("PushT", f"{_HERE}.pusht", "a Panda pushes a T onto its target, turning it either way", "ManiSkill"),
     TaskEntry(
-        "Lift",
-        "bmd_pipeline.tasks.lift",
-        "a Panda lifts a bar by either of its ends",
-        simulator="ManiSkill",
-    ),
-    TaskEntry(
-        "PushT",
-        "bmd_pipeline.tasks.pusht",
-        "a Panda pushes a T onto its target, turning it either way",
-        simulator="ManiSkill",
-    ),
-    TaskEntry(
-        "Reach",
-        "bmd_pipeline.tasks.reach",
-        "a Panda reaches round a post, on either side, for a goal behind it",
-        simulator="ManiSkill",
+        "Reach", f"{_HERE}.reach", "a Panda reaches round a post, on either side, for a goal behind it", "ManiSkill"
     ),
 ):
     register(_entry)

@@ -91,7 +91,10 @@ def make_output(folder: Path, stage: str, task: str = "GaussianMixture") -> None
         ),
         ("collect --task GaussianMixture --output ..", ".. can't be written: it has no name of its own"),
         ("summary --output config", "config can't be written: what is there is no file"),
-        ("film --task GaussianMixture", "GaussianMixture can't be filmed: it has no module"),
+        (
+            "film --task GaussianMixture",
+            "GaussianMixture can't be filmed: bmd_pipeline.tasks.gaussian_mixture.env has no FILMING",
+        ),
         (
             "film --task PushT --method pretrained",
             "results/PushT/policy/run.json is missing: make it with `bmd-pipeline",

@@ -61,7 +61,10 @@ def test_failure_surfaces_with_its_reason(
 
 
 def test_dead_worker_is_noticed_and_no_orphan_is_left() -> None:
-    with pytest.raises(SimulationError, match="died with exit code 3"), make_pool(toy(failure="exit"), 2) as pool:
+    with (
+        pytest.raises(SimulationError, match="ended with status 3"),
+        make_pool(toy(failure="exit"), 2) as pool,
+    ):
         pool.run(one())
     assert not multiprocessing.active_children()
 

@@ -315,7 +315,7 @@ def lose_worker(lab: Lab) -> str:
     os.kill(workers[-1], signal.SIGKILL)
     status, text = lab.wait(), lab.log.read_text()
     assert status == 1, text
-    assert "died with exit code -9" in text.rstrip().rpartition("\n")[2], text
+    assert "was killed by signal 9" in text.rstrip().rpartition("\n")[2], text
     require_finished(lab, project, stage, lab.run(project, stage))
     return "reported, then finished"
 

@@ -16,7 +16,7 @@ import sapien.render
 from bmd_pipeline.sim import backend
 env = backend.make_env("PickCube-v1", control_mode="pd_joint_delta_pos")
 obs, *_ = env.step(env.action_space.sample())
-print(backend.have_render_device(), sapien.render.RenderMaterial is backend.NullMaterial, tuple(obs.shape))
+print(backend.have_render_device(), sapien.render.RenderMaterial is backend.NullResource, tuple(obs.shape))
 """
 
 
@@ -32,12 +32,12 @@ def test_touches_nothing_where_a_device_exists(monkeypatch: pytest.MonkeyPatch) 
 
     before = sapien.render.RenderMaterial
     monkeypatch.setattr(backend, "have_render_device", lambda: True)
-    assert backend.enable_headless.__wrapped__() is True
+    backend.enable_headless.__wrapped__()
     assert sapien.render.RenderMaterial is before
 
 
 def test_null_resources_take_anything() -> None:
-    material = backend.NullMaterial(base_color=[1, 0, 0, 1])
+    material = backend.NullResource(base_color=[1, 0, 0, 1])
     material.set_base_color_texture(None)
     material.roughness = 0.5
     assert material.base_color == [1, 0, 0, 1]

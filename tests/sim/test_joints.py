@@ -33,20 +33,9 @@ def test_takes_increments_of_joint_angles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"interpolate": True}, "not interpolated"),
-        ({"use_target": True}, "present angles"),
-        ({"use_delta": False}, "increments"),
-        ({"normalize_action": False}, "normalised"),
-        ({"lower": -0.1}, "symmetric"),
-    ],
+    "changes",
+    [{"interpolate": True}, {"use_target": True}, {"use_delta": False}, {"normalize_action": False}, {"lower": -0.1}],
 )
-def test_refuses_what_it_would_step_wrongly(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(TaskError, match=message):
+def test_refuses_what_it_would_step_wrongly(changes: dict[str, Any]) -> None:
+    with pytest.raises(TaskError, match="symmetric, normalised increments from the present angles"):
         JointDrive(_make_env(PDJointPosController(**changes)), "body")
-
-
-def test_refuses_another_controller() -> None:
-    with pytest.raises(TaskError, match="joint position controller, got SimpleNamespace"):
-        JointDrive(_make_env(SimpleNamespace(config=None)), "body")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def test_results_do_not_depend_on_the_number_of_workers() -> None:
 
 
 def test_actions_of_the_wrong_shape_are_refused() -> None:
-    with ParallelTask(Drift, 4, 2) as env:
+    with closing(ParallelTask(Drift, 4, 2)) as env:
         env.reset(0)
         with pytest.raises(TaskError, match=r"actions must be \(4, n, 2\), got \(5, 1, 2\)"):
             env.step(torch.zeros(5, 2))

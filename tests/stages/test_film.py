@@ -34,7 +34,7 @@ CONFIG = RunConfig.model_validate({"task": {"name": TASK}})
 MODES = registry.load_labellings(TASK)[0].modes
 
 
-class MadeUpStudio:
+class MadeUpRenderer:
     """Pictures of one colour, by where the point is."""
 
     def __init__(self, size: int) -> None:
@@ -54,7 +54,7 @@ class MadeUpFilming:
 
     def __init__(self, renders: bool = True) -> None:
         self.renders = renders
-        self.studios: list[MadeUpStudio] = []
+        self.renderers: list[MadeUpRenderer] = []
 
     def require_renderer(self) -> None:
         if not self.renders:
@@ -67,9 +67,9 @@ class MadeUpFilming:
         x, y = self.arrange(task).tolist()
         return x, y, 0.0
 
-    def make_studio(self, size: int) -> MadeUpStudio:
-        self.studios.append(MadeUpStudio(size))
-        return self.studios[-1]
+    def make_renderer(self, size: int) -> MadeUpRenderer:
+        self.renderers.append(MadeUpRenderer(size))
+        return self.renderers[-1]
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def filming(monkeypatch: pytest.MonkeyPatch) -> MadeUpFilming:
     return made_up
 
 
-def shoot(output: Path, **settings: Any) -> dict[str, Any]:
+def make_film(output: Path, **settings: Any) -> dict[str, Any]:
     film(CONFIG, output=output, size=64, reporter=Reporter("quiet"), **settings)
     document: dict[str, Any] = json.loads(output.read_text())
     return document
@@ -110,7 +110,7 @@ def let_play(monkeypatch: pytest.MonkeyPatch, num_codes: int, choose: Callable[[
 
 def test_the_expert_gives_a_clip_of_each_mode(tmp_path: Path, filming: MadeUpFilming) -> None:
     output = tmp_path / "videos" / "expert.json"
-    document = shoot(output)
+    document = make_film(output)
     names = [f"expert-{mode}.gif" for mode in MODES]
     assert list(document["clips"]) == names
     assert [clip["mode"] for clip in document["clips"].values()] == list(MODES)
@@ -121,11 +121,11 @@ def test_the_expert_gives_a_clip_of_each_mode(tmp_path: Path, filming: MadeUpFil
         with Image.open(output.parent / name) as image:
             assert image.size == (64, 64)
             assert 1 < image.n_frames <= clip["steps"] + 1  # frames that look the same are one
-    assert [studio.closed for studio in filming.studios] == [True]
+    assert [renderer.closed for renderer in filming.renderers] == [True]
 
 
 def test_the_expert_plays_what_collect_collects(tmp_path: Path, filming: MadeUpFilming) -> None:
-    document = shoot(tmp_path / "expert.json", episodes=2)
+    document = make_film(tmp_path / "expert.json", episodes=2)
     assert len(document["clips"]) == 2 * len(MODES)
     one, two = (document["clips"][f"expert-{MODES[0]}{suffix}.gif"] for suffix in ("", "-2"))
     seeds = [derive_seed(CONFIG.seed, "collect", MODES[0], attempt) for attempt in range(40)]
@@ -135,13 +135,13 @@ def test_the_expert_plays_what_collect_collects(tmp_path: Path, filming: MadeUpF
 
 def test_clips_that_are_not_made_again_are_removed(tmp_path: Path, filming: MadeUpFilming) -> None:
     output = tmp_path / "expert.json"
-    shoot(output, episodes=2)
+    make_film(output, episodes=2)
     mine = tmp_path / "expert-mine.gif"
     mine.write_bytes(b"GIF89a")
     (tmp_path / "outside.txt").write_text("stays")
     document = json.loads(output.read_text())
     output.write_text(json.dumps(document | {"clips": document["clips"] | {"outside.txt": {}, "../up.gif": {}}}))
-    shoot(output)
+    make_film(output)
     assert len(list(tmp_path.glob("expert-*.gif"))) == len(MODES) + 1
     assert mine.exists()
     assert (tmp_path / "outside.txt").exists()
@@ -151,7 +151,7 @@ def test_a_coded_policy_gives_a_clip_of_each_code_named_by_what_it_did(
     tmp_path: Path, filming: MadeUpFilming, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_play(monkeypatch, 3, lambda code, _: [2, None, 0][code])
-    document = shoot(tmp_path / "dsrl-bmd-seed1.json", method="dsrl-bmd", seed=1, policy=tmp_path)
+    document = make_film(tmp_path / "dsrl-bmd-seed1.json", method="dsrl-bmd", seed=1, policy=tmp_path)
     assert list(document["clips"]) == [
         f"dsrl-bmd-seed1-code0-{MODES[2]}.gif",
         f"dsrl-bmd-seed1-code2-{MODES[0]}.gif",
@@ -162,7 +162,7 @@ def test_a_policy_without_codes_gives_a_clip_of_each_mode_it_takes(
     tmp_path: Path, filming: MadeUpFilming, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_play(monkeypatch, 1, lambda _, played: [3, 3, None, 1][played % 4])
-    document = shoot(tmp_path / "pretrained-seed0.json", method="pretrained", policy=tmp_path)
+    document = make_film(tmp_path / "pretrained-seed0.json", method="pretrained", policy=tmp_path)
     clips = {name: (clip["mode"], clip["attempts"]) for name, clip in document["clips"].items()}
     assert clips == {
         f"pretrained-seed0-{MODES[3]}.gif": (MODES[3], 1),
@@ -175,14 +175,14 @@ def test_nothing_is_written_where_nothing_succeeds(
 ) -> None:
     let_play(monkeypatch, 1, lambda *_: None)
     with pytest.raises(TrainingError, match="no episode of dppo-seed0 succeeded"):
-        shoot(tmp_path / "dppo-seed0.json", method="dppo", policy=tmp_path)
+        make_film(tmp_path / "dppo-seed0.json", method="dppo", policy=tmp_path)
     assert list(tmp_path.iterdir()) == []
-    assert filming.studios[0].closed
+    assert filming.renderers[0].closed
 
 
 def test_nothing_is_played_or_written_without_a_renderer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "load_filming", lambda name: MadeUpFilming(renders=False))
     monkeypatch.setattr(registry, "make_expert", lambda *_: pytest.fail("it plays"))
     with pytest.raises(TaskError, match="nothing to render with: install something"):
-        shoot(tmp_path / "videos" / "expert.json")
+        make_film(tmp_path / "videos" / "expert.json")
     assert list(tmp_path.iterdir()) == []

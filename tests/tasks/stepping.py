@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from bmd_pipeline.sim import backend
-from bmd_pipeline.sim.backend import SimulatedTask, reset_physics
+from bmd_pipeline.sim.backend import SceneTask, reset_physics
 from bmd_pipeline.tasks.registry import get_entry
 
 
@@ -25,7 +25,7 @@ def joints(env: Any) -> np.ndarray:
 
 
 def largest_gap(
-    stock: Any, task: SimulatedTask, actions: Iterable[np.ndarray], prepare: Callable[[Any], None] = lambda env: None
+    stock: Any, task: SceneTask, actions: Iterable[np.ndarray], prepare: Callable[[Any], None] = lambda env: None
 ) -> float:
     """Largest difference in rad of joint angles while both take the same actions from the same start.
 
@@ -95,8 +95,6 @@ def single_step_gaps(stock: Any, scene: Any, actions: Iterable[np.ndarray]) -> n
         state = snapshot(scene.env)
         restore(stock, state)
         restore(scene.env, state)
-        if hasattr(scene, "arm"):  # only an end-effector controller remembers where it was
-            scene.arm.sync()
         stock.step(action.astype(np.float32))
         scene.move(action.tolist())
         gaps.append(np.abs(joints(scene.env) - joints(stock)).max())

@@ -13,11 +13,21 @@ from torch import Tensor
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.environments.base import Transition
 from bmd_pipeline.tasks import registry
+from bmd_pipeline.tasks.avoid_point.course import (
+    CENTRE,
+    FINISH_Y,
+    MODE_GAPS,
+    MODES,
+    NOT_REACHED,
+    ROWS,
+    SCALE,
+    START,
+    Course,
+)
 from bmd_pipeline.tasks.avoid_point.env import POINT_RADIUS, AvoidPoint
 from bmd_pipeline.tasks.avoid_point.expert import make_expert
 from bmd_pipeline.tasks.avoid_point.options import Options
 from bmd_pipeline.tasks.checker import check_task
-from bmd_pipeline.tasks.course.course import CENTRE, FINISH_Y, MODE_GAPS, MODES, NOT_REACHED, ROWS, SCALE, START, Course
 
 CONFIG_DIR = Path(__file__).parents[2] / "config"
 COURSE = Course()
@@ -141,7 +151,7 @@ def test_the_demonstrator_shows_all_modes_and_keeps_to_them() -> None:
     for behaviour in range(24):
         episode = expert.demonstrate(behaviour, seed=behaviour)
         seen = torch.from_numpy(episode.obs)[:, :2] * torch.tensor(SCALE) + torch.tensor(CENTRE)
-        path = torch.cat([seen, expert.env.track()])
+        path = torch.cat([seen, expert._env.track()])
         weights = label(path[:, None])[0]
         successes += episode.success
         assert episode.success == bool(weights[behaviour] == 1.0 and COURSE.is_finished(path[-1]))

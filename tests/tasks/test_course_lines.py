@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bmd_pipeline.tasks.course.course import FINISH_Y, MODE_GAPS, MODES, SPACING, START, Course, draw_line
+from bmd_pipeline.tasks.avoid_point.course import FINISH_Y, MODE_GAPS, MODES, SPACING, START, Course, draw_line
 
 
 @pytest.mark.parametrize("gaps", MODE_GAPS, ids=MODES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bmd_pipeline.environments.demonstrators import PERSISTENCE, draw_noise
+from bmd_pipeline.environments.base import PERSISTENCE, draw_noise
 
 
 def test_has_the_size_and_the_memory_it_should() -> None:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.tasks.pusht.env import (
+    GOAL,
     REST_QPOS,
+    TIP_HEIGHT,
     GoalOverlap,
     PushTScene,
     PushTTask,
@@ -23,7 +25,6 @@ from bmd_pipeline.tasks.pusht.env import (
     make_spec,
     make_start,
 )
-from bmd_pipeline.tasks.pusht.geometry import GOAL, TIP_HEIGHT
 from bmd_pipeline.tasks.pusht.options import Options
 
 NUM_ENVS = 3
@@ -106,8 +107,7 @@ def test_turns_are_counted_beyond_a_whole_one(env: PushTTask) -> None:
     scene = env.simulation.scenes[0]  # type: ignore[attr-defined]
     begin = scene.read()[5]
     for turn in np.arange(0.5, 14.0, 0.5):
-        half = (begin + turn) / 2.0
-        scene._tee.set_pose(scene._pose([0.1, 0.0, 0.021], [math.cos(half), 0.0, 0.0, math.sin(half)]))
+        scene._tee.place(0.1, 0.0, 0.021, begin + turn)
         assert scene.read()[5] == pytest.approx(begin + turn, abs=1e-4)
 
 
@@ -215,7 +215,7 @@ def test_results_do_not_depend_on_the_number_of_workers() -> None:
 
 def test_overlap_is_maniskills_own() -> None:
     scene = PushTScene()
-    overlap = GoalOverlap.of_env(scene.env)
+    overlap = GoalOverlap(scene.env)
     generator = np.random.default_rng(0)
     offset = generator.normal(0.0, 1.0, (150, 3)) * np.geomspace(0.01, 0.15, 150)[:, None] * [1.0, 1.0, 6.0]
     expected, state = [], []

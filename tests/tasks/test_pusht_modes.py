@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from bmd_pipeline.tasks.pusht.env import TRACK_NAMES
-from bmd_pipeline.tasks.pusht.geometry import BEHAVIOURS
+from bmd_pipeline.tasks.pusht.env import BEHAVIOURS, TRACK_NAMES
 from bmd_pipeline.tasks.pusht.modes import LABELLINGS
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bmd_pipeline.tasks.pusht.expert import Planner, PushLibrary
-from bmd_pipeline.tasks.pusht.geometry import GOAL, compose
+from bmd_pipeline.tasks.pusht.env import GOAL
+from bmd_pipeline.tasks.pusht.expert import Planner, PushLibrary, compose
 
 TIP = np.array([-0.1, 0.1])
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bmd_pipeline.tasks.pusht.expert import MIN_REACH, Walkway, list_contacts
-from bmd_pipeline.tasks.pusht.geometry import distance_to_tee
+from bmd_pipeline.tasks.pusht.expert import MIN_REACH, Walkway, distance_to_tee, list_contacts
 
 FAR = np.array([-2.0, 0.0])
 

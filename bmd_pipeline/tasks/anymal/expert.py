@@ -10,19 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bmd_pipeline.environments.base import Episode
-from bmd_pipeline.environments.demonstrators import draw_noise, play
-from bmd_pipeline.tasks.anymal import layout
-from bmd_pipeline.tasks.anymal.env import AnymalTask
-from bmd_pipeline.tasks.anymal.layout import DIRECTIONS, PERIOD, REST_QPOS
+from bmd_pipeline.environments.base import Act, NoisyExpert
+from bmd_pipeline.tasks.anymal.env import DIRECTIONS, NUM_JOINTS, PERIOD, REST_QPOS, AnymalTask, compute_turning
 from bmd_pipeline.tasks.anymal.options import Options
 
 # ---- Walking in a wanted direction: a trot in time with the clock ----
 #
 # Diagonal pairs of feet swing in turn. Each foot follows a small loop beside where it stands at rest, along and across
 # the body and up; joint angles follow by the inverse of the legs' Jacobian. Each direction has numbers of its own,
-# which
-# `benchmarks/anymal_gaits.py` found once.
+# found once by `benchmarks/anymal_gaits.py`.
 
 STEP_RAD = 0.225
 """Joint increment in rad of action 1."""
@@ -37,43 +33,23 @@ _FOOT_X, _FOOT_Y = 0.453 * _FORE, 0.301 * _LEFT
 
 @dataclass(frozen=True)
 class Gait:
-    """One trot. Lengths in metres, phases in rad.
+    """One trot. Lengths in metres, phases in rad."""
 
-    Attributes:
-        stride_x: half a foot's way along the body.
-        phase_x: when it is at its end.
-        stride_y: half a foot's way across the body, to the left.
-        phase_y: when it is at its end.
-        lift: how high a foot is lifted.
-        phase_lift: when.
-        height: of the feet at rest; negative for a body that is held higher.
-        shift: of all feet forward at rest.
-        length: fore and hind feet moved apart at rest, each by this.
-        width: left and right feet moved apart at rest, each by this.
-        gain: share of the way to the reference that an action asks for.
-        turn: strides that turn the body, per rad of wanted change of heading.
-    """
-
-    stride_x: float
-    phase_x: float
-    stride_y: float
-    phase_y: float
-    lift: float
-    phase_lift: float
-    height: float
-    shift: float
-    length: float
-    width: float
-    gain: float
-    turn: float
+    stride_x: float  # half a foot's way along the body
+    phase_x: float  # when it is at its end
+    stride_y: float  # half a foot's way across the body, to the left
+    phase_y: float  # when it is at its end
+    lift: float  # how high a foot is lifted
+    phase_lift: float  # when
+    height: float  # of the feet at rest; negative for a body that is held higher
+    shift: float  # of all feet forward at rest
+    length: float  # fore and hind feet moved apart at rest, each by this
+    width: float  # left and right feet moved apart at rest, each by this
+    gain: float  # share of the way to the reference that an action asks for
+    turn: float  # strides that turn the body, per rad of wanted change of heading
 
     def compute_reference(self, step: int, turning: float) -> NDArray[np.float64]:
-        """Joint angles (12,) to aim at.
-
-        Args:
-            step: control steps since the start.
-            turning: wanted change of heading in rad.
-        """
+        """Joint angles (12,) to aim at `step` control steps after the start, to turn by `turning` rad."""
         phase = 2.0 * math.pi * step / PERIOD + _PAIR  # (4,)
         turn = self.turn * turning
         x = self.shift + self.length * _FORE - (self.stride_x - turn * _FOOT_Y) * np.cos(phase + self.phase_x)
@@ -103,42 +79,23 @@ def load_gaits() -> tuple[Gait, ...]:
     return tuple(Gait(**found[direction]) for direction in DIRECTIONS)
 
 
-# ---- A demonstrator that walks to the beacon in a wanted direction ----
-#
-# It trots in time with the clock, turns so that its gait leads to the beacon, and is pushed about by noise; it records
-# what it meant to do.
+class AnymalExpert(NoisyExpert[AnymalTask]):
+    """Demonstrates walking forward, left, back and right; turns so that its gait leads to the beacon."""
 
-
-class AnymalExpert:
-    """Demonstrates walking forward, left, back and right."""
-
-    behaviours: tuple[str, ...] = layout.DIRECTIONS
+    behaviours = DIRECTIONS
 
     def __init__(self, options: Options) -> None:
-        self._options = options
+        super().__init__(AnymalTask(options, 1, auto_reset=False), options.expert_noise)
         self._gaits = load_gaits()
-        self._env = AnymalTask(options, 1, auto_reset=False)
 
-    def demonstrate(self, behaviour: int, seed: int) -> Episode:
-        """Plays one noisy episode; the same seed gives the same episode."""
+    def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:
         env, gait = self._env, self._gaits[behaviour]
-        # not (seed, behaviour): seed sequences ignore trailing zeros, and (seed, 0, 0) draws the start
-        draw = np.random.default_rng((seed, 0, 0, 1 + behaviour))
-        obs = env.reset(seed)
-        noise = draw_noise(self._options.expert_noise, (env.spec.horizon, env.spec.action_dim), draw)
 
         def act() -> NDArray[np.float64]:
-            joints = env.state[0, : layout.NUM_JOINTS].numpy().astype(np.float64)
-            turning = float(layout.compute_turning(env.state, behaviour))
-            return gait.act(int(env.elapsed[0]), joints, turning)
+            joints = env.state[0, :NUM_JOINTS].numpy().astype(np.float64)
+            return gait.act(int(env.elapsed[0]), joints, float(compute_turning(env.state, behaviour)))
 
-        return play(env, obs, act, noise, behaviour)
-
-    def close(self) -> None:
-        """Releases the simulator."""
-        self._env.close()
+        return act
 
 
-def make_expert(options: Options) -> AnymalExpert:
-    """Builds the demonstrator."""
-    return AnymalExpert(options)
+make_expert = AnymalExpert

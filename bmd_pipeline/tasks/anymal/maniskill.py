@@ -1,9 +1,20 @@
-"""AnymalBeacons-v1, a registered ManiSkill environment. Importing this module imports ManiSkill."""
+"""ANYmal C's description, made fit for simulation, and AnymalBeacons-v1, a registered ManiSkill environment.
+
+Importing this module imports ManiSkill.
+"""
 
 from __future__ import annotations
 
+import copy
+import functools
+import tempfile
+import warnings
+import xml.etree.ElementTree as ET
+from importlib.metadata import distribution
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sapien
 import torch
 from mani_skill.agents.registration import register_agent
@@ -13,12 +24,163 @@ from mani_skill.utils.building.ground import build_ground
 from mani_skill.utils.registration import register_env
 from mani_skill.utils.structs import Pose
 from mani_skill.utils.structs.types import GPUMemoryConfig, SceneConfig, SimConfig
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from bmd_pipeline.sim.maniskill import StartedEnv
-from bmd_pipeline.tasks.anymal import layout
-from bmd_pipeline.tasks.anymal.model import write_urdf
+from bmd_pipeline.tasks.anymal import env as anymal
 from bmd_pipeline.tasks.anymal.options import Options
+
+# ---- A description of ANYmal C that is fit for simulation, from the one that its maker publishes ----
+#
+# Most of the published links are parts bolted to another: shells, cameras, motors, frames without mass. Some inertias
+# are not those of any body, which SAPIEN refuses, and the base has collision shapes but no inertial, for which SAPIEN
+# would make up a mass beside that of the parts. Here parts are lumped into what carries them: masses and inertias come
+# out right, and few links remain. Visuals are the collision shapes, so that there are no meshes to load.
+
+_URDF = "cmeel.prefix/share/example-robot-data/robots/anymal_c_simple_description/urdf/anymal.urdf"
+FEET = ("LF_FOOT", "RF_FOOT", "LH_FOOT", "RH_FOOT")
+"""Links that stay links though they are fixed to the shank: they have a friction of their own."""
+_AXES = "xyz"
+
+
+def find_urdf() -> Path:
+    """The description of ANYmal C in the wheel `example-robot-data` (Copyright ANYbotics, BSD-3-Clause).
+
+    Raises:
+        PackageNotFoundError: the wheel is not installed.
+    """
+    return Path(str(distribution("example-robot-data").locate_file(_URDF)))
+
+
+@functools.cache
+def write_urdf() -> tuple[str, tempfile.TemporaryDirectory[str]]:
+    """Path of the lumped description, and the folder that lives as long as this process."""
+    folder = tempfile.TemporaryDirectory(prefix="bmd-anymal-")
+    path = Path(folder.name) / "anymal_c.urdf"
+    path.write_text(lump_fixed_links(find_urdf().read_text()))
+    return str(path), folder
+
+
+def lump_fixed_links(description: str) -> str:
+    """Lumps links that are fixed to another link into that one, but for `FEET`.
+
+    Args:
+        description: URDF text.
+
+    Returns:
+        URDF text with the same moving parts, masses, inertias and collision shapes.
+    """
+    robot = ET.fromstring(description)
+    bodies = {str(link.get("name")): _Body(link) for link in robot.findall("link")}
+    lumped = ET.Element("robot", robot.attrib)
+    carrier = {name: (name, np.eye(4)) for name in bodies}  # which remaining link carries it, and where
+    joints: list[Any] = []
+    for joint in _from_the_root(robot.findall("joint")):
+        child = joint.find("child").get("link")
+        parent, place = carrier[joint.find("parent").get("link")]
+        place = place @ _read_pose(joint.find("origin"))
+        if joint.get("type") == "fixed" and child not in FEET:
+            carrier[child] = parent, place
+            bodies[parent].absorb(bodies.pop(child), place)
+            continue
+        joint.find("parent").set("link", parent)
+        _write_pose(joint, place)
+        joints.append(joint)
+    lumped.extend([body.describe(name) for name, body in bodies.items()])
+    lumped.extend(joints)
+    return ET.tostring(lumped, encoding="unicode")
+
+
+class _Body:
+    """Mass, inertia and shapes of a link, in its frame. The inertia is the one about the frame's origin."""
+
+    def __init__(self, link: Any) -> None:
+        self.mass, self.moment, self.inertia = 0.0, np.zeros(3), np.zeros((3, 3))
+        self.shapes = [copy.deepcopy(shape) for shape in link.findall("collision")]
+        inertial = link.find("inertial")
+        if inertial is not None:
+            pose = _read_pose(inertial.find("origin"))
+            mass = float(inertial.find("mass").get("value"))
+            values = {key: float(value) for key, value in inertial.find("inertia").attrib.items()}
+            about_middle = np.array([[values["i" + min(a, b) + max(a, b)] for b in _AXES] for a in _AXES])
+            self._add(mass, pose[:3, 3], pose[:3, :3] @ about_middle @ pose[:3, :3].T)
+
+    def absorb(self, part: _Body, place: NDArray[np.float64]) -> None:
+        """Adds what is fixed to this body at place (4, 4)."""
+        if part.mass > 0.0:
+            middle = part.moment / part.mass
+            about_middle = part.inertia - part.mass * _steiner(middle)
+            self._add(part.mass, (place @ [*middle, 1.0])[:3], place[:3, :3] @ about_middle @ place[:3, :3].T)
+        for shape in part.shapes:
+            _write_pose(shape, place @ _read_pose(shape.find("origin")))
+            self.shapes.append(shape)
+
+    def describe(self, name: str) -> ET.Element:
+        """The link of that name."""
+        link = ET.Element("link", name=name)
+        middle = self.moment / self.mass
+        inertia = self.inertia - self.mass * _steiner(middle)
+        inertial = ET.SubElement(link, "inertial")
+        ET.SubElement(inertial, "origin", xyz=_format(middle), rpy="0 0 0")
+        ET.SubElement(inertial, "mass", value=_format([self.mass]))
+        pairs = [(i, j) for i in range(3) for j in range(i, 3)]
+        ET.SubElement(inertial, "inertia", {f"i{_AXES[i]}{_AXES[j]}": _format([inertia[i, j]]) for i, j in pairs})
+        for shape in self.shapes:
+            visual = copy.deepcopy(shape)
+            visual.tag = "visual"
+            link.extend((visual, shape))
+        return link
+
+    def _add(self, mass: float, middle: NDArray[np.float64], about_middle: NDArray[np.float64]) -> None:
+        self.mass += mass
+        self.moment = self.moment + mass * middle
+        self.inertia = self.inertia + about_middle + mass * _steiner(middle)
+
+
+def _steiner(offset: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Inertia (3, 3) of a point of mass 1 at an offset (3,)."""
+    return np.asarray(offset @ offset * np.eye(3) - np.outer(offset, offset))
+
+
+def _from_the_root(joints: list[Any]) -> list[Any]:
+    """Joints in an order in which the parent's comes before the child's."""
+    by_parent: dict[str, list[Any]] = {}
+    for joint in joints:
+        by_parent.setdefault(joint.find("parent").get("link"), []).append(joint)
+    (root,) = set(by_parent) - {joint.find("child").get("link") for joint in joints}
+    ordered, open_links = [], [root]
+    for link in open_links:  # grows while it is walked
+        for joint in by_parent.get(link, ()):
+            ordered.append(joint)
+            open_links.append(joint.find("child").get("link"))
+    return ordered
+
+
+def _read_pose(origin: ET.Element | None) -> NDArray[np.float64]:
+    """Transformation (4, 4) of an `origin` element; rpy are turns about the fixed axes x, y, z."""
+    pose = np.eye(4)
+    if origin is not None:
+        pose[:3, 3] = [float(value) for value in origin.get("xyz", "0 0 0").split()]
+        pose[:3, :3] = Rotation.from_euler("xyz", [float(v) for v in origin.get("rpy", "0 0 0").split()]).as_matrix()
+    return pose
+
+
+def _write_pose(element: ET.Element, pose: NDArray[np.float64]) -> None:
+    for origin in element.findall("origin"):
+        element.remove(origin)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # at a pitch of 90 degrees, any of the equivalent angles will do
+        turns = Rotation.from_matrix(pose[:3, :3]).as_euler("xyz")
+    ET.SubElement(element, "origin", xyz=_format(pose[:3, 3]), rpy=_format(turns))
+
+
+def _format(values: NDArray[np.float64] | list[float]) -> str:
+    return " ".join(f"{value:.9g}" for value in values)
+
+
+# ---- The robot and its environment ----
 
 ENV_ID = "AnymalBeacons-v1"
 _DEFAULTS = Options()
@@ -33,7 +195,7 @@ class LumpedAnymalC(ANYmalC):  # type: ignore[misc]  # ManiSkill ships no types
     @property
     def urdf_path(self) -> str:
         """File of the description."""
-        return write_urdf()
+        return write_urdf()[0]
 
 
 @register_env(ENV_ID, max_episode_steps=200)
@@ -41,19 +203,14 @@ class AnymalBeaconsEnv(StartedEnv):
     """The base must come to one of four beacons around the start; falling fails."""
 
     SUPPORTED_ROBOTS = ["anymal_c_lumped"]
-    RANDOM_DIM = layout.RANDOM_DIM
+    CONTROL_MODE = "pd_joint_delta_pos"
+    RANDOM_DIM = anymal.AnymalTask.RANDOM_DIM
+    _make_start = staticmethod(anymal.make_start)
     agent: LumpedAnymalC
 
-    def __init__(
-        self,
-        *args: Any,
-        robot_uids: str = "anymal_c_lumped",
-        control_mode: str = "pd_joint_delta_pos",
-        goal_radius: float = _DEFAULTS.goal_radius,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, *args: Any, goal_radius: float = _DEFAULTS.goal_radius, **settings: Any) -> None:
         self._goal_radius = goal_radius
-        super().__init__(*args, robot_uids=robot_uids, control_mode=control_mode, **settings)
+        super().__init__(*args, **settings)
 
     @property
     def _default_sim_config(self) -> SimConfig:
@@ -64,7 +221,7 @@ class AnymalBeaconsEnv(StartedEnv):
         )
 
     def _load_agent(self, options: dict[str, Any]) -> None:
-        super()._load_agent(options, sapien.Pose(p=[0.0, 0.0, layout.REST_HEIGHT]))
+        super()._load_agent(options, sapien.Pose(p=[0.0, 0.0, anymal.REST_HEIGHT]))
 
     def _load_scene(self, options: dict[str, Any]) -> None:
         self.ground = build_ground(self.scene, floor_width=20)
@@ -78,27 +235,23 @@ class AnymalBeaconsEnv(StartedEnv):
                 add_collision=False,
                 initial_pose=sapien.Pose(p=[*place, 0.05]),
             )
-            for direction, place in zip(layout.DIRECTIONS, layout.place_beacons(torch.ones(1))[0].tolist(), strict=True)
+            for direction, place in zip(anymal.DIRECTIONS, anymal.place_beacons(torch.ones(1))[0].tolist(), strict=True)
         ]
-        self._distance = torch.full((self.num_envs,), layout.BEACON_DISTANCE, device=self.device)
-
-    def make_start(self, random: Tensor) -> Tensor:
-        """See `layout.make_start`."""
-        return layout.make_start(random)
+        self._distance = torch.full((self.num_envs,), anymal.BEACON_DISTANCE, device=self.device)
 
     def _place(self, env_idx: Tensor, start: Tensor) -> None:
         robot = self.agent.robot
-        self.agent.reset(start[:, : layout.NUM_JOINTS])
-        robot.set_pose(Pose.create_from_pq(*layout.make_base_pose(start[:, 12])))
+        self.agent.reset(start[:, : anymal.NUM_JOINTS])
+        robot.set_pose(Pose.create_from_pq(*anymal.make_base_pose(start[:, 12])))
         robot.set_root_linear_velocity(torch.zeros(len(env_idx), 3))
         robot.set_root_angular_velocity(torch.zeros(len(env_idx), 3))
         self._distance[env_idx] = start[:, 13]
-        places = layout.place_beacons(start[:, 13])
+        places = anymal.place_beacons(start[:, 13])
         for beacon, place in zip(self.beacons, places.unbind(1), strict=True):
             beacon.set_pose(Pose.create_from_pq(torch.cat((place, torch.full_like(place[:, :1], 0.05)), 1)))
 
     def read_state(self) -> Tensor:
-        """(num_envs, 38), see `layout`."""
+        """(num_envs, 38), see `anymal.env`."""
         robot = self.agent.robot
         return torch.cat(
             (
@@ -115,13 +268,13 @@ class AnymalBeaconsEnv(StartedEnv):
     def evaluate(self) -> dict[str, Tensor]:
         """Success near a beacon, failure by falling."""
         state = self.read_state()
-        distance = layout.compute_distances(state).min(dim=1).values
-        fallen = layout.has_fallen(state)
+        distance = anymal.compute_distances(state).min(dim=1).values
+        fallen = anymal.has_fallen(state)
         return {"success": (distance < self._goal_radius) & ~fallen, "fail": fallen, "distance": distance}
 
     def compute_closeness(self) -> Tensor:
         """Share (num_envs,) of the way to the nearest beacon that is done."""
-        return layout.compute_closeness(self.read_state()).clamp(0.0, 1.0)
+        return anymal.compute_closeness(self.read_state()).clamp(0.0, 1.0)
 
     def _get_obs_extra(self, info: dict[str, Tensor]) -> dict[str, Tensor]:
         robot = self.agent.robot

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.environments.base import ModeLabeler
-from bmd_pipeline.tasks.anymal.layout import DIRECTIONS, TRACK_NAMES
+from bmd_pipeline.tasks.anymal.env import DIRECTIONS, TRACK_NAMES
 
 COMMITTED = 0.15
 """Distance in metres from the start beyond which a failed episode counts for the direction it went."""

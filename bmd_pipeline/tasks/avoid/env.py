@@ -1,39 +1,46 @@
-"""Avoid: one Avoid-v1 scene on the CPU, the task as a batch of episodes, and its environments."""
+"""Avoid: the course on ManiSkill's table, one Avoid-v1 scene on the CPU, and the task as a batch of episodes."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskEnv, TaskSpec
-from bmd_pipeline.sim import backend
-from bmd_pipeline.sim.arm import ROBOT_BASE, STEP_METRES, PoseArm, hold_tip
-from bmd_pipeline.sim.backend import SimulatedTask, make_simulated, reset_physics
-from bmd_pipeline.tasks.avoid import layout
+from bmd_pipeline.environments.base import TaskSpec
+from bmd_pipeline.sim import arm as robot
+from bmd_pipeline.sim.arm import ROBOT_BASE, ArmScene
+from bmd_pipeline.sim.backend import SceneTask, reset_physics
+from bmd_pipeline.sim.render import Camera, ManiSkillFilming
 from bmd_pipeline.tasks.avoid.options import Options
-from bmd_pipeline.tasks.course.course import Referee, compute_obs, obs_dim
+from bmd_pipeline.tasks.avoid_point.course import Referee, compute_obs, make_course_spec
 
-# ---- One Avoid-v1 scene on the CPU, moved by planar actions ----
+# ---- Where the course stands on the table, and how the stick moves over it ----
+#
+# The course's origin is where the robot stands, as in D3IL. Starts are rows of joint angles, states rows of
+# (x, y) of the tip, on the course and in metres.
 
-_SCALE = layout.STEP_METRES / STEP_METRES
+TIP_HEIGHT = 0.03
+"""Height in metres at which the tip is held: the posts are 0.1 tall."""
+BODY_RADIUS = 0.01
+"""The tip's centre keeps this distance to posts: the stick's radius and 2 mm."""
+POST_HEIGHT = 0.1
+STEP_METRES = 0.012
+"""Metres that the tip covers in a control step along each axis at action 1."""
+REST_QPOS = (-0.3547, 0.5293, -0.1327, -2.0436, 0.123, 2.5656, 0.3153)
+"""Joint angles in rad with the tip upright at the course's start."""
+_QPOS_SPREAD = 0.02
+_SCALE = STEP_METRES / robot.STEP_METRES
 
 
-class AvoidScene:
-    """An Avoid-v1 scene with direct stepping.
+def make_start(random: Tensor) -> Tensor:
+    """Joint angles (n, 7) in rad from uniform numbers (n, 7); the tip starts within about 2 cm."""
+    return random.new_tensor(REST_QPOS) + _QPOS_SPREAD * (2.0 * random - 1.0)
 
-    Attributes:
-        env: the unwrapped ManiSkill environment.
-        arm: what steps it.
-    """
 
-    def __init__(self, env_id: str) -> None:
-        self.env = backend.make_env(env_id)
-        self.arm = PoseArm(self.env)
+class AvoidScene(ArmScene):
+    """An Avoid-v1 scene; see `ArmScene`."""
 
     def place(self, start: Sequence[float]) -> None:
         """Starts afresh, at rest, at joint angles (7,); nothing of the past remains."""
@@ -42,10 +49,8 @@ class AvoidScene:
 
     def move(self, action: Sequence[float]) -> None:
         """One control step with a planar action (2,) in [-1, 1]."""
-        pose = self.arm.pose
-        tip = (*pose.p.tolist(), *pose.q.tolist())
         x, y = action
-        self.arm.step(hold_tip(_SCALE * x, _SCALE * y, tip, self.arm.rotation_scale, layout.TIP_HEIGHT))
+        self.arm.step_planar(_SCALE * x, _SCALE * y, TIP_HEIGHT)
 
     def read(self) -> tuple[float, float]:
         """(x, y) of the tip on the course."""
@@ -53,74 +58,43 @@ class AvoidScene:
         return x - ROBOT_BASE[0], y - ROBOT_BASE[1]
 
 
-# ---- Avoid as a batch of episodes, whatever simulates it ----
-
-CONTROL_HZ = 20.0
-
-
-def make_spec(options: Options) -> TaskSpec:
-    """Fixed facts of the task."""
-    return TaskSpec(
-        name="Avoid",
-        obs_dim=obs_dim(options.position_frequencies),
-        action_dim=2,
-        track_names=("x", "y"),
-        planar=("x", "y"),
-        planar_units=("m", "m"),
-        horizon=options.horizon,
-        control_hz=CONTROL_HZ,
-    )
-
-
-class AvoidTask(SimulatedTask):
-    """The obstacle course for a Panda with a stick; the track is the tip's position (x, y) in metres.
-
-    Args:
-        options: the task's settings.
-        num_envs: scenes stepped together.
-        settings: see `SimulatedTask`.
-    """
+class AvoidTask(SceneTask):
+    """The obstacle course for a Panda with a stick; the track is the tip's position (x, y) in metres."""
 
     ENV_MODULE = "bmd_pipeline.tasks.avoid.maniskill"
-    STATE_DIM = layout.STATE_DIM
-    RANDOM_DIM = layout.RANDOM_DIM
+    SCENE = AvoidScene
+    STATE_DIM, RANDOM_DIM = 2, 7
+    options: Options
 
     def __init__(self, options: Options, num_envs: int, **settings: Any) -> None:
-        super().__init__(make_spec(options), num_envs, **settings)
-        self.options = options
-        self.referee = Referee(options, num_envs, layout.BODY_RADIUS, self.device)
+        super().__init__(options, num_envs, **settings)
+        self.referee = Referee(options, num_envs, BODY_RADIUS, self.device)
 
-    def _make_scene(self, env_id: str) -> AvoidScene:
-        return AvoidScene(env_id)
+    @classmethod
+    def make_spec(cls, options: Options) -> TaskSpec:
+        """Fixed facts of the task."""
+        return make_course_spec("Avoid", options, options.horizon, control_hz=20.0)
 
-    def _make_start(self, random: Tensor) -> Tensor:
-        return layout.make_start(random)
+    _make_start = staticmethod(make_start)
 
     def _begin(self, rows: Tensor) -> None:
         self.referee.restart(rows)
 
-    def _judge(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.referee.judge(after)
+    def _evaluate(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.referee.evaluate(after)
 
     def _observe(self) -> Tensor:
         return compute_obs(self.state, self.options.position_frequencies)
 
     def track(self) -> Tensor:
-        """Current track (num_envs, 2)."""
         return self.state.clone()
 
 
-# ---- Avoid environments, stepped wherever the device is ----
+make_spec, make_env = AvoidTask.make_spec, AvoidTask.make_env
 
 
-def make_env(
-    options: Options,
-    num_envs: int,
-    *,
-    device: torch.device | str = "cpu",
-    num_workers: int = 1,
-    auto_reset: bool = False,
-) -> TaskEnv:
-    """Builds Avoid environments; see `make_simulated`."""
-    task = functools.partial(AvoidTask, options)
-    return make_simulated(task, num_envs, device=device, num_workers=num_workers, auto_reset=auto_reset)
+FILMING = ManiSkillFilming(  # from before the robot, with the start on the left; steeply, to see each gap
+    Camera((0.3, 0.04, 0.8), (-0.14, 0.04, 0.02), fov=0.85),
+    lambda state: (state[0] + ROBOT_BASE[0], state[1] + ROBOT_BASE[1], TIP_HEIGHT),
+    AvoidTask.ENV_MODULE,
+)

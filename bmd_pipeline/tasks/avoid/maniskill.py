@@ -17,8 +17,8 @@ from torch import Tensor
 
 from bmd_pipeline.sim.arm import ROBOT_BASE
 from bmd_pipeline.sim.maniskill import PlanarControllerConfig, TabletopEnv
-from bmd_pipeline.tasks.avoid import layout
-from bmd_pipeline.tasks.course.course import FINISH_Y, ROWS, START, Course
+from bmd_pipeline.tasks.avoid import env as avoid
+from bmd_pipeline.tasks.avoid_point.course import FINISH_Y, ROWS, START, Course
 
 ENV_ID = "Avoid-v1"
 _UPRIGHT_CYLINDER = sapien.Pose(q=[math.sqrt(0.5), 0.0, math.sqrt(0.5), 0.0])  # SAPIEN's cylinders lie along x
@@ -43,8 +43,8 @@ class AvoidPandaStick(PandaStick):  # type: ignore[misc]  # ManiSkill ships no t
             force_limit=self.arm_force_limit,
             ee_link=self.ee_link_name,
             urdf_path=self.urdf_path,
-            height=layout.TIP_HEIGHT,
-            step_metres=layout.STEP_METRES,
+            height=avoid.TIP_HEIGHT,
+            step_metres=avoid.STEP_METRES,
         )
         return {"pd_ee_planar": {"arm": arm}}
 
@@ -54,14 +54,12 @@ class AvoidEnv(TabletopEnv):
     """Six posts in three rows stand between the stick and the finish line; touching one fails."""
 
     SUPPORTED_ROBOTS = ["panda_stick_avoid"]
-    RANDOM_DIM = layout.RANDOM_DIM
-
-    def __init__(self, *args: Any, robot_uids: str = "panda_stick_avoid", **settings: Any) -> None:
-        super().__init__(*args, robot_uids=robot_uids, **settings)
+    RANDOM_DIM = avoid.AvoidTask.RANDOM_DIM
+    _make_start = staticmethod(avoid.make_start)
 
     def _load_objects(self) -> None:
         material = sapien.render.RenderMaterial(base_color=[0.8, 0.1, 0.1, 1.0])
-        half = layout.POST_HEIGHT / 2.0
+        half = avoid.POST_HEIGHT / 2.0
         for name, (x, radius, y) in enumerate((x, row.radius, row.y) for row in ROWS for x in row.posts):
             builder = self.scene.create_actor_builder()
             builder.add_cylinder_collision(radius=radius, half_length=half, pose=_UPRIGHT_CYLINDER)
@@ -70,21 +68,19 @@ class AvoidEnv(TabletopEnv):
             builder.build_static(name=f"post-{name}")
         self._course = Course(self.device)
 
-    def make_start(self, random: Tensor) -> Tensor:
-        """See `layout.make_start`."""
-        return layout.make_start(random)
-
     def _place_objects(self, placement: Tensor) -> None:
         """Posts stand where they were built."""
 
     def read_state(self) -> Tensor:
         """(num_envs, 2) the tip on the course."""
-        return layout.to_course(self.agent.tcp.pose.p)
+        tip = self.agent.tcp.pose.p[:, :2]
+        place: Tensor = tip - tip.new_tensor(ROBOT_BASE)
+        return place
 
     def evaluate(self) -> dict[str, Tensor]:
         """Success behind the finish line, failure at a post or off the field."""
         position = self.read_state()
-        failed = self._course.is_blocked(position, layout.BODY_RADIUS)
+        failed = self._course.is_blocked(position, avoid.BODY_RADIUS)
         return {"success": self._course.is_finished(position) & ~failed, "fail": failed}
 
     def compute_closeness(self) -> Tensor:

@@ -1,5 +1,5 @@
 """True modes of Avoid: those of the course. For evaluation only."""
 
-from bmd_pipeline.tasks.course.modes import LABELLINGS
+from bmd_pipeline.tasks.avoid_point.modes import LABELLINGS
 
 __all__ = ["LABELLINGS"]

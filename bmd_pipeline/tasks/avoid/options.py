@@ -1,13 +1,11 @@
 """The `env` settings of Avoid."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
-from bmd_pipeline.tasks.course.settings import CourseSettings
+from bmd_pipeline.tasks.avoid_point.options import CourseOptions
 
 
-class Options(CourseSettings):
+class Options(CourseOptions):
     """Settings of the obstacle course for a Panda with a stick."""
 
     horizon: int = Field(300, ge=1, le=10_000)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.environments.base import TaskSpec, VectorTask
+from bmd_pipeline.tasks.avoid_point.course import START, Referee, compute_obs, make_course_spec
 from bmd_pipeline.tasks.avoid_point.options import Options
-from bmd_pipeline.tasks.course.course import START, Referee, compute_obs, obs_dim
 
 SPEED = 0.012
 """Metres covered in one step along each axis by an action of 1."""
@@ -23,15 +23,7 @@ START_STD = (0.01, 0.005)
 
 def make_spec(options: Options) -> TaskSpec:
     """Fixed facts of the task."""
-    return TaskSpec(
-        name="AvoidPoint",
-        obs_dim=obs_dim(options.position_frequencies),
-        action_dim=2,
-        track_names=("x", "y"),
-        planar=("x", "y"),
-        horizon=options.horizon,
-        planar_units=("m", "m"),
-    )
+    return make_course_spec("AvoidPoint", options, options.horizon)
 
 
 def make_env(
@@ -73,7 +65,7 @@ class AvoidPoint(VectorTask):
 
     def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         torch.where(active[:, None], self.position + SPEED * action, self.position, out=self.position)
-        return self.referee.judge(self.position)
+        return self.referee.evaluate(self.position)
 
     def _observe(self) -> Tensor:
         return compute_obs(self.position, self.options.position_frequencies)

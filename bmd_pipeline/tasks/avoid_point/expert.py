@@ -1,64 +1,59 @@
-"""A demonstrator for each of the 24 ways through the course.
-
-It follows a line through the wanted gaps while gusts blow it off, and records what it meant to do, not what the
-gusts made of it.
-"""
+"""A demonstrator for each of the 24 ways through the course: it follows a line through the wanted gaps."""
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+import math
+from typing import Any, TypeVar
 
-from bmd_pipeline.environments.base import Episode
-from bmd_pipeline.environments.demonstrators import draw_noise
+import numpy as np
+from numpy.typing import NDArray
+
+from bmd_pipeline.environments.base import Act, NoisyExpert
+from bmd_pipeline.tasks.avoid_point.course import MODE_GAPS, MODES, draw_line
 from bmd_pipeline.tasks.avoid_point.env import AvoidPoint
 from bmd_pipeline.tasks.avoid_point.options import Options
-from bmd_pipeline.tasks.course.course import MODE_GAPS, MODES, draw_line
 
 SLOWEST = 0.9
 """Largest component of the slowest episodes' actions; the fastest move at 1."""
+Walker = TypeVar("Walker", bound=Any)
+"""A task on the course: its track is the place, and it has a `referee`."""
 
 
-class PointExpert:
-    """Demonstrates each of the 24 modes."""
+class CourseExpert(NoisyExpert[Walker]):
+    """Demonstrates each of the 24 modes; a success is an episode that crosses the finish line by the wanted gaps.
+
+    Attributes:
+        reach: farthest distance of lines in metres from the course's origin, where a robot stands.
+    """
 
     behaviours = MODES
+    reach = math.inf
+
+    def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:
+        line = draw_line(MODE_GAPS[behaviour], self._locate(), draw, self.reach)
+        pace = draw.uniform(SLOWEST, 1.0)
+
+        def act() -> NDArray[np.float64]:
+            return pace * np.array(line.follow(*self._locate()))
+
+        return act
+
+    def _has_shown(self, behaviour: int) -> bool:
+        return tuple(self._env.referee.gaps[0].tolist()) == MODE_GAPS[behaviour]
+
+    def _locate(self) -> tuple[float, float]:
+        x, y = self._env.track()[0].tolist()
+        return x, y
+
+
+class PointExpert(CourseExpert[AvoidPoint]):
+    """Moves the point."""
 
     def __init__(self, options: Options) -> None:
-        self.options = options
-        self.env = AvoidPoint(options, num_envs=1, auto_reset=False)
+        super().__init__(AvoidPoint(options, 1, auto_reset=False), options.demo_noise)
 
-    def demonstrate(self, behaviour: int, seed: int) -> Episode:
-        """Plays one episode; a success is one that crosses the finish line by the wanted gaps."""
-        env, wanted = self.env, MODE_GAPS[behaviour]
-        draw = np.random.default_rng(seed)
-        obs = env.reset(seed)
-        x, y = env.position[0].tolist()
-        line = draw_line(wanted, (x, y), draw)
-        pace = draw.uniform(SLOWEST, 1.0)
-        noise = draw_noise(self.options.demo_noise, (env.spec.horizon, 2), draw)
-        seen: list[Tensor] = []
-        intended: list[NDArray[np.float64]] = []
-        finished = False
-        while not bool(env.ended[0]):
-            action = pace * np.array(line.follow(x, y))
-            executed = torch.tensor(action + noise[len(seen)], dtype=torch.float32)
-            seen.append(obs[0])
-            intended.append(action)
-            moved = env.step(executed[None])
-            obs, finished = moved.obs, bool(moved.success[0])
-            x, y = env.position[0].tolist()
-        kept_to_it = tuple(env.referee.gaps[0].tolist()) == wanted
-        return Episode(
-            torch.stack(seen).numpy(), np.array(intended, dtype=np.float32), finished and kept_to_it, behaviour
-        )
-
-    def close(self) -> None:
-        """Nothing to release."""
+    def _make_generator(self, behaviour: int, seed: int) -> np.random.Generator:
+        return np.random.default_rng(seed)  # the task draws its start from torch
 
 
-def make_expert(options: Options) -> PointExpert:
-    """Builds the demonstrator."""
-    return PointExpert(options)
+make_expert = PointExpert

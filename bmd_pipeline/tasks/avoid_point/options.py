@@ -1,13 +1,29 @@
-"""The `env` settings of AvoidPoint."""
+"""The `env` settings of AvoidPoint, and those that everything on the obstacle course shares."""
 
-from __future__ import annotations
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bmd_pipeline.tasks.course.settings import CourseSettings
+from bmd_pipeline.config.schema import Section
 
 
-class Options(CourseSettings):
+class CourseOptions(Section):
+    """What pays on the course, what is seen of it, and how its demonstrators err."""
+
+    reward: Literal["plain", "shifted"] = "plain"
+    """plain: crossing the finish line pays 1. shifted: it pays .25, and .25 more for each favoured gap on the way."""
+    favoured_gaps: tuple[
+        Annotated[int, Field(ge=0, le=1)], Annotated[int, Field(ge=0, le=2)], Annotated[int, Field(ge=0, le=3)]
+    ] = (0, 1, 1)
+    """The gap in each row that pays under `shifted`, counted from the left."""
+    position_frequencies: int = Field(3, ge=0, le=8)
+    """Sine and cosine of the position at this many octaves join the observation, so that a small network can tell
+    places near a post apart; 0: position alone."""
+    demo_noise: float = Field(0.4, ge=0.0, le=1.0)
+    """Standard deviation of the noise on executed actions, correlated in time; the clean action is recorded."""
+
+
+class Options(CourseOptions):
     """Settings of the obstacle course for a point."""
 
     horizon: int = Field(120, ge=1, le=300)

@@ -57,6 +57,4 @@ class PointExpert:
         """Nothing to release."""
 
 
-def make_expert(options: Options) -> PointExpert:
-    """Builds the demonstrator."""
-    return PointExpert(options)
+make_expert = PointExpert

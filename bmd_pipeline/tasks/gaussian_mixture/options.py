@@ -1,7 +1,5 @@
 """The `env` settings of GaussianMixture."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

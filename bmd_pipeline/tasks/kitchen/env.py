@@ -1,9 +1,10 @@
-"""Kitchen: one FrankaKitchen-v1 scene stepped in MuJoCo, the task as a batch of episodes, and its environments."""
+"""Kitchen: what a state of it means, one FrankaKitchen-v1 scene stepped in MuJoCo, the task as a batch of episodes."""
 
 from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 from collections.abc import Sequence
 from importlib.metadata import distribution
 from typing import Any
@@ -13,11 +14,90 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskEnv, TaskSpec
-from bmd_pipeline.environments.workers import make_parallel
-from bmd_pipeline.sim.backend import SceneList, SceneTask, Simulation
-from bmd_pipeline.tasks.kitchen import layout
+from bmd_pipeline.sim.backend import SceneTask
+from bmd_pipeline.sim.render import Camera, MuJoCoFilming
 from bmd_pipeline.tasks.kitchen.options import Options
+
+# ---- What can be done, what a state means, and when a thing is done ----
+#
+# Starts are rows of arm joint angles (7) and the kettle's place (x, y); states are rows of joint angles (arm 7, fingers
+# 2), the hand (3), the handle of each thing (3 x 3), and the joints that say how far each thing is (10). Everything is
+# a function of tensors on any device.
+
+THINGS = ("kettle", "light", "slide")
+"""What can be done: push the kettle to the burner behind it, turn the light on, slide the cabinet's door open."""
+ORDERS = tuple("-".join(pair) for pair in itertools.permutations(THINGS, 2))
+"""Two things are to be done in an episode; the first two, in the order in which they were done."""
+
+HANDLES = ("kettle_site", "light_site", "slide_site")
+"""MuJoCo's sites at what the hand goes for, one of each thing."""
+QPOS = ((23, 24, 25, 26, 27, 28, 29), (17, 18), (19,))
+"""Columns of FrankaKitchen's joint positions that belong to each thing."""
+GOALS = ((-0.23, 0.75, 1.62, 0.99, 0.0, 0.0, -0.06), (-0.69, -0.05), (0.37,))
+"""Values of these where FrankaKitchen wants them."""
+DONE_WITHIN = 0.3
+"""FrankaKitchen's bound on the distance between joints and goal below which a thing is done."""
+
+REST_ARM = (0.148388023, -1.76848573, 1.84390296, -2.47685760, 0.260252026, 0.712533105, 1.59515394)
+REST_KETTLE = (-0.26939744, 0.350383255)
+"""FrankaKitchen's start of the arm, in rad, and of the kettle (x, y), in metres."""
+_ARM_SPREAD, _KETTLE_SPREAD = 0.03, 0.01
+
+TRACK_NAMES = (*THINGS, "x", "z")
+
+_HAND, _HANDLES, _JOINTS = slice(9, 12), slice(12, 21), slice(21, 31)
+_CENTRE = (-0.4, 0.4, 2.1)  # of where the hand goes, in metres
+_START_DISTANCES = (0.4064, 0.6917, 0.3705)  # of the things' joints from their goals when episodes begin
+
+
+def make_start(random: Tensor) -> Tensor:
+    """Starts (n, 9) from uniform numbers (n, 9)."""
+    spread = random.new_tensor((_ARM_SPREAD,) * 7 + (_KETTLE_SPREAD,) * 2)
+    return random.new_tensor(REST_ARM + REST_KETTLE) + spread * (2.0 * random - 1.0)
+
+
+def locate_handle(state: Tensor, thing: str) -> Tensor:
+    """Where the handle (num_envs, 3) of a thing is, in metres."""
+    index = 12 + 3 * THINGS.index(thing)
+    return state[:, index : index + 3]
+
+
+def compute_progress(state: Tensor) -> Tensor:
+    """How far each thing is (num_envs, len(THINGS)): about 0 at first, above 1 when it is done."""
+    joints = torch.split(state[:, _JOINTS], [len(columns) for columns in QPOS], dim=1)
+    distance = torch.stack(
+        [(values - state.new_tensor(goal)).norm(dim=1) for values, goal in zip(joints, GOALS, strict=True)], 1
+    )
+    start = state.new_tensor(_START_DISTANCES)
+    return (start - distance) / (start - DONE_WITHIN)
+
+
+def compute_obs(state: Tensor, done: Tensor) -> Tensor:
+    """What the policy sees, from states (num_envs, 31) and which things have been done (num_envs, 3), bool.
+
+    Returns:
+        (num_envs, 27) of order one: arm joints from their rest, fingers, hand, handles from the hand, progress
+        of the things, and which of them are done.
+    """
+    hand = state[:, _HAND]
+    handles = (state[:, _HANDLES].reshape(len(state), -1, 3) - hand[:, None]).flatten(1)  # (num_envs, 9)
+    return torch.cat(
+        (
+            state[:, :7] - state.new_tensor(REST_ARM),
+            state[:, 7:9] / 0.04,
+            (hand - state.new_tensor(_CENTRE)) / 0.3,
+            handles / 0.3,
+            compute_progress(state),
+            done.float(),
+        ),
+        1,
+    )
+
+
+def compute_track(state: Tensor, best: Tensor) -> Tensor:
+    """The episode's low-dimensional view (num_envs, len(TRACK_NAMES)): furthest progress so far, and the hand."""
+    return torch.cat((best, state[:, 9:10], state[:, 11:12]), 1)
+
 
 # ---- One FrankaKitchen-v1 scene, stepped in MuJoCo directly. Building one imports MuJoCo ----
 #
@@ -35,10 +115,10 @@ _LOWEST = np.array([-2.9, -1.8, -2.9, -3.1, -2.9, 0.0, -2.9, 0.0, 0.0])
 _HIGHEST = np.array([2.9, 1.8, 2.9, 0.0, 2.9, 3.8, 2.9, 0.04, 0.04])  # of what the arm is commanded
 _START_QPOS = np.array(
     [
-        *layout.REST_ARM,
+        *REST_ARM,
         *(4.79267505e-02, 3.71350919e-02, -2.66279850e-04, -5.18043486e-05, 3.12877220e-05, -4.51199853e-05),
         *(-3.90842156e-06, -4.22629655e-05, 6.28065475e-05, 4.04984708e-05, 4.62730939e-04, -2.26906415e-04),
-        *(-4.65501369e-04, -6.44129196e-03, -1.77048263e-03, 1.08009684e-03, *layout.REST_KETTLE),
+        *(-4.65501369e-04, -6.44129196e-03, -1.77048263e-03, 1.08009684e-03, *REST_KETTLE),
         *(1.61944683e00, 1.00618764e00, 4.06395120e-03, -6.62095997e-03, -2.68278933e-04),
     ]
 )
@@ -63,12 +143,12 @@ class KitchenScene:
         self._model = load_model()
         self.data = self._mujoco.MjData(self._model)
         self._hand = self._model.site("end_effector").id
-        self._sites = [self._hand, *(self._model.site(name).id for name in layout.HANDLES)]
-        self._columns = [column for columns in layout.QPOS for column in columns]
-        self.place([*layout.REST_ARM, *layout.REST_KETTLE])
+        self._sites = [self._hand, *(self._model.site(name).id for name in HANDLES)]
+        self._columns = [column for columns in QPOS for column in columns]
+        self.place([*REST_ARM, *REST_KETTLE])
 
     def place(self, start: Sequence[float]) -> None:
-        """Starts afresh, at rest; see `layout` for the columns of start (9,)."""
+        """Starts afresh, at rest; from start (9,)."""
         self._mujoco.mj_resetData(self._model, self.data)
         self.data.qpos[:] = _START_QPOS
         self.data.qpos[:7], self.data.qpos[23:25] = start[:7], start[7:]
@@ -81,7 +161,7 @@ class KitchenScene:
         self._mujoco.mj_step(self._model, self.data, nstep=FRAME_SKIP)
 
     def read(self) -> Sequence[float]:
-        """The state, see `layout`."""
+        """The state (31,)."""
         qpos = self.data.qpos
         sites: list[float] = self.data.site_xpos[self._sites].ravel().tolist()
         return (*qpos[:9].tolist(), *sites, *qpos[self._columns].tolist())
@@ -98,91 +178,49 @@ class KitchenScene:
         return sag
 
 
-# ---- Kitchen as a batch of episodes ----
-
-
-def make_spec(options: Options) -> TaskSpec:
-    """Fixed facts of the task."""
-    return TaskSpec(
-        name="Kitchen",
-        obs_dim=layout.OBS_DIM,
-        action_dim=9,
-        track_names=layout.TRACK_NAMES,
-        planar=("x", "z"),
-        planar_units=("m", "m"),
-        horizon=options.horizon,
-        control_hz=1.0 / STEP_SECONDS,
-    )
+# ---- The task, and how it is filmed ----
 
 
 class KitchenTask(SceneTask):
     """Doing two of three things in the kitchen; each pays 1, and the second ends the episode.
 
-    Args:
-        options: the task's settings.
-        num_envs: scenes stepped together.
-        settings: see `SceneTask`.
-
     Attributes:
         best: (num_envs, 3) furthest progress of each thing in the episode; it stays done when it is undone.
     """
 
-    STATE_DIM = layout.STATE_DIM
-    RANDOM_DIM = layout.RANDOM_DIM
+    SCENE = KitchenScene
+    NAME, TRACK_NAMES, PLANAR = "Kitchen", TRACK_NAMES, ("x", "z")
+    OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 27, 9, 31, 9
+    CONTROL_HZ = 1.0 / STEP_SECONDS
+    options: Options
 
     def __init__(self, options: Options, num_envs: int, **settings: Any) -> None:
-        super().__init__(make_spec(options), num_envs, **settings)
-        self.options = options
-        self.best = torch.zeros(num_envs, len(layout.THINGS), device=self.device)
+        super().__init__(options, num_envs, **settings)
+        self.best = torch.zeros(num_envs, len(THINGS), device=self.device)
 
-    def _make_simulation(self) -> Simulation:
-        return SceneList([KitchenScene() for _ in range(self.num_envs)])
-
-    def _make_start(self, random: Tensor) -> Tensor:
-        return layout.make_start(random)
+    _make_start = staticmethod(make_start)
 
     def _begin(self, rows: Tensor) -> None:
-        self.best = torch.where(rows[:, None], layout.compute_progress(self.state), self.best)
+        self.best = torch.where(rows[:, None], compute_progress(self.state), self.best)
 
-    def _judge(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _evaluate(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pays 1 for each thing the first time it is done."""
         done = (self.best > 1.0).sum(1)
-        self.best = torch.maximum(self.best, layout.compute_progress(after))
+        self.best = torch.maximum(self.best, compute_progress(after))
         now_done = (self.best > 1.0).sum(1)
         success = now_done >= 2
         return (now_done - done).float(), success, success
 
     def _observe(self) -> Tensor:
-        return layout.compute_obs(self.state, self.best > 1.0)
+        return compute_obs(self.state, self.best > 1.0)
 
     def track(self) -> Tensor:
-        """Current track (num_envs, track_dim)."""
-        return layout.compute_track(self.state, self.best)
+        return compute_track(self.state, self.best)
 
 
-# ---- Kitchen environments; MuJoCo steps them on the CPU, wherever the policy is ----
+make_spec, make_env = KitchenTask.make_spec, KitchenTask.make_env
 
 
-def _make_scenes(num_envs: int, first_row: int, *, options: Options, auto_reset: bool) -> KitchenTask:
-    return KitchenTask(options, num_envs, first_row=first_row, auto_reset=auto_reset)
-
-
-def make_env(
-    options: Options,
-    num_envs: int,
-    *,
-    device: torch.device | str = "cpu",
-    num_workers: int = 1,
-    auto_reset: bool = False,
-) -> TaskEnv:
-    """Builds Kitchen environments.
-
-    Args:
-        options: the task's settings.
-        num_envs: environments stepped together.
-        device: where tensors live; scenes are stepped on the CPU all the same.
-        num_workers: processes; one means this process. Results don't depend on it.
-        auto_reset: start a new episode where one ended.
-    """
-    factory = functools.partial(_make_scenes, options=options, auto_reset=auto_reset)
-    return make_parallel(factory, num_envs, num_workers, device)
+FILMING = MuJoCoFilming(  # from the left, where the arm hides neither kettle nor light switch nor cabinet
+    Camera((-1.0, -1.0, 2.75), (-0.12, 0.5, 2.05), fov=0.85), lambda state: state[9:12], load_model
+)

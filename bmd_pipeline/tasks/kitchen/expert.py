@@ -7,15 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bmd_pipeline.environments.base import Episode
-from bmd_pipeline.environments.demonstrators import draw_noise, play
-from bmd_pipeline.tasks.kitchen import layout
-from bmd_pipeline.tasks.kitchen.env import MAX_SPEED, STEP_SECONDS, KitchenScene, KitchenTask
-from bmd_pipeline.tasks.kitchen.layout import REST_ARM
+from bmd_pipeline.environments.base import Act, NoisyExpert
+from bmd_pipeline.tasks.kitchen.env import (
+    MAX_SPEED,
+    ORDERS,
+    REST_ARM,
+    STEP_SECONDS,
+    THINGS,
+    KitchenScene,
+    KitchenTask,
+    locate_handle,
+)
 from bmd_pipeline.tasks.kitchen.options import Options
 
-# ---- Moving the hand of the Kitchen's arm to a place, for the demonstrator: damped least squares on the arm's joints
-# ----
+# ---- Moving the hand to a place: damped least squares on the arm's joints ----
 
 FORWARD = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
 """Orientation of a hand that points at the kitchen; about that of the start."""
@@ -26,16 +31,9 @@ _DAMPING, _POSTURE_GAIN = 2e-3, 0.1
 
 
 def approach(scene: KitchenScene, target: NDArray[np.float64], speed: float, stiffness: float) -> NDArray[np.float64]:
-    """Action of the arm that moves the hand towards a place.
+    """Action (7,) of the arm in [-1, 1] that moves the hand towards target (3,), at most `speed` metres a control step.
 
-    Args:
-        scene: the kitchen.
-        target: (3,) where the hand should go.
-        speed: metres a control step, at most.
-        stiffness: what a radian off `FORWARD` weighs against a metre off the way.
-
-    Returns:
-        (7,) action in [-1, 1].
+    A radian off `FORWARD` weighs `stiffness` against a metre off the way.
     """
     state = scene.read()
     shift = target - np.array(state[9:12])
@@ -57,19 +55,12 @@ def approach(scene: KitchenScene, target: NDArray[np.float64], speed: float, sti
 
 @dataclass(frozen=True)
 class Waypoint:
-    """A place to visit.
+    """A place to visit."""
 
-    Attributes:
-        place: (x, y, z) in metres from where the thing's handle is when the skill begins.
-        speed: metres a control step.
-        within: distance in metres that counts as there.
-        stiffness: see `servo.approach`.
-    """
-
-    place: tuple[float, float, float]
-    speed: float
-    within: float
-    stiffness: float
+    place: tuple[float, float, float]  # in metres from where the thing's handle is when the skill begins
+    speed: float  # metres a control step
+    within: float  # distance in metres that counts as there
+    stiffness: float  # see `approach`
 
 
 _FREE, _STRAIGHT = 0.01, 0.1  # stiffnesses: near the arm's base the hand can't point forward
@@ -100,65 +91,42 @@ SKILLS: dict[str, tuple[Waypoint, ...]] = {
 """The last place of each leads away from the thing, once it is done."""
 
 
-# ---- A demonstrator that does two things in a wanted order ----
-#
-# It visits the places of a thing's skill at a pace of its own while gusts blow the arm off, tries again what didn't
-# work, and records what it meant to do.
+# ---- A demonstrator that does two things in a wanted order, at a pace of its own; it tries again what didn't work ----
 
 _PACE = (0.85, 1.15)  # speeds of episodes, as factors
 _WAYPOINT_STD = 0.004  # metres
 _PATIENCE = 25  # control steps on the way to a place
 
 
-class KitchenExpert:
-    """Demonstrates each order of two things."""
+class KitchenExpert(NoisyExpert[KitchenTask]):
+    """Demonstrates each order of two things; success in another order is none."""
 
-    behaviours: tuple[str, ...] = layout.ORDERS
+    behaviours = ORDERS
+    noiseless = (7, 8)  # the fingers stay shut
 
     def __init__(self, options: Options) -> None:
-        self._options = options
-        self._env = KitchenTask(options, 1, auto_reset=False)
+        super().__init__(KitchenTask(options, 1, auto_reset=False), options.expert_noise)
+        self._scene: KitchenScene = self._env.simulation.scenes[0]
 
-    def demonstrate(self, behaviour: int, seed: int) -> Episode:
-        """Plays one noisy episode; the same seed gives the same episode. Success in another order is none."""
-        env = self._env
-        # not (seed, behaviour): seed sequences ignore trailing zeros, and (seed, 0, 0) draws the start
-        draw = np.random.default_rng((seed, 0, 0, 1 + behaviour))
-        obs = env.reset(seed)
-        noise = draw_noise(self._options.expert_noise, (env.spec.horizon, env.spec.action_dim), draw)
-        noise[:, 7:] = 0.0  # the fingers stay shut
-        first, second = layout.ORDERS[behaviour].split("-")
-        hand = _Hand(env, [first, second], draw)
-        shown = play(env, obs, hand.act, noise, behaviour)
-        return Episode(shown.obs, shown.action, shown.success and hand.in_order, behaviour)
-
-    def close(self) -> None:
-        """Releases the simulator."""
-        self._env.close()
-
-
-class _Hand:
-    """Where an episode is in its skills."""
-
-    def __init__(self, env: KitchenTask, things: list[str], draw: np.random.Generator) -> None:
-        self._env = env
-        self._things = things
-        self._pace = draw.uniform(*_PACE)
-        self._draw = draw
-        self._turn = 0
+    def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:
+        self._things = ORDERS[behaviour].split("-")
         self._first: str | None = None
-        self._begin()
+        self._draw, self._turn = draw, -1  # before the first action, which follows the draws of the noise
+        return self._act
 
-    @property
-    def in_order(self) -> bool:
-        """Whether the first thing was done first, and then the second."""
+    def _has_shown(self, behaviour: int) -> bool:
         first, second = self._things
         return self._first == first and self._is_done(second)
 
-    def act(self) -> NDArray[np.float64]:
+    def _act(self) -> NDArray[np.float64]:
         """Clean action (9,)."""
+        if self._turn < 0:
+            self._turn, self._pace = 0, self._draw.uniform(*_PACE)
+            self._go_for_thing()
         if self._first is None:
-            self._first = next((thing for thing in layout.THINGS if self._is_done(thing)), None)
+            self._first = next((thing for thing in THINGS if self._is_done(thing)), None)
+        # A thing that is done is left by the last place of its skill, and the hand goes home. A place that it doesn't
+        # reach in time is passed over: the thing is tried again.
         retreat = len(self._route) - 2
         if self._is_done(self._thing) and self._index < retreat:
             self._visit(retreat)
@@ -167,29 +135,24 @@ class _Hand:
                 self._visit(self._index + 1)
             else:
                 self._turn = min(self._turn + self._is_done(self._thing), len(self._things) - 1)
-                self._begin()
+                self._go_for_thing()
         self._steps += 1
         waypoint = self._route[self._index]
         arm = approach(self._scene, self._target, self._pace * waypoint.speed, waypoint.stiffness)
         return np.append(arm, (-1.0, -1.0))  # the fingers are shut
 
-    @property
-    def _scene(self) -> KitchenScene:
-        scene: KitchenScene = self._env.simulation.scenes[0]  # type: ignore[attr-defined]
-        return scene
-
     def _is_done(self, thing: str) -> bool:
-        return bool(self._env.best[0, layout.THINGS.index(thing)] > 1.0)
+        return bool(self._env.best[0, THINGS.index(thing)] > 1.0)
 
     def _has_arrived(self) -> bool:
         hand = self._env.state[0, 9:12].numpy()
         return bool(np.linalg.norm(self._target - hand) < self._route[self._index].within)
 
-    def _begin(self) -> None:
-        """Goes for the thing whose turn it is, for the first time or again."""
+    def _go_for_thing(self) -> None:
+        """Begins the skill of the thing whose turn it is, for the first time or again."""
         self._thing = self._things[self._turn]
         self._route = (*SKILLS[self._thing], HOME)
-        self._handle = layout.locate_handle(self._env.state, self._thing)[0].numpy()
+        self._handle = locate_handle(self._env.state, self._thing)[0].numpy()
         self._visit(0)
 
     def _visit(self, index: int) -> None:
@@ -199,6 +162,4 @@ class _Hand:
         self._target = origin + np.array(waypoint.place) + _WAYPOINT_STD * self._draw.standard_normal(3)
 
 
-def make_expert(options: Options) -> KitchenExpert:
-    """Builds the demonstrator."""
-    return KitchenExpert(options)
+make_expert = KitchenExpert

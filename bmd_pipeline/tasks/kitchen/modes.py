@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.environments.base import ModeLabeler
-from bmd_pipeline.tasks.kitchen.layout import ORDERS, THINGS
+from bmd_pipeline.tasks.kitchen.env import ORDERS, THINGS
 
 
 class OrderLabelling:

@@ -1,7 +1,5 @@
 """The `env` settings of Kitchen."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from bmd_pipeline.config.schema import Section

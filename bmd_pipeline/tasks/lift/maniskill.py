@@ -11,8 +11,9 @@ from mani_skill.utils.registration import register_env
 from mani_skill.utils.structs import Pose
 from torch import Tensor
 
+from bmd_pipeline.sim.arm import make_quaternion
 from bmd_pipeline.sim.maniskill import TabletopEnv
-from bmd_pipeline.tasks.lift import layout
+from bmd_pipeline.tasks.lift import env as lift
 from bmd_pipeline.tasks.lift.options import Options
 
 ENV_ID = "LiftBar-v1"
@@ -24,58 +25,53 @@ class LiftBarEnv(TabletopEnv):
     """A bar must be grasped at one of its two ends and lifted."""
 
     SUPPORTED_ROBOTS = ["panda"]
-    RANDOM_DIM = layout.RANDOM_DIM
+    CONTROL_MODE = "pd_ee_delta_pose"
+    RANDOM_DIM = lift.LiftTask.RANDOM_DIM
     agent: Panda
 
     def __init__(
         self,
         *args: Any,
-        robot_uids: str = "panda",
-        control_mode: str = "pd_ee_delta_pose",
         lift_height: float = _DEFAULTS.lift_height,
         yaw_range_deg: float = _DEFAULTS.yaw_range_deg,
         **settings: Any,
     ) -> None:
         self._lift_height = lift_height
         self._yaw_range_deg = yaw_range_deg
-        super().__init__(*args, robot_uids=robot_uids, control_mode=control_mode, **settings)
+        super().__init__(*args, **settings)
 
     def _load_objects(self) -> None:
         builder = self.scene.create_actor_builder()
         for half_length, half_width, colour in (
-            (layout.HALF_LENGTH, layout.HANDLE_HALF_WIDTH, [0.8, 0.7, 0.2, 1.0]),
-            (layout.BODY_HALF_LENGTH, layout.BODY_HALF_WIDTH, [0.1, 0.2, 0.7, 1.0]),
+            (lift.HALF_LENGTH, lift.HANDLE_HALF_WIDTH, [0.8, 0.7, 0.2, 1.0]),
+            (lift.BODY_HALF_LENGTH, lift.BODY_HALF_WIDTH, [0.1, 0.2, 0.7, 1.0]),
         ):
-            half_size = [half_length, half_width, layout.HALF_HEIGHT]
-            builder.add_box_collision(half_size=half_size, density=layout.DENSITY)
+            half_size = [half_length, half_width, lift.HALF_HEIGHT]
+            builder.add_box_collision(half_size=half_size, density=lift.DENSITY)
             builder.add_box_visual(half_size=half_size, material=sapien.render.RenderMaterial(base_color=colour))
-        builder.initial_pose = sapien.Pose(p=[*layout.BAR_MIDDLE, layout.HALF_HEIGHT])
+        builder.initial_pose = sapien.Pose(p=[*lift.BAR_MIDDLE, lift.HALF_HEIGHT])
         self.bar = builder.build(name="bar")
 
-    def make_start(self, random: Tensor) -> Tensor:
-        """See `layout.make_start`."""
-        return layout.make_start(random, self._yaw_range_deg)
+    def _make_start(self, random: Tensor) -> Tensor:
+        return lift.make_start(random, self._yaw_range_deg)
 
     def _place_objects(self, placement: Tensor) -> None:
-        half, zero = placement[:, 2] / 2.0, torch.zeros_like(placement[:, 2])
-        position = torch.stack((placement[:, 0], placement[:, 1], torch.full_like(zero, layout.HALF_HEIGHT)), 1)
-        self.bar.set_pose(Pose.create_from_pq(position, torch.stack((half.cos(), zero, zero, half.sin()), 1)))
+        height = torch.full_like(placement[:, :1], lift.HALF_HEIGHT)
+        position = torch.cat((placement[:, :2], height), 1)
+        self.bar.set_pose(Pose.create_from_pq(position, make_quaternion(placement[:, 2])))
 
     def read_state(self) -> Tensor:
-        """(num_envs, 23), see `layout`."""
-        return torch.cat(
-            (self.agent.robot.get_qpos(), self.agent.tcp.pose.raw_pose, self.bar.pose.raw_pose),
-            1,
-        )
+        """(num_envs, 23), see `lift.env`."""
+        return torch.cat((self.agent.robot.get_qpos(), self.agent.tcp.pose.raw_pose, self.bar.pose.raw_pose), 1)
 
     def evaluate(self) -> dict[str, Tensor]:
         """Success once the bar's middle is high enough."""
-        height = layout.compute_lift(self.read_state())
+        height = lift.compute_lift(self.read_state())
         return {"success": height >= self._lift_height, "height": height}
 
     def compute_closeness(self) -> Tensor:
-        """See `layout.compute_closeness`."""
-        return layout.compute_closeness(self.read_state(), self._lift_height)
+        """See `lift.compute_closeness`."""
+        return lift.compute_closeness(self.read_state(), self._lift_height)
 
     def _get_obs_extra(self, info: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"tip": self.agent.tcp.pose.raw_pose, "bar": self.bar.pose.raw_pose}

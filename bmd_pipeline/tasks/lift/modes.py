@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.environments.base import ModeLabeler
-from bmd_pipeline.tasks.lift.layout import TRACK_NAMES
+from bmd_pipeline.tasks.lift.env import TRACK_NAMES
 
 DESCENDED = 0.08
 """Height in metres below which the fingertips of a failed episode have chosen an end."""

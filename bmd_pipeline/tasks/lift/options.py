@@ -1,7 +1,5 @@
 """The `env` settings of Lift."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

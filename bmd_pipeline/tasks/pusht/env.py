@@ -1,4 +1,4 @@
-"""PushT: starts, scenes on CPU and GPU, observations, the task as a batch of episodes, and its environments."""
+"""PushT: the T and its goal, starts, scenes on CPU and GPU, observations, and the task as a batch of episodes."""
 
 from __future__ import annotations
 
@@ -6,19 +6,58 @@ import functools
 import importlib
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskEnv, TaskSpec
 from bmd_pipeline.sim import backend
-from bmd_pipeline.sim.arm import PoseArm, hold_tip, hold_tips
-from bmd_pipeline.sim.backend import SceneList, SimulatedTask, Simulation, choose_backend, make_simulated, reset_physics
-from bmd_pipeline.tasks.pusht.geometry import GOAL, RADIAN_METRES, START_HEIGHT, TIP_HEIGHT
+from bmd_pipeline.sim.arm import ArmScene, FreeBody, hold_tips, make_quaternion
+from bmd_pipeline.sim.backend import BatchedScenes, SceneList, SceneTask, reset_physics
+from bmd_pipeline.sim.render import Camera, ManiSkillFilming, Place
 from bmd_pipeline.tasks.pusht.options import Options
+
+# ---- The T and its goal ----
+#
+# A planar pose is (x, y, yaw) in metres and radians. The T's own frame has its origin in the centre of mass, the bar
+# along x and the stem along +y. Its outline's corners are numbered counter-clockwise from the bar's lower left; face i
+# runs from corner i to corner i + 1:
+#
+#             5---4
+#             | 4 |          faces 1, 2, 3: the T's right (x > 0)
+#           5 |   | 3        faces 5, 6, 7: the T's left (x < 0)
+#        7----6   3----2
+#      7 |   6     2   | 1   y
+#        0-------------1     |
+#               0            +-- x
+#
+# Source: the dimensions in ManiSkill's PushT-v1.
+
+GOAL: NDArray[np.float64] = np.array([-0.156, -0.1, 5.0 / 3.0 * np.pi - 2.0 * np.pi])
+"""Goal pose of the T (x, y, yaw)."""
+TIP_HEIGHT = 0.014
+"""Height in metres at which the tip is held: above the table, well below the T's upper face."""
+START_HEIGHT = 0.021
+"""Height in metres of the T's centre where episodes start: half its thickness and a millimetre to fall, as in
+ManiSkill."""
+RADIAN_METRES = 0.075
+"""Metres that one radian counts for in the distance of two poses: about the T's radius of gyration."""
+MASS_CENTRE = 0.0375
+"""Height in metres of the centre of mass over the middle of the bar."""
+CORNERS: NDArray[np.float64] = np.array(
+    [
+        *([-0.1, -0.025], [0.1, -0.025], [0.1, 0.025], [0.025, 0.025]),
+        *([0.025, 0.175], [-0.025, 0.175], [-0.025, 0.025], [-0.1, 0.025]),
+    ]
+) - [0.0, MASS_CENTRE]
+TURNS: dict[str, int] = {"clockwise": -1, "counterclockwise": 1}
+"""Sign of the T's rotation in each direction of turning."""
+SIDE_FACES: dict[str, tuple[int, ...]] = {"left": (5, 6, 7), "right": (1, 2, 3)}
+"""Faces that count as each side of the T."""
+BEHAVIOURS: tuple[str, ...] = tuple(f"{turn}-{side}" for turn in TURNS for side in SIDE_FACES)
+"""Ways of solving the task: direction of turning, and side of the T that is touched first."""
 
 # ---- How PushT episodes start ----
 #
@@ -53,45 +92,30 @@ def make_start(random: Tensor, options: Options) -> Tensor:
 ENV_ID, CONTROL_MODE = "PushT-v1", "pd_ee_delta_pose"
 
 
-class PushTScene:
-    """A PushT-v1 scene with direct stepping.
-
-    Attributes:
-        env: the unwrapped ManiSkill environment.
-        arm: what steps it.
-    """
+class PushTScene(ArmScene):
+    """A PushT-v1 scene; see `ArmScene`."""
 
     def __init__(self, env_id: str = ENV_ID) -> None:
         skip_recolouring()
-        self.env = backend.make_env(env_id, control_mode=CONTROL_MODE)
-        self.arm = PoseArm(self.env)
-        sapien: Any = importlib.import_module("sapien")
-        self._pose = sapien.Pose
-        self._tee = self.env.tee._objs[0]
-        self._body = self._tee.find_component_by_type(sapien.physx.PhysxRigidDynamicComponent)
+        super().__init__(env_id, control_mode=CONTROL_MODE)
+        self._tee = FreeBody(self.env.tee)
         self._yaw = 0.0
 
     def place(self, start: Sequence[float]) -> None:
-        """Starts afresh, at rest; see `start` for the columns of a start (10,)."""
+        """Starts afresh, at rest, from start (10,)."""
         reset_physics(self.env)
         x, y, yaw = (float(value) for value in start[NUM_JOINTS:])
-        quaternion = [math.cos(yaw / 2.0), 0.0, 0.0, math.sin(yaw / 2.0)]
-        self._tee.set_pose(self._pose([x, y, START_HEIGHT], quaternion))
-        self._body.set_linear_velocity([0.0, 0.0, 0.0])
-        self._body.set_angular_velocity([0.0, 0.0, 0.0])
-        self._body.put_to_sleep()
-        self._body.wake_up()  # restarts the timer after which it would fall asleep
+        self._tee.place(x, y, START_HEIGHT, yaw)
         self.arm.place(np.array(start[:NUM_JOINTS]))
         self._yaw = yaw
 
     def move(self, action: Sequence[float]) -> None:
         """One control step with planar action (x, y) in [-1, 1]."""
         x, y = action
-        pose = self.arm.pose
-        self.arm.step(hold_tip(x, y, (*pose.p.tolist(), *pose.q.tolist()), self.arm.rotation_scale, TIP_HEIGHT))
+        self.arm.step_planar(x, y, TIP_HEIGHT)
 
     def read(self) -> tuple[float, float, float, float, float, float]:
-        """The scene's state as a row of `state.STATE_NAMES`; the yaw is unwound from the start's."""
+        """The scene's state as a row of `STATE_NAMES`; the yaw is unwound from the start's."""
         tip_x, tip_y, tip_z = self.arm.pose.p.tolist()
         tee = self._tee.pose
         tee_x, tee_y, _ = tee.p.tolist()
@@ -127,33 +151,24 @@ def skip_recolouring() -> None:
 # Source: `BaseEnv.reset` and `BaseEnv.step` of ManiSkill 3.0.1.
 
 
-class PushTBatch:
-    """A `Simulation` of PushT scenes together; see `BatchedScenes` for its arguments.
-
-    Attributes:
-        env: the unwrapped ManiSkill environment.
-    """
+class PushTBatch(BatchedScenes):
+    """PushT scenes together; see `BatchedScenes`."""
 
     def __init__(self, env_id: str, num_envs: int, device: torch.device) -> None:
         skip_recolouring()
-        self.env: Any = backend.make_env(
-            env_id, num_envs=num_envs, control_mode=CONTROL_MODE, sim_backend=choose_backend(device)
-        )
+        super().__init__(env_id, num_envs, device, control_mode=CONTROL_MODE)
         self._make_pose: Any = importlib.import_module("mani_skill.utils.structs").Pose.create_from_pq
         self._rotation_scale = float(self.env.agent.controller.controllers["arm"].config.rot_lower)
         self._yaw = torch.zeros(num_envs, device=device)
 
     def place(self, rows: Tensor, start: Tensor) -> Tensor:
-        """See `Simulation.place`."""
         env, scene = self.env, self.env.scene
         qpos, pose = start[:, :NUM_JOINTS], start[:, NUM_JOINTS:]
         position = torch.cat((pose[:, :2], torch.full_like(pose[:, :1], START_HEIGHT)), 1)
-        half, zero = pose[:, 2] / 2.0, torch.zeros_like(pose[:, 2])
-        quaternion = torch.stack((half.cos(), zero, zero, half.sin()), 1)
         scene._reset_mask = torch.zeros_like(self._yaw, dtype=torch.bool)
         scene._reset_mask[rows] = True  # the setters below concern these scenes alone
         env.agent.reset(qpos)
-        env.tee.set_pose(self._make_pose(position, quaternion))
+        env.tee.set_pose(self._make_pose(position, make_quaternion(pose[:, 2])))
         env.tee.set_linear_velocity(torch.zeros_like(pose[0]))
         env.tee.set_angular_velocity(torch.zeros_like(pose[0]))
         scene._reset_mask = torch.ones_like(self._yaw, dtype=torch.bool)
@@ -165,20 +180,13 @@ class PushTBatch:
         self._yaw[rows] = pose[:, 2]
         return self._read()[rows]
 
-    def move(self, action: Tensor, active: Tensor) -> Tensor:
-        """See `Simulation.move`."""
-        held = torch.where(active[:, None], action, torch.zeros_like(action))
-        self.env._step_action(hold_tips(held, self.env.agent.tcp.pose.raw_pose, self._rotation_scale, TIP_HEIGHT))
-        return self._read()
+    def _complete(self, action: Tensor) -> Tensor:
+        return hold_tips(action, self.env.agent.tcp.pose.raw_pose, self._rotation_scale, TIP_HEIGHT)
 
     def _read(self) -> Tensor:
         tip, tee = self.env.agent.tcp.pose.raw_pose, self.env.tee.pose.raw_pose
         self._yaw = self._yaw + wrap(2.0 * torch.atan2(tee[:, 6], tee[:, 3]) - self._yaw)
         return torch.cat((tip[:, :3], tee[:, :2], self._yaw[:, None]), 1)
-
-    def close(self) -> None:
-        """Releases the simulation."""
-        self.env.close()
 
 
 # ---- The state of PushT scenes as numbers, and what the policy sees of it ----
@@ -187,8 +195,6 @@ class PushTBatch:
 # rotation since the start can be read off. Everything here is a pure function of tensors on any device.
 
 STATE_NAMES = ("tip_x", "tip_y", "tip_z", "tee_x", "tee_y", "tee_yaw")
-STATE_DIM = len(STATE_NAMES)
-OBS_DIM = 8
 TRACK_NAMES = ("tip_x", "tip_y", "tee_x", "tee_y", "turn", "tee_yaw", "goal_distance")
 
 _GOAL_X, _GOAL_Y, _GOAL_YAW = (float(value) for value in GOAL)
@@ -202,13 +208,10 @@ def wrap(angle: Tensor) -> Tensor:
 
 
 def compute_obs(state: Tensor) -> Tensor:
-    """What the policy sees.
-
-    Args:
-        state: (num_envs, STATE_DIM).
+    """What the policy sees, from states (num_envs, 6).
 
     Returns:
-        (num_envs, OBS_DIM) of order one: tip and T relative to the goal's position, cosine and sine of the
+        (num_envs, 8) of order one: tip and T relative to the goal's position, cosine and sine of the
         T's yaw error, and the tip in the T's frame, where contacts look alike whatever the pose.
     """
     tip_x, tip_y, _, tee_x, tee_y, yaw = state.unbind(1)
@@ -242,8 +245,7 @@ def compute_closeness(state: Tensor) -> Tensor:
     return -square.sqrt() / _TYPICAL_DISTANCE
 
 
-# ---- ManiSkill's own success measure of PushT-v1, the share of the goal that the T covers, for many poses at once
-# ----
+# ---- ManiSkill's own success measure: the share of the goal that the T covers, for many poses at once ----
 #
 # The T's raster cells are moved into the goal's frame and counted there, on the same grid with the same
 # rounding as `pseudo_render_intersection`; that function serves one environment, this one a batch of poses.
@@ -252,28 +254,16 @@ def compute_closeness(state: Tensor) -> Tensor:
 
 
 class GoalOverlap:
-    """Covered share of the goal.
+    """Covered share of the goal; takes raster, goal and transform from an unwrapped PushT-v1 environment."""
 
-    Args:
-        cells: (3, num_cells) homogeneous coordinates of the T's raster cells, in metres.
-        goal: (resolution, resolution) bool, the goal's cells indexed (x, y).
-        world_to_goal: (3, 3) homogeneous transform.
-        half_width: half the raster's width in metres.
-    """
-
-    def __init__(self, cells: Tensor, goal: Tensor, world_to_goal: Tensor, half_width: float) -> None:
-        self._cells = cells
-        self._goal = goal.flatten()
-        self._world_to_goal = world_to_goal
-        self._resolution = goal.shape[0]
-        self._scale = (self._resolution / 2) / half_width
-        self._area = goal.sum().float()
-
-    @classmethod
-    def of_env(cls, env: Any) -> Self:
-        """Takes raster, goal and transform from an unwrapped PushT-v1 environment."""
+    def __init__(self, env: Any) -> None:
         drawn = env.tee_render == 1  # an image: rows are y, upside down
-        return cls(env.homo_uv[:, drawn], drawn.flip(0).T, env.world_to_goal_trans, env.uv_half_width)
+        self._cells = env.homo_uv[:, drawn]  # (3, num_cells) homogeneous coordinates of the T's cells, in metres
+        self._goal: Tensor = drawn.flip(0).T.flatten()  # indexed (x, y)
+        self._world_to_goal = env.world_to_goal_trans  # (3, 3) homogeneous
+        self._resolution = drawn.shape[0]
+        self._scale = (self._resolution / 2) / env.uv_half_width
+        self._area: Tensor = self._goal.sum().float()
 
     def __call__(self, x: Tensor, y: Tensor, yaw: Tensor) -> Tensor:
         """Share (num_poses,) in [0, 1] of the goal covered by T's at x, y, yaw, each (num_poses,)."""
@@ -289,54 +279,25 @@ class GoalOverlap:
         return (covered & self._goal).sum(1) / self._area
 
 
-# ---- PushT as a batch of episodes, whatever simulates it ----
-
-CONTROL_HZ = 20.0
+# ---- The task, and how it is filmed ----
 
 
-def make_spec(options: Options) -> TaskSpec:
-    """Fixed facts of the task."""
-    return TaskSpec(
-        name="PushT",
-        obs_dim=OBS_DIM,
-        action_dim=2,
-        track_names=TRACK_NAMES,
-        planar=("turn", "goal_distance"),
-        planar_units=("rad", "m"),
-        horizon=options.horizon,
-        control_hz=CONTROL_HZ,
-    )
-
-
-class PushTTask(SimulatedTask):
-    """Pushing a T onto its goal, turned either way.
-
-    Args:
-        options: the task's settings.
-        num_envs: scenes stepped together.
-        settings: see `SimulatedTask`.
-    """
+class PushTTask(SceneTask):
+    """Pushing a T onto its goal, turned either way."""
 
     ENV_MODULE = "bmd_pipeline.tasks.pusht.env"
-    STATE_DIM = STATE_DIM
-    RANDOM_DIM = RANDOM_DIM
+    SCENE = PushTScene
+    BATCH = PushTBatch
+    NAME, TRACK_NAMES = "PushT", TRACK_NAMES
+    PLANAR, PLANAR_UNITS = ("turn", "goal_distance"), ("rad", "m")
+    OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 8, 2, 6, RANDOM_DIM
+    options: Options
 
     def __init__(self, options: Options, num_envs: int, **settings: Any) -> None:
-        super().__init__(make_spec(options), num_envs, **settings)
-        self.options = options
+        super().__init__(options, num_envs, **settings)
         self._start_yaw = torch.zeros(num_envs, device=self.device)
-        self._overlap = GoalOverlap.of_env(self._find_env())
-
-    def _find_env(self) -> Any:
-        """A ManiSkill environment that knows the goal."""
         holder: Any = self.simulation.scenes[0] if isinstance(self.simulation, SceneList) else self.simulation
-        return holder.env
-
-    def _make_scene(self, env_id: str) -> PushTScene:
-        return PushTScene(env_id)
-
-    def _make_batch(self, env_id: str) -> Simulation:
-        return PushTBatch(env_id, self.num_envs, self.device)
+        self._overlap = GoalOverlap(holder.env)
 
     def _draw_random(self, generator: np.random.Generator) -> NDArray[np.float64]:
         return draw_random(generator)
@@ -347,7 +308,7 @@ class PushTTask(SimulatedTask):
     def _begin(self, rows: Tensor) -> None:
         self._start_yaw = torch.where(rows, self.state[:, 5], self._start_yaw)
 
-    def _judge(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _evaluate(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pays progress and success, both by what the present turn is worth."""
         progress = compute_closeness(after) - compute_closeness(before)
         success = self._overlap(*after[:, 3:].unbind(1)) >= self.options.success_threshold
@@ -359,21 +320,23 @@ class PushTTask(SimulatedTask):
         return compute_obs(self.state)
 
     def track(self) -> Tensor:
-        """Current track (num_envs, track_dim)."""
         return compute_track(self.state, self._start_yaw)
 
 
-# ---- PushT environments: ManiSkill's PushT-v1 with its own success test, stepped wherever the device is ----
+make_spec, make_env = PushTTask.make_spec, PushTTask.make_env
 
 
-def make_env(
-    options: Options,
-    num_envs: int,
-    *,
-    device: torch.device | str = "cpu",
-    num_workers: int = 1,
-    auto_reset: bool = False,
-) -> TaskEnv:
-    """Builds PushT environments; see `make_simulated`."""
-    task = functools.partial(PushTTask, options)
-    return make_simulated(task, num_envs, device=device, num_workers=num_workers, auto_reset=auto_reset)
+def _locate_stem(state: Sequence[float]) -> Place:
+    """The end of the T's stem, whose path turns with the T."""
+    *_, x, y, yaw = state
+    stem = float(CORNERS[:, 1].max())
+    return x - stem * math.sin(yaw), y + stem * math.cos(yaw), 2.0 * START_HEIGHT
+
+
+FILMING = ManiSkillFilming(  # from above the table's far edge, so that turns are seen as turns
+    Camera((0.3, -0.06, 0.8), (-0.16, -0.06, 0.03), fov=0.75),
+    _locate_stem,
+    PushTTask.ENV_MODULE,
+    settings={"control_mode": CONTROL_MODE},
+    prepare=skip_recolouring,
+)

@@ -2,32 +2,68 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from bmd_pipeline.environments.base import Episode
-from bmd_pipeline.sim.arm import STEP_METRES
-from bmd_pipeline.tasks.pusht.env import REST_QPOS, PushTScene, PushTTask
-from bmd_pipeline.tasks.pusht.geometry import (
-    ARM_BASE,
+from bmd_pipeline.environments.base import Act, NoisyExpert
+from bmd_pipeline.sim.arm import ROBOT_BASE, STEP_METRES
+from bmd_pipeline.tasks.pusht.env import (
     BEHAVIOURS,
     CORNERS,
     GOAL,
+    MASS_CENTRE,
     RADIAN_METRES,
+    REST_QPOS,
     SIDE_FACES,
-    STICK_RADIUS,
     TURNS,
-    Array,
-    compose,
-    distance_to_tee,
-    pose_distance,
-    rotation,
+    PushTScene,
+    PushTTask,
 )
 from bmd_pipeline.tasks.pusht.options import Options
+
+# ---- Poses (x, y, yaw) in the plane, in metres and radians, and the T's outline ----
+
+Array = NDArray[np.float64]
+
+ARM_BASE: Array = np.array(ROBOT_BASE)
+"""Where the arm stands (x, y)."""
+STICK_RADIUS = 0.008
+_BAR, _STEM = np.array([-0.1, -0.025, 0.1, 0.025]), np.array([-0.025, 0.025, 0.025, 0.175])
+_BOXES: Array = np.array([_BAR, _STEM]) - [0.0, MASS_CENTRE, 0.0, MASS_CENTRE]
+
+
+def rotation(yaw: Array | float) -> Array:
+    """Rotation matrices (..., 2, 2) of yaw (...,)."""
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    return np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
+
+
+def compose(pose: Array, motion: Array) -> Array:
+    """Poses (..., 3) after a motion (..., 3) given in their own frame; yaw stays unwrapped."""
+    cos, sin = np.cos(pose[..., 2]), np.sin(pose[..., 2])
+    x = pose[..., 0] + cos * motion[..., 0] - sin * motion[..., 1]
+    y = pose[..., 1] + sin * motion[..., 0] + cos * motion[..., 1]
+    return np.stack([x, y, pose[..., 2] + motion[..., 2]], -1)
+
+
+def pose_distance(pose: Array, goal: Array) -> Array:
+    """Distance in metres of poses (..., 3), with radians weighed by RADIAN_METRES and not wrapped."""
+    shift = pose[..., :2] - goal[..., :2]
+    turn = RADIAN_METRES * (pose[..., 2] - goal[..., 2])
+    distance: Array = np.sqrt(shift[..., 0] ** 2 + shift[..., 1] ** 2 + turn**2)
+    return distance
+
+
+def distance_to_tee(points: Array) -> Array:
+    """Distance (...,) in metres of points (..., 2) in the T's frame to the T; 0 inside."""
+    gaps = [np.maximum(np.maximum(box[:2] - points, points - box[2:]), 0.0) for box in _BOXES]
+    nearest: Array = np.minimum(*(np.sqrt(gap[..., 0] ** 2 + gap[..., 1] ** 2) for gap in gaps))
+    return nearest
+
 
 # ---- Walking the tip round the T without touching it: a visibility graph in the T's frame ----
 #
@@ -66,15 +102,9 @@ class Walkway:
         self._length[distance_to_tee(self._edges).min(-1) <= _EDGE_CLEARANCE] = _BLOCKED
 
     def next_waypoint(self, tip: Array, goal: Array, base: Array) -> Array:
-        """Where to head for next.
+        """Where (2,) a tip (2,) should head for next: the goal (2,) itself as soon as the straight way there is free.
 
-        Args:
-            tip: (2,) where the tip is, in the T's frame, as all of these.
-            goal: (2,) where it should go.
-            base: (2,) where the arm stands.
-
-        Returns:
-            (2,) the goal itself as soon as the straight way there is free.
+        All are in the T's frame; base (2,) is where the arm stands.
         """
         free, goal_free = distance_to_tee(np.stack([tip, goal]))
         reach = min(MIN_REACH, *(float(np.linalg.norm(point - base)) - 1e-3 for point in (tip, goal)))
@@ -138,12 +168,8 @@ _MAX_BOOST = 6.0
 
 
 class LinePush:
-    """Drives the tip along a line, harder while it is stalled: small commands get lost in friction.
-
-    Args:
-        start: (2,) where the line starts, in metres.
-        direction: (2,) unit vector.
-    """
+    """Drives the tip along a line from start (2,) in a direction (2,), a unit vector, harder while it is stalled: small
+    commands get lost in friction."""
 
     def __init__(self, start: Array, direction: Array) -> None:
         self._start, self._direction = start, direction
@@ -167,21 +193,13 @@ class LinePush:
 
 @dataclass(frozen=True)
 class PushLibrary:
-    """Measured pushes.
+    """Measured pushes, in metres and rad in the T's frame."""
 
-    Attributes:
-        start: (num_contacts, 2) tip where the push starts, in the T's frame, in metres.
-        angle: (num_contacts,) direction of the push in the T's frame, in rad.
-        face: (num_contacts,) which face is pushed.
-        travel: (num_travels,) how far the tip moves, in metres.
-        motion: (num_contacts, num_travels, 3) motion of the T in its own frame after that travel.
-    """
-
-    start: Array
-    angle: Array
-    face: Array
-    travel: Array
-    motion: Array
+    start: Array  # (num_contacts, 2) tip where the push starts
+    angle: Array  # (num_contacts,) direction of the push
+    face: Array  # (num_contacts,) which face is pushed
+    travel: Array  # (num_travels,) how far the tip moves
+    motion: Array  # (num_contacts, num_travels, 3) motion of the T after that travel
 
 
 def list_contacts() -> tuple[Array, Array, Array]:
@@ -251,11 +269,7 @@ _SHORTLIST = 4000  # expansions whose feasibility is looked at
 _STEP_COST = 6e-4  # metres of final error that a control step is worth
 _TOLERANCE, _MISS_COST = 0.002, 0.02  # error in metres that is as good as none; what missing it costs
 _ERROR_AHEAD = 0.6  # share of the remaining error in a partial plan's priority
-_PLANNED_WALK_SPEED, _PLANNED_PUSH_SPEED, _SETUP_STEPS = (
-    0.033,
-    0.0075,
-    7.0,
-)  # metres per step, and steps, that planning assumes
+_PLANNED_WALK_SPEED, _PLANNED_PUSH_SPEED, _SETUP_STEPS = 0.033, 0.0075, 7.0  # metres per step; steps, as assumed
 _MIN_TRAVEL, _MIN_MOTION = 0.0155, 1.5e-3
 _REACH = (0.31, 0.76)  # metres from the base
 _STRONG_REACH, _WEAK_COST = 0.37, 0.3  # nearer to the base the arm pushes weakly; cost per metre nearer
@@ -263,19 +277,12 @@ _STRONG_REACH, _WEAK_COST = 0.37, 0.3  # nearer to the base the arm pushes weakl
 
 @dataclass(frozen=True)
 class PlannedPush:
-    """The push to do next.
+    """The push to do next, in metres and rad in the T's present frame."""
 
-    Attributes:
-        start: (2,) tip where it starts, in the T's frame, in metres.
-        angle: its direction in the T's frame, in rad.
-        travel: how far the tip moves, in metres.
-        motion: (3,) where the T should go, in its present frame.
-    """
-
-    start: Array
-    angle: float
-    travel: float
-    motion: Array
+    start: Array  # (2,) tip where it starts
+    angle: float  # its direction
+    travel: float  # how far the tip moves
+    motion: Array  # (3,) where the T should go
 
 
 @dataclass(frozen=True)
@@ -309,16 +316,13 @@ class Planner:
     def plan(
         self, pose: Array, tip: Array, goal: Array, first_faces: tuple[int, ...] | None = None
     ) -> PlannedPush | None:
-        """Finds the first push of the best plan.
+        """The first push of the best plan, or None where every push is out of reach.
 
         Args:
             pose: (3,) present pose of the T, yaw in the same winding as the goal's.
             tip: (2,) present tip.
             goal: (3,) wanted pose of the T.
             first_faces: faces that the first push may use; None allows all.
-
-        Returns:
-            The push, or None where every push is out of reach.
         """
         pushes = self._all if first_faces is None else self._all[np.isin(self._face, first_faces)]
         nodes = _Nodes(pose[None], tip[None], np.zeros(1), np.full(1, -1))
@@ -403,55 +407,22 @@ _AT_START, _AT_END = 0.005, 0.002  # metres within which a walk, a push has arri
 _SLOW_DOWN = 0.75
 
 
-class PushTExpert:
-    """Solves PushT in a wanted direction of turning, touching the T first on a wanted side.
+class PushTExpert(NoisyExpert[PushTTask]):
+    """Solves PushT in a wanted direction of turning, touching the T first on a wanted side."""
 
-    Args:
-        options: the task's settings.
-        noise: standard deviation of the noise added to executed actions; None takes the setting's.
+    behaviours = BEHAVIOURS
 
-    Attributes:
-        behaviours: names of what `demonstrate` can be asked for.
-    """
-
-    behaviours: tuple[str, ...] = BEHAVIOURS
-
-    def __init__(self, options: Options, noise: float | None = None) -> None:
-        self._noise = options.expert_noise if noise is None else noise
-        self._env = PushTTask(options, 1, auto_reset=False)
-        self._planner = Planner(measure_pushes(self._env.simulation.scenes[0]))  # type: ignore[attr-defined]
+    def __init__(self, options: Options) -> None:
+        super().__init__(PushTTask(options, 1, auto_reset=False), options.expert_noise)
+        self._planner = Planner(measure_pushes(self._env.simulation.scenes[0]))
         self._walkway = Walkway()
 
-    def demonstrate(self, behaviour: int, seed: int) -> Episode:
-        """Plays one episode; the same seed gives the same episode.
-
-        Args:
-            behaviour: index into `behaviours`.
-            seed: decides the start and the noise.
-
-        Returns:
-            The episode with the clean actions, before noise, and the observations they answer.
-        """
+    def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:
         turn, side = self.behaviours[behaviour].split("-")
-        # not (seed, behaviour): seed sequences ignore trailing zeros, and (seed, 0, 0) draws the start
-        generator = np.random.default_rng((seed, 0, 0, 1 + behaviour))
-        obs = self._env.reset(seed)
-        observations, actions = [], []
-        success = False
-        for action in self._act(TURNS[turn], SIDE_FACES[side]):
-            observations.append(obs[0].numpy())
-            actions.append(action.astype(np.float32))
-            noisy = action + self._noise * generator.standard_normal(2)
-            transition = self._env.step(torch.tensor(noisy, dtype=torch.float32)[None])
-            obs = transition.obs
-            if bool(transition.done):
-                success = bool(transition.success)
-                break
-        return Episode(np.stack(observations), np.stack(actions), success, behaviour)
+        return functools.partial(next, self._act(TURNS[turn], SIDE_FACES[side]), None)
 
-    def close(self) -> None:
-        """Releases the simulator."""
-        self._env.close()
+    def _draw_noise(self, draw: np.random.Generator) -> Array:
+        return self._noise_std * draw.standard_normal((self._env.spec.horizon, 2))  # without memory
 
     def _tip(self) -> Array:
         return self._env.state[0, :2].numpy().astype(np.float64)
@@ -461,7 +432,7 @@ class PushTExpert:
         return self._env.state[0, 3:].numpy().astype(np.float64)
 
     def _act(self, turn: int, first_faces: tuple[int, ...]) -> Iterator[Array]:
-        """Clean actions (2,), each an answer to the scene as it then is, without end."""
+        """Clean actions (2,), each an answer to the scene as it then is, until no push is in reach."""
         yaw = self._tee()[2]
         ahead = (GOAL[2] - yaw) % (2.0 * np.pi)
         goal = np.array([GOAL[0], GOAL[1], yaw + (ahead if turn > 0 else ahead - 2.0 * np.pi)])
@@ -508,6 +479,4 @@ class PushTExpert:
             nearest = min(nearest, error)
 
 
-def make_expert(options: Options) -> PushTExpert:
-    """Builds the demonstrator."""
-    return PushTExpert(options)
+make_expert = PushTExpert

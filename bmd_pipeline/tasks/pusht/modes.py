@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.environments.base import ModeLabeler
-from bmd_pipeline.tasks.pusht.env import TRACK_NAMES
-from bmd_pipeline.tasks.pusht.geometry import BEHAVIOURS, TURNS
+from bmd_pipeline.tasks.pusht.env import BEHAVIOURS, TRACK_NAMES, TURNS
 
 COMMITTED = 0.3
 """Rotation in rad beyond which a failed episode counts as an attempt at that direction of turning."""
@@ -16,20 +15,11 @@ _TIP, _TEE = TRACK_NAMES.index("tip_x"), TRACK_NAMES.index("tee_x")
 _TURN, _YAW = TRACK_NAMES.index("turn"), TRACK_NAMES.index("tee_yaw")
 
 
-def find_turn(track: Tensor) -> Tensor:
-    """The T's rotation at the end of each episode (num_episodes,) in rad, counter-clockwise positive."""
-    return track[-1, :, _TURN]
-
-
 def find_first_side(track: Tensor) -> tuple[Tensor, Tensor]:
-    """On which side the T was touched first.
+    """Whether the T was touched first on its right, seen along its stem, and whether it was touched at all.
 
-    Args:
-        track: (T + 1, num_episodes, track_dim).
-
-    Returns:
-        Whether it was the T's right, seen along its stem, and whether it was touched at all; both bool
-        (num_episodes,). Means nothing where it was not touched.
+    Both are bool (num_episodes,), the first means nothing where it was not touched; track is (T + 1, num_episodes,
+    track_dim).
     """
     tee = track[..., _TEE : _TEE + 2]
     shift = (tee - tee[0]).norm(dim=-1)
@@ -44,7 +34,7 @@ def find_first_side(track: Tensor) -> tuple[Tensor, Tensor]:
 
 def _weigh_turn(track: Tensor, success: Tensor) -> Tensor:
     """Weights (num_episodes, 2) of clockwise and counter-clockwise."""
-    turn = find_turn(track)
+    turn = track[-1, :, _TURN]  # at the end, (num_episodes,) in rad, counter-clockwise positive
     counterclockwise = (turn > 0).float()
     undecided = ~success & (turn.abs() < COMMITTED)
     share = torch.where(undecided, torch.full_like(turn, 0.5), counterclockwise)

@@ -1,8 +1,7 @@
-"""Reach: one ReachAroundPost-v1 scene on the CPU, the task as a batch of episodes, and its environments."""
+"""Reach: what a state of it means, one ReachAroundPost-v1 scene on the CPU, and the task as a batch of episodes."""
 
 from __future__ import annotations
 
-import functools
 import importlib
 from collections.abc import Sequence
 from typing import Any
@@ -11,27 +10,122 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskEnv, TaskSpec
-from bmd_pipeline.sim import backend
-from bmd_pipeline.sim.arm import PoseArm
-from bmd_pipeline.sim.backend import SimulatedTask, make_simulated, reset_physics
-from bmd_pipeline.tasks.reach import layout
+from bmd_pipeline.sim.arm import ArmScene
+from bmd_pipeline.sim.backend import SceneTask, reset_physics
+from bmd_pipeline.sim.render import Camera, ManiSkillFilming
 from bmd_pipeline.tasks.reach.options import Options
+
+# ---- What stands where, and what a state means. Metres and radians; left is +y, seen from the robot ----
+#
+#    y
+#    |          ___
+#    |  tip    |   |        goal
+#    |   *     |   |         o      x
+#    |         |___|
+#
+# Starts are rows of joint angles (9: arm and fingers) and goal (3); states are rows of joint angles of the arm (7),
+# pose of the fingertips (position 3, quaternion 4 as (w, x, y, z)) and goal (3). Everything is a function of tensors on
+# any device.
+
+TRACK_NAMES = ("x", "y", "z", "goal_distance")
+
+POST = (-0.04, 0.0)
+"""Middle of the post (x, y)."""
+POST_HALF_SIZE = (0.03, 0.04, 0.15)
+HAND_HALF_SIZE = (0.048, 0.105)
+"""Hand and wrist across and along the fingers' opening, seen from above when they point down: 3 mm more than what
+was measured to touch the post."""
+LANE = 0.175
+"""Distance in y from the post's middle at which the hand passes it with a little to spare."""
+GOAL_MIDDLE, GOAL_SPREAD = (0.1, 0.0, 0.175), (0.02, 0.03, 0.025)
+"""Goals lie within the spread about the middle."""
+REST_QPOS = (0.0, -0.0566, 0.0, -2.6067, 0.0, 2.5501, 0.7854, 0.0, 0.0)
+"""Joint angles with the fingertips at (-0.18, 0, 0.17), shut and pointing down."""
+_QPOS_SPREAD = 0.02
+_TYPICAL_WAY = 0.45  # metres round the post from a typical start to a goal
+
+
+def make_start(random: Tensor) -> Tensor:
+    """Starts (n, 12) from uniform numbers (n, 10)."""
+    centred = 2.0 * random - 1.0
+    arm = random.new_tensor(REST_QPOS[:7]) + _QPOS_SPREAD * centred[:, :7]
+    fingers = random.new_tensor(REST_QPOS[7:]).expand(len(random), 2)
+    goal = random.new_tensor(GOAL_MIDDLE) + random.new_tensor(GOAL_SPREAD) * centred[:, 7:]
+    return torch.cat((arm, fingers, goal), 1)
+
+
+def compute_obs(state: Tensor) -> Tensor:
+    """What the policy sees, from states (num_envs, 17).
+
+    Returns:
+        (num_envs, 20) of order one: joint angles from their rest, fingertips from the post, their orientation
+        (of the two equal quaternions, the one with the positive x component), way to the goal, goal.
+    """
+    joints, tip, goal = state[:, :7], state[:, 7:10], state[:, 14:17]
+    quaternion = state[:, 10:14]
+    quaternion = torch.where(quaternion[:, 1:2] < 0, -quaternion, quaternion)
+    middle = state.new_tensor((*POST, GOAL_MIDDLE[2]))
+    return torch.cat(
+        (
+            joints - state.new_tensor(REST_QPOS[:7]),
+            (tip - middle) / 0.1,
+            quaternion,
+            (goal - tip) / 0.1,
+            (goal - state.new_tensor(GOAL_MIDDLE)) / state.new_tensor(GOAL_SPREAD),
+        ),
+        1,
+    )
+
+
+def compute_distance(state: Tensor) -> Tensor:
+    """Metres (num_envs,) between fingertips and goal."""
+    distance: Tensor = (state[:, 7:10] - state[:, 14:17]).norm(dim=1)
+    return distance
+
+
+def compute_track(state: Tensor) -> Tensor:
+    """The episode's low-dimensional view (num_envs, len(TRACK_NAMES))."""
+    return torch.cat((state[:, 7:10], compute_distance(state)[:, None]), 1)
+
+
+def has_passed(state: Tensor) -> Tensor:
+    """Whether the fingertips have come level with the post, (num_envs,) bool."""
+    return state[:, 7] >= POST[0]
+
+
+def has_hit(state: Tensor) -> Tensor:
+    """Whether the hand is at the post, (num_envs,) bool; it counts as pointing down and not turned."""
+    across = (state[:, 7] - POST[0]).abs() < POST_HALF_SIZE[0] + HAND_HALF_SIZE[0]
+    along = (state[:, 8] - POST[1]).abs() < POST_HALF_SIZE[1] + HAND_HALF_SIZE[1]
+    return across & along
+
+
+def is_left(state: Tensor) -> Tensor:
+    """Whether the fingertips are on the left, (num_envs,) bool."""
+    return state[:, 8] >= POST[1]
+
+
+def compute_closeness(state: Tensor) -> Tensor:
+    """Minus the length of the shortest way to the goal that leads round the post (num_envs,), in typical ways."""
+    tip, goal = state[:, 7:10], state[:, 14:17]
+    ways = []
+    for side in (-1.0, 1.0):
+        beside = torch.stack(
+            (torch.full_like(tip[:, 0], POST[0]), torch.full_like(tip[:, 0], POST[1] + side * LANE), goal[:, 2]), 1
+        )
+        ways.append((tip - beside).norm(dim=1) + (beside - goal).norm(dim=1))
+    round_it = torch.minimum(*ways)
+    return -torch.where(has_passed(state), compute_distance(state), round_it) / _TYPICAL_WAY
+
 
 # ---- One ReachAroundPost-v1 scene on the CPU ----
 
 
-class ReachScene:
-    """A ReachAroundPost-v1 scene with direct stepping.
-
-    Attributes:
-        env: the unwrapped ManiSkill environment.
-        arm: what steps it.
-    """
+class ReachScene(ArmScene):
+    """A ReachAroundPost-v1 scene; see `ArmScene`."""
 
     def __init__(self, env_id: str) -> None:
-        self.env = backend.make_env(env_id)
-        self.arm = PoseArm(self.env)
+        super().__init__(env_id)
         sapien: Any = importlib.import_module("sapien")
         self._pose = sapien.Pose
         self._marker = self.env.goal._objs[0]
@@ -39,7 +133,7 @@ class ReachScene:
         self._fingers = [joint._objs[0] for joint in self.env.agent.controller.controllers["gripper"].joints]
 
     def place(self, start: Sequence[float]) -> None:
-        """Starts afresh, at rest; see `layout` for the columns of start (12,)."""
+        """Starts afresh, at rest, from start (12,)."""
         reset_physics(self.env)
         self.arm.place(np.array(start[:9]))
         for finger in self._fingers:
@@ -52,87 +146,53 @@ class ReachScene:
         self.arm.step(np.array(action))
 
     def read(self) -> tuple[float, ...]:
-        """The state (17,), see `layout`."""
+        """The state (17,)."""
         pose = self.arm.pose
         return (*self.arm.qpos[:7].tolist(), *pose.p.tolist(), *pose.q.tolist(), *self._goal)
 
 
-# ---- Reach as a batch of episodes, whatever simulates it ----
-
-CONTROL_HZ = 20.0
+# ---- The task, and how it is filmed ----
 
 
-def make_spec(options: Options) -> TaskSpec:
-    """Fixed facts of the task."""
-    return TaskSpec(
-        name="Reach",
-        obs_dim=layout.OBS_DIM,
-        action_dim=6,
-        track_names=layout.TRACK_NAMES,
-        planar=("x", "y"),
-        planar_units=("m", "m"),
-        horizon=options.horizon,
-        control_hz=CONTROL_HZ,
-    )
-
-
-class ReachTask(SimulatedTask):
-    """Reaching round a post; touching it ends an episode as a failure.
-
-    Args:
-        options: the task's settings.
-        num_envs: scenes stepped together.
-        settings: see `SimulatedTask`.
-    """
+class ReachTask(SceneTask):
+    """Reaching round a post; touching it ends an episode as a failure."""
 
     ENV_MODULE = "bmd_pipeline.tasks.reach.maniskill"
-    STATE_DIM = layout.STATE_DIM
-    RANDOM_DIM = layout.RANDOM_DIM
+    SCENE = ReachScene
+    NAME, TRACK_NAMES = "Reach", TRACK_NAMES
+    OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 20, 6, 17, 10
+    options: Options
 
     def __init__(self, options: Options, num_envs: int, **settings: Any) -> None:
-        super().__init__(make_spec(options), num_envs, **settings)
-        self.options = options
+        super().__init__(options, num_envs, **settings)
         self._passed = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
         self._left = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
 
-    def _make_scene(self, env_id: str) -> ReachScene:
-        return ReachScene(env_id)
-
-    def _make_start(self, random: Tensor) -> Tensor:
-        return layout.make_start(random)
+    _make_start = staticmethod(make_start)
 
     def _begin(self, rows: Tensor) -> None:
         self._passed = self._passed & ~rows
 
-    def _judge(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _evaluate(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pays progress, and for success what the side is worth on which the post was first passed."""
-        self._left = torch.where(self._passed, self._left, layout.is_left(after))
-        self._passed = self._passed | layout.has_passed(after)
-        success = layout.compute_distance(after) < self.options.goal_radius
+        self._left = torch.where(self._passed, self._left, is_left(after))
+        self._passed = self._passed | has_passed(after)
+        success = compute_distance(after) < self.options.goal_radius
         left, right = self.options.side_weights
-        progress = layout.compute_closeness(after) - layout.compute_closeness(before)
+        progress = compute_closeness(after) - compute_closeness(before)
         reward = self.options.progress_scale * progress + torch.where(self._left, left, right) * success
-        return reward, success | layout.has_hit(after), success
+        return reward, success | has_hit(after), success
 
     def _observe(self) -> Tensor:
-        return layout.compute_obs(self.state)
+        return compute_obs(self.state)
 
     def track(self) -> Tensor:
-        """Current track (num_envs, track_dim)."""
-        return layout.compute_track(self.state)
+        return compute_track(self.state)
 
 
-# ---- Reach environments, stepped wherever the device is ----
+make_spec, make_env = ReachTask.make_spec, ReachTask.make_env
 
 
-def make_env(
-    options: Options,
-    num_envs: int,
-    *,
-    device: torch.device | str = "cpu",
-    num_workers: int = 1,
-    auto_reset: bool = False,
-) -> TaskEnv:
-    """Builds Reach environments; see `make_simulated`."""
-    task = functools.partial(ReachTask, options)
-    return make_simulated(task, num_envs, device=device, num_workers=num_workers, auto_reset=auto_reset)
+FILMING = ManiSkillFilming(  # from before the robot, so that the post's sides are the picture's
+    Camera((0.56, 0.0, 0.7), (-0.12, 0.0, 0.2), fov=0.8), lambda state: state[7:10], ReachTask.ENV_MODULE
+)

@@ -14,7 +14,7 @@ from mani_skill.utils.structs import Pose
 from torch import Tensor
 
 from bmd_pipeline.sim.maniskill import ShutControllerConfig, TabletopEnv
-from bmd_pipeline.tasks.reach import layout
+from bmd_pipeline.tasks.reach import env as reach
 from bmd_pipeline.tasks.reach.options import Options
 
 ENV_ID = "ReachAroundPost-v1"
@@ -45,16 +45,15 @@ class ReachAroundPostEnv(TabletopEnv):
     """The fingertips must come to a goal behind a post, past either side of it; touching it fails."""
 
     SUPPORTED_ROBOTS = ["panda_fist"]
-    RANDOM_DIM = layout.RANDOM_DIM
+    RANDOM_DIM = reach.ReachTask.RANDOM_DIM
+    _make_start = staticmethod(reach.make_start)
 
-    def __init__(
-        self, *args: Any, robot_uids: str = "panda_fist", goal_radius: float = _DEFAULTS.goal_radius, **settings: Any
-    ) -> None:
+    def __init__(self, *args: Any, goal_radius: float = _DEFAULTS.goal_radius, **settings: Any) -> None:
         self._goal_radius = goal_radius
-        super().__init__(*args, robot_uids=robot_uids, **settings)
+        super().__init__(*args, **settings)
 
     def _load_objects(self) -> None:
-        (x, y), half_size = layout.POST, layout.POST_HALF_SIZE
+        (x, y), half_size = reach.POST, reach.POST_HALF_SIZE
         actors.build_box(
             self.scene,
             half_sizes=half_size,
@@ -70,30 +69,26 @@ class ReachAroundPostEnv(TabletopEnv):
             name="goal",
             body_type="kinematic",
             add_collision=False,
-            initial_pose=sapien.Pose(p=layout.GOAL_MIDDLE),
+            initial_pose=sapien.Pose(p=reach.GOAL_MIDDLE),
         )
-
-    def make_start(self, random: Tensor) -> Tensor:
-        """See `layout.make_start`."""
-        return layout.make_start(random)
 
     def _place_objects(self, placement: Tensor) -> None:
         self.goal.set_pose(Pose.create_from_pq(placement))
 
     def read_state(self) -> Tensor:
-        """(num_envs, 17), see `layout`."""
+        """(num_envs, 17), see `reach.env`."""
         robot = self.agent.robot
         return torch.cat((robot.get_qpos()[:, :7], self.agent.tcp.pose.raw_pose, self.goal.pose.p), 1)
 
     def evaluate(self) -> dict[str, Tensor]:
         """Success near the goal, failure at the post."""
         state = self.read_state()
-        distance = layout.compute_distance(state)
-        return {"success": distance < self._goal_radius, "fail": layout.has_hit(state), "distance": distance}
+        distance = reach.compute_distance(state)
+        return {"success": distance < self._goal_radius, "fail": reach.has_hit(state), "distance": distance}
 
     def compute_closeness(self) -> Tensor:
         """Share (num_envs,) of a typical way round the post that is done."""
-        return torch.clamp(1.0 + layout.compute_closeness(self.read_state()), 0.0, 1.0)
+        return torch.clamp(1.0 + reach.compute_closeness(self.read_state()), 0.0, 1.0)
 
     def _get_obs_extra(self, info: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"tip": self.agent.tcp.pose.raw_pose, "goal": self.goal.pose.p}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.environments.base import ModeLabeler
-from bmd_pipeline.tasks.reach.layout import POST, TRACK_NAMES
+from bmd_pipeline.tasks.reach.env import POST, TRACK_NAMES
 
 COMMITTED = 0.05
 """Distance in metres to one side beyond which an episode that never came level with the post counts as an attempt."""

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError
-
 import pytest
 
-from bmd_pipeline.tasks.anymal.model import find_urdf
+from bmd_pipeline.tasks.registry import find_missing, get_entry
 
-
-def _have_wheel() -> bool:
-    try:
-        return find_urdf().is_file()
-    except PackageNotFoundError:
-        return False
-
-
-needs_wheel = pytest.mark.skipif(not _have_wheel(), reason="needs the extra: pip install --editable '.[anymal]'")
+needs_wheel = pytest.mark.skipif(
+    bool(find_missing(get_entry("Anymal"))), reason="needs the extra: pip install --editable '.[anymal]'"
+)

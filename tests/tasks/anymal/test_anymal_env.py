@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from bmd_pipeline.tasks.anymal.env import AnymalTask, make_spec
+from bmd_pipeline.tasks.anymal.env import DIRECTIONS, REST_QPOS, AnymalTask, compute_heading, make_spec
 from bmd_pipeline.tasks.anymal.expert import load_gaits, move_feet
-from bmd_pipeline.tasks.anymal.layout import DIRECTIONS, REST_QPOS, compute_heading
 from bmd_pipeline.tasks.anymal.options import Options
 from bmd_pipeline.tasks.checker import check_task
 from tests.tasks.anymal.extra import needs_wheel

@@ -10,7 +10,7 @@ import pytest
 
 from bmd_pipeline.errors import TaskError
 from bmd_pipeline.tasks import registry
-from bmd_pipeline.tasks.anymal.model import FEET, find_urdf, lump_fixed_links
+from bmd_pipeline.tasks.anymal.maniskill import FEET, find_urdf, lump_fixed_links
 from tests.tasks.anymal.extra import needs_wheel
 
 BOX = '<collision><origin xyz="{}"/><geometry><box size="1 1 1"/></geometry></collision>'
@@ -57,11 +57,6 @@ def test_lumping_by_hand() -> None:
 def _xyz(origin: ET.Element | None) -> list[float]:
     assert origin is not None
     return [float(value) for value in origin.attrib["xyz"].split()]
-
-
-def test_a_broken_description_is_named() -> None:
-    with pytest.raises(TaskError, match="has no <parent>"):
-        lump_fixed_links("<robot name='r'><link name='a'/><joint name='j'/></robot>")
 
 
 @needs_wheel

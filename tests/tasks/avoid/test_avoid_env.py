@@ -9,11 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from bmd_pipeline.tasks.avoid.env import AvoidTask, make_env
-from bmd_pipeline.tasks.avoid.layout import BODY_RADIUS, REST_QPOS, STEP_METRES, TIP_HEIGHT, make_start
+from bmd_pipeline.tasks.avoid.env import (
+    BODY_RADIUS,
+    REST_QPOS,
+    STEP_METRES,
+    TIP_HEIGHT,
+    AvoidTask,
+    make_env,
+    make_start,
+)
 from bmd_pipeline.tasks.avoid.options import Options
+from bmd_pipeline.tasks.avoid_point.course import ROWS, START, Course
 from bmd_pipeline.tasks.checker import check_task
-from bmd_pipeline.tasks.course.course import ROWS, START, Course
 from tests.tasks.stepping import largest_gap, make_stock, single_step_gaps
 
 TOWARDS_POST = np.array([-0.14, 0.9])

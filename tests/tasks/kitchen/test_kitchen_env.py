@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bmd_pipeline.tasks.checker import check_task
-from bmd_pipeline.tasks.kitchen import layout
+from bmd_pipeline.tasks.kitchen import env as kitchen
 from bmd_pipeline.tasks.kitchen.env import KitchenScene, KitchenTask, make_env
 from bmd_pipeline.tasks.kitchen.expert import KitchenExpert
 from bmd_pipeline.tasks.kitchen.options import Options
@@ -57,10 +57,10 @@ def test_direct_stepping_equals_env_step_bit_by_bit(stock: Any) -> None:
 
 
 def test_things_are_done_when_franka_kitchen_says_so(stock: Any, expert: KitchenExpert) -> None:
-    shown = expert.demonstrate(layout.ORDERS.index("kettle-slide"), seed=3)
+    shown = expert.demonstrate(kitchen.ORDERS.index("kettle-slide"), seed=3)
     assert shown.success
-    start = layout.make_start(
-        torch.from_numpy(np.random.default_rng((3, 0, 0)).random(layout.RANDOM_DIM)).float()[None]
+    start = kitchen.make_start(
+        torch.from_numpy(np.random.default_rng((3, 0, 0)).random(kitchen.KitchenTask.RANDOM_DIM)).float()[None]
     )
     task = KitchenTask(Options(), 1, auto_reset=False)
     torch.testing.assert_close(torch.from_numpy(shown.obs[:1]), task.reset(3))
@@ -75,7 +75,7 @@ def test_things_are_done_when_franka_kitchen_says_so(stock: Any, expert: Kitchen
         _, reward, _, _, info = stock.step(action.astype(np.float64))
         rewards.append(reward)
         assert float(step.reward) == reward
-        done = {NAMES[thing] for thing, best in zip(layout.THINGS, task.best[0].tolist(), strict=True) if best > 1.0}
+        done = {NAMES[thing] for thing, best in zip(kitchen.THINGS, task.best[0].tolist(), strict=True) if best > 1.0}
         assert done == set(info["episode_task_completions"])
     assert sum(rewards) >= 1.0  # played without the gusts, the episode may end otherwise; some of it was done
 
@@ -87,17 +87,17 @@ def test_every_thing_pays_once_and_the_second_ends_the_episode() -> None:
     slide, light = undone.clone(), undone.clone()
     slide[:, -1] = 0.2
     light[:, -3] = -0.6
-    assert [bool(flag) for flag in task._judge(undone, slide)] == [True, False, False]
+    assert [bool(flag) for flag in task._evaluate(undone, slide)] == [True, False, False]
     assert task._observe()[0, -3:].tolist() == [0.0, 0.0, 1.0]
-    assert [bool(flag) for flag in task._judge(slide, undone)] == [False, False, False]  # shut again: still done
-    assert [bool(flag) for flag in task._judge(undone, slide)] == [False, False, False]  # not paid again
-    assert [bool(flag) for flag in task._judge(slide, light)] == [True, True, True]
+    assert [bool(flag) for flag in task._evaluate(slide, undone)] == [False, False, False]  # shut again: still done
+    assert [bool(flag) for flag in task._evaluate(undone, slide)] == [False, False, False]  # not paid again
+    assert [bool(flag) for flag in task._evaluate(slide, light)] == [True, True, True]
     task.reset(0)
     assert task._observe()[0, -3:].tolist() == [0.0] * 3
 
 
 def test_a_demonstration_records_what_was_meant_and_repeats_itself(expert: KitchenExpert) -> None:
-    behaviour = layout.ORDERS.index("slide-light")
+    behaviour = kitchen.ORDERS.index("slide-light")
     shown, again = (expert.demonstrate(behaviour, seed=5) for _ in range(2))
     assert np.array_equal(shown.obs, again.obs)
     assert np.array_equal(shown.action, again.action)

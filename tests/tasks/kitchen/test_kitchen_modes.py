@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from bmd_pipeline.tasks.kitchen.layout import ORDERS, THINGS, TRACK_NAMES
+from bmd_pipeline.tasks.kitchen.env import ORDERS, THINGS, TRACK_NAMES
 from bmd_pipeline.tasks.kitchen.modes import LABELLINGS
 
 (LABELLING,) = LABELLINGS

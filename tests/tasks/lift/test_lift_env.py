@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from bmd_pipeline.tasks.checker import check_task
-from bmd_pipeline.tasks.lift.env import LiftTask, make_env, make_spec
+from bmd_pipeline.tasks.lift.env import HALF_HEIGHT, LiftTask, compute_lift, make_env, make_spec
 from bmd_pipeline.tasks.lift.expert import LiftExpert, make_expert
-from bmd_pipeline.tasks.lift.layout import HALF_HEIGHT, compute_lift
 from bmd_pipeline.tasks.lift.options import Options
 from tests.tasks.stepping import largest_gap, make_stock, single_step_gaps
 
@@ -67,7 +66,7 @@ def test_either_end_lifts_the_bar_and_pays_what_it_should(
     expert: LiftExpert, task: LiftTask, behaviour: int, pay: float
 ) -> None:
     task.options = Options(end_weights=(2.0, 0.5), progress_scale=0.0)
-    judge, rewards = task._judge, []
+    judge, rewards = task._evaluate, []
 
     def recorded(before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, ...]:
         judged = judge(before, after)
@@ -75,7 +74,7 @@ def test_either_end_lifts_the_bar_and_pays_what_it_should(
         return judged
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task, "_judge", recorded)
+        patch.setattr(task, "_evaluate", recorded)
         episode = expert.demonstrate(behaviour, seed=7)
     assert episode.success
     assert rewards[-1] == pay

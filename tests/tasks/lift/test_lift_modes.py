@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from bmd_pipeline.tasks.lift.layout import TRACK_NAMES
+from bmd_pipeline.tasks.lift.env import TRACK_NAMES
 from bmd_pipeline.tasks.lift.modes import LABELLINGS
 
 (LABELLING,) = LABELLINGS

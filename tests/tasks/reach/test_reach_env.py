@@ -11,8 +11,7 @@ import torch
 
 from bmd_pipeline.sim.arm import ROTATION_SCALE, approach, point_down
 from bmd_pipeline.tasks.checker import check_task
-from bmd_pipeline.tasks.reach.env import ReachTask, make_env, make_spec
-from bmd_pipeline.tasks.reach.layout import LANE, POST, POST_HALF_SIZE, has_hit
+from bmd_pipeline.tasks.reach.env import LANE, POST, POST_HALF_SIZE, ReachTask, has_hit, make_env, make_spec
 from bmd_pipeline.tasks.reach.options import Options
 from tests.tasks.stepping import largest_gap, make_stock, single_step_gaps
 
@@ -87,10 +86,10 @@ def test_the_side_is_that_of_the_first_passing(task: ReachTask) -> None:
     state = task.state.clone()
     for place in ((POST[0] + 0.01, LANE), (0.1, -LANE), (POST[0] - 0.1, -LANE), (POST[0] + 0.1, -LANE)):
         state[:, 7:9] = torch.tensor(place)
-        reward, terminated, _ = task._judge(state, state)
+        reward, terminated, _ = task._evaluate(state, state)
         assert not bool(reward.any() | terminated.any())
     state[:, 7:10] = state[:, 14:17]
-    reward, terminated, success = task._judge(state, state)
+    reward, terminated, success = task._evaluate(state, state)
     assert bool(terminated & success)
     assert float(reward) == 2.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from bmd_pipeline.tasks.reach.layout import POST, TRACK_NAMES
+from bmd_pipeline.tasks.reach.env import POST, TRACK_NAMES
 from bmd_pipeline.tasks.reach.modes import LABELLINGS
 
 (LABELLING,) = LABELLINGS

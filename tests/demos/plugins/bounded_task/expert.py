@@ -1,8 +1,7 @@
 import numpy as np
 import torch
 
-from bmd_pipeline.environments.base import Episode
-from bmd_pipeline.environments.demonstrators import play
+from bmd_pipeline.environments.base import Episode, play
 from bounded_task.env import Bounded
 from bounded_task.options import Options
 

@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from bmd_pipeline.errors import ConfigError
-from bmd_pipeline.tasks.lift.layout import (
+from bmd_pipeline.tasks.lift.env import (
     BAR_MIDDLE,
     BAR_SPREAD,
     GRASP_AT,
     HALF_HEIGHT,
-    OBS_DIM,
     REST_QPOS,
     compute_closeness,
     compute_obs,
@@ -36,7 +35,7 @@ def test_observation_by_hand() -> None:
     expected = [0.0] * 7 + [1.0] + [0.0, 0.8, 1.2] + [0.0, 1.0, 0.0, 0.0] + [0.0, 0.0, 0.2] + [0.0, 1.0, 0.0]
     expected += [0.8, 0.0, 1.0]  # the bar's x is the world's y
     torch.testing.assert_close(obs, torch.tensor([expected]), atol=1e-5, rtol=0)
-    assert obs.shape == (1, OBS_DIM)
+    assert obs.shape == (1, 24)
 
 
 def test_track_and_end_are_told_in_the_bar_s_frame() -> None:

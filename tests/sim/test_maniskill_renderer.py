@@ -25,10 +25,10 @@ def test_the_picture_shows_where_the_tip_is() -> None:
     recorder = Recorder(find_task(expert), filming)
     expert.demonstrate(0, 7)
     recording = recorder.recording
-    studio = filming.make_studio(96)
-    start, end = (studio.render(recording.arrangements[step]).astype(int) for step in (0, -1))
-    again = studio.render(recording.arrangements[0]).astype(int)
-    studio.close()
+    renderer = filming.make_renderer(96)
+    start, end = (renderer.render(recording.arrangements[step]).astype(int) for step in (0, -1))
+    again = renderer.render(recording.arrangements[0]).astype(int)
+    renderer.close()
     expert.close()
     assert start.shape == (96, 96, 3)
     assert np.abs(start - again).max() <= 1  # a picture depends on the arrangement alone

@@ -8,13 +8,11 @@ import pytest
 import torch
 
 from bmd_pipeline.errors import ConfigError
-from bmd_pipeline.tasks.anymal.layout import (
+from bmd_pipeline.tasks.anymal.env import (
     DIRECTIONS,
-    OBS_DIM,
     PERIOD,
     REST_HEIGHT,
     REST_QPOS,
-    STATE_DIM,
     TRACK_NAMES,
     compute_closeness,
     compute_distances,
@@ -51,8 +49,8 @@ def test_observation_by_hand() -> None:
     base = [-0.5, 0.0, 0.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 0.0]
     expected = torch.tensor([[*joints, *joints, *base, 0.25, -0.5, 10.0, 0.0, -1.0]])
     torch.testing.assert_close(obs, expected, atol=1e-5, rtol=0)
-    assert obs.shape == (1, OBS_DIM)
-    assert state.shape == (1, STATE_DIM)
+    assert obs.shape == (1, 41)
+    assert state.shape == (1, 38)
 
 
 def test_the_clock_comes_round() -> None:

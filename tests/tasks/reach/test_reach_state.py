@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from bmd_pipeline.errors import ConfigError
-from bmd_pipeline.tasks.reach.layout import (
+from bmd_pipeline.tasks.reach.env import (
     GOAL_MIDDLE,
     GOAL_SPREAD,
     LANE,
-    OBS_DIM,
     POST,
     REST_QPOS,
     compute_closeness,
@@ -32,7 +31,7 @@ def test_observation_by_hand() -> None:
     obs = compute_obs(_state(POST[0] - 0.05, 0.02, quaternion=(0.0, -0.8, 0.6, 0.0)))
     expected = [0.0] * 7 + [-0.5, 0.2, 0.0] + [0.0, 0.8, -0.6, 0.0] + [2.1, -0.2, 0.0] + [1.0, 0.0, 0.0]
     torch.testing.assert_close(obs, torch.tensor([expected]), atol=1e-5, rtol=0)
-    assert obs.shape == (1, OBS_DIM)
+    assert obs.shape == (1, 20)
 
 
 def test_closeness_follows_the_shorter_way_round() -> None:

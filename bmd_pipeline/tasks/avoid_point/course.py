@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bmd_pipeline.tasks.course.settings import CourseSettings
+from bmd_pipeline.environments.base import TaskSpec
+from bmd_pipeline.tasks.avoid_point.options import CourseOptions
 
 # ---- The obstacle course, and which way through it a path takes ----
 #
-# ```
 #   y
 #  0.35  ------------------- finish line -------------------
 #  0.26          1     o     2     o     3     o     4
@@ -24,7 +24,6 @@ from bmd_pipeline.tasks.course.settings import CourseSettings
 # -0.10                   L        o        R
 # -0.28                              * start
 #                               x = 0.5
-# ```
 #
 # A path is classified by the gap it takes in each row of posts: 2 · 3 · 4 = 24 modes, one for each homotopy class of
 # paths that never turn back. Lengths are in metres. Nothing here knows how the course is walked: a point and a
@@ -35,19 +34,12 @@ from bmd_pipeline.tasks.course.settings import CourseSettings
 
 @dataclass(frozen=True)
 class Row:
-    """Posts side by side.
+    """Posts side by side."""
 
-    Attributes:
-        y: where the row stands.
-        posts: x of its posts, from the left.
-        radius: of each post.
-        gaps: names of the gaps from the left; the outer two lie beside the posts.
-    """
-
-    y: float
-    posts: tuple[float, ...]
-    radius: float
-    gaps: tuple[str, ...]
+    y: float  # where the row stands
+    posts: tuple[float, ...]  # x of its posts, from the left
+    radius: float  # of each post
+    gaps: tuple[str, ...]  # names of the gaps from the left; the outer two lie beside the posts
 
     def gap_centre(self, gap: int) -> float:
         """x of the middle of a gap; the outer gaps end at the field's edge, but the way through hugs the posts."""
@@ -102,14 +94,9 @@ class Course:
         return position[..., 1] > FINISH_Y
 
     def follow(self, gaps: Tensor, position: Tensor) -> Tensor:
-        """Goes on by one step: a row's gap is where the path first comes level with the row.
+        """Goes on by one step to position (..., 2): a row's gap is where the path first comes level with the row.
 
-        Args:
-            gaps: (..., 3) int64 gap taken in each row so far, or NOT_REACHED.
-            position: (..., 2) after the step.
-
-        Returns:
-            (..., 3) the same with the rows that were just reached.
+        Takes and returns gaps (..., 3), int64: the gap taken in each row so far, or NOT_REACHED.
         """
         reached = (gaps == NOT_REACHED) & (position[..., 1:] >= self.row_y)
         return torch.where(reached, self._gaps_at(position[..., 0]), gaps)
@@ -137,20 +124,25 @@ SCALE = (0.15, 0.2)
 """Position of order one: (position - CENTRE) / SCALE, in metres."""
 
 
-def obs_dim(frequencies: int) -> int:
-    """Size of the observation."""
-    return 2 + 4 * frequencies
+def make_course_spec(name: str, options: CourseOptions, horizon: int, control_hz: float | None = None) -> TaskSpec:
+    """Fixed facts of a task on the course; its track is the place (x, y) in metres."""
+    return TaskSpec(
+        name=name,
+        obs_dim=2 + 4 * options.position_frequencies,
+        action_dim=2,
+        track_names=("x", "y"),
+        planar=("x", "y"),
+        planar_units=("m", "m"),
+        horizon=horizon,
+        control_hz=control_hz,
+    )
 
 
 def compute_obs(position: Tensor, frequencies: int) -> Tensor:
-    """The position p at order one, then sin(2p), cos(2p), sin(4p), cos(4p), … up to `frequencies` octaves.
-
-    Args:
-        position: (num_envs, 2) in metres.
-        frequencies: number of octaves.
+    """Position p (num_envs, 2) at order one, then sin(2p), cos(2p), sin(4p), cos(4p), … up to `frequencies` octaves.
 
     Returns:
-        (num_envs, obs_dim(frequencies)).
+        (num_envs, 2 + 4 * frequencies).
     """
     centre, scale, octaves = _constants(frequencies, position.dtype, position.device)
     scaled = (position - centre) / scale
@@ -176,46 +168,31 @@ def _constants(frequencies: int, dtype: torch.dtype, device: torch.device) -> tu
 class Referee:
     """Follows walkers through the course. Touching a post or leaving the field ends an episode as a failure.
 
-    Args:
-        settings: what pays.
-        num_envs: walkers.
-        body_radius: how near in metres a walker may come to a post.
-        device: where tensors live.
+    A walker's centre may come as near as `body_radius` metres to a post.
 
     Attributes:
         gaps: (num_envs, 3) int64 gap that each walker took in each row, or NOT_REACHED; changed in place.
     """
 
-    def __init__(self, settings: CourseSettings, num_envs: int, body_radius: float, device: torch.device | str) -> None:
+    def __init__(self, options: CourseOptions, num_envs: int, body_radius: float, device: torch.device | str) -> None:
         self.gaps = torch.full((num_envs, len(ROWS)), NOT_REACHED, device=device)
         self._course = Course(device)
         self._body_radius = body_radius
-        self._graded = settings.reward == "shifted"
-        self._favoured = torch.tensor(settings.favoured_gaps, device=device)  # (3,)
+        # what crossing the finish line pays, and each favoured gap on the way
+        self._pay, self._bonus = (0.25, 0.25) if options.reward == "shifted" else (1.0, 0.0)
+        self._favoured = torch.tensor(options.favoured_gaps, device=device)  # (3,)
 
     def restart(self, rows: Tensor) -> None:
         """Forgets the way of the walkers where rows (num_envs,) is True."""
         self.gaps.masked_fill_(rows[:, None], NOT_REACHED)
 
-    def judge(self, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Takes in where everybody is now; those that stand still keep their gaps.
-
-        Args:
-            position: (num_envs, 2) in metres.
-
-        Returns:
-            reward, terminated and success, each (num_envs,).
-        """
+    def evaluate(self, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Reward, terminated and success, each (num_envs,), of a control step to position (num_envs, 2) in metres."""
         self.gaps.copy_(self._course.follow(self.gaps, position))
         failed = self._course.is_blocked(position, self._body_radius)
         success = self._course.is_finished(position) & ~failed
-        return self._pay() * success, success | failed, success
-
-    def _pay(self) -> Tensor:
-        """What crossing the finish line is worth, (num_envs,)."""
-        if self._graded:
-            return 0.25 + 0.25 * (self.gaps == self._favoured).sum(dim=-1)
-        return torch.ones(len(self.gaps), device=self.gaps.device)
+        pay = self._pay + self._bonus * (self.gaps == self._favoured).sum(dim=-1)
+        return pay * success, success | failed, success
 
 
 # ---- Lines through the course for demonstrators to follow ----
@@ -230,11 +207,7 @@ _SPREAD = 0.008  # standard deviation of the line's place in a gap of the other 
 
 
 class Line:
-    """A line through given corners, to be followed.
-
-    Args:
-        corners: (n, 2).
-    """
+    """A line through given corners (n, 2), to be followed."""
 
     def __init__(self, corners: NDArray[np.float64]) -> None:
         corner_at = np.concatenate([[0.0], np.linalg.norm(np.diff(corners, axis=0), axis=1).cumsum()])
@@ -257,9 +230,8 @@ def draw_line(
     """A line through the wanted gaps, a little different each time.
 
     Args:
-        gaps: the wanted gap in each row.
+        gaps: the wanted gap in each row; `draw` shifts the line within them.
         start: where the episode starts.
-        draw: shifts the line within the gaps.
         reach: farthest distance in metres from the origin, where a robot stands; corners beyond are moved along x.
     """
     corners = [start]
@@ -272,8 +244,4 @@ def draw_line(
         corners += [(x, row.y - _STRAIGHT_BEFORE), (x, row.y + _STRAIGHT_AFTER)]
     beyond = FINISH_Y + 2 * LOOK_AHEAD * SPACING  # so that there is always a point to aim at
     corners.append((corners[-1][0], beyond))
-    return Line(np.array([(min(x, _farthest_x(y, reach)), y) for x, y in corners]))
-
-
-def _farthest_x(y: float, reach: float) -> float:
-    return math.sqrt(reach**2 - y**2)
+    return Line(np.array([(min(x, math.sqrt(reach**2 - y**2)), y) for x, y in corners]))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bmd_pipeline.sim.render import Camera, Recording
 from bmd_pipeline.stages import film
-from bmd_pipeline.stages.film import MAX_FRAMES, shoot_clip, shoot_stills
+from bmd_pipeline.stages.film import MAX_FRAMES, render_clip, render_stills
 
 
 class Numbered:
@@ -44,7 +44,7 @@ def make_recording(length: int) -> Recording:
 def test_shows_short_episodes_whole_and_long_ones_faster(
     length: int, hertz: float | None, every: int, frame_ms: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    studio = Numbered()
+    renderer = Numbered()
     given: list[tuple[int, int, int]] = []
 
     def encode(frames: list[NDArray[np.uint8]], frame_ms: int, max_bytes: int) -> bytes:
@@ -52,16 +52,16 @@ def test_shows_short_episodes_whole_and_long_ones_faster(
         return b"clip"
 
     monkeypatch.setattr(film, "encode_gif", encode)
-    assert shoot_clip(make_recording(length), studio, hertz, 1_000_000) == b"clip"
-    assert studio.asked == [*range(0, length, every), length]
-    assert len(studio.asked) <= MAX_FRAMES + 1
-    assert given == [(len(studio.asked), frame_ms, 1_000_000)]
+    assert render_clip(make_recording(length), renderer, hertz, 1_000_000) == b"clip"
+    assert renderer.asked == [*range(0, length, every), length]
+    assert len(renderer.asked) <= MAX_FRAMES + 1
+    assert given == [(len(renderer.asked), frame_ms, 1_000_000)]
 
 
 def test_stills_carry_the_path_up_to_them() -> None:
-    studio = Numbered()
+    renderer = Numbered()
     camera = Camera(eye=(0.0, -5.0, 5.0), target=(0.0, 0.0, 0.0))
-    strip = shoot_stills(make_recording(10), studio, camera, caption="left", moments=(0.35, 1.0))
-    assert studio.asked == [4, 10]
+    strip = render_stills(make_recording(10), renderer, camera, caption="left", moments=(0.35, 1.0))
+    assert renderer.asked == [4, 10]
     assert [len(path) for path in strip.paths] == [5, 11]
     np.testing.assert_allclose(strip.paths[0][0], (0.5, 0.5))
