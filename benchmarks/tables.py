@@ -296,9 +296,12 @@ def _plain(value: float, digits: int) -> str:
 
 
 def _number(row: Row, name: str, digits: int) -> str:
-    """Mean and interval; with few base policies also the value of each."""
+    """Mean and interval; with few base policies also the value of each. Of what never differs, the number alone."""
     number: Number = getattr(row, name)
-    text = f"{_plain(number.mean, digits)} [{_plain(number.low, digits)}, {_plain(number.high, digits)}]"
+    text, low, high = (_plain(value, digits) for value in (number.mean, number.low, number.high))
+    if low == high:
+        return text
+    text += f" [{low}, {high}]"
     if 1 < len(row.bases) <= FEW_BASES:
         text += f" ({', '.join(_plain(getattr(base, name), digits) for base in row.bases)})"
     return text
