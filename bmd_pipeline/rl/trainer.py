@@ -57,6 +57,10 @@ def compute_max_steps(config: CurriculumConfig, iteration: int, horizon: int) ->
 
 # ---- One iteration of training: play, reward, learn ----
 
+MAX_ROLLBACKS = 3
+"""Rollbacks after which training gives up: learning rates that are eight times too high are no accident."""
+STEP_FACTOR = 0.5
+"""What a rollback does to the learning rates, for good: steps that diverged once would do so again."""
 NEED_FLOOR = 0.1
 """Weight of a code that always succeeds in the draw of codes; one that always fails weighs this plus 1."""
 EQUAL_SHARE = 0.25
@@ -108,6 +112,11 @@ class Trainer:
         pay_as_told: coded form: pay the environment's reward, and count success, only where an episode shows the
             behaviour of its code.
         recorder: records decisions and gradients, as CUDA graphs are; None plays and learns kernel by kernel.
+        warn: told of every rollback.
+
+    Attributes:
+        before: the state that a diverged iteration is rolled back to, from `pack_trainer`.
+        rollbacks: how many there were.
     """
 
     def __init__(
@@ -120,6 +129,7 @@ class Trainer:
         feed_codes: bool = False,
         pay_as_told: bool = False,
         recorder: Recorder | None = None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.env = env
         self.agent = graph_agent(agent, recorder)
@@ -142,6 +152,13 @@ class Trainer:
             self.inference_steps = usual if regulariser.inference_steps is None else regulariser.inference_steps
             self.inference.requires_grad_(True)
             self.inference_optimizer = make_optimizer(self.inference)
+        self._warn = warn
+        self.rollbacks = 0
+        self.remember()
+
+    def remember(self) -> None:
+        """Takes the present state as the last good one."""
+        self.before = pack_trainer(self)
 
     def iterate(
         self,
@@ -155,15 +172,51 @@ class Trainer:
     ) -> dict[str, float]:
         """Plays one rollout and learns from it; arguments as in `play` and `learn`.
 
+        What diverges is rolled back to the remembered state and learnt again with half the learning rates.
+
         Returns:
             metrics by name.
 
         Raises:
-            TrainingError: a loss or a reward is not finite.
+            TrainingError: a loss or a reward is not finite, or it diverges however small the steps.
         """
         played = self.play(iteration=iteration, seed=seed, generator=generator, max_steps=max_steps)
-        return self.learn(
-            played, generator=generator, intrinsic_only=intrinsic_only, max_steps=max_steps, policy=policy
+        draws = generator.get_state()
+        while True:  # the episodes stand: only what was learnt from them is tried again
+            generator.set_state(draws)
+            try:
+                metrics = self.learn(
+                    played, generator=generator, intrinsic_only=intrinsic_only, max_steps=max_steps, policy=policy
+                )
+                self._require_finite(metrics)
+                return metrics
+            except DivergenceError as error:
+                self._roll_back(iteration, str(error))
+
+    def _require_finite(self, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            if name.startswith("losses/") and not math.isfinite(value):
+                raise DivergenceError(f"{name} is {value}")
+        groups = [group for optimizer in _optimizers(self).values() for group in optimizer.param_groups]
+        if not all(bool(torch.isfinite(weight).all()) for group in groups for weight in group["params"]):
+            raise DivergenceError("a weight is not finite")
+
+    def _roll_back(self, iteration: int, reason: str) -> None:
+        unpack_trainer(self, *self.before)
+        if self.rollbacks >= MAX_ROLLBACKS:
+            raise TrainingError(
+                f"training diverged at iteration {iteration + 1}: {reason}; {self.rollbacks} rollbacks, each with half "
+                "the learning rates, did not help: lower finetune.ppo.learning_rate, or that of the method"
+            )
+        self.rollbacks += 1
+        for optimizer in _optimizers(self).values():
+            for group in optimizer.param_groups:
+                for name in {"lr", "initial_lr"} & group.keys():  # initial_lr: what a schedule may rise to
+                    group[name] *= STEP_FACTOR
+        self.remember()
+        self._warn(
+            f"iteration {iteration + 1} diverged ({reason}) and was rolled back; the learning rates are halved "
+            f"(rollback {self.rollbacks} of at most {MAX_ROLLBACKS})"
         )
 
     def play(self, *, iteration: int, seed: int, generator: torch.Generator, max_steps: int | None = None) -> Rollout:
@@ -373,104 +426,8 @@ def unpack_trainer(trainer: Trainer, tensors: Mapping[str, Tensor], values: Mapp
         trainer.ppo.set_temperature(values["temperature"])
 
 
-def scale_learning_rates(trainer: Trainer, factor: float) -> None:
-    """Multiplies all learning rates, and what they may rise to; they stay so, also over a resume."""
-    for optimizer in _optimizers(trainer).values():
-        for group in optimizer.param_groups:
-            for name in ("lr", "initial_lr"):
-                if name in group:
-                    group[name] *= factor
-
-
-def trained_parameters(trainer: Trainer) -> list[Tensor]:
-    """Every parameter that some optimizer steps."""
-    groups = [group for optimizer in _optimizers(trainer).values() for group in optimizer.param_groups]
-    return [parameter for group in groups for parameter in group["params"]]
-
-
 def _optimizers(trainer: Trainer) -> dict[str, Optimizer]:
     found: dict[str, Optimizer] = {"policy_optimizer": trainer.ppo.optimizer}
     if trainer.inference_optimizer is not None:
         found["inference_optimizer"] = trainer.inference_optimizer
     return found
-
-
-# ---- Iterations whose numbers run away are rolled back, and learnt again with smaller steps ----
-
-MAX_ROLLBACKS = 3
-"""Rollbacks after which training gives up: learning rates that are eight times too high are no accident."""
-STEP_FACTOR = 0.5
-"""What a rollback does to the learning rates, for good: steps that diverged once would do so again."""
-
-
-class Rollback:
-    """Runs a trainer's iterations, and rolls back those that diverge.
-
-    Args:
-        trainer: who learns.
-        warn: called with a line about every rollback.
-
-    Attributes:
-        before: state of the trainer before the present iteration, from `pack_trainer`.
-        count: rollbacks so far.
-    """
-
-    def __init__(self, trainer: Trainer, warn: Callable[[str], None]) -> None:
-        self.trainer = trainer
-        self.count = 0
-        self.before = pack_trainer(trainer)
-        self._warn = warn
-
-    def remember(self) -> None:
-        """Takes the present state as the last good one."""
-        self.before = pack_trainer(self.trainer)
-
-    def iterate(
-        self,
-        *,
-        iteration: int,
-        seed: int,
-        generator: torch.Generator,
-        intrinsic_only: bool = False,
-        max_steps: int | None = None,
-        policy: bool = True,
-    ) -> dict[str, float]:
-        """One iteration from the remembered state; arguments as in `Trainer.iterate`.
-
-        Raises:
-            TrainingError: it diverges, however small the steps.
-        """
-        played = self.trainer.play(iteration=iteration, seed=seed, generator=generator, max_steps=max_steps)
-        draws = generator.get_state()
-        while True:  # the episodes stand: only what was learnt from them is tried again
-            generator.set_state(draws)
-            try:
-                metrics = self.trainer.learn(
-                    played, generator=generator, intrinsic_only=intrinsic_only, max_steps=max_steps, policy=policy
-                )
-                self._require_finite(metrics)
-                return metrics
-            except DivergenceError as error:
-                self._roll_back(iteration, str(error))
-
-    def _require_finite(self, metrics: dict[str, float]) -> None:
-        for name, value in metrics.items():
-            if name.startswith("losses/") and not math.isfinite(value):
-                raise DivergenceError(f"{name} is {value}")
-        if not all(bool(torch.isfinite(weight).all()) for weight in trained_parameters(self.trainer)):
-            raise DivergenceError("a weight is not finite")
-
-    def _roll_back(self, iteration: int, reason: str) -> None:
-        unpack_trainer(self.trainer, *self.before)
-        if self.count >= MAX_ROLLBACKS:
-            raise TrainingError(
-                f"training diverged at iteration {iteration + 1}: {reason}; {self.count} rollbacks, each with half the "
-                "learning rates, did not help: lower finetune.ppo.learning_rate, or that of the method"
-            )
-        self.count += 1
-        scale_learning_rates(self.trainer, STEP_FACTOR)
-        self.remember()
-        self._warn(
-            f"iteration {iteration + 1} diverged ({reason}) and was rolled back; the learning rates are halved "
-            f"(rollback {self.count} of at most {MAX_ROLLBACKS})"
-        )

@@ -38,7 +38,7 @@ from bmd_pipeline.rl.rollout import (
     play_rounds,
     read_behaviours,
 )
-from bmd_pipeline.rl.trainer import Rollback, Trainer, unpack_trainer
+from bmd_pipeline.rl.trainer import Trainer, unpack_trainer
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter, Stop
@@ -69,7 +69,7 @@ class Discovery:
 
     Attributes:
         modes: what has been found so far.
-        rollbacks: how often an iteration of the warm-up was taken back.
+        rollbacks: how often an iteration of the warm-up was rolled back.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Discovery:
         self._rounds: list[Rollout] = []  # of the present phase
         self._draws: torch.Generator | None = None  # of the present phase
         self._saved_draws: Tensor | None = None
-        self._rollback: Rollback | None = None  # of the warm-up
+        self._trainer: Trainer | None = None  # of the warm-up
         self._iteration = 0  # of the warm-up
         self._trained: Snapshot | None = None  # progress of the warm-up
 
@@ -128,7 +128,7 @@ class Discovery:
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise TrainingError(f"discovery made {name} not finite: look for huge values in demonstrations or task")
         self._done.append(phase)
-        self._rounds, self._draws, self._rollback = [], None, None
+        self._rounds, self._draws, self._trainer = [], None, None
         self._mark(save=True)
 
     # phases ------------------------------------------------------------------------------------------
@@ -246,24 +246,25 @@ class Discovery:
             self.config.finetune.ppo,
             regulariser,
             recorder=self.context.recorder,
+            warn=self.reporter.warn,
         )
         if self._trained is not None:
             unpack_trainer(trainer, *self._trained)
-        self._rollback = Rollback(trainer, self.reporter.warn)
-        self._rollback.count = self.rollbacks
+        trainer.rollbacks = self.rollbacks
+        self._trainer = trainer
         total = settings.warmup_iterations
         with self.reporter.progress("discovering modes", total, self._iteration) as progress:
             while (iteration := self._iteration) < total:
-                self._rollback.remember()
+                trainer.remember()
                 self._mark()
                 names = ("warm-up", iteration)
-                metrics = self._rollback.iterate(
+                metrics = trainer.iterate(
                     iteration=iteration,
                     seed=self._derive(*names, "episodes"),
                     generator=self._make_generator(*names, "noise"),
                     intrinsic_only=True,
                 )
-                self._iteration, self.rollbacks = iteration + 1, self._rollback.count
+                self._iteration, self.rollbacks = iteration + 1, trainer.rollbacks
                 tracker.log(self._iteration, metrics)
                 progress.advance(
                     1, M=round(metrics["modes/information"], 3), success=round(metrics["rollout/success_rate"], 3)
@@ -332,8 +333,8 @@ class Discovery:
         self.checkpoints.save_if_due(self._step, functools.partial(self._pack, draws), save=save)
 
     def _pack(self, draws: Tensor | None) -> Snapshot:
-        modes, rollback = self.modes, self._rollback
-        tensors, values = rollback.before if rollback is not None else ({}, {})
+        modes, trainer = self.modes, self._trainer
+        tensors, values = trainer.before if trainer is not None else ({}, {})
         tensors = {
             **tensors,
             **add_prefix("modes", modes.networks().state_dict()),
@@ -348,7 +349,7 @@ class Discovery:
             **values,
             "done": self._done,
             "iteration": self._iteration,
-            "rollbacks": self.rollbacks if rollback is None else rollback.count,
+            "rollbacks": self.rollbacks if trainer is None else trainer.rollbacks,
             "findings": modes.findings,
             "num_codes": modes.num_codes,
             "feature_columns": list(self._rounds[0].feature_columns) if self._rounds else [],

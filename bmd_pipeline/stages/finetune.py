@@ -23,7 +23,7 @@ from bmd_pipeline.rl.agent import FINETUNED_DOCUMENT, FINETUNED_WEIGHTS, make_ag
 from bmd_pipeline.rl.graphs import graph_agent
 from bmd_pipeline.rl.rollout import balanced_codes, merge_rollouts, roll_out
 from bmd_pipeline.rl.selection import Candidate, CollapseWatch, score_candidate
-from bmd_pipeline.rl.trainer import Rollback, Trainer, compute_max_steps, unpack_trainer
+from bmd_pipeline.rl.trainer import Trainer, compute_max_steps, unpack_trainer
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter, Stop
@@ -108,7 +108,7 @@ def finetune(
                         "method": method,
                         "kept": asdict(best),
                         "matmul_precision": context.matmul,
-                        "rollbacks": run.rollback.count,
+                        "rollbacks": run.trainer.rollbacks,
                         "warnings": reporter.warnings,
                     },
                 ),
@@ -149,8 +149,8 @@ class _Run:
             feed_codes=settings.feed_codes,
             pay_as_told=settings.pay_as_told,
             recorder=context.recorder,
+            warn=reporter.warn,
         )
-        self.rollback = Rollback(self.trainer, reporter.warn)
         episodes = settings.num_envs * -(-settings.selection.episodes // settings.num_envs)
         self.watch = CollapseWatch(self.agent.entropy_dims, episodes, reporter.warn)
         self.start: Candidate | None = None  # until it has been scored
@@ -179,7 +179,7 @@ class _Run:
                 shutil.rmtree(Layout.snapshots(self.output), ignore_errors=True)  # of an earlier run
                 self._snapshot(0)
             for iteration in range(first, settings.iterations):
-                self.rollback.remember()
+                self.trainer.remember()
                 checkpoints.save_if_due(iteration, self._pack)
                 metrics = self._iterate(iteration)
                 done = iteration + 1
@@ -224,7 +224,7 @@ class _Run:
     def _iterate(self, iteration: int) -> dict[str, float]:
         settings = self.config.finetune
         names = (*self.names, iteration)
-        return self.rollback.iterate(
+        return self.trainer.iterate(
             iteration=iteration,
             seed=derive_seed(self.config.seed, "train", *names, "episodes"),
             generator=make_generator(self.config.seed, "train", *names, "noise", device=self.context.device),
@@ -283,12 +283,12 @@ class _Run:
         """Progress as it was before the present iteration."""
         assert self.best is not None  # the start is scored before the first iteration
         assert self.start is not None
-        tensors, values = self.rollback.before
+        tensors, values = self.trainer.before
         return tensors | add_prefix("best", self.best_weights), {
             **values,
             "best": asdict(self.best),
             "start": asdict(self.start),
-            "rollbacks": self.rollback.count,
+            "rollbacks": self.trainer.rollbacks,
             "watch": self.watch.state(),
             "warnings": self.reporter.warnings,
         }
@@ -302,7 +302,7 @@ class _Run:
         unpack_trainer(self.trainer, tensors, values)
         self.best, self.start = Candidate(**values["best"]), Candidate(**values["start"])
         self.best_weights = take_prefix("best", tensors)
-        self.rollback.count = values["rollbacks"]
+        self.trainer.rollbacks = values["rollbacks"]
         self.watch.load_state(values["watch"])
         self.reporter.recall(values["warnings"])
         done = int(values["step"])

@@ -15,7 +15,7 @@ from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import make_agent
 from bmd_pipeline.rl.rollout import Rollout
-from bmd_pipeline.rl.trainer import Rollback, Trainer, pack_trainer, unpack_trainer
+from bmd_pipeline.rl.trainer import Trainer, pack_trainer, unpack_trainer
 
 
 @pytest.fixture
@@ -28,10 +28,10 @@ def trainer(env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., Disco
     return Trainer(env, agent, config, RegulariserConfig(controller="occupancy"), feed_codes=True)
 
 
-def iterate(rollback: Rollback, iteration: int = 0) -> dict[str, float]:
-    rollback.remember()
+def iterate(trainer: Trainer, iteration: int = 0) -> dict[str, float]:
+    trainer.remember()
     generator = torch.Generator().manual_seed(iteration)
-    return rollback.iterate(iteration=iteration, seed=iteration, generator=generator)
+    return trainer.iterate(iteration=iteration, seed=iteration, generator=generator)
 
 
 def rates(trainer: Trainer) -> list[float]:
@@ -64,29 +64,29 @@ class Diverging:
 
 
 def test_a_sound_iteration_passes(trainer: Trainer) -> None:
-    plain = Rollback(trainer, pytest.fail)
-    assert iterate(plain)["losses/policy_steps"] > 0
-    assert plain.count == 0
+    trainer._warn = pytest.fail
+    assert iterate(trainer)["losses/policy_steps"] > 0
+    assert trainer.rollbacks == 0
 
 
 def test_a_diverged_iteration_is_tried_again_from_the_same_state_with_half_the_step(trainer: Trainer) -> None:
     told: list[str] = []
-    rollback = Rollback(trainer, told.append)
-    iterate(rollback)
+    trainer._warn = told.append
+    iterate(trainer)
     before = rates(trainer)
     diverging = Diverging(trainer, times=2)
-    iterate(rollback, 1)
+    iterate(trainer, 1)
     first, second, third = diverging.starts
     assert same(first, second)
     assert same(second, third)
     assert all(played is diverging.played[0] for played in diverging.played)  # nothing is played again
     assert rates(trainer) == [rate / 4 for rate in before]
-    assert rollback.count == 2
+    assert trainer.rollbacks == 2
     assert told[0] == (
         "iteration 2 diverged (a weight is not finite) and was rolled back; the learning rates are halved "
         "(rollback 1 of at most 3)"
     )
-    iterate(rollback, 2)
+    iterate(trainer, 2)
     assert rates(trainer) == [rate / 4 for rate in before]  # for good
 
 
@@ -98,23 +98,22 @@ def test_an_adaptive_learning_rate_never_rises_above_what_a_rollback_left(
     ppo = {"minibatch_size": 32, "learning_rate": 1e-5, "target_kl": 1.0, "learning_rate_schedule": "adaptive"}
     adaptive = Trainer(env, agent, PPOConfig.model_validate(ppo), RegulariserConfig())
     Diverging(adaptive, 1)
-    rollback = Rollback(adaptive, lambda text: None)
     for iteration in range(4):
-        iterate(rollback, iteration)
-    assert rollback.count == 1
+        iterate(adaptive, iteration)
+    assert adaptive.rollbacks == 1
     assert rates(adaptive)[0] == pytest.approx(5e-6)
 
 
 def test_it_gives_up_with_the_reason_and_leaves_sound_weights(trainer: Trainer) -> None:
     told: list[str] = []
-    rollback = Rollback(trainer, told.append)
+    trainer._warn = told.append
     before = pack_trainer(trainer)[0]
     Diverging(trainer, times=9)
     with pytest.raises(
         TrainingError,
         match=r"diverged at iteration 1: a weight is not finite; 3 rollbacks, .* lower finetune\.ppo\.learning_rate",
     ):
-        iterate(rollback)
+        iterate(trainer)
     assert len(told) == 3
     assert same(pack_trainer(trainer)[0], before)
 
@@ -124,26 +123,26 @@ def test_a_loss_that_is_not_finite_counts(trainer: Trainer, monkeypatch: pytest.
         trainer, "learn", lambda *_, **__: {"losses/inference": float("inf"), "rollout/x": float("nan")}
     )
     with pytest.raises(TrainingError, match="losses/inference is inf"):
-        iterate(Rollback(trainer, lambda _: None))
+        iterate(trainer)
 
 
 def test_what_is_wrong_with_the_task_is_not_tried_again(trainer: Trainer, env: TaskEnv) -> None:
     env.pay.fill_(float("nan"))  # type: ignore[attr-defined]
-    rollback = Rollback(trainer, pytest.fail)
+    trainer._warn = pytest.fail
     with pytest.raises(TrainingError, match="a reward is not finite") as caught:
-        iterate(rollback)
+        iterate(trainer)
     assert not isinstance(caught.value, DivergenceError)
 
 
 def test_a_trainer_goes_on_bit_for_bit(trainer: Trainer) -> None:
-    rollback = Rollback(trainer, pytest.fail)
-    iterate(rollback)
+    trainer._warn = pytest.fail
+    iterate(trainer)
     tensors, values = pack_trainer(trainer)
-    iterate(rollback, 1)
+    iterate(trainer, 1)
     straight, _ = pack_trainer(trainer)
     unpack_trainer(trainer, tensors, values)
     assert same(pack_trainer(trainer)[0], tensors)
-    iterate(rollback, 1)
+    iterate(trainer, 1)
     assert same(pack_trainer(trainer)[0], straight)
     assert trainer.controller is not None
     assert trainer.controller.weight != RegulariserConfig().mi_weight

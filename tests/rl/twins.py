@@ -24,7 +24,7 @@ from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters import PolicyInput
 from bmd_pipeline.rl.agent import Agent, make_agent, make_commanded_agent
 from bmd_pipeline.rl.graphs import GraphedEnv, Recorder, graph_env
-from bmd_pipeline.rl.trainer import Rollback, Trainer, pack_trainer, unpack_trainer
+from bmd_pipeline.rl.trainer import Trainer, pack_trainer, unpack_trainer
 from bmd_pipeline.tasks import registry
 
 TAUGHT = "taught"
@@ -130,7 +130,7 @@ def iterate(trainer: Trainer, iteration: int, **options: bool) -> dict[str, floa
 
 def roll_back_and_resume(trainer: Trainer) -> None:
     """Trains with an iteration that is rolled back, and one that a resumed run makes again."""
-    rollback, learn = Rollback(trainer, lambda _: None), trainer.learn
+    learn = trainer.learn
     learnt = 0
 
     def diverge(played: Any, **options: Any) -> dict[str, float]:
@@ -143,10 +143,10 @@ def roll_back_and_resume(trainer: Trainer) -> None:
 
     trainer.learn = diverge  # type: ignore[method-assign]
     for iteration in range(4):
-        rollback.remember()
+        trainer.remember()
         generator = torch.Generator(trainer.env.device).manual_seed(iteration)
-        rollback.iterate(iteration=iteration, seed=iteration, generator=generator)
-    assert rollback.count == 1
+        trainer.iterate(iteration=iteration, seed=iteration, generator=generator)
+    assert trainer.rollbacks == 1
     saved = pack_trainer(trainer)
     iterate(trainer, 8)
     unpack_trainer(trainer, *saved)

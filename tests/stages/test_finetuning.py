@@ -19,7 +19,7 @@ from bmd_pipeline.rl.rollout import Rollout, play_episodes
 from bmd_pipeline.stages import evaluate as evaluate_stage
 from bmd_pipeline.stages import finetune as finetune_stage
 from bmd_pipeline.stages import runtime
-from bmd_pipeline.stages.console import Stop
+from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.stages.curve import curve
 from bmd_pipeline.stages.evaluate import evaluate, summarise
 from bmd_pipeline.stages.finetune import finetune
@@ -32,7 +32,16 @@ METHODS = ("dppo", "res", "dsrl", "dppo-bmd", "res-bmd", "dsrl-bmd")
 
 
 def _finetune(config: RunConfig, policy: Path, modes: Path | None, output: Path, method: str = "dsrl-bmd") -> None:
-    finetune(config, policy=policy, modes=modes, output=output, method=method, seed=0, num_workers=1, reporter=QUIET)
+    finetune(
+        config,
+        policy=policy,
+        modes=modes,
+        output=output,
+        method=method,
+        seed=0,
+        num_workers=1,
+        reporter=Reporter("quiet"),
+    )
 
 
 def test_the_taught_policy_is_what_was_discovered(policy: Path, modes: Path) -> None:
