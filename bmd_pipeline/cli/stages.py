@@ -20,7 +20,7 @@ from bmd_pipeline.config.schema import (
     grid_methods,
     grid_seeds,
     is_finetuned,
-    judged_methods,
+    paired_methods,
     uses_modes,
 )
 from bmd_pipeline.errors import ArtifactError, ConfigError
@@ -84,7 +84,7 @@ def verdict(job: Job, evaluations: Evaluations = None, output: o.Output = None) 
 
     Writes results/TASK/verdict.json.
     """
-    paths = need_evaluations(job, evaluations, judged_methods(job.config.methods))
+    paths = need_evaluations(job, evaluations, paired_methods(job.config.methods))
     file = o.new_file(output, job.layout.verdict(job.task))
     job.start()
     from bmd_pipeline.stages.compare import verdict as run
@@ -273,7 +273,7 @@ def finetune(
 def evaluate(
     job: Job,
     method: Annotated[
-        str, typer.Option("--method", "-m", help="What to judge: a fine-tuning method, pretrained, or taught.")
+        str, typer.Option("--method", "-m", help="What to evaluate: a fine-tuning method, pretrained, or taught.")
     ] = PRETRAINED,
     seed: o.Seed = 0,
     policy: o.Policy = None,
@@ -281,7 +281,7 @@ def evaluate(
     tuned: o.Tuned = None,
     output: o.Output = None,
 ) -> None:
-    """Judges one policy on episodes that no training saw.
+    """Evaluates one policy on episodes that no training saw.
 
     Writes eval.json, the episodes and a picture to results/TASK/METHOD/seedN/.
     """
@@ -316,7 +316,7 @@ def curve(
     tuned: o.Tuned = None,
     output: o.Output = None,
 ) -> None:
-    """Judges the snapshots of a fine-tuning run: success and modes over training.
+    """Evaluates the snapshots of a fine-tuning run: success and modes over training.
 
     Needs finetune.snapshot_interval. Writes curve.json to results/TASK/METHOD/seedN/.
     """

@@ -65,7 +65,8 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
         values["task"].pop("physics", None)
     if stage in _UNDISTURBED:
         values["task"]["env"].pop("disturbance", None)
-    chosen = {name: values[name] for name in ("task", "seed", stage, *_EVIDENCE.get(stage, ()))}
+    names = ("task", "seed", stage, *_EVIDENCE.get(stage, ()))
+    chosen = {name: values[name] for name in names if name in values}  # `curve` has no settings of its own
     if stage == "discover" and config.discover.form == "published":  # these settings serve both stages
         tuning = values["finetune"]
         chosen["finetune"] = {"ppo": tuning["ppo"], "regulariser": {"floor": tuning["regulariser"]["floor"]}}
@@ -81,7 +82,7 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
         chosen["discover"] = {name: values["discover"][name] for name in shared}
     if stage == "grid":  # a plain method more in the run is nothing to the grid
         chosen["grid"] |= {"methods": list(grid_methods(config)), "seeds": list(grid_seeds(config))}
-    chosen[stage].pop("log_interval", None)  # decides what is shown, not what is computed
+    chosen.get(stage, {}).pop("log_interval", None)  # decides what is shown, not what is computed
     return chosen
 
 

@@ -78,12 +78,10 @@ def discovered_episodes(config: RunConfig) -> int:
     return (2 + len(settings.teaching.strengths)) * settings.heldout_episodes + settings.hindsight_episodes
 
 
-def judged_mb(config: RunConfig, stage: str) -> float:
+def evaluated_mb(config: RunConfig, stage: str) -> float:
     """Memory of the episodes that a stage evaluates: those that it holds step by step, and what is kept of all."""
     settings = config.evaluate
-    kept = {"evaluate": settings.episodes, "curve": config.curve.episodes, "validation": settings.episodes}.get(
-        stage, 0
-    )
+    kept = settings.episodes if stage in ("evaluate", "curve", "validation") else 0
     # validation compares whole rollouts: the base policy's two, and one of a seed's codes
     held = 3 * kept if stage == "validation" else min(settings.num_envs, kept)
     return held * _horizon(config) * STEP_MB + kept * EPISODE_MB
@@ -91,12 +89,9 @@ def judged_mb(config: RunConfig, stage: str) -> float:
 
 def validated_steps(config: RunConfig, horizon: int) -> int:
     """Control steps that `validation` plays: the base policy twice, each seed's codes, and under each disturbance."""
-    settings = config.validation
-    changed = [int(changes.get("horizon", horizon)) for changes in settings.dynamics.values()]
-    plain = len(settings.disturbances()) - len(changed)
-    return round_up(config, config.evaluate.episodes) * (
-        2 * horizon + len(config.seeds) * ((1 + plain) * horizon + sum(changed))
-    )
+    disturbed = sum(int(changes.get("horizon", horizon)) for changes in config.validation.disturbances.values())
+    steps = 2 * horizon + len(config.seeds) * (horizon + disturbed)
+    return round_up(config, config.evaluate.episodes) * steps
 
 
 def evaluated_episodes(config: RunConfig) -> int:
@@ -106,7 +101,7 @@ def evaluated_episodes(config: RunConfig) -> int:
 
 
 def round_up(config: RunConfig, episodes: int) -> int:
-    """Episodes that are played where so many are judged: whole rounds of `evaluate.num_envs`."""
+    """Episodes that are played where so many are evaluated: whole rounds of `evaluate.num_envs`."""
     together = min(config.evaluate.num_envs, episodes)
     return -(-episodes // together) * together
 
@@ -182,7 +177,7 @@ def estimate_mem_mb(config: RunConfig, stage: str, *, threads: int, simulator: s
     else:
         episodes = {"pretrain": config.collect.num_episodes, "discover": discovered_episodes(config)}
         total += episodes.get(stage, 0) * _horizon(config) * ROW_MB.get(stage, 0.0)
-        total += rollout_mb(config, stage) + judged_mb(config, stage)
+        total += rollout_mb(config, stage) + evaluated_mb(config, stage)
     return max(DEVICE_MB if on_device else 0, math.ceil(total * MEMORY_MARGIN / 100) * 100)
 
 
@@ -217,7 +212,7 @@ def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulator: 
         seconds += validated_steps(config, _horizon(config)) * step_s
     elif stage == "curve":
         snapshots = 1 + config.finetune.iterations / max(1, config.finetune.snapshot_interval)
-        episodes = config.curve.episodes + config.evaluate.selection_episodes
+        episodes = config.evaluate.episodes + config.evaluate.selection_episodes
         seconds += snapshots * round_up(config, episodes) * _horizon(config) * step_s
     else:
         seconds += _read_evaluations(config) * EVALUATION_S

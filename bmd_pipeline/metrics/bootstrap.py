@@ -22,6 +22,9 @@ Floats = NDArray[np.float64]
 
 
 NUM_RESAMPLES = 2000
+"""Resamples for the intervals of eval.json."""
+PAIRED_RESAMPLES = 5000
+"""Resamples for comparisons: no p of a bootstrap test falls below 1 / 5001."""
 _DRAWS_AT_ONCE = 1 << 22
 
 
@@ -339,15 +342,19 @@ class PairedBootstrap:
 
 
 def make_paired_bootstrap(
-    episodes: Mapping[str, Sequence[Episodes]], *, tau: float, num_resamples: int, rng: np.random.Generator
+    episodes: Mapping[str, Sequence[Episodes]],
+    *,
+    tau: float,
+    rng: np.random.Generator,
+    num_resamples: int = PAIRED_RESAMPLES,
 ) -> PairedBootstrap:
     """Scores policies and resamples them together.
 
     Args:
         episodes: by policy, one part per seed; the same seeds and equally many episodes everywhere.
         tau: success rate from which a present mode is solved.
-        num_resamples: bootstrap resamples.
         rng: draws of the bootstrap.
+        num_resamples: bootstrap resamples.
     """
     parts = list(episodes.values())
     labelling = next(iter(parts[0][0].labellings))

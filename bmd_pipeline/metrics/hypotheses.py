@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
-from bmd_pipeline.config.schema import VerdictConfig
 from bmd_pipeline.metrics.bootstrap import ModeCounts, PairedBootstrap, percentile_interval
 from bmd_pipeline.metrics.schemas import Hypothesis, Interval, PairVerdict, SeedEvidence, Unit
 from bmd_pipeline.metrics.scores import MIN_MODE_SHARE
@@ -365,7 +364,8 @@ class HypothesisTester:
     Args:
         sample: the evaluations of all of them.
         pairs: (-bmd method, plain counterpart).
-        config: thresholds.
+        success_margin: how much lower success may be under H1.
+        alpha: level, one-sided each way.
         min_seeds: seeds from which the test over seeds decides, if it can.
         rng: draws.
 
@@ -379,25 +379,27 @@ class HypothesisTester:
         self,
         sample: PairedBootstrap,
         pairs: Sequence[tuple[str, str]],
-        config: VerdictConfig,
         *,
+        success_margin: float,
+        alpha: float,
         min_seeds: int,
         rng: np.random.Generator,
     ) -> None:
         self.sample = sample
         self.pairs = pairs
-        self.config = config
+        self.success_margin = success_margin
+        self.alpha = alpha
         self.rng = rng
         self.family = len(_SCORES) * len(pairs)
-        self.min_seeds = max(min_seeds, seeds_to_reach(config.alpha, self.family))
+        self.min_seeds = max(min_seeds, seeds_to_reach(alpha, self.family))
         num_seeds = len(sample.seeds)
-        self.can_decide = num_seeds >= seeds_to_reach(config.alpha, self.family)
+        self.can_decide = num_seeds >= seeds_to_reach(alpha, self.family)
         self.unit: Unit = "seeds" if num_seeds >= self.min_seeds else "episodes"
 
     def evaluate(self) -> list[PairVerdict]:
         """The verdict on every pair."""
         questions = [
-            _Question(hypothesis, score, *pair, -self.config.success_margin if hypothesis == "H1" else 0.0)
+            _Question(hypothesis, score, *pair, -self.success_margin if hypothesis == "H1" else 0.0)
             for pair in self.pairs
             for hypothesis, score in _SCORES
         ]
@@ -425,7 +427,7 @@ class HypothesisTester:
     def _ask(self, question: _Question, by_seed: SeedEvidence) -> PairedResult:
         """The test that decides."""
         one, other, score = question.one, question.other, question.score
-        confidence = 1 - 2 * self.config.alpha
+        confidence = 1 - 2 * self.alpha
         if self.unit == "episodes":
             return compare_episodes(self.sample, one, other, score, threshold=question.threshold, confidence=confidence)
         drawn = self.sample.contrast(one, other, score).resampled
@@ -435,9 +437,8 @@ class HypothesisTester:
     def _decide(
         self, question: _Question, found: PairedResult, above: float, below: float, by_seed: SeedEvidence
     ) -> Hypothesis:
-        alpha = self.config.alpha
         verdict: Literal["supported", "refuted", "undecided"] = (
-            "supported" if above <= alpha else "refuted" if below <= alpha else "undecided"
+            "supported" if above <= self.alpha else "refuted" if below <= self.alpha else "undecided"
         )
         difference = float(self._differences(question).mean())
         return Hypothesis(

@@ -15,7 +15,6 @@ from scipy.spatial.distance import cdist
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_samples
 
-from bmd_pipeline.config.schema import ValidationConfig
 from bmd_pipeline.metrics.bootstrap import proportion_interval, wilson_interval
 from bmd_pipeline.metrics.schemas import (
     BaseBehaviour,
@@ -44,6 +43,10 @@ Labels = NDArray[np.int64]
 # to start cancels out: a policy that always does one thing here and another thing there has one mode.
 
 
+POWER = 0.9
+"""Probability with which the smallest second mode that is named, `detectable_share`, would have been found."""
+MIN_SECOND_SHARE = 0.2
+"""Share of a second mode that must be detectable before a policy is said to have one mode."""
 NULL_DRAWS = 1999
 """Samples of the null distribution: no p is below 1 / (NULL_DRAWS + 1)."""
 _COMPONENTS = 3
@@ -51,9 +54,7 @@ _PAIRS_AS_AXES = 20
 _SHARES = np.arange(1, 101) / 200
 
 
-def compare_paired_rollouts(
-    one: Floats, other: Floats, *, alpha: float, power: float, rng: np.random.Generator
-) -> PairedRollouts:
+def compare_paired_rollouts(one: Floats, other: Floats, *, alpha: float, rng: np.random.Generator) -> PairedRollouts:
     """Tests whether behaviour has a single mode from every start.
 
     One half of the pairs chooses the axis on which it looks least single-peaked, the other half is tested on it.
@@ -65,7 +66,6 @@ def compare_paired_rollouts(
         one: (pairs, points, features) what an episode from each start did; at least 4 pairs.
         other: (pairs, points, features) the same of the other episode from that start.
         alpha: level that goes with `detectable_share`.
-        power: see `detectable_share`.
         rng: splits the pairs and draws the null distribution.
     """
     difference = (one - other)[rng.permutation(len(one))]
@@ -75,7 +75,7 @@ def compare_paired_rollouts(
     dip = concavity_dip(_project(tested, axis))
     null = np.array([concavity_dip(draw) for draw in rng.random((NULL_DRAWS, len(tested)))])
     p = (1 + int((null >= dip).sum())) / (1 + NULL_DRAWS)
-    share = _find_share(float(np.quantile(null, 1 - alpha)), len(tested), power)
+    share = _find_share(float(np.quantile(null, 1 - alpha)), len(tested))
     return PairedRollouts(pairs=len(tested), gap=dip, p=p, detectable_share=share)
 
 
@@ -123,10 +123,10 @@ def _project(difference: Floats, axis: Floats) -> Floats:
     return distances
 
 
-def _find_share(critical: float, pairs: int, power: float) -> float | None:
-    """Smallest share s whose parted pairs, 2s(1 - s) of all, exceed the critical dip with this power."""
+def _find_share(critical: float, pairs: int) -> float | None:
+    """Smallest share s whose parted pairs, 2s(1 - s) of all, exceed the critical dip with probability `POWER`."""
     parted = 2 * _SHARES * (1 - _SHARES)
-    found = stats.binom.sf(np.ceil(critical * pairs) - 1, pairs, parted) >= power
+    found = stats.binom.sf(np.ceil(critical * pairs) - 1, pairs, parted) >= POWER
     return float(_SHARES[found.argmax()]) if found.any() else None
 
 
@@ -340,22 +340,22 @@ class Validator:
     """Puts codes to the test on one task.
 
     Args:
-        settings: level and power.
         modes: names of the task's true modes.
         confidence: level of intervals.
+        alpha: level of the test of one mode against several.
         rng: draws.
     """
 
     def __init__(
         self,
-        settings: ValidationConfig,
         modes: Sequence[str],
         confidence: float,
+        alpha: float,
         rng: np.random.Generator,
     ) -> None:
-        self.settings = settings
         self.modes = modes
         self.confidence = confidence
+        self.alpha = alpha
         self.rng = rng
 
     def describe_base(self, one: Trajectories, other: Trajectories) -> BaseBehaviour:
@@ -363,17 +363,11 @@ class Validator:
         both = one.success & other.success
         tested = None
         if both.sum() >= MIN_SUCCESSES:
-            tested = compare_paired_rollouts(
-                one.points[both],
-                other.points[both],
-                alpha=self.settings.alpha,
-                power=self.settings.power,
-                rng=self.rng,
-            )
+            tested = compare_paired_rollouts(one.points[both], other.points[both], alpha=self.alpha, rng=self.rng)
         modes: Literal["several", "one", "unknown"] = "unknown"
-        if tested is not None and tested.p <= self.settings.alpha:
+        if tested is not None and tested.p <= self.alpha:
             modes = "several"
-        elif tested is not None and (tested.detectable_share or 1.0) <= self.settings.min_share:
+        elif tested is not None and (tested.detectable_share or 1.0) <= MIN_SECOND_SHARE:
             modes = "one"
         return BaseBehaviour(
             episodes=2 * len(both),

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+SUCCESS_TOLERANCE = 0.02
+"""A cell holds success if it is at most this much below the best cell of its method."""
+SOLVED_TOLERANCE = 0.05
+"""A cell holds the modes if it solves at most this share of the task's modes fewer than the best cell."""
+
 # ---- Which cells hold both success and solved modes, and the range of one setting in which they do ----
 
 

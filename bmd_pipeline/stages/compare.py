@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bmd_pipeline.config.hashing import hash_values, stage_hash
-from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, judged_methods, list_pairs
+from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, list_pairs, paired_methods
 from bmd_pipeline.io.files import write_bytes, write_json
 from bmd_pipeline.metrics.bootstrap import PairedBootstrap
 from bmd_pipeline.metrics.compare import Pair, compare_pairs, score_policies
@@ -101,8 +101,8 @@ def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
     """Decides the hypotheses on every pair of a -bmd method and its plain counterpart.
 
     Args:
-        config: the run; `verdict` holds the thresholds.
-        evaluations: eval.json of each `judged_methods` at every configured seed.
+        config: the run, with the thresholds.
+        evaluations: eval.json of each `paired_methods` at every configured seed.
         output: the verdict.json to write.
         reporter: where it is told, if anywhere.
 
@@ -111,13 +111,18 @@ def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
         ArtifactError: an evaluation is missing, damaged, or of another task or other settings.
     """
     started = time.time()
-    rows = load_evaluations(config, judged_methods(config.methods), evaluations)
+    rows = load_evaluations(config, paired_methods(config.methods), evaluations)
     sample = resample(config, rows)
-    settings = config.verdict
+    thresholds = {
+        "alpha": config.evaluate.alpha,
+        "tau": config.evaluate.tau,
+        "success_margin": config.verdict.success_margin,
+    }
     tester = HypothesisTester(
         sample,
         list_pairs(config.methods),
-        settings,
+        success_margin=thresholds["success_margin"],
+        alpha=thresholds["alpha"],
         min_seeds=config.compare.min_seeds,
         rng=make_rng(config, "tests"),
     )
@@ -125,10 +130,8 @@ def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
         schema_version=SCHEMA_VERSION,
         task=config.task.name,
         config_hash=stage_hash(config, "verdict"),
-        thresholds_hash=hash_values({**settings.model_dump(mode="json"), "tau": config.evaluate.tau}),
-        alpha=settings.alpha,
-        tau=sample.tau,
-        success_margin=settings.success_margin,
+        thresholds_hash=hash_values(thresholds),
+        **thresholds,
         family=tester.family,
         labelling=sample.labelling,
         total_modes=len(sample.modes),

@@ -71,7 +71,7 @@ def curve(
         )
     device = select_stage_device(config)
     labellings = load_labellings(task)
-    wanted = config.curve.episodes
+    wanted = config.evaluate.episodes
     base = load_policy(policy, task=task, device=device)
     num_envs = min(config.evaluate.num_envs, wanted)
     env = open_env(config.task, base, num_envs, disturbed=True, device=device, num_workers=num_workers)

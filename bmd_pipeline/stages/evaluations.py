@@ -212,7 +212,6 @@ def resample(config: RunConfig, rows: Mapping[str, Sequence[Evaluated]]) -> Pair
     return make_paired_bootstrap(
         {name: [part.episodes for part in row] for name, row in rows.items()},
         tau=config.evaluate.tau,
-        num_resamples=config.compare.resamples,
         rng=make_rng(config, "bootstrap"),
     )
 

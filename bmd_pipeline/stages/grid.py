@@ -19,7 +19,14 @@ from bmd_pipeline.metrics.bootstrap import PairedBootstrap
 from bmd_pipeline.metrics.compare import pool_pair, pool_scores, score_seeds
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.hypotheses import smallest_p
-from bmd_pipeline.metrics.plateau import INDICATORS, find_plateau, measure_stability, set_floors
+from bmd_pipeline.metrics.plateau import (
+    INDICATORS,
+    SOLVED_TOLERANCE,
+    SUCCESS_TOLERANCE,
+    find_plateau,
+    measure_stability,
+    set_floors,
+)
 from bmd_pipeline.metrics.schemas import (
     SCHEMA_VERSION,
     Cell,
@@ -156,8 +163,7 @@ def _judge(
     """What one method must reach, and which cells do; by success rate and solved modes, means over seeds."""
     scores = [sample.scores[f"{cell.name}/{method}"] for cell in cells]
     successes, solved = ([float(row[name].mean()) for row in scores] for name in ("success_rate", "solved"))
-    tolerance = config.grid.solved_tolerance * len(sample.modes)
-    floors = set_floors(successes, solved, config.grid.success_tolerance, tolerance)
+    floors = set_floors(successes, solved, SUCCESS_TOLERANCE, SOLVED_TOLERANCE * len(sample.modes))
     holds = [floors.hold(*reached) for reached in zip(successes, solved, strict=True)]
     plateau = None if axis is None else _describe_plateau(cells, holds, axis)
     return MethodFloors(success_floor=floors.success, solved_floor=floors.solved, plateau=plateau), holds

@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bmd_pipeline.config.hashing import stage_hash
-from bmd_pipeline.config.schema import Disturbance, RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.environments.base import TaskEnv
-from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.io.layout import RUN_FILE
 from bmd_pipeline.io.provenance import require_run
-from bmd_pipeline.metrics.mode_checks import Trajectories, Validator, describe_agreement
+from bmd_pipeline.metrics.mode_checks import MIN_SECOND_SHARE, POWER, Trajectories, Validator, describe_agreement
 from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Validation
 from bmd_pipeline.modes.clustering import resample_track
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
@@ -28,7 +27,7 @@ from bmd_pipeline.seeds import make_generator
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import label_episodes
 from bmd_pipeline.stages.evaluations import make_rng, trace
-from bmd_pipeline.stages.runtime import Workbench, episode_seeds, get_obs_std, open_env, open_workbench
+from bmd_pipeline.stages.runtime import Workbench, disturb, episode_seeds, open_env, open_workbench, require_action
 from bmd_pipeline.tasks.registry import load_labellings
 
 
@@ -61,7 +60,6 @@ def validation(
     started = time.time()
     task = config.task.name
     require_run(policy, "pretrain", task)
-    settings = config.validation
     least = 2 * config.discover.num_modes
     if config.evaluate.episodes < least:
         raise ConfigError(
@@ -72,15 +70,14 @@ def validation(
         _require_modes(config, seed, folder)
     num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
     with open_workbench(config, policy, num_envs, num_workers, reporter, disturbed=False) as bench:
-        if settings.locked_action is not None and settings.locked_action >= bench.spec.action_dim:
-            raise ConfigError(
-                f"validation.locked_action must be < {bench.spec.action_dim} for {task}, got {settings.locked_action}"
-            )
+        disturbances = config.validation.disturbances
+        for name, changes in disturbances.items():
+            require_action(bench.spec, changes, f"validation.disturbances.{name}")
         found = {seed: load_modes(folder, bench.policy, task=task) for seed, folder in modes.items()}
         first = next(iter(found.values()))
         ground = _Ground(config, bench, first, num_workers, reporter)
         rng = make_rng(config, "validation")
-        validator = Validator(settings, ground.labelling.modes, config.evaluate.confidence, rng)
+        validator = Validator(ground.labelling.modes, config.evaluate.confidence, config.evaluate.alpha, rng)
         one, other = ground.play_base("base"), ground.play_base("twin")
         ground.fit_scale(one)
         base = validator.describe_base(ground.describe(one), ground.describe(other))
@@ -89,7 +86,7 @@ def validation(
         for seed, own in found.items():
             sortings[seed] = read_codes(own.inference, one).cpu().numpy()[won]
             played = ground.describe(ground.play_codes(own, seed))
-            disturbed = {name: ground.describe(ground.play_codes(own, seed, name)) for name in settings.disturbances()}
+            disturbed = {name: ground.describe(ground.play_codes(own, seed, name)) for name in disturbances}
             discovered.append(validator.describe_seed(seed, own.num_codes, played, disturbed, base))
     agreement = describe_agreement(sortings)
     document = Validation(
@@ -97,9 +94,9 @@ def validation(
         task=task,
         config_hash=stage_hash(config, "validation"),
         confidence=config.evaluate.confidence,
-        alpha=settings.alpha,
-        power=settings.power,
-        min_share=settings.min_share,
+        alpha=validator.alpha,
+        power=POWER,
+        min_share=MIN_SECOND_SHARE,
         labelling=ground.labelling.name,
         modes=list(ground.labelling.modes),
         features=[bench.spec.track_names[column] for column in first.feature_columns],
@@ -163,31 +160,24 @@ class _Ground:
         agent = make_commanded_agent(self.bench.policy, modes)
         if disturbance is None:
             return self._play(agent, self.bench.env, f"seed {seed}")
-        settings = self.config.validation
-        if disturbance in settings.dynamics:
-            bench, task = self.bench, self.config.task
-            # The task's own disturbance is not that of validation, unless it is among the changes.
-            values = {**task.env, "disturbance": {}, **settings.dynamics[disturbance]}
-            env = open_env(
-                task.model_copy(update={"env": values}),
-                bench.policy,
-                bench.env.num_envs,
-                disturbed=True,
-                device=bench.device,
-                num_workers=self.num_workers,
-            )
-            try:
-                return self._play(agent, env, f"seed {seed}", disturbance)
-            finally:
-                env.close()
-        world = {
-            "noise": Disturbance(obs_noise=settings.obs_noise),
-            "delay": Disturbance(action_delay=settings.action_delay),
-            "weak": Disturbance(action_gain=settings.action_gain),
-            "locked": Disturbance(locked_action=settings.locked_action),
-        }[disturbance]
-        env = DisturbedEnv(self.bench.env, world, get_obs_std(self.bench.policy, self.bench.spec))
-        return self._play(agent, env, f"seed {seed}", disturbance)
+        bench, task = self.bench, self.config.task
+        changes = self.config.validation.disturbances[disturbance]
+        # The task's own disturbance is not that of validation, unless it is among the changes.
+        world = task.model_copy(update={"env": {**task.env, "disturbance": {}, **changes}})
+        if set(changes) <= {"disturbance"}:  # the same task behind a wrapper: no second simulator
+            return self._play(agent, disturb(bench.env, world, bench.policy), f"seed {seed}", disturbance)
+        env = open_env(
+            world,
+            bench.policy,
+            bench.env.num_envs,
+            disturbed=True,
+            device=bench.device,
+            num_workers=self.num_workers,
+        )
+        try:
+            return self._play(agent, env, f"seed {seed}", disturbance)
+        finally:
+            env.close()
 
     def fit_scale(self, played: Rollout) -> None:
         """Takes the scale of the features from the base policy's episodes."""

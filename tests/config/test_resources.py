@@ -54,7 +54,7 @@ def test_what_was_measured_fits_into_what_is_asked(
         ("discover", "discover.num_envs=16384"),
         ("discover", "discover.hindsight_episodes=100000"),
         ("evaluate", "evaluate={episodes: 16384, num_envs: 16384}"),
-        ("curve", "curve={episodes: 200000}"),
+        ("curve", "evaluate.episodes=200000"),
         ("validation", "evaluate.episodes=16384"),
         ("pretrain", "collect.num_episodes=20000"),
         ("compare", f"seeds={list(range(40))}"),
@@ -84,7 +84,7 @@ def test_measured_growth_is_covered() -> None:
         ("discover", "discover={form: published, warmup_iterations: 1000}"),
         ("finetune", "finetune.iterations=1000"),
         ("evaluate", "evaluate.episodes=1000000"),
-        ("curve", "curve.episodes=1000000"),
+        ("curve", "evaluate.episodes=1000000"),
         ("validation", "evaluate.episodes=1000000"),
     ],
 )
@@ -118,8 +118,9 @@ def test_validation_counts_everything_that_is_played() -> None:
     """The base policy and its twin, then every seed's codes, undisturbed and under each of four disturbances."""
     config = read("seeds=[0,1,2]", "evaluate.episodes=100", "evaluate.num_envs=64", "task.env.horizon=50")
     assert resources.validated_steps(config, 50) == 128 * 50 * (2 + 3 * 5)
-    longer = read("seeds=[0]", "evaluate.episodes=64", "validation.dynamics={slow: {horizon: 300}}")
-    assert resources.validated_steps(longer, 100) == 64 * (100 * (2 + 5) + 300)
+    two = "validation.disturbances={slow: {horizon: 300}, late: {disturbance: {action_delay: 1}}}"
+    longer = read("seeds=[0]", "evaluate.episodes=64", two)
+    assert resources.validated_steps(longer, 100) == 64 * (100 * (2 + 2) + 300)
 
 
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]

@@ -34,7 +34,6 @@ def make_config(**changes: Any) -> RunConfig:
         "task": {"name": TASK},
         "methods": ("dsrl", "dsrl-bmd"),
         "seeds": (0, 1),
-        "compare": {"resamples": 200},
     }
     return RunConfig.model_validate(values | changes)
 

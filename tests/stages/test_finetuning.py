@@ -87,13 +87,13 @@ def test_the_readout_that_selection_chose_is_played(
     assert readouts[2:] == ["sample", "sample", "mean"]
 
 
-def test_a_curve_judges_the_start_the_way_and_the_end(policy: Path, modes: Path, tmp_path: Path) -> None:
-    config = make_config(finetune={"snapshot_interval": 2, "iterations": 3}, curve={"episodes": 48})
+def test_a_curve_evaluates_every_snapshot(policy: Path, modes: Path, tmp_path: Path) -> None:
+    config = make_config(finetune={"snapshot_interval": 2, "iterations": 3}, evaluate={"episodes": 48})
     tuned, output = tmp_path / "tuned", tmp_path / "curve.json"
     (tuned / "snapshots" / "000099").mkdir(parents=True)  # of an earlier, longer run
     _finetune(config, policy, modes, tuned)
 
-    def judge() -> list[dict[str, Any]]:
+    def play() -> list[dict[str, Any]]:
         curve(
             config,
             policy=policy,
@@ -108,9 +108,9 @@ def test_a_curve_judges_the_start_the_way_and_the_end(policy: Path, modes: Path,
         points: list[dict[str, Any]] = json.loads(output.read_text())["points"]
         return points
 
-    points = judge()
+    points = play()
     assert [point["iteration"] for point in points] == [0, 2, 3]
-    assert points == judge()
+    assert points == play()
     assert all(point["success_rate"]["n"] == 48 for point in points)
     discovered = load_agent(policy, modes, tuned / "snapshots" / "000000", "dsrl-bmd", task=TASK)
     kept = load_weights(modes / "modes.safetensors")

@@ -36,8 +36,7 @@ def make_config(axes: dict[str, Any] | None = None, **changes: Any) -> RunConfig
     values: dict[str, Any] = {
         "task": {"name": TASK},
         "seeds": (0, 1),
-        "compare": {"resamples": 200},
-        "grid": {"axes": axes, "success_tolerance": 0.05},
+        "grid": {"axes": axes},
     }
     return RunConfig.model_validate(values | changes)
 
