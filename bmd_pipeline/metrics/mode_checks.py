@@ -76,7 +76,7 @@ def compare_paired_rollouts(one: Floats, other: Floats, *, alpha: float, rng: np
     null = np.array([concavity_dip(draw) for draw in rng.random((NULL_DRAWS, len(tested)))])
     p = (1 + int((null >= dip).sum())) / (1 + NULL_DRAWS)
     share = _find_share(float(np.quantile(null, 1 - alpha)), len(tested))
-    return PairedRollouts(pairs=len(tested), gap=dip, p=p, detectable_share=share)
+    return PairedRollouts(pairs=len(tested), dip=dip, p=p, detectable_share=share)
 
 
 def concavity_dip(distances: Floats) -> float:
@@ -372,8 +372,8 @@ class Validator:
         return BaseBehaviour(
             episodes=2 * len(both),
             success_rate=self._rate_pairs(one.success, other.success),
-            ways=modes,
-            twins=tested,
+            modes=modes,
+            paired=tested,
             mode_shares=self._shares(one.count_modes(self.modes) + other.count_modes(self.modes)),
         )
 

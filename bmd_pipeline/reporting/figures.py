@@ -476,9 +476,9 @@ def _plot_method(panel: FigureBase, grid: Grid, method: str, scale: _Scale) -> N
         ]
         top.axvspan(min(inside) - 0.12, max(inside) + 0.12, color=ORANGE, alpha=0.18, linewidth=0, label="both hold")
     for name, label, colour, marker in _SCORES:
-        total = grid.total_modes if name == "solved" else 1
+        total = len(grid.modes) if name == "solved" else 1
         _plot_score(top, [cell.metrics[name] for cell in cells], scale, label, colour, marker, total)
-    for floor, colour in ((floors.success_floor, BLUE), (floors.solved_floor / grid.total_modes, VERMILION)):
+    for floor, colour in ((floors.success_floor, BLUE), (floors.solved_floor / len(grid.modes), VERMILION)):
         top.axhline(floor, color=colour, linewidth=0.9, linestyle=":")
     top.set_ylim(-0.04, 1.04)
     against = f" against {scale.name}" if scale.name else ""

@@ -326,7 +326,7 @@ def describe_hypothesis(found: Hypothesis, pair: PairVerdict, verdict: Verdict) 
         numbers = f"{one} succeeds in {percent(found.one)} of the episodes, {other} in {percent(found.other)}"
         gain = f"{signed(100 * gap.value, 1)} points {interval(gap.low, gap.high, 1, 100)}"
     elif found.hypothesis == "H2":
-        solved = f"{fixed(found.one, 1)} of {verdict.total_modes} modes at a success rate of at least {verdict.tau:g}"
+        solved = f"{fixed(found.one, 1)} of {len(verdict.modes)} modes at a success rate of at least {verdict.tau:g}"
         numbers = f"{one} solves {solved}, {other} {fixed(found.other, 1)}"
         gain = f"{signed(gap.value, 1)} {interval(gap.low, gap.high, 1)}"
     else:
@@ -336,7 +336,7 @@ def describe_hypothesis(found: Hypothesis, pair: PairVerdict, verdict: Verdict) 
     against = found.verdict == "refuted"
     p = p_value(found.p_below_holm if against else found.p_above_holm)
     text = f"{numbers}: {gain}, {p} corrected{' against the claim' if against else ''}."
-    if found.metric == "solved" and found.one == found.other and found.one in (0, verdict.total_modes):
+    if found.metric == "solved" and found.one == found.other and found.one in (0, len(verdict.modes)):
         return text + (" Neither solves any mode." if found.one == 0 else " There is nothing to gain here.")
     return text
 
@@ -373,7 +373,7 @@ def _describe_method(grid: Grid, method: str) -> str:
     floors, name = grid.methods[method], name_axis(grid)
     if not any(cell.methods[method].metrics["solved"].mean.value for cell in grid.cells):
         return "no cell solves any mode, so there is nothing to hold."
-    solved = f"{floors.solved_floor:.1f} of {grid.total_modes} modes solved"
+    solved = f"{floors.solved_floor:.1f} of {len(grid.modes)} modes solved"
     bar = f"success of at least {floors.success_floor:.3f} and {solved}"
     held = [cell.name for cell in grid.cells if cell.methods[method].holds]
     if not held:
@@ -413,14 +413,14 @@ def describe_validation(validation: Validation) -> list[str]:
 
 
 def _describe_base(base: BaseBehaviour, power: float) -> str:
-    test = base.twins
-    if test is None or base.ways == "unknown":
+    test = base.paired
+    if test is None or base.modes == "unknown":
         return (
             "Whether the base policy has more than one mode can't be told: from too few starts do both paired rollouts "
             f"succeed (success rate {fixed(base.success_rate.value)}). Raise evaluate.episodes, or train a better one."
         )
     numbers = f"{test.pairs} paired rollouts from the same start, {p_value(test.p)} for a single one"
-    if base.ways == "several":
+    if base.modes == "several":
         return f"The base policy has more than one mode: {numbers}."
     return (
         f"The base policy has one mode, as far as can be seen ({numbers}): there is nothing to preserve. A "
@@ -440,7 +440,7 @@ def _describe_separation(discovered: Sequence[SeedValidation], base: BaseBehavio
         f"trajectories of two codes are {_mean([one.between / max(one.within, 1e-9) for one in found])} times as far "
         "apart as those of one."
     )
-    return text + (" What differs between codes lies within the one mode." if base.ways == "one" else "")
+    return text + (" What differs between codes lies within the one mode." if base.modes == "one" else "")
 
 
 def _describe_truth(discovered: Sequence[SeedValidation]) -> list[str]:

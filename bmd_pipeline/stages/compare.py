@@ -10,16 +10,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bmd_pipeline.config.hashing import hash_values, stage_hash
+from bmd_pipeline.config.hashing import hash_values
 from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, list_pairs, paired_methods
 from bmd_pipeline.io.files import write_bytes, write_json
 from bmd_pipeline.metrics.bootstrap import PairedBootstrap
 from bmd_pipeline.metrics.compare import Pair, compare_pairs, score_policies
 from bmd_pipeline.metrics.hypotheses import HypothesisTester
-from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Comparison, PolicyPair, Verdict
+from bmd_pipeline.metrics.schemas import Comparison, PolicyPair, Verdict
 from bmd_pipeline.reporting.narrative import describe_hypothesis, describe_scope
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.evaluations import load_evaluations, make_rng, resample, trace
+from bmd_pipeline.stages.evaluations import load_evaluations, make_evidence_head, make_rng, resample
 
 # ---- Stage `compare`: results/<Task>/compare.json, all methods and seeds with intervals, tests and effect sizes ----
 
@@ -35,7 +35,7 @@ def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
         evaluations: eval.json of the pre-trained policy and of each configured method, and of the taught policy if it
             was evaluated, at every configured seed.
         output: the compare.json to write, last of all; a table with every seed's scores goes beside it.
-        reporter: where the numbers are told, if anywhere.
+        reporter: where the numbers are logged, if anywhere.
 
     Raises:
         ArtifactError: an evaluation is missing, damaged, or of another task or other settings.
@@ -47,21 +47,13 @@ def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
     confidence = config.evaluate.confidence
     pairs = [Pair(one, other, "counterpart") for one, other in list_pairs(config.methods)]
     pairs += [Pair(policy, PRETRAINED, "base") for policy in rows if policy != PRETRAINED]
+    inputs = {part.name: part.path for row in rows.values() for part in row}
     document = Comparison(
-        schema_version=SCHEMA_VERSION,
-        task=config.task.name,
-        config_hash=stage_hash(config, "compare"),
-        confidence=confidence,
-        labelling=sample.labelling,
-        modes=list(sample.modes),
-        tau=sample.tau,
-        seeds=sample.seeds,
-        episodes_per_seed=sample.num_episodes,
+        **make_evidence_head(config, "compare", sample, inputs, started),
         policies=score_policies(sample, confidence),
         comparisons=compare_pairs(
             sample, pairs, confidence=confidence, min_seeds=config.compare.min_seeds, rng=make_rng(config, "tests")
         ),
-        provenance=trace(config, "compare", {part.name: part.path for row in rows.values() for part in row}, started),
     )
     output.unlink(missing_ok=True)  # an old compare.json must not vouch for a new table
     write_bytes(output.with_suffix(SCORES_SUFFIX), _encode_scores(sample))
@@ -89,8 +81,8 @@ def _describe(pair: PolicyPair) -> str:
     for name in ("success_rate", "present", "solved", "mode_entropy", "obeyed"):
         found = pair.metrics[name]
         test = found.by_seed if found.unit == "seeds" and found.by_seed else found.by_episode
-        gap = found.difference
-        shown.append(f"{name} {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] p {test.p_holm:.2g}")
+        by = found.difference
+        shown.append(f"{name} {by.value:+.3f} [{by.low:+.3f}, {by.high:+.3f}] p {test.p_holm:.2g}")
     return f"{pair.one} against {pair.other}: {', '.join(shown)}"
 
 
@@ -104,7 +96,7 @@ def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
         config: the run, with the thresholds.
         evaluations: eval.json of each `paired_methods` at every configured seed.
         output: the verdict.json to write.
-        reporter: where it is told, if anywhere.
+        reporter: where the verdicts are logged, if anywhere.
 
     Raises:
         ConfigError: no pair is configured.
@@ -113,33 +105,23 @@ def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
     started = time.time()
     rows = load_evaluations(config, paired_methods(config.methods), evaluations)
     sample = resample(config, rows)
-    thresholds = {
-        "alpha": config.evaluate.alpha,
-        "tau": config.evaluate.tau,
-        "success_margin": config.verdict.success_margin,
-    }
+    alpha, margin = config.evaluate.alpha, config.verdict.success_margin
     tester = HypothesisTester(
         sample,
         list_pairs(config.methods),
-        success_margin=thresholds["success_margin"],
-        alpha=thresholds["alpha"],
+        success_margin=margin,
+        alpha=alpha,
         min_seeds=config.compare.min_seeds,
         rng=make_rng(config, "tests"),
     )
+    inputs = {part.name: part.path for row in rows.values() for part in row}
     document = Verdict(
-        schema_version=SCHEMA_VERSION,
-        task=config.task.name,
-        config_hash=stage_hash(config, "verdict"),
-        thresholds_hash=hash_values(thresholds),
-        **thresholds,
+        **make_evidence_head(config, "verdict", sample, inputs, started),
+        thresholds_hash=hash_values({"alpha": alpha, "tau": sample.tau, "success_margin": margin}),
+        success_margin=margin,
         family=tester.family,
-        labelling=sample.labelling,
-        total_modes=len(sample.modes),
-        seeds=sample.seeds,
-        episodes_per_seed=sample.num_episodes,
         min_seeds=tester.min_seeds,
         pairs=tester.evaluate(),
-        provenance=trace(config, "verdict", {part.name: part.path for row in rows.values() for part in row}, started),
     )
     write_json(output, document.model_dump(mode="json"))
     if reporter is not None:

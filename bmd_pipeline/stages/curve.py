@@ -6,30 +6,28 @@ One policy at the end can't tell whether modes stay or have merely not been lost
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.io.provenance import describe_run
 from bmd_pipeline.metrics.episodes import Episodes
 from bmd_pipeline.metrics.scores import COMPARED
-from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.rl.agent import load_agent
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import evaluate_policy, find_behaviours, require_inputs
-from bmd_pipeline.stages.evaluations import hash_policy_settings, make_bootstrap_generator
+from bmd_pipeline.stages.evaluations import hash_policy_settings, make_block, make_head
 from bmd_pipeline.stages.runtime import open_env, select_stage_device
 from bmd_pipeline.tasks.registry import load_labellings
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def curve(
@@ -74,58 +72,39 @@ def curve(
     wanted = config.evaluate.episodes
     base = load_policy(policy, task=task, device=device)
     num_envs = min(config.evaluate.num_envs, wanted)
-    env = open_env(config.task, base, num_envs, disturbed=True, device=device, num_workers=num_workers)
+    world = open_env(config.task, base, num_envs, disturbed=True, device=device, num_workers=num_workers)
     points = []
-    try:
-        with reporter.progress(f"curve of {method}", len(folders)) as progress:
-            for folder in folders:
-                agent = load_agent(policy, modes, folder, method, task=task, device=device)
-                episodes, _ = evaluate_policy(  # every snapshot meets the same starts and draws
-                    env,
-                    agent,
-                    labellings,
-                    method=method,
-                    seed=seed,
-                    start_seed=partial(derive_seed, config.seed, "evaluate", "curve", seed),
-                    generator=make_generator(config.seed, "evaluate", "curve", seed, "noise", device=env.device),
-                    episodes=wanted,
-                )
-                behaviours = find_behaviours(config, env, agent, labellings, method, seed)
-                points.append(_measure(config, replace(episodes, behaviours=behaviours), int(folder.name)))
-                progress.advance(success=points[-1]["success_rate"]["mean"])
-    finally:
-        env.close()
-    run = describe_run(
-        stage="curve",
-        task=task,
-        config=stage_slice(config, "curve"),
-        config_hash=stage_hash(config, "curve"),
-        seed=seed,
-        inputs=inputs,
-        started=started,
-        device=device,
-    )
-    document = {
+    with closing(world) as env, reporter.progress(f"curve of {method}", len(folders)) as progress:
+        for folder in folders:
+            agent = load_agent(policy, modes, folder, method, task=task, device=device)
+            episodes, _ = evaluate_policy(  # every snapshot meets the same starts and draws
+                env,
+                agent,
+                labellings,
+                method=method,
+                seed=seed,
+                start_seed=partial(derive_seed, config.seed, "evaluate", "curve", seed),
+                generator=make_generator(config.seed, "evaluate", "curve", seed, "noise", device=env.device),
+                episodes=wanted,
+            )
+            behaviours = find_behaviours(config, env, agent, labellings, method, seed)
+            points.append(_measure(config, replace(episodes, behaviours=behaviours), int(folder.name)))
+            progress.advance(success=points[-1]["success_rate"]["mean"])
+    head = make_head(config, "curve", inputs, started, seed=seed, device=device)
+    document = head | {
         "schema_version": SCHEMA_VERSION,
-        "task": task,
+        "config_hash": hash_policy_settings(config, method),
+        "provenance": head["provenance"].model_dump(mode="json"),
         "method": method,
         "seed": seed,
-        "config_hash": hash_policy_settings(config, method),
         "points": points,
-        "provenance": run,
     }
     write_json(output, document)
 
 
 def _measure(config: RunConfig, episodes: Episodes, iteration: int) -> dict[str, Any]:
     """One point of the curve, in eval.json's terms."""
-    block = summarise_policy(
-        [episodes],
-        config_hash="",
-        tau=config.evaluate.tau,
-        confidence=config.evaluate.confidence,
-        rng=make_bootstrap_generator(config),
-    ).model_dump(mode="json")
-    told = (*COMPARED[:-1], "mutual_information")
+    block = make_block(config, [episodes]).model_dump(mode="json")
+    measured = (*COMPARED[:-1], "mutual_information")
     shares = {row["mode"]: row["share"] for row in block["per_mode"]}
-    return {"iteration": iteration} | {name: block[name] for name in told} | {"mode_shares": shares}
+    return {"iteration": iteration} | {name: block[name] for name in measured} | {"mode_shares": shares}

@@ -25,7 +25,6 @@ from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, concat_episodes, encode_episodes
 from bmd_pipeline.metrics.scores import choose_behaviours
-from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.reporting.figures import draw_success_modes, draw_trajectories
 from bmd_pipeline.reporting.trajectories import (
     PathBook,
@@ -50,7 +49,7 @@ from bmd_pipeline.stages.evaluations import (
     describe_block,
     hash_policy_settings,
     load_evaluated,
-    make_bootstrap_generator,
+    make_block,
     make_document,
 )
 from bmd_pipeline.stages.runtime import open_env, select_recorder, select_stage_device
@@ -241,13 +240,7 @@ def evaluate(
             axes = env.spec.planar_labels
         finally:
             env.close()
-        block = summarise_policy(
-            [episodes],
-            config_hash=hash_policy_settings(config, method),
-            tau=config.evaluate.tau,
-            confidence=config.evaluate.confidence,
-            rng=make_bootstrap_generator(config),
-        )
+        block = make_block(config, [episodes])
         document = make_document(config, {method: block}, inputs, seed, started, device)
         book = _make_book(axes, labellings[0], episodes, paths[: config.evaluate.pictured_episodes])
         output.unlink(missing_ok=True)  # an old eval.json must not vouch for new rows
@@ -343,7 +336,7 @@ def summarise(
         config: the run.
         evaluations: eval.json of each policy and seed, with its tables beside it.
         output: the eval.json to write, last of all; tables and pictures go beside it.
-        reporter: where the numbers are told, if anywhere.
+        reporter: where the numbers are logged, if anywhere.
 
     Raises:
         ArtifactError: a file is missing or damaged, is of another task or other settings, or repeats a seed.
@@ -357,13 +350,7 @@ def summarise(
             paths = f"{one.evaluated.path} and {other.evaluated.path}"
             raise ArtifactError(f"{paths} both hold {one.evaluated.name}")
     blocks = {
-        policy: summarise_policy(
-            [part.episodes for part in parts if part.episodes.policy == policy],
-            config_hash=hash_policy_settings(config, policy),
-            tau=config.evaluate.tau,
-            confidence=config.evaluate.confidence,
-            rng=make_bootstrap_generator(config),
-        )
+        policy: make_block(config, [part.episodes for part in parts if part.episodes.policy == policy])
         for policy in dict.fromkeys(part.episodes.policy for part in parts)
     }
     document = make_document(

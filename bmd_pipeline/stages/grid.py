@@ -28,7 +28,6 @@ from bmd_pipeline.metrics.plateau import (
     set_floors,
 )
 from bmd_pipeline.metrics.schemas import (
-    SCHEMA_VERSION,
     Cell,
     CellScores,
     Evaluation,
@@ -49,9 +48,10 @@ from bmd_pipeline.stages.evaluations import (
     Evaluated,
     hash_policy_settings,
     load_evaluated,
+    make_evidence_head,
+    make_head,
     make_rng,
     resample,
-    trace,
 )
 
 # ---- Stage `grid`: results/<Task>/grid.json, scores and signs of instability in every cell ----
@@ -66,7 +66,7 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
         config: the run; `grid` says which cells, methods and seeds there must be.
         layout: where the runs are.
         output: the grid.json to write, last of all; a picture goes beside it.
-        reporter: where the finding is told, if anywhere.
+        reporter: where the findings are logged, if anywhere.
 
     Raises:
         ArtifactError: a run is missing or damaged, or was trained or evaluated under other settings.
@@ -82,35 +82,27 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
         for method in methods
     }
     sample = resample(config, {"/".join(key): [run.evaluated for run in row] for key, row in runs.items()})
-    judged = {method: _judge(config, sample, cells, method, axis) for method in methods}
+    reached = {method: _find_floors(config, sample, cells, method, axis) for method in methods}
     results = layout.summary(task).parent
     files = [
         run.evaluated.path.with_name(name) for row in runs.values() for run in row for name in ("eval.json", RUN_FILE)
     ]
+    inputs = {str(file.relative_to(results)): file for file in files}
     document = Grid(
-        schema_version=SCHEMA_VERSION,
-        task=task,
-        config_hash=stage_hash(config, "grid"),
+        **make_evidence_head(config, "grid", sample, inputs, started),
         axis=axis,
-        confidence=config.evaluate.confidence,
-        labelling=sample.labelling,
-        total_modes=len(sample.modes),
-        tau=sample.tau,
-        seeds=sample.seeds,
-        episodes_per_seed=sample.num_episodes,
-        methods={method: found for method, (found, _) in judged.items()},
+        methods={method: floors for method, (floors, _) in reached.items()},
         cells=[
             Cell(
                 name=cell.name,
                 changes=cell.changes,
                 methods={
                     method: _describe(config, sample, cell, method, runs[cell.name, method], holds[i])
-                    for method, (_, holds) in judged.items()
+                    for method, (_, holds) in reached.items()
                 },
             )
             for i, cell in enumerate(cells)
         ],
-        provenance=trace(config, "grid", {str(file.relative_to(results)): file for file in files}, started),
     )
     output.unlink(missing_ok=True)  # an old grid.json must not vouch for a new picture
     draw_grid(document, output.with_name(PICTURE))
@@ -157,14 +149,14 @@ def _number(cell: GridCell, axis: str) -> float:
     return float(cell.changes[axis] or 0.0)
 
 
-def _judge(
+def _find_floors(
     config: RunConfig, sample: PairedBootstrap, cells: Sequence[GridCell], method: str, axis: str | None
 ) -> tuple[MethodFloors, list[bool]]:
     """What one method must reach, and which cells do; by success rate and solved modes, means over seeds."""
-    scores = [sample.scores[f"{cell.name}/{method}"] for cell in cells]
-    successes, solved = ([float(row[name].mean()) for row in scores] for name in ("success_rate", "solved"))
+    rows = [sample.scores[f"{cell.name}/{method}"] for cell in cells]
+    successes, solved = ([float(row[name].mean()) for row in rows] for name in ("success_rate", "solved"))
     floors = set_floors(successes, solved, SUCCESS_TOLERANCE, SOLVED_TOLERANCE * len(sample.modes))
-    holds = [floors.hold(*reached) for reached in zip(successes, solved, strict=True)]
+    holds = [floors.hold(*scores) for scores in zip(successes, solved, strict=True)]
     plateau = None if axis is None else _describe_plateau(cells, holds, axis)
     return MethodFloors(success_floor=floors.success, solved_floor=floors.solved, plateau=plateau), holds
 
@@ -212,7 +204,7 @@ def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
         config: the run; `methods`, `seeds` and `pool.bases` say what there must be.
         layout: where the results are.
         output: the pool.json to write.
-        reporter: where each policy's scores are told, if anywhere.
+        reporter: where each policy's scores are logged, if anywhere.
 
     Raises:
         ArtifactError: an eval.json is missing or damaged, lacks a policy or seed, or was made under other settings.
@@ -230,26 +222,23 @@ def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
     first = blocks[PRETRAINED][0]
     confidence, rng = config.evaluate.confidence, make_rng(config, "pool")
     pairs = [(policy, PRETRAINED) for policy in policies if policy != PRETRAINED] + list_pairs(config.methods)
-    pooled = {policy: pool_scores(rows, confidence) for policy, rows in blocks.items()}
     document = Pool(
-        schema_version=SCHEMA_VERSION,
-        task=config.task.name,
-        config_hash=stage_hash(config, "pool"),
-        confidence=confidence,
+        **make_head(config, "pool", {run.task.name: paths[base] for base, run in runs.items()}, started),
+        alpha=config.evaluate.alpha,
         labelling=first.labelling,
-        total_modes=len(first.per_mode),
+        modes=[row.mode for row in first.per_mode],
         tau=first.solved.tau,
-        bases=list(config.pool.bases),
         seeds=list(config.seeds),
-        policies=pooled,
+        episodes_per_seed=first.seeds[0].episodes,
+        bases=list(config.pool.bases),
+        policies={policy: pool_scores(rows, confidence) for policy, rows in blocks.items()},
         pairs=[pool_pair(blocks, episodes, one, other, confidence, rng) for one, other in pairs],
         smallest_p=smallest_p(len(runs)),
-        provenance=trace(config, "pool", {run.task.name: paths[base] for base, run in runs.items()}, started),
     )
     write_json(output, document.model_dump(mode="json"))
     if reporter is not None:
-        for policy, scores in pooled.items():
-            reporter.log(f"{policy}: {_describe_scores(scores, document.total_modes)}")
+        for policy, scores in document.policies.items():
+            reporter.log(f"{policy}: {_describe_scores(scores, len(document.modes))}")
 
 
 def _load_base(config: RunConfig, path: Path) -> Evaluation:
@@ -277,10 +266,10 @@ def _load_rows(path: Path, document: Evaluation) -> dict[str, list[Episodes]]:
     rows: dict[str, list[Episodes]] = {}
     for part in sorted(load_episodes(table), key=lambda part: part.seed):
         rows.setdefault(part.policy, []).append(part)
-    told = {
+    expected = {
         policy: sorted((row.seed, row.episodes) for row in block.seeds) for policy, block in document.policies.items()
     }
-    if told != {policy: [(part.seed, len(part)) for part in parts] for policy, parts in rows.items()}:
+    if expected != {policy: [(part.seed, len(part)) for part in parts] for policy, parts in rows.items()}:
         raise ArtifactError(f"{table}: not the episodes of {path}; run `snakemake --cores 2 {path}`")
     return rows
 

@@ -17,7 +17,7 @@ from bmd_pipeline.io.files import write_json
 from bmd_pipeline.io.layout import RUN_FILE
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.mode_checks import MIN_SECOND_SHARE, POWER, Trajectories, Validator, describe_agreement
-from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Validation
+from bmd_pipeline.metrics.schemas import Validation
 from bmd_pipeline.modes.clustering import resample_track
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
 from bmd_pipeline.reporting.narrative import describe_validation
@@ -26,7 +26,7 @@ from bmd_pipeline.rl.rollout import EpisodeBatch, Rollout, merge_rollouts, play_
 from bmd_pipeline.seeds import make_generator
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import label_episodes
-from bmd_pipeline.stages.evaluations import make_rng, trace
+from bmd_pipeline.stages.evaluations import make_head, make_rng
 from bmd_pipeline.stages.runtime import Workbench, disturb, episode_seeds, open_env, open_workbench, require_action
 from bmd_pipeline.tasks.registry import load_labellings
 
@@ -78,7 +78,7 @@ def validation(
         ground = _Ground(config, bench, first, num_workers, reporter)
         rng = make_rng(config, "validation")
         validator = Validator(ground.labelling.modes, config.evaluate.confidence, config.evaluate.alpha, rng)
-        one, other = ground.play_base("base"), ground.play_base("twin")
+        one, other = ground.play_base("base"), ground.play_base("paired")
         ground.fit_scale(one)
         base = validator.describe_base(ground.describe(one), ground.describe(other))
         won = one.success.cpu().numpy()
@@ -89,11 +89,10 @@ def validation(
             disturbed = {name: ground.describe(ground.play_codes(own, seed, name)) for name in disturbances}
             discovered.append(validator.describe_seed(seed, own.num_codes, played, disturbed, base))
     agreement = describe_agreement(sortings)
+    inputs = {"policy": policy / RUN_FILE}
+    inputs |= {f"modes/seed{seed}": folder / RUN_FILE for seed, folder in modes.items()}
     document = Validation(
-        schema_version=SCHEMA_VERSION,
-        task=task,
-        config_hash=stage_hash(config, "validation"),
-        confidence=config.evaluate.confidence,
+        **make_head(config, "validation", inputs, started),
         alpha=validator.alpha,
         power=POWER,
         min_share=MIN_SECOND_SHARE,
@@ -104,12 +103,6 @@ def validation(
         base=base,
         discovered=discovered,
         agreement=agreement,
-        provenance=trace(
-            config,
-            "validation",
-            {"policy": policy / RUN_FILE} | {f"modes/seed{seed}": folder / RUN_FILE for seed, folder in modes.items()},
-            started,
-        ),
     )
     write_json(output, document.model_dump(mode="json"))
     for sentence in describe_validation(document):

@@ -24,7 +24,7 @@ def test_zero_stands_beside_the_scale_and_the_plateau_is_shaded(grid: Grid) -> N
     joined = [list(line.get_xdata()) for line in top.lines if len(line.get_xdata()) == 4]
     assert joined[0] == pytest.approx([-2.0, -1.0, 0.0, 1.0])  # on the scale only
     floors = [line.get_ydata()[0] for line in top.lines if line.get_linestyle() == ":"]
-    assert floors == pytest.approx([0.95, 0.95 / grid.total_modes])
+    assert floors == pytest.approx([0.95, 0.95 / len(grid.modes)])
     (span,) = top.patches
     assert (span.get_x(), span.get_x() + span.get_width()) == pytest.approx((-1.12, 0.12))
     legend = top.get_legend()

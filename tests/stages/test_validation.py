@@ -101,7 +101,7 @@ def validated(four: Layout) -> Validation:
 
 
 def test_four_goals_are_several_ways_whose_codes_are_told_apart(validated: Validation) -> None:
-    assert validated.base.ways == "several"
+    assert validated.base.modes == "several"
     assert min(validated.base.mode_shares.values()) > 0.1
     assert [one.seed for one in validated.discovered] == list(SEEDS)
     for one in validated.discovered:
@@ -137,7 +137,7 @@ def test_one_goal_leaves_nothing_to_preserve(tmp_path: Path) -> None:
     weak = {"weak": {"disturbance": {"action_gain": 0.8}}}
     config = make_config("north", seeds=(0,), validation={"disturbances": weak})
     found = run(config, prepare(tmp_path, config))
-    assert found.base.ways == "one"
+    assert found.base.modes == "one"
     assert found.base.mode_shares["north"] == 1.0
     assert found.agreement == []
     (one,) = found.discovered
@@ -181,6 +181,6 @@ def test_a_policy_that_never_succeeds_says_so(four: Layout, tmp_path: Path) -> N
         record = layout.modes(TASK, seed) / "run.json"
         record.write_text(json.dumps(json.loads(record.read_text()) | {"config_hash": stage_hash(config, "discover")}))
     found = run(config, layout)
-    assert found.base.ways == "unknown"
+    assert found.base.modes == "unknown"
     assert all(one.separation is None and one.truth is None for one in found.discovered)
     assert all(code.mode is None for one in found.discovered for code in one.codes)
