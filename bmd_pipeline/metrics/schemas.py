@@ -715,29 +715,33 @@ DOCUMENTS: dict[str, type[Document]] = {
 AnyDocument = TypeVar("AnyDocument", bound=Document)
 
 
-def load_document(path: Path, model: type[AnyDocument]) -> AnyDocument:
+def load_document(path: Path, model: type[AnyDocument], task: str | None = None) -> AnyDocument:
     """Reads and validates a document.
 
     Args:
         path: the file.
         model: what it must hold, of `DOCUMENTS`.
+        task: the task that it must be about; None: any.
 
     Raises:
-        ArtifactError: it is missing, damaged or of another schema version.
+        ArtifactError: it is missing, damaged, of another schema version or about another task.
     """
     what = model.__name__.lower()
     document = read_json(path, what)
-    if (found := document.get("schema_version")) != SCHEMA_VERSION:
+    if (version := document.get("schema_version")) != SCHEMA_VERSION:
         raise ArtifactError(
-            f"{what}: {path} has schema version {found}, this release reads {SCHEMA_VERSION}; "
+            f"{what}: {path} has schema version {version}, this release reads {SCHEMA_VERSION}; "
             f"delete it and make it again, with `snakemake --cores 2 {path}` or as it was made"
         )
     try:
-        return model.model_validate(document)
+        found = model.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ArtifactError(f"{what}: {path} doesn't fit the schema: {where}: {first['msg']}") from None
+    if task not in (None, found.task):
+        raise ArtifactError(f"{path}: {what} of task {found.task}, not of {task}")
+    return found
 
 
 def describe_schema(name: str) -> str:

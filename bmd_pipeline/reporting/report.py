@@ -395,17 +395,11 @@ def load_results(layout: Layout, tasks: Sequence[str]) -> list[TaskResults]:
         path, verdict, grid = layout.summary(task), layout.verdict(task), layout.grid(task)
         if not path.is_file():
             raise ArtifactError(f"{path} is missing: make it with `snakemake --cores 2 {path}`")
-        evaluation = load_document(path, Evaluation)
-        if evaluation.task != task:
-            raise ArtifactError(f"{path}: evaluation of task {evaluation.task}, not of {task}")
-        cells = load_document(grid, Grid) if grid.is_file() else None
-        if cells is not None and cells.task != task:
-            raise ArtifactError(f"{grid}: grid of task {cells.task}, not of {task}")
         results.append(
             TaskResults(
-                evaluation=evaluation,
-                verdict=load_document(verdict, Verdict) if verdict.is_file() else None,
-                grid=cells,
+                evaluation=load_document(path, Evaluation, task),
+                verdict=load_document(verdict, Verdict, task) if verdict.is_file() else None,
+                grid=load_document(grid, Grid, task) if grid.is_file() else None,
                 link=_link(layout, task),
             )
         )

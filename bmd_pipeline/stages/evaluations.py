@@ -179,10 +179,8 @@ def load_evaluated(
     Raises:
         ArtifactError: a file is missing or damaged, or is of another task, policy or seed, or other settings.
     """
-    document = load_document(path, Evaluation)
     task = config.task.name
-    if document.task != task:
-        raise ArtifactError(f"{path}: evaluation of task {document.task}, not of {task}")
+    document = load_document(path, Evaluation, task)
     if len(document.policies) != 1:
         raise ArtifactError(f"{path}: must hold one policy, holds {', '.join(document.policies)}")
     ((policy, block),) = document.policies.items()

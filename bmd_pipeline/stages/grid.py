@@ -34,7 +34,6 @@ from bmd_pipeline.metrics.schemas import (
     Grid,
     Indicator,
     MethodFloors,
-    Plateau,
     PolicyBlock,
     Pool,
     PooledScore,
@@ -157,25 +156,10 @@ def _find_floors(
     successes, solved = ([float(row[name].mean()) for row in rows] for name in ("success_rate", "solved"))
     floors = set_floors(successes, solved, SUCCESS_TOLERANCE, SOLVED_TOLERANCE * len(sample.modes))
     holds = [floors.hold(*scores) for scores in zip(successes, solved, strict=True)]
-    plateau = None if axis is None else _describe_plateau(cells, holds, axis)
+    plateau = None
+    if axis is not None:
+        plateau = find_plateau([cell.name for cell in cells], [_number(cell, axis) for cell in cells], holds)
     return MethodFloors(success_floor=floors.success, solved_floor=floors.solved, plateau=plateau), holds
-
-
-def _describe_plateau(cells: Sequence[GridCell], holds: Sequence[bool], axis: str) -> Plateau | None:
-    """The plateau of one method; cells by rising value of the axis."""
-    values = [_number(cell, axis) for cell in cells]
-    found = find_plateau(values, holds)
-    if found is None:
-        return None
-    lowest_positive = next((i for i, value in enumerate(values) if value > 0), len(values))
-    return Plateau(
-        names=[cell.name for cell in cells[found.first : found.last + 1]],
-        low=values[found.first],
-        high=values[found.last],
-        decades=found.decades,
-        open_below=found.first <= lowest_positive,
-        open_above=found.last == len(values) - 1,
-    )
 
 
 def _describe(
@@ -244,9 +228,7 @@ def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
 def _load_base(config: RunConfig, path: Path) -> Evaluation:
     """The results on one base policy, if they are those that the settings ask for."""
     again = f"snakemake --cores 2 {path}"
-    document = load_document(path, Evaluation)
-    if document.task != config.task.name:
-        raise ArtifactError(f"{path}: evaluation of task {document.task}, not of {config.task.name}")
+    document = load_document(path, Evaluation, config.task.name)
     taught = (TAUGHT,) if TAUGHT in document.policies else ()
     for policy in (PRETRAINED, *taught, *config.methods):
         block = document.policies.get(policy)
