@@ -347,17 +347,6 @@ _SCORES: tuple[tuple[Literal["H1", "H2", "H3"], str], ...] = (
 )
 
 
-@dataclass(frozen=True)
-class _Question:
-    """One hypothesis on one pair."""
-
-    hypothesis: Literal["H1", "H2", "H3"]
-    score: str
-    one: str
-    other: str
-    threshold: float
-
-
 class HypothesisTester:
     """Tests the hypotheses on pairs of policies.
 
@@ -398,55 +387,63 @@ class HypothesisTester:
 
     def evaluate(self) -> list[PairVerdict]:
         """The verdict on every pair."""
-        questions = [
-            _Question(hypothesis, score, *pair, -self.success_margin if hypothesis == "H1" else 0.0)
-            for pair in self.pairs
-            for hypothesis, score in _SCORES
+        claims = [(*pair, *claim) for pair in self.pairs for claim in _SCORES]
+        asked = [self._ask(one, other, score, self._threshold(hypothesis)) for one, other, hypothesis, score in claims]
+        # Both directions are corrected over all hypotheses of the file.
+        above, below = holm([found.p_above for found, _ in asked]), holm([found.p_below for found, _ in asked])
+        decided = [
+            self._decide(*claim, *evidence, *corrected)
+            for claim, evidence, *corrected in zip(claims, asked, above, below, strict=True)
         ]
-        by_seed = [self._ask_seeds(question) for question in questions]
-        results = [self._ask(question, seeds) for question, seeds in zip(questions, by_seed, strict=True)]
-        above, below = holm([found.p_above for found in results]), holm([found.p_below for found in results])
-        decided = [self._decide(*row) for row in zip(questions, results, above, below, by_seed, strict=True)]
         step = len(_SCORES)
         return [
             PairVerdict(one=one, other=other, hypotheses=decided[i * step : (i + 1) * step])
             for i, (one, other) in enumerate(self.pairs)
         ]
 
-    def _ask_seeds(self, question: _Question) -> SeedEvidence:
-        differences = self._differences(question)
-        above, below = sign_flip_test(differences, question.threshold, self.rng)
-        return SeedEvidence(
-            differences=differences.tolist(),
+    def _threshold(self, hypothesis: str) -> float:
+        return -self.success_margin if hypothesis == "H1" else 0.0
+
+    def _ask(self, one: str, other: str, score: str, threshold: float) -> tuple[PairedResult, SeedEvidence]:
+        """The test that decides, and what the seeds say in any case."""
+        contrast = self.sample.contrast(one, other, score)
+        above, below = sign_flip_test(contrast.differences, threshold, self.rng)
+        by_seed = SeedEvidence(
+            differences=contrast.differences.tolist(),
             p_above=above,
             p_below=below,
-            smallest_p=smallest_p(len(differences)),
+            smallest_p=smallest_p(len(contrast.differences)),
             can_decide=self.can_decide,
         )
-
-    def _ask(self, question: _Question, by_seed: SeedEvidence) -> PairedResult:
-        """The test that decides."""
-        one, other, score = question.one, question.other, question.score
         confidence = 1 - 2 * self.alpha
         if self.unit == "episodes":
-            return compare_episodes(self.sample, one, other, score, threshold=question.threshold, confidence=confidence)
-        drawn = self.sample.contrast(one, other, score).resampled
-        low, high = percentile_interval(drawn, float(self._differences(question).mean()), confidence)
-        return PairedResult(SEED_TEST, low, high, by_seed.p_above, by_seed.p_below)
+            found = compare_episodes(self.sample, one, other, score, threshold=threshold, confidence=confidence)
+        else:
+            interval = percentile_interval(contrast.resampled, float(contrast.differences.mean()), confidence)
+            found = PairedResult(SEED_TEST, *interval, above, below)
+        return found, by_seed
 
     def _decide(
-        self, question: _Question, found: PairedResult, above: float, below: float, by_seed: SeedEvidence
+        self,
+        one: str,
+        other: str,
+        hypothesis: Literal["H1", "H2", "H3"],
+        score: str,
+        found: PairedResult,
+        by_seed: SeedEvidence,
+        above: float,
+        below: float,
     ) -> Hypothesis:
         verdict: Literal["supported", "refuted", "undecided"] = (
             "supported" if above <= self.alpha else "refuted" if below <= self.alpha else "undecided"
         )
-        difference = float(self._differences(question).mean())
+        difference = float(np.mean(by_seed.differences))
         return Hypothesis(
-            hypothesis=question.hypothesis,
-            metric=question.score,
-            threshold=question.threshold,
-            one=float(self.sample.scores[question.one][question.score].mean()),
-            other=float(self.sample.scores[question.other][question.score].mean()),
+            hypothesis=hypothesis,
+            metric=score,
+            threshold=self._threshold(hypothesis),
+            one=float(self.sample.scores[one][score].mean()),
+            other=float(self.sample.scores[other][score].mean()),
             # Where no episode could change the count of modes both ends are the difference, but for rounding.
             difference=Interval(value=difference, low=min(found.low, difference), high=max(found.high, difference)),
             verdict=verdict,
@@ -458,6 +455,3 @@ class HypothesisTester:
             p_below_holm=below,
             by_seed=by_seed,
         )
-
-    def _differences(self, question: _Question) -> Floats:
-        return self.sample.contrast(question.one, question.other, question.score).differences

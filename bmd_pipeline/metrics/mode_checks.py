@@ -17,6 +17,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, s
 
 from bmd_pipeline.metrics.bootstrap import proportion_interval, wilson_interval
 from bmd_pipeline.metrics.schemas import (
+    Agreement,
     BaseBehaviour,
     Disturbed,
     Interval,
@@ -130,7 +131,7 @@ def _find_share(critical: float, pairs: int) -> float | None:
     return float(_SHARES[found.argmax()]) if found.any() else None
 
 
-# ---- Can codes be told apart by what they bring about? Distances, silhouettes, and an independent classifier ----
+# ---- Do codes lead to different behaviour? Distances, silhouettes, and an independent classifier ----
 
 
 TREES = 200
@@ -156,20 +157,16 @@ class Spread:
 
 @dataclass(frozen=True)
 class Recognition:
-    """How often the code is told from the trajectory.
+    """How often the code is recognised from the trajectory.
 
     Attributes:
-        rate: share of episodes whose code was named.
-        low: lower end of its Wilson interval.
-        high: upper end.
+        share: of the episodes whose code was named, with Wilson's interval.
         chance: what naming the commonest code always would reach.
-        p: one-sided binomial p for a rate above chance.
+        p: one-sided binomial p for a share above chance.
         table: (num_codes, num_codes) episodes by code and by the code that was named.
     """
 
-    rate: float
-    low: float
-    high: float
+    share: Interval
     chance: float
     p: float
     table: Labels
@@ -203,13 +200,18 @@ def measure_spread(points: Floats, codes: Labels, num_codes: int) -> Spread | No
     return Spread(silhouette, float(np.mean(within)), float(np.mean(between)))
 
 
+def _wilson(wins: int, total: int, confidence: float) -> Interval:
+    low, high = wilson_interval(wins / total, total, confidence)
+    return Interval(value=wins / total, low=low, high=high)
+
+
 def select_codes(codes: Labels, num_codes: int, least: int) -> Labels:
     """Codes that have at least so many episodes."""
     return np.flatnonzero(np.bincount(codes, minlength=num_codes) >= least)
 
 
 class CodeReader:
-    """A random forest that tells the code from a trajectory.
+    """A random forest that names the code of a trajectory.
 
     It shares nothing with the inference model, neither form nor data, and being made of thresholds it doesn't depend
     on the scale of the features.
@@ -240,46 +242,31 @@ class CodeReader:
         np.add.at(table, (codes, named), 1)
         total, right = len(codes), int(np.trace(table))
         chance = float(table.sum(axis=1).max()) / total
-        low, high = wilson_interval(right / total, total, confidence)
         p = stats.binomtest(right, total, chance, alternative="greater").pvalue
-        return Recognition(right / total, low, high, chance, float(p), table)
+        return Recognition(_wilson(right, total, confidence), chance, float(p), table)
 
 
 # ---- How well two sortings of the same episodes agree: codes against true modes, one seed's codes against another's
 # ----
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Agreement of two sortings, whatever their names for the sorts.
-
-    Attributes:
-        nmi: normalised mutual information, 1 if each can be told from the other, 0 if neither tells anything. It rises
-            by chance with the number of sorts.
-        ari: adjusted Rand index, 1 for the same sorting, 0 in the mean of random ones.
-        purity: share of the episodes that belong to the majority of their sort; says nothing where sorts are tiny.
-    """
-
-    nmi: float
-    ari: float
-    purity: float
-
-
 def measure_agreement(sorts: Labels, classes: Labels) -> Agreement:
-    """Compares two sortings of the same episodes, at least one; purity is that of the first in terms of the second.
-
-    Args:
-        sorts: (n,).
-        classes: (n,).
+    """Compares two sortings (n,) of the same episodes, at least one, whatever their names for the sorts.
 
     Source: Strehl and Ghosh 2002 (NMI, arithmetic mean of the entropies); Hubert and Arabie 1985 (ARI).
     """
-    table = count_pairs(sorts, classes)
     return Agreement(
-        nmi=float(normalized_mutual_info_score(classes, sorts)),
-        ari=float(adjusted_rand_score(classes, sorts)),
-        purity=float(table.max(axis=1).sum() / table.sum()),
+        nmi=float(normalized_mutual_info_score(classes, sorts)), ari=float(adjusted_rand_score(classes, sorts))
     )
+
+
+def measure_purity(table: Labels) -> float:
+    """Share of the episodes in the majority class of their sort; says nothing where sorts are tiny.
+
+    Args:
+        table: (num_sorts, num_classes) episodes, at least one.
+    """
+    return float(table.max(axis=1).sum() / table.sum())
 
 
 def count_pairs(sorts: Labels, classes: Labels, num_sorts: int | None = None, num_classes: int | None = None) -> Labels:
@@ -337,7 +324,7 @@ class Trajectories:
 
 
 class Validator:
-    """Puts codes to the test on one task.
+    """Computes what validation.json holds about the base policy and the codes.
 
     Args:
         modes: names of the task's true modes.
@@ -385,7 +372,7 @@ class Validator:
         disturbed: Mapping[str, Trajectories],
         base: BaseBehaviour,
     ) -> SeedValidation:
-        """What one seed's codes bring about.
+        """What one seed's codes lead to.
 
         Args:
             seed: the discovery seed.
@@ -413,7 +400,7 @@ class Validator:
                 silhouette=float(np.nanmean(silhouette)),
                 within=spread.within,
                 between=spread.between,
-                recognised=Interval(value=read.rate, low=read.low, high=read.high),
+                recognised=read.share,
                 chance=read.chance,
                 p=read.p,
                 learned_from=int(learned.sum()),
@@ -423,7 +410,7 @@ class Validator:
         return SeedValidation(
             seed=seed,
             episodes=len(codes),
-            success_rate=self._rate(won),
+            success_rate=_wilson(int(won.sum()), len(won), self.confidence),
             present=self._count(played),
             separation=separation,
             truth=self._compare_with_truth(played, table, base) if won.sum() >= MIN_SUCCESSES else None,
@@ -449,9 +436,8 @@ class Validator:
         found = measure_agreement(played.code[played.success], played.mode[played.success])
         wanted = np.array([base.mode_shares[mode] >= MIN_MODE_SHARE for mode in self.modes])
         return Truth(
-            nmi=found.nmi,
-            ari=found.ari,
-            purity=found.purity,
+            **dict(found),
+            purity=measure_purity(table),
             redundant=find_redundant(table),
             missing=[self.modes[m] for m in find_missing(table, wanted)],
         )
@@ -461,19 +447,13 @@ class Validator:
     ) -> Disturbed:
         recognised = None
         if reader is not None and readable.any():
-            read = reader.read(there.flat[readable], there.code[readable], num_codes, self.confidence)
-            recognised = Interval(value=read.rate, low=read.low, high=read.high)
+            recognised = reader.read(there.flat[readable], there.code[readable], num_codes, self.confidence).share
         return Disturbed(
             disturbance=name,
-            success_rate=self._rate(there.success),
+            success_rate=_wilson(int(there.success.sum()), len(there.success), self.confidence),
             recognised=recognised,
             present=self._count(there),
         )
-
-    def _rate(self, success: NDArray[np.bool_]) -> Interval:
-        rate = float(success.mean())
-        low, high = wilson_interval(rate, len(success), self.confidence)
-        return Interval(value=rate, low=low, high=high)
 
     def _rate_pairs(self, one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Interval:
         """A pair shares its start, which may be easy or hard for both episodes: starts are the clusters."""
@@ -497,5 +477,5 @@ def describe_agreement(sortings: Mapping[int, Labels]) -> list[SeedAgreement]:
     for (one, first), (other, second) in itertools.combinations(sortings.items(), 2):
         if len(first) >= MIN_SUCCESSES:
             found = measure_agreement(first, second)
-            pairs.append(SeedAgreement(one=one, other=other, episodes=len(first), nmi=found.nmi, ari=found.ari))
+            pairs.append(SeedAgreement(one=one, other=other, episodes=len(first), **dict(found)))
     return pairs

@@ -66,6 +66,7 @@ _RC: Any = {
     "xtick.color": BLACK,
     "ytick.color": BLACK,
     "legend.fontsize": 8,
+    "legend.title_fontsize": 8,
     "legend.frameon": False,
     "grid.color": PALE,
     "grid.linewidth": 0.8,
@@ -116,7 +117,7 @@ def mode_colours(modes: Sequence[str]) -> dict[str, str]:
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Writes stem.png and stem.svg, whole and without dates; returns their paths."""
+    """Writes a figure to stem.png and stem.svg, whole and without dates; returns their paths."""
     paths = []
     for kind in ("png", "svg"):
         path = stem.with_name(f"{stem.name}.{kind}")
@@ -195,11 +196,6 @@ MAX_PATHS = 200
 """Paths of a panel, the first ones: more can't be told apart, and a page carries every point of them."""
 
 
-def draw_success_modes(evaluation: Evaluation, stem: Path) -> list[Path]:
-    """Writes `plot_success_modes` to files; returns the paths of the PNG and the SVG."""
-    return save_figure(plot_success_modes(evaluation), stem)
-
-
 def plot_success_modes(evaluation: Evaluation) -> Figure:
     """Success against solved modes: one point with intervals per policy, small points for its seeds.
 
@@ -230,16 +226,10 @@ def plot_success_modes(evaluation: Evaluation) -> Figure:
             handles=handles,
             loc="outside right upper",
             title=_legend_title(evaluation),
-            title_fontsize=8,
             alignment="left",
             labelspacing=0.9,
         )
         return figure
-
-
-def draw_trajectories(evaluation: Evaluation, book: PathBook, stem: Path) -> list[Path]:
-    """Writes `plot_trajectories` to files; returns the paths of the PNG and the SVG."""
-    return save_figure(plot_trajectories(evaluation, book), stem)
 
 
 def plot_trajectories(evaluation: Evaluation, book: PathBook) -> Figure:
@@ -281,7 +271,6 @@ def plot_trajectories(evaluation: Evaluation, book: PathBook) -> Figure:
             handles=_mode_handles(book),
             loc="outside right upper",
             title=_label(book.labelling),
-            title_fontsize=8,
             alignment="left",
             ncols=legend_columns,
         )
@@ -402,11 +391,6 @@ _GAP = 0.7
 """Decades between the smallest positive value and 0, which stands beside a logarithmic scale."""
 
 
-def draw_grid(grid: Grid, stem: Path) -> list[Path]:
-    """Writes `plot_grid` to files; returns the paths of the PNG and the SVG."""
-    return save_figure(plot_grid(grid), stem)
-
-
 def plot_grid(grid: Grid) -> Figure:
     """A grid, one method below another: what a cell must reach is dotted. Along one axis of numbers the scale is
     logarithmic, with 0 beside it, and the plateau is shaded; else cells stand side by side under their names.
@@ -485,7 +469,7 @@ def _plot_method(panel: FigureBase, grid: Grid, method: str, scale: _Scale) -> N
     top.set_title(f"{_label(grid.task)}, {_label(method)}: success and modes{against}", loc="left")
     seeds = counted(len(grid.seeds), "seed")
     title = f"mean and {grid.confidence:.0%} interval,\n{seeds}; small: single seeds"
-    top.legend(loc="upper left", bbox_to_anchor=(1, 1), title=title, title_fontsize=8, alignment="left")
+    top.legend(loc="upper left", bbox_to_anchor=(1, 1), title=title, alignment="left")
     scale.mark(top)
     if not logged:
         return

@@ -48,14 +48,9 @@ from bmd_pipeline.reporting.narrative import (
     describe_codes,
     describe_curves,
     describe_grid,
-    describe_outcome,
     describe_policies,
     describe_pretraining,
-    describe_reading,
     describe_run,
-    describe_tally,
-    describe_tasks,
-    list_lost_codes,
 )
 from bmd_pipeline.reporting.sources import ReportSources, list_commits, list_settings, list_steps, remake_command
 from bmd_pipeline.reporting.trajectories import encode_planar
@@ -158,26 +153,6 @@ _ASSETS = files("bmd_pipeline.reporting") / "assets"
 SCRIPTS = ("elements", "theme", "paths", "replay", "start")
 """Parts of the script in the order in which they are joined; they share one scope."""
 
-_FILTERS = (
-    "percent",
-    "percent_range",
-    "fixed",
-    "interval",
-    "grouped",
-    "counted",
-    "listed",
-    "even_modes",
-    "p_value",
-    "duration",
-    "signed",
-    "describe_tally",
-    "describe_scope",
-    "state_claim",
-    "describe_hypothesis",
-    "describe_grid",
-    "describe_validation",
-)
-
 
 def render_page(template: str, *, data: dict[str, Any], colours: str, **values: Any) -> str:
     """Fills a template.
@@ -214,7 +189,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False, "allow_nan": False}
-    environment.filters |= {name: getattr(narrative, name) for name in _FILTERS}
+    here = narrative.__name__
+    environment.filters |= {
+        name: one for name, one in vars(narrative).items() if getattr(one, "__module__", "") == here
+    }
     environment.filters["pretty"] = functools.partial(json.dumps, indent=2, ensure_ascii=False)
     return environment
 
@@ -256,10 +234,7 @@ def build_report(sources: ReportSources) -> str:
         modes=book.modes,
         axes=axes,
         to_scale=book.to_scale,
-        outcome=describe_outcome(evaluation),
         run=describe_run(evaluation, sources.tuned.values(), sum(step.wall_s for step in steps)),
-        reading=describe_reading(evaluation),
-        lost_codes=list_lost_codes(evaluation),
         lowest=lowest,
         shares=_list_shares(sources),
         evidence=sources.evidence,
@@ -431,7 +406,7 @@ def build_summary(results: Sequence[TaskResults]) -> str:
         {
             "name": result.evaluation.task,
             "link": result.link,
-            "tally": describe_tally(result.verdict) if result.verdict else "",
+            "verdict": result.verdict,
             "seeds": max(len(block.seeds) for block in result.evaluation.policies.values()),
             "evaluation": result.evaluation,
             "policies": _list_marks(result.evaluation, order),
@@ -446,5 +421,4 @@ def build_summary(results: Sequence[TaskResults]) -> str:
         tasks=tasks,
         grids=[result.grid for result in results if result.grid is not None],
         lowest=lowest,
-        outcome=describe_tasks(evaluations),
     )

@@ -25,7 +25,7 @@ from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, concat_episodes, encode_episodes
 from bmd_pipeline.metrics.scores import choose_behaviours
-from bmd_pipeline.reporting.figures import draw_success_modes, draw_trajectories
+from bmd_pipeline.reporting.figures import plot_success_modes, plot_trajectories, save_figure
 from bmd_pipeline.reporting.trajectories import (
     PathBook,
     PlanarPath,
@@ -246,7 +246,7 @@ def evaluate(
         output.unlink(missing_ok=True)  # an old eval.json must not vouch for new rows
         write_bytes(output.with_name(EPISODES_FILE), encode_episodes([episodes]))
         write_bytes(output.with_name(PATHS_FILE), encode_paths(book))
-        draw_trajectories(document, book, output.with_name(PATHS_PICTURE))
+        save_figure(plot_trajectories(document, book), output.with_name(PATHS_PICTURE))
         write_json(output, document.model_dump(mode="json"))
         lock.discard()
     reporter.log(f"{method}, seed {seed}: {describe_block(block)}")
@@ -364,8 +364,8 @@ def summarise(
     output.unlink(missing_ok=True)  # an old eval.json must not vouch for new rows
     write_bytes(output.with_name(EPISODES_FILE), encode_episodes([part.episodes for part in parts]))
     write_bytes(output.with_name(PATHS_FILE), encode_paths(book))
-    draw_trajectories(document, book, output.with_name(PATHS_PICTURE))
-    draw_success_modes(document, output.with_name(SUCCESS_PICTURE))
+    save_figure(plot_trajectories(document, book), output.with_name(PATHS_PICTURE))
+    save_figure(plot_success_modes(document), output.with_name(SUCCESS_PICTURE))
     write_json(output, document.model_dump(mode="json"))
     if reporter is not None:
         for name, block in blocks.items():

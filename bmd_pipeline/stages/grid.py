@@ -39,7 +39,7 @@ from bmd_pipeline.metrics.schemas import (
     PooledScore,
     load_document,
 )
-from bmd_pipeline.reporting.figures import draw_grid
+from bmd_pipeline.reporting.figures import plot_grid, save_figure
 from bmd_pipeline.reporting.narrative import describe_grid
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluations import (
@@ -104,7 +104,7 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
         ],
     )
     output.unlink(missing_ok=True)  # an old grid.json must not vouch for a new picture
-    draw_grid(document, output.with_name(PICTURE))
+    save_figure(plot_grid(document), output.with_name(PICTURE))
     write_json(output, document.model_dump(mode="json"))
     if reporter is not None:
         for sentence in describe_grid(document):

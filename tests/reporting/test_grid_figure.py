@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bmd_pipeline.metrics.schemas import Cell, Grid, load_document
-from bmd_pipeline.reporting.figures import draw_grid, plot_grid
+from bmd_pipeline.reporting.figures import plot_grid, save_figure
 from tests.reporting.made_up import MadeUpRun
 
 
@@ -64,6 +64,6 @@ def test_methods_stand_below_one_another_and_without_logs_there_are_scores_alone
 
 
 def test_the_files_are_written(grid: Grid, tmp_path: Path) -> None:
-    paths = draw_grid(grid, tmp_path / "grid")
+    paths = save_figure(plot_grid(grid), tmp_path / "grid")
     assert [path.name for path in paths] == ["grid.png", "grid.svg"]
     assert all(path.stat().st_size > 1000 for path in paths)

@@ -312,7 +312,7 @@ def test_a_killed_evaluation_leaves_no_stale_eval_json(bench: Stage, monkeypatch
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stage, "draw_trajectories", die)
+    monkeypatch.setattr(stage, "plot_trajectories", die)
     with pytest.raises(KeyboardInterrupt):
         bench.run("pretrained")
     assert not output.exists()
