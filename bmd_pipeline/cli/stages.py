@@ -326,7 +326,7 @@ def curve(
     better = _need_tuned(job, tuned, method, seed)
     file = o.new_file(output, job.layout.curve(job.task, method, seed))
     job.start()
-    from bmd_pipeline.stages.curve import curve as run
+    from bmd_pipeline.stages.evaluate import curve as run
 
     run(
         job.config,

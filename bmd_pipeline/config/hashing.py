@@ -151,7 +151,7 @@ _ENTRIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "discover": ("stages.discover:discover", ("env",)),
     "finetune": ("stages.finetune:finetune", ("env",)),
     "evaluate": ("stages.evaluate:evaluate", ("env", "modes")),
-    "curve": ("stages.curve:curve", ("env", "modes")),
+    "curve": ("stages.evaluate:curve", ("env", "modes")),
     "summarise": ("stages.evaluate:summarise", ()),
     "compare": ("stages.compare:compare", ()),
     "verdict": ("stages.compare:verdict", ()),

@@ -19,14 +19,7 @@ from bmd_pipeline.metrics.bootstrap import (
     wilson_interval,
 )
 from bmd_pipeline.metrics.episodes import Episodes
-from bmd_pipeline.metrics.hypotheses import (
-    SEED_TEST,
-    compare_episodes,
-    holm,
-    sign_flip_test,
-    smallest_p,
-    two_sided,
-)
+from bmd_pipeline.metrics.hypotheses import SEED_TEST, compare_episodes, holm, sign_flip_test, smallest_p, two_sided
 from bmd_pipeline.metrics.schemas import (
     Difference,
     EpisodeTest,

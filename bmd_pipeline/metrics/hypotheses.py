@@ -1,4 +1,4 @@
-"""Tests between two policies, and the verdict: claims as hypotheses, borne out or not."""
+"""Tests between two policies, and the verdict: claims as hypotheses, supported or not."""
 
 from __future__ import annotations
 
@@ -119,12 +119,12 @@ def paired_interval(counts: PairedCounts, confidence: float) -> tuple[float, flo
     return end(-1.0, 1), end(1.0, -1)
 
 
-# ---- Has one policy more modes than another, present or solved? A test that doesn't count a mode by luck ----
+# ---- Has one policy more modes than another, present or solved? A test that no single lucky mode decides ----
 #
-# Counting modes and then resampling the count is not enough: five rates just above τ look like two, again and again.
-# So every mode of every seed is tested by itself, for the first policy whether it surely counts, for the second
-# whether it surely doesn't. With K modes and S seeds, "the first has more" is true exactly if more than K·S of these
-# 2·K·S statements are true, and a partial conjunction test tells when at least so many are.
+# Resampling the number of modes is not enough: of five rates just above τ nearly every resample counts fewer. So every
+# mode of every seed is tested by itself, for the first policy whether it surely counts, for the second whether it
+# surely does not. With K modes and S seeds, "the first has more" is true exactly if more than K·S of these 2·K·S
+# statements are true, and a partial conjunction test gives a p for "at least so many are true".
 #
 # Source: Benjamini & Heller 2008, Biometrics 64, 1215-1222 (Bonferroni's form, valid under any dependence).
 
@@ -209,8 +209,7 @@ def _lower_tail(wins: Floats, trials: Floats, rate: float) -> Floats:
     return np.where(trials - wins > 1e-9, tail, 1.0)
 
 
-# ---- Tests whose unit is a training seed: they speak about training again, and need enough seeds to say anything
-# ----
+# ---- Tests whose unit is a training seed: about training again, for which it takes enough seeds ----
 #
 # The test is the exact sign-flip permutation test on differences between two methods at the same seed. It assumes no
 # distribution, which has a price that can be named beforehand: n seeds can't give a p below 2⁻ⁿ (one-sided), whatever
@@ -269,7 +268,7 @@ def seeds_to_reach(alpha: float, family: int) -> int:
 
 # ---- Tests of one score between two policies on the same episodes, seeds being strata ----
 #
-# They speak about the very policies that were trained. Each score has the test that fits it: swapping episodes
+# They are about the very policies that were trained. Each score has the test that fits it: swapping episodes
 # between the policies, the usual permutation test, asks whether the policies differ in anything at all and would call
 # two equally even policies with different favourites different in entropy, so it is not used here.
 
@@ -337,8 +336,7 @@ def _tail(wrong: NDArray[np.bool_]) -> float:
     return (1 + int(wrong.sum())) / (1 + len(wrong))
 
 
-# ---- The hypotheses of the verdict: does the evidence bear them out? ----
-
+# ---- The hypotheses of the verdict ----
 
 _SCORES: tuple[tuple[Literal["H1", "H2", "H3"], str], ...] = (
     ("H1", "success_rate"),

@@ -333,13 +333,7 @@ class Validator:
         rng: draws.
     """
 
-    def __init__(
-        self,
-        modes: Sequence[str],
-        confidence: float,
-        alpha: float,
-        rng: np.random.Generator,
-    ) -> None:
+    def __init__(self, modes: Sequence[str], confidence: float, alpha: float, rng: np.random.Generator) -> None:
         self.modes = modes
         self.confidence = confidence
         self.alpha = alpha

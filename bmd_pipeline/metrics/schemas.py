@@ -593,7 +593,7 @@ class CodeCheck(CodeOutcome):
 
 
 class Separation(Block):
-    """Whether codes differ in what they bring about, without labels."""
+    """Whether codes lead to different behaviour, without labels."""
 
     silhouette: float = Field(ge=-1, le=1)
     """Mean silhouette of the trajectories, codes counting equally; above 0 they are nearer to their own code."""

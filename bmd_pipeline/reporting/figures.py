@@ -32,17 +32,10 @@ from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath
 
 # ---- Style of figures: one palette, one font size, files that are the same bytes for the same data ----
 #
-# Colours are Okabe and Ito's, told apart by colour-blind readers; methods differ in marker as well.
+# Colours are Okabe and Ito's, which colour-blind readers can distinguish; methods differ in marker as well.
 
 BLACK, GREY, PALE, WHITE = "#222222", "#7a7a7a", "#e6e6e6", "#ffffff"
-BLUE, SKY, VERMILION, ORANGE, GREEN, PURPLE = (
-    "#0072b2",
-    "#56b4e9",
-    "#d55e00",
-    "#e69f00",
-    "#009e73",
-    "#cc79a7",
-)
+BLUE, SKY, VERMILION, ORANGE, GREEN, PURPLE = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7")
 
 _LONGEST = 28
 """Letters of a name from data."""
@@ -135,8 +128,8 @@ def embed_figure(figure: Figure, name: str, title: str, description: str) -> str
     Args:
         figure: what to embed.
         name: letters, digits and hyphens, another one for each figure of a page.
-        title: its name for who can't see it.
-        description: what it shows, in words.
+        title: its name for screen readers.
+        description: what it shows, in words, for them too.
     """
     root = ET.fromstring(_print(figure, "svg", transparent=True))
     kept = []
@@ -193,7 +186,7 @@ def _label(name: str) -> str:
 _MAX_COLUMNS = 4
 _PANEL = 2.5
 MAX_PATHS = 200
-"""Paths of a panel, the first ones: more can't be told apart, and a page carries every point of them."""
+"""Paths of a panel, the first ones: more can't be distinguished, and a page carries every point of them."""
 
 
 def plot_success_modes(evaluation: Evaluation) -> Figure:

@@ -112,7 +112,7 @@ def duration(seconds: float) -> str:
     return f"{minutes}{_SPACE}min" if minutes < 60 else f"{minutes // 60}{_SPACE}h {minutes % 60:02d}{_SPACE}min"
 
 
-# ---- What a page says in words, made from its data; nothing here is claimed that the numbers don't hold ----
+# ---- Sentences of a page, made from its data alone ----
 
 FEW_SEEDS = 5
 """Below this many seeds the page warns of the intervals between seeds."""
@@ -173,7 +173,7 @@ def describe_run(evaluation: Evaluation, tuned: Iterable[Mapping[str, Any]], wal
             + (f": {listed(known)}." if known else ".")
         )
         if any(map(uses_modes, methods)):
-            sentences.append("Methods ending in -bmd also get mode codes, and a reward for telling them apart.")
+            sentences.append("Methods ending in -bmd also get mode codes, and a reward for showing which code it was.")
     episodes = {row.episodes for block in blocks.values() for row in block.seeds}
     each = grouped(episodes.pop()) if len(episodes) == 1 else f"{grouped(min(episodes))} to {grouped(max(episodes))}"
     total = sum(block.success_rate.n for block in blocks.values())
@@ -235,7 +235,7 @@ def list_lost_codes(evaluation: Evaluation) -> list[str]:
 
 
 def describe_policies(evaluation: Evaluation) -> str:
-    """Every policy in a line, for who can't see the figures."""
+    """Every policy in a line, as a description of figures."""
     return "; ".join(
         f"{name}: success {percent(block.success_rate.mean)}, {fixed(block.solved.mean, 1)} of {block.solved.total} "
         f"modes solved, entropy {fixed(block.mode_entropy.mean)} nats, obeyed {percent(block.obeyed.mean)}"
@@ -416,7 +416,7 @@ def _describe_base(base: BaseBehaviour, power: float) -> str:
     test = base.paired
     if test is None or base.modes == "unknown":
         return (
-            "Whether the base policy has more than one mode can't be told: from too few starts do both paired rollouts "
+            "It is unknown whether the base policy has more than one mode: from too few starts both paired rollouts "
             f"succeed (success rate {fixed(base.success_rate.value)}). Raise evaluate.episodes, or train a better one."
         )
     numbers = f"{test.pairs} paired rollouts from the same start, {p_value(test.p)} for a single one"
@@ -432,10 +432,10 @@ def _describe_base(base: BaseBehaviour, power: float) -> str:
 def _describe_separation(discovered: Sequence[SeedValidation], base: BaseBehaviour) -> str:
     found = [one.separation for one in discovered if one.separation is not None]
     if not found:
-        return "Whether codes differ can't be told: too few of their episodes succeed."
+        return "It is unknown whether codes differ: too few of their episodes succeed."
     shown = [f"{_share(one.recognised)} (chance {fixed(one.chance)})" for one in found]
     text = (
-        "A classifier that knows nothing of the inference model tells the code from the trajectory in "
+        "A classifier of its own, not the inference model, names the code of a trajectory in "
         f"{listed(shown)} of held-out successes. Silhouette {_mean([one.silhouette for one in found])}; "
         f"trajectories of two codes are {_mean([one.between / max(one.within, 1e-9) for one in found])} times as far "
         "apart as those of one."
@@ -479,7 +479,7 @@ def _describe_disturbed(discovered: Sequence[SeedValidation]) -> list[str]:
     for i, name in enumerate(names):
         there = [one.disturbed[i] for one in discovered]
         named = [one.recognised.value for one in there if one.recognised is not None]
-        seen = f", codes told apart in {_mean(named)}" if named else ""
+        seen = f", codes recognised in {_mean(named)}" if named else ""
         rate = _mean([one.success_rate.value for one in there])
         modes = _present([one.present for one in there])
         parts.append(f"{_DISTURBANCES.get(name, name)}: success {rate}{seen}, {modes}")

@@ -25,8 +25,6 @@ from bmd_pipeline.metrics.schemas import (
     Document,
     Evaluation,
     Grid,
-    PolicyBlock,
-    SeedRow,
     Validation,
     Verdict,
     load_document,
@@ -134,7 +132,7 @@ def _thin_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Curve
     return Curves(
         step=[chunk[-1]["step"] for chunk in chunks],
         values={
-            name: [_thin(name, [row.get(METRICS[name]) for row in chunk if _tells(name, row)]) for chunk in chunks]
+            name: [_thin(name, chunk) for chunk in chunks]
             for name in names
             if any(METRICS[name] in row for row in rows)
         },
@@ -142,11 +140,10 @@ def _thin_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Curve
     )
 
 
-def _tells(name: str, row: Mapping[str, object]) -> bool:
-    return name not in _UPDATES or row.get("losses/policy_steps") != 0
-
-
-def _thin(name: str, values: Sequence[object]) -> Value:
+def _thin(name: str, rows: Sequence[Mapping[str, Any]]) -> Value:
+    """A metric over some iterations, None where nothing was measured."""
+    learned = [row for row in rows if name not in _UPDATES or row.get("losses/policy_steps") != 0]
+    values = [row.get(METRICS[name]) for row in learned]
     finite = [float(value) for value in values if isinstance(value, int | float) and math.isfinite(value)]
     if not finite:
         return None
@@ -221,7 +218,7 @@ class ReportSources:
         episodes: episode rows of each policy and seed.
         paths: planar paths of each policy and seed, the first of its episodes, in their order.
         book: names of axes, labelling and modes (its paths are those of `paths`).
-        demos: manifest of the demonstrations, None where they were brought along or edited.
+        demos: manifest of the demonstrations, None where they were imported or edited.
         base: run.json of pre-training.
         discovered: run.json of discovery by seed.
         tuned: run.json of fine-tuning by policy and seed.
@@ -260,22 +257,30 @@ def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> R
     """
     summary = layout.summary(task)
     evaluation = load_document(summary, Evaluation, task)
-    keys = [(policy, row.seed) for policy, block in evaluation.policies.items() for row in block.seeds]
-    parts = {key: _load_part(evaluation, layout, *key) for key in keys}
-    tuned = {key: _load_tuned(parts[key], layout, task, *key) for key in keys if is_finetuned(key[0])}
+    known = {(policy, row.seed): row for policy, block in evaluation.policies.items() for row in block.seeds}
+    parts = {key: _load_part(evaluation, layout, *key) for key in known}
+    tuned = {key: _load_tuned(parts[key], layout, task, *key) for key in known if is_finetuned(key[0])}
     rows = {(part.policy, part.seed): part for part in load_episodes(episodes)}
     book = load_paths(paths)
-    drawn = _group_paths(book)
-    for key in keys:
-        _check_rows(rows.get(key), _row_of(evaluation.policies[key[0]], key[1]), episodes, summary)
-        _check_paths(drawn.get(key, []), rows[key], paths, summary)
+    drawn: dict[Key, list[PlanarPath]] = {}
+    for path in book.paths:
+        drawn.setdefault((path.policy, path.seed), []).append(path)
+    for (policy, seed), row in known.items():
+        part = rows.get((policy, seed))
+        if part is None or len(part) != row.episodes or float(part.success.mean()) != row.success_rate:
+            raise ArtifactError(f"{episodes}: not the episodes of {summary} (seed {seed}); summarise again")
+        # Paths are the first episodes: only so do they share the rows' lengths.
+        found = [(path.code, path.success) for path in drawn.get((policy, seed), ())]
+        n = len(found)
+        if n == 0 or found != list(zip(part.code[:n].tolist(), part.success[:n].tolist(), strict=True)):
+            raise ArtifactError(f"{paths}: not the paths of {summary} ({policy}, seed {seed}); summarise again")
     base = require_run(layout.policy(task), "pretrain", task)
-    seeds = sorted({seed for policy, seed in keys if uses_modes(policy)})
+    seeds = sorted({seed for policy, seed in known if uses_modes(policy)})
     return ReportSources(
         evaluation=evaluation,
         parts=parts,
-        episodes={key: rows[key] for key in keys},
-        paths={key: drawn[key] for key in keys},
+        episodes={key: rows[key] for key in known},
+        paths={key: drawn[key] for key in known},
         book=book,
         demos=_find_collection(base, layout, task),
         base=base,
@@ -289,8 +294,8 @@ def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> R
 
 
 def _find_collection(base: Record, layout: Layout, task: str) -> Record | None:
-    """The manifest of what the policy learnt from. An earlier collection's may lie there too, when the demonstrations
-    or the policy were brought along."""
+    """The manifest of what the policy learnt from; None if what lies there is that of another collection, as where
+    demonstrations or policy were imported."""
     manifest = layout.demos_manifest(task)
     if not manifest.is_file():
         return None
@@ -335,30 +340,6 @@ def _load_tuned(part: Evaluation, layout: Layout, task: str, policy: str, seed: 
     if record.get("outputs", {}).get(METRICS_FILE) != hash_file(log):
         raise ArtifactError(f"{log} is not as {RUN_FILE} recorded it (cut short or edited); fine-tune again: {which}")
     return record
-
-
-def _row_of(block: PolicyBlock, seed: int) -> SeedRow:
-    return next(row for row in block.seeds if row.seed == seed)
-
-
-def _group_paths(book: PathBook) -> dict[Key, list[PlanarPath]]:
-    groups: dict[Key, list[PlanarPath]] = {}
-    for path in book.paths:
-        groups.setdefault((path.policy, path.seed), []).append(path)
-    return groups
-
-
-def _check_rows(rows: Episodes | None, expected: SeedRow, path: Path, summary: Path) -> None:
-    if rows is None or len(rows) != expected.episodes or float(rows.success.mean()) != expected.success_rate:
-        raise ArtifactError(f"{path}: not the episodes of {summary} (seed {expected.seed}); summarise again")
-
-
-def _check_paths(paths: list[PlanarPath], rows: Episodes, path: Path, summary: Path) -> None:
-    """Paths are the first episodes: only so do they share the rows' lengths."""
-    found = [(one.code, one.success) for one in paths]
-    n = len(found)
-    if n == 0 or found != list(zip(rows.code[:n].tolist(), rows.success[:n].tolist(), strict=True)):
-        raise ArtifactError(f"{path}: not the paths of {summary} ({rows.policy}, seed {rows.seed}); summarise again")
 
 
 # ---- Lineage of the files behind a page: every stage's command, settings, time and code ----

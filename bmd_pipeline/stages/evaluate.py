@@ -1,11 +1,12 @@
-"""Stages `evaluate` and `summarise`: plays a policy on seeds that nothing before has seen, and writes eval.json."""
+"""Stages `evaluate`, `summarise` and `curve`: policies play seeds that nothing before has seen."""
 
 from __future__ import annotations
 
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from bmd_pipeline.io.layout import RUN_FILE, Layout
 from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, concat_episodes, encode_episodes
-from bmd_pipeline.metrics.scores import choose_behaviours
+from bmd_pipeline.metrics.scores import SCORES, choose_behaviours
+from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.reporting.figures import plot_success_modes, plot_trajectories, save_figure
 from bmd_pipeline.reporting.trajectories import (
     PathBook,
@@ -45,12 +47,12 @@ from bmd_pipeline.stages.evaluations import (
     PATHS_FILE,
     PATHS_PICTURE,
     SUCCESS_PICTURE,
-    Evaluated,
     describe_block,
     hash_policy_settings,
     load_evaluated,
     make_block,
     make_document,
+    make_head,
 )
 from bmd_pipeline.stages.runtime import open_env, select_recorder, select_stage_device
 from bmd_pipeline.tasks.registry import load_labellings
@@ -212,7 +214,7 @@ def evaluate(
     with FolderLock(Layout.state(output.parent), identity, make_wait(config, Stop(), reporter)) as lock:
         remove_leftovers(output.parent)
         num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
-        env = open_env(
+        world = open_env(
             config.task,
             agent.policy,
             num_envs,
@@ -221,7 +223,7 @@ def evaluate(
             num_workers=num_workers,
             recorder=recorder,
         )
-        try:
+        with closing(world) as env:
             behaviours = find_behaviours(config, env, agent, labellings, method, seed)
             wanted = config.evaluate.episodes
             with reporter.progress(f"evaluate {method}", wanted) as progress:
@@ -238,8 +240,6 @@ def evaluate(
                 )
             episodes = replace(episodes, behaviours=behaviours)
             axes = env.spec.planar_labels
-        finally:
-            env.close()
         block = make_block(config, [episodes])
         document = make_document(config, {method: block}, inputs, seed, started, device)
         book = _make_book(axes, labellings[0], episodes, paths[: config.evaluate.pictured_episodes])
@@ -342,25 +342,20 @@ def summarise(
         ArtifactError: a file is missing or damaged, is of another task or other settings, or repeats a seed.
     """
     started = time.time()
-    parts = [_load(config, path) for path in evaluations]
+    parts = [load_evaluated(config, path) for path in evaluations]
     order = order_policies({part.episodes.policy for part in parts}, config.methods)
     parts.sort(key=lambda part: (order.index(part.episodes.policy), part.episodes.seed))
     for one, other in itertools.pairwise(parts):
-        if one.evaluated.name == other.evaluated.name:
-            paths = f"{one.evaluated.path} and {other.evaluated.path}"
-            raise ArtifactError(f"{paths} both hold {one.evaluated.name}")
+        if one.name == other.name:
+            raise ArtifactError(f"{one.path} and {other.path} both hold {one.name}")
     blocks = {
         policy: make_block(config, [part.episodes for part in parts if part.episodes.policy == policy])
         for policy in dict.fromkeys(part.episodes.policy for part in parts)
     }
     document = make_document(
-        config,
-        blocks,
-        inputs={part.evaluated.name: part.evaluated.path for part in parts},
-        seed=config.seed,
-        started=started,
+        config, blocks, inputs={part.name: part.path for part in parts}, seed=config.seed, started=started
     )
-    book = merge_books([part.book for part in parts])
+    book = merge_books([load_paths(part.path.with_name(PATHS_FILE)) for part in parts])
     output.unlink(missing_ok=True)  # an old eval.json must not vouch for new rows
     write_bytes(output.with_name(EPISODES_FILE), encode_episodes([part.episodes for part in parts]))
     write_bytes(output.with_name(PATHS_FILE), encode_paths(book))
@@ -372,17 +367,70 @@ def summarise(
             reporter.log(f"{name}: {describe_block(block)}")
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One policy and seed as it was evaluated, with its paths."""
-
-    evaluated: Evaluated
-    book: PathBook
-
-    @property
-    def episodes(self) -> Episodes:
-        return self.evaluated.episodes
+# ---- Stage `curve`: success and modes over fine-tuning, from the snapshots that it kept ----
+#
+# The policy at the end does not show whether modes stay or would be lost if training went on.
 
 
-def _load(config: RunConfig, path: Path) -> _Part:
-    return _Part(load_evaluated(config, path), load_paths(path.with_name(PATHS_FILE)))
+def curve(
+    config: RunConfig,
+    *,
+    policy: Path,
+    modes: Path | None,
+    tuned: Path,
+    output: Path,
+    method: str,
+    seed: int,
+    num_workers: int,
+    reporter: Reporter,
+) -> None:
+    """Evaluates every snapshot of a fine-tuning run, all on the same episodes, and writes curve.json.
+
+    Args: as those of `evaluate`.
+
+    Raises:
+        ArtifactError: there are no snapshots, or an input is missing, damaged or made for something else.
+    """
+    started = time.time()
+    task = config.task.name
+    inputs = require_inputs(task, method, policy, modes, tuned)
+    folders = sorted(path for path in Layout.snapshots(tuned).glob("*") if path.is_dir())
+    if not folders:
+        raise ArtifactError(
+            f"{tuned}: holds no snapshots; run `bmd-pipeline finetune --task {task} --method {method} "
+            f"--seed {seed} --set finetune.snapshot_interval=20`"
+        )
+    device = select_stage_device(config)
+    labellings = load_labellings(task)
+    base = load_policy(policy, task=task, device=device)
+    num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
+    world = open_env(config.task, base, num_envs, disturbed=True, device=device, num_workers=num_workers)
+    points = []
+    with closing(world) as env, reporter.progress(f"curve of {method}", len(folders)) as progress:
+        for folder in folders:
+            agent = load_agent(policy, modes, folder, method, task=task, device=device)
+            episodes, _ = evaluate_policy(  # every snapshot meets the same starts and draws
+                env,
+                agent,
+                labellings,
+                method=method,
+                seed=seed,
+                start_seed=partial(derive_seed, config.seed, "evaluate", "curve", seed),
+                generator=make_generator(config.seed, "evaluate", "curve", seed, "noise", device=env.device),
+                episodes=config.evaluate.episodes,
+            )
+            behaviours = find_behaviours(config, env, agent, labellings, method, seed)
+            block = make_block(config, [replace(episodes, behaviours=behaviours)]).model_dump(mode="json")
+            shares = {row["mode"]: row["share"] for row in block["per_mode"]}
+            measured = {name: block[name] for name in SCORES if name != "episode_return"}
+            points.append({"iteration": int(folder.name), **measured, "mode_shares": shares})
+            progress.advance(success=block["success_rate"]["mean"])
+    head = make_head(config, "curve", inputs, started, seed=seed, device=device)
+    document = head | {
+        "config_hash": hash_policy_settings(config, method),
+        "provenance": head["provenance"].model_dump(mode="json"),
+        "method": method,
+        "seed": seed,
+        "points": points,
+    }
+    write_json(output, document)

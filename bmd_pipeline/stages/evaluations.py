@@ -250,18 +250,15 @@ def resample(config: RunConfig, rows: Mapping[str, Sequence[Evaluated]]) -> Pair
     """
     parts = [part for row in rows.values() for part in row]
     first = parts[0]
+    modes = {name: of.modes for name, of in first.episodes.labellings.items()}
     for part in parts[1:]:
         if len(part.episodes) != len(first.episodes):
             counts = f"{len(part.episodes)} episodes, {len(first.episodes)} in {first.path}"
             raise ArtifactError(f"{part.path}: {counts}; evaluate again")
-        if _modes(part) != _modes(first):
+        if {name: of.modes for name, of in part.episodes.labellings.items()} != modes:
             raise ArtifactError(f"{part.path}: its modes are not those of {first.path}; evaluate again")
     return make_paired_bootstrap(
         {name: [part.episodes for part in row] for name, row in rows.items()},
         tau=config.evaluate.tau,
         rng=make_rng(config, "bootstrap"),
     )
-
-
-def _modes(part: Evaluated) -> dict[str, tuple[str, ...]]:
-    return {name: labelling.modes for name, labelling in part.episodes.labellings.items()}

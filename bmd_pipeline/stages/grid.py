@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from bmd_pipeline.config.hashing import stage_hash
@@ -80,11 +79,14 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
         for cell in cells
         for method in methods
     }
-    sample = resample(config, {"/".join(key): [run.evaluated for run in row] for key, row in runs.items()})
+    sample = resample(config, {"/".join(key): [evaluated for evaluated, _ in row] for key, row in runs.items()})
     reached = {method: _find_floors(config, sample, cells, method, axis) for method in methods}
     results = layout.summary(task).parent
     files = [
-        run.evaluated.path.with_name(name) for row in runs.values() for run in row for name in ("eval.json", RUN_FILE)
+        evaluated.path.with_name(name)
+        for row in runs.values()
+        for evaluated, _ in row
+        for name in ("eval.json", RUN_FILE)
     ]
     inputs = {str(file.relative_to(results)): file for file in files}
     document = Grid(
@@ -111,12 +113,8 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
             reporter.log(sentence)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """One cell, method and seed; stability is None without a training log."""
-
-    evaluated: Evaluated
-    stability: dict[str, float] | None
+_Run = tuple[Evaluated, dict[str, float] | None]
+"""One cell, method and seed: its evaluation and its signs of instability, None without a training log."""
 
 
 def _load_run(config: RunConfig, cell: GridCell, method: str, seed: int, layout: Layout) -> _Run:
@@ -130,11 +128,11 @@ def _load_run(config: RunConfig, cell: GridCell, method: str, seed: int, layout:
         raise ArtifactError(f"{folder / RUN_FILE}: trained under other settings than the present ones; run `{again}`")
     log = folder / METRICS_FILE
     if not log.exists():  # no rule's output, so that jobs whose files are in a store have none
-        return _Run(evaluated, None)
+        return evaluated, None
     lines = load_metrics(log)
     if hash_file(log) != record.get("outputs", {}).get(METRICS_FILE):
         raise ArtifactError(f"{log} is damaged or edited: not what {RUN_FILE} records; run `{again}`")
-    return _Run(evaluated, measure_stability(lines, cell.config.finetune.ppo.target_kl))
+    return evaluated, measure_stability(lines, cell.config.finetune.ppo.target_kl)
 
 
 def _find_axis(config: RunConfig) -> str | None:
@@ -166,14 +164,15 @@ def _describe(
     config: RunConfig, sample: PairedBootstrap, cell: GridCell, method: str, runs: Sequence[_Run], holds: bool
 ) -> CellScores:
     key = f"{cell.name}/{method}"
-    measured = [run.stability for run in runs if run.stability is not None]
-    stability = {name: [found[name] for found in measured] for name in INDICATORS}
+    measured = [signs for _, signs in runs if signs is not None]
+    stability = None
+    if len(measured) == len(runs):
+        seeds = {name: [found[name] for found in measured] for name in INDICATORS}
+        stability = {name: Indicator(mean=sum(values) / len(values), seeds=values) for name, values in seeds.items()}
     return CellScores(
         folder=cell.folder(method),
         metrics=score_seeds(sample.scores[key], sample.resampled[key], config.evaluate.confidence),
-        stability=None
-        if len(measured) < len(runs)
-        else {name: Indicator(mean=sum(seeds) / len(seeds), seeds=seeds) for name, seeds in stability.items()},
+        stability=stability,
         holds=holds,
     )
 
@@ -196,21 +195,22 @@ def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
     started = time.time()
     runs = {base: configure_base(config, base) for base in config.pool.bases}
     paths = {base: layout.summary(run.task.name) for base, run in runs.items()}
-    documents = [_load_base(run, paths[base]) for base, run in runs.items()]
+    documents, rows = zip(*(_load_base(run, paths[base]) for base, run in runs.items()), strict=True)
     taught = all(TAUGHT in document.policies for document in documents)
     policies = (PRETRAINED, *((TAUGHT,) if taught else ()), *config.methods)
     blocks = {policy: [document.policies[policy] for document in documents] for policy in policies}
-    rows = [_load_rows(path, document) for path, document in zip(paths.values(), documents, strict=True)]
     episodes = {policy: [row[policy] for row in rows] for policy in policies}
-    _require_same_modes(blocks[PRETRAINED], list(paths.values()))
     first = blocks[PRETRAINED][0]
+    for path, block in zip(paths.values(), blocks[PRETRAINED], strict=True):
+        if (block.labelling, _modes(block)) != (first.labelling, _modes(first)):
+            raise ArtifactError(f"{path}: its modes are not those of {paths[config.pool.bases[0]]}; evaluate again")
     confidence, rng = config.evaluate.confidence, make_rng(config, "pool")
     pairs = [(policy, PRETRAINED) for policy in policies if policy != PRETRAINED] + list_pairs(config.methods)
     document = Pool(
         **make_head(config, "pool", {run.task.name: paths[base] for base, run in runs.items()}, started),
         alpha=config.evaluate.alpha,
         labelling=first.labelling,
-        modes=[row.mode for row in first.per_mode],
+        modes=_modes(first),
         tau=first.solved.tau,
         seeds=list(config.seeds),
         episodes_per_seed=first.seeds[0].episodes,
@@ -225,42 +225,31 @@ def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
             reporter.log(f"{policy}: {_describe_scores(scores, len(document.modes))}")
 
 
-def _load_base(config: RunConfig, path: Path) -> Evaluation:
-    """The results on one base policy, if they are those that the settings ask for."""
-    again = f"snakemake --cores 2 {path}"
+def _load_base(config: RunConfig, path: Path) -> tuple[Evaluation, dict[str, list[Episodes]]]:
+    """The results on one base policy, if they are those that the settings ask for, and the episodes beside them by
+    policy, seeds in rising order."""
+    again = f"run `snakemake --cores 2 {path}`"
     document = load_document(path, Evaluation, config.task.name)
     taught = (TAUGHT,) if TAUGHT in document.policies else ()
     for policy in (PRETRAINED, *taught, *config.methods):
         block = document.policies.get(policy)
         if block is None:
-            raise ArtifactError(f"{path}: holds no {policy}; run `{again}`")
+            raise ArtifactError(f"{path}: holds no {policy}; {again}")
         if block.config_hash != hash_policy_settings(config, policy):
-            raise ArtifactError(f"{path}: {policy} was evaluated under other settings; run `{again}`")
+            raise ArtifactError(f"{path}: {policy} was evaluated under other settings; {again}")
         found = [row.seed for row in block.seeds]
         if sorted(found) != sorted(config.seeds):
-            raise ArtifactError(f"{path}: {policy} has seeds {found}, not {list(config.seeds)}; run `{again}`")
-    return document
-
-
-def _load_rows(path: Path, document: Evaluation) -> dict[str, list[Episodes]]:
-    """The episodes beside a base policy's results, by policy, seeds in rising order."""
+            raise ArtifactError(f"{path}: {policy} has seeds {found}, not {list(config.seeds)}; {again}")
     table = path.with_name(EPISODES_FILE)
-    rows: dict[str, list[Episodes]] = {}
-    for part in sorted(load_episodes(table), key=lambda part: part.seed):
-        rows.setdefault(part.policy, []).append(part)
-    expected = {
-        policy: sorted((row.seed, row.episodes) for row in block.seeds) for policy, block in document.policies.items()
-    }
-    if expected != {policy: [(part.seed, len(part)) for part in parts] for policy, parts in rows.items()}:
-        raise ArtifactError(f"{table}: not the episodes of {path}; run `snakemake --cores 2 {path}`")
-    return rows
+    parts = sorted(load_episodes(table), key=lambda part: part.seed)
+    expected = {(policy, row.seed, row.episodes) for policy, block in document.policies.items() for row in block.seeds}
+    if expected != {(part.policy, part.seed, len(part)) for part in parts}:
+        raise ArtifactError(f"{table}: not the episodes of {path}; {again}")
+    return document, {policy: [part for part in parts if part.policy == policy] for policy in document.policies}
 
 
-def _require_same_modes(blocks: list[PolicyBlock], paths: list[Path]) -> None:
-    modes = [(block.labelling, [row.mode for row in block.per_mode]) for block in blocks]
-    for found, path in zip(modes, paths, strict=True):
-        if found != modes[0]:
-            raise ArtifactError(f"{path}: its modes are not those of {paths[0]}; evaluate again")
+def _modes(block: PolicyBlock) -> list[str]:
+    return [row.mode for row in block.per_mode]
 
 
 def _describe_scores(scores: dict[str, PooledScore], total_modes: int) -> str:

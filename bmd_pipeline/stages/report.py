@@ -24,7 +24,7 @@ def report(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporte
         config: the run; what the page shows must have been made under these settings.
         layout: where the results are.
         output: the page to write.
-        reporter: where its size is told, if anywhere.
+        reporter: where its size is logged, if anywhere.
 
     Raises:
         ArtifactError: a result is missing, damaged or cut short, or was made under other settings; nothing is
@@ -46,7 +46,7 @@ def summary(
         layout: where the results are.
         tasks: which tasks it shows; None: all that have an eval.json.
         output: the page to write.
-        reporter: where its size is told, if anywhere.
+        reporter: where its size is logged, if anywhere.
 
     Raises:
         ArtifactError: there are no results, or some are missing or damaged.

@@ -32,13 +32,7 @@ from bmd_pipeline.tasks.registry import load_labellings
 
 
 def validation(
-    config: RunConfig,
-    *,
-    policy: Path,
-    modes: Mapping[int, Path],
-    output: Path,
-    num_workers: int,
-    reporter: Reporter,
+    config: RunConfig, *, policy: Path, modes: Mapping[int, Path], output: Path, num_workers: int, reporter: Reporter
 ) -> None:
     """Plays the frozen policy, by itself and commanded by every seed's modes, and writes validation.json.
 
@@ -160,12 +154,7 @@ class _Ground:
         if set(changes) <= {"disturbance"}:  # the same task behind a wrapper: no second simulator
             return self._play(agent, disturb(bench.env, world, bench.policy), f"seed {seed}", disturbance)
         env = open_env(
-            world,
-            bench.policy,
-            bench.env.num_envs,
-            disturbed=True,
-            device=bench.device,
-            num_workers=self.num_workers,
+            world, bench.policy, bench.env.num_envs, disturbed=True, device=bench.device, num_workers=self.num_workers
         )
         try:
             return self._play(agent, env, f"seed {seed}", disturbance)

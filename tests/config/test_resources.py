@@ -9,7 +9,8 @@ import pytest
 from typer.main import get_command
 
 from bmd_pipeline.cli.main import app
-from bmd_pipeline.config import resources
+from bmd_pipeline.config import hashing, resources
+from bmd_pipeline.config.hashing import list_definitions
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes
 from bmd_pipeline.config.schema import RunConfig
@@ -115,7 +116,7 @@ def test_a_slow_simulator_gets_its_time() -> None:
 
 
 def test_validation_counts_everything_that_is_played() -> None:
-    """The base policy and its twin, then every seed's codes, undisturbed and under each of four disturbances."""
+    """The base policy twice, then every seed's codes, undisturbed and under each of four disturbances."""
     config = read("seeds=[0,1,2]", "evaluate.episodes=100", "evaluate.num_envs=64", "task.env.horizon=50")
     assert resources.validated_steps(config, 50) == 128 * 50 * (2 + 3 * 5)
     two = "validation.disturbances={slow: {horizon: 300}, late: {disturbance: {action_delay: 1}}}"
@@ -130,9 +131,8 @@ PLAYING = {"open_workbench", "open_env", "make_pool", "ExpertPlayer", "AgentPlay
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_that_plays_or_goes_on_is_counted_as_such(command: str) -> None:
-    module = ROOT / "bmd_pipeline" / "stages" / f"{command}.py"
-    names = set(re.findall(r"\w+", module.read_text())) if module.exists() else set()
-    assert (command in resources.PLAYERS) == bool(names & PLAYING)
+    reached = list_definitions(command, "bmd_pipeline.tasks.gaussian_mixture") if command in hashing._ENTRIES else ()
+    assert (command in resources.PLAYERS) == bool({name for _, name in reached} & PLAYING)
     parameters = {parameter.name for parameter in COMMANDS[command].params}
     assert (command in RESUMABLE) == ("max_minutes" in parameters)
 

@@ -13,9 +13,8 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.stages.collect import collect
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.curve import curve
 from bmd_pipeline.stages.discover import discover
-from bmd_pipeline.stages.evaluate import evaluate
+from bmd_pipeline.stages.evaluate import curve, evaluate
 from bmd_pipeline.stages.finetune import finetune
 from bmd_pipeline.stages.pretrain import pretrain
 from bmd_pipeline.stages.runtime import check_settings

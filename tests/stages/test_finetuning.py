@@ -22,8 +22,7 @@ from bmd_pipeline.stages import evaluate as evaluate_stage
 from bmd_pipeline.stages import finetune as finetune_stage
 from bmd_pipeline.stages import runtime
 from bmd_pipeline.stages.console import Stop
-from bmd_pipeline.stages.curve import curve
-from bmd_pipeline.stages.evaluate import evaluate, summarise
+from bmd_pipeline.stages.evaluate import curve, evaluate, summarise
 from bmd_pipeline.stages.finetune import finetune
 from bmd_pipeline.tasks import registry
 from tests.rl.tape import TapeRecorder
