@@ -27,7 +27,7 @@ SCORES_SUFFIX = ".parquet"
 """The table beside compare.json has its name and this suffix."""
 
 
-def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter | None = None) -> None:
+def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter) -> None:
     """Compares every -bmd method with its plain counterpart, and every policy with the pre-trained one.
 
     Args:
@@ -35,7 +35,7 @@ def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
         evaluations: eval.json of the pre-trained policy and of each configured method, and of the taught policy if it
             was evaluated, at every configured seed.
         output: the compare.json to write, last of all; a table with every seed's scores goes beside it.
-        reporter: where the numbers are logged, if anywhere.
+        reporter: where the numbers are logged.
 
     Raises:
         ArtifactError: an evaluation is missing, damaged, or of another task or other settings.
@@ -58,9 +58,8 @@ def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
     output.unlink(missing_ok=True)  # an old compare.json must not vouch for a new table
     write_bytes(output.with_suffix(SCORES_SUFFIX), _encode_scores(sample))
     write_json(output, document.model_dump(mode="json"))
-    if reporter is not None:
-        for pair in document.comparisons:
-            reporter.log(_describe(pair))
+    for pair in document.comparisons:
+        reporter.log(_describe(pair))
 
 
 def _encode_scores(sample: PairedBootstrap) -> bytes:
@@ -89,14 +88,14 @@ def _describe(pair: PolicyPair) -> str:
 # ---- Stage `verdict`: results/<Task>/verdict.json, the claim as hypotheses that were stated beforehand ----
 
 
-def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter | None = None) -> None:
+def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter) -> None:
     """Decides the hypotheses on every pair of a -bmd method and its plain counterpart.
 
     Args:
         config: the run, with the thresholds.
         evaluations: eval.json of each `paired_methods` at every configured seed.
         output: the verdict.json to write.
-        reporter: where the verdicts are logged, if anywhere.
+        reporter: where the verdicts are logged.
 
     Raises:
         ConfigError: no pair is configured.
@@ -124,8 +123,7 @@ def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
         pairs=tester.evaluate(),
     )
     write_json(output, document.model_dump(mode="json"))
-    if reporter is not None:
-        reporter.log(describe_scope(document))
-        for pair in document.pairs:
-            for found in pair.hypotheses:
-                reporter.log(f"{found.hypothesis} {found.verdict}: {describe_hypothesis(found, pair, document)}")
+    reporter.log(describe_scope(document))
+    for pair in document.pairs:
+        for found in pair.hypotheses:
+            reporter.log(f"{found.hypothesis} {found.verdict}: {describe_hypothesis(found, pair, document)}")

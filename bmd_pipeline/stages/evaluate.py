@@ -325,9 +325,7 @@ def _make_book(
 # ---- Stage `summarise`: results/<Task>/eval.json, all evaluated policies of a task side by side ----
 
 
-def summarise(
-    config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter | None = None
-) -> None:
+def summarise(config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter) -> None:
     """Merges the evaluations of single policies and seeds, and draws them side by side.
 
     Intervals are computed anew from the per-episode rows, over seeds and episodes.
@@ -336,7 +334,7 @@ def summarise(
         config: the run.
         evaluations: eval.json of each policy and seed, with its tables beside it.
         output: the eval.json to write, last of all; tables and pictures go beside it.
-        reporter: where the numbers are logged, if anywhere.
+        reporter: where the numbers are logged.
 
     Raises:
         ArtifactError: a file is missing or damaged, is of another task or other settings, or repeats a seed.
@@ -362,9 +360,8 @@ def summarise(
     save_figure(plot_trajectories(document, book), output.with_name(PATHS_PICTURE))
     save_figure(plot_success_modes(document), output.with_name(SUCCESS_PICTURE))
     write_json(output, document.model_dump(mode="json"))
-    if reporter is not None:
-        for name, block in blocks.items():
-            reporter.log(f"{name}: {describe_block(block)}")
+    for name, block in blocks.items():
+        reporter.log(f"{name}: {describe_block(block)}")
 
 
 # ---- Stage `curve`: success and modes over fine-tuning, from the snapshots that it kept ----

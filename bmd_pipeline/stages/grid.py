@@ -57,14 +57,14 @@ from bmd_pipeline.stages.evaluations import (
 PICTURE = "grid"
 
 
-def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter | None = None) -> None:
+def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter) -> None:
     """Gathers the runs of a grid.
 
     Args:
         config: the run; `grid` says which cells, methods and seeds there must be.
         layout: where the runs are.
         output: the grid.json to write, last of all; a picture goes beside it.
-        reporter: where the findings are logged, if anywhere.
+        reporter: where the findings are logged.
 
     Raises:
         ArtifactError: a run is missing or damaged, or was trained or evaluated under other settings.
@@ -108,9 +108,8 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
     output.unlink(missing_ok=True)  # an old grid.json must not vouch for a new picture
     save_figure(plot_grid(document), output.with_name(PICTURE))
     write_json(output, document.model_dump(mode="json"))
-    if reporter is not None:
-        for sentence in describe_grid(document):
-            reporter.log(sentence)
+    for sentence in describe_grid(document):
+        reporter.log(sentence)
 
 
 _Run = tuple[Evaluated, dict[str, float] | None]
@@ -180,14 +179,14 @@ def _describe(
 # ---- Stage `pool`: results/<Task>/pool.json, every policy's scores over base policies ----
 
 
-def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter | None = None) -> None:
+def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter) -> None:
     """Pools the results of every base policy.
 
     Args:
         config: the run; `methods`, `seeds` and `pool.bases` say what there must be.
         layout: where the results are.
         output: the pool.json to write.
-        reporter: where each policy's scores are logged, if anywhere.
+        reporter: where each policy's scores are logged.
 
     Raises:
         ArtifactError: an eval.json is missing or damaged, lacks a policy or seed, or was made under other settings.
@@ -220,9 +219,8 @@ def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
         smallest_p=smallest_p(len(runs)),
     )
     write_json(output, document.model_dump(mode="json"))
-    if reporter is not None:
-        for policy, scores in document.policies.items():
-            reporter.log(f"{policy}: {_describe_scores(scores, len(document.modes))}")
+    for policy, scores in document.policies.items():
+        reporter.log(f"{policy}: {_describe_scores(scores, len(document.modes))}")
 
 
 def _load_base(config: RunConfig, path: Path) -> tuple[Evaluation, dict[str, list[Episodes]]]:

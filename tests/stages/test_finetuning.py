@@ -186,7 +186,7 @@ def test_the_policies_of_a_run_are_judged_together(policy: Path, modes: Path, tm
             num_workers=1,
             reporter=QUIET,
         )
-    summarise(config, evaluations=evaluations, output=tmp_path / "eval.json")
+    summarise(config, evaluations=evaluations, output=tmp_path / "eval.json", reporter=QUIET)
     document = load_document(tmp_path / "eval.json", Evaluation)
     assert list(document.policies) == ["pretrained", "taught", "dppo", "dppo-bmd"]
     assert [len(block.codes) for block in document.policies.values()] == [0, 4, 0, 4]
