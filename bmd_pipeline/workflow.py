@@ -28,8 +28,8 @@ from bmd_pipeline.config.schema import (
     grid_methods,
     grid_seeds,
     is_finetuned,
-    judged_methods,
     list_pairs,
+    paired_methods,
     uses_modes,
 )
 from bmd_pipeline.errors import BMDError, ConfigError, suggest
@@ -281,7 +281,7 @@ class Pipeline:
 
     def judged(self, wildcards: Wildcards) -> list[str]:
         """Input: evaluations of the methods that a verdict is about."""
-        return self._evaluations(wildcards, or_refuse(judged_methods, self._run(wildcards).methods))
+        return self._evaluations(wildcards, or_refuse(paired_methods, self._run(wildcards).methods))
 
     def gathered(self, wildcards: Wildcards) -> list[str]:
         """Input: evaluations of every cell, method and seed of the grid."""

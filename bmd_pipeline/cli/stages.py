@@ -19,7 +19,7 @@ from bmd_pipeline.config.schema import (
     compared_policies,
     grid_methods,
     grid_seeds,
-    judged_methods,
+    paired_methods,
 )
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import VIDEOS_FOLDER, Layout
@@ -92,7 +92,7 @@ def finetune(
 def evaluate(
     job: Job,
     method: Annotated[
-        str, typer.Option("--method", "-m", help="What to judge: a fine-tuning method, pretrained, or taught.")
+        str, typer.Option("--method", "-m", help="What to evaluate: a fine-tuning method, pretrained, or taught.")
     ] = PRETRAINED,
     seed: o.Seed = 0,
     policy: o.Policy = None,
@@ -100,7 +100,7 @@ def evaluate(
     finetuned: o.Finetuned = None,
     output: o.Output = None,
 ) -> None:
-    """Judges one policy on episodes that no training saw.
+    """Evaluates one policy on episodes that no training saw.
 
     Writes eval.json, the episodes and a picture to results/TASK/METHOD/seedN/.
     """
@@ -120,7 +120,7 @@ def curve(
     finetuned: o.Finetuned = None,
     output: o.Output = None,
 ) -> None:
-    """Judges the snapshots of a fine-tuning run: success and modes over training.
+    """Evaluates the snapshots of a fine-tuning run: success and modes over training.
 
     Needs finetune.snapshot_interval. Writes curve.json to results/TASK/METHOD/seedN/.
     """
@@ -185,7 +185,7 @@ def verdict(job: Job, evaluations: Evaluations = None, output: o.Output = None) 
 
     Writes results/TASK/verdict.json.
     """
-    paths = _need_evaluations(job, evaluations, judged_methods(job.config.methods))
+    paths = _need_evaluations(job, evaluations, paired_methods(job.config.methods))
     job.run(evaluations=paths, output=new_file(output or job.layout.verdict(job.task)))
 
 

@@ -63,7 +63,8 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
         values["task"].pop("physics", None)
     if stage in _UNDISTURBED:
         values["task"]["env"].pop("disturbance", None)
-    chosen = {name: values[name] for name in ("task", "seed", stage, *_EVIDENCE.get(stage, ()))}
+    names = ("task", "seed", stage, *_EVIDENCE.get(stage, ()))
+    chosen = {name: values[name] for name in names if name in values}  # `curve` has no settings of its own
     if stage == "discover" and config.discover.form == "published":  # these settings serve both stages
         tuning = values["finetune"]
         chosen["finetune"] = {"ppo": tuning["ppo"], "regulariser": {"floor": tuning["regulariser"]["floor"]}}
@@ -79,7 +80,7 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
         chosen["discover"] = {name: values["discover"][name] for name in shared}
     if stage == "grid":  # a plain method more in the run is nothing to the grid
         chosen["grid"] |= {"methods": list(grid_methods(config)), "seeds": list(grid_seeds(config))}
-    chosen[stage].pop("log_interval", None)  # decides what is shown, not what is computed
+    chosen.get(stage, {}).pop("log_interval", None)  # decides what is shown, not what is computed
     return chosen
 
 
@@ -149,7 +150,7 @@ ENTRIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "discover": ("stages.discover:discover", _ENV),
     "finetune": ("stages.finetune:finetune", _ENV),
     "evaluate": ("stages.evaluate:evaluate", (*_ENV, _LABELS)),
-    "curve": ("stages.curve:curve", (*_ENV, _LABELS)),
+    "curve": ("stages.evaluate:curve", (*_ENV, _LABELS)),
     "summarise": ("stages.evaluate:summarise", ()),
     "compare": ("stages.compare:compare", ()),
     "verdict": ("stages.compare:verdict", ()),

@@ -566,8 +566,8 @@ def _resolve_env(config: RunConfig, varied: Sequence[RunConfig], layers: Sequenc
 
     options = resolve(config.task.env, "task", "env")
     env = options.model_dump(mode="json")
-    for name, changes in config.validation.dynamics.items():
-        resolve({**env, **changes}, "validation", "dynamics", name)
+    for name, changes in config.validation.disturbances.items():
+        resolve({**env, **changes}, "validation", "disturbances", name)
     horizon = getattr(options, "horizon", None)  # a task of somebody's own may call it otherwise
     if isinstance(horizon, int):
         for run in (config, *varied):

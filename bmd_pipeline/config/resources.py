@@ -86,13 +86,10 @@ def discovered_episodes(config: RunConfig) -> int:
 
 def validated_steps(config: RunConfig, horizon: int) -> int:
     """Control steps that `validation` plays: the base policy twice, each seed's codes, and under each disturbance."""
-    settings = config.validation
-    changed = [int(changes.get("horizon", horizon)) for changes in settings.dynamics.values()]
-    plain = len(settings.disturbances()) - len(changed)
-    judged = config.evaluate.episodes
-    return _round_up(judged, min(config.evaluate.num_envs, judged)) * (
-        2 * horizon + len(config.seeds) * ((1 + plain) * horizon + sum(changed))
-    )
+    disturbed = sum(int(changes.get("horizon", horizon)) for changes in config.validation.disturbances.values())
+    episodes = config.evaluate.episodes
+    steps = 2 * horizon + len(config.seeds) * (horizon + disturbed)
+    return _round_up(episodes, min(config.evaluate.num_envs, episodes)) * steps
 
 
 def _round_up(episodes: int, num_envs: int) -> int:
@@ -131,14 +128,14 @@ def estimate_mem_mb(config: RunConfig, stage: str, *, threads: int, simulator: s
     if stage in READERS:
         total += EVALUATION_MB * _read_evaluations(config)
     else:
-        steps, judged = _horizon(config), config.evaluate.episodes
+        steps, episodes = _horizon(config), config.evaluate.episodes
         read = {"pretrain": config.collect.num_episodes, "discover": discovered_episodes(config)}.get(stage, 0)
         rollouts = {
             "pretrain": config.pretrain.selection.episodes,
             "discover": config.discover.num_envs,
             "finetune": config.finetune.num_envs,
         }
-        kept = {"evaluate": judged, "curve": config.curve.episodes, "validation": judged}.get(stage, 0)
+        kept = episodes if stage in ("evaluate", "curve", "validation") else 0
         # validation compares whole rollouts: the base policy's two, and one of a seed's codes
         held = 3 * kept if stage == "validation" else min(config.evaluate.num_envs, kept)
         total += read * steps * ROW_MB.get(stage, 0.0) + rollouts.get(stage, 0) * _decisions(config) * DECISION_MB
@@ -180,7 +177,7 @@ def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulator: 
         seconds += validated_steps(config, _horizon(config)) * step_s
     elif stage == "curve":
         snapshots = 1 + config.finetune.iterations / max(1, config.finetune.snapshot_interval)
-        episodes = config.curve.episodes + config.evaluate.selection_episodes
+        episodes = config.evaluate.episodes + config.evaluate.selection_episodes
         played = _round_up(episodes, min(config.evaluate.num_envs, episodes))
         seconds += snapshots * played * _horizon(config) * step_s
     else:

@@ -459,7 +459,7 @@ class FinetuneConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """How policies are judged, on seeds that no training stage uses."""
+    """How policies are evaluated, on seeds that no training stage uses."""
 
     episodes: int = Field(1024, ge=8, le=1_000_000)
     """Episodes per policy and seed."""
@@ -470,18 +470,16 @@ class EvaluateConfig(Section):
     tau: float = Field(0.8, gt=0.0, le=1.0)
     """A present mode is solved when its success rate is at least τ."""
     confidence: float = Field(0.95, gt=0.5, lt=1.0)
-    """Level of the reported intervals."""
+    """Level of the reported intervals; tests have the level `alpha`, which is 1 - confidence."""
     steering: bool = True
     """False leaves the steering policy out and starts from prior noise: has the rest taken the modes in?"""
     pictured_episodes: int = Field(96, ge=1, le=10_000)
     """Episodes drawn in the trajectory picture."""
 
-
-class CurveConfig(Section):
-    """How the snapshots of a fine-tuning run are judged."""
-
-    episodes: int = Field(512, ge=8, le=1_000_000)
-    """Episodes per snapshot."""
+    @property
+    def alpha(self) -> float:
+        """Level of every test."""
+        return round(1 - self.confidence, 12)  # .05, where floats give .050000000000000044
 
 
 # ---- Settings of the comparison of methods ----
@@ -490,8 +488,6 @@ class CurveConfig(Section):
 class CompareConfig(Section):
     """How the evaluations of several methods and seeds are compared."""
 
-    resamples: int = Field(5000, ge=200, le=100_000)
-    """Bootstrap resamples; no bootstrap p-value can fall below 1 / (resamples + 1)."""
     min_seeds: int = Field(5, ge=2, le=100)
     """Seeds from which a test over seeds is preferred to one over episodes, if it can decide anything."""
 
@@ -500,51 +496,30 @@ class CompareConfig(Section):
 
 
 class VerdictConfig(Section):
-    """Thresholds of the hypotheses H1 to H3; the success rate τ of a solved mode is `evaluate.tau`."""
+    """Thresholds of the hypotheses H1 to H3, beside `evaluate.tau` and `evaluate.confidence`."""
 
     success_margin: float = Field(0.02, ge=0.0, lt=1.0)
     """H1: success may be lower than with plain fine-tuning by this much."""
-    alpha: float = Field(0.05, gt=0.0, lt=0.5)
-    """Probability of calling any hypothesis of the file supported (or any refuted) that isn't."""
 
 
 # ---- Settings of the validation of discovered modes ----
 
-GENERIC = ("noise", "delay", "weak", "locked")
-"""Disturbances that every task knows, by name."""
-
 
 class ValidationConfig(Section):
-    """How discovered modes are put to the test on the frozen policy, in `evaluate.episodes` episodes of each kind."""
+    """How discovered modes are tested on the frozen policy, in `evaluate.episodes` episodes of each kind."""
 
-    alpha: float = Field(0.05, gt=0.0, lt=0.5)
-    """Level at which the base policy is said to have more than one way."""
-    power: float = Field(0.9, ge=0.5, lt=1.0)
-    """Probability with which the smallest second way that is named would have been found."""
-    min_share: float = Field(0.2, gt=0.0, le=0.5)
-    """Share of a second way that must be found with that probability, or nothing is said where none is."""
-    obs_noise: float = Field(0.1, ge=0.0, le=10.0)
-    """`noise`: Gaussian noise on observations, in their standard deviations over the demonstrations; 0: not tried."""
-    action_delay: int = Field(1, ge=0, le=100)
-    """`delay`: control steps by which actions come late, the action being 0 until then; 0: not tried."""
-    action_gain: float = Field(0.8, ge=0.0, le=10.0)
-    """`weak`: factor on every action; 1: not tried."""
-    locked_action: int | None = Field(0, ge=0, le=1023)
-    """`locked`: component of the action that is held at 0, as a locked joint is; null: not tried."""
-    dynamics: dict[Name, dict[str, Any]] = Field({}, max_length=20)
-    """Further disturbances, by name: the settings below `task.env` to change, as `{hurried: {horizon: 100},
-    gust: {disturbance: {action_noise: 0.5}}}`."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if taken := sorted(set(self.dynamics) & set(GENERIC)):
-            raise ValueError(f"dynamics must have names of their own, got {taken[0]!r}")
-        return self
-
-    def disturbances(self) -> list[str]:
-        """Names of all that is tried."""
-        tried = (self.obs_noise > 0, self.action_delay > 0, self.action_gain != 1, self.locked_action is not None)
-        return [name for name, chosen in zip(GENERIC, tried, strict=True) if chosen] + list(self.dynamics)
+    disturbances: dict[Name, dict[str, Any]] = Field(
+        {
+            "noise": {"disturbance": {"obs_noise": 0.1}},
+            "delay": {"disturbance": {"action_delay": 1}},
+            "weak": {"disturbance": {"action_gain": 0.8}},
+            "locked": {"disturbance": {"locked_action": 0}},
+        },
+        max_length=20,
+    )
+    """Disturbed worlds in which the codes are tried as well, by name: the settings below `task.env` to change, as
+    `{late: {disturbance: {action_delay: 3}}, hurried: {horizon: 100}}`. Those given here replace the four default ones;
+    `task.env.disturbance` holds in none of them."""
 
 
 # ---- Settings of a grid of runs ----
@@ -597,10 +572,6 @@ class GridConfig(Section):
     """Methods that are run in every cell; none: the run's with codes."""
     seeds: Annotated[tuple[Seed, ...], Field(max_length=1000), Once] = ()
     """Training seeds in every cell; none: the run's."""
-    success_tolerance: float = Field(0.02, ge=0.0, lt=1.0)
-    """A cell holds success if it is at most this much below the best cell of its method."""
-    solved_tolerance: float = Field(0.05, ge=0.0, lt=1.0)
-    """A cell holds the modes if it solves at most this share of the task's modes fewer than the best cell."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -722,7 +693,7 @@ def compared_policies(methods: Sequence[str], form: str) -> tuple[str, ...]:
 
     Args:
         methods: fine-tuning methods.
-        form: of the discovery; a coded policy is judged before it is fine-tuned, too.
+        form: of the discovery; a coded policy is evaluated before it is fine-tuned, too.
     """
     taught = (TAUGHT,) if form == "coded" and any(uses_modes(method) for method in methods) else ()
     return (PRETRAINED, *taught, *methods)
@@ -734,7 +705,7 @@ def list_pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
     return [(method, plain) for method, plain in pairs if plain in methods]
 
 
-def judged_methods(methods: Sequence[str]) -> list[str]:
+def paired_methods(methods: Sequence[str]) -> list[str]:
     """The methods among some that a verdict is about: every pair of a `-bmd` method and its plain counterpart.
 
     Raises:
@@ -767,8 +738,6 @@ class RunConfig(Section):
     """Fine-tuning."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Evaluation."""
-    curve: CurveConfig = CurveConfig()
-    """Learning curves."""
     compare: CompareConfig = CompareConfig()
     """Comparison of methods."""
     verdict: VerdictConfig = VerdictConfig()

@@ -18,10 +18,13 @@ Floats = NDArray[np.float64]
 # ---- Confidence intervals: Wilson's for proportions, a two-level bootstrap for everything else ----
 #
 # Episodes of one seed share a policy, so they are not independent: both intervals see seeds as clusters.
-# Few seeds say little about the spread between seeds, and no interval can mend that; read them with `seeds[]`.
+# A few seeds say little about the spread between seeds, and no interval changes that; read them with `seeds[]`.
 
 
 NUM_RESAMPLES = 2000
+"""Resamples for the intervals of eval.json."""
+PAIRED_RESAMPLES = 5000
+"""Resamples for comparisons: no p of a bootstrap test falls below 1 / 5001."""
 _DRAWS_AT_ONCE = 1 << 22
 
 
@@ -52,13 +55,13 @@ def proportion_interval(rates: Floats, totals: Floats, confidence: float) -> tup
 
     Seeds count equally however many trials they have, so that one with few of them leaves the mean uncertain: k seeds
     are worth k² / Σ(1 / n_i) trials, which are all of them if each has as many. This number is divided by the design
-    effect, the ratio of the variance seen between seeds to the binomial one, never below 1. A few seeds tell their
-    variance badly, so that the normal quantile gives way to Student's. Its degrees of freedom are those of the seeds,
+    effect, the ratio of the variance seen between seeds to the binomial one, never below 1. A few seeds give a
+    rough variance, so that Student's quantile replaces the normal one. Its degrees of freedom are those of the seeds,
     and more where the binomial variance, which is known, is the larger part (Satterthwaite). One seed: plain Wilson.
 
     Args:
-        rates: (num_seeds,) proportion of each seed; what a seed without trials is said to have counts in the mean and
-            in the variance between seeds.
+        rates: (num_seeds,) proportion of each seed; that of a seed without trials counts in the mean and in the
+            variance between seeds.
         totals: (num_seeds,) trials of each seed, may be fractional; seeds without any add no trials.
         confidence: level.
 
@@ -84,17 +87,13 @@ def _count_trials(totals: Floats) -> float:
     tried = totals[totals > 0]
     if len(tried) == 0:
         return 0.0
-    # No proportion of mean p varies more than p(1 - p), as one trial does; a fraction of a trial doesn't either.
+    # No proportion of mean p varies more than p(1 - p), which is the variance of one trial: fractions count as one.
     worth = len(tried) ** 2 / float((1.0 / np.maximum(tried, 1.0)).sum())
     return min(worth, float(tried.sum()))
 
 
 def bootstrap_sums(
-    features: Sequence[Floats],
-    rng: np.random.Generator,
-    num_resamples: int = NUM_RESAMPLES,
-    *,
-    draw_seeds: bool = True,
+    features: Sequence[Floats], rng: np.random.Generator, num_resamples: int = NUM_RESAMPLES, *, draw_seeds: bool = True
 ) -> Floats:
     """Resamples seeds, then episodes within each drawn seed, and sums the episodes' features.
 
@@ -155,7 +154,7 @@ def percentile_interval(samples: Floats, estimate: float, confidence: float) -> 
 
 
 THINNINGS = 1000
-"""Ways to thin that an entropy is the mean over: the error that they leave is 3 % of one thinning's."""
+"""Random thinnings that an entropy is the mean over; the error that is left is 3 % of one thinning's."""
 _THINNED_AT_ONCE = 1 << 20
 
 
@@ -339,15 +338,19 @@ class PairedBootstrap:
 
 
 def make_paired_bootstrap(
-    episodes: Mapping[str, Sequence[Episodes]], *, tau: float, num_resamples: int, rng: np.random.Generator
+    episodes: Mapping[str, Sequence[Episodes]],
+    *,
+    tau: float,
+    rng: np.random.Generator,
+    num_resamples: int = PAIRED_RESAMPLES,
 ) -> PairedBootstrap:
     """Scores policies and resamples them together.
 
     Args:
         episodes: by policy, one part per seed; the same seeds and equally many episodes everywhere.
         tau: success rate from which a present mode is solved.
-        num_resamples: bootstrap resamples.
         rng: draws of the bootstrap.
+        num_resamples: bootstrap resamples.
     """
     parts = list(episodes.values())
     labelling = next(iter(parts[0][0].labellings))

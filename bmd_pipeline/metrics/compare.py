@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from bmd_pipeline.metrics import hypotheses
 from bmd_pipeline.metrics.bootstrap import (
     PairedBootstrap,
     Scores,
@@ -20,7 +19,7 @@ from bmd_pipeline.metrics.bootstrap import (
     wilson_interval,
 )
 from bmd_pipeline.metrics.episodes import Episodes
-from bmd_pipeline.metrics.hypotheses import compare_episodes, holm, sign_flip_test, two_sided
+from bmd_pipeline.metrics.hypotheses import SEED_TEST, compare_episodes, holm, sign_flip_test, smallest_p, two_sided
 from bmd_pipeline.metrics.schemas import (
     Difference,
     EpisodeTest,
@@ -107,23 +106,30 @@ def compare_pairs(
         rng: draws.
     """
     keys = [(pair, score) for pair in pairs for score in COMPARED]
+    contrasts = [sample.contrast(pair.one, pair.other, score) for pair, score in keys]
     by_episode = [
         compare_episodes(sample, pair.one, pair.other, score, threshold=0.0, confidence=confidence)
         for pair, score in keys
     ]
     p_episode = [two_sided(found.p_above, found.p_below) for found in by_episode]
-    p_seed = [two_sided(*hypotheses.sign_flip_test(_by_seed(sample, pair, score), 0.0, rng)) for pair, score in keys]
+    p_seed = [two_sided(*sign_flip_test(found.differences, 0.0, rng)) for found in contrasts]
     num_seeds = len(sample.seeds)
-    least = min(1.0, 2 * hypotheses.smallest_p(num_seeds))
+    least = min(1.0, 2 * smallest_p(num_seeds))
     can_decide = least * len(keys) <= 1 - confidence
     unit: Unit = "seeds" if num_seeds >= min_seeds and can_decide else "episodes"
-    rows = zip(keys, by_episode, p_episode, holm(p_episode), p_seed, holm(p_seed), strict=True)
     metrics: dict[Pair, dict[str, Difference]] = {pair: {} for pair in pairs}
-    for (pair, score), episode, p, p_holm, p_of_seeds, p_of_seeds_holm in rows:
-        over_seeds = (
+    tests = zip(by_episode, p_episode, holm(p_episode), p_seed, holm(p_seed), strict=True)
+    for (pair, score), found, (episode, p, p_holm, p_of_seeds, p_of_seeds_holm) in zip(
+        keys, contrasts, tests, strict=True
+    ):
+        one, other, drawn = found.one, found.other, found.resampled
+        # Runs of the two methods are drawn independently, as in rliable: this number doesn't pair them.
+        picks = rng.integers(num_seeds, size=(2, len(drawn), num_seeds))
+        improvements = probability_of_improvement(one[picks[0]], other[picks[1]])
+        by_seed = (
             SeedTest(
-                test=hypotheses.SEED_TEST,
-                differences=_by_seed(sample, pair, score).tolist(),
+                test=SEED_TEST,
+                differences=found.differences.tolist(),
                 p=p_of_seeds,
                 p_holm=p_of_seeds_holm,
                 smallest_p=least,
@@ -132,49 +138,18 @@ def compare_pairs(
             if num_seeds > 1
             else None
         )
-        metrics[pair][score] = _measure(
-            sample,
-            pair,
-            score,
-            confidence,
-            rng,
+        metrics[pair][score] = Difference(
+            difference=_interval(float(found.differences.mean()), drawn, confidence),
+            probability_of_improvement=_interval(
+                float(probability_of_improvement(one, other)), improvements, confidence
+            ),
+            hedges_g=hedges_g(one, other),
+            cohens_h=cohens_h(float(one.mean()), float(other.mean())) if score == "success_rate" else None,
             unit=unit,
-            by_seed=over_seeds,
+            by_seed=by_seed,
             by_episode=EpisodeTest(test=episode.test, low=episode.low, high=episode.high, p=p, p_holm=p_holm),
         )
     return [PolicyPair(one=pair.one, other=pair.other, kind=pair.kind, metrics=metrics[pair]) for pair in pairs]
-
-
-def _measure(
-    sample: PairedBootstrap,
-    pair: Pair,
-    score: str,
-    confidence: float,
-    rng: np.random.Generator,
-    *,
-    unit: Unit,
-    by_seed: SeedTest | None,
-    by_episode: EpisodeTest,
-) -> Difference:
-    found = sample.contrast(pair.one, pair.other, score)
-    one, other, drawn = found.one, found.other, found.resampled
-    improvement = float(probability_of_improvement(one, other))
-    # Runs of the two methods are drawn independently, as in rliable: this number doesn't pair them.
-    picks = rng.integers(len(one), size=(2, len(drawn), len(one)))
-    improvements = probability_of_improvement(one[picks[0]], other[picks[1]])
-    return Difference(
-        difference=_interval(float((one - other).mean()), drawn, confidence),
-        probability_of_improvement=_interval(improvement, improvements, confidence),
-        hedges_g=hedges_g(one, other),
-        cohens_h=cohens_h(float(one.mean()), float(other.mean())) if score == "success_rate" else None,
-        unit=unit,
-        by_seed=by_seed,
-        by_episode=by_episode,
-    )
-
-
-def _by_seed(sample: PairedBootstrap, pair: Pair, score: str) -> Floats:
-    return sample.contrast(pair.one, pair.other, score).differences
 
 
 def _interval(value: float, samples: Floats, confidence: float) -> Interval:

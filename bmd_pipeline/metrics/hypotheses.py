@@ -1,4 +1,4 @@
-"""Tests between two policies, and the verdict: claims as hypotheses, borne out or not."""
+"""Tests between two policies, and the verdict: claims as hypotheses, supported or not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
-from bmd_pipeline.config.schema import VerdictConfig
 from bmd_pipeline.metrics.bootstrap import ModeCounts, PairedBootstrap, percentile_interval
 from bmd_pipeline.metrics.schemas import Hypothesis, Interval, PairVerdict, SeedEvidence, Unit
 from bmd_pipeline.metrics.scores import MIN_MODE_SHARE
@@ -120,12 +119,12 @@ def paired_interval(counts: PairedCounts, confidence: float) -> tuple[float, flo
     return end(-1.0, 1), end(1.0, -1)
 
 
-# ---- Has one policy more modes than another, present or solved? A test that doesn't count a mode by luck ----
+# ---- Has one policy more modes than another, present or solved? A test that no single lucky mode decides ----
 #
-# Counting modes and then resampling the count is not enough: five rates just above τ look like two, again and again.
-# So every mode of every seed is tested by itself, for the first policy whether it surely counts, for the second
-# whether it surely doesn't. With K modes and S seeds, "the first has more" is true exactly if more than K·S of these
-# 2·K·S statements are true, and a partial conjunction test tells when at least so many are.
+# Resampling the number of modes is not enough: of five rates just above τ nearly every resample counts fewer. So every
+# mode of every seed is tested by itself, for the first policy whether it surely counts, for the second whether it
+# surely does not. With K modes and S seeds, "the first has more" is true exactly if more than K·S of these 2·K·S
+# statements are true, and a partial conjunction test gives a p for "at least so many are true".
 #
 # Source: Benjamini & Heller 2008, Biometrics 64, 1215-1222 (Bonferroni's form, valid under any dependence).
 
@@ -210,8 +209,7 @@ def _lower_tail(wins: Floats, trials: Floats, rate: float) -> Floats:
     return np.where(trials - wins > 1e-9, tail, 1.0)
 
 
-# ---- Tests whose unit is a training seed: they speak about training again, and need enough seeds to say anything
-# ----
+# ---- Tests whose unit is a training seed: about training again, for which it takes enough seeds ----
 #
 # The test is the exact sign-flip permutation test on differences between two methods at the same seed. It assumes no
 # distribution, which has a price that can be named beforehand: n seeds can't give a p below 2⁻ⁿ (one-sided), whatever
@@ -270,7 +268,7 @@ def seeds_to_reach(alpha: float, family: int) -> int:
 
 # ---- Tests of one score between two policies on the same episodes, seeds being strata ----
 #
-# They speak about the very policies that were trained. Each score has the test that fits it: swapping episodes
+# They are about the very policies that were trained. Each score has the test that fits it: swapping episodes
 # between the policies, the usual permutation test, asks whether the policies differ in anything at all and would call
 # two equally even policies with different favourites different in entropy, so it is not used here.
 
@@ -338,8 +336,7 @@ def _tail(wrong: NDArray[np.bool_]) -> float:
     return (1 + int(wrong.sum())) / (1 + len(wrong))
 
 
-# ---- The hypotheses of the verdict: does the evidence bear them out? ----
-
+# ---- The hypotheses of the verdict ----
 
 _SCORES: tuple[tuple[Literal["H1", "H2", "H3"], str], ...] = (
     ("H1", "success_rate"),
@@ -348,24 +345,14 @@ _SCORES: tuple[tuple[Literal["H1", "H2", "H3"], str], ...] = (
 )
 
 
-@dataclass(frozen=True)
-class _Question:
-    """One hypothesis on one pair."""
-
-    hypothesis: Literal["H1", "H2", "H3"]
-    score: str
-    one: str
-    other: str
-    threshold: float
-
-
 class HypothesisTester:
     """Tests the hypotheses on pairs of policies.
 
     Args:
         sample: the evaluations of all of them.
         pairs: (-bmd method, plain counterpart).
-        config: thresholds.
+        success_margin: how much lower success may be under H1.
+        alpha: level, one-sided each way.
         min_seeds: seeds from which the test over seeds decides, if it can.
         rng: draws.
 
@@ -379,73 +366,82 @@ class HypothesisTester:
         self,
         sample: PairedBootstrap,
         pairs: Sequence[tuple[str, str]],
-        config: VerdictConfig,
         *,
+        success_margin: float,
+        alpha: float,
         min_seeds: int,
         rng: np.random.Generator,
     ) -> None:
         self.sample = sample
         self.pairs = pairs
-        self.config = config
+        self.success_margin = success_margin
+        self.alpha = alpha
         self.rng = rng
         self.family = len(_SCORES) * len(pairs)
-        self.min_seeds = max(min_seeds, seeds_to_reach(config.alpha, self.family))
+        self.min_seeds = max(min_seeds, seeds_to_reach(alpha, self.family))
         num_seeds = len(sample.seeds)
-        self.can_decide = num_seeds >= seeds_to_reach(config.alpha, self.family)
+        self.can_decide = num_seeds >= seeds_to_reach(alpha, self.family)
         self.unit: Unit = "seeds" if num_seeds >= self.min_seeds else "episodes"
 
     def evaluate(self) -> list[PairVerdict]:
         """The verdict on every pair."""
-        questions = [
-            _Question(hypothesis, score, *pair, -self.config.success_margin if hypothesis == "H1" else 0.0)
-            for pair in self.pairs
-            for hypothesis, score in _SCORES
+        claims = [(*pair, *claim) for pair in self.pairs for claim in _SCORES]
+        asked = [self._ask(one, other, score, self._threshold(hypothesis)) for one, other, hypothesis, score in claims]
+        # Both directions are corrected over all hypotheses of the file.
+        above, below = holm([found.p_above for found, _ in asked]), holm([found.p_below for found, _ in asked])
+        decided = [
+            self._decide(*claim, *evidence, *corrected)
+            for claim, evidence, *corrected in zip(claims, asked, above, below, strict=True)
         ]
-        by_seed = [self._ask_seeds(question) for question in questions]
-        results = [self._ask(question, seeds) for question, seeds in zip(questions, by_seed, strict=True)]
-        above, below = holm([found.p_above for found in results]), holm([found.p_below for found in results])
-        decided = [self._decide(*row) for row in zip(questions, results, above, below, by_seed, strict=True)]
         step = len(_SCORES)
         return [
             PairVerdict(one=one, other=other, hypotheses=decided[i * step : (i + 1) * step])
             for i, (one, other) in enumerate(self.pairs)
         ]
 
-    def _ask_seeds(self, question: _Question) -> SeedEvidence:
-        differences = self._differences(question)
-        above, below = sign_flip_test(differences, question.threshold, self.rng)
-        return SeedEvidence(
-            differences=differences.tolist(),
+    def _threshold(self, hypothesis: str) -> float:
+        return -self.success_margin if hypothesis == "H1" else 0.0
+
+    def _ask(self, one: str, other: str, score: str, threshold: float) -> tuple[PairedResult, SeedEvidence]:
+        """The test that decides, and what the seeds say in any case."""
+        contrast = self.sample.contrast(one, other, score)
+        above, below = sign_flip_test(contrast.differences, threshold, self.rng)
+        by_seed = SeedEvidence(
+            differences=contrast.differences.tolist(),
             p_above=above,
             p_below=below,
-            smallest_p=smallest_p(len(differences)),
+            smallest_p=smallest_p(len(contrast.differences)),
             can_decide=self.can_decide,
         )
-
-    def _ask(self, question: _Question, by_seed: SeedEvidence) -> PairedResult:
-        """The test that decides."""
-        one, other, score = question.one, question.other, question.score
-        confidence = 1 - 2 * self.config.alpha
+        confidence = 1 - 2 * self.alpha
         if self.unit == "episodes":
-            return compare_episodes(self.sample, one, other, score, threshold=question.threshold, confidence=confidence)
-        drawn = self.sample.contrast(one, other, score).resampled
-        low, high = percentile_interval(drawn, float(self._differences(question).mean()), confidence)
-        return PairedResult(SEED_TEST, low, high, by_seed.p_above, by_seed.p_below)
+            found = compare_episodes(self.sample, one, other, score, threshold=threshold, confidence=confidence)
+        else:
+            interval = percentile_interval(contrast.resampled, float(contrast.differences.mean()), confidence)
+            found = PairedResult(SEED_TEST, *interval, above, below)
+        return found, by_seed
 
     def _decide(
-        self, question: _Question, found: PairedResult, above: float, below: float, by_seed: SeedEvidence
+        self,
+        one: str,
+        other: str,
+        hypothesis: Literal["H1", "H2", "H3"],
+        score: str,
+        found: PairedResult,
+        by_seed: SeedEvidence,
+        above: float,
+        below: float,
     ) -> Hypothesis:
-        alpha = self.config.alpha
         verdict: Literal["supported", "refuted", "undecided"] = (
-            "supported" if above <= alpha else "refuted" if below <= alpha else "undecided"
+            "supported" if above <= self.alpha else "refuted" if below <= self.alpha else "undecided"
         )
-        difference = float(self._differences(question).mean())
+        difference = float(np.mean(by_seed.differences))
         return Hypothesis(
-            hypothesis=question.hypothesis,
-            metric=question.score,
-            threshold=question.threshold,
-            one=float(self.sample.scores[question.one][question.score].mean()),
-            other=float(self.sample.scores[question.other][question.score].mean()),
+            hypothesis=hypothesis,
+            metric=score,
+            threshold=self._threshold(hypothesis),
+            one=float(self.sample.scores[one][score].mean()),
+            other=float(self.sample.scores[other][score].mean()),
             # Where no episode could change the count of modes both ends are the difference, but for rounding.
             difference=Interval(value=difference, low=min(found.low, difference), high=max(found.high, difference)),
             verdict=verdict,
@@ -457,6 +453,3 @@ class HypothesisTester:
             p_below_holm=below,
             by_seed=by_seed,
         )
-
-    def _differences(self, question: _Question) -> Floats:
-        return self.sample.contrast(question.one, question.other, question.score).differences

@@ -15,9 +15,9 @@ from scipy.spatial.distance import cdist
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_samples
 
-from bmd_pipeline.config.schema import ValidationConfig
 from bmd_pipeline.metrics.bootstrap import proportion_interval, wilson_interval
 from bmd_pipeline.metrics.schemas import (
+    Agreement,
     BaseBehaviour,
     Disturbed,
     Interval,
@@ -44,6 +44,10 @@ Labels = NDArray[np.int64]
 # to start cancels out: a policy that always does one thing here and another thing there has one mode.
 
 
+POWER = 0.9
+"""Probability with which the smallest second mode that is named, `detectable_share`, would have been found."""
+MIN_SECOND_SHARE = 0.2
+"""Share of a second mode that must be detectable before a policy is said to have one mode."""
 NULL_DRAWS = 1999
 """Samples of the null distribution: no p is below 1 / (NULL_DRAWS + 1)."""
 _COMPONENTS = 3
@@ -51,9 +55,7 @@ _PAIRS_AS_AXES = 20
 _SHARES = np.arange(1, 101) / 200
 
 
-def compare_paired_rollouts(
-    one: Floats, other: Floats, *, alpha: float, power: float, rng: np.random.Generator
-) -> PairedRollouts:
+def compare_paired_rollouts(one: Floats, other: Floats, *, alpha: float, rng: np.random.Generator) -> PairedRollouts:
     """Tests whether behaviour has a single mode from every start.
 
     One half of the pairs chooses the axis on which it looks least single-peaked, the other half is tested on it.
@@ -65,7 +67,6 @@ def compare_paired_rollouts(
         one: (pairs, points, features) what an episode from each start did; at least 4 pairs.
         other: (pairs, points, features) the same of the other episode from that start.
         alpha: level that goes with `detectable_share`.
-        power: see `detectable_share`.
         rng: splits the pairs and draws the null distribution.
     """
     difference = (one - other)[rng.permutation(len(one))]
@@ -75,8 +76,8 @@ def compare_paired_rollouts(
     dip = concavity_dip(_project(tested, axis))
     null = np.array([concavity_dip(draw) for draw in rng.random((NULL_DRAWS, len(tested)))])
     p = (1 + int((null >= dip).sum())) / (1 + NULL_DRAWS)
-    share = _find_share(float(np.quantile(null, 1 - alpha)), len(tested), power)
-    return PairedRollouts(pairs=len(tested), gap=dip, p=p, detectable_share=share)
+    share = _find_share(float(np.quantile(null, 1 - alpha)), len(tested))
+    return PairedRollouts(pairs=len(tested), dip=dip, p=p, detectable_share=share)
 
 
 def concavity_dip(distances: Floats) -> float:
@@ -123,14 +124,14 @@ def _project(difference: Floats, axis: Floats) -> Floats:
     return distances
 
 
-def _find_share(critical: float, pairs: int, power: float) -> float | None:
-    """Smallest share s whose parted pairs, 2s(1 - s) of all, exceed the critical dip with this power."""
+def _find_share(critical: float, pairs: int) -> float | None:
+    """Smallest share s whose parted pairs, 2s(1 - s) of all, exceed the critical dip with probability `POWER`."""
     parted = 2 * _SHARES * (1 - _SHARES)
-    found = stats.binom.sf(np.ceil(critical * pairs) - 1, pairs, parted) >= power
+    found = stats.binom.sf(np.ceil(critical * pairs) - 1, pairs, parted) >= POWER
     return float(_SHARES[found.argmax()]) if found.any() else None
 
 
-# ---- Can codes be told apart by what they bring about? Distances, silhouettes, and an independent classifier ----
+# ---- Do codes lead to different behaviour? Distances, silhouettes, and an independent classifier ----
 
 
 TREES = 200
@@ -156,20 +157,16 @@ class Spread:
 
 @dataclass(frozen=True)
 class Recognition:
-    """How often the code is told from the trajectory.
+    """How often the code is recognised from the trajectory.
 
     Attributes:
-        rate: share of episodes whose code was named.
-        low: lower end of its Wilson interval.
-        high: upper end.
+        share: of the episodes whose code was named, with Wilson's interval.
         chance: what naming the commonest code always would reach.
-        p: one-sided binomial p for a rate above chance.
+        p: one-sided binomial p for a share above chance.
         table: (num_codes, num_codes) episodes by code and by the code that was named.
     """
 
-    rate: float
-    low: float
-    high: float
+    share: Interval
     chance: float
     p: float
     table: Labels
@@ -203,13 +200,18 @@ def measure_spread(points: Floats, codes: Labels, num_codes: int) -> Spread | No
     return Spread(silhouette, float(np.mean(within)), float(np.mean(between)))
 
 
+def _wilson(wins: int, total: int, confidence: float) -> Interval:
+    low, high = wilson_interval(wins / total, total, confidence)
+    return Interval(value=wins / total, low=low, high=high)
+
+
 def select_codes(codes: Labels, num_codes: int, least: int) -> Labels:
     """Codes that have at least so many episodes."""
     return np.flatnonzero(np.bincount(codes, minlength=num_codes) >= least)
 
 
 class CodeReader:
-    """A random forest that tells the code from a trajectory.
+    """A random forest that names the code of a trajectory.
 
     It shares nothing with the inference model, neither form nor data, and being made of thresholds it doesn't depend
     on the scale of the features.
@@ -240,46 +242,31 @@ class CodeReader:
         np.add.at(table, (codes, named), 1)
         total, right = len(codes), int(np.trace(table))
         chance = float(table.sum(axis=1).max()) / total
-        low, high = wilson_interval(right / total, total, confidence)
         p = stats.binomtest(right, total, chance, alternative="greater").pvalue
-        return Recognition(right / total, low, high, chance, float(p), table)
+        return Recognition(_wilson(right, total, confidence), chance, float(p), table)
 
 
 # ---- How well two sortings of the same episodes agree: codes against true modes, one seed's codes against another's
 # ----
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Agreement of two sortings, whatever their names for the sorts.
-
-    Attributes:
-        nmi: normalised mutual information, 1 if each can be told from the other, 0 if neither tells anything. It rises
-            by chance with the number of sorts.
-        ari: adjusted Rand index, 1 for the same sorting, 0 in the mean of random ones.
-        purity: share of the episodes that belong to the majority of their sort; says nothing where sorts are tiny.
-    """
-
-    nmi: float
-    ari: float
-    purity: float
-
-
 def measure_agreement(sorts: Labels, classes: Labels) -> Agreement:
-    """Compares two sortings of the same episodes, at least one; purity is that of the first in terms of the second.
-
-    Args:
-        sorts: (n,).
-        classes: (n,).
+    """Compares two sortings (n,) of the same episodes, at least one, whatever their names for the sorts.
 
     Source: Strehl and Ghosh 2002 (NMI, arithmetic mean of the entropies); Hubert and Arabie 1985 (ARI).
     """
-    table = count_pairs(sorts, classes)
     return Agreement(
-        nmi=float(normalized_mutual_info_score(classes, sorts)),
-        ari=float(adjusted_rand_score(classes, sorts)),
-        purity=float(table.max(axis=1).sum() / table.sum()),
+        nmi=float(normalized_mutual_info_score(classes, sorts)), ari=float(adjusted_rand_score(classes, sorts))
     )
+
+
+def measure_purity(table: Labels) -> float:
+    """Share of the episodes in the majority class of their sort; says nothing where sorts are tiny.
+
+    Args:
+        table: (num_sorts, num_classes) episodes, at least one.
+    """
+    return float(table.max(axis=1).sum() / table.sum())
 
 
 def count_pairs(sorts: Labels, classes: Labels, num_sorts: int | None = None, num_classes: int | None = None) -> Labels:
@@ -337,25 +324,19 @@ class Trajectories:
 
 
 class Validator:
-    """Puts codes to the test on one task.
+    """Computes what validation.json holds about the base policy and the codes.
 
     Args:
-        settings: level and power.
         modes: names of the task's true modes.
         confidence: level of intervals.
+        alpha: level of the test of one mode against several.
         rng: draws.
     """
 
-    def __init__(
-        self,
-        settings: ValidationConfig,
-        modes: Sequence[str],
-        confidence: float,
-        rng: np.random.Generator,
-    ) -> None:
-        self.settings = settings
+    def __init__(self, modes: Sequence[str], confidence: float, alpha: float, rng: np.random.Generator) -> None:
         self.modes = modes
         self.confidence = confidence
+        self.alpha = alpha
         self.rng = rng
 
     def describe_base(self, one: Trajectories, other: Trajectories) -> BaseBehaviour:
@@ -363,23 +344,17 @@ class Validator:
         both = one.success & other.success
         tested = None
         if both.sum() >= MIN_SUCCESSES:
-            tested = compare_paired_rollouts(
-                one.points[both],
-                other.points[both],
-                alpha=self.settings.alpha,
-                power=self.settings.power,
-                rng=self.rng,
-            )
+            tested = compare_paired_rollouts(one.points[both], other.points[both], alpha=self.alpha, rng=self.rng)
         modes: Literal["several", "one", "unknown"] = "unknown"
-        if tested is not None and tested.p <= self.settings.alpha:
+        if tested is not None and tested.p <= self.alpha:
             modes = "several"
-        elif tested is not None and (tested.detectable_share or 1.0) <= self.settings.min_share:
+        elif tested is not None and (tested.detectable_share or 1.0) <= MIN_SECOND_SHARE:
             modes = "one"
         return BaseBehaviour(
             episodes=2 * len(both),
             success_rate=self._rate_pairs(one.success, other.success),
-            ways=modes,
-            twins=tested,
+            modes=modes,
+            paired=tested,
             mode_shares=self._shares(one.count_modes(self.modes) + other.count_modes(self.modes)),
         )
 
@@ -391,7 +366,7 @@ class Validator:
         disturbed: Mapping[str, Trajectories],
         base: BaseBehaviour,
     ) -> SeedValidation:
-        """What one seed's codes bring about.
+        """What one seed's codes lead to.
 
         Args:
             seed: the discovery seed.
@@ -419,7 +394,7 @@ class Validator:
                 silhouette=float(np.nanmean(silhouette)),
                 within=spread.within,
                 between=spread.between,
-                recognised=Interval(value=read.rate, low=read.low, high=read.high),
+                recognised=read.share,
                 chance=read.chance,
                 p=read.p,
                 learned_from=int(learned.sum()),
@@ -429,7 +404,7 @@ class Validator:
         return SeedValidation(
             seed=seed,
             episodes=len(codes),
-            success_rate=self._rate(won),
+            success_rate=_wilson(int(won.sum()), len(won), self.confidence),
             present=self._count(played),
             separation=separation,
             truth=self._compare_with_truth(played, table, base) if won.sum() >= MIN_SUCCESSES else None,
@@ -455,9 +430,8 @@ class Validator:
         found = measure_agreement(played.code[played.success], played.mode[played.success])
         wanted = np.array([base.mode_shares[mode] >= MIN_MODE_SHARE for mode in self.modes])
         return Truth(
-            nmi=found.nmi,
-            ari=found.ari,
-            purity=found.purity,
+            **dict(found),
+            purity=measure_purity(table),
             redundant=find_redundant(table),
             missing=[self.modes[m] for m in find_missing(table, wanted)],
         )
@@ -467,19 +441,13 @@ class Validator:
     ) -> Disturbed:
         recognised = None
         if reader is not None and readable.any():
-            read = reader.read(there.flat[readable], there.code[readable], num_codes, self.confidence)
-            recognised = Interval(value=read.rate, low=read.low, high=read.high)
+            recognised = reader.read(there.flat[readable], there.code[readable], num_codes, self.confidence).share
         return Disturbed(
             disturbance=name,
-            success_rate=self._rate(there.success),
+            success_rate=_wilson(int(there.success.sum()), len(there.success), self.confidence),
             recognised=recognised,
             present=self._count(there),
         )
-
-    def _rate(self, success: NDArray[np.bool_]) -> Interval:
-        rate = float(success.mean())
-        low, high = wilson_interval(rate, len(success), self.confidence)
-        return Interval(value=rate, low=low, high=high)
 
     def _rate_pairs(self, one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Interval:
         """A pair shares its start, which may be easy or hard for both episodes: starts are the clusters."""
@@ -503,5 +471,5 @@ def describe_agreement(sortings: Mapping[int, Labels]) -> list[SeedAgreement]:
     for (one, first), (other, second) in itertools.combinations(sortings.items(), 2):
         if len(first) >= MIN_SUCCESSES:
             found = measure_agreement(first, second)
-            pairs.append(SeedAgreement(one=one, other=other, episodes=len(first), nmi=found.nmi, ari=found.ari))
+            pairs.append(SeedAgreement(one=one, other=other, episodes=len(first), **dict(found)))
     return pairs

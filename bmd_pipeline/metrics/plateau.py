@@ -9,7 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bmd_pipeline.metrics.schemas import Plateau
+
 Floats = NDArray[np.float64]
+
+SUCCESS_TOLERANCE = 0.02
+"""A cell holds success if it is at most this much below the best cell of its method."""
+SOLVED_TOLERANCE = 0.05
+"""A cell holds the modes if it solves at most this share of the task's modes fewer than the best cell."""
 
 # ---- Which cells hold both success and solved modes, and the range of one setting in which they do ----
 
@@ -31,21 +38,6 @@ class Floors:
         return success >= self.success - 1e-9 and solved >= max(self.solved - 1e-9, 1e-9)
 
 
-@dataclass(frozen=True)
-class Range:
-    """Neighbouring values that all hold.
-
-    Attributes:
-        first: index of the lowest one.
-        last: index of the highest one.
-        decades: log10 of their ratio, 0 counting as the next value above it.
-    """
-
-    first: int
-    last: int
-    decades: float
-
-
 def set_floors(
     successes: Sequence[float], solved: Sequence[float], success_tolerance: float, solved_tolerance: float
 ) -> Floors:
@@ -53,25 +45,35 @@ def set_floors(
     return Floors(max(0.0, max(successes) - success_tolerance), max(0.0, max(solved) - solved_tolerance))
 
 
-def find_plateau(values: Sequence[float], holds: Sequence[bool]) -> Range | None:
+def find_plateau(names: Sequence[str], values: Sequence[float], holds: Sequence[bool]) -> Plateau | None:
     """The widest run of neighbouring values that hold; of equally wide ones the one with most values.
 
     Args:
-        values: of one setting, rising.
+        names: of the cells.
+        values: of the one setting that varies, rising.
         holds: whether the cell of each value holds.
 
     Returns:
         the range, or None if no value holds.
     """
     edges = np.flatnonzero(np.diff(np.concatenate([[0], np.array(holds, int), [0]])))
-    ranges = [
-        Range(int(first), int(end) - 1, _decades(values[first:end]))
-        for first, end in zip(edges[::2], edges[1::2], strict=True)
-    ]
-    return max(ranges, key=lambda found: (found.decades, found.last - found.first), default=None)
+    runs = list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+    if not runs:
+        return None
+    first, end = max(runs, key=lambda run: (_decades(values[slice(*run)]), run[1] - run[0]))
+    lowest_positive = next((i for i, value in enumerate(values) if value > 0), len(values))
+    return Plateau(
+        names=list(names[first:end]),
+        low=values[first],
+        high=values[end - 1],
+        decades=_decades(values[first:end]),
+        open_below=first <= lowest_positive,
+        open_above=end == len(values),
+    )
 
 
 def _decades(values: Sequence[float]) -> float:
+    """log10 of the highest value over the lowest one above 0."""
     positive = [value for value in values if value > 0]
     return math.log10(positive[-1] / positive[0]) if positive else 0.0
 
@@ -111,7 +113,7 @@ def measure_stability(lines: Sequence[Line], target_kl: float) -> dict[str, floa
         "kl_peak": float(kl.max()),
         "kl_spikes": float((kl > 2 * _STOP * target_kl).mean()),
         "early_stops": float(_find_stops(lines, kl, target_kl).mean()),
-        "entropy_change": _change(_read([line for line in lines if _learned(line)], "losses/entropy")),
+        "entropy_change": _change(_read([line for line in lines if _has_learned(line)], "losses/entropy")),
         "information_change": _change(_read(lines, "modes/final_information")),
         "return_variance": _variance_around_trend(_read(lines, "rollout/episode_return")),
     }
@@ -122,13 +124,13 @@ def _read(lines: Sequence[Line], name: str) -> Floats:
     return np.array([line.get(name) or 0.0 for line in lines], np.float64)
 
 
-def _learned(line: Line) -> bool:
+def _has_learned(line: Line) -> bool:
     """Whether the policy took a step; while the critic alone learns, the policy's entropy is reported as 0."""
     return line.get("losses/policy_steps") != 0
 
 
 def _find_stops(lines: Sequence[Line], kl: Floats, target_kl: float) -> NDArray[np.bool_]:
-    """Updates that stopped early, by what the run says of them; logs that don't say it have the KL.
+    """Updates that stopped early, as the log has it, or by the KL where an older log has nothing.
 
     The two differ: the KL is the last one, which the last step of an update may push beyond the limit unstopped.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -14,7 +14,7 @@ from bmd_pipeline.io.files import read_json
 
 SCHEMA_VERSION = 3
 
-# ---- What the published result documents share: frozen blocks, provenance, and how their schemas are printed ----
+# ---- What the published result documents share: frozen blocks, their head and how it was made ----
 
 
 class Block(BaseModel):
@@ -59,10 +59,75 @@ class Provenance(Block):
     """What it read, by name. A `run.json` there holds the hashes of everything beside it."""
 
 
-# ---- The format of eval.json, published as JSON Schema in docs/eval.schema.json ----
-#
-# One policy and seed (`results/<Task>/<method>/seed<k>/eval.json`) and a whole task
-# (`results/<Task>/eval.json`) share it.
+class Document(Block):
+    """What every document says of itself."""
+
+    schema_version: Literal[3]
+    """Version of this format."""
+    task: str
+    """Name of the task."""
+    config_hash: str
+    """Hash of the settings that its stage itself reads; in eval.json, of the whole run's when the file was written."""
+    confidence: float = Field(gt=0, lt=1)
+    """Level of every interval, where nothing else is said."""
+    provenance: Provenance
+    """Where the numbers come from."""
+
+
+class Evidence(Document):
+    """What documents share that test something; docs/evidence.md says how to read them."""
+
+    alpha: float = Field(gt=0, lt=0.5)
+    """Level of every test, 1 - confidence."""
+    labelling: str
+    """The mode labelling that the mode metrics use."""
+    modes: list[str] = Field(min_length=1)
+    """All modes of the task."""
+
+
+class PolicyEvidence(Evidence):
+    """What documents share that set evaluated policies side by side."""
+
+    tau: float = Field(gt=0, le=1)
+    """Success rate from which a present mode is solved."""
+    seeds: list[int] = Field(min_length=1)
+    """Training seeds, the same for every policy."""
+    episodes_per_seed: int = Field(ge=1)
+    """Evaluation episodes of each policy and seed."""
+
+
+class PairOfPolicies(Block):
+    """Two policies on the same seeds and the same initial states."""
+
+    one: str
+    """The first policy; in pairs with and without codes, the one with them."""
+    other: str
+    """The second policy, which is subtracted."""
+
+
+class OneSided(Block):
+    """p-values of a one-sided test, each way."""
+
+    p_above: float = Field(ge=0, le=1)
+    """For a difference above the threshold, which is 0 if there is no other."""
+    p_below: float = Field(ge=0, le=1)
+    """For a difference below it."""
+
+
+class CodeOutcome(Block):
+    """What came of the episodes that one mode code commanded."""
+
+    code: int = Field(ge=0)
+    """Mode code z."""
+    episodes: int = Field(ge=0)
+    """Episodes that it commanded."""
+    success_rate: float = Field(ge=0, le=1)
+    """Success rate of those."""
+    mode_shares: dict[str, float]
+    """Share of each true mode among the successful ones; all zero where none succeeded."""
+
+
+# ---- eval.json: of one policy and seed (`results/<Task>/<method>/seed<k>/`), and of a whole task ----
 
 
 class Estimate(Block):
@@ -117,19 +182,11 @@ class ModeRow(Block):
     """Episodes attributed to the mode over all seeds; fractional, as undecided failures are spread."""
 
 
-class CodeRow(Block):
+class CodeRow(CodeOutcome):
     """One mode code of one seed; codes mean nothing across seeds."""
 
     seed: int = Field(ge=0)
     """Training seed."""
-    code: int = Field(ge=0)
-    """Mode code z."""
-    episodes: int = Field(ge=0)
-    """Episodes that it commanded."""
-    success_rate: float = Field(ge=0, le=1)
-    """Success rate of those."""
-    mode_shares: dict[str, float]
-    """Share of each true mode among the successful ones; all zero where none succeeded."""
     behaviour: str | None
     """The true mode that most of its successes on selection seeds show, its own behaviour; null without a success."""
     obeyed: float = Field(ge=0, le=1)
@@ -195,26 +252,14 @@ class PolicyBlock(LabellingBlock):
     """Mode metrics under the task's other labellings."""
 
 
-class Evaluation(Block):
+class Evaluation(Document):
     """eval.json."""
 
-    schema_version: Literal[3]
-    """Version of this format."""
-    task: str
-    """Name of the task."""
-    config_hash: str
-    """Hash of the whole run's settings when the file was written."""
-    confidence: float = Field(gt=0, lt=1)
-    """Level of every interval."""
     policies: dict[str, PolicyBlock] = Field(min_length=1)
     """By name: `pretrained`, `taught`, then the methods."""
-    provenance: Provenance
-    """Where the numbers come from."""
 
 
-# ---- The format of compare.json, published as JSON Schema in docs/compare.schema.json ----
-#
-# docs/evidence.md says how to read the numbers.
+# ---- compare.json: scores of all policies, and tests of their differences ----
 
 
 Unit = Literal["seeds", "episodes"]
@@ -259,36 +304,35 @@ class PolicyScores(Block):
     """One row per true mode."""
 
 
-class SeedTest(Block):
-    """A test whose unit is a training seed: about training again."""
+class TwoSided(Block):
+    """A two-sided test."""
 
     test: str
     """Name of the test."""
-    differences: list[float] = Field(min_length=2)
-    """First minus second, by seed."""
     p: float = Field(ge=0, le=1)
     """Two-sided."""
     p_holm: float = Field(ge=0, le=1)
     """After Holm's correction over all comparisons and metrics of this file."""
+
+
+class SeedTest(TwoSided):
+    """A test whose unit is a training seed: about training again."""
+
+    differences: list[float] = Field(min_length=2)
+    """First minus second, by seed."""
     smallest_p: float = Field(gt=0, le=1)
     """The least p that so many seeds can give, whatever they show."""
     can_decide: bool
-    """Whether the least p could pass the level, 1 - confidence, after correction."""
+    """Whether the least p could pass the level after correction."""
 
 
-class EpisodeTest(Block):
+class EpisodeTest(TwoSided):
     """A test whose unit is an evaluation episode, seeds being strata: about these trained policies alone."""
 
-    test: str
-    """Name of the test."""
     low: float
     """Lower end of the difference's interval."""
     high: float
     """Upper end of the difference's interval."""
-    p: float = Field(ge=0, le=1)
-    """Two-sided."""
-    p_holm: float = Field(ge=0, le=1)
-    """After Holm's correction over all comparisons and metrics of this file."""
 
 
 class Difference(Block):
@@ -310,51 +354,91 @@ class Difference(Block):
     """Always there."""
 
 
-class PolicyPair(Block):
-    """Two policies on the same seeds and the same initial states."""
+class PolicyPair(PairOfPolicies):
+    """Two policies compared."""
 
-    one: str
-    """The first policy."""
-    other: str
-    """The second policy."""
     kind: Literal["counterpart", "base"]
     """counterpart: a -bmd method against its plain one. base: a policy against the pre-trained one."""
     metrics: dict[str, Difference]
     """By name."""
 
 
-class Comparison(Block):
+class Comparison(PolicyEvidence):
     """compare.json."""
 
-    schema_version: Literal[3]
-    """Version of this format."""
-    task: str
-    """Name of the task."""
-    config_hash: str
-    """Hash of the settings that the comparison itself reads."""
-    confidence: float = Field(gt=0, lt=1)
-    """Level of every interval."""
-    labelling: str
-    """The mode labelling that the mode metrics use."""
-    modes: list[str] = Field(min_length=1)
-    """All modes of the task."""
-    tau: float = Field(gt=0, le=1)
-    """Success rate from which a present mode is solved."""
-    seeds: list[int] = Field(min_length=1)
-    """Training seeds, the same for every policy."""
-    episodes_per_seed: int = Field(ge=1)
-    """Evaluation episodes of each policy and seed."""
     policies: dict[str, PolicyScores] = Field(min_length=1)
     """By name: `pretrained`, `taught`, then the methods."""
     comparisons: list[PolicyPair]
     """Counterparts first, then every method against the base."""
-    provenance: Provenance
-    """Where the numbers come from."""
 
 
-# ---- The format of grid.json, published as JSON Schema in docs/grid.schema.json ----
-#
-# docs/evidence.md says what the scores mean.
+# ---- verdict.json: the claim as hypotheses that were stated beforehand ----
+
+
+class SeedEvidence(OneSided):
+    """What the seeds say, each counting once: about training again."""
+
+    differences: list[float] = Field(min_length=1)
+    """First minus second, by seed."""
+    smallest_p: float = Field(gt=0, le=1)
+    """The least p that so many seeds can give, whatever they show."""
+    can_decide: bool
+    """Whether the least p could pass the level after correction."""
+
+
+class Hypothesis(OneSided):
+    """One claim on one pair."""
+
+    hypothesis: Literal["H1", "H2", "H3"]
+    """H1: success not lower by more than the margin. H2: more modes solved. H3: higher entropy."""
+    metric: str
+    """The score it is about."""
+    threshold: float
+    """The claim is that the difference is larger than this."""
+    one: float
+    """Score of the first policy, mean over seeds."""
+    other: float
+    """Score of the second policy."""
+    difference: Interval
+    """First minus second, with the interval at level 1 - 2 alpha, not corrected for many tests: of the test itself if
+    the unit is episodes, by paired bootstrap of seeds and episodes if it is seeds."""
+    verdict: Literal["supported", "refuted", "undecided"]
+    """supported: p_above_holm <= alpha. refuted: p_below_holm <= alpha. Else undecided."""
+    unit: Unit
+    """What the test counts; episodes make it a statement about these trained policies alone."""
+    test: str
+    """Name of the test."""
+    p_above_holm: float = Field(ge=0, le=1)
+    """p_above after Holm's correction over all hypotheses of the file."""
+    p_below_holm: float = Field(ge=0, le=1)
+    """p_below after the same correction."""
+    by_seed: SeedEvidence
+    """The same question asked of the seeds."""
+
+
+class PairVerdict(PairOfPolicies):
+    """The hypotheses on a -bmd method and its plain counterpart."""
+
+    hypotheses: list[Hypothesis] = Field(min_length=3, max_length=3)
+    """H1, H2, H3."""
+
+
+class Verdict(PolicyEvidence):
+    """verdict.json. Its alpha is the probability of calling any hypothesis supported (or any refuted) that isn't."""
+
+    thresholds_hash: str
+    """Hash of alpha, tau and success_margin alone."""
+    success_margin: float = Field(ge=0, lt=1)
+    """H1's margin."""
+    family: int = Field(ge=3)
+    """Hypotheses that Holm's correction counts."""
+    min_seeds: int = Field(ge=1)
+    """Seeds from which tests over seeds decide; with fewer the verdicts are about these trained policies alone."""
+    pairs: list[PairVerdict] = Field(min_length=1)
+    """Each -bmd method with its counterpart."""
+
+
+# ---- grid.json: scores in every combination of some settings' values ----
 
 
 class Indicator(Block):
@@ -419,109 +503,54 @@ class MethodFloors(Block):
     """The widest range of values in which both hold; null if there is none, or if the axis is not one of numbers."""
 
 
-class Grid(Block):
+class Grid(PolicyEvidence):
     """grid.json."""
 
-    schema_version: Literal[3]
-    """Version of this format."""
-    task: str
-    """Name of the task."""
-    config_hash: str
-    """Hash of the settings that the grid itself reads."""
     axis: str | None
     """The one setting that takes several values, if these are numbers; else null."""
-    confidence: float = Field(gt=0, lt=1)
-    """Level of every interval."""
-    labelling: str
-    """The mode labelling that the mode metrics use."""
-    total_modes: int = Field(ge=1)
-    """Modes of the task."""
-    tau: float = Field(gt=0, le=1)
-    """Success rate from which a present mode is solved."""
-    seeds: list[int] = Field(min_length=1)
-    """Training seeds, the same in every cell."""
-    episodes_per_seed: int = Field(ge=1)
-    """Evaluation episodes of each cell and seed."""
     methods: dict[str, MethodFloors] = Field(min_length=1)
     """By method, which every cell has."""
     cells: list[Cell] = Field(min_length=1)
     """Every combination of values; by rising value where there is one axis of numbers."""
-    provenance: Provenance
-    """Where the numbers come from."""
 
 
-# ---- The format of pool.json, published as JSON Schema in docs/pool.schema.json ----
-#
-# docs/evidence.md says how to read the numbers.
+# ---- pool.json: scores over base policies ----
 
 
 class PooledScore(Block):
-    """One score of one policy over base policies."""
+    """A number over base policies."""
 
     mean: Interval
-    """Mean over base policies, with Student's interval, cut at what the score can be."""
+    """Mean over base policies, with Student's interval, cut at what it can be."""
     bases: list[float] = Field(min_length=2)
-    """The score on each base policy (mean over fine-tuning seeds), in the order of the document's `bases`."""
+    """The number on each base policy (mean over fine-tuning seeds), in the order of the document's `bases`."""
 
 
-class PooledDifference(Block):
-    """One score of one policy minus that of another, base policy by base policy."""
-
-    mean: Interval
-    """Mean over base policies, with Student's interval of paired differences."""
-    bases: list[float] = Field(min_length=2)
-    """The difference on each base policy."""
-    p_above: float = Field(ge=0, le=1)
-    """One-sided p of the sign-flip test for a mean above zero."""
-    p_below: float = Field(ge=0, le=1)
-    """One-sided p for a mean below zero."""
+class PooledDifference(PooledScore, OneSided):
+    """One score of one policy minus that of another, base policy by base policy; p by the sign-flip test."""
 
 
-class PooledPair(Block):
+class PooledPair(PairOfPolicies):
     """Two policies compared on the same base policies."""
 
-    one: str
-    """The first policy."""
-    other: str
-    """The one that is subtracted."""
     metrics: dict[str, PooledDifference]
     """By name of the score."""
 
 
-class Pool(Block):
-    """pool.json."""
+class Pool(PolicyEvidence):
+    """pool.json; `seeds` are those of fine-tuning, on each base policy."""
 
-    schema_version: Literal[3]
-    """Version of this format."""
-    task: str
-    """Name of the task."""
-    config_hash: str
-    """Hash of the settings that pooling itself reads."""
-    confidence: float = Field(gt=0, lt=1)
-    """Level of every interval."""
-    labelling: str
-    """The mode labelling that the mode metrics use."""
-    total_modes: int = Field(ge=1)
-    """Modes of the task."""
-    tau: float = Field(gt=0, le=1)
-    """Success rate from which a present mode is solved."""
     bases: list[int] = Field(min_length=2)
     """Root seeds of the base policies."""
-    seeds: list[int] = Field(min_length=1)
-    """Fine-tuning seeds on each of them."""
     policies: dict[str, dict[str, PooledScore]]
     """Scores by policy and name; `mutual_information` means nothing for policies without codes."""
     pairs: list[PooledPair]
     """Every policy against the pre-trained one, and every method with codes against the one without."""
     smallest_p: float = Field(gt=0, lt=1)
     """The least p that so many base policies can give, whatever the results are."""
-    provenance: Provenance
-    """Where the numbers come from."""
 
 
-# ---- The format of modes/validation.json, published as JSON Schema in docs/validation.schema.json ----
-#
-# docs/evidence.md says how to read the numbers.
+# ---- modes/validation.json: whether the discovered modes are real ----
 
 
 class PairedRollouts(Block):
@@ -529,8 +558,8 @@ class PairedRollouts(Block):
 
     pairs: int = Field(ge=1)
     """Pairs that were tested; about as many others chose the axis."""
-    gap: float = Field(ge=0, le=1)
-    """Dip: how far the distribution of the pairs' distances is from a single-peaked one."""
+    dip: float = Field(ge=0, le=1)
+    """How far the distribution of the pairs' distances is from a single-peaked one."""
     p: float = Field(gt=0, le=1)
     """Chance of as large a dip if there were one mode."""
     detectable_share: float | None
@@ -544,35 +573,27 @@ class BaseBehaviour(Block):
     """Episodes, two from each start."""
     success_rate: Interval
     """With Wilson's interval."""
-    ways: Literal["several", "one", "unknown"]
+    modes: Literal["several", "one", "unknown"]
     """several: p <= alpha. one: else, if a second mode of share `min_share` would have been found. unknown: else."""
-    twins: PairedRollouts | None
+    paired: PairedRollouts | None
     """The test; null with too few pairs of successes."""
     mode_shares: dict[str, float]
     """Share of each true mode among the successes; the test doesn't see it."""
 
 
-class CodeCheck(Block):
-    """One mode code."""
+class CodeCheck(CodeOutcome):
+    """One mode code on the frozen policy."""
 
-    code: int = Field(ge=0)
-    """Mode code z."""
-    episodes: int = Field(ge=1)
-    """Episodes that it commanded."""
-    success_rate: float = Field(ge=0, le=1)
-    """Share that succeeded."""
     silhouette: float | None
     """Mean silhouette of its successes; null with fewer than four."""
     recognised: float | None
     """Share of its held-out successes in which the classifier named it; null without any."""
     mode: str | None
     """The true mode that most of its successes are in; null without successes."""
-    mode_shares: dict[str, float]
-    """Share of each true mode among its successes; all zero without any."""
 
 
 class Separation(Block):
-    """Whether codes differ in what they bring about, without labels."""
+    """Whether codes lead to different behaviour, without labels."""
 
     silhouette: float = Field(ge=-1, le=1)
     """Mean silhouette of the trajectories, codes counting equally; above 0 they are nearer to their own code."""
@@ -592,13 +613,19 @@ class Separation(Block):
     """Held-out successes by code (rows) and named code (columns)."""
 
 
-class Truth(Block):
-    """Codes against the task's true modes, on successes. For evaluation only."""
+class Agreement(Block):
+    """How well two sortings of the same episodes agree."""
 
     nmi: float = Field(ge=0, le=1)
-    """Normalised mutual information."""
+    """Normalised mutual information: 1 if each follows from the other, 0 if neither says anything of the other. It
+    rises by chance with the number of sorts."""
     ari: float = Field(ge=-1, le=1)
-    """Adjusted Rand index."""
+    """Adjusted Rand index: 1 for the same sorting, 0 in the mean of random ones."""
+
+
+class Truth(Agreement):
+    """Codes against the task's true modes, on successes. For evaluation only."""
+
     purity: float = Field(ge=0, le=1)
     """Share of successes in the majority mode of their code."""
     redundant: list[list[int]]
@@ -607,31 +634,32 @@ class Truth(Block):
     """Modes that the base policy has (at least 1 % of its successes) and that no code has its majority in."""
 
 
-class Disturbed(Block):
-    """The same codes and starts under a disturbance."""
+class Commanded(Block):
+    """Episodes under all codes of a seed."""
 
-    disturbance: str
-    """Its name in the settings."""
     success_rate: Interval
-    """Of all codes, with Wilson's interval."""
-    recognised: Interval | None
-    """Share of successes from held-out starts in which the classifier, which learned without the disturbance, names the
-    code; null without successes."""
+    """With Wilson's interval."""
     present: int = Field(ge=0)
     """True modes with at least 1 % of the successes."""
 
 
-class SeedValidation(Block):
+class Disturbed(Commanded):
+    """The same codes and starts under a disturbance."""
+
+    disturbance: str
+    """Its name in the settings."""
+    recognised: Interval | None
+    """Share of successes from held-out starts in which the classifier, which learned without the disturbance, names the
+    code; null without successes."""
+
+
+class SeedValidation(Commanded):
     """The modes that one seed discovered, commanding the frozen policy."""
 
     seed: int = Field(ge=0)
     """Discovery seed."""
     episodes: int = Field(ge=1)
     """Episodes, codes in equal numbers."""
-    success_rate: Interval
-    """With Wilson's interval."""
-    present: int = Field(ge=0)
-    """True modes with at least 1 % of the successes."""
     separation: Separation | None
     """Null if fewer than two codes have enough successes."""
     truth: Truth | None
@@ -642,7 +670,7 @@ class SeedValidation(Block):
     """Each disturbance."""
 
 
-class SeedAgreement(Block):
+class SeedAgreement(Agreement):
     """Two seeds' inference models on the same successes of the base policy."""
 
     one: int = Field(ge=0)
@@ -651,33 +679,15 @@ class SeedAgreement(Block):
     """Another one."""
     episodes: int = Field(ge=1)
     """Successes that both sorted."""
-    nmi: float = Field(ge=0, le=1)
-    """Normalised mutual information of their codes."""
-    ari: float = Field(ge=-1, le=1)
-    """Adjusted Rand index of their codes."""
 
 
-class Validation(Block):
-    """modes/validation.json."""
+class Validation(Evidence):
+    """modes/validation.json. At level alpha the base policy is said to have several modes."""
 
-    schema_version: Literal[3]
-    """Version of this format."""
-    task: str
-    """Name of the task."""
-    config_hash: str
-    """Hash of the settings that the validation itself reads."""
-    confidence: float = Field(gt=0, lt=1)
-    """Level of every interval."""
-    alpha: float = Field(gt=0, lt=0.5)
-    """Level at which the base policy is said to have several modes."""
     power: float = Field(gt=0, lt=1)
     """Probability that goes with `detectable_share`."""
     min_share: float = Field(gt=0, le=0.5)
     """Share of a second mode that must be detectable before the base policy is said to have one."""
-    labelling: str
-    """The mode labelling."""
-    modes: list[str] = Field(min_length=1)
-    """All modes of the task."""
     features: list[str] = Field(min_length=1)
     """Columns of the track that trajectories are compared in."""
     points: int = Field(ge=1)
@@ -688,113 +698,11 @@ class Validation(Block):
     """By seed."""
     agreement: list[SeedAgreement]
     """Every pair of seeds; empty with one seed or fewer than twenty successes."""
-    provenance: Provenance
-    """Where the numbers come from."""
-
-
-# ---- The format of verdict.json, published as JSON Schema in docs/verdict.schema.json ----
-#
-# docs/evidence.md says how to read the numbers.
-
-
-class SeedEvidence(Block):
-    """What the seeds say, each counting once: about training again."""
-
-    differences: list[float] = Field(min_length=1)
-    """First minus second, by seed."""
-    p_above: float = Field(ge=0, le=1)
-    """One-sided p for a difference above the threshold, by sign flips."""
-    p_below: float = Field(ge=0, le=1)
-    """One-sided p for a difference below the threshold."""
-    smallest_p: float = Field(gt=0, le=1)
-    """The least p that so many seeds can give, whatever they show."""
-    can_decide: bool
-    """Whether the least p could pass the level after correction."""
-
-
-class Hypothesis(Block):
-    """One claim on one pair."""
-
-    hypothesis: Literal["H1", "H2", "H3"]
-    """H1: success not lower by more than the margin. H2: more modes solved. H3: higher entropy."""
-    metric: str
-    """The score it is about."""
-    threshold: float
-    """The claim is that the difference is larger than this."""
-    one: float
-    """Score of the first policy, mean over seeds."""
-    other: float
-    """Score of the second policy."""
-    difference: Interval
-    """First minus second, with the interval at level 1 - 2 alpha, not corrected for many tests: of the test itself if
-    the unit is episodes, by paired bootstrap of seeds and episodes if it is seeds."""
-    verdict: Literal["supported", "refuted", "undecided"]
-    """supported: p_above_holm <= alpha. refuted: p_below_holm <= alpha. Else undecided."""
-    unit: Unit
-    """What the test counts; episodes make it a statement about these trained policies alone."""
-    test: str
-    """Name of the test."""
-    p_above: float = Field(ge=0, le=1)
-    """One-sided p for a difference above the threshold."""
-    p_above_holm: float = Field(ge=0, le=1)
-    """After Holm's correction over all hypotheses of the file."""
-    p_below: float = Field(ge=0, le=1)
-    """One-sided p for a difference below the threshold."""
-    p_below_holm: float = Field(ge=0, le=1)
-    """After Holm's correction over all hypotheses of the file."""
-    by_seed: SeedEvidence
-    """The same question asked of the seeds."""
-
-
-class PairVerdict(Block):
-    """The hypotheses on one pair."""
-
-    one: str
-    """The -bmd method."""
-    other: str
-    """Its plain counterpart."""
-    hypotheses: list[Hypothesis] = Field(min_length=3, max_length=3)
-    """H1, H2, H3."""
-
-
-class Verdict(Block):
-    """verdict.json."""
-
-    schema_version: Literal[3]
-    """Version of this format."""
-    task: str
-    """Name of the task."""
-    config_hash: str
-    """Hash of the settings that the verdict itself reads."""
-    thresholds_hash: str
-    """Hash of alpha, tau and success_margin alone."""
-    alpha: float = Field(gt=0, lt=0.5)
-    """Probability of calling any hypothesis of the file supported (or any refuted) that isn't."""
-    tau: float = Field(gt=0, le=1)
-    """Success rate from which a present mode is solved."""
-    success_margin: float = Field(ge=0, lt=1)
-    """H1's margin."""
-    family: int = Field(ge=3)
-    """Hypotheses that Holm's correction counts."""
-    labelling: str
-    """The mode labelling that H2 and H3 use."""
-    total_modes: int = Field(ge=1)
-    """Modes of the task."""
-    seeds: list[int] = Field(min_length=1)
-    """Training seeds, the same for every policy."""
-    episodes_per_seed: int = Field(ge=1)
-    """Evaluation episodes of each policy and seed."""
-    min_seeds: int = Field(ge=1)
-    """Seeds from which tests over seeds decide; with fewer the verdicts are about these trained policies alone."""
-    pairs: list[PairVerdict] = Field(min_length=1)
-    """Each -bmd method with its counterpart."""
-    provenance: Provenance
-    """Where the numbers come from."""
 
 
 # ---- Reading and publishing them ----
 
-DOCUMENTS: dict[str, type[Block]] = {
+DOCUMENTS: dict[str, type[Document]] = {
     "eval": Evaluation,
     "compare": Comparison,
     "verdict": Verdict,
@@ -804,33 +712,36 @@ DOCUMENTS: dict[str, type[Block]] = {
 }
 """Result documents by the name of their file."""
 
-Document = TypeVar("Document", bound=Block)
+AnyDocument = TypeVar("AnyDocument", bound=Document)
 
 
-def load_document(path: Path, model: type[Document]) -> Document:
+def load_document(path: Path, model: type[AnyDocument], task: str | None = None) -> AnyDocument:
     """Reads and validates a document.
 
     Args:
         path: the file.
         model: what it must hold, of `DOCUMENTS`.
+        task: the task that it must be about; None: any.
 
     Raises:
-        ArtifactError: it is missing, damaged or of another schema version.
+        ArtifactError: it is missing, damaged, of another schema version or about another task.
     """
     what = model.__name__.lower()
     document = read_json(path, what)
-    (needed,) = get_args(model.model_fields["schema_version"].annotation)
-    if (found := document.get("schema_version")) != needed:
+    if (version := document.get("schema_version")) != SCHEMA_VERSION:
         raise ArtifactError(
-            f"{what}: {path} has schema version {found}, this release reads {needed}; "
+            f"{what}: {path} has schema version {version}, this release reads {SCHEMA_VERSION}; "
             f"delete it and make it again, with `snakemake --cores 2 {path}` or as it was made"
         )
     try:
-        return model.model_validate(document)
+        found = model.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ArtifactError(f"{what}: {path} doesn't fit the schema: {where}: {first['msg']}") from None
+    if task not in (None, found.task):
+        raise ArtifactError(f"{path}: {what} of task {found.task}, not of {task}")
+    return found
 
 
 def describe_schema(name: str) -> str:

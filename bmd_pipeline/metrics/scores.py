@@ -170,9 +170,9 @@ def corrected_entropy(successes: Floats, squares: Floats) -> Floats:
 #
 # A code's own behaviour is the true mode that most of its successes on selection seeds show, so that it is not chosen
 # on the episodes that it is measured on. *Obeyed* is the share of a code's successes that show it. Codes with the same
-# behaviour count once, their episodes pooled; a code without a success on selection seeds has no behaviour, and 0 is
-# obeyed. A policy without codes is asked for each of the task's modes in turn, and can only do what it does anyway:
-# what is obeyed is the mode's share of its successes.
+# behaviour count once, their episodes pooled; a code without a success on selection seeds has no behaviour, and its
+# share is 0. A policy without codes is asked for each of the task's modes in turn: obeyed is the mode's share of its
+# successes.
 
 
 def choose_behaviours(part: Episodes, labelling: str) -> tuple[str | None, ...]:

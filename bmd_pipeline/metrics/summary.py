@@ -6,7 +6,8 @@ different modes must not look diverse together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,16 +26,12 @@ from bmd_pipeline.metrics.schemas import (
 )
 from bmd_pipeline.metrics.scores import (
     MIN_MODE_SHARE,
-    compute_obeyed,
+    compute_scores,
     count_modes,
-    count_present,
-    count_solved,
-    mode_entropy,
+    episode_features,
     mode_shares,
     mode_success_rates,
-    mode_weighted_success,
     obeyed_by_code,
-    obeyed_features,
 )
 
 Floats = NDArray[np.float64]
@@ -71,59 +68,39 @@ def summarise_policy(
 
 
 def _summarise_seed(part: Episodes, labelling: str, tau: float) -> SeedRow:
-    successes, visits = count_modes(part.success, part.labellings[labelling].weights)
-    obeyed, worst = compute_obeyed(obeyed_features(part, labelling).sum(axis=0))
-    return SeedRow(
-        seed=part.seed,
-        episodes=len(part),
-        success_rate=float(part.success.mean()),
-        mode_weighted_success=float(mode_weighted_success(successes, visits)),
-        present=int(count_present(successes)),
-        solved=int(count_solved(successes, visits, tau)),
-        mode_entropy=float(mode_entropy(successes)),
-        obeyed=float(obeyed),
-        obeyed_worst=float(worst),
-        mutual_information=float(part.information.mean()),
-        episode_return=float(part.episode_return.mean()),
-    )
+    scores = compute_scores(episode_features(part, labelling).sum(axis=0), len(part), tau)
+    plain = {
+        "success_rate": part.success.mean(),
+        "episode_return": part.episode_return.mean(),
+        "mutual_information": part.information.mean(),
+    }
+    values: dict[str, Any] = {name: float(value) for name, value in (scores | plain).items()}
+    return SeedRow(seed=part.seed, episodes=len(part), **values)
 
 
 def _summarise_labelling(
     parts: Sequence[Episodes], name: str, tau: float, confidence: float, rng: np.random.Generator
 ) -> LabellingBlock:
     modes = parts[0].labellings[name].modes
-    features = [
-        np.hstack(
-            [
-                part.success[:, None] * part.labellings[name].weights,
-                part.labellings[name].weights,
-                obeyed_features(part, name),
-            ]
-        )
-        for part in parts
-    ]
-    # Successes and visits (..., num_modes) and what obeyed is computed from, as they are and resampled.
-    edges = [len(modes), 2 * len(modes)]
-    counts = np.split(np.stack([rows.sum(axis=0) for rows in features]), edges, axis=-1)
-    drawn = np.split(bootstrap_sums(features, rng), edges, axis=-1)
-    successes, visits, _ = counts
-    n = sum(map(len, parts))
+    features = [episode_features(part, name) for part in parts]
+    sums = np.stack([rows.sum(axis=0) for rows in features])
+    # Read for the mode metrics alone, which don't depend on the number of episodes: seeds may differ in it.
+    observed, drawn = (compute_scores(values, len(parts[0]), tau) for values in (sums, bootstrap_sums(features, rng)))
 
-    def estimate(metric: Callable[[Floats, Floats, Floats], Floats]) -> Estimate:
-        mean = float(metric(*counts).mean())
-        low, high = percentile_interval(metric(*drawn).mean(axis=-1), mean, confidence)
-        return Estimate(mean=mean, low=low, high=high, n=n)
+    def estimate(score: str) -> dict[str, Any]:
+        mean = float(observed[score].mean())
+        low, high = percentile_interval(drawn[score].mean(axis=-1), mean, confidence)
+        return {"mean": mean, "low": low, "high": high, "n": sum(map(len, parts))}
 
-    present = estimate(lambda won, seen, asked: count_present(won))
-    solved = estimate(lambda won, seen, asked: count_solved(won, seen, tau))
+    counted: dict[str, Any] = {"min_share": MIN_MODE_SHARE, "total": len(modes)}
     return LabellingBlock(
-        mode_weighted_success=estimate(lambda won, seen, asked: mode_weighted_success(won, seen)),
-        present=PresentEstimate(**dict(present), min_share=MIN_MODE_SHARE, total=len(modes)),
-        solved=SolvedEstimate(**dict(solved), tau=tau, min_share=MIN_MODE_SHARE, total=len(modes)),
-        mode_entropy=estimate(lambda won, seen, asked: mode_entropy(won)),
-        obeyed=estimate(lambda won, seen, asked: compute_obeyed(asked)[0]),
-        obeyed_worst=estimate(lambda won, seen, asked: compute_obeyed(asked)[1]),
-        per_mode=tabulate_modes(modes, successes, visits, confidence),
+        mode_weighted_success=Estimate(**estimate("mode_weighted_success")),
+        present=PresentEstimate(**estimate("present"), **counted),
+        solved=SolvedEstimate(**estimate("solved"), **counted, tau=tau),
+        mode_entropy=Estimate(**estimate("mode_entropy")),
+        obeyed=Estimate(**estimate("obeyed")),
+        obeyed_worst=Estimate(**estimate("obeyed_worst")),
+        per_mode=tabulate_modes(modes, sums[:, : len(modes)], sums[:, len(modes) : 2 * len(modes)], confidence),
         codes=[row for part in parts for row in _tabulate_codes(part, name)],
     )
 

@@ -67,7 +67,7 @@ def _choose_palette(pictures: Sequence[Image.Image], colours: int) -> Image.Imag
     return Image.fromarray(weighted[None].astype(np.uint8)).quantize(colours, Image.Quantize.MEDIANCUT)
 
 
-# ---- Stills of episodes, one beside the other, as one picture: what tells modes apart at a glance ----
+# ---- Stills of episodes, one beside the other, as one picture, in which modes are seen at a glance ----
 
 _GAP, _BETWEEN, _CAPTION = 10, 2, 20  # pixels between strips, between stills, of a caption's line
 _PAPER, _INK, _PATH, _OUTLINE = "white", "black", "#ffb000", "#40280a"
@@ -81,7 +81,7 @@ class Strip:
     Attributes:
         caption: what stands above them.
         stills: pictures (size, size, 3) in their order.
-        paths: for each still, the path so far (n, 2) of what tells modes apart, in shares of the picture's width and
+        paths: for each still, the path so far (n, 2) of what modes differ in, in shares of the picture's width and
             height from the upper left.
     """
 

@@ -32,17 +32,10 @@ from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath
 
 # ---- Style of figures: one palette, one font size, files that are the same bytes for the same data ----
 #
-# Colours are Okabe and Ito's, told apart by colour-blind readers; methods differ in marker as well.
+# Colours are Okabe and Ito's, which colour-blind readers can distinguish; methods differ in marker as well.
 
 BLACK, GREY, PALE, WHITE = "#222222", "#7a7a7a", "#e6e6e6", "#ffffff"
-BLUE, SKY, VERMILION, ORANGE, GREEN, PURPLE = (
-    "#0072b2",
-    "#56b4e9",
-    "#d55e00",
-    "#e69f00",
-    "#009e73",
-    "#cc79a7",
-)
+BLUE, SKY, VERMILION, ORANGE, GREEN, PURPLE = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7")
 
 _LONGEST = 28
 """Letters of a name from data."""
@@ -66,6 +59,7 @@ _RC: Any = {
     "xtick.color": BLACK,
     "ytick.color": BLACK,
     "legend.fontsize": 8,
+    "legend.title_fontsize": 8,
     "legend.frameon": False,
     "grid.color": PALE,
     "grid.linewidth": 0.8,
@@ -116,7 +110,7 @@ def mode_colours(modes: Sequence[str]) -> dict[str, str]:
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Writes stem.png and stem.svg, whole and without dates; returns their paths."""
+    """Writes a figure to stem.png and stem.svg, whole and without dates; returns their paths."""
     paths = []
     for kind in ("png", "svg"):
         path = stem.with_name(f"{stem.name}.{kind}")
@@ -134,8 +128,8 @@ def embed_figure(figure: Figure, name: str, title: str, description: str) -> str
     Args:
         figure: what to embed.
         name: letters, digits and hyphens, another one for each figure of a page.
-        title: its name for who can't see it.
-        description: what it shows, in words.
+        title: its name for screen readers.
+        description: what it shows, in words, for them too.
     """
     root = ET.fromstring(_print(figure, "svg", transparent=True))
     kept = []
@@ -192,12 +186,7 @@ def _label(name: str) -> str:
 _MAX_COLUMNS = 4
 _PANEL = 2.5
 MAX_PATHS = 200
-"""Paths of a panel, the first ones: more can't be told apart, and a page carries every point of them."""
-
-
-def draw_success_modes(evaluation: Evaluation, stem: Path) -> list[Path]:
-    """Writes `plot_success_modes` to files; returns the paths of the PNG and the SVG."""
-    return save_figure(plot_success_modes(evaluation), stem)
+"""Paths of a panel, the first ones: more can't be distinguished, and a page carries every point of them."""
 
 
 def plot_success_modes(evaluation: Evaluation) -> Figure:
@@ -230,16 +219,10 @@ def plot_success_modes(evaluation: Evaluation) -> Figure:
             handles=handles,
             loc="outside right upper",
             title=_legend_title(evaluation),
-            title_fontsize=8,
             alignment="left",
             labelspacing=0.9,
         )
         return figure
-
-
-def draw_trajectories(evaluation: Evaluation, book: PathBook, stem: Path) -> list[Path]:
-    """Writes `plot_trajectories` to files; returns the paths of the PNG and the SVG."""
-    return save_figure(plot_trajectories(evaluation, book), stem)
 
 
 def plot_trajectories(evaluation: Evaluation, book: PathBook) -> Figure:
@@ -281,7 +264,6 @@ def plot_trajectories(evaluation: Evaluation, book: PathBook) -> Figure:
             handles=_mode_handles(book),
             loc="outside right upper",
             title=_label(book.labelling),
-            title_fontsize=8,
             alignment="left",
             ncols=legend_columns,
         )
@@ -402,11 +384,6 @@ _GAP = 0.7
 """Decades between the smallest positive value and 0, which stands beside a logarithmic scale."""
 
 
-def draw_grid(grid: Grid, stem: Path) -> list[Path]:
-    """Writes `plot_grid` to files; returns the paths of the PNG and the SVG."""
-    return save_figure(plot_grid(grid), stem)
-
-
 def plot_grid(grid: Grid) -> Figure:
     """A grid, one method below another: what a cell must reach is dotted. Along one axis of numbers the scale is
     logarithmic, with 0 beside it, and the plateau is shaded; else cells stand side by side under their names.
@@ -476,16 +453,16 @@ def _plot_method(panel: FigureBase, grid: Grid, method: str, scale: _Scale) -> N
         ]
         top.axvspan(min(inside) - 0.12, max(inside) + 0.12, color=ORANGE, alpha=0.18, linewidth=0, label="both hold")
     for name, label, colour, marker in _SCORES:
-        total = grid.total_modes if name == "solved" else 1
+        total = len(grid.modes) if name == "solved" else 1
         _plot_score(top, [cell.metrics[name] for cell in cells], scale, label, colour, marker, total)
-    for floor, colour in ((floors.success_floor, BLUE), (floors.solved_floor / grid.total_modes, VERMILION)):
+    for floor, colour in ((floors.success_floor, BLUE), (floors.solved_floor / len(grid.modes), VERMILION)):
         top.axhline(floor, color=colour, linewidth=0.9, linestyle=":")
     top.set_ylim(-0.04, 1.04)
     against = f" against {scale.name}" if scale.name else ""
     top.set_title(f"{_label(grid.task)}, {_label(method)}: success and modes{against}", loc="left")
     seeds = counted(len(grid.seeds), "seed")
     title = f"mean and {grid.confidence:.0%} interval,\n{seeds}; small: single seeds"
-    top.legend(loc="upper left", bbox_to_anchor=(1, 1), title=title, title_fontsize=8, alignment="left")
+    top.legend(loc="upper left", bbox_to_anchor=(1, 1), title=title, alignment="left")
     scale.mark(top)
     if not logged:
         return

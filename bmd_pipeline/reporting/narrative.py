@@ -112,7 +112,7 @@ def duration(seconds: float) -> str:
     return f"{minutes}{_SPACE}min" if minutes < 60 else f"{minutes // 60}{_SPACE}h {minutes % 60:02d}{_SPACE}min"
 
 
-# ---- What a page says in words, made from its data; nothing here is claimed that the numbers don't hold ----
+# ---- Sentences of a page, made from its data alone ----
 
 FEW_SEEDS = 5
 """Below this many seeds the page warns of the intervals between seeds."""
@@ -173,7 +173,7 @@ def describe_run(evaluation: Evaluation, finetuned: Iterable[Mapping[str, Any]],
             + (f": {listed(known)}." if known else ".")
         )
         if any(map(uses_modes, methods)):
-            sentences.append("Methods ending in -bmd also get mode codes, and a reward for telling them apart.")
+            sentences.append("Methods ending in -bmd also get mode codes, and a reward for showing which code it was.")
     episodes = {row.episodes for block in blocks.values() for row in block.seeds}
     each = grouped(episodes.pop()) if len(episodes) == 1 else f"{grouped(min(episodes))} to {grouped(max(episodes))}"
     total = sum(block.success_rate.n for block in blocks.values())
@@ -235,7 +235,7 @@ def list_lost_codes(evaluation: Evaluation) -> list[str]:
 
 
 def describe_policies(evaluation: Evaluation) -> str:
-    """Every policy in a line, for who can't see the figures."""
+    """Every policy in a line, as a description of figures."""
     return "; ".join(
         f"{name}: success {percent(block.success_rate.mean)}, {fixed(block.solved.mean, 1)} of {block.solved.total} "
         f"modes solved, entropy {fixed(block.mode_entropy.mean)} nats, obeyed {percent(block.obeyed.mean)}"
@@ -326,7 +326,7 @@ def describe_hypothesis(found: Hypothesis, pair: PairVerdict, verdict: Verdict) 
         numbers = f"{one} succeeds in {percent(found.one)} of the episodes, {other} in {percent(found.other)}"
         gain = f"{signed(100 * gap.value, 1)} points {interval(gap.low, gap.high, 1, 100)}"
     elif found.hypothesis == "H2":
-        solved = f"{fixed(found.one, 1)} of {verdict.total_modes} modes at a success rate of at least {verdict.tau:g}"
+        solved = f"{fixed(found.one, 1)} of {len(verdict.modes)} modes at a success rate of at least {verdict.tau:g}"
         numbers = f"{one} solves {solved}, {other} {fixed(found.other, 1)}"
         gain = f"{signed(gap.value, 1)} {interval(gap.low, gap.high, 1)}"
     else:
@@ -336,7 +336,7 @@ def describe_hypothesis(found: Hypothesis, pair: PairVerdict, verdict: Verdict) 
     against = found.verdict == "refuted"
     p = p_value(found.p_below_holm if against else found.p_above_holm)
     text = f"{numbers}: {gain}, {p} corrected{' against the claim' if against else ''}."
-    if found.metric == "solved" and found.one == found.other and found.one in (0, verdict.total_modes):
+    if found.metric == "solved" and found.one == found.other and found.one in (0, len(verdict.modes)):
         return text + (" Neither solves any mode." if found.one == 0 else " There is nothing to gain here.")
     return text
 
@@ -373,7 +373,7 @@ def _describe_method(grid: Grid, method: str) -> str:
     floors, name = grid.methods[method], name_axis(grid)
     if not any(cell.methods[method].metrics["solved"].mean.value for cell in grid.cells):
         return "no cell solves any mode, so there is nothing to hold."
-    solved = f"{floors.solved_floor:.1f} of {grid.total_modes} modes solved"
+    solved = f"{floors.solved_floor:.1f} of {len(grid.modes)} modes solved"
     bar = f"success of at least {floors.success_floor:.3f} and {solved}"
     held = [cell.name for cell in grid.cells if cell.methods[method].holds]
     if not held:
@@ -413,14 +413,14 @@ def describe_validation(validation: Validation) -> list[str]:
 
 
 def _describe_base(base: BaseBehaviour, power: float) -> str:
-    test = base.twins
-    if test is None or base.ways == "unknown":
+    test = base.paired
+    if test is None or base.modes == "unknown":
         return (
-            "Whether the base policy has more than one mode can't be told: from too few starts do both paired rollouts "
+            "It is unknown whether the base policy has more than one mode: from too few starts both paired rollouts "
             f"succeed (success rate {fixed(base.success_rate.value)}). Raise evaluate.episodes, or train a better one."
         )
     numbers = f"{test.pairs} paired rollouts from the same start, {p_value(test.p)} for a single one"
-    if base.ways == "several":
+    if base.modes == "several":
         return f"The base policy has more than one mode: {numbers}."
     return (
         f"The base policy has one mode, as far as can be seen ({numbers}): there is nothing to preserve. A "
@@ -432,15 +432,15 @@ def _describe_base(base: BaseBehaviour, power: float) -> str:
 def _describe_separation(discovered: Sequence[SeedValidation], base: BaseBehaviour) -> str:
     found = [one.separation for one in discovered if one.separation is not None]
     if not found:
-        return "Whether codes differ can't be told: too few of their episodes succeed."
+        return "It is unknown whether codes differ: too few of their episodes succeed."
     shown = [f"{_share(one.recognised)} (chance {fixed(one.chance)})" for one in found]
     text = (
-        "A classifier that knows nothing of the inference model tells the code from the trajectory in "
+        "A classifier of its own, not the inference model, names the code of a trajectory in "
         f"{listed(shown)} of held-out successes. Silhouette {_mean([one.silhouette for one in found])}; "
         f"trajectories of two codes are {_mean([one.between / max(one.within, 1e-9) for one in found])} times as far "
         "apart as those of one."
     )
-    return text + (" What differs between codes lies within the one mode." if base.ways == "one" else "")
+    return text + (" What differs between codes lies within the one mode." if base.modes == "one" else "")
 
 
 def _describe_truth(discovered: Sequence[SeedValidation]) -> list[str]:
@@ -479,7 +479,7 @@ def _describe_disturbed(discovered: Sequence[SeedValidation]) -> list[str]:
     for i, name in enumerate(names):
         there = [one.disturbed[i] for one in discovered]
         named = [one.recognised.value for one in there if one.recognised is not None]
-        seen = f", codes told apart in {_mean(named)}" if named else ""
+        seen = f", codes recognised in {_mean(named)}" if named else ""
         rate = _mean([one.success_rate.value for one in there])
         modes = _present([one.present for one in there])
         parts.append(f"{_DISTURBANCES.get(name, name)}: success {rate}{seen}, {modes}")

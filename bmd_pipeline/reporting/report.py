@@ -20,10 +20,9 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from bmd_pipeline import __version__
-from bmd_pipeline.config.schema import PRETRAINED, uses_modes
+from bmd_pipeline.config.schema import PRETRAINED
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.metrics.episodes import Episodes
 from bmd_pipeline.metrics.schemas import Comparison, Evaluation, Grid, Verdict, load_document
 from bmd_pipeline.metrics.scores import count_modes, mode_shares
 from bmd_pipeline.reporting import narrative
@@ -48,14 +47,9 @@ from bmd_pipeline.reporting.narrative import (
     describe_codes,
     describe_curves,
     describe_grid,
-    describe_outcome,
     describe_policies,
     describe_pretraining,
-    describe_reading,
     describe_run,
-    describe_tally,
-    describe_tasks,
-    list_lost_codes,
 )
 from bmd_pipeline.reporting.sources import ReportSources, list_commits, list_settings, list_steps, remake_command
 from bmd_pipeline.reporting.trajectories import encode_planar
@@ -158,26 +152,6 @@ _ASSETS = files("bmd_pipeline.reporting") / "assets"
 SCRIPTS = ("elements", "theme", "paths", "replay", "start")
 """Parts of the script in the order in which they are joined; they share one scope."""
 
-_FILTERS = (
-    "percent",
-    "percent_range",
-    "fixed",
-    "interval",
-    "grouped",
-    "counted",
-    "listed",
-    "even_modes",
-    "p_value",
-    "duration",
-    "signed",
-    "describe_tally",
-    "describe_scope",
-    "state_claim",
-    "describe_hypothesis",
-    "describe_grid",
-    "describe_validation",
-)
-
 
 def render_page(template: str, *, data: dict[str, Any], colours: str, **values: Any) -> str:
     """Fills a template.
@@ -214,7 +188,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False, "allow_nan": False}
-    environment.filters |= {name: getattr(narrative, name) for name in _FILTERS}
+    here = narrative.__name__
+    environment.filters |= {
+        name: one for name, one in vars(narrative).items() if getattr(one, "__module__", "") == here
+    }
     environment.filters["pretty"] = functools.partial(json.dumps, indent=2, ensure_ascii=False)
     return environment
 
@@ -256,10 +233,7 @@ def build_report(sources: ReportSources) -> str:
         modes=book.modes,
         axes=axes,
         to_scale=book.to_scale,
-        outcome=describe_outcome(evaluation),
         run=describe_run(evaluation, sources.finetuned.values(), sum(step.wall_s for step in steps)),
-        reading=describe_reading(evaluation),
-        lost_codes=list_lost_codes(evaluation),
         lowest=lowest,
         shares=_list_shares(sources),
         evidence=sources.evidence,
@@ -278,10 +252,10 @@ def _draw_figures(sources: ReportSources) -> dict[str, list[Markup]]:
     evaluation, modes = sources.evaluation, sources.book.modes
     task, grid, validation = evaluation.task, sources.evidence.grid, sources.evidence.validation
     base = evaluation.policies.get(PRETRAINED)
-    told = describe_policies(evaluation)
+    policies = describe_policies(evaluation)
     found: dict[str, list[tuple[Figure, str, str]]] = {
-        "outcome": [(plot_success_modes(evaluation), f"{task}: success against modes", told)],
-        "paths": [(plot_trajectories(evaluation, sources.book), f"{task}: trajectories by true mode", told)],
+        "outcome": [(plot_success_modes(evaluation), f"{task}: success against modes", policies)],
+        "paths": [(plot_trajectories(evaluation, sources.book), f"{task}: trajectories by true mode", policies)],
         "curves": [
             (figure, f"{family}: learning curves", describe_curves(sources.curves, family))
             for family, figure in plot_curves(
@@ -344,8 +318,8 @@ def _find_spans(comparison: Comparison | None) -> dict[str, float]:
     spans: dict[str, float] = {}
     for pair in comparison.comparisons if comparison else ():
         for name, cell in pair.metrics.items():
-            gap = cell.difference
-            spans[name] = max(spans.get(name, 1e-9), 1.1 * abs(gap.low), 1.1 * abs(gap.high))
+            ends = cell.difference.low, cell.difference.high
+            spans[name] = max(spans.get(name, 1e-9), *(1.1 * abs(end) for end in ends))
     return spans
 
 
@@ -353,15 +327,13 @@ def _list_shares(sources: ReportSources) -> list[dict[str, Any]]:
     """Mode shares of every policy seed by seed: the mean of collapsed seeds would look diverse."""
     rows = []
     for name, block in sources.evaluation.policies.items():
-        parts = [sources.episodes[name, row.seed] for row in block.seeds]
-        seeds = [{"seed": part.seed, "shares": _shares_of(part, block.labelling)} for part in parts]
-        rows.append({"name": name, "block": block, "coded": uses_modes(name), "seeds": seeds})
+        seeds = []
+        for row in block.seeds:
+            part = sources.episodes[name, row.seed]
+            successes, _ = count_modes(part.success, part.labellings[block.labelling].weights)
+            seeds.append({"seed": row.seed, "shares": mode_shares(successes).tolist()})
+        rows.append({"name": name, "block": block, "seeds": seeds})
     return rows
-
-
-def _shares_of(part: Episodes, labelling: str) -> list[float]:
-    successes, _ = count_modes(part.success, part.labellings[labelling].weights)
-    return [float(share) for share in mode_shares(successes)]
 
 
 # ---- The page of all tasks: `results/summary.html` ----
@@ -392,29 +364,19 @@ def load_results(layout: Layout, tasks: Sequence[str]) -> list[TaskResults]:
     """
     results = []
     for task in tasks:
-        path, verdict, grid = layout.summary(task), layout.verdict(task), layout.grid(task)
+        path, page = layout.summary(task), layout.report(task)
+        verdict, grid = layout.verdict(task), layout.grid(task)
         if not path.is_file():
             raise ArtifactError(f"{path} is missing: make it with `snakemake --cores 2 {path}`")
-        evaluation = load_document(path, Evaluation)
-        if evaluation.task != task:
-            raise ArtifactError(f"{path}: evaluation of task {evaluation.task}, not of {task}")
-        cells = load_document(grid, Grid) if grid.is_file() else None
-        if cells is not None and cells.task != task:
-            raise ArtifactError(f"{grid}: grid of task {cells.task}, not of {task}")
         results.append(
             TaskResults(
-                evaluation=evaluation,
-                verdict=load_document(verdict, Verdict) if verdict.is_file() else None,
-                grid=cells,
-                link=_link(layout, task),
+                evaluation=load_document(path, Evaluation, task),
+                verdict=load_document(verdict, Verdict, task) if verdict.is_file() else None,
+                grid=load_document(grid, Grid, task) if grid.is_file() else None,
+                link=quote(str(page.relative_to(layout.overview().parent))) if page.is_file() else None,
             )
         )
     return results
-
-
-def _link(layout: Layout, task: str) -> str | None:
-    page = layout.report(task)
-    return quote(str(page.relative_to(layout.overview().parent))) if page.is_file() else None
 
 
 def build_summary(results: Sequence[TaskResults]) -> str:
@@ -437,7 +399,7 @@ def build_summary(results: Sequence[TaskResults]) -> str:
         {
             "name": result.evaluation.task,
             "link": result.link,
-            "tally": describe_tally(result.verdict) if result.verdict else "",
+            "verdict": result.verdict,
             "seeds": max(len(block.seeds) for block in result.evaluation.policies.values()),
             "evaluation": result.evaluation,
             "policies": _list_marks(result.evaluation, order),
@@ -452,5 +414,4 @@ def build_summary(results: Sequence[TaskResults]) -> str:
         tasks=tasks,
         grids=[result.grid for result in results if result.grid is not None],
         lowest=lowest,
-        outcome=describe_tasks(evaluations),
     )

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,11 @@ from bmd_pipeline.io.logger import load_metrics
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.schemas import (
+    AnyDocument,
     Comparison,
+    Document,
     Evaluation,
     Grid,
-    InputFile,
-    PolicyBlock,
-    SeedRow,
     Validation,
     Verdict,
     load_document,
@@ -133,7 +132,7 @@ def _thin_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Curve
     return Curves(
         step=[chunk[-1]["step"] for chunk in chunks],
         values={
-            name: [_thin(name, [row.get(METRICS[name]) for row in chunk if _tells(name, row)]) for chunk in chunks]
+            name: [_thin(name, chunk) for chunk in chunks]
             for name in names
             if any(METRICS[name] in row for row in rows)
         },
@@ -141,11 +140,10 @@ def _thin_rows(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Curve
     )
 
 
-def _tells(name: str, row: Mapping[str, object]) -> bool:
-    return name not in _UPDATES or row.get("losses/policy_steps") != 0
-
-
-def _thin(name: str, values: Sequence[object]) -> Value:
+def _thin(name: str, rows: Sequence[Mapping[str, Any]]) -> Value:
+    """A metric over some iterations, None where nothing was measured."""
+    learned = [row for row in rows if name not in _UPDATES or row.get("losses/policy_steps") != 0]
+    values = [row.get(METRICS[name]) for row in learned]
     finite = [float(value) for value in values if isinstance(value, int | float) and math.isfinite(value)]
     if not finite:
         return None
@@ -180,44 +178,27 @@ def load_evidence(layout: Layout, evaluation: Evaluation) -> Evidence:
         ArtifactError: one is damaged, of another task, or was made from other files than those that are here.
     """
     task = evaluation.task
-    comparison, verdict = layout.comparison(task), layout.verdict(task)
-    grid, validation = layout.grid(task), layout.validation(task)
-    found = Evidence(
-        comparison=load_document(comparison, Comparison) if comparison.is_file() else None,
-        verdict=load_document(verdict, Verdict) if verdict.is_file() else None,
-        grid=load_document(grid, Grid) if grid.is_file() else None,
-        validation=load_document(validation, Validation) if validation.is_file() else None,
+    results = layout.summary(task).parent
+    evaluations = {name: file.sha256 for name, file in evaluation.provenance.inputs.items()}
+
+    def hash_of(path: Path) -> str | None:
+        return hash_file(path) if path.is_file() else None
+
+    def load(path: Path, model: type[AnyDocument], find_hash: Callable[[str], str | None]) -> AnyDocument | None:
+        if not path.is_file():
+            return None
+        document = load_document(path, model, task)
+        for name, file in document.provenance.inputs.items():
+            if find_hash(name) != file.sha256:
+                raise ArtifactError(f"{path} was made from another {name} than the present one; make it again")
+        return document
+
+    return Evidence(
+        comparison=load(layout.comparison(task), Comparison, evaluations.get),
+        verdict=load(layout.verdict(task), Verdict, evaluations.get),
+        grid=load(layout.grid(task), Grid, lambda name: hash_of(results / name)),
+        validation=load(layout.validation(task), Validation, lambda name: hash_of(results / name / RUN_FILE)),
     )
-    for path, document in ((comparison, found.comparison), (verdict, found.verdict)):
-        if document is not None:
-            _check_task(path, document.task, task)
-            known = evaluation.provenance.inputs
-            _check_inputs(path, document.provenance.inputs, {name: known[name].sha256 for name in known})
-    if found.grid is not None:
-        _check_task(grid, found.grid.task, task)
-        inputs = found.grid.provenance.inputs
-        _check_inputs(grid, inputs, _hash_files({name: grid.parent / name for name in inputs}))
-    if found.validation is not None:
-        _check_task(validation, found.validation.task, task)
-        inputs = found.validation.provenance.inputs
-        results = layout.summary(task).parent
-        _check_inputs(validation, inputs, _hash_files({name: results / name / RUN_FILE for name in inputs}))
-    return found
-
-
-def _hash_files(files: Mapping[str, Path]) -> dict[str, str]:
-    return {name: hash_file(file) for name, file in files.items() if file.is_file()}
-
-
-def _check_task(path: Path, found: str, task: str) -> None:
-    if found != task:
-        raise ArtifactError(f"{path}: is about task {found}, not {task}")
-
-
-def _check_inputs(path: Path, inputs: Mapping[str, InputFile], present: Mapping[str, str]) -> None:
-    for name, file in inputs.items():
-        if present.get(name) != file.sha256:
-            raise ArtifactError(f"{path} was made from another {name} than the present one; make it again")
 
 
 # ---- What a report is made of: the files of a task's results, read once and checked against each other ----
@@ -237,7 +218,7 @@ class ReportSources:
         episodes: episode rows of each policy and seed.
         paths: planar paths of each policy and seed, the first of its episodes, in their order.
         book: names of axes, labelling and modes (its paths are those of `paths`).
-        demos: manifest of the demonstrations, None where they were brought along or edited.
+        demos: manifest of the demonstrations, None where they were imported or edited.
         base: run.json of pre-training.
         discovered: run.json of discovery by seed.
         finetuned: run.json of fine-tuning by policy and seed.
@@ -275,25 +256,31 @@ def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> R
         ArtifactError: a file is missing, damaged or cut short, or is not the one that the others were made from.
     """
     summary = layout.summary(task)
-    evaluation = load_document(summary, Evaluation)
-    if evaluation.task != task:
-        raise ArtifactError(f"{summary}: evaluation of task {evaluation.task}, not of {task}")
-    keys = [(policy, row.seed) for policy, block in evaluation.policies.items() for row in block.seeds]
-    parts = {key: _load_part(evaluation, layout, *key) for key in keys}
-    finetuned = {key: _load_finetuned(parts[key], layout, task, *key) for key in keys if is_finetuned(key[0])}
+    evaluation = load_document(summary, Evaluation, task)
+    known = {(policy, row.seed): row for policy, block in evaluation.policies.items() for row in block.seeds}
+    parts = {key: _load_part(evaluation, layout, *key) for key in known}
+    finetuned = {key: _load_finetuned(parts[key], layout, task, *key) for key in known if is_finetuned(key[0])}
     rows = {(part.policy, part.seed): part for part in load_episodes(episodes)}
     book = load_paths(paths)
-    drawn = _group_paths(book)
-    for key in keys:
-        _check_rows(rows.get(key), _row_of(evaluation.policies[key[0]], key[1]), episodes, summary)
-        _check_paths(drawn.get(key, []), rows[key], paths, summary)
+    drawn: dict[Key, list[PlanarPath]] = {}
+    for path in book.paths:
+        drawn.setdefault((path.policy, path.seed), []).append(path)
+    for (policy, seed), row in known.items():
+        part = rows.get((policy, seed))
+        if part is None or len(part) != row.episodes or float(part.success.mean()) != row.success_rate:
+            raise ArtifactError(f"{episodes}: not the episodes of {summary} (seed {seed}); summarise again")
+        # Paths are the first episodes: only so do they share the rows' lengths.
+        found = [(path.code, path.success) for path in drawn.get((policy, seed), ())]
+        n = len(found)
+        if n == 0 or found != list(zip(part.code[:n].tolist(), part.success[:n].tolist(), strict=True)):
+            raise ArtifactError(f"{paths}: not the paths of {summary} ({policy}, seed {seed}); summarise again")
     base = require_run(layout.policy(task), "pretrain", task)
-    seeds = sorted({seed for policy, seed in keys if uses_modes(policy)})
+    seeds = sorted({seed for policy, seed in known if uses_modes(policy)})
     return ReportSources(
         evaluation=evaluation,
         parts=parts,
-        episodes={key: rows[key] for key in keys},
-        paths={key: drawn[key] for key in keys},
+        episodes={key: rows[key] for key in known},
+        paths={key: drawn[key] for key in known},
         book=book,
         demos=_find_collection(base, layout, task),
         base=base,
@@ -307,8 +294,8 @@ def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> R
 
 
 def _find_collection(base: Record, layout: Layout, task: str) -> Record | None:
-    """The manifest of what the policy learnt from. An earlier collection's may lie there too, when the demonstrations
-    or the policy were brought along."""
+    """The manifest of what the policy learnt from; None if what lies there is that of another collection, as where
+    demonstrations or policy were imported."""
     manifest = layout.demos_manifest(task)
     if not manifest.is_file():
         return None
@@ -355,30 +342,6 @@ def _load_finetuned(part: Evaluation, layout: Layout, task: str, policy: str, se
     return record
 
 
-def _row_of(block: PolicyBlock, seed: int) -> SeedRow:
-    return next(row for row in block.seeds if row.seed == seed)
-
-
-def _group_paths(book: PathBook) -> dict[Key, list[PlanarPath]]:
-    groups: dict[Key, list[PlanarPath]] = {}
-    for path in book.paths:
-        groups.setdefault((path.policy, path.seed), []).append(path)
-    return groups
-
-
-def _check_rows(rows: Episodes | None, expected: SeedRow, path: Path, summary: Path) -> None:
-    if rows is None or len(rows) != expected.episodes or float(rows.success.mean()) != expected.success_rate:
-        raise ArtifactError(f"{path}: not the episodes of {summary} (seed {expected.seed}); summarise again")
-
-
-def _check_paths(paths: list[PlanarPath], rows: Episodes, path: Path, summary: Path) -> None:
-    """Paths are the first episodes: only so do they share the rows' lengths."""
-    found = [(one.code, one.success) for one in paths]
-    n = len(found)
-    if n == 0 or found != list(zip(rows.code[:n].tolist(), rows.success[:n].tolist(), strict=True)):
-        raise ArtifactError(f"{path}: not the paths of {summary} ({rows.policy}, seed {rows.seed}); summarise again")
-
-
 # ---- Lineage of the files behind a page: every stage's command, settings, time and code ----
 
 
@@ -392,7 +355,6 @@ class Step:
         wall_s: seconds it took.
         commit: commit of its code, None for an installed package.
         config_hash: hash of the settings that it depends on.
-        device: where it computed.
     """
 
     stage: str
@@ -400,7 +362,6 @@ class Step:
     wall_s: float
     commit: str | None
     config_hash: str
-    device: str
 
     @property
     def short_commit(self) -> str:
@@ -411,24 +372,36 @@ class Step:
 
 def list_steps(sources: ReportSources) -> list[Step]:
     """Every stage behind the page, in the order of the pipeline."""
-    records: list[tuple[str, Mapping[str, Any]]] = []
-    if sources.demos is not None:
-        records.append(("collect", sources.demos))
+    records: list[tuple[str, Record]] = [("collect", sources.demos)] if sources.demos is not None else []
     records.append(("pretrain", sources.base))
     records += [("discover", record) for record in sources.discovered.values()]
     records += [("finetune", record) for record in sources.finetuned.values()]
-    steps = [_from_record(stage, record) for stage, record in records]
     for (policy, _), part in sources.parts.items():
-        steps.append(_from_document("evaluate", part, part.policies[policy].config_hash))
-    steps.append(_from_document("summarise", sources.evaluation, sources.evaluation.config_hash))
-    evidence = {
-        "validation": sources.evidence.validation,
-        "compare": sources.evidence.comparison,
-        "verdict": sources.evidence.verdict,
-        "grid": sources.evidence.grid,
+        records.append(("evaluate", _read_provenance(part) | {"config_hash": part.policies[policy].config_hash}))
+    evidence = sources.evidence
+    documents = {
+        "summarise": sources.evaluation,
+        "validation": evidence.validation,
+        "compare": evidence.comparison,
+        "verdict": evidence.verdict,
+        "grid": evidence.grid,
     }
-    steps += [_from_document(stage, found, found.config_hash) for stage, found in evidence.items() if found]
-    return steps
+    records += [(stage, _read_provenance(document)) for stage, document in documents.items() if document is not None]
+    return [
+        Step(
+            stage=stage,
+            command=str(record.get("command", "")),
+            wall_s=float(record.get("wall_s", 0.0)),
+            commit=record.get("git_commit"),
+            config_hash=str(record.get("config_hash", "")),
+        )
+        for stage, record in records
+    ]
+
+
+def _read_provenance(document: Document) -> Record:
+    """A document's provenance in the terms of run.json."""
+    return document.provenance.model_dump() | {"config_hash": document.config_hash}
 
 
 def remake_command(evaluation: Evaluation) -> str:
@@ -460,21 +433,3 @@ def list_settings(sources: ReportSources) -> Iterator[tuple[str, Any]]:
 def list_commits(steps: Iterable[Step]) -> list[str]:
     """The commits that the stages ran at, in order of appearance."""
     return list(dict.fromkeys(step.commit or "an installed package" for step in steps))
-
-
-def _from_record(stage: str, record: Mapping[str, Any]) -> Step:
-    return Step(
-        stage=stage,
-        command=str(record.get("command", "")),
-        wall_s=float(record.get("wall_s", 0.0)),
-        commit=record.get("git_commit"),
-        config_hash=str(record.get("config_hash", "")),
-        device=str(record.get("device", "")),
-    )
-
-
-def _from_document(
-    stage: str, document: Evaluation | Comparison | Verdict | Grid | Validation, config_hash: str
-) -> Step:
-    run = document.provenance
-    return Step(stage, run.command, run.wall_s, run.git_commit, config_hash, run.device)

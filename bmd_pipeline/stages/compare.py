@@ -10,16 +10,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bmd_pipeline.config.hashing import hash_values, stage_hash
-from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, judged_methods, list_pairs
+from bmd_pipeline.config.hashing import hash_values
+from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, list_pairs, paired_methods
 from bmd_pipeline.io.files import write_bytes, write_json
 from bmd_pipeline.metrics.bootstrap import PairedBootstrap
 from bmd_pipeline.metrics.compare import Pair, compare_pairs, score_policies
 from bmd_pipeline.metrics.hypotheses import HypothesisTester
-from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Comparison, PolicyPair, Verdict
+from bmd_pipeline.metrics.schemas import Comparison, PolicyPair, Verdict
 from bmd_pipeline.reporting.narrative import describe_hypothesis, describe_scope
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.evaluations import load_evaluations, make_rng, resample, trace
+from bmd_pipeline.stages.evaluations import load_evaluations, make_evidence_head, make_rng, resample
 
 # ---- Stage `compare`: results/<Task>/compare.json, all methods and seeds with intervals, tests and effect sizes ----
 
@@ -27,7 +27,7 @@ SCORES_SUFFIX = ".parquet"
 """The table beside compare.json has its name and this suffix."""
 
 
-def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter | None = None) -> None:
+def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter) -> None:
     """Compares every -bmd method with its plain counterpart, and every policy with the pre-trained one.
 
     Args:
@@ -35,7 +35,7 @@ def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
         evaluations: eval.json of the pre-trained policy and of each configured method, and of the taught policy if it
             was evaluated, at every configured seed.
         output: the compare.json to write, last of all; a table with every seed's scores goes beside it.
-        reporter: where the numbers are told, if anywhere.
+        reporter: where the numbers are logged.
 
     Raises:
         ArtifactError: an evaluation is missing, damaged, or of another task or other settings.
@@ -47,28 +47,19 @@ def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
     confidence = config.evaluate.confidence
     pairs = [Pair(one, other, "counterpart") for one, other in list_pairs(config.methods)]
     pairs += [Pair(policy, PRETRAINED, "base") for policy in rows if policy != PRETRAINED]
+    inputs = {part.name: part.path for row in rows.values() for part in row}
     document = Comparison(
-        schema_version=SCHEMA_VERSION,
-        task=config.task.name,
-        config_hash=stage_hash(config, "compare"),
-        confidence=confidence,
-        labelling=sample.labelling,
-        modes=list(sample.modes),
-        tau=sample.tau,
-        seeds=sample.seeds,
-        episodes_per_seed=sample.num_episodes,
+        **make_evidence_head(config, "compare", sample, inputs, started),
         policies=score_policies(sample, confidence),
         comparisons=compare_pairs(
             sample, pairs, confidence=confidence, min_seeds=config.compare.min_seeds, rng=make_rng(config, "tests")
         ),
-        provenance=trace(config, "compare", {part.name: part.path for row in rows.values() for part in row}, started),
     )
     output.unlink(missing_ok=True)  # an old compare.json must not vouch for a new table
     write_bytes(output.with_suffix(SCORES_SUFFIX), _encode_scores(sample))
     write_json(output, document.model_dump(mode="json"))
-    if reporter is not None:
-        for pair in document.comparisons:
-            reporter.log(_describe(pair))
+    for pair in document.comparisons:
+        reporter.log(_describe(pair))
 
 
 def _encode_scores(sample: PairedBootstrap) -> bytes:
@@ -89,58 +80,50 @@ def _describe(pair: PolicyPair) -> str:
     for name in ("success_rate", "present", "solved", "mode_entropy", "obeyed"):
         found = pair.metrics[name]
         test = found.by_seed if found.unit == "seeds" and found.by_seed else found.by_episode
-        gap = found.difference
-        shown.append(f"{name} {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] p {test.p_holm:.2g}")
+        by = found.difference
+        shown.append(f"{name} {by.value:+.3f} [{by.low:+.3f}, {by.high:+.3f}] p {test.p_holm:.2g}")
     return f"{pair.one} against {pair.other}: {', '.join(shown)}"
 
 
 # ---- Stage `verdict`: results/<Task>/verdict.json, the claim as hypotheses that were stated beforehand ----
 
 
-def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter | None = None) -> None:
+def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter) -> None:
     """Decides the hypotheses on every pair of a -bmd method and its plain counterpart.
 
     Args:
-        config: the run; `verdict` holds the thresholds.
-        evaluations: eval.json of each `judged_methods` at every configured seed.
+        config: the run, with the thresholds.
+        evaluations: eval.json of each `paired_methods` at every configured seed.
         output: the verdict.json to write.
-        reporter: where it is told, if anywhere.
+        reporter: where the verdicts are logged.
 
     Raises:
         ConfigError: no pair is configured.
         ArtifactError: an evaluation is missing, damaged, or of another task or other settings.
     """
     started = time.time()
-    rows = load_evaluations(config, judged_methods(config.methods), evaluations)
+    rows = load_evaluations(config, paired_methods(config.methods), evaluations)
     sample = resample(config, rows)
-    settings = config.verdict
+    alpha, margin = config.evaluate.alpha, config.verdict.success_margin
     tester = HypothesisTester(
         sample,
         list_pairs(config.methods),
-        settings,
+        success_margin=margin,
+        alpha=alpha,
         min_seeds=config.compare.min_seeds,
         rng=make_rng(config, "tests"),
     )
+    inputs = {part.name: part.path for row in rows.values() for part in row}
     document = Verdict(
-        schema_version=SCHEMA_VERSION,
-        task=config.task.name,
-        config_hash=stage_hash(config, "verdict"),
-        thresholds_hash=hash_values({**settings.model_dump(mode="json"), "tau": config.evaluate.tau}),
-        alpha=settings.alpha,
-        tau=sample.tau,
-        success_margin=settings.success_margin,
+        **make_evidence_head(config, "verdict", sample, inputs, started),
+        thresholds_hash=hash_values({"alpha": alpha, "tau": sample.tau, "success_margin": margin}),
+        success_margin=margin,
         family=tester.family,
-        labelling=sample.labelling,
-        total_modes=len(sample.modes),
-        seeds=sample.seeds,
-        episodes_per_seed=sample.num_episodes,
         min_seeds=tester.min_seeds,
         pairs=tester.evaluate(),
-        provenance=trace(config, "verdict", {part.name: part.path for row in rows.values() for part in row}, started),
     )
     write_json(output, document.model_dump(mode="json"))
-    if reporter is not None:
-        reporter.log(describe_scope(document))
-        for pair in document.pairs:
-            for found in pair.hypotheses:
-                reporter.log(f"{found.hypothesis} {found.verdict}: {describe_hypothesis(found, pair, document)}")
+    reporter.log(describe_scope(document))
+    for pair in document.pairs:
+        for found in pair.hypotheses:
+            reporter.log(f"{found.hypothesis} {found.verdict}: {describe_hypothesis(found, pair, document)}")

@@ -1,11 +1,12 @@
-"""Stages `evaluate` and `summarise`: plays a policy on seeds that nothing before has seen, and writes eval.json."""
+"""Stages `evaluate`, `summarise` and `curve`: policies play seeds that nothing before has seen."""
 
 from __future__ import annotations
 
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,9 @@ from bmd_pipeline.io.layout import RUN_FILE, Layout
 from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, concat_episodes, encode_episodes
-from bmd_pipeline.metrics.scores import choose_behaviours
-from bmd_pipeline.metrics.summary import summarise_policy
-from bmd_pipeline.reporting.figures import draw_success_modes, draw_trajectories
+from bmd_pipeline.metrics.scores import SCORES, choose_behaviours
+from bmd_pipeline.policies.checkpoint import load_policy
+from bmd_pipeline.reporting.figures import plot_success_modes, plot_trajectories, save_figure
 from bmd_pipeline.reporting.trajectories import (
     PathBook,
     PlanarPath,
@@ -46,12 +47,12 @@ from bmd_pipeline.stages.evaluations import (
     PATHS_FILE,
     PATHS_PICTURE,
     SUCCESS_PICTURE,
-    Evaluated,
     describe_block,
     hash_policy_settings,
     load_evaluated,
-    make_bootstrap_generator,
+    make_block,
     make_document,
+    make_head,
 )
 from bmd_pipeline.stages.runtime import open_env, select_recorder, select_stage_device
 from bmd_pipeline.tasks.registry import load_labellings
@@ -213,7 +214,7 @@ def evaluate(
     with FolderLock(Layout.state(output.parent), identity, make_wait(config, Stop(), reporter)) as lock:
         remove_leftovers(output.parent)
         num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
-        env = open_env(
+        world = open_env(
             config.task,
             agent.policy,
             num_envs,
@@ -222,7 +223,7 @@ def evaluate(
             num_workers=num_workers,
             recorder=recorder,
         )
-        try:
+        with closing(world) as env:
             behaviours = find_behaviours(config, env, agent, labellings, method, seed)
             wanted = config.evaluate.episodes
             with reporter.progress(f"evaluate {method}", wanted) as progress:
@@ -239,21 +240,13 @@ def evaluate(
                 )
             episodes = replace(episodes, behaviours=behaviours)
             axes = env.spec.planar_labels
-        finally:
-            env.close()
-        block = summarise_policy(
-            [episodes],
-            config_hash=hash_policy_settings(config, method),
-            tau=config.evaluate.tau,
-            confidence=config.evaluate.confidence,
-            rng=make_bootstrap_generator(config),
-        )
+        block = make_block(config, [episodes])
         document = make_document(config, {method: block}, inputs, seed, started, device)
         book = _make_book(axes, labellings[0], episodes, paths[: config.evaluate.pictured_episodes])
         output.unlink(missing_ok=True)  # an old eval.json must not vouch for new rows
         write_bytes(output.with_name(EPISODES_FILE), encode_episodes([episodes]))
         write_bytes(output.with_name(PATHS_FILE), encode_paths(book))
-        draw_trajectories(document, book, output.with_name(PATHS_PICTURE))
+        save_figure(plot_trajectories(document, book), output.with_name(PATHS_PICTURE))
         write_json(output, document.model_dump(mode="json"))
         lock.discard()
     reporter.log(f"{method}, seed {seed}: {describe_block(block)}")
@@ -332,9 +325,7 @@ def _make_book(
 # ---- Stage `summarise`: results/<Task>/eval.json, all evaluated policies of a task side by side ----
 
 
-def summarise(
-    config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter | None = None
-) -> None:
+def summarise(config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter) -> None:
     """Merges the evaluations of single policies and seeds, and draws them side by side.
 
     Intervals are computed anew from the per-episode rows, over seeds and episodes.
@@ -343,59 +334,100 @@ def summarise(
         config: the run.
         evaluations: eval.json of each policy and seed, with its tables beside it.
         output: the eval.json to write, last of all; tables and pictures go beside it.
-        reporter: where the numbers are told, if anywhere.
+        reporter: where the numbers are logged.
 
     Raises:
         ArtifactError: a file is missing or damaged, is of another task or other settings, or repeats a seed.
     """
     started = time.time()
-    parts = [_load(config, path) for path in evaluations]
+    parts = [load_evaluated(config, path) for path in evaluations]
     order = order_policies({part.episodes.policy for part in parts}, config.methods)
     parts.sort(key=lambda part: (order.index(part.episodes.policy), part.episodes.seed))
     for one, other in itertools.pairwise(parts):
-        if one.evaluated.name == other.evaluated.name:
-            paths = f"{one.evaluated.path} and {other.evaluated.path}"
-            raise ArtifactError(f"{paths} both hold {one.evaluated.name}")
+        if one.name == other.name:
+            raise ArtifactError(f"{one.path} and {other.path} both hold {one.name}")
     blocks = {
-        policy: summarise_policy(
-            [part.episodes for part in parts if part.episodes.policy == policy],
-            config_hash=hash_policy_settings(config, policy),
-            tau=config.evaluate.tau,
-            confidence=config.evaluate.confidence,
-            rng=make_bootstrap_generator(config),
-        )
+        policy: make_block(config, [part.episodes for part in parts if part.episodes.policy == policy])
         for policy in dict.fromkeys(part.episodes.policy for part in parts)
     }
     document = make_document(
-        config,
-        blocks,
-        inputs={part.evaluated.name: part.evaluated.path for part in parts},
-        seed=config.seed,
-        started=started,
+        config, blocks, inputs={part.name: part.path for part in parts}, seed=config.seed, started=started
     )
-    book = merge_books([part.book for part in parts])
+    book = merge_books([load_paths(part.path.with_name(PATHS_FILE)) for part in parts])
     output.unlink(missing_ok=True)  # an old eval.json must not vouch for new rows
     write_bytes(output.with_name(EPISODES_FILE), encode_episodes([part.episodes for part in parts]))
     write_bytes(output.with_name(PATHS_FILE), encode_paths(book))
-    draw_trajectories(document, book, output.with_name(PATHS_PICTURE))
-    draw_success_modes(document, output.with_name(SUCCESS_PICTURE))
+    save_figure(plot_trajectories(document, book), output.with_name(PATHS_PICTURE))
+    save_figure(plot_success_modes(document), output.with_name(SUCCESS_PICTURE))
     write_json(output, document.model_dump(mode="json"))
-    if reporter is not None:
-        for name, block in blocks.items():
-            reporter.log(f"{name}: {describe_block(block)}")
+    for name, block in blocks.items():
+        reporter.log(f"{name}: {describe_block(block)}")
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One policy and seed as it was evaluated, with its paths."""
-
-    evaluated: Evaluated
-    book: PathBook
-
-    @property
-    def episodes(self) -> Episodes:
-        return self.evaluated.episodes
+# ---- Stage `curve`: success and modes over fine-tuning, from the snapshots that it kept ----
+#
+# The policy at the end does not show whether modes stay or would be lost if training went on.
 
 
-def _load(config: RunConfig, path: Path) -> _Part:
-    return _Part(load_evaluated(config, path), load_paths(path.with_name(PATHS_FILE)))
+def curve(
+    config: RunConfig,
+    *,
+    policy: Path,
+    modes: Path | None,
+    finetuned: Path,
+    output: Path,
+    method: str,
+    seed: int,
+    num_workers: int,
+    reporter: Reporter,
+) -> None:
+    """Evaluates every snapshot of a fine-tuning run, all on the same episodes, and writes curve.json.
+
+    Args: as those of `evaluate`.
+
+    Raises:
+        ArtifactError: there are no snapshots, or an input is missing, damaged or made for something else.
+    """
+    started = time.time()
+    task = config.task.name
+    inputs = require_inputs(task, method, policy, modes, finetuned)
+    folders = sorted(path for path in Layout.snapshots(finetuned).glob("*") if path.is_dir())
+    if not folders:
+        raise ArtifactError(
+            f"{finetuned}: holds no snapshots; run `bmd-pipeline finetune --task {task} --method {method} "
+            f"--seed {seed} --set finetune.snapshot_interval=20`"
+        )
+    device = select_stage_device(config)
+    labellings = load_labellings(task)
+    base = load_policy(policy, task=task, device=device)
+    num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
+    world = open_env(config.task, base, num_envs, disturbed=True, device=device, num_workers=num_workers)
+    points = []
+    with closing(world) as env, reporter.progress(f"curve of {method}", len(folders)) as progress:
+        for folder in folders:
+            agent = load_agent(policy, modes, folder, method, task=task, device=device)
+            episodes, _ = evaluate_policy(  # every snapshot meets the same starts and draws
+                env,
+                agent,
+                labellings,
+                method=method,
+                seed=seed,
+                start_seed=partial(derive_seed, config.seed, "evaluate", "curve", seed),
+                generator=make_generator(config.seed, "evaluate", "curve", seed, "noise", device=env.device),
+                episodes=config.evaluate.episodes,
+            )
+            behaviours = find_behaviours(config, env, agent, labellings, method, seed)
+            block = make_block(config, [replace(episodes, behaviours=behaviours)]).model_dump(mode="json")
+            shares = {row["mode"]: row["share"] for row in block["per_mode"]}
+            measured = {name: block[name] for name in SCORES if name != "episode_return"}
+            points.append({"iteration": int(folder.name), **measured, "mode_shares": shares})
+            progress.advance(success=block["success_rate"]["mean"])
+    head = make_head(config, "curve", inputs, started, seed=seed, device=device)
+    document = head | {
+        "config_hash": hash_policy_settings(config, method),
+        "provenance": head["provenance"].model_dump(mode="json"),
+        "method": method,
+        "seed": seed,
+        "points": points,
+    }
+    write_json(output, document)

@@ -1,10 +1,11 @@
-"""eval.json and what lies beside it, as the stages write and read it that weigh evaluations against each other."""
+"""What stages share that write and read evaluations: the head of a document, and checks of what they are given."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from bmd_pipeline.io.provenance import describe_run
 from bmd_pipeline.metrics.bootstrap import PairedBootstrap, make_paired_bootstrap
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Evaluation, PolicyBlock, Provenance, load_document
+from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.seeds import derive_seed
 
-# ---- What `evaluate` and `summarise` share: the frame of eval.json and the names of the files beside it ----
+# ---- What result documents begin with, and the files beside an eval.json ----
 
 EPISODES_FILE = "episodes.parquet"
 PATHS_FILE = "trajectories.parquet"
@@ -40,38 +42,85 @@ def hash_policy_settings(config: RunConfig, method: str) -> str:
     return hash_values({stage: stage_hash(config, stage, method) for stage in stages})
 
 
-def make_bootstrap_generator(config: RunConfig) -> np.random.Generator:
-    """Draws of the bootstrap; the same for every policy, so that a file never depends on its neighbours."""
-    return np.random.default_rng(derive_seed(config.seed, "evaluate", "bootstrap"))
+def make_rng(config: RunConfig, purpose: str) -> np.random.Generator:
+    """Draws for one purpose of a stage that compares or tests."""
+    return np.random.default_rng(derive_seed(config.seed, "evaluate", "evidence", purpose))
+
+
+def make_head(
+    config: RunConfig,
+    stage: Stage,
+    inputs: Mapping[str, Path],
+    started: float,
+    *,
+    seed: int | None = None,
+    device: torch.device | None = None,
+) -> dict[str, Any]:
+    """The fields that every document begins with.
+
+    Args:
+        config: the run.
+        stage: the stage that writes it.
+        inputs: files it read, by name.
+        started: `time.time()` at its start.
+        seed: seed of what it did; the run's if None.
+        device: where it computed; the CPU if None.
+    """
+    run = describe_run(
+        stage=stage,
+        task=config.task.name,
+        config=stage_slice(config, stage),
+        config_hash=stage_hash(config, stage),
+        seed=config.seed if seed is None else seed,
+        inputs=inputs,
+        started=started,
+        device=device,
+    )
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "task": config.task.name,
+        "config_hash": run["config_hash"],
+        "confidence": config.evaluate.confidence,
+        "provenance": Provenance(**{name: run[name] for name in Provenance.model_fields}),
+    }
+
+
+def make_evidence_head(
+    config: RunConfig, stage: Stage, sample: PairedBootstrap, inputs: Mapping[str, Path], started: float
+) -> dict[str, Any]:
+    """The same of a document about several policies, with what they were evaluated on."""
+    return make_head(config, stage, inputs, started) | {
+        "alpha": config.evaluate.alpha,
+        "labelling": sample.labelling,
+        "modes": sample.modes,
+        "tau": sample.tau,
+        "seeds": sample.seeds,
+        "episodes_per_seed": sample.num_episodes,
+    }
+
+
+def make_block(config: RunConfig, parts: Sequence[Episodes]) -> PolicyBlock:
+    """One policy's part of eval.json, from its episodes of each seed."""
+    return summarise_policy(
+        parts,
+        config_hash=hash_policy_settings(config, parts[0].policy),
+        tau=config.evaluate.tau,
+        confidence=config.evaluate.confidence,
+        rng=np.random.default_rng(derive_seed(config.seed, "evaluate", "bootstrap")),  # the same for every policy
+    )
 
 
 def make_document(
     config: RunConfig,
     policies: dict[str, PolicyBlock],
-    inputs: dict[str, Path],
+    inputs: Mapping[str, Path],
     seed: int,
     started: float,
     device: torch.device | None = None,
 ) -> Evaluation:
     """eval.json around the blocks of its policies."""
-    run = describe_run(
-        stage="evaluate",
-        task=config.task.name,
-        config=stage_slice(config, "evaluate"),
-        config_hash=stage_hash(config, "evaluate"),
-        seed=seed,
-        inputs=inputs,
-        started=started,
-        device=device,
-    )
-    return Evaluation(
-        schema_version=SCHEMA_VERSION,
-        task=config.task.name,
-        config_hash=config_hash(config),
-        confidence=config.evaluate.confidence,
-        policies=policies,
-        provenance=Provenance(**{name: run[name] for name in Provenance.model_fields}),
-    )
+    head = make_head(config, "evaluate", inputs, started, seed=seed, device=device)
+    return Evaluation(**head | {"config_hash": config_hash(config), "policies": policies})
 
 
 def describe_block(block: PolicyBlock) -> str:
@@ -130,10 +179,8 @@ def load_evaluated(
     Raises:
         ArtifactError: a file is missing or damaged, or is of another task, policy or seed, or other settings.
     """
-    document = load_document(path, Evaluation)
     task = config.task.name
-    if document.task != task:
-        raise ArtifactError(f"{path}: evaluation of task {document.task}, not of {task}")
+    document = load_document(path, Evaluation, task)
     if len(document.policies) != 1:
         raise ArtifactError(f"{path}: must hold one policy, holds {', '.join(document.policies)}")
     ((policy, block),) = document.policies.items()
@@ -146,17 +193,17 @@ def load_evaluated(
     parts = load_episodes(path.with_name(EPISODES_FILE))
     found = [(part.policy, part.seed, len(part)) for part in parts]
     labellings = {name: labelling.modes for name, labelling in parts[0].labellings.items()} if parts else {}
-    told = {block.labelling: block, **block.labellings}
-    modes = {name: tuple(row.mode for row in labelling.per_mode) for name, labelling in told.items()}
+    blocks = {block.labelling: block, **block.labellings}
+    modes = {name: tuple(row.mode for row in labelling.per_mode) for name, labelling in blocks.items()}
     if found != [(policy, seed, block.seeds[0].episodes)] or labellings != modes:
         raise ArtifactError(f"{path.with_name(EPISODES_FILE)}: not the episodes of {path}; run `{again}`")
-    behaviours = {name: tuple(row.behaviour for row in labelling.codes) for name, labelling in told.items()}
+    behaviours = {name: tuple(row.behaviour for row in labelling.codes) for name, labelling in blocks.items()}
     if parts[0].num_codes > 1 and any(len(row) != parts[0].num_codes for row in behaviours.values()):
         raise ArtifactError(f"{path}: must hold a row for each of {parts[0].num_codes} codes; run `{again}`")
     return Evaluated(path, replace(parts[0], behaviours=behaviours))
 
 
-# ---- What the stages share that weigh evaluations against each other: compare, verdict and grid ----
+# ---- Evaluations of several policies together: compare, verdict and grid ----
 
 
 def load_evaluations(
@@ -203,45 +250,15 @@ def resample(config: RunConfig, rows: Mapping[str, Sequence[Evaluated]]) -> Pair
     """
     parts = [part for row in rows.values() for part in row]
     first = parts[0]
+    modes = {name: of.modes for name, of in first.episodes.labellings.items()}
     for part in parts[1:]:
         if len(part.episodes) != len(first.episodes):
             counts = f"{len(part.episodes)} episodes, {len(first.episodes)} in {first.path}"
             raise ArtifactError(f"{part.path}: {counts}; evaluate again")
-        if _modes(part) != _modes(first):
+        if {name: of.modes for name, of in part.episodes.labellings.items()} != modes:
             raise ArtifactError(f"{part.path}: its modes are not those of {first.path}; evaluate again")
     return make_paired_bootstrap(
         {name: [part.episodes for part in row] for name, row in rows.items()},
         tau=config.evaluate.tau,
-        num_resamples=config.compare.resamples,
         rng=make_rng(config, "bootstrap"),
     )
-
-
-def make_rng(config: RunConfig, purpose: str) -> np.random.Generator:
-    """Draws for one purpose."""
-    return np.random.default_rng(derive_seed(config.seed, "evaluate", "evidence", purpose))
-
-
-def trace(config: RunConfig, stage: Stage, inputs: Mapping[str, Path], started: float) -> Provenance:
-    """Where a document's numbers come from.
-
-    Args:
-        config: the run.
-        stage: the stage that writes it.
-        inputs: files it read, by name.
-        started: `time.time()` at its start.
-    """
-    run = describe_run(
-        stage=stage,
-        task=config.task.name,
-        config=stage_slice(config, stage),
-        config_hash=stage_hash(config, stage),
-        seed=config.seed,
-        inputs=inputs,
-        started=started,
-    )
-    return Provenance(**{name: run[name] for name in Provenance.model_fields})
-
-
-def _modes(part: Evaluated) -> dict[str, tuple[str, ...]]:
-    return {name: labelling.modes for name, labelling in part.episodes.labellings.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from bmd_pipeline.config.hashing import stage_hash
@@ -19,22 +18,27 @@ from bmd_pipeline.metrics.bootstrap import PairedBootstrap
 from bmd_pipeline.metrics.compare import pool_pair, pool_scores, score_seeds
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.hypotheses import smallest_p
-from bmd_pipeline.metrics.plateau import INDICATORS, find_plateau, measure_stability, set_floors
+from bmd_pipeline.metrics.plateau import (
+    INDICATORS,
+    SOLVED_TOLERANCE,
+    SUCCESS_TOLERANCE,
+    find_plateau,
+    measure_stability,
+    set_floors,
+)
 from bmd_pipeline.metrics.schemas import (
-    SCHEMA_VERSION,
     Cell,
     CellScores,
     Evaluation,
     Grid,
     Indicator,
     MethodFloors,
-    Plateau,
     PolicyBlock,
     Pool,
     PooledScore,
     load_document,
 )
-from bmd_pipeline.reporting.figures import draw_grid
+from bmd_pipeline.reporting.figures import plot_grid, save_figure
 from bmd_pipeline.reporting.narrative import describe_grid
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluations import (
@@ -42,9 +46,10 @@ from bmd_pipeline.stages.evaluations import (
     Evaluated,
     hash_policy_settings,
     load_evaluated,
+    make_evidence_head,
+    make_head,
     make_rng,
     resample,
-    trace,
 )
 
 # ---- Stage `grid`: results/<Task>/grid.json, scores and signs of instability in every cell ----
@@ -52,14 +57,14 @@ from bmd_pipeline.stages.evaluations import (
 PICTURE = "grid"
 
 
-def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter | None = None) -> None:
+def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter) -> None:
     """Gathers the runs of a grid.
 
     Args:
         config: the run; `grid` says which cells, methods and seeds there must be.
         layout: where the runs are.
         output: the grid.json to write, last of all; a picture goes beside it.
-        reporter: where the finding is told, if anywhere.
+        reporter: where the findings are logged.
 
     Raises:
         ArtifactError: a run is missing or damaged, or was trained or evaluated under other settings.
@@ -74,51 +79,41 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
         for cell in cells
         for method in methods
     }
-    sample = resample(config, {"/".join(key): [run.evaluated for run in row] for key, row in runs.items()})
-    judged = {method: _judge(config, sample, cells, method, axis) for method in methods}
+    sample = resample(config, {"/".join(key): [evaluated for evaluated, _ in row] for key, row in runs.items()})
+    reached = {method: _find_floors(config, sample, cells, method, axis) for method in methods}
     results = layout.summary(task).parent
     files = [
-        run.evaluated.path.with_name(name) for row in runs.values() for run in row for name in ("eval.json", RUN_FILE)
+        evaluated.path.with_name(name)
+        for row in runs.values()
+        for evaluated, _ in row
+        for name in ("eval.json", RUN_FILE)
     ]
+    inputs = {str(file.relative_to(results)): file for file in files}
     document = Grid(
-        schema_version=SCHEMA_VERSION,
-        task=task,
-        config_hash=stage_hash(config, "grid"),
+        **make_evidence_head(config, "grid", sample, inputs, started),
         axis=axis,
-        confidence=config.evaluate.confidence,
-        labelling=sample.labelling,
-        total_modes=len(sample.modes),
-        tau=sample.tau,
-        seeds=sample.seeds,
-        episodes_per_seed=sample.num_episodes,
-        methods={method: found for method, (found, _) in judged.items()},
+        methods={method: floors for method, (floors, _) in reached.items()},
         cells=[
             Cell(
                 name=cell.name,
                 changes=cell.changes,
                 methods={
                     method: _describe(config, sample, cell, method, runs[cell.name, method], holds[i])
-                    for method, (_, holds) in judged.items()
+                    for method, (_, holds) in reached.items()
                 },
             )
             for i, cell in enumerate(cells)
         ],
-        provenance=trace(config, "grid", {str(file.relative_to(results)): file for file in files}, started),
     )
     output.unlink(missing_ok=True)  # an old grid.json must not vouch for a new picture
-    draw_grid(document, output.with_name(PICTURE))
+    save_figure(plot_grid(document), output.with_name(PICTURE))
     write_json(output, document.model_dump(mode="json"))
-    if reporter is not None:
-        for sentence in describe_grid(document):
-            reporter.log(sentence)
+    for sentence in describe_grid(document):
+        reporter.log(sentence)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """One cell, method and seed; stability is None without a training log."""
-
-    evaluated: Evaluated
-    stability: dict[str, float] | None
+_Run = tuple[Evaluated, dict[str, float] | None]
+"""One cell, method and seed: its evaluation and its signs of instability, None without a training log."""
 
 
 def _load_run(config: RunConfig, cell: GridCell, method: str, seed: int, layout: Layout) -> _Run:
@@ -132,11 +127,11 @@ def _load_run(config: RunConfig, cell: GridCell, method: str, seed: int, layout:
         raise ArtifactError(f"{folder / RUN_FILE}: trained under other settings than the present ones; run `{again}`")
     log = folder / METRICS_FILE
     if not log.exists():  # no rule's output, so that jobs whose files are in a store have none
-        return _Run(evaluated, None)
+        return evaluated, None
     lines = load_metrics(log)
     if hash_file(log) != record.get("outputs", {}).get(METRICS_FILE):
         raise ArtifactError(f"{log} is damaged or edited: not what {RUN_FILE} records; run `{again}`")
-    return _Run(evaluated, measure_stability(lines, cell.config.finetune.ppo.target_kl))
+    return evaluated, measure_stability(lines, cell.config.finetune.ppo.target_kl)
 
 
 def _find_axis(config: RunConfig) -> str | None:
@@ -150,48 +145,33 @@ def _number(cell: GridCell, axis: str) -> float:
     return float(cell.changes[axis] or 0.0)
 
 
-def _judge(
+def _find_floors(
     config: RunConfig, sample: PairedBootstrap, cells: Sequence[GridCell], method: str, axis: str | None
 ) -> tuple[MethodFloors, list[bool]]:
     """What one method must reach, and which cells do; by success rate and solved modes, means over seeds."""
-    scores = [sample.scores[f"{cell.name}/{method}"] for cell in cells]
-    successes, solved = ([float(row[name].mean()) for row in scores] for name in ("success_rate", "solved"))
-    tolerance = config.grid.solved_tolerance * len(sample.modes)
-    floors = set_floors(successes, solved, config.grid.success_tolerance, tolerance)
-    holds = [floors.hold(*reached) for reached in zip(successes, solved, strict=True)]
-    plateau = None if axis is None else _describe_plateau(cells, holds, axis)
+    rows = [sample.scores[f"{cell.name}/{method}"] for cell in cells]
+    successes, solved = ([float(row[name].mean()) for row in rows] for name in ("success_rate", "solved"))
+    floors = set_floors(successes, solved, SUCCESS_TOLERANCE, SOLVED_TOLERANCE * len(sample.modes))
+    holds = [floors.hold(*scores) for scores in zip(successes, solved, strict=True)]
+    plateau = None
+    if axis is not None:
+        plateau = find_plateau([cell.name for cell in cells], [_number(cell, axis) for cell in cells], holds)
     return MethodFloors(success_floor=floors.success, solved_floor=floors.solved, plateau=plateau), holds
-
-
-def _describe_plateau(cells: Sequence[GridCell], holds: Sequence[bool], axis: str) -> Plateau | None:
-    """The plateau of one method; cells by rising value of the axis."""
-    values = [_number(cell, axis) for cell in cells]
-    found = find_plateau(values, holds)
-    if found is None:
-        return None
-    lowest_positive = next((i for i, value in enumerate(values) if value > 0), len(values))
-    return Plateau(
-        names=[cell.name for cell in cells[found.first : found.last + 1]],
-        low=values[found.first],
-        high=values[found.last],
-        decades=found.decades,
-        open_below=found.first <= lowest_positive,
-        open_above=found.last == len(values) - 1,
-    )
 
 
 def _describe(
     config: RunConfig, sample: PairedBootstrap, cell: GridCell, method: str, runs: Sequence[_Run], holds: bool
 ) -> CellScores:
     key = f"{cell.name}/{method}"
-    measured = [run.stability for run in runs if run.stability is not None]
-    stability = {name: [found[name] for found in measured] for name in INDICATORS}
+    measured = [signs for _, signs in runs if signs is not None]
+    stability = None
+    if len(measured) == len(runs):
+        seeds = {name: [found[name] for found in measured] for name in INDICATORS}
+        stability = {name: Indicator(mean=sum(values) / len(values), seeds=values) for name, values in seeds.items()}
     return CellScores(
         folder=cell.folder(method),
         metrics=score_seeds(sample.scores[key], sample.resampled[key], config.evaluate.confidence),
-        stability=None
-        if len(measured) < len(runs)
-        else {name: Indicator(mean=sum(seeds) / len(seeds), seeds=seeds) for name, seeds in stability.items()},
+        stability=stability,
         holds=holds,
     )
 
@@ -199,14 +179,14 @@ def _describe(
 # ---- Stage `pool`: results/<Task>/pool.json, every policy's scores over base policies ----
 
 
-def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter | None = None) -> None:
+def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter) -> None:
     """Pools the results of every base policy.
 
     Args:
         config: the run; `methods`, `seeds` and `pool.bases` say what there must be.
         layout: where the results are.
         output: the pool.json to write.
-        reporter: where each policy's scores are told, if anywhere.
+        reporter: where each policy's scores are logged.
 
     Raises:
         ArtifactError: an eval.json is missing or damaged, lacks a policy or seed, or was made under other settings.
@@ -214,76 +194,60 @@ def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter 
     started = time.time()
     runs = {base: configure_base(config, base) for base in config.pool.bases}
     paths = {base: layout.summary(run.task.name) for base, run in runs.items()}
-    documents = [_load_base(run, paths[base]) for base, run in runs.items()]
+    documents, rows = zip(*(_load_base(run, paths[base]) for base, run in runs.items()), strict=True)
     taught = all(TAUGHT in document.policies for document in documents)
     policies = (PRETRAINED, *((TAUGHT,) if taught else ()), *config.methods)
     blocks = {policy: [document.policies[policy] for document in documents] for policy in policies}
-    rows = [_load_rows(path, document) for path, document in zip(paths.values(), documents, strict=True)]
     episodes = {policy: [row[policy] for row in rows] for policy in policies}
-    _require_same_modes(blocks[PRETRAINED], list(paths.values()))
     first = blocks[PRETRAINED][0]
+    for path, block in zip(paths.values(), blocks[PRETRAINED], strict=True):
+        if (block.labelling, _modes(block)) != (first.labelling, _modes(first)):
+            raise ArtifactError(f"{path}: its modes are not those of {paths[config.pool.bases[0]]}; evaluate again")
     confidence, rng = config.evaluate.confidence, make_rng(config, "pool")
     pairs = [(policy, PRETRAINED) for policy in policies if policy != PRETRAINED] + list_pairs(config.methods)
-    pooled = {policy: pool_scores(rows, confidence) for policy, rows in blocks.items()}
     document = Pool(
-        schema_version=SCHEMA_VERSION,
-        task=config.task.name,
-        config_hash=stage_hash(config, "pool"),
-        confidence=confidence,
+        **make_head(config, "pool", {run.task.name: paths[base] for base, run in runs.items()}, started),
+        alpha=config.evaluate.alpha,
         labelling=first.labelling,
-        total_modes=len(first.per_mode),
+        modes=_modes(first),
         tau=first.solved.tau,
-        bases=list(config.pool.bases),
         seeds=list(config.seeds),
-        policies=pooled,
+        episodes_per_seed=first.seeds[0].episodes,
+        bases=list(config.pool.bases),
+        policies={policy: pool_scores(rows, confidence) for policy, rows in blocks.items()},
         pairs=[pool_pair(blocks, episodes, one, other, confidence, rng) for one, other in pairs],
         smallest_p=smallest_p(len(runs)),
-        provenance=trace(config, "pool", {run.task.name: paths[base] for base, run in runs.items()}, started),
     )
     write_json(output, document.model_dump(mode="json"))
-    if reporter is not None:
-        for policy, scores in pooled.items():
-            reporter.log(f"{policy}: {_describe_scores(scores, document.total_modes)}")
+    for policy, scores in document.policies.items():
+        reporter.log(f"{policy}: {_describe_scores(scores, len(document.modes))}")
 
 
-def _load_base(config: RunConfig, path: Path) -> Evaluation:
-    """The results on one base policy, if they are those that the settings ask for."""
-    again = f"snakemake --cores 2 {path}"
-    document = load_document(path, Evaluation)
-    if document.task != config.task.name:
-        raise ArtifactError(f"{path}: evaluation of task {document.task}, not of {config.task.name}")
+def _load_base(config: RunConfig, path: Path) -> tuple[Evaluation, dict[str, list[Episodes]]]:
+    """The results on one base policy, if they are those that the settings ask for, and the episodes beside them by
+    policy, seeds in rising order."""
+    again = f"run `snakemake --cores 2 {path}`"
+    document = load_document(path, Evaluation, config.task.name)
     taught = (TAUGHT,) if TAUGHT in document.policies else ()
     for policy in (PRETRAINED, *taught, *config.methods):
         block = document.policies.get(policy)
         if block is None:
-            raise ArtifactError(f"{path}: holds no {policy}; run `{again}`")
+            raise ArtifactError(f"{path}: holds no {policy}; {again}")
         if block.config_hash != hash_policy_settings(config, policy):
-            raise ArtifactError(f"{path}: {policy} was evaluated under other settings; run `{again}`")
+            raise ArtifactError(f"{path}: {policy} was evaluated under other settings; {again}")
         found = [row.seed for row in block.seeds]
         if sorted(found) != sorted(config.seeds):
-            raise ArtifactError(f"{path}: {policy} has seeds {found}, not {list(config.seeds)}; run `{again}`")
-    return document
-
-
-def _load_rows(path: Path, document: Evaluation) -> dict[str, list[Episodes]]:
-    """The episodes beside a base policy's results, by policy, seeds in rising order."""
+            raise ArtifactError(f"{path}: {policy} has seeds {found}, not {list(config.seeds)}; {again}")
     table = path.with_name(EPISODES_FILE)
-    rows: dict[str, list[Episodes]] = {}
-    for part in sorted(load_episodes(table), key=lambda part: part.seed):
-        rows.setdefault(part.policy, []).append(part)
-    told = {
-        policy: sorted((row.seed, row.episodes) for row in block.seeds) for policy, block in document.policies.items()
-    }
-    if told != {policy: [(part.seed, len(part)) for part in parts] for policy, parts in rows.items()}:
-        raise ArtifactError(f"{table}: not the episodes of {path}; run `snakemake --cores 2 {path}`")
-    return rows
+    parts = sorted(load_episodes(table), key=lambda part: part.seed)
+    expected = {(policy, row.seed, row.episodes) for policy, block in document.policies.items() for row in block.seeds}
+    if expected != {(part.policy, part.seed, len(part)) for part in parts}:
+        raise ArtifactError(f"{table}: not the episodes of {path}; {again}")
+    return document, {policy: [part for part in parts if part.policy == policy] for policy in document.policies}
 
 
-def _require_same_modes(blocks: list[PolicyBlock], paths: list[Path]) -> None:
-    modes = [(block.labelling, [row.mode for row in block.per_mode]) for block in blocks]
-    for found, path in zip(modes, paths, strict=True):
-        if found != modes[0]:
-            raise ArtifactError(f"{path}: its modes are not those of {paths[0]}; evaluate again")
+def _modes(block: PolicyBlock) -> list[str]:
+    return [row.mode for row in block.per_mode]
 
 
 def _describe_scores(scores: dict[str, PooledScore], total_modes: int) -> str:

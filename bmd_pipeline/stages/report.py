@@ -17,14 +17,14 @@ from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluations import EPISODES_FILE, PATHS_FILE, hash_policy_settings
 
 
-def report(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter | None = None) -> None:
+def report(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter) -> None:
     """Writes a task's page, from files alone.
 
     Args:
         config: the run; what the page shows must have been made under these settings.
         layout: where the results are.
         output: the page to write.
-        reporter: where its size is told, if anywhere.
+        reporter: where its size is logged.
 
     Raises:
         ArtifactError: a result is missing, damaged or cut short, or was made under other settings; nothing is
@@ -37,16 +37,14 @@ def report(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporte
     _write(output, build_report(sources), reporter)
 
 
-def summary(
-    *, layout: Layout, tasks: Sequence[str] | None = None, output: Path, reporter: Reporter | None = None
-) -> None:
+def summary(*, layout: Layout, tasks: Sequence[str] | None = None, output: Path, reporter: Reporter) -> None:
     """Writes the page of all tasks.
 
     Args:
         layout: where the results are.
         tasks: which tasks it shows; None: all that have an eval.json.
         output: the page to write.
-        reporter: where its size is told, if anywhere.
+        reporter: where its size is logged.
 
     Raises:
         ArtifactError: there are no results, or some are missing or damaged.
@@ -97,7 +95,6 @@ def _foreign(path: Path, what: str) -> ArtifactError:
     )
 
 
-def _write(output: Path, page: str, reporter: Reporter | None) -> None:
+def _write(output: Path, page: str, reporter: Reporter) -> None:
     write_text(output, page)
-    if reporter is not None:
-        reporter.log(f"{output}: {len(page.encode()) / 1e6:.1f} MB")
+    reporter.log(f"{output}: {len(page.encode()) / 1e6:.1f} MB")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -177,10 +178,19 @@ def check_settings(config: RunConfig) -> None:
     """
     spec = registry.make_spec(config.task.name, config.task.env)
     resolve_features(spec, config.discover.inference.features)
-    locked = registry.load_disturbance(config.task.env).locked_action
+    require_action(spec, config.task.env, "task.env")
+
+
+def require_action(spec: TaskSpec, env: Mapping[str, Any], place: str) -> None:
+    """Checks that the task has the component of the action that a disturbance locks.
+
+    Raises:
+        ConfigError: it has not; the message names the setting, below `place`.
+    """
+    locked = registry.load_disturbance(env).locked_action
     if locked is not None and locked >= spec.action_dim:
         raise ConfigError(
-            f"task.env.disturbance.locked_action must be < {spec.action_dim} for {config.task.name}, got {locked}"
+            f"{place}.disturbance.locked_action must be < {spec.action_dim} for {spec.name}, got {locked}"
         )
 
 

@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bmd_pipeline.config.hashing import stage_hash
-from bmd_pipeline.config.schema import Disturbance, RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.environments.base import TaskEnv
-from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.io.layout import RUN_FILE
 from bmd_pipeline.io.provenance import require_run
-from bmd_pipeline.metrics.mode_checks import Trajectories, Validator, describe_agreement
-from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Validation
+from bmd_pipeline.metrics.mode_checks import MIN_SECOND_SHARE, POWER, Trajectories, Validator, describe_agreement
+from bmd_pipeline.metrics.schemas import Validation
 from bmd_pipeline.modes.clustering import resample_track
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
 from bmd_pipeline.reporting.narrative import describe_validation
@@ -27,19 +26,13 @@ from bmd_pipeline.rl.rollout import EpisodeBatch, Rollout, merge_rollouts, play_
 from bmd_pipeline.seeds import make_generator
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import label_episodes
-from bmd_pipeline.stages.evaluations import make_rng, trace
-from bmd_pipeline.stages.runtime import Context, episode_seeds, get_obs_std, open_context, open_env
+from bmd_pipeline.stages.evaluations import make_head, make_rng
+from bmd_pipeline.stages.runtime import Context, disturb, episode_seeds, open_context, open_env, require_action
 from bmd_pipeline.tasks.registry import load_labellings
 
 
 def validation(
-    config: RunConfig,
-    *,
-    policy: Path,
-    modes: Mapping[int, Path],
-    output: Path,
-    num_workers: int,
-    reporter: Reporter,
+    config: RunConfig, *, policy: Path, modes: Mapping[int, Path], output: Path, num_workers: int, reporter: Reporter
 ) -> None:
     """Plays the frozen policy, by itself and commanded by every seed's modes, and writes validation.json.
 
@@ -61,7 +54,6 @@ def validation(
     started = time.time()
     task = config.task.name
     require_run(policy, "pretrain", task)
-    settings = config.validation
     least = 2 * config.discover.num_modes
     if config.evaluate.episodes < least:
         raise ConfigError(
@@ -72,16 +64,15 @@ def validation(
         _require_modes(config, seed, folder)
     num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
     with open_context(config, policy, num_envs, num_workers, reporter, disturbed=False) as context:
-        if settings.locked_action is not None and settings.locked_action >= context.spec.action_dim:
-            raise ConfigError(
-                f"validation.locked_action must be < {context.spec.action_dim} for {task}, got {settings.locked_action}"
-            )
+        disturbances = config.validation.disturbances
+        for name, changes in disturbances.items():
+            require_action(context.spec, changes, f"validation.disturbances.{name}")
         found = {seed: load_modes(folder, context.policy, task=task) for seed, folder in modes.items()}
         first = next(iter(found.values()))
         ground = _Ground(config, context, first, num_workers, reporter)
         rng = make_rng(config, "validation")
-        validator = Validator(settings, ground.labelling.modes, config.evaluate.confidence, rng)
-        one, other = ground.play_base("base"), ground.play_base("twin")
+        validator = Validator(ground.labelling.modes, config.evaluate.confidence, config.evaluate.alpha, rng)
+        one, other = ground.play_base("base"), ground.play_base("paired")
         ground.fit_scale(one)
         base = validator.describe_base(ground.describe(one), ground.describe(other))
         won = one.success.cpu().numpy()
@@ -89,17 +80,16 @@ def validation(
         for seed, own in found.items():
             sortings[seed] = read_codes(own.inference, one).cpu().numpy()[won]
             played = ground.describe(ground.play_codes(own, seed))
-            disturbed = {name: ground.describe(ground.play_codes(own, seed, name)) for name in settings.disturbances()}
+            disturbed = {name: ground.describe(ground.play_codes(own, seed, name)) for name in disturbances}
             discovered.append(validator.describe_seed(seed, own.num_codes, played, disturbed, base))
     agreement = describe_agreement(sortings)
+    inputs = {"policy": policy / RUN_FILE}
+    inputs |= {f"modes/seed{seed}": folder / RUN_FILE for seed, folder in modes.items()}
     document = Validation(
-        schema_version=SCHEMA_VERSION,
-        task=task,
-        config_hash=stage_hash(config, "validation"),
-        confidence=config.evaluate.confidence,
-        alpha=settings.alpha,
-        power=settings.power,
-        min_share=settings.min_share,
+        **make_head(config, "validation", inputs, started),
+        alpha=validator.alpha,
+        power=POWER,
+        min_share=MIN_SECOND_SHARE,
         labelling=ground.labelling.name,
         modes=list(ground.labelling.modes),
         features=[context.spec.track_names[column] for column in first.feature_columns],
@@ -107,12 +97,6 @@ def validation(
         base=base,
         discovered=discovered,
         agreement=agreement,
-        provenance=trace(
-            config,
-            "validation",
-            {"policy": policy / RUN_FILE} | {f"modes/seed{seed}": folder / RUN_FILE for seed, folder in modes.items()},
-            started,
-        ),
     )
     write_json(output, document.model_dump(mode="json"))
     for sentence in describe_validation(document):
@@ -163,31 +147,24 @@ class _Ground:
         agent = make_commanded_agent(self.context.policy, modes)
         if disturbance is None:
             return self._play(agent, self.context.env, f"seed {seed}")
-        settings = self.config.validation
-        if disturbance in settings.dynamics:
-            context, task = self.context, self.config.task
-            # The task's own disturbance is not that of validation, unless it is among the changes.
-            values = {**task.env, "disturbance": {}, **settings.dynamics[disturbance]}
-            env = open_env(
-                task.model_copy(update={"env": values}),
-                context.policy,
-                context.env.num_envs,
-                disturbed=True,
-                device=context.device,
-                num_workers=self.num_workers,
-            )
-            try:
-                return self._play(agent, env, f"seed {seed}", disturbance)
-            finally:
-                env.close()
-        world = {
-            "noise": Disturbance(obs_noise=settings.obs_noise),
-            "delay": Disturbance(action_delay=settings.action_delay),
-            "weak": Disturbance(action_gain=settings.action_gain),
-            "locked": Disturbance(locked_action=settings.locked_action),
-        }[disturbance]
-        env = DisturbedEnv(self.context.env, world, get_obs_std(self.context.policy, self.context.spec))
-        return self._play(agent, env, f"seed {seed}", disturbance)
+        context, task = self.context, self.config.task
+        changes = self.config.validation.disturbances[disturbance]
+        # The task's own disturbance is not that of validation, unless it is among the changes.
+        world = task.model_copy(update={"env": {**task.env, "disturbance": {}, **changes}})
+        if set(changes) <= {"disturbance"}:  # the same task behind a wrapper: no second simulator
+            return self._play(agent, disturb(context.env, world, context.policy), f"seed {seed}", disturbance)
+        env = open_env(
+            world,
+            context.policy,
+            context.env.num_envs,
+            disturbed=True,
+            device=context.device,
+            num_workers=self.num_workers,
+        )
+        try:
+            return self._play(agent, env, f"seed {seed}", disturbance)
+        finally:
+            env.close()
 
     def fit_scale(self, played: Rollout) -> None:
         """Takes the scale of the features from the base policy's episodes."""

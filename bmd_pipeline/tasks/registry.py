@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from types import ModuleType
@@ -175,7 +176,7 @@ def load_options(name: str, values: dict[str, Any]) -> Section:
     return options_model(name).model_validate({key: value for key, value in values.items() if key != DISTURBANCE})
 
 
-def load_disturbance(values: dict[str, Any]) -> Disturbance:
+def load_disturbance(values: Mapping[str, Any]) -> Disturbance:
     """The disturbance among a task's validated `env` settings."""
     return Disturbance.model_validate(values.get(DISTURBANCE, {}))
 

@@ -9,7 +9,8 @@ import pytest
 from typer.main import get_command
 
 from bmd_pipeline.cli.main import app
-from bmd_pipeline.config import resources
+from bmd_pipeline.config import hashing, resources
+from bmd_pipeline.config.hashing import list_definitions
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes
 from bmd_pipeline.config.schema import RunConfig
@@ -54,7 +55,7 @@ def test_what_was_measured_fits_into_what_is_asked(
         ("discover", "discover.num_envs=16384"),
         ("discover", "discover.hindsight_episodes=100000"),
         ("evaluate", "evaluate={episodes: 16384, num_envs: 16384}"),
-        ("curve", "curve={episodes: 200000}"),
+        ("curve", "evaluate.episodes=200000"),
         ("validation", "evaluate.episodes=16384"),
         ("pretrain", "collect.num_episodes=20000"),
         ("compare", f"seeds={list(range(40))}"),
@@ -84,7 +85,7 @@ def test_measured_growth_is_covered() -> None:
         ("discover", "discover={form: published, warmup_iterations: 1000}"),
         ("finetune", "finetune.iterations=1000"),
         ("evaluate", "evaluate.episodes=1000000"),
-        ("curve", "curve.episodes=1000000"),
+        ("curve", "evaluate.episodes=1000000"),
         ("validation", "evaluate.episodes=1000000"),
     ],
 )
@@ -115,11 +116,12 @@ def test_a_slow_simulator_gets_its_time() -> None:
 
 
 def test_validation_counts_everything_that_is_played() -> None:
-    """The base policy and its twin, then every seed's codes, undisturbed and under each of four disturbances."""
+    """The base policy twice, then every seed's codes, undisturbed and under each of four disturbances."""
     config = read("seeds=[0,1,2]", "evaluate.episodes=100", "evaluate.num_envs=64", "task.env.horizon=50")
     assert resources.validated_steps(config, 50) == 128 * 50 * (2 + 3 * 5)
-    longer = read("seeds=[0]", "evaluate.episodes=64", "validation.dynamics={slow: {horizon: 300}}")
-    assert resources.validated_steps(longer, 100) == 64 * (100 * (2 + 5) + 300)
+    two = "validation.disturbances={slow: {horizon: 300}, late: {disturbance: {action_delay: 1}}}"
+    longer = read("seeds=[0]", "evaluate.episodes=64", two)
+    assert resources.validated_steps(longer, 100) == 64 * (100 * (2 + 2) + 300)
 
 
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
@@ -129,9 +131,8 @@ PLAYING = {"open_context", "open_env", "make_pool", "ExpertPlayer", "AgentPlayer
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_that_plays_or_goes_on_is_counted_as_such(command: str) -> None:
-    module = ROOT / "bmd_pipeline" / "stages" / f"{command}.py"
-    names = set(re.findall(r"\w+", module.read_text())) if module.exists() else set()
-    assert (command in resources.PLAYERS) == bool(names & PLAYING)
+    reached = list_definitions(command, "bmd_pipeline.tasks.gaussian_mixture") if command in hashing._ENTRIES else ()
+    assert (command in resources.PLAYERS) == bool({name for _, name in reached} & PLAYING)
     parameters = {parameter.name for parameter in COMMANDS[command].params}
     assert (command in RESUMABLE) == ("max_minutes" in parameters)
 

@@ -23,7 +23,6 @@ SETTINGS = (
     "finetune.iterations=1",
     "evaluate.episodes=16",
     "evaluate.num_envs=16",
-    "compare.resamples=200",
 )
 """Everything in a second."""
 CHAIN = (

@@ -16,7 +16,7 @@ from bmd_pipeline.tasks.registry import env_model
 from ..faults.lab import TASK
 
 LARGEST = {"pretrain.iterations": 20, "collect.num_episodes": 16, "seed": 1000}
-FIXED = ("task", "execution", "methods", "seeds", "grid", "curve", "collect.behaviours", "discover.inference.features")
+FIXED = ("task", "execution", "methods", "seeds", "grid", "collect.behaviours", "discover.inference.features")
 """What is left alone: names, and what is not part of the chain."""
 
 

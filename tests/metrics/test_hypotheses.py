@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 
-from bmd_pipeline.config.schema import VerdictConfig
 from bmd_pipeline.metrics.bootstrap import PairedBootstrap, make_paired_bootstrap
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
 from bmd_pipeline.metrics.hypotheses import ENTROPY_BOOTSTRAP, HypothesisTester
@@ -28,10 +26,10 @@ def make_sample(bmd: Kind, plain: Kind, *, seeds: int = 3, n: int = 400, resampl
     return make_paired_bootstrap(parts, tau=0.8, num_resamples=resamples, rng=rng)
 
 
-def evaluate(sample: PairedBootstrap, min_seeds: int = 5, **settings: Any) -> dict[str, Hypothesis]:
-    found = HypothesisTester(
-        sample, [PAIR], VerdictConfig(**settings), min_seeds=min_seeds, rng=np.random.default_rng(0)
-    ).evaluate()
+def evaluate(sample: PairedBootstrap, min_seeds: int = 5, success_margin: float = 0.02) -> dict[str, Hypothesis]:
+    rng = np.random.default_rng(0)
+    tester = HypothesisTester(sample, [PAIR], success_margin=success_margin, alpha=0.05, min_seeds=min_seeds, rng=rng)
+    found = tester.evaluate()
     return {hypothesis.hypothesis: hypothesis for hypothesis in found[0].hypotheses}
 
 
@@ -149,6 +147,6 @@ def test_holm_counts_all_pairs() -> None:
     }
     sample = make_paired_bootstrap(parts, tau=0.8, num_resamples=300, rng=rng)
     pairs = [("dsrl-bmd", "dsrl"), ("dppo-bmd", "dppo")]
-    tester = HypothesisTester(sample, pairs, VerdictConfig(), min_seeds=5, rng=rng)
+    tester = HypothesisTester(sample, pairs, success_margin=0.02, alpha=0.05, min_seeds=5, rng=rng)
     assert tester.family == 6
     assert [(pair.one, len(pair.hypotheses)) for pair in tester.evaluate()] == [("dsrl-bmd", 3), ("dppo-bmd", 3)]

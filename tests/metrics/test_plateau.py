@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from bmd_pipeline.metrics.plateau import Floors, Range, find_plateau, set_floors
+from bmd_pipeline.metrics.plateau import Floors, find_plateau, set_floors
+from bmd_pipeline.metrics.schemas import Plateau
 
 WEIGHTS, SUCCESS, SOLVED = (0, 0.1, 0.3, 1, 3), (0.99, 0.98, 0.98, 0.97, 0.8), (0.25, 0.9, 1.0, 1.0, 1.0)
 
 
-def find(floors: Floors, success: tuple[float, ...] = SUCCESS, solved: tuple[float, ...] = SOLVED) -> Range | None:
+def find(floors: Floors, success: tuple[float, ...] = SUCCESS, solved: tuple[float, ...] = SOLVED) -> Plateau | None:
     holds = [floors.hold(*scores) for scores in zip(success, solved, strict=True)]
-    return find_plateau(WEIGHTS[: len(holds)], holds)
+    return find_plateau([str(weight) for weight in WEIGHTS], WEIGHTS[: len(holds)], holds)
 
 
 def test_floors_lie_below_the_best() -> None:
@@ -20,8 +21,10 @@ def test_floors_lie_below_the_best() -> None:
 
 
 def test_the_plateau_is_where_both_hold() -> None:
-    assert find(set_floors(SUCCESS, SOLVED, 0.02, 0.1)) == Range(1, 3, 1.0)
-    assert find(set_floors(SUCCESS, SOLVED, 0.01, 0.05)) == Range(2, 2, 0.0)
+    wide, narrow = (find(set_floors(SUCCESS, SOLVED, *tolerances)) for tolerances in ((0.02, 0.1), (0.01, 0.05)))
+    ends = {"open_below": True, "open_above": False}
+    assert wide == Plateau(names=["0.1", "0.3", "1"], low=0.1, high=1, decades=1.0, **ends)
+    assert narrow == Plateau(names=["0.3"], low=0.3, high=0.3, decades=0.0, open_below=False, open_above=False)
 
 
 def test_where_one_is_traded_for_the_other_there_is_none() -> None:
@@ -30,9 +33,11 @@ def test_where_one_is_traded_for_the_other_there_is_none() -> None:
 
 
 def test_the_widest_of_several_ranges_wins() -> None:
-    found = find_plateau((0, 0.01, 0.1, 1, 3, 10), (True, True, False, True, True, True))
+    found = find_plateau("abcdef", (0, 0.01, 0.1, 1, 3, 10), (True, True, False, True, True, True))
     assert found is not None
-    assert (found.first, found.last, found.decades) == (3, 5, pytest.approx(1.0))
+    assert (found.names, found.low, found.high) == (["d", "e", "f"], 1, 10)
+    assert found.decades == pytest.approx(1.0)
+    assert (found.open_below, found.open_above) == (False, True)
 
 
 def test_a_policy_without_modes_has_nothing_to_hold() -> None:

@@ -43,9 +43,9 @@ def test_codes_that_differ_are_read_and_equal_ones_are_not() -> None:
         assert read.chance == pytest.approx(0.25)
         assert read.table.sum() == 200
         assert (read.p < 1e-6) == readable
-        assert (read.low > 0.9) == readable
+        assert (read.share.low > 0.9) == readable
         if not readable:
-            assert read.low < 0.25 < read.high
+            assert read.share.low < 0.25 < read.share.high
 
 
 def test_chance_is_the_commonest_code() -> None:

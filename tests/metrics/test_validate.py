@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bmd_pipeline.config.schema import ValidationConfig
 from bmd_pipeline.metrics.bootstrap import wilson_interval
 from bmd_pipeline.metrics.mode_checks import Trajectories, Validator
 from bmd_pipeline.metrics.schemas import Interval
@@ -14,7 +13,7 @@ STARTS = 200
 
 
 def describe_success(one: np.ndarray, other: np.ndarray) -> Interval:
-    validator = Validator(ValidationConfig(), ("left", "right"), 0.95, np.random.default_rng(0))
+    validator = Validator(("left", "right"), 0.95, 0.05, np.random.default_rng(0))
     zeros = np.zeros(len(one), np.int64)
     points = np.random.default_rng(1).normal(size=(len(one), 2, 1))
     parts = [Trajectories(points, zeros, success, zeros) for success in (one, other)]

@@ -17,8 +17,6 @@ from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.reporting import figures
 from bmd_pipeline.reporting.figures import (
     GREY,
-    draw_success_modes,
-    draw_trajectories,
     embed_figure,
     held_weight,
     method_style,
@@ -28,6 +26,7 @@ from bmd_pipeline.reporting.figures import (
     plot_pretraining,
     plot_success_modes,
     plot_trajectories,
+    save_figure,
 )
 from bmd_pipeline.reporting.sources import Curves
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath
@@ -148,8 +147,8 @@ def test_files_are_the_same_bytes_for_the_same_data(parts: list[Episodes], tmp_p
     contents = []
     for name in ("one", "two"):
         paths = [
-            *draw_trajectories(document, book, tmp_path / name),
-            *draw_success_modes(document, tmp_path / f"{name}-c"),
+            *save_figure(plot_trajectories(document, book), tmp_path / name),
+            *save_figure(plot_success_modes(document), tmp_path / f"{name}-c"),
         ]
         contents.append([path.read_bytes() for path in paths])
     assert contents[0] == contents[1]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bmd_pipeline.metrics.schemas import Cell, Grid, load_document
-from bmd_pipeline.reporting.figures import draw_grid, plot_grid
+from bmd_pipeline.reporting.figures import plot_grid, save_figure
 from tests.reporting.made_up import MadeUpRun
 
 
@@ -24,7 +24,7 @@ def test_zero_stands_beside_the_scale_and_the_plateau_is_shaded(grid: Grid) -> N
     joined = [list(line.get_xdata()) for line in top.lines if len(line.get_xdata()) == 4]
     assert joined[0] == pytest.approx([-2.0, -1.0, 0.0, 1.0])  # on the scale only
     floors = [line.get_ydata()[0] for line in top.lines if line.get_linestyle() == ":"]
-    assert floors == pytest.approx([0.95, 0.95 / grid.total_modes])
+    assert floors == pytest.approx([0.95, 0.95 / len(grid.modes)])
     (span,) = top.patches
     assert (span.get_x(), span.get_x() + span.get_width()) == pytest.approx((-1.12, 0.12))
     legend = top.get_legend()
@@ -64,6 +64,6 @@ def test_methods_stand_below_one_another_and_without_logs_there_are_scores_alone
 
 
 def test_the_files_are_written(grid: Grid, tmp_path: Path) -> None:
-    paths = draw_grid(grid, tmp_path / "grid")
+    paths = save_figure(plot_grid(grid), tmp_path / "grid")
     assert [path.name for path in paths] == ["grid.png", "grid.svg"]
     assert all(path.stat().st_size > 1000 for path in paths)

@@ -91,11 +91,11 @@ def change_settings(path: Path) -> None:
         ("dsrl/seed1/metrics.jsonl", truncate, "cut short or edited"),
         ("dsrl/seed1/metrics.jsonl", drop_last_line, "cut short or edited"),
         ("compare.json", truncate, "compare.json is damaged"),
-        ("compare.json", edit(task="Other"), "is about task Other, not Toy"),
+        ("compare.json", edit(task="Other"), "comparison of task Other, not of Toy"),
         ("verdict.json", edit(alpha=2), "verdict.json doesn't fit the schema: alpha"),
         ("grid.json", truncate, "grid.json is damaged"),
         ("modes/validation.json", truncate, "validation.json is damaged"),
-        ("modes/validation.json", edit(task="Other"), "is about task Other, not Toy"),
+        ("modes/validation.json", edit(task="Other"), "validation of task Other, not of Toy"),
     ],
 )
 def test_damage_is_named(run: MadeUpRun, name: str, damage: Callable[[Path], None], message: str) -> None:

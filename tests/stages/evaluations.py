@@ -13,19 +13,12 @@ from bmd_pipeline.io.files import write_bytes, write_json, write_text
 from bmd_pipeline.io.layout import METRICS_FILE, Layout
 from bmd_pipeline.io.provenance import describe_run, write_run
 from bmd_pipeline.metrics.episodes import Episodes, encode_episodes
-from bmd_pipeline.metrics.summary import summarise_policy
-from bmd_pipeline.stages.evaluations import EPISODES_FILE, hash_policy_settings, make_bootstrap_generator, make_document
+from bmd_pipeline.stages.evaluations import EPISODES_FILE, make_block, make_document
 
 
 def write_evaluation(config: RunConfig, path: Path, episodes: Episodes) -> Path:
     """Writes eval.json and the episodes beside it."""
-    block = summarise_policy(
-        [episodes],
-        config_hash=hash_policy_settings(config, episodes.policy),
-        tau=config.evaluate.tau,
-        confidence=config.evaluate.confidence,
-        rng=make_bootstrap_generator(config),
-    )
+    block = make_block(config, [episodes])
     document = make_document(config, {episodes.policy: block}, {}, episodes.seed, time.time())
     write_bytes(path.with_name(EPISODES_FILE), encode_episodes([episodes]))
     write_json(path, document.model_dump(mode="json"))

@@ -22,6 +22,7 @@ from bmd_pipeline.stages.compare import compare, verdict
 from bmd_pipeline.stages.evaluations import load_evaluated
 from tests.metrics.drawn import draw_episodes
 from tests.stages.evaluations import write_evaluation
+from tests.stages.small import QUIET
 
 TASK = "GaussianMixture"
 POLICIES = {"pretrained": (0.7, [1, 1, 1, 1]), "dsrl": (0.97, [60, 1, 1, 1]), "dsrl-bmd": (0.96, [1, 1, 1, 1])}
@@ -34,7 +35,6 @@ def make_config(**changes: Any) -> RunConfig:
         "task": {"name": TASK},
         "methods": ("dsrl", "dsrl-bmd"),
         "seeds": (0, 1),
-        "compare": {"resamples": 200},
     }
     return RunConfig.model_validate(values | changes)
 
@@ -69,17 +69,17 @@ def test_the_taught_policy_is_compared_where_it_was_evaluated(root: Path) -> Non
         part = draw_episodes("taught", seed, rates=[0.9] * 4, shares=[1] * 4, n=200, rng=rng)
         write_evaluation(make_config(), path, part)
     output = Layout(root).comparison(TASK)
-    compare(make_config(), evaluations=[*paths_of(root), *taught], output=output)
+    compare(make_config(), evaluations=[*paths_of(root), *taught], output=output, reporter=QUIET)
     document = load_document(output, Comparison)
     assert list(document.policies) == ["pretrained", "taught", "dsrl", "dsrl-bmd"]
     assert ("taught", "pretrained") in [(pair.one, pair.other) for pair in document.comparisons]
     with pytest.raises(ArtifactError, match="the evaluation of taught/seed1 is missing"):
-        compare(make_config(), evaluations=[*paths_of(root), taught[0]], output=output)
+        compare(make_config(), evaluations=[*paths_of(root), taught[0]], output=output, reporter=QUIET)
 
 
 def test_compare_writes_every_policy_pair_and_score(root: Path) -> None:
     output = Layout(root).comparison(TASK)
-    compare(make_config(), evaluations=paths_of(root)[::-1], output=output)
+    compare(make_config(), evaluations=paths_of(root)[::-1], output=output, reporter=QUIET)
     document = load_document(output, Comparison)
     assert list(document.policies) == ["pretrained", "dsrl", "dsrl-bmd"]
     pairs = [(pair.one, pair.other, pair.kind) for pair in document.comparisons]
@@ -105,7 +105,7 @@ def test_verdict_decides_each_pair_and_hashes_its_thresholds(root: Path) -> None
     documents = []
     for margin in (0.02, 0.2):
         config = make_config(verdict={"success_margin": margin})
-        verdict(config, evaluations=paths_of(root, "verdict"), output=output)
+        verdict(config, evaluations=paths_of(root, "verdict"), output=output, reporter=QUIET)
         documents.append(load_document(output, Verdict))
     first, lenient = documents
     assert [pair.one for pair in first.pairs] == ["dsrl-bmd"]
@@ -125,14 +125,14 @@ def test_the_same_input_gives_the_same_numbers(root: Path, stage: str) -> None:
     model = {"compare": Comparison, "verdict": Verdict}[stage]
     numbers = []
     for _ in range(2):
-        STAGES[stage](make_config(), evaluations=paths_of(root, stage), output=output)
+        STAGES[stage](make_config(), evaluations=paths_of(root, stage), output=output, reporter=QUIET)
         numbers.append(load_document(output, model).model_dump(exclude={"provenance"}))
     assert numbers[0] == numbers[1]
 
 
 def test_both_stages_measure_the_same_difference(root: Path) -> None:
-    compare(make_config(), evaluations=paths_of(root), output=root / "compare.json")
-    verdict(make_config(), evaluations=paths_of(root, "verdict"), output=root / "verdict.json")
+    compare(make_config(), evaluations=paths_of(root), output=root / "compare.json", reporter=QUIET)
+    verdict(make_config(), evaluations=paths_of(root, "verdict"), output=root / "verdict.json", reporter=QUIET)
     differences = load_document(root / "compare.json", Comparison).comparisons[0].metrics
     for found in load_document(root / "verdict.json", Verdict).pairs[0].hypotheses:
         assert found.difference.value == differences[found.metric].difference.value
@@ -149,7 +149,10 @@ def refuse(
     before = sorted(root.rglob("*"))
     with pytest.raises(BMDError, match=match) as error:
         STAGES[stage](
-            config or make_config(), evaluations=paths or paths_of(root, stage), output=root / "out" / "out.json"
+            config or make_config(),
+            evaluations=paths or paths_of(root, stage),
+            output=root / "out" / "out.json",
+            reporter=QUIET,
         )
     assert "\n" not in str(error.value)
     assert sorted(root.rglob("*")) == before
@@ -195,13 +198,13 @@ def test_a_wanted_policy_and_seed_must_be_what_the_file_holds(root: Path) -> Non
 
 def test_a_verdict_without_a_pair_is_refused(root: Path) -> None:
     with pytest.raises(ConfigError, match="a -bmd method and its plain counterpart, got dsrl"):
-        verdict(make_config(methods=("dsrl",)), evaluations=[], output=root / "out.json")
+        verdict(make_config(methods=("dsrl",)), evaluations=[], output=root / "out.json", reporter=QUIET)
 
 
 def test_an_old_document_does_not_outlive_its_table(root: Path) -> None:
     output = root / "compare.json"
     output.write_text("{}")
-    compare(make_config(), evaluations=paths_of(root), output=output)
+    compare(make_config(), evaluations=paths_of(root), output=output, reporter=QUIET)
     assert json.loads(output.read_text())["schema_version"] == 3
 
 

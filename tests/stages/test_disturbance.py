@@ -13,9 +13,8 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.stages.collect import collect
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.curve import curve
 from bmd_pipeline.stages.discover import discover
-from bmd_pipeline.stages.evaluate import evaluate
+from bmd_pipeline.stages.evaluate import curve, evaluate
 from bmd_pipeline.stages.finetune import finetune
 from bmd_pipeline.stages.pretrain import pretrain
 from bmd_pipeline.stages.runtime import check_settings
@@ -42,7 +41,6 @@ SMALL = {
         "selection": {"interval": 1, "episodes": 16},
     },
     "evaluate": {"episodes": 64, "num_envs": 32},
-    "curve": {"episodes": 32},
 }
 PLAIN, WEAK = "action_gain: 1", "action_gain: 0.1"
 """So weak a robot does not get to a goal in time."""
@@ -89,7 +87,7 @@ def test_what_comes_before_fine_tuning_is_made_in_the_demonstrations_world(runs:
         assert one["config_hash"] == other["config_hash"]
 
 
-def test_fine_tuning_and_what_judges_policies_meet_the_disturbance(runs: dict[str, Path]) -> None:
+def test_fine_tuning_and_evaluation_of_policies_meet_the_disturbance(runs: dict[str, Path]) -> None:
     assert not same(runs, "finetuned/finetuned.safetensors")
     assert not same(runs, "dppo/episodes.parquet")
     plain, weak = (json.loads((folder / "pretrained/eval.json").read_text()) for folder in runs.values())

@@ -31,6 +31,7 @@ from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import evaluate, summarise
 from bmd_pipeline.stages.evaluations import hash_policy_settings
 from bmd_pipeline.tasks.gaussian_mixture.env import GOALS
+from tests.stages.small import QUIET
 
 TASK = "GaussianMixture"
 SELECTED = 2
@@ -205,7 +206,7 @@ def test_evaluation_is_reproducible(bench: Stage) -> None:
 def test_summary_collects_policies_in_order(bench: Stage) -> None:
     paths = bench.run_all()
     output = bench.root / "eval.json"
-    summarise(bench.config, evaluations=paths, output=output)
+    summarise(bench.config, evaluations=paths, output=output, reporter=QUIET)
     document = load_document(output, Evaluation)
     assert list(document.policies) == ["pretrained", "taught", "dsrl", "dsrl-bmd"]
     block = document.policies["dsrl-bmd"]
@@ -231,7 +232,7 @@ def test_policies_before_fine_tuning_come_first_and_need_none(bench: Stage) -> N
     paths = [bench.run(method) for method in ("res-bmd", "dsrl", "taught", "pretrained")]
     assert set(load_document(paths[2], Evaluation).provenance.inputs) == {"policy", "modes"}
     output = bench.root / "eval.json"
-    summarise(make_config(methods=("dsrl",)), evaluations=paths, output=output)
+    summarise(make_config(methods=("dsrl",)), evaluations=paths, output=output, reporter=QUIET)
     policies = load_document(output, Evaluation).policies
     assert list(policies) == ["pretrained", "taught", "dsrl", "res-bmd"]
     assert [row.code for row in policies["taught"].codes] == [0, 1, 2, 3]
@@ -243,7 +244,7 @@ def test_summary_refuses_what_does_not_belong(bench: Stage) -> None:
 
     def refuse(match: str, evaluations: list[Path] = paths, config: RunConfig = bench.config) -> None:
         with pytest.raises(ArtifactError, match=match) as error:
-            summarise(config, evaluations=evaluations, output=output)
+            summarise(config, evaluations=evaluations, output=output, reporter=QUIET)
         assert "\n" not in str(error.value)
         assert not output.exists()
 
@@ -314,7 +315,7 @@ def test_a_killed_evaluation_leaves_no_stale_eval_json(bench: Stage, monkeypatch
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stage, "draw_trajectories", die)
+    monkeypatch.setattr(stage, "plot_trajectories", die)
     with pytest.raises(KeyboardInterrupt):
         bench.run("pretrained")
     assert not output.exists()

@@ -20,8 +20,7 @@ from bmd_pipeline.stages import evaluate as evaluate_stage
 from bmd_pipeline.stages import finetune as finetune_stage
 from bmd_pipeline.stages import runtime
 from bmd_pipeline.stages.console import Reporter, Stop
-from bmd_pipeline.stages.curve import curve
-from bmd_pipeline.stages.evaluate import evaluate, summarise
+from bmd_pipeline.stages.evaluate import curve, evaluate, summarise
 from bmd_pipeline.stages.finetune import finetune
 from bmd_pipeline.tasks import registry
 from tests.rl.tape import TapeRecorder
@@ -72,13 +71,13 @@ def test_a_finetuned_policy_plays_from_its_own_folders(policy: Path, modes: Path
         load_agent(policy, modes, tmp_path, method.removesuffix("-bmd") if coded else f"{method}-bmd", task=TASK)
 
 
-def test_a_curve_judges_the_start_the_way_and_the_end(policy: Path, modes: Path, tmp_path: Path) -> None:
-    config = make_config(finetune={"snapshot_interval": 2, "iterations": 3}, curve={"episodes": 48})
+def test_a_curve_evaluates_every_snapshot(policy: Path, modes: Path, tmp_path: Path) -> None:
+    config = make_config(finetune={"snapshot_interval": 2, "iterations": 3}, evaluate={"episodes": 48})
     finetuned, output = tmp_path / "finetuned", tmp_path / "curve.json"
     (finetuned / "snapshots" / "000099").mkdir(parents=True)  # of an earlier, longer run
     _finetune(config, policy, modes, finetuned)
 
-    def judge() -> list[dict[str, Any]]:
+    def play() -> list[dict[str, Any]]:
         curve(
             config,
             policy=policy,
@@ -93,9 +92,9 @@ def test_a_curve_judges_the_start_the_way_and_the_end(policy: Path, modes: Path,
         points: list[dict[str, Any]] = json.loads(output.read_text())["points"]
         return points
 
-    points = judge()
+    points = play()
     assert [point["iteration"] for point in points] == [0, 2, 3]
-    assert points == judge()
+    assert points == play()
     assert all(point["success_rate"]["n"] == 48 for point in points)
     discovered = load_agent(policy, modes, finetuned / "snapshots" / "000000", "dsrl-bmd", task=TASK)
     kept = load_weights(modes / "modes.safetensors")
@@ -172,7 +171,7 @@ def test_the_policies_of_a_run_are_judged_together(policy: Path, modes: Path, tm
             num_workers=1,
             reporter=QUIET,
         )
-    summarise(config, evaluations=evaluations, output=tmp_path / "eval.json")
+    summarise(config, evaluations=evaluations, output=tmp_path / "eval.json", reporter=QUIET)
     document = load_document(tmp_path / "eval.json", Evaluation)
     assert list(document.policies) == ["pretrained", "taught", "dppo", "dppo-bmd"]
     assert [len(block.codes) for block in document.policies.values()] == [0, 4, 0, 4]

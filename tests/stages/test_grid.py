@@ -20,6 +20,7 @@ from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.grid import grid
 from tests.metrics.drawn import draw_episodes
 from tests.stages.evaluations import write_grid_runs
+from tests.stages.small import QUIET
 
 TASK, METHOD = "GaussianMixture", "dppo-bmd"
 WEIGHT, CONTROLLER = "finetune.regulariser.mi_weight", "finetune.regulariser.controller"
@@ -36,8 +37,7 @@ def make_config(axes: dict[str, Any] | None = None, **changes: Any) -> RunConfig
     values: dict[str, Any] = {
         "task": {"name": TASK},
         "seeds": (0, 1),
-        "compare": {"resamples": 200},
-        "grid": {"axes": axes, "success_tolerance": 0.05},
+        "grid": {"axes": axes},
     }
     return RunConfig.model_validate(values | changes)
 
@@ -83,7 +83,7 @@ def test_one_axis_of_numbers_has_a_plateau_and_a_picture(layout: Layout) -> None
 
 
 def test_a_plateau_that_reaches_the_end_is_open(layout: Layout) -> None:
-    grid(make_config({WEIGHT: (0.0, 0.1, 0.5)}), layout=layout, output=layout.grid(TASK))
+    grid(make_config({WEIGHT: (0.0, 0.1, 0.5)}), layout=layout, output=layout.grid(TASK), reporter=QUIET)
     document = load_document(layout.grid(TASK), Grid)
     plateau = document.methods[METHOD].plateau
     assert plateau is not None
@@ -102,7 +102,7 @@ def test_several_axes_have_cells_that_hold_and_no_plateau(tmp_path: Path) -> Non
     }
     layout = Layout(tmp_path)
     write_grid_runs(config, layout, episodes)
-    grid(config, layout=layout, output=layout.grid(TASK))
+    grid(config, layout=layout, output=layout.grid(TASK), reporter=QUIET)
     document = load_document(layout.grid(TASK), Grid)
     assert (document.axis, document.methods[METHOD].plateau) == (None, None)
     assert [cell.methods[METHOD].holds for cell in document.cells] == [False, True, True, True]
@@ -112,7 +112,7 @@ def test_several_axes_have_cells_that_hold_and_no_plateau(tmp_path: Path) -> Non
 
 def test_without_training_logs_there_are_scores_alone(layout: Layout) -> None:
     (layout.finetuned(TASK, METHOD, 1) / "metrics.jsonl").unlink()
-    grid(make_config(), layout=layout, output=layout.grid(TASK))
+    grid(make_config(), layout=layout, output=layout.grid(TASK), reporter=QUIET)
     found = [cell.methods[METHOD].stability for cell in load_document(layout.grid(TASK), Grid).cells]
     assert [one is None for one in found] == [False, False, True, False]
 
@@ -120,7 +120,7 @@ def test_without_training_logs_there_are_scores_alone(layout: Layout) -> None:
 def refuse(layout: Layout, match: str, config: RunConfig | None = None) -> None:
     output = layout.root / "out" / "grid.json"
     with pytest.raises(ArtifactError, match=match) as error:
-        grid(config or make_config(), layout=layout, output=output)
+        grid(config or make_config(), layout=layout, output=output, reporter=QUIET)
     assert "\n" not in str(error.value)
     assert not output.parent.exists()
 

@@ -20,6 +20,7 @@ from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluations import hash_policy_settings, make_document
 from bmd_pipeline.stages.grid import pool
 from tests.metrics.drawn import draw_episodes
+from tests.stages.small import QUIET
 
 TASK = "GaussianMixture"
 CONFIG = RunConfig.model_validate(
@@ -80,7 +81,7 @@ def test_every_policy_is_scored_over_base_policies(layout: Layout) -> None:
 def test_a_base_policy_without_a_method_is_named(layout: Layout) -> None:
     path = write_base(layout, 4, ("pretrained", "dsrl"))
     with pytest.raises(ArtifactError, match=rf"{path}: holds no dsrl-bmd; run `snakemake --cores 2 {path}`"):
-        pool(CONFIG, layout=layout, output=layout.pool(TASK))
+        pool(CONFIG, layout=layout, output=layout.pool(TASK), reporter=QUIET)
     assert not layout.pool(TASK).exists()
 
 
@@ -88,7 +89,7 @@ def test_results_of_another_base_policy_in_its_place_are_refused(layout: Layout)
     target, other = (layout.summary(f"{TASK}-base{base}") for base in (4, 7))
     target.write_bytes(other.read_bytes())
     with pytest.raises(ArtifactError, match=f"evaluation of task {TASK}-base7, not of {TASK}-base4"):
-        pool(CONFIG, layout=layout, output=layout.pool(TASK))
+        pool(CONFIG, layout=layout, output=layout.pool(TASK), reporter=QUIET)
 
 
 def test_rows_of_other_results_are_refused(layout: Layout) -> None:
@@ -96,13 +97,13 @@ def test_rows_of_other_results_are_refused(layout: Layout) -> None:
     fewer = draw_episodes("dsrl", 0, rates=[0.9] * 4, shares=[1] * 4, n=10, rng=np.random.default_rng(0))
     path.with_name("episodes.parquet").write_bytes(encode_episodes([fewer]))
     with pytest.raises(ArtifactError, match=f"episodes.parquet: not the episodes of {path}"):
-        pool(CONFIG, layout=layout, output=layout.pool(TASK))
+        pool(CONFIG, layout=layout, output=layout.pool(TASK), reporter=QUIET)
 
 
 def test_results_under_other_settings_are_refused(layout: Layout) -> None:
     changed = CONFIG.model_copy(update={"finetune": CONFIG.finetune.model_copy(update={"iterations": 9})})
     with pytest.raises(ArtifactError, match="dsrl was evaluated under other settings"):
-        pool(changed, layout=layout, output=layout.pool(TASK))
+        pool(changed, layout=layout, output=layout.pool(TASK), reporter=QUIET)
     fewer = CONFIG.model_copy(update={"seeds": (0, 1, 2)})
     with pytest.raises(ArtifactError, match=r"pretrained has seeds \[0, 1\], not \[0, 1, 2\]"):
-        pool(fewer, layout=layout, output=layout.pool(TASK))
+        pool(fewer, layout=layout, output=layout.pool(TASK), reporter=QUIET)

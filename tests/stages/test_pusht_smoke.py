@@ -15,6 +15,7 @@ from bmd_pipeline.stages.discover import discover
 from bmd_pipeline.stages.evaluate import evaluate, summarise
 from bmd_pipeline.stages.finetune import finetune
 from bmd_pipeline.stages.pretrain import pretrain
+from tests.stages.small import QUIET
 
 TASK = "PushT"
 CONFIG_DIR = Path(__file__).parents[2] / "config"
@@ -56,7 +57,7 @@ def test_every_stage_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             reporter=reporter,
         )
         evaluations.append(output)
-    summarise(config, evaluations=evaluations, output=here.summary(TASK))
+    summarise(config, evaluations=evaluations, output=here.summary(TASK), reporter=QUIET)
     document = json.loads(here.summary(TASK).read_text())
     assert list(document["policies"]) == ["pretrained", "taught", "dppo-bmd"]
     for block in document["policies"].values():

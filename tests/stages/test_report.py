@@ -13,6 +13,7 @@ from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.stages.report import list_tasks, report, summary
 from tests.reporting.made_up import MadeUpRun
 from tests.reporting.made_up_evidence import write_evidence
+from tests.stages.small import QUIET
 
 TASK = "GaussianMixture"
 
@@ -34,7 +35,7 @@ def run(tmp_path: Path) -> MadeUpRun:
 
 def test_the_page_is_written_whole(run: MadeUpRun) -> None:
     output = run.layout.report(TASK)
-    report(make_config(), layout=run.layout, output=output)
+    report(make_config(), layout=run.layout, output=output, reporter=QUIET)
     page = output.read_text()
     assert page.startswith("<!doctype html>")
     assert page.endswith("</html>")
@@ -56,7 +57,7 @@ def test_results_that_the_settings_do_not_ask_for_are_refused(
 ) -> None:
     output = run.layout.report(TASK)
     with pytest.raises(ArtifactError, match=message) as error:
-        report(make_config(**changes), layout=run.layout, output=output)
+        report(make_config(**changes), layout=run.layout, output=output, reporter=QUIET)
     assert str(run.layout.summary(TASK)) in str(error.value)
     assert "\n" not in str(error.value)
     assert not output.exists()
@@ -65,13 +66,13 @@ def test_results_that_the_settings_do_not_ask_for_are_refused(
 def test_a_policy_that_was_trained_otherwise_is_refused(tmp_path: Path) -> None:
     run = MadeUpRun(tmp_path, TASK, config=make_config(), trained_under="other settings")
     with pytest.raises(ArtifactError, match=r"dsrl/seed0/run\.json: dsrl was trained under other settings"):
-        report(make_config(), layout=run.layout, output=run.layout.report(TASK))
+        report(make_config(), layout=run.layout, output=run.layout.report(TASK), reporter=QUIET)
 
 
 def test_evidence_of_other_settings_is_refused(run: MadeUpRun) -> None:
     write_evidence(run)
     with pytest.raises(ArtifactError, match=r"compare\.json: was made under other settings"):
-        report(make_config(), layout=run.layout, output=run.layout.report(TASK))
+        report(make_config(), layout=run.layout, output=run.layout.report(TASK), reporter=QUIET)
     assert not run.layout.report(TASK).exists()
 
 
@@ -80,19 +81,19 @@ def test_an_old_page_stays_when_a_new_one_fails(run: MadeUpRun) -> None:
     output.write_text("old")
     (run.folder / "dsrl" / "seed0" / "metrics.jsonl").write_text("")
     with pytest.raises(ArtifactError):
-        report(make_config(), layout=run.layout, output=output)
+        report(make_config(), layout=run.layout, output=output, reporter=QUIET)
     assert output.read_text() == "old"
 
 
 def test_summary_takes_all_tasks_with_results(run: MadeUpRun, tmp_path: Path) -> None:
     (tmp_path / "results" / "Unfinished").mkdir()
     assert list_tasks(run.layout) == [TASK]
-    summary(layout=run.layout, output=run.layout.overview())
+    summary(layout=run.layout, output=run.layout.overview(), reporter=QUIET)
     assert TASK in run.layout.overview().read_text()
 
 
 def test_summary_of_nothing_is_refused(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     with pytest.raises(ArtifactError, match="no task has results"):
-        summary(layout=layout, output=layout.overview())
+        summary(layout=layout, output=layout.overview(), reporter=QUIET)
     assert not layout.overview().exists()

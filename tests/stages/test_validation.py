@@ -46,7 +46,14 @@ def make_config(*behaviours: str, **changes: Any) -> RunConfig:
             "inference": {"hidden_sizes": (32,), "fit_steps": 200},
         },
         "evaluate": {"episodes": 256, "num_envs": 128},  # two rounds
-        "validation": {"dynamics": {"hurried": {"horizon": 7}, "stuck": {"disturbance": {"action_gain": 0.0}}}},
+        "validation": {
+            "disturbances": {
+                "noise": {"disturbance": {"obs_noise": 0.1}},
+                "locked": {"disturbance": {"locked_action": 0}},
+                "hurried": {"horizon": 7},
+                "stuck": {"disturbance": {"action_gain": 0.0}},
+            }
+        },
     }
     return RunConfig.model_validate(values | changes)
 
@@ -94,7 +101,7 @@ def validated(four: Layout) -> Validation:
 
 
 def test_four_goals_are_several_ways_whose_codes_are_told_apart(validated: Validation) -> None:
-    assert validated.base.ways == "several"
+    assert validated.base.modes == "several"
     assert min(validated.base.mode_shares.values()) > 0.1
     assert [one.seed for one in validated.discovered] == list(SEEDS)
     for one in validated.discovered:
@@ -114,7 +121,7 @@ def test_four_goals_are_several_ways_whose_codes_are_told_apart(validated: Valid
 def test_disturbances_do_what_they_are_called(validated: Validation) -> None:
     for one in validated.discovered:
         there = {found.disturbance: found for found in one.disturbed}
-        assert list(there) == ["noise", "delay", "weak", "locked", "hurried", "stuck"]
+        assert list(there) == ["noise", "locked", "hurried", "stuck"]
         assert there["locked"].present <= 2  # without the first component two goals are out of reach
         assert there["hurried"].success_rate.value < one.success_rate.value  # goals are eight steps away
         assert there["stuck"].success_rate.value == 0.0
@@ -127,13 +134,14 @@ def test_the_same_command_gives_the_same_numbers(four: Layout, validated: Valida
 
 
 def test_one_goal_leaves_nothing_to_preserve(tmp_path: Path) -> None:
-    config = make_config("north", seeds=(0,), validation={"locked_action": None, "action_delay": 0})
+    weak = {"weak": {"disturbance": {"action_gain": 0.8}}}
+    config = make_config("north", seeds=(0,), validation={"disturbances": weak})
     found = run(config, prepare(tmp_path, config))
-    assert found.base.ways == "one"
+    assert found.base.modes == "one"
     assert found.base.mode_shares["north"] == 1.0
     assert found.agreement == []
     (one,) = found.discovered
-    assert [there.disturbance for there in one.disturbed] == ["noise", "weak"]
+    assert [there.disturbance for there in one.disturbed] == ["weak"]
     assert one.truth is not None
     assert one.truth.redundant in ([], [[code.code for code in one.codes if code.mode]])
 
@@ -153,9 +161,9 @@ def test_what_does_not_belong_is_refused_before_anything_is_written(four: Layout
             r"evaluate.episodes must be >= 10, twice discover.num_modes, to validate modes; got 8",
         ),
         (
-            make_config(validation={"locked_action": 2}),
+            make_config(validation={"disturbances": {"stiff": {"disturbance": {"locked_action": 2}}}}),
             ConfigError,
-            r"validation.locked_action must be < 2 for GaussianMixture, got 2",
+            r"validation.disturbances.stiff.disturbance.locked_action must be < 2 for GaussianMixture, got 2",
         ),
     ):
         with pytest.raises(error, match=message) as caught:
@@ -173,6 +181,6 @@ def test_a_policy_that_never_succeeds_says_so(four: Layout, tmp_path: Path) -> N
         record = layout.modes(TASK, seed) / "run.json"
         record.write_text(json.dumps(json.loads(record.read_text()) | {"config_hash": stage_hash(config, "discover")}))
     found = run(config, layout)
-    assert found.base.ways == "unknown"
+    assert found.base.modes == "unknown"
     assert all(one.separation is None and one.truth is None for one in found.discovered)
     assert all(code.mode is None for one in found.discovered for code in one.codes)
