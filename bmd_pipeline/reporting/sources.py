@@ -237,7 +237,7 @@ class ReportSources:
         episodes: episode rows of each policy and seed.
         paths: planar paths of each policy and seed, the first of its episodes, in their order.
         book: names of axes, labelling and modes (its paths are those of `paths`).
-        demos: manifest of the demonstrations, None where they were brought along or edited.
+        demos: manifest of the demonstrations, None where they were edited.
         base: run.json of pre-training.
         discovered: run.json of discovery by seed.
         finetuned: run.json of fine-tuning by policy and seed.
@@ -307,8 +307,8 @@ def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> R
 
 
 def _find_collection(base: Record, layout: Layout, task: str) -> Record | None:
-    """The manifest of what the policy learnt from. An earlier collection's may lie there too, when the demonstrations
-    or the policy were brought along."""
+    """The manifest of what the policy learnt from. None if they were edited, or if the policy was
+    imported, which may lie beside other demonstrations."""
     manifest = layout.demos_manifest(task)
     if not manifest.is_file():
         return None

@@ -130,7 +130,10 @@ def test_a_grid_that_makes_no_sense_is_refused(grid: dict[str, Any], message: st
 @pytest.mark.parametrize(
     ("axes", "message"),
     [
-        ({WEIGHT: [0, -1]}, rf"^grid\.axes\.{WEIGHT}: not -1: {WEIGHT} must be >= 0\.0, got -1 \(--configfile or --config\)"),
+        (
+            {WEIGHT: [0, -1]},
+            rf"^grid\.axes\.{WEIGHT}: not -1: {WEIGHT} must be >= 0\.0, got -1 \(--configfile or --config\)",
+        ),
         ({"finetune.iteration": [1]}, r"not 1: unknown setting finetune\.iteration; did you mean 'iterations'"),
         ({"finetune.ppo": [1]}, r"^grid\.axes\.finetune\.ppo: not 1: finetune\.ppo must be a group of settings, got 1"),
         ({CODES: [8], "finetune.num_envs": [4]}, r"^grid\.axes: its values don't go together: discover\.num_modes "),
