@@ -63,7 +63,7 @@ _PANELS = {
         *(stages.collect, stages.pretrain, stages.discover, stages.finetune),
         *(stages.evaluate, stages.curve, stages.summarise),
     ),
-    "Yours": (stages.import_demos, stages.import_policy),
+    "Imports": (stages.import_demos, stages.import_policy),
     "Evidence": (stages.validation, stages.compare, stages.verdict, stages.grid, stages.pool),
     "Pages and clips": (stages.report, stages.summary, stages.film),
     "Help": (tools.tasks, tools.check_task, tools.watch, doctor.doctor),
