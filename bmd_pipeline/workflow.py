@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -33,9 +35,16 @@ from bmd_pipeline.config.schema import (
     uses_modes,
 )
 from bmd_pipeline.errors import BMDError, ConfigError, suggest
-from bmd_pipeline.io.files import hash_file
-from bmd_pipeline.io.layout import VIDEO_TYPES, VIDEOS_FOLDER, Layout
-from bmd_pipeline.io.provenance import find_edited_hash, hash_brought, may_collect, require_brought, require_trained
+from bmd_pipeline.io.files import hash_file, read_json
+from bmd_pipeline.io.layout import RUN_FILE, VIDEO_TYPES, VIDEOS_FOLDER, Layout
+from bmd_pipeline.io.provenance import (
+    find_edited_hash,
+    is_imported,
+    require_demos,
+    require_disposable_demos,
+    require_disposable_policy,
+    require_own_demos,
+)
 from bmd_pipeline.tasks.registry import get_entry, require_expert
 
 PRESET_VARIABLE = "BMD_PRESET"
@@ -50,7 +59,7 @@ CELL = "results/{task}/grid/{cell}/{method}/seed{seed}"
 JUDGED_CELL = CELL.replace("{method}", "{policy}")  # evaluation's name for the method
 CELL_MODES = "results/{task}/grid/{cell}/modes/seed{seed}"
 
-NO_COLLECTION = "the demonstrations were brought along or edited by hand, nothing is collected"
+TASK = "[A-Za-z][A-Za-z0-9_-]*"
 
 Wildcards = Any
 """Snakemake's: `task` always, and what else the rule's outputs name."""
@@ -198,53 +207,71 @@ class Pipeline:
 
     # ---- Input: files of earlier stages ----
 
-    def collection(self, wildcards: Wildcards) -> list[str]:
-        """Input: what `collect` needs, which is nothing but a task with an expert, and that nobody loses a store.
+    def collectable(self) -> str:
+        """Pattern of the tasks whose demonstrations `collect` makes: not of those that were imported, or edited since.
 
-        Where demonstrations are somebody's own it names a file that nobody has. Such a rule makes nothing, so that
-        Snakemake takes the store that is there as it is, and removes it under no circumstances.
+        To Snakemake these are files that no rule makes: it takes them as they are, and removes them under no
+        circumstances.
         """
-        run = self._run(wildcards)
-        if run.collect.store is not None:
-            return [NO_COLLECTION]
+        layout = Layout()
+
+        def is_kept(task: str) -> bool:
+            store, manifest = layout.demos(task), layout.demos_manifest(task)
+            with suppress(BMDError, OSError):  # what is damaged is refused where it is needed
+                return is_imported(manifest) or find_edited_hash(store, manifest) is not None
+            return False
+
+        return self._all_but(is_kept, layout.demos_manifest("*"))
+
+    def trainable(self) -> str:
+        """Pattern of the tasks whose policy `pretrain` trains: not of those whose policy was imported."""
+        layout = Layout()
+        return self._all_but(lambda task: is_imported(layout.policy(task) / RUN_FILE), layout.policy("*") / RUN_FILE)
+
+    def _all_but(self, is_kept: Callable[[str], bool], record: Path) -> str:
+        position = record.parts.index("*")
+        found = sorted(path.parts[position] for path in Path().glob(str(record))) if self._looks else []
+        kept = [re.escape(task) for task in found if is_kept(task)]
+        return rf"(?!(?:{'|'.join(kept)})/){TASK}" if kept else TASK
+
+    def collection(self, wildcards: Wildcards) -> list[str]:
+        """Input: what `collect` needs, which is nothing but a task with an expert, and that nobody loses a store."""
         if self._looks:
-            layout = Layout()
-            store, manifest = layout.demos(wildcards.task), layout.demos_manifest(wildcards.task)
-            if not or_refuse(may_collect, store, manifest, stage_hash(run, "collect")):
-                return [NO_COLLECTION]
-            or_refuse(require_expert, run.task.name)
-        return []
+            layout, task = Layout(), wildcards.task
+            or_refuse(require_disposable_demos, layout.demos(task), layout.demos_manifest(task), "collect")
+            or_refuse(require_expert, self._run(wildcards).task.name)
+        return self.validated(wildcards)
 
     def collected(self, wildcards: Wildcards) -> list[str]:
-        """Input: the demonstrations that `pretrain` reads, unless the user brings something."""
+        """Input: the demonstrations that `pretrain` reads."""
         if self._looks:
-            or_refuse(require_trained, Layout().policy(wildcards.task))
-        return [] if self.brought(wildcards) else fill(DEMOS, wildcards)
+            or_refuse(require_disposable_policy, Layout().policy(wildcards.task), "pretrain")
+        return self._demos(wildcards)
 
-    def brought(self, wildcards: Wildcards) -> list[str]:
-        """Input: what the user brings in their place, followed by its content: see `brought_hash`.
-
-        Snakemake would go without `pretrain` if it were missing and an earlier policy there.
-        """
-        setting, paths = _name_brought(self._run(wildcards))
+    def _demos(self, wildcards: Wildcards) -> list[str]:
         if self._looks:
-            or_refuse(require_brought, setting, paths)
-        return paths
+            layout, task = Layout(), wildcards.task
+            made_under = stage_hash(self._run(wildcards), "collect")
+            or_refuse(require_demos, layout.demos(task), layout.demos_manifest(task), made_under)
+        return fill(DEMOS, wildcards)
 
     def policy(self, wildcards: Wildcards) -> list[str]:
         """Input: the base policy."""
-        return fill(POLICY, wildcards)
+        files = fill(POLICY, wildcards)
+        if self._looks and is_imported(Path(files[-1])):
+            for path in files:
+                if not Path(path).exists():
+                    again = f"import the policy again with `bmd-pipeline import-policy FOLDER --task {wildcards.task}`"
+                    sys.exit(f"error: {path} is missing: {again}")
+        return files
 
     def taught_on(self, wildcards: Wildcards) -> list[str]:
         """Input: the demonstrations that a coded policy is taught on."""
-        run = self._run(wildcards)
-        if run.discover.form == "published":
+        if self._run(wildcards).discover.form == "published":
             return []
-        if run.collect.store is None:
-            return fill(DEMOS, wildcards)
         if self._looks:
-            or_refuse(require_brought, "collect.store", [run.collect.store])
-        return [run.collect.store]
+            or_refuse(require_own_demos, Layout().policy(wildcards.task), Layout().demos(wildcards.task))
+        return self._demos(wildcards)
 
     def modes(self, wildcards: Wildcards) -> list[str]:
         """Input: the modes that a method builds on; plain ones build on none."""
@@ -359,16 +386,28 @@ class Pipeline:
     # ---- Params: what a job's result depends on ----
 
     def slice(self, stage: Stage) -> Callable[[Wildcards], dict[str, Any]]:
-        """Params: the settings that a stage depends on."""
-        return lambda wildcards: stage_slice(self._run(wildcards), stage, wildcards.get("method"))
+        """Params: the settings that a stage depends on, with the hashes of an imported policy."""
+        return lambda wildcards: self._slice(self._run(wildcards), stage, wildcards)
 
     def cell_slice(self, stage: Stage) -> Callable[[Wildcards], dict[str, Any]]:
-        """Params: the settings that a stage depends on in a cell of the grid."""
-        return lambda wildcards: stage_slice(self._cell(wildcards).config, stage, wildcards.get("method"))
+        """Params: the same in a cell of the grid."""
+        return lambda wildcards: self._slice(self._cell(wildcards).config, stage, wildcards)
+
+    def _slice(self, config: RunConfig, stage: Stage, wildcards: Wildcards) -> dict[str, Any]:
+        values = stage_slice(config, stage, wildcards.get("method"))
+        record = Layout().policy(wildcards.task) / RUN_FILE
+        if stage not in ("collect", "pretrain") and not self.stored and is_imported(record):
+            values["imported_policy"] = read_json(record, "record").get("outputs")
+        return values
 
     def all_settings(self, wildcards: Wildcards) -> str:
-        """Params: hash of all settings."""
-        return config_hash(self._run(wildcards))
+        """Params: hash of all settings, without those of stages whose output was imported."""
+        run, layout, imported = self._run(wildcards), Layout(), []
+        if not self.stored and is_imported(layout.policy(wildcards.task) / RUN_FILE):
+            imported = ["collect", "pretrain"]
+        elif not self.stored and is_imported(layout.demos_manifest(wildcards.task)):
+            imported = ["collect"]
+        return config_hash(run, imported)
 
     def source(self, stage: str) -> Callable[[Wildcards], str]:
         """Params: hash of the code behind a stage."""
@@ -383,24 +422,22 @@ class Pipeline:
         """Hash of the code behind the page of all tasks."""
         return source_hash("summary", "bmd_pipeline.tasks")
 
-    def brought_hash(self, wildcards: Wildcards) -> str | None:
-        """Params: hash of what the user brought, or of the store if someone edited it after collection.
+    def own_demos(self, wildcards: Wildcards) -> str | None:
+        """Params: hash of the demonstrations if they are the user's: imported, or edited.
 
         None where files are elsewhere.
         """
+        store, manifest = map(Path, fill(DEMOS, wildcards))
         if self.stored:
             return None
-        _, paths = _name_brought(self._run(wildcards))
-        if paths:
-            return hash_brought(paths)
-        store, manifest = fill(DEMOS, wildcards)
-        return find_edited_hash(Path(store), Path(manifest))
+        found = find_edited_hash(store, manifest)
+        if found is None and is_imported(manifest):
+            found = read_json(manifest, "manifest").get("outputs", {}).get(store.name)
+        return found
 
-    def taught_on_hash(self, wildcards: Wildcards) -> str | None:
-        """Params: hash of the demonstrations that the user brought for a coded policy."""
-        run = self._run(wildcards)
-        unread = self.stored or run.collect.store is None or run.discover.form == "published"
-        return None if unread else hash_brought([str(run.collect.store)])
+    def taught_on_own(self, wildcards: Wildcards) -> str | None:
+        """Params: the same, where a policy is taught its codes on them."""
+        return None if self._run(wildcards).discover.form == "published" else self.own_demos(wildcards)
 
     def clips(self, wildcards: Wildcards) -> dict[str, int]:
         """Params: clips that a task's page shows, with their sizes.
@@ -443,33 +480,6 @@ class Pipeline:
         limit = _time_limit(resources)
         return self.waiting(wildcards, output, threads, resources) + (["--max-minutes", limit] if limit else [])
 
-    def pretraining(
-        self, wildcards: Wildcards, input: Any, output: Sequence[str], threads: int, resources: Any
-    ) -> list[object]:
-        """Params: the same, and where a job finds what the user brought."""
-        options = self.resumable(wildcards, output, threads, resources)
-        setting, paths = _name_brought(self._run(wildcards))
-        if not paths:
-            return options
-        found = str(input[0])
-        return options + (["--demos", found] if setting == "collect.store" else ["--policy", str(Path(found).parent)])
-
-    def discovery(
-        self, wildcards: Wildcards, input: Any, output: Sequence[str], threads: int, resources: Any
-    ) -> list[object]:
-        """Params: the same, and where a job finds demonstrations that the user brought."""
-        options = self.resumable(wildcards, output, threads, resources)
-        if self._run(wildcards).collect.store is not None and input.demos:
-            options += ["--demos", str(input.demos)]
-        return options
-
-    def cell_discovery(
-        self, wildcards: Wildcards, input: Any, output: Sequence[str], threads: int, resources: Any
-    ) -> list[object]:
-        """Params: the same for a discovery of the grid: what it changes, and where its modes go."""
-        options = self.discovery(wildcards, input, output, threads, resources)
-        return [*options, *self._cell(wildcards).options(), "--output", str(Path(output[0]).parent)]
-
     def in_cell(self, shared: Callable[..., list[object]], **paths: str) -> Callable[..., list[object]]:
         """Params: the shared options of a stage, and what is different in a cell of the grid.
 
@@ -481,7 +491,8 @@ class Pipeline:
         def options_in(wildcards: Wildcards, output: Sequence[str], threads: int, resources: Any) -> list[object]:
             root = Path(_root_of(output, wildcards))
             found = {name: fill([path], wildcards)[0] for name, path in paths.items()}
-            if uses_modes(_method_of(wildcards)):
+            method = wildcards.get("method") or wildcards.get("policy")  # none where modes are discovered
+            if method and uses_modes(method):
                 found["modes"] = self._cell_modes_folder(wildcards)
             parts = [part for name, path in found.items() for part in (f"--{name}", str(root / path))]
             return [*shared(wildcards, output, threads, resources), *self._cell(wildcards).options(), *parts]
@@ -532,14 +543,6 @@ class Pipeline:
 def _method_of(wildcards: Wildcards) -> str:
     """The method that a job is for; evaluation calls it a policy."""
     return str(wildcards.get("method") or wildcards.policy)
-
-
-def _name_brought(run: RunConfig) -> tuple[str, list[str]]:
-    """The setting by which the user brings what `pretrain` reads, and its files; none if they are made."""
-    if run.pretrain.policy_folder is not None:
-        folder = Path(run.pretrain.policy_folder)
-        return "pretrain.policy_folder", [str(folder / Path(path).name) for path in POLICY[:2]]
-    return "collect.store", [] if run.collect.store is None else [str(run.collect.store)]
 
 
 def _time_limit(resources: Any) -> int | None:

@@ -168,7 +168,8 @@ def _check_simulator(settings: RunConfig | None) -> Finding:
     try:
         versions = f"mani_skill {version('mani_skill')}, sapien {version('sapien')}"
     except PackageNotFoundError as error:
-        text = f"{error.name} is not installed: {', '.join(_list_simulated())} can't run, other tasks can; `make setup`"
+        simulated = ", ".join(entry.name for entry in list_entries() if entry.simulator == "ManiSkill")
+        text = f"{error.name} is not installed: {simulated} can't run, other tasks can; `make setup`"
         return Finding("simulator", "missing" if wanted else "note", text)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # SAPIEN's about Vulkan: the next line of the report says it better
@@ -183,10 +184,6 @@ def _check_extras(settings: RunConfig | None) -> Finding:
         verdict: Verdict = "note" if settings is None else "missing"
         return Finding("extras", verdict, f"not installed: {', '.join(missing)}; make setup installs them")
     return Finding("extras", "ok", "what the simulators need besides is installed")
-
-
-def _list_simulated() -> list[str]:
-    return [entry.name for entry in list_entries() if entry.simulator == "ManiSkill"]
 
 
 def _check_renderer(settings: RunConfig | None) -> Finding:

@@ -63,6 +63,7 @@ _PANELS = {
         *(stages.collect, stages.pretrain, stages.discover, stages.finetune),
         *(stages.evaluate, stages.curve, stages.summarise),
     ),
+    "Imports": (stages.import_demos, stages.import_policy),
     "Evidence": (stages.validation, stages.compare, stages.verdict, stages.grid, stages.pool),
     "Pages and clips": (stages.report, stages.summary, stages.film),
     "Help": (tools.tasks, tools.check_task, tools.watch, doctor.doctor),

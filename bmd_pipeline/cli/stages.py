@@ -23,6 +23,7 @@ from bmd_pipeline.config.schema import (
 )
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import VIDEOS_FOLDER, Layout
+from bmd_pipeline.io.provenance import require_own_demos
 
 
 @stage_command("collect")
@@ -31,29 +32,45 @@ def collect(job: Job, output: o.Output = None) -> None:
 
     Writes data/TASK/demos.zarr, and demos.manifest.json beside it.
     """
+    job.run(**_demos_outputs(job, output))
+
+
+def _demos_outputs(job: Job, output: Path | None) -> dict[str, Path]:
     store = new_folder(output or job.layout.demos(job.task))
-    job.run(output=store, manifest=store.with_name(job.layout.demos_manifest(job.task).name))
+    return {"output": store, "manifest": store.with_name(job.layout.demos_manifest(job.task).name)}
+
+
+@stage_command("collect")
+def import_demos(
+    job: Job, store: Annotated[Path, typer.Argument(help="Your demonstrations, a zarr store.")], output: o.Output = None
+) -> None:
+    """Imports demonstrations that you have: checks and copies them, in the place of those that `collect` would make.
+
+    Writes data/TASK/demos.zarr, and demos.manifest.json beside it.
+    """
+    job.run(store=store, **_demos_outputs(job, output))
+
+
+@stage_command("collect")
+def import_policy(
+    job: Job,
+    policy: Annotated[Path, typer.Argument(help="Folder of your policy: policy.safetensors and policy.json.")],
+    output: o.Output = None,
+) -> None:
+    """Imports a policy that you have: checks and copies it, in the place of the one that `pretrain` would train.
+
+    Writes results/TASK/policy/.
+    """
+    job.run(policy=policy, output=new_folder(output or job.layout.policy(job.task)))
 
 
 @stage_command("pretrain", resumable=True)
-def pretrain(
-    job: Job,
-    demos: o.Demos = None,
-    policy: Annotated[
-        Path | None,
-        typer.Option("--policy", help="Take over the policy in this folder: nothing is trained.", show_default=False),
-    ] = None,
-    output: o.Output = None,
-) -> None:
+def pretrain(job: Job, demos: o.Demos = None, output: o.Output = None) -> None:
     """Trains the diffusion policy on the demonstrations until its success is flat.
 
     Writes results/TASK/policy/.
     """
-    brought = policy or _as_path(job.config.pretrain.policy_folder)
-    if demos and brought:
-        raise ConfigError(f"--demos is to train on, but {brought} is a policy to take over: choose one")
-    store = None if brought else _need_demos(job, demos)
-    job.run(demos=store, policy=brought, output=new_folder(output or job.layout.policy(job.task)))
+    job.run(demos=_need_demos(job, demos), output=new_folder(output or job.layout.policy(job.task)))
 
 
 @stage_command("discover", resumable=True)
@@ -65,7 +82,10 @@ def discover(
     In the published form (discover.form) it finds those of the frozen policy. Writes results/TASK/modes/seedN/.
     """
     base = job.need_policy(policy)
-    store = _need_demos(job, demos) if job.config.discover.form == "coded" else None
+    store = None
+    if job.config.discover.form == "coded":
+        require_own_demos(base, demos or job.layout.demos(job.task))
+        store = _need_demos(job, demos)
     job.run(policy=base, demos=store, seed=seed, output=new_folder(output or job.layout.modes(job.task, seed)))
 
 
@@ -286,11 +306,6 @@ def film(
 
 
 def _need_demos(job: Job, given: Path | None) -> Path:
-    store = given or _as_path(job.config.collect.store)
-    if store and not store.is_dir():
-        raise ArtifactError(f"{store} is no folder: {'--demos' if given else 'collect.store'} must name a zarr store")
-    return store or need(job.layout.demos(job.task), f"bmd-pipeline collect --task {job.task}")
-
-
-def _as_path(text: str | None) -> Path | None:
-    return None if text is None else Path(text)
+    if given and not given.is_dir():
+        raise ArtifactError(f"{given} is no folder: --demos must name a zarr store")
+    return given or need(job.layout.demos(job.task), f"bmd-pipeline collect --task {job.task}")

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -89,28 +89,23 @@ def stage_hash(config: RunConfig, stage: Stage, method: str | None = None) -> st
     return hash_values(stage_slice(config, stage, method))
 
 
-def config_hash(config: RunConfig) -> str:
-    """SHA-256 of everything that decides what a run computes, up to its evaluation, as hex."""
-    values = _dump(config)
-    return hash_values({name: part for name, part in values.items() if name not in ("execution", *_EVIDENCE)})
+def config_hash(config: RunConfig, imported: Iterable[str] = ()) -> str:
+    """SHA-256 of everything that decides what a run computes, up to its evaluation, as hex.
+
+    Args:
+        config: the run.
+        imported: stages whose output was imported, so that their settings decide nothing.
+    """
+    unread = ("execution", *_EVIDENCE, *imported)
+    return hash_values({name: part for name, part in _dump(config).items() if name not in unread})
 
 
 def _dump(config: RunConfig) -> dict[str, Any]:
-    """All settings as JSON values, without those that decide nothing here.
-
-    Those of stages whose output was brought along are left out, and so is where it was brought from: its content
-    reaches the stages that read it as an input. So is the choice of physics where it is the usual one: what was made
-    before there was a choice counts as made.
-    """
+    """All settings as JSON values, but for the usual choice of physics: what was made before there was a choice counts
+    as made."""
     values = config.model_dump(mode="json")
     if values["task"]["physics"] == "cpu":
         del values["task"]["physics"]
-    has_policy = values["pretrain"].pop("policy_folder") is not None
-    has_demos = values["collect"].pop("store") is not None
-    if has_policy:
-        values["pretrain"] = {}
-    if has_policy or has_demos:
-        values["collect"] = {}
     return values
 
 
@@ -146,6 +141,8 @@ _LABELS = "modes:LABELLINGS"
 
 ENTRIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "collect": ("stages.collect:collect", (*_ENV, "expert:make_expert")),
+    "import_demos": ("stages.imports:import_demos", ()),
+    "import_policy": ("stages.imports:import_policy", ()),
     "pretrain": ("stages.pretrain:pretrain", _ENV),
     "discover": ("stages.discover:discover", _ENV),
     "finetune": ("stages.finetune:finetune", _ENV),
@@ -161,7 +158,7 @@ ENTRIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "summary": ("stages.report:summary", ()),
     "film": ("stages.film:film", (*_ENV, "env:FILMING", "expert:make_expert", _LABELS)),
 }
-"""Where each rule's work begins, and what it takes from a task."""
+"""Where the work of each rule and command begins, and what it takes from a task."""
 
 _QUIET = {"dataclass", "cache", "contextmanager", "no_grad"}
 """Decorators that leave a definition alone until it is used; others, such as a registration, act on import."""

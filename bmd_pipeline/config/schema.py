@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -63,12 +62,6 @@ TaskName = Annotated[str, Field(pattern=f"^{TASK_PATTERN}$")]
 """Name of a task."""
 ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=200)]
 """Import path of a Python module."""
-GivenPath = Annotated[
-    str,
-    Field(min_length=1, max_length=1000, pattern=r"^[^{}\x00-\x1f]+$"),
-    AfterValidator(lambda path: str(Path(path))),
-]
-"""Path of something that the user brings; Snakemake would read braces in it as wildcards."""
 
 
 class TaskConfig(Section):
@@ -118,9 +111,6 @@ class CollectConfig(Section):
     """Successful episodes to keep, balanced over the expert's behaviours."""
     behaviours: Names = ()
     """The expert's behaviours to show, by name; none named means all. A base policy of fewer modes is a control."""
-    store: GivenPath | None = None
-    """Demonstrations that exist already, a zarr store: nothing is collected, and nobody writes there. The number of
-    episodes, from which memory is estimated, should be theirs."""
 
 
 class PolicyConfig(Section):
@@ -200,9 +190,6 @@ class PretrainConfig(Section):
     """Linear warm-up of the learning rate."""
     log_interval: int = Field(500, ge=1, le=1_000_000)
     """Gradient steps between two log lines."""
-    policy_folder: GivenPath | None = None
-    """A policy that exists already, a folder with policy.safetensors and policy.json: it is checked and copied, nothing
-    is trained, and no demonstrations are needed."""
 
 
 class PPOConfig(Section):
@@ -288,7 +275,7 @@ class DiscoverConfig(Section):
     form: Literal["coded", "published"] = "coded"
     """coded (ours): behaviours are clusters of the demonstrations, taught to the denoiser as codes. published: a
     steering policy over the noise of the frozen policy, found by the intrinsic reward alone, with reward and inference
-    model as in arXiv 2605.11387; it also serves a policy that comes without demonstrations."""
+    model as in arXiv 2605.11387; it also serves an imported policy that comes without demonstrations."""
     num_modes: int = Field(32, ge=2, le=1024)
     """Codes K; coded with clustering: density, the most there may be."""
     num_envs: int = Field(512, ge=1, le=1_000_000)
@@ -753,11 +740,6 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.pretrain.policy_folder is not None and self.collect.store is None and self.discover.form == "coded":
-            raise ValueError(
-                "discover.form must be published for a policy that comes without demonstrations "
-                "(pretrain.policy_folder without collect.store): codes are taught on demonstrations"
-            )
         codes, envs = self.discover.num_modes, self.finetune.num_envs
         if codes > envs:
             raise ValueError(f"discover.num_modes must be <= finetune.num_envs ({envs}), got {codes}")

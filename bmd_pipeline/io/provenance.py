@@ -11,12 +11,12 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import hash_path, hash_tree, read_json, write_json
 from bmd_pipeline.io.layout import LOCK_FILE, METRICS_FILE, RUN_FILE, Layout
 
@@ -224,68 +224,110 @@ def find_edited_hash(store: Path, manifest: Path) -> str | None:
     return None if found == recorded else found
 
 
-def may_collect(store: Path, manifest: Path, config_hash: str) -> bool:
-    """Whether a collection may write a store without a loss to anybody.
+def is_imported(record: Path) -> bool:
+    """Whether a manifest or a run.json says that no stage made what it stands for; a damaged one says nothing."""
+    try:
+        return json.loads(record.read_text(encoding="utf-8"))["imported"] is True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def require_demos(store: Path, manifest: Path, config_hash: str) -> None:
+    """Checks that demonstrations which no collection will replace are those that are wanted.
+
+    Args:
+        store: the zarr folder.
+        manifest: its manifest.
+        config_hash: hash of the settings of their collection.
+
+    Raises:
+        ArtifactError: they were imported and are gone, or edited since they were collected under other settings.
+    """
+    if is_imported(manifest):
+        if not store.is_dir():
+            raise ArtifactError(
+                f"{store} was imported and is missing: import it again with `bmd-pipeline import-demos STORE --task "
+                f"{store.parent.name}`, or delete {manifest} to collect"
+            )
+    elif find_edited_hash(store, manifest) is not None:
+        reason = _doubt_collection(store, manifest)
+        if read_json(manifest, "manifest").get("config_hash") != config_hash:
+            reason = reason or "was edited after its collection under other settings"
+        if reason:
+            raise ArtifactError(f"{store} {reason}: {_keep_demos(store)}")
+
+
+def require_disposable_demos(store: Path, manifest: Path, command: str) -> None:
+    """Checks that no demonstrations are lost where a command writes a store.
 
     Args:
         store: its place.
         manifest: its manifest.
-        config_hash: hash of the settings that would be collected under.
-
-    Returns:
-        False where the same settings made the store and someone edited it since: it is to be taken as it is.
+        command: `collect` or `import-demos`, for the message.
 
     Raises:
-        ArtifactError: something is there that no collection made, or that was edited and would now be made under
-            other settings.
+        ArtifactError: a store is there that was imported, that nobody collected, or that was edited since. What was
+            copied from elsewhere may be imported anew.
     """
     if not store.is_symlink() and (not store.exists() or (store.is_dir() and _is_empty(store))):
-        return True
-    use = f"train on it with collect.store={store}, or move it away"
-    doubt = _doubt_collection(store, manifest)
-    if doubt is not None:
-        raise ArtifactError(f"{store} {doubt}, and `collect` would replace it: {use}")
-    if find_edited_hash(store, manifest) is None:
-        return True
-    if read_json(manifest, "manifest").get("config_hash") != config_hash:
-        raise ArtifactError(
-            f"{store} was edited after its collection, and `collect` would replace it under other settings: {use}"
-        )
-    return False
-
-
-def require_trained(folder: Path) -> None:
-    """Checks that nobody's policy is lost where `pretrain` will write one.
-
-    Raises:
-        ArtifactError: weights are there that no run of `pretrain` wrote.
-    """
-    weights, run = folder / "policy.safetensors", folder / RUN_FILE
-    traces = (folder / METRICS_FILE, Layout.state(folder))  # of a run that was killed before it wrote run.json
-    if not weights.exists() or any(path.exists() for path in traces):
         return
-    # Somebody else's policy may have a run.json too, from `write_run`; what was taken over has a copy elsewhere.
-    if not run.is_file() or "taken_over" not in read_json(run, f"record of {folder}"):
+    is_edited = find_edited_hash(store, manifest) is not None
+    if is_imported(manifest) and not is_edited:
+        if command == "import-demos" and read_json(manifest, "manifest").get("inputs"):
+            return
         raise ArtifactError(
-            f"{folder} holds a policy that `pretrain` did not make and would replace: move it elsewhere, and use it "
-            "with pretrain.policy_folder"
+            f"{store} was imported, and `{command}` would replace it: delete it and {manifest.name} first, or move them"
+        )
+    reason = _doubt_collection(store, manifest) or ("was edited after its collection" if is_edited else None)
+    if reason:
+        raise ArtifactError(f"{store} {reason}, and `{command}` would replace it: {_keep_demos(store)}")
+
+
+def require_disposable_policy(folder: Path, command: str) -> None:
+    """Checks that no policy is lost where a command writes one.
+
+    Args:
+        folder: its place.
+        command: `pretrain` or `import-policy`, for the message.
+
+    Raises:
+        ArtifactError: a policy is there that was imported, or that no run of `pretrain` wrote. What was copied from
+            elsewhere may be imported anew.
+    """
+    run = folder / RUN_FILE
+    traces = (folder / METRICS_FILE, Layout.state(folder))  # of a run that was killed before it wrote run.json
+    if not (folder / "policy.safetensors").exists() or any(path.exists() for path in traces):
+        return
+    if not is_imported(run):  # somebody else's policy may have a run.json too, from `write_run`
+        raise ArtifactError(
+            f"{folder} holds a policy that `pretrain` did not make, and `{command}` would replace it: keep it with "
+            f"`bmd-pipeline import-policy {folder} --task {folder.parent.name}`, or move it away"
+        )
+    if command != "import-policy" or not read_json(run, "record").get("inputs"):
+        raise ArtifactError(f"{folder} was imported, and `{command}` would replace it: delete it first, or move it")
+
+
+def require_own_demos(policy: Path, demos: Path) -> None:
+    """Checks that an imported policy is taught its codes on demonstrations of its own, not on those of an expert.
+
+    Args:
+        policy: folder of the policy.
+        demos: the store, with a manifest beside it unless the user named another.
+
+    Raises:
+        ConfigError: the policy was imported, and the demonstrations were not.
+    """
+    manifest = demos.with_name(Layout().demos_manifest("").name)
+    named = demos.exists() and not manifest.exists()
+    if is_imported(policy / RUN_FILE) and not is_imported(manifest) and not named:
+        raise ConfigError(
+            "discover.form must be published for an imported policy without imported demonstrations: codes are taught "
+            f"on its own, which `bmd-pipeline import-demos STORE --task {policy.parent.name}` brings"
         )
 
 
-def require_brought(setting: str, paths: Iterable[str]) -> None:
-    """Checks that the files and folders that a setting names are there.
-
-    Raises:
-        ArtifactError: one is not.
-    """
-    for path in paths:
-        if not Path(path).exists():
-            raise ArtifactError(f"{setting}: {path} doesn't exist")
-
-
-def hash_brought(paths: Iterable[str]) -> str:
-    """Hash of the content of files and folders that somebody brought along."""
-    return " ".join(hash_path(Path(path)) for path in paths)
+def _keep_demos(store: Path) -> str:
+    return f"keep it with `bmd-pipeline import-demos {store} --task {store.parent.name}`, or move it away"
 
 
 def _is_empty(folder: Path) -> bool:

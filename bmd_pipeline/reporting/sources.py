@@ -218,7 +218,7 @@ class ReportSources:
         episodes: episode rows of each policy and seed.
         paths: planar paths of each policy and seed, the first of its episodes, in their order.
         book: names of axes, labelling and modes (its paths are those of `paths`).
-        demos: manifest of the demonstrations, None where they were imported or edited.
+        demos: manifest of the demonstrations, None where they were edited.
         base: run.json of pre-training.
         discovered: run.json of discovery by seed.
         finetuned: run.json of fine-tuning by policy and seed.
@@ -294,8 +294,8 @@ def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> R
 
 
 def _find_collection(base: Record, layout: Layout, task: str) -> Record | None:
-    """The manifest of what the policy learnt from; None if what lies there is that of another collection, as where
-    demonstrations or policy were imported."""
+    """The manifest of what the policy learnt from. None if they were edited, or if the policy was
+    imported, which may lie beside other demonstrations."""
     manifest = layout.demos_manifest(task)
     if not manifest.is_file():
         return None

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor
 
@@ -41,7 +41,7 @@ def make_wait(config: RunConfig, stop: Stop, reporter: Reporter) -> Wait:
     return Wait(60.0 * config.execution.wait_minutes, stop.check, reporter.log)
 
 
-class Checkpoints:
+class Checkpoints(TrainingState):
     """Progress of one stage in a locked folder beside its output, gone once the stage has finished.
 
     Args:
@@ -67,8 +67,8 @@ class Checkpoints:
         wait: Wait | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(Layout.state(output), identity, wait)
         self.stop = stop
-        self._state = TrainingState(Layout.state(output), identity, wait)
         self._seconds = 60.0 * minutes
         self._clock = clock
         self._saved_at = clock()
@@ -76,18 +76,13 @@ class Checkpoints:
         self._latest: tuple[int, Callable[[], Snapshot]] | None = None
         remove_leftovers(output)
 
-    @property
-    def folder(self) -> Path:
-        """For what a stage keeps beside its state."""
-        return self._state.folder
-
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The snapshot to go on from, or None.
 
         Raises:
             ArtifactError: it is damaged.
         """
-        saved = self._state.load()
+        saved = super().load()
         if saved is not None:
             self._saved_step = saved[1]["step"]
         return saved
@@ -113,10 +108,7 @@ class Checkpoints:
     def discard(self) -> None:
         """Removes the progress: the stage has written its outputs."""
         self._latest = None
-        self._state.discard()
-
-    def __enter__(self) -> Self:
-        return self
+        super().discard()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -125,7 +117,7 @@ class Checkpoints:
             if isinstance(error, Stopped | SimulationError):
                 self._save()
         finally:
-            self._state.release()
+            self.release()
 
     def _is_due(self) -> bool:
         return self._clock() - self._saved_at >= self._seconds or self.stop.reason is not None
@@ -135,5 +127,5 @@ class Checkpoints:
             return
         step, pack = self._latest
         tensors, values = pack()
-        self._state.save(tensors, {**values, "step": step})
+        self.save(tensors, {**values, "step": step})
         self._saved_step, self._saved_at = step, self._clock()

@@ -11,11 +11,11 @@ from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.collect import Attempt, Quota, make_pool
 from bmd_pipeline.demos.store import DemoWriter, require_replaceable
-from bmd_pipeline.errors import ArtifactError, ConfigError
+from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.io.files import hash_tree, remove_leftovers, write_json
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.io.progress import FolderLock
-from bmd_pipeline.io.provenance import describe_run, may_collect, package_versions
+from bmd_pipeline.io.provenance import describe_run, package_versions, require_disposable_demos
 from bmd_pipeline.seeds import derive_seed
 from bmd_pipeline.stages.checkpoints import make_identity, make_wait
 from bmd_pipeline.stages.console import Reporter, Stop
@@ -49,18 +49,16 @@ def collect(
         reporter: where progress goes.
 
     Raises:
-        ConfigError: `num_workers` is below 1, or the settings name a store to use instead.
+        ConfigError: `num_workers` is below 1.
         TaskError: the task's simulator isn't installed.
         TrainingError: the expert can't show a behaviour often enough.
         SimulationError: a worker died.
-        ArtifactError: another job is collecting into the same folder, it can't be written, or what is there was not
-            collected or was edited since.
+        ArtifactError: another job is collecting into the same folder, it can't be written, or what is there was
+            imported, was not collected or was edited since.
         AlreadyWritten: a job that computes the same was collecting, and has finished meanwhile.
     """
     if num_workers < 1:
         raise ConfigError(f"num_workers must be >= 1, got {num_workers}")
-    if config.collect.store is not None:
-        raise ConfigError(f"nothing to collect: collect.store names demonstrations, {config.collect.store}")
     started = time.time()
     set_threads(1)  # demonstrations are many small steps, for which threads only get in each other's way
     task = config.task
@@ -73,8 +71,7 @@ def collect(
         "packages": package_versions(),
     }
     require_replaceable(output)
-    if not may_collect(output, manifest, stage_hash(config, STAGE)):
-        raise ArtifactError(f"{output} was edited after its collection: delete it to collect anew, without the edits")
+    require_disposable_demos(output, manifest, STAGE)
     with make_pool(task, num_workers) as pool:
         settings = config.collect
         quota = Quota(pool.behaviours, settings.num_episodes, MAX_ATTEMPTS_FACTOR, settings.behaviours)

@@ -21,7 +21,7 @@ from bmd_pipeline.errors import SimulationError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bmd_pipeline.environments.base import TaskEnv, TaskSpec, Transition
+    from bmd_pipeline.environments.base import TaskEnv, Transition
 
 Mode = Literal["normal", "plain", "quiet"]
 Field = float | int | str
@@ -309,34 +309,21 @@ class StoppableEnv:
 
     Args:
         env: the environment.
-        stop: asked before every chunk.
+        stop: asked before every chunk; `step` and `step_chunk` raise `Stopped` if somebody asked.
     """
 
     def __init__(self, env: TaskEnv, stop: Stop) -> None:
+        self.spec, self.num_envs, self.device = env.spec, env.num_envs, env.device
+        self.reset, self.track, self.close = env.reset, env.track, env.close
         self._env = env
         self._stop = stop
-        self.spec: TaskSpec = env.spec
-        self.num_envs = env.num_envs
-        self.device = env.device
-
-    def reset(self, seed: int) -> Tensor:
-        """As the environment's."""
-        return self._env.reset(seed)
-
-    def track(self) -> Tensor:
-        """As the environment's."""
-        return self._env.track()
 
     def step(self, action: Tensor) -> Transition:
-        """As the environment's; raises `Stopped` if somebody asked."""
+        """As the environment's."""
         self._stop.check()
         return self._env.step(action)
 
     def step_chunk(self, actions: Tensor) -> Transition:
-        """As the environment's; raises `Stopped` if somebody asked."""
+        """As the environment's."""
         self._stop.check()
         return self._env.step_chunk(actions)
-
-    def close(self) -> None:
-        """As the environment's."""
-        self._env.close()

@@ -22,7 +22,7 @@ from bmd_pipeline.io.files import hash_file, hash_tree
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import Tracker
 from bmd_pipeline.io.progress import add_prefix, take_prefix
-from bmd_pipeline.io.provenance import describe_run, require_run, write_run
+from bmd_pipeline.io.provenance import describe_run, require_own_demos, require_run, write_run
 from bmd_pipeline.modes.inference import fit_inference
 from bmd_pipeline.modes.modes import CENTRES, DOCUMENT, WEIGHTS, DiscoveredModes, make_modes
 from bmd_pipeline.modes.teaching import Clusters, cluster_demos, describe_demos, teach_codes
@@ -457,6 +457,7 @@ def discover(
 
     Raises:
         ArtifactError: the policy is missing or does not fit.
+        ConfigError: an imported policy is to be taught codes on demonstrations that were not imported.
         DataError: the demonstrations are missing, damaged or of another task.
         TrainingError: there are too few demonstrations to cluster, or training diverged.
         Stopped: somebody asked; progress is saved.
@@ -471,6 +472,7 @@ def discover(
     origins = {"policy": hash_file(policy / RUN_FILE)}
     if settings.form == "coded":
         inputs["demos"] = demos = demos or Layout().demos(task)
+        require_own_demos(policy, demos)
         data, origins["demos"] = load_task_demos(config, demos), hash_tree(demos)
     identity = make_identity(config, "discover", seed=seed, **origins)
     with open_context(config, policy, settings.num_envs, num_workers, reporter, stop, disturbed=False) as context:

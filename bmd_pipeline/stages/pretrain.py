@@ -18,14 +18,14 @@ from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.store import Demos, load_demos
 from bmd_pipeline.environments.base import TaskEnv
-from bmd_pipeline.errors import ConfigError, DataError, DivergenceError, TrainingError
+from bmd_pipeline.errors import DataError, DivergenceError, TrainingError
 from bmd_pipeline.io.files import hash_tree, read_json, write_bytes
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import Tracker
-from bmd_pipeline.io.progress import FolderLock, add_prefix, take_prefix
-from bmd_pipeline.io.provenance import describe_run, require_trained, write_run
+from bmd_pipeline.io.progress import add_prefix, take_prefix
+from bmd_pipeline.io.provenance import describe_run, require_disposable_policy, write_run
 from bmd_pipeline.policies.bc import Cloner, Windows, make_windows, split_episodes
-from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, WEIGHTS_FILE, load_policy, save_policy
+from bmd_pipeline.policies.checkpoint import save_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import make_base_agent
 from bmd_pipeline.rl.graphs import Recorder, graph_agent
@@ -35,65 +35,6 @@ from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity
 from bmd_pipeline.stages.console import Reporter, Stop, StoppableEnv
 from bmd_pipeline.stages.runtime import episode_seeds, open_env, select_recorder, select_stage_device
 from bmd_pipeline.tasks import registry
-
-# ---- A policy that somebody brings takes the place of the one that `pretrain` would train ----
-
-FILES: Final = (WEIGHTS_FILE, SETTINGS_FILE)
-
-
-def take_over(config: RunConfig, *, policy: Path, output: Path, reporter: Reporter) -> None:
-    """Checks a policy and copies it to where later stages look for it, with a record of where it came from.
-
-    Args:
-        config: the run.
-        policy: folder with the `policy.safetensors` and `policy.json` of `save_policy`.
-        output: folder for the copies and, last, `run.json`.
-        reporter: where it is told.
-
-    Raises:
-        ArtifactError: the policy is missing, damaged, or for another task or other sizes; or another job is writing
-            the same folder.
-        ConfigError: both folders are the same.
-    """
-    started = time.time()
-    task = config.task.name
-    if policy.resolve() == output.resolve():
-        raise ConfigError(f"pretrain.policy_folder must not be {output}, where the policy is copied to")
-    spec = registry.make_spec(task, config.task.env)
-    found = load_policy(
-        policy,
-        task=task,
-        obs_dim=spec.obs_dim,
-        action_dim=spec.action_dim,
-        action_bounds=(spec.action_low, spec.action_high),
-    )
-    contents = {name: (policy / name).read_bytes() for name in FILES}
-    with FolderLock(Layout.state(output)) as lock:
-        for name in (RUN_FILE, METRICS_FILE):  # of a policy that was there before
-            (output / name).unlink(missing_ok=True)
-        for name, content in contents.items():
-            write_bytes(output / name, content)
-        write_run(
-            output,
-            describe_run(
-                stage="pretrain",
-                task=task,
-                config=stage_slice(config, "pretrain"),
-                config_hash=stage_hash(config, "pretrain"),
-                seed=config.seed,
-                inputs={name: policy / name for name in FILES},
-                started=started,
-                extra={"taken_over": True, "warnings": reporter.warnings},
-            ),
-            outputs=FILES,
-        )
-        lock.discard()
-    size = sum(parameter.numel() for parameter in found.parameters())
-    reporter.log(f"{task}: the policy in {policy} is used as it is, nothing was trained; {size:,} parameters")
-
-
-# ---- Stage `pretrain`: a diffusion policy learns from demonstrations by behaviour cloning, until its success is flat
-# ----
 
 STAGE: Final = "pretrain"
 STEP_FACTOR = 0.5
@@ -113,8 +54,7 @@ MIN_ROUNDS = 3
 def pretrain(
     config: RunConfig,
     *,
-    demos: Path | None = None,
-    policy: Path | None = None,
+    demos: Path,
     output: Path,
     num_workers: int = 1,
     reporter: Reporter,
@@ -130,7 +70,6 @@ def pretrain(
     Args:
         config: the run.
         demos: the demonstration store.
-        policy: folder of a policy that is taken over instead: nothing is trained then.
         output: folder for `policy.safetensors`, `policy.json`, `metrics.jsonl` and, last, `run.json`.
         num_workers: simulator processes.
         reporter: where progress goes.
@@ -138,18 +77,13 @@ def pretrain(
 
     Raises:
         DataError: the store is missing, damaged, or of another task.
-        ArtifactError: another job is writing the same folder, it holds a policy of somebody else, or its saved progress
-            is damaged; or the policy to take over can't be.
+        ArtifactError: another job is writing the same folder, it holds a policy that was imported or is somebody
+            else's, or its saved progress is damaged.
         TrainingError: the loss is not finite, however small the learning rate.
         ConfigError: `execution.device` is not there.
         Stopped: somebody asked; progress is saved.
     """
-    require_trained(output)
-    if policy is not None:
-        take_over(config, policy=policy, output=output, reporter=reporter)
-        return
-    if demos is None:
-        raise ConfigError("pretrain needs demonstrations, or a policy to take over")
+    require_disposable_policy(output, STAGE)
     started = time.time()
     device = select_device(config.execution.device)
     data = load_task_demos(config, demos)
@@ -255,8 +189,8 @@ def _compare_with_manifest(demos: Path, content: str, reporter: Reporter) -> Non
     """Warns of a store that is not what was collected; editing it is allowed."""
     manifest = demos.with_name(Layout().demos_manifest("").name)
     recorded = read_json(manifest, "manifest").get("outputs", {}).get(demos.name) if manifest.is_file() else None
-    if recorded not in (None, content):  # none of a store that was brought along
-        reporter.warn(f"{demos} is not what {manifest} records: it was edited after its collection")
+    if recorded not in (None, content):
+        reporter.warn(f"{demos} is not what {manifest} records: it was edited since")
 
 
 def is_flat(history: Sequence[tuple[int, float]]) -> bool:

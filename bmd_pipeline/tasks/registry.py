@@ -239,7 +239,7 @@ def require_expert(name: str) -> None:
     if importlib.util.find_spec(module) is None:
         raise MissingExpertError(
             f"task {name} has no module {module}: `collect` and `film` of the expert need one; the workflow does "
-            "without if collect.store names demonstrations"
+            f"without if demonstrations are imported: `bmd-pipeline import-demos STORE --task {name}`"
         )
 
 

@@ -127,10 +127,6 @@ def test_bad_variants_are_refused(config_dir: Path, text: str, error: type[BMDEr
         ("discover.num_modes=1", r"^discover\.num_modes must be >= 2, got 1"),
         ("discover.num_modes=21", r"^discover\.num_modes must be <= finetune\.num_envs \(20\), got 21"),
         ("discover={num_modes: 16, num_envs: 8}", r"^discover\.num_modes must be <= num_envs \(8\), got 16"),
-        (
-            "pretrain.policy_folder=mine",
-            r"^discover\.form must be published for a policy that comes without demonstrations .*collect\.store",
-        ),
         ("finetune.ppo.value_warmup=10", r"^finetune\.ppo\.value_warmup must be < iterations \(10\), .* got 10"),
         (
             "finetune.ppo.minibatch_size=121",

@@ -131,7 +131,7 @@ PLAYING = {"open_context", "open_env", "make_pool", "ExpertPlayer", "AgentPlayer
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_that_plays_or_goes_on_is_counted_as_such(command: str) -> None:
-    reached = list_definitions(command, "bmd_pipeline.tasks.gaussian_mixture") if command in hashing._ENTRIES else ()
+    reached = list_definitions(command, "bmd_pipeline.tasks.gaussian_mixture") if command in hashing.ENTRIES else ()
     assert (command in resources.PLAYERS) == bool({name for _, name in reached} & PLAYING)
     parameters = {parameter.name for parameter in COMMANDS[command].params}
     assert (command in RESUMABLE) == ("max_minutes" in parameters)

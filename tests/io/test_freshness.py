@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import hash_tree
-from bmd_pipeline.io.provenance import may_collect, require_trained
+from bmd_pipeline.io.provenance import (
+    is_imported,
+    require_demos,
+    require_disposable_demos,
+    require_disposable_policy,
+    require_own_demos,
+)
 
 
 def make_store(folder: Path, attributes: dict[str, str]) -> tuple[Path, Path]:
@@ -19,24 +25,25 @@ def make_store(folder: Path, attributes: dict[str, str]) -> tuple[Path, Path]:
     return store, folder / "demos.manifest.json"
 
 
-def vouch(store: Path, manifest: Path, config_hash: str) -> None:
-    manifest.write_text(json.dumps({"config_hash": config_hash, "outputs": {store.name: hash_tree(store)}}))
+def vouch(store: Path, manifest: Path, config_hash: str, **more: object) -> None:
+    outputs = {store.name: hash_tree(store)}
+    manifest.write_text(json.dumps({"config_hash": config_hash, "outputs": outputs, **more}))
 
 
 def test_what_was_collected_may_be_collected_anew(tmp_path: Path) -> None:
-    assert may_collect(tmp_path / "demos.zarr", tmp_path / "demos.manifest.json", "new")
+    require_disposable_demos(tmp_path / "demos.zarr", tmp_path / "demos.manifest.json", "collect")
     store, manifest = make_store(tmp_path, {"config_hash": "old"})
     vouch(store, manifest, "old")
-    assert may_collect(store, manifest, "new")
+    require_disposable_demos(store, manifest, "collect")
 
 
 def test_a_killed_collection_may_be_repeated_where_it_had_put_its_store(tmp_path: Path) -> None:
     store, manifest = make_store(tmp_path, {"config_hash": "old"})
     with pytest.raises(ArtifactError, match=r"has no demos\.manifest\.json beside it"):
-        may_collect(store, manifest, "old")
+        require_disposable_demos(store, manifest, "collect")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "lock").touch()
-    assert may_collect(store, manifest, "old")
+    require_disposable_demos(store, manifest, "collect")
 
 
 @pytest.mark.parametrize("attributes", [{}, {"config_hash": "somebody's"}])
@@ -45,8 +52,9 @@ def test_a_manifest_and_a_lock_vouch_for_no_other_store(tmp_path: Path, attribut
     vouch(store, manifest, "old")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "lock").touch()
-    with pytest.raises(ArtifactError, match=r"would replace it: train on it with collect\.store="):
-        may_collect(store, manifest, "old")
+    for command in ("collect", "import-demos"):
+        with pytest.raises(ArtifactError, match=f"`{command}` would replace it: keep it with `bmd-pipeline import-"):
+            require_disposable_demos(store, manifest, command)
 
 
 def test_a_file_or_a_link_in_the_stores_place_is_somebodys(tmp_path: Path) -> None:
@@ -54,7 +62,7 @@ def test_a_file_or_a_link_in_the_stores_place_is_somebodys(tmp_path: Path) -> No
     place.symlink_to(tmp_path / "nowhere")
     for _ in range(2):
         with pytest.raises(ArtifactError, match="was not made by `collect`"):
-            may_collect(place, tmp_path / "demos.manifest.json", "old")
+            require_disposable_demos(place, tmp_path / "demos.manifest.json", "collect")
         place.unlink()
         place.write_text("a zip archive")
 
@@ -62,17 +70,63 @@ def test_a_file_or_a_link_in_the_stores_place_is_somebodys(tmp_path: Path) -> No
 def test_edits_are_kept_under_the_same_settings_and_refused_under_others(tmp_path: Path) -> None:
     store, manifest = make_store(tmp_path, {"config_hash": "old"})
     vouch(store, manifest, "old")
+    require_demos(store, manifest, "new")  # it will be collected anew
     (store / "chunk").write_text("edited")
-    assert not may_collect(store, manifest, "old")
-    with pytest.raises(ArtifactError, match="was edited after its collection"):
-        may_collect(store, manifest, "new")
+    require_demos(store, manifest, "old")
+    with pytest.raises(ArtifactError, match="was edited after its collection under other settings"):
+        require_demos(store, manifest, "new")
+    with pytest.raises(ArtifactError, match="was edited after its collection, and `collect` would replace it"):
+        require_disposable_demos(store, manifest, "collect")
+
+
+def test_imported_demonstrations_are_replaced_by_no_collection_and_copies_by_another_import(tmp_path: Path) -> None:
+    store, manifest = make_store(tmp_path, {})
+    vouch(store, manifest, "", imported=True, inputs={"store": {}})
+    require_demos(store, manifest, "any")
+    require_disposable_demos(store, manifest, "import-demos")
+    with pytest.raises(ArtifactError, match="was imported, and `collect` would replace it"):
+        require_disposable_demos(store, manifest, "collect")
+    vouch(store, manifest, "", imported=True, inputs={})  # there is no other copy
+    with pytest.raises(ArtifactError, match="was imported, and `import-demos` would replace it"):
+        require_disposable_demos(store, manifest, "import-demos")
+    (store / "zarr.json").unlink()
+    store.rmdir()
+    with pytest.raises(ArtifactError, match=r"was imported and is missing: import it again with .*, or delete .*json"):
+        require_demos(store, manifest, "any")
 
 
 def test_a_policy_with_a_record_of_its_own_is_not_ours(tmp_path: Path) -> None:
-    require_trained(tmp_path)
+    require_disposable_policy(tmp_path, "pretrain")
     (tmp_path / "policy.safetensors").touch()
     (tmp_path / "run.json").write_text(json.dumps({"stage": "pretrain"}))
-    with pytest.raises(ArtifactError, match=r"move it elsewhere, and use it with pretrain\.policy_folder"):
-        require_trained(tmp_path)
+    with pytest.raises(ArtifactError, match=r"keep it with `bmd-pipeline import-policy .*, or move it away"):
+        require_disposable_policy(tmp_path, "pretrain")
+    for inputs in ({}, {"policy.json": {}}):
+        (tmp_path / "run.json").write_text(json.dumps({"stage": "pretrain", "imported": True, "inputs": inputs}))
+        with pytest.raises(ArtifactError, match="was imported, and `pretrain` would replace it"):
+            require_disposable_policy(tmp_path, "pretrain")
+    require_disposable_policy(tmp_path, "import-policy")
     (tmp_path / "metrics.jsonl").touch()  # of a training
-    require_trained(tmp_path)
+    require_disposable_policy(tmp_path, "pretrain")
+
+
+def test_an_imported_policy_wants_imported_demonstrations(tmp_path: Path) -> None:
+    policy = tmp_path / "policy"
+    policy.mkdir()
+    store, manifest = make_store(tmp_path, {"config_hash": "old"})
+    vouch(store, manifest, "old")
+    require_own_demos(policy, store)
+    (policy / "run.json").write_text('{"imported": true}')
+    with pytest.raises(ConfigError, match=r"^discover\.form must be published for an imported policy"):
+        require_own_demos(policy, store)
+    manifest.unlink()
+    require_own_demos(policy, store)  # as --demos names it
+    vouch(store, manifest, "", imported=True)
+    require_own_demos(policy, store)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"imported": 1}', "null"])
+def test_a_damaged_record_says_nothing_of_an_import(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    assert not is_imported(tmp_path / "run.json")
+    assert not is_imported(tmp_path)

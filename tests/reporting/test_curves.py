@@ -48,7 +48,7 @@ def test_iterations_that_left_the_policy_alone_say_nothing_of_it(tmp_path: Path)
 def test_pretraining_shows_the_rounds_that_were_played_and_fine_tuning_its_rollouts(tmp_path: Path) -> None:
     rows: list[dict[str, float | None]] = [{"step": step, "train_loss": 1.0} for step in range(1, 7)]
     assert load_pretraining(write(tmp_path / "log", rows)) is None
-    assert load_pretraining(tmp_path / "none") is None  # a policy that was brought along
+    assert load_pretraining(tmp_path / "none") is None  # a policy that was imported
     for row in rows[2::3]:
         row["select/success_rate"] = 0.25
     curves = load_pretraining(write(tmp_path / "log", rows))

@@ -41,7 +41,7 @@ def test_a_manifest_is_shown_if_the_policy_learnt_from_its_store(run: MadeUpRun)
     manifest, base = run.layout.demos_manifest(run.task), run.layout.policy(run.task) / "run.json"
     manifest.parent.mkdir(parents=True)
     manifest.write_text(json.dumps({"stage": "collect", "outputs": {"demos.zarr": "abc"}}))
-    assert run.load().demos is None  # brought along; the manifest is of an earlier collection
+    assert run.load().demos is None  # edited, or not what the policy learnt from
     run.layout.validation(run.task).unlink()  # names the record that is edited here
     write_json(base, json.loads(base.read_text()) | {"inputs": {"demos": {"path": "x", "sha256": "abc"}}})
     found = run.load().demos

@@ -87,9 +87,8 @@ def test_own_demonstrations_do_without_an_expert(made: Project, tmp_path: Path) 
     succeed(project, DEMOS_COMMANDS.replace("eval.json", "policy/run.json"))
     store = project.folder / "my_demos.zarr"
     record = json.loads((project.folder / "results/MyTask/policy/run.json").read_text())
-    assert record["inputs"] == {"demos": {"path": "my_demos.zarr", "sha256": hash_tree(store)}}
-    assert not (project.folder / "data").exists()
-    succeed(project, POLICY_COMMANDS.replace("eval.json", "policy/run.json"))
-    assert json.loads((project.folder / "results/MyTask/policy/run.json").read_text())["taken_over"] is True
+    assert record["inputs"] == {"demos": {"path": "data/MyTask/demos.zarr", "sha256": hash_tree(store)}}
+    succeed(project, POLICY_COMMANDS.replace("eval.json", "modes/seed0/run.json"))
+    assert json.loads((project.folder / "results/MyTask/policy/run.json").read_text())["imported"] is True
     policy = [project.folder / folder / "policy.safetensors" for folder in ("my_policy", "results/MyTask/policy")]
     assert policy[0].read_bytes() == policy[1].read_bytes()

@@ -9,6 +9,8 @@ rule collect:
         "logs/{task}/collect.log",
     benchmark:
         "logs/{task}/collect.tsv"
+    wildcard_constraints:
+        task=pipeline.collectable(),
     conda:
         "../../envs/bmd-pipeline.yaml"
     threads: pipeline.threads("collect")

@@ -9,6 +9,7 @@ from bmd_pipeline.workflow import (
     MODES_NAMES,
     POLICY,
     RUN,
+    TASK,
     FINETUNED_NAMES,
     Pipeline,
     within,
@@ -16,7 +17,7 @@ from bmd_pipeline.workflow import (
 
 
 wildcard_constraints:
-    task="[A-Za-z][A-Za-z0-9_-]*",
+    task=TASK,
     method=r"(?!(modes|pretrained|taught)/)[A-Za-z0-9-]+",  # any name gets in, so that its refusal can say which there are
     policy=r"(?!modes/)[A-Za-z0-9-]+",
     cell="[A-Za-z0-9_.,=+-]+",

@@ -1,7 +1,7 @@
 rule discover:
     input:
         policy=pipeline.policy,
-        demos=ancient(pipeline.taught_on),
+        demos=pipeline.taught_on,
     output:
         MODES,
     log:
@@ -18,8 +18,8 @@ rule discover:
     params:
         settings=pipeline.slice("discover"),
         source=pipeline.source("discover"),
-        brought=pipeline.taught_on_hash,
-        options=pipeline.discovery,
+        demos=pipeline.taught_on_own,
+        options=pipeline.resumable,
     shell:
         "bmd-pipeline discover --task {wildcards.task:q} --seed {wildcards.seed:q}"
         " {params.options:q} 2>&1 | tee -i {log:q}"

@@ -12,8 +12,8 @@ use rule discover as grid_discover with:
     params:
         settings=pipeline.cell_slice("discover"),
         source=pipeline.source("discover"),
-        brought=pipeline.taught_on_hash,
-        options=pipeline.cell_discovery,
+        demos=pipeline.taught_on_own,
+        options=pipeline.in_cell(pipeline.resumable, output=CELL_MODES),
 
 
 use rule finetune as grid_finetune with:

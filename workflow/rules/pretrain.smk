@@ -1,13 +1,14 @@
 rule pretrain:
     input:
         pipeline.collected,
-        ancient(pipeline.brought),
     output:
         POLICY,
     log:
         "logs/{task}/pretrain.log",
     benchmark:
         "logs/{task}/pretrain.tsv"
+    wildcard_constraints:
+        task=pipeline.trainable(),
     conda:
         "../../envs/bmd-pipeline.yaml"
     threads: pipeline.threads("pretrain")
@@ -18,7 +19,7 @@ rule pretrain:
     params:
         settings=pipeline.slice("pretrain"),
         source=pipeline.source("pretrain"),
-        options=pipeline.pretraining,
-        brought=pipeline.brought_hash,
+        options=pipeline.resumable,
+        demos=pipeline.own_demos,
     shell:
         "bmd-pipeline pretrain --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"

@@ -1,0 +1,150 @@
+"""Demonstrations and policies that exist already: checked, and copied to where the later stages look for them.
+
+Their records say that they were imported. No stage makes them, so that nothing replaces them by itself.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.demos.store import require_replaceable
+from bmd_pipeline.io.files import hash_path, hash_tree, read_json, staged_directory, write_bytes, write_json
+from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.progress import FolderLock
+from bmd_pipeline.io.provenance import (
+    describe_run,
+    is_imported,
+    require_disposable_demos,
+    require_disposable_policy,
+    write_run,
+)
+from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, WEIGHTS_FILE, load_policy
+from bmd_pipeline.stages.console import Reporter
+from bmd_pipeline.stages.pretrain import load_task_demos
+from bmd_pipeline.tasks.registry import make_spec
+
+POLICY_FILES: Final = (WEIGHTS_FILE, SETTINGS_FILE)
+
+
+def import_demos(config: RunConfig, *, store: Path, output: Path, manifest: Path, reporter: Reporter) -> None:
+    """Copies demonstrations to where `pretrain` and `discover` read them, with a manifest that says where from.
+
+    What was imported already, and has not changed, is left alone, so that nothing that depends on it is made again.
+
+    Args:
+        config: the run.
+        store: the zarr store; if it is `output`, the manifest alone is written.
+        output: the store's copy.
+        manifest: the JSON file that stands for it, written last.
+        reporter: logs how many there are.
+
+    Raises:
+        DataError: the store is missing, damaged, of another task or in other units.
+        ArtifactError: what is at `output` would be lost, can't be written, or another job is writing it.
+    """
+    started = time.time()
+    data = load_task_demos(config, store)
+    outputs = {output.name: hash_tree(store)}
+    in_place = store.resolve() == output.resolve()
+    if _is_imported_already(manifest, {output.name: store}):
+        reporter.log(f"{output}: {store} was imported already")
+        return
+    if not in_place:
+        require_replaceable(output)
+        require_disposable_demos(output, manifest, "import-demos")
+    with FolderLock(Layout.state(output.parent)) as lock:
+        if not in_place:
+            with staged_directory(output) as partial:
+                shutil.copytree(store, partial, dirs_exist_ok=True, ignore=lambda *_: [".snakemake_timestamp"])
+                manifest.unlink(missing_ok=True)  # it vouches for the store that is about to be replaced
+        record = describe_run(
+            stage="collect",
+            task=config.task.name,
+            config={},
+            config_hash="",
+            seed=config.seed,
+            inputs={} if in_place else {"store": store},
+            started=started,
+            extra={"imported": True, "episodes": data.num_episodes, "steps": len(data.obs), "outputs": outputs},
+        )
+        write_json(manifest, record)
+        lock.discard()
+    reporter.log(f"{output}: {data.num_episodes} demonstrations of {store} imported, {len(data.obs)} steps")
+
+
+def import_policy(config: RunConfig, *, policy: Path, output: Path, reporter: Reporter) -> None:
+    """Copies a policy to where later stages look for it, with a record that says where from.
+
+    What was imported already, and has not changed, is left alone.
+
+    Args:
+        config: the run.
+        policy: folder with the `policy.safetensors` and `policy.json` of `save_policy`; if it is `output`, the record
+            alone is written.
+        output: folder for the copies and, last, `run.json`.
+        reporter: logs its size.
+
+    Raises:
+        ArtifactError: the policy is missing, damaged, or for another task or other sizes; what is at `output` would be
+            lost; or another job is writing there.
+    """
+    started = time.time()
+    task = config.task.name
+    spec = make_spec(task, config.task.env)
+    found = load_policy(
+        policy,
+        task=task,
+        obs_dim=spec.obs_dim,
+        action_dim=spec.action_dim,
+        action_bounds=(spec.action_low, spec.action_high),
+    )
+    in_place = policy.resolve() == output.resolve()
+    files = {name: policy / name for name in POLICY_FILES}
+    if _is_imported_already(output / RUN_FILE, files):
+        reporter.log(f"{output}: the policy in {policy} was imported already")
+        return
+    if not in_place:
+        require_disposable_policy(output, "import-policy")
+    contents = {name: path.read_bytes() for name, path in files.items()}
+    with FolderLock(Layout.state(output)) as lock:
+        for name in (RUN_FILE, METRICS_FILE):  # of a policy that was there before
+            (output / name).unlink(missing_ok=True)
+        if not in_place:
+            for name, content in contents.items():
+                write_bytes(output / name, content)
+        record = describe_run(
+            stage="pretrain",
+            task=task,
+            config={},
+            config_hash="",
+            seed=config.seed,
+            inputs={} if in_place else files,
+            started=started,
+            extra={"imported": True, "warnings": reporter.warnings},
+        )
+        write_run(output, record, outputs=POLICY_FILES)
+        lock.discard()
+    size = sum(parameter.numel() for parameter in found.parameters())
+    reporter.log(f"{output}: the policy in {policy} imported, {size:,} parameters")
+
+
+def _is_imported_already(record: Path, files: Mapping[str, Path]) -> bool:
+    """Whether a record speaks of these very files, and of what lies beside it.
+
+    Args:
+        record: manifest or run.json.
+        files: what is to be imported, by the name of its copy.
+    """
+    if not is_imported(record):
+        return False
+    recorded = read_json(record, "record").get("outputs")
+    copies = {name: record.parent / name for name in files}
+    return all(
+        recorded == {name: hash_path(path) for name, path in places.items() if path.exists()}
+        for places in (files, copies)
+    )
