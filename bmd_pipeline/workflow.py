@@ -95,12 +95,7 @@ class WorkflowSettings:
 
     def load(self, task: str) -> RunConfig:
         """Settings of a run on a task; errors as in `load_config`."""
-        return load_config(
-            task,
-            preset=self.preset,
-            overrides=self.overrides,
-            assignments=self.assignments,
-        )
+        return load_config(task, preset=self.preset, overrides=self.overrides, assignments=self.assignments)
 
     def command_options(self) -> list[str]:
         """The same settings as options of `bmd-pipeline`."""

@@ -240,10 +240,6 @@ class _Selection:
             self.best_weights = {name: tensor.clone() for name, tensor in weights.items()}
         return success
 
-    def is_flat(self) -> bool:
-        """Whether success has stopped rising."""
-        return is_flat(self.history)
-
     def state(self) -> Snapshot:
         """All that later rounds and decisions depend on."""
         return add_prefix("best", self.best_weights), {"history": list(self.history), "best": self.best}
@@ -363,7 +359,7 @@ class _Run:
         return self.cloner.step >= self.config.pretrain.iterations or self._is_flat()
 
     def _is_flat(self) -> bool:
-        return self.selection is not None and self.selection.is_flat()
+        return self.selection is not None and is_flat(self.selection.history)
 
     def _is_report_due(self) -> bool:
         regular = self._is_at(self.config.pretrain.log_interval)
