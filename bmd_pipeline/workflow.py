@@ -56,7 +56,7 @@ FINETUNED_NAMES = ("finetuned.safetensors", "finetuned.json", "run.json")
 MODES = tuple(f"results/{{task}}/modes/seed{{seed}}/{name}" for name in MODES_NAMES)
 RUN = "results/{task}/{method}/seed{seed}"
 CELL = "results/{task}/grid/{cell}/{method}/seed{seed}"
-JUDGED_CELL = CELL.replace("{method}", "{policy}")  # evaluation's name for the method
+EVALUATED_CELL = CELL.replace("{method}", "{policy}")  # evaluation's name for the method
 CELL_MODES = "results/{task}/grid/{cell}/modes/seed{seed}"
 
 TASK = "[A-Za-z][A-Za-z0-9_-]*"
@@ -292,16 +292,16 @@ class Pipeline:
         or_refuse(check_method, method)
         return within(self._cell_modes_folder(wildcards), MODES_NAMES) if uses_modes(method) else []
 
-    def compared(self, wildcards: Wildcards) -> list[str]:
+    def evaluated(self, wildcards: Wildcards) -> list[str]:
         """Input: evaluations of all policies that the settings ask to compare."""
         run = self._run(wildcards)
         return self._evaluations(wildcards, compared_policies(run.methods, run.discover.form))
 
-    def weighed(self, wildcards: Wildcards) -> list[str]:
+    def compared(self, wildcards: Wildcards) -> list[str]:
         """Input: evaluations of what fine-tuning begins with and ends at, which are tested against each other."""
         return self._evaluations(wildcards, (PRETRAINED, *self._run(wildcards).methods))
 
-    def judged(self, wildcards: Wildcards) -> list[str]:
+    def paired(self, wildcards: Wildcards) -> list[str]:
         """Input: evaluations of the methods that a verdict is about."""
         return self._evaluations(wildcards, or_refuse(paired_methods, self._run(wildcards).methods))
 

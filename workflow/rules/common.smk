@@ -4,7 +4,7 @@ from bmd_pipeline.workflow import (
     CELL,
     CELL_MODES,
     DEMOS,
-    JUDGED_CELL,
+    EVALUATED_CELL,
     MODES,
     MODES_NAMES,
     POLICY,

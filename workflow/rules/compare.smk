@@ -1,7 +1,7 @@
 rule compare:
     input:
-        evaluations=pipeline.weighed,
-        tables=pipeline.beside(pipeline.weighed, "episodes.parquet"),
+        evaluations=pipeline.compared,
+        tables=pipeline.beside(pipeline.compared, "episodes.parquet"),
     output:
         "results/{task}/compare.json",
         "results/{task}/compare.parquet",

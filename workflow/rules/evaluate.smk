@@ -30,8 +30,8 @@ rule evaluate:
 
 rule summarise:
     input:
-        evaluations=pipeline.compared,
-        tables=pipeline.beside(pipeline.compared, "episodes.parquet", "trajectories.parquet"),
+        evaluations=pipeline.evaluated,
+        tables=pipeline.beside(pipeline.evaluated, "episodes.parquet", "trajectories.parquet"),
     output:
         "results/{task}/eval.json",
         "results/{task}/episodes.parquet",

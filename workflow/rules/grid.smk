@@ -36,11 +36,11 @@ use rule evaluate as grid_evaluate with:
     input:
         base=pipeline.policy,
         modes=pipeline.cell_modes,
-        finetuned=within(JUDGED_CELL, FINETUNED_NAMES),
+        finetuned=within(EVALUATED_CELL, FINETUNED_NAMES),
     output:
-        f"{JUDGED_CELL}/eval.json",
-        f"{JUDGED_CELL}/episodes.parquet",
-        [f"{JUDGED_CELL}/trajectories.{kind}" for kind in ("parquet", "png", "svg")],
+        f"{EVALUATED_CELL}/eval.json",
+        f"{EVALUATED_CELL}/episodes.parquet",
+        [f"{EVALUATED_CELL}/trajectories.{kind}" for kind in ("parquet", "png", "svg")],
     log:
         "logs/{task}/grid-evaluate-{policy}-{cell}-seed{seed}.log",
     benchmark:
@@ -48,7 +48,7 @@ use rule evaluate as grid_evaluate with:
     params:
         settings=pipeline.cell_slice("evaluate"),
         source=pipeline.source("evaluate"),
-        options=pipeline.in_cell(pipeline.waiting, finetuned=JUDGED_CELL, output=f"{JUDGED_CELL}/eval.json"),
+        options=pipeline.in_cell(pipeline.waiting, finetuned=EVALUATED_CELL, output=f"{EVALUATED_CELL}/eval.json"),
 
 
 rule grid:

@@ -1,7 +1,7 @@
 rule verdict:
     input:
-        evaluations=pipeline.judged,
-        tables=pipeline.beside(pipeline.judged, "episodes.parquet"),
+        evaluations=pipeline.paired,
+        tables=pipeline.beside(pipeline.paired, "episodes.parquet"),
     output:
         "results/{task}/verdict.json",
     log:
