@@ -94,7 +94,7 @@ class Checkpoints(TrainingState):
 
         Args:
             step: number of this point; they rise.
-            pack: makes the snapshot. What it reads must be the same until the next boundary.
+            pack: makes the snapshot. What it reads must be the same until the next point.
             save: save now, whatever the time.
 
         Raises:
