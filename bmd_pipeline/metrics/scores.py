@@ -15,8 +15,9 @@ Floats = NDArray[np.float64]
 
 # ---- How often a policy succeeds, and in how many of the task's modes ----
 #
-# Every metric is a function of per-mode counts on the last axis, so that one call also evaluates thousands
-# of bootstrap resamples. Counts come from `count_modes`; docs/metrics.md is the glossary.
+# Every metric is a function of `successes` and `visits`, episodes by mode on the last axis, (..., num_modes), so that
+# one call also evaluates thousands of bootstrap resamples. They come from `count_modes`; docs/metrics.md is the
+# glossary.
 
 
 MIN_MODE_SHARE = 0.01
@@ -24,41 +25,23 @@ MIN_MODE_SHARE = 0.01
 
 
 def count_modes(success: NDArray[np.bool_], weights: Floats) -> tuple[Floats, Floats]:
-    """Counts successes and visits of every mode.
+    """Counts successes and visits of every mode, (num_modes,) each.
 
     Args:
         success: (num_episodes,) bool.
         weights: (num_episodes, num_modes) rows that sum to one: one-hot for successes; a failed episode is
             spread over the modes that it was still compatible with.
-
-    Returns:
-        successes and visits, each (num_modes,).
     """
     return success.astype(np.float64) @ weights, weights.sum(axis=0)
 
 
 def mode_success_rates(successes: Floats, visits: Floats) -> Floats:
-    """SR_i, the success rate within each mode; 0 for a mode that nobody visited.
-
-    Args:
-        successes: (..., num_modes) successful episodes.
-        visits: (..., num_modes) episodes.
-
-    Returns:
-        (..., num_modes) in [0, 1].
-    """
+    """SR_i, the success rate within each mode, (..., num_modes) in [0, 1]; 0 for a mode that nobody visited."""
     return _divide(successes, visits)
 
 
 def mode_weighted_success(successes: Floats, visits: Floats) -> Floats:
-    """SRM = (1/K_true) Σ_i SR_i: every true mode weighs the same, however often it is visited.
-
-    Args:
-        successes: (..., num_modes) successful episodes.
-        visits: (..., num_modes) episodes.
-
-    Returns:
-        (...) in [0, 1].
+    """SRM = (1/K_true) Σ_i SR_i, (...) in [0, 1]: every true mode weighs the same, however often it is visited.
 
     Source: arXiv 2605.11387, metrics.
     """
@@ -67,52 +50,21 @@ def mode_weighted_success(successes: Floats, visits: Floats) -> Floats:
 
 
 def mode_shares(successes: Floats) -> Floats:
-    """Distribution of the successful episodes over modes; all zero where nothing succeeded.
-
-    Args:
-        successes: (..., num_modes) successful episodes.
-
-    Returns:
-        (..., num_modes), rows sum to one or to zero.
-    """
+    """Distribution of the successful episodes over modes, (..., num_modes); all zero where nothing succeeded."""
     return _divide(successes, successes.sum(axis=-1, keepdims=True))
 
 
-def count_present(successes: Floats, min_share: float = MIN_MODE_SHARE) -> Floats:
-    """How many modes are present: those that hold enough of the successes.
-
-    Args:
-        successes: (..., num_modes) successful episodes.
-        min_share: share of the successful episodes that a mode must hold.
-
-    Returns:
-        (...) whole numbers in [0, num_modes].
-    """
-    count: Floats = _is_present(successes, min_share).sum(axis=-1, dtype=np.float64)
-    return count
+def is_present(successes: Floats) -> NDArray[np.bool_]:
+    """Which modes are present, (..., num_modes): those that hold at least `MIN_MODE_SHARE` of the successes."""
+    return mode_shares(successes) >= MIN_MODE_SHARE
 
 
-def count_solved(successes: Floats, visits: Floats, tau: float, min_share: float = MIN_MODE_SHARE) -> Floats:
-    """How many modes are solved: present, and with a success rate of at least τ. Over num_modes it is mc@τ.
-
-    Args:
-        successes: (..., num_modes) successful episodes.
-        visits: (..., num_modes) episodes.
-        tau: success rate that a mode must reach.
-        min_share: share of the successful episodes that a mode must hold.
-
-    Returns:
-        (...) whole numbers in [0, num_modes].
+def is_solved(successes: Floats, visits: Floats, tau: float) -> NDArray[np.bool_]:
+    """Which modes are solved, (..., num_modes): present, and with a success rate of at least τ. Their share is mc@τ.
 
     Source: arXiv 2605.11387, metrics; the minimum share is ours.
     """
-    solved = _is_present(successes, min_share) & (mode_success_rates(successes, visits) >= tau)
-    count: Floats = solved.sum(axis=-1, dtype=np.float64)
-    return count
-
-
-def _is_present(successes: Floats, min_share: float) -> NDArray[np.bool_]:
-    return (mode_shares(successes) >= min_share) & (successes > 0)
+    return is_present(successes) & (mode_success_rates(successes, visits) >= tau)
 
 
 def _divide(part: Floats, whole: Floats) -> Floats:
@@ -125,16 +77,10 @@ def _divide(part: Floats, whole: Floats) -> Floats:
 
 
 def mode_entropy(successes: Floats) -> Floats:
-    """H(π), the entropy of the mode distribution among successful episodes.
+    """H(π), the entropy of the mode distribution among successful episodes, (...) nats; 0 where nothing succeeded.
 
     The plug-in estimate −Σ p_i ln p_i, as published. It is biased downwards by about (modes − 1) / 2n, the same way
     for every policy with n successes. Policies with other numbers of them are compared by `equal_count_entropies`.
-
-    Args:
-        successes: (..., num_modes) successful episodes per mode.
-
-    Returns:
-        (...) nats in [0, ln num_modes]; 0 where nothing succeeded.
     """
     share = mode_shares(successes)
     log_share = np.log(share, out=np.zeros_like(share), where=share > 0)
@@ -144,7 +90,7 @@ def mode_entropy(successes: Floats) -> Floats:
 
 
 def corrected_entropy(successes: Floats, squares: Floats) -> Floats:
-    """H(π) without the first-order bias of the plug-in estimate, for differences between policies.
+    """H(π) without the first-order bias of the plug-in estimate, (...) nats, for differences between policies.
 
     The bias is −½ Σ Var(p_i) / p_i (delta method). With one mode per success that is Miller's and Madow's
     (observed modes − 1) / 2n; weights spread over several modes vary less, and are corrected by less. A single observed
@@ -154,13 +100,10 @@ def corrected_entropy(successes: Floats, squares: Floats) -> Floats:
         successes: (..., num_modes) sums of the successful episodes' weights.
         squares: (..., num_modes) sums of the same weights squared.
 
-    Returns:
-        (...) nats, at least `mode_entropy`; 0 where nothing succeeded.
-
     Source: Miller 1955, in Quastler (ed.), Information Theory in Psychology, 95-100; for weights it is ours.
     """
     total = successes.sum(axis=-1)
-    spread = np.divide(squares, successes, out=np.zeros_like(successes), where=successes > 0).sum(axis=-1)
+    spread = _divide(squares, successes).sum(axis=-1)
     bias = np.divide(spread - 1.0, 2.0 * total, out=np.zeros_like(total), where=total > 0)
     corrected: Floats = mode_entropy(successes) + np.maximum(bias, 0.0)
     return corrected
@@ -176,12 +119,7 @@ def corrected_entropy(successes: Floats, squares: Floats) -> Floats:
 
 
 def choose_behaviours(part: Episodes, labelling: str) -> tuple[str | None, ...]:
-    """The behaviour of each code: the true mode that most of its successes show, None without a success.
-
-    Args:
-        part: episodes on selection seeds.
-        labelling: whose modes.
-    """
+    """The behaviour of each code on selection seeds: the mode that most of its successes show, None without one."""
     modes, weights = part.labellings[labelling].modes, part.labellings[labelling].weights
     behaviours = []
     for code in range(part.num_codes):
@@ -195,7 +133,7 @@ def obeyed_features(part: Episodes, labelling: str) -> Floats:
     """What each episode adds to the sums that `compute_obeyed` reads: (num_episodes, 2 num_modes + 1).
 
     Successes by the mode that was asked for, those of them that show it, and the number of behaviours over the number
-    of episodes: the sum over as many episodes, also a resampled one, is the number of behaviours.
+    of episodes: its sum over as many episodes, also resampled ones, is the number of behaviours.
     """
     modes, weights = part.labellings[labelling].modes, part.labellings[labelling].weights
     won = part.success[:, None].astype(np.float64)
@@ -210,19 +148,14 @@ def obeyed_features(part: Episodes, labelling: str) -> Floats:
 
 
 def compute_obeyed(sums: Floats) -> tuple[Floats, Floats]:
-    """Mean over behaviours of the share of obeyed commands, and the smallest one.
+    """Mean over behaviours of the share of obeyed commands, and the smallest share, (...) each in [0, 1].
 
-    Args:
-        sums: (..., 2 num_modes + 1) sums of `obeyed_features`.
-
-    Returns:
-        mean and worst, (...) each in [0, 1]; a behaviour that is asked for without success counts as 0.
+    A behaviour that is asked for without success counts as 0. `sums` are those of `obeyed_features`.
     """
     num_modes = sums.shape[-1] // 2
     asked, shown = sums[..., :num_modes], sums[..., num_modes : 2 * num_modes]
     behaviours = np.rint(sums[..., -1])
-    tried = asked > 0
-    share = np.minimum(np.divide(shown, asked, out=np.zeros_like(shown), where=tried), 1.0)
+    tried, share = asked > 0, _divide(shown, asked)
     mean = share.sum(axis=-1) / behaviours
     worst = np.where(tried.sum(axis=-1) < behaviours, 0.0, np.where(tried, share, 1.0).min(axis=-1))
     return np.minimum(mean, 1.0), worst
@@ -236,8 +169,7 @@ def obeyed_by_code(behaviour: str | None, modes: Sequence[str], successes: Float
 
 # ---- The scores that policies are compared by, as functions of sums over episodes ----
 #
-# One call scores a policy, thousands of bootstrap resamples of it, or both at once; the numbers are those of
-# eval.json.
+# One call scores a policy, or thousands of bootstrap resamples of it; the numbers are those of eval.json.
 
 
 COMPARED = (
@@ -266,32 +198,28 @@ def episode_features(part: Episodes, labelling: str) -> Floats:
 
 
 def compute_scores(sums: Floats, num_episodes: int, tau: float) -> dict[str, Floats]:
-    """Scores from summed features.
+    """Scores (...) by name, in the order of `SCORES`, from sums of `episode_features` over so many episodes.
 
     Args:
-        sums: (..., 4 num_modes + 3) sums of `episode_features`.
+        sums: (..., 4 num_modes + 3).
         num_episodes: episodes that were summed.
         tau: success rate from which a present mode is solved.
-
-    Returns:
-        (...) by name, in the order of `SCORES`.
     """
     num_modes = sums.shape[-1] // 4
     successes, visits = sums[..., :num_modes], sums[..., num_modes : 2 * num_modes]
     obeyed, worst = compute_obeyed(sums[..., 2 * num_modes : -2])
-    scores = {
+    return {
         # An episode's weights sum to one, so that its success is counted once.
         "success_rate": np.minimum(successes.sum(axis=-1) / num_episodes, 1.0),
         "mode_weighted_success": mode_weighted_success(successes, visits),
-        "present": count_present(successes),
-        "solved": count_solved(successes, visits, tau),
+        "present": is_present(successes).sum(axis=-1, dtype=np.float64),
+        "solved": is_solved(successes, visits, tau).sum(axis=-1, dtype=np.float64),
         "mode_entropy": mode_entropy(successes),
         "obeyed": obeyed,
         "obeyed_worst": worst,
         "episode_return": sums[..., -2] / num_episodes,
         "mutual_information": sums[..., -1] / num_episodes,
     }
-    return {name: scores[name] for name in SCORES}
 
 
 # ---- Aggregates over seeds, and the sizes of differences between two methods ----
@@ -301,27 +229,14 @@ def compute_scores(sums: Floats, num_episodes: int, tau: float) -> dict[str, Flo
 
 
 def interquartile_mean(values: Floats) -> Floats:
-    """Mean of the middle half of the seeds; with fewer than four nothing is cut, and it is the plain mean.
-
-    Args:
-        values: (..., num_seeds).
-
-    Returns:
-        (...).
-    """
-    trimmed: Floats = np.asarray(stats.trim_mean(values, 0.25, axis=-1), np.float64)
-    return trimmed
+    """Mean of the middle half of the seeds (..., num_seeds); with fewer than four nothing is cut: the plain mean."""
+    return np.asarray(stats.trim_mean(values, 0.25, axis=-1), np.float64)
 
 
 def probability_of_improvement(one: Floats, other: Floats) -> Floats:
     """Chance that a run of one method beats a run of the other: P(X > Y), ties count half.
 
-    Args:
-        one: (..., num_seeds).
-        other: (..., num_other_seeds).
-
-    Returns:
-        (...) in [0, 1]; the Mann-Whitney statistic over the number of pairs.
+    It is the Mann-Whitney statistic over the number of pairs, (...) from the runs' scores (..., num_seeds).
     """
     margin = one[..., :, None] - other[..., None, :]
     chance: Floats = ((margin > 0) + 0.5 * (margin == 0)).mean(axis=(-1, -2))
@@ -337,14 +252,9 @@ def cohens_h(one: float, other: float) -> float:
 
 
 def hedges_g(one: Floats, other: Floats) -> float | None:
-    """Difference of the means in standard deviations between seeds, corrected for few of them.
+    """Difference of the means in standard deviations between seeds (num_seeds,), corrected for few of them.
 
-    Args:
-        one: (num_seeds,).
-        other: (num_seeds,).
-
-    Returns:
-        the size, or None where seeds don't differ or there is one: nothing to measure it by.
+    None where seeds don't differ or there is one: there is nothing to measure it by.
 
     Source: Hedges 1981, J. Educ. Stat. 6, 107-128.
     """

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from bmd_pipeline.metrics.scores import (
     MIN_MODE_SHARE,
     count_modes,
-    count_present,
-    count_solved,
+    is_present,
+    is_solved,
     mode_shares,
     mode_success_rates,
     mode_weighted_success,
@@ -43,9 +43,9 @@ def test_hand_computed_example() -> None:
     np.testing.assert_allclose(mode_success_rates(*counts), [2 / 3, 2 / 3, 0])
     assert mode_weighted_success(*counts) == pytest.approx(4 / 9)
     np.testing.assert_allclose(mode_shares(counts[0]), [0.75, 0.25, 0])
-    assert count_present(counts[0]) == 2
-    assert count_solved(*counts, tau=0.6) == 2
-    assert count_solved(*counts, tau=0.7) == 0
+    assert is_present(counts[0]).sum() == 2
+    assert is_solved(*counts, tau=0.6).sum() == 2
+    assert is_solved(*counts, tau=0.7).sum() == 0
 
 
 def test_failures_count_against_the_mode_they_were_in() -> None:
@@ -58,15 +58,15 @@ def test_failures_count_against_the_mode_they_were_in() -> None:
 
 def test_a_lone_success_makes_no_mode_present() -> None:
     successes = np.array([199.0, 1.0])
-    assert count_present(successes) == count_solved(successes, successes, tau=0.8) == 1
-    assert count_solved(successes, successes, tau=0.8, min_share=1 / 200) == 2
-    assert MIN_MODE_SHARE > 1 / 200
+    assert is_present(successes).sum() == is_solved(successes, successes, tau=0.8).sum() == 1
+    np.testing.assert_array_equal(is_present(np.array([198.0, 2.0])), [True, True])
 
 
 def test_nothing_succeeded() -> None:
     counts = np.zeros(3), np.array([2.0, 0.0, 5.0])
     assert mode_weighted_success(*counts) == 0
-    assert count_present(counts[0], min_share=0.0) == count_solved(*counts, tau=0.5, min_share=0.0) == 0
+    assert not is_present(counts[0]).any()
+    assert not is_solved(*counts, tau=0.5).any()
     np.testing.assert_array_equal(mode_shares(counts[0]), 0)
 
 
@@ -86,9 +86,9 @@ def test_matches_brute_force(case: Case, tau: float) -> None:
     counts = count_modes(success, weights)
     np.testing.assert_allclose(mode_success_rates(*counts), rates)
     assert mode_weighted_success(*counts) == pytest.approx(np.mean(rates))
-    assert count_present(counts[0]) == present
+    assert is_present(counts[0]).sum() == present
     if min(abs(rate - tau) for rate in rates) > 1e-9:
-        assert count_solved(*counts, tau=tau) == solved
+        assert is_solved(*counts, tau=tau).sum() == solved
 
 
 @given(outcomes(), st.floats(0.05, 1.0))
@@ -96,9 +96,9 @@ def test_bounds(case: Case, tau: float) -> None:
     counts = count_modes(*case)
     assert 0 <= mode_weighted_success(*counts) <= 1
     num_modes = len(counts[0])
-    assert 0 <= count_solved(*counts, tau=tau) <= count_present(counts[0]) <= num_modes
+    assert 0 <= is_solved(*counts, tau=tau).sum() <= is_present(counts[0]).sum() <= num_modes
     # A solved mode contributes at least τ to SRM.
-    assert count_solved(*counts, tau=tau) * tau / num_modes <= mode_weighted_success(*counts) + 1e-9
+    assert is_solved(*counts, tau=tau).sum() * tau / num_modes <= mode_weighted_success(*counts) + 1e-9
 
 
 @given(outcomes(), st.integers(0, 2**32 - 1))
@@ -126,5 +126,5 @@ def test_leading_axes_are_a_batch(cases: list[Case]) -> None:
     width = min(weights.shape[1] for _, weights in cases)
     counts = [count_modes(success, weights[:, :width]) for success, weights in cases]
     stacked = tuple(np.stack(column) for column in zip(*counts, strict=True))
-    for metric in (mode_weighted_success, lambda won, seen: count_solved(won, seen, 0.8)):
+    for metric in (mode_weighted_success, lambda won, seen: is_solved(won, seen, 0.8).sum(axis=-1)):
         np.testing.assert_allclose(metric(*stacked), [metric(*one) for one in counts])
