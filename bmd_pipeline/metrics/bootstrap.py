@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bmd_pipeline.metrics.episodes import Episodes
+from bmd_pipeline.metrics.schemas import Interval
 from bmd_pipeline.metrics.scores import compute_scores, corrected_entropy, episode_features
 
 Floats = NDArray[np.float64]
@@ -29,15 +30,9 @@ _DRAWS_AT_ONCE = 1 << 22
 
 
 def wilson_interval(rate: float, n: float, confidence: float) -> tuple[float, float]:
-    """Wilson's score interval of a proportion; it stays informative at 0 and 1.
+    """Wilson's score interval of a proportion observed in n trials; it stays informative at 0 and 1.
 
-    Args:
-        rate: observed proportion.
-        n: number of trials; may be fractional (weighted counts); without trials the interval is [0, 1].
-        confidence: level, for example 0.95.
-
-    Returns:
-        Lower and upper end.
+    Trials may be fractional (weighted counts); without any the interval is [0, 1].
 
     Source: Wilson 1927, J. Am. Stat. Assoc. 22, 209-212.
     """
@@ -48,8 +43,13 @@ def wilson_interval(rate: float, n: float, confidence: float) -> tuple[float, fl
     return max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half))
 
 
+def make_interval(value: float, ends: tuple[float, float]) -> Interval:
+    """A number and its interval as documents hold them."""
+    return Interval(value=value, low=ends[0], high=ends[1])
+
+
 def proportion_interval(rates: Floats, totals: Floats, confidence: float) -> tuple[float, float]:
-    """Wilson's interval of the mean proportion over seeds, wider where seeds differ more than by chance.
+    """Wilson's interval of rates.mean(), the mean proportion over seeds, wider where seeds differ more than by chance.
 
     Seeds stand for any clusters: trials of one may resemble each other.
 
@@ -64,9 +64,6 @@ def proportion_interval(rates: Floats, totals: Floats, confidence: float) -> tup
             variance between seeds.
         totals: (num_seeds,) trials of each seed, may be fractional; seeds without any add no trials.
         confidence: level.
-
-    Returns:
-        Lower and upper end around rates.mean().
 
     Source: Korn and Graubard 1998, Survey Methodology 24, 193-201 (effective sample size and its degrees of freedom);
     Franco et al. 2019, J. Survey Stat. Methodol. 7, 334-364 (Wilson with it).
@@ -121,14 +118,17 @@ def bootstrap_sums(
         step = max(1, _DRAWS_AT_ONCE // len(episodes))
         for start in range(0, len(rows), step):
             block = rows[start : start + step]
-            sums[block] = _draw_counts(len(block), len(episodes), rng) @ episodes
+            draws = rng.integers(len(episodes), size=(len(block), len(episodes)))
+            sums[block] = _count_draws(draws) @ episodes
     return sums.reshape(num_resamples, num_seeds, -1)
 
 
-def _draw_counts(num_resamples: int, n: int, rng: np.random.Generator) -> Floats:
-    """How often each of n episodes enters each resample, (num_resamples, n)."""
-    draws = rng.integers(n, size=(num_resamples, n)) + n * np.arange(num_resamples)[:, None]
-    return np.bincount(draws.ravel(), minlength=num_resamples * n).reshape(num_resamples, n).astype(np.float64)
+def _count_draws(draws: NDArray[np.int64], kept: NDArray[np.bool_] | None = None) -> Floats:
+    """How often each of n episodes was drawn in each row of draws (rows, n), those that are not kept aside."""
+    rows, n = draws.shape
+    cells = (draws + n * np.arange(rows)[:, None]).ravel()
+    counts = np.bincount(cells, None if kept is None else kept.ravel(), minlength=rows * n)
+    return counts.reshape(rows, n).astype(np.float64, copy=False)
 
 
 def percentile_interval(samples: Floats, estimate: float, confidence: float) -> tuple[float, float]:
@@ -158,24 +158,9 @@ THINNINGS = 1000
 _THINNED_AT_ONCE = 1 << 20
 
 
-@dataclass(frozen=True)
-class EqualCountEntropies:
-    """Entropies of two policies at equal numbers of successes within each seed.
-
-    Attributes:
-        one: (num_seeds,) nats.
-        other: (num_seeds,) nats.
-        resampled: (num_resamples, num_seeds) first minus second when the seed's episodes are drawn again.
-    """
-
-    one: Floats
-    other: Floats
-    resampled: Floats
-
-
 def equal_count_entropies(
     one: Sequence[Episodes], other: Sequence[Episodes], labelling: str, num_resamples: int, rng: np.random.Generator
-) -> EqualCountEntropies:
+) -> tuple[Floats, Floats, Floats]:
     """Entropies of two policies that met the same starts, each seed for itself.
 
     Args:
@@ -184,6 +169,10 @@ def equal_count_entropies(
         labelling: name of the mode labelling.
         num_resamples: bootstrap resamples of the episodes; a resample draws the same episodes for both policies.
         rng: draws.
+
+    Returns:
+        Nats of the first and of the second policy, (num_seeds,) each, and (num_resamples, num_seeds) first minus second
+        when the seed's episodes are drawn again.
     """
     seen, resampled = [], []
     for pair in zip(one, other, strict=True):
@@ -197,20 +186,18 @@ def equal_count_entropies(
         ]
         resampled.append(np.concatenate(blocks))
     first, second = np.array(seen, dtype=np.float64).T
-    return EqualCountEntropies(first, second, np.stack(resampled, axis=1))
+    return first, second, np.stack(resampled, axis=1)
 
 
 def _thin(pair: tuple[Episodes, Episodes], labelling: str, draws: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Entropy of each policy from the first successes in each row of drawn episodes (rows, num_episodes), as many as
     both policies have there. Rows are in random order, so that the first ones are a random choice."""
-    rows, n = draws.shape
     ranks = [np.cumsum(part.success[draws], axis=1, dtype=np.int32) for part in pair]
     size = np.minimum(ranks[0][:, -1], ranks[1][:, -1])[:, None]
-    cells = (draws + n * np.arange(rows)[:, None]).ravel()
     entropies = []
     for part, rank in zip(pair, ranks, strict=True):
         kept = part.success[draws] & (rank <= size)
-        counts = np.bincount(cells, weights=kept.ravel(), minlength=rows * n).reshape(rows, n)
+        counts = _count_draws(draws, kept)
         weights = part.labellings[labelling].weights
         entropies.append(corrected_entropy(counts @ weights, counts @ weights**2))
     return entropies[0], entropies[1]
@@ -226,19 +213,12 @@ Scores = dict[str, Floats]
 
 @dataclass(frozen=True)
 class Contrast:
-    """One score of two policies, as far as they can be compared in it.
+    """One score of two policies, as far as they can be compared in it."""
 
-    Attributes:
-        one: (num_seeds,) the first policy's.
-        other: (num_seeds,) the second policy's.
-        resampled: (num_resamples,) difference, mean over seeds: seeds drawn, then episodes within each.
-        within: (num_resamples,) the same, all seeds kept.
-    """
-
-    one: Floats
-    other: Floats
-    resampled: Floats
-    within: Floats
+    one: Floats  # (num_seeds,) the first policy's
+    other: Floats  # (num_seeds,) the second policy's
+    resampled: Floats  # (num_resamples,) difference, mean over seeds: seeds drawn, then episodes within each
+    within: Floats  # (num_resamples,) the same, all seeds kept
 
     @property
     def differences(self) -> Floats:
@@ -248,40 +228,24 @@ class Contrast:
 
 @dataclass(frozen=True)
 class ModeCounts:
-    """One policy's episodes by mode.
+    """One policy's episodes by mode."""
 
-    Attributes:
-        successes: (..., num_seeds, num_modes).
-        visits: (..., num_seeds, num_modes), fractional where failures were spread.
-    """
-
-    successes: Floats
-    visits: Floats
+    successes: Floats  # (..., num_seeds, num_modes)
+    visits: Floats  # (..., num_seeds, num_modes), fractional where failures were spread
 
 
 @dataclass(frozen=True)
 class PairedBootstrap:
-    """Evaluations of several policies, and what resampling makes of their scores.
+    """Evaluations of several policies, and what resampling makes of their scores."""
 
-    Attributes:
-        episodes: by policy, one part per seed.
-        labelling: name of the mode labelling.
-        modes: names of its modes.
-        tau: success rate from which a present mode is solved.
-        scores: policy → score → (num_seeds,).
-        resampled: policy → score → (num_resamples, num_seeds): seeds drawn, then episodes within each.
-        within: policy → score → (num_resamples,): mean over seeds, all kept, of resampled episodes.
-        entropy_seed: seeds the draws of entropies at equal numbers of successes, the same for every pair.
-    """
-
-    episodes: Mapping[str, Sequence[Episodes]]
-    labelling: str
-    modes: tuple[str, ...]
-    tau: float
-    scores: dict[str, Scores]
-    resampled: dict[str, Scores]
-    within: dict[str, Scores]
-    entropy_seed: int
+    episodes: Mapping[str, Sequence[Episodes]]  # by policy, one part per seed
+    labelling: str  # name of the mode labelling
+    modes: tuple[str, ...]  # names of its modes
+    tau: float  # success rate from which a present mode is solved
+    scores: dict[str, Scores]  # policy → score → (num_seeds,)
+    resampled: dict[str, Scores]  # policy → score → (num_resamples, num_seeds): seeds drawn, then episodes within each
+    within: dict[str, Scores]  # policy → score → (num_resamples,): mean over seeds, all kept, of resampled episodes
+    entropy_seed: int  # of the draws of entropies at equal numbers of successes, the same for every pair
     _contrasts: dict[tuple[str, str, str], Contrast] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -300,40 +264,32 @@ class PairedBootstrap:
         num_modes = len(self.modes)
         return ModeCounts(sums[:, :num_modes], sums[:, num_modes : 2 * num_modes])
 
-    def successes(self, policy: str) -> list[NDArray[np.bool_]]:
-        """Successes by seed, (num_episodes,) each."""
-        return [part.success for part in self.episodes[policy]]
-
     def contrast(self, one: str, other: str, score: str) -> Contrast:
         """Compares two policies in a score: by subtraction, but entropies at equal numbers of successes."""
         key = (one, other, score)
         if key not in self._contrasts:
-            self._contrasts[key] = (
-                self._contrast_entropies(one, other) if score == "mode_entropy" else self._subtract(one, other, score)
-            )
+            self._contrasts[key] = self._contrast(*key)
         return self._contrasts[key]
 
-    def _subtract(self, one: str, other: str, score: str) -> Contrast:
-        return Contrast(
-            self.scores[one][score],
-            self.scores[other][score],
-            (self.resampled[one][score] - self.resampled[other][score]).mean(axis=-1),
-            self.within[one][score] - self.within[other][score],
-        )
-
-    def _contrast_entropies(self, one: str, other: str) -> Contrast:
+    def _contrast(self, one: str, other: str, score: str) -> Contrast:
+        if score != "mode_entropy":
+            return Contrast(
+                self.scores[one][score],
+                self.scores[other][score],
+                (self.resampled[one][score] - self.resampled[other][score]).mean(axis=-1),
+                self.within[one][score] - self.within[other][score],
+            )
         rng = np.random.default_rng(self.entropy_seed)
         num_resamples, num_seeds = self.resampled[one]["mode_entropy"].shape
-        found = equal_count_entropies(self.episodes[one], self.episodes[other], self.labelling, num_resamples, rng)
-        observed = float((found.one - found.other).mean())
+        first, second, resampled = equal_count_entropies(
+            self.episodes[one], self.episodes[other], self.labelling, num_resamples, rng
+        )
+        observed = float((first - second).mean())
         # A drawn seed gets any of its resamples: the same seed drawn twice is resampled twice.
         picks = rng.integers(num_seeds, size=(num_resamples, num_seeds))
-        drawn = found.resampled[rng.integers(num_resamples, size=picks.shape), picks]
+        drawn = resampled[rng.integers(num_resamples, size=picks.shape), picks]
         return Contrast(
-            found.one,
-            found.other,
-            _reflect(drawn.mean(axis=-1), observed),
-            _reflect(found.resampled.mean(axis=-1), observed),
+            first, second, _reflect(drawn.mean(axis=-1), observed), _reflect(resampled.mean(axis=-1), observed)
         )
 
 

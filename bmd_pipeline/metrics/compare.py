@@ -15,6 +15,7 @@ from bmd_pipeline.metrics.bootstrap import (
     PairedBootstrap,
     Scores,
     equal_count_entropies,
+    make_interval,
     percentile_interval,
     wilson_interval,
 )
@@ -62,35 +63,26 @@ def score_policies(sample: PairedBootstrap, confidence: float) -> dict[str, Poli
     """Scores of each policy with their intervals, and its modes."""
     policies = {}
     for policy in sample.episodes:
-        counts = sample.counts(policy)
-        episodes = len(sample.seeds) * sample.num_episodes
-        rate = float(sample.scores[policy]["success_rate"].mean())
-        low, high = wilson_interval(rate, episodes, confidence)
+        counts, scores = sample.counts(policy), sample.scores[policy]
+        rate, episodes = float(scores["success_rate"].mean()), len(sample.seeds) * sample.num_episodes
         policies[policy] = PolicyScores(
-            metrics=score_seeds(sample.scores[policy], sample.resampled[policy], confidence),
-            wilson=Interval(value=rate, low=low, high=high),
+            metrics=score_seeds(scores, sample.resampled[policy], confidence),
+            wilson=make_interval(rate, wilson_interval(rate, episodes, confidence)),
             per_mode=tabulate_modes(sample.modes, counts.successes, counts.visits, confidence),
         )
     return policies
 
 
 def score_seeds(scores: Scores, resampled: Scores, confidence: float) -> dict[str, Score]:
-    """Mean and interquartile mean of each score.
-
-    Args:
-        scores: (num_seeds,) by name.
-        resampled: (num_resamples, num_seeds) by name.
-        confidence: level of the intervals.
-    """
-    found = {}
-    for name, values in scores.items():
-        drawn = resampled[name]
-        found[name] = Score(
-            mean=_interval(float(values.mean()), drawn.mean(axis=-1), confidence),
-            iqm=_interval(float(interquartile_mean(values)), interquartile_mean(drawn), confidence),
+    """Mean and interquartile mean of scores (num_seeds,), with intervals from resamples (num_resamples, num_seeds)."""
+    return {
+        name: Score(
+            mean=_interval(values.mean(), resampled[name].mean(axis=-1), confidence),
+            iqm=_interval(interquartile_mean(values), interquartile_mean(resampled[name]), confidence),
             seeds=values.tolist(),
         )
-    return found
+        for name, values in scores.items()
+    }
 
 
 def compare_pairs(
@@ -118,31 +110,25 @@ def compare_pairs(
     can_decide = least * len(keys) <= 1 - confidence
     unit: Unit = "seeds" if num_seeds >= min_seeds and can_decide else "episodes"
     metrics: dict[Pair, dict[str, Difference]] = {pair: {} for pair in pairs}
-    tests = zip(by_episode, p_episode, holm(p_episode), p_seed, holm(p_seed), strict=True)
-    for (pair, score), found, (episode, p, p_holm, p_of_seeds, p_of_seeds_holm) in zip(
-        keys, contrasts, tests, strict=True
-    ):
-        one, other, drawn = found.one, found.other, found.resampled
+    tests = zip(keys, contrasts, by_episode, p_episode, holm(p_episode), p_seed, holm(p_seed), strict=True)
+    for (pair, score), found, episode, p, p_holm, p_of_seeds, p_of_seeds_holm in tests:
+        one, other, differences = found.one, found.other, found.differences
         # Runs of the two methods are drawn independently, as in rliable: this number doesn't pair them.
-        picks = rng.integers(num_seeds, size=(2, len(drawn), num_seeds))
+        picks = rng.integers(num_seeds, size=(2, len(found.resampled), num_seeds))
         improvements = probability_of_improvement(one[picks[0]], other[picks[1]])
-        by_seed = (
-            SeedTest(
+        by_seed = None
+        if num_seeds > 1:
+            by_seed = SeedTest(
                 test=SEED_TEST,
-                differences=found.differences.tolist(),
+                differences=differences.tolist(),
                 p=p_of_seeds,
                 p_holm=p_of_seeds_holm,
                 smallest_p=least,
                 can_decide=can_decide,
             )
-            if num_seeds > 1
-            else None
-        )
         metrics[pair][score] = Difference(
-            difference=_interval(float(found.differences.mean()), drawn, confidence),
-            probability_of_improvement=_interval(
-                float(probability_of_improvement(one, other)), improvements, confidence
-            ),
+            difference=_interval(differences.mean(), found.resampled, confidence),
+            probability_of_improvement=_interval(probability_of_improvement(one, other), improvements, confidence),
             hedges_g=hedges_g(one, other),
             cohens_h=cohens_h(float(one.mean()), float(other.mean())) if score == "success_rate" else None,
             unit=unit,
@@ -152,9 +138,8 @@ def compare_pairs(
     return [PolicyPair(one=pair.one, other=pair.other, kind=pair.kind, metrics=metrics[pair]) for pair in pairs]
 
 
-def _interval(value: float, samples: Floats, confidence: float) -> Interval:
-    low, high = percentile_interval(samples, value, confidence)
-    return Interval(value=value, low=low, high=high)
+def _interval(value: Floats, samples: Floats, confidence: float) -> Interval:
+    return make_interval(float(value), percentile_interval(samples, float(value), confidence))
 
 
 # ---- Scores over base policies: the unit is a whole run, from demonstrations on ----
@@ -164,30 +149,22 @@ def _interval(value: float, samples: Floats, confidence: float) -> Interval:
 # the exact sign-flip test for differences.
 
 
-def student_interval(values: Floats, confidence: float, bounds: tuple[float, float]) -> tuple[float, float]:
-    """Student's interval of a mean, cut at what the mean can be.
-
-    Args:
-        values: (n,) with n >= 2.
-        confidence: level.
-        bounds: smallest and largest mean there can be.
-
-    Returns:
-        Lower and upper end.
-    """
+def student_interval(values: Floats, confidence: float, bounds: tuple[float, float]) -> Interval:
+    """The mean of values (n,), n >= 2, with Student's interval, cut at the smallest and largest mean there can be."""
     half = float(stats.t.ppf(0.5 + confidence / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
     mean = float(values.mean())
-    return max(bounds[0], mean - half), min(bounds[1], mean + half)
+    low, high = max(bounds[0], mean - half), min(bounds[1], mean + half)
+    return Interval(value=mean, low=min(low, mean), high=max(high, mean))  # rounding must not disorder them
 
 
 def pool_scores(blocks: Sequence[PolicyBlock], confidence: float) -> dict[str, PooledScore]:
     """The scores of one policy, from its block on each base policy."""
     bounds = _bounds(len(blocks[0].per_mode))
-    pooled = {}
-    for name in SCORES:
-        values = _values(blocks, name)
-        pooled[name] = PooledScore(mean=_base_interval(values, confidence, bounds[name]), bases=values.tolist())
-    return pooled
+    values = {name: _values(blocks, name) for name in SCORES}
+    return {
+        name: PooledScore(mean=student_interval(row, confidence, bounds[name]), bases=row.tolist())
+        for name, row in values.items()
+    }
 
 
 def pool_pair(
@@ -208,18 +185,19 @@ def pool_pair(
         confidence: level of the intervals.
         rng: random flips, where there are more base policies than can be enumerated.
     """
-    bounds = _bounds(len(blocks[one][0].per_mode))
-    labelling = blocks[one][0].labelling
+    first = blocks[one][0]
+    bounds = _bounds(len(first.per_mode))
     metrics = {}
     for name in COMPARED:
+        values = _values(blocks[one], name) - _values(blocks[other], name)
         if name == "mode_entropy":
-            values = _entropy_differences(episodes[one], episodes[other], labelling, rng)
-        else:
-            values = _values(blocks[one], name) - _values(blocks[other], name)
+            pairs = zip(episodes[one], episodes[other], strict=True)
+            entropies = [equal_count_entropies(*pair, first.labelling, 1, rng) for pair in pairs]
+            values = np.array([(mine - theirs).mean() for mine, theirs, _ in entropies])
         low, high = bounds[name]
         above, below = sign_flip_test(values, 0.0, rng)
         metrics[name] = PooledDifference(
-            mean=_base_interval(values, confidence, (low - high, high - low)),
+            mean=student_interval(values, confidence, (low - high, high - low)),
             bases=values.tolist(),
             p_above=above,
             p_below=below,
@@ -227,31 +205,13 @@ def pool_pair(
     return PooledPair(one=one, other=other, metrics=metrics)
 
 
-def _entropy_differences(
-    one: Sequence[Sequence[Episodes]], other: Sequence[Sequence[Episodes]], labelling: str, rng: np.random.Generator
-) -> Floats:
-    """Difference on each base policy, mean over its seeds."""
-    rows = [equal_count_entropies(mine, theirs, labelling, 1, rng) for mine, theirs in zip(one, other, strict=True)]
-    return np.array([(row.one - row.other).mean() for row in rows])
-
-
 def _values(blocks: Sequence[PolicyBlock], name: str) -> Floats:
     return np.array([getattr(block, name).mean for block in blocks], dtype=np.float64)
 
 
-def _base_interval(values: Floats, confidence: float, bounds: tuple[float, float]) -> Interval:
-    low, high = student_interval(values, confidence, bounds)
-    mean = float(values.mean())
-    return Interval(value=mean, low=min(low, mean), high=max(high, mean))  # rounding must not disorder them
-
-
 def _bounds(num_modes: int) -> dict[str, tuple[float, float]]:
     """What each score can be."""
-    shares = dict.fromkeys(("success_rate", "mode_weighted_success", "obeyed", "obeyed_worst"), (0.0, 1.0))
-    return {
-        **shares,
-        **dict.fromkeys(("present", "solved"), (0.0, float(num_modes))),
-        "mode_entropy": (0.0, math.log(num_modes)),
-        "episode_return": (-math.inf, math.inf),
-        "mutual_information": (-math.inf, math.inf),
-    }
+    shares = dict.fromkeys(SCORES, (0.0, 1.0))
+    counts = dict.fromkeys(("present", "solved"), (0.0, float(num_modes)))
+    unbounded = dict.fromkeys(("episode_return", "mutual_information"), (-math.inf, math.inf))
+    return shares | counts | unbounded | {"mode_entropy": (0.0, math.log(num_modes))}

@@ -26,11 +26,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Source: Holm 1979, Scand. J. Statist. 6, 65-70.
     """
     p = np.asarray(p_values, np.float64)
-    order = np.argsort(p, kind="stable")
-    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(steps, 1.0)
-    return [float(value) for value in adjusted]
+    adjusted[np.argsort(p, kind="stable")] = _step_down(p)
+    return adjusted.tolist()
+
+
+def _step_down(p: Floats) -> Floats:
+    """p-values (..., n) in rising order, the smallest times n, the next times n - 1, ..., and none below one before."""
+    n = p.shape[-1]
+    rising: Floats = np.maximum.accumulate(np.sort(p, axis=-1) * np.arange(n, 0, -1), axis=-1)
+    return np.minimum(rising, 1.0)
 
 
 # ---- Success of two policies on the same episodes: a score test of paired proportions ----
@@ -44,16 +49,10 @@ PROPORTION_TEST = "score test of paired proportions (Tango; McNemar at 0), seeds
 
 @dataclass(frozen=True)
 class PairedCounts:
-    """Episodes that two policies played from the same states.
+    """Episodes that two policies played from the same states."""
 
-    Attributes:
-        only_one: the first policy succeeded, the second failed.
-        only_other: the other way round.
-        total: all episodes.
-    """
-
-    only_one: int
-    only_other: int
+    only_one: int  # in which the first policy succeeded and the second failed
+    only_other: int  # the other way round
     total: int
 
     @property
@@ -61,13 +60,8 @@ class PairedCounts:
         """Difference of the success rates."""
         return (self.only_one - self.only_other) / self.total
 
-    @property
-    def variance(self) -> float:
-        """Variance of one episode's difference, as observed."""
-        return (self.only_one + self.only_other) / self.total - self.difference**2
-
     def null_variance(self, difference: float) -> float:
-        """The same, estimated under the hypothesis that the true difference is this one (Tango 1998, eq. 3)."""
+        """Variance of one episode's difference under the hypothesis that the true one is this (Tango 1998, eq. 3)."""
         a = 2 * self.total
         b = (2 * self.total - self.only_one + self.only_other) * difference - self.only_one - self.only_other
         c = -self.only_other * difference * (1 - difference)
@@ -78,8 +72,8 @@ class PairedCounts:
 def count_pairs(one: Sequence[NDArray[np.bool_]], other: Sequence[NDArray[np.bool_]]) -> PairedCounts:
     """Counts episodes over all seeds, (num_episodes,) successes each. Seeds have equally many, so that the pooled
     difference is the mean over seeds."""
-    won, lost = np.concatenate(list(one)), np.concatenate(list(other))
-    return PairedCounts(int((won & ~lost).sum()), int((lost & ~won).sum()), len(won))
+    first, second = np.concatenate(one), np.concatenate(other)
+    return PairedCounts(int((first & ~second).sum()), int((second & ~first).sum()), len(first))
 
 
 def paired_score(counts: PairedCounts, difference: float) -> float:
@@ -110,9 +104,7 @@ def paired_interval(counts: PairedCounts, confidence: float) -> tuple[float, flo
 
     def end(limit: float, sign: int) -> float:
         inside = limit * (1 - 1e-9)  # at the limit itself nothing may vary
-        if abs(observed) >= abs(inside) and observed * limit > 0:
-            return limit
-        if excess(inside, sign) <= 0:
+        if (abs(observed) >= abs(inside) and observed * limit > 0) or excess(inside, sign) <= 0:
             return limit
         return float(optimize.brentq(excess, observed, inside, args=(sign,), xtol=1e-9))
 
@@ -133,13 +125,11 @@ MODE_TEST = "partial conjunction of binomial tests by mode and seed (Benjamini a
 
 
 def more_modes_test(one: ModeCounts, other: ModeCounts, tau: float | None) -> tuple[Floats, Floats]:
-    """Are more modes solved (at a success rate of at least τ), or fewer? Summed over the seeds. Without τ: present.
+    """One-sided p, (...) each, for more modes solved (at a success rate of at least τ) and for fewer, over the seeds.
 
-    Returns:
-        one-sided p for "more" and for "fewer", (...) each.
+    Without τ it asks for modes that are present.
     """
-    above = _conjunction(_statements(one, other, tau))
-    below = _conjunction(_statements(other, one, tau))
+    above, below = _conjunction(one, other, tau), _conjunction(other, one, tau)
     needed = above.shape[-1] // 2  # of 2KS statements more than KS
     return above[..., needed], below[..., needed]
 
@@ -149,33 +139,24 @@ def more_modes_interval(
 ) -> tuple[float, float]:
     """Interval of the difference of the numbers of solved modes, mean over seeds; without τ, of present ones.
 
-    Args:
-        one: counts (num_seeds, num_modes).
-        other: counts (num_seeds, num_modes).
-        tau: success rate from which a present mode is solved; None asks for presence alone.
-        confidence: level; each end errs with half of the rest.
+    Counts are (num_seeds, num_modes). Each end errs with half of what is left of the confidence.
     """
     error = (1 - confidence) / 2
     ends, num_modes = [], one.visits.shape[-1]
-    for statements in (_statements(one, other, tau), _statements(other, one, tau)):
-        refused = _conjunction(statements) > error
+    for first, second in ((one, other), (other, one)):
+        refused = _conjunction(first, second, tau) > error
         proven = int(np.argmax(refused)) if refused.any() else len(refused)
         ends.append(num_modes * (2 * proven - len(refused)) / len(refused))
     return ends[0], 0.0 - ends[1]  # 0.0, not -0.0
 
 
-def _conjunction(p: Floats) -> Floats:
-    """p for "at least u of the n statements are true", u = 1..n, from each statement's own p (..., n)."""
-    n = p.shape[-1]
-    allowed = np.minimum(np.sort(p, axis=-1) * np.arange(n, 0, -1), 1.0)
-    rising: Floats = np.maximum.accumulate(allowed, axis=-1)
-    return rising
+def _conjunction(one: ModeCounts, other: ModeCounts, tau: float | None) -> Floats:
+    """p (..., n) for "at least u of the n statements are true", u = 1..n, n = 2 num_seeds num_modes.
 
-
-def _statements(one: ModeCounts, other: ModeCounts, tau: float | None) -> Floats:
-    """p (..., 2 num_seeds num_modes) of "this mode counts for the first" and of "it doesn't for the second"."""
+    The statements are "this mode counts for the first" and "it doesn't for the second".
+    """
     p = np.stack([_counts(one, tau), _counts_not(other, tau)], axis=-1)
-    return p.reshape(*p.shape[:-3], -1)
+    return _step_down(p.reshape(*p.shape[:-3], -1))
 
 
 def _counts(counts: ModeCounts, tau: float | None) -> Floats:
@@ -221,17 +202,9 @@ _MAX_FLIPS = 1 << 14
 
 
 def sign_flip_test(differences: Floats, threshold: float, rng: np.random.Generator) -> tuple[float, float]:
-    """Is the mean difference above the threshold, or below it?
+    """One-sided p for a mean of the differences (num_seeds,) above the threshold, and for one below it.
 
     Exact up to 14 seeds, by random flips beyond.
-
-    Args:
-        differences: (num_seeds,) one method minus the other, by seed.
-        threshold: the mean that the null hypothesis allows.
-        rng: random flips.
-
-    Returns:
-        one-sided p for "above" and for "below".
 
     Source: Fisher 1935, The Design of Experiments, section 21.
     """
@@ -279,47 +252,32 @@ ENTROPY_BOOTSTRAP = "paired basic bootstrap of episodes at equal numbers of succ
 
 @dataclass(frozen=True)
 class PairedResult:
-    """What the episodes say about one score of two policies.
+    """What the episodes say about one score of two policies."""
 
-    Attributes:
-        test: name of the test.
-        low: lower end of the difference's interval.
-        high: upper end.
-        p_above: one-sided p for a difference above the threshold.
-        p_below: one-sided p for one below.
-    """
-
-    test: str
-    low: float
-    high: float
-    p_above: float
-    p_below: float
+    test: str  # name of the test
+    low: float  # lower end of the difference's interval
+    high: float  # upper end
+    p_above: float  # one-sided, for a difference above the threshold
+    p_below: float  # one-sided, for one below
 
 
 def compare_episodes(
     sample: PairedBootstrap, one: str, other: str, score: str, *, threshold: float, confidence: float
 ) -> PairedResult:
-    """Tests whether the difference of a score, mean over seeds, is above or below a threshold.
+    """Tests whether the difference of a score of `COMPARED`, mean over seeds, is above or below a threshold.
 
-    Args:
-        sample: the evaluations.
-        one: the first policy.
-        other: the second one.
-        score: one of `scores.COMPARED`.
-        threshold: the difference under the null hypothesis; 0 for present and solved.
-        confidence: level of the interval.
+    The threshold is the difference under the null hypothesis; it must be 0 for present and solved.
     """
     if score == "success_rate":
-        counts = count_pairs(sample.successes(one), sample.successes(other))
-        interval = paired_interval(counts, confidence)
-        p = paired_score_test(counts, threshold)
-        return PairedResult(PROPORTION_TEST, *interval, *p)
+        counts = count_pairs(*([part.success for part in sample.episodes[policy]] for policy in (one, other)))
+        return PairedResult(
+            PROPORTION_TEST, *paired_interval(counts, confidence), *paired_score_test(counts, threshold)
+        )
     if score in ("present", "solved"):
         first, second = sample.counts(one), sample.counts(other)
         tau = sample.tau if score == "solved" else None
-        interval = more_modes_interval(first, second, tau, confidence)
         above, below = more_modes_test(first, second, tau)
-        return PairedResult(MODE_TEST, *interval, float(above), float(below))
+        return PairedResult(MODE_TEST, *more_modes_interval(first, second, tau, confidence), float(above), float(below))
     found = sample.contrast(one, other, score)
     low, high = percentile_interval(found.within, float(found.differences.mean()), confidence)
     name = ENTROPY_BOOTSTRAP if score == "mode_entropy" else BOOTSTRAP
@@ -338,15 +296,9 @@ def _tail(wrong: NDArray[np.bool_]) -> float:
 
 # ---- The hypotheses of the verdict ----
 
-_SCORES: tuple[tuple[Literal["H1", "H2", "H3"], str], ...] = (
-    ("H1", "success_rate"),
-    ("H2", "solved"),
-    ("H3", "mode_entropy"),
-)
-
 
 class HypothesisTester:
-    """Tests the hypotheses on pairs of policies.
+    """Tests H1, H2 and H3 on pairs of policies.
 
     Args:
         sample: the evaluations of all of them.
@@ -358,7 +310,7 @@ class HypothesisTester:
 
     Attributes:
         family: how many hypotheses there are.
-        can_decide: whether the seeds are enough for their test to pass the level, whatever they show.
+        min_seeds: seeds from which the test over seeds decides.
         unit: what the verdicts count.
     """
 
@@ -374,82 +326,67 @@ class HypothesisTester:
     ) -> None:
         self.sample = sample
         self.pairs = pairs
-        self.success_margin = success_margin
         self.alpha = alpha
         self.rng = rng
-        self.family = len(_SCORES) * len(pairs)
-        self.min_seeds = max(min_seeds, seeds_to_reach(alpha, self.family))
-        num_seeds = len(sample.seeds)
-        self.can_decide = num_seeds >= seeds_to_reach(alpha, self.family)
+        self._claims: tuple[tuple[Literal["H1", "H2", "H3"], str, float], ...] = (
+            ("H1", "success_rate", -success_margin),
+            ("H2", "solved", 0.0),
+            ("H3", "mode_entropy", 0.0),
+        )
+        self.family = len(self._claims) * len(pairs)
+        least, num_seeds = seeds_to_reach(alpha, self.family), len(sample.seeds)
+        self.min_seeds = max(min_seeds, least)
+        self._can_decide = num_seeds >= least
         self.unit: Unit = "seeds" if num_seeds >= self.min_seeds else "episodes"
 
     def evaluate(self) -> list[PairVerdict]:
         """The verdict on every pair."""
-        claims = [(*pair, *claim) for pair in self.pairs for claim in _SCORES]
-        asked = [self._ask(one, other, score, self._threshold(hypothesis)) for one, other, hypothesis, score in claims]
+        tested = [self._test(one, other, *claim) for one, other in self.pairs for claim in self._claims]
         # Both directions are corrected over all hypotheses of the file.
-        above, below = holm([found.p_above for found, _ in asked]), holm([found.p_below for found, _ in asked])
-        decided = [
-            self._decide(*claim, *evidence, *corrected)
-            for claim, evidence, *corrected in zip(claims, asked, above, below, strict=True)
-        ]
-        step = len(_SCORES)
+        above, below = holm([found.p_above for found in tested]), holm([found.p_below for found in tested])
+        decided = [self._decide(*found) for found in zip(tested, above, below, strict=True)]
+        step = len(self._claims)
         return [
             PairVerdict(one=one, other=other, hypotheses=decided[i * step : (i + 1) * step])
             for i, (one, other) in enumerate(self.pairs)
         ]
 
-    def _threshold(self, hypothesis: str) -> float:
-        return -self.success_margin if hypothesis == "H1" else 0.0
-
-    def _ask(self, one: str, other: str, score: str, threshold: float) -> tuple[PairedResult, SeedEvidence]:
-        """The test that decides, and what the seeds say in any case."""
-        contrast = self.sample.contrast(one, other, score)
+    def _test(
+        self, one: str, other: str, hypothesis: Literal["H1", "H2", "H3"], score: str, threshold: float
+    ) -> Hypothesis:
+        """The test that decides, and what the seeds say in any case; not yet corrected or decided."""
+        contrast, confidence = self.sample.contrast(one, other, score), 1 - 2 * self.alpha
+        difference = float(contrast.differences.mean())
         above, below = sign_flip_test(contrast.differences, threshold, self.rng)
-        by_seed = SeedEvidence(
-            differences=contrast.differences.tolist(),
-            p_above=above,
-            p_below=below,
-            smallest_p=smallest_p(len(contrast.differences)),
-            can_decide=self.can_decide,
-        )
-        confidence = 1 - 2 * self.alpha
         if self.unit == "episodes":
             found = compare_episodes(self.sample, one, other, score, threshold=threshold, confidence=confidence)
         else:
-            interval = percentile_interval(contrast.resampled, float(contrast.differences.mean()), confidence)
-            found = PairedResult(SEED_TEST, *interval, above, below)
-        return found, by_seed
-
-    def _decide(
-        self,
-        one: str,
-        other: str,
-        hypothesis: Literal["H1", "H2", "H3"],
-        score: str,
-        found: PairedResult,
-        by_seed: SeedEvidence,
-        above: float,
-        below: float,
-    ) -> Hypothesis:
-        verdict: Literal["supported", "refuted", "undecided"] = (
-            "supported" if above <= self.alpha else "refuted" if below <= self.alpha else "undecided"
-        )
-        difference = float(np.mean(by_seed.differences))
+            ends = percentile_interval(contrast.resampled, difference, confidence)
+            found = PairedResult(SEED_TEST, *ends, above, below)
         return Hypothesis(
             hypothesis=hypothesis,
             metric=score,
-            threshold=self._threshold(hypothesis),
+            threshold=threshold,
             one=float(self.sample.scores[one][score].mean()),
             other=float(self.sample.scores[other][score].mean()),
             # Where no episode could change the count of modes both ends are the difference, but for rounding.
             difference=Interval(value=difference, low=min(found.low, difference), high=max(found.high, difference)),
-            verdict=verdict,
+            verdict="undecided",
             unit=self.unit,
             test=found.test,
             p_above=found.p_above,
-            p_above_holm=above,
+            p_above_holm=found.p_above,
             p_below=found.p_below,
-            p_below_holm=below,
-            by_seed=by_seed,
+            p_below_holm=found.p_below,
+            by_seed=SeedEvidence(
+                differences=contrast.differences.tolist(),
+                p_above=above,
+                p_below=below,
+                smallest_p=smallest_p(len(contrast.differences)),
+                can_decide=self._can_decide,
+            ),
         )
+
+    def _decide(self, found: Hypothesis, above: float, below: float) -> Hypothesis:
+        verdict = "supported" if above <= self.alpha else "refuted" if below <= self.alpha else "undecided"
+        return found.model_copy(update={"verdict": verdict, "p_above_holm": above, "p_below_holm": below})

@@ -62,10 +62,10 @@ def test_entropies_are_those_of_equally_many_successes() -> None:
     one = episodes_of(np.repeat(np.arange(4), counts), np.ones(100, bool), 4)
     mode = np.concatenate([np.repeat(np.arange(4), fewer), np.zeros(80, int)])
     other = episodes_of(mode, np.arange(100) < 20, 4)
-    found = equal_count_entropies([one], [other], "way", 50, np.random.default_rng(0))
-    assert found.one == pytest.approx([expect_entropy(counts, 20)], abs=0.02)
-    assert found.other == pytest.approx([expect_entropy(fewer, 20)], abs=1e-12)  # nothing to thin: exact
-    assert found.resampled.shape == (50, 1)
+    first, second, resampled = equal_count_entropies([one], [other], "way", 50, np.random.default_rng(0))
+    assert first == pytest.approx([expect_entropy(counts, 20)], abs=0.02)
+    assert second == pytest.approx([expect_entropy(fewer, 20)], abs=1e-12)  # nothing to thin: exact
+    assert resampled.shape == (50, 1)
 
 
 def test_a_policy_that_fails_more_is_not_called_less_even() -> None:
@@ -104,14 +104,14 @@ def test_weights_over_several_modes_are_kept() -> None:
         replace(draw(EVEN, rate, 80, rng), labellings={"way": ModeWeights(("l", "r"), np.full((80, 2), 0.5))})
         for rate in (0.9, 0.2)
     )
-    found = equal_count_entropies([one], [other], "way", 20, rng)
-    np.testing.assert_allclose([found.one, found.other], np.log(2))
-    np.testing.assert_allclose(found.resampled, 0.0, atol=1e-12)
+    first, second, resampled = equal_count_entropies([one], [other], "way", 20, rng)
+    np.testing.assert_allclose([first, second], np.log(2))
+    np.testing.assert_allclose(resampled, 0.0, atol=1e-12)
 
 
 def test_a_resample_draws_the_same_episodes_for_both() -> None:
     rng = np.random.default_rng(0)
     part = draw(EVEN[:12] * 2, 0.8, 100, rng)
-    found = equal_count_entropies([part], [part], "way", 50, rng)
-    np.testing.assert_array_equal(found.one, found.other)
-    np.testing.assert_array_equal(found.resampled, 0.0)
+    first, second, resampled = equal_count_entropies([part], [part], "way", 50, rng)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(resampled, 0.0)
