@@ -13,12 +13,18 @@ from scipy import stats
 from scipy.optimize import isotonic_regression
 from scipy.spatial.distance import cdist
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_samples
+from sklearn.metrics import (
+    adjusted_rand_score,
+    confusion_matrix,
+    normalized_mutual_info_score,
+    silhouette_samples,
+)
 
-from bmd_pipeline.metrics.bootstrap import proportion_interval, wilson_interval
+from bmd_pipeline.metrics.bootstrap import make_interval, proportion_interval, wilson_interval
 from bmd_pipeline.metrics.schemas import (
     Agreement,
     BaseBehaviour,
+    CodeCheck,
     Disturbed,
     Interval,
     PairedRollouts,
@@ -27,11 +33,11 @@ from bmd_pipeline.metrics.schemas import (
     Separation,
     Truth,
 )
-from bmd_pipeline.metrics.schemas import CodeCheck as CodeRow
-from bmd_pipeline.metrics.scores import MIN_MODE_SHARE
+from bmd_pipeline.metrics.scores import MIN_MODE_SHARE, is_present, mode_shares
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 # ---- Does a policy have more than one mode? A test that needs no labels and assumes no distribution ----
 #
@@ -81,12 +87,9 @@ def compare_paired_rollouts(one: Floats, other: Floats, *, alpha: float, rng: np
 
 
 def concavity_dip(distances: Floats) -> float:
-    """Largest distance of the empirical distribution function from its least concave majorant.
+    """Largest distance of the empirical distribution function of distances (n,) from its least concave majorant.
 
     The slopes of the majorant are the antitonic regression of the function's own (Grenander 1956).
-
-    Args:
-        distances: (n,) at least 0.
     """
     places, counts = np.unique(distances, return_counts=True)
     steps = counts / len(distances)
@@ -131,58 +134,32 @@ def _find_share(critical: float, pairs: int) -> float | None:
     return float(_SHARES[found.argmax()]) if found.any() else None
 
 
-# ---- Do codes lead to different behaviour? Distances, silhouettes, and an independent classifier ----
-
+# ---- Do codes lead to different behaviour? Distances and silhouettes, and an independent classifier ----
+#
+# The classifier is a random forest (Breiman 2001, Mach. Learn. 45, 5-32). It shares nothing with the inference model,
+# neither form nor data, and being made of thresholds it doesn't depend on the scale of the features.
 
 TREES = 200
 MIN_EPISODES = 4
 """Successful episodes that a code needs on each side of the split to take part."""
 
 
-@dataclass(frozen=True)
-class Spread:
-    """How far apart codes are, in distances between trajectories.
-
-    Attributes:
-        silhouette: (num_codes,) mean silhouette of each code's episodes in [-1, 1], NaN for codes that don't take part:
-            above 0, they are nearer to their own code than to any other.
-        within: mean distance of two episodes of one code, mean over codes.
-        between: mean distance of episodes of two codes, mean over pairs of codes.
-    """
-
-    silhouette: Floats
-    within: float
-    between: float
-
-
-@dataclass(frozen=True)
-class Recognition:
-    """How often the code is recognised from the trajectory.
-
-    Attributes:
-        share: of the episodes whose code was named, with Wilson's interval.
-        chance: what naming the commonest code always would reach.
-        p: one-sided binomial p for a share above chance.
-        table: (num_codes, num_codes) episodes by code and by the code that was named.
-    """
-
-    share: Interval
-    chance: float
-    p: float
-    table: Labels
-
-
-def measure_spread(points: Floats, codes: Labels, num_codes: int) -> Spread | None:
-    """Distances and silhouettes of trajectories by code; None if fewer than two codes have enough episodes.
+def measure_spread(points: Floats, codes: Labels, num_codes: int) -> tuple[Floats, float, float] | None:
+    """Silhouettes and distances of trajectories by code; None if fewer than two codes have enough episodes.
 
     Args:
         points: (n, dim) trajectories, resampled to equally many points and scaled.
         codes: (n,) the codes that commanded them.
         num_codes: K.
 
+    Returns:
+        (num_codes,) mean silhouette of each code's episodes in [-1, 1], NaN for codes that don't take part: above 0
+        they are nearer to their own code than to any other; mean distance of two episodes of one code, mean over codes;
+        and mean distance of episodes of two codes, mean over pairs of codes.
+
     Source: Rousseeuw 1987, J. Comput. Appl. Math. 20, 53-65 (silhouette).
     """
-    kept = select_codes(codes, num_codes, MIN_EPISODES)
+    kept = _select_codes(codes, num_codes)
     if len(kept) < 2:
         return None
     chosen = np.isin(codes, kept)
@@ -197,53 +174,12 @@ def measure_spread(points: Floats, codes: Labels, num_codes: int) -> Spread | No
         silhouette[code] = values[own].mean()
         within.append(distance[np.ix_(own, own)].sum() / (n * (n - 1)))
         between += [distance[np.ix_(own, codes == other)].mean() for other in kept[i + 1 :]]
-    return Spread(silhouette, float(np.mean(within)), float(np.mean(between)))
+    return silhouette, float(np.mean(within)), float(np.mean(between))
 
 
-def _wilson(wins: int, total: int, confidence: float) -> Interval:
-    low, high = wilson_interval(wins / total, total, confidence)
-    return Interval(value=wins / total, low=low, high=high)
-
-
-def select_codes(codes: Labels, num_codes: int, least: int) -> Labels:
-    """Codes that have at least so many episodes."""
-    return np.flatnonzero(np.bincount(codes, minlength=num_codes) >= least)
-
-
-class CodeReader:
-    """A random forest that names the code of a trajectory.
-
-    It shares nothing with the inference model, neither form nor data, and being made of thresholds it doesn't depend
-    on the scale of the features.
-
-    Args:
-        points: (n, dim) trajectories to learn from, two codes or more among them.
-        codes: (n,) their codes.
-        seed: fixes the forest.
-
-    Source: Breiman 2001, Mach. Learn. 45, 5-32.
-    """
-
-    def __init__(self, points: Floats, codes: Labels, seed: int) -> None:
-        self._forest = RandomForestClassifier(TREES, class_weight="balanced", random_state=seed % 2**32)
-        self._forest.fit(points, codes)
-
-    def read(self, points: Floats, codes: Labels, num_codes: int, confidence: float) -> Recognition:
-        """How often it names the code of other episodes.
-
-        Args:
-            points: (n, dim) trajectories, at least one.
-            codes: (n,) their codes.
-            num_codes: K.
-            confidence: level of the interval.
-        """
-        named = self._forest.predict(points)
-        table = np.zeros((num_codes, num_codes), np.int64)
-        np.add.at(table, (codes, named), 1)
-        total, right = len(codes), int(np.trace(table))
-        chance = float(table.sum(axis=1).max()) / total
-        p = stats.binomtest(right, total, chance, alternative="greater").pvalue
-        return Recognition(_wilson(right, total, confidence), chance, float(p), table)
+def _select_codes(codes: Labels, num_codes: int) -> Labels:
+    """Codes that have enough episodes to take part."""
+    return np.flatnonzero(np.bincount(codes, minlength=num_codes) >= MIN_EPISODES)
 
 
 # ---- How well two sortings of the same episodes agree: codes against true modes, one seed's codes against another's
@@ -260,36 +196,6 @@ def measure_agreement(sorts: Labels, classes: Labels) -> Agreement:
     )
 
 
-def measure_purity(table: Labels) -> float:
-    """Share of the episodes in the majority class of their sort; says nothing where sorts are tiny.
-
-    Args:
-        table: (num_sorts, num_classes) episodes, at least one.
-    """
-    return float(table.max(axis=1).sum() / table.sum())
-
-
-def count_pairs(sorts: Labels, classes: Labels, num_sorts: int | None = None, num_classes: int | None = None) -> Labels:
-    """Episodes by sort and class, (num_sorts, num_classes); as many of each as occur if no number is given."""
-    shape = (num_sorts or int(sorts.max()) + 1, num_classes or int(classes.max()) + 1)
-    table = np.zeros(shape, np.int64)
-    np.add.at(table, (sorts, classes), 1)
-    return table
-
-
-def find_redundant(table: Labels) -> list[list[int]]:
-    """Groups of two or more sorts whose majority is in the same class; sorts without episodes belong to none."""
-    majority = np.where(table.sum(axis=1) > 0, table.argmax(axis=1), -1)
-    groups = [np.flatnonzero(majority == kind).tolist() for kind in range(table.shape[1])]
-    return [group for group in groups if len(group) > 1]
-
-
-def find_missing(table: Labels, wanted: NDArray[np.bool_]) -> list[int]:
-    """Wanted classes, (num_classes,) bool, in which no sort has its majority."""
-    reached = set(table[table.sum(axis=1) > 0].argmax(axis=1).tolist())
-    return [kind for kind in np.flatnonzero(wanted).tolist() if kind not in reached]
-
-
 # ---- From the trajectories of commanded and uncommanded episodes to the numbers of modes/validation.json ----
 
 
@@ -299,28 +205,17 @@ MIN_SUCCESSES = 20
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Episodes as they are compared.
+    """Episodes as they are compared."""
 
-    Attributes:
-        points: (n, points, features) resampled to equally many points, scaled.
-        code: (n,) the code that commanded each; zeros for the base policy.
-        success: (n,) bool.
-        mode: (n,) index of the true mode; meaningful for successes alone.
-    """
-
-    points: Floats
-    code: Labels
-    success: NDArray[np.bool_]
-    mode: Labels
+    points: Floats  # (n, points, features) resampled to equally many points, scaled
+    code: Labels  # (n,) the code that commanded each; zeros for the base policy
+    success: Mask  # (n,)
+    mode: Labels  # (n,) index of the true mode; meaningful for successes alone
 
     @property
     def flat(self) -> Floats:
         """(n, points * features)."""
         return self.points.reshape(len(self.points), -1)
-
-    def count_modes(self, modes: Sequence[str]) -> Labels:
-        """Successes by true mode, (num_modes,)."""
-        return np.bincount(self.mode[self.success], minlength=len(modes))
 
 
 class Validator:
@@ -343,19 +238,22 @@ class Validator:
         """What the base policy does, from two episodes per start under independent noise."""
         both = one.success & other.success
         tested = None
+        modes: Literal["several", "one", "unknown"] = "unknown"
         if both.sum() >= MIN_SUCCESSES:
             tested = compare_paired_rollouts(one.points[both], other.points[both], alpha=self.alpha, rng=self.rng)
-        modes: Literal["several", "one", "unknown"] = "unknown"
-        if tested is not None and tested.p <= self.alpha:
-            modes = "several"
-        elif tested is not None and (tested.detectable_share or 1.0) <= MIN_SECOND_SHARE:
-            modes = "one"
+            if tested.p <= self.alpha:
+                modes = "several"
+            elif (tested.detectable_share or 1.0) <= MIN_SECOND_SHARE:
+                modes = "one"
+        # A pair shares its start, which may be easy or hard for both episodes: starts are the clusters.
+        rates = (one.success.astype(np.float64) + other.success) / 2
+        ends = proportion_interval(rates, np.full(len(rates), 2.0), self.confidence)
         return BaseBehaviour(
             episodes=2 * len(both),
-            success_rate=self._rate_pairs(one.success, other.success),
+            success_rate=make_interval(float(rates.mean()), ends),
             modes=modes,
             paired=tested,
-            mode_shares=self._shares(one.count_modes(self.modes) + other.count_modes(self.modes)),
+            mode_shares=self._shares(self._count_modes(one) + self._count_modes(other)),
         )
 
     def describe_seed(
@@ -378,98 +276,105 @@ class Validator:
         won, codes = played.success, played.code
         # Codes go round-robin: this halves the starts of every one.
         heldout = np.arange(len(codes)) // num_codes % 2 == 1
-        learners = select_codes(codes[won & ~heldout], num_codes, MIN_EPISODES)
+        learners = _select_codes(codes[won & ~heldout], num_codes)
+        learned, readable = (half & np.isin(codes, learners) for half in (won & ~heldout, heldout))
         spread = measure_spread(played.flat[won], codes[won], num_codes)
-        reader, separation, silhouette = None, None, np.full(num_codes, np.nan)
-        recognised: dict[int, float] = {}
-        readable = heldout & np.isin(codes, learners)
+        forest, separation = None, None
+        silhouette = recognised = np.full(num_codes, np.nan)
         if spread is not None and len(learners) > 1 and (won & readable).any():
-            learned = won & ~heldout & np.isin(codes, learners)
-            reader = CodeReader(played.flat[learned], codes[learned], int(self.rng.integers(2**31)))
-            read = reader.read(played.flat[won & readable], codes[won & readable], num_codes, self.confidence)
-            seen = read.table.sum(axis=1)
-            recognised = {k: float(read.table[k, k] / seen[k]) for k in np.flatnonzero(seen).tolist()}
-            silhouette = spread.silhouette
+            silhouette, within, between = spread
+            forest = RandomForestClassifier(
+                TREES, class_weight="balanced", random_state=int(self.rng.integers(2**31))
+            ).fit(played.flat[learned], codes[learned])
+            asked, named = codes[won & readable], forest.predict(played.flat[won & readable])
+            table = confusion_matrix(asked, named, labels=range(num_codes))
+            seen, right = table.sum(axis=1), np.diag(table)
+            recognised = np.divide(right, seen, out=np.full(num_codes, np.nan), where=seen > 0)
+            chance = float(seen.max()) / len(asked)
             separation = Separation(
                 silhouette=float(np.nanmean(silhouette)),
-                within=spread.within,
-                between=spread.between,
-                recognised=read.share,
-                chance=read.chance,
-                p=read.p,
+                within=within,
+                between=between,
+                recognised=self._rate(named == asked),
+                chance=chance,
+                p=float(stats.binomtest(int(right.sum()), len(asked), chance, alternative="greater").pvalue),
                 learned_from=int(learned.sum()),
-                confusion=read.table.tolist(),
+                confusion=table.tolist(),
             )
-        table = count_pairs(codes[won], played.mode[won], num_codes, len(self.modes))
+        by_mode = np.stack([self._count_modes(played, codes == code) for code in range(num_codes)])
         return SeedValidation(
             seed=seed,
             episodes=len(codes),
-            success_rate=_wilson(int(won.sum()), len(won), self.confidence),
-            present=self._count(played),
+            success_rate=self._rate(won),
+            present=self._count_present(played),
             separation=separation,
-            truth=self._compare_with_truth(played, table, base) if won.sum() >= MIN_SUCCESSES else None,
+            truth=self._compare_with_truth(played, by_mode, base) if won.sum() >= MIN_SUCCESSES else None,
             codes=[
-                CodeRow(
+                CodeCheck(
                     code=k,
                     episodes=int((codes == k).sum()),
                     success_rate=float(won[codes == k].mean()),
                     silhouette=None if np.isnan(silhouette[k]) else float(silhouette[k]),
-                    recognised=recognised.get(k),
+                    recognised=None if np.isnan(recognised[k]) else float(recognised[k]),
                     mode=self.modes[int(row.argmax())] if row.any() else None,
                     mode_shares=self._shares(row),
                 )
-                for k, row in enumerate(table)
+                for k, row in enumerate(by_mode)
             ],
             disturbed=[
-                self._describe_disturbed(name, there, reader, readable & there.success, num_codes)
+                self._describe_disturbed(name, there, forest, readable & there.success)
                 for name, there in disturbed.items()
             ],
         )
 
-    def _compare_with_truth(self, played: Trajectories, table: Labels, base: BaseBehaviour) -> Truth:
-        found = measure_agreement(played.code[played.success], played.mode[played.success])
-        wanted = np.array([base.mode_shares[mode] >= MIN_MODE_SHARE for mode in self.modes])
+    def _compare_with_truth(self, played: Trajectories, by_mode: Floats, base: BaseBehaviour) -> Truth:
+        """Codes against true modes, from the successes of each code by mode (num_codes, num_modes)."""
+        majority = np.where(by_mode.any(axis=1), by_mode.argmax(axis=1), -1)
+        codes_of = [np.flatnonzero(majority == m).tolist() for m in range(len(self.modes))]
         return Truth(
-            **dict(found),
-            purity=measure_purity(table),
-            redundant=find_redundant(table),
-            missing=[self.modes[m] for m in find_missing(table, wanted)],
+            **dict(measure_agreement(played.code[played.success], played.mode[played.success])),
+            purity=float(by_mode.max(axis=1).sum() / by_mode.sum()),
+            redundant=[codes for codes in codes_of if len(codes) > 1],
+            missing=[
+                mode
+                for mode, codes in zip(self.modes, codes_of, strict=True)
+                if not codes and base.mode_shares[mode] >= MIN_MODE_SHARE
+            ],
         )
 
     def _describe_disturbed(
-        self, name: str, there: Trajectories, reader: CodeReader | None, readable: NDArray[np.bool_], num_codes: int
+        self, name: str, there: Trajectories, forest: RandomForestClassifier | None, readable: Mask
     ) -> Disturbed:
         recognised = None
-        if reader is not None and readable.any():
-            recognised = reader.read(there.flat[readable], there.code[readable], num_codes, self.confidence).share
+        if forest is not None and readable.any():
+            recognised = self._rate(forest.predict(there.flat[readable]) == there.code[readable])
         return Disturbed(
             disturbance=name,
-            success_rate=_wilson(int(there.success.sum()), len(there.success), self.confidence),
+            success_rate=self._rate(there.success),
             recognised=recognised,
-            present=self._count(there),
+            present=self._count_present(there),
         )
 
-    def _rate_pairs(self, one: NDArray[np.bool_], other: NDArray[np.bool_]) -> Interval:
-        """A pair shares its start, which may be easy or hard for both episodes: starts are the clusters."""
-        rates = (one.astype(np.float64) + other) / 2
-        low, high = proportion_interval(rates, np.full(len(rates), 2.0), self.confidence)
-        return Interval(value=float(rates.mean()), low=low, high=high)
+    def _rate(self, wins: Mask) -> Interval:
+        rate = int(wins.sum()) / len(wins)
+        return make_interval(rate, wilson_interval(rate, len(wins), self.confidence))
 
-    def _shares(self, counts: Labels) -> dict[str, float]:
-        shares = counts / max(1, counts.sum())
-        return dict(zip(self.modes, shares.tolist(), strict=True))
+    def _count_modes(self, played: Trajectories, among: Mask | bool = True) -> Floats:
+        """Successes by true mode, (num_modes,)."""
+        counts = np.bincount(played.mode[played.success & among], minlength=len(self.modes))
+        return counts.astype(np.float64)
 
-    def _count(self, played: Trajectories) -> int:
-        """True modes that hold at least 1 % of the successes."""
-        shares = self._shares(played.count_modes(self.modes)).values()
-        return sum(share >= MIN_MODE_SHARE for share in shares)
+    def _count_present(self, played: Trajectories) -> int:
+        return int(is_present(self._count_modes(played)).sum())
+
+    def _shares(self, successes: Floats) -> dict[str, float]:
+        return dict(zip(self.modes, mode_shares(successes).tolist(), strict=True))
 
 
 def describe_agreement(sortings: Mapping[int, Labels]) -> list[SeedAgreement]:
     """Every pair of seeds, by how they sort the same episodes (n,); none with fewer than twenty of them."""
-    pairs = []
-    for (one, first), (other, second) in itertools.combinations(sortings.items(), 2):
-        if len(first) >= MIN_SUCCESSES:
-            found = measure_agreement(first, second)
-            pairs.append(SeedAgreement(one=one, other=other, episodes=len(first), **dict(found)))
-    return pairs
+    return [
+        SeedAgreement(one=one, other=other, episodes=len(first), **dict(measure_agreement(first, second)))
+        for (one, first), (other, second) in itertools.combinations(sortings.items(), 2)
+        if len(first) >= MIN_SUCCESSES
+    ]
