@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,10 @@ _PLAIN_COLUMNS = {
 
 @dataclass(frozen=True)
 class ModeWeights:
-    """Which mode each episode belongs to, under one labelling.
-
-    Attributes:
-        modes: names of the modes.
-        weights: (num_episodes, num_modes) rows that sum to one.
-    """
+    """Which mode each episode belongs to, under one labelling."""
 
     modes: tuple[str, ...]
-    weights: NDArray[np.float64]
+    weights: NDArray[np.float64]  # (num_episodes, num_modes) rows that sum to one
 
     def labels(self) -> list[str | None]:
         """Mode name per episode, None where the weight is spread over several."""
@@ -56,31 +51,19 @@ class ModeWeights:
 
 @dataclass(frozen=True)
 class Episodes:
-    """The evaluation episodes of one policy and seed.
+    """The evaluation episodes of one policy and seed."""
 
-    Attributes:
-        policy: name of the policy ("pretrained", "taught" or a method).
-        seed: its training seed.
-        num_codes: mode codes K it can be commanded with; 1 without.
-        code: (num_episodes,) int64 code that commanded each episode.
-        success: (num_episodes,) bool.
-        length: (num_episodes,) int64 control steps.
-        episode_return: (num_episodes,) float64 undiscounted task reward.
-        information: (num_episodes,) float64 log q(z|h) − log p(z) in nats; 0 with one code.
-        labellings: mode weights by labelling, the main one first.
-        behaviours: by labelling, the mode that each code asks for, as selection seeds showed it; empty without codes,
-            and in rows from a table alone: eval.json holds it.
-    """
-
-    policy: str
-    seed: int
-    num_codes: int
-    code: NDArray[np.int64]
-    success: NDArray[np.bool_]
-    length: NDArray[np.int64]
-    episode_return: NDArray[np.float64]
-    information: NDArray[np.float64]
-    labellings: Mapping[str, ModeWeights]
+    policy: str  # "pretrained", "taught" or a method
+    seed: int  # its training seed
+    num_codes: int  # mode codes K it can be commanded with; 1 without
+    code: NDArray[np.int64]  # (num_episodes,) code that commanded each episode
+    success: NDArray[np.bool_]  # (num_episodes,)
+    length: NDArray[np.int64]  # (num_episodes,) control steps
+    episode_return: NDArray[np.float64]  # (num_episodes,) undiscounted task reward
+    information: NDArray[np.float64]  # (num_episodes,) log q(z|h) − log p(z) in nats; 0 with one code
+    labellings: Mapping[str, ModeWeights]  # by name, the main one first
+    # By labelling, the mode that each code asks for, as selection seeds showed it; empty without codes, and in rows
+    # from a table alone: eval.json holds it.
     behaviours: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -89,28 +72,22 @@ class Episodes:
 
 def concat_episodes(parts: Sequence[Episodes], limit: int) -> Episodes:
     """The first `limit` episodes of several parts of one policy and seed."""
-    first = parts[0]
 
     def join(values: Sequence[NDArray[Any]]) -> NDArray[Any]:
         return np.concatenate(values)[:limit]
 
-    return Episodes(
-        policy=first.policy,
-        seed=first.seed,
-        num_codes=first.num_codes,
-        behaviours=first.behaviours,
-        **{name: join([getattr(part, name) for part in parts]) for name in _ARRAYS},
-        labellings={
-            name: ModeWeights(labelling.modes, join([part.labellings[name].weights for part in parts]))
-            for name, labelling in first.labellings.items()
-        },
-    )
+    arrays: dict[str, Any] = {name: join([getattr(part, name) for part in parts]) for name in _ARRAYS}
+    labellings = {
+        name: ModeWeights(labelling.modes, join([part.labellings[name].weights for part in parts]))
+        for name, labelling in parts[0].labellings.items()
+    }
+    return replace(parts[0], labellings=labellings, **arrays)
 
 
 def encode_episodes(parts: Sequence[Episodes]) -> bytes:
     """Parquet file with the rows of all parts, which share their labellings."""
     buffer = io.BytesIO()
-    table = pa.concat_tables([_to_table(part) for part in parts])
+    table = pa.concat_tables(map(_to_table, parts))
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
 
@@ -129,13 +106,13 @@ def load_episodes(path: Path) -> list[Episodes]:
         reason = str(error).splitlines()[0]
         raise ArtifactError(f"{path}: damaged episode table ({reason}); evaluate again") from error
     _require_columns(table, path)
-    parts = []
-    keys = zip(table["policy"].to_pylist(), table["seed"].to_pylist(), strict=True)
-    for policy, seed in dict.fromkeys(keys):
-        rows = pc.and_(pc.equal(table["policy"], policy), pc.equal(table["seed"], seed))
-        part = _from_table(table.filter(rows), policy, seed)
+    keys = dict.fromkeys(zip(table["policy"].to_pylist(), table["seed"].to_pylist(), strict=True))
+    parts = [
+        _from_table(table.filter((pc.field("policy") == policy) & (pc.field("seed") == seed)), policy, seed)
+        for policy, seed in keys
+    ]
+    for part in parts:
         _require_sense(part, path)
-        parts.append(part)
     return parts
 
 
@@ -146,9 +123,12 @@ def _require_columns(table: pa.Table, path: Path) -> None:
     for name in names:
         if "/" in name:
             expected |= {name: pa.float64(), name.partition("/")[0]: pa.string()}
-    wrong = [name for name, kind in expected.items() if names.count(name) != 1 or table.schema.field(name).type != kind]
-    wrong += [
-        name for name in expected if name not in wrong and table[name].null_count and expected[name] != pa.string()
+    wrong = [
+        name
+        for name, kind in expected.items()
+        if names.count(name) != 1
+        or table.schema.field(name).type != kind
+        or (table[name].null_count and kind != pa.string())
     ]
     if wrong or len(expected) == len(_PLAIN_COLUMNS):
         which = f"no sound column {', '.join(wrong)}" if wrong else "no labelling"

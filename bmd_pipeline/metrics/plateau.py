@@ -23,15 +23,10 @@ SOLVED_TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class Floors:
-    """What a cell must reach to hold.
+    """What a cell must reach to hold."""
 
-    Attributes:
-        success: least success rate.
-        solved: least number of solved modes.
-    """
-
-    success: float
-    solved: float
+    success: float  # least success rate
+    solved: float  # least number of solved modes
 
     def hold(self, success: float, solved: float) -> bool:
         """Whether both are reached, up to rounding; where no mode is solved there is nothing to hold."""
@@ -46,15 +41,12 @@ def set_floors(
 
 
 def find_plateau(names: Sequence[str], values: Sequence[float], holds: Sequence[bool]) -> Plateau | None:
-    """The widest run of neighbouring values that hold; of equally wide ones the one with most values.
+    """The widest run of neighbouring cells that hold; of equally wide ones the one with most cells, or None.
 
     Args:
         names: of the cells.
         values: of the one setting that varies, rising.
-        holds: whether the cell of each value holds.
-
-    Returns:
-        the range, or None if no value holds.
+        holds: whether each cell holds.
     """
     edges = np.flatnonzero(np.diff(np.concatenate([[0], np.array(holds, int), [0]])))
     runs = list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
@@ -98,22 +90,24 @@ _STOP = 1.5
 
 
 def measure_stability(lines: Sequence[Line], target_kl: float) -> dict[str, float]:
-    """Indicators of one run; a metric that the run did not report counts as 0 throughout.
+    """`INDICATORS` of one run; a metric that the run did not report counts as 0 throughout.
 
     Args:
         lines: lines of metrics.jsonl, one per iteration, at least one.
         target_kl: `finetune.ppo.target_kl`.
-
-    Returns:
-        the numbers, by the names of `INDICATORS`.
     """
     kl = _read(lines, "losses/approx_kl")
+    # The last step of an update may push the KL beyond the limit unstopped: it is read where a log has nothing else.
+    said = np.array([line.get("losses/kl_stopped") for line in lines], np.float64)
+    stopped = np.where(np.isnan(said), kl > _STOP * target_kl, said > 0)
+    # While the critic alone learns, the policy's entropy is reported as 0.
+    learned = [line for line in lines if line.get("losses/policy_steps") != 0]
     return {
         "final_weight": float(_read(lines, "modes/mi_weight")[-1]),
         "kl_peak": float(kl.max()),
         "kl_spikes": float((kl > 2 * _STOP * target_kl).mean()),
-        "early_stops": float(_find_stops(lines, kl, target_kl).mean()),
-        "entropy_change": _change(_read([line for line in lines if _has_learned(line)], "losses/entropy")),
+        "early_stops": float(stopped.mean()),
+        "entropy_change": _change(_read(learned, "losses/entropy")),
         "information_change": _change(_read(lines, "modes/final_information")),
         "return_variance": _variance_around_trend(_read(lines, "rollout/episode_return")),
     }
@@ -122,20 +116,6 @@ def measure_stability(lines: Sequence[Line], target_kl: float) -> dict[str, floa
 def _read(lines: Sequence[Line], name: str) -> Floats:
     """One metric over the iterations; what is null (not finite) or missing counts as 0."""
     return np.array([line.get(name) or 0.0 for line in lines], np.float64)
-
-
-def _has_learned(line: Line) -> bool:
-    """Whether the policy took a step; while the critic alone learns, the policy's entropy is reported as 0."""
-    return line.get("losses/policy_steps") != 0
-
-
-def _find_stops(lines: Sequence[Line], kl: Floats, target_kl: float) -> NDArray[np.bool_]:
-    """Updates that stopped early, as the log has it, or by the KL where an older log has nothing.
-
-    The two differ: the KL is the last one, which the last step of an update may push beyond the limit unstopped.
-    """
-    said = np.array([line.get("losses/kl_stopped") for line in lines], np.float64)
-    return np.where(np.isnan(said), kl > _STOP * target_kl, said > 0)
 
 
 def _change(values: Floats) -> float:

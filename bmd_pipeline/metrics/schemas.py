@@ -716,12 +716,7 @@ AnyDocument = TypeVar("AnyDocument", bound=Document)
 
 
 def load_document(path: Path, model: type[AnyDocument], task: str | None = None) -> AnyDocument:
-    """Reads and validates a document.
-
-    Args:
-        path: the file.
-        model: what it must hold, of `DOCUMENTS`.
-        task: the task that it must be about; None: any.
+    """Reads a document that must be of this model, and about the task if one is named.
 
     Raises:
         ArtifactError: it is missing, damaged, of another schema version or about another task.
@@ -745,11 +740,7 @@ def load_document(path: Path, model: type[AnyDocument], task: str | None = None)
 
 
 def describe_schema(name: str) -> str:
-    """JSON Schema of a document as text, as docs/ publishes it.
-
-    Args:
-        name: key of `DOCUMENTS`.
-    """
+    """JSON Schema of one of the `DOCUMENTS` as text, as docs/ publishes it."""
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **DOCUMENTS[name].model_json_schema(mode="serialization"),

@@ -49,20 +49,20 @@ def summarise_policy(
         confidence: level of the intervals.
         rng: source of the bootstrap's draws.
     """
-    names = list(parts[0].labellings)
-    blocks = {name: _summarise_labelling(parts, name, tau, confidence, rng) for name in names}
-    main = blocks.pop(names[0])
+    blocks = {name: _summarise_labelling(parts, name, tau, confidence, rng) for name in parts[0].labellings}
+    labelling = next(iter(blocks))
+    main = blocks.pop(labelling)
     success_rates = np.array([part.success.mean() for part in parts])
     sizes = np.array([len(part) for part in parts], dtype=np.float64)
     low, high = proportion_interval(success_rates, sizes, confidence)
     return PolicyBlock(
         **dict(main),
         config_hash=config_hash,
-        labelling=names[0],
+        labelling=labelling,
         success_rate=Estimate(mean=success_rates.mean(), low=low, high=high, n=int(sizes.sum())),
         mutual_information=_estimate_mean([part.information for part in parts], confidence, rng),
         episode_return=_estimate_mean([part.episode_return for part in parts], confidence, rng),
-        seeds=[_summarise_seed(part, names[0], tau) for part in parts],
+        seeds=[_summarise_seed(part, labelling, tau) for part in parts],
         labellings=blocks,
     )
 
