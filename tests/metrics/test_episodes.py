@@ -74,3 +74,8 @@ def test_bad_files_are_named_in_one_line(tmp_path: Path) -> None:
     pq.write_table(pa.table({"policy": ["dsrl"]}), path)
     with pytest.raises(ArtifactError, match="no sound column seed, episode"):
         load_episodes(path)
+    path.write_bytes(encode_episodes([make_part("dsrl", 0, 4)]))
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(0, "policy", pa.array(["dsrl", None, "dsrl", "dsrl"])), path)
+    with pytest.raises(ArtifactError, match="no sound column policy"):
+        load_episodes(path)
