@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import re
 import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -23,9 +23,9 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from bmd_pipeline.config.schema import PRETRAINED, uses_modes
+from bmd_pipeline.config.schema import PRETRAINED, is_finetuned, uses_modes
 from bmd_pipeline.io.files import write_bytes
-from bmd_pipeline.metrics.schemas import CodeCheck, CodeRow, Estimate, Evaluation, Grid, PolicyBlock, Score, SeedRow
+from bmd_pipeline.metrics.schemas import CodeCheck, CodeRow, Estimate, Evaluation, Grid, PolicyBlock, Score
 from bmd_pipeline.reporting.narrative import counted, name_axis
 from bmd_pipeline.reporting.sources import Curves, Key
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath
@@ -68,24 +68,27 @@ _RC: Any = {
 }
 
 
-def house_style() -> AbstractContextManager[None]:
-    """Settings of matplotlib while a figure is made and saved; the caller's own are left alone."""
-    return mpl.rc_context(_RC)
+house_style = functools.partial(mpl.rc_context, _RC)
+"""Settings of matplotlib while a figure is made and saved; the caller's own are left alone."""
 
 
 @dataclass(frozen=True)
 class MethodStyle:
-    """Style of one method.
+    """Style of one method."""
 
-    Attributes:
-        colour: the family's hue, the same with and without mode codes.
-        marker: circle with mode codes, square without, diamond for the pre-trained policy.
-        filled: filled with mode codes, hollow without.
-    """
+    colour: str  # the family's hue, the same with and without mode codes
+    marker: str  # diamond before fine-tuning, then circle with mode codes, square without
+    filled: bool  # hollow after fine-tuning without mode codes
 
-    colour: str
-    marker: str
-    filled: bool
+    @property
+    def face(self) -> str:
+        """Colour inside the marker."""
+        return self.colour if self.filled else WHITE
+
+    @property
+    def line(self) -> Literal["-", "--"]:
+        """Kind of line: dashed where the marker is hollow."""
+        return "-" if self.filled else "--"
 
 
 _FAMILIES = {"dsrl": BLUE, "dppo": VERMILION, "res": GREEN}
@@ -93,11 +96,10 @@ _FAMILIES = {"dsrl": BLUE, "dppo": VERMILION, "res": GREEN}
 
 def method_style(method: str) -> MethodStyle:
     """Style of a method, the same in every figure; unknown families are purple."""
-    if method in ("pretrained", "taught"):
-        return MethodStyle(BLACK if method == "pretrained" else ORANGE, "D", True)
-    family, _, variant = method.partition("-")
-    colour = _FAMILIES.get(family, PURPLE)
-    return MethodStyle(colour, "o", True) if variant == "bmd" else MethodStyle(colour, "s", False)
+    if not is_finetuned(method):
+        return MethodStyle(BLACK if method == PRETRAINED else ORANGE, "D", True)
+    coded = uses_modes(method)
+    return MethodStyle(_FAMILIES.get(method.partition("-")[0], PURPLE), "o" if coded else "s", coded)
 
 
 def mode_colours(modes: Sequence[str]) -> dict[str, str]:
@@ -111,11 +113,9 @@ def mode_colours(modes: Sequence[str]) -> dict[str, str]:
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
     """Writes a figure to stem.png and stem.svg, whole and without dates; returns their paths."""
-    paths = []
-    for kind in ("png", "svg"):
-        path = stem.with_name(f"{stem.name}.{kind}")
-        write_bytes(path, _print(figure, kind))
-        paths.append(path)
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
+    for path in paths:
+        write_bytes(path, _print(figure, path.suffix[1:]))
     return paths
 
 
@@ -140,28 +140,28 @@ def embed_figure(figure: Figure, name: str, title: str, description: str) -> str
         element.text, element.tail = (element.text or "").strip() or None, None
     for part in [*root.findall("metadata"), *[part for part in root.findall("defs") if part.find("style") is not None]]:
         root.remove(part)
+    rewritten = {
+        "id": ("^", f"{name}-"),
+        **dict.fromkeys(("href", "clip-path"), ("#", f"#{name}-")),
+        "style": ("#([0-9a-f]{6})", r"var(--ink-\1)"),
+        **dict.fromkeys(("d", "x", "y"), (r"(\d\.\d\d)\d+", r"\1")),  # two decimals
+    }
     for element in root.iter():
         if element.get("id") not in kept:
             element.attrib.pop("id", None)
-        for key, value in element.attrib.items():
-            if key == "id":
-                value = f"{name}-{value}"
-            elif key == "href":
-                value = value.replace("#", f"#{name}-")
-            elif key == "clip-path":
-                value = value.replace("url(#", f"url(#{name}-")
-            elif key == "style":
-                value = re.sub("#([0-9a-f]{6})", r"var(--ink-\1)", value)
-            elif key in ("d", "x", "y"):
-                value = re.sub(r"(\d\.\d\d)\d+", r"\1", value)
-            element.set(key, value)
-    points = float(root.get("viewBox", "0 0 0 0").split()[2])
-    root.attrib = {"viewBox": root.get("viewBox", ""), "role": "img", "style": f"--width: {points * 4 / 3:.0f}px"}
-    root.set("aria-labelledby", f"{name}-title {name}-description")
-    for position, (tag, text) in enumerate((("title", title), ("desc", description))):
-        element = ET.Element(tag, id=f"{name}-{'title' if tag == 'title' else 'description'}")
+        for key in element.attrib.keys() & rewritten:
+            element.set(key, re.sub(*rewritten[key], element.attrib[key]))
+    box = root.attrib["viewBox"]
+    root.attrib = {
+        "viewBox": box,
+        "role": "img",
+        "style": f"--width: {float(box.split()[2]) * 4 / 3:.0f}px",
+        "aria-labelledby": f"{name}-title {name}-description",
+    }
+    for tag, what, text in (("desc", "description", description), ("title", "title", title)):
+        element = ET.Element(tag, id=f"{name}-{what}")
         element.text = text
-        root.insert(position, element)
+        root.insert(0, element)
     return ET.tostring(root, encoding="unicode")
 
 
@@ -189,51 +189,46 @@ MAX_PATHS = 200
 """Paths of a panel, the first ones: more can't be distinguished, and a page carries every point of them."""
 
 
+@house_style()
 def plot_success_modes(evaluation: Evaluation) -> Figure:
     """Success against solved modes: one point with intervals per policy, small points for its seeds.
 
     Where no policy solves a mode, modes that are present are counted instead.
     """
-    first = next(iter(evaluation.policies.values())).solved
-    any_solved = any(block.solved.mean > 0 for block in evaluation.policies.values())
-    with house_style():
-        figure = Figure(figsize=(6.4, 3.7), layout="constrained")
-        axes = figure.add_subplot()
-        for name, block in evaluation.policies.items():
-            if any_solved:
-                _plot_policy(axes, name, block, block.solved, [seed.solved for seed in block.seeds])
-            else:
-                _plot_policy(axes, name, block, block.present, [seed.present for seed in block.seeds])
-        axes.set_xlim(-0.04 * first.total, 1.04 * first.total)
-        axes.set_ylim(-0.04, 1.04)
-        axes.set_xticks(_count_ticks(first.total))
-        axes.set_yticks(np.linspace(0, 1, 6))
-        axes.grid()
-        solved = f"modes solved, at a success rate ≥ {first.tau:g} (of {first.total})"
-        present = f"modes present, with ≥ {first.min_share:.0%} of the successes (of {first.total})"
-        axes.set_xlabel(solved if any_solved else present)
-        axes.set_ylabel("success rate")
-        axes.set_title(f"{_label(evaluation.task)}: success against modes", loc="left")
-        handles = [_method_handle(name, block) for name, block in evaluation.policies.items()]
-        figure.legend(
-            handles=handles,
-            loc="outside right upper",
-            title=_legend_title(evaluation),
-            alignment="left",
-            labelspacing=0.9,
-        )
-        return figure
+    policies = evaluation.policies
+    first = next(iter(policies.values())).solved
+    any_solved = any(block.solved.mean > 0 for block in policies.values())
+    figure = Figure(figsize=(6.4, 3.7), layout="constrained")
+    axes = figure.add_subplot()
+    for name, block in policies.items():
+        if any_solved:
+            _plot_policy(axes, name, block, block.solved, [seed.solved for seed in block.seeds])
+        else:
+            _plot_policy(axes, name, block, block.present, [seed.present for seed in block.seeds])
+    axes.set_xlim(-0.04 * first.total, 1.04 * first.total)
+    axes.set_ylim(-0.04, 1.04)
+    axes.set_xticks(_count_ticks(first.total))
+    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.grid()
+    solved = f"modes solved, at a success rate ≥ {first.tau:g} (of {first.total})"
+    present = f"modes present, with ≥ {first.min_share:.0%} of the successes (of {first.total})"
+    axes.set_xlabel(solved if any_solved else present)
+    axes.set_ylabel("success rate")
+    axes.set_title(f"{_label(evaluation.task)}: success against modes", loc="left")
+    title = f"mean and {evaluation.confidence:.0%} interval"
+    if any(len(block.seeds) > 1 for block in policies.values()):
+        title += ";\nsmall: single seeds"
+    handles = [_method_handle(name, block) for name, block in policies.items()]
+    figure.legend(handles=handles, loc="outside right upper", title=title, alignment="left", labelspacing=0.9)
+    return figure
 
 
+@house_style()
 def plot_trajectories(evaluation: Evaluation, book: PathBook) -> Figure:
     """Trajectories coloured by true mode, one panel per policy, failures thin and grey.
 
     A panel shows the policy's first seed only: seeds that collapsed onto different modes would look diverse
     in one picture.
-
-    Args:
-        evaluation: content of eval.json; each of its policies gets a panel.
-        book: their paths.
     """
     policies = evaluation.policies
     columns = min(len(policies), _MAX_COLUMNS)
@@ -241,46 +236,45 @@ def plot_trajectories(evaluation: Evaluation, book: PathBook) -> Figure:
     legend_columns = math.ceil((len(book.modes) + 1) / 12)
     x_limits, y_limits = _limits(book)
     height = _PANEL * (y_limits[1] - y_limits[0]) / (x_limits[1] - x_limits[0]) if book.to_scale else _PANEL
-    with house_style():
-        size = (_PANEL * columns + 0.6 + 1.1 * legend_columns, (height + 0.45) * rows + 0.4)
-        figure = Figure(figsize=size, layout="constrained")
-        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-        for axes, (name, block) in zip(grid.flat, policies.items(), strict=False):
-            shown = block.seeds[0]
-            paths = [path for path in book.paths if (path.policy, path.seed) == (name, shown.seed)][:MAX_PATHS]
-            _plot_paths(axes, paths, book)
-            axes.set(xlim=x_limits, ylim=y_limits, aspect="equal" if book.to_scale else "auto")
-            axes.set_title(f"{name}, seed {shown.seed}", loc="left", pad=16)
-            axes.text(0, 1.02, _describe(shown, block), transform=axes.transAxes, fontsize=8, color=GREY)
-        for axes in grid.flat[len(policies) :]:
-            axes.set_axis_off()
-        for axes in grid[:, 0]:
-            axes.set_ylabel(_axis_label(book.axes[1]))
-        for column in range(columns):
-            lowest = grid[(len(policies) - 1 - column) // columns, column]
-            lowest.set_xlabel(_axis_label(book.axes[0]))
-            lowest.tick_params(labelbottom=True)
-        figure.legend(
-            handles=_mode_handles(book),
-            loc="outside right upper",
-            title=_label(book.labelling),
-            alignment="left",
-            ncols=legend_columns,
+    size = (_PANEL * columns + 0.6 + 1.1 * legend_columns, (height + 0.45) * rows + 0.4)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes, (name, block) in zip(grid.flat, policies.items(), strict=False):
+        seed = block.seeds[0]
+        paths = [path for path in book.paths if (path.policy, path.seed) == (name, seed.seed)][:MAX_PATHS]
+        _plot_paths(axes, paths, book)
+        axes.set(xlim=x_limits, ylim=y_limits, aspect="equal" if book.to_scale else "auto")
+        axes.set_title(f"{name}, seed {seed.seed}", loc="left", pad=16)
+        numbers = (
+            f"success {seed.success_rate:.2f}, {seed.solved} of {block.solved.total} solved, obeyed {seed.obeyed:.2f}"
         )
-        return figure
+        axes.text(0, 1.02, numbers, transform=axes.transAxes, fontsize=8, color=GREY)
+    for axes in grid.flat[len(policies) :]:
+        axes.set_axis_off()
+    across, up = (_label(axis.replace("_", " ")) for axis in book.axes)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(up)
+    for column in range(columns):
+        lowest = grid[(len(policies) - 1 - column) // columns, column]
+        lowest.set_xlabel(across)
+        lowest.tick_params(labelbottom=True)
+    colours = mode_colours(book.modes)
+    handles = [Line2D([], [], color=colours[mode], linewidth=1.6, label=_label(mode)) for mode in book.modes]
+    handles.append(Line2D([], [], color=GREY, linewidth=0.8, label="failed"))
+    title = _label(book.labelling)
+    figure.legend(handles=handles, loc="outside right upper", title=title, alignment="left", ncols=legend_columns)
+    return figure
 
 
 def _plot_policy(axes: Axes, name: str, block: PolicyBlock, x: Estimate, seeds: Sequence[int]) -> None:
-    style = method_style(name)
-    y = block.success_rate
-    face = style.colour if style.filled else WHITE
+    style, y = method_style(name), block.success_rate
     if len(seeds) > 1:
         axes.scatter(
             seeds,
             [seed.success_rate for seed in block.seeds],
             marker=style.marker,
             s=14,
-            facecolor=face,
+            facecolor=style.face,
             edgecolor=style.colour,
             alpha=0.45,
             linewidth=0.7,
@@ -293,7 +287,7 @@ def _plot_policy(axes: Axes, name: str, block: PolicyBlock, x: Estimate, seeds: 
         yerr=[[y.mean - y.low], [y.high - y.mean]],
         fmt=style.marker,
         color=style.colour,
-        markerfacecolor=face,
+        markerfacecolor=style.face,
         markersize=7.5,
         elinewidth=1.2,
         capsize=2.5,
@@ -326,35 +320,15 @@ def _limits(book: PathBook) -> tuple[tuple[float, float], tuple[float, float]]:
     return (float(low[0]), float(high[0])), (float(low[1]), float(high[1]))
 
 
-def _axis_label(column: str) -> str:
-    return _label(column.replace("_", " "))
-
-
-def _describe(seed: SeedRow, block: PolicyBlock) -> str:
-    return f"success {seed.success_rate:.2f}, {seed.solved} of {block.solved.total} solved, obeyed {seed.obeyed:.2f}"
-
-
-def _legend_title(evaluation: Evaluation) -> str:
-    title = f"mean and {evaluation.confidence:.0%} interval"
-    several = any(len(block.seeds) > 1 for block in evaluation.policies.values())
-    return f"{title};\nsmall: single seeds" if several else title
-
-
 def _method_handle(name: str, block: PolicyBlock) -> Line2D:
     style = method_style(name)
-    seeds = len(block.seeds)
     label = (
-        f"{name}\n{seeds} seed{'s' * (seeds > 1)}, n = {block.success_rate.n}\n"
+        f"{name}\n{counted(len(block.seeds), 'seed')}, n = {block.success_rate.n}\n"
         f"obeyed {block.obeyed.mean:.2f}, worst {block.obeyed_worst.mean:.2f}"
     )
-    face = style.colour if style.filled else WHITE
-    return Line2D([], [], marker=style.marker, color=style.colour, markerfacecolor=face, linestyle="", label=label)
-
-
-def _mode_handles(book: PathBook) -> list[Line2D]:
-    colours = mode_colours(book.modes)
-    handles = [Line2D([], [], color=colours[mode], linewidth=1.6, label=_label(mode)) for mode in book.modes]
-    return [*handles, Line2D([], [], color=GREY, linewidth=0.8, label="failed")]
+    return Line2D(
+        [], [], marker=style.marker, color=style.colour, markerfacecolor=style.face, linestyle="", label=label
+    )
 
 
 def _count_ticks(total: int) -> list[int]:
@@ -384,38 +358,30 @@ _GAP = 0.7
 """Decades between the smallest positive value and 0, which stands beside a logarithmic scale."""
 
 
+@house_style()
 def plot_grid(grid: Grid) -> Figure:
     """A grid, one method below another: what a cell must reach is dotted. Along one axis of numbers the scale is
     logarithmic, with 0 beside it, and the plateau is shaded; else cells stand side by side under their names.
     """
     scale = _Scale(grid)
-    with house_style():
-        figure = Figure(figsize=(8.6, 7.2 * len(grid.methods)), layout="constrained")
-        for panel, method in zip(figure.subfigures(len(grid.methods), squeeze=False).flat, grid.methods, strict=True):
-            _plot_method(panel, grid, method, scale)
-        return figure
+    figure = Figure(figsize=(8.6, 7.2 * len(grid.methods)), layout="constrained")
+    for panel, method in zip(figure.subfigures(len(grid.methods), squeeze=False).flat, grid.methods, strict=True):
+        _plot_method(panel, grid, method, scale)
+    return figure
 
 
 class _Scale:
-    """Where the cells of a grid stand on the x axis, and how they are named.
-
-    Attributes:
-        name: what the axis is called; empty where there are several.
-        places: position of each cell.
-        labels: name of each cell.
-        joined: cells that a line joins.
-    """
+    """Where the cells of a grid stand on the x axis, and how they are named."""
 
     def __init__(self, grid: Grid) -> None:
-        self.name = name_axis(grid)
-        count = len(grid.cells)
-        self.places = [float(i) for i in range(count)]
+        self.name = name_axis(grid)  # empty where several settings vary
+        self.places = [float(i) for i in range(len(grid.cells))]
         self.labels = [cell.name.replace(",", "\n") for cell in grid.cells]
-        self.joined: list[int] = []
+        self.joined: list[int] = []  # cells that a line joins
         if grid.axis is None:
             return
         values = [float(cell.changes[grid.axis] or 0.0) for cell in grid.cells]
-        self.labels, self.joined = [f"{value:g}" for value in values], list(range(count))
+        self.labels, self.joined = [f"{value:g}" for value in values], list(range(len(values)))
         if values[0] >= 0 and values[-1] > 0:
             self.joined = [i for i, value in enumerate(values) if value > 0]
             beside = math.log10(values[self.joined[0]]) - _GAP
@@ -448,9 +414,8 @@ def _plot_method(panel: FigureBase, grid: Grid, method: str, scale: _Scale) -> N
     rows = panel.add_gridspec(2 if logged else 1, 1)
     top = panel.add_subfigure(rows[0]).add_subplot()
     if floors.plateau is not None:
-        inside = [
-            place for place, cell in zip(scale.places, grid.cells, strict=True) if cell.name in floors.plateau.names
-        ]
+        names = floors.plateau.names
+        inside = [place for place, cell in zip(scale.places, grid.cells, strict=True) if cell.name in names]
         top.axvspan(min(inside) - 0.12, max(inside) + 0.12, color=ORANGE, alpha=0.18, linewidth=0, label="both hold")
     for name, label, colour, marker in _SCORES:
         total = len(grid.modes) if name == "solved" else 1
@@ -460,8 +425,7 @@ def _plot_method(panel: FigureBase, grid: Grid, method: str, scale: _Scale) -> N
     top.set_ylim(-0.04, 1.04)
     against = f" against {scale.name}" if scale.name else ""
     top.set_title(f"{_label(grid.task)}, {_label(method)}: success and modes{against}", loc="left")
-    seeds = counted(len(grid.seeds), "seed")
-    title = f"mean and {grid.confidence:.0%} interval,\n{seeds}; small: single seeds"
+    title = f"mean and {grid.confidence:.0%} interval,\n{counted(len(grid.seeds), 'seed')}; small: single seeds"
     top.legend(loc="upper left", bbox_to_anchor=(1, 1), title=title, alignment="left")
     scale.mark(top)
     if not logged:
@@ -506,34 +470,18 @@ def _plot_score(
 
 # ---- Learning curves ----
 
-
-@dataclass(frozen=True)
-class _Metric:
-    """One panel of the learning curves.
-
-    Attributes:
-        name: its name in `Curves`.
-        title: what it is.
-        share: whether it is a share, from 0 to 1.
-        from_start: whether its change is drawn, since methods begin elsewhere.
-    """
-
-    name: str
-    title: str
-    share: bool = False
-    from_start: bool = False
-
-
-_METRICS = (
-    _Metric("success", "success in rollouts", share=True),
-    _Metric("entropy", "change of the exploration's entropy (nats)", from_start=True),
-    _Metric("kl", "KL divergence of an update (nats)"),
-    _Metric("mi_weight", "weight λ"),
-    _Metric("information", "information M about the code (nats)"),
-)
+_METRICS = {
+    "success": "success in rollouts",
+    "entropy": "change of the exploration's entropy (nats)",
+    "kl": "KL divergence of an update (nats)",
+    "mi_weight": "weight λ",
+    "information": "information M about the code (nats)",
+}
+"""Panels by their name in `Curves`."""
 _CURVE_COLUMNS = 3
 
 
+@house_style()
 def plot_curves(
     curves: Mapping[Key, Curves], *, before: float | None = None, target_kl: Mapping[Key, float | None]
 ) -> dict[str, Figure]:
@@ -548,27 +496,30 @@ def plot_curves(
         figures by name of the family.
     """
     # A λ that no run ever changed would be a flat line in every figure.
-    shown = [metric for metric in _METRICS if metric.name != "mi_weight" or held_weight(curves) is None]
+    shown = [metric for metric in _METRICS if metric != "mi_weight" or held_weight(curves) is None]
     figures = {}
     for family in dict.fromkeys(policy.removesuffix("-bmd") for policy, _ in curves):
         runs = {key: run for key, run in curves.items() if key[0].removesuffix("-bmd") == family}
-        drawn = [metric for metric in shown if any(metric.name in run.values for run in runs.values())]
+        drawn = [metric for metric in shown if any(metric in run.values for run in runs.values())]
         rows = math.ceil(len(drawn) / _CURVE_COLUMNS)
-        with house_style():
-            figure = Figure(figsize=(8.6, 2.1 * rows + 0.3), layout="constrained")
-            panels = figure.subplots(rows, _CURVE_COLUMNS, squeeze=False).flat
-            for axes, metric in zip(panels, drawn, strict=False):
-                _plot_metric(axes, runs, metric)
-                axes.set_ylim(_curve_limits(curves, metric))
-                target = next((target_kl[key] for key in runs), None)
-                line = before if metric.name == "success" else target if metric.name == "kl" else None
-                if line is not None:
-                    axes.axhline(line, color=GREY, linewidth=0.9, linestyle=":")
-            for axes in list(figure.axes)[len(drawn) :]:
-                axes.set_axis_off()
-            handles = _curve_handles(runs)
-            figure.legend(handles=handles, loc="outside upper left", ncols=4, title=family, alignment="left")
-            figures[family] = figure
+        figure = Figure(figsize=(8.6, 2.1 * rows + 0.3), layout="constrained")
+        panels = figure.subplots(rows, _CURVE_COLUMNS, squeeze=False).flat
+        aims = {"success": before, "kl": next(target_kl[key] for key in runs)}
+        for axes, metric in zip(panels, drawn, strict=False):
+            _plot_metric(axes, runs, metric)
+            axes.set_ylim(_curve_limits(curves, metric))
+            if (aim := aims.get(metric)) is not None:
+                axes.axhline(aim, color=GREY, linewidth=0.9, linestyle=":")
+        for axes in list(figure.axes)[len(drawn) :]:
+            axes.set_axis_off()
+        handles = []
+        for policy in dict.fromkeys(policy for policy, _ in runs):
+            label = f"{policy}, {'with mode codes' if uses_modes(policy) else 'plain'}"
+            style = method_style(policy)
+            handles.append(Line2D([], [], color=style.colour, linestyle=style.line, label=label))
+        handles.append(Line2D([], [], color=GREY, linewidth=0.9, linestyle=":", label="before; target of KL"))
+        figure.legend(handles=handles, loc="outside upper left", ncols=4, title=family, alignment="left")
+        figures[family] = figure
     return figures
 
 
@@ -578,47 +529,50 @@ def held_weight(curves: Mapping[Key, Curves]) -> float | None:
     return weights.pop() if len(weights) == 1 else None
 
 
+@house_style()
 def plot_pretraining(pretraining: Curves, kept: int | None) -> Figure:
     """Success of the base policy over gradient steps; the marked step is the one whose weights were kept."""
-    success = _heights(pretraining, _Metric("selected", ""))
+    success = _heights(pretraining, "selected")
     style = method_style(PRETRAINED)
-    with house_style():
-        figure = Figure(figsize=(4.4, 2.3), layout="constrained")
-        axes = figure.add_subplot()
-        axes.plot(pretraining.step, success, color=style.colour, linewidth=1.5)
-        if kept in pretraining.step:
-            at = pretraining.step.index(kept)
-            axes.plot(kept, success[at], marker=style.marker, color=style.colour, markersize=6)
-        _set_curve_axes(axes, "success of the base policy", "gradient step", share=True)
-        axes.set_ylim(-0.04, 1.04)
-        return figure
+    figure = Figure(figsize=(4.4, 2.3), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(pretraining.step, success, color=style.colour, linewidth=1.5)
+    if kept in pretraining.step:
+        at = pretraining.step.index(kept)
+        axes.plot(kept, success[at], marker=style.marker, color=style.colour, markersize=6)
+    _set_curve_axes(axes, "success of the base policy", "gradient step", share=True)
+    axes.set_ylim(-0.04, 1.04)
+    return figure
 
 
-def _plot_metric(axes: Axes, runs: Mapping[Key, Curves], metric: _Metric) -> None:
-    heights = {key: _heights(run, metric) for key, run in runs.items() if metric.name in run.values}
+def _plot_metric(axes: Axes, runs: Mapping[Key, Curves], metric: str) -> None:
+    heights = {key: _heights(run, metric) for key, run in runs.items() if metric in run.values}
     for policy in dict.fromkeys(policy for policy, _ in heights):
         keys = [key for key in heights if key[0] == policy]
-        colour, line = method_style(policy).colour, "-" if uses_modes(policy) else "--"
+        style = method_style(policy)
+        line: dict[str, Any] = {"color": style.colour, "linestyle": style.line}
         for key in keys:
-            axes.plot(runs[key].step, heights[key], color=colour, linestyle=line, linewidth=0.7, alpha=0.4)
+            axes.plot(runs[key].step, heights[key], **line, linewidth=0.7, alpha=0.4)
         if all(runs[key].step == runs[keys[0]].step for key in keys):
             stacked = np.ma.masked_invalid([heights[key] for key in keys])
-            mean = stacked.mean(axis=0).filled(np.nan)
-            axes.plot(runs[keys[0]].step, mean, color=colour, linestyle=line, linewidth=1.6)
-    _set_curve_axes(axes, metric.title, "iteration", share=metric.share)
+            axes.plot(runs[keys[0]].step, stacked.mean(axis=0).filled(np.nan), **line, linewidth=1.6)
+    _set_curve_axes(axes, _METRICS[metric], "iteration", share=metric == "success")
 
 
-def _heights(run: Curves, metric: _Metric) -> list[float]:
-    """What is drawn of a run, (num_points,): the values or their change since the first; NaN where there is none."""
-    values = run.values[metric.name]
-    start = next((value for value in values if value is not None), 0.0) if metric.from_start else 0.0
+def _heights(run: Curves, metric: str) -> list[float]:
+    """What is drawn of a run, (num_points,), NaN where there is none.
+
+    Of the entropy, which begins elsewhere in every method, that is its change since the first value.
+    """
+    values = run.values[metric]
+    start = next((value for value in values if value is not None), 0.0) if metric == "entropy" else 0.0
     return [math.nan if value is None else value - start for value in values]
 
 
-def _curve_limits(curves: Mapping[Key, Curves], metric: _Metric) -> tuple[float, float]:
-    if metric.share:
+def _curve_limits(curves: Mapping[Key, Curves], metric: str) -> tuple[float, float]:
+    if metric == "success":
         return -0.04, 1.04
-    found = [value for run in curves.values() if metric.name in run.values for value in _heights(run, metric)]
+    found = [value for run in curves.values() if metric in run.values for value in _heights(run, metric)]
     finite = [value for value in found if not math.isnan(value)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
     if low >= 0:
@@ -637,26 +591,13 @@ def _set_curve_axes(axes: Axes, title: str, across: str, *, share: bool) -> None
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
 
 
-def _curve_handles(runs: Mapping[Key, Curves]) -> list[Line2D]:
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=method_style(policy).colour,
-            linestyle="-" if uses_modes(policy) else "--",
-            label=f"{policy}, {'with mode codes' if uses_modes(policy) else 'plain'}",
-        )
-        for policy in dict.fromkeys(policy for policy, _ in runs)
-    ]
-    return [*handles, Line2D([], [], color=GREY, linewidth=0.9, linestyle=":", label="before; target of KL")]
-
-
 # ---- What each code does: a matrix of codes and true modes for each seed ----
 
 _MANY_MODES = 10
 _PAGE_INCHES = 8.8
 
 
+@house_style()
 def plot_codes(name: str, codes: Mapping[int, Sequence[CodeRow | CodeCheck]], modes: Sequence[str]) -> Figure:
     """Matrices of codes (rows) and true modes (columns): the area of a disc is the share of the code's successes.
 
@@ -672,39 +613,36 @@ def plot_codes(name: str, codes: Mapping[int, Sequence[CodeRow | CodeCheck]], mo
     column = 0.44 / cell  # width of a column of numbers, in cells
     numbers = ("success", "obeyed") if isinstance(next(iter(codes.values()))[0], CodeRow) else ("success",)
     width = len(modes) + column * len(numbers)
+    places = [len(modes) - 0.5 + column * (i + 0.5) for i in range(len(numbers))]
     names = 0.075 * max(len(_label(mode)) for mode in (*modes, *numbers))  # inches that upright names need
     columns = max(1, min(len(codes), int(_PAGE_INCHES / (cell * width + 0.5))))
     rows = math.ceil(len(codes) / columns)
     colours = mode_colours(modes)
     size = (columns * (cell * width + 0.5), rows * (cell * most + names + 0.5) + 0.1)
-    with house_style():
-        figure = Figure(figsize=size, layout="constrained")
-        panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-        for axes, (seed, found) in zip(panels, codes.items(), strict=False):
-            for y, row in enumerate(found):
-                shares = [(x, row.mode_shares.get(mode, 0.0)) for x, mode in enumerate(modes)]
-                there = [(x, share) for x, share in shares if share > 0]
-                axes.scatter(
-                    [x for x, _ in there],
-                    [y] * len(there),
-                    s=[(0.86 * 72 * cell) ** 2 * share for _, share in there],
-                    c=[colours[modes[x]] for x, _ in there],
-                    linewidth=0,
-                )
-                values = (row.success_rate, row.obeyed) if isinstance(row, CodeRow) else (row.success_rate,)
-                for i, value in enumerate(values):
-                    place = len(modes) - 0.5 + column * (i + 0.5)
-                    axes.text(place, y, f"{value:.0%}", ha="center", va="center", fontsize=7, color=GREY)
-            ticks = [*range(len(modes)), *(len(modes) - 0.5 + column * (i + 0.5) for i in range(len(numbers)))]
-            axes.set_xticks(ticks, [*map(_label, modes), *numbers], rotation=90)
-            axes.set_yticks(range(len(found)), [str(row.code) for row in found])
-            axes.set_xticks(np.arange(len(modes) + 1) - 0.5, minor=True)
-            axes.set_yticks(np.arange(len(found) + 1) - 0.5, minor=True)
-            axes.grid(which="minor")
-            axes.tick_params(which="both", length=0, top=False, labeltop=True, labelbottom=False)
-            axes.spines[:].set_visible(False)
-            axes.set(xlim=(-0.5, width - 0.5), ylim=(most - 0.5, -0.5), aspect="equal")
-            axes.set_xlabel(f"{_label(name)}, seed {seed}", loc="left", fontweight="bold")
-        for axes in panels[len(codes) :]:
-            axes.set_axis_off()
-        return figure
+    figure = Figure(figsize=size, layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, (seed, found) in zip(panels, codes.items(), strict=False):
+        for y, row in enumerate(found):
+            there = [x for x, mode in enumerate(modes) if row.mode_shares.get(mode, 0.0) > 0]
+            axes.scatter(
+                there,
+                [y] * len(there),
+                s=[(0.86 * 72 * cell) ** 2 * row.mode_shares[modes[x]] for x in there],
+                c=[colours[modes[x]] for x in there],
+                linewidth=0,
+            )
+            values = (row.success_rate, row.obeyed) if isinstance(row, CodeRow) else (row.success_rate,)
+            for place, value in zip(places, values, strict=True):
+                axes.text(place, y, f"{value:.0%}", ha="center", va="center", fontsize=7, color=GREY)
+        axes.set_xticks([*range(len(modes)), *places], [*map(_label, modes), *numbers], rotation=90)
+        axes.set_yticks(range(len(found)), [str(row.code) for row in found])
+        axes.set_xticks(np.arange(len(modes) + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(len(found) + 1) - 0.5, minor=True)
+        axes.grid(which="minor")
+        axes.tick_params(which="both", length=0, top=False, labeltop=True, labelbottom=False)
+        axes.spines[:].set_visible(False)
+        axes.set(xlim=(-0.5, width - 0.5), ylim=(most - 0.5, -0.5), aspect="equal")
+        axes.set_xlabel(f"{_label(name)}, seed {seed}", loc="left", fontweight="bold")
+    for axes in panels[len(codes) :]:
+        axes.set_axis_off()
+    return figure
