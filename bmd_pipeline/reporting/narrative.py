@@ -14,10 +14,10 @@ from bmd_pipeline.metrics.schemas import (
     BaseBehaviour,
     CodeCheck,
     CodeRow,
+    Commanded,
     Evaluation,
     Grid,
     Hypothesis,
-    Interval,
     PairVerdict,
     PolicyBlock,
     SeedAgreement,
@@ -36,8 +36,7 @@ MINUS = "\u2212"
 
 def percent(share: float, digits: int = 1) -> str:
     """A share as `97.2 %`; never rounded up to 100 or down to 0."""
-    value = 100 * share
-    unit = 10.0**-digits
+    value, unit = 100 * share, 10.0**-digits
     if 0 < value < 100:
         value = min(max(value, unit), 100 - unit)
     return f"{value:.{digits}f}{_SPACE}%"
@@ -128,44 +127,31 @@ def describe_outcome(evaluation: Evaluation) -> list[str]:
     """The page's first sentences: success and modes before, after plain fine-tuning and with mode codes."""
     blocks = evaluation.policies
     total = next(iter(blocks.values())).solved.total
-    sentences = []
-    if PRETRAINED in blocks:
-        base = blocks[PRETRAINED]
-        rate = rough(base.success_rate.mean)
-        sentences.append(f"Before fine-tuning, the policy succeeds in {rate} of its episodes{_modes([base], total)}.")
-    if TAUGHT in blocks:
-        taught = blocks[TAUGHT]
-        rate = rough(taught.success_rate.mean)
-        sentences.append(f"Taught its modes, it succeeds in {rate}{_modes([taught], total)}{_obeyed([taught])}.")
+    finetuned = [name for name in blocks if is_finetuned(name)]
     groups = {
-        "Plain fine-tuning ends": [
-            block for name, block in blocks.items() if is_finetuned(name) and not uses_modes(name)
-        ],
-        "Fine-tuning with mode codes ends": [
-            block for name, block in blocks.items() if is_finetuned(name) and uses_modes(name)
-        ],
+        "Before fine-tuning, the policy succeeds in {} of its episodes": [PRETRAINED],
+        "Taught its modes, it succeeds in {}": [TAUGHT],
+        "Plain fine-tuning ends at {}": [name for name in finetuned if not uses_modes(name)],
+        "Fine-tuning with mode codes ends at {}": [name for name in finetuned if uses_modes(name)],
     }
-    for subject, group in groups.items():
-        if group:
-            sentences.append(f"{subject} at {_success(group)}{_modes(group, total)}{_obeyed(group)}.")
+    sentences = []
+    for words, names in groups.items():
+        if group := [blocks[name] for name in names if name in blocks]:
+            rates = [block.success_rate.mean for block in group]
+            success = words.format(percent_range(min(rates), max(rates)))
+            sentences.append(f"{success}{_modes(group, total)}{_obeyed(group)}.")
     if total == 1:
         sentences.append("The task has a single labelled mode, so there is nothing to preserve.")
     return sentences
 
 
 def describe_run(evaluation: Evaluation, finetuned: Iterable[Mapping[str, Any]], wall_s: float) -> list[str]:
-    """What was run: methods, seeds, training and evaluation.
-
-    Args:
-        evaluation: the task's eval.json.
-        finetuned: run.json of every fine-tuning.
-        wall_s: seconds that all its stages took.
-    """
+    """What was run, from the task's eval.json, run.json of every fine-tuning, and the seconds that all stages took."""
     blocks = evaluation.policies
     methods = [name for name in blocks if is_finetuned(name)]
     sentences = []
     if methods:
-        families = list(dict.fromkeys(name.removesuffix("-bmd") for name in methods))
+        families = dict.fromkeys(name.removesuffix("-bmd") for name in methods)
         known = [f"{family} {_FAMILIES[family]}" for family in families if family in _FAMILIES]
         sentences.append(
             f"One pre-trained diffusion policy was fine-tuned with {counted(len(methods), 'method')} "
@@ -217,9 +203,9 @@ def describe_tally(verdict: Verdict) -> str:
     """How many hypotheses came out which way."""
     verdicts = [found.verdict for pair in verdict.pairs for found in pair.hypotheses]
     counts = [
-        f"{verdicts.count(name)} {'is' if verdicts.count(name) == 1 else 'are'} {name}"
+        f"{count} {'is' if count == 1 else 'are'} {name}"
         for name in ("supported", "refuted", "undecided")
-        if name in verdicts
+        if (count := verdicts.count(name))
     ]
     return f"Of {len(verdicts)} hypotheses, {listed(counts)}."
 
@@ -271,11 +257,6 @@ def describe_codes(codes: Mapping[int, Sequence[CodeRow | CodeCheck]]) -> str:
             parts.append(f"code {row.code} {mode} {percent(share, 0)}" if share else f"code {row.code} no success")
         sentences.append(f"seed {seed}: {', '.join(parts)}")
     return "; ".join(sentences)
-
-
-def _success(blocks: list[PolicyBlock]) -> str:
-    rates = [block.success_rate.mean for block in blocks]
-    return percent_range(min(rates), max(rates))
 
 
 def _modes(blocks: list[PolicyBlock], total: int) -> str:
@@ -433,7 +414,10 @@ def _describe_separation(discovered: Sequence[SeedValidation], base: BaseBehavio
     found = [one.separation for one in discovered if one.separation is not None]
     if not found:
         return "It is unknown whether codes differ: too few of their episodes succeed."
-    shown = [f"{_share(one.recognised)} (chance {fixed(one.chance)})" for one in found]
+    shown = [
+        f"{fixed(share.value)} {interval(share.low, share.high)} (chance {fixed(chance)})"
+        for share, chance in ((one.recognised, one.chance) for one in found)
+    ]
     text = (
         "A classifier of its own, not the inference model, names the code of a trajectory in "
         f"{listed(shown)} of held-out successes. Silhouette {_mean([one.silhouette for one in found])}; "
@@ -472,29 +456,22 @@ def _describe_agreement(agreement: Sequence[SeedAgreement]) -> list[str]:
 
 
 def _describe_disturbed(discovered: Sequence[SeedValidation]) -> list[str]:
-    names = [one.disturbance for one in discovered[0].disturbed]
-    if not names:
-        return []
     parts = []
-    for i, name in enumerate(names):
-        there = [one.disturbed[i] for one in discovered]
+    for there in zip(*(one.disturbed for one in discovered), strict=True):
+        name = there[0].disturbance
         named = [one.recognised.value for one in there if one.recognised is not None]
         seen = f", codes recognised in {_mean(named)}" if named else ""
-        rate = _mean([one.success_rate.value for one in there])
-        modes = _present([one.present for one in there])
-        parts.append(f"{_DISTURBANCES.get(name, name)}: success {rate}{seen}, {modes}")
-    before = _mean([one.success_rate.value for one in discovered])
-    modes = _present([one.present for one in discovered])
-    return [f"Undisturbed, success is {before} with {modes}. With {'; with '.join(parts)}."]
+        success, modes = _success_and_modes(there)
+        parts.append(f"{_DISTURBANCES.get(name, name)}: success {success}{seen}, {modes}")
+    success, modes = _success_and_modes(discovered)
+    return [f"Undisturbed, success is {success} with {modes}. With {'; with '.join(parts)}."] if parts else []
 
 
-def _present(modes: Sequence[int]) -> str:
-    mean = np.mean(modes)
-    return f"{mean:.2g} mode{'' if mean == 1 else 's'} present"
-
-
-def _share(found: Interval) -> str:
-    return f"{fixed(found.value)} {interval(found.low, found.high)}"
+def _success_and_modes(played: Sequence[Commanded]) -> tuple[str, str]:
+    """Both as means over discovery seeds."""
+    present = np.mean([one.present for one in played])
+    modes = f"{present:.2g} mode{'' if present == 1 else 's'} present"
+    return _mean([one.success_rate.value for one in played]), modes
 
 
 def _mean(values: Sequence[float]) -> str:
