@@ -76,30 +76,21 @@ _QUALITY, _OVERSIZE = 82, 3
 
 @dataclass(frozen=True)
 class Strip:
-    """Stills of one episode.
+    """Stills of one episode."""
 
-    Attributes:
-        caption: what stands above them.
-        stills: pictures (size, size, 3) in their order.
-        paths: for each still, the path so far (n, 2) of what modes differ in, in shares of the picture's width and
-            height from the upper left.
-    """
-
-    caption: str
-    stills: Sequence[NDArray[np.uint8]]
+    caption: str  # what stands above them
+    stills: Sequence[NDArray[np.uint8]]  # pictures (size, size, 3) in their order
+    # For each still the path so far (n, 2) of what modes differ in, in shares of width and height from the upper left.
     paths: Sequence[NDArray[np.float64]]
 
 
 def draw_strips(strips: Sequence[Strip], columns: int, size: int) -> bytes:
-    """Draws strips in rows.
+    """Draws strips in rows, as a WebP file.
 
     Args:
         strips: at least one, all of as many stills.
         columns: how many stand side by side.
         size: pixels of a still's side in the picture.
-
-    Returns:
-        A WebP file.
     """
     per_strip = len(strips[0].stills)
     width, height = per_strip * (size + _BETWEEN) - _BETWEEN, _CAPTION + size

@@ -6,6 +6,7 @@ import base64
 import functools
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.colors import to_hex, to_rgb
@@ -25,80 +25,43 @@ from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.metrics.schemas import Comparison, Evaluation, Grid, Verdict, load_document
 from bmd_pipeline.metrics.scores import count_modes, mode_shares
-from bmd_pipeline.reporting import narrative
-from bmd_pipeline.reporting.figures import (
-    BLACK,
-    GREY,
-    MAX_PATHS,
-    PALE,
-    WHITE,
-    embed_figure,
-    held_weight,
-    method_style,
-    mode_colours,
-    plot_codes,
-    plot_curves,
-    plot_grid,
-    plot_pretraining,
-    plot_success_modes,
-    plot_trajectories,
-)
-from bmd_pipeline.reporting.narrative import (
-    describe_codes,
-    describe_curves,
-    describe_grid,
-    describe_policies,
-    describe_pretraining,
-    describe_run,
-)
-from bmd_pipeline.reporting.sources import ReportSources, list_commits, list_settings, list_steps, remake_command
+from bmd_pipeline.reporting import figures, narrative
+from bmd_pipeline.reporting.sources import ReportSources, list_settings, list_steps, remake_command
 from bmd_pipeline.reporting.trajectories import encode_planar
 
 # ---- Theme: colours of a page in light and dark, as CSS variables; its paper and ink, and those of the figures ----
 
-LIGHT = {
-    "paper": "#ffffff",
-    "wash": "#f7f6f3",
-    "ink": "#1d1c1a",
-    "soft": "#5d5b56",
-    "line": "#e2dfd8",
-    "strong": "#b9b5ac",
-    "good": "#00704f",
-    "bad": "#b34700",
-    "open": "#6d6a64",
-}
-DARK = {
-    "paper": "#15171a",
-    "wash": "#1c1f23",
-    "ink": "#ece9e2",
-    "soft": "#aaa69d",
-    "line": "#2d3136",
-    "strong": "#555a61",
-    "good": "#4fc59f",
-    "bad": "#f19157",
-    "open": "#aaa69d",
+_THEME = {
+    "paper": ("#ffffff", "#15171a"),
+    "wash": ("#f7f6f3", "#1c1f23"),
+    "ink": ("#1d1c1a", "#ece9e2"),
+    "soft": ("#5d5b56", "#aaa69d"),
+    "line": ("#e2dfd8", "#2d3136"),
+    "strong": ("#b9b5ac", "#555a61"),
+    "good": ("#00704f", "#4fc59f"),
+    "bad": ("#b34700", "#f19157"),
+    "open": ("#6d6a64", "#aaa69d"),
 }
 """Background, background of figures, text, quieter text, thin and strong lines, and the tones of verdicts."""
+LIGHT, DARK = ({name: colours[i] for name, colours in _THEME.items()} for i in (0, 1))
 
 _MIN_CONTRAST = 4.5
-
-
-_NAMED = {BLACK: "ink", GREY: "soft", PALE: "line", WHITE: "paper"}
+_NAMED = {figures.BLACK: "ink", figures.GREY: "soft", figures.PALE: "line", figures.WHITE: "paper"}
 """Colours of figures that are the page's own."""
 
 
-def colour_sheet(policies: Sequence[str], modes: Sequence[str], figures: Iterable[str] = ()) -> str:
+def colour_sheet(policies: Sequence[str], modes: Sequence[str], embedded: Iterable[str] = ()) -> str:
     """CSS that defines the colours of the page.
 
     Args:
         policies: their colours become `--policy-<i>`.
         modes: likewise `--mode-<i>`; names stay out of the sheet.
-        figures: embedded figures, whose colours `--ink-<hex>` are found in them.
+        embedded: figures, whose colours `--ink-<hex>` are found in them.
     """
-    drawn = {f"policy-{i}": method_style(name).colour for i, name in enumerate(policies)}
-    drawn |= {f"mode-{i}": colour for i, colour in enumerate(mode_colours(modes).values())}
-    drawn["failed"] = GREY
-    used = sorted({f"#{colour}" for figure in figures for colour in re.findall(r"var\(--ink-([0-9a-f]{6})\)", figure)})
+    drawn = {f"policy-{i}": figures.method_style(name).colour for i, name in enumerate(policies)}
+    drawn |= {f"mode-{i}": colour for i, colour in enumerate(figures.mode_colours(modes).values())}
+    drawn["failed"] = figures.GREY
+    used = sorted({f"#{colour}" for svg in embedded for colour in re.findall(r"var\(--ink-([0-9a-f]{6})\)", svg)})
     named = {f"ink-{colour[1:]}": f"var(--{_NAMED[colour]})" for colour in used if colour in _NAMED}
     drawn |= {f"ink-{colour[1:]}": colour for colour in used if colour not in _NAMED}
     light = _declare("light", LIGHT | drawn | named)
@@ -116,7 +79,7 @@ def on_dark(colour: str) -> str:
 
     Source: WCAG 2.2, contrast (minimum).
     """
-    if colour == BLACK:
+    if colour == figures.BLACK:
         return DARK["ink"]
     mixed = colour
     for tenths in range(11):
@@ -162,7 +125,8 @@ def render_page(template: str, *, data: dict[str, Any], colours: str, **values: 
         colours: CSS that defines the colours of policies and modes.
         values: what the template shows.
     """
-    script = _join_scripts()
+    parts = "\n".join(_read(f"script/{name}.js") for name in SCRIPTS)
+    script = f'(() => {{\n"use strict";\n{parts}}})();\n'
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         _environment()
@@ -196,12 +160,6 @@ def _environment() -> Environment:
     return environment
 
 
-@functools.cache
-def _join_scripts() -> str:
-    parts = "\n".join(_read(f"script/{name}.js") for name in SCRIPTS)
-    return f'(() => {{\n"use strict";\n{parts}}})();\n'
-
-
 def _read(name: str) -> str:
     return _ASSETS.joinpath(name).read_text(encoding="utf-8")
 
@@ -219,31 +177,31 @@ def build_report(sources: ReportSources) -> str:
     paths = encode_planar(sources.paths, sources.episodes, book.modes)
     for group in paths["groups"]:
         group["policy"] = names.index(group["policy"])
-    figures = _draw_figures(sources)
+    drawn = _draw_figures(sources)
     return render_page(
         "report",
         data={"policies": names, "modes": list(book.modes), "axes": axes, "toScale": book.to_scale, "paths": paths},
-        colours=colour_sheet(names, book.modes, [drawn for section in figures.values() for drawn in section]),
+        colours=colour_sheet(names, book.modes, [svg for section in drawn.values() for svg in section]),
         task=evaluation.task,
         evaluation=evaluation,
         policies=_list_marks(evaluation, names),
-        figures=figures,
-        held=held_weight(sources.curves),
+        figures=drawn,
+        held=figures.held_weight(sources.curves),
         stride=max((curves.stride for curves in sources.curves.values()), default=1),
         modes=book.modes,
         axes=axes,
         to_scale=book.to_scale,
-        run=describe_run(evaluation, sources.finetuned.values(), sum(step.wall_s for step in steps)),
+        run=narrative.describe_run(evaluation, sources.finetuned.values(), sum(step.wall_s for step in steps)),
         lowest=lowest,
         shares=_list_shares(sources),
         evidence=sources.evidence,
         spans=_find_spans(sources.evidence.comparison),
         videos=sources.videos,
         steps=steps,
-        commits=list_commits(steps),
+        commits=list(dict.fromkeys(step.commit or "an installed package" for step in steps)),
         command=remake_command(evaluation),
         settings=list(list_settings(sources)),
-        drawn_paths=min(MAX_PATHS, max(map(len, sources.paths.values()))),
+        drawn_paths=min(figures.MAX_PATHS, max(map(len, sources.paths.values()))),
     )
 
 
@@ -252,13 +210,15 @@ def _draw_figures(sources: ReportSources) -> dict[str, list[Markup]]:
     evaluation, modes = sources.evaluation, sources.book.modes
     task, grid, validation = evaluation.task, sources.evidence.grid, sources.evidence.validation
     base = evaluation.policies.get(PRETRAINED)
-    policies = describe_policies(evaluation)
+    policies = narrative.describe_policies(evaluation)
     found: dict[str, list[tuple[Figure, str, str]]] = {
-        "outcome": [(plot_success_modes(evaluation), f"{task}: success against modes", policies)],
-        "paths": [(plot_trajectories(evaluation, sources.book), f"{task}: trajectories by true mode", policies)],
+        "outcome": [(figures.plot_success_modes(evaluation), f"{task}: success against modes", policies)],
+        "paths": [
+            (figures.plot_trajectories(evaluation, sources.book), f"{task}: trajectories by true mode", policies)
+        ],
         "curves": [
-            (figure, f"{family}: learning curves", describe_curves(sources.curves, family))
-            for family, figure in plot_curves(
+            (figure, f"{family}: learning curves", narrative.describe_curves(sources.curves, family))
+            for family, figure in figures.plot_curves(
                 sources.curves,
                 before=base.success_rate.mean if base else None,
                 target_kl={key: _target_kl(record) for key, record in sources.finetuned.items()},
@@ -271,22 +231,26 @@ def _draw_figures(sources: ReportSources) -> dict[str, list[Markup]]:
     }
     if sources.pretraining is not None:
         kept = (sources.base.get("kept") or {}).get("iteration")
-        words = describe_pretraining(sources.pretraining, kept)
-        found["pretraining"].append((plot_pretraining(sources.pretraining, kept), f"{task}: pre-training", words))
+        words = narrative.describe_pretraining(sources.pretraining, kept)
+        found["pretraining"].append(
+            (figures.plot_pretraining(sources.pretraining, kept), f"{task}: pre-training", words)
+        )
     for name, block in evaluation.policies.items():
         if block.codes:
             codes = {row.seed: [code for code in block.codes if code.seed == row.seed] for row in block.seeds}
-            figure = plot_codes(name, codes, modes)
-            found["codes"].append((figure, f"{name}: codes and true modes", describe_codes(codes)))
+            figure = figures.plot_codes(name, codes, modes)
+            found["codes"].append((figure, f"{name}: codes and true modes", narrative.describe_codes(codes)))
     if validation is not None:
         checks = {one.seed: one.codes for one in validation.discovered}
-        figure = plot_codes("frozen policy", checks, validation.modes)
-        found["validation"].append((figure, "Frozen policy: codes and true modes", describe_codes(checks)))
+        figure = figures.plot_codes("frozen policy", checks, validation.modes)
+        found["validation"].append((figure, "Frozen policy: codes and true modes", narrative.describe_codes(checks)))
     if grid is not None:
-        found["grid"].append((plot_grid(grid), f"{task}: success and modes in the grid", " ".join(describe_grid(grid))))
+        found["grid"].append(
+            (figures.plot_grid(grid), f"{task}: success and modes in the grid", " ".join(narrative.describe_grid(grid)))
+        )
     return {
         section: [
-            Markup(embed_figure(figure, f"{section}-{i}", title, words))
+            Markup(figures.embed_figure(figure, f"{section}-{i}", title, words))
             for i, (figure, title, words) in enumerate(drawn)
         ]
         for section, drawn in found.items()
@@ -295,11 +259,7 @@ def _draw_figures(sources: ReportSources) -> dict[str, list[Markup]]:
 
 def _list_marks(evaluation: Evaluation, order: Sequence[str]) -> list[dict[str, Any]]:
     """The mark of every policy; its place among all policies of the page is the number of its colour."""
-    styles = {name: method_style(name) for name in evaluation.policies}
-    return [
-        {"name": name, "index": order.index(name), "marker": style.marker, "filled": style.filled}
-        for name, style in styles.items()
-    ]
+    return [{"index": order.index(name), **vars(figures.method_style(name))} for name in evaluation.policies]
 
 
 def _target_kl(record: Mapping[str, Any]) -> float | None:
@@ -310,7 +270,7 @@ def _target_kl(record: Mapping[str, Any]) -> float | None:
 def lowest_success(evaluations: Sequence[Evaluation]) -> float:
     """Where axes of success begin: the tenth below the lowest interval."""
     lows = [block.success_rate.low for evaluation in evaluations for block in evaluation.policies.values()]
-    return float(np.floor(min(0.9, *lows) * 10) / 10)
+    return math.floor(min(0.9, *lows) * 10) / 10
 
 
 def _find_spans(comparison: Comparison | None) -> dict[str, float]:
@@ -341,19 +301,12 @@ def _list_shares(sources: ReportSources) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class TaskResults:
-    """What the summary shows of one task.
-
-    Attributes:
-        evaluation: its eval.json.
-        verdict: its verdict.json, None where there is none.
-        grid: its grid.json, None where there is none.
-        link: its page, as seen from the summary; None where there is none.
-    """
+    """What the summary shows of one task; None where there is none."""
 
     evaluation: Evaluation
     verdict: Verdict | None
     grid: Grid | None
-    link: str | None
+    link: str | None  # its page, as seen from the summary
 
 
 def load_results(layout: Layout, tasks: Sequence[str]) -> list[TaskResults]:
@@ -384,13 +337,13 @@ def build_summary(results: Sequence[TaskResults]) -> str:
     evaluations = [result.evaluation for result in results]
     order = list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.policies))
     lowest = lowest_success(evaluations)
-    figures = [
+    embedded = [
         Markup(
-            embed_figure(
-                plot_success_modes(evaluation),
+            figures.embed_figure(
+                figures.plot_success_modes(evaluation),
                 f"task-{i}",
                 f"{evaluation.task}: success against modes",
-                describe_policies(evaluation),
+                narrative.describe_policies(evaluation),
             )
         )
         for i, evaluation in enumerate(evaluations)
@@ -405,12 +358,12 @@ def build_summary(results: Sequence[TaskResults]) -> str:
             "policies": _list_marks(result.evaluation, order),
             "figure": figure,
         }
-        for result, figure in zip(results, figures, strict=True)
+        for result, figure in zip(results, embedded, strict=True)
     ]
     return render_page(
         "summary",
         data={},
-        colours=colour_sheet(order, [], figures),
+        colours=colour_sheet(order, [], embedded),
         tasks=tasks,
         grids=[result.grid for result in results if result.grid is not None],
         lowest=lowest,

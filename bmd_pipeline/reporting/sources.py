@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,17 +39,11 @@ MAX_VIDEO_BYTES = 3_500_000
 
 @dataclass(frozen=True)
 class Video:
-    """One clip.
+    """One clip."""
 
-    Attributes:
-        name: its file name.
-        type: its media type.
-        url: a `data:` address that holds it, or None if the page would become too large.
-    """
-
-    name: str
-    type: str
-    url: str | None
+    name: str  # of its file
+    type: str  # media type
+    url: str | None  # a `data:` address that holds it; None if the page would become too large
 
 
 def find_videos(results: Path) -> list[Video]:
@@ -59,12 +53,11 @@ def find_videos(results: Path) -> list[Video]:
     for path in sorted((results / VIDEOS_FOLDER).glob("*")):
         if path.suffix not in VIDEO_TYPES or not path.is_file():
             continue
-        size = path.stat().st_size
-        url = None
+        kind, size, url = VIDEO_TYPES[path.suffix], path.stat().st_size, None
         if size <= left:
             left -= size
-            url = f"data:{VIDEO_TYPES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
-        videos.append(Video(path.name, VIDEO_TYPES[path.suffix], url))
+            url = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        videos.append(Video(path.name, kind, url))
     return videos
 
 
@@ -94,17 +87,11 @@ Value = float | None
 
 @dataclass(frozen=True)
 class Curves:
-    """The curves of one run.
+    """The curves of one run."""
 
-    Attributes:
-        step: (num_points,) iteration, the last of those that a point stands for.
-        values: (num_points,) per metric of `METRICS` that the log holds; None where there was nothing to measure.
-        stride: iterations per point.
-    """
-
-    step: list[int]
-    values: dict[str, list[Value]]
-    stride: int
+    step: list[int]  # (num_points,) iteration, the last of those that a point stands for
+    values: dict[str, list[Value]]  # (num_points,) by name in `METRICS`, if logged; None where nothing was measured
+    stride: int  # iterations per point
 
 
 def load_curves(path: Path) -> Curves:
@@ -156,14 +143,7 @@ def _thin(name: str, rows: Sequence[Mapping[str, Any]]) -> Value:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Documents beside eval.json; None where their stage has not run.
-
-    Attributes:
-        comparison: compare.json.
-        verdict: verdict.json.
-        grid: grid.json.
-        validation: modes/validation.json.
-    """
+    """Documents beside eval.json; None where their stage has not run."""
 
     comparison: Comparison | None
     verdict: Verdict | None
@@ -210,47 +190,25 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True)
 class ReportSources:
-    """Everything that a task's page shows, as it was read.
+    """Everything that a task's page shows, as it was read."""
 
-    Attributes:
-        evaluation: the task's eval.json.
-        parts: evaluation of each policy and seed.
-        episodes: episode rows of each policy and seed.
-        paths: planar paths of each policy and seed, the first of its episodes, in their order.
-        book: names of axes, labelling and modes (its paths are those of `paths`).
-        demos: manifest of the demonstrations, None where they were edited.
-        base: run.json of pre-training.
-        discovered: run.json of discovery by seed.
-        finetuned: run.json of fine-tuning by policy and seed.
-        curves: learning curves by policy and seed.
-        pretraining: success of the base policy while it was pre-trained, None where nothing was played.
-        evidence: what other stages found, where they ran.
-        videos: clips, where there are any.
-    """
-
-    evaluation: Evaluation
-    parts: Mapping[Key, Evaluation]
+    evaluation: Evaluation  # the task's eval.json
+    parts: Mapping[Key, Evaluation]  # eval.json of each policy and seed
     episodes: Mapping[Key, Episodes]
-    paths: Mapping[Key, list[PlanarPath]]
-    book: PathBook
-    demos: Record | None
-    base: Record
-    discovered: Mapping[int, Record]
-    finetuned: Mapping[Key, Record]
+    paths: Mapping[Key, list[PlanarPath]]  # of the first episodes, in their order
+    book: PathBook  # names of axes, labelling and modes; its paths are those of `paths`
+    demos: Record | None  # manifest of the demonstrations; None where they were edited
+    base: Record  # run.json of pre-training
+    discovered: Mapping[int, Record]  # run.json of discovery by seed
+    finetuned: Mapping[Key, Record]  # run.json of fine-tuning
     curves: Mapping[Key, Curves]
-    pretraining: Curves | None
+    pretraining: Curves | None  # success of the base policy while it was pre-trained; None where nothing was played
     evidence: Evidence
     videos: list[Video]
 
 
 def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> ReportSources:
-    """Reads a task's results and checks that they are of one run.
-
-    Args:
-        task: the task.
-        layout: where everything is.
-        episodes: the task's table of episodes.
-        paths: the task's table of planar paths.
+    """Reads a task's results, with its tables of episodes and of planar paths, and checks that they are of one run.
 
     Raises:
         ArtifactError: a file is missing, damaged or cut short, or is not the one that the others were made from.
@@ -347,21 +305,13 @@ def _load_finetuned(part: Evaluation, layout: Layout, task: str, policy: str, se
 
 @dataclass(frozen=True)
 class Step:
-    """One run of a stage.
-
-    Attributes:
-        stage: name of the stage.
-        command: the command line that ran it.
-        wall_s: seconds it took.
-        commit: commit of its code, None for an installed package.
-        config_hash: hash of the settings that it depends on.
-    """
+    """One run of a stage."""
 
     stage: str
-    command: str
-    wall_s: float
-    commit: str | None
-    config_hash: str
+    command: str  # the command line that ran it
+    wall_s: float  # seconds it took
+    commit: str | None  # of its code; None for an installed package
+    config_hash: str  # of the settings that it depends on
 
     @property
     def short_commit(self) -> str:
@@ -378,13 +328,12 @@ def list_steps(sources: ReportSources) -> list[Step]:
     records += [("finetune", record) for record in sources.finetuned.values()]
     for (policy, _), part in sources.parts.items():
         records.append(("evaluate", _read_provenance(part) | {"config_hash": part.policies[policy].config_hash}))
-    evidence = sources.evidence
-    documents = {
+    documents: dict[str, Document | None] = {
         "summarise": sources.evaluation,
-        "validation": evidence.validation,
-        "compare": evidence.comparison,
-        "verdict": evidence.verdict,
-        "grid": evidence.grid,
+        "validation": sources.evidence.validation,
+        "compare": sources.evidence.comparison,
+        "verdict": sources.evidence.verdict,
+        "grid": sources.evidence.grid,
     }
     records += [(stage, _read_provenance(document)) for stage, document in documents.items() if document is not None]
     return [
@@ -417,19 +366,11 @@ def remake_command(evaluation: Evaluation) -> str:
 
 def list_settings(sources: ReportSources) -> Iterator[tuple[str, Any]]:
     """The settings of every stage; those of fine-tuning once per method."""
-    config = sources.base.get("config", {})
-    yield "task", config.get("task")
-    yield "pretrain", config.get("pretrain")
-    for record in list(sources.discovered.values())[:1]:
-        yield "discover", record.get("config", {}).get("discover")
-    seen = set()
+    first = {"task": sources.base, "pretrain": sources.base}
+    for record in sources.discovered.values():
+        first.setdefault("discover", record)
     for (policy, _), record in sources.finetuned.items():
-        if policy not in seen:
-            seen.add(policy)
-            yield f"finetune {policy}", record.get("config", {}).get("finetune")
+        first.setdefault(f"finetune {policy}", record)
+    for name, record in first.items():
+        yield name, record.get("config", {}).get(name.partition(" ")[0])
     yield "evaluate", sources.evaluation.provenance.config.get("evaluate")
-
-
-def list_commits(steps: Iterable[Step]) -> list[str]:
-    """The commits that the stages ran at, in order of appearance."""
-    return list(dict.fromkeys(step.commit or "an installed package" for step in steps))

@@ -6,7 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,39 +35,23 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class PlanarPath:
-    """One episode.
+    """One episode."""
 
-    Attributes:
-        policy: who played it.
-        seed: training seed.
-        code: mode code that commanded it; 0 for policies without codes.
-        mode: true mode, None for a failure that was still undecided.
-        success: whether it succeeded.
-        xy: (NUM_POINTS, 2) float32, evenly spaced in time.
-    """
-
-    policy: str
-    seed: int
-    code: int
-    mode: str | None
+    policy: str  # who played it
+    seed: int  # training seed
+    code: int  # mode code that commanded it; 0 for policies without codes
+    mode: str | None  # true mode, None for a failure that was still undecided
     success: bool
-    xy: NDArray[np.float32]
+    xy: NDArray[np.float32]  # (NUM_POINTS, 2), evenly spaced in time
 
 
 @dataclass(frozen=True)
 class PathBook:
-    """Paths of one or several policies on one task.
+    """Paths of one or several policies on one task."""
 
-    Attributes:
-        axes: names of the two coordinates.
-        labelling: name of the mode labelling.
-        modes: all modes of the task, in its order.
-        paths: the episodes.
-    """
-
-    axes: tuple[str, str]
-    labelling: str
-    modes: tuple[str, ...]
+    axes: tuple[str, str]  # names of the two coordinates
+    labelling: str  # name of the mode labelling
+    modes: tuple[str, ...]  # all modes of the task, in its order
     paths: list[PlanarPath]
 
     @property
@@ -77,20 +61,14 @@ class PathBook:
         return units[0] == units[1]
 
 
-def resample_paths(
-    xy: NDArray[np.float32], length: NDArray[np.int64], num_points: int = NUM_POINTS
-) -> NDArray[np.float32]:
-    """Interpolates each path at evenly spaced times between its start and its own end.
+def resample_paths(xy: NDArray[np.float32], length: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Interpolates each path at evenly spaced times between its start and its own end, (num_episodes, NUM_POINTS, 2).
 
     Args:
         xy: (T + 1, num_episodes, 2) positions at every control step.
         length: (num_episodes,) control steps taken, at most T.
-        num_points: points to keep.
-
-    Returns:
-        (num_episodes, num_points, 2).
     """
-    time = np.linspace(0.0, 1.0, num_points) * length[:, None]  # (num_episodes, num_points)
+    time = np.linspace(0.0, 1.0, NUM_POINTS) * length[:, None]  # (num_episodes, NUM_POINTS)
     before = np.floor(time).astype(np.int64)
     after = np.minimum(before + 1, length[:, None])
     share = (time - before)[..., None].astype(np.float32)
@@ -144,8 +122,7 @@ def _read_path(row: dict[str, Any], modes: Sequence[str]) -> PlanarPath:
 
 def merge_books(books: Sequence[PathBook]) -> PathBook:
     """All paths in one book; the books must be of one task."""
-    first = books[0]
-    return PathBook(first.axes, first.labelling, first.modes, [path for book in books for path in book.paths])
+    return replace(books[0], paths=[path for book in books for path in book.paths])
 
 
 # ---- Planar paths packed for the page: 16-bit coordinates in base64 beside plain columns ----
@@ -161,9 +138,7 @@ def encode_planar(
     episodes: Mapping[tuple[str, int], Episodes],
     modes: Sequence[str],
 ) -> dict[str, Any]:
-    """Packs the paths of all policies and seeds.
-
-    Where they would make the page too large, each policy and seed keeps its first ones.
+    """Packs the paths of all policies and seeds; each keeps its first ones where they would make the page too large.
 
     Args:
         paths: by policy and seed, the first of its episodes.
@@ -181,7 +156,7 @@ def encode_planar(
     points = np.stack([path.xy for path in chosen]).astype(np.float64)  # (num_paths, NUM_POINTS, 2)
     low, high = points.min(axis=(0, 1)), points.max(axis=(0, 1))
     levels = np.rint((points - low) / np.maximum(high - low, 1e-12) * _LEVELS).astype("<u2")
-    place = {mode: i for i, mode in enumerate(modes)}
+    place: dict[str | None, int] = {None: -1, **{mode: i for i, mode in enumerate(modes)}}
     return {
         "groups": [
             {"policy": policy, "seed": seed, "count": len(group), "recorded": len(episodes[policy, seed])}
@@ -191,7 +166,7 @@ def encode_planar(
         "low": low.tolist(),
         "high": high.tolist(),
         "code": [path.code for path in chosen],
-        "mode": [-1 if path.mode is None else place[path.mode] for path in chosen],
+        "mode": [place[path.mode] for path in chosen],
         "success": [int(path.success) for path in chosen],
         "length": [int(steps) for key, group in kept.items() for steps in episodes[key].length[: len(group)]],
         "xy": base64.b64encode(levels.tobytes()).decode(),
