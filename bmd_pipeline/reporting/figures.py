@@ -22,10 +22,11 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
 
 from bmd_pipeline.config.schema import PRETRAINED, is_finetuned, uses_modes
 from bmd_pipeline.io.files import write_bytes
-from bmd_pipeline.metrics.schemas import CodeCheck, CodeRow, Estimate, Evaluation, Grid, PolicyBlock, Score
+from bmd_pipeline.metrics.schemas import CodeCheck, CodeRow, Estimate, Evaluation, Grid, PolicyBlock
 from bmd_pipeline.reporting.narrative import counted, name_axis
 from bmd_pipeline.reporting.sources import Curves, Key
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath
@@ -399,7 +400,7 @@ class _Scale:
         axes.margins(x=0.04)
         axes.grid(axis="y")
 
-    def join(self, axes: Axes, values: Sequence[float], colour: str, width: float) -> None:
+    def join(self, axes: Axes, values: Sequence[float] | NDArray[np.float64], colour: str, width: float) -> None:
         """A line through the values of neighbouring cells."""
         if self.joined:
             places = [self.places[i] for i in self.joined]
@@ -419,7 +420,24 @@ def _plot_method(panel: FigureBase, grid: Grid, method: str, scale: _Scale) -> N
         top.axvspan(min(inside) - 0.12, max(inside) + 0.12, color=ORANGE, alpha=0.18, linewidth=0, label="both hold")
     for name, label, colour, marker in _SCORES:
         total = len(grid.modes) if name == "solved" else 1
-        _plot_score(top, [cell.metrics[name] for cell in cells], scale, label, colour, marker, total)
+        scores = [cell.metrics[name] for cell in cells]
+        low, value, high = np.array([[score.mean.low, score.mean.value, score.mean.high] for score in scores]).T
+        scale.join(top, value / total, colour, 1.2)
+        top.errorbar(
+            scale.places,
+            value / total,
+            yerr=[(value - low) / total, (high - value) / total],
+            fmt=marker,
+            color=colour,
+            markersize=5.5,
+            elinewidth=1.1,
+            capsize=2.5,
+            clip_on=False,
+            label=label,
+        )
+        for place, score in zip(scale.places, scores, strict=True):
+            seeds = np.divide(score.seeds, total)
+            top.scatter([place] * len(seeds), seeds, s=9, color=colour, alpha=0.4, linewidth=0, clip_on=False)
     for floor, colour in ((floors.success_floor, BLUE), (floors.solved_floor / len(grid.modes), VERMILION)):
         top.axhline(floor, color=colour, linewidth=0.9, linestyle=":")
     top.set_ylim(-0.04, 1.04)
@@ -440,32 +458,6 @@ def _plot_method(panel: FigureBase, grid: Grid, method: str, scale: _Scale) -> N
         if name == "early_stops":
             axes.set_ylim(-0.04, 1.04)
         scale.mark(axes, narrow=True)
-
-
-def _plot_score(
-    axes: Axes, scores: Sequence[Score], scale: _Scale, label: str, colour: str, marker: str, total: int
-) -> None:
-    """One score of all cells as a share of `total`."""
-    means = [score.mean for score in scores]
-    values = [mean.value / total for mean in means]
-    scale.join(axes, values, colour, 1.2)
-    below = [(mean.value - mean.low) / total for mean in means]
-    above = [(mean.high - mean.value) / total for mean in means]
-    axes.errorbar(
-        scale.places,
-        values,
-        yerr=[below, above],
-        fmt=marker,
-        color=colour,
-        markersize=5.5,
-        elinewidth=1.1,
-        capsize=2.5,
-        clip_on=False,
-        label=label,
-    )
-    for place, score in zip(scale.places, scores, strict=True):
-        seeds = [seed / total for seed in score.seeds]
-        axes.scatter([place] * len(seeds), seeds, s=9, color=colour, alpha=0.4, linewidth=0, clip_on=False)
 
 
 # ---- Learning curves ----

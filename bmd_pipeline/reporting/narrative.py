@@ -19,7 +19,6 @@ from bmd_pipeline.metrics.schemas import (
     Grid,
     Hypothesis,
     PairVerdict,
-    PolicyBlock,
     SeedAgreement,
     SeedValidation,
     Validation,
@@ -111,6 +110,12 @@ def duration(seconds: float) -> str:
     return f"{minutes}{_SPACE}min" if minutes < 60 else f"{minutes // 60}{_SPACE}h {minutes % 60:02d}{_SPACE}min"
 
 
+def short_commit(commit: str | None) -> str:
+    """A commit's first ten characters, and whether the code was edited; a dash for an installed package."""
+    name, dirty, _ = (commit or "–").partition("-dirty")
+    return name[:10] + dirty
+
+
 # ---- Sentences of a page, made from its data alone ----
 
 FEW_SEEDS = 5
@@ -136,10 +141,20 @@ def describe_outcome(evaluation: Evaluation) -> list[str]:
     }
     sentences = []
     for words, names in groups.items():
-        if group := [blocks[name] for name in names if name in blocks]:
-            rates = [block.success_rate.mean for block in group]
-            success = words.format(percent_range(min(rates), max(rates)))
-            sentences.append(f"{success}{_modes(group, total)}{_obeyed(group)}.")
+        group = [blocks[name] for name in names if name in blocks]
+        if not group:
+            continue
+        success = [block.success_rate.mean for block in group]
+        text = words.format(percent_range(min(success), max(success)))
+        if total > 1:
+            solved = [block.solved.mean for block in group]
+            many = number_range(min(solved), max(solved)) if max(solved) > 0 else "none"
+            text += f", with {many} of the {total} modes solved"
+            if all(block.codes for block in group):
+                obeyed = [block.obeyed.mean for block in group]
+                share = percent_range(min(obeyed), max(obeyed))
+                text += f", and {share} of the successes on command are what the code stands for"
+        sentences.append(f"{text}.")
     if total == 1:
         sentences.append("The task has a single labelled mode, so there is nothing to preserve.")
     return sentences
@@ -155,7 +170,7 @@ def describe_run(evaluation: Evaluation, finetuned: Iterable[Mapping[str, Any]],
         known = [f"{family} {_FAMILIES[family]}" for family in families if family in _FAMILIES]
         sentences.append(
             f"One pre-trained diffusion policy was fine-tuned with {counted(len(methods), 'method')} "
-            f"and {counted(_num_seeds(evaluation), 'seed')} each{_training(finetuned)}"
+            f"and {counted(count_seeds(evaluation), 'seed')} each{_training(finetuned)}"
             + (f": {listed(known)}." if known else ".")
         )
         if any(map(uses_modes, methods)):
@@ -173,7 +188,7 @@ def describe_run(evaluation: Evaluation, finetuned: Iterable[Mapping[str, Any]],
 def describe_reading(evaluation: Evaluation) -> list[str]:
     """How to read the numbers: when a mode counts, what the intervals are, and how far they carry."""
     first = next(iter(evaluation.policies.values()))
-    solved, seeds = first.solved, _num_seeds(evaluation)
+    solved, seeds = first.solved, count_seeds(evaluation)
     sentences = []
     if solved.total > 1:
         sentences.append(
@@ -184,19 +199,18 @@ def describe_reading(evaluation: Evaluation) -> list[str]:
         )
     sentences.append(f"Intervals hold {percent(evaluation.confidence, 0)}, over seeds and episodes.")
     if seeds < FEW_SEEDS:
-        say = "says" if seeds == 1 else "say"
         sentences.append(
-            f"{counted(seeds, 'seed')} {say} little about the spread between seeds: "
+            f"{counted(seeds, 'seed')} {'says' if seeds == 1 else 'say'} little about the spread between seeds: "
             "read the single seeds beside the means."
         )
     return sentences
 
 
-def describe_tasks(evaluations: Sequence[Evaluation]) -> list[str]:
+def describe_tasks(evaluations: Sequence[Evaluation]) -> str:
     """How much the page of all tasks gathers."""
     policies = sum(len(evaluation.policies) for evaluation in evaluations)
     episodes = sum(block.success_rate.n for evaluation in evaluations for block in evaluation.policies.values())
-    return [f"{counted(len(evaluations), 'task')}, {policies} policies, {grouped(episodes)} evaluation episodes."]
+    return f"{counted(len(evaluations), 'task')}, {policies} policies, {grouped(episodes)} evaluation episodes."
 
 
 def describe_tally(verdict: Verdict) -> str:
@@ -259,21 +273,8 @@ def describe_codes(codes: Mapping[int, Sequence[CodeRow | CodeCheck]]) -> str:
     return "; ".join(sentences)
 
 
-def _modes(blocks: list[PolicyBlock], total: int) -> str:
-    if total == 1:
-        return ""
-    solved = [block.solved.mean for block in blocks]
-    return f", with {number_range(min(solved), max(solved)) if max(solved) > 0 else 'none'} of the {total} modes solved"
-
-
-def _obeyed(blocks: list[PolicyBlock]) -> str:
-    if not all(block.codes for block in blocks) or blocks[0].solved.total == 1:
-        return ""
-    shares = [block.obeyed.mean for block in blocks]
-    return f", and {percent_range(min(shares), max(shares))} of the successes on command are what the code stands for"
-
-
-def _num_seeds(evaluation: Evaluation) -> int:
+def count_seeds(evaluation: Evaluation) -> int:
+    """The most training seeds that a policy has."""
     return max(len(block.seeds) for block in evaluation.policies.values())
 
 

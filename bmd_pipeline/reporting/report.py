@@ -81,7 +81,6 @@ def on_dark(colour: str) -> str:
     """
     if colour == figures.BLACK:
         return DARK["ink"]
-    mixed = colour
     for tenths in range(11):
         red, green, blue = (channel + tenths / 10 * (1 - channel) for channel in to_rgb(colour))
         mixed = to_hex((red, green, blue))
@@ -152,10 +151,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False, "allow_nan": False}
-    here = narrative.__name__
-    environment.filters |= {
-        name: one for name, one in vars(narrative).items() if getattr(one, "__module__", "") == here
-    }
+    environment.filters |= {name: one for name, one in vars(narrative).items() if callable(one)}
     environment.filters["pretty"] = functools.partial(json.dumps, indent=2, ensure_ascii=False)
     return environment
 
@@ -170,7 +166,6 @@ def _read(name: str) -> str:
 def build_report(sources: ReportSources) -> str:
     """The page as HTML, with everything that it needs inside."""
     evaluation, book = sources.evaluation, sources.book
-    lowest = lowest_success([evaluation])
     steps = list_steps(sources)
     names = list(evaluation.policies)
     axes = [axis.replace("_", " ") for axis in book.axes]
@@ -191,14 +186,14 @@ def build_report(sources: ReportSources) -> str:
         modes=book.modes,
         axes=axes,
         to_scale=book.to_scale,
-        run=narrative.describe_run(evaluation, sources.finetuned.values(), sum(step.wall_s for step in steps)),
-        lowest=lowest,
+        run=narrative.describe_run(evaluation, sources.finetuned.values(), sum(step["wall_s"] for step in steps)),
+        lowest=lowest_success([evaluation]),
         shares=_list_shares(sources),
         evidence=sources.evidence,
         spans=_find_spans(sources.evidence.comparison),
         videos=sources.videos,
         steps=steps,
-        commits=list(dict.fromkeys(step.commit or "an installed package" for step in steps)),
+        commits=list(dict.fromkeys(step["git_commit"] or "an installed package" for step in steps)),
         command=remake_command(evaluation),
         settings=list(list_settings(sources)),
         drawn_paths=min(figures.MAX_PATHS, max(map(len, sources.paths.values()))),
@@ -211,50 +206,40 @@ def _draw_figures(sources: ReportSources) -> dict[str, list[Markup]]:
     task, grid, validation = evaluation.task, sources.evidence.grid, sources.evidence.validation
     base = evaluation.policies.get(PRETRAINED)
     policies = narrative.describe_policies(evaluation)
-    found: dict[str, list[tuple[Figure, str, str]]] = {
-        "outcome": [(figures.plot_success_modes(evaluation), f"{task}: success against modes", policies)],
-        "paths": [
-            (figures.plot_trajectories(evaluation, sources.book), f"{task}: trajectories by true mode", policies)
-        ],
-        "curves": [
-            (figure, f"{family}: learning curves", narrative.describe_curves(sources.curves, family))
-            for family, figure in figures.plot_curves(
-                sources.curves,
-                before=base.success_rate.mean if base else None,
-                target_kl={key: _target_kl(record) for key, record in sources.finetuned.items()},
-            ).items()
-        ],
-        "pretraining": [],
-        "codes": [],
-        "validation": [],
-        "grid": [],
+    drawn: dict[str, list[Markup]] = {
+        section: [] for section in ("outcome", "paths", "curves", "pretraining", "codes", "validation", "grid")
     }
+
+    def add(section: str, figure: Figure, title: str, words: str) -> None:
+        name = f"{section}-{len(drawn[section])}"
+        drawn[section].append(Markup(figures.embed_figure(figure, name, title, words)))
+
+    add("outcome", figures.plot_success_modes(evaluation), f"{task}: success against modes", policies)
+    add("paths", figures.plot_trajectories(evaluation, sources.book), f"{task}: trajectories by true mode", policies)
+    curves = figures.plot_curves(
+        sources.curves,
+        before=base.success_rate.mean if base else None,
+        target_kl={key: _target_kl(record) for key, record in sources.finetuned.items()},
+    )
+    for family, figure in curves.items():
+        add("curves", figure, f"{family}: learning curves", narrative.describe_curves(sources.curves, family))
     if sources.pretraining is not None:
         kept = (sources.base.get("kept") or {}).get("iteration")
         words = narrative.describe_pretraining(sources.pretraining, kept)
-        found["pretraining"].append(
-            (figures.plot_pretraining(sources.pretraining, kept), f"{task}: pre-training", words)
-        )
+        add("pretraining", figures.plot_pretraining(sources.pretraining, kept), f"{task}: pre-training", words)
     for name, block in evaluation.policies.items():
         if block.codes:
             codes = {row.seed: [code for code in block.codes if code.seed == row.seed] for row in block.seeds}
             figure = figures.plot_codes(name, codes, modes)
-            found["codes"].append((figure, f"{name}: codes and true modes", narrative.describe_codes(codes)))
+            add("codes", figure, f"{name}: codes and true modes", narrative.describe_codes(codes))
     if validation is not None:
         checks = {one.seed: one.codes for one in validation.discovered}
         figure = figures.plot_codes("frozen policy", checks, validation.modes)
-        found["validation"].append((figure, "Frozen policy: codes and true modes", narrative.describe_codes(checks)))
+        add("validation", figure, "Frozen policy: codes and true modes", narrative.describe_codes(checks))
     if grid is not None:
-        found["grid"].append(
-            (figures.plot_grid(grid), f"{task}: success and modes in the grid", " ".join(narrative.describe_grid(grid)))
-        )
-    return {
-        section: [
-            Markup(figures.embed_figure(figure, f"{section}-{i}", title, words))
-            for i, (figure, title, words) in enumerate(drawn)
-        ]
-        for section, drawn in found.items()
-    }
+        words = " ".join(narrative.describe_grid(grid))
+        add("grid", figures.plot_grid(grid), f"{task}: success and modes in the grid", words)
+    return drawn
 
 
 def _list_marks(evaluation: Evaluation, order: Sequence[str]) -> list[dict[str, Any]]:
@@ -336,35 +321,17 @@ def build_summary(results: Sequence[TaskResults]) -> str:
     """The page as HTML."""
     evaluations = [result.evaluation for result in results]
     order = list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.policies))
-    lowest = lowest_success(evaluations)
-    embedded = [
-        Markup(
-            figures.embed_figure(
-                figures.plot_success_modes(evaluation),
-                f"task-{i}",
-                f"{evaluation.task}: success against modes",
-                narrative.describe_policies(evaluation),
-            )
-        )
-        for i, evaluation in enumerate(evaluations)
-    ]
-    tasks = [
-        {
-            "name": result.evaluation.task,
-            "link": result.link,
-            "verdict": result.verdict,
-            "seeds": max(len(block.seeds) for block in result.evaluation.policies.values()),
-            "evaluation": result.evaluation,
-            "policies": _list_marks(result.evaluation, order),
-            "figure": figure,
-        }
-        for result, figure in zip(results, embedded, strict=True)
-    ]
+    tasks = []
+    for i, result in enumerate(results):
+        evaluation = result.evaluation
+        title, words = f"{evaluation.task}: success against modes", narrative.describe_policies(evaluation)
+        figure = figures.embed_figure(figures.plot_success_modes(evaluation), f"task-{i}", title, words)
+        tasks.append({**vars(result), "policies": _list_marks(evaluation, order), "figure": Markup(figure)})
     return render_page(
         "summary",
         data={},
-        colours=colour_sheet(order, [], embedded),
+        colours=colour_sheet(order, [], [task["figure"] for task in tasks]),
         tasks=tasks,
         grids=[result.grid for result in results if result.grid is not None],
-        lowest=lowest,
+        lowest=lowest_success(evaluations),
     )

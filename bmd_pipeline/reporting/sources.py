@@ -303,25 +303,8 @@ def _load_finetuned(part: Evaluation, layout: Layout, task: str, policy: str, se
 # ---- Lineage of the files behind a page: every stage's command, settings, time and code ----
 
 
-@dataclass(frozen=True)
-class Step:
-    """One run of a stage."""
-
-    stage: str
-    command: str  # the command line that ran it
-    wall_s: float  # seconds it took
-    commit: str | None  # of its code; None for an installed package
-    config_hash: str  # of the settings that it depends on
-
-    @property
-    def short_commit(self) -> str:
-        """The commit's first ten characters, and whether the code was edited."""
-        commit, dirty, _ = (self.commit or "–").partition("-dirty")
-        return commit[:10] + dirty
-
-
-def list_steps(sources: ReportSources) -> list[Step]:
-    """Every stage behind the page, in the order of the pipeline."""
+def list_steps(sources: ReportSources) -> list[Record]:
+    """The record of every stage behind the page, with the stage's name, in the order of the pipeline."""
     records: list[tuple[str, Record]] = [("collect", sources.demos)] if sources.demos is not None else []
     records.append(("pretrain", sources.base))
     records += [("discover", record) for record in sources.discovered.values()]
@@ -336,16 +319,8 @@ def list_steps(sources: ReportSources) -> list[Step]:
         "grid": sources.evidence.grid,
     }
     records += [(stage, _read_provenance(document)) for stage, document in documents.items() if document is not None]
-    return [
-        Step(
-            stage=stage,
-            command=str(record.get("command", "")),
-            wall_s=float(record.get("wall_s", 0.0)),
-            commit=record.get("git_commit"),
-            config_hash=str(record.get("config_hash", "")),
-        )
-        for stage, record in records
-    ]
+    unknown = {"command": "", "wall_s": 0.0, "git_commit": None, "config_hash": ""}
+    return [{**unknown, **record, "stage": stage} for stage, record in records]
 
 
 def _read_provenance(document: Document) -> Record:
