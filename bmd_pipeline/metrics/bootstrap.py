@@ -92,17 +92,11 @@ def _count_trials(totals: Floats) -> float:
 def bootstrap_sums(
     features: Sequence[Floats], rng: np.random.Generator, num_resamples: int = NUM_RESAMPLES, *, draw_seeds: bool = True
 ) -> Floats:
-    """Resamples seeds, then episodes within each drawn seed, and sums the episodes' features.
+    """Resamples seeds, then episodes within each drawn seed, and sums their features (num_episodes, num_features).
 
     Metrics are functions of such sums (counts, totals), so this is all that a bootstrap needs. With one
-    seed it is the ordinary bootstrap over episodes.
-
-    Args:
-        features: per seed (num_episodes, num_features).
-        rng: source of the draws.
-        num_resamples: bootstrap resamples.
-        draw_seeds: False keeps every seed in its own slot: seeds are then strata, and what varies is episodes
-            alone, as befits a statement about the very policies that were evaluated.
+    seed it is the ordinary bootstrap over episodes. Where seeds are not drawn every seed keeps its own slot: they are
+    then strata, and what varies is episodes alone, as befits a statement about the very policies that were evaluated.
 
     Returns:
         (num_resamples, num_seeds, num_features); the second axis is the slot that a drawn seed fills.
@@ -163,12 +157,7 @@ def equal_count_entropies(
 ) -> tuple[Floats, Floats, Floats]:
     """Entropies of two policies that met the same starts, each seed for itself.
 
-    Args:
-        one: the first policy's episodes, one part per seed.
-        other: the second policy's, equally many of the same seeds.
-        labelling: name of the mode labelling.
-        num_resamples: bootstrap resamples of the episodes; a resample draws the same episodes for both policies.
-        rng: draws.
+    They have one part per seed, and equally many episodes. A resample draws the same ones for both.
 
     Returns:
         Nats of the first and of the second policy, (num_seeds,) each, and (num_resamples, num_seeds) first minus second
@@ -300,13 +289,9 @@ def make_paired_bootstrap(
     rng: np.random.Generator,
     num_resamples: int = PAIRED_RESAMPLES,
 ) -> PairedBootstrap:
-    """Scores policies and resamples them together.
+    """Scores policies and resamples them together, from one part per seed.
 
-    Args:
-        episodes: by policy, one part per seed; the same seeds and equally many episodes everywhere.
-        tau: success rate from which a present mode is solved.
-        rng: draws of the bootstrap.
-        num_resamples: bootstrap resamples.
+    All have the same seeds and equally many episodes; τ is the success rate from which a present mode is solved.
     """
     parts = list(episodes.values())
     labelling = next(iter(parts[0][0].labellings))

@@ -307,11 +307,6 @@ class HypothesisTester:
         alpha: level, one-sided each way.
         min_seeds: seeds from which the test over seeds decides, if it can.
         rng: draws.
-
-    Attributes:
-        family: how many hypotheses there are.
-        min_seeds: seeds from which the test over seeds decides.
-        unit: what the verdicts count.
     """
 
     def __init__(
@@ -333,11 +328,11 @@ class HypothesisTester:
             ("H2", "solved", 0.0),
             ("H3", "mode_entropy", 0.0),
         )
-        self.family = len(self._claims) * len(pairs)
+        self.family = len(self._claims) * len(pairs)  # hypotheses that Holm's correction counts
         least, num_seeds = seeds_to_reach(alpha, self.family), len(sample.seeds)
-        self.min_seeds = max(min_seeds, least)
+        self.min_seeds = max(min_seeds, least)  # from which the test over seeds decides
         self._can_decide = num_seeds >= least
-        self.unit: Unit = "seeds" if num_seeds >= self.min_seeds else "episodes"
+        self.unit: Unit = "seeds" if num_seeds >= self.min_seeds else "episodes"  # what the verdicts count
 
     def evaluate(self) -> list[PairVerdict]:
         """The verdict on every pair."""

@@ -69,11 +69,8 @@ def compare_paired_rollouts(one: Floats, other: Floats, *, alpha: float, rng: np
     of a uniform sample taken at F(x), and so is a concave majorant of it: the dip can't be larger. Uniform samples of
     the same size therefore bound p exactly.
 
-    Args:
-        one: (pairs, points, features) what an episode from each start did; at least 4 pairs.
-        other: (pairs, points, features) the same of the other episode from that start.
-        alpha: level that goes with `detectable_share`.
-        rng: splits the pairs and draws the null distribution.
+    `one` and `other`, (pairs, points, features), are what the two episodes from each start did, at least 4 pairs of
+    them; alpha is the level that goes with `detectable_share`.
     """
     difference = (one - other)[rng.permutation(len(one))]
     half = len(difference) // 2
@@ -145,17 +142,13 @@ MIN_EPISODES = 4
 
 
 def measure_spread(points: Floats, codes: Labels, num_codes: int) -> tuple[Floats, float, float] | None:
-    """Silhouettes and distances of trajectories by code; None if fewer than two codes have enough episodes.
-
-    Args:
-        points: (n, dim) trajectories, resampled to equally many points and scaled.
-        codes: (n,) the codes that commanded them.
-        num_codes: K.
+    """Silhouettes and distances of trajectories (n, dim) by the codes (n,) that commanded them.
 
     Returns:
         (num_codes,) mean silhouette of each code's episodes in [-1, 1], NaN for codes that don't take part: above 0
         they are nearer to their own code than to any other; mean distance of two episodes of one code, mean over codes;
-        and mean distance of episodes of two codes, mean over pairs of codes.
+        and mean distance of episodes of two codes, mean over pairs of codes. None if fewer than two codes have enough
+        episodes.
 
     Source: Rousseeuw 1987, J. Comput. Appl. Math. 20, 53-65 (silhouette).
     """
@@ -264,14 +257,9 @@ class Validator:
         disturbed: Mapping[str, Trajectories],
         base: BaseBehaviour,
     ) -> SeedValidation:
-        """What one seed's codes lead to.
+        """What the codes of one discovery seed lead to, compared with what the base policy does without commands.
 
-        Args:
-            seed: the discovery seed.
-            num_codes: K that it found.
-            played: commanded episodes, codes round-robin.
-            disturbed: the same starts and codes under each disturbance.
-            base: what the base policy does without commands.
+        They were played round-robin, and from the same starts under each disturbance.
         """
         won, codes = played.success, played.code
         # Codes go round-robin: this halves the starts of every one.

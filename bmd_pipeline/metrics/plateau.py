@@ -41,12 +41,9 @@ def set_floors(
 
 
 def find_plateau(names: Sequence[str], values: Sequence[float], holds: Sequence[bool]) -> Plateau | None:
-    """The widest run of neighbouring cells that hold; of equally wide ones the one with most cells, or None.
+    """The widest run of neighbouring cells that hold, by the rising values of the one setting that varies.
 
-    Args:
-        names: of the cells.
-        values: of the one setting that varies, rising.
-        holds: whether each cell holds.
+    Of equally wide ones it is the one with most cells; None if no cell holds.
     """
     edges = np.flatnonzero(np.diff(np.concatenate([[0], np.array(holds, int), [0]])))
     runs = list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
@@ -90,11 +87,9 @@ _STOP = 1.5
 
 
 def measure_stability(lines: Sequence[Line], target_kl: float) -> dict[str, float]:
-    """`INDICATORS` of one run; a metric that the run did not report counts as 0 throughout.
+    """`INDICATORS` of one run, from the lines of its metrics.jsonl, one per iteration, and `finetune.ppo.target_kl`.
 
-    Args:
-        lines: lines of metrics.jsonl, one per iteration, at least one.
-        target_kl: `finetune.ppo.target_kl`.
+    A metric that the run did not report counts as 0 throughout.
     """
     kl = _read(lines, "losses/approx_kl")
     # The last step of an update may push the KL beyond the limit unstopped: it is read where a log has nothing else.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,10 +94,7 @@ def corrected_entropy(successes: Floats, squares: Floats) -> Floats:
     The bias is −½ Σ Var(p_i) / p_i (delta method). With one mode per success that is Miller's and Madow's
     (observed modes − 1) / 2n; weights spread over several modes vary less, and are corrected by less. A single observed
     mode keeps 0. The estimate may exceed ln num_modes: cutting it off there would bring a bias back that depends on n.
-
-    Args:
-        successes: (..., num_modes) sums of the successful episodes' weights.
-        squares: (..., num_modes) sums of the same weights squared.
+    Both arguments are (..., num_modes): sums of the successful episodes' weights, and of the same weights squared.
 
     Source: Miller 1955, in Quastler (ed.), Information Theory in Psychology, 95-100; for weights it is ours.
     """
@@ -161,12 +157,6 @@ def compute_obeyed(sums: Floats) -> tuple[Floats, Floats]:
     return np.minimum(mean, 1.0), worst
 
 
-def obeyed_by_code(behaviour: str | None, modes: Sequence[str], successes: Floats) -> float:
-    """Share of one code's successes by mode (num_modes,) that show its behaviour; 0 without either."""
-    total = float(successes.sum())
-    return float(successes[modes.index(behaviour)]) / total if behaviour is not None and total > 0 else 0.0
-
-
 # ---- The scores that policies are compared by, as functions of sums over episodes ----
 #
 # One call scores a policy, or thousands of bootstrap resamples of it; the numbers are those of eval.json.
@@ -198,12 +188,9 @@ def episode_features(part: Episodes, labelling: str) -> Floats:
 
 
 def compute_scores(sums: Floats, num_episodes: int, tau: float) -> dict[str, Floats]:
-    """Scores (...) by name, in the order of `SCORES`, from sums of `episode_features` over so many episodes.
+    """Scores (...) by name, in the order of `SCORES`, from sums (..., 4 num_modes + 3) of `episode_features`.
 
-    Args:
-        sums: (..., 4 num_modes + 3).
-        num_episodes: episodes that were summed.
-        tau: success rate from which a present mode is solved.
+    τ is the success rate from which a present mode is solved.
     """
     num_modes = sums.shape[-1] // 4
     successes, visits = sums[..., :num_modes], sums[..., num_modes : 2 * num_modes]

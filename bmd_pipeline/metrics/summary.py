@@ -31,7 +31,6 @@ from bmd_pipeline.metrics.scores import (
     episode_features,
     mode_shares,
     mode_success_rates,
-    obeyed_by_code,
 )
 
 Floats = NDArray[np.float64]
@@ -40,14 +39,9 @@ Floats = NDArray[np.float64]
 def summarise_policy(
     parts: Sequence[Episodes], *, config_hash: str, tau: float, confidence: float, rng: np.random.Generator
 ) -> PolicyBlock:
-    """Computes one policy's block of eval.json.
+    """Computes one policy's block of eval.json from its episodes, one part per seed.
 
-    Args:
-        parts: the episodes of each seed; those of a policy with codes have their behaviours.
-        config_hash: hash of the settings that the policy depends on.
-        tau: success rate from which a present mode is solved.
-        confidence: level of the intervals.
-        rng: source of the bootstrap's draws.
+    Those of a policy with codes have their behaviours; τ is the success rate from which a present mode is solved.
     """
     blocks = {name: _summarise_labelling(parts, name, tau, confidence, rng) for name in parts[0].labellings}
     labelling = next(iter(blocks))
@@ -128,21 +122,21 @@ def tabulate_modes(modes: Sequence[str], successes: Floats, visits: Floats, conf
 def _tabulate_codes(part: Episodes, name: str) -> list[CodeRow]:
     if part.num_codes == 1:
         return []
-    labelling, behaviours = part.labellings[name], part.behaviours[name]
+    labelling = part.labellings[name]
     rows = []
-    for code in range(part.num_codes):
+    for code, behaviour in enumerate(part.behaviours[name]):
         mine = part.code == code
         successes, _ = count_modes(part.success[mine], labelling.weights[mine])
-        shares = mode_shares(successes)
+        shares = dict(zip(labelling.modes, mode_shares(successes).tolist(), strict=True))
         rows.append(
             CodeRow(
                 seed=part.seed,
                 code=code,
                 episodes=int(mine.sum()),
                 success_rate=float(part.success[mine].mean()) if mine.any() else 0.0,
-                mode_shares={mode: float(share) for mode, share in zip(labelling.modes, shares, strict=True)},
-                behaviour=behaviours[code],
-                obeyed=obeyed_by_code(behaviours[code], labelling.modes, successes),
+                mode_shares=shares,
+                behaviour=behaviour,
+                obeyed=0.0 if behaviour is None else shares[behaviour],
             )
         )
     return rows
