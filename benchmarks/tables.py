@@ -235,9 +235,8 @@ def _pool(blocks: Sequence[PolicyBlock], name: str, confidence: float) -> Number
     total = float(blocks[0].solved.total)
     most = {"present": total, "solved": total, "mode_entropy": float(np.log(total))}
     bounds = (-np.inf, np.inf) if name == "episode_return" else (0.0, most.get(name, 1.0))
-    low, high = student_interval(values, confidence, bounds)
-    mean = float(values.mean())
-    return Number(mean=mean, low=min(low, mean), high=max(high, mean))
+    found = student_interval(values, confidence, bounds)
+    return Number(mean=found.value, low=found.low, high=found.high)
 
 
 def _measure_costs(runs: Sequence[Run]) -> Costs:
