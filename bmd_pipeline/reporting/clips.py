@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,21 +31,17 @@ def encode_gif(frames: Sequence[NDArray[np.uint8]], frame_ms: int, max_bytes: in
         max_bytes: size that the clip should keep to. Colours, pixels and frames are given up for it; where even that is
             not enough, the smallest that was found is returned.
     """
-    smallest = b""
-    for clip in _attempts(frames, frame_ms):
-        if len(clip) <= max_bytes:
-            return clip
-        smallest = min(smallest or clip, clip, key=len)
-    return smallest
-
-
-def _attempts(frames: Sequence[NDArray[np.uint8]], frame_ms: int) -> Iterator[bytes]:
     height, width, _ = frames[0].shape
+    smallest = b""
     for colours, scale, step in _LADDER:
         kept = [*frames[: len(frames) - 1 : step], frames[-1]]  # an episode's end is what it is about
         size = max(1, round(scale * width)), max(1, round(scale * height))
         pictures = [Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS) for frame in kept]
-        yield _encode(pictures, step * frame_ms, colours)
+        clip = _encode(pictures, step * frame_ms, colours)
+        if len(clip) <= max_bytes:
+            return clip
+        smallest = min(smallest or clip, clip, key=len)
+    return smallest
 
 
 def _encode(pictures: Sequence[Image.Image], frame_ms: int, colours: int) -> bytes:

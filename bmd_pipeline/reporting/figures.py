@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from bmd_pipeline.config.schema import PRETRAINED, is_finetuned, uses_modes
 from bmd_pipeline.io.files import write_bytes
-from bmd_pipeline.metrics.schemas import CodeCheck, CodeRow, Estimate, Evaluation, Grid, PolicyBlock
+from bmd_pipeline.metrics.schemas import CodeCheck, CodeRow, Evaluation, Grid, PolicyBlock
 from bmd_pipeline.reporting.narrative import counted, name_axis
 from bmd_pipeline.reporting.sources import Curves, Key
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath
@@ -198,22 +198,18 @@ def plot_success_modes(evaluation: Evaluation) -> Figure:
     """
     policies = evaluation.policies
     first = next(iter(policies.values())).solved
-    any_solved = any(block.solved.mean > 0 for block in policies.values())
+    unit = "solved" if any(block.solved.mean > 0 for block in policies.values()) else "present"
     figure = Figure(figsize=(6.4, 3.7), layout="constrained")
     axes = figure.add_subplot()
     for name, block in policies.items():
-        if any_solved:
-            _plot_policy(axes, name, block, block.solved, [seed.solved for seed in block.seeds])
-        else:
-            _plot_policy(axes, name, block, block.present, [seed.present for seed in block.seeds])
+        _plot_policy(axes, name, block, unit)
     axes.set_xlim(-0.04 * first.total, 1.04 * first.total)
     axes.set_ylim(-0.04, 1.04)
     axes.set_xticks(_count_ticks(first.total))
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.grid()
-    solved = f"modes solved, at a success rate ≥ {first.tau:g} (of {first.total})"
-    present = f"modes present, with ≥ {first.min_share:.0%} of the successes (of {first.total})"
-    axes.set_xlabel(solved if any_solved else present)
+    how = {"solved": f"at a success rate ≥ {first.tau:g}", "present": f"with ≥ {first.min_share:.0%} of the successes"}
+    axes.set_xlabel(f"modes {unit}, {how[unit]} (of {first.total})")
     axes.set_ylabel("success rate")
     axes.set_title(f"{_label(evaluation.task)}: success against modes", loc="left")
     title = f"mean and {evaluation.confidence:.0%} interval"
@@ -267,11 +263,12 @@ def plot_trajectories(evaluation: Evaluation, book: PathBook) -> Figure:
     return figure
 
 
-def _plot_policy(axes: Axes, name: str, block: PolicyBlock, x: Estimate, seeds: Sequence[int]) -> None:
-    style, y = method_style(name), block.success_rate
-    if len(seeds) > 1:
+def _plot_policy(axes: Axes, name: str, block: PolicyBlock, unit: str) -> None:
+    """Success of a policy against its modes, `solved` or `present`."""
+    style, x, y = method_style(name), getattr(block, unit), block.success_rate
+    if len(block.seeds) > 1:
         axes.scatter(
-            seeds,
+            [getattr(seed, unit) for seed in block.seeds],
             [seed.success_rate for seed in block.seeds],
             marker=style.marker,
             s=14,
@@ -477,15 +474,10 @@ _CURVE_COLUMNS = 3
 def plot_curves(
     curves: Mapping[Key, Curves], *, before: float | None = None, target_kl: Mapping[Key, float | None]
 ) -> dict[str, Figure]:
-    """A figure per family of methods, a panel per metric; the scale of a metric is the same in all of them.
+    """Figures by family of methods, a panel per metric; the scale of a metric is the same in all of them.
 
-    Args:
-        curves: by policy and seed. Thin lines are seeds, thick ones their mean where all have the same steps.
-        before: success rate before fine-tuning.
-        target_kl: where updates aim, by policy and seed.
-
-    Returns:
-        figures by name of the family.
+    Thin lines are seeds, thick ones their mean where all have the same steps; dotted are the success rate before
+    fine-tuning and the KL that updates aim at.
     """
     # A λ that no run ever changed would be a flat line in every figure.
     shown = [metric for metric in _METRICS if metric != "mi_weight" or held_weight(curves) is None]
@@ -593,12 +585,8 @@ _PAGE_INCHES = 8.8
 def plot_codes(name: str, codes: Mapping[int, Sequence[CodeRow | CodeCheck]], modes: Sequence[str]) -> Figure:
     """Matrices of codes (rows) and true modes (columns): the area of a disc is the share of the code's successes.
 
-    Beside them stand the code's success rate and, for evaluations, the share of its own behaviour.
-
-    Args:
-        name: whose codes they are.
-        codes: rows by seed.
-        modes: names of the task's modes.
+    Beside them stand the code's success rate and, for evaluations, the share of its own behaviour. `name` says whose
+    codes they are; there is a matrix for each seed.
     """
     cell = 0.28 if len(modes) <= _MANY_MODES else 0.17  # inches
     most = max(map(len, codes.values()))

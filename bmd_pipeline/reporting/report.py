@@ -51,12 +51,9 @@ _NAMED = {figures.BLACK: "ink", figures.GREY: "soft", figures.PALE: "line", figu
 
 
 def colour_sheet(policies: Sequence[str], modes: Sequence[str], embedded: Iterable[str] = ()) -> str:
-    """CSS that defines the colours of the page.
+    """CSS that defines the colours of the page: `--policy-<i>`, `--mode-<i>`, and `--ink-<hex>` of embedded figures.
 
-    Args:
-        policies: their colours become `--policy-<i>`.
-        modes: likewise `--mode-<i>`; names stay out of the sheet.
-        embedded: figures, whose colours `--ink-<hex>` are found in them.
+    Names stay out of the sheet.
     """
     drawn = {f"policy-{i}": figures.method_style(name).colour for i, name in enumerate(policies)}
     drawn |= {f"mode-{i}": colour for i, colour in enumerate(figures.mode_colours(modes).values())}
@@ -116,14 +113,7 @@ SCRIPTS = ("elements", "theme", "paths", "replay", "start")
 
 
 def render_page(template: str, *, data: dict[str, Any], colours: str, **values: Any) -> str:
-    """Fills a template.
-
-    Args:
-        template: its name below assets, without suffix.
-        data: JSON values for the replay.
-        colours: CSS that defines the colours of policies and modes.
-        values: what the template shows.
-    """
+    """Fills a template of assets, named without suffix, with JSON data for the replay, colours as CSS, and values."""
     parts = "\n".join(_read(f"script/{name}.js") for name in SCRIPTS)
     script = f'(() => {{\n"use strict";\n{parts}}})();\n'
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
