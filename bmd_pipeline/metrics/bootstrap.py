@@ -95,8 +95,8 @@ def bootstrap_sums(
     """Resamples seeds, then episodes within each drawn seed, and sums their features (num_episodes, num_features).
 
     Metrics are functions of such sums (counts, totals), so this is all that a bootstrap needs. With one
-    seed it is the ordinary bootstrap over episodes. Where seeds are not drawn every seed keeps its own slot: they are
-    then strata, and what varies is episodes alone, as befits a statement about the very policies that were evaluated.
+    seed it is the ordinary bootstrap over episodes. With `draw_seeds=False` every seed keeps its own slot: seeds are
+    strata, and episodes alone vary, as befits a statement about the very policies that were evaluated.
 
     Returns:
         (num_resamples, num_seeds, num_features); the second axis is the slot that a drawn seed fills.
@@ -118,7 +118,7 @@ def bootstrap_sums(
 
 
 def _count_draws(draws: NDArray[np.int64], kept: NDArray[np.bool_] | None = None) -> Floats:
-    """How often each of n episodes was drawn in each row of draws (rows, n), those that are not kept aside."""
+    """How often each of n episodes was drawn in each row of draws (rows, n), among those that are kept."""
     rows, n = draws.shape
     cells = (draws + n * np.arange(rows)[:, None]).ravel()
     counts = np.bincount(cells, None if kept is None else kept.ravel(), minlength=rows * n)
@@ -157,7 +157,7 @@ def equal_count_entropies(
 ) -> tuple[Floats, Floats, Floats]:
     """Entropies of two policies that met the same starts, each seed for itself.
 
-    They have one part per seed, and equally many episodes. A resample draws the same ones for both.
+    Both have one part per seed and equally many episodes in it; a resample draws the same episodes for both.
 
     Returns:
         Nats of the first and of the second policy, (num_seeds,) each, and (num_resamples, num_seeds) first minus second

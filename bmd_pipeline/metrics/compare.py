@@ -90,12 +90,8 @@ def compare_pairs(
 ) -> list[PolicyPair]:
     """Compares pairs of policies in every score that means the same for both.
 
-    Args:
-        sample: the evaluations.
-        pairs: which policies.
-        confidence: level of the intervals; the tests' level is the rest.
-        min_seeds: seeds from which the test over seeds is the one to read.
-        rng: draws.
+    The tests' level is 1 - confidence; the one over seeds is the one to read from `min_seeds` seeds on, if it can
+    decide.
     """
     keys = [(pair, score) for pair in pairs for score in COMPARED]
     contrasts = [sample.contrast(pair.one, pair.other, score) for pair, score in keys]
@@ -177,13 +173,7 @@ def pool_pair(
 ) -> PooledPair:
     """One policy minus another, by base policy; mode entropies at equal numbers of successes.
 
-    Args:
-        blocks: by policy, its block on each base policy.
-        episodes: by policy, its episodes on each base policy, one part per seed.
-        one: the first policy.
-        other: the one that is subtracted.
-        confidence: level of the intervals.
-        rng: random flips, where there are more base policies than can be enumerated.
+    Blocks and episodes are by policy and then by base policy, the latter in one part per seed.
     """
     first = blocks[one][0]
     bounds = _bounds(len(first.per_mode))

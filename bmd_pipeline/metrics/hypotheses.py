@@ -61,7 +61,7 @@ class PairedCounts:
         return (self.only_one - self.only_other) / self.total
 
     def null_variance(self, difference: float) -> float:
-        """Variance of one episode's difference under the hypothesis that the true one is this (Tango 1998, eq. 3)."""
+        """Variance of one episode's difference, estimated under this true difference (Tango 1998, eq. 3)."""
         a = 2 * self.total
         b = (2 * self.total - self.only_one + self.only_other) * difference - self.only_one - self.only_other
         c = -self.only_other * difference * (1 - difference)

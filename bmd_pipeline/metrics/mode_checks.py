@@ -175,8 +175,7 @@ def _select_codes(codes: Labels, num_codes: int) -> Labels:
     return np.flatnonzero(np.bincount(codes, minlength=num_codes) >= MIN_EPISODES)
 
 
-# ---- How well two sortings of the same episodes agree: codes against true modes, one seed's codes against another's
-# ----
+# ---- How well two sortings of the same episodes agree: codes and true modes, or the codes of two seeds ----
 
 
 def measure_agreement(sorts: Labels, classes: Labels) -> Agreement:
@@ -259,7 +258,7 @@ class Validator:
     ) -> SeedValidation:
         """What the codes of one discovery seed lead to, compared with what the base policy does without commands.
 
-        They were played round-robin, and from the same starts under each disturbance.
+        Codes are played round-robin, and on the same starts under each disturbance.
         """
         won, codes = played.success, played.code
         # Codes go round-robin: this halves the starts of every one.

@@ -41,7 +41,7 @@ def summarise_policy(
 ) -> PolicyBlock:
     """Computes one policy's block of eval.json from its episodes, one part per seed.
 
-    Those of a policy with codes have their behaviours; τ is the success rate from which a present mode is solved.
+    Parts of a policy with codes must have their behaviours; τ is the success rate from which a present mode is solved.
     """
     blocks = {name: _summarise_labelling(parts, name, tau, confidence, rng) for name in parts[0].labellings}
     labelling = next(iter(blocks))

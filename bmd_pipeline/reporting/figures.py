@@ -79,7 +79,7 @@ class MethodStyle:
 
     colour: str  # the family's hue, the same with and without mode codes
     marker: str  # diamond before fine-tuning, then circle with mode codes, square without
-    filled: bool  # hollow after fine-tuning without mode codes
+    filled: bool  # False after fine-tuning without mode codes
 
     @property
     def face(self) -> str:
