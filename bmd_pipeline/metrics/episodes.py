@@ -106,13 +106,13 @@ def load_episodes(path: Path) -> list[Episodes]:
         reason = str(error).splitlines()[0]
         raise ArtifactError(f"{path}: damaged episode table ({reason}); evaluate again") from error
     _require_columns(table, path)
-    keys = dict.fromkeys(zip(table["policy"].to_pylist(), table["seed"].to_pylist(), strict=True))
-    parts = [
-        _from_table(table.filter((pc.field("policy") == policy) & (pc.field("seed") == seed)), policy, seed)
-        for policy, seed in keys
-    ]
-    for part in parts:
+    parts = []
+    for policy, seed in dict.fromkeys(zip(table["policy"].to_pylist(), table["seed"].to_pylist(), strict=True)):
+        # By a mask, since filtering by an expression doesn't promise the order of rows.
+        rows = pc.and_(pc.equal(table["policy"], policy), pc.equal(table["seed"], seed))
+        part = _from_table(table.filter(rows), policy, seed)
         _require_sense(part, path)
+        parts.append(part)
     return parts
 
 
