@@ -1,21 +1,23 @@
-"""When a stage saves its progress, and that nothing is lost when it stops."""
+"""What identifies and records a stage's run, and when its progress is saved so that nothing is lost when it stops."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
+import torch
 from torch import Tensor
 
-from bmd_pipeline.config.hashing import Stage, hash_values, source_hash, stage_hash
+from bmd_pipeline.config.hashing import Stage, hash_values, source_hash, stage_hash, stage_slice
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import SimulationError
 from bmd_pipeline.io.files import remove_leftovers
-from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.logger import Tracker
 from bmd_pipeline.io.progress import TrainingState, Wait
+from bmd_pipeline.io.provenance import describe_run
 from bmd_pipeline.stages.console import Reporter, Stop, Stopped
 from bmd_pipeline.tasks.registry import get_entry
 
@@ -26,14 +28,60 @@ Snapshot = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 def make_identity(config: RunConfig, stage: Stage, *, method: str | None = None, **parts: Any) -> str:
     """Hash of what a stage computes; progress is used only by a job that computes the same.
 
-    Args:
-        config: the run.
-        stage: the stage.
-        method: its fine-tuning method.
-        parts: what else it depends on, as JSON: its seed, the hashes of its inputs.
+    `parts` are what it depends on beside its settings and its code, as JSON: its seed, the hashes of its inputs.
     """
     source = source_hash(stage, get_entry(config.task.name).package)
     return hash_values({"config": stage_hash(config, stage, method), "method": method, "source": source, **parts})
+
+
+def describe_stage(
+    config: RunConfig,
+    stage: Stage,
+    *,
+    inputs: Mapping[str, Path],
+    started: float,
+    seed: int | None = None,
+    method: str | None = None,
+    device: torch.device | None = None,
+    **extra: Any,
+) -> dict[str, Any]:
+    """What is recorded of a stage's run beside its outputs.
+
+    Args:
+        config: the run.
+        stage: the stage.
+        inputs: files and folders it read, by name.
+        started: `time.time()` at its start.
+        seed: seed of what it did; the run's if None.
+        method: its fine-tuning method, if it has one.
+        device: where it computed; the CPU if None.
+        extra: what else it has to say, as JSON.
+    """
+    return describe_run(
+        stage=stage,
+        task=config.task.name,
+        config=stage_slice(config, stage, method),
+        config_hash=stage_hash(config, stage, method),
+        seed=config.seed if seed is None else seed,
+        inputs=inputs,
+        started=started,
+        device=device,
+        extra={"method": method, **extra} if method else extra,
+    )
+
+
+def open_tracker(
+    config: RunConfig, output: Path, settings: Mapping[str, Any], resume_step: int, *, folder: Path | None = None
+) -> Tracker:
+    """Metrics of the stage that writes the folder `output`, there or in another folder; see `Tracker`."""
+    return Tracker(
+        (folder or output) / METRICS_FILE,
+        config.execution.tracker,
+        name=output.as_posix(),
+        group=config.execution.group or config.task.name,
+        config=settings,
+        resume_step=resume_step,
+    )
 
 
 def make_wait(config: RunConfig, stop: Stop, reporter: Reporter) -> Wait:
@@ -43,6 +91,8 @@ def make_wait(config: RunConfig, stop: Stop, reporter: Reporter) -> Wait:
 
 class Checkpoints(TrainingState):
     """Progress of one stage in a locked folder beside its output, gone once the stage has finished.
+
+    Entering the `with` block removes an old run.json: from there on the output is not complete.
 
     Args:
         output: folder that the stage writes.
@@ -69,6 +119,7 @@ class Checkpoints(TrainingState):
     ) -> None:
         super().__init__(Layout.state(output), identity, wait)
         self.stop = stop
+        self._output = output
         self._seconds = 60.0 * minutes
         self._clock = clock
         self._saved_at = clock()
@@ -77,11 +128,7 @@ class Checkpoints(TrainingState):
         remove_leftovers(output)
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The snapshot to go on from, or None.
-
-        Raises:
-            ArtifactError: it is damaged.
-        """
+        """The snapshot to go on from, or None; raises `ArtifactError` if it is damaged."""
         saved = super().load()
         if saved is not None:
             self._saved_step = saved[1]["step"]
@@ -101,7 +148,7 @@ class Checkpoints(TrainingState):
             Stopped: after saving.
         """
         self._latest = (step, pack)
-        if save or self._is_due():
+        if save or self._clock() - self._saved_at >= self._seconds or self.stop.reason is not None:
             self._save()
         self.stop.check()
 
@@ -110,17 +157,16 @@ class Checkpoints(TrainingState):
         self._latest = None
         super().discard()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __enter__(self) -> Self:
+        (self._output / RUN_FILE).unlink(missing_ok=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         try:
             if isinstance(error, Stopped | SimulationError):
                 self._save()
         finally:
             self.release()
-
-    def _is_due(self) -> bool:
-        return self._clock() - self._saved_at >= self._seconds or self.stop.reason is not None
 
     def _save(self) -> None:
         if self._latest is None or self._latest[0] == self._saved_step:
@@ -129,3 +175,9 @@ class Checkpoints(TrainingState):
         tensors, values = pack()
         self.save(tensors, {**values, "step": step})
         self._saved_step, self._saved_at = step, self._clock()
+
+
+def open_checkpoints(config: RunConfig, output: Path, identity: str, stop: Stop, reporter: Reporter) -> Checkpoints:
+    """Checkpoints as often as the settings say; see `Checkpoints`."""
+    wait = make_wait(config, stop, reporter)
+    return Checkpoints(output, identity, stop, minutes=config.execution.checkpoint_minutes, wait=wait)

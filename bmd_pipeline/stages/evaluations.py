@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from bmd_pipeline.config.hashing import Stage, config_hash, hash_values, stage_hash, stage_slice
+from bmd_pipeline.config.hashing import Stage, config_hash, hash_values, stage_hash
 from bmd_pipeline.config.schema import RunConfig, is_finetuned, uses_modes
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.provenance import describe_run
 from bmd_pipeline.metrics.bootstrap import PairedBootstrap, make_paired_bootstrap
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Evaluation, PolicyBlock, Provenance, load_document
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.seeds import derive_seed
+from bmd_pipeline.stages.checkpoints import describe_stage
 
 # ---- What result documents begin with, and the files beside an eval.json ----
 
@@ -56,26 +56,8 @@ def make_head(
     seed: int | None = None,
     device: torch.device | None = None,
 ) -> dict[str, Any]:
-    """The fields that every document begins with.
-
-    Args:
-        config: the run.
-        stage: the stage that writes it.
-        inputs: files it read, by name.
-        started: `time.time()` at its start.
-        seed: seed of what it did; the run's if None.
-        device: where it computed; the CPU if None.
-    """
-    run = describe_run(
-        stage=stage,
-        task=config.task.name,
-        config=stage_slice(config, stage),
-        config_hash=stage_hash(config, stage),
-        seed=config.seed if seed is None else seed,
-        inputs=inputs,
-        started=started,
-        device=device,
-    )
+    """The fields that every document begins with; for the arguments see `describe_stage`."""
+    run = describe_stage(config, stage, inputs=inputs, started=started, seed=seed, device=device)
     return {
         "schema_version": SCHEMA_VERSION,
         "task": config.task.name,

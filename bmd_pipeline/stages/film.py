@@ -14,18 +14,18 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from bmd_pipeline.config.hashing import Stage, stage_hash, stage_slice
+from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.schema import EXPERT, RunConfig
 from bmd_pipeline.environments.base import ModeLabeler, VectorTask
 from bmd_pipeline.errors import ArtifactError, TaskError, TrainingError
 from bmd_pipeline.io.files import naming, read_json, write_bytes, write_json
-from bmd_pipeline.io.provenance import describe_run
 from bmd_pipeline.reporting.clips import Strip, draw_strips, encode_gif
 from bmd_pipeline.reporting.sources import MAX_VIDEO_BYTES
 from bmd_pipeline.rl.agent import Agent, load_agent, remove_steering
 from bmd_pipeline.rl.rollout import play_episodes
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.sim.render import Camera, Filming, Recorder, Recording, Renderer, find_task
+from bmd_pipeline.stages.checkpoints import describe_stage
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import require_inputs
 from bmd_pipeline.stages.runtime import disturb
@@ -299,17 +299,8 @@ def film(
     write_bytes(output.with_suffix(".webp"), draw_strips(strips, *(FEW_LOOK if count <= FEW else MANY_LOOK)))
     _remove_old(output, clips)
     depends_on: Stage = "collect" if method == EXPERT else "evaluate"
-    document = describe_run(
-        stage="film",
-        task=task,
-        config=stage_slice(config, depends_on),
-        config_hash=stage_hash(config, depends_on),
-        seed=seed,
-        inputs=inputs,
-        started=started,
-        extra={"method": method, "clips": clips},
-    )
-    write_json(output, document)
+    document = describe_stage(config, depends_on, inputs=inputs, started=started, seed=seed)
+    write_json(output, document | {"stage": "film", "method": method, "clips": clips})
     total = sum(clip["bytes"] for clip in clips.values())
     reporter.log(f"{output.parent}: {len(clips)} clips of {output.stem}, {total / 1e6:.1f} MB")
 
