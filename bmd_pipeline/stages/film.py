@@ -21,13 +21,13 @@ from bmd_pipeline.errors import ArtifactError, TaskError, TrainingError
 from bmd_pipeline.io.files import naming, read_json, write_bytes, write_json
 from bmd_pipeline.reporting.clips import Strip, draw_strips, encode_gif
 from bmd_pipeline.reporting.sources import MAX_VIDEO_BYTES
-from bmd_pipeline.rl.agent import Agent, load_agent, remove_steering
+from bmd_pipeline.rl.agent import Agent
 from bmd_pipeline.rl.rollout import play_episodes
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.sim.render import Camera, Filming, Recorder, Recording, Renderer, find_task
 from bmd_pipeline.stages.checkpoints import describe_stage
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.evaluate import require_inputs
+from bmd_pipeline.stages.evaluate import load_player, require_inputs
 from bmd_pipeline.stages.runtime import disturb
 from bmd_pipeline.tasks import registry
 
@@ -268,9 +268,7 @@ def film(
         if policy is None:
             raise ArtifactError(f"filming {method} needs the output of `bmd-pipeline pretrain --task {task}`")
         inputs = require_inputs(task, method, policy, modes, finetuned)
-        agent = load_agent(policy, modes, finetuned, method, task=task)
-        if not config.evaluate.steering:
-            agent = remove_steering(agent)
+        agent = load_player(config, policy, modes, finetuned, method)
         player = AgentPlayer(config, filming, agent, seed)
     clips: dict[str, dict[str, Any]] = {}
     strips: list[Strip] = []
