@@ -369,7 +369,7 @@ def curve(
         reporter.progress(f"curve of {method}", len(folders)) as progress,
     ):
         for folder in folders:
-            agent = load_agent(policy, modes, folder, method, task=task, device=device)
+            agent = load_player(config, policy, modes, folder, method, device)
             episodes, _ = examiner.examine(agent, starts, (*starts, "noise"))
             block = make_block(config, [episodes]).model_dump(mode="json")
             shares = {row["mode"]: row["share"] for row in block["per_mode"]}
