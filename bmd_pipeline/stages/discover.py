@@ -416,7 +416,7 @@ def discover(
         data, origins["demos"] = load_task_demos(config, demos), hash_tree(demos)
     identity = make_identity(config, "discover", seed=seed, **origins)
     with open_context(config, policy, settings.num_envs, num_workers, reporter, stop, disturbed=False) as context:
-        columns = resolve_features(context.spec, settings.inference.features)
+        columns = resolve_features(context.env.spec, settings.inference.features)
         torch.manual_seed(derive_seed(config.seed, "discover", task, seed, "weights"))
         modes = make_modes(settings, context.policy, columns)
         modes.networks().to(context.device)

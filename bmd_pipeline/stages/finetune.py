@@ -194,7 +194,7 @@ class _Run:
             iteration=iteration,
             seed=derive_seed(self.config.seed, "train", *names, "episodes"),
             generator=make_generator(self.config.seed, "train", *names, "noise", device=self.context.device),
-            max_steps=compute_max_steps(settings.curriculum, iteration, self.context.spec.horizon),
+            max_steps=compute_max_steps(settings.curriculum, iteration, self.context.env.spec.horizon),
             policy=iteration >= settings.ppo.value_warmup,
         )
 
