@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 from rich.console import Console
@@ -96,9 +96,7 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         pass
 
 
@@ -106,12 +104,7 @@ class _Plain(Progress):
     """Progress as occasional lines."""
 
     def __init__(
-        self,
-        description: str,
-        total: int,
-        done: int,
-        clock: Callable[[], float],
-        write: Callable[[str], None],
+        self, description: str, total: int, done: int, clock: Callable[[], float], write: Callable[[str], None]
     ) -> None:
         super().__init__(description, total, done, clock)
         self._write = write
@@ -119,17 +112,12 @@ class _Plain(Progress):
         self._shown_done = done
 
     def _show(self) -> None:
-        waited = self._clock() - self._shown_at
         moved = self.done - self._shown_done
-        if self.done >= self.total:
-            due = moved > 0
-        else:
-            due = waited >= PLAIN_SECONDS
-            due = due or (waited >= PLAIN_MIN_SECONDS and moved >= PLAIN_FRACTION * self.total)
-        if not due:
+        patience = PLAIN_MIN_SECONDS if moved >= PLAIN_FRACTION * self.total else PLAIN_SECONDS
+        is_due = moved > 0 if self.done >= self.total else self._clock() - self._shown_at >= patience
+        if not is_due:
             return
-        self._shown_at = self._clock()
-        self._shown_done = self.done
+        self._shown_at, self._shown_done = self._clock(), self.done
         share = f" ({100 * self.done // self.total}%)" if self.total else ""
         status = self.status()
         self._write(f"{self.description}: {self.done}/{self.total}{share}" + (f", {status}" if status else ""))
@@ -158,9 +146,7 @@ class _Live(Progress):
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
 
@@ -214,13 +200,7 @@ class Reporter:
         self.warnings[:] = dict.fromkeys([*warnings, *self.warnings])
 
     def progress(self, description: str, total: int, done: int = 0) -> Progress:
-        """A context manager that counts.
-
-        Args:
-            description: what is counted ("pretrain").
-            total: how far it goes.
-            done: where it starts, after a resume.
-        """
+        """A context manager that counts; for the arguments see `Progress`."""
         if self._console is not None:
             return _Live(description, total, done, self._clock, self._console)
         if self.mode == "plain":
@@ -286,9 +266,7 @@ class Stop:
             self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if isinstance(error, SimulationError) and self._signal is not None:

@@ -33,13 +33,10 @@ def hash_policy_settings(config: RunConfig, method: str) -> str:
 
     Other methods' settings and the list of seeds are left out: adding a seed makes no evaluation stale.
     """
-    stages: list[Stage] = ["collect", "pretrain"]
-    if uses_modes(method):
-        stages.append("discover")
-    if is_finetuned(method):
-        stages.append("finetune")
-    stages.append("evaluate")
-    return hash_values({stage: stage_hash(config, stage, method) for stage in stages})
+    stages: list[Stage] = ["collect", "pretrain", "evaluate"]
+    stages += ["discover"] if uses_modes(method) else []
+    stages += ["finetune"] if is_finetuned(method) else []
+    return hash_values({stage: stage_hash(config, stage, method) for stage in stages})  # their order does not matter
 
 
 def make_rng(config: RunConfig, purpose: str) -> np.random.Generator:
@@ -131,15 +128,10 @@ def _describe_codes(block: PolicyBlock) -> str:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One policy and seed as it was evaluated.
+    """One policy and seed as it was evaluated."""
 
-    Attributes:
-        path: its eval.json.
-        episodes: the rows beside it, with the behaviours of the codes.
-    """
-
-    path: Path
-    episodes: Episodes
+    path: Path  # its eval.json
+    episodes: Episodes  # the rows beside it, with the behaviours of the codes
 
     @property
     def name(self) -> str:
@@ -150,10 +142,10 @@ class Evaluated:
 def load_evaluated(
     config: RunConfig, path: Path, *, wanted: tuple[str, int] | None = None, again: str | None = None
 ) -> Evaluated:
-    """Reads one evaluation and checks that it belongs here.
+    """Reads an eval.json of one policy and seed, and checks that it belongs to the run; in a grid, to that of its cell.
 
     Args:
-        config: the run; for a cell of a grid, the run in this cell.
+        config: the run.
         path: the eval.json.
         wanted: policy and seed that it must hold; None takes any.
         again: command that makes it, for messages; `bmd-pipeline evaluate` if None.
@@ -162,10 +154,10 @@ def load_evaluated(
         ArtifactError: a file is missing or damaged, or is of another task, policy or seed, or other settings.
     """
     task = config.task.name
-    document = load_document(path, Evaluation, task)
-    if len(document.policies) != 1:
-        raise ArtifactError(f"{path}: must hold one policy, holds {', '.join(document.policies)}")
-    ((policy, block),) = document.policies.items()
+    policies = load_document(path, Evaluation, task).policies
+    if len(policies) != 1:
+        raise ArtifactError(f"{path}: must hold one policy, holds {', '.join(policies)}")
+    ((policy, block),) = policies.items()
     seed = block.seeds[0].seed
     if wanted is not None and wanted != (policy, seed):
         raise ArtifactError(f"{path}: holds {policy}/seed{seed}, not {wanted[0]}/seed{wanted[1]}")
@@ -191,16 +183,13 @@ def load_evaluated(
 def load_evaluations(
     config: RunConfig, policies: Sequence[str], evaluations: Sequence[Path], *, optional: Sequence[str] = ()
 ) -> dict[str, list[Evaluated]]:
-    """Reads the evaluations of some policies at every configured seed.
+    """Reads the evaluations of some policies at every configured seed: by policy in this order, one per seed.
 
     Args:
         config: the run.
-        policies: which policies must be there, in this order.
+        policies: which policies must be there.
         evaluations: their eval.json files, in any order.
         optional: which of the policies may be lacking altogether.
-
-    Returns:
-        by policy, one evaluation per seed.
 
     Raises:
         ArtifactError: a file is missing, damaged, not of this run or not asked for, or one is lacking.
@@ -230,10 +219,9 @@ def resample(config: RunConfig, rows: Mapping[str, Sequence[Evaluated]]) -> Pair
     Raises:
         ArtifactError: evaluations label modes differently, or differ in their number of episodes.
     """
-    parts = [part for row in rows.values() for part in row]
-    first = parts[0]
+    first, *others = (part for row in rows.values() for part in row)
     modes = {name: of.modes for name, of in first.episodes.labellings.items()}
-    for part in parts[1:]:
+    for part in others:
         if len(part.episodes) != len(first.episodes):
             counts = f"{len(part.episodes)} episodes, {len(first.episodes)} in {first.path}"
             raise ArtifactError(f"{part.path}: {counts}; evaluate again")

@@ -26,21 +26,13 @@ from bmd_pipeline.tasks import registry
 
 @dataclass(frozen=True)
 class Context:
-    """An opened task with its pre-trained policy.
+    """An opened task with its pre-trained policy."""
 
-    Attributes:
-        env: environments, without automatic reset; a stage can stop between two of their chunks.
-        policy: the pre-trained policy, frozen.
-        device: where everything lives.
-        matmul: precision of float32 matrix products, for run.json.
-        recorder: records CUDA graphs; None: there are to be none.
-    """
-
-    env: TaskEnv
-    policy: DiffusionPolicy
-    device: torch.device
-    matmul: str
-    recorder: Recorder | None
+    env: TaskEnv  # without automatic reset; a stage can stop between two of its chunks
+    policy: DiffusionPolicy  # the pre-trained one, frozen
+    device: torch.device  # where everything lives
+    matmul: str  # precision of float32 matrix products, for run.json
+    recorder: Recorder | None  # records CUDA graphs; None: there are to be none
 
     def log_resume(self, what: str, reporter: Reporter) -> None:
         """Says from where a stage goes on ("iteration 12")."""
