@@ -15,10 +15,10 @@ import typer
 from bmd_pipeline.config.hashing import ENTRIES, Stage
 from bmd_pipeline.config.load import load_config, read_settings
 from bmd_pipeline.config.resources import estimate_mem_mb, free_memory_mb
-from bmd_pipeline.config.schema import METHODS, RunConfig, is_finetuned, uses_modes
+from bmd_pipeline.config.schema import METHODS, RunConfig, check_method, is_finetuned, uses_modes
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import RUN_FILE, Layout
-from bmd_pipeline.stages.console import Mode, Reporter, Stop
+from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.tasks.registry import get_entry
 
 
@@ -102,40 +102,23 @@ def open_config(
 
 def make_reporter(label: str, quiet: bool, plain: bool) -> Reporter:
     """A reporter in the mode that the shared options ask for."""
-    mode: Mode | None = "quiet" if quiet else "plain" if plain else None
-    return Reporter(mode, label=label)
+    return Reporter("quiet" if quiet else "plain" if plain else None, label=label)
 
 
 def need(path: Path, command: str) -> Path:
-    """A file or folder that is there.
-
-    Args:
-        path: where it should be.
-        command: what makes it, for the message.
-
-    Raises:
-        ArtifactError: it is not there.
-    """
+    """A file or folder; raises `ArtifactError`, with the command that makes it, if it is not there."""
     if not path.exists():
         raise ArtifactError(f"{path} is missing: make it with `{command}`")
     return path
 
 
 def new_file(path: Path) -> Path:
-    """Where a file may be written: nothing is there, or an ordinary file.
-
-    Raises:
-        ArtifactError: a folder or a device is there.
-    """
+    """Where a file may be written; raises `ArtifactError` if a folder or a device is there."""
     return _new(path, path.is_file(), "file")
 
 
 def new_folder(path: Path) -> Path:
-    """Where files may be written into: nothing is there, or a folder.
-
-    Raises:
-        ArtifactError: something else is there.
-    """
+    """Where files may be written into; raises `ArtifactError` if something else than a folder is there."""
     return _new(path, path.is_dir(), "folder")
 
 
@@ -149,23 +132,14 @@ def _new(path: Path, is_such: bool, kind: str) -> Path:
 
 @dataclass(frozen=True)
 class Job:
-    """One stage on one task.
+    """One stage on one task."""
 
-    Attributes:
-        command: the stage's name.
-        config: validated settings.
-        layout: where everything is.
-        reporter: what the stage prints through.
-        num_workers: cores it may use.
-        stop: who may ask the stage to stop.
-    """
-
-    command: str
+    command: str  # the stage's name
     config: RunConfig
-    layout: Layout
-    reporter: Reporter
-    num_workers: int
-    stop: Stop
+    layout: Layout  # where everything is
+    reporter: Reporter  # what the stage prints through
+    num_workers: int  # cores it may use
+    stop: Stop  # who may ask the stage to stop
 
     @property
     def task(self) -> str:
@@ -173,7 +147,7 @@ class Job:
         return self.config.task.name
 
     def need_policy(self, given: Path | None = None) -> Path:
-        """Folder of the pre-trained policy, if it is finished; `given` is what the user named.
+        """Folder of the pre-trained policy, or the one that the user named.
 
         Raises:
             ArtifactError: it is missing or not finished.
@@ -189,17 +163,13 @@ class Job:
     ) -> dict[str, Path | None]:
         """Folders that a method plays from, by name: `policy`, `modes` and `finetuned`, None where it needs none.
 
-        Args:
-            method: fine-tuning method, or a policy before fine-tuning.
-            seed: its seed.
-            policy: what the user named; None takes the layout's, here and below.
-            modes: the same.
-            finetuned: the same.
+        Those that the user named are taken, and the layout's for None.
 
         Raises:
             ArtifactError: one is missing or not finished.
-            ConfigError: the user named one that the method has no use for.
+            ConfigError: unknown method, or the user named a folder that it has no use for.
         """
+        check_method(method, evaluating=self.command in ("evaluate", "film"))
         base, found, weights = self.need_policy(policy), None, None
         if uses_modes(method):
             found = self.need_modes(seed, modes)
@@ -251,8 +221,7 @@ def stage_command(threads_of: Stage, *, resumable: bool = False) -> Callable[[Co
 
     Args:
         threads_of: whose number of threads it takes.
-        resumable: whether the stage saves its progress when it is asked to stop. Others end at once, and have no time
-            limit.
+        resumable: whether the stage saves its progress when it is asked to stop. Others end at once, without a limit.
     """
 
     def decorate(run: Command) -> Command:
