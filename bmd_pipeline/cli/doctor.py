@@ -40,9 +40,7 @@ class Finding(NamedTuple):
 
 
 def doctor(
-    task: Annotated[
-        str | None, typer.Option("--task", "-t", help="Also check what a run on this task needs.", show_default=False)
-    ] = None,
+    task: Annotated[str | None, o.option("--task", "Also check what a run on this task needs.", "-t")] = None,
     preset: o.Preset = None,
     config: o.ConfigFile = None,
     assign: o.Assign = None,

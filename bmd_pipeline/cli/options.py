@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
@@ -22,69 +23,40 @@ from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.tasks.registry import get_entry
 
 
-def _option(name: str, help: str, *short: str, panel: str | None = None, **more: Any) -> Any:
-    return typer.Option(name, *short, help=help, rich_help_panel=panel, show_default=False, **more)
+def option(name: str, help: str, *short: str, **more: Any) -> Any:
+    """An option that shows no default."""
+    return typer.Option(name, *short, help=help, show_default=False, **more)
 
 
-Task = Annotated[str, typer.Option("--task", "-t", help="The task; `bmd-pipeline tasks` lists them.")]
-Method = Annotated[str, _option("--method", f"How to fine-tune: {', '.join(METHODS)}.", "-m")]
+_setting = functools.partial(option, rich_help_panel="Settings")
+_message = functools.partial(option, rich_help_panel="Messages")
+
+Task = Annotated[str, option("--task", "The task; `bmd-pipeline tasks` lists them.", "-t")]
+Method = Annotated[str, option("--method", f"How to fine-tune: {', '.join(METHODS)}.", "-m")]
 Seed = Annotated[int, typer.Option("--seed", "-s", min=0, max=2**31 - 1, help="Seed; any number will do.")]
-Output = Annotated[Path | None, _option("--output", "Where to write.", "-o")]
-Demos = Annotated[Path | None, _option("--demos", "Demonstration store.")]
-Policy = Annotated[Path | None, _option("--policy", "Folder of the pre-trained policy.")]
-Modes = Annotated[Path | None, _option("--modes", "Folder of the discovered modes.")]
-Finetuned = Annotated[Path | None, _option("--finetuned", "Folder of the fine-tuned policy.")]
+Output = Annotated[Path | None, option("--output", "Where to write.", "-o")]
+Demos = Annotated[Path | None, option("--demos", "Demonstration store.")]
+Policy = Annotated[Path | None, option("--policy", "Folder of the pre-trained policy.")]
+Modes = Annotated[Path | None, option("--modes", "Folder of the discovered modes.")]
+Finetuned = Annotated[Path | None, option("--finetuned", "Folder of the fine-tuned policy.")]
 
-_SETTINGS = "Settings"
-Preset = Annotated[
-    str | None,
-    _option(
-        "--preset",
-        "How much to compute: smoke, cpu, gpu, paper, auto, auto-gpu. Default: what config/config.yaml says.",
-        panel=_SETTINGS,
-    ),
-]
-ConfigFile = Annotated[
-    Path | None, _option("--config", "YAML file of settings laid over those in config/.", panel=_SETTINGS)
-]
-Assign = Annotated[
-    list[str] | None,
-    _option(
-        "--set",
-        "One setting, e.g. finetune.regulariser.mi_weight=0.3; may be repeated.",
-        panel=_SETTINGS,
-        metavar="NAME=VALUE",
-    ),
-]
-Threads = Annotated[
-    int | None,
-    _option(
-        "--threads",
-        "Cores to use; simulator tasks start as many workers. Default: execution.threads.",
-        panel=_SETTINGS,
-        min=1,
-        max=1024,
-    ),
-]
-MaxMinutes = Annotated[
-    float | None,
-    _option(
-        "--max-minutes",
-        "Save and stop after that many minutes, with exit status 75; the same command goes on from there. "
-        "Default: execution.max_minutes.",
-        panel=_SETTINGS,
-        min=0.0,
-        max=1e6,
-    ),
-]
-Root = Annotated[Path, _option("--root", "Folder that holds data/ and results/.", panel=_SETTINGS)]
+_PRESETS = "How much to compute: smoke, cpu, gpu, paper, auto, auto-gpu. Default: what config/config.yaml says."
+Preset = Annotated[str | None, _setting("--preset", _PRESETS)]
+ConfigFile = Annotated[Path | None, _setting("--config", "YAML file of settings laid over those in config/.")]
+_ASSIGN = "One setting, e.g. finetune.regulariser.mi_weight=0.3; may be repeated."
+Assign = Annotated[list[str] | None, _setting("--set", _ASSIGN, metavar="NAME=VALUE")]
+_THREADS = "Cores to use; simulator tasks start as many workers. Default: execution.threads."
+Threads = Annotated[int | None, _setting("--threads", _THREADS, min=1, max=1024)]
+_MAX_MINUTES = (
+    "Save and stop after that many minutes, with exit status 75; the same command goes on from there. "
+    "Default: execution.max_minutes."
+)
+MaxMinutes = Annotated[float | None, _setting("--max-minutes", _MAX_MINUTES, min=0.0, max=1e6)]
+Root = Annotated[Path, _setting("--root", "Folder that holds data/ and results/.")]
 
-_MESSAGES = "Messages"
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Warnings only.", rich_help_panel=_MESSAGES)]
-Plain = Annotated[
-    bool, typer.Option("--plain", help="Lines instead of bars; taken by itself in a pipe.", rich_help_panel=_MESSAGES)
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_MESSAGES)]
+Quiet = Annotated[bool, _message("--quiet", "Warnings only.", "-q")]
+Plain = Annotated[bool, _message("--plain", "Lines instead of bars; taken by itself in a pipe.")]
+Debug = Annotated[bool, _message("--debug", "Show the traceback of an error.")]
 
 
 def open_config(

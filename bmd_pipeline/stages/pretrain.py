@@ -188,12 +188,7 @@ def is_flat(history: Sequence[tuple[int, float]]) -> bool:
 
 
 class _Selection:
-    """Rollouts of the averaged weights on selection seeds.
-
-    Attributes:
-        history: gradient steps taken and success rate of every round, in order.
-        best_weights: weights of the best round.
-    """
+    """Rollouts of the averaged weights on selection seeds."""
 
     def __init__(self, config: RunConfig, env: TaskEnv, policy: DiffusionPolicy, recorder: Recorder | None) -> None:
         names = (config.task.name, STAGE)
@@ -202,8 +197,8 @@ class _Selection:
         self._make_draws = partial(make_generator, config.seed, "select", *names, "noise", device=env.device)
         # a copy of its own: a simulator's tensors may be elsewhere, and recordings need weights that stay in place
         self._agent = graph_agent(make_base_agent(copy.deepcopy(policy).to(env.device)), recorder)
-        self.history: list[tuple[int, float]] = []
-        self.best_weights: dict[str, Tensor] = {}
+        self.history: list[tuple[int, float]] = []  # gradient steps taken and success rate of every round, in order
+        self.best_weights: dict[str, Tensor] = {}  # those of the best round
 
     @property
     def best(self) -> tuple[int, float]:
