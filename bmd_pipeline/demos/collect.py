@@ -56,11 +56,8 @@ class _Behaviour:
 class Quota:
     """Hands out attempts and takes episodes in.
 
-    Args:
-        behaviours: names.
-        num_episodes: demonstrations wanted; shared out evenly, the first behaviours take the remainder.
-        max_attempts_factor: attempts per wanted demonstration before a behaviour counts as impossible.
-        wanted: the behaviours to show; none named means all.
+    Demonstrations are shared out evenly over the wanted behaviours, the first ones taking the remainder; none wanted
+    means all. `max_attempts_factor` is attempts per demonstration before a behaviour counts as impossible.
 
     Raises:
         ConfigError: fewer episodes than behaviours, or a wanted behaviour that the expert doesn't know.

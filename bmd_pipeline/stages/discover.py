@@ -199,8 +199,12 @@ class Discovery:
 
     def _fit_scale(self) -> None:
         """The scale of the features, from episodes of the base policy."""
-        agent, seeds = make_base_agent(self.context.policy), self._seeds(episodes=self.config.discover.num_envs)
-        played = self._play(agent, "playing the base policy", seeds, self._begin("scale"), explore=True)
+        agent, episodes, draws = (
+            make_base_agent(self.context.policy),
+            self.config.discover.num_envs,
+            self._begin("scale"),
+        )
+        played = self._play(agent, "playing the base policy", episodes=episodes, draws=draws, explore=True)
         self.modes.inference.fit_scale(played.features[1:], played.active_mask)
 
     def _resize(self, num_codes: int) -> None:
@@ -256,14 +260,12 @@ class Discovery:
     # playing -----------------------------------------------------------------------------------------
 
     def _play(
-        self, agent: Agent, what: str, seeds: Sequence[int], generator: torch.Generator, *, explore: bool
+        self, agent: Agent, what: str, *names: str, episodes: int, draws: torch.Generator, explore: bool = False
     ) -> Rollout:
-        """Plays a round per seed, except those that an earlier job has played, and joins them."""
-        known = len(self._rounds)
-        columns = self.modes.feature_columns
-        rounds = play_rounds(
-            self.context.env, agent, seeds, generator, explore=explore, feature_columns=columns, first=known
-        )
+        """Plays the rounds that an earlier job has not played, and joins all of them; `names` fix their starts."""
+        env, known, columns = self.context.env, len(self._rounds), self.modes.feature_columns
+        seeds = episode_seeds(*self._root, *names, episodes=episodes, num_envs=env.num_envs)
+        rounds = play_rounds(env, agent, seeds, draws, explore=explore, feature_columns=columns, first=known)
         with self.reporter.progress(what, len(seeds), known) as progress:
             for _ in range(known, len(seeds)):
                 self._mark()
@@ -275,12 +277,8 @@ class Discovery:
         self, agent: Agent, what: str, purpose: str | None = None, *, episodes: int | None = None
     ) -> Rollout:
         """Episodes with codes in equal numbers, as deployed; their starts depend on the purpose alone."""
-        purpose = purpose or what
-        seeds = self._seeds(purpose, episodes=episodes or self.config.discover.heldout_episodes)
-        return self._play(agent, what, seeds, self._begin(purpose, "noise"), explore=False)
-
-    def _seeds(self, *names: str, episodes: int) -> list[int]:
-        return episode_seeds(*self._root, *names, episodes=episodes, num_envs=self.config.discover.num_envs)
+        purpose, episodes = purpose or what, episodes or self.config.discover.heldout_episodes
+        return self._play(agent, what, purpose, episodes=episodes, draws=self._begin(purpose, "noise"))
 
     @property
     def _root(self) -> tuple[int, Family, str, int]:

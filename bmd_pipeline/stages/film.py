@@ -50,23 +50,14 @@ class Clip:
 
 @dataclass(frozen=True)
 class Player:
-    """Who plays, and what for.
+    """Who plays, and what for."""
 
-    Attributes:
-        groups: what is played for, in groups of roles that the same episodes may fill.
-        labelling: the task's true modes.
-        recorder: holds the last episode.
-        seed: what the task is reset with, from the index of the group and the number of the attempt in it.
-        succeeds: plays an episode for the group with this index, reset with this seed.
-        close: releases the simulator.
-    """
-
-    groups: Sequence[tuple[str, ...]]
-    labelling: ModeLabeler
-    recorder: Recorder
-    seed: Callable[[int, int], int]
-    succeeds: Callable[[int, int], bool]
-    close: Callable[[], None]
+    groups: Sequence[tuple[str, ...]]  # roles to play for; the same episodes may fill those of a group
+    labelling: ModeLabeler  # the task's true modes
+    recorder: Recorder  # holds the last episode
+    seed: Callable[[int, int], int]  # what to reset the task with, by the group's index and the attempt's number
+    succeeds: Callable[[int, int], bool]  # plays an episode for the group of an index, reset with a seed
+    close: Callable[[], None]  # releases the simulator
 
     def play(self, episodes: int, log: Callable[[str], None]) -> Iterator[Clip]:
         """Plays for one group after the other, until `episodes` succeeded for each role; logs where too few do."""
