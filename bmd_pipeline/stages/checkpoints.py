@@ -16,7 +16,7 @@ from bmd_pipeline.errors import SimulationError
 from bmd_pipeline.io.files import remove_leftovers
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import Tracker
-from bmd_pipeline.io.progress import TrainingState, Wait
+from bmd_pipeline.io.progress import FolderLock, TrainingState, Wait
 from bmd_pipeline.io.provenance import describe_run
 from bmd_pipeline.stages.console import Reporter, Stop, Stopped
 from bmd_pipeline.tasks.registry import get_entry
@@ -82,11 +82,6 @@ def open_tracker(
         config=settings,
         resume_step=resume_step,
     )
-
-
-def make_wait(config: RunConfig, stop: Stop, reporter: Reporter) -> Wait:
-    """As long as `execution.wait_minutes` says, unless the stage is asked to stop."""
-    return Wait(60.0 * config.execution.wait_minutes, stop.check, reporter.log)
 
 
 class Checkpoints(TrainingState):
@@ -177,7 +172,22 @@ class Checkpoints(TrainingState):
         self._saved_step, self._saved_at = step, self._clock()
 
 
-def open_checkpoints(config: RunConfig, output: Path, identity: str, stop: Stop, reporter: Reporter) -> Checkpoints:
-    """Checkpoints as often as the settings say; see `Checkpoints`."""
-    wait = make_wait(config, stop, reporter)
+def open_checkpoints(
+    config: RunConfig, stage: Stage, output: Path, stop: Stop, reporter: Reporter, **parts: Any
+) -> Checkpoints:
+    """Checkpoints of a stage as often as the settings say; for `parts` see `make_identity`."""
+    identity, wait = make_identity(config, stage, **parts), _make_wait(config, stop, reporter)
     return Checkpoints(output, identity, stop, minutes=config.execution.checkpoint_minutes, wait=wait)
+
+
+def lock_folder(config: RunConfig, stage: Stage, folder: Path, reporter: Reporter, **parts: Any) -> FolderLock:
+    """Holds a folder that a stage writes without checkpoints, rid of what killed writers left there."""
+    wait = _make_wait(config, Stop(), reporter)
+    lock = FolderLock(Layout.state(folder), make_identity(config, stage, **parts), wait)
+    remove_leftovers(folder)
+    return lock
+
+
+def _make_wait(config: RunConfig, stop: Stop, reporter: Reporter) -> Wait:
+    """As long as `execution.wait_minutes` says, unless the stage is asked to stop."""
+    return Wait(60.0 * config.execution.wait_minutes, stop.check, reporter.log)

@@ -12,13 +12,11 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.collect import Attempt, Quota, make_pool
 from bmd_pipeline.demos.store import DemoWriter, require_replaceable
 from bmd_pipeline.errors import ConfigError
-from bmd_pipeline.io.files import hash_tree, remove_leftovers, write_json
-from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.io.progress import FolderLock
+from bmd_pipeline.io.files import hash_tree, write_json
 from bmd_pipeline.io.provenance import package_versions, require_disposable_demos
 from bmd_pipeline.seeds import derive_seed
-from bmd_pipeline.stages.checkpoints import describe_stage, make_identity, make_wait
-from bmd_pipeline.stages.console import Reporter, Stop
+from bmd_pipeline.stages.checkpoints import describe_stage, lock_folder
+from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.tasks import registry
 
 MAX_ATTEMPTS_FACTOR = 3.0
@@ -73,9 +71,7 @@ def collect(config: RunConfig, *, output: Path, manifest: Path, num_workers: int
                 return None
             return attempt, derive_seed(config.seed, STAGE, pool.behaviours[attempt.behaviour], attempt.index)
 
-        wait = make_wait(config, Stop(), reporter)
-        with FolderLock(Layout.state(output.parent), make_identity(config, STAGE), wait) as lock:
-            remove_leftovers(output.parent)
+        with lock_folder(config, STAGE, output.parent, reporter) as lock:
             low, high = spec.action_low, spec.action_high
             writer = DemoWriter(output, spec.obs_dim, spec.action_dim, attributes, action_low=low, action_high=high)
             with writer, reporter.progress(f"collect {task.name}", settings.num_episodes) as bar:

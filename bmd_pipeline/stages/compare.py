@@ -37,8 +37,7 @@ def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
         ArtifactError: an evaluation is missing, damaged, or of another task or other settings.
     """
     started = time.time()
-    policies = (PRETRAINED, TAUGHT, *config.methods)
-    rows = load_evaluations(config, policies, evaluations, optional=(TAUGHT,))
+    rows = load_evaluations(config, (PRETRAINED, TAUGHT, *config.methods), evaluations)
     sample = resample(config, rows)
     confidence = config.evaluate.confidence
     pairs = [Pair(one, other, "counterpart") for one, other in list_pairs(config.methods)]

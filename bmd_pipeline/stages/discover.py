@@ -38,14 +38,7 @@ from bmd_pipeline.rl.rollout import (
 )
 from bmd_pipeline.rl.trainer import Trainer, unpack_trainer
 from bmd_pipeline.seeds import Family, derive_seed, make_generator
-from bmd_pipeline.stages.checkpoints import (
-    Checkpoints,
-    Snapshot,
-    describe_stage,
-    make_identity,
-    open_checkpoints,
-    open_tracker,
-)
+from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, describe_stage, open_checkpoints, open_tracker
 from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.stages.pretrain import load_task_demos
 from bmd_pipeline.stages.runtime import Context, episode_seeds, open_context, resolve_features
@@ -412,13 +405,12 @@ def discover(
         inputs["demos"] = demos = demos or Layout().demos(task)
         require_own_demos(policy, demos)
         data, origins["demos"] = load_task_demos(config, demos), hash_tree(demos)
-    identity = make_identity(config, "discover", seed=seed, **origins)
     with open_context(config, policy, settings.num_envs, num_workers, reporter, stop, disturbed=False) as context:
         columns = resolve_features(context.env.spec, settings.inference.features)
         torch.manual_seed(derive_seed(config.seed, "discover", task, seed, "weights"))
         modes = make_modes(settings, context.policy, columns)
         modes.networks().to(context.device)
-        with open_checkpoints(config, output, identity, stop, reporter) as checkpoints:
+        with open_checkpoints(config, "discover", output, stop, reporter, seed=seed, **origins) as checkpoints:
             discovery = Discovery(config, context, modes, data, seed, output, checkpoints, reporter)
             discovery.run()
             modes = discovery.modes

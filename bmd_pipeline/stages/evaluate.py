@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +18,8 @@ from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.schema import RunConfig, check_method, is_finetuned, order_policies, uses_modes
 from bmd_pipeline.environments.base import ModeLabeler, TaskEnv
 from bmd_pipeline.errors import ArtifactError, TaskError
-from bmd_pipeline.io.files import hash_file, remove_leftovers, write_bytes, write_json
+from bmd_pipeline.io.files import hash_file, write_bytes, write_json
 from bmd_pipeline.io.layout import RUN_FILE, Layout
-from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, concat_episodes, encode_episodes
 from bmd_pipeline.metrics.scores import SCORES, choose_behaviours
@@ -38,8 +38,8 @@ from bmd_pipeline.rl.agent import Agent, load_agent, remove_steering
 from bmd_pipeline.rl.graphs import Recorder, graph_agent
 from bmd_pipeline.rl.rollout import EpisodeBatch, describe_episodes, play_rounds
 from bmd_pipeline.seeds import Family, derive_seed, make_generator
-from bmd_pipeline.stages.checkpoints import make_identity, make_wait
-from bmd_pipeline.stages.console import Progress, Reporter, Stop
+from bmd_pipeline.stages.checkpoints import lock_folder
+from bmd_pipeline.stages.console import Progress, Reporter
 from bmd_pipeline.stages.evaluations import (
     EPISODES_FILE,
     PATHS_FILE,
@@ -212,16 +212,13 @@ def evaluate(
     device = select_stage_device(config)
     recorder = select_recorder(config, device)
     agent = graph_agent(load_player(config, policy, modes, finetuned, method, device), recorder)
-    identity = make_identity(
-        config,
-        "evaluate",
-        method=method,
-        seed=seed,
-        policy=hash_policy_settings(config, method),
-        inputs={name: hash_file(path) for name, path in inputs.items()},
-    )
-    with FolderLock(Layout.state(output.parent), identity, make_wait(config, Stop(), reporter)) as lock:
-        remove_leftovers(output.parent)
+    identity: dict[str, Any] = {
+        "method": method,
+        "seed": seed,
+        "policy": hash_policy_settings(config, method),
+        "inputs": {name: hash_file(path) for name, path in inputs.items()},
+    }
+    with lock_folder(config, "evaluate", output.parent, reporter, **identity) as lock:
         with (
             _open_examiner(config, agent.policy, method, seed, num_workers, recorder) as examiner,
             reporter.progress(f"evaluate {method}", config.evaluate.episodes) as progress,

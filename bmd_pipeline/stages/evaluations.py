@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bmd_pipeline.config.hashing import Stage, config_hash, hash_values, stage_hash
-from bmd_pipeline.config.schema import RunConfig, is_finetuned, uses_modes
+from bmd_pipeline.config.schema import TAUGHT, RunConfig, is_finetuned, uses_modes
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.metrics.bootstrap import PairedBootstrap, make_paired_bootstrap
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
@@ -181,15 +181,11 @@ def load_evaluated(
 
 
 def load_evaluations(
-    config: RunConfig, policies: Sequence[str], evaluations: Sequence[Path], *, optional: Sequence[str] = ()
+    config: RunConfig, policies: Sequence[str], evaluations: Sequence[Path]
 ) -> dict[str, list[Evaluated]]:
     """Reads the evaluations of some policies at every configured seed: by policy in this order, one per seed.
 
-    Args:
-        config: the run.
-        policies: which policies must be there.
-        evaluations: their eval.json files, in any order.
-        optional: which of the policies may be lacking altogether.
+    `evaluations` are their eval.json files, in any order. Those of the taught policy may be lacking altogether.
 
     Raises:
         ArtifactError: a file is missing, damaged, not of this run or not asked for, or one is lacking.
@@ -204,7 +200,7 @@ def load_evaluations(
             raise ArtifactError(f"{path}: {part.name} is not among the methods and seeds of the settings")
         found[key] = part
     present = {policy for policy, _ in found}
-    policies = [policy for policy in policies if policy in present or policy not in optional]
+    policies = [policy for policy in policies if policy in present or policy != TAUGHT]
     for policy in policies:
         for seed in config.seeds:
             if (policy, seed) not in found:

@@ -23,14 +23,7 @@ from bmd_pipeline.rl.rollout import balanced_codes, merge_rollouts, roll_out
 from bmd_pipeline.rl.selection import Candidate, CollapseWatch, score_candidate
 from bmd_pipeline.rl.trainer import Trainer, compute_max_steps, unpack_trainer
 from bmd_pipeline.seeds import derive_seed, make_generator
-from bmd_pipeline.stages.checkpoints import (
-    Checkpoints,
-    Snapshot,
-    describe_stage,
-    make_identity,
-    open_checkpoints,
-    open_tracker,
-)
+from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, describe_stage, open_checkpoints, open_tracker
 from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.stages.runtime import Context, episode_seeds, open_context
 
@@ -75,12 +68,12 @@ def finetune(
         inputs["modes"] = modes
     # progress made from another policy or other modes is of no use here
     origins = {name: hash_file(path / RUN_FILE) for name, path in inputs.items()}
-    identity = make_identity(config, "finetune", method=method, seed=seed, inputs=origins)
+    identity: dict[str, Any] = {"method": method, "seed": seed, "inputs": origins}
     stop = stop or Stop()
     with open_context(config, policy, config.finetune.num_envs, num_workers, reporter, stop, disturbed=True) as context:
         found = load_modes(inputs["modes"], context.policy, task=task) if "modes" in inputs else None
         run = _Run(config, context, found, method, seed, output, reporter)
-        with open_checkpoints(config, output, identity, stop, reporter) as checkpoints:
+        with open_checkpoints(config, "finetune", output, stop, reporter, **identity) as checkpoints:
             best = run.train(checkpoints)
             record = describe_stage(
                 config,

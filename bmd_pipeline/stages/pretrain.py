@@ -31,14 +31,7 @@ from bmd_pipeline.rl.agent import make_base_agent
 from bmd_pipeline.rl.graphs import Recorder, graph_agent
 from bmd_pipeline.rl.selection import score_candidate
 from bmd_pipeline.seeds import derive_seed, make_generator
-from bmd_pipeline.stages.checkpoints import (
-    Checkpoints,
-    Snapshot,
-    describe_stage,
-    make_identity,
-    open_checkpoints,
-    open_tracker,
-)
+from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, describe_stage, open_checkpoints, open_tracker
 from bmd_pipeline.stages.console import Reporter, Stop, StoppableEnv
 from bmd_pipeline.stages.runtime import episode_seeds, open_env, select_recorder, select_stage_device
 from bmd_pipeline.tasks import registry
@@ -105,8 +98,8 @@ def pretrain(
     content = hash_tree(demos)
     _compare_with_manifest(demos, content, reporter)
     stop = stop or Stop()
-    identity = make_identity(config, STAGE, demos=content)  # progress on other data is of no use here
-    checkpoints = open_checkpoints(config, output, identity, stop, reporter)
+    # progress on other data is of no use here
+    checkpoints = open_checkpoints(config, STAGE, output, stop, reporter, demos=content)
     with _open_selection(config, cloner.policy, num_workers, stop) as selection, checkpoints:
         run = _Run(config, cloner, selection, held_out, checkpoints, reporter)
         reporter.log(f"on {device} with {torch.get_num_threads()} threads, matrix precision {run.matmul}")
