@@ -75,11 +75,7 @@ app.add_typer(tools.config_app, name="config", rich_help_panel="Help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns its exit status.
-
-    Args:
-        argv: arguments after the program's name; those of the process if None.
-    """
+    """Runs a command line, that of the process if None, and returns its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     try:

@@ -191,9 +191,8 @@ Command = Callable[..., None]
 def stage_command(threads_of: Stage, *, resumable: bool = False) -> Callable[[Command], Command]:
     """Makes a command of a function of a job: adds the shared options to its own.
 
-    Args:
-        threads_of: whose number of threads it takes.
-        resumable: whether the stage saves its progress when it is asked to stop. Others end at once, without a limit.
+    It takes the number of threads of a stage. Resumable stages save their progress when they are asked to stop; others
+    end at once, and have no time limit.
     """
 
     def decorate(run: Command) -> Command:

@@ -180,12 +180,7 @@ def load_demos(path: Path, *, obs_dim: int | None = None, action_dim: int | None
     """Reads a store into memory and checks it.
 
     The bounds of actions are those that the store gives. Where it gives none they are -1 and 1 if the data lie inside,
-    else the least and the largest value of each component.
-
-    Args:
-        path: the store.
-        obs_dim: the observation size it must have, if given.
-        action_dim: the action size it must have, if given.
+    else the least and the largest value of each component. Observations and actions must be of the sizes given.
 
     Raises:
         DataError: it is missing, truncated, of a foreign schema version or of other sizes, its episodes

@@ -47,15 +47,8 @@ def describe_stage(
 ) -> dict[str, Any]:
     """What is recorded of a stage's run beside its outputs.
 
-    Args:
-        config: the run.
-        stage: the stage.
-        inputs: files and folders it read, by name.
-        started: `time.time()` at its start.
-        seed: seed of what it did; the run's if None.
-        method: its fine-tuning method, if it has one.
-        device: where it computed; the CPU if None.
-        extra: what else it has to say, as JSON.
+    It read `inputs`, files and folders by name, began at `started` (`time.time()`), and computed with `seed` (None: the
+    run's) on `device` (None: the CPU). `extra` is what else it has to say, as JSON.
     """
     return describe_run(
         stage=stage,
@@ -87,15 +80,8 @@ def open_tracker(
 class Checkpoints(TrainingState):
     """Progress of one stage in a locked folder beside its output, gone once the stage has finished.
 
-    Entering the `with` block removes an old run.json: from there on the output is not complete.
-
-    Args:
-        output: folder that the stage writes.
-        identity: what it computes, from `make_identity`.
-        stop: who may ask it to stop.
-        minutes: longest time between two checkpoints.
-        wait: patience with another job that writes the same folder.
-        clock: seconds that never jump, for tests.
+    Entering the `with` block removes an old run.json: from there on the output is not complete. Between two checkpoints
+    there are `minutes` at most; `clock` tells seconds that never jump, for tests.
 
     Raises:
         ArtifactError: another job writes the same folder, or it can't be written.
@@ -132,12 +118,8 @@ class Checkpoints(TrainingState):
     def save_if_due(self, step: int, pack: Callable[[], Snapshot], *, save: bool = False) -> None:
         """Marks a point from which the stage can go on: saves if it is time, and stops here if it is asked to.
 
-        Should the stage be stopped before it reaches the next one, this one is saved.
-
-        Args:
-            step: number of this point; they rise.
-            pack: makes the snapshot. What it reads must be the same until the next point.
-            save: save now, whatever the time.
+        Should the stage be stopped before it reaches the next one, this one is saved: what `pack` reads must be the
+        same until then. The numbers (`step`) of points rise. `save` saves now, whatever the time.
 
         Raises:
             Stopped: after saving.

@@ -32,10 +32,8 @@ def collect(config: RunConfig, *, output: Path, manifest: Path, num_workers: int
     its own, and successes are taken in attempt order. Failures are dropped and counted. A killed collection starts
     over; what was there before stays until the new store is whole.
 
-    Args:
-        output: the zarr store to write.
-        manifest: the JSON file that stands for the store, written last: its tree hash, counts and provenance.
-        num_workers: processes that demonstrate at the same time.
+    `output` is the zarr store to write, and `manifest` the JSON file that stands for it, written last: its tree hash,
+    counts and provenance. As many as `num_workers` processes demonstrate at the same time.
 
     Raises:
         ConfigError: `num_workers` is below 1.

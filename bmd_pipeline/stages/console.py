@@ -62,11 +62,7 @@ def format_rate(done: float, total: int, elapsed: float) -> str:
 class Progress:
     """A running count, used as a context manager. This one shows nothing; the others add how it is shown.
 
-    Args:
-        description: what is counted.
-        total: how far it goes.
-        done: where it starts, after a resume; not part of the rate.
-        clock: seconds, for tests.
+    `done` is where it starts after a resume, and no part of the rate; `clock` tells seconds, for tests.
     """
 
     def __init__(self, description: str, total: int, done: int, clock: Callable[[], float]) -> None:
@@ -235,9 +231,7 @@ class Stop:
     | SIGTERM, SIGINT (Ctrl-C) or `--max-minutes`: progress is saved | 75, as EX_TEMPFAIL of sysexits.h: try again |
     | a second signal: at once, and what was saved before stays | that of the signal, 143 or 130 in a shell |
 
-    Args:
-        max_minutes: time limit from now on; None sets none.
-        clock: seconds that never jump, for tests.
+    `max_minutes` is a time limit from now on, and `clock` tells seconds that never jump, for tests.
     """
 
     def __init__(self, max_minutes: float | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -283,11 +277,8 @@ class Stop:
 class StoppableEnv:
     """An environment in which a stage can stop between two chunks of actions.
 
-    A rollout may take minutes, and schedulers grant seconds between the signal and the end.
-
-    Args:
-        env: the environment.
-        stop: asked before every chunk; `step` and `step_chunk` raise `Stopped` if somebody asked.
+    A rollout may take minutes, and schedulers grant seconds between the signal and the end. Before every chunk `step`
+    and `step_chunk` raise `Stopped` if somebody asked.
     """
 
     def __init__(self, env: TaskEnv, stop: Stop) -> None:

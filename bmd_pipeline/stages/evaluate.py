@@ -61,14 +61,7 @@ from bmd_pipeline.tasks.registry import load_labellings
 def label_episodes(
     batch: EpisodeBatch, labellings: Sequence[ModeLabeler], method: str, seed: int, num_codes: int
 ) -> Episodes:
-    """Rows of a batch of episodes under every labelling.
-
-    Args:
-        batch: what was played.
-        labellings: the task's true modes.
-        method: name of the policy in the rows.
-        seed: training seed of the policy.
-        num_codes: mode codes K of the agent.
+    """Rows of a batch of episodes under every labelling, for a policy of K = `num_codes` codes and its training seed.
 
     Raises:
         TaskError: a labelling breaks its contract.

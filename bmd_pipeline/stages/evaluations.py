@@ -144,11 +144,7 @@ def load_evaluated(
 ) -> Evaluated:
     """Reads an eval.json of one policy and seed, and checks that it belongs to the run; in a grid, to that of its cell.
 
-    Args:
-        config: the run.
-        path: the eval.json.
-        wanted: policy and seed that it must hold; None takes any.
-        again: command that makes it, for messages; `bmd-pipeline evaluate` if None.
+    It must hold the `wanted` policy and seed; None takes any. `again` is the command that makes it, for messages.
 
     Raises:
         ArtifactError: a file is missing or damaged, or is of another task, policy or seed, or other settings.

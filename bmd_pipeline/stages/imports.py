@@ -34,12 +34,8 @@ POLICY_FILES: Final = (WEIGHTS_FILE, SETTINGS_FILE)
 def import_demos(config: RunConfig, *, store: Path, output: Path, manifest: Path, reporter: Reporter) -> None:
     """Copies demonstrations to where `pretrain` and `discover` read them, with a manifest that says where from.
 
-    What was imported already, and has not changed, is left alone, so that nothing that depends on it is made again.
-
-    Args:
-        store: the zarr store; if it is `output`, the manifest alone is written.
-        output: the store's copy.
-        manifest: the JSON file that stands for it, written last.
+    What was imported already, and has not changed, is left alone, so that nothing that depends on it is made again. If
+    `store` is `output`, the manifest alone is written; it is written last.
 
     Raises:
         DataError: the store is missing, damaged, of another task or in other units.
@@ -78,12 +74,8 @@ def import_demos(config: RunConfig, *, store: Path, output: Path, manifest: Path
 def import_policy(config: RunConfig, *, policy: Path, output: Path, reporter: Reporter) -> None:
     """Copies a policy to where later stages look for it, with a record that says where from.
 
-    What was imported already, and has not changed, is left alone.
-
-    Args:
-        policy: folder with the `policy.safetensors` and `policy.json` of `save_policy`; if it is `output`, the record
-            alone is written.
-        output: folder for the copies and, last, `run.json`.
+    `policy` is a folder with the `policy.safetensors` and `policy.json` of `save_policy`; if it is `output`, the record
+    alone is written. What was imported already, and has not changed, is left alone.
 
     Raises:
         ArtifactError: the policy is missing, damaged, or for another task or other sizes; what is at `output` would be

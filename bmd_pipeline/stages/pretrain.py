@@ -169,10 +169,7 @@ def is_flat(history: Sequence[tuple[int, float]]) -> bool:
     """Whether success has stopped rising.
 
     It has if the best of the last quarter of the steps gained less than MIN_GAIN on the best before. A policy that
-    has never succeeded may still begin to.
-
-    Args:
-        history: gradient steps taken and success rate of every round of rollouts, in order.
+    has never succeeded may still begin to. `history` is gradient steps and success rate of every round, in order.
     """
     now = history[-1][0] if history else 0
     before = [success for step, success in history if step <= 0.75 * now]

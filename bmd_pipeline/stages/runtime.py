@@ -68,16 +68,10 @@ def open_env(
     num_workers: int,
     recorder: Recorder | None = None,
 ) -> TaskEnv:
-    """Opens a task without automatic reset, in one of its two worlds.
+    """Opens a task without automatic reset, in the world of `task.env.disturbance` or in the demonstrations'.
 
-    Args:
-        task: which task, with its settings.
-        policy: the pre-trained policy, whose normaliser says how large a deviation of observations is.
-        num_envs: environments stepped together.
-        disturbed: True for the world of `task.env.disturbance`, False for the demonstrations'.
-        device: where tensors live.
-        num_workers: simulator processes; results don't depend on it.
-        recorder: records the steps of native tasks as CUDA graphs, which disturbances stay outside of; None: no graphs.
+    The normaliser of the pre-trained policy says how large a deviation of observations is. A recorder records the steps
+    of native tasks as CUDA graphs, which disturbances stay outside of.
     """
     env = registry.make_env(task.name, task.env, num_envs, device=device, num_workers=num_workers, auto_reset=False)
     env = graph_env(env, recorder)
