@@ -9,10 +9,9 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import typer
 from rich.console import Console
@@ -28,28 +27,20 @@ Verdict = Literal["ok", "note", "missing"]
 _MARKS: dict[Verdict, str] = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report.
-
-    Attributes:
-        name: what was looked at.
-        verdict: note: works, at a cost; missing: the pipeline can't run.
-        text: what was found, and what its absence costs.
-    """
-
-    name: str
-    verdict: Verdict
-    text: str
+Found = tuple[Verdict, str]
+Check = Callable[[RunConfig | None], Found]
 
 
-Check = Callable[[RunConfig | None], Finding]
+class Finding(NamedTuple):
+    """One line of the report."""
+
+    name: str  # what was looked at
+    verdict: Verdict  # note: works, at a cost; missing: the pipeline can't run
+    text: str  # what was found, and what its absence costs
 
 
 def doctor(
-    task: Annotated[
-        str | None, typer.Option("--task", "-t", help="Also check what a run on this task needs.", show_default=False)
-    ] = None,
+    task: Annotated[str | None, o.option("--task", "Also check what a run on this task needs.", "-t")] = None,
     preset: o.Preset = None,
     config: o.ConfigFile = None,
     assign: o.Assign = None,
@@ -62,81 +53,75 @@ def doctor(
     settings = open_config(task, preset, config, assign) if task else None
     console = Console(highlight=False)
     broken = False
-    for finding in examine(settings):
-        broken |= finding.verdict == "missing"
-        console.print(f"{_MARKS[finding.verdict]:>15}  {finding.name:<16} {escape(finding.text)}", soft_wrap=True)
+    for name, verdict, text in examine(settings):
+        broken |= verdict == "missing"
+        console.print(f"{_MARKS[verdict]:>15}  {name:<16} {escape(text)}", soft_wrap=True)
     raise typer.Exit(2 if broken else 0)
 
 
 def examine(settings: RunConfig | None = None) -> Iterator[Finding]:
     """Looks at everything that the pipeline uses, or that a run with these settings needs; cheap things first."""
-    checks: tuple[Check, ...] = (
-        _check_python,
-        _check_cores,
-        _check_memory,
-        _check_disk,
-        _check_workflow,
-        _check_torch,
-        _check_device,
-        _check_simulator,
-        _check_extras,
-        _check_renderer,
-        _check_tracker,
-    )
-    for check in checks:
-        yield _answer(check, settings)
+    checks: dict[str, Check] = {
+        "python": _check_python,
+        "cores": _check_cores,
+        "memory": _check_memory,
+        "disk": _check_disk,
+        "workflow": _check_workflow,
+        "torch": _check_torch,
+        "device": _check_device,
+        "simulator": _check_simulator,
+        "extras": _check_extras,
+        "renderer": _check_renderer,
+        "tracker": _check_tracker,
+    }
     if settings is not None:
-        for stage in type(settings.execution.threads).model_fields:
-            yield _answer(functools.partial(_check_stage, stage), settings, stage)
+        stages = type(settings.execution.threads).model_fields
+        checks |= {stage: functools.partial(_check_stage, stage) for stage in stages}
+    for name, check in checks.items():
+        try:
+            yield Finding(name, *check(settings))
+        except Exception as error:  # a broken installation fails in its own ways; the doctor reports them all
+            yield Finding(name, "missing", f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def _answer(check: Check, settings: RunConfig | None, name: str | None = None) -> Finding:
-    try:
-        return check(settings)
-    except Exception as error:  # a broken installation fails in its own ways; the doctor reports them all
-        name = name or getattr(check, "__name__", "").removeprefix("_check_")
-        return Finding(name, "missing", f"{type(error).__name__}: {' '.join(str(error).split())}")
-
-
-def _check_python(settings: RunConfig | None) -> Finding:
+def _check_python(settings: RunConfig | None) -> Found:
     text = f"{platform.python_version()} ({platform.machine()})"
     if (3, 11) <= sys.version_info[:2] <= (3, 12):
-        return Finding("python", "ok", text)
-    return Finding("python", "note", f"{text}; 3.11 is tested: `make setup PYTHON=python3.11` in the repository's root")
+        return "ok", text
+    return "note", f"{text}; 3.11 is tested: `make setup PYTHON=python3.11` in the repository's root"
 
 
-def _check_cores(settings: RunConfig | None) -> Finding:
+def _check_cores(settings: RunConfig | None) -> Found:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = max(settings.execution.threads.model_dump().values()) if settings else 1
     if asked > cores:
-        text = f"{cores}, and a stage asks for {asked}: slower, nothing else; lower execution.threads to fit"
-        return Finding("cores", "note", text)
+        return "note", f"{cores}, and a stage asks for {asked}: slower, nothing else; lower execution.threads to fit"
     if cores == 1:
-        return Finding("cores", "note", "1; seeds and methods will run one after the other")
-    return Finding("cores", "ok", str(cores))
+        return "note", "1; seeds and methods will run one after the other"
+    return "ok", str(cores)
 
 
-def _check_memory(settings: RunConfig | None) -> Finding:
+def _check_memory(settings: RunConfig | None) -> Found:
     free = free_memory_mb()
-    return Finding("memory", "note", "unknown here") if free is None else Finding("memory", "ok", f"{free:.0f} MB free")
+    return ("note", "unknown here") if free is None else ("ok", f"{free:.0f} MB free")
 
 
-def _check_disk(settings: RunConfig | None) -> Finding:
-    return Finding("disk", "ok", f"{free_disk_mb(Path()):.0f} MB free here")
+def _check_disk(settings: RunConfig | None) -> Found:
+    return "ok", f"{free_disk_mb(Path()):.0f} MB free here"
 
 
-def _check_workflow(settings: RunConfig | None) -> Finding:
-    return Finding("workflow", "ok", f"snakemake {version('snakemake')}")
+def _check_workflow(settings: RunConfig | None) -> Found:
+    return "ok", f"snakemake {version('snakemake')}"
 
 
-def _check_torch(settings: RunConfig | None) -> Finding:
+def _check_torch(settings: RunConfig | None) -> Found:
     import torch
 
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
-    return Finding("torch", "ok", f"{torch.__version__} ({build}), {torch.get_num_threads()} threads by itself")
+    return "ok", f"{torch.__version__} ({build}), {torch.get_num_threads()} threads by itself"
 
 
-def _check_device(settings: RunConfig | None) -> Finding:
+def _check_device(settings: RunConfig | None) -> Found:
     import torch
 
     from bmd_pipeline.config.load import has_cuda_device
@@ -146,72 +131,68 @@ def _check_device(settings: RunConfig | None) -> Finding:
         text = f"{torch.cuda.get_device_name()}; preset gpu is taken by itself for native tasks"
         if physics:
             untried = "task.physics=cuda was never run, and SAPIEN downloads PhysX's library for GPUs when it starts"
-            return Finding("device", "note", f"{text}; {untried}")
-        return Finding("device", "ok", text)
+            return "note", f"{text}; {untried}"
+        return "ok", text
+    text = "no CUDA device"
     if has_cuda_device():
         text = "a CUDA device is here, but this torch can't use it: install a CUDA build of torch (pytorch.org)"
-    else:
-        text = "no CUDA device"
     if physics:
-        return Finding("device", "missing", f"{text}; or set task.physics to cpu")
+        return "missing", f"{text}; or set task.physics to cpu"
     if settings is not None and settings.execution.device == "cuda":
-        return Finding("device", "missing", f"{text}; or set execution.device to auto")
-    return Finding("device", "note", f"{text}; everything runs on the CPU, and preset cpu is taken by itself")
+        return "missing", f"{text}; or set execution.device to auto"
+    return "note", f"{text}; everything runs on the CPU, and preset cpu is taken by itself"
 
 
-def _check_simulator(settings: RunConfig | None) -> Finding:
+def _check_simulator(settings: RunConfig | None) -> Found:
     simulator = get_entry(settings.task.name).simulator if settings else ""
     wanted = simulator == "ManiSkill"
     if settings is not None and not wanted:
         what = "needs none" if simulator == "native" else f"runs in {simulator}, see extras"
-        return Finding("simulator", "ok", f"{settings.task.name} {what}")
+        return "ok", f"{settings.task.name} {what}"
     try:
         versions = f"mani_skill {version('mani_skill')}, sapien {version('sapien')}"
     except PackageNotFoundError as error:
         simulated = ", ".join(entry.name for entry in list_entries() if entry.simulator == "ManiSkill")
         text = f"{error.name} is not installed: {simulated} can't run, other tasks can; `make setup`"
-        return Finding("simulator", "missing" if wanted else "note", text)
+        return "missing" if wanted else "note", text
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # SAPIEN's about Vulkan: the next line of the report says it better
         importlib.import_module("sapien")  # a broken wheel or C library shows here
-    return Finding("simulator", "ok", versions)
+    return "ok", versions
 
 
-def _check_extras(settings: RunConfig | None) -> Finding:
+def _check_extras(settings: RunConfig | None) -> Found:
     entries = list_entries() if settings is None else [get_entry(settings.task.name)]
     missing = [f"{entry.extra} ({entry.name})" for entry in entries if find_missing(entry)]
     if missing:
-        verdict: Verdict = "note" if settings is None else "missing"
-        return Finding("extras", verdict, f"not installed: {', '.join(missing)}; make setup installs them")
-    return Finding("extras", "ok", "what the simulators need besides is installed")
+        text = f"not installed: {', '.join(missing)}; make setup installs them"
+        return "note" if settings is None else "missing", text
+    return "ok", "what the simulators need besides is installed"
 
 
-def _check_renderer(settings: RunConfig | None) -> Finding:
+def _check_renderer(settings: RunConfig | None) -> Found:
     from bmd_pipeline.sim.backend import have_render_device
 
     if have_render_device():
-        return Finding("renderer", "ok", "a Vulkan device")
-    return Finding(
-        "renderer",
-        "note",
-        "no Vulkan device: nothing is lost but `film` of ManiSkill's tasks (Mesa's lavapipe >= 24.3 would do)",
-    )
+        return "ok", "a Vulkan device"
+    cost = "nothing is lost but `film` of ManiSkill's tasks (Mesa's lavapipe >= 24.3 would do)"
+    return "note", f"no Vulkan device: {cost}"
 
 
-def _check_tracker(settings: RunConfig | None) -> Finding:
+def _check_tracker(settings: RunConfig | None) -> Found:
     wanted = settings is not None and settings.execution.tracker == "wandb"
     try:
-        return Finding("tracker", "ok", f"wandb {version('wandb')}, used only if execution.tracker says so")
+        return "ok", f"wandb {version('wandb')}, used only if execution.tracker says so"
     except PackageNotFoundError:
         text = "wandb is not installed: metrics stay in local files"
-        return Finding("tracker", "note", f"{text}; `pip install wandb`" if wanted else text)
+        return "note", f"{text}; `pip install wandb`" if wanted else text
 
 
-def _check_stage(stage: str, settings: RunConfig | None) -> Finding:
+def _check_stage(stage: str, settings: RunConfig | None) -> Found:
     """Whether memory may run out in a stage of the run."""
-    assert settings is not None  # asked for a run only
+    assert settings is not None  # looked at for a run only
     needed, free = estimate_stage_mb(settings, stage, getattr(settings.execution.threads, stage)), free_memory_mb()
     text = f"may take {needed} MB of memory"
     if free is not None and needed > free:
-        return Finding(stage, "note", f"{text}, {free:.0f} MB is available")
-    return Finding(stage, "ok", text)
+        return "note", f"{text}, {free:.0f} MB is available"
+    return "ok", text

@@ -75,21 +75,11 @@ app.add_typer(tools.config_app, name="config", rich_help_panel="Help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns its exit status.
-
-    Args:
-        argv: arguments after the program's name; those of the process if None.
-    """
+    """Runs a command line, that of the process if None, and returns its exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     try:
         status = app(args=argv or ["--help"], prog_name="bmd-pipeline", standalone_mode=False)
-    except _UsageError as error:
-        return _fail(_describe_usage(error), USER_ERROR)
-    except BMDError as error:
-        if debug:
-            traceback.print_exc()
-        return _fail(str(error), USER_ERROR)
     except AlreadyWritten as reason:
         sys.stderr.write(f"{reason}\n")
         return 0
@@ -98,29 +88,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return STOPPED
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
-    except OSError as error:
-        if debug:
-            traceback.print_exc()
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return _fail(f"{what} (run again with --debug for the traceback)", USER_ERROR)
     except Exception as error:
-        if debug:
+        if debug and not isinstance(error, _UsageError):
             traceback.print_exc()
-        text = f"{type(error).__name__}: {error}"
-        return _fail(f"{text} (run again with --debug for the traceback)", INTERNAL_ERROR, "internal error")
+        return _fail(error)
     if status == INTERRUPTED:  # typer may have caught Ctrl-C itself
         sys.stderr.write("interrupted\n")
     return status if isinstance(status, int) else 0
 
 
-def _describe_usage(error: Exception) -> str:
-    message = str(getattr(error, "format_message", error.__str__)())
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context else "bmd-pipeline"
-    return f"{message.rstrip('.')} (see `{command} --help`)"
-
-
-def _fail(message: str, status: int, kind: str = "error") -> int:
-    line = shorten(" ".join(message.split()), LONGEST_MESSAGE)  # damaged files may have long names for things
+def _fail(error: Exception) -> int:
+    """Says in one line what failed; returns the exit status."""
+    kind, status, advice = "error", USER_ERROR, " (run again with --debug for the traceback)"
+    if isinstance(error, _UsageError):
+        context = getattr(error, "ctx", None)
+        message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+        advice = f" (see `{context.command_path if context else 'bmd-pipeline'} --help`)"
+    elif isinstance(error, BMDError):
+        message, advice = str(error), ""
+    elif isinstance(error, OSError):
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    else:
+        message, kind, status = f"{type(error).__name__}: {error}", "internal error", INTERNAL_ERROR
+    line = shorten(
+        " ".join((message + advice).split()), LONGEST_MESSAGE
+    )  # damaged files may have long names for things
     sys.stderr.write(f"{kind}: {line}\n")
     return status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
@@ -15,76 +16,47 @@ import typer
 from bmd_pipeline.config.hashing import ENTRIES, Stage
 from bmd_pipeline.config.load import load_config, read_settings
 from bmd_pipeline.config.resources import estimate_mem_mb, free_memory_mb
-from bmd_pipeline.config.schema import METHODS, RunConfig, is_finetuned, uses_modes
+from bmd_pipeline.config.schema import METHODS, RunConfig, check_method, is_finetuned, uses_modes
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import RUN_FILE, Layout
-from bmd_pipeline.stages.console import Mode, Reporter, Stop
+from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.tasks.registry import get_entry
 
 
-def _option(name: str, help: str, *short: str, panel: str | None = None, **more: Any) -> Any:
-    return typer.Option(name, *short, help=help, rich_help_panel=panel, show_default=False, **more)
+def option(name: str, help: str, *short: str, **more: Any) -> Any:
+    """An option that shows no default."""
+    return typer.Option(name, *short, help=help, show_default=False, **more)
 
 
-Task = Annotated[str, typer.Option("--task", "-t", help="The task; `bmd-pipeline tasks` lists them.")]
-Method = Annotated[str, _option("--method", f"How to fine-tune: {', '.join(METHODS)}.", "-m")]
+_setting = functools.partial(option, rich_help_panel="Settings")
+_message = functools.partial(option, rich_help_panel="Messages")
+
+Task = Annotated[str, option("--task", "The task; `bmd-pipeline tasks` lists them.", "-t")]
+Method = Annotated[str, option("--method", f"How to fine-tune: {', '.join(METHODS)}.", "-m")]
 Seed = Annotated[int, typer.Option("--seed", "-s", min=0, max=2**31 - 1, help="Seed; any number will do.")]
-Output = Annotated[Path | None, _option("--output", "Where to write.", "-o")]
-Demos = Annotated[Path | None, _option("--demos", "Demonstration store.")]
-Policy = Annotated[Path | None, _option("--policy", "Folder of the pre-trained policy.")]
-Modes = Annotated[Path | None, _option("--modes", "Folder of the discovered modes.")]
-Finetuned = Annotated[Path | None, _option("--finetuned", "Folder of the fine-tuned policy.")]
+Output = Annotated[Path | None, option("--output", "Where to write.", "-o")]
+Demos = Annotated[Path | None, option("--demos", "Demonstration store.")]
+Policy = Annotated[Path | None, option("--policy", "Folder of the pre-trained policy.")]
+Modes = Annotated[Path | None, option("--modes", "Folder of the discovered modes.")]
+Finetuned = Annotated[Path | None, option("--finetuned", "Folder of the fine-tuned policy.")]
 
-_SETTINGS = "Settings"
-Preset = Annotated[
-    str | None,
-    _option(
-        "--preset",
-        "How much to compute: smoke, cpu, gpu, paper, auto, auto-gpu. Default: what config/config.yaml says.",
-        panel=_SETTINGS,
-    ),
-]
-ConfigFile = Annotated[
-    Path | None, _option("--config", "YAML file of settings laid over those in config/.", panel=_SETTINGS)
-]
-Assign = Annotated[
-    list[str] | None,
-    _option(
-        "--set",
-        "One setting, e.g. finetune.regulariser.mi_weight=0.3; may be repeated.",
-        panel=_SETTINGS,
-        metavar="NAME=VALUE",
-    ),
-]
-Threads = Annotated[
-    int | None,
-    _option(
-        "--threads",
-        "Cores to use; simulator tasks start as many workers. Default: execution.threads.",
-        panel=_SETTINGS,
-        min=1,
-        max=1024,
-    ),
-]
-MaxMinutes = Annotated[
-    float | None,
-    _option(
-        "--max-minutes",
-        "Save and stop after that many minutes, with exit status 75; the same command goes on from there. "
-        "Default: execution.max_minutes.",
-        panel=_SETTINGS,
-        min=0.0,
-        max=1e6,
-    ),
-]
-Root = Annotated[Path, _option("--root", "Folder that holds data/ and results/.", panel=_SETTINGS)]
+_PRESETS = "How much to compute: smoke, cpu, gpu, paper, auto, auto-gpu. Default: what config/config.yaml says."
+Preset = Annotated[str | None, _setting("--preset", _PRESETS)]
+ConfigFile = Annotated[Path | None, _setting("--config", "YAML file of settings laid over those in config/.")]
+_ASSIGN = "One setting, e.g. finetune.regulariser.mi_weight=0.3; may be repeated."
+Assign = Annotated[list[str] | None, _setting("--set", _ASSIGN, metavar="NAME=VALUE")]
+_THREADS = "Cores to use; simulator tasks start as many workers. Default: execution.threads."
+Threads = Annotated[int | None, _setting("--threads", _THREADS, min=1, max=1024)]
+_MAX_MINUTES = (
+    "Save and stop after that many minutes, with exit status 75; the same command goes on from there. "
+    "Default: execution.max_minutes."
+)
+MaxMinutes = Annotated[float | None, _setting("--max-minutes", _MAX_MINUTES, min=0.0, max=1e6)]
+Root = Annotated[Path, _setting("--root", "Folder that holds data/ and results/.")]
 
-_MESSAGES = "Messages"
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Warnings only.", rich_help_panel=_MESSAGES)]
-Plain = Annotated[
-    bool, typer.Option("--plain", help="Lines instead of bars; taken by itself in a pipe.", rich_help_panel=_MESSAGES)
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_MESSAGES)]
+Quiet = Annotated[bool, _message("--quiet", "Warnings only.", "-q")]
+Plain = Annotated[bool, _message("--plain", "Lines instead of bars; taken by itself in a pipe.")]
+Debug = Annotated[bool, _message("--debug", "Show the traceback of an error.")]
 
 
 def open_config(
@@ -102,40 +74,23 @@ def open_config(
 
 def make_reporter(label: str, quiet: bool, plain: bool) -> Reporter:
     """A reporter in the mode that the shared options ask for."""
-    mode: Mode | None = "quiet" if quiet else "plain" if plain else None
-    return Reporter(mode, label=label)
+    return Reporter("quiet" if quiet else "plain" if plain else None, label=label)
 
 
 def need(path: Path, command: str) -> Path:
-    """A file or folder that is there.
-
-    Args:
-        path: where it should be.
-        command: what makes it, for the message.
-
-    Raises:
-        ArtifactError: it is not there.
-    """
+    """A file or folder; raises `ArtifactError`, with the command that makes it, if it is not there."""
     if not path.exists():
         raise ArtifactError(f"{path} is missing: make it with `{command}`")
     return path
 
 
 def new_file(path: Path) -> Path:
-    """Where a file may be written: nothing is there, or an ordinary file.
-
-    Raises:
-        ArtifactError: a folder or a device is there.
-    """
+    """Where a file may be written; raises `ArtifactError` if a folder or a device is there."""
     return _new(path, path.is_file(), "file")
 
 
 def new_folder(path: Path) -> Path:
-    """Where files may be written into: nothing is there, or a folder.
-
-    Raises:
-        ArtifactError: something else is there.
-    """
+    """Where files may be written into; raises `ArtifactError` if something else than a folder is there."""
     return _new(path, path.is_dir(), "folder")
 
 
@@ -149,23 +104,14 @@ def _new(path: Path, is_such: bool, kind: str) -> Path:
 
 @dataclass(frozen=True)
 class Job:
-    """One stage on one task.
+    """One stage on one task."""
 
-    Attributes:
-        command: the stage's name.
-        config: validated settings.
-        layout: where everything is.
-        reporter: what the stage prints through.
-        num_workers: cores it may use.
-        stop: who may ask the stage to stop.
-    """
-
-    command: str
+    command: str  # the stage's name
     config: RunConfig
-    layout: Layout
-    reporter: Reporter
-    num_workers: int
-    stop: Stop
+    layout: Layout  # where everything is
+    reporter: Reporter  # what the stage prints through
+    num_workers: int  # cores it may use
+    stop: Stop  # who may ask the stage to stop
 
     @property
     def task(self) -> str:
@@ -173,7 +119,7 @@ class Job:
         return self.config.task.name
 
     def need_policy(self, given: Path | None = None) -> Path:
-        """Folder of the pre-trained policy, if it is finished; `given` is what the user named.
+        """Folder of the pre-trained policy, or the one that the user named.
 
         Raises:
             ArtifactError: it is missing or not finished.
@@ -189,17 +135,13 @@ class Job:
     ) -> dict[str, Path | None]:
         """Folders that a method plays from, by name: `policy`, `modes` and `finetuned`, None where it needs none.
 
-        Args:
-            method: fine-tuning method, or a policy before fine-tuning.
-            seed: its seed.
-            policy: what the user named; None takes the layout's, here and below.
-            modes: the same.
-            finetuned: the same.
+        Those that the user named are taken, and the layout's for None.
 
         Raises:
             ArtifactError: one is missing or not finished.
-            ConfigError: the user named one that the method has no use for.
+            ConfigError: unknown method, or the user named a folder that it has no use for.
         """
+        check_method(method, evaluating=self.command in ("evaluate", "film"))
         base, found, weights = self.need_policy(policy), None, None
         if uses_modes(method):
             found = self.need_modes(seed, modes)
@@ -249,10 +191,8 @@ Command = Callable[..., None]
 def stage_command(threads_of: Stage, *, resumable: bool = False) -> Callable[[Command], Command]:
     """Makes a command of a function of a job: adds the shared options to its own.
 
-    Args:
-        threads_of: whose number of threads it takes.
-        resumable: whether the stage saves its progress when it is asked to stop. Others end at once, and have no time
-            limit.
+    It takes the number of threads of a stage. Resumable stages save their progress when they are asked to stop; others
+    end at once, and have no time limit.
     """
 
     def decorate(run: Command) -> Command:

@@ -15,7 +15,6 @@ from bmd_pipeline.config.schema import (
     EXPERT,
     PRETRAINED,
     TAUGHT,
-    check_method,
     compared_policies,
     grid_methods,
     grid_seeds,
@@ -102,7 +101,6 @@ def finetune(
 
     Methods ending in -bmd keep the discovered modes. Writes results/TASK/METHOD/seedN/.
     """
-    check_method(method)
     inputs = job.need_inputs(method, seed, policy, modes)
     folder = new_folder(output or job.layout.finetuned(job.task, method, seed))
     job.run(method=method, seed=seed, output=folder, **inputs)
@@ -124,7 +122,6 @@ def evaluate(
 
     Writes eval.json, the episodes and a picture to results/TASK/METHOD/seedN/.
     """
-    check_method(method, evaluating=True)
     inputs = job.need_inputs(method, seed, policy, modes, finetuned)
     file = new_file(output or job.layout.evaluation(job.task, method, seed))
     job.run(method=method, seed=seed, output=file, **inputs)
@@ -144,26 +141,17 @@ def curve(
 
     Needs finetune.snapshot_interval. Writes curve.json to results/TASK/METHOD/seedN/.
     """
-    check_method(method)
     inputs = job.need_inputs(method, seed, policy, modes, finetuned)
     file = new_file(output or job.layout.curve(job.task, method, seed))
     job.run(method=method, seed=seed, output=file, **inputs)
 
 
-Evaluations = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        help="The eval.json files. Default: all that are needed, from results/TASK/METHOD/seedN/.", show_default=False
-    ),
-]
+_EVALUATIONS = "The eval.json files. Default: all that are needed, from results/TASK/METHOD/seedN/."
+Evaluations = Annotated[list[Path] | None, typer.Argument(help=_EVALUATIONS, show_default=False)]
 
 
 def _need_evaluations(job: Job, given: Sequence[Path] | None, policies: Sequence[str]) -> list[Path]:
-    """The eval.json files of some policies at every configured seed, or those that the user named.
-
-    Raises:
-        ArtifactError: one is not there.
-    """
+    """The eval.json files of some policies at every configured seed, or those that the user named."""
     expected = {
         job.layout.evaluation(job.task, policy, seed): f"--method {policy} --seed {seed}"
         for policy in policies
@@ -172,11 +160,11 @@ def _need_evaluations(job: Job, given: Sequence[Path] | None, policies: Sequence
     taught = [job.layout.evaluation(job.task, TAUGHT, seed) for seed in job.config.seeds]
     if PRETRAINED in policies and all(path.is_file() for path in taught):  # shown beside it where it was evaluated
         expected |= dict.fromkeys(taught, f"--method {TAUGHT}")
-    paths = list(given or expected)
-    for path in paths:
-        which = expected.get(path, "--method METHOD --seed SEED")
-        need(path, f"bmd-pipeline evaluate --task {job.task} {which}")
-    return paths
+    unknown = "--method METHOD --seed SEED"
+    return [
+        need(path, f"bmd-pipeline evaluate --task {job.task} {expected.get(path, unknown)}")
+        for path in given or expected
+    ]
 
 
 @stage_command("evaluate")
@@ -296,7 +284,6 @@ def film(
         if named := [name for name, given in inputs.items() if given]:
             raise ConfigError(f"--{named[0]} goes with the --method that it belongs to, got --method {EXPERT}")
     else:
-        check_method(method, evaluating=True)
         inputs = job.need_inputs(method, seed, **inputs)
     who = method if method == EXPERT else f"{method}-seed{seed}"
     file = new_file(output or job.layout.report(job.task).parent / VIDEOS_FOLDER / f"{who}.json")

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from pydantic import BaseModel
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
@@ -24,14 +23,7 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import TaskError
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.stages.console import format_seconds
-from bmd_pipeline.tasks.registry import (
-    env_model,
-    get_entry,
-    list_entries,
-    load_disturbance,
-    load_labellings,
-    make_spec,
-)
+from bmd_pipeline.tasks.registry import env_model, get_entry, list_entries, load_disturbance, load_labellings, make_spec
 
 config_app = typer.Typer(help="Show the settings, or the schema of all there are.")
 
@@ -55,10 +47,7 @@ def show(
 
 @config_app.command()
 def schema(
-    task: Annotated[
-        str | None,
-        typer.Option("--task", "-t", help="Include this task's own settings.", show_default=False),
-    ] = None,
+    task: Annotated[str | None, o.option("--task", "Include this task's own settings.", "-t")] = None,
     config: o.ConfigFile = None,
     debug: o.Debug = False,
 ) -> None:
@@ -83,22 +72,26 @@ def tasks(
         return
     env = open_config(name).task.env  # registers variants and plug-ins
     console.print(f"{name}: {_summarise(name, env)}\n", markup=False)
-    console.print(_list_settings(env_model(name)))
+    table = Table("setting", "default", "what it does", box=None, pad_edge=False)
+    model = env_model(name)
+    for setting in list_paths(model):
+        *groups, field_name = setting.split(".")
+        field = (find_model(model, tuple(groups)) or model).model_fields[field_name]
+        text = " ".join((field.description or "").split())
+        table.add_row(f"task.env.{setting}", str(field.default), escape(text))
+    console.print(table)
 
 
 def _list_all() -> Table:
     """A row for each task, with the settings of config/tasks/."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("task", "simulator", "extra"):
-        table.add_column(title, no_wrap=True)
-    for title in ("obs", "action", "steps", "modes"):
-        table.add_column(title, justify="right")
-    table.add_column("what it is", overflow="fold")
+    names = [Column(title, no_wrap=True) for title in ("task", "simulator", "extra")]
+    numbers = [Column(title, justify="right") for title in ("obs", "action", "steps", "modes")]
+    table = Table(*names, *numbers, Column("what it is", overflow="fold"), box=None, pad_edge=False)
     for entry in list_entries():
         env = open_config(entry.name).task.env
         spec = make_spec(entry.name, env)
-        numbers = (spec.obs_dim, spec.action_dim, spec.horizon, _count_modes(entry.name))
-        table.add_row(entry.name, entry.simulator, entry.extra or "", *map(str, numbers), _summarise(entry.name, env))
+        sizes = map(str, (spec.obs_dim, spec.action_dim, spec.horizon, _count_modes(entry.name)))
+        table.add_row(entry.name, entry.simulator, entry.extra or "", *sizes, _summarise(entry.name, env))
     return table
 
 
@@ -113,17 +106,6 @@ def _count_modes(name: str) -> int | str:
         return len(load_labellings(name)[0].modes)
     except TaskError:  # somebody's that is not finished; check-task says so
         return "–"
-
-
-def _list_settings(model: type[BaseModel]) -> Table:
-    table = Table("setting", "default", "what it does", box=None, pad_edge=False)
-    for setting in list_paths(model):
-        *groups, field_name = setting.split(".")
-        group = find_model(model, tuple(groups)) or model
-        field = group.model_fields[field_name]
-        text = " ".join((field.description or "").split())
-        table.add_row(f"task.env.{setting}", str(field.default), escape(text))
-    return table
 
 
 def check_task(
@@ -185,18 +167,8 @@ def _frame(rows: int) -> Group:
     parts = [f"{states.count(state)} {state}" for state in ("running", "silent", "done")]
     speed = sum(job.rate or 0.0 for job in jobs if job.state == "running" and job.unit == "steps/s")
     heading = ", ".join([*([f"{counted[0]} of {counted[1]} jobs"] if counted else []), *parts, f"{speed:.0f} steps/s"])
-    table = Table(
-        Column("job", overflow="fold"),
-        "state",
-        "step",
-        "rate",
-        "return",
-        "success",
-        "information",
-        "solved",
-        "last",
-        box=None,
-    )
+    titles = ("state", "step", "rate", "return", "success", "information", "solved", "last")
+    table = Table(Column("job", overflow="fold"), *titles, box=None)
     for job in jobs[:rows]:
         table.add_row(
             escape(job.job),

@@ -56,11 +56,8 @@ class _Behaviour:
 class Quota:
     """Hands out attempts and takes episodes in.
 
-    Args:
-        behaviours: names.
-        num_episodes: demonstrations wanted; shared out evenly, the first behaviours take the remainder.
-        max_attempts_factor: attempts per wanted demonstration before a behaviour counts as impossible.
-        wanted: the behaviours to show; none named means all.
+    Demonstrations are shared out evenly over the wanted behaviours, the first ones taking the remainder; none wanted
+    means all. `max_attempts_factor` is attempts per demonstration before a behaviour counts as impossible.
 
     Raises:
         ConfigError: fewer episodes than behaviours, or a wanted behaviour that the expert doesn't know.
@@ -72,17 +69,16 @@ class Quota:
         for name in wanted:
             if name not in behaviours:
                 raise ConfigError(f"collect.behaviours: the expert shows no {name!r}; it shows {', '.join(behaviours)}")
-        shown = [name for name in behaviours if name in wanted or not wanted]
+        shown = [name for name in behaviours if name in wanted] or behaviours
         if num_episodes < len(shown):
             raise ConfigError(
                 f"collect.num_episodes must be >= the number of behaviours to show ({len(shown)}), got {num_episodes}"
             )
         share, remainder = divmod(num_episodes, len(shown))
         shares = {name: share + (i < remainder) for i, name in enumerate(shown)}
-        quotas = [shares.get(name, 0) for name in behaviours]
         self._behaviours = [
-            _Behaviour(name, quota, math.ceil(quota * max_attempts_factor))
-            for name, quota in zip(behaviours, quotas, strict=True)
+            _Behaviour(name, quota := shares.get(name, 0), math.ceil(quota * max_attempts_factor))
+            for name in behaviours
         ]
 
     @property
@@ -125,9 +121,8 @@ class Quota:
                 yield arrived
             elif behaviour.decided >= behaviour.limit:
                 raise TrainingError(
-                    f"the expert showed {behaviour.name!r} {behaviour.accepted} times in "
-                    f"{behaviour.decided} attempts, {behaviour.quota} are wanted; "
-                    "repair the expert"
+                    f"the expert showed {behaviour.name!r} {behaviour.accepted} times in {behaviour.decided} attempts, "
+                    f"{behaviour.quota} are wanted; repair the expert"
                 )
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -167,13 +162,9 @@ def _demonstrate(expert: Expert, job: Job) -> Episode:
 
 
 class ExpertPool(ABC):
-    """Runs attempts and returns them as they finish, in any order. Leaving its `with` block stops it.
+    """Runs attempts and returns them as they finish, in any order. Leaving its `with` block stops it."""
 
-    Attributes:
-        behaviours: what the expert can show.
-    """
-
-    behaviours: tuple[str, ...]
+    behaviours: tuple[str, ...]  # what the expert can show
 
     @abstractmethod
     def run(self, next_attempt: NextAttempt) -> tuple[Attempt, Episode]:
@@ -244,8 +235,5 @@ def _build_expert(task: TaskConfig) -> Answer:
 
 
 def make_pool(task: TaskConfig, num_workers: int) -> ExpertPool:
-    """Experts of a task in this process (one worker) or in several.
-
-    Use it as a context manager: it stops the workers.
-    """
+    """Experts of a task in this process (one worker) or in several."""
     return LocalPool(task) if num_workers == 1 else WorkerPool(task, num_workers)

@@ -20,7 +20,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -72,7 +71,7 @@ class DemoWriter:
         path: the store.
         obs_dim: size of one observation.
         action_dim: size of one action.
-        attributes: what the store says of itself, JSON.
+        attributes: what the store says of itself, as JSON values.
         action_low: bounds (action_dim,) of actions in the environment, in the units in which they are written; None
             writes none, and readers go by the data.
         action_high: likewise.
@@ -95,10 +94,10 @@ class DemoWriter:
         self.episode_ends: list[int] = []
         self._dims = {"obs": obs_dim, "action": action_dim}
         bounds = {"action_low": action_low, "action_high": action_high}
-        given = {name: [float(value) for value in values] for name, values in bounds.items() if values is not None}
+        given = {name: list(map(float, values)) for name, values in bounds.items() if values is not None}
         self._attributes = {"schema_version": SCHEMA_VERSION, **given, **attributes}
         self._chunk_rows = chunk_rows
-        self._pending: dict[str, list[Rows]] = {"obs": [], "action": []}
+        self._pending: dict[str, list[Rows]] = {name: [] for name in self._dims}
         self._num_written = 0
         self._stack = ExitStack()
 
@@ -127,17 +126,17 @@ class DemoWriter:
         Raises:
             DataError: it is empty, has the wrong shape, or holds a value that is not finite.
         """
-        index = len(self.episode_ends)
+        which = f"episode {len(self.episode_ends)}"
         values = {"obs": episode.obs, "action": episode.action}
-        if len(episode.obs) == 0 or len(episode.obs) != len(episode.action):
+        if not 0 < len(episode.obs) == len(episode.action):
             raise DataError(
-                f"episode {index}: obs and action must have the same number of rows (>= 1), "
+                f"{which}: obs and action must have the same number of rows (>= 1), "
                 f"got {len(episode.obs)} and {len(episode.action)}"
             )
         for name, rows in values.items():
             if rows.shape[1:] != (self._dims[name],):
-                raise DataError(f"episode {index}: {name} must be (T, {self._dims[name]}), got {rows.shape}")
-            _require_finite(rows, f"episode {index}: {name}")
+                raise DataError(f"{which}: {name} must be (T, {self._dims[name]}), got {rows.shape}")
+            _require_finite(rows, f"{which}: {name}")
         for name, rows in values.items():
             self._pending[name].append(np.asarray(rows, np.float32))
         self.num_rows += len(episode.obs)
@@ -150,13 +149,11 @@ class DemoWriter:
         """Adds what is known only once all episodes are in."""
         self._group.attrs.update(attributes)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *failure: Any) -> None:
         # The exit stack renames the folder into place, or removes it if the block or the last writes failed.
         with self._stack:
             if kind is not None:
-                self._stack.pop_all().__exit__(kind, error, trace)
+                self._stack.pop_all().__exit__(kind, *failure)
                 return
             self._flush(self.num_rows - self._num_written)
             ends = np.asarray(self.episode_ends, np.int64)
@@ -174,11 +171,7 @@ class DemoWriter:
 
 
 def require_replaceable(path: Path) -> None:
-    """Checks that nothing but demonstrations is lost where a store will be written.
-
-    Raises:
-        DataError: a folder of something else is there.
-    """
+    """Raises `DataError` if a folder of something else than demonstrations would be lost where a store is written."""
     if path.is_dir() and any(path.iterdir()) and not any((path / name).exists() for name in _MARKS):
         raise DataError(f"{path} holds something else than demonstrations, which would be lost; name another --output")
 
@@ -187,12 +180,7 @@ def load_demos(path: Path, *, obs_dim: int | None = None, action_dim: int | None
     """Reads a store into memory and checks it.
 
     The bounds of actions are those that the store gives. Where it gives none they are -1 and 1 if the data lie inside,
-    else the least and the largest value of each component.
-
-    Args:
-        path: the store.
-        obs_dim: the observation size it must have, if given.
-        action_dim: the action size it must have, if given.
+    else the least and the largest value of each component. Observations and actions must be of the sizes given.
 
     Raises:
         DataError: it is missing, truncated, of a foreign schema version or of other sizes, its episodes
@@ -228,15 +216,9 @@ def load_demos(path: Path, *, obs_dim: int | None = None, action_dim: int | None
     low, high = _find_bounds(attributes, action, path)
     scaled = from_bounds(action, low, high)
     clipped = float((np.abs(scaled) > 1.0 + TOLERANCE).mean())
-    return Demos(
-        obs,
-        scaled.clip(-1.0, 1.0).astype(np.float32),
-        ends.astype(np.int64, copy=False),
-        attributes,
-        tuple(low.tolist()),
-        tuple(high.tolist()),
-        clipped,
-    )
+    action = scaled.clip(-1.0, 1.0).astype(np.float32)
+    ends = ends.astype(np.int64, copy=False)
+    return Demos(obs, action, ends, attributes, tuple(low.tolist()), tuple(high.tolist()), clipped)
 
 
 def _find_bounds(

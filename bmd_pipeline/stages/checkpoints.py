@@ -1,21 +1,23 @@
-"""When a stage saves its progress, and that nothing is lost when it stops."""
+"""What identifies and records a stage's run, and when its progress is saved so that nothing is lost when it stops."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
+import torch
 from torch import Tensor
 
-from bmd_pipeline.config.hashing import Stage, hash_values, source_hash, stage_hash
+from bmd_pipeline.config.hashing import Stage, hash_values, source_hash, stage_hash, stage_slice
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import SimulationError
 from bmd_pipeline.io.files import remove_leftovers
-from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.io.progress import TrainingState, Wait
+from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.logger import Tracker
+from bmd_pipeline.io.progress import FolderLock, TrainingState, Wait
+from bmd_pipeline.io.provenance import describe_run
 from bmd_pipeline.stages.console import Reporter, Stop, Stopped
 from bmd_pipeline.tasks.registry import get_entry
 
@@ -26,31 +28,60 @@ Snapshot = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 def make_identity(config: RunConfig, stage: Stage, *, method: str | None = None, **parts: Any) -> str:
     """Hash of what a stage computes; progress is used only by a job that computes the same.
 
-    Args:
-        config: the run.
-        stage: the stage.
-        method: its fine-tuning method.
-        parts: what else it depends on, as JSON: its seed, the hashes of its inputs.
+    `parts` are what it depends on beside its settings and its code, as JSON: its seed, the hashes of its inputs.
     """
     source = source_hash(stage, get_entry(config.task.name).package)
     return hash_values({"config": stage_hash(config, stage, method), "method": method, "source": source, **parts})
 
 
-def make_wait(config: RunConfig, stop: Stop, reporter: Reporter) -> Wait:
-    """As long as `execution.wait_minutes` says, unless the stage is asked to stop."""
-    return Wait(60.0 * config.execution.wait_minutes, stop.check, reporter.log)
+def describe_stage(
+    config: RunConfig,
+    stage: Stage,
+    *,
+    inputs: Mapping[str, Path],
+    started: float,
+    seed: int | None = None,
+    method: str | None = None,
+    device: torch.device | None = None,
+    **extra: Any,
+) -> dict[str, Any]:
+    """What is recorded of a stage's run beside its outputs.
+
+    It read `inputs`, files and folders by name, began at `started` (`time.time()`), and computed with `seed` (None: the
+    run's) on `device` (None: the CPU). `extra` is what else it has to say, as JSON.
+    """
+    return describe_run(
+        stage=stage,
+        task=config.task.name,
+        config=stage_slice(config, stage, method),
+        config_hash=stage_hash(config, stage, method),
+        seed=config.seed if seed is None else seed,
+        inputs=inputs,
+        started=started,
+        device=device,
+        extra={"method": method, **extra} if method else extra,
+    )
+
+
+def open_tracker(
+    config: RunConfig, output: Path, settings: Mapping[str, Any], resume_step: int, *, folder: Path | None = None
+) -> Tracker:
+    """Metrics of the stage that writes the folder `output`, there or in another folder; see `Tracker`."""
+    return Tracker(
+        (folder or output) / METRICS_FILE,
+        config.execution.tracker,
+        name=output.as_posix(),
+        group=config.execution.group or config.task.name,
+        config=settings,
+        resume_step=resume_step,
+    )
 
 
 class Checkpoints(TrainingState):
     """Progress of one stage in a locked folder beside its output, gone once the stage has finished.
 
-    Args:
-        output: folder that the stage writes.
-        identity: what it computes, from `make_identity`.
-        stop: who may ask it to stop.
-        minutes: longest time between two checkpoints.
-        wait: patience with another job that writes the same folder.
-        clock: seconds that never jump, for tests.
+    Entering the `with` block removes an old run.json: from there on the output is not complete. Between two checkpoints
+    there are `minutes` at most; `clock` tells seconds that never jump, for tests.
 
     Raises:
         ArtifactError: another job writes the same folder, or it can't be written.
@@ -69,6 +100,7 @@ class Checkpoints(TrainingState):
     ) -> None:
         super().__init__(Layout.state(output), identity, wait)
         self.stop = stop
+        self._output = output
         self._seconds = 60.0 * minutes
         self._clock = clock
         self._saved_at = clock()
@@ -77,11 +109,7 @@ class Checkpoints(TrainingState):
         remove_leftovers(output)
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The snapshot to go on from, or None.
-
-        Raises:
-            ArtifactError: it is damaged.
-        """
+        """The snapshot to go on from, or None; raises `ArtifactError` if it is damaged."""
         saved = super().load()
         if saved is not None:
             self._saved_step = saved[1]["step"]
@@ -90,18 +118,14 @@ class Checkpoints(TrainingState):
     def save_if_due(self, step: int, pack: Callable[[], Snapshot], *, save: bool = False) -> None:
         """Marks a point from which the stage can go on: saves if it is time, and stops here if it is asked to.
 
-        Should the stage be stopped before it reaches the next one, this one is saved.
-
-        Args:
-            step: number of this point; they rise.
-            pack: makes the snapshot. What it reads must be the same until the next point.
-            save: save now, whatever the time.
+        Should the stage be stopped before it reaches the next one, this one is saved: what `pack` reads must be the
+        same until then. The numbers (`step`) of points rise. `save` saves now, whatever the time.
 
         Raises:
             Stopped: after saving.
         """
         self._latest = (step, pack)
-        if save or self._is_due():
+        if save or self._clock() - self._saved_at >= self._seconds or self.stop.reason is not None:
             self._save()
         self.stop.check()
 
@@ -110,17 +134,16 @@ class Checkpoints(TrainingState):
         self._latest = None
         super().discard()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __enter__(self) -> Self:
+        (self._output / RUN_FILE).unlink(missing_ok=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         try:
             if isinstance(error, Stopped | SimulationError):
                 self._save()
         finally:
             self.release()
-
-    def _is_due(self) -> bool:
-        return self._clock() - self._saved_at >= self._seconds or self.stop.reason is not None
 
     def _save(self) -> None:
         if self._latest is None or self._latest[0] == self._saved_step:
@@ -129,3 +152,24 @@ class Checkpoints(TrainingState):
         tensors, values = pack()
         self.save(tensors, {**values, "step": step})
         self._saved_step, self._saved_at = step, self._clock()
+
+
+def open_checkpoints(
+    config: RunConfig, stage: Stage, output: Path, stop: Stop, reporter: Reporter, **parts: Any
+) -> Checkpoints:
+    """Checkpoints of a stage as often as the settings say; for `parts` see `make_identity`."""
+    identity, wait = make_identity(config, stage, **parts), _make_wait(config, stop, reporter)
+    return Checkpoints(output, identity, stop, minutes=config.execution.checkpoint_minutes, wait=wait)
+
+
+def lock_folder(config: RunConfig, stage: Stage, folder: Path, reporter: Reporter, **parts: Any) -> FolderLock:
+    """Holds a folder that a stage writes without checkpoints, rid of what killed writers left there."""
+    wait = _make_wait(config, Stop(), reporter)
+    lock = FolderLock(Layout.state(folder), make_identity(config, stage, **parts), wait)
+    remove_leftovers(folder)
+    return lock
+
+
+def _make_wait(config: RunConfig, stop: Stop, reporter: Reporter) -> Wait:
+    """As long as `execution.wait_minutes` says, unless the stage is asked to stop."""
+    return Wait(60.0 * config.execution.wait_minutes, stop.check, reporter.log)

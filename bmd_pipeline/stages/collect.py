@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Final
 
 from bmd_pipeline.compute import set_threads
-from bmd_pipeline.config.hashing import stage_hash, stage_slice
+from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.collect import Attempt, Quota, make_pool
 from bmd_pipeline.demos.store import DemoWriter, require_replaceable
 from bmd_pipeline.errors import ConfigError
-from bmd_pipeline.io.files import hash_tree, remove_leftovers, write_json
-from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.io.progress import FolderLock
-from bmd_pipeline.io.provenance import describe_run, package_versions, require_disposable_demos
+from bmd_pipeline.io.files import hash_tree, write_json
+from bmd_pipeline.io.provenance import package_versions, require_disposable_demos
 from bmd_pipeline.seeds import derive_seed
-from bmd_pipeline.stages.checkpoints import make_identity, make_wait
-from bmd_pipeline.stages.console import Reporter, Stop
+from bmd_pipeline.stages.checkpoints import describe_stage, lock_folder
+from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.tasks import registry
 
 MAX_ATTEMPTS_FACTOR = 3.0
@@ -27,26 +25,15 @@ MAX_ATTEMPTS_FACTOR = 3.0
 STAGE: Final = "collect"
 
 
-def collect(
-    config: RunConfig,
-    *,
-    output: Path,
-    manifest: Path,
-    num_workers: int,
-    reporter: Reporter,
-) -> None:
+def collect(config: RunConfig, *, output: Path, manifest: Path, num_workers: int, reporter: Reporter) -> None:
     """Collects successful demonstrations, balanced over the expert's behaviours.
 
     The store depends on the config and its seed only, not on `num_workers`: every attempt has a seed of
     its own, and successes are taken in attempt order. Failures are dropped and counted. A killed collection starts
     over; what was there before stays until the new store is whole.
 
-    Args:
-        config: the run.
-        output: the zarr store to write.
-        manifest: the JSON file that stands for the store, written last: its tree hash, counts and provenance.
-        num_workers: processes that demonstrate at the same time.
-        reporter: where progress goes.
+    `output` is the zarr store to write, and `manifest` the JSON file that stands for it, written last: its tree hash,
+    counts and provenance. As many as `num_workers` processes demonstrate at the same time.
 
     Raises:
         ConfigError: `num_workers` is below 1.
@@ -82,17 +69,9 @@ def collect(
                 return None
             return attempt, derive_seed(config.seed, STAGE, pool.behaviours[attempt.behaviour], attempt.index)
 
-        wait = make_wait(config, Stop(), reporter)
-        with FolderLock(Layout.state(output.parent), make_identity(config, STAGE), wait) as lock:
-            remove_leftovers(output.parent)
-            writer = DemoWriter(
-                output,
-                spec.obs_dim,
-                spec.action_dim,
-                attributes,
-                action_low=spec.action_low,
-                action_high=spec.action_high,
-            )
+        with lock_folder(config, STAGE, output.parent, reporter) as lock:
+            low, high = spec.action_low, spec.action_high
+            writer = DemoWriter(output, spec.obs_dim, spec.action_dim, attributes, action_low=low, action_high=high)
             with writer, reporter.progress(f"collect {task.name}", settings.num_episodes) as bar:
                 while not quota.done:
                     attempt, episode = pool.run(next_attempt)
@@ -106,20 +85,15 @@ def collect(
                 f"{output}: {accepted} demonstrations, {writer.num_rows} steps; "
                 f"{attempts - accepted} of {attempts} attempts failed and were dropped"
             )
-            document = describe_run(
-                stage=STAGE,
-                task=task.name,
-                config=stage_slice(config, STAGE),
-                config_hash=stage_hash(config, STAGE),
-                seed=config.seed,
+            document = describe_stage(
+                config,
+                STAGE,
                 inputs={},
                 started=started,
-                extra={
-                    "episodes": accepted,
-                    "steps": writer.num_rows,
-                    "behaviours": quota.counts(),
-                    "outputs": {output.name: hash_tree(output)},
-                },
+                episodes=accepted,
+                steps=writer.num_rows,
+                behaviours=quota.counts(),
+                outputs={output.name: hash_tree(output)},
             )
             write_json(manifest, document)
             lock.discard()

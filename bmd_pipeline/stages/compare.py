@@ -30,19 +30,14 @@ SCORES_SUFFIX = ".parquet"
 def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter) -> None:
     """Compares every -bmd method with its plain counterpart, and every policy with the pre-trained one.
 
-    Args:
-        config: the run.
-        evaluations: eval.json of the pre-trained policy and of each configured method, and of the taught policy if it
-            was evaluated, at every configured seed.
-        output: the compare.json to write, last of all; a table with every seed's scores goes beside it.
-        reporter: where the numbers are logged.
+    `evaluations` are the eval.json of the pre-trained policy and of each configured method, and of the taught policy if
+    it was evaluated, at every configured seed. Writes compare.json (`output`) and, beside it, every seed's scores.
 
     Raises:
         ArtifactError: an evaluation is missing, damaged, or of another task or other settings.
     """
     started = time.time()
-    policies = (PRETRAINED, TAUGHT, *config.methods)
-    rows = load_evaluations(config, policies, evaluations, optional=(TAUGHT,))
+    rows = load_evaluations(config, (PRETRAINED, TAUGHT, *config.methods), evaluations)
     sample = resample(config, rows)
     confidence = config.evaluate.confidence
     pairs = [Pair(one, other, "counterpart") for one, other in list_pairs(config.methods)]
@@ -91,11 +86,7 @@ def _describe(pair: PolicyPair) -> str:
 def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter) -> None:
     """Decides the hypotheses on every pair of a -bmd method and its plain counterpart.
 
-    Args:
-        config: the run, with the thresholds.
-        evaluations: eval.json of each `paired_methods` at every configured seed.
-        output: the verdict.json to write.
-        reporter: where the verdicts are logged.
+    `evaluations` are the eval.json of each of `paired_methods` at every configured seed.
 
     Raises:
         ConfigError: no pair is configured.

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 from rich.console import Console
@@ -62,11 +62,7 @@ def format_rate(done: float, total: int, elapsed: float) -> str:
 class Progress:
     """A running count, used as a context manager. This one shows nothing; the others add how it is shown.
 
-    Args:
-        description: what is counted.
-        total: how far it goes.
-        done: where it starts, after a resume; not part of the rate.
-        clock: seconds, for tests.
+    `done` is where it starts after a resume, and no part of the rate; `clock` tells seconds, for tests.
     """
 
     def __init__(self, description: str, total: int, done: int, clock: Callable[[], float]) -> None:
@@ -96,9 +92,7 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         pass
 
 
@@ -106,12 +100,7 @@ class _Plain(Progress):
     """Progress as occasional lines."""
 
     def __init__(
-        self,
-        description: str,
-        total: int,
-        done: int,
-        clock: Callable[[], float],
-        write: Callable[[str], None],
+        self, description: str, total: int, done: int, clock: Callable[[], float], write: Callable[[str], None]
     ) -> None:
         super().__init__(description, total, done, clock)
         self._write = write
@@ -119,17 +108,12 @@ class _Plain(Progress):
         self._shown_done = done
 
     def _show(self) -> None:
-        waited = self._clock() - self._shown_at
         moved = self.done - self._shown_done
-        if self.done >= self.total:
-            due = moved > 0
-        else:
-            due = waited >= PLAIN_SECONDS
-            due = due or (waited >= PLAIN_MIN_SECONDS and moved >= PLAIN_FRACTION * self.total)
-        if not due:
+        patience = PLAIN_MIN_SECONDS if moved >= PLAIN_FRACTION * self.total else PLAIN_SECONDS
+        is_due = moved > 0 if self.done >= self.total else self._clock() - self._shown_at >= patience
+        if not is_due:
             return
-        self._shown_at = self._clock()
-        self._shown_done = self.done
+        self._shown_at, self._shown_done = self._clock(), self.done
         share = f" ({100 * self.done // self.total}%)" if self.total else ""
         status = self.status()
         self._write(f"{self.description}: {self.done}/{self.total}{share}" + (f", {status}" if status else ""))
@@ -158,9 +142,7 @@ class _Live(Progress):
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
 
@@ -214,13 +196,7 @@ class Reporter:
         self.warnings[:] = dict.fromkeys([*warnings, *self.warnings])
 
     def progress(self, description: str, total: int, done: int = 0) -> Progress:
-        """A context manager that counts.
-
-        Args:
-            description: what is counted ("pretrain").
-            total: how far it goes.
-            done: where it starts, after a resume.
-        """
+        """A context manager that counts; for the arguments see `Progress`."""
         if self._console is not None:
             return _Live(description, total, done, self._clock, self._console)
         if self.mode == "plain":
@@ -255,9 +231,7 @@ class Stop:
     | SIGTERM, SIGINT (Ctrl-C) or `--max-minutes`: progress is saved | 75, as EX_TEMPFAIL of sysexits.h: try again |
     | a second signal: at once, and what was saved before stays | that of the signal, 143 or 130 in a shell |
 
-    Args:
-        max_minutes: time limit from now on; None sets none.
-        clock: seconds that never jump, for tests.
+    `max_minutes` is a time limit from now on, and `clock` tells seconds that never jump, for tests.
     """
 
     def __init__(self, max_minutes: float | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -286,9 +260,7 @@ class Stop:
             self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if isinstance(error, SimulationError) and self._signal is not None:
@@ -305,11 +277,8 @@ class Stop:
 class StoppableEnv:
     """An environment in which a stage can stop between two chunks of actions.
 
-    A rollout may take minutes, and schedulers grant seconds between the signal and the end.
-
-    Args:
-        env: the environment.
-        stop: asked before every chunk; `step` and `step_chunk` raise `Stopped` if somebody asked.
+    A rollout may take minutes, and schedulers grant seconds between the signal and the end. Before every chunk `step`
+    and `step_chunk` raise `Stopped` if somebody asked.
     """
 
     def __init__(self, env: TaskEnv, stop: Stop) -> None:

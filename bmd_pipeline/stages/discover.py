@@ -1,20 +1,18 @@
-"""The stage `discover`: which behaviours are there, and how is each commanded?"""
+"""Stage `discover`: which behaviours are there, and how is each commanded?"""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.schema import RegulariserConfig, RunConfig
 from bmd_pipeline.demos.store import Demos
 from bmd_pipeline.errors import TrainingError
@@ -22,7 +20,7 @@ from bmd_pipeline.io.files import hash_file, hash_tree
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import Tracker
 from bmd_pipeline.io.progress import add_prefix, take_prefix
-from bmd_pipeline.io.provenance import describe_run, require_own_demos, require_run, write_run
+from bmd_pipeline.io.provenance import require_own_demos, require_run, write_run
 from bmd_pipeline.modes.inference import fit_inference
 from bmd_pipeline.modes.modes import CENTRES, DOCUMENT, WEIGHTS, DiscoveredModes, make_modes
 from bmd_pipeline.modes.teaching import Clusters, cluster_demos, describe_demos, teach_codes
@@ -39,8 +37,8 @@ from bmd_pipeline.rl.rollout import (
     read_behaviours,
 )
 from bmd_pipeline.rl.trainer import Trainer, unpack_trainer
-from bmd_pipeline.seeds import derive_seed, make_generator
-from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
+from bmd_pipeline.seeds import Family, derive_seed, make_generator
+from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, describe_stage, open_checkpoints, open_tracker
 from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.stages.pretrain import load_task_demos
 from bmd_pipeline.stages.runtime import Context, episode_seeds, open_context, resolve_features
@@ -54,57 +52,33 @@ STRENGTH_MARGIN = 0.01
 """By how much more episodes must succeed as told for codes to be stretched further."""
 
 
+@dataclass
 class Discovery:
-    """Trains modes in place, phase by phase, and measures them.
+    """Trains modes in place, phase by phase, and measures them."""
 
-    Args:
-        config: the run.
-        context: task and policy.
-        modes: untrained networks.
-        demos: the demonstrations; None in the published form.
-        seed: which repetition this is.
-        output: folder of metrics.jsonl.
-        checkpoints: progress, and who may ask to stop.
-        reporter: progress for people.
-
-    Attributes:
-        modes: what has been found so far.
-        rollbacks: how often an iteration of the warm-up was rolled back.
-    """
-
-    def __init__(
-        self,
-        config: RunConfig,
-        context: Context,
-        modes: DiscoveredModes,
-        demos: Demos | None,
-        seed: int,
-        output: Path,
-        checkpoints: Checkpoints,
-        reporter: Reporter,
-    ) -> None:
-        self.config = config
-        self.context = context
-        self.modes = modes
-        self.demos = demos
-        self.names = (config.task.name, seed)
-        self.output = output
-        self.checkpoints = checkpoints
-        self.reporter = reporter
-        self.rollbacks = 0
-        self._done: list[str] = []  # phases
-        self._step = 0  # boundaries so far
-        self._rounds: list[Rollout] = []  # of the present phase
-        self._draws: torch.Generator | None = None  # of the present phase
-        self._saved_draws: Tensor | None = None
-        self._trainer: Trainer | None = None  # of the warm-up
-        self._iteration = 0  # of the warm-up
-        self._trained: Snapshot | None = None  # progress of the warm-up
+    config: RunConfig
+    context: Context  # task and policy
+    modes: DiscoveredModes  # untrained at first, then what has been found so far
+    demos: Demos | None  # None in the published form
+    seed: int  # which repetition this is
+    output: Path  # folder of metrics.jsonl
+    checkpoints: Checkpoints
+    reporter: Reporter
+    rollbacks: int = 0  # how often an iteration of the warm-up was rolled back
+    _done: list[str] = field(default_factory=list)  # phases
+    _step: int = 0  # boundaries so far
+    _rounds: list[Rollout] = field(default_factory=list)  # of the present phase
+    _draws: torch.Generator | None = None  # of the present phase
+    _saved_draws: Tensor | None = None
+    _trainer: Trainer | None = None  # of the warm-up
+    _iteration: int = 0  # of the warm-up
+    _trained: Snapshot | None = None  # progress of the warm-up
 
     def run(self) -> None:
         """Goes through the phases that are still to be done."""
         self._resume()
-        with self._open_tracker() as tracker:
+        settings = self.config.discover.model_dump(mode="json")
+        with open_tracker(self.config, self.output, settings, self._iteration) as tracker:
             phases: dict[str, Callable[[], None]]
             if self.config.discover.form == "coded":
                 strengths = sorted(self.config.discover.teaching.strengths)
@@ -125,7 +99,7 @@ class Discovery:
     def _finish(self, phase: str) -> None:
         """Saves what a phase has made, once it is sure to be of use."""
         for name, tensor in self.modes.networks().state_dict().items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            if not bool(torch.isfinite(tensor).all()):
                 raise TrainingError(f"discovery made {name} not finite: look for huge values in demonstrations or task")
         self._done.append(phase)
         self._rounds, self._draws, self._trainer = [], None, None
@@ -140,7 +114,7 @@ class Discovery:
         windows = make_windows(self.demos, policy.config).to(self.context.device)
         cond = policy.encode(windows.stacked)
         points = describe_demos(self.demos, cond, policy.obs_dim, settings.cluster_points)
-        clusters = cluster_demos(points, settings, self._derive("clusters"))
+        clusters = cluster_demos(points, settings, derive_seed(*self._root, "clusters"))
         self._tell_clusters(clusters)
         self._resize(len(clusters.centres))
         lengths = torch.from_numpy(self.demos.episode_ends - self.demos.episode_starts).to(self.context.device)
@@ -173,9 +147,8 @@ class Discovery:
     def _try_strength(self, strength: float) -> None:
         """Plays the taught policy with its codes stretched, and counts the successes that show what was asked for."""
         modes = replace(self.modes, coded=self._stretch(strength))
-        played = self._play_codes(
-            make_commanded_agent(self.context.policy, modes), f"strength {strength:g}", "strength"
-        )
+        agent = make_commanded_agent(self.context.policy, modes)
+        played = self._play_codes(agent, f"strength {strength:g}", "strength")
         success = compute_code_success(played, modes.num_codes)
         as_told = float((success * compute_obeyed(modes, played)).mean())
         self.modes.findings.setdefault("as_told_by_strength", []).append(as_told)
@@ -219,8 +192,12 @@ class Discovery:
 
     def _fit_scale(self) -> None:
         """The scale of the features, from episodes of the base policy."""
-        agent, seeds = make_base_agent(self.context.policy), self._seeds(episodes=self.config.discover.num_envs)
-        played = self._play(agent, "playing the base policy", seeds, self._begin("scale"), explore=True)
+        agent, episodes, draws = (
+            make_base_agent(self.context.policy),
+            self.config.discover.num_envs,
+            self._begin("scale"),
+        )
+        played = self._play(agent, "playing the base policy", episodes=episodes, draws=draws, explore=True)
         self.modes.inference.fit_scale(played.features[1:], played.active_mask)
 
     def _resize(self, num_codes: int) -> None:
@@ -235,24 +212,17 @@ class Discovery:
 
     def _warm_up(self, tracker: Tracker) -> None:
         """E_wp rounds on the intrinsic reward alone (BMD, arXiv 2605.11387)."""
-        settings = self.config.discover
-        agent = make_commanded_agent(self.context.policy, self.modes)
+        context, settings, warn = self.context, self.config.finetune, self.reporter.warn
+        agent = make_commanded_agent(context.policy, self.modes)
         self.modes.networks().requires_grad_(True)
-        self.context.policy.requires_grad_(False)
-        regulariser = RegulariserConfig(floor=self.config.finetune.regulariser.floor)
-        trainer = Trainer(
-            self.context.env,
-            agent,
-            self.config.finetune.ppo,
-            regulariser,
-            recorder=self.context.recorder,
-            warn=self.reporter.warn,
-        )
+        context.policy.requires_grad_(False)
+        regulariser = RegulariserConfig(floor=settings.regulariser.floor)
+        trainer = Trainer(context.env, agent, settings.ppo, regulariser, recorder=context.recorder, warn=warn)
         if self._trained is not None:
             unpack_trainer(trainer, *self._trained)
         trainer.rollbacks = self.rollbacks
         self._trainer = trainer
-        total = settings.warmup_iterations
+        total = self.config.discover.warmup_iterations
         with self.reporter.progress("discovering modes", total, self._iteration) as progress:
             while (iteration := self._iteration) < total:
                 trainer.remember()
@@ -260,8 +230,8 @@ class Discovery:
                 names = ("warm-up", iteration)
                 metrics = trainer.iterate(
                     iteration=iteration,
-                    seed=self._derive(*names, "episodes"),
-                    generator=self._make_generator(*names, "noise"),
+                    seed=derive_seed(*self._root, *names, "episodes"),
+                    generator=make_generator(*self._root, *names, "noise", device=context.device),
                     intrinsic_only=True,
                 )
                 self._iteration, self.rollbacks = iteration + 1, trainer.rollbacks
@@ -283,14 +253,12 @@ class Discovery:
     # playing -----------------------------------------------------------------------------------------
 
     def _play(
-        self, agent: Agent, what: str, seeds: Sequence[int], generator: torch.Generator, *, explore: bool
+        self, agent: Agent, what: str, *names: str, episodes: int, draws: torch.Generator, explore: bool = False
     ) -> Rollout:
-        """Plays a round per seed, except those that an earlier job has played, and joins them."""
-        known = len(self._rounds)
-        columns = self.modes.feature_columns
-        rounds = play_rounds(
-            self.context.env, agent, seeds, generator, explore=explore, feature_columns=columns, first=known
-        )
+        """Plays the rounds that an earlier job has not played, and joins all of them; `names` fix their starts."""
+        env, known, columns = self.context.env, len(self._rounds), self.modes.feature_columns
+        seeds = episode_seeds(*self._root, *names, episodes=episodes, num_envs=env.num_envs)
+        rounds = play_rounds(env, agent, seeds, draws, explore=explore, feature_columns=columns, first=known)
         with self.reporter.progress(what, len(seeds), known) as progress:
             for _ in range(known, len(seeds)):
                 self._mark()
@@ -302,23 +270,17 @@ class Discovery:
         self, agent: Agent, what: str, purpose: str | None = None, *, episodes: int | None = None
     ) -> Rollout:
         """Episodes with codes in equal numbers, as deployed; their starts depend on the purpose alone."""
-        purpose = purpose or what
-        seeds = self._seeds(purpose, episodes=episodes or self.config.discover.heldout_episodes)
-        return self._play(agent, what, seeds, self._begin(purpose, "noise"), explore=False)
+        purpose, episodes = purpose or what, episodes or self.config.discover.heldout_episodes
+        return self._play(agent, what, purpose, episodes=episodes, draws=self._begin(purpose, "noise"))
 
-    def _seeds(self, *names: str, episodes: int) -> list[int]:
-        num_envs = self.config.discover.num_envs
-        return episode_seeds(self.config.seed, "discover", *self.names, *names, episodes=episodes, num_envs=num_envs)
+    @property
+    def _root(self) -> tuple[int, Family, str, int]:
+        """What all seeds are derived from."""
+        return self.config.seed, "discover", self.config.task.name, self.seed
 
-    def _derive(self, *names: str | int) -> int:
-        return derive_seed(self.config.seed, "discover", *self.names, *names)
-
-    def _make_generator(self, *names: str | int) -> torch.Generator:
-        return make_generator(self.config.seed, "discover", *self.names, *names, device=self.context.device)
-
-    def _begin(self, *names: str | int) -> torch.Generator:
+    def _begin(self, *names: str) -> torch.Generator:
         """The generator of a phase, where it was when progress was saved, or fresh."""
-        self._draws = self._make_generator(*names)
+        self._draws = make_generator(*self._root, *names, device=self.context.device)
         if self._saved_draws is not None:
             self._draws.set_state(self._saved_draws)
             self._saved_draws = None
@@ -352,7 +314,6 @@ class Discovery:
             "rollbacks": self.rollbacks if trainer is None else trainer.rollbacks,
             "findings": modes.findings,
             "num_codes": modes.num_codes,
-            "feature_columns": list(self._rounds[0].feature_columns) if self._rounds else [],
             "warnings": self.reporter.warnings,
         }
 
@@ -367,7 +328,7 @@ class Discovery:
         self.modes.networks().load_state_dict(take_prefix("modes", tensors))
         self.modes.centres = tensors[CENTRES].to(device) if CENTRES in tensors else None
         self.modes.findings = values["findings"]
-        self._rounds = unpack_rounds(take_prefix("rounds", tensors), values["feature_columns"], device)
+        self._rounds = unpack_rounds(take_prefix("rounds", tensors), self.modes.feature_columns, device)
         self._saved_draws = tensors.get("draws")
         torch.set_rng_state(tensors["torch"])
         self._done, self._step, self._iteration = values["done"], values["step"], values["iteration"]
@@ -377,53 +338,32 @@ class Discovery:
         done = f"after {', '.join(self._done)}" if self._done else "from the start"
         self.context.log_resume(f"saved progress ({done})", self.reporter)
 
-    def _open_tracker(self) -> Tracker:
-        return Tracker(
-            self.output / METRICS_FILE,
-            self.config.execution.tracker,
-            name=self.output.as_posix(),
-            group=self.config.execution.group or self.config.task.name,
-            config=self.config.discover.model_dump(mode="json"),
-            resume_step=self._iteration,
-        )
-
 
 # ---- Played rounds of episodes as tensors, so that a checkpoint can hold them ----
 
 
 def pack_rounds(rounds: Sequence[Rollout]) -> dict[str, Tensor]:
-    """Tensors of rollouts by `<round>.<field>`; those of the record by `<round>.record.<name>`."""
-    tensors: dict[str, Tensor] = {}
-    for index, played in enumerate(rounds):
-        for field in dataclasses.fields(played):
-            value = getattr(played, field.name)
-            parts = value if isinstance(value, dict) else {"": value}
-            for name, part in parts.items():
-                if isinstance(part, Tensor):  # rounds may share one, which a file of tensors can't
-                    tensors[f"{index}.{field.name}.{name}".rstrip(".")] = part.clone()
-    return tensors
+    """Tensors of rollouts without a record, by `<round>.<field>`."""
+    return {
+        f"{index}.{name}": value.clone()  # rounds may share one, which a file of tensors can't
+        for index, played in enumerate(rounds)
+        for name, value in vars(played).items()
+        if isinstance(value, Tensor)
+    }
 
 
-def unpack_rounds(tensors: Mapping[str, Tensor], feature_columns: Sequence[int], device: torch.device) -> list[Rollout]:
-    """Restores what `pack_rounds` took.
-
-    Args:
-        tensors: from `pack_rounds`.
-        feature_columns: what the rollouts say of their track, which is no tensor.
-        device: where to put them.
-    """
-    found: dict[int, dict[str, Any]] = {}
-    for key, tensor in tensors.items():
-        index, field, *name = key.split(".", 2)
-        values = found.setdefault(int(index), {"record": {}, "feature_columns": tuple(feature_columns)})
-        if name:
-            values[field][name[0]] = tensor.to(device)
-        else:
-            values[field] = tensor.to(device)
-    return [Rollout(**found[index]) for index in sorted(found)]
+def unpack_rounds(
+    tensors: Mapping[str, Tensor], feature_columns: tuple[int, ...], device: torch.device
+) -> list[Rollout]:
+    """Restores what `pack_rounds` took; the columns of the track are no tensor."""
+    rounds = []
+    for index in range(len({key.partition(".")[0] for key in tensors})):
+        fields: dict[str, Any] = {name: part.to(device) for name, part in take_prefix(str(index), tensors).items()}
+        rounds.append(Rollout(**fields, feature_columns=feature_columns, record={}))
+    return rounds
 
 
-# ---- The stage `discover`: which behaviours are there, and how is each commanded? ----
+# ---- The stage itself ----
 
 
 def discover(
@@ -437,23 +377,14 @@ def discover(
     reporter: Reporter,
     stop: Stop | None = None,
 ) -> None:
-    """Finds behaviours without labels, and makes a policy that shows each on command; writes both to `output`.
+    """Finds behaviours without labels, and makes a policy that shows each on command.
 
     In the coded form they are those of the demonstrations, and the policy is taught a code for each; in the published
-    form they are those of the frozen policy, commanded through its noise.
+    form, which needs no demonstrations, they are those of the frozen policy, commanded through its noise.
 
-    A killed run goes on from its last checkpoint when the same command is given again. On the CPU, native tasks then
-    give the same modes, byte for byte, as an uninterrupted run.
-
-    Args:
-        config: the run.
-        policy: folder of the pre-trained policy.
-        demos: the demonstration store; the published form needs none.
-        output: folder for modes.safetensors, modes.json, metrics.jsonl and run.json.
-        seed: which repetition this is.
-        num_workers: simulator processes.
-        reporter: progress.
-        stop: who may ask to stop early.
+    Writes modes.safetensors, modes.json, metrics.jsonl and run.json. A killed run goes on from its last checkpoint when
+    the same command is given again. On the CPU, native tasks then give the same modes, byte for byte, as an
+    uninterrupted run.
 
     Raises:
         ArtifactError: the policy is missing or does not fit.
@@ -474,42 +405,30 @@ def discover(
         inputs["demos"] = demos = demos or Layout().demos(task)
         require_own_demos(policy, demos)
         data, origins["demos"] = load_task_demos(config, demos), hash_tree(demos)
-    identity = make_identity(config, "discover", seed=seed, **origins)
     with open_context(config, policy, settings.num_envs, num_workers, reporter, stop, disturbed=False) as context:
-        columns = resolve_features(context.spec, settings.inference.features)
+        columns = resolve_features(context.env.spec, settings.inference.features)
         torch.manual_seed(derive_seed(config.seed, "discover", task, seed, "weights"))
         modes = make_modes(settings, context.policy, columns)
         modes.networks().to(context.device)
-        checkpoints = Checkpoints(
-            output, identity, stop, minutes=config.execution.checkpoint_minutes, wait=make_wait(config, stop, reporter)
-        )
-        with checkpoints:
-            (output / RUN_FILE).unlink(missing_ok=True)  # from here on the folder is not complete
+        with open_checkpoints(config, "discover", output, stop, reporter, seed=seed, **origins) as checkpoints:
             discovery = Discovery(config, context, modes, data, seed, output, checkpoints, reporter)
             discovery.run()
             modes = discovery.modes
             _log_findings(modes, reporter)
             modes.save(output, task, context.policy)
-            write_run(
-                output,
-                describe_run(
-                    stage="discover",
-                    task=task,
-                    config=stage_slice(config, "discover"),
-                    config_hash=stage_hash(config, "discover"),
-                    seed=seed,
-                    inputs=inputs,
-                    started=started,
-                    device=context.device,
-                    extra={
-                        "findings": modes.findings,
-                        "matmul_precision": context.matmul,
-                        "rollbacks": discovery.rollbacks,
-                        "warnings": reporter.warnings,
-                    },
-                ),
-                outputs=(WEIGHTS, DOCUMENT, METRICS_FILE),
+            record = describe_stage(
+                config,
+                "discover",
+                inputs=inputs,
+                started=started,
+                seed=seed,
+                device=context.device,
+                findings=modes.findings,
+                matmul_precision=context.matmul,
+                rollbacks=discovery.rollbacks,
+                warnings=reporter.warnings,
             )
+            write_run(output, record, outputs=(WEIGHTS, DOCUMENT, METRICS_FILE))
             checkpoints.discard()
 
 

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.schema import RunConfig, check_method, is_finetuned, order_policies, uses_modes
 from bmd_pipeline.environments.base import ModeLabeler, TaskEnv
 from bmd_pipeline.errors import ArtifactError, TaskError
-from bmd_pipeline.io.files import hash_file, remove_leftovers, write_bytes, write_json
+from bmd_pipeline.io.files import hash_file, write_bytes, write_json
 from bmd_pipeline.io.layout import RUN_FILE, Layout
-from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, concat_episodes, encode_episodes
 from bmd_pipeline.metrics.scores import SCORES, choose_behaviours
 from bmd_pipeline.policies.checkpoint import load_policy
+from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.reporting.figures import plot_success_modes, plot_trajectories, save_figure
 from bmd_pipeline.reporting.trajectories import (
     PathBook,
@@ -37,11 +35,11 @@ from bmd_pipeline.reporting.trajectories import (
     resample_paths,
 )
 from bmd_pipeline.rl.agent import Agent, load_agent, remove_steering
-from bmd_pipeline.rl.graphs import graph_agent
+from bmd_pipeline.rl.graphs import Recorder, graph_agent
 from bmd_pipeline.rl.rollout import EpisodeBatch, describe_episodes, play_rounds
-from bmd_pipeline.seeds import derive_seed, make_generator
-from bmd_pipeline.stages.checkpoints import make_identity, make_wait
-from bmd_pipeline.stages.console import Reporter, Stop
+from bmd_pipeline.seeds import Family, derive_seed, make_generator
+from bmd_pipeline.stages.checkpoints import lock_folder
+from bmd_pipeline.stages.console import Progress, Reporter
 from bmd_pipeline.stages.evaluations import (
     EPISODES_FILE,
     PATHS_FILE,
@@ -63,32 +61,21 @@ from bmd_pipeline.tasks.registry import load_labellings
 def label_episodes(
     batch: EpisodeBatch, labellings: Sequence[ModeLabeler], method: str, seed: int, num_codes: int
 ) -> Episodes:
-    """Rows of a batch of episodes under every labelling.
-
-    Args:
-        batch: what was played.
-        labellings: the task's true modes.
-        method: name of the policy in the rows.
-        seed: training seed of the policy.
-        num_codes: mode codes K of the agent.
+    """Rows of a batch of episodes under every labelling, for a policy of K = `num_codes` codes and its training seed.
 
     Raises:
         TaskError: a labelling breaks its contract.
     """
-
-    def to_array(values: Tensor, dtype: type[np.generic]) -> NDArray[Any]:
-        return values.cpu().numpy().astype(dtype)
-
     information = torch.zeros_like(batch.episode_return) if batch.information is None else batch.information
     return Episodes(
         policy=method,
         seed=seed,
         num_codes=num_codes,
-        code=to_array(batch.code, np.int64),
-        success=to_array(batch.success, np.bool_),
-        length=to_array(batch.length, np.int64),
-        episode_return=to_array(batch.episode_return, np.float64),
-        information=to_array(information, np.float64),
+        code=batch.code.cpu().numpy().astype(np.int64),
+        success=batch.success.cpu().numpy().astype(np.bool_),
+        length=batch.length.cpu().numpy().astype(np.int64),
+        episode_return=batch.episode_return.cpu().numpy().astype(np.float64),
+        information=information.cpu().numpy().astype(np.float64),
         labellings={labelling.name: _weigh(labelling, batch) for labelling in labellings},
     )
 
@@ -108,51 +95,79 @@ def _weigh(labelling: ModeLabeler, batch: EpisodeBatch) -> ModeWeights:
     return ModeWeights(tuple(labelling.modes), raw / sums[:, None])
 
 
-def evaluate_policy(
-    env: TaskEnv,
-    agent: Agent,
-    labellings: Sequence[ModeLabeler],
-    *,
+Purpose = tuple[Family, *tuple[str | int, ...]]
+"""What the initial states of episodes, or the draws of an agent, are derived from."""
+
+
+@dataclass(frozen=True)
+class _Examiner:
+    """Plays policies as deployed, and labels their episodes with their true modes."""
+
+    config: RunConfig
+    env: TaskEnv
+    labellings: Sequence[ModeLabeler]
+    method: str
+    seed: int
+
+    def examine(
+        self, agent: Agent, starts: Purpose, noise: Purpose, progress: Progress | None = None
+    ) -> tuple[Episodes, NDArray[np.float32]]:
+        """Rows of as many episodes as are configured, and their planar paths (episodes, NUM_POINTS, 2).
+
+        A policy with codes first plays selection seeds, which show the behaviour of each code.
+
+        Raises:
+            ArtifactError: the policy leads to numbers that are not finite.
+            TaskError: a labelling breaks its contract.
+        """
+        settings = self.config.evaluate
+        behaviours: dict[str, tuple[str | None, ...]] = {}
+        if agent.num_codes > 1:
+            select: Purpose = ("select", "behaviours", self.seed)
+            shown, _ = self._play(agent, settings.selection_episodes, select, (*select, "noise"))
+            behaviours = {labelling.name: choose_behaviours(shown, labelling.name) for labelling in self.labellings}
+        episodes, paths = self._play(agent, settings.episodes, starts, noise, progress)
+        return replace(episodes, behaviours=behaviours), paths
+
+    def _play(
+        self, agent: Agent, episodes: int, starts: Purpose, noise: Purpose, progress: Progress | None = None
+    ) -> tuple[Episodes, NDArray[np.float32]]:
+        env, root = self.env, self.config.seed
+        columns = [env.spec.track_names.index(name) for name in env.spec.planar]
+        # one episode in every environment a round; which of the last round are dropped does not depend on them
+        seeds = [derive_seed(root, *starts, index) for index in range(-(-episodes // env.num_envs))]
+        parts, paths = [], []
+        for index, played in enumerate(play_rounds(env, agent, seeds, make_generator(root, *noise, device=env.device))):
+            batch = describe_episodes(agent, played)
+            part = label_episodes(batch, self.labellings, self.method, self.seed, agent.num_codes)
+            drawn = resample_paths(batch.track[:, :, columns].cpu().numpy(), part.length)
+            if not all(np.isfinite(values).all() for values in (part.episode_return, part.information, drawn)):
+                who = f"{self.method}, seed {self.seed}"
+                raise ArtifactError(f"{who}: its weights lead to numbers that are not finite; train again")
+            parts.append(part)
+            paths.append(drawn)
+            if progress is not None:
+                kept = min(env.num_envs, episodes - index * env.num_envs)
+                progress.advance(kept, success=float(part.success.mean()))
+        return concat_episodes(parts, episodes), np.concatenate(paths)[:episodes]
+
+
+@contextmanager
+def _open_examiner(
+    config: RunConfig,
+    policy: DiffusionPolicy,
     method: str,
     seed: int,
-    start_seed: Callable[[int], int],
-    generator: torch.Generator,
-    episodes: int,
-    advance: Callable[..., None] = lambda n, **fields: None,
-) -> tuple[Episodes, NDArray[np.float32]]:
-    """Plays a policy as deployed, and labels its episodes with their true modes.
-
-    Args:
-        env: the task, without automatic reset.
-        agent: who acts.
-        labellings: the task's true modes.
-        method: name of the policy in the rows.
-        seed: training seed of the policy.
-        start_seed: seed of the initial states of a round, one episode in every environment, from its number.
-        generator: draws of the agent.
-        episodes: how many to keep; which of the last round are dropped does not depend on them.
-        advance: counts the episodes of each round, with their success rate, as a progress does.
-
-    Returns:
-        Rows of the episodes, and their planar paths (episodes, NUM_POINTS, 2).
-
-    Raises:
-        ArtifactError: the policy leads to numbers that are not finite.
-        TaskError: a labelling breaks its contract.
-    """
-    columns = [env.spec.track_names.index(name) for name in env.spec.planar]
-    seeds = [start_seed(index) for index in range(-(-episodes // env.num_envs))]
-    parts, paths = [], []
-    for index, played in enumerate(play_rounds(env, agent, seeds, generator)):
-        batch = describe_episodes(agent, played)
-        part = label_episodes(batch, labellings, method, seed, agent.num_codes)
-        drawn = resample_paths(batch.track[:, :, columns].cpu().numpy(), part.length)
-        if not all(np.isfinite(values).all() for values in (part.episode_return, part.information, drawn)):
-            raise ArtifactError(f"{method}, seed {seed}: its weights lead to numbers that are not finite; train again")
-        parts.append(part)
-        paths.append(drawn)
-        advance(min(env.num_envs, episodes - index * env.num_envs), success=float(part.success.mean()))
-    return concat_episodes(parts, episodes), np.concatenate(paths)[:episodes]
+    num_workers: int,
+    recorder: Recorder | None = None,
+) -> Iterator[_Examiner]:
+    """Opens the task for the evaluation of one method and training seed; `policy` is the pre-trained one."""
+    num_envs, device = min(config.evaluate.num_envs, config.evaluate.episodes), select_stage_device(config)
+    opened = open_env(
+        config.task, policy, num_envs, disturbed=True, device=device, num_workers=num_workers, recorder=recorder
+    )
+    with closing(opened) as env:
+        yield _Examiner(config, env, load_labellings(config.task.name), method, seed)
 
 
 # ---- Stage `evaluate`: plays a policy on seeds that nothing before has seen, and writes eval.json ----
@@ -170,22 +185,13 @@ def evaluate(
     num_workers: int,
     reporter: Reporter,
 ) -> None:
-    """Evaluates one policy and writes eval.json, with per-episode rows and a picture beside it.
+    """Evaluates one policy and writes eval.json (`output`), with per-episode rows and a picture beside it.
 
     Initial states depend on the root seed and on `seed`, not on the method: methods of a task meet the same
-    ones, so that their differences are not luck. A policy with codes first plays selection seeds, which show the
-    behaviour of each code. A killed evaluation starts over.
+    ones, so that their differences are not luck. A killed evaluation starts over.
 
-    Args:
-        config: the run.
-        policy: folder of the pre-trained policy.
-        modes: folder of the discovered modes, for policies with codes.
-        finetuned: folder of the fine-tuned policy; None before fine-tuning.
-        output: the eval.json to write, last of all.
-        method: "pretrained", "taught" or a fine-tuning method.
-        seed: training seed of the policy.
-        num_workers: simulator processes; results don't depend on it.
-        reporter: where progress goes.
+    Policies with codes need modes. The method is "pretrained", "taught" or a fine-tuning method, which needs its
+    fine-tuned policy.
 
     Raises:
         ConfigError: unknown method.
@@ -197,52 +203,24 @@ def evaluate(
     task = config.task.name
     inputs = require_inputs(task, method, policy, modes, finetuned)
     device = select_stage_device(config)
-    agent = load_agent(policy, modes, finetuned, method, task=task, device=device)
-    if not config.evaluate.steering:
-        agent = remove_steering(agent)
     recorder = select_recorder(config, device)
-    agent = graph_agent(agent, recorder)
-    labellings = load_labellings(task)
-    identity = make_identity(
-        config,
-        "evaluate",
-        method=method,
-        seed=seed,
-        policy=hash_policy_settings(config, method),
-        inputs={name: hash_file(path) for name, path in inputs.items()},
-    )
-    with FolderLock(Layout.state(output.parent), identity, make_wait(config, Stop(), reporter)) as lock:
-        remove_leftovers(output.parent)
-        num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
-        world = open_env(
-            config.task,
-            agent.policy,
-            num_envs,
-            disturbed=True,
-            device=device,
-            num_workers=num_workers,
-            recorder=recorder,
-        )
-        with closing(world) as env:
-            behaviours = find_behaviours(config, env, agent, labellings, method, seed)
-            wanted = config.evaluate.episodes
-            with reporter.progress(f"evaluate {method}", wanted) as progress:
-                episodes, paths = evaluate_policy(
-                    env,
-                    agent,
-                    labellings,
-                    method=method,
-                    seed=seed,
-                    start_seed=partial(derive_seed, config.seed, "evaluate", seed),
-                    generator=make_generator(config.seed, "evaluate", "noise", seed, device=env.device),
-                    episodes=wanted,
-                    advance=progress.advance,
-                )
-            episodes = replace(episodes, behaviours=behaviours)
-            axes = env.spec.planar_labels
+    agent = graph_agent(load_player(config, policy, modes, finetuned, method, device), recorder)
+    identity: dict[str, Any] = {
+        "method": method,
+        "seed": seed,
+        "policy": hash_policy_settings(config, method),
+        "inputs": {name: hash_file(path) for name, path in inputs.items()},
+    }
+    with lock_folder(config, "evaluate", output.parent, reporter, **identity) as lock:
+        with (
+            _open_examiner(config, agent.policy, method, seed, num_workers, recorder) as examiner,
+            reporter.progress(f"evaluate {method}", config.evaluate.episodes) as progress,
+        ):
+            episodes, paths = examiner.examine(agent, ("evaluate", seed), ("evaluate", "noise", seed), progress)
         block = make_block(config, [episodes])
         document = make_document(config, {method: block}, inputs, seed, started, device)
-        book = _make_book(axes, labellings[0], episodes, paths[: config.evaluate.pictured_episodes])
+        axes, labelling = examiner.env.spec.planar_labels, examiner.labellings[0]
+        book = _make_book(axes, labelling, episodes, paths[: config.evaluate.pictured_episodes])
         output.unlink(missing_ok=True)  # an old eval.json must not vouch for new rows
         write_bytes(output.with_name(EPISODES_FILE), encode_episodes([episodes]))
         write_bytes(output.with_name(PATHS_FILE), encode_paths(book))
@@ -269,35 +247,17 @@ def require_inputs(task: str, method: str, policy: Path, modes: Path | None, fin
     return inputs
 
 
-def find_behaviours(
-    config: RunConfig, env: TaskEnv, agent: Agent, labellings: Sequence[ModeLabeler], method: str, seed: int
-) -> dict[str, tuple[str | None, ...]]:
-    """Plays selection seeds and sees what each code does there, by labelling; nothing without codes.
-
-    Args:
-        config: the run.
-        env: the task.
-        agent: who acts.
-        labellings: the task's true modes.
-        method: name of the policy.
-        seed: its training seed.
-
-    Raises:
-        TaskError: a labelling breaks its contract.
-    """
-    if agent.num_codes == 1:
-        return {}
-    played, _ = evaluate_policy(
-        env,
-        agent,
-        labellings,
-        method=method,
-        seed=seed,
-        start_seed=partial(derive_seed, config.seed, "select", "behaviours", seed),
-        generator=make_generator(config.seed, "select", "behaviours", seed, "noise", device=env.device),
-        episodes=config.evaluate.selection_episodes,
-    )
-    return {labelling.name: choose_behaviours(played, labelling.name) for labelling in labellings}
+def load_player(
+    config: RunConfig,
+    policy: Path,
+    modes: Path | None,
+    finetuned: Path | None,
+    method: str,
+    device: torch.device | str = "cpu",
+) -> Agent:
+    """The agent of a method as `evaluate.steering` wants it; see `load_agent`."""
+    agent = load_agent(policy, modes, finetuned, method, task=config.task.name, device=device)
+    return agent if config.evaluate.steering else remove_steering(agent)
 
 
 def _make_book(
@@ -328,13 +288,8 @@ def _make_book(
 def summarise(config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter) -> None:
     """Merges the evaluations of single policies and seeds, and draws them side by side.
 
-    Intervals are computed anew from the per-episode rows, over seeds and episodes.
-
-    Args:
-        config: the run.
-        evaluations: eval.json of each policy and seed, with its tables beside it.
-        output: the eval.json to write, last of all; tables and pictures go beside it.
-        reporter: where the numbers are logged.
+    Intervals are computed anew from the per-episode rows, over seeds and episodes. `evaluations` are the eval.json of
+    each policy and seed, with their tables beside them, as tables and pictures go beside `output`.
 
     Raises:
         ArtifactError: a file is missing or damaged, is of another task or other settings, or repeats a seed.
@@ -381,9 +336,7 @@ def curve(
     num_workers: int,
     reporter: Reporter,
 ) -> None:
-    """Evaluates every snapshot of a fine-tuning run, all on the same episodes, and writes curve.json.
-
-    Args: as those of `evaluate`.
+    """Evaluates every snapshot of a fine-tuning run, all on the same episodes, and writes curve.json (`output`).
 
     Raises:
         ArtifactError: there are no snapshots, or an input is missing, damaged or made for something else.
@@ -398,26 +351,17 @@ def curve(
             f"--seed {seed} --set finetune.snapshot_interval=20`"
         )
     device = select_stage_device(config)
-    labellings = load_labellings(task)
     base = load_policy(policy, task=task, device=device)
-    num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
-    world = open_env(config.task, base, num_envs, disturbed=True, device=device, num_workers=num_workers)
+    starts: Purpose = ("evaluate", "curve", seed)  # every snapshot meets the same starts and draws
     points = []
-    with closing(world) as env, reporter.progress(f"curve of {method}", len(folders)) as progress:
+    with (
+        _open_examiner(config, base, method, seed, num_workers) as examiner,
+        reporter.progress(f"curve of {method}", len(folders)) as progress,
+    ):
         for folder in folders:
-            agent = load_agent(policy, modes, folder, method, task=task, device=device)
-            episodes, _ = evaluate_policy(  # every snapshot meets the same starts and draws
-                env,
-                agent,
-                labellings,
-                method=method,
-                seed=seed,
-                start_seed=partial(derive_seed, config.seed, "evaluate", "curve", seed),
-                generator=make_generator(config.seed, "evaluate", "curve", seed, "noise", device=env.device),
-                episodes=config.evaluate.episodes,
-            )
-            behaviours = find_behaviours(config, env, agent, labellings, method, seed)
-            block = make_block(config, [replace(episodes, behaviours=behaviours)]).model_dump(mode="json")
+            agent = load_player(config, policy, modes, folder, method, device)
+            episodes, _ = examiner.examine(agent, starts, (*starts, "noise"))
+            block = make_block(config, [episodes]).model_dump(mode="json")
             shares = {row["mode"]: row["share"] for row in block["per_mode"]}
             measured = {name: block[name] for name in SCORES if name != "episode_return"}
             points.append({"iteration": int(folder.name), **measured, "mode_shares": shares})

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from bmd_pipeline.config.hashing import Stage, config_hash, hash_values, stage_hash, stage_slice
-from bmd_pipeline.config.schema import RunConfig, is_finetuned, uses_modes
+from bmd_pipeline.config.hashing import Stage, config_hash, hash_values, stage_hash
+from bmd_pipeline.config.schema import TAUGHT, RunConfig, is_finetuned, uses_modes
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.provenance import describe_run
 from bmd_pipeline.metrics.bootstrap import PairedBootstrap, make_paired_bootstrap
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Evaluation, PolicyBlock, Provenance, load_document
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.seeds import derive_seed
+from bmd_pipeline.stages.checkpoints import describe_stage
 
 # ---- What result documents begin with, and the files beside an eval.json ----
 
@@ -33,13 +33,10 @@ def hash_policy_settings(config: RunConfig, method: str) -> str:
 
     Other methods' settings and the list of seeds are left out: adding a seed makes no evaluation stale.
     """
-    stages: list[Stage] = ["collect", "pretrain"]
-    if uses_modes(method):
-        stages.append("discover")
-    if is_finetuned(method):
-        stages.append("finetune")
-    stages.append("evaluate")
-    return hash_values({stage: stage_hash(config, stage, method) for stage in stages})
+    stages: list[Stage] = ["collect", "pretrain", "evaluate"]
+    stages += ["discover"] if uses_modes(method) else []
+    stages += ["finetune"] if is_finetuned(method) else []
+    return hash_values({stage: stage_hash(config, stage, method) for stage in stages})  # their order does not matter
 
 
 def make_rng(config: RunConfig, purpose: str) -> np.random.Generator:
@@ -56,26 +53,8 @@ def make_head(
     seed: int | None = None,
     device: torch.device | None = None,
 ) -> dict[str, Any]:
-    """The fields that every document begins with.
-
-    Args:
-        config: the run.
-        stage: the stage that writes it.
-        inputs: files it read, by name.
-        started: `time.time()` at its start.
-        seed: seed of what it did; the run's if None.
-        device: where it computed; the CPU if None.
-    """
-    run = describe_run(
-        stage=stage,
-        task=config.task.name,
-        config=stage_slice(config, stage),
-        config_hash=stage_hash(config, stage),
-        seed=config.seed if seed is None else seed,
-        inputs=inputs,
-        started=started,
-        device=device,
-    )
+    """The fields that every document begins with; for the arguments see `describe_stage`."""
+    run = describe_stage(config, stage, inputs=inputs, started=started, seed=seed, device=device)
     return {
         "schema_version": SCHEMA_VERSION,
         "task": config.task.name,
@@ -149,15 +128,10 @@ def _describe_codes(block: PolicyBlock) -> str:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One policy and seed as it was evaluated.
+    """One policy and seed as it was evaluated."""
 
-    Attributes:
-        path: its eval.json.
-        episodes: the rows beside it, with the behaviours of the codes.
-    """
-
-    path: Path
-    episodes: Episodes
+    path: Path  # its eval.json
+    episodes: Episodes  # the rows beside it, with the behaviours of the codes
 
     @property
     def name(self) -> str:
@@ -168,22 +142,18 @@ class Evaluated:
 def load_evaluated(
     config: RunConfig, path: Path, *, wanted: tuple[str, int] | None = None, again: str | None = None
 ) -> Evaluated:
-    """Reads one evaluation and checks that it belongs here.
+    """Reads an eval.json of one policy and seed, and checks that it belongs to the run; in a grid, to that of its cell.
 
-    Args:
-        config: the run; for a cell of a grid, the run in this cell.
-        path: the eval.json.
-        wanted: policy and seed that it must hold; None takes any.
-        again: command that makes it, for messages; `bmd-pipeline evaluate` if None.
+    It must hold the `wanted` policy and seed; None takes any. `again` is the command that makes it, for messages.
 
     Raises:
         ArtifactError: a file is missing or damaged, or is of another task, policy or seed, or other settings.
     """
     task = config.task.name
-    document = load_document(path, Evaluation, task)
-    if len(document.policies) != 1:
-        raise ArtifactError(f"{path}: must hold one policy, holds {', '.join(document.policies)}")
-    ((policy, block),) = document.policies.items()
+    policies = load_document(path, Evaluation, task).policies
+    if len(policies) != 1:
+        raise ArtifactError(f"{path}: must hold one policy, holds {', '.join(policies)}")
+    ((policy, block),) = policies.items()
     seed = block.seeds[0].seed
     if wanted is not None and wanted != (policy, seed):
         raise ArtifactError(f"{path}: holds {policy}/seed{seed}, not {wanted[0]}/seed{wanted[1]}")
@@ -207,18 +177,11 @@ def load_evaluated(
 
 
 def load_evaluations(
-    config: RunConfig, policies: Sequence[str], evaluations: Sequence[Path], *, optional: Sequence[str] = ()
+    config: RunConfig, policies: Sequence[str], evaluations: Sequence[Path]
 ) -> dict[str, list[Evaluated]]:
-    """Reads the evaluations of some policies at every configured seed.
+    """Reads the evaluations of some policies at every configured seed: by policy in this order, one per seed.
 
-    Args:
-        config: the run.
-        policies: which policies must be there, in this order.
-        evaluations: their eval.json files, in any order.
-        optional: which of the policies may be lacking altogether.
-
-    Returns:
-        by policy, one evaluation per seed.
+    `evaluations` are their eval.json files, in any order. Those of the taught policy may be lacking altogether.
 
     Raises:
         ArtifactError: a file is missing, damaged, not of this run or not asked for, or one is lacking.
@@ -233,7 +196,7 @@ def load_evaluations(
             raise ArtifactError(f"{path}: {part.name} is not among the methods and seeds of the settings")
         found[key] = part
     present = {policy for policy, _ in found}
-    policies = [policy for policy in policies if policy in present or policy not in optional]
+    policies = [policy for policy in policies if policy in present or policy != TAUGHT]
     for policy in policies:
         for seed in config.seeds:
             if (policy, seed) not in found:
@@ -248,10 +211,9 @@ def resample(config: RunConfig, rows: Mapping[str, Sequence[Evaluated]]) -> Pair
     Raises:
         ArtifactError: evaluations label modes differently, or differ in their number of episodes.
     """
-    parts = [part for row in rows.values() for part in row]
-    first = parts[0]
+    first, *others = (part for row in rows.values() for part in row)
     modes = {name: of.modes for name, of in first.episodes.labellings.items()}
-    for part in parts[1:]:
+    for part in others:
         if len(part.episodes) != len(first.episodes):
             counts = f"{len(part.episodes)} episodes, {len(first.episodes)} in {first.path}"
             raise ArtifactError(f"{part.path}: {counts}; evaluate again")

@@ -5,29 +5,29 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
-from bmd_pipeline.config.hashing import Stage, stage_hash, stage_slice
+from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.schema import EXPERT, RunConfig
 from bmd_pipeline.environments.base import ModeLabeler, VectorTask
 from bmd_pipeline.errors import ArtifactError, TaskError, TrainingError
 from bmd_pipeline.io.files import naming, read_json, write_bytes, write_json
-from bmd_pipeline.io.provenance import describe_run
 from bmd_pipeline.reporting.clips import Strip, draw_strips, encode_gif
 from bmd_pipeline.reporting.sources import MAX_VIDEO_BYTES
-from bmd_pipeline.rl.agent import Agent, load_agent, remove_steering
+from bmd_pipeline.rl.agent import Agent
 from bmd_pipeline.rl.rollout import play_episodes
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.sim.render import Camera, Filming, Recorder, Recording, Renderer, find_task
+from bmd_pipeline.stages.checkpoints import describe_stage
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.evaluate import require_inputs
+from bmd_pipeline.stages.evaluate import load_player, require_inputs
 from bmd_pipeline.stages.runtime import disturb
 from bmd_pipeline.tasks import registry
 
@@ -49,117 +49,84 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """What too few episodes succeeded at."""
+class Player:
+    """Who plays, and what for."""
 
-    role: str  # what was played for
-    attempts: int  # episodes that were played for it in vain
+    groups: Sequence[tuple[str, ...]]  # roles to play for; the same episodes may fill those of a group
+    labelling: ModeLabeler  # the task's true modes
+    recorder: Recorder  # holds the last episode
+    seed: Callable[[int, int], int]  # what to reset the task with, by the group's index and the attempt's number
+    succeeds: Callable[[int, int], bool]  # plays an episode for the group of an index, reset with a seed
+    close: Callable[[], None]  # releases the simulator
+
+    def play(self, episodes: int, log: Callable[[str], None]) -> Iterator[Clip]:
+        """Plays for one group after the other, until `episodes` succeeded for each role; logs where too few do."""
+        for index, group in enumerate(self.groups):
+            found, since = dict.fromkeys(group, 0), dict.fromkeys(group, 0)
+            for attempt in range(ATTEMPTS * episodes * len(group)):
+                seed = self.seed(index, attempt)
+                since = {role: count + 1 for role, count in since.items()}
+                if not self.succeeds(index, seed):
+                    continue
+                mode = find_mode(self.labelling, self.recorder.recording)
+                role = group[0] if len(group) == 1 else mode
+                if found[role] == episodes:
+                    continue
+                yield Clip(role, mode, seed, since[role], self.recorder.recording)
+                found[role], since[role] = found[role] + 1, 0
+                if min(found.values()) == episodes:
+                    break
+            for role in group:
+                if found[role] < episodes:
+                    log(f"{role}: no success in {since[role]} episodes, no clip")
 
 
-class Player(Protocol):
-    """Who plays. `roles` are what it can play for; it plays each until `episodes` succeeded."""
-
-    roles: tuple[str, ...]
-
-    def play(self, episodes: int) -> Iterator[Clip | Failure]: ...
-
-    def close(self) -> None: ...
-
-
-class ExpertPlayer:
-    """The task's demonstrator; its roles are its behaviours.
+def make_expert_player(config: RunConfig, filming: Filming) -> Player:
+    """The task's demonstrator, which plays for its behaviours.
 
     Seeds are those of the attempts that `collect` makes, in their order, so what is seen are demonstrations.
-
-    Args:
-        config: the run.
-        filming: how the task is filmed.
     """
-
-    def __init__(self, config: RunConfig, filming: Filming) -> None:
-        task = config.task
-        self._root = config.seed
-        self._labelling = registry.load_labellings(task.name)[0]
-        self._expert = registry.make_expert(task.name, task.env)
-        self._recorder = Recorder(find_task(self._expert), filming)
-        self.roles = self._expert.behaviours
-
-    def play(self, episodes: int) -> Iterator[Clip | Failure]:
-        """Plays one behaviour after the other."""
-        for behaviour, role in enumerate(self.roles):
-            found, since = 0, 0
-            for attempt in range(ATTEMPTS * episodes):
-                seed, since = derive_seed(self._root, "collect", role, attempt), since + 1
-                if not self._expert.demonstrate(behaviour, seed).success:
-                    continue
-                recording = self._recorder.recording
-                yield Clip(role, find_mode(self._labelling, recording), seed, since, recording)
-                found, since = found + 1, 0
-                if found == episodes:
-                    break
-            if found < episodes:
-                yield Failure(role, since)
-
-    def close(self) -> None:
-        """Releases the simulator."""
-        self._expert.close()
+    task = config.task
+    expert = registry.make_expert(task.name, task.env)
+    return Player(
+        groups=[(behaviour,) for behaviour in expert.behaviours],
+        labelling=registry.load_labellings(task.name)[0],
+        recorder=Recorder(find_task(expert), filming),
+        seed=lambda index, attempt: derive_seed(config.seed, "collect", expert.behaviours[index], attempt),
+        succeeds=lambda index, seed: expert.demonstrate(index, seed).success,
+        close=expert.close,
+    )
 
 
-class AgentPlayer:
-    """A policy. With mode codes its roles are these, else the task's modes, which it takes as it likes.
+def make_agent_player(config: RunConfig, filming: Filming, agent: Agent, seed: int) -> Player:
+    """A policy on the CPU, which plays for its mode codes; without codes for the task's modes, as it takes them.
 
     Starts are those of single episodes in `evaluate`: they depend on the root seed and on the policy's.
-
-    Args:
-        config: the run.
-        filming: how the task is filmed.
-        agent: the policy, on the CPU.
-        seed: its seed.
 
     Raises:
         TaskError: the task is not stepped in this process.
     """
+    task = config.task
+    labelling = registry.load_labellings(task.name)[0]
+    env = registry.make_env(task.name, task.env, 1)
+    if not isinstance(env, VectorTask):
+        raise TaskError(f"{task.name} can't be filmed: it is not stepped in this process")
+    recorder = Recorder(env, filming)
+    world = disturb(env, task, agent.policy)
+    generator = make_generator(config.seed, "evaluate", "film", seed)
 
-    def __init__(self, config: RunConfig, filming: Filming, agent: Agent, seed: int) -> None:
-        task = config.task
-        self._root, self._seed, self._agent = config.seed, seed, agent
-        self._labelling = registry.load_labellings(task.name)[0]
-        env = registry.make_env(task.name, task.env, 1)
-        if not isinstance(env, VectorTask):
-            raise TaskError(f"{task.name} can't be filmed: it is not stepped in this process")
-        self._recorder = Recorder(env, filming)
-        self._env = disturb(env, task, agent.policy)
-        self._generator = make_generator(config.seed, "evaluate", "film", seed)
-        self._coded = agent.modes is not None
-        self.roles = tuple(f"code{z}" for z in range(agent.num_codes)) if self._coded else self._labelling.modes
+    def succeeds(code: int, start: int) -> bool:
+        batch = play_episodes(world, agent, seed=start, codes=torch.tensor([code]), generator=generator)
+        return bool(batch.success[0])
 
-    def play(self, episodes: int) -> Iterator[Clip | Failure]:
-        """Plays one code after the other; without codes, until each mode was seen often enough."""
-        groups = [(role,) for role in self.roles] if self._coded else [self.roles]
-        for code, group in enumerate(groups):
-            found, since = dict.fromkeys(group, 0), dict.fromkeys(group, 0)
-            for attempt in range(ATTEMPTS * episodes * len(group)):
-                seed = derive_seed(self._root, "evaluate", self._seed, attempt)
-                since = {role: count + 1 for role, count in since.items()}
-                mode = self._try(seed, code)
-                role = group[0] if self._coded else mode
-                if mode is None or role is None or found[role] == episodes:
-                    continue
-                yield Clip(role, mode, seed, since[role], self._recorder.recording)
-                found[role], since[role] = found[role] + 1, 0
-                if min(found.values()) == episodes:
-                    break
-            yield from (Failure(role, since[role]) for role in group if found[role] < episodes)
-
-    def close(self) -> None:
-        """Releases the simulator."""
-        self._env.close()
-
-    def _try(self, seed: int, code: int) -> str | None:
-        """Plays one episode; returns its mode, or None where it failed."""
-        codes = torch.tensor([code])
-        batch = play_episodes(self._env, self._agent, seed=seed, codes=codes, generator=self._generator)
-        return find_mode(self._labelling, self._recorder.recording) if bool(batch.success[0]) else None
+    return Player(
+        groups=[(f"code{z}",) for z in range(agent.num_codes)] if agent.modes is not None else [labelling.modes],
+        labelling=labelling,
+        recorder=recorder,
+        seed=lambda _, attempt: derive_seed(config.seed, "evaluate", seed, attempt),
+        succeeds=succeeds,
+        close=world.close,
+    )
 
 
 def find_mode(labelling: ModeLabeler, recording: Recording) -> str:
@@ -176,14 +143,7 @@ MAX_FRAME_MS = 100
 
 
 def render_clip(recording: Recording, renderer: Renderer, control_hz: float | None, max_bytes: int) -> bytes:
-    """A GIF of an episode.
-
-    Args:
-        recording: the episode.
-        renderer: what renders it.
-        control_hz: control steps per second, or None for tasks without a clock.
-        max_bytes: size it should keep to.
-    """
+    """A GIF of an episode, of `max_bytes` where it can; `control_hz` is None for tasks without a clock."""
     every = math.ceil((recording.length + 1) / MAX_FRAMES)
     steps = [*range(0, recording.length, every), recording.length]
     frames = [renderer.render(recording.arrangements[step]) for step in steps]
@@ -194,15 +154,7 @@ def render_clip(recording: Recording, renderer: Renderer, control_hz: float | No
 def render_stills(
     recording: Recording, renderer: Renderer, camera: Camera, *, caption: str, moments: Sequence[float]
 ) -> Strip:
-    """Stills of an episode.
-
-    Args:
-        recording: the episode.
-        renderer: what renders it.
-        camera: the renderer's.
-        caption: what stands above them.
-        moments: when, in shares of the episode.
-    """
+    """Stills of an episode under a caption, at moments in shares of the episode; the camera is the renderer's."""
     places = camera.project(np.array(recording.places))
     steps = [round(moment * recording.length) for moment in moments]
     stills = [renderer.render(recording.arrangements[step]) for step in steps]
@@ -240,16 +192,10 @@ def film(
     is the document's name. Clips that an earlier document of that name lists and that are not made again are removed.
 
     Args:
-        config: the run.
         output: the document to write, last; the rest goes beside it.
-        method: "expert", "pretrained", "taught" or a fine-tuning method.
-        seed: the policy's seed.
-        policy: folder of the pre-trained policy; not for the expert.
-        modes: folder of the discovered modes, for policies with codes.
-        finetuned: folder of the fine-tuned policy; None before fine-tuning.
+        method: "expert", which needs no folders, "pretrained", "taught" or a fine-tuning method.
         episodes: clips of each mode, or of each mode code.
         size: pixels of a clip's side.
-        reporter: where progress goes.
 
     Raises:
         TaskError: the task can't be filmed, or nothing on this machine renders; nothing is played or written then.
@@ -261,20 +207,15 @@ def film(
     filming = registry.load_filming(task)
     filming.require_renderer()
     inputs: dict[str, Path] = {}
-    player: Player
     if method == EXPERT:
-        player = ExpertPlayer(config, filming)
+        player = make_expert_player(config, filming)
     else:
-        if policy is None:
-            raise ArtifactError(f"filming {method} needs the output of `bmd-pipeline pretrain --task {task}`")
+        assert policy is not None  # the command has asked for it
         inputs = require_inputs(task, method, policy, modes, finetuned)
-        agent = load_agent(policy, modes, finetuned, method, task=task)
-        if not config.evaluate.steering:
-            agent = remove_steering(agent)
-        player = AgentPlayer(config, filming, agent, seed)
+        player = make_agent_player(config, filming, load_player(config, policy, modes, finetuned, method), seed)
     clips: dict[str, dict[str, Any]] = {}
     strips: list[Strip] = []
-    count = episodes * len(player.roles)
+    count = episodes * sum(map(len, player.groups))
     moments = MOMENTS if count <= FEW else END
     max_bytes = min(CLIP_BYTES, MAX_VIDEO_BYTES // count)
     hertz = registry.make_spec(task, config.task.env).control_hz
@@ -283,10 +224,7 @@ def film(
         closing(filming.make_renderer(size)) as renderer,
         reporter.progress(f"film {output.stem}", count) as bar,
     ):
-        for clip in player.play(episodes):
-            if isinstance(clip, Failure):
-                reporter.log(f"{clip.role}: no success in {clip.attempts} episodes, no clip")
-                continue
+        for clip in player.play(episodes, reporter.log):
             path = _name_clip(output, clip, clips)
             gif = render_clip(clip.recording, renderer, hertz, max_bytes)
             write_bytes(path, gif)
@@ -299,17 +237,8 @@ def film(
     write_bytes(output.with_suffix(".webp"), draw_strips(strips, *(FEW_LOOK if count <= FEW else MANY_LOOK)))
     _remove_old(output, clips)
     depends_on: Stage = "collect" if method == EXPERT else "evaluate"
-    document = describe_run(
-        stage="film",
-        task=task,
-        config=stage_slice(config, depends_on),
-        config_hash=stage_hash(config, depends_on),
-        seed=seed,
-        inputs=inputs,
-        started=started,
-        extra={"method": method, "clips": clips},
-    )
-    write_json(output, document)
+    document = describe_stage(config, depends_on, inputs=inputs, started=started, seed=seed)
+    write_json(output, document | {"stage": "film", "method": method, "clips": clips})
     total = sum(clip["bytes"] for clip in clips.values())
     reporter.log(f"{output.parent}: {len(clips)} clips of {output.stem}, {total / 1e6:.1f} MB")
 

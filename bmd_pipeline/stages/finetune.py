@@ -1,23 +1,21 @@
-"""The stage `finetune`: reinforcement learning from the pre-trained policy, with or without mode codes."""
+"""Stage `finetune`: reinforcement learning from the pre-trained policy, with or without mode codes."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.hashing import stage_hash, stage_slice
 from bmd_pipeline.config.schema import RunConfig, check_method, uses_modes
 from bmd_pipeline.io.files import hash_file, save_weights, write_json
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
-from bmd_pipeline.io.logger import Tracker
 from bmd_pipeline.io.progress import add_prefix, take_prefix
-from bmd_pipeline.io.provenance import describe_run, require_run, write_run
+from bmd_pipeline.io.provenance import require_run, write_run
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
 from bmd_pipeline.rl.agent import FINETUNED_DOCUMENT, FINETUNED_WEIGHTS, make_agent, trained_state
 from bmd_pipeline.rl.graphs import graph_agent
@@ -25,7 +23,7 @@ from bmd_pipeline.rl.rollout import balanced_codes, merge_rollouts, roll_out
 from bmd_pipeline.rl.selection import Candidate, CollapseWatch, score_candidate
 from bmd_pipeline.rl.trainer import Trainer, compute_max_steps, unpack_trainer
 from bmd_pipeline.seeds import derive_seed, make_generator
-from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
+from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, describe_stage, open_checkpoints, open_tracker
 from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.stages.runtime import Context, episode_seeds, open_context
 
@@ -50,16 +48,8 @@ def finetune(
     give the same weights, byte for byte, as an uninterrupted run. Every iteration starts its episodes anew, so no
     simulator has to save one in the middle.
 
-    Args:
-        config: the run.
-        policy: folder of the pre-trained policy.
-        modes: folder of the discovered modes; needed by `-bmd` methods, ignored by the others.
-        output: folder for finetuned.safetensors, finetuned.json, metrics.jsonl and run.json.
-        method: one of `config.finetune.METHODS`.
-        seed: which repetition this is.
-        num_workers: simulator processes.
-        reporter: progress.
-        stop: who may ask to stop early.
+    Writes finetuned.safetensors, finetuned.json, metrics.jsonl and run.json. `-bmd` methods need modes, others ignore
+    them.
 
     Raises:
         ConfigError: unknown method.
@@ -78,69 +68,51 @@ def finetune(
         inputs["modes"] = modes
     # progress made from another policy or other modes is of no use here
     origins = {name: hash_file(path / RUN_FILE) for name, path in inputs.items()}
-    identity = make_identity(config, "finetune", method=method, seed=seed, inputs=origins)
+    identity: dict[str, Any] = {"method": method, "seed": seed, "inputs": origins}
     stop = stop or Stop()
     with open_context(config, policy, config.finetune.num_envs, num_workers, reporter, stop, disturbed=True) as context:
         found = load_modes(inputs["modes"], context.policy, task=task) if "modes" in inputs else None
         run = _Run(config, context, found, method, seed, output, reporter)
-        checkpoints = Checkpoints(
-            output,
-            identity,
-            stop,
-            minutes=config.execution.checkpoint_minutes,
-            wait=make_wait(config, stop, reporter),
-        )
-        with checkpoints:
-            (output / RUN_FILE).unlink(missing_ok=True)  # from here on the folder is not complete
+        with open_checkpoints(config, "finetune", output, stop, reporter, **identity) as checkpoints:
             best = run.train(checkpoints)
-            write_run(
-                output,
-                describe_run(
-                    stage="finetune",
-                    task=task,
-                    config=stage_slice(config, "finetune", method),
-                    config_hash=stage_hash(config, "finetune", method),
-                    seed=seed,
-                    inputs=inputs,
-                    started=started,
-                    device=context.device,
-                    extra={
-                        "method": method,
-                        "kept": asdict(best),
-                        "matmul_precision": context.matmul,
-                        "rollbacks": run.trainer.rollbacks,
-                        "warnings": reporter.warnings,
-                    },
-                ),
-                outputs=(FINETUNED_WEIGHTS, FINETUNED_DOCUMENT, METRICS_FILE),
+            record = describe_stage(
+                config,
+                "finetune",
+                inputs=inputs,
+                started=started,
+                seed=seed,
+                method=method,
+                device=context.device,
+                kept=asdict(best),
+                matmul_precision=context.matmul,
+                rollbacks=run.trainer.rollbacks,
+                warnings=reporter.warnings,
             )
+            write_run(output, record, outputs=(FINETUNED_WEIGHTS, FINETUNED_DOCUMENT, METRICS_FILE))
             checkpoints.discard()
 
 
+@dataclass
 class _Run:
     """One fine-tuning run with its progress."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        context: Context,
-        modes: DiscoveredModes | None,
-        method: str,
-        seed: int,
-        output: Path,
-        reporter: Reporter,
-    ) -> None:
-        self.config = config
-        self.context = context
-        self.modes = modes
-        self.method = method
-        self.names = (config.task.name, method, seed)
-        self.output = output
-        self.reporter = reporter
-        settings = config.finetune
+    config: RunConfig
+    context: Context
+    modes: DiscoveredModes | None
+    method: str
+    seed: int
+    output: Path
+    reporter: Reporter
+    start: Candidate | None = None  # until it has been scored
+    best: Candidate | None = None
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        config, context, settings, warn = self.config, self.context, self.config.finetune, self.reporter.warn
+        self.names = (config.task.name, self.method, self.seed)
         torch.manual_seed(derive_seed(config.seed, "train", *self.names, "weights"))
-        agent = make_agent(method, context.policy, modes, settings, config.discover.steering).to(context.device)
-        self.agent = graph_agent(agent, context.recorder)
+        agent = make_agent(self.method, context.policy, self.modes, settings, config.discover.steering)
+        self.agent = graph_agent(agent.to(context.device), context.recorder)
         self.trainer = Trainer(
             context.env,
             self.agent,
@@ -149,33 +121,20 @@ class _Run:
             feed_codes=settings.feed_codes,
             pay_as_told=settings.pay_as_told,
             recorder=context.recorder,
-            warn=reporter.warn,
+            warn=warn,
         )
         episodes = settings.num_envs * -(-settings.selection.episodes // settings.num_envs)
-        self.watch = CollapseWatch(self.agent.entropy_dims, episodes, reporter.warn)
-        self.start: Candidate | None = None  # until it has been scored
-        self.best: Candidate | None = None
-        self.best_weights: dict[str, Tensor] = {}
+        self.watch = CollapseWatch(self.agent.entropy_dims, episodes, warn)
 
     def train(self, checkpoints: Checkpoints) -> Candidate:
         """Trains to the end, writes the kept weights, and returns how they scored."""
         settings = self.config.finetune
         first = self._resume(checkpoints)
-        with (
-            Tracker(
-                self.output / METRICS_FILE,
-                self.config.execution.tracker,
-                name=self.output.as_posix(),
-                group=self.config.execution.group or self.config.task.name,
-                config=settings.model_dump(mode="json"),
-                resume_step=first,
-            ) as tracker,
-            self.reporter.progress(self.method, settings.iterations, done=first) as progress,
-        ):
-            if first == 0:
+        tracker = open_tracker(self.config, self.output, settings.model_dump(mode="json"), first)
+        with tracker, self.reporter.progress(self.method, settings.iterations, done=first) as progress:
+            if self.best is None:  # nothing to go on from
                 self._calibrate()
-            best = self.best or self._select(0)
-            if first == 0:
+                self._select(0)
                 shutil.rmtree(Layout.snapshots(self.output), ignore_errors=True)  # of an earlier run
                 self._snapshot(0)
             for iteration in range(first, settings.iterations):
@@ -193,10 +152,11 @@ class _Run:
                 tracker.log(done, metrics)
                 progress.advance(1, success=round(metrics["rollout/success_rate"], 3))
                 self._snapshot(done)
-        best = self.best or best
-        self.watch.see_kept(best, self.modes.findings.get("base_success_rate") if self.modes else None)
-        self._write(best)
-        return best
+        assert self.best is not None  # the start has been scored
+        self.watch.see_kept(self.best, self.modes.findings.get("base_success_rate") if self.modes else None)
+        self._write_weights(self.output, self.best_weights, {"kept": asdict(self.best)})
+        self.reporter.log(f"kept iteration {self.best.iteration}: selection success {self.best.success_rate:.3f}")
+        return self.best
 
     def _calibrate(self) -> None:
         """Sets how sure the inference model is to how often codes are obeyed here, while the policy explores.
@@ -211,10 +171,9 @@ class _Run:
             adapter.begin_iteration(0)
         names = (*self.names, "calibration")
         generator = make_generator(self.config.seed, "train", *names, "noise", device=self.context.device)
+        episodes = settings.selection.episodes
         rounds = []
-        for seed in episode_seeds(
-            self.config.seed, "train", *names, episodes=settings.selection.episodes, num_envs=env.num_envs
-        ):
+        for seed in episode_seeds(self.config.seed, "train", *names, episodes=episodes, num_envs=env.num_envs):
             code = balanced_codes(env.num_envs, agent.num_codes, generator)
             rounds.append(roll_out(env, agent, seed=seed, code=code, generator=generator, explore=True))
         played = merge_rollouts(rounds)
@@ -228,19 +187,17 @@ class _Run:
             iteration=iteration,
             seed=derive_seed(self.config.seed, "train", *names, "episodes"),
             generator=make_generator(self.config.seed, "train", *names, "noise", device=self.context.device),
-            max_steps=compute_max_steps(settings.curriculum, iteration, self.context.spec.horizon),
+            max_steps=compute_max_steps(settings.curriculum, iteration, self.context.env.spec.horizon),
             policy=iteration >= settings.ppo.value_warmup,
         )
 
     def _select(self, iteration: int) -> Candidate:
         """Scores the present weights on the selection seeds and keeps them if they are the best so far."""
         settings = self.config.finetune
-        names = (*self.names, "selection")
-        seeds = episode_seeds(
-            self.config.seed, "select", *names, episodes=settings.selection.episodes, num_envs=settings.num_envs
-        )
+        env, episodes, names = self.context.env, settings.selection.episodes, (*self.names, "selection")
+        seeds = episode_seeds(self.config.seed, "select", *names, episodes=episodes, num_envs=env.num_envs)
         draws = make_generator(self.config.seed, "select", *names, "noise", device=self.context.device)
-        scored = score_candidate(self.context.env, self.agent, iteration, seeds, draws)
+        scored = score_candidate(env, self.agent, iteration, seeds, draws)
         self.watch.see_candidate(scored)
         self.start = self.start or scored
         if self.best is None or scored.is_better_than(self.best, self.start, settings.selection.min_obeyed_share):
@@ -257,12 +214,7 @@ class _Run:
         interval = self.config.finetune.snapshot_interval
         if interval and (iteration % interval == 0 or iteration == self.config.finetune.iterations):
             folder = Layout.snapshots(self.output) / f"{iteration:06d}"
-            extra = {"iteration": iteration}
-            self._write_weights(folder, trained_state(self.agent), extra)
-
-    def _write(self, best: Candidate) -> None:
-        self._write_weights(self.output, self.best_weights, {"kept": asdict(best)})
-        self.reporter.log(f"kept iteration {best.iteration}: selection success {best.success_rate:.3f}")
+            self._write_weights(folder, trained_state(self.agent), {"iteration": iteration})
 
     def _write_weights(self, folder: Path, weights: dict[str, Tensor], extra: dict[str, Any]) -> None:
         """Writes a fine-tuned policy as `load_agent` reads it."""

@@ -58,13 +58,9 @@ PICTURE = "grid"
 
 
 def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter) -> None:
-    """Gathers the runs of a grid.
+    """Gathers the runs of a grid: those of the cells, methods and seeds that `config.grid` says.
 
-    Args:
-        config: the run; `grid` says which cells, methods and seeds there must be.
-        layout: where the runs are.
-        output: the grid.json to write, last of all; a picture goes beside it.
-        reporter: where the findings are logged.
+    Writes grid.json (`output`) and a picture beside it.
 
     Raises:
         ArtifactError: a run is missing or damaged, or was trained or evaluated under other settings.
@@ -81,14 +77,12 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter)
     }
     sample = resample(config, {"/".join(key): [evaluated for evaluated, _ in row] for key, row in runs.items()})
     reached = {method: _find_floors(config, sample, cells, method, axis) for method in methods}
-    results = layout.summary(task).parent
-    files = [
-        evaluated.path.with_name(name)
+    inputs = {
+        str(file.relative_to(layout.summary(task).parent)): file
         for row in runs.values()
         for evaluated, _ in row
-        for name in ("eval.json", RUN_FILE)
-    ]
-    inputs = {str(file.relative_to(results)): file for file in files}
+        for file in (evaluated.path, evaluated.path.with_name(RUN_FILE))
+    }
     document = Grid(
         **make_evidence_head(config, "grid", sample, inputs, started),
         axis=axis,
@@ -180,13 +174,7 @@ def _describe(
 
 
 def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter) -> None:
-    """Pools the results of every base policy.
-
-    Args:
-        config: the run; `methods`, `seeds` and `pool.bases` say what there must be.
-        layout: where the results are.
-        output: the pool.json to write.
-        reporter: where each policy's scores are logged.
+    """Pools the results of every base policy: those of the `methods`, `seeds` and `pool.bases` of the run.
 
     Raises:
         ArtifactError: an eval.json is missing or damaged, lacks a policy or seed, or was made under other settings.

@@ -23,10 +23,10 @@ from bmd_pipeline.io.provenance import (
     require_disposable_policy,
     write_run,
 )
-from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, WEIGHTS_FILE, load_policy
+from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, WEIGHTS_FILE
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.pretrain import load_task_demos
-from bmd_pipeline.tasks.registry import make_spec
+from bmd_pipeline.stages.runtime import load_task_policy
 
 POLICY_FILES: Final = (WEIGHTS_FILE, SETTINGS_FILE)
 
@@ -34,14 +34,8 @@ POLICY_FILES: Final = (WEIGHTS_FILE, SETTINGS_FILE)
 def import_demos(config: RunConfig, *, store: Path, output: Path, manifest: Path, reporter: Reporter) -> None:
     """Copies demonstrations to where `pretrain` and `discover` read them, with a manifest that says where from.
 
-    What was imported already, and has not changed, is left alone, so that nothing that depends on it is made again.
-
-    Args:
-        config: the run.
-        store: the zarr store; if it is `output`, the manifest alone is written.
-        output: the store's copy.
-        manifest: the JSON file that stands for it, written last.
-        reporter: logs how many there are.
+    What was imported already, and has not changed, is left alone, so that nothing that depends on it is made again. If
+    `store` is `output`, the manifest alone is written; it is written last.
 
     Raises:
         DataError: the store is missing, damaged, of another task or in other units.
@@ -80,29 +74,15 @@ def import_demos(config: RunConfig, *, store: Path, output: Path, manifest: Path
 def import_policy(config: RunConfig, *, policy: Path, output: Path, reporter: Reporter) -> None:
     """Copies a policy to where later stages look for it, with a record that says where from.
 
-    What was imported already, and has not changed, is left alone.
-
-    Args:
-        config: the run.
-        policy: folder with the `policy.safetensors` and `policy.json` of `save_policy`; if it is `output`, the record
-            alone is written.
-        output: folder for the copies and, last, `run.json`.
-        reporter: logs its size.
+    `policy` is a folder with the `policy.safetensors` and `policy.json` of `save_policy`; if it is `output`, the record
+    alone is written. What was imported already, and has not changed, is left alone.
 
     Raises:
         ArtifactError: the policy is missing, damaged, or for another task or other sizes; what is at `output` would be
             lost; or another job is writing there.
     """
     started = time.time()
-    task = config.task.name
-    spec = make_spec(task, config.task.env)
-    found = load_policy(
-        policy,
-        task=task,
-        obs_dim=spec.obs_dim,
-        action_dim=spec.action_dim,
-        action_bounds=(spec.action_low, spec.action_high),
-    )
+    found = load_task_policy(config, policy)
     in_place = policy.resolve() == output.resolve()
     files = {name: policy / name for name in POLICY_FILES}
     if _is_imported_already(output / RUN_FILE, files):
@@ -119,7 +99,7 @@ def import_policy(config: RunConfig, *, policy: Path, output: Path, reporter: Re
                 write_bytes(output / name, content)
         record = describe_run(
             stage="pretrain",
-            task=task,
+            task=config.task.name,
             config={},
             config_hash="",
             seed=config.seed,
@@ -134,12 +114,7 @@ def import_policy(config: RunConfig, *, policy: Path, output: Path, reporter: Re
 
 
 def _is_imported_already(record: Path, files: Mapping[str, Path]) -> bool:
-    """Whether a record speaks of these very files, and of what lies beside it.
-
-    Args:
-        record: manifest or run.json.
-        files: what is to be imported, by the name of its copy.
-    """
+    """Whether a manifest or run.json speaks of these very files, by the names of their copies, and of the copies."""
     if not is_imported(record):
         return False
     recorded = read_json(record, "record").get("outputs")

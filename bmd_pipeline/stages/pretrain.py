@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -14,16 +15,15 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.compute import select_device, set_matmul
-from bmd_pipeline.config.hashing import stage_hash, stage_slice
+from bmd_pipeline.config.hashing import stage_slice
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.store import Demos, load_demos
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import DataError, DivergenceError, TrainingError
 from bmd_pipeline.io.files import hash_tree, read_json, write_bytes
-from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
-from bmd_pipeline.io.logger import Tracker
+from bmd_pipeline.io.layout import METRICS_FILE, Layout
 from bmd_pipeline.io.progress import add_prefix, take_prefix
-from bmd_pipeline.io.provenance import describe_run, require_disposable_policy, write_run
+from bmd_pipeline.io.provenance import require_disposable_policy, write_run
 from bmd_pipeline.policies.bc import Cloner, Windows, make_windows, split_episodes
 from bmd_pipeline.policies.checkpoint import save_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
@@ -31,7 +31,7 @@ from bmd_pipeline.rl.agent import make_base_agent
 from bmd_pipeline.rl.graphs import Recorder, graph_agent
 from bmd_pipeline.rl.selection import score_candidate
 from bmd_pipeline.seeds import derive_seed, make_generator
-from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, make_identity, make_wait
+from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, describe_stage, open_checkpoints, open_tracker
 from bmd_pipeline.stages.console import Reporter, Stop, StoppableEnv
 from bmd_pipeline.stages.runtime import episode_seeds, open_env, select_recorder, select_stage_device
 from bmd_pipeline.tasks import registry
@@ -65,15 +65,8 @@ def pretrain(
     Now and then the policy plays in the task, where its demonstrations come from. The weights that succeed most are
     kept, and training ends when success is flat.
 
-    On the CPU an interrupted and resumed run writes the same weights, byte for byte, as an uninterrupted one.
-
-    Args:
-        config: the run.
-        demos: the demonstration store.
-        output: folder for `policy.safetensors`, `policy.json`, `metrics.jsonl` and, last, `run.json`.
-        num_workers: simulator processes.
-        reporter: where progress goes.
-        stop: who may ask to stop early.
+    Writes policy.safetensors, policy.json, metrics.jsonl and run.json. On the CPU an interrupted and resumed run writes
+    the same weights, byte for byte, as an uninterrupted one.
 
     Raises:
         DataError: the store is missing, damaged, or of another task.
@@ -87,59 +80,49 @@ def pretrain(
     started = time.time()
     device = select_device(config.execution.device)
     data = load_task_demos(config, demos)
-    training, held_out = _make_windows(config, data, device)
+    split = split_episodes(data.num_episodes, VALIDATION_FRACTION, make_generator(config.seed, STAGE, "split"))
+    # the held-out windows may be none
+    training, held_out = (make_windows(data, config.pretrain.policy, chosen).to(device) for chosen in split)
     cloner = _make_cloner(config, data, training, device)
     reporter.log(
         f"{STAGE} {config.task.name}: {data.num_episodes} demonstrations, {len(training)} windows to train on, "
         f"{len(held_out)} held out; {sum(p.numel() for p in cloner.policy.parameters()):,} parameters"
     )
-    bounded = {"clipped_actions": data.clipped_share, "bounded_obs": cloner.policy.bounded_share(training.stacked)}
+    bounded = cloner.policy.bounded_share(training.stacked)
     reporter.log(
         f"outside the bounds of actions: {data.clipped_share:.3%} of the demonstrated values; "
-        f"bounded by clip_obs: {bounded['bounded_obs']:.3%} of the observations' values"
+        f"bounded by clip_obs: {bounded:.3%} of the observations' values"
     )
     if data.clipped_share:
         reporter.warn(f"{demos}: {data.clipped_share:.3%} of the actions' values lie outside their bounds; clipped")
     content = hash_tree(demos)
     _compare_with_manifest(demos, content, reporter)
     stop = stop or Stop()
-    checkpoints = Checkpoints(
-        output,
-        make_identity(config, STAGE, demos=content),  # progress on other data is of no use here
-        stop,
-        minutes=config.execution.checkpoint_minutes,
-        wait=make_wait(config, stop, reporter),
-    )
+    # progress on other data is of no use here
+    checkpoints = open_checkpoints(config, STAGE, output, stop, reporter, demos=content)
     with _open_selection(config, cloner.policy, num_workers, stop) as selection, checkpoints:
-        (output / RUN_FILE).unlink(missing_ok=True)  # from here on the folder is not complete
         run = _Run(config, cloner, selection, held_out, checkpoints, reporter)
         reporter.log(f"on {device} with {torch.get_num_threads()} threads, matrix precision {run.matmul}")
         metrics = run.train()
         save_policy(run.kept(), output, config.task.name)
         write_bytes(output / METRICS_FILE, (checkpoints.folder / METRICS_FILE).read_bytes())
-        write_run(
-            output,
-            describe_run(
-                stage=STAGE,
-                task=config.task.name,
-                config=stage_slice(config, STAGE),
-                config_hash=stage_hash(config, STAGE),
-                seed=config.seed,
-                inputs={"demos": demos},
-                started=started,
-                device=device,
-                extra={
-                    "windows": len(training),
-                    **bounded,
-                    "matmul_precision": run.matmul,
-                    "metrics": metrics,
-                    "iterations": cloner.step,
-                    "kept": _describe(selection),
-                    "rollbacks": run.rollbacks,
-                    "warnings": reporter.warnings,
-                },
-            ),
+        record = describe_stage(
+            config,
+            STAGE,
+            inputs={"demos": demos},
+            started=started,
+            device=device,
+            windows=len(training),
+            clipped_actions=data.clipped_share,
+            bounded_obs=bounded,
+            matmul_precision=run.matmul,
+            metrics=metrics,
+            iterations=cloner.step,
+            kept=dict(zip(("iteration", "success_rate"), selection.best, strict=True)) if selection else None,
+            rollbacks=run.rollbacks,
+            warnings=reporter.warnings,
         )
+        write_run(output, record)
         checkpoints.discard()
 
 
@@ -161,17 +144,6 @@ def load_task_demos(config: RunConfig, path: Path) -> Demos:
             "units and give the store its bounds (attributes action_low, action_high), or correct those of the task"
         )
     return data
-
-
-def _make_windows(config: RunConfig, data: Demos, device: torch.device) -> tuple[Windows, Windows]:
-    """Windows to train on and held-out ones, which may be none."""
-    settings = config.pretrain
-    generator = make_generator(config.seed, STAGE, "split")
-    chosen, held_out = split_episodes(data.num_episodes, VALIDATION_FRACTION, generator)
-    return (
-        make_windows(data, settings.policy, chosen).to(device),
-        make_windows(data, settings.policy, held_out).to(device),
-    )
 
 
 def _make_cloner(config: RunConfig, data: Demos, training: Windows, device: torch.device) -> Cloner:
@@ -197,10 +169,7 @@ def is_flat(history: Sequence[tuple[int, float]]) -> bool:
     """Whether success has stopped rising.
 
     It has if the best of the last quarter of the steps gained less than MIN_GAIN on the best before. A policy that
-    has never succeeded may still begin to.
-
-    Args:
-        history: gradient steps taken and success rate of every round of rollouts, in order.
+    has never succeeded may still begin to. `history` is gradient steps and success rate of every round, in order.
     """
     now = history[-1][0] if history else 0
     before = [success for step, success in history if step <= 0.75 * now]
@@ -209,13 +178,7 @@ def is_flat(history: Sequence[tuple[int, float]]) -> bool:
 
 
 class _Selection:
-    """Rollouts of the averaged weights on selection seeds.
-
-    Attributes:
-        history: gradient steps taken and success rate of every round, in order.
-        best: the round whose weights are kept; of equal ones the last.
-        best_weights: its weights.
-    """
+    """Rollouts of the averaged weights on selection seeds."""
 
     def __init__(self, config: RunConfig, env: TaskEnv, policy: DiffusionPolicy, recorder: Recorder | None) -> None:
         names = (config.task.name, STAGE)
@@ -224,30 +187,32 @@ class _Selection:
         self._make_draws = partial(make_generator, config.seed, "select", *names, "noise", device=env.device)
         # a copy of its own: a simulator's tensors may be elsewhere, and recordings need weights that stay in place
         self._agent = graph_agent(make_base_agent(copy.deepcopy(policy).to(env.device)), recorder)
-        self.history: list[tuple[int, float]] = []
-        self.best: tuple[int, float] | None = None
-        self.best_weights: dict[str, Tensor] = {}
+        self.history: list[tuple[int, float]] = []  # gradient steps taken and success rate of every round, in order
+        self.best_weights: dict[str, Tensor] = {}  # those of the best round
+
+    @property
+    def best(self) -> tuple[int, float]:
+        """The round whose weights are kept; of equal ones the last."""
+        return max(self.history, key=lambda played: (played[1], played[0]))
 
     def play(self, step: int, policy: DiffusionPolicy) -> float:
-        """Success rate of the policy as it would be deployed; its weights are kept if none were better."""
+        """Success rate of the policy as it would be deployed; its weights are kept while none are better."""
         weights = policy.state_dict()
         self._agent.policy.load_state_dict(weights)
         # the same starts and draws in every round, so that rounds differ by their weights alone
         success = score_candidate(self._env, self._agent, step, self._seeds, self._make_draws()).success_rate
         self.history.append((step, success))
-        if self.best is None or success >= self.best[1]:
-            self.best = (step, success)
+        if self.best[0] == step:
             self.best_weights = {name: tensor.clone() for name, tensor in weights.items()}
         return success
 
     def state(self) -> Snapshot:
         """All that later rounds and decisions depend on."""
-        return add_prefix("best", self.best_weights), {"history": list(self.history), "best": self.best}
+        return add_prefix("best", self.best_weights), {"history": list(self.history)}
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Goes on from what `state` returned."""
         self.history = [(step, success) for step, success in values["history"]]
-        self.best = tuple(values["best"]) if values["best"] else None
         self.best_weights = take_prefix("best", tensors)
 
 
@@ -262,80 +227,52 @@ def _open_selection(
         return
     device = select_stage_device(config)
     recorder = select_recorder(config, device)
-    env = open_env(
+    opened = open_env(
         config.task, policy, episodes, disturbed=False, device=device, num_workers=num_workers, recorder=recorder
     )
-    try:
+    with closing(opened) as env:
         yield _Selection(config, StoppableEnv(env, stop), policy, recorder)
-    finally:
-        env.close()
 
 
-def _describe(selection: _Selection | None) -> dict[str, float] | None:
-    """The round of rollouts whose weights are kept, as JSON values; None if there was none."""
-    if selection is None or selection.best is None:
-        return None
-    iteration, success_rate = selection.best
-    return {"iteration": iteration, "success_rate": success_rate}
-
-
+@dataclass
 class _Run:
-    """The training loop with its progress.
+    """The training loop with its progress."""
 
-    Attributes:
-        matmul: precision of float32 matrix products.
-        rollbacks: how often training went back to its last good weights.
-    """
+    config: RunConfig
+    cloner: Cloner
+    selection: _Selection | None
+    held_out: Windows
+    checkpoints: Checkpoints
+    reporter: Reporter
+    rollbacks: int = 0  # how often training went back to its last good weights
+    reported: int = 0  # the step of the last line in the log
+    metrics: dict[str, float] = field(default_factory=dict)
 
-    def __init__(
-        self,
-        config: RunConfig,
-        cloner: Cloner,
-        selection: _Selection | None,
-        held_out: Windows,
-        checkpoints: Checkpoints,
-        reporter: Reporter,
-    ) -> None:
-        self.config = config
-        self.cloner = cloner
-        self.selection = selection
-        self.held_out = held_out
-        self.checkpoints = checkpoints
-        self.reporter = reporter
-        self.rollbacks = 0
-        self.reported = 0  # the step of the last line in the log
-        self.metrics: dict[str, float] = {}
-        self.matmul = set_matmul(cloner.device, config.execution.cuda_matmul)
-        saved = checkpoints.load()
-        if saved is not None:
-            tensors, values = saved
-            self._restore(tensors, values)
-            self.rollbacks = values["rollbacks"]
-            reporter.recall(values["warnings"])
-            reporter.log(f"resuming at iteration {cloner.step}")
+    def __post_init__(self) -> None:
+        self.matmul = set_matmul(self.cloner.device, self.config.execution.cuda_matmul)
+        if (saved := self.checkpoints.load()) is not None:
+            self._restore(*saved)
+            self.rollbacks = saved[1]["rollbacks"]
+            self.reporter.recall(saved[1]["warnings"])
+            self.reporter.log(f"resuming at iteration {self.cloner.step}")
 
     def train(self) -> dict[str, float]:
         """Trains to the end; returns the last metrics."""
         cloner = self.cloner
         good, shown = self._state(), cloner.step
-        tracker = Tracker(
-            self.checkpoints.folder / METRICS_FILE,
-            self.config.execution.tracker,
-            name=self.checkpoints.folder.parent.as_posix(),
-            group=self.config.execution.group or self.config.task.name,
-            config=stage_slice(self.config, STAGE),
-            resume_step=self.reported,
-        )
+        folder, settings = self.checkpoints.folder, stage_slice(self.config, STAGE)
+        tracker = open_tracker(self.config, folder.parent, settings, self.reported, folder=folder)
         with tracker, self.reporter.progress(STAGE, self.config.pretrain.iterations, cloner.step) as bar:
             while True:
                 try:
                     # A rollout may be stopped halfway, and goes on from here: so reports come after this point, not
                     # before it, and what was saved here has not been reported.
                     self.checkpoints.save_if_due(cloner.step, self._pack)
-                    if self._is_report_due():
+                    is_report_due = self._is_at(self.config.pretrain.log_interval) or self._is_selection_due()
+                    if is_report_due and cloner.step > self.reported:
                         tracker.log(cloner.step, self._report())
                         good = self._state()
-                    if self._is_done():
+                    if cloner.step >= self.config.pretrain.iterations or self._is_flat():
                         break
                     cloner.train_step()
                 except DivergenceError as error:
@@ -348,22 +285,15 @@ class _Run:
     def kept(self) -> DiffusionPolicy:
         """The averaged policy with the weights that are kept: the best ones, or the last."""
         policy = self.cloner.ema.average
-        if self.selection is not None and self.selection.best is not None:
+        if self.selection is not None:
             step, success = self.selection.best
             policy.load_state_dict(self.selection.best_weights)
             why = "success is flat" if self._is_flat() else "pretrain.iterations"
             self.reporter.log(f"kept iteration {step} of {self.cloner.step} ({why}): selection success {success:.3f}")
         return policy
 
-    def _is_done(self) -> bool:
-        return self.cloner.step >= self.config.pretrain.iterations or self._is_flat()
-
     def _is_flat(self) -> bool:
         return self.selection is not None and is_flat(self.selection.history)
-
-    def _is_report_due(self) -> bool:
-        regular = self._is_at(self.config.pretrain.log_interval)
-        return self.cloner.step > self.reported and (regular or self._is_selection_due())
 
     def _is_selection_due(self) -> bool:
         return self.selection is not None and self._is_at(self.config.pretrain.selection.interval)
@@ -377,9 +307,8 @@ class _Run:
         cloner = self.cloner
         cloner.require_finite()
         selected = {}
-        if (
-            self.selection is not None and self._is_selection_due()
-        ):  # first: it may be stopped, and nothing is taken yet
+        # first: it may be stopped, and nothing is taken yet
+        if self.selection is not None and self._is_selection_due():
             success = self.selection.play(cloner.step, cloner.ema.average)
             selected["select/success_rate"] = success
             self.reporter.log(f"iteration {cloner.step}: selection success {success:.3f}")

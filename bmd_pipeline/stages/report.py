@@ -20,15 +20,9 @@ from bmd_pipeline.stages.evaluations import EPISODES_FILE, PATHS_FILE, hash_poli
 def report(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter) -> None:
     """Writes a task's page, from files alone.
 
-    Args:
-        config: the run; what the page shows must have been made under these settings.
-        layout: where the results are.
-        output: the page to write.
-        reporter: where its size is logged.
-
     Raises:
-        ArtifactError: a result is missing, damaged or cut short, or was made under other settings; nothing is
-            written then.
+        ArtifactError: a result is missing, damaged or cut short, or was made under other settings than those of the
+            run; nothing is written then.
     """
     task = config.task.name
     summary = layout.summary(task)
@@ -38,18 +32,12 @@ def report(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporte
 
 
 def summary(*, layout: Layout, tasks: Sequence[str] | None = None, output: Path, reporter: Reporter) -> None:
-    """Writes the page of all tasks.
-
-    Args:
-        layout: where the results are.
-        tasks: which tasks it shows; None: all that have an eval.json.
-        output: the page to write.
-        reporter: where its size is logged.
+    """Writes the page of some tasks; None: of all that have an eval.json.
 
     Raises:
         ArtifactError: there are no results, or some are missing or damaged.
     """
-    chosen = list_tasks(layout) if tasks is None else list(tasks)
+    chosen = list_tasks(layout) if tasks is None else tasks
     if not chosen:
         raise ArtifactError(f"no task has results below {layout.summary('TASK').parents[1]}; make some with snakemake")
     _write(output, build_summary(load_results(layout, chosen)), reporter)

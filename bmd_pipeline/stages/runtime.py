@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bmd_pipeline.compute import select_device, set_matmul
 from bmd_pipeline.config.resources import NATIVE
@@ -27,27 +26,17 @@ from bmd_pipeline.tasks import registry
 
 @dataclass(frozen=True)
 class Context:
-    """An opened task with its pre-trained policy.
+    """An opened task with its pre-trained policy."""
 
-    Attributes:
-        spec: the task's fixed facts.
-        env: environments, without automatic reset; a stage can stop between two of their chunks.
-        policy: the pre-trained policy, frozen.
-        device: where everything lives.
-        matmul: precision of float32 matrix products, for run.json.
-        recorder: records CUDA graphs; None: there are to be none.
-    """
-
-    spec: TaskSpec
-    env: TaskEnv
-    policy: DiffusionPolicy
-    device: torch.device
-    matmul: str
-    recorder: Recorder | None
+    env: TaskEnv  # without automatic reset; a stage can stop between two of its chunks
+    policy: DiffusionPolicy  # the pre-trained one, frozen
+    device: torch.device  # where everything lives
+    matmul: str  # precision of float32 matrix products, for run.json
+    recorder: Recorder | None  # records CUDA graphs; None: there are to be none
 
     def log_resume(self, what: str, reporter: Reporter) -> None:
         """Says from where a stage goes on ("iteration 12")."""
-        simulator = registry.get_entry(self.spec.name).simulator
+        simulator = registry.get_entry(self.env.spec.name).simulator
         how = "" if simulator == NATIVE else f", at the start of its episodes: {simulator} can't save them halfway"
         reporter.log(f"going on from {what}{how}")
 
@@ -55,8 +44,7 @@ class Context:
 def select_stage_device(config: RunConfig) -> torch.device:
     """Where a stage plays episodes and learns from them: where the task is stepped, so that nothing travels.
 
-    Raises:
-        ConfigError: the device that was asked for is not there.
+    Raises `ConfigError` if the device that was asked for is not there.
     """
     if registry.get_entry(config.task.name).simulator == NATIVE:
         return select_device(config.execution.device)
@@ -80,16 +68,10 @@ def open_env(
     num_workers: int,
     recorder: Recorder | None = None,
 ) -> TaskEnv:
-    """Opens a task without automatic reset, in one of its two worlds.
+    """Opens a task without automatic reset, in the world of `task.env.disturbance` or in the demonstrations'.
 
-    Args:
-        task: which task, with its settings.
-        policy: the pre-trained policy, whose normaliser says how large a deviation of observations is.
-        num_envs: environments stepped together.
-        disturbed: True for the world of `task.env.disturbance`, False for the demonstrations'.
-        device: where tensors live.
-        num_workers: simulator processes; results don't depend on it.
-        recorder: records the steps of native tasks as CUDA graphs, which disturbances stay outside of; None: no graphs.
+    The normaliser of the pre-trained policy says how large a deviation of observations is. A recorder records the steps
+    of native tasks as CUDA graphs, which disturbances stay outside of.
     """
     env = registry.make_env(task.name, task.env, num_envs, device=device, num_workers=num_workers, auto_reset=False)
     env = graph_env(env, recorder)
@@ -99,12 +81,26 @@ def open_env(
 def disturb(env: TaskEnv, task: TaskConfig, policy: DiffusionPolicy) -> TaskEnv:
     """An opened task in the world of `task.env.disturbance`; the same object where that is the demonstrations'."""
     disturbance = registry.load_disturbance(task.env)
-    return DisturbedEnv(env, disturbance, get_obs_std(policy, env.spec)) if disturbance.describe() else env
+    if not disturbance.describe():
+        return env
+    return DisturbedEnv(env, disturbance, policy.obs_normaliser.std[: env.spec.obs_dim])  # of the current observation
 
 
-def get_obs_std(policy: DiffusionPolicy, spec: TaskSpec) -> Tensor:
-    """(obs_dim,) standard deviation by which a policy normalises each component of the current observation."""
-    return policy.obs_normaliser.std[: spec.obs_dim]
+def load_task_policy(config: RunConfig, folder: Path, device: torch.device | str = "cpu") -> DiffusionPolicy:
+    """Loads a pre-trained policy and checks that it fits the run's task.
+
+    Raises:
+        ArtifactError: it is missing, damaged, or for another task, or other sizes or bounds.
+    """
+    spec = registry.make_spec(config.task.name, config.task.env)
+    return load_policy(
+        folder,
+        task=config.task.name,
+        device=device,
+        obs_dim=spec.obs_dim,
+        action_dim=spec.action_dim,
+        action_bounds=(spec.action_low, spec.action_high),
+    )
 
 
 @contextmanager
@@ -120,48 +116,21 @@ def open_context(
 ) -> Iterator[Context]:
     """Opens the task and loads its policy; closes the simulator at the end, also on an error.
 
-    Args:
-        config: the run.
-        policy_dir: the pre-trained policy.
-        num_envs: environments stepped together.
-        num_workers: simulator processes.
-        reporter: logs the choice of device.
-        stop: who may ask the stage to stop.
-        disturbed: see `open_env`.
-
-    Raises:
-        ArtifactError: the policy is missing, damaged, or does not fit the task.
+    Raises `ArtifactError` as `load_task_policy`; for the arguments see `open_env`.
     """
     device = select_stage_device(config)
-    task = config.task.name
-    spec = registry.make_spec(task, config.task.env)
-    policy = load_policy(
-        policy_dir,
-        task=task,
-        device=device,
-        obs_dim=spec.obs_dim,
-        action_dim=spec.action_dim,
-        action_bounds=(spec.action_low, spec.action_high),
-    )
+    policy = load_task_policy(config, policy_dir, device)
     matmul = set_matmul(device, config.execution.cuda_matmul)
     recorder = select_recorder(config, device)
     how = ", CUDA graphs" if recorder is not None else ""
     if disturbed and (world := registry.load_disturbance(config.task.env).describe()):
         how += f"; disturbed: {world}"
-    reporter.log(f"{task}: {num_envs} environments on {device}, matrix products in {matmul}{how}")
-    env = open_env(
-        config.task,
-        policy,
-        num_envs,
-        disturbed=disturbed,
-        device=device,
-        num_workers=num_workers,
-        recorder=recorder,
+    reporter.log(f"{config.task.name}: {num_envs} environments on {device}, matrix products in {matmul}{how}")
+    opened = open_env(
+        config.task, policy, num_envs, disturbed=disturbed, device=device, num_workers=num_workers, recorder=recorder
     )
-    try:
-        yield Context(spec, StoppableEnv(env, stop) if stop else env, policy, device, matmul, recorder)
-    finally:
-        env.close()
+    with closing(opened) as env:
+        yield Context(StoppableEnv(env, stop) if stop else env, policy, device, matmul, recorder)
 
 
 def episode_seeds(root: int, family: Family, *names: str | int, episodes: int, num_envs: int) -> list[int]:
@@ -173,8 +142,7 @@ def episode_seeds(root: int, family: Family, *names: str | int, episodes: int, n
 def check_settings(config: RunConfig) -> None:
     """Checks what settings alone can't know: that the task has the track columns and the action that they name.
 
-    Raises:
-        ConfigError: it has no such column, or no such component of the action.
+    Raises `ConfigError` otherwise.
     """
     spec = registry.make_spec(config.task.name, config.task.env)
     resolve_features(spec, config.discover.inference.features)
@@ -184,8 +152,7 @@ def check_settings(config: RunConfig) -> None:
 def require_action(spec: TaskSpec, env: Mapping[str, Any], place: str) -> None:
     """Checks that the task has the component of the action that a disturbance locks.
 
-    Raises:
-        ConfigError: it has not; the message names the setting, below `place`.
+    Raises `ConfigError` otherwise; the message names the setting, below `place`.
     """
     locked = registry.load_disturbance(env).locked_action
     if locked is not None and locked >= spec.action_dim:
@@ -197,14 +164,12 @@ def require_action(spec: TaskSpec, env: Mapping[str, Any], place: str) -> None:
 def resolve_features(spec: TaskSpec, names: tuple[str, ...]) -> tuple[int, ...]:
     """Track columns of the named features; the whole track if none are named.
 
-    Raises:
-        ConfigError: a name that the task's track doesn't have.
+    Raises `ConfigError` for a name that the task's track doesn't have.
     """
-    chosen = names or spec.track_names
-    for name in chosen:
+    for name in names:
         if name not in spec.track_names:
             raise ConfigError(
                 f"discover.inference.features: {spec.name} has no track column {name!r}; "
                 f"it has {', '.join(spec.track_names)}"
             )
-    return tuple(spec.track_names.index(name) for name in chosen)
+    return tuple(spec.track_names.index(name) for name in names or spec.track_names)

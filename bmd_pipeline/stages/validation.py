@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +40,6 @@ def validation(
     All of them, and every disturbance, meet the same starts. True modes are looked at for the comparison with them,
     and for nothing else.
 
-    Args:
-        config: the run.
-        policy: folder of the pre-trained policy.
-        modes: folder of the discovered modes by seed.
-        output: the validation.json to write.
-        num_workers: simulator processes.
-        reporter: progress and findings.
-
     Raises:
         ArtifactError: policy or modes are missing, damaged, or were made under other settings.
         ConfigError: too few episodes for so many codes, or a disturbance that the task has no place for.
@@ -66,7 +59,7 @@ def validation(
     with open_context(config, policy, num_envs, num_workers, reporter, disturbed=False) as context:
         disturbances = config.validation.disturbances
         for name, changes in disturbances.items():
-            require_action(context.spec, changes, f"validation.disturbances.{name}")
+            require_action(context.env.spec, changes, f"validation.disturbances.{name}")
         found = {seed: load_modes(folder, context.policy, task=task) for seed, folder in modes.items()}
         first = next(iter(found.values()))
         ground = _Ground(config, context, first, num_workers, reporter)
@@ -92,7 +85,7 @@ def validation(
         min_share=MIN_SECOND_SHARE,
         labelling=ground.labelling.name,
         modes=list(ground.labelling.modes),
-        features=[context.spec.track_names[column] for column in first.feature_columns],
+        features=[context.env.spec.track_names[column] for column in first.feature_columns],
         points=first.config.cluster_points,
         base=base,
         discovered=discovered,
@@ -114,28 +107,19 @@ def _require_modes(config: RunConfig, seed: int, folder: Path) -> None:
 
 
 class _Ground:
-    """Where everything is played, on the same starts, and how trajectories are described.
-
-    Args:
-        config: the run.
-        context: task and policy.
-        modes: any seed's modes: all see the same features.
-        num_workers: simulator processes.
-        reporter: progress.
-    """
+    """Where everything is played, on the same starts, and how trajectories are described; `modes` are any seed's."""
 
     def __init__(
         self, config: RunConfig, context: Context, modes: DiscoveredModes, num_workers: int, reporter: Reporter
     ) -> None:
         self.config = config
         self.context = context
-        self.columns = modes.feature_columns
+        self.columns = modes.feature_columns  # these three are the same for every seed
         self.points = modes.config.cluster_points
         self.shared_scale = modes.config.inference.scale == "shared"
         self.num_workers = num_workers
         self.reporter = reporter
-        self.labellings = load_labellings(config.task.name)[:1]
-        self.labelling = self.labellings[0]
+        self.labelling = load_labellings(config.task.name)[0]
         self._scale = np.ones(len(self.columns))
 
     def play_base(self, name: str) -> Rollout:
@@ -153,18 +137,10 @@ class _Ground:
         world = task.model_copy(update={"env": {**task.env, "disturbance": {}, **changes}})
         if set(changes) <= {"disturbance"}:  # the same task behind a wrapper: no second simulator
             return self._play(agent, disturb(context.env, world, context.policy), f"seed {seed}", disturbance)
-        env = open_env(
-            world,
-            context.policy,
-            context.env.num_envs,
-            disturbed=True,
-            device=context.device,
-            num_workers=self.num_workers,
-        )
-        try:
+        num_envs, device, num_workers = context.env.num_envs, context.device, self.num_workers
+        opened = open_env(world, context.policy, num_envs, disturbed=True, device=device, num_workers=num_workers)
+        with closing(opened) as env:
             return self._play(agent, env, f"seed {seed}", disturbance)
-        finally:
-            env.close()
 
     def fit_scale(self, played: Rollout) -> None:
         """Takes the scale of the features from the base policy's episodes."""
@@ -179,7 +155,7 @@ class _Ground:
         batch = EpisodeBatch(
             played.track, played.length, played.success, played.reward.sum(dim=0), played.code, information=None
         )
-        labelled = label_episodes(batch, self.labellings, "", 0, 1)
+        labelled = label_episodes(batch, [self.labelling], "", 0, 1)
         return Trajectories(
             points=self._resample(played) / self._scale,
             code=labelled.code,
@@ -190,15 +166,13 @@ class _Ground:
     def _resample(self, played: Rollout) -> NDArray[np.float64]:
         """Features at evenly spaced points, (num_episodes, points, num_features)."""
         flat = resample_track(played.track[..., list(self.columns)], played.length, self.points)
-        values: NDArray[np.float64] = flat.double().cpu().numpy().reshape(len(flat), self.points, -1)
-        return values
+        return flat.double().cpu().numpy().reshape(len(flat), self.points, -1)
 
     def _play(self, agent: Agent, env: TaskEnv, name: str, disturbance: str = "undisturbed") -> Rollout:
         episodes = self.config.evaluate.episodes
         seeds = episode_seeds(self.config.seed, "evaluate", "validation", episodes=episodes, num_envs=env.num_envs)
-        generator = make_generator(
-            self.config.seed, "evaluate", "validation", "noise", name, device=self.context.device
-        )
+        device = self.context.device
+        generator = make_generator(self.config.seed, "evaluate", "validation", "noise", name, device=device)
         rounds = []
         with self.reporter.progress(f"{name}, {disturbance}", len(seeds)) as progress:
             for played in play_rounds(env, agent, seeds, generator, feature_columns=self.columns):

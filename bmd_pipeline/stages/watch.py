@@ -23,40 +23,22 @@ STEPS_DONE = re.compile(r"^(\d+) of (\d+) steps", re.MULTILINE)
 
 @dataclass(frozen=True)
 class JobProgress:
-    """What one job last said.
+    """What one job last said."""
 
-    Attributes:
-        job: its folder below results/.
-        state: `running`, `silent` or `done`.
-        step: gradient steps or iterations so far; None once only an evaluation is there.
-        rate: control steps per second, or steps per second where nothing is simulated.
-        unit: of the rate.
-        episode_return: mean return of the last rollout.
-        success: success rate of the last rollout; of the evaluation once there is one.
-        information: mutual information of codes and behaviour in nats.
-        solved: solved modes and modes of the task, from the evaluation.
-        age: seconds since the last report.
-    """
-
-    job: str
-    state: str
-    step: int | None = None
-    rate: float | None = None
-    unit: str = ""
-    episode_return: float | None = None
-    success: float | None = None
-    information: float | None = None
-    solved: tuple[float, int] | None = None
-    age: float = 0.0
+    job: str  # its folder below results/
+    state: str  # `running`, `silent` or `done`
+    age: float  # seconds since the last report
+    step: int | None = None  # gradient steps or iterations so far; None once only an evaluation is there
+    rate: float | None = None  # control steps per second, or steps per second where nothing is simulated
+    unit: str = ""  # of the rate
+    episode_return: float | None = None  # mean return of the last rollout
+    success: float | None = None  # success rate of the last rollout; of the evaluation once there is one
+    information: float | None = None  # mutual information of codes and behaviour in nats
+    solved: tuple[float, int] | None = None  # solved modes and modes of the task, from the evaluation
 
 
 def list_progress(layout: Layout, *, now: float | None = None) -> list[JobProgress]:
-    """All jobs that have reported anything, the latest first.
-
-    Args:
-        layout: where results are.
-        now: Unix time, for tests.
-    """
+    """All jobs that have reported anything, the latest first; `now` is Unix time, for tests."""
     results = layout.overview().parent
     now = time.time() if now is None else now
     folders = {_owner(path) for path in results.rglob(METRICS_FILE)} | {

@@ -23,7 +23,7 @@ def test_every_check_answers_here() -> None:
 def test_a_broken_installation_is_reported_not_raised(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def _check_torch(settings: object) -> doctor.Finding:
+    def _check_torch(settings: object) -> doctor.Found:
         raise ImportError("libcudart.so.13: cannot open\nshared object")
 
     monkeypatch.setattr(doctor, "_check_torch", _check_torch)

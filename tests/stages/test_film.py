@@ -23,7 +23,6 @@ from bmd_pipeline.rl.rollout import EpisodeBatch
 from bmd_pipeline.seeds import derive_seed
 from bmd_pipeline.sim.render import Camera
 from bmd_pipeline.stages import film as stage
-from bmd_pipeline.stages import film as takes
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.film import film
 from bmd_pipeline.tasks import registry
@@ -88,7 +87,7 @@ def make_film(output: Path, **settings: Any) -> dict[str, Any]:
 def let_play(monkeypatch: pytest.MonkeyPatch, num_codes: int, choose: Callable[[int, int], int | None]) -> None:
     """Policies that walk to the goal which `choose` tells, from the code and the episode's number; None fails."""
     agent = SimpleNamespace(num_codes=num_codes, modes=object() if num_codes > 1 else None, policy=None)
-    monkeypatch.setattr(stage, "load_agent", lambda *_, **__: agent)
+    monkeypatch.setattr(stage, "load_player", lambda *_: agent)
     monkeypatch.setattr(stage, "require_inputs", lambda *_: {})
     played = 0
 
@@ -105,7 +104,7 @@ def let_play(monkeypatch: pytest.MonkeyPatch, num_codes: int, choose: Callable[[
         zeros = torch.zeros(1)
         return EpisodeBatch(env.track()[None], zeros.long(), success, zeros, codes, None)
 
-    monkeypatch.setattr(takes, "play_episodes", play)
+    monkeypatch.setattr(stage, "play_episodes", play)
 
 
 def test_the_expert_gives_a_clip_of_each_mode(tmp_path: Path, filming: MadeUpFilming) -> None:

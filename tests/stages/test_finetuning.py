@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,18 @@ def test_a_curve_without_snapshots_says_how_to_keep_some(policy: Path, modes: Pa
             reporter=QUIET,
         )
     assert not (tmp_path / "curve.json").exists()
+
+
+@pytest.mark.parametrize("stage", [curve, evaluate])
+def test_curve_and_evaluation_leave_steering_out_where_asked(
+    policy: Path, tmp_path: Path, stage: Callable[..., None]
+) -> None:
+    config = make_config(finetune={"snapshot_interval": 1, "iterations": 1}, evaluate={"steering": False})
+    _finetune(config, policy, None, tmp_path, "dppo")
+    output = tmp_path / "output.json"
+    inputs = {"policy": policy, "modes": None, "finetuned": tmp_path}
+    with pytest.raises(ConfigError, match="no steering policy to leave out"):
+        stage(config, **inputs, output=output, method="dppo", seed=0, num_workers=1, reporter=QUIET)
 
 
 def test_the_controller_finds_its_target_in_the_modes(
