@@ -33,10 +33,9 @@ def write_bytes(path: Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             sibling.replace(path)
-        except BaseException:
+        finally:
             with suppress(OSError):
                 sibling.unlink(missing_ok=True)
-            raise
     _sync_folder(path.parent)
 
 
@@ -111,18 +110,12 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    try:
+    with suppress(OSError):  # some network file systems refuse to sync folders; the rename itself has happened
         _sync(path)
-    except OSError:  # some network file systems refuse to sync folders; the rename itself has happened
-        return
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Args:
-        path: the file.
-        what: what it is, for the message ("policy settings").
+    """Reads a JSON object; `what` it is, such as "policy settings", is for messages.
 
     Raises:
         ArtifactError: the file is missing, unreadable or holds no JSON object.
@@ -134,11 +127,14 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     except OSError as error:
         raise ArtifactError(f"{what}: {path} can't be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ArtifactError(f"{what}: {path} is damaged ({reason}); delete it and make it again") from None
+        raise _damage(what, path, error) from None
     if not isinstance(document, dict):
         raise ArtifactError(f"{what}: {path} must hold a JSON object, got {type(document).__name__}")
     return document
+
+
+def _damage(what: str, path: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(f"{what}: {path} is damaged ({str(error).splitlines()[0]}); delete it and make it again")
 
 
 def hash_file(path: Path) -> str:
@@ -178,14 +174,9 @@ _METADATA = "metadata"
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Writes named tensors whole, as safetensors: reading one can execute nothing.
+    """Writes named tensors, on any device, and a few strings beside them, whole.
 
-    The same tensors and metadata give the same bytes.
-
-    Args:
-        path: the file.
-        tensors: tensors on any device.
-        metadata: a few strings to store beside them.
+    The format is safetensors: reading one can execute nothing, and the same content gives the same bytes.
     """
     from safetensors.torch import save
 
@@ -226,6 +217,5 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             metadata: dict[str, str] = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
     except (SafetensorError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ArtifactError(f"weights: {path} is damaged ({reason}); delete it and make it again") from None
+        raise _damage("weights", path, error) from None
     return tensors, metadata
