@@ -193,7 +193,8 @@ class Pipeline:
         return self._runs[task]
 
     def _run(self, wildcards: Wildcards) -> RunConfig:
-        return self.settings(wildcards.task)
+        """The run that a job is part of: in a cell of the grid, with what the cell changes."""
+        return self._cell(wildcards).config if wildcards.get("cell") else self.settings(wildcards.task)
 
     def validated(self, wildcards: Wildcards) -> list[str]:
         """Input: no files, only sound settings."""
