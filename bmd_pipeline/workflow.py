@@ -22,7 +22,6 @@ from bmd_pipeline.config.overrides import GridCell, base_name, list_cells, list_
 from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
 from bmd_pipeline.config.schema import (
     PRETRAINED,
-    TAUGHT,
     RunConfig,
     check_method,
     compared_policies,
@@ -79,19 +78,12 @@ def or_refuse(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
 @dataclass(frozen=True)
 class WorkflowSettings:
-    """What the user said to Snakemake about the settings.
+    """What the user said to Snakemake about the settings."""
 
-    Attributes:
-        preset: the preset, decided; `auto-gpu` is one as well.
-        overrides: nested settings of --configfile and --config.
-        assignments: `name=value`, from `--config 'set=[...]'`.
-        tasks: the tasks that a run without targets makes; none were named if empty.
-    """
-
-    preset: str
-    overrides: dict[str, Any]
-    assignments: tuple[str, ...]
-    tasks: tuple[str, ...] = ()
+    preset: str  # decided; `auto-gpu` is one as well
+    overrides: dict[str, Any]  # nested settings of --configfile and --config
+    assignments: tuple[str, ...]  # `name=value`, from `--config 'set=[...]'`
+    tasks: tuple[str, ...]  # those that a run without targets makes; none were named if empty
 
     def load(self, task: str) -> RunConfig:
         """Settings of a run on a task; errors as in `load_config`."""
@@ -154,17 +146,11 @@ def within(folder: str, names: Iterable[str]) -> list[str]:
 
 @dataclass
 class Pipeline:
-    """What the rules ask for.
+    """What the rules ask for."""
 
-    Attributes:
-        config: Snakemake's `config`.
-        stored: whether files are elsewhere and jobs get copies. What lies on this machine says nothing then.
-        planning: whether this process plans the jobs; those that run one read the Snakefile again.
-    """
-
-    config: Mapping[str, Any]
-    stored: bool
-    planning: bool
+    config: Mapping[str, Any]  # Snakemake's
+    stored: bool  # whether files are elsewhere and jobs get copies. What lies on this machine says nothing then
+    planning: bool  # whether this process plans the jobs; those that run one read the Snakefile again
     asked: WorkflowSettings = field(init=False)
     _runs: dict[str, RunConfig] = field(init=False, default_factory=dict)
     _cells: dict[str, dict[str, GridCell]] = field(init=False, default_factory=dict)
@@ -272,26 +258,19 @@ class Pipeline:
     def modes(self, wildcards: Wildcards) -> list[str]:
         """Input: the modes that a method builds on; plain ones build on none."""
         method = _method_of(wildcards)
-        if method in (PRETRAINED, TAUGHT):
-            return fill(MODES, wildcards) if method == TAUGHT else []
-        or_refuse(check_method, method)
-        return fill(MODES, wildcards) if uses_modes(method) else []
+        if is_finetuned(method) or wildcards.get("cell"):
+            or_refuse(check_method, method)
+        return within(self._modes_folder(wildcards), MODES_NAMES) if uses_modes(method) else []
 
     def finetuned(self, wildcards: Wildcards) -> list[str]:
         """Input: what fine-tuning made of a policy, and its modes."""
         method = _method_of(wildcards)
-        made = fill(within(RUN, FINETUNED_NAMES), wildcards, method=method) if is_finetuned(method) else []
-        return self.modes(wildcards) + made
+        made = within(CELL if wildcards.get("cell") else RUN, FINETUNED_NAMES) if is_finetuned(method) else []
+        return self.modes(wildcards) + fill(made, wildcards, method=method)
 
     def modes_of_every_seed(self, wildcards: Wildcards) -> list[str]:
         """Input: the modes that the settings' seeds discovered."""
         return [path for seed in self._run(wildcards).seeds for path in fill(MODES, wildcards, seed=seed)]
-
-    def cell_modes(self, wildcards: Wildcards) -> list[str]:
-        """Input: the modes that a method builds on in a cell of the grid; plain ones build on none."""
-        method = _method_of(wildcards)
-        or_refuse(check_method, method)
-        return within(self._cell_modes_folder(wildcards), MODES_NAMES) if uses_modes(method) else []
 
     def evaluated(self, wildcards: Wildcards) -> list[str]:
         """Input: evaluations of all policies that the settings ask to compare."""
@@ -376,25 +355,23 @@ class Pipeline:
             sys.exit(f"error: grid.axes makes no cell {name!r}; {suggest(name, known)}")
         return known[name]
 
-    def _cell_modes_folder(self, wildcards: Wildcards) -> str:
-        return f"results/{wildcards.task}/{self._cell(wildcards).modes}/seed{wildcards.seed}"
+    def _modes_folder(self, wildcards: Wildcards) -> str:
+        modes = self._cell(wildcards).modes if wildcards.get("cell") else "modes"
+        return f"results/{wildcards.task}/{modes}/seed{wildcards.seed}"
 
     # ---- Params: what a job's result depends on ----
 
     def slice(self, stage: Stage) -> Callable[[Wildcards], dict[str, Any]]:
         """Params: the settings that a stage depends on, with the hashes of an imported policy."""
-        return lambda wildcards: self._slice(self._run(wildcards), stage, wildcards)
 
-    def cell_slice(self, stage: Stage) -> Callable[[Wildcards], dict[str, Any]]:
-        """Params: the same in a cell of the grid."""
-        return lambda wildcards: self._slice(self._cell(wildcards).config, stage, wildcards)
+        def values_of(wildcards: Wildcards) -> dict[str, Any]:
+            values = stage_slice(self._run(wildcards), stage, wildcards.get("method"))
+            record = Layout().policy(wildcards.task) / RUN_FILE
+            if stage not in ("collect", "pretrain") and not self.stored and is_imported(record):
+                values["imported_policy"] = read_json(record, "record").get("outputs")
+            return values
 
-    def _slice(self, config: RunConfig, stage: Stage, wildcards: Wildcards) -> dict[str, Any]:
-        values = stage_slice(config, stage, wildcards.get("method"))
-        record = Layout().policy(wildcards.task) / RUN_FILE
-        if stage not in ("collect", "pretrain") and not self.stored and is_imported(record):
-            values["imported_policy"] = read_json(record, "record").get("outputs")
-        return values
+        return values_of
 
     def all_settings(self, wildcards: Wildcards) -> str:
         """Params: hash of all settings, without those of stages whose output was imported."""
@@ -407,12 +384,8 @@ class Pipeline:
 
     def source(self, stage: str) -> Callable[[Wildcards], str]:
         """Params: hash of the code behind a stage."""
-
-        def hash_of(wildcards: Wildcards) -> str:
-            name = self._run(wildcards).task.name  # registers plug-ins and variants
-            return source_hash(stage, get_entry(name).package)
-
-        return hash_of
+        # Reading the settings registers plug-ins and variants.
+        return lambda wildcards: source_hash(stage, get_entry(self._run(wildcards).task.name).package)
 
     def summary_source(self) -> str:
         """Hash of the code behind the page of all tasks."""
@@ -477,19 +450,15 @@ class Pipeline:
         return self.waiting(wildcards, output, threads, resources) + (["--max-minutes", limit] if limit else [])
 
     def in_cell(self, shared: Callable[..., list[object]], **paths: str) -> Callable[..., list[object]]:
-        """Params: the shared options of a stage, and what is different in a cell of the grid.
-
-        Args:
-            shared: `waiting` or `resumable`.
-            paths: templates by the option that they are given under.
-        """
+        """Params: the options of a stage, `waiting` or `resumable`, then what a cell of the grid changes, and `paths` of
+        its files: templates by the option that they are given under."""
 
         def options_in(wildcards: Wildcards, output: Sequence[str], threads: int, resources: Any) -> list[object]:
             root = Path(_root_of(output, wildcards))
             found = {name: fill([path], wildcards)[0] for name, path in paths.items()}
             method = wildcards.get("method") or wildcards.get("policy")  # none where modes are discovered
             if method and uses_modes(method):
-                found["modes"] = self._cell_modes_folder(wildcards)
+                found["modes"] = self._modes_folder(wildcards)
             parts = [part for name, path in found.items() for part in (f"--{name}", str(root / path))]
             return [*shared(wildcards, output, threads, resources), *self._cell(wildcards).options(), *parts]
 
@@ -505,15 +474,14 @@ class Pipeline:
         """Memory of a job, and as much again with each attempt."""
         return lambda wildcards, attempt: attempt * self._amount("mem_mb", estimate_mem_mb, stage, wildcards)
 
-    def runtime(self, stage: str) -> Callable[..., int]:
+    def runtime(self, stage: str) -> Callable[[Wildcards, int], int]:
         """Time limit of a job in minutes, and as much again with each attempt of a stage that would start over."""
 
-        def minutes(wildcards: Wildcards) -> int:
-            return self._amount("runtime_minutes", estimate_minutes, stage, wildcards)
+        def minutes(wildcards: Wildcards, attempt: int) -> int:
+            times = 1 if stage in RESUMABLE else attempt
+            return times * self._amount("runtime_minutes", estimate_minutes, stage, wildcards)
 
-        if stage in RESUMABLE:
-            return minutes
-        return lambda wildcards, attempt: attempt * minutes(wildcards)
+        return minutes
 
     def gpu(self, stage: str) -> Callable[[Wildcards], int]:
         """CUDA devices that a job uses."""
