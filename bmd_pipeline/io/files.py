@@ -20,8 +20,7 @@ if TYPE_CHECKING:  # Snakemake reads this module for every job: torch is importe
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file whole, making its folder where needed.
 
-    Raises:
-        ArtifactError: it can't be written; what was there before stays.
+    An ArtifactError says that it can't be written; what was there before stays.
     """
     # The process id keeps two writers apart; the later rename wins, and either way the file is whole.
     sibling = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -41,11 +40,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Turns what the file system refuses (full, read-only, a file in a folder's place) into a line that names `path`.
-
-    Raises:
-        ArtifactError: in place of an `OSError` from within.
-    """
+    """Turns what the file system refuses (full, read-only, a file in a folder's place), an `OSError` from within, into
+    an ArtifactError that names `path`."""
     try:
         yield
     except OSError as error:
@@ -67,11 +63,8 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
 def staged_directory(path: Path) -> Iterator[Path]:
     """Yields an empty sibling folder that takes the place of `path` once the block succeeded.
 
-    Only one writer per path at a time: callers hold the lock of their stage. What a killed writer left
-    behind is removed by the next one.
-
-    Raises:
-        ArtifactError: the file system refused something, in the block or here.
+    Only one writer per path at a time: callers hold the lock of their stage. What a killed writer left behind is
+    removed by the next one. What the file system refuses, in the block or here, is an ArtifactError.
     """
     partial, replaced = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.replaced")
     try:
@@ -115,10 +108,9 @@ def _sync_folder(path: Path) -> None:
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
-    """Reads a JSON object; `what` it is, such as "policy settings", is for messages.
+    """Reads a JSON object.
 
-    Raises:
-        ArtifactError: the file is missing, unreadable or holds no JSON object.
+    An ArtifactError says that `what` it is, such as "policy settings", is missing, unreadable or no JSON object.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -189,8 +181,7 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
 def load_weights(path: Path) -> dict[str, Tensor]:
     """Reads all tensors of a file, on the CPU; they can be computed with.
 
-    Raises:
-        ArtifactError: the file is missing or damaged, or holds a value that is not finite.
+    An ArtifactError says that it is missing or damaged, or holds a value that is not finite.
     """
     import torch
 
@@ -202,11 +193,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reads all tensors and the metadata of a file.
-
-    Raises:
-        ArtifactError: the file is missing or damaged.
-    """
+    """Reads all tensors and the metadata of a file; an ArtifactError says that it is missing or damaged."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():

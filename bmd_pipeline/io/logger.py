@@ -23,8 +23,7 @@ from bmd_pipeline.io.provenance import measure_cpu_seconds
 def load_metrics(path: Path) -> list[dict[str, Any]]:
     """Reads a metrics.jsonl: one object per report, numbers by metric, null where one was not finite.
 
-    Raises:
-        ArtifactError: the file is missing or empty, or a line of it is damaged.
+    An ArtifactError says that it is missing or empty, or which line is damaged.
     """
     try:
         texts = path.read_text(encoding="utf-8").splitlines()

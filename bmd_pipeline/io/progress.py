@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -34,16 +34,11 @@ class Wait:
 
 
 class FolderLock:
-    """Holds a file in the folder until `release`; the operating system frees it when the process dies.
-
-    Args:
-        folder: made if it isn't there.
-        identity: what the job computes.
-        wait: patience; none without it.
+    """Holds a lock on a folder, made if it isn't there, until `release`; the system frees it when the process dies.
 
     Raises:
         ArtifactError: another job holds it, or the folder can't be made or written.
-        AlreadyWritten: a job that computes the same held it and has finished meanwhile.
+        AlreadyWritten: a job that computes the same (`identity`) held it and has finished meanwhile.
     """
 
     def __init__(self, folder: Path, identity: str = "", wait: Wait | None = None) -> None:
@@ -63,36 +58,32 @@ class FolderLock:
         while True:
             self.folder.mkdir(parents=True, exist_ok=True)
             file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
+            with ExitStack() as stack:
+                stack.callback(os.close, file)
                 owner = self._lock(file, wait)
-                if os.fstat(file).st_ino == self._path.stat().st_ino:
-                    return file
-            except FileNotFoundError:
-                pass
-            except BaseException:
-                os.close(file)
-                raise
+                with suppress(FileNotFoundError):
+                    if os.fstat(file).st_ino == self._path.stat().st_ino:
+                        stack.pop_all()
+                        return file
             # The job that held it has finished and removed the file: this lock locks nothing.
-            os.close(file)
-            if wait is not None and owner == self._identity:
+            if owner == self._identity:
                 raise AlreadyWritten(f"another job has written {self.folder.parent} meanwhile")
 
     def _lock(self, file: int, wait: Wait | None) -> str | None:
         """Locks an open file. Returns what the job computed that had to be waited for; None: nobody."""
-        waited_for, patient_until = None, None
+        waited_for, started = None, time.monotonic()
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return waited_for
             except BlockingIOError:
+                is_first = waited_for is None
                 process, _, waited_for = os.pread(file, 256, 0).decode(errors="replace").strip().partition(" ")
                 busy = f"another job is writing {self.folder.parent} (process {process or 'unknown'}"
-                if patient_until is None:
-                    patient_until = time.monotonic() + (wait.seconds if wait else 0.0)
-                    if wait is not None and wait.seconds > 0.0:
-                        wait.log(f"{busy}); waiting for it")
-                if wait is None or time.monotonic() >= patient_until:
+                if wait is None or time.monotonic() - started >= wait.seconds:
                     raise ArtifactError(f"{busy} holds {self._path}); wait for it or stop it") from None
+                if is_first:
+                    wait.log(f"{busy}); waiting for it")
                 wait.check()
                 time.sleep(POLL_S)
 
@@ -127,12 +118,7 @@ class TrainingState(FolderLock):
         self.path = folder / "state.safetensors"
 
     def save(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Replaces the saved progress.
-
-        Args:
-            tensors: weights, optimizer moments, generator states.
-            values: everything else, as JSON; a training loop puts its `step` there.
-        """
+        """Replaces the saved progress: tensors, and everything else as JSON values, a training loop's `step` too."""
         metadata = {"config_hash": self._identity, "values": json.dumps(values)}
         metadata["digest"] = _digest(tensors, metadata)
         save_weights(self.path, tensors, metadata)
@@ -140,8 +126,7 @@ class TrainingState(FolderLock):
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The saved tensors and values, or None if there are none of what this job computes.
 
-        Raises:
-            ArtifactError: the progress is damaged; training on from it would mislead.
+        Damaged progress is an ArtifactError: training on from it would mislead.
         """
         if not self.path.exists():
             return None

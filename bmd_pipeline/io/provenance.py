@@ -211,9 +211,8 @@ def is_imported(record: Path) -> bool:
 def require_demos(store: Path, manifest: Path, config_hash: str) -> None:
     """Checks that demonstrations which no collection will replace are those that are wanted.
 
-    Raises:
-        ArtifactError: they were imported and are gone, or edited since they were collected under settings of another
-            `config_hash`.
+    An ArtifactError says that they were imported and are gone, or edited since their collection under settings of
+    another `config_hash`.
     """
     if is_imported(manifest):
         if not store.is_dir():
