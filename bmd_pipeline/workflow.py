@@ -100,10 +100,8 @@ def read_workflow_config(config: Mapping[str, Any], *, config_dir: Path = CONFIG
     """Reads Snakemake's `config`: settings as in config/, and `preset`, `set` and `tasks`.
 
     What "auto" means is decided once, where Snakemake was started, and handed to its jobs in the environment:
-    they read the Snakefile again, maybe on a node with other devices.
-
-    Raises:
-        ConfigError: no such preset, `set` is not a list of `name=value`, or `tasks` not one of names.
+    they read the Snakefile again, maybe on a node with other devices. A ConfigError says that there is no such preset,
+    or that `set` is no list of `name=value` or `tasks` none of names.
     """
     asked = config.get("preset") or AUTO
     if asked == AUTO:  # or what config.yaml says, where nothing was asked for
@@ -275,15 +273,15 @@ class Pipeline:
     def evaluated(self, wildcards: Wildcards) -> list[str]:
         """Input: evaluations of all policies that the settings ask to compare."""
         run = self._run(wildcards)
-        return self._evaluations(wildcards, compared_policies(run.methods, run.discover.form))
+        return self._of_seeds(wildcards, compared_policies(run.methods, run.discover.form))
 
     def compared(self, wildcards: Wildcards) -> list[str]:
         """Input: evaluations of what fine-tuning begins with and ends at, which are tested against each other."""
-        return self._evaluations(wildcards, (PRETRAINED, *self._run(wildcards).methods))
+        return self._of_seeds(wildcards, (PRETRAINED, *self._run(wildcards).methods))
 
     def paired(self, wildcards: Wildcards) -> list[str]:
         """Input: evaluations of the methods that a verdict is about."""
-        return self._evaluations(wildcards, or_refuse(paired_methods, self._run(wildcards).methods))
+        return self._of_seeds(wildcards, or_refuse(paired_methods, self._run(wildcards).methods))
 
     def gathered(self, wildcards: Wildcards) -> list[str]:
         """Input: evaluations of every cell, method and seed of the grid."""
@@ -307,10 +305,8 @@ class Pipeline:
         someone asked for them.
         """
         run, results = self._run(wildcards), f"results/{wildcards.task}"
-        made = [*within(results, ("eval.json", "compare.json")), *fill(POLICY[-1:], wildcards)]
-        for policy in compared_policies(run.methods, run.discover.form):
-            names = ("eval.json", "run.json") if is_finetuned(policy) else ("eval.json",)
-            made += [path for seed in run.seeds for path in within(f"{results}/{policy}/seed{seed}", names)]
+        made = within(results, ("eval.json", "compare.json")) + fill(POLICY[-1:], wildcards)
+        made += self.evaluated(wildcards) + self._of_seeds(wildcards, run.methods, "run.json")
         if list_pairs(run.methods):
             made.append(f"{results}/verdict.json")
         shown = within(results, ("modes/validation.json", *(("grid.json",) if run.grid.axes else ())))
@@ -337,9 +333,9 @@ class Pipeline:
             path for found in evaluations(wildcards) for path in within(str(Path(found).parent), names)
         ]
 
-    def _evaluations(self, wildcards: Wildcards, policies: Iterable[str]) -> list[str]:
+    def _of_seeds(self, wildcards: Wildcards, policies: Iterable[str], name: str = "eval.json") -> list[str]:
         seeds = self._run(wildcards).seeds
-        return [f"results/{wildcards.task}/{policy}/seed{seed}/eval.json" for policy in policies for seed in seeds]
+        return [f"results/{wildcards.task}/{policy}/seed{seed}/{name}" for policy in policies for seed in seeds]
 
     def _grids(self, tasks: Iterable[str]) -> list[str]:
         return [f"results/{task}/grid.json" for task in tasks if self.settings(task).grid.axes]
@@ -375,12 +371,12 @@ class Pipeline:
 
     def all_settings(self, wildcards: Wildcards) -> str:
         """Params: hash of all settings, without those of stages whose output was imported."""
-        run, layout, imported = self._run(wildcards), Layout(), []
+        layout, imported = Layout(), []
         if not self.stored and is_imported(layout.policy(wildcards.task) / RUN_FILE):
             imported = ["collect", "pretrain"]
         elif not self.stored and is_imported(layout.demos_manifest(wildcards.task)):
             imported = ["collect"]
-        return config_hash(run, imported)
+        return config_hash(self._run(wildcards), imported)
 
     def source(self, stage: str) -> Callable[[Wildcards], str]:
         """Params: hash of the code behind a stage."""
@@ -392,10 +388,8 @@ class Pipeline:
         return source_hash("summary", "bmd_pipeline.tasks")
 
     def own_demos(self, wildcards: Wildcards) -> str | None:
-        """Params: hash of the demonstrations if they are the user's: imported, or edited.
-
-        None where files are elsewhere.
-        """
+        """Params: hash of the demonstrations if they are the user's: imported, or edited; None where files are
+        elsewhere."""
         store, manifest = map(Path, fill(DEMOS, wildcards))
         if self.stored:
             return None
@@ -409,19 +403,14 @@ class Pipeline:
         return None if self._run(wildcards).discover.form == "published" else self.own_demos(wildcards)
 
     def clips(self, wildcards: Wildcards) -> dict[str, int]:
-        """Params: clips that a task's page shows, with their sizes.
-
-        They are no input: who has some may lack what renders.
-        """
+        """Params: the clips on a task's page, with their sizes; no input, since who has some may lack what renders."""
         folder = Path("results") / wildcards.task / VIDEOS_FOLDER
         clips = sorted(path for path in folder.glob("*") if path.suffix in VIDEO_TYPES)
         return {path.name: path.stat().st_size for path in clips}
 
     def unasked_grid(self, wildcards: Wildcards) -> str | None:
-        """Params: hash of the grid.json that a task's page shows though the settings name no axes.
-
-        It is no input: without axes nothing could make it.
-        """
+        """Params: hash of the grid.json that a task's page shows though the settings name no axes; no input, since
+        without axes nothing could make it."""
         grid = Layout().grid(wildcards.task)
         shown = not self.stored and not self._run(wildcards).grid.axes and grid.is_file()
         return hash_file(grid) if shown else None
@@ -450,8 +439,12 @@ class Pipeline:
         return self.waiting(wildcards, output, threads, resources) + (["--max-minutes", limit] if limit else [])
 
     def in_cell(self, shared: Callable[..., list[object]], **paths: str) -> Callable[..., list[object]]:
-        """Params: the options of a stage, `waiting` or `resumable`, then what a cell of the grid changes, and `paths` of
-        its files: templates by the option that they are given under."""
+        """Params: the options of a stage, then what a cell of the grid changes, and its files.
+
+        Args:
+            shared: `waiting` or `resumable`.
+            paths: templates by the option that they are given under.
+        """
 
         def options_in(wildcards: Wildcards, output: Sequence[str], threads: int, resources: Any) -> list[object]:
             root = Path(_root_of(output, wildcards))

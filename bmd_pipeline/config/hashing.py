@@ -51,12 +51,9 @@ _OWNERS = {"denoiser": "dppo", "residual": "res"}
 
 
 def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> dict[str, Any]:
-    """The settings that a stage's result depends on, ready for JSON.
+    """The settings of a run that a stage's result depends on, ready for JSON.
 
-    Args:
-        config: the whole run.
-        stage: one of `STAGES`.
-        method: fine-tuning method; plain ones know nothing of the intrinsic reward. None: all of it.
+    Of fine-tuning, these are those that the `method` reads, or all of them without one.
     """
     values = _dump(config)
     if stage == "collect":  # experts play on the CPU
@@ -92,9 +89,7 @@ def stage_hash(config: RunConfig, stage: Stage, method: str | None = None) -> st
 def config_hash(config: RunConfig, imported: Iterable[str] = ()) -> str:
     """SHA-256 of everything that decides what a run computes, up to its evaluation, as hex.
 
-    Args:
-        config: the run.
-        imported: stages whose output was imported, so that their settings decide nothing.
+    The settings of stages whose output was `imported` decide nothing.
     """
     unread = ("execution", *_EVIDENCE, *imported)
     return hash_values({name: part for name, part in _dump(config).items() if name not in unread})
@@ -170,12 +165,7 @@ _WHOLE = "*"
 
 @functools.cache
 def source_hash(stage: str, task_package: str) -> str:
-    """SHA-256 of the code behind a stage, as hex; computed once per process.
-
-    Args:
-        stage: key of `ENTRIES`.
-        task_package: import path of the task's package.
-    """
+    """SHA-256 of the code behind a stage, a key of `ENTRIES`, as hex; computed once per process."""
     digest = hashlib.sha256()
     for module, name in list_definitions(stage, task_package):
         digest.update(_content(module, name))

@@ -99,11 +99,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, name: str) -> Any:
-    """Parses one YAML document; `name` says where it came from, for messages.
-
-    Raises:
-        ConfigError: the text is not YAML; says file, line and column.
-    """
+    """Parses one YAML document; a ConfigError says where in `name`, line and column, it is not YAML."""
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader
     except yaml.MarkedYAMLError as error:
@@ -138,8 +134,7 @@ def find_line(path: Path, location: Location) -> int | None:
 def read_settings(path: Path) -> dict[str, Any]:
     """Reads a YAML file of settings; sections left empty count as not there.
 
-    Raises:
-        ConfigError: the file is missing, unreadable, not YAML or not a mapping.
+    A ConfigError says that it is missing, unreadable, not YAML or not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -160,19 +155,12 @@ _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*")
 
 @dataclass(frozen=True)
 class Layer:
-    """Settings from one place.
+    """Settings from one place."""
 
-    Attributes:
-        name: the place, as messages call it ("config/tasks/PushT.yaml").
-        values: nested settings.
-        path: the file they were read from, if there is one.
-        section: where in the file they stand.
-    """
-
-    name: str
-    values: Mapping[str, Any]
-    path: Path | None = None
-    section: Location = ()
+    name: str  # the place, as messages call it ("config/tasks/PushT.yaml")
+    values: Mapping[str, Any]  # nested
+    path: Path | None = None  # the file they were read from, if there is one
+    section: Location = ()  # where in the file they stand
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,11 +195,7 @@ def find_origin(layers: Sequence[Layer], location: Location) -> str | None:
 
 
 def parse_assignment(text: str) -> Layer:
-    """Turns `a.b=c` into a layer; the value is YAML.
-
-    Raises:
-        ConfigError: there is no `=`, the key is malformed, or the value is not YAML.
-    """
+    """Turns `a.b=c` into a layer; a ConfigError says that there is no such name before a `=`, or no YAML after it."""
     name = f"--set {shorten(text)}"
     key, equals, value = text.partition("=")
     if not equals or not _KEY.fullmatch(key.strip()):
@@ -397,8 +381,7 @@ def _list_varied(config: RunConfig, layers: Sequence[Layer]) -> list[RunConfig]:
 def resolve_preset(preset: str | None, *, config_dir: Path = CONFIG_DIR) -> str:
     """The preset's name, config.yaml's if None, with "auto" decided for this machine: "auto-gpu" or "cpu".
 
-    Raises:
-        ConfigError: no such preset; the message suggests the nearest.
+    Where there is no such preset, a ConfigError suggests the nearest.
     """
     if preset is None:
         preset = _read_defaults(config_dir).get("preset", AUTO)

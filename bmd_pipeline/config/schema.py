@@ -607,11 +607,8 @@ EXPERT = "expert"
 
 
 def check_method(method: str, *, evaluating: bool = False) -> None:
-    """Checks a method's name; evaluation also knows the policies before fine-tuning.
-
-    Raises:
-        ConfigError: unknown method; suggests the nearest.
-    """
+    """Checks a method's name, for which a ConfigError suggests the nearest; evaluation also knows the policies before
+    fine-tuning."""
     known = (PRETRAINED, TAUGHT, *METHODS) if evaluating else METHODS
     if method not in known:
         raise ConfigError(f"unknown method {method!r}; {suggest(method, known)}")
@@ -648,8 +645,7 @@ def list_pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
 def paired_methods(methods: Sequence[str]) -> list[str]:
     """The methods among some that a verdict is about: every pair of a `-bmd` method and its plain counterpart.
 
-    Raises:
-        ConfigError: there is no such pair.
+    Without such a pair it raises a ConfigError.
     """
     pairs = list_pairs(methods)
     if not pairs:
