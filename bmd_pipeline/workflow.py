@@ -449,8 +449,7 @@ class Pipeline:
         def options_in(wildcards: Wildcards, output: Sequence[str], threads: int, resources: Any) -> list[object]:
             root = Path(_root_of(output, wildcards))
             found = {name: fill([path], wildcards)[0] for name, path in paths.items()}
-            method = wildcards.get("method") or wildcards.get("policy")  # none where modes are discovered
-            if method and uses_modes(method):
+            if uses_modes(_method_of(wildcards)):
                 found["modes"] = self._modes_folder(wildcards)
             parts = [part for name, path in found.items() for part in (f"--{name}", str(root / path))]
             return [*shared(wildcards, output, threads, resources), *self._cell(wildcards).options(), *parts]
@@ -498,8 +497,8 @@ class Pipeline:
 
 
 def _method_of(wildcards: Wildcards) -> str:
-    """The method that a job is for; evaluation calls it a policy."""
-    return str(wildcards.get("method") or wildcards.policy)
+    """The method that a job is for, which evaluation calls a policy; empty where modes are discovered."""
+    return str(wildcards.get("method") or wildcards.get("policy") or "")
 
 
 def _time_limit(resources: Any) -> int | None:

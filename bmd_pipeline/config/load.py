@@ -57,12 +57,10 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self._sizes: dict[int, int] = {}  # of every finished node, by identity, with its references written out
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         is_reference = self.check_event(yaml.AliasEvent)
-        node = super().compose_node(parent, index)
-        if node is None:
-            return None
+        node: yaml.Node = super().compose_node(parent, index)  # type: ignore[assignment]
         if not is_reference:
             self._sizes[id(node)] = self._measure(node)
         elif id(node) not in self._sizes:
@@ -114,21 +112,17 @@ def parse_yaml(text: str, name: str) -> Any:
 def find_line(path: Path, location: Location) -> int | None:
     """Line of a value's name in a file that `read_settings` could read, or None if the file doesn't hold it."""
     loader = _Loader(path.read_text(encoding="utf-8"))
-    node, line = loader.get_single_node(), None
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            loader.flatten_mapping(node)  # what `<<` brings comes first, and the mapping's own names go over it
-            found = [(key, value) for key, value in node.value if key.value == part]
-            if not found:
-                return None
-            key, node = found[-1]
-            line = key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            return None
-    return line
+    name: Any = loader.get_single_node()
+    node = name
+    with suppress(KeyError, IndexError, TypeError, AttributeError):  # the file does not hold it
+        for part in location:
+            if isinstance(node, yaml.MappingNode):
+                loader.flatten_mapping(node)  # what `<<` brings comes first, and the mapping's own names go over it
+                name, node = {key.value: (key, value) for key, value in node.value}[part]
+            else:
+                name = node = node.value[part]
+        return int(name.start_mark.line) + 1
+    return None
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -143,11 +137,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} can't be read: {error}") from error
     values = parse_yaml(text, str(path))
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
+    if not isinstance(values, dict | None):
         raise ConfigError(f"{path} must hold settings (name: value), got {type(values).__name__}")
-    return {key: value for key, value in values.items() if value is not None}
+    return {key: value for key, value in (values or {}).items() if value is not None}
 
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*")
