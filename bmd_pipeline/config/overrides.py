@@ -64,9 +64,8 @@ class GridCell:
 def list_cells(config: RunConfig) -> list[GridCell]:
     """The cells of a run's grid, the last axis varying fastest.
 
-    Raises:
-        ConfigError: no axis is given.
-        ValidationError: a combination is out of bounds; `load_config` finds it before.
+    A ConfigError says that no axis is given, a ValidationError that a combination is out of bounds, which `load_config`
+    finds before.
     """
     if not config.grid.axes:
         raise ConfigError("grid.axes is empty: name settings and their values, as {discover.num_modes: [2, 8]}")

@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,12 +177,9 @@ def _read_lines(path: Path, last_step: int) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     if last_step < 1 or not path.exists():
         return lines
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            line = json.loads(text)
+    with suppress(ValueError, KeyError, TypeError):
+        for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
             if line["step"] > last_step:
                 break
-            lines.append({"wall_s": 0.0, "cpu_seconds": 0.0, **line})
-        except (ValueError, KeyError, TypeError):
-            break
+            lines.append(line)
     return lines

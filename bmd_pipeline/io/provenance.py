@@ -124,9 +124,8 @@ def read_run(directory: Path) -> dict[str, Any]:
 def require_run(directory: Path, stage: str, task: str, *, command: str | None = None) -> dict[str, Any]:
     """The record of a folder, which must be the finished output of a stage for a task, with its files unchanged.
 
-    Raises:
-        ArtifactError: it is unfinished or damaged, or was made by another stage or for another task; the message names
-            the `command` that makes it, guessed from stage and task if not given.
+    An ArtifactError says that it is unfinished or damaged, or was made by another stage or for another task, and names
+    the `command` that makes it, guessed from stage and task if not given.
     """
     command = command or f"bmd-pipeline {stage} --task {task}"
     if not (directory / RUN_FILE).is_file():
@@ -231,9 +230,8 @@ def require_demos(store: Path, manifest: Path, config_hash: str) -> None:
 def require_disposable_demos(store: Path, manifest: Path, command: str) -> None:
     """Checks that no demonstrations are lost where a command, `collect` or `import-demos`, writes a store.
 
-    Raises:
-        ArtifactError: a store is there that was imported, that nobody collected, or that was edited since. What was
-            copied from elsewhere may be imported anew.
+    An ArtifactError says that a store is there that was imported, that nobody collected, or that was edited since.
+    What was copied from elsewhere may be imported anew.
     """
     # Snakemake keeps a hidden time stamp in a folder that a rule makes.
     is_empty = store.is_dir() and all(path.name[0] == "." for path in store.iterdir())
@@ -253,9 +251,8 @@ def require_disposable_demos(store: Path, manifest: Path, command: str) -> None:
 def require_disposable_policy(folder: Path, command: str) -> None:
     """Checks that no policy is lost where a command, `pretrain` or `import-policy`, writes one.
 
-    Raises:
-        ArtifactError: a policy is there that was imported, or that no run of `pretrain` wrote. What was copied from
-            elsewhere may be imported anew.
+    An ArtifactError says that a policy is there that was imported, or that no run of `pretrain` wrote. What was copied
+    from elsewhere may be imported anew.
     """
     run = folder / RUN_FILE
     traces = (folder / METRICS_FILE, Layout.state(folder))  # of a run that was killed before it wrote run.json
@@ -273,10 +270,8 @@ def require_disposable_policy(folder: Path, command: str) -> None:
 def require_own_demos(policy: Path, demos: Path) -> None:
     """Checks that an imported policy is taught its codes on demonstrations of its own, not on those of an expert.
 
-    A store without a manifest beside it is one that the user named.
-
-    Raises:
-        ConfigError: the policy was imported, and the demonstrations were not.
+    A ConfigError says that the policy was imported, and the demonstrations were not. A store without a manifest beside
+    it is one that the user named.
     """
     manifest = demos.with_name(Layout().demos_manifest("").name)
     named = demos.exists() and not manifest.exists()
