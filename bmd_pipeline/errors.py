@@ -1,18 +1,4 @@
-"""Every failure that a user can cause, as one tree.
-
-```
-BMDError                 something the user can put right: one line, exit status 2
-├── ConfigError          a setting is unknown, out of bounds or contradicts another
-├── TaskError            a task is unknown, misses an extra, or breaks the task contract
-├── DataError            a demonstration store is damaged, foreign or of another shape
-├── ArtifactError        a stage's output is missing, damaged or made for something else
-└── TrainingError        training went wrong in a way that more time won't mend
-    └── DivergenceError  numbers ran away; smaller steps may mend it
-SimulationError          a simulation worker died: our fault or the machine's, exit status 1
-```
-
-Messages say what is wrong, where, and what to do, in one line.
-"""
+"""Every failure that a user can cause, as one tree; messages say what is wrong, where, and what to do, in one line."""
 
 from __future__ import annotations
 
@@ -49,7 +35,7 @@ class DivergenceError(TrainingError):
 
 
 class SimulationError(RuntimeError):
-    """A simulation worker died; the message carries its traceback (exit status 1)."""
+    """A simulation worker died, by our fault or the machine's; the message carries its traceback (exit status 1)."""
 
 
 class AlreadyWritten(Exception):  # noqa: N818 - nothing went wrong

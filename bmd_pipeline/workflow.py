@@ -22,7 +22,6 @@ from bmd_pipeline.config.overrides import GridCell, base_name, list_cells, list_
 from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
 from bmd_pipeline.config.schema import (
     PRETRAINED,
-    TAUGHT,
     RunConfig,
     check_method,
     compared_policies,
@@ -79,19 +78,12 @@ def or_refuse(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
 @dataclass(frozen=True)
 class WorkflowSettings:
-    """What the user said to Snakemake about the settings.
+    """What the user said to Snakemake about the settings."""
 
-    Attributes:
-        preset: the preset, decided; `auto-gpu` is one as well.
-        overrides: nested settings of --configfile and --config.
-        assignments: `name=value`, from `--config 'set=[...]'`.
-        tasks: the tasks that a run without targets makes; none were named if empty.
-    """
-
-    preset: str
-    overrides: dict[str, Any]
-    assignments: tuple[str, ...]
-    tasks: tuple[str, ...] = ()
+    preset: str  # decided; `auto-gpu` is one as well
+    overrides: dict[str, Any]  # nested settings of --configfile and --config
+    assignments: tuple[str, ...]  # `name=value`, from `--config 'set=[...]'`
+    tasks: tuple[str, ...]  # those that a run without targets makes; none were named if empty
 
     def load(self, task: str) -> RunConfig:
         """Settings of a run on a task; errors as in `load_config`."""
@@ -108,10 +100,8 @@ def read_workflow_config(config: Mapping[str, Any], *, config_dir: Path = CONFIG
     """Reads Snakemake's `config`: settings as in config/, and `preset`, `set` and `tasks`.
 
     What "auto" means is decided once, where Snakemake was started, and handed to its jobs in the environment:
-    they read the Snakefile again, maybe on a node with other devices.
-
-    Raises:
-        ConfigError: no such preset, `set` is not a list of `name=value`, or `tasks` not one of names.
+    they read the Snakefile again, maybe on a node with other devices. A ConfigError says that there is no such preset,
+    or that `set` is no list of `name=value` or `tasks` none of names.
     """
     asked = config.get("preset") or AUTO
     if asked == AUTO:  # or what config.yaml says, where nothing was asked for
@@ -154,17 +144,11 @@ def within(folder: str, names: Iterable[str]) -> list[str]:
 
 @dataclass
 class Pipeline:
-    """What the rules ask for.
+    """What the rules ask for."""
 
-    Attributes:
-        config: Snakemake's `config`.
-        stored: whether files are elsewhere and jobs get copies. What lies on this machine says nothing then.
-        planning: whether this process plans the jobs; those that run one read the Snakefile again.
-    """
-
-    config: Mapping[str, Any]
-    stored: bool
-    planning: bool
+    config: Mapping[str, Any]  # Snakemake's
+    stored: bool  # whether files are elsewhere and jobs get copies. What lies on this machine says nothing then
+    planning: bool  # whether this process plans the jobs; those that run one read the Snakefile again
     asked: WorkflowSettings = field(init=False)
     _runs: dict[str, RunConfig] = field(init=False, default_factory=dict)
     _cells: dict[str, dict[str, GridCell]] = field(init=False, default_factory=dict)
@@ -193,7 +177,8 @@ class Pipeline:
         return self._runs[task]
 
     def _run(self, wildcards: Wildcards) -> RunConfig:
-        return self.settings(wildcards.task)
+        """The run that a job is part of: in a cell of the grid, with what the cell changes."""
+        return self._cell(wildcards).config if wildcards.get("cell") else self.settings(wildcards.task)
 
     def validated(self, wildcards: Wildcards) -> list[str]:
         """Input: no files, only sound settings."""
@@ -271,39 +256,32 @@ class Pipeline:
     def modes(self, wildcards: Wildcards) -> list[str]:
         """Input: the modes that a method builds on; plain ones build on none."""
         method = _method_of(wildcards)
-        if method in (PRETRAINED, TAUGHT):
-            return fill(MODES, wildcards) if method == TAUGHT else []
-        or_refuse(check_method, method)
-        return fill(MODES, wildcards) if uses_modes(method) else []
+        if is_finetuned(method) or wildcards.get("cell"):
+            or_refuse(check_method, method)
+        return within(self._modes_folder(wildcards), MODES_NAMES) if uses_modes(method) else []
 
     def finetuned(self, wildcards: Wildcards) -> list[str]:
         """Input: what fine-tuning made of a policy, and its modes."""
         method = _method_of(wildcards)
-        made = fill(within(RUN, FINETUNED_NAMES), wildcards, method=method) if is_finetuned(method) else []
-        return self.modes(wildcards) + made
+        made = within(CELL if wildcards.get("cell") else RUN, FINETUNED_NAMES) if is_finetuned(method) else []
+        return self.modes(wildcards) + fill(made, wildcards, method=method)
 
     def modes_of_every_seed(self, wildcards: Wildcards) -> list[str]:
         """Input: the modes that the settings' seeds discovered."""
         return [path for seed in self._run(wildcards).seeds for path in fill(MODES, wildcards, seed=seed)]
 
-    def cell_modes(self, wildcards: Wildcards) -> list[str]:
-        """Input: the modes that a method builds on in a cell of the grid; plain ones build on none."""
-        method = _method_of(wildcards)
-        or_refuse(check_method, method)
-        return within(self._cell_modes_folder(wildcards), MODES_NAMES) if uses_modes(method) else []
-
     def evaluated(self, wildcards: Wildcards) -> list[str]:
         """Input: evaluations of all policies that the settings ask to compare."""
         run = self._run(wildcards)
-        return self._evaluations(wildcards, compared_policies(run.methods, run.discover.form))
+        return self._of_seeds(wildcards, compared_policies(run.methods, run.discover.form))
 
     def compared(self, wildcards: Wildcards) -> list[str]:
         """Input: evaluations of what fine-tuning begins with and ends at, which are tested against each other."""
-        return self._evaluations(wildcards, (PRETRAINED, *self._run(wildcards).methods))
+        return self._of_seeds(wildcards, (PRETRAINED, *self._run(wildcards).methods))
 
     def paired(self, wildcards: Wildcards) -> list[str]:
         """Input: evaluations of the methods that a verdict is about."""
-        return self._evaluations(wildcards, or_refuse(paired_methods, self._run(wildcards).methods))
+        return self._of_seeds(wildcards, or_refuse(paired_methods, self._run(wildcards).methods))
 
     def gathered(self, wildcards: Wildcards) -> list[str]:
         """Input: evaluations of every cell, method and seed of the grid."""
@@ -327,10 +305,8 @@ class Pipeline:
         someone asked for them.
         """
         run, results = self._run(wildcards), f"results/{wildcards.task}"
-        made = [*within(results, ("eval.json", "compare.json")), *fill(POLICY[-1:], wildcards)]
-        for policy in compared_policies(run.methods, run.discover.form):
-            names = ("eval.json", "run.json") if is_finetuned(policy) else ("eval.json",)
-            made += [path for seed in run.seeds for path in within(f"{results}/{policy}/seed{seed}", names)]
+        made = within(results, ("eval.json", "compare.json")) + fill(POLICY[-1:], wildcards)
+        made += self.evaluated(wildcards) + self._of_seeds(wildcards, run.methods, "run.json")
         if list_pairs(run.methods):
             made.append(f"{results}/verdict.json")
         shown = within(results, ("modes/validation.json", *(("grid.json",) if run.grid.axes else ())))
@@ -357,9 +333,9 @@ class Pipeline:
             path for found in evaluations(wildcards) for path in within(str(Path(found).parent), names)
         ]
 
-    def _evaluations(self, wildcards: Wildcards, policies: Iterable[str]) -> list[str]:
+    def _of_seeds(self, wildcards: Wildcards, policies: Iterable[str], name: str = "eval.json") -> list[str]:
         seeds = self._run(wildcards).seeds
-        return [f"results/{wildcards.task}/{policy}/seed{seed}/eval.json" for policy in policies for seed in seeds]
+        return [f"results/{wildcards.task}/{policy}/seed{seed}/{name}" for policy in policies for seed in seeds]
 
     def _grids(self, tasks: Iterable[str]) -> list[str]:
         return [f"results/{task}/grid.json" for task in tasks if self.settings(task).grid.axes]
@@ -375,53 +351,45 @@ class Pipeline:
             sys.exit(f"error: grid.axes makes no cell {name!r}; {suggest(name, known)}")
         return known[name]
 
-    def _cell_modes_folder(self, wildcards: Wildcards) -> str:
-        return f"results/{wildcards.task}/{self._cell(wildcards).modes}/seed{wildcards.seed}"
+    def _modes_folder(self, wildcards: Wildcards) -> str:
+        modes = self._cell(wildcards).modes if wildcards.get("cell") else "modes"
+        return f"results/{wildcards.task}/{modes}/seed{wildcards.seed}"
 
     # ---- Params: what a job's result depends on ----
 
     def slice(self, stage: Stage) -> Callable[[Wildcards], dict[str, Any]]:
         """Params: the settings that a stage depends on, with the hashes of an imported policy."""
-        return lambda wildcards: self._slice(self._run(wildcards), stage, wildcards)
 
-    def cell_slice(self, stage: Stage) -> Callable[[Wildcards], dict[str, Any]]:
-        """Params: the same in a cell of the grid."""
-        return lambda wildcards: self._slice(self._cell(wildcards).config, stage, wildcards)
+        def values_of(wildcards: Wildcards) -> dict[str, Any]:
+            values = stage_slice(self._run(wildcards), stage, wildcards.get("method"))
+            record = Layout().policy(wildcards.task) / RUN_FILE
+            if stage not in ("collect", "pretrain") and not self.stored and is_imported(record):
+                values["imported_policy"] = read_json(record, "record").get("outputs")
+            return values
 
-    def _slice(self, config: RunConfig, stage: Stage, wildcards: Wildcards) -> dict[str, Any]:
-        values = stage_slice(config, stage, wildcards.get("method"))
-        record = Layout().policy(wildcards.task) / RUN_FILE
-        if stage not in ("collect", "pretrain") and not self.stored and is_imported(record):
-            values["imported_policy"] = read_json(record, "record").get("outputs")
-        return values
+        return values_of
 
     def all_settings(self, wildcards: Wildcards) -> str:
         """Params: hash of all settings, without those of stages whose output was imported."""
-        run, layout, imported = self._run(wildcards), Layout(), []
+        layout, imported = Layout(), []
         if not self.stored and is_imported(layout.policy(wildcards.task) / RUN_FILE):
             imported = ["collect", "pretrain"]
         elif not self.stored and is_imported(layout.demos_manifest(wildcards.task)):
             imported = ["collect"]
-        return config_hash(run, imported)
+        return config_hash(self._run(wildcards), imported)
 
     def source(self, stage: str) -> Callable[[Wildcards], str]:
         """Params: hash of the code behind a stage."""
-
-        def hash_of(wildcards: Wildcards) -> str:
-            name = self._run(wildcards).task.name  # registers plug-ins and variants
-            return source_hash(stage, get_entry(name).package)
-
-        return hash_of
+        # Reading the settings registers plug-ins and variants.
+        return lambda wildcards: source_hash(stage, get_entry(self._run(wildcards).task.name).package)
 
     def summary_source(self) -> str:
         """Hash of the code behind the page of all tasks."""
         return source_hash("summary", "bmd_pipeline.tasks")
 
     def own_demos(self, wildcards: Wildcards) -> str | None:
-        """Params: hash of the demonstrations if they are the user's: imported, or edited.
-
-        None where files are elsewhere.
-        """
+        """Params: hash of the demonstrations if they are the user's: imported, or edited; None where files are
+        elsewhere."""
         store, manifest = map(Path, fill(DEMOS, wildcards))
         if self.stored:
             return None
@@ -435,19 +403,14 @@ class Pipeline:
         return None if self._run(wildcards).discover.form == "published" else self.own_demos(wildcards)
 
     def clips(self, wildcards: Wildcards) -> dict[str, int]:
-        """Params: clips that a task's page shows, with their sizes.
-
-        They are no input: who has some may lack what renders.
-        """
+        """Params: the clips on a task's page, with their sizes; no input, since who has some may lack what renders."""
         folder = Path("results") / wildcards.task / VIDEOS_FOLDER
         clips = sorted(path for path in folder.glob("*") if path.suffix in VIDEO_TYPES)
         return {path.name: path.stat().st_size for path in clips}
 
     def unasked_grid(self, wildcards: Wildcards) -> str | None:
-        """Params: hash of the grid.json that a task's page shows though the settings name no axes.
-
-        It is no input: without axes nothing could make it.
-        """
+        """Params: hash of the grid.json that a task's page shows though the settings name no axes; no input, since
+        without axes nothing could make it."""
         grid = Layout().grid(wildcards.task)
         shown = not self.stored and not self._run(wildcards).grid.axes and grid.is_file()
         return hash_file(grid) if shown else None
@@ -476,7 +439,7 @@ class Pipeline:
         return self.waiting(wildcards, output, threads, resources) + (["--max-minutes", limit] if limit else [])
 
     def in_cell(self, shared: Callable[..., list[object]], **paths: str) -> Callable[..., list[object]]:
-        """Params: the shared options of a stage, and what is different in a cell of the grid.
+        """Params: the options of a stage, then what a cell of the grid changes, and its files.
 
         Args:
             shared: `waiting` or `resumable`.
@@ -486,9 +449,8 @@ class Pipeline:
         def options_in(wildcards: Wildcards, output: Sequence[str], threads: int, resources: Any) -> list[object]:
             root = Path(_root_of(output, wildcards))
             found = {name: fill([path], wildcards)[0] for name, path in paths.items()}
-            method = wildcards.get("method") or wildcards.get("policy")  # none where modes are discovered
-            if method and uses_modes(method):
-                found["modes"] = self._cell_modes_folder(wildcards)
+            if uses_modes(_method_of(wildcards)):
+                found["modes"] = self._modes_folder(wildcards)
             parts = [part for name, path in found.items() for part in (f"--{name}", str(root / path))]
             return [*shared(wildcards, output, threads, resources), *self._cell(wildcards).options(), *parts]
 
@@ -504,15 +466,14 @@ class Pipeline:
         """Memory of a job, and as much again with each attempt."""
         return lambda wildcards, attempt: attempt * self._amount("mem_mb", estimate_mem_mb, stage, wildcards)
 
-    def runtime(self, stage: str) -> Callable[..., int]:
+    def runtime(self, stage: str) -> Callable[[Wildcards, int], int]:
         """Time limit of a job in minutes, and as much again with each attempt of a stage that would start over."""
 
-        def minutes(wildcards: Wildcards) -> int:
-            return self._amount("runtime_minutes", estimate_minutes, stage, wildcards)
+        def minutes(wildcards: Wildcards, attempt: int) -> int:
+            times = 1 if stage in RESUMABLE else attempt
+            return times * self._amount("runtime_minutes", estimate_minutes, stage, wildcards)
 
-        if stage in RESUMABLE:
-            return minutes
-        return lambda wildcards, attempt: attempt * minutes(wildcards)
+        return minutes
 
     def gpu(self, stage: str) -> Callable[[Wildcards], int]:
         """CUDA devices that a job uses."""
@@ -536,8 +497,8 @@ class Pipeline:
 
 
 def _method_of(wildcards: Wildcards) -> str:
-    """The method that a job is for; evaluation calls it a policy."""
-    return str(wildcards.get("method") or wildcards.policy)
+    """The method that a job is for, which evaluation calls a policy; empty where modes are discovered."""
+    return str(wildcards.get("method") or wildcards.get("policy") or "")
 
 
 def _time_limit(resources: Any) -> int | None:

@@ -25,15 +25,11 @@ def test_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert select_device("auto").type == select_device("cuda").type == "cuda"
     assert select_device("cpu").type == "cpu"
-    with pytest.raises(ConfigError, match="got 'tpu'"):
-        select_device("tpu")
 
 
 def test_threads() -> None:
     set_threads(1)
     assert torch.get_num_threads() == 1
-    with pytest.raises(ConfigError, match="got 0"):
-        set_threads(0)
 
 
 @pytest.mark.parametrize(("name", "precision"), [("float32", "ieee"), ("tf32", "tf32")])

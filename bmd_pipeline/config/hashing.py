@@ -51,12 +51,9 @@ _OWNERS = {"denoiser": "dppo", "residual": "res"}
 
 
 def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> dict[str, Any]:
-    """The settings that a stage's result depends on, ready for JSON.
+    """The settings of a run that a stage's result depends on, ready for JSON.
 
-    Args:
-        config: the whole run.
-        stage: one of `STAGES`.
-        method: fine-tuning method; plain ones know nothing of the intrinsic reward. None: all of it.
+    Of fine-tuning, these are those that the `method` reads, or all of them without one.
     """
     values = _dump(config)
     if stage == "collect":  # experts play on the CPU
@@ -92,9 +89,7 @@ def stage_hash(config: RunConfig, stage: Stage, method: str | None = None) -> st
 def config_hash(config: RunConfig, imported: Iterable[str] = ()) -> str:
     """SHA-256 of everything that decides what a run computes, up to its evaluation, as hex.
 
-    Args:
-        config: the run.
-        imported: stages whose output was imported, so that their settings decide nothing.
+    The settings of stages whose output was `imported` decide nothing.
     """
     unread = ("execution", *_EVIDENCE, *imported)
     return hash_values({name: part for name, part in _dump(config).items() if name not in unread})
@@ -127,13 +122,14 @@ _ROOT = Path(__file__).parents[1]
 _PACKAGE = _ROOT.name
 
 _IRRELEVANT = (
-    "bmd_pipeline.config",  # settings enter the params by value
-    "bmd_pipeline.errors",  # failures have no results
-    "bmd_pipeline.stages.console",  # nor has what is printed
-    "bmd_pipeline.tasks.registry",  # a new task must not rerun the others
+    "bmd_pipeline.config.",  # settings enter the params by value
+    "bmd_pipeline.errors.",  # failures have no results
+    "bmd_pipeline.stages.console.",  # nor has what is printed
+    "bmd_pipeline.tasks.registry.",  # a new task must not rerun the others
 )
+"""Modules and packages that no result depends on."""
 
-_WORDS = "bmd_pipeline.reporting.narrative"
+_WORDS = "bmd_pipeline.reporting.narrative."
 """What stages print in words, which is no result; the pages show it."""
 
 _ENV = ("env:make_spec", "env:make_env", "maniskill:*")
@@ -169,12 +165,7 @@ _WHOLE = "*"
 
 @functools.cache
 def source_hash(stage: str, task_package: str) -> str:
-    """SHA-256 of the code behind a stage, as hex; computed once per process.
-
-    Args:
-        stage: key of `ENTRIES`.
-        task_package: import path of the task's package.
-    """
+    """SHA-256 of the code behind a stage, a key of `ENTRIES`, as hex; computed once per process."""
     digest = hashlib.sha256()
     for module, name in list_definitions(stage, task_package):
         digest.update(_content(module, name))
@@ -188,37 +179,31 @@ def list_definitions(stage: str, task_package: str) -> tuple[tuple[str, str], ..
     starts = [f"{_PACKAGE}.{entry}", *(f"{task_package}.{part}" for part in parts)]
     waiting = [(module, name) for module, _, name in (start.partition(":") for start in starts)]
     tops = {_PACKAGE, task_package.partition(".")[0]}
-    printed = set() if stage in ("report", "summary") else {_WORDS}
+    irrelevant = _IRRELEVANT if stage in ("report", "summary") else (*_IRRELEVANT, _WORDS)
     found: set[tuple[str, str]] = set()
     while waiting:
         module, name = step = waiting.pop()
-        if step in found or module in printed or _is_irrelevant(module):
+        if step in found or module.partition(".")[0] not in tops or _find(module) is None:
             continue
-        if module.partition(".")[0] not in tops or _find(module) is None:
+        if module == _PACKAGE or f"{module}.".startswith(irrelevant):  # the package itself holds its version number
             continue
         found.add(step)
-        if name:
-            # importing a module runs its own statements, and its packages' before
+        if name:  # importing a module runs its own statements, and its packages' before
             waiting += [(module, ""), (module.rpartition(".")[0], "")]
         if not module.startswith(f"{_PACKAGE}."):
             waiting.append((module, _WHOLE))
-        waiting.extend(_references(module, name))
+        waiting += _references(module, name)
     return tuple(sorted((module, name) for module, name in found if _nodes(module, name)))
 
 
 @dataclass(frozen=True)
 class _Module:
-    """What a module's top level holds.
+    """What a module's top level holds."""
 
-    Attributes:
-        package: what its relative imports start from.
-        definitions: statements by the name that they define; those that act on import are under "".
-        imports: local name to where it comes from.
-    """
-
-    package: str
-    definitions: dict[str, list[ast.stmt]]
-    imports: dict[str, str]
+    path: Path
+    package: str  # what its relative imports start from
+    definitions: dict[str, list[ast.stmt]]  # statements by the name that they define; "": those that act on import
+    imports: dict[str, str]  # local name to where it comes from
 
 
 @functools.cache
@@ -226,7 +211,7 @@ def _read(module: str) -> _Module:
     path = _find(module)
     assert path is not None
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    found = _Module(package, {"": []}, {})
+    found = _Module(path, package, {"": []}, {})
     for node in _parse(path).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             found.imports.update(_list_imports(node, package))
@@ -262,31 +247,29 @@ def _nodes(module: str, name: str) -> list[ast.stmt]:
 
 
 @functools.cache
-def _references(module: str, name: str) -> tuple[tuple[str, str], ...]:
+def _references(module: str, name: str) -> set[tuple[str, str]]:
     """What a definition names, as modules and names of this package or a task's."""
     source = _read(module)
-    found: list[tuple[str, str]] = []
-    if name not in ("", _WHOLE) and name in source.imports:  # passed on from elsewhere
-        return (_resolve(source.imports[name]),)
-    if name == _WHOLE:
-        found += [_resolve(origin) for origin in source.imports.values()]
+    if name != _WHOLE and name in source.imports:  # passed on from elsewhere
+        return {_resolve(source.imports[name])}
+    found = {_resolve(origin) for origin in source.imports.values()} if name == _WHOLE else set()
     for statement in _nodes(module, name):
         nodes = list(_walk_executed(statement))
         imports = dict(source.imports)
         for node in nodes:
             if isinstance(node, ast.Import | ast.ImportFrom):
-                imports.update(_list_imports(node, source.package))
-                found += [_resolve(origin, use="") for origin in _list_imports(node, source.package).values()]
+                own = _list_imports(node, source.package)
+                imports |= own
+                found |= {_resolve(origin, use="") for origin in own.values()}
         owners = {id(node.value): node.attr for node in nodes if isinstance(node, ast.Attribute)}
         for node in nodes:
-            if not isinstance(node, ast.Name):
-                if isinstance(node, ast.Attribute) and _dotted(node):  # import a.b.c; a.b.c.name
-                    found.append(_resolve(_dotted(node)))
-            elif node.id in source.definitions and node.id not in imports:
-                found.append((module, node.id))
-            elif node.id in imports:
-                found.append(_resolve(imports[node.id], owners.get(id(node), _WHOLE)))
-    return tuple(dict.fromkeys(found))
+            if isinstance(node, ast.Attribute) and _dotted(node):  # import a.b.c; a.b.c.name
+                found.add(_resolve(_dotted(node)))
+            elif isinstance(node, ast.Name) and node.id in imports:
+                found.add(_resolve(imports[node.id], owners.get(id(node), _WHOLE)))
+            elif isinstance(node, ast.Name) and node.id in source.definitions:
+                found.add((module, node.id))
+    return found
 
 
 def _resolve(origin: str, use: str = _WHOLE) -> tuple[str, str]:
@@ -310,52 +293,38 @@ def _list_imports(node: ast.Import | ast.ImportFrom, package: str) -> dict[str, 
     if isinstance(node, ast.Import):
         return {alias.asname or alias.name.partition(".")[0]: alias.name for alias in node.names}
     parents = package.split(".")[: 1 - node.level or None] if node.level else []
-    base = ".".join([*parents, *([node.module] if node.module else [])])
+    base = ".".join(filter(None, (*parents, node.module)))
     return {alias.asname or alias.name: f"{base}.{alias.name}" for alias in node.names}
 
 
 @functools.cache
 def _content(module: str, name: str) -> bytes:
     """What a definition adds to a hash: its code, where its imported names come from, and the files that it opens."""
-    nodes = _nodes(module, name)
-    imports = _read(module).imports
+    nodes, source = _nodes(module, name), _read(module)
+    imports = source.imports
     used = {node.id for top in nodes for node in ast.walk(top) if isinstance(node, ast.Name) and node.id in imports}
     origins = sorted(f"{local} {imports[local]}" for local in used)
     parts = [module, name, *origins, *(ast.unparse(node) for node in nodes)]
-    code = "\n".join(parts).encode()
     opens = any(isinstance(node, ast.Call) and _last_name(node) == "files" for top in nodes for node in ast.walk(top))
-    path = _find(module)
-    assets = sorted((path.parent / "assets").rglob("*")) if opens and path is not None else []
+    assets = sorted((source.path.parent / "assets").rglob("*")) if opens else []
+    code = "\n".join(parts).encode()
     return b"\n".join([code, *(asset.name.encode() + asset.read_bytes() for asset in assets if asset.is_file())])
-
-
-def _is_irrelevant(module: str) -> bool:
-    if module == _PACKAGE:  # holds only the version number
-        return True
-    return any(module == name or module.startswith(f"{name}.") for name in _IRRELEVANT)
 
 
 @functools.cache
 def _find(module: str) -> Path | None:
     """The module's source file, or None if there is no such module."""
-    top, _, rest = module.partition(".")
-    root = _ROOT if top == _PACKAGE else _find_foreign(top)
-    if root is None:
-        return None
-    base = root.joinpath(*rest.split(".")) if rest else root
-    candidates = (base / "__init__.py", base.with_suffix(".py"))
-    return next((path for path in candidates if path.is_file()), None)
+    top, *parts = module.split(".")
+    base = _ROOT
+    if top != _PACKAGE:
+        spec = importlib.util.find_spec(top) if top else None
+        if spec is None or spec.origin is None:
+            return None
+        base = Path(spec.origin.removesuffix("/__init__.py").removesuffix(".py"))
+    base = base.joinpath(*parts)
+    return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()), None)
 
 
-def _find_foreign(top: str) -> Path | None:
-    spec = importlib.util.find_spec(top) if top else None
-    if spec is None or spec.origin is None:
-        return None
-    origin = Path(spec.origin)
-    return origin.parent if origin.name == "__init__.py" else origin.with_suffix("")
-
-
-@functools.cache
 def _parse(path: Path) -> ast.Module:
     """The file's syntax tree without docstrings; comments and formatting are no part of a tree."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 Location = tuple[str | int, ...]
 """Where a value stands: names of groups and its own, positions in lists."""
 
-
 MAX_SIZE = 1_000_000
 """Characters and values of a document with its references written out: a few lines can unfold into gigabytes."""
 _TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
@@ -58,12 +57,10 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self._sizes: dict[int, int] = {}  # of every finished node, by identity, with its references written out
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         is_reference = self.check_event(yaml.AliasEvent)
-        node = super().compose_node(parent, index)
-        if node is None:
-            return None
+        node: yaml.Node = super().compose_node(parent, index)  # type: ignore[assignment]
         if not is_reference:
             self._sizes[id(node)] = self._measure(node)
         elif id(node) not in self._sizes:
@@ -100,15 +97,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, name: str) -> Any:
-    """Parses one YAML document.
-
-    Args:
-        text: the document.
-        name: where it came from, for messages.
-
-    Raises:
-        ConfigError: the text is not YAML; says file, line and column.
-    """
+    """Parses one YAML document; a ConfigError says where in `name`, line and column, it is not YAML."""
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader
     except yaml.MarkedYAMLError as error:
@@ -123,29 +112,23 @@ def parse_yaml(text: str, name: str) -> Any:
 def find_line(path: Path, location: Location) -> int | None:
     """Line of a value's name in a file that `read_settings` could read, or None if the file doesn't hold it."""
     loader = _Loader(path.read_text(encoding="utf-8"))
-    node = loader.get_single_node()
-    line = None
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            loader.flatten_mapping(node)  # what `<<` brings comes first, and the mapping's own names go over it
-            found = [(key, value) for key, value in node.value if key.value == part]
-            if not found:
-                return None
-            key, node = found[-1]
-            line = key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            return None
-    return line
+    name: Any = loader.get_single_node()
+    node = name
+    with suppress(KeyError, IndexError, TypeError, AttributeError):  # the file does not hold it
+        for part in location:
+            if isinstance(node, yaml.MappingNode):
+                loader.flatten_mapping(node)  # what `<<` brings comes first, and the mapping's own names go over it
+                name, node = {key.value: (key, value) for key, value in node.value}[part]
+            else:
+                name = node = node.value[part]
+        return int(name.start_mark.line) + 1
+    return None
 
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Reads a YAML file of settings; sections left empty count as not there.
 
-    Raises:
-        ConfigError: the file is missing, unreadable, not YAML or not a mapping.
+    A ConfigError says that it is missing, unreadable, not YAML or not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -154,11 +137,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} can't be read: {error}") from error
     values = parse_yaml(text, str(path))
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
+    if not isinstance(values, dict | None):
         raise ConfigError(f"{path} must hold settings (name: value), got {type(values).__name__}")
-    return {key: value for key, value in values.items() if value is not None}
+    return {key: value for key, value in (values or {}).items() if value is not None}
 
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*")
@@ -166,19 +147,12 @@ _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*")
 
 @dataclass(frozen=True)
 class Layer:
-    """Settings from one place.
+    """Settings from one place."""
 
-    Attributes:
-        name: the place, as messages call it ("config/tasks/PushT.yaml").
-        values: nested settings.
-        path: the file they were read from, if there is one.
-        section: where in the file they stand.
-    """
-
-    name: str
-    values: Mapping[str, Any]
-    path: Path | None = None
-    section: Location = ()
+    name: str  # the place, as messages call it ("config/tasks/PushT.yaml")
+    values: Mapping[str, Any]  # nested
+    path: Path | None = None  # the file they were read from, if there is one
+    section: Location = ()  # where in the file they stand
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,11 +163,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        if isinstance(below, Mapping) and value is None:
-            continue
         if isinstance(value, Mapping):
             merged[key] = merge(below if isinstance(below, Mapping) else {}, value)
-        else:
+        elif value is not None or not isinstance(below, Mapping):
             merged[key] = value
     return merged
 
@@ -215,18 +187,13 @@ def find_origin(layers: Sequence[Layer], location: Location) -> str | None:
 
 
 def parse_assignment(text: str) -> Layer:
-    """Turns `a.b=c` into a layer; the value is YAML.
-
-    Raises:
-        ConfigError: there is no `=`, the key is malformed, or the value is not YAML.
-    """
+    """Turns `a.b=c` into a layer; a ConfigError says that there is no such name before a `=`, or no YAML after it."""
     name = f"--set {shorten(text)}"
     key, equals, value = text.partition("=")
-    key = key.strip()
-    if not equals or not _KEY.fullmatch(key):
+    if not equals or not _KEY.fullmatch(key.strip()):
         raise ConfigError(f"--set wants name.name=value, got {shorten(text)!r}")
     values: Any = parse_yaml(value, name)
-    for part in reversed(key.split(".")):
+    for part in reversed(key.strip().split(".")):
         values = {part: values}
     return Layer(name, values)
 
@@ -291,50 +258,39 @@ def list_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def describe(error: ValidationError, model: type[BaseModel], prefix: Location = ()) -> tuple[Location, str]:
-    """Location and one-line text of a validation error; unknown names come before wrong values.
-
-    Args:
-        error: what validation of `model` raised.
-        model: the settings that were validated.
-        prefix: where the model stands in the whole.
-    """
+    """Location and one-line text of what validation of `model`, which stands at `prefix`, found wrong; unknown names
+    come before wrong values."""
     found = error.errors()
     places = {item["loc"][:depth] for item in found for depth in range(len(item["loc"]))}
     # A list whose entries are refused counts as too short as well: that says nothing new.
     details = [item for item in found if not (item["type"] == "too_short" and item["loc"] in places)]
     details.sort(key=lambda item: item["type"] != "extra_forbidden")
-    first = details[0]
-    location = first["loc"]
+    first, *more = details
     if first["type"] == "extra_forbidden":
-        text = _describe_unknown(location, model, prefix)
+        text = _describe_unknown(first["loc"], model, prefix)
     else:
         text = _describe_value(first, model, prefix)
-    if len(details) > 1:
-        text += f" (and {len(details) - 1} more)"
-    return prefix + location, text
+    return prefix + first["loc"], f"{text} (and {len(more)} more)" if more else text
 
 
 def _describe_unknown(location: Location, model: type[BaseModel], prefix: Location) -> str:
-    name = str(location[-1]) if location else ""
-    elsewhere = [path for path in list_paths(model) if path.split(".")[-1] == name]
-    group = find_model(model, location[:-1])
+    name, group = str(location[-1]), find_model(model, location[:-1])
     known = group.model_fields if group else {}
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     hint = suggest(name, known)
-    if elsewhere and not near:
-        hint = f"did you mean {' or '.join(repr(join((*prefix, path))) for path in elsewhere[:2])}?"
+    elsewhere = [join((*prefix, path)) for path in list_paths(model) if path.split(".")[-1] == name]
+    if elsewhere and not difflib.get_close_matches(name, known, n=1, cutoff=0.6):
+        hint = f"did you mean {' or '.join(map(repr, elsewhere[:2]))}?"
     return f"unknown setting {join((*prefix, *location))}; {hint}"
 
 
 def _describe_value(item: ErrorDetails, model: type[BaseModel], prefix: Location) -> str:
-    location = item["loc"]
-    path = join((*prefix, *location))
+    path = join((*prefix, *item["loc"]))
     kind, context = item["type"], item.get("ctx", {})
     if kind == "missing":
         return f"{path} must be given"
     if kind == "value_error":
         text = str(context.get("error", item["msg"]))
-        group = find_model(model, location)
+        group = find_model(model, item["loc"])
         named = group is not None and text.split(" ")[0].split(".")[0] in group.model_fields
         link = "." if named else " " if text.startswith("must ") else ": "
         return f"{path}{link}{text}" if path else text
@@ -343,9 +299,8 @@ def _describe_value(item: ErrorDetails, model: type[BaseModel], prefix: Location
         demand = item["msg"].replace("Input should", "must").replace("must be a valid", "must be a")
     else:
         demand = re.sub(r"\b1 entries", "1 entry", template.format(**context))
-    got = item["input"]
-    shown = "nothing" if got is None else shorten(" ".join(repr(got).split()), 60)
-    return f"{path} {demand}, got {shown}"
+    got = "nothing" if item["input"] is None else shorten(" ".join(repr(item["input"]).split()), 60)
+    return f"{path} {demand}, got {got}"
 
 
 CONFIG_DIR = Path("config")
@@ -380,33 +335,27 @@ def load_config(
         ConfigError: a file is missing or not YAML, a setting is unknown or out of bounds.
         TaskError: the task is unknown, or a plug-in can't be imported.
     """
-    if preset is None and overrides:
-        preset = overrides.get("preset")
-    preset = resolve_preset(preset, config_dir=config_dir)
-    upper = [_without_preset(Layer(str(overrides_path or "--configfile or --config"), overrides or {}, overrides_path))]
-    upper += [parse_assignment(text) for text in assignments]
+    overrides = overrides or {}
+    preset = resolve_preset(overrides.get("preset") if preset is None else preset, config_dir=config_dir)
+    place = str(overrides_path or "--configfile or --config")
+    upper = [_without_preset(Layer(place, overrides, overrides_path)), *map(parse_assignment, assignments)]
     _, base = split_base(task)
     if base is not None and not _task_path(task, config_dir).is_file():
         upper.append(Layer(f"the name {task}", {"seed": base}))
     if preset == AUTO_GPU:
         preset = "gpu" if _is_native(_collect_layers(task, "cpu", config_dir) + upper) else "cpu"
     layers = _collect_layers(task, preset, config_dir) + upper
-    values = merge_layers(layers)
     try:
-        config = RunConfig.model_validate(values)
+        config = RunConfig.model_validate(merge_layers(layers))
     except ValidationError as error:
-        raise ConfigError(_with_origin(*describe(error, RunConfig), layers)) from error
+        raise _refusal(*describe(error, RunConfig), layers) from error
     if config.task.name != task:
-        raise ConfigError(_with_origin(("task", "name"), f"task.name must be {task}, got {config.task.name}", layers))
+        raise _refusal(("task", "name"), f"task.name must be {task}, got {config.task.name}", layers)
     return _resolve_env(config, _list_varied(config, layers), layers)
 
 
 def _list_varied(config: RunConfig, layers: Sequence[Layer]) -> list[RunConfig]:
-    """The run in every cell of its grid.
-
-    Raises:
-        ConfigError: a value, or a combination of values, is out of bounds.
-    """
+    """The run in every cell of its grid."""
     try:
         return [cell.config for cell in list_cells(config)] if config.grid.axes else []
     except ValidationError as combined:
@@ -416,16 +365,15 @@ def _list_varied(config: RunConfig, layers: Sequence[Layer]) -> list[RunConfig]:
                     change_settings(config, {name: value})
                 except ValidationError as error:
                     text = f"grid.axes.{name}: not {format_axis_value(value)}: {describe(error, RunConfig)[1]}"
-                    raise ConfigError(_with_origin(("grid", "axes", name), text, layers)) from error
+                    raise _refusal(("grid", "axes", name), text, layers) from error
         text = f"grid.axes: its values don't go together: {describe(combined, RunConfig)[1]}"
-        raise ConfigError(_with_origin(("grid", "axes"), text, layers)) from combined
+        raise _refusal(("grid", "axes"), text, layers) from combined
 
 
 def resolve_preset(preset: str | None, *, config_dir: Path = CONFIG_DIR) -> str:
     """The preset's name, config.yaml's if None, with "auto" decided for this machine: "auto-gpu" or "cpu".
 
-    Raises:
-        ConfigError: no such preset; the message suggests the nearest.
+    Where there is no such preset, a ConfigError suggests the nearest.
     """
     if preset is None:
         preset = _read_defaults(config_dir).get("preset", AUTO)
@@ -453,12 +401,6 @@ def _read_defaults(config_dir: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path} does not exist: run from the repository's root")
     return read_settings(path)
-
-
-def list_variants(config_dir: Path = CONFIG_DIR) -> dict[str, str]:
-    """Variants that have a file in tasks/, and the task that each extends."""
-    bases = {name: read_settings(_task_path(name, config_dir)).get("extends") for name in list_configured(config_dir)}
-    return {name: str(base) for name, base in bases.items() if base is not None}
 
 
 def list_configured(config_dir: Path = CONFIG_DIR) -> list[str]:
@@ -546,10 +488,7 @@ def _pop_presets(task_values: dict[str, Any], path: Path, config_dir: Path) -> d
 def _resolve_env(config: RunConfig, varied: Sequence[RunConfig], layers: Sequence[Layer]) -> RunConfig:
     """Validates the task's own settings and fills in their defaults, so that hashes see all of them.
 
-    Args:
-        config: the run.
-        varied: the run in the cells of its grid; what depends on the task's settings is checked there too.
-        layers: where the settings came from.
+    What depends on those settings is checked in the cells of the grid (`varied`), too.
     """
     # A task checks its settings itself, so this is the one place where config looks up at tasks.
     from bmd_pipeline.tasks.registry import env_model, get_entry, prepare
@@ -562,7 +501,7 @@ def _resolve_env(config: RunConfig, varied: Sequence[RunConfig], layers: Sequenc
         try:
             return model.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(_with_origin(*describe(error, model, place), layers)) from error
+            raise _refusal(*describe(error, model, place), layers) from error
 
     options = resolve(config.task.env, "task", "env")
     env = options.model_dump(mode="json")
@@ -579,30 +518,31 @@ def _resolve_physics(config: RunConfig, entry: TaskEntry, layers: Sequence[Layer
     """Where the task is stepped; a native one has no physics to choose, which its hashes shall not depend on."""
     if config.task.physics == "cpu" or entry.simulator == NATIVE:
         return "cpu"
-    for refused, why in (
-        (entry.cpu_only, f"for {entry.name}: {entry.simulator} runs on no device, so take preset auto or cpu"),
-        (config.execution.device == "cpu", "with execution.device=cpu"),
-    ):
-        if refused:
-            text = f"task.physics must be cpu {why}; got {config.task.physics}"
-            raise ConfigError(_with_origin(("task", "physics"), text, layers))
-    return config.task.physics
+    if entry.cpu_only:
+        why = f"for {entry.name}: {entry.simulator} runs on no device, so take preset auto or cpu"
+    elif config.execution.device == "cpu":
+        why = "with execution.device=cpu"
+    else:
+        return "cuda"
+    raise _refusal(("task", "physics"), f"task.physics must be cpu {why}; got cuda", layers)
 
 
 def _require_filled_minibatches(config: RunConfig, horizon: int, layers: Sequence[Layer]) -> None:
     """No minibatch may be larger than a rollout in which every episode takes its full time."""
     decisions = -(-horizon // config.pretrain.policy.n_action_steps)
-    published = config.discover.form == "published"
-    num_envs = min(config.finetune.num_envs, config.discover.num_envs if published else config.finetune.num_envs)
+    num_envs = config.finetune.num_envs
+    if config.discover.form == "published":
+        num_envs = min(num_envs, config.discover.num_envs)
     rollout, size = num_envs * decisions, config.finetune.ppo.minibatch_size
     if size > rollout:
         text = (
             f"finetune.ppo.minibatch_size must be <= a rollout ({num_envs} environments times {decisions} "
             f"decisions = {rollout}), got {size}"
         )
-        raise ConfigError(_with_origin(("finetune", "ppo", "minibatch_size"), text, layers))
+        raise _refusal(("finetune", "ppo", "minibatch_size"), text, layers)
 
 
-def _with_origin(location: Location, text: str, layers: Sequence[Layer]) -> str:
+def _refusal(location: Location, text: str, layers: Sequence[Layer]) -> ConfigError:
+    """What is wrong, with file and line of the setting that is to blame."""
     origin = find_origin(layers, location)
-    return f"{text} ({origin})" if origin else text
+    return ConfigError(f"{text} ({origin})" if origin else text)

@@ -39,21 +39,13 @@ def configure_base(config: RunConfig, seed: int) -> RunConfig:
 
 @dataclass(frozen=True)
 class GridCell:
-    """One combination of the values of a grid's axes, as a list of changes that rules and commands (`--set`) share.
+    """One combination of the values of a grid's axes, as a list of changes that rules and commands (`--set`) share."""
 
-    Attributes:
-        name: name of its folder, as "mi_weight=0.1,num_modes=8".
-        changes: what it changes in the run, by dotted name.
-        config: the run with these changes.
-        is_own: whether they change nothing, so that the run's own results are this cell's.
-        discovery: name of the folder that holds its modes; None if they are the run's own.
-    """
-
-    name: str
-    changes: dict[str, AxisValue]
-    config: RunConfig
-    is_own: bool
-    discovery: str | None
+    name: str  # of its folder, as "mi_weight=0.1,num_modes=8"
+    changes: dict[str, AxisValue]  # what it changes in the run, by dotted name
+    config: RunConfig  # the run with these changes
+    is_own: bool  # whether they change nothing, so that the run's own results are this cell's
+    discovery: str | None  # name of the folder that holds its modes; None if they are the run's own
 
     @property
     def modes(self) -> str:
@@ -72,9 +64,8 @@ class GridCell:
 def list_cells(config: RunConfig) -> list[GridCell]:
     """The cells of a run's grid, the last axis varying fastest.
 
-    Raises:
-        ConfigError: no axis is given.
-        ValidationError: a combination is out of bounds; `load_config` finds it before.
+    A ConfigError says that no axis is given, a ValidationError that a combination is out of bounds, which `load_config`
+    finds before.
     """
     if not config.grid.axes:
         raise ConfigError("grid.axes is empty: name settings and their values, as {discover.num_modes: [2, 8]}")
@@ -99,14 +90,9 @@ def list_discoveries(cells: Iterable[GridCell]) -> dict[str, GridCell]:
 
 
 def change_settings(config: RunConfig, changes: Mapping[str, AxisValue]) -> RunConfig:
-    """The run with other settings below `discover` and `finetune`.
+    """The run with other settings below `discover` and `finetune`, by dotted name.
 
-    Args:
-        config: the run.
-        changes: by dotted name.
-
-    Raises:
-        ValidationError: a setting is unknown or out of bounds.
+    A ValidationError says which is unknown or out of bounds.
     """
     values: dict[str, Any] = dict(config)
     for part in {name.partition(".")[0] for name in changes}:
@@ -145,6 +131,5 @@ def _name(config: RunConfig, axes: Mapping[str, AxisValue]) -> str:
 
 def label_axes(axes: Iterable[str]) -> dict[str, str]:
     """Short names of settings: the last part of the dotted name, or all of it where two settings share that part."""
-    names = list(axes)
-    last = [name.rpartition(".")[2] for name in names]
-    return {name: short if last.count(short) == 1 else name for name, short in zip(names, last, strict=True)}
+    last = {name: name.rpartition(".")[2] for name in axes}
+    return {name: short if [*last.values()].count(short) == 1 else name for name, short in last.items()}

@@ -18,18 +18,12 @@ NATIVE = "native"
 PLAYERS = ("collect", "pretrain", "discover", "finetune", "evaluate", "curve", "validation", "film")
 """Commands that play episodes."""
 
-PROCESS_MB = 400.0
-"""Python with torch and what else a stage imports."""
-SIMULATOR_MB = 250.0
-"""What a simulator adds to the process that steps it."""
-WORKER_MB = 400.0
-"""One worker process of a simulator."""
-DECISION_MB = 0.0045
-"""One decision in a rollout and in the batches made of it."""
-STEP_MB = 0.00035
-"""One control step of the episodes that are evaluated at once."""
-EPISODE_MB = 0.0015
-"""Rows and path of one evaluated episode."""
+PROCESS_MB = 400.0  # Python with torch and what else a stage imports
+SIMULATOR_MB = 250.0  # what a simulator adds to the process that steps it
+WORKER_MB = 400.0  # one worker process of a simulator
+DECISION_MB = 0.0045  # one decision in a rollout and in the batches made of it
+STEP_MB = 0.00035  # one control step of the episodes that are evaluated at once
+EPISODE_MB = 0.0015  # rows and path of one evaluated episode
 
 STEPS_PER_S = {NATIVE: 50_000.0, "ManiSkill": 1400.0, "MuJoCo": 370.0}
 """Control steps of one core by simulator. ManiSkill's is that of Lift and Reach, its slowest tasks."""
@@ -41,31 +35,22 @@ EXPERT_SHARE = 0.18
 # cores differ. A stage that can go on saves and stops when it runs out of it; the others get that much again with
 # each attempt.
 
-SCHEDULER_MB = 250
-"""Snakemake, twice, around the stage in a cluster's job."""
+SCHEDULER_MB = 250  # Snakemake, twice, around the stage in a cluster's job
 ROW_MB = {"pretrain": 0.0005, "discover": 0.0001}
 """One control step of the demonstrations or seed episodes, whose widths are the task's."""
-EVALUATION_MB = 2
-"""One evaluation among those that are weighed together."""
+EVALUATION_MB = 2  # one evaluation among those that are weighed together
 MEMORY_MARGIN = 1.25
 
-START_S = 30.0
-"""Imports, reading and writing."""
-SAMPLE_S = 60e-6
-"""One transition in one epoch of PPO."""
-FIT_STEP_S = 0.01
-"""One gradient step of discovery's networks."""
-CLONING_STEP_S = 0.005
-"""One step of behaviour cloning without its matrix products."""
-FLOPS = 30e9
-"""Float32 operations per second of one core in those products."""
-EVALUATION_S = 0.25
-"""Reading and resampling one evaluation."""
+START_S = 30.0  # imports, reading and writing
+SAMPLE_S = 60e-6  # one transition in one epoch of PPO
+FIT_STEP_S = 0.01  # one gradient step of discovery's networks
+CLONING_STEP_S = 0.005  # one step of behaviour cloning without its matrix products
+FLOPS = 30e9  # float32 operations per second of one core in those products
+EVALUATION_S = 0.25  # reading and resampling one evaluation
 TIME_MARGIN = 4.0
 MIN_MINUTES = 10
 
-DEFAULT_HORIZON = 200
-"""Steps of an episode where the task has no setting of that name."""
+DEFAULT_HORIZON = 200  # steps of an episode where the task has no setting of that name
 DEVICE_MB, DEVICE_MINUTES = 16_000, 240
 """What a job on a CUDA device asks for at least, generously: none was measured."""
 
@@ -98,14 +83,8 @@ def _round_up(episodes: int, num_envs: int) -> int:
 
 
 def uses_device(config: RunConfig, stage: str, *, simulator: str, expected: bool) -> bool:
-    """Whether a stage computes on a CUDA device; for those that may.
-
-    Args:
-        config: the run.
-        stage: module below `stages`.
-        simulator: what steps the task.
-        expected: whether there will be one where `execution.device` leaves it open.
-    """
+    """Whether a stage that may compute on a CUDA device will; `expected` says whether there is to be one where
+    `execution.device` leaves it open."""
     if simulator != NATIVE and stage in PLAYERS and stage != "pretrain":  # which learns on the device
         return config.task.physics == "cuda"
     return config.execution.device == "cuda" or (config.execution.device == "auto" and expected)
@@ -116,7 +95,7 @@ def estimate_mem_mb(config: RunConfig, stage: str, *, threads: int, simulator: s
 
     Args:
         config: the run.
-        stage: module below `stages`.
+        stage: the command.
         threads: cores of the job; a simulator has as many workers, if more than one.
         simulator: what steps the task.
         on_device: whether it computes on a CUDA device.
@@ -195,9 +174,8 @@ def _cloning_step_s(config: RunConfig, batch_size: int, threads: int) -> float:
 def _read_evaluations(config: RunConfig) -> int:
     """Evaluations that a stage reads at most: those of the run or of its grid."""
     cells = math.prod(map(len, config.grid.axes.values()))
-    return max(
-        (len(config.methods) + 1) * len(config.seeds), cells * len(grid_methods(config)) * len(grid_seeds(config))
-    )
+    in_grid = cells * len(grid_methods(config)) * len(grid_seeds(config))
+    return max((len(config.methods) + 1) * len(config.seeds), in_grid)
 
 
 def _iteration_s(config: RunConfig, num_envs: int, ppo: PPOConfig, step_s: float) -> float:

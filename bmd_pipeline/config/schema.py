@@ -26,10 +26,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as dotted names: `{"a": {"b": 1}}` gives `{"a.b": 1}`."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
 
 
@@ -48,18 +45,12 @@ Once = AfterValidator(_unrepeated)
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 """Seed of a run; derived seeds fit 64 bits whatever it is."""
-Seeds = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000), Once]
-"""Seeds of repetitions."""
-Width = Annotated[int, Field(ge=1, le=16_384)]
-"""Units of a hidden layer."""
-Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)]
-"""Hidden layers."""
+Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=16_384)], ...], Field(min_length=1, max_length=8)]
+"""Units of each hidden layer."""
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 """A name that a task gives to a part of it."""
 Names = Annotated[tuple[Name, ...], Field(max_length=1000), Once]
-"""Some of those."""
 TaskName = Annotated[str, Field(pattern=f"^{TASK_PATTERN}$")]
-"""Name of a task."""
 ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=200)]
 """Import path of a Python module."""
 
@@ -174,14 +165,12 @@ class PretrainConfig(Section):
     """Behaviour cloning."""
 
     policy: PolicyConfig = PolicyConfig()
-    """The diffusion policy."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """What the denoiser's matrices are multiplied in while it trains, for wide ones on devices with bfloat16 units;
     weights, losses and the trained policy stay float32."""
     iterations: int = Field(10_000, ge=1, le=10_000_000)
     """Gradient steps at most; fewer if success is flat before."""
     selection: PretrainSelectionConfig = PretrainSelectionConfig()
-    """When it is done."""
     batch_size: int = Field(256, ge=1, le=1_000_000)
     """Windows per gradient step."""
     learning_rate: float = Field(1e-3, gt=0.0, le=1.0)
@@ -193,7 +182,7 @@ class PretrainConfig(Section):
 
 
 class PPOConfig(Section):
-    """PPO (Schulman et al. 2017) with generalised advantage estimation."""
+    """PPO (Schulman et al. 2017) with generalised advantage estimation; discovery in the published form uses it too."""
 
     gamma: float = Field(0.99, gt=0.0, le=1.0)
     """Discount per policy step (one executed chunk)."""
@@ -243,7 +232,7 @@ class InferenceConfig(Section):
 
 
 class SteeringConfig(Section):
-    """The steering policy π_ψ(w|s,z) over the input noise."""
+    """The steering policy π_ψ(w|s,z) over the input noise, of `dsrl` and of discovery in the published form."""
 
     hidden_sizes: Widths = (256, 256, 256)
     """Widths of its hidden layers."""
@@ -254,7 +243,7 @@ class SteeringConfig(Section):
 
 
 class TeachingConfig(Section):
-    """How the denoiser is taught its codes (ours): by more behaviour cloning, told the code of each demonstration."""
+    """coded (ours): how the denoiser is taught its codes, by more behaviour cloning, told each demonstration's code."""
 
     steps: int = Field(2000, ge=1, le=10_000_000)
     """Gradient steps; every code is equally likely in a batch."""
@@ -289,7 +278,6 @@ class DiscoverConfig(Section):
     cluster_points: int = Field(12, ge=1, le=256)
     """coded: observations, evenly spaced over the demonstration, that describe it for clustering."""
     teaching: TeachingConfig = TeachingConfig()
-    """coded: how the denoiser learns its codes."""
     hindsight_episodes: int = Field(1024, ge=8, le=10_000_000)
     """coded: episodes of the taught policy from which the inference model learns to tell codes apart."""
     warmup_iterations: int = Field(15, ge=1, le=100_000)
@@ -297,9 +285,7 @@ class DiscoverConfig(Section):
     heldout_episodes: int = Field(1024, ge=8, le=1_000_000)
     """Episodes on which the discovery is measured."""
     inference: InferenceConfig = InferenceConfig()
-    """The inference model."""
     steering: SteeringConfig = SteeringConfig()
-    """The steering policy, of the published form and of `dsrl`."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -322,7 +308,7 @@ class CurriculumConfig(Section):
 
 
 class DenoiserConfig(Section):
-    """What `dppo` trains: the denoiser (arXiv 2409.00588). Defaults are its authors' choices, unless said."""
+    """What `dppo` and `dppo-bmd` train: the denoiser (arXiv 2409.00588). Defaults are its authors', unless said."""
 
     learning_rate: float = Field(1e-4, gt=0.0, le=1.0)
     """Learning rate of the denoiser."""
@@ -350,7 +336,7 @@ class DenoiserConfig(Section):
 
 
 class ResidualConfig(Section):
-    """What `res` trains: a bounded correction of each action of the frozen policy (arXiv 2412.13630)."""
+    """What `res` and `res-bmd` train: a bounded correction of each action of the frozen policy (arXiv 2412.13630)."""
 
     learning_rate: float = Field(3e-4, gt=0.0, le=1.0)
     """Learning rate of the residual."""
@@ -418,17 +404,11 @@ class FinetuneConfig(Section):
     """A steering policy acts by its mean when it is deployed; false: by draws, for one that still resembles the prior,
     whose mean may lead nowhere."""
     ppo: PPOConfig = PPOConfig()
-    """The optimiser, of the published form's discovery too."""
     denoiser: DenoiserConfig = DenoiserConfig()
-    """The methods `dppo` and `dppo-bmd`."""
     residual: ResidualConfig = ResidualConfig()
-    """The methods `res` and `res-bmd`."""
     regulariser: RegulariserConfig = RegulariserConfig()
-    """λ and its bounds."""
     curriculum: CurriculumConfig = CurriculumConfig()
-    """Growing horizon."""
     selection: SelectionConfig = SelectionConfig()
-    """Which iteration is kept."""
     snapshot_interval: int = Field(0, ge=0, le=1_000_000)
     """Iterations between two snapshots that are kept for `bmd-pipeline curve`; 0 keeps none."""
 
@@ -440,9 +420,6 @@ class FinetuneConfig(Section):
                 f"got {self.ppo.value_warmup}"
             )
         return self
-
-
-# ---- Settings of evaluation ----
 
 
 class EvaluateConfig(Section):
@@ -469,9 +446,6 @@ class EvaluateConfig(Section):
         return round(1 - self.confidence, 12)  # .05, where floats give .050000000000000044
 
 
-# ---- Settings of the comparison of methods ----
-
-
 class CompareConfig(Section):
     """How the evaluations of several methods and seeds are compared."""
 
@@ -479,17 +453,12 @@ class CompareConfig(Section):
     """Seeds from which a test over seeds is preferred to one over episodes, if it can decide anything."""
 
 
-# ---- Settings of the verdict: what is claimed, decided before the results are seen ----
-
-
 class VerdictConfig(Section):
-    """Thresholds of the hypotheses H1 to H3, beside `evaluate.tau` and `evaluate.confidence`."""
+    """What is claimed, decided before the results are seen: thresholds of the hypotheses H1 to H3, beside
+    `evaluate.tau` and `evaluate.confidence`."""
 
     success_margin: float = Field(0.02, ge=0.0, lt=1.0)
     """H1: success may be lower than with plain fine-tuning by this much."""
-
-
-# ---- Settings of the validation of discovered modes ----
 
 
 class ValidationConfig(Section):
@@ -507,9 +476,6 @@ class ValidationConfig(Section):
     """Disturbed worlds in which the codes are tried as well, by name: the settings below `task.env` to change, as
     `{late: {disturbance: {action_delay: 3}}, hurried: {horizon: 100}}`. Those given here replace the four default ones;
     `task.env.disturbance` holds in none of them."""
-
-
-# ---- Settings of a grid of runs ----
 
 
 def _known(method: str) -> str:
@@ -547,11 +513,7 @@ def _flatten_axes(axes: Any) -> Any:
 class GridConfig(Section):
     """Methods are fine-tuned and evaluated with every combination of some settings' values."""
 
-    axes: Annotated[
-        dict[str, AxisValues],
-        Field(max_length=8),
-        BeforeValidator(_flatten_axes),
-    ] = {}
+    axes: Annotated[dict[str, AxisValues], Field(max_length=8), BeforeValidator(_flatten_axes)] = {}
     """Values by the dotted name of a setting below `discover` or `finetune`, as
     `{finetune.regulariser.mi_weight: [0, 0.1, 1], discover.num_modes: [2, 8]}`. Where the run finds the number of modes
     by itself, an axis `discover.num_modes` makes it a given one, taken by k-means."""
@@ -578,9 +540,6 @@ class GridConfig(Section):
 def format_axis_value(value: AxisValue) -> str:
     """A value as folders and pages show it: 0.1, 8, true, kmeans."""
     return value if isinstance(value, str) else json.dumps(value).removesuffix(".0")
-
-
-# ---- Settings of pooling over base policies ----
 
 
 class PoolConfig(Section):
@@ -622,7 +581,6 @@ class ExecutionConfig(Section):
     """On a CUDA device, launch decisions, PPO's minibatches and the steps of native tasks as CUDA graphs instead of
     kernel by kernel: the same draws, faster where batches are small. No effect on the CPU."""
     threads: ThreadsConfig = ThreadsConfig()
-    """Cores per stage."""
     mem_mb: int | None = Field(None, ge=100, le=10_000_000)
     """Memory a job asks a cluster for at its first attempt; null: estimated for each stage."""
     runtime_minutes: int | None = Field(None, ge=1, le=100_000)
@@ -649,11 +607,8 @@ EXPERT = "expert"
 
 
 def check_method(method: str, *, evaluating: bool = False) -> None:
-    """Checks a method's name; evaluation also knows the policies before fine-tuning.
-
-    Raises:
-        ConfigError: unknown method; suggests the nearest.
-    """
+    """Checks a method's name, for which a ConfigError suggests the nearest; evaluation also knows the policies before
+    fine-tuning."""
     known = (PRETRAINED, TAUGHT, *METHODS) if evaluating else METHODS
     if method not in known:
         raise ConfigError(f"unknown method {method!r}; {suggest(method, known)}")
@@ -676,12 +631,7 @@ def order_policies(policies: Iterable[str], methods: Sequence[str]) -> list[str]
 
 
 def compared_policies(methods: Sequence[str], form: str) -> tuple[str, ...]:
-    """The policies that results/<Task>/eval.json compares.
-
-    Args:
-        methods: fine-tuning methods.
-        form: of the discovery; a coded policy is evaluated before it is fine-tuned, too.
-    """
+    """The policies that results/<Task>/eval.json compares; in the coded `form` also the one that was only taught."""
     taught = (TAUGHT,) if form == "coded" and any(uses_modes(method) for method in methods) else ()
     return (PRETRAINED, *taught, *methods)
 
@@ -695,8 +645,7 @@ def list_pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
 def paired_methods(methods: Sequence[str]) -> list[str]:
     """The methods among some that a verdict is about: every pair of a `-bmd` method and its plain counterpart.
 
-    Raises:
-        ConfigError: there is no such pair.
+    Without such a pair it raises a ConfigError.
     """
     pairs = list_pairs(methods)
     if not pairs:
@@ -708,35 +657,23 @@ class RunConfig(Section):
     """Everything that decides what a run computes, by stage."""
 
     task: TaskConfig
-    """The task."""
     seed: Seed = 0
     """Root seed: every generator of the run derives from it."""
     methods: Annotated[tuple[Method, ...], Field(min_length=1, max_length=len(METHODS)), Once] = ("dppo", "dppo-bmd")
     """Fine-tuning methods that results/<Task>/eval.json compares."""
-    seeds: Seeds = (0, 1, 2)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000), Once] = (0, 1, 2)
     """Fine-tuning seeds that results/<Task>/eval.json compares."""
     collect: CollectConfig = CollectConfig()
-    """Demonstrations."""
     pretrain: PretrainConfig = PretrainConfig()
-    """Behaviour cloning."""
     discover: DiscoverConfig = DiscoverConfig()
-    """Mode discovery."""
     finetune: FinetuneConfig = FinetuneConfig()
-    """Fine-tuning."""
     evaluate: EvaluateConfig = EvaluateConfig()
-    """Evaluation."""
     compare: CompareConfig = CompareConfig()
-    """Comparison of methods."""
     verdict: VerdictConfig = VerdictConfig()
-    """Hypotheses."""
     validation: ValidationConfig = ValidationConfig()
-    """Validation of discovered modes."""
     grid: GridConfig = GridConfig()
-    """Settings whose values are crossed."""
     pool: PoolConfig = PoolConfig()
-    """Base policies."""
     execution: ExecutionConfig = ExecutionConfig()
-    """Devices, cores and tracking."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

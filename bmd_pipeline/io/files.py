@@ -20,8 +20,7 @@ if TYPE_CHECKING:  # Snakemake reads this module for every job: torch is importe
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file whole, making its folder where needed.
 
-    Raises:
-        ArtifactError: it can't be written; what was there before stays.
+    An ArtifactError says that it can't be written; what was there before stays.
     """
     # The process id keeps two writers apart; the later rename wins, and either way the file is whole.
     sibling = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -33,20 +32,16 @@ def write_bytes(path: Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             sibling.replace(path)
-        except BaseException:
+        finally:
             with suppress(OSError):
                 sibling.unlink(missing_ok=True)
-            raise
     _sync_folder(path.parent)
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Turns what the file system refuses (full, read-only, a file in a folder's place) into a line that names `path`.
-
-    Raises:
-        ArtifactError: in place of an `OSError` from within.
-    """
+    """Turns what the file system refuses (full, read-only, a file in a folder's place), an `OSError` from within, into
+    an ArtifactError that names `path`."""
     try:
         yield
     except OSError as error:
@@ -68,11 +63,8 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
 def staged_directory(path: Path) -> Iterator[Path]:
     """Yields an empty sibling folder that takes the place of `path` once the block succeeded.
 
-    Only one writer per path at a time: callers hold the lock of their stage. What a killed writer left
-    behind is removed by the next one.
-
-    Raises:
-        ArtifactError: the file system refused something, in the block or here.
+    Only one writer per path at a time: callers hold the lock of their stage. What a killed writer left behind is
+    removed by the next one. What the file system refuses, in the block or here, is an ArtifactError.
     """
     partial, replaced = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.replaced")
     try:
@@ -111,21 +103,14 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    try:
+    with suppress(OSError):  # some network file systems refuse to sync folders; the rename itself has happened
         _sync(path)
-    except OSError:  # some network file systems refuse to sync folders; the rename itself has happened
-        return
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
     """Reads a JSON object.
 
-    Args:
-        path: the file.
-        what: what it is, for the message ("policy settings").
-
-    Raises:
-        ArtifactError: the file is missing, unreadable or holds no JSON object.
+    An ArtifactError says that `what` it is, such as "policy settings", is missing, unreadable or no JSON object.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -134,11 +119,14 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     except OSError as error:
         raise ArtifactError(f"{what}: {path} can't be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ArtifactError(f"{what}: {path} is damaged ({reason}); delete it and make it again") from None
+        raise _damage(what, path, error) from None
     if not isinstance(document, dict):
         raise ArtifactError(f"{what}: {path} must hold a JSON object, got {type(document).__name__}")
     return document
+
+
+def _damage(what: str, path: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(f"{what}: {path} is damaged ({str(error).splitlines()[0]}); delete it and make it again")
 
 
 def hash_file(path: Path) -> str:
@@ -178,14 +166,9 @@ _METADATA = "metadata"
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Writes named tensors whole, as safetensors: reading one can execute nothing.
+    """Writes named tensors, on any device, and a few strings beside them, whole.
 
-    The same tensors and metadata give the same bytes.
-
-    Args:
-        path: the file.
-        tensors: tensors on any device.
-        metadata: a few strings to store beside them.
+    The format is safetensors: reading one can execute nothing, and the same content gives the same bytes.
     """
     from safetensors.torch import save
 
@@ -198,8 +181,7 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
 def load_weights(path: Path) -> dict[str, Tensor]:
     """Reads all tensors of a file, on the CPU; they can be computed with.
 
-    Raises:
-        ArtifactError: the file is missing or damaged, or holds a value that is not finite.
+    An ArtifactError says that it is missing or damaged, or holds a value that is not finite.
     """
     import torch
 
@@ -211,11 +193,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reads all tensors and the metadata of a file.
-
-    Raises:
-        ArtifactError: the file is missing or damaged.
-    """
+    """Reads all tensors and the metadata of a file; an ArtifactError says that it is missing or damaged."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -226,6 +204,5 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             metadata: dict[str, str] = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
     except (SafetensorError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ArtifactError(f"weights: {path} is damaged ({reason}); delete it and make it again") from None
+        raise _damage("weights", path, error) from None
     return tensors, metadata

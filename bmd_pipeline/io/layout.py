@@ -7,10 +7,8 @@ from pathlib import Path
 
 RUN_FILE = "run.json"
 """Written last in every output folder: its presence means the folder is complete."""
-METRICS_FILE = "metrics.jsonl"
-"""Metrics of a training stage, one JSON line per report."""
-VIDEOS_FOLDER = "videos"
-"""A task's clips, which its page shows."""
+METRICS_FILE = "metrics.jsonl"  # metrics of a training stage, one JSON line per report
+VIDEOS_FOLDER = "videos"  # a task's clips, which its page shows
 VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif"}
 """Media types of the clips that a page shows, by suffix."""
 LOCK_FILE = "lock"

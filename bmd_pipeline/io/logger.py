@@ -11,9 +11,9 @@ import threading
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import naming, write_text
@@ -23,8 +23,7 @@ from bmd_pipeline.io.provenance import measure_cpu_seconds
 def load_metrics(path: Path) -> list[dict[str, Any]]:
     """Reads a metrics.jsonl: one object per report, numbers by metric, null where one was not finite.
 
-    Raises:
-        ArtifactError: the file is missing or empty, or a line of it is damaged.
+    An ArtifactError says that it is missing or empty, or which line is damaged.
     """
     try:
         texts = path.read_text(encoding="utf-8").splitlines()
@@ -36,10 +35,9 @@ def load_metrics(path: Path) -> list[dict[str, Any]]:
     for number, text in enumerate(texts, 1):
         try:
             line = json.loads(text)
-            line["step"] = int(line["step"])
+            lines.append({**line, "step": int(line["step"])})
         except (ValueError, KeyError, TypeError):
             raise ArtifactError(f"{path}, line {number}: damaged; make the file again") from None
-        lines.append(line)
     return lines
 
 
@@ -63,11 +61,6 @@ class WandbRun:
 
     Everything happens on a thread of its own, so that a tracker that fails, hangs or is out of reach costs the numbers
     it did not get and, at the end, a bounded wait. The first failure ends the reporting with one warning.
-
-    Args:
-        name: what wandb calls the run.
-        group: what it groups the run under.
-        config: settings it shows beside the run.
     """
 
     def __init__(self, name: str, group: str, config: Mapping[str, Any]) -> None:
@@ -106,8 +99,7 @@ class WandbRun:
             import wandb
 
             run = wandb.init(**self._settings, settings=wandb.Settings(init_timeout=INIT_SECONDS, silent=True))
-            while (report := self._reports.get()) is not None:
-                step, metrics = report
+            for step, metrics in iter(self._reports.get, None):
                 run.log(metrics, step=step)
             run.finish()
         except Exception as error:  # whatever a tracker does, training goes on
@@ -119,17 +111,15 @@ class WandbRun:
             warnings.warn(f"wandb is off for this run: {self._failure}", RuntimeWarning, stacklevel=4)
 
 
-class Tracker:
+class Tracker(AbstractContextManager["Tracker"]):
     """Appends one JSON line per report: `{"step": …, "wall_s": …, "cpu_seconds": …, "<metric>": …}`.
 
-    Both times go on where an interrupted run stopped.
-
-    A number that is not finite is written as null, since JSON has none.
+    Both times go on where an interrupted run stopped. A number that is not finite is written as null, since JSON has
+    none.
 
     Args:
         path: the JSON-lines file; lines beyond `resume_step` are dropped, the others kept.
-        tracker: `wandb` also reports there, offline unless WANDB_MODE says otherwise. Its failures are
-            one warning and never stop a run.
+        tracker: `wandb` also reports there, see `WandbRun`.
         name: what the external tracker calls this run; no other job may have it.
         group: what it groups the run under.
         config: settings it shows beside the run.
@@ -160,7 +150,9 @@ class Tracker:
         wall_s = round(time.monotonic() - self._started, 3)
         finite = {key: float(value) if math.isfinite(value) else None for key, value in metrics.items()}
         cpu_seconds = round(measure_cpu_seconds() - self._cpu_started, 3)
-        self._write({"step": step, "wall_s": wall_s, "cpu_seconds": cpu_seconds, **finite})
+        with naming(self._path):
+            self._file.write(_encode({"step": step, "wall_s": wall_s, "cpu_seconds": cpu_seconds, **finite}))
+            self._file.flush()
         if self._external is not None:
             self._external.log(step, metrics)
 
@@ -172,17 +164,7 @@ class Tracker:
             self._external.finish()
             self._external = None
 
-    def _write(self, line: Mapping[str, Any]) -> None:
-        with naming(self._path):
-            self._file.write(_encode(line))
-            self._file.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -195,12 +177,9 @@ def _read_lines(path: Path, last_step: int) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     if last_step < 1 or not path.exists():
         return lines
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            line = json.loads(text)
+    with suppress(ValueError, KeyError, TypeError):
+        for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
             if line["step"] > last_step:
                 break
-            lines.append({"wall_s": 0.0, "cpu_seconds": 0.0, **line})
-        except (ValueError, KeyError, TypeError):
-            break
+            lines.append(line)
     return lines

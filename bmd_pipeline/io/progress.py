@@ -9,10 +9,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -27,33 +26,23 @@ POLL_S = 1.0
 
 @dataclass(frozen=True)
 class Wait:
-    """Patience with another job that writes the same output.
-
-    Attributes:
-        seconds: how long.
-        check: called while waiting; raises to end it.
-        log: takes one line for people.
-    """
+    """Patience with another job that writes the same output."""
 
     seconds: float
-    check: Callable[[], None]
-    log: Callable[[str], None]
+    check: Callable[[], None]  # called while waiting; raises to end it
+    log: Callable[[str], None]  # takes one line for people
 
 
 class FolderLock:
-    """Holds a file in the folder until `release`; the operating system frees it when the process dies.
-
-    Args:
-        folder: made if it isn't there.
-        identity: what the job computes.
-        wait: patience; none without it.
+    """Holds a lock on a folder, made if it isn't there, until `release`; the system frees it when the process dies.
 
     Raises:
         ArtifactError: another job holds it, or the folder can't be made or written.
-        AlreadyWritten: a job that computes the same held it and has finished meanwhile.
+        AlreadyWritten: a job that computes the same (`identity`) held it and has finished meanwhile.
     """
 
     def __init__(self, folder: Path, identity: str = "", wait: Wait | None = None) -> None:
+        self.folder = folder
         self._path = folder / LOCK_FILE
         self._file: int | None = None
         self._identity = identity
@@ -66,40 +55,35 @@ class FolderLock:
             raise ArtifactError(f"{self._path} can't be written: {error.strerror}") from None
 
     def _take(self, wait: Wait | None) -> int:
-        folder = self._path.parent
         while True:
-            folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
+            with ExitStack() as stack:
+                stack.callback(os.close, file)
                 owner = self._lock(file, wait)
-                if os.fstat(file).st_ino == self._path.stat().st_ino:
-                    return file
-            except FileNotFoundError:
-                pass
-            except BaseException:
-                os.close(file)
-                raise
+                with suppress(FileNotFoundError):
+                    if os.fstat(file).st_ino == self._path.stat().st_ino:
+                        stack.pop_all()
+                        return file
             # The job that held it has finished and removed the file: this lock locks nothing.
-            os.close(file)
-            if wait is not None and owner == self._identity:
-                raise AlreadyWritten(f"another job has written {folder.parent} meanwhile")
+            if owner == self._identity:
+                raise AlreadyWritten(f"another job has written {self.folder.parent} meanwhile")
 
     def _lock(self, file: int, wait: Wait | None) -> str | None:
         """Locks an open file. Returns what the job computed that had to be waited for; None: nobody."""
-        waited_for, patient_until = None, None
+        waited_for, started = None, time.monotonic()
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return waited_for
             except BlockingIOError:
+                is_first = waited_for is None
                 process, _, waited_for = os.pread(file, 256, 0).decode(errors="replace").strip().partition(" ")
-                busy = f"another job is writing {self._path.parent.parent} (process {process or 'unknown'}"
-                if patient_until is None:
-                    patient_until = time.monotonic() + (wait.seconds if wait else 0.0)
-                    if wait is not None and wait.seconds > 0.0:
-                        wait.log(f"{busy}); waiting for it")
-                if wait is None or time.monotonic() >= patient_until:
+                busy = f"another job is writing {self.folder.parent} (process {process or 'unknown'}"
+                if wait is None or time.monotonic() - started >= wait.seconds:
                     raise ArtifactError(f"{busy} holds {self._path}); wait for it or stop it") from None
+                if is_first:
+                    wait.log(f"{busy}); waiting for it")
                 wait.check()
                 time.sleep(POLL_S)
 
@@ -107,7 +91,7 @@ class FolderLock:
         """Removes the lock, and the folder if nothing else is in it."""
         self._path.unlink(missing_ok=True)
         with suppress(OSError):
-            self._path.parent.rmdir()
+            self.folder.rmdir()
         self.release()
 
     def release(self) -> None:
@@ -119,47 +103,30 @@ class FolderLock:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         self.release()
 
 
 class TrainingState(FolderLock):
     """Progress of one job in a locked folder that is no rule's output: one file, written whole.
 
-    Args:
-        folder: where it lives.
-        config_hash: what the job computes; progress of anything else is ignored.
-        wait: patience with another job that is using the folder.
-
-    Raises:
-        ArtifactError: another job is using the folder.
-        AlreadyWritten: one that computes the same was using it, and has finished meanwhile.
+    Progress of a job that computes anything else is ignored.
     """
 
-    def __init__(self, folder: Path, config_hash: str, wait: Wait | None = None) -> None:
-        super().__init__(folder, config_hash, wait)
-        self.folder = folder
+    def __init__(self, folder: Path, identity: str, wait: Wait | None = None) -> None:
+        super().__init__(folder, identity, wait)
         self.path = folder / "state.safetensors"
-        self._config_hash = config_hash
 
     def save(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Replaces the saved progress.
-
-        Args:
-            tensors: weights, optimizer moments, generator states.
-            values: everything else, as JSON; a training loop puts its `step` there.
-        """
-        metadata = {"config_hash": self._config_hash, "values": json.dumps(values)}
+        """Replaces the saved progress: tensors, and everything else as JSON values, a training loop's `step` too."""
+        metadata = {"config_hash": self._identity, "values": json.dumps(values)}
         metadata["digest"] = _digest(tensors, metadata)
         save_weights(self.path, tensors, metadata)
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The saved tensors and values, or None if there are none for this config.
+        """The saved tensors and values, or None if there are none of what this job computes.
 
-        Raises:
-            ArtifactError: the progress is damaged; training on from it would mislead.
+        Damaged progress is an ArtifactError: training on from it would mislead.
         """
         if not self.path.exists():
             return None
@@ -167,9 +134,7 @@ class TrainingState(FolderLock):
             tensors, metadata = read_weights(self.path)
             if metadata.pop("digest") != _digest(tensors, metadata):
                 raise ArtifactError("its content is not what was saved")
-            if metadata["config_hash"] != self._config_hash:
-                return None
-            return tensors, json.loads(metadata["values"])
+            return (tensors, json.loads(metadata["values"])) if metadata["config_hash"] == self._identity else None
         except (ArtifactError, KeyError, ValueError):
             raise ArtifactError(
                 f"saved progress {self.path} is damaged; delete {self.folder} to start this stage over"
@@ -198,24 +163,18 @@ def take_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Splits an optimizer's state into tensors (`<parameter>.<name>`) and JSON values."""
+    """Splits an optimizer's state into tensors (`<parameter>.<name>`), as all that torch's Adam remembers of a
+    parameter are, and JSON values."""
     state = optimizer.state_dict()
-    tensors: dict[str, Tensor] = {}
-    scalars: dict[str, dict[str, Any]] = {}
-    for index, entries in state["state"].items():
-        for name, entry in entries.items():
-            if isinstance(entry, Tensor):
-                tensors[f"{index}.{name}"] = entry
-            else:
-                scalars.setdefault(str(index), {})[name] = entry
-    return tensors, {"scalars": scalars, "param_groups": state["param_groups"]}
+    tensors = {f"{index}.{name}": part for index, parts in state["state"].items() for name, part in parts.items()}
+    return tensors, {"param_groups": state["param_groups"]}
 
 
 def unpack_optimizer(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], values: Mapping[str, Any]
 ) -> None:
     """Restores what `pack_optimizer` took from an optimizer of the same parameters; the tensors stay as they are."""
-    state: dict[int, dict[str, Any]] = {int(i): dict(entries) for i, entries in values["scalars"].items()}
+    state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = tensor.clone()  # steps change it in place

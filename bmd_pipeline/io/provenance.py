@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,11 +72,8 @@ def describe_run(
     over all of its jobs.
 
     Args:
-        stage: the stage.
-        task: the task.
         config: the stage's slice of the resolved config.
         config_hash: hash of that slice.
-        seed: seed of this run.
         inputs: files and folders it read, by name.
         started: `time.time()` at its start.
         device: where it computed; the CPU if not given.
@@ -112,37 +110,22 @@ def write_run(directory: Path, run: dict[str, Any], *, outputs: Sequence[str] | 
         run: what `describe_run` returned.
         outputs: names of the stage's own files, if the folder holds others too.
     """
-    progress = Layout.state(directory).name
-    hashes = {
-        path.name: hash_path(path)
-        for path in sorted(directory.iterdir())
-        if path.name not in (RUN_FILE, progress)
-        and not path.name.startswith(".")
-        and (outputs is None or path.name in outputs)
-    }
+    others = (RUN_FILE, Layout.state(directory).name)
+    names = sorted(path.name for path in directory.iterdir() if path.name not in others and path.name[0] != ".")
+    hashes = {name: hash_path(directory / name) for name in names if outputs is None or name in outputs}
     write_json(directory / RUN_FILE, {**run, "outputs": hashes})
 
 
 def read_run(directory: Path) -> dict[str, Any]:
-    """Reads the `run.json` of a folder.
-
-    Raises:
-        ArtifactError: it is missing or damaged.
-    """
+    """Reads the `run.json` of a folder; errors as in `read_json`."""
     return read_json(directory / RUN_FILE, f"record of {directory}")
 
 
 def require_run(directory: Path, stage: str, task: str, *, command: str | None = None) -> dict[str, Any]:
-    """Checks that a folder is the finished output of a stage for a task, and that its files are still the same.
+    """The record of a folder, which must be the finished output of a stage for a task, with its files unchanged.
 
-    Args:
-        directory: the folder.
-        stage: the stage that must have made it.
-        task: the task it must be for.
-        command: how to make it, for the message; guessed from stage and task if not given.
-
-    Raises:
-        ArtifactError: it is unfinished or damaged, or was made by another stage or for another task.
+    An ArtifactError says that it is unfinished or damaged, or was made by another stage or for another task, and names
+    the `command` that makes it, guessed from stage and task if not given.
     """
     command = command or f"bmd-pipeline {stage} --task {task}"
     if not (directory / RUN_FILE).is_file():
@@ -168,22 +151,24 @@ def package_versions() -> dict[str, str]:
     """Versions of the installed packages that results depend on."""
     versions: dict[str, str] = {}
     for name in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return versions
 
 
 def git_commit() -> str | None:
     """Commit of the source tree this package runs from, "-dirty" if edited; None for an installed package."""
     here = Path(__file__)
-    try:
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    with suppress(OSError, subprocess.SubprocessError):
         # An environment inside somebody's repository is not that repository's code: tracked files only.
-        _git(here.parent, "ls-files", "--error-unmatch", here.name)
-        return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*").strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+        git("ls-files", "--error-unmatch", here.name)
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    return None
 
 
 def _describe_device(device: torch.device | None) -> str:
@@ -194,25 +179,15 @@ def _describe_device(device: torch.device | None) -> str:
     return f"cpu ({platform.machine()}, {os.cpu_count()} cores)"
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    return subprocess.run(
-        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
-    ).stdout
-
-
 # Snakemake doesn't look into folders: it follows a store through the manifest. What someone edits inside the
 # store afterwards must still reach training. And Snakemake removes a rule's outputs before the rule runs, so what
 # someone else put in their place must be noticed before.
 
 
 def find_edited_hash(store: Path, manifest: Path) -> str | None:
-    """Tree hash of a store that was edited after its manifest was written, or None if it was not.
+    """Tree hash of a store that was edited after its manifest was written; None if it was not, or one is missing.
 
     Costs a directory listing unless something in the store is newer than the manifest.
-
-    Args:
-        store: the zarr folder.
-        manifest: its manifest; while there is none, nothing can differ from it.
     """
     if not store.is_dir() or not manifest.is_file():
         return None
@@ -235,13 +210,8 @@ def is_imported(record: Path) -> bool:
 def require_demos(store: Path, manifest: Path, config_hash: str) -> None:
     """Checks that demonstrations which no collection will replace are those that are wanted.
 
-    Args:
-        store: the zarr folder.
-        manifest: its manifest.
-        config_hash: hash of the settings of their collection.
-
-    Raises:
-        ArtifactError: they were imported and are gone, or edited since they were collected under other settings.
+    An ArtifactError says that they were imported and are gone, or edited since their collection under settings of
+    another `config_hash`.
     """
     if is_imported(manifest):
         if not store.is_dir():
@@ -258,18 +228,14 @@ def require_demos(store: Path, manifest: Path, config_hash: str) -> None:
 
 
 def require_disposable_demos(store: Path, manifest: Path, command: str) -> None:
-    """Checks that no demonstrations are lost where a command writes a store.
+    """Checks that no demonstrations are lost where a command, `collect` or `import-demos`, writes a store.
 
-    Args:
-        store: its place.
-        manifest: its manifest.
-        command: `collect` or `import-demos`, for the message.
-
-    Raises:
-        ArtifactError: a store is there that was imported, that nobody collected, or that was edited since. What was
-            copied from elsewhere may be imported anew.
+    An ArtifactError says that a store is there that was imported, that nobody collected, or that was edited since.
+    What was copied from elsewhere may be imported anew.
     """
-    if not store.is_symlink() and (not store.exists() or (store.is_dir() and _is_empty(store))):
+    # Snakemake keeps a hidden time stamp in a folder that a rule makes.
+    is_empty = store.is_dir() and all(path.name[0] == "." for path in store.iterdir())
+    if not store.is_symlink() and (is_empty or not store.exists()):
         return
     is_edited = find_edited_hash(store, manifest) is not None
     if is_imported(manifest) and not is_edited:
@@ -278,21 +244,15 @@ def require_disposable_demos(store: Path, manifest: Path, command: str) -> None:
         raise ArtifactError(
             f"{store} was imported, and `{command}` would replace it: delete it and {manifest.name} first, or move them"
         )
-    reason = _doubt_collection(store, manifest) or ("was edited after its collection" if is_edited else None)
-    if reason:
+    if reason := _doubt_collection(store, manifest) or ("was edited after its collection" if is_edited else None):
         raise ArtifactError(f"{store} {reason}, and `{command}` would replace it: {_keep_demos(store)}")
 
 
 def require_disposable_policy(folder: Path, command: str) -> None:
-    """Checks that no policy is lost where a command writes one.
+    """Checks that no policy is lost where a command, `pretrain` or `import-policy`, writes one.
 
-    Args:
-        folder: its place.
-        command: `pretrain` or `import-policy`, for the message.
-
-    Raises:
-        ArtifactError: a policy is there that was imported, or that no run of `pretrain` wrote. What was copied from
-            elsewhere may be imported anew.
+    An ArtifactError says that a policy is there that was imported, or that no run of `pretrain` wrote. What was copied
+    from elsewhere may be imported anew.
     """
     run = folder / RUN_FILE
     traces = (folder / METRICS_FILE, Layout.state(folder))  # of a run that was killed before it wrote run.json
@@ -310,12 +270,8 @@ def require_disposable_policy(folder: Path, command: str) -> None:
 def require_own_demos(policy: Path, demos: Path) -> None:
     """Checks that an imported policy is taught its codes on demonstrations of its own, not on those of an expert.
 
-    Args:
-        policy: folder of the policy.
-        demos: the store, with a manifest beside it unless the user named another.
-
-    Raises:
-        ConfigError: the policy was imported, and the demonstrations were not.
+    A ConfigError says that the policy was imported, and the demonstrations were not. A store without a manifest beside
+    it is one that the user named.
     """
     manifest = demos.with_name(Layout().demos_manifest("").name)
     named = demos.exists() and not manifest.exists()
@@ -328,11 +284,6 @@ def require_own_demos(policy: Path, demos: Path) -> None:
 
 def _keep_demos(store: Path) -> str:
     return f"keep it with `bmd-pipeline import-demos {store} --task {store.parent.name}`, or move it away"
-
-
-def _is_empty(folder: Path) -> bool:
-    """Whether a folder holds nothing but what Snakemake keeps in its outputs (its time stamp)."""
-    return all(path.name[0] == "." for path in folder.iterdir())
 
 
 def _doubt_collection(store: Path, manifest: Path) -> str | None:

@@ -1,5 +1,6 @@
 # Every combination of the values in `grid.axes`: discovery, fine-tuning and evaluation again in each cell that is not
 # among the run's own results. Demonstrations and policy are shared, and modes among cells of one discovery.
+# What these rules do not say is as in the rules that they vary: the pipeline knows a cell's job by its wildcards.
 
 
 use rule discover as grid_discover with:
@@ -10,16 +11,10 @@ use rule discover as grid_discover with:
     benchmark:
         "logs/{task}/grid-discover-{cell}-seed{seed}.tsv"
     params:
-        settings=pipeline.cell_slice("discover"),
-        source=pipeline.source("discover"),
-        demos=pipeline.taught_on_own,
         options=pipeline.in_cell(pipeline.resumable, output=CELL_MODES),
 
 
 use rule finetune as grid_finetune with:
-    input:
-        policy=pipeline.policy,
-        modes=pipeline.cell_modes,
     output:
         within(CELL, FINETUNED_NAMES),
     log:
@@ -27,16 +22,10 @@ use rule finetune as grid_finetune with:
     benchmark:
         "logs/{task}/grid-finetune-{method}-{cell}-seed{seed}.tsv"
     params:
-        settings=pipeline.cell_slice("finetune"),
-        source=pipeline.source("finetune"),
         options=pipeline.in_cell(pipeline.resumable, output=CELL),
 
 
 use rule evaluate as grid_evaluate with:
-    input:
-        base=pipeline.policy,
-        modes=pipeline.cell_modes,
-        finetuned=within(EVALUATED_CELL, FINETUNED_NAMES),
     output:
         f"{EVALUATED_CELL}/eval.json",
         f"{EVALUATED_CELL}/episodes.parquet",
@@ -46,8 +35,6 @@ use rule evaluate as grid_evaluate with:
     benchmark:
         "logs/{task}/grid-evaluate-{policy}-{cell}-seed{seed}.tsv"
     params:
-        settings=pipeline.cell_slice("evaluate"),
-        source=pipeline.source("evaluate"),
         options=pipeline.in_cell(pipeline.waiting, finetuned=EVALUATED_CELL, output=f"{EVALUATED_CELL}/eval.json"),
 
 
