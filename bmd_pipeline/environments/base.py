@@ -31,8 +31,7 @@ class TaskSpec:
     figures are computed from. Where the time limit is an artefact, the task is `continuing` and the critic bootstraps
     over it; otherwise the limit is part of the task.
 
-    Raises:
-        TaskError: the bounds of actions are not one pair for each component, or don't rise.
+    Bounds of actions that are not one pair for each component, or don't rise, are a TaskError.
     """
 
     name: str  # registered name
@@ -48,9 +47,9 @@ class TaskSpec:
     action_high: tuple[float, ...] = ()  # the same for a component of 1; 1 for ()
 
     def __post_init__(self) -> None:
-        for name, default in (("action_low", -1.0), ("action_high", 1.0)):  # frozen, hence the detour
-            object.__setattr__(self, name, getattr(self, name) or (default,) * self.action_dim)
-        low, high = self.action_low, self.action_high
+        low = self.action_low or (-1.0,) * self.action_dim
+        high = self.action_high or (1.0,) * self.action_dim
+        vars(self).update(action_low=low, action_high=high)  # frozen, hence the detour
         if not len(low) == len(high) == self.action_dim or not all(a < b for a, b in zip(low, high, strict=True)):
             raise TaskError(
                 f"{self.name}: action_low and action_high must be {self.action_dim} numbers each, the first below the "
@@ -65,7 +64,6 @@ class TaskSpec:
 
     @property
     def track_dim(self) -> int:
-        """Number of track columns."""
         return len(self.track_names)
 
 
@@ -136,16 +134,19 @@ class TaskEnv(Protocol):
         """Releases the simulator; calling it twice is harmless."""
 
 
+def require_shape(actions: Tensor, env: TaskEnv) -> None:
+    """Makes sure that actions are (num_envs, n, action_dim), or raises a TaskError."""
+    expected = (env.num_envs, env.spec.action_dim)
+    if actions.ndim != 3 or (actions.shape[0], actions.shape[2]) != expected:
+        shape = f"({env.num_envs}, n, {env.spec.action_dim})"
+        raise TaskError(f"{env.spec.name}: actions must be {shape}, got {tuple(actions.shape)}")
+
+
 class VectorTask(ABC):
-    """Base of every task: episode bookkeeping around five hooks.
+    """Base of every task: episode bookkeeping around five hooks. Subclasses set `spec` and implement the hooks.
 
-    Subclasses set `spec` and implement `_seed`, `_reset_rows`, `_advance`, `_observe` and `track`.
-
-    Args:
-        num_envs: number of environments stepped together.
-        device: where tensors live.
-        auto_reset: start a new episode as soon as a chunk that ended one is over. If False, ended
-            environments stay frozen until `reset`: whole-episode rollouts and evaluation use that.
+    With `auto_reset`, a new episode starts as soon as a chunk that ended one is over. Without, ended environments stay
+    frozen until `reset`: whole-episode rollouts and evaluation use that.
 
     Attributes:
         capturable: whether steps can be recorded as a CUDA graph (`rl.graphs`): all that they change are tensors, in
@@ -198,14 +199,7 @@ class VectorTask(ABC):
     # contract ----------------------------------------------------------------------------------------
 
     def reset(self, seed: int) -> Tensor:
-        """Starts a new episode in every environment.
-
-        Args:
-            seed: the same seed gives the same episodes under the same actions.
-
-        Returns:
-            First observation (num_envs, obs_dim).
-        """
+        """See `TaskEnv.reset`; the same seed gives the same episodes under the same actions."""
         self._seed(seed)
         self._started = True
         self._restart(torch.ones_like(self.ended))
@@ -216,21 +210,14 @@ class VectorTask(ABC):
         return self.step_chunk(action[:, None])
 
     def step_chunk(self, actions: Tensor) -> Transition:
-        """Executes a chunk of actions; environments freeze where their episode ends.
-
-        Args:
-            actions: (num_envs, n, action_dim), clipped to [-1, 1].
+        """Executes actions (num_envs, n, action_dim), clipped to [-1, 1]; environments freeze where their episode ends.
 
         Raises:
             TaskError: the task was not reset, or actions have the wrong shape.
         """
         if not self._started:
             raise TaskError(f"{self.spec.name}: call reset(seed) before stepping")
-        if actions.ndim != 3 or actions.shape[0] != self.num_envs or actions.shape[2] != self.spec.action_dim:
-            raise TaskError(
-                f"{self.spec.name}: actions must be ({self.num_envs}, n, {self.spec.action_dim}), "
-                f"got {tuple(actions.shape)}"
-            )
+        require_shape(actions, self)
         actions = to_bounds(actions.clamp(-1.0, 1.0), *self._action_bounds)
         terminated, truncated, success = (torch.zeros_like(self.ended) for _ in range(3))
         steps = torch.zeros_like(self.elapsed)
@@ -269,6 +256,54 @@ class VectorTask(ABC):
         self.ended[rows] = False
 
 
+class PointTask(VectorTask):
+    """Base of tasks of a point in the plane that needs no simulator. Its track is its position (x, y).
+
+    Attributes:
+        position: (num_envs, 2), changed in place.
+    """
+
+    capturable = True
+
+    def __init__(
+        self, options: Any, num_envs: int, device: torch.device | str = "cpu", auto_reset: bool = True
+    ) -> None:
+        super().__init__(num_envs, device, auto_reset)
+        self.options = options
+        self.spec = self.make_spec(options)
+        self.position = torch.zeros(num_envs, 2, device=self.device)
+        self._generator = torch.Generator(device=self.device)
+
+    @classmethod
+    @abstractmethod
+    def make_spec(cls, options: Any) -> TaskSpec:
+        """Fixed facts of the task."""
+
+    @classmethod
+    def make_env(
+        cls, options: Any, num_envs: int, *, device: torch.device | str, num_workers: int, auto_reset: bool
+    ) -> TaskEnv:
+        """Builds environments of the task, which need no worker processes; see `registry.make_env`."""
+        return cls(options, num_envs, device, auto_reset)
+
+    @abstractmethod
+    def _make_start(self, normal: Tensor) -> Tensor:
+        """Starts (num_envs, 2) from standard normal numbers (num_envs, 2)."""
+
+    def _seed(self, seed: int) -> None:
+        self._generator.manual_seed(seed)
+
+    def _reset_rows(self, rows: Tensor) -> None:
+        normal = torch.randn(self.num_envs, 2, generator=self._generator, device=self.device)
+        torch.where(rows[:, None], self._make_start(normal), self.position, out=self.position)
+
+    def _move(self, shift: Tensor, active: Tensor) -> None:
+        torch.where(active[:, None], self.position + shift, self.position, out=self.position)
+
+    def track(self) -> Tensor:
+        return self.position.clone()
+
+
 @dataclass(frozen=True)
 class Episode:
     """One demonstration of T control steps."""
@@ -295,21 +330,18 @@ Act = Callable[[], NDArray[np.float64] | None]
 """The clean action (action_dim,) in [-1, 1] that answers the task as it now is; None gives the episode up."""
 
 
-def play(env: VectorTask, first_obs: Tensor, act: Act, noise: NDArray[np.float64], behaviour: int) -> Episode:
+def play(env: VectorTask, obs: Tensor, act: Act, noise: NDArray[np.float64], behaviour: int) -> Episode:
     """Plays an episode to its end.
 
     Args:
         env: a task of one environment without automatic reset, just reset.
-        first_obs: (1, obs_dim) what the reset returned.
+        obs: (1, obs_dim) what the reset returned.
         act: the demonstrator.
         noise: (horizon, action_dim) added to what is executed, on the same scale.
         behaviour: what the demonstrator was asked for.
-
-    Returns:
-        The episode with the clean actions and the observations they answer.
     """
     low, high = np.array(env.spec.action_low), np.array(env.spec.action_high)
-    obs, success = first_obs, False
+    success = False
     observations: list[NDArray[np.float32]] = []
     actions: list[NDArray[np.float32]] = []
     while not bool(env.ended[0]) and (clean := act()) is not None:
@@ -328,12 +360,9 @@ PERSISTENCE = 0.7
 
 def draw_noise(std: float, shape: tuple[int, int], draw: np.random.Generator) -> NDArray[np.float64]:
     """Noise of shape (steps, dim): a first-order autoregression that starts at 0 and approaches `std`."""
-    shocks = std * math.sqrt(1.0 - PERSISTENCE**2) * draw.standard_normal(shape)
-    noise = np.zeros(shape)
-    gust = np.zeros(shape[1])
-    for step in range(shape[0]):
-        gust = PERSISTENCE * gust + shocks[step]
-        noise[step] = gust
+    noise = std * math.sqrt(1.0 - PERSISTENCE**2) * draw.standard_normal(shape)
+    for step in range(1, shape[0]):
+        noise[step] += PERSISTENCE * noise[step - 1]
     return noise
 
 
@@ -380,7 +409,7 @@ class NoisyExpert(ABC, Generic[Task]):
         return draw_noise(self._noise_std, (self._env.spec.horizon, self._env.spec.action_dim), draw)
 
     def demonstrate(self, behaviour: int, seed: int) -> Episode:
-        """Plays one noisy episode; the same seed gives the same episode."""
+        """See `Expert.demonstrate`."""
         draw = self._make_generator(behaviour, seed)
         obs = self._env.reset(seed)
         act = self._begin(behaviour, draw)
@@ -390,7 +419,6 @@ class NoisyExpert(ABC, Generic[Task]):
         return replace(episode, success=episode.success and self._has_shown(behaviour))
 
     def close(self) -> None:
-        """Releases the simulator."""
         self._env.close()
 
 
@@ -417,3 +445,12 @@ class ModeLabeler(Protocol):
             (num_episodes, len(modes)) rows that sum to one: one-hot for successes; failed episodes are
             spread over the modes they were still compatible with, so that failures count against them.
         """
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """A `ModeLabeler` that is made of a function."""
+
+    name: str
+    modes: tuple[str, ...]
+    label: Callable[[Tensor, Tensor, Tensor], Tensor]
