@@ -50,6 +50,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 """Seed of a run; derived seeds fit 64 bits whatever it is."""
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1, max_length=1000), Once]
 """Seeds of repetitions."""
+Weight = Annotated[float, Field(ge=0.0, le=100.0)]
+"""What a behaviour pays, in a task's own settings."""
 Width = Annotated[int, Field(ge=1, le=16_384)]
 """Units of a hidden layer."""
 Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)]
