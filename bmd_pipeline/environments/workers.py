@@ -13,15 +13,15 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskEnv, TaskSpec, Transition, VectorTask
-from bmd_pipeline.errors import BMDError, SimulationError, TaskError
+from bmd_pipeline.environments.base import TaskEnv, TaskSpec, Transition, VectorTask, require_shape
+from bmd_pipeline.errors import BMDError, SimulationError
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _CLOSE_SECONDS = 5.0
@@ -52,11 +52,7 @@ class Worker:
         theirs.close()  # so that the pipe ends when the worker does
 
     def send(self, message: Any) -> None:
-        """Hands over a message.
-
-        Raises:
-            SimulationError: the worker is dead.
-        """
+        """Hands over a message; a dead worker is a SimulationError."""
         try:
             self.pipe.send(message)
         except OSError:
@@ -67,7 +63,7 @@ class Worker:
 
         Raises:
             BMDError: as raised in the worker.
-            SimulationError: likewise, or the worker died, or raised something else.
+            SimulationError: likewise; or the worker died, or raised something else.
         """
         try:
             answer = self.pipe.recv()
@@ -98,48 +94,41 @@ def stop_workers(workers: Sequence[Worker], at_once: bool = False) -> None:
 
 
 def _serve(pipe: Connection, name: str, build: Callable[..., Answer], arguments: tuple[Any, ...]) -> None:
-    """Body of a worker process: builds, then answers messages until its pipe closes."""
+    """Body of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
     torch.set_num_threads(1)
-    close: Callable[[], None] | None = None
-    try:
+    with ExitStack() as stack, suppress(EOFError, OSError):  # the pipe is closed, or the parent gone
         try:
             reply, answer, close = build(*arguments)
+            stack.callback(close)
             while True:
                 pipe.send(reply)
                 reply = answer(pipe.recv())
         except (EOFError, BrokenPipeError):
-            return
+            raise
         except (BMDError, SimulationError) as error:
             pipe.send(error)
         except Exception:
             pipe.send(SimulationError(f"{name} failed:\n{traceback.format_exc()}"))
-    except OSError:  # the parent is gone
-        return
-    finally:
-        if close is not None:
-            close()
 
 
 @contextmanager
 def _single_threaded() -> Iterator[None]:
     """Processes started in here use one thread each: there are as many workers as cores."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    before = {name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ}
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in _THREAD_VARIABLES:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 # ---- Environments in workers ----
 
-Factory = Callable[[int, int], VectorTask]
-"""Builds environments from (num_envs, first_row); it travels to the workers, so it must be picklable. Whatever
+Factory = Callable[..., VectorTask]
+"""Builds environments from (num_envs, first_row=…); it travels to the workers, so it must be picklable. Whatever
 it builds must derive the randomness of each row from the seed and the row's number among all workers' rows."""
 
 _TIME_FIRST = ("obs_path", "track_path", "reward")
@@ -150,7 +139,7 @@ def make_parallel(factory: Factory, num_envs: int, num_workers: int, device: tor
     """Builds environments in this process (num_workers <= 1, on the CPU) or in workers; results are the same."""
     workers = max(min(num_workers, num_envs), 1)
     if workers == 1 and torch.device(device).type == "cpu":
-        return factory(num_envs, 0)
+        return factory(num_envs, first_row=0)
     return ParallelTask(factory, num_envs, workers, device)
 
 
@@ -161,18 +150,10 @@ def split_rows(num_envs: int, num_workers: int) -> list[tuple[int, int]]:
 
 
 class ParallelTask:
-    """A `TaskEnv` over worker processes.
+    """A `TaskEnv` of `num_envs` environments over `num_workers` processes, which step on the CPU.
 
-    Args:
-        factory: builds each worker's environments.
-        num_envs: environments in all.
-        num_workers: processes; they step on the CPU.
-        device: where the tensors that go in and out live.
-
-    Raises:
-        BMDError: as raised by the factory in a worker.
-        SimulationError: a worker died while it built its environments. Any later failure raises the same,
-            stops all workers, and leaves the environment closed.
+    `device` is where the tensors that go in and out live. Any failure in a worker stops all workers and leaves the
+    environment closed: a BMDError as it was raised there, else a SimulationError.
     """
 
     def __init__(self, factory: Factory, num_envs: int, num_workers: int, device: torch.device | str = "cpu") -> None:
@@ -194,24 +175,16 @@ class ParallelTask:
         self.spec = specs[0]
 
     def reset(self, seed: int) -> Tensor:
-        """Starts a new episode everywhere; returns the observation (num_envs, obs_dim)."""
         return self._join(self._ask([("reset", seed)] * len(self._rows)))
 
     def track(self) -> Tensor:
-        """Current track (num_envs, track_dim)."""
         return self._join(self._ask([("track", None)] * len(self._rows)))
 
     def step(self, action: Tensor) -> Transition:
-        """One control step with action (num_envs, action_dim)."""
         return self.step_chunk(action[:, None])
 
     def step_chunk(self, actions: Tensor) -> Transition:
-        """Executes actions (num_envs, n, action_dim), one message to each worker."""
-        if actions.ndim != 3 or actions.shape[0] != self.num_envs:
-            raise TaskError(
-                f"{self.spec.name}: actions must be ({self.num_envs}, n, {self.spec.action_dim}), "
-                f"got {tuple(actions.shape)}"
-            )
+        require_shape(actions, self)
         whole = actions.detach().cpu().numpy()
         parts: list[dict[str, Any]] = self._ask([("step_chunk", whole[start:stop]) for start, stop in self._rows])
         return Transition(
@@ -219,12 +192,11 @@ class ParallelTask:
         )
 
     def close(self) -> None:
-        """Ends the workers; calling it twice is harmless."""
         stop_workers(self._workers)
         self._workers = []
 
     def _join(self, parts: list[Any], axis: int = 0) -> Tensor:
-        """Puts the workers' arrays together along the axis of the rows."""
+        """Puts the workers' arrays together."""
         return torch.cat([torch.from_numpy(part) for part in parts], axis).to(self.device)
 
     def _ask(self, messages: Sequence[tuple[str, Any]] = ()) -> list[Any]:
@@ -251,15 +223,13 @@ class ParallelTask:
 
 
 def _build_task(factory: Factory, num_envs: int, first_row: int) -> Answer:
-    task = factory(num_envs, first_row)
+    task = factory(num_envs, first_row=first_row)
 
     def answer(message: tuple[str, Any]) -> Any:
-        """Runs one method; tensors travel as arrays."""
         method, argument = message
         if method == "step_chunk":
             transition = task.step_chunk(torch.from_numpy(argument))
-            return {name: value.numpy() for name, value in vars(transition).items()}
-        result: Tensor = task.reset(argument) if method == "reset" else task.track()
-        return result.numpy()
+            return {name: value.numpy() for name, value in vars(transition).items()}  # tensors travel as arrays
+        return (task.reset(argument) if method == "reset" else task.track()).numpy()
 
     return task.spec, answer, task.close

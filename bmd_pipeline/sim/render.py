@@ -35,24 +35,19 @@ class Camera:
     fov: float = 0.9  # angle in rad that a picture covers, from edge to edge
 
     def project(self, places: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Where places (n, 3) in metres are in the picture.
+        """Where places (n, 3) in metres, all before the camera, are in the picture.
 
         Returns:
             (n, 2) shares of its width from the left and of its height from the top, outside of [0, 1] where the picture
-            ends before; nothing is known of what hides them. Places must be before the camera.
+            ends before; nothing is known of what hides them.
         """
-        forward = _unit(np.subtract(self.target, self.eye))
-        right = _unit(np.cross(forward, (0.0, 0.0, 1.0)))
-        down = np.cross(forward, right)
+        forward = np.subtract(self.target, self.eye)
+        forward = forward / np.linalg.norm(forward)
+        right = np.cross(forward, (0.0, 0.0, 1.0))
+        right = right / np.linalg.norm(right)
         offset = np.asarray(places, np.float64) - np.asarray(self.eye)
-        depth = offset @ forward
-        across = np.stack((offset @ right, offset @ down), 1) / depth[:, None]
-        shares: NDArray[np.float64] = 0.5 + 0.5 * across / math.tan(self.fov / 2.0)
-        return shares
-
-
-def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(vector / np.linalg.norm(vector))
+        across = np.stack((offset @ right, offset @ np.cross(forward, right)), 1) / (offset @ forward)[:, None]
+        return np.asarray(0.5 + 0.5 * across / math.tan(self.fov / 2.0))
 
 
 # ---- How a task is filmed ----
@@ -137,17 +132,11 @@ class Recorder:
     """Records the episodes of a task from now on; those that it plays are the same as without.
 
     It listens to what the base class of all tasks calls when an episode begins and after each control step: neither
-    tasks nor what plays them know of films, and no result depends on how films are made.
-
-    Args:
-        task: a task of one environment without automatic reset.
-        filming: how it is filmed.
+    tasks nor what plays them know of films, and no result depends on how films are made. A task of several
+    environments, or with automatic reset, is a TaskError.
 
     Attributes:
         recording: the episode that is being played, or was played last.
-
-    Raises:
-        TaskError: it has several environments, or resets automatically.
     """
 
     def __init__(self, task: VectorTask, filming: Filming) -> None:
@@ -171,11 +160,7 @@ class Recorder:
 
 
 def find_task(expert: Expert) -> VectorTask:
-    """The task that a demonstrator plays in.
-
-    Raises:
-        TaskError: it holds none.
-    """
+    """The task that a demonstrator plays in; a TaskError if it holds none."""
     for value in vars(expert).values():
         if isinstance(value, VectorTask):
             return value
@@ -289,10 +274,9 @@ class MuJoCoFilming(SceneFilming):
 
 
 def choose_opengl() -> None:
-    """Names an OpenGL that needs no display in MUJOCO_GL, unless it names one. MuJoCo reads it when it first renders.
+    """Names an OpenGL that needs no display in MUJOCO_GL, unless it names one; a TaskError if there is none.
 
-    Raises:
-        TaskError: there is none.
+    MuJoCo reads it when it first renders.
     """
     if os.environ.get("MUJOCO_GL"):
         return

@@ -132,11 +132,7 @@ def load_model() -> Any:
 
 
 class KitchenScene:
-    """A kitchen of its own on the shared model.
-
-    Attributes:
-        data: MuJoCo's state of it.
-    """
+    """A kitchen of its own on the shared model; `data` is MuJoCo's state of it."""
 
     def __init__(self) -> None:
         self._mujoco: Any = importlib.import_module("mujoco")
@@ -148,23 +144,21 @@ class KitchenScene:
         self.place([*REST_ARM, *REST_KETTLE])
 
     def place(self, start: Sequence[float]) -> None:
-        """Starts afresh, at rest; from start (9,)."""
         self._mujoco.mj_resetData(self._model, self.data)
         self.data.qpos[:] = _START_QPOS
         self.data.qpos[:7], self.data.qpos[23:25] = start[:7], start[7:]
         self._mujoco.mj_forward(self._model, self.data)
 
     def move(self, action: Sequence[float]) -> None:
-        """One control step with an action (9,) in [-1, 1]: speeds of arm joints and fingers."""
+        """See `Scene.move`; an action is speeds of arm joints and fingers."""
         target = self.data.qpos[:9] + np.clip(action, -1.0, 1.0) * (MAX_SPEED * STEP_SECONDS)
         self.data.ctrl[:] = np.clip(target, _LOWEST, _HIGHEST)
         self._mujoco.mj_step(self._model, self.data, nstep=FRAME_SKIP)
 
     def read(self) -> Sequence[float]:
-        """The state (31,)."""
         qpos = self.data.qpos
-        sites: list[float] = self.data.site_xpos[self._sites].ravel().tolist()
-        return (*qpos[:9].tolist(), *sites, *qpos[self._columns].tolist())
+        sites = self.data.site_xpos[self._sites].ravel()
+        return (*qpos[:9].tolist(), *sites.tolist(), *qpos[self._columns].tolist())
 
     def locate_hand(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The hand's orientation (3, 3) and its Jacobian (6, 7) by the arm's joints: translation, then rotation."""
@@ -174,8 +168,7 @@ class KitchenScene:
 
     def compute_sag(self) -> NDArray[np.float64]:
         """How far (7,) in rad the arm's joints would stay behind what they are commanded, for its weight."""
-        sag: NDArray[np.float64] = self.data.qfrc_bias[:7] / self._model.actuator_gainprm[:7, 0]
-        return sag
+        return np.asarray(self.data.qfrc_bias[:7] / self._model.actuator_gainprm[:7, 0])
 
 
 # ---- The task, and how it is filmed ----
@@ -219,8 +212,6 @@ class KitchenTask(SceneTask):
 
 
 make_spec, make_env = KitchenTask.make_spec, KitchenTask.make_env
-
-
 FILMING = MuJoCoFilming(  # from the left, where the arm hides neither kettle nor light switch nor cabinet
     Camera((-1.0, -1.0, 2.75), (-0.12, 0.5, 2.05), fov=0.85), lambda state: state[9:12], load_model
 )
