@@ -194,7 +194,6 @@ class LumpedAnymalC(ANYmalC):  # type: ignore[misc]  # ManiSkill ships no types
 
     @property
     def urdf_path(self) -> str:
-        """File of the description."""
         return write_urdf()[0]
 
 
@@ -251,7 +250,6 @@ class AnymalBeaconsEnv(StartedEnv):
             beacon.set_pose(Pose.create_from_pq(torch.cat((place, torch.full_like(place[:, :1], 0.05)), 1)))
 
     def read_state(self) -> Tensor:
-        """(num_envs, 38), see `anymal.env`."""
         robot = self.agent.robot
         return torch.cat(
             (
@@ -266,14 +264,12 @@ class AnymalBeaconsEnv(StartedEnv):
         )
 
     def evaluate(self) -> dict[str, Tensor]:
-        """Success near a beacon, failure by falling."""
         state = self.read_state()
         distance = anymal.compute_distances(state).min(dim=1).values
         fallen = anymal.has_fallen(state)
         return {"success": (distance < self._goal_radius) & ~fallen, "fail": fallen, "distance": distance}
 
     def compute_closeness(self) -> Tensor:
-        """Share (num_envs,) of the way to the nearest beacon that is done."""
         return anymal.compute_closeness(self.read_state()).clamp(0.0, 1.0)
 
     def _get_obs_extra(self, info: dict[str, Tensor]) -> dict[str, Tensor]:

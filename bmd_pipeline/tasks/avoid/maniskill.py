@@ -68,17 +68,11 @@ class AvoidEnv(TabletopEnv):
             builder.build_static(name=f"post-{name}")
         self._course = Course(self.device)
 
-    def _place_objects(self, placement: Tensor) -> None:
-        """Posts stand where they were built."""
-
     def read_state(self) -> Tensor:
-        """(num_envs, 2) the tip on the course."""
         tip = self.agent.tcp.pose.p[:, :2]
-        place: Tensor = tip - tip.new_tensor(ROBOT_BASE)
-        return place
+        return torch.as_tensor(tip - tip.new_tensor(ROBOT_BASE))
 
     def evaluate(self) -> dict[str, Tensor]:
-        """Success behind the finish line, failure at a post or off the field."""
         position = self.read_state()
         failed = self._course.is_blocked(position, avoid.BODY_RADIUS)
         return {"success": self._course.is_finished(position) & ~failed, "fail": failed}

@@ -58,8 +58,7 @@ def rotate_back(quaternion: Tensor, vector: Tensor) -> Tensor:
     """Vectors (n, 3) of the world in frames turned by unit quaternions (n, 4)."""
     real, imaginary = quaternion[:, :1], -quaternion[:, 1:]
     across = 2.0 * torch.linalg.cross(imaginary, vector)
-    turned: Tensor = vector + real * across + torch.linalg.cross(imaginary, across)
-    return turned
+    return torch.as_tensor(vector + real * across + torch.linalg.cross(imaginary, across))
 
 
 def locate_tip(state: Tensor) -> Tensor:
@@ -112,9 +111,8 @@ def compute_lift(state: Tensor) -> Tensor:
 def compute_closeness(state: Tensor, lift_height: float) -> Tensor:
     """How near (num_envs,) to success, from 0 to 1: first by coming near a handle, then by lifting."""
     tip = locate_tip(state)
-    handle = torch.stack(
-        (torch.where(tip[:, 0] >= 0, GRASP_AT, -GRASP_AT), torch.zeros_like(tip[:, 0]), torch.zeros_like(tip[:, 0])), 1
-    )
+    handle = torch.zeros_like(tip)
+    handle[:, 0] = torch.where(tip[:, 0] >= 0, GRASP_AT, -GRASP_AT)
     near: Tensor = 1.0 - ((tip - handle).norm(dim=1) / _NEARBY).clamp(max=1.0)
     lifted = ((compute_lift(state) - HALF_HEIGHT) / (lift_height - HALF_HEIGHT)).clamp(0.0, 1.0)
     return _APPROACH * near + _LIFTING * lifted
@@ -124,7 +122,7 @@ def compute_closeness(state: Tensor, lift_height: float) -> Tensor:
 
 
 class LiftScene(ArmScene):
-    """A LiftBar-v1 scene; see `ArmScene`."""
+    """A LiftBar-v1 scene."""
 
     def __init__(self, env_id: str) -> None:
         super().__init__(env_id)
@@ -132,7 +130,6 @@ class LiftScene(ArmScene):
         self._bar = FreeBody(self.env.bar)
 
     def place(self, start: Sequence[float]) -> None:
-        """Starts afresh, at rest, from start (12,)."""
         reset_physics(self.env)
         x, y, yaw = start[9:]
         self._bar.place(x, y, HALF_HEIGHT, yaw)
@@ -140,12 +137,11 @@ class LiftScene(ArmScene):
         self._gripper.command(1.0)
 
     def move(self, action: Sequence[float]) -> None:
-        """One control step with an action (7,) in [-1, 1]; the last one is the gripper's, 1 for open."""
+        """See `Scene.move`; the last of the action's components is the gripper's, 1 for open."""
         self._gripper.command(action[6])
         self.arm.step(np.array(action[:6]))
 
     def read(self) -> tuple[float, ...]:
-        """The state (23,)."""
         tip, bar = self.arm.pose, self._bar.pose
         return (*self.arm.qpos.tolist(), *tip.p.tolist(), *tip.q.tolist(), *bar.p.tolist(), *bar.q.tolist())
 
@@ -156,8 +152,7 @@ class LiftScene(ArmScene):
 class LiftTask(SceneTask):
     """Lifting a bar by one of its ends."""
 
-    ENV_MODULE = "bmd_pipeline.tasks.lift.maniskill"
-    SCENE = LiftScene
+    ENV_MODULE, SCENE = "bmd_pipeline.tasks.lift.maniskill", LiftScene
     NAME, TRACK_NAMES, PLANAR = "Lift", TRACK_NAMES, ("along", "z")
     OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 24, 7, 23, 10
     options: Options
@@ -182,8 +177,6 @@ class LiftTask(SceneTask):
 
 
 make_spec, make_env = LiftTask.make_spec, LiftTask.make_env
-
-
 FILMING = ManiSkillFilming(  # from the side, with the bar's near end on the robot's side of the picture
     Camera((0.1, -0.62, 0.38), (-0.04, 0.0, 0.12)), lambda state: state[9:12], LiftTask.ENV_MODULE
 )

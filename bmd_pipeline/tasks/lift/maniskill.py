@@ -61,16 +61,13 @@ class LiftBarEnv(TabletopEnv):
         self.bar.set_pose(Pose.create_from_pq(position, make_quaternion(placement[:, 2])))
 
     def read_state(self) -> Tensor:
-        """(num_envs, 23), see `lift.env`."""
         return torch.cat((self.agent.robot.get_qpos(), self.agent.tcp.pose.raw_pose, self.bar.pose.raw_pose), 1)
 
     def evaluate(self) -> dict[str, Tensor]:
-        """Success once the bar's middle is high enough."""
         height = lift.compute_lift(self.read_state())
         return {"success": height >= self._lift_height, "height": height}
 
     def compute_closeness(self) -> Tensor:
-        """See `lift.compute_closeness`."""
         return lift.compute_closeness(self.read_state(), self._lift_height)
 
     def _get_obs_extra(self, info: dict[str, Tensor]) -> dict[str, Tensor]:

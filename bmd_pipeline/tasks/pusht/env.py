@@ -93,7 +93,7 @@ ENV_ID, CONTROL_MODE = "PushT-v1", "pd_ee_delta_pose"
 
 
 class PushTScene(ArmScene):
-    """A PushT-v1 scene; see `ArmScene`."""
+    """A PushT-v1 scene."""
 
     def __init__(self, env_id: str = ENV_ID) -> None:
         skip_recolouring()
@@ -102,7 +102,6 @@ class PushTScene(ArmScene):
         self._yaw = 0.0
 
     def place(self, start: Sequence[float]) -> None:
-        """Starts afresh, at rest, from start (10,)."""
         reset_physics(self.env)
         x, y, yaw = (float(value) for value in start[NUM_JOINTS:])
         self._tee.place(x, y, START_HEIGHT, yaw)
@@ -110,12 +109,11 @@ class PushTScene(ArmScene):
         self._yaw = yaw
 
     def move(self, action: Sequence[float]) -> None:
-        """One control step with planar action (x, y) in [-1, 1]."""
         x, y = action
         self.arm.step_planar(x, y, TIP_HEIGHT)
 
     def read(self) -> tuple[float, float, float, float, float, float]:
-        """The scene's state as a row of `STATE_NAMES`; the yaw is unwound from the start's."""
+        """See `STATE_NAMES`."""
         tip_x, tip_y, tip_z = self.arm.pose.p.tolist()
         tee = self._tee.pose
         tee_x, tee_y, _ = tee.p.tolist()
@@ -152,7 +150,7 @@ def skip_recolouring() -> None:
 
 
 class PushTBatch(BatchedScenes):
-    """PushT scenes together; see `BatchedScenes`."""
+    """PushT-v1 scenes together."""
 
     def __init__(self, env_id: str, num_envs: int, device: torch.device) -> None:
         skip_recolouring()
@@ -231,13 +229,6 @@ def compute_obs(state: Tensor) -> Tensor:
     return torch.stack(features, 1)
 
 
-def compute_track(state: Tensor, start_yaw: Tensor) -> Tensor:
-    """The episode's low-dimensional view (num_envs, len(TRACK_NAMES)); start_yaw is (num_envs,) in rad."""
-    tip_x, tip_y, _, tee_x, tee_y, yaw = state.unbind(1)
-    distance = torch.hypot(tee_x - _GOAL_X, tee_y - _GOAL_Y)
-    return torch.stack((tip_x, tip_y, tee_x, tee_y, yaw - start_yaw, yaw, distance), 1)
-
-
 def compute_closeness(state: Tensor) -> Tensor:
     """Minus the T's distance to the goal pose (num_envs,), in units of a typical start's distance."""
     turn = RADIAN_METRES * wrap(state[:, 5] - _GOAL_YAW)
@@ -285,9 +276,7 @@ class GoalOverlap:
 class PushTTask(SceneTask):
     """Pushing a T onto its goal, turned either way."""
 
-    ENV_MODULE = "bmd_pipeline.tasks.pusht.env"
-    SCENE = PushTScene
-    BATCH = PushTBatch
+    ENV_MODULE, SCENE, BATCH = __name__, PushTScene, PushTBatch
     NAME, TRACK_NAMES = "PushT", TRACK_NAMES
     PLANAR, PLANAR_UNITS = ("turn", "goal_distance"), ("rad", "m")
     OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 8, 2, 6, RANDOM_DIM
@@ -299,8 +288,7 @@ class PushTTask(SceneTask):
         holder: Any = self.simulation.scenes[0] if isinstance(self.simulation, SceneList) else self.simulation
         self._overlap = GoalOverlap(holder.env)
 
-    def _draw_random(self, generator: np.random.Generator) -> NDArray[np.float64]:
-        return draw_random(generator)
+    _draw_random = staticmethod(draw_random)
 
     def _make_start(self, random: Tensor) -> Tensor:
         return make_start(random, self.options)
@@ -320,10 +308,9 @@ class PushTTask(SceneTask):
         return compute_obs(self.state)
 
     def track(self) -> Tensor:
-        return compute_track(self.state, self._start_yaw)
-
-
-make_spec, make_env = PushTTask.make_spec, PushTTask.make_env
+        tip_x, tip_y, _, tee_x, tee_y, yaw = self.state.unbind(1)
+        distance = torch.hypot(tee_x - _GOAL_X, tee_y - _GOAL_Y)
+        return torch.stack((tip_x, tip_y, tee_x, tee_y, yaw - self._start_yaw, yaw, distance), 1)
 
 
 def _locate_stem(state: Sequence[float]) -> Place:
@@ -333,6 +320,7 @@ def _locate_stem(state: Sequence[float]) -> Place:
     return x - stem * math.sin(yaw), y + stem * math.cos(yaw), 2.0 * START_HEIGHT
 
 
+make_spec, make_env = PushTTask.make_spec, PushTTask.make_env
 FILMING = ManiSkillFilming(  # from above the table's far edge, so that turns are seen as turns
     Camera((0.3, -0.06, 0.8), (-0.16, -0.06, 0.03), fov=0.75),
     _locate_stem,

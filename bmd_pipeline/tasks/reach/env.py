@@ -79,8 +79,7 @@ def compute_obs(state: Tensor) -> Tensor:
 
 def compute_distance(state: Tensor) -> Tensor:
     """Metres (num_envs,) between fingertips and goal."""
-    distance: Tensor = (state[:, 7:10] - state[:, 14:17]).norm(dim=1)
-    return distance
+    return torch.as_tensor((state[:, 7:10] - state[:, 14:17]).norm(dim=1))
 
 
 def compute_track(state: Tensor) -> Tensor:
@@ -110,9 +109,7 @@ def compute_closeness(state: Tensor) -> Tensor:
     tip, goal = state[:, 7:10], state[:, 14:17]
     ways = []
     for side in (-1.0, 1.0):
-        beside = torch.stack(
-            (torch.full_like(tip[:, 0], POST[0]), torch.full_like(tip[:, 0], POST[1] + side * LANE), goal[:, 2]), 1
-        )
+        beside = torch.cat((tip.new_tensor((POST[0], POST[1] + side * LANE)).expand(len(tip), 2), goal[:, 2:]), 1)
         ways.append((tip - beside).norm(dim=1) + (beside - goal).norm(dim=1))
     round_it = torch.minimum(*ways)
     return -torch.where(has_passed(state), compute_distance(state), round_it) / _TYPICAL_WAY
@@ -122,18 +119,16 @@ def compute_closeness(state: Tensor) -> Tensor:
 
 
 class ReachScene(ArmScene):
-    """A ReachAroundPost-v1 scene; see `ArmScene`."""
+    """A ReachAroundPost-v1 scene."""
 
     def __init__(self, env_id: str) -> None:
         super().__init__(env_id)
-        sapien: Any = importlib.import_module("sapien")
-        self._pose = sapien.Pose
+        self._pose: Any = importlib.import_module("sapien").Pose
         self._marker = self.env.goal._objs[0]
         self._goal: tuple[float, ...] = tuple(self._marker.pose.p.tolist())
         self._fingers = [joint._objs[0] for joint in self.env.agent.controller.controllers["gripper"].joints]
 
     def place(self, start: Sequence[float]) -> None:
-        """Starts afresh, at rest, from start (12,)."""
         reset_physics(self.env)
         self.arm.place(np.array(start[:9]))
         for finger in self._fingers:
@@ -142,11 +137,9 @@ class ReachScene(ArmScene):
         self._marker.set_pose(self._pose(self._goal))
 
     def move(self, action: Sequence[float]) -> None:
-        """One control step with an action (6,) in [-1, 1]."""
         self.arm.step(np.array(action))
 
     def read(self) -> tuple[float, ...]:
-        """The state (17,)."""
         pose = self.arm.pose
         return (*self.arm.qpos[:7].tolist(), *pose.p.tolist(), *pose.q.tolist(), *self._goal)
 
@@ -157,8 +150,7 @@ class ReachScene(ArmScene):
 class ReachTask(SceneTask):
     """Reaching round a post; touching it ends an episode as a failure."""
 
-    ENV_MODULE = "bmd_pipeline.tasks.reach.maniskill"
-    SCENE = ReachScene
+    ENV_MODULE, SCENE = "bmd_pipeline.tasks.reach.maniskill", ReachScene
     NAME, TRACK_NAMES = "Reach", TRACK_NAMES
     OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 20, 6, 17, 10
     options: Options
@@ -191,8 +183,6 @@ class ReachTask(SceneTask):
 
 
 make_spec, make_env = ReachTask.make_spec, ReachTask.make_env
-
-
 FILMING = ManiSkillFilming(  # from before the robot, so that the post's sides are the picture's
     Camera((0.56, 0.0, 0.7), (-0.12, 0.0, 0.2), fov=0.8), lambda state: state[7:10], ReachTask.ENV_MODULE
 )

@@ -76,12 +76,10 @@ class ReachAroundPostEnv(TabletopEnv):
         self.goal.set_pose(Pose.create_from_pq(placement))
 
     def read_state(self) -> Tensor:
-        """(num_envs, 17), see `reach.env`."""
         robot = self.agent.robot
         return torch.cat((robot.get_qpos()[:, :7], self.agent.tcp.pose.raw_pose, self.goal.pose.p), 1)
 
     def evaluate(self) -> dict[str, Tensor]:
-        """Success near the goal, failure at the post."""
         state = self.read_state()
         distance = reach.compute_distance(state)
         return {"success": distance < self._goal_radius, "fail": reach.has_hit(state), "distance": distance}
