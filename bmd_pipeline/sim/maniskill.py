@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from mani_skill.agents.controllers import PDEEPoseControllerConfig, PDJointPosCo
 from mani_skill.agents.controllers.pd_ee_pose import PDEEPoseController
 from mani_skill.agents.controllers.pd_joint_pos import PDJointPosController
 from mani_skill.envs.sapien_env import BaseEnv
+from mani_skill.utils.building import actors
 from mani_skill.utils.scene_builder.table import TableSceneBuilder
 from torch import Tensor
 
@@ -112,6 +114,19 @@ class ShutController(PDJointPosController):  # type: ignore[misc]
 class ShutControllerConfig(PDJointPosControllerConfig):  # type: ignore[misc]
     normalize_action: bool = False
     controller_cls = ShutController
+
+
+def build_goal(scene: Any, name: str, radius: float, place: Sequence[float]) -> Any:
+    """A green sphere at a place (x, y, z), which bodies pass through. Lengths are in metres."""
+    return actors.build_sphere(
+        scene,
+        radius=radius,
+        color=[0.0, 1.0, 0.0, 1.0],
+        name=name,
+        body_type="kinematic",
+        add_collision=False,
+        initial_pose=sapien.Pose(p=place),
+    )
 
 
 # ---- The base of this project's own ManiSkill environments with an arm: a robot at ManiSkill's table ----
