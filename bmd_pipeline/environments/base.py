@@ -6,8 +6,6 @@ actions to the bounds of the spec. A new task implements the five hooks of `Vect
 automatic reset and chunked stepping come with the base class.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from abc import ABC, abstractmethod

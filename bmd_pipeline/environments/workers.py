@@ -5,8 +5,6 @@ a contiguous share of the rows, and answers one message per chunk of actions, so
 are daemons that ignore interrupts and end when their pipe closes: nothing outlives the parent, however it ends.
 """
 
-from __future__ import annotations
-
 import itertools
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """Environments around environments: the world that a policy meets where it is not the demonstrations' own."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

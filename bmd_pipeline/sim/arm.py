@@ -7,8 +7,6 @@ tensors. ManiSkill still builds and owns the scene.
 Source: `PDJointPosController`, `PDJointPosMimicController`, `PDEEPoseController` and `Kinematics` of ManiSkill 3.0.1.
 """
 
-from __future__ import annotations
-
 import importlib
 import math
 from collections.abc import Sequence

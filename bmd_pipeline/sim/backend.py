@@ -1,7 +1,5 @@
 """Tasks whose episodes are simulated, whatever simulates them and wherever it runs."""
 
-from __future__ import annotations
-
 import functools
 import gc
 import importlib

@@ -1,7 +1,5 @@
 """Filming simulated episodes: cameras, recording, and pictures by ManiSkill or MuJoCo."""
 
-from __future__ import annotations
-
 import copy
 import ctypes.util
 import importlib

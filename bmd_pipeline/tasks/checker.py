@@ -1,7 +1,5 @@
 """Does a task keep the contract? For authors of tasks, and for the tests of ours."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Anymal: what a state of it means, one AnymalBeacons-v1 scene on the CPU, and the task as a batch of episodes."""
 
-from __future__ import annotations
-
 import importlib
 import math
 from collections.abc import Sequence

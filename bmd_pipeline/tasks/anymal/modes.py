@@ -1,7 +1,5 @@
 """True modes of Anymal: the direction of the beacon. For evaluation only."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Avoid: the course on ManiSkill's table, one Avoid-v1 scene on the CPU, and the task as a batch of episodes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A demonstrator for each of the 24 ways through the course."""
 
-from __future__ import annotations
-
 from bmd_pipeline.tasks.avoid.env import AvoidTask
 from bmd_pipeline.tasks.avoid.options import Options
 from bmd_pipeline.tasks.avoid_point.expert import CourseExpert

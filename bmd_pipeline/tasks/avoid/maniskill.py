@@ -3,8 +3,6 @@
 Source: obstacle avoidance in D3IL (arXiv 2402.14606).
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

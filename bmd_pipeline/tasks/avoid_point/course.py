@@ -1,7 +1,5 @@
 """The obstacle course: posts and gaps, what a policy sees, who fails or finishes, lines for demonstrators to follow."""
 
-from __future__ import annotations
-
 import functools
 import math
 from dataclasses import dataclass

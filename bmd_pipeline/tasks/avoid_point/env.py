@@ -4,8 +4,6 @@ The kinematic version of D3IL's obstacle avoidance: no arm and no contact, so th
 played in a second.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

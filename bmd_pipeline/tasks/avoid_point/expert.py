@@ -1,7 +1,5 @@
 """A demonstrator for each of the 24 ways through the course: it follows a line through the wanted gaps."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, TypeVar
 

@@ -1,7 +1,5 @@
 """True modes of the course: the gap taken in each row of posts. For evaluation only."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from bmd_pipeline.environments.base import Labelling

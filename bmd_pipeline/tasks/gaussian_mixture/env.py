@@ -3,8 +3,6 @@
 The 2-D mixture of the paper: position in, displacement out, four equally good goals, or one that pays double.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """True modes of GaussianMixture: which goal an episode ends nearest to. For evaluation only."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

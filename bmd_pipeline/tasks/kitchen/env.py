@@ -1,7 +1,5 @@
 """Kitchen: what a state of it means, one FrankaKitchen-v1 scene stepped in MuJoCo, the task as a batch of episodes."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import itertools

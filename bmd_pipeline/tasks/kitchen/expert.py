@@ -1,7 +1,5 @@
 """A demonstrator that does two things in a wanted order."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """True modes of Kitchen: the order in which two things were done. For evaluation only."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

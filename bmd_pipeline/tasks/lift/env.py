@@ -1,7 +1,5 @@
 """Lift: a bar and what a state of it means, one LiftBar-v1 scene on the CPU, and the task as a batch of episodes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -3,8 +3,6 @@
 It looks where the bar is until it grasps.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """LiftBar-v1, a registered ManiSkill environment. Importing this module imports ManiSkill."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import sapien

@@ -1,7 +1,5 @@
 """True modes of Lift: the end by which the bar is lifted. For evaluation only."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """PushT: the T and its goal, starts, scenes on CPU and GPU, observations, and the task as a batch of episodes."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import math

@@ -1,7 +1,5 @@
 """A scripted PushT demonstrator whose behaviour can be cloned: measured pushes, a planner, a walk round the T."""
 
-from __future__ import annotations
-
 import functools
 from collections import Counter
 from collections.abc import Generator, Iterator

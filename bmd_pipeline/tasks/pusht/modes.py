@@ -1,7 +1,5 @@
 """True behaviours of PushT episodes, read off their tracks. For evaluation only."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Reach: what a state of it means, one ReachAroundPost-v1 scene on the CPU, and the task as a batch of episodes."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """A demonstrator that reaches round the post on a wanted side, from point to point at a pace of its own."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """True modes of Reach: the side on which the post was passed. For evaluation only."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
