@@ -124,12 +124,14 @@ class TaskEnv(Protocol):
 
     def step(self, action: Tensor) -> Transition:
         """One control step with action (num_envs, action_dim)."""
+        return self.step_chunk(action[:, None])
 
     def step_chunk(self, actions: Tensor) -> Transition:
-        """Executes actions (num_envs, n, action_dim) one after the other."""
+        """Executes actions (num_envs, n, action_dim), clipped to [-1, 1], one after the other."""
 
     def close(self) -> None:
         """Releases the simulator; calling it twice is harmless."""
+        return  # native tasks hold nothing
 
 
 def require_shape(actions: Tensor, env: TaskEnv) -> None:
@@ -140,7 +142,7 @@ def require_shape(actions: Tensor, env: TaskEnv) -> None:
         raise TaskError(f"{env.spec.name}: actions must be {shape}, got {tuple(actions.shape)}")
 
 
-class VectorTask(ABC):
+class VectorTask(TaskEnv, ABC):
     """Base of every task: episode bookkeeping around five hooks. Subclasses set `spec` and implement the hooks.
 
     With `auto_reset`, a new episode starts as soon as a chunk that ended one is over. Without, ended environments stay
@@ -151,7 +153,6 @@ class VectorTask(ABC):
             place, as `_reset_rows` does too, and they neither draw nor read from the device.
     """
 
-    spec: TaskSpec
     capturable = False
 
     def __init__(self, num_envs: int, device: torch.device | str = "cpu", auto_reset: bool = True) -> None:
@@ -203,12 +204,8 @@ class VectorTask(ABC):
         self._restart(torch.ones_like(self.ended))
         return self._observe()
 
-    def step(self, action: Tensor) -> Transition:
-        """One control step; action (num_envs, action_dim) is clipped to [-1, 1]."""
-        return self.step_chunk(action[:, None])
-
     def step_chunk(self, actions: Tensor) -> Transition:
-        """Executes actions (num_envs, n, action_dim), clipped to [-1, 1]; environments freeze where their episode ends.
+        """See `TaskEnv.step_chunk`; environments freeze where their episode ends.
 
         Raises:
             TaskError: the task was not reset, or actions have the wrong shape.
@@ -244,9 +241,6 @@ class VectorTask(ABC):
         """(action_dim,) each; made once, since a CUDA graph takes nothing from the host."""
         low, high = torch.tensor([self.spec.action_low, self.spec.action_high], device=self.device)
         return low, high
-
-    def close(self) -> None:  # noqa: B027 - native tasks hold nothing
-        """Releases the simulator."""
 
     def _restart(self, rows: Tensor) -> None:
         self._reset_rows(rows)

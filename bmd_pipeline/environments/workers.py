@@ -147,7 +147,7 @@ def split_rows(num_envs: int, num_workers: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
-class ParallelTask:
+class ParallelTask(TaskEnv):
     """A `TaskEnv` of `num_envs` environments over `num_workers` processes, which step on the CPU.
 
     `device` is where the tensors that go in and out live. Any failure in a worker stops all workers and leaves the
@@ -177,9 +177,6 @@ class ParallelTask:
 
     def track(self) -> Tensor:
         return self._join(self._ask([("track", None)] * len(self._rows)))
-
-    def step(self, action: Tensor) -> Transition:
-        return self.step_chunk(action[:, None])
 
     def step_chunk(self, actions: Tensor) -> Transition:
         require_shape(actions, self)
