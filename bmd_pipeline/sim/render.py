@@ -180,7 +180,6 @@ class ManiSkillFilming(SceneFilming):
 
     env_module: str  # registers the environment and names it `ENV_ID`
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the environment, that decide how it looks
-    prepare: Callable[[], None] = lambda: None  # called before the environment is built
 
     def require_renderer(self) -> None:
         if not backend.have_render_device():
@@ -192,7 +191,6 @@ class ManiSkillFilming(SceneFilming):
 
     def make_renderer(self, size: int) -> Renderer:
         env_id: str = importlib.import_module(self.env_module).ENV_ID
-        self.prepare()
         sapien: Any = importlib.import_module("sapien")
         try:
             sapien.Device("cuda")

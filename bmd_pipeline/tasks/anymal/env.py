@@ -92,11 +92,10 @@ def compute_turning(state: Tensor, direction: int) -> Tensor:
 
 
 def compute_obs(state: Tensor, elapsed: Tensor) -> Tensor:
-    """What the policy sees, from states (num_envs, 38) and control steps since the start (num_envs,).
+    """What the policy sees of states (num_envs, 38), and of control steps since the start (num_envs,).
 
-    Returns:
-        (num_envs, 41) of order one: joint angles from rest, joint velocities, the base's height, the direction
-        down, linear and angular velocity in its own frame, heading, place among the beacons, their distance, clock.
+    It is (num_envs, 41) of order one: joint angles from rest, joint velocities, the base's height, the direction down,
+    linear and angular velocity in its own frame, heading, place among the beacons, their distance, clock.
     """
     body = _to_matrix(state[:, 27:31]).transpose(1, 2)
     heading, phase = compute_heading(state), 2.0 * math.pi / PERIOD * elapsed

@@ -43,7 +43,6 @@ _ARM_SPREAD, _KETTLE_SPREAD = 0.03, 0.01
 
 TRACK_NAMES = (*THINGS, "x", "z")
 
-_HAND, _HANDLES, _JOINTS = slice(9, 12), slice(12, 21), slice(21, 31)
 _CENTRE = (-0.4, 0.4, 2.1)  # of where the hand goes, in metres
 _START_DISTANCES = (0.4064, 0.6917, 0.3705)  # of the things' joints from their goals when episodes begin
 
@@ -62,7 +61,7 @@ def locate_handle(state: Tensor, thing: str) -> Tensor:
 
 def compute_progress(state: Tensor) -> Tensor:
     """How far each thing is (num_envs, len(THINGS)): about 0 at first, above 1 when it is done."""
-    joints = torch.split(state[:, _JOINTS], [len(columns) for columns in QPOS], dim=1)
+    joints = torch.split(state[:, 21:], [len(columns) for columns in QPOS], dim=1)
     distance = torch.stack(
         [(values - state.new_tensor(goal)).norm(dim=1) for values, goal in zip(joints, GOALS, strict=True)], 1
     )
@@ -71,25 +70,15 @@ def compute_progress(state: Tensor) -> Tensor:
 
 
 def compute_obs(state: Tensor, done: Tensor) -> Tensor:
-    """What the policy sees, from states (num_envs, 31) and which things have been done (num_envs, 3), bool.
+    """What the policy sees of states (num_envs, 31) and of which things are done (num_envs, 3), bool.
 
-    Returns:
-        (num_envs, 27) of order one: arm joints from their rest, fingers, hand, handles from the hand, progress
-        of the things, and which of them are done.
+    It is (num_envs, 27) of order one: arm joints from their rest, fingers, hand, handles from the hand, progress of the
+    things, and which of them are done.
     """
-    hand = state[:, _HAND]
-    handles = (state[:, _HANDLES].reshape(len(state), -1, 3) - hand[:, None]).flatten(1)  # (num_envs, 9)
-    return torch.cat(
-        (
-            state[:, :7] - state.new_tensor(REST_ARM),
-            state[:, 7:9] / 0.04,
-            (hand - state.new_tensor(_CENTRE)) / 0.3,
-            handles / 0.3,
-            compute_progress(state),
-            done.float(),
-        ),
-        1,
-    )
+    arm, fingers, hand, handles, _ = torch.split(state, [7, 2, 3, 9, 10], dim=1)
+    handles = (handles.reshape(len(state), -1, 3) - hand[:, None]).flatten(1)  # (num_envs, 9)
+    posture, place = arm - state.new_tensor(REST_ARM), (hand - state.new_tensor(_CENTRE)) / 0.3
+    return torch.cat((posture, fingers / 0.04, place, handles / 0.3, compute_progress(state), done.float()), 1)
 
 
 def compute_track(state: Tensor, best: Tensor) -> Tensor:

@@ -52,43 +52,25 @@ def make_start(random: Tensor, yaw_range_deg: float) -> Tensor:
     return torch.cat((arm, fingers, place, math.radians(yaw_range_deg) * centred[:, 9:]), 1)
 
 
-def rotate_back(quaternion: Tensor, vector: Tensor) -> Tensor:
-    """Vectors (n, 3) of the world in frames turned by unit quaternions (n, 4)."""
-    real, imaginary = quaternion[:, :1], -quaternion[:, 1:]
-    across = 2.0 * torch.linalg.cross(imaginary, vector)
-    return torch.as_tensor(vector + real * across + torch.linalg.cross(imaginary, across))
-
-
 def locate_tip(state: Tensor) -> Tensor:
     """Fingertips in the bar's frame, (num_envs, 3)."""
-    return rotate_back(state[:, 19:23], state[:, 9:12] - state[:, 16:19])
+    offset, real, imaginary = state[:, 9:12] - state[:, 16:19], state[:, 19:20], -state[:, 20:23]
+    across = 2.0 * torch.linalg.cross(imaginary, offset)  # turned back by the bar's unit quaternion
+    return torch.as_tensor(offset + real * across + torch.linalg.cross(imaginary, across))
 
 
 def compute_obs(state: Tensor) -> Tensor:
-    """What the policy sees, from states (num_envs, 23).
+    """What the policy sees of states (num_envs, 23): (num_envs, 24) of order one.
 
-    Returns:
-        (num_envs, 24) of order one: arm joints from their rest, opening of the gripper, fingertips, their
-        orientation (of the two equal quaternions, the one with the positive x component), bar, direction in which it
-        points, fingertips in its frame.
+    Arm joints from their rest, opening of the gripper, fingertips, their orientation (of the two equal quaternions, the
+    one with the positive x component), bar, direction in which it points, fingertips in its frame.
     """
-    joints, opening, tip, bar = state[:, :7], state[:, 7:9].mean(1, keepdim=True), state[:, 9:12], state[:, 16:19]
-    quaternion = state[:, 12:16]
+    joints, fingers, tip, quaternion, bar, turned = torch.split(state, [7, 2, 3, 4, 3, 4], dim=1)
+    posture, opening = joints - state.new_tensor(REST_QPOS[:7]), fingers.mean(1, keepdim=True) / 0.04
     quaternion = torch.where(quaternion[:, 1:2] < 0, -quaternion, quaternion)
-    w, x, y, z = state[:, 19:23].unbind(1)
+    w, x, y, z = turned.unbind(1)
     pointing = torch.stack((1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y + w * z), 2.0 * (x * z - w * y)), 1)
-    return torch.cat(
-        (
-            joints - state.new_tensor(REST_QPOS[:7]),
-            opening / 0.04,
-            tip / 0.1,
-            quaternion,
-            bar / 0.1,
-            pointing,
-            locate_tip(state) / 0.1,
-        ),
-        1,
-    )
+    return torch.cat((posture, opening, tip / 0.1, quaternion, bar / 0.1, pointing, locate_tip(state) / 0.1), 1)
 
 
 def compute_track(state: Tensor) -> Tensor:
@@ -111,9 +93,9 @@ def compute_closeness(state: Tensor, lift_height: float) -> Tensor:
     tip = locate_tip(state)
     handle = torch.zeros_like(tip)
     handle[:, 0] = torch.where(tip[:, 0] >= 0, GRASP_AT, -GRASP_AT)
-    near: Tensor = 1.0 - ((tip - handle).norm(dim=1) / _NEARBY).clamp(max=1.0)
+    near = 1.0 - ((tip - handle).norm(dim=1) / _NEARBY).clamp(max=1.0)
     lifted = ((compute_lift(state) - HALF_HEIGHT) / (lift_height - HALF_HEIGHT)).clamp(0.0, 1.0)
-    return _APPROACH * near + _LIFTING * lifted
+    return torch.as_tensor(_APPROACH * near + _LIFTING * lifted)
 
 
 # ---- One LiftBar-v1 scene on the CPU ----

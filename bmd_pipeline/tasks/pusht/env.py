@@ -38,8 +38,7 @@ GOAL: NDArray[np.float64] = np.array([-0.156, -0.1, 5.0 / 3.0 * np.pi - 2.0 * np
 TIP_HEIGHT = 0.014
 """Height in metres at which the tip is held: above the table, well below the T's upper face."""
 START_HEIGHT = 0.021
-"""Height in metres of the T's centre where episodes start: half its thickness and a millimetre to fall, as in
-ManiSkill."""
+"""Height in metres of the T's centre at the start: half its thickness and a millimetre to fall, as in ManiSkill."""
 RADIAN_METRES = 0.075
 """Metres that one radian counts for in the distance of two poses: about the T's radius of gyration."""
 MASS_CENTRE = 0.0375
@@ -79,8 +78,7 @@ def make_start(random: Tensor, options: Options) -> Tensor:
     """Starts (n, NUM_JOINTS + 3) from what `draw_random` drew, (n, RANDOM_DIM)."""
     joints, spot, turn = torch.tensor_split(random, (NUM_JOINTS, NUM_JOINTS + 2), dim=1)
     qpos = random.new_tensor(REST_QPOS) + _QPOS_NOISE * joints
-    box = options.position_box * random.new_tensor(_BOX_SIZE)
-    position = random.new_tensor(GOAL[:2] + _BOX_MIDDLE) + box * spot
+    position = random.new_tensor(GOAL[:2] + _BOX_MIDDLE) + options.position_box * random.new_tensor(_BOX_SIZE) * spot
     yaw = GOAL[2] + np.pi + 2.0 * np.deg2rad(options.yaw_range_deg) * turn
     return torch.cat((qpos, position, yaw), dim=1)
 
@@ -204,15 +202,13 @@ def wrap(angle: Tensor) -> Tensor:
 
 
 def compute_obs(state: Tensor) -> Tensor:
-    """What the policy sees, from states (num_envs, 6).
+    """What the policy sees of states (num_envs, 6): (num_envs, 8) of order one.
 
-    Returns:
-        (num_envs, 8) of order one: tip and T relative to the goal's position, cosine and sine of the
-        T's yaw error, and the tip in the T's frame, where contacts look alike whatever the pose.
+    Tip and T relative to the goal's position, cosine and sine of the T's yaw error, and the tip in the T's frame, where
+    contacts look alike whatever the pose.
     """
     tip_x, tip_y, _, tee_x, tee_y, yaw = state.unbind(1)
-    error = yaw - _GOAL_YAW
-    cos, sin = yaw.cos(), yaw.sin()
+    error, cos, sin = yaw - _GOAL_YAW, yaw.cos(), yaw.sin()
     x, y = tip_x - tee_x, tip_y - tee_y
     features = (
         (tip_x - _GOAL_X) / _TIP_METRES,
@@ -320,9 +316,5 @@ def _locate_stem(state: Sequence[float]) -> Place:
 
 make_spec, make_env = PushTTask.make_spec, PushTTask.make_env
 FILMING = ManiSkillFilming(  # from above the table's far edge, so that turns are seen as turns
-    Camera((0.3, -0.06, 0.8), (-0.16, -0.06, 0.03), fov=0.75),
-    _locate_stem,
-    PushTTask.ENV_MODULE,
-    settings={"control_mode": CONTROL_MODE},
-    prepare=skip_recolouring,
+    Camera((0.3, -0.06, 0.8), (-0.16, -0.06, 0.03), fov=0.75), _locate_stem, __name__, {"control_mode": CONTROL_MODE}
 )

@@ -53,26 +53,17 @@ def make_start(random: Tensor) -> Tensor:
 
 
 def compute_obs(state: Tensor) -> Tensor:
-    """What the policy sees, from states (num_envs, 17).
+    """What the policy sees of states (num_envs, 17): (num_envs, 20) of order one.
 
-    Returns:
-        (num_envs, 20) of order one: joint angles from their rest, fingertips from the post, their orientation
-        (of the two equal quaternions, the one with the positive x component), way to the goal, goal.
+    Joint angles from their rest, fingertips from the post, their orientation (of the two equal quaternions, the one
+    with the positive x component), way to the goal, goal.
     """
-    joints, tip, goal = state[:, :7], state[:, 7:10], state[:, 14:17]
-    quaternion = state[:, 10:14]
+    joints, tip, quaternion, goal = torch.split(state, [7, 3, 4, 3], dim=1)
     quaternion = torch.where(quaternion[:, 1:2] < 0, -quaternion, quaternion)
     middle = state.new_tensor((*POST, GOAL_MIDDLE[2]))
-    return torch.cat(
-        (
-            joints - state.new_tensor(REST_QPOS[:7]),
-            (tip - middle) / 0.1,
-            quaternion,
-            (goal - tip) / 0.1,
-            (goal - state.new_tensor(GOAL_MIDDLE)) / state.new_tensor(GOAL_SPREAD),
-        ),
-        1,
-    )
+    posture = joints - state.new_tensor(REST_QPOS[:7])
+    goal_offset = (goal - state.new_tensor(GOAL_MIDDLE)) / state.new_tensor(GOAL_SPREAD)
+    return torch.cat((posture, (tip - middle) / 0.1, quaternion, (goal - tip) / 0.1, goal_offset), 1)
 
 
 def compute_distance(state: Tensor) -> Tensor:
