@@ -1,6 +1,7 @@
 """Does a task keep the contract? For authors of tasks, and for the tests of ours."""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -224,8 +225,7 @@ def check_labellings(context: Context) -> str:
 def check_expert(context: Context) -> str:
     """The expert's episodes fit the task, and it succeeds in each of its behaviours."""
     spec, episodes = context.spec, context.expert_episodes
-    expert = make_expert(context.name, context.values)
-    try:
+    with closing(make_expert(context.name, context.values)) as expert:
         shares = []
         for behaviour, title in enumerate(expert.behaviours):
             wins = 0
@@ -245,8 +245,6 @@ def check_expert(context: Context) -> str:
         mean = sum(shares) / len(shares)
         _require(mean >= MIN_EXPERT_SUCCESS, f"success {mean:.2f}, must be >= {MIN_EXPERT_SUCCESS}")
         return f"success {mean:.2f} over {len(shares)} behaviours x {episodes} episodes"
-    finally:
-        expert.close()
 
 
 def _play(env: TaskEnv, seed: int, actions: Tensor) -> tuple[Transition, Tensor]:
@@ -308,11 +306,8 @@ def check_task(
     spec = make_spec(name, values)
     frozen, renewing = (make_env(name, values, num_envs, device=device, auto_reset=reset) for reset in (False, True))
     context = Context(name, values, spec, frozen, renewing, torch.device(device), expert_episodes)
-    try:
+    with closing(frozen), closing(renewing):
         return [_run(title, check, context) for title, check in CHECKS.items()]
-    finally:
-        frozen.close()
-        renewing.close()
 
 
 def _run(title: str, check: Callable[[Context], str], context: Context) -> CheckResult:

@@ -10,8 +10,6 @@ class AvoidExpert(CourseExpert[AvoidTask]):
 
     reach = 0.75
 
-    def __init__(self, options: Options) -> None:
-        super().__init__(AvoidTask(options, 1, auto_reset=False), options.demo_noise)
 
-
-make_expert = AvoidExpert
+def make_expert(options: Options) -> AvoidExpert:
+    return AvoidExpert(AvoidTask(options, 1, auto_reset=False), options.demo_noise)

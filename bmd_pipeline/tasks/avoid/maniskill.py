@@ -30,20 +30,8 @@ class AvoidPandaStick(PandaStick):  # type: ignore[misc]  # ManiSkill ships no t
 
     @property
     def _controller_configs(self) -> dict[str, Any]:
-        arm = PlanarControllerConfig(
-            joint_names=self.arm_joint_names,
-            pos_lower=-0.1,
-            pos_upper=0.1,
-            rot_lower=-0.1,
-            rot_upper=0.1,
-            stiffness=self.arm_stiffness,
-            damping=self.arm_damping,
-            force_limit=self.arm_force_limit,
-            ee_link=self.ee_link_name,
-            urdf_path=self.urdf_path,
-            height=avoid.TIP_HEIGHT,
-            step_metres=avoid.STEP_METRES,
-        )
+        stock = vars(super()._controller_configs["pd_ee_delta_pose"]["arm"])
+        arm = PlanarControllerConfig(**stock, height=avoid.TIP_HEIGHT, step_metres=avoid.STEP_METRES)
         return {"pd_ee_planar": {"arm": arm}}
 
 

@@ -27,9 +27,6 @@ class LiftExpert(NoisyExpert[LiftTask]):
     behaviours = ("near", "far")
     noiseless = (6,)  # the gripper is open or shut
 
-    def __init__(self, options: Options) -> None:
-        super().__init__(LiftTask(options, 1, auto_reset=False), options.expert_noise)
-
     def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:
         pace = draw.uniform(*_PACE)
         side = 1.0 if self.behaviours[behaviour] == "far" else -1.0
@@ -60,4 +57,5 @@ class LiftExpert(NoisyExpert[LiftTask]):
         return act
 
 
-make_expert = LiftExpert
+def make_expert(options: Options) -> LiftExpert:
+    return LiftExpert(LiftTask(options, 1, auto_reset=False), options.expert_noise)
