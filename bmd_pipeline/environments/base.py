@@ -249,11 +249,7 @@ class VectorTask(TaskEnv, ABC):
 
 
 class PointTask(VectorTask):
-    """Base of tasks of a point in the plane that needs no simulator. Its track is its position (x, y).
-
-    Attributes:
-        position: (num_envs, 2), changed in place.
-    """
+    """Base of tasks of a point in the plane, which need no simulator. The track is `position` (num_envs, 2)."""
 
     capturable = True
 
@@ -364,25 +360,17 @@ Task = TypeVar("Task", bound=VectorTask)
 class NoisyExpert(ABC, Generic[Task]):
     """Base of demonstrators that execute noisy actions and record the clean ones.
 
-    So demonstrations show how to come back to the way from beside it, which a cloned policy has to know.
-
-    Args:
-        env: a task of one environment without automatic reset, which it closes.
-        noise_std: standard deviation of the noise on executed actions.
-
-    Attributes:
-        behaviours: what it can be asked for.
-        noiseless: components of the action that no noise is added to.
+    So demonstrations show how to come back to the way from beside it, which a cloned policy has to know. It plays in a
+    task of one environment without automatic reset, and closes it.
 
     Source: injecting noise into the demonstrator as in DART (arXiv 1703.09327).
     """
 
     behaviours: tuple[str, ...]
-    noiseless: tuple[int, ...] = ()
+    noiseless: tuple[int, ...] = ()  # components of the action that no noise is added to
 
     def __init__(self, env: Task, noise_std: float) -> None:
-        self._env = env
-        self._noise_std = noise_std
+        self._env, self._noise_std = env, noise_std
 
     @abstractmethod
     def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:

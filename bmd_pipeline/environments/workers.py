@@ -33,11 +33,7 @@ Answer = tuple[Any, Callable[[Any], Any], Callable[[], None]]
 class Worker:
     """A process that builds something and answers messages about it, in their order.
 
-    Args:
-        name: what messages call it.
-        advice: what to do if it dies.
-        build: runs in the process, which it must be able to travel to; so must `arguments`.
-        arguments: of `build`.
+    Errors call it `name` and, if it died, end in `advice`. `build` and its `arguments` are pickled: they travel there.
     """
 
     def __init__(self, name: str, advice: str, build: Callable[..., Answer], *arguments: Any) -> None:

@@ -151,11 +151,7 @@ class DirectRobot:
 
 
 class JointDrive(DirectRobot):
-    """Steps a robot by increments of all its joint angles; see `DirectRobot`.
-
-    Raises:
-        TaskError: the controller is not driven by symmetric, normalised increments from the present angles.
-    """
+    """Steps a robot by increments of all its joint angles; refuses controllers that it would step wrongly."""
 
     def __init__(self, env: Any, part: str) -> None:
         super().__init__(env, part)
@@ -176,9 +172,6 @@ class PoseArm(DirectRobot):
 
     Attributes:
         rotation_scale: radians of one unit of rotation action; ManiSkill's own is negative.
-
-    Raises:
-        TaskError: the controller is of another kind.
     """
 
     def __init__(self, env: Any) -> None:

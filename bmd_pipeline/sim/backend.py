@@ -177,8 +177,6 @@ class BatchedScenes:
     there was a GPU that was not to be had. It is exercised on the CPU, where ManiSkill offers the same interface for
     one scene; only the calls that move data to and from the GPU's buffers are untried. Scenes that aren't active go
     on being simulated under zero actions, unread, until they are placed anew.
-
-    The CPU takes one scene only; env is the unwrapped ManiSkill environment.
     """
 
     def __init__(self, env_id: str, num_envs: int, device: torch.device, **settings: Any) -> None:
@@ -215,9 +213,7 @@ class SceneTask(VectorTask):
     the CPU and the GPU mean the same.
 
     Args:
-        options: the task's settings.
-        num_envs: scenes stepped together; for device and auto_reset see `VectorTask`.
-        first_row: number of the first of them among all workers' scenes.
+        first_row: number of the first scene among all workers' scenes.
         batched: step through ManiSkill's batched interface; None: on a GPU only. On the CPU it takes one scene.
 
     Attributes:

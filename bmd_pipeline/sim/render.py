@@ -33,11 +33,9 @@ class Camera:
     fov: float = 0.9  # angle in rad that a picture covers, from edge to edge
 
     def project(self, places: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Where places (n, 3) in metres, all before the camera, are in the picture.
+        """Where places (n, 3) in metres, all before the camera, are in the picture, whatever hides them.
 
-        Returns:
-            (n, 2) shares of its width from the left and of its height from the top, outside of [0, 1] where the picture
-            ends before; nothing is known of what hides them.
+        Returns (n, 2) shares of its width from the left and of its height from the top, beyond [0, 1] outside of it.
         """
         forward = np.subtract(self.target, self.eye)
         forward = forward / np.linalg.norm(forward)
@@ -76,11 +74,7 @@ class Filming(Protocol):
         """From where modes can be told apart."""
 
     def require_renderer(self) -> None:
-        """Makes sure that this machine can render.
-
-        Raises:
-            TaskError: it can't; the message says what is missing and what to install.
-        """
+        """Makes sure that this machine can render; if not, a TaskError says what is missing and what to install."""
 
     def arrange(self, task: VectorTask) -> Arrangement:
         """How the scene of a task of one environment now is; what is returned doesn't change with it."""
@@ -117,7 +111,6 @@ class Recording:
 
     @property
     def length(self) -> int:
-        """Control steps."""
         return len(self.tracks) - 1
 
     @property
@@ -140,9 +133,7 @@ class Recorder:
     def __init__(self, task: VectorTask, filming: Filming) -> None:
         if task.num_envs != 1 or task.auto_reset:
             raise TaskError(f"{task.spec.name}: one environment without automatic reset can be recorded")
-        self._task = task
-        self._filming = filming
-        self._observe = task._observe
+        self._task, self._filming, self._observe = task, filming, task._observe
         self.recording = Recording()
         task._observe = self._record  # type: ignore[method-assign]
 
@@ -198,11 +189,9 @@ class ManiSkillFilming(SceneFilming):
         except RuntimeError:  # no CUDA device that can render: what Vulkan finds
             where = "sapien_cpu"
         env: Any = backend.make_env(env_id, render_backend=where, **self.settings)
-        look_at: Any = importlib.import_module("mani_skill.utils.sapien_utils").look_at
-        pose = look_at(self.camera.eye, self.camera.target)
-        camera = env.scene.add_camera(
-            "film", pose=pose, width=size, height=size, fovy=self.camera.fov, near=0.01, far=50.0
-        )
+        utils: Any = importlib.import_module("mani_skill.utils.sapien_utils")
+        pose, fov = utils.look_at(self.camera.eye, self.camera.target), self.camera.fov
+        camera = env.scene.add_camera("film", pose=pose, width=size, height=size, fovy=fov, near=0.01, far=50.0)
 
         def render(arrangement: Arrangement) -> Frame:
             env.scene.set_sim_state(arrangement)

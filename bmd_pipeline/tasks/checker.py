@@ -290,18 +290,10 @@ class CheckResult:
 def check_task(
     name: str, values: dict[str, Any], *, num_envs: int = 4, device: str = "cpu", expert_episodes: int = 3
 ) -> list[CheckResult]:
-    """Runs every check of the task contract; a broken task is a result, not an exception.
+    """Runs every check on a registered task under `env` settings; a broken task is a result, not an exception.
 
-    Args:
-        name: registered task.
-        values: its `env` settings.
-        num_envs: environments to step together.
-        device: where the task's tensors must live.
-        expert_episodes: demonstrations asked for per behaviour.
-
-    Raises:
-        TaskError: the task is unknown or its simulator isn't installed.
-        ConfigError: a setting of the task is wrong.
+    An unknown task, or a simulator that isn't installed, is a TaskError, a wrong setting a ConfigError. The expert is
+    asked for `expert_episodes` of each behaviour.
     """
     spec = make_spec(name, values)
     frozen, renewing = (make_env(name, values, num_envs, device=device, auto_reset=reset) for reset in (False, True))

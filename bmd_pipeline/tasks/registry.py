@@ -182,16 +182,9 @@ def make_env(
 ) -> TaskEnv:
     """Builds a batch of environments in the demonstrations' own world, whatever `disturbance` says.
 
-    Args:
-        name: registered task.
-        values: its `env` settings.
-        num_envs: environments stepped together.
-        device: where tensors live.
-        num_workers: simulator processes on the CPU; native tasks ignore it. Results don't depend on it.
-        auto_reset: start a new episode where one ended; whole-episode rollouts leave it off.
-
-    Raises:
-        TaskError: the task's simulator isn't installed.
+    `num_workers` processes simulate on the CPU; native tasks need none, and results don't depend on it. With
+    `auto_reset`, a new episode starts where one ended; whole-episode rollouts leave it off. A simulator that isn't
+    installed is a TaskError.
     """
     require_simulator(name)
     env: TaskEnv = _module(name, "env").make_env(

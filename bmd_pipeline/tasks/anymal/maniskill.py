@@ -184,7 +184,6 @@ class AnymalBeaconsEnv(StartedEnv):
     CONTROL_MODE = "pd_joint_delta_pos"
     RANDOM_DIM = anymal.AnymalTask.RANDOM_DIM
     _make_start = staticmethod(anymal.make_start)
-    agent: LumpedAnymalC
 
     def __init__(self, *args: Any, goal_radius: float = _DEFAULTS.goal_radius, **settings: Any) -> None:
         self._goal_radius = goal_radius

@@ -4,7 +4,6 @@ from typing import Any
 
 import sapien
 import torch
-from mani_skill.agents.robots import Panda
 from mani_skill.utils.registration import register_env
 from mani_skill.utils.structs import Pose
 from torch import Tensor
@@ -25,7 +24,6 @@ class LiftBarEnv(TabletopEnv):
     SUPPORTED_ROBOTS = ["panda"]
     CONTROL_MODE = "pd_ee_delta_pose"
     RANDOM_DIM = lift.LiftTask.RANDOM_DIM
-    agent: Panda
 
     def __init__(
         self,

@@ -195,7 +195,7 @@ class PushLibrary:
 
 def list_contacts() -> tuple[Array, Array, Array]:
     """Pushes worth measuring: start (num_contacts, 2), angle and face (num_contacts,) as in `PushLibrary`."""
-    starts, angles, faces = [], [], []
+    found = []
     for face, (corner, following) in enumerate(zip(CORNERS, np.roll(CORNERS, -1, 0), strict=True)):
         length = float(np.linalg.norm(following - corner))
         tangent = (following - corner) / length
@@ -206,19 +206,16 @@ def list_contacts() -> tuple[Array, Array, Array]:
                 direction = rotation(turned) @ -normal
                 start = touch - direction * APPROACH
                 free = distance_to_tee(np.stack([start, touch + normal * APPROACH]))
-                if free.min() < STICK_RADIUS + _START_CLEARANCE:
-                    continue
-                starts.append(start)
-                angles.append(np.arctan2(direction[1], direction[0]))
-                faces.append(face)
-    return np.array(starts), np.array(angles), np.array(faces)
+                if free.min() >= STICK_RADIUS + _START_CLEARANCE:
+                    found.append((*start, np.arctan2(direction[1], direction[0]), face))
+    contacts = np.array(found)
+    return contacts[:, :2], contacts[:, 2], contacts[:, 3]
 
 
 def measure_pushes(scene: PushTScene) -> PushLibrary:
     """Plays every push once, in the middle of the table and along +y, and records where the T goes."""
     starts, angles, faces = list_contacts()
     travel = np.linspace(0.0, _MEASURED_TRAVEL, _TRAVEL_POINTS)
-    direction = np.array([0.0, 1.0])
     qpos = _reach(scene, np.array([-0.12, -0.12]))
     motion = np.zeros((len(starts), len(travel), 3))
     for contact, (start, angle) in enumerate(zip(starts, angles, strict=True)):
@@ -227,7 +224,7 @@ def measure_pushes(scene: PushTScene) -> PushLibrary:
         tip = np.array(scene.read()[:2])
         tee = np.array([*(tip - rotation(yaw) @ start), yaw])
         scene.place([*qpos, *tee])
-        push = LinePush(tip, direction)
+        push = LinePush(tip, np.array([0.0, 1.0]))
         travelled, moved = [0.0], [np.zeros(3)]
         while travelled[-1] < _MEASURED_TRAVEL and len(travelled) < _MEASURED_STEPS:
             scene.move(push.action(np.array(scene.read()[:2]), _MEASURED_SPEED).tolist())
@@ -236,15 +233,14 @@ def measure_pushes(scene: PushTScene) -> PushLibrary:
             travelled.append(push.travelled(state[:2]))
             moved.append(np.array([*shift, state[5] - yaw]))
         reached = np.maximum.accumulate(travelled)
-        for k in range(3):
-            motion[contact, :, k] = np.interp(travel, reached, np.array(moved)[:, k])
+        motion[contact] = np.stack([np.interp(travel, reached, part) for part in np.array(moved).T], 1)
     return PushLibrary(starts, angles, faces, travel, motion)
 
 
-def _reach(scene: PushTScene, target: Array, num_steps: int = 40) -> Array:
+def _reach(scene: PushTScene, target: Array) -> Array:
     """Joint angles (7,) with the tip at target (2,), found by going there with the T out of the way."""
     scene.place([*REST_QPOS, 0.3, -0.5, 0.0])
-    for _ in range(num_steps):
+    for _ in range(40):
         gap = target - np.array(scene.read()[:2])
         scene.move(np.clip(0.6 * gap / STEP_METRES, -1.0, 1.0).tolist())
     return np.array(scene.arm.qpos, np.float64)
