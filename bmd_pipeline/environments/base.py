@@ -318,18 +318,18 @@ Act = Callable[[], NDArray[np.float64] | None]
 """The clean action (action_dim,) in [-1, 1] that answers the task as it now is; None gives the episode up."""
 
 
-def play(env: VectorTask, obs: Tensor, act: Act, noise: NDArray[np.float64], behaviour: int) -> Episode:
+def play(env: VectorTask, first_obs: Tensor, act: Act, noise: NDArray[np.float64], behaviour: int) -> Episode:
     """Plays an episode to its end.
 
     Args:
         env: a task of one environment without automatic reset, just reset.
-        obs: (1, obs_dim) what the reset returned.
+        first_obs: (1, obs_dim) what the reset returned.
         act: the demonstrator.
         noise: (horizon, action_dim) added to what is executed, on the same scale.
         behaviour: what the demonstrator was asked for.
     """
     low, high = np.array(env.spec.action_low), np.array(env.spec.action_high)
-    success = False
+    obs, success = first_obs, False
     observations: list[NDArray[np.float32]] = []
     actions: list[NDArray[np.float32]] = []
     while not bool(env.ended[0]) and (clean := act()) is not None:

@@ -121,8 +121,8 @@ def _single_threaded() -> Iterator[None]:
 
 # ---- Environments in workers ----
 
-Factory = Callable[..., VectorTask]
-"""Builds environments from (num_envs, first_row=…); it travels to the workers, so it must be picklable. Whatever
+Factory = Callable[[int, int], VectorTask]
+"""Builds environments from (num_envs, first_row); it travels to the workers, so it must be picklable. Whatever
 it builds must derive the randomness of each row from the seed and the row's number among all workers' rows."""
 
 _TIME_FIRST = ("obs_path", "track_path", "reward")
@@ -133,7 +133,7 @@ def make_parallel(factory: Factory, num_envs: int, num_workers: int, device: tor
     """Builds environments in this process (num_workers <= 1, on the CPU) or in workers; results are the same."""
     workers = max(min(num_workers, num_envs), 1)
     if workers == 1 and torch.device(device).type == "cpu":
-        return factory(num_envs, first_row=0)
+        return factory(num_envs, 0)
     return ParallelTask(factory, num_envs, workers, device)
 
 
@@ -154,19 +154,12 @@ class ParallelTask(TaskEnv):
         self.num_envs = num_envs
         self.device = torch.device(device)
         self._rows = split_rows(num_envs, num_workers)
-        self._workers = [
-            Worker(
-                f"simulation worker {index} (environments {start} to {stop - 1})",
-                "if memory ran out, use fewer environments or workers",
-                _build_task,
-                factory,
-                stop - start,
-                start,
-            )
-            for index, (start, stop) in enumerate(self._rows)
-        ]
-        specs: list[TaskSpec] = self._ask()
-        self.spec = specs[0]
+        self._workers: list[Worker] = []
+        for index, (start, stop) in enumerate(self._rows):
+            name = f"simulation worker {index} (environments {start} to {stop - 1})"
+            advice = "if memory ran out, use fewer environments or workers"
+            self._workers.append(Worker(name, advice, _build_task, factory, stop - start, start))
+        self.spec: TaskSpec = self._ask()[0]
 
     def reset(self, seed: int) -> Tensor:
         return self._join(self._ask([("reset", seed)] * len(self._rows)))
@@ -176,11 +169,10 @@ class ParallelTask(TaskEnv):
 
     def step_chunk(self, actions: Tensor) -> Transition:
         require_shape(actions, self)
-        whole = actions.detach().cpu().numpy()
-        parts: list[dict[str, Any]] = self._ask([("step_chunk", whole[start:stop]) for start, stop in self._rows])
-        return Transition(
-            **{name: self._join([part[name] for part in parts], int(name in _TIME_FIRST)) for name in parts[0]}
-        )
+        rows = actions.detach().cpu().numpy()
+        parts: list[dict[str, Any]] = self._ask([("step_chunk", rows[start:stop]) for start, stop in self._rows])
+        whole = {name: self._join([part[name] for part in parts], int(name in _TIME_FIRST)) for name in parts[0]}
+        return Transition(**whole)
 
     def close(self) -> None:
         stop_workers(self._workers)
@@ -214,7 +206,7 @@ class ParallelTask(TaskEnv):
 
 
 def _build_task(factory: Factory, num_envs: int, first_row: int) -> Answer:
-    task = factory(num_envs, first_row=first_row)
+    task = factory(num_envs, first_row)
 
     def answer(message: tuple[str, Any]) -> Any:
         method, argument = message

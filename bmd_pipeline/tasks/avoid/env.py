@@ -60,8 +60,8 @@ class AvoidTask(SceneTask):
     STATE_DIM, RANDOM_DIM = 2, 7
     options: Options
 
-    def __init__(self, options: Options, num_envs: int, **settings: Any) -> None:
-        super().__init__(options, num_envs, **settings)
+    def __init__(self, options: Options, num_envs: int, first_row: int = 0, **settings: Any) -> None:
+        super().__init__(options, num_envs, first_row, **settings)
         self.referee = Referee(options, num_envs, BODY_RADIUS, self.device)
 
     @classmethod

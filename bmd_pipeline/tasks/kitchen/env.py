@@ -174,8 +174,8 @@ class KitchenTask(SceneTask):
     CONTROL_HZ = 1.0 / STEP_SECONDS
     options: Options
 
-    def __init__(self, options: Options, num_envs: int, **settings: Any) -> None:
-        super().__init__(options, num_envs, **settings)
+    def __init__(self, options: Options, num_envs: int, first_row: int = 0, **settings: Any) -> None:
+        super().__init__(options, num_envs, first_row, **settings)
         self.best = torch.zeros(num_envs, len(THINGS), device=self.device)
 
     _make_start = staticmethod(make_start)

@@ -276,8 +276,8 @@ class PushTTask(SceneTask):
     OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 8, 2, 6, RANDOM_DIM
     options: Options
 
-    def __init__(self, options: Options, num_envs: int, **settings: Any) -> None:
-        super().__init__(options, num_envs, **settings)
+    def __init__(self, options: Options, num_envs: int, first_row: int = 0, **settings: Any) -> None:
+        super().__init__(options, num_envs, first_row, **settings)
         self._start_yaw = torch.zeros(num_envs, device=self.device)
         holder: Any = self.simulation.scenes[0] if isinstance(self.simulation, SceneList) else self.simulation
         self._overlap = GoalOverlap(holder.env)

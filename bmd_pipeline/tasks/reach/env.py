@@ -88,11 +88,6 @@ def has_hit(state: Tensor) -> Tensor:
     return across & along
 
 
-def is_left(state: Tensor) -> Tensor:
-    """Whether the fingertips are on the left, (num_envs,) bool."""
-    return state[:, 8] >= POST[1]
-
-
 def compute_closeness(state: Tensor) -> Tensor:
     """Minus the length of the shortest way to the goal that leads round the post (num_envs,), in typical ways."""
     tip, goal = state[:, 7:10], state[:, 14:17]
@@ -115,13 +110,12 @@ class ReachScene(ArmScene):
         self._pose: Any = importlib.import_module("sapien").Pose
         self._marker = self.env.goal._objs[0]
         self._goal: tuple[float, ...] = tuple(self._marker.pose.p.tolist())
-        self._fingers = [joint._objs[0] for joint in self.env.agent.controller.controllers["gripper"].joints]
+        for finger in self.env.agent.controller.controllers["gripper"].joints:
+            finger._objs[0].set_drive_target(np.float32(0.0))
 
     def place(self, start: Sequence[float]) -> None:
         reset_physics(self.env)
         self.arm.place(np.array(start[:9]))
-        for finger in self._fingers:
-            finger.set_drive_target(np.float32(0.0))
         self._goal = tuple(start[9:])
         self._marker.set_pose(self._pose(self._goal))
 
@@ -144,10 +138,9 @@ class ReachTask(SceneTask):
     OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 20, 6, 17, 10
     options: Options
 
-    def __init__(self, options: Options, num_envs: int, **settings: Any) -> None:
-        super().__init__(options, num_envs, **settings)
-        self._passed = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
-        self._left = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
+    def __init__(self, options: Options, num_envs: int, first_row: int = 0, **settings: Any) -> None:
+        super().__init__(options, num_envs, first_row, **settings)
+        self._passed, self._left = torch.zeros(2, num_envs, dtype=torch.bool, device=self.device)
 
     _make_start = staticmethod(make_start)
 
@@ -156,7 +149,7 @@ class ReachTask(SceneTask):
 
     def _evaluate(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pays progress, and for success what the side is worth on which the post was first passed."""
-        self._left = torch.where(self._passed, self._left, is_left(after))
+        self._left = torch.where(self._passed, self._left, after[:, 8] >= POST[1])
         self._passed = self._passed | has_passed(after)
         success = compute_distance(after) < self.options.goal_radius
         left, right = self.options.side_weights
