@@ -47,6 +47,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 """Seed of a run; derived seeds fit 64 bits whatever it is."""
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=16_384)], ...], Field(min_length=1, max_length=8)]
 """Units of each hidden layer."""
+Weight = Annotated[float, Field(ge=0.0, le=100.0)]
+"""What a behaviour pays, in a task's own settings."""
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 """A name that a task gives to a part of it."""
 Names = Annotated[tuple[Name, ...], Field(max_length=1000), Once]

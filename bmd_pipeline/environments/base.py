@@ -6,8 +6,6 @@ actions to the bounds of the spec. A new task implements the five hooks of `Vect
 automatic reset and chunked stepping come with the base class.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from abc import ABC, abstractmethod
@@ -31,8 +29,7 @@ class TaskSpec:
     figures are computed from. Where the time limit is an artefact, the task is `continuing` and the critic bootstraps
     over it; otherwise the limit is part of the task.
 
-    Raises:
-        TaskError: the bounds of actions are not one pair for each component, or don't rise.
+    Bounds of actions that are not one pair for each component, or don't rise, are a TaskError.
     """
 
     name: str  # registered name
@@ -48,9 +45,9 @@ class TaskSpec:
     action_high: tuple[float, ...] = ()  # the same for a component of 1; 1 for ()
 
     def __post_init__(self) -> None:
-        for name, default in (("action_low", -1.0), ("action_high", 1.0)):  # frozen, hence the detour
-            object.__setattr__(self, name, getattr(self, name) or (default,) * self.action_dim)
-        low, high = self.action_low, self.action_high
+        low = self.action_low or (-1.0,) * self.action_dim
+        high = self.action_high or (1.0,) * self.action_dim
+        vars(self).update(action_low=low, action_high=high)  # frozen, hence the detour
         if not len(low) == len(high) == self.action_dim or not all(a < b for a, b in zip(low, high, strict=True)):
             raise TaskError(
                 f"{self.name}: action_low and action_high must be {self.action_dim} numbers each, the first below the "
@@ -65,7 +62,6 @@ class TaskSpec:
 
     @property
     def track_dim(self) -> int:
-        """Number of track columns."""
         return len(self.track_names)
 
 
@@ -128,31 +124,35 @@ class TaskEnv(Protocol):
 
     def step(self, action: Tensor) -> Transition:
         """One control step with action (num_envs, action_dim)."""
+        return self.step_chunk(action[:, None])
 
     def step_chunk(self, actions: Tensor) -> Transition:
-        """Executes actions (num_envs, n, action_dim) one after the other."""
+        """Executes actions (num_envs, n, action_dim), clipped to [-1, 1], one after the other."""
 
     def close(self) -> None:
         """Releases the simulator; calling it twice is harmless."""
+        return  # native tasks hold nothing
 
 
-class VectorTask(ABC):
-    """Base of every task: episode bookkeeping around five hooks.
+def require_shape(actions: Tensor, env: TaskEnv) -> None:
+    """Makes sure that actions are (num_envs, n, action_dim), or raises a TaskError."""
+    expected = (env.num_envs, env.spec.action_dim)
+    if actions.ndim != 3 or (actions.shape[0], actions.shape[2]) != expected:
+        shape = f"({env.num_envs}, n, {env.spec.action_dim})"
+        raise TaskError(f"{env.spec.name}: actions must be {shape}, got {tuple(actions.shape)}")
 
-    Subclasses set `spec` and implement `_seed`, `_reset_rows`, `_advance`, `_observe` and `track`.
 
-    Args:
-        num_envs: number of environments stepped together.
-        device: where tensors live.
-        auto_reset: start a new episode as soon as a chunk that ended one is over. If False, ended
-            environments stay frozen until `reset`: whole-episode rollouts and evaluation use that.
+class VectorTask(TaskEnv, ABC):
+    """Base of every task: episode bookkeeping around five hooks. Subclasses set `spec` and implement the hooks.
+
+    With `auto_reset`, a new episode starts as soon as a chunk that ended one is over. Without, ended environments stay
+    frozen until `reset`: whole-episode rollouts and evaluation use that.
 
     Attributes:
         capturable: whether steps can be recorded as a CUDA graph (`rl.graphs`): all that they change are tensors, in
             place, as `_reset_rows` does too, and they neither draw nor read from the device.
     """
 
-    spec: TaskSpec
     capturable = False
 
     def __init__(self, num_envs: int, device: torch.device | str = "cpu", auto_reset: bool = True) -> None:
@@ -198,39 +198,21 @@ class VectorTask(ABC):
     # contract ----------------------------------------------------------------------------------------
 
     def reset(self, seed: int) -> Tensor:
-        """Starts a new episode in every environment.
-
-        Args:
-            seed: the same seed gives the same episodes under the same actions.
-
-        Returns:
-            First observation (num_envs, obs_dim).
-        """
+        """See `TaskEnv.reset`; the same seed gives the same episodes under the same actions."""
         self._seed(seed)
         self._started = True
         self._restart(torch.ones_like(self.ended))
         return self._observe()
 
-    def step(self, action: Tensor) -> Transition:
-        """One control step; action (num_envs, action_dim) is clipped to [-1, 1]."""
-        return self.step_chunk(action[:, None])
-
     def step_chunk(self, actions: Tensor) -> Transition:
-        """Executes a chunk of actions; environments freeze where their episode ends.
-
-        Args:
-            actions: (num_envs, n, action_dim), clipped to [-1, 1].
+        """See `TaskEnv.step_chunk`; environments freeze where their episode ends.
 
         Raises:
             TaskError: the task was not reset, or actions have the wrong shape.
         """
         if not self._started:
             raise TaskError(f"{self.spec.name}: call reset(seed) before stepping")
-        if actions.ndim != 3 or actions.shape[0] != self.num_envs or actions.shape[2] != self.spec.action_dim:
-            raise TaskError(
-                f"{self.spec.name}: actions must be ({self.num_envs}, n, {self.spec.action_dim}), "
-                f"got {tuple(actions.shape)}"
-            )
+        require_shape(actions, self)
         actions = to_bounds(actions.clamp(-1.0, 1.0), *self._action_bounds)
         terminated, truncated, success = (torch.zeros_like(self.ended) for _ in range(3))
         steps = torch.zeros_like(self.elapsed)
@@ -260,13 +242,54 @@ class VectorTask(ABC):
         low, high = torch.tensor([self.spec.action_low, self.spec.action_high], device=self.device)
         return low, high
 
-    def close(self) -> None:  # noqa: B027 - native tasks hold nothing
-        """Releases the simulator."""
-
     def _restart(self, rows: Tensor) -> None:
         self._reset_rows(rows)
         self.elapsed[rows] = 0
         self.ended[rows] = False
+
+
+class PointTask(VectorTask):
+    """Base of tasks of a point in the plane, which need no simulator. The track is `position` (num_envs, 2)."""
+
+    capturable = True
+
+    def __init__(
+        self, options: Any, num_envs: int, device: torch.device | str = "cpu", auto_reset: bool = True
+    ) -> None:
+        super().__init__(num_envs, device, auto_reset)
+        self.options = options
+        self.spec = self.make_spec(options)
+        self.position = torch.zeros(num_envs, 2, device=self.device)
+        self._generator = torch.Generator(device=self.device)
+
+    @classmethod
+    @abstractmethod
+    def make_spec(cls, options: Any) -> TaskSpec:
+        """Fixed facts of the task."""
+
+    @classmethod
+    def make_env(
+        cls, options: Any, num_envs: int, *, device: torch.device | str, num_workers: int, auto_reset: bool
+    ) -> TaskEnv:
+        """Builds environments of the task, which need no worker processes; see `registry.make_env`."""
+        return cls(options, num_envs, device, auto_reset)
+
+    @abstractmethod
+    def _make_start(self, normal: Tensor) -> Tensor:
+        """Starts (num_envs, 2) from standard normal numbers (num_envs, 2)."""
+
+    def _seed(self, seed: int) -> None:
+        self._generator.manual_seed(seed)
+
+    def _reset_rows(self, rows: Tensor) -> None:
+        normal = torch.randn(self.num_envs, 2, generator=self._generator, device=self.device)
+        torch.where(rows[:, None], self._make_start(normal), self.position, out=self.position)
+
+    def _move(self, shift: Tensor, active: Tensor) -> None:
+        torch.where(active[:, None], self.position + shift, self.position, out=self.position)
+
+    def track(self) -> Tensor:
+        return self.position.clone()
 
 
 @dataclass(frozen=True)
@@ -304,9 +327,6 @@ def play(env: VectorTask, first_obs: Tensor, act: Act, noise: NDArray[np.float64
         act: the demonstrator.
         noise: (horizon, action_dim) added to what is executed, on the same scale.
         behaviour: what the demonstrator was asked for.
-
-    Returns:
-        The episode with the clean actions and the observations they answer.
     """
     low, high = np.array(env.spec.action_low), np.array(env.spec.action_high)
     obs, success = first_obs, False
@@ -328,12 +348,9 @@ PERSISTENCE = 0.7
 
 def draw_noise(std: float, shape: tuple[int, int], draw: np.random.Generator) -> NDArray[np.float64]:
     """Noise of shape (steps, dim): a first-order autoregression that starts at 0 and approaches `std`."""
-    shocks = std * math.sqrt(1.0 - PERSISTENCE**2) * draw.standard_normal(shape)
-    noise = np.zeros(shape)
-    gust = np.zeros(shape[1])
-    for step in range(shape[0]):
-        gust = PERSISTENCE * gust + shocks[step]
-        noise[step] = gust
+    noise = std * math.sqrt(1.0 - PERSISTENCE**2) * draw.standard_normal(shape)
+    for step in range(1, shape[0]):
+        noise[step] += PERSISTENCE * noise[step - 1]
     return noise
 
 
@@ -343,25 +360,17 @@ Task = TypeVar("Task", bound=VectorTask)
 class NoisyExpert(ABC, Generic[Task]):
     """Base of demonstrators that execute noisy actions and record the clean ones.
 
-    So demonstrations show how to come back to the way from beside it, which a cloned policy has to know.
-
-    Args:
-        env: a task of one environment without automatic reset, which it closes.
-        noise_std: standard deviation of the noise on executed actions.
-
-    Attributes:
-        behaviours: what it can be asked for.
-        noiseless: components of the action that no noise is added to.
+    So demonstrations show how to come back to the way from beside it, which a cloned policy has to know. It plays in a
+    task of one environment without automatic reset, and closes it.
 
     Source: injecting noise into the demonstrator as in DART (arXiv 1703.09327).
     """
 
     behaviours: tuple[str, ...]
-    noiseless: tuple[int, ...] = ()
+    noiseless: tuple[int, ...] = ()  # components of the action that no noise is added to
 
     def __init__(self, env: Task, noise_std: float) -> None:
-        self._env = env
-        self._noise_std = noise_std
+        self._env, self._noise_std = env, noise_std
 
     @abstractmethod
     def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:
@@ -380,7 +389,7 @@ class NoisyExpert(ABC, Generic[Task]):
         return draw_noise(self._noise_std, (self._env.spec.horizon, self._env.spec.action_dim), draw)
 
     def demonstrate(self, behaviour: int, seed: int) -> Episode:
-        """Plays one noisy episode; the same seed gives the same episode."""
+        """See `Expert.demonstrate`."""
         draw = self._make_generator(behaviour, seed)
         obs = self._env.reset(seed)
         act = self._begin(behaviour, draw)
@@ -390,7 +399,6 @@ class NoisyExpert(ABC, Generic[Task]):
         return replace(episode, success=episode.success and self._has_shown(behaviour))
 
     def close(self) -> None:
-        """Releases the simulator."""
         self._env.close()
 
 
@@ -417,3 +425,12 @@ class ModeLabeler(Protocol):
             (num_episodes, len(modes)) rows that sum to one: one-hot for successes; failed episodes are
             spread over the modes they were still compatible with, so that failures count against them.
         """
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """A `ModeLabeler` that is made of a function."""
+
+    name: str
+    modes: tuple[str, ...]
+    label: Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -5,23 +5,21 @@ a contiguous share of the rows, and answers one message per chunk of actions, so
 are daemons that ignore interrupts and end when their pipe closes: nothing outlives the parent, however it ends.
 """
 
-from __future__ import annotations
-
 import itertools
 import multiprocessing
 import os
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskEnv, TaskSpec, Transition, VectorTask
-from bmd_pipeline.errors import BMDError, SimulationError, TaskError
+from bmd_pipeline.environments.base import TaskEnv, TaskSpec, Transition, VectorTask, require_shape
+from bmd_pipeline.errors import BMDError, SimulationError
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _CLOSE_SECONDS = 5.0
@@ -35,11 +33,7 @@ Answer = tuple[Any, Callable[[Any], Any], Callable[[], None]]
 class Worker:
     """A process that builds something and answers messages about it, in their order.
 
-    Args:
-        name: what messages call it.
-        advice: what to do if it dies.
-        build: runs in the process, which it must be able to travel to; so must `arguments`.
-        arguments: of `build`.
+    Errors call it `name` and, if it died, end in `advice`. `build` and its `arguments` are pickled: they travel there.
     """
 
     def __init__(self, name: str, advice: str, build: Callable[..., Answer], *arguments: Any) -> None:
@@ -52,11 +46,7 @@ class Worker:
         theirs.close()  # so that the pipe ends when the worker does
 
     def send(self, message: Any) -> None:
-        """Hands over a message.
-
-        Raises:
-            SimulationError: the worker is dead.
-        """
+        """Hands over a message; a dead worker is a SimulationError."""
         try:
             self.pipe.send(message)
         except OSError:
@@ -67,7 +57,7 @@ class Worker:
 
         Raises:
             BMDError: as raised in the worker.
-            SimulationError: likewise, or the worker died, or raised something else.
+            SimulationError: likewise; or the worker died, or raised something else.
         """
         try:
             answer = self.pipe.recv()
@@ -98,42 +88,35 @@ def stop_workers(workers: Sequence[Worker], at_once: bool = False) -> None:
 
 
 def _serve(pipe: Connection, name: str, build: Callable[..., Answer], arguments: tuple[Any, ...]) -> None:
-    """Body of a worker process: builds, then answers messages until its pipe closes."""
+    """Body of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
     torch.set_num_threads(1)
-    close: Callable[[], None] | None = None
-    try:
+    with ExitStack() as stack, suppress(EOFError, OSError):  # the pipe is closed, or the parent gone
         try:
             reply, answer, close = build(*arguments)
+            stack.callback(close)
             while True:
                 pipe.send(reply)
                 reply = answer(pipe.recv())
         except (EOFError, BrokenPipeError):
-            return
+            raise
         except (BMDError, SimulationError) as error:
             pipe.send(error)
         except Exception:
             pipe.send(SimulationError(f"{name} failed:\n{traceback.format_exc()}"))
-    except OSError:  # the parent is gone
-        return
-    finally:
-        if close is not None:
-            close()
 
 
 @contextmanager
 def _single_threaded() -> Iterator[None]:
     """Processes started in here use one thread each: there are as many workers as cores."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    before = {name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ}
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in _THREAD_VARIABLES:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 # ---- Environments in workers ----
@@ -160,71 +143,43 @@ def split_rows(num_envs: int, num_workers: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
-class ParallelTask:
-    """A `TaskEnv` over worker processes.
+class ParallelTask(TaskEnv):
+    """A `TaskEnv` of `num_envs` environments over `num_workers` processes, which step on the CPU.
 
-    Args:
-        factory: builds each worker's environments.
-        num_envs: environments in all.
-        num_workers: processes; they step on the CPU.
-        device: where the tensors that go in and out live.
-
-    Raises:
-        BMDError: as raised by the factory in a worker.
-        SimulationError: a worker died while it built its environments. Any later failure raises the same,
-            stops all workers, and leaves the environment closed.
+    `device` is where the tensors that go in and out live. Any failure in a worker stops all workers and leaves the
+    environment closed: a BMDError as it was raised there, else a SimulationError.
     """
 
     def __init__(self, factory: Factory, num_envs: int, num_workers: int, device: torch.device | str = "cpu") -> None:
         self.num_envs = num_envs
         self.device = torch.device(device)
         self._rows = split_rows(num_envs, num_workers)
-        self._workers = [
-            Worker(
-                f"simulation worker {index} (environments {start} to {stop - 1})",
-                "if memory ran out, use fewer environments or workers",
-                _build_task,
-                factory,
-                stop - start,
-                start,
-            )
-            for index, (start, stop) in enumerate(self._rows)
-        ]
-        specs: list[TaskSpec] = self._ask()
-        self.spec = specs[0]
+        self._workers: list[Worker] = []
+        for index, (start, stop) in enumerate(self._rows):
+            name = f"simulation worker {index} (environments {start} to {stop - 1})"
+            advice = "if memory ran out, use fewer environments or workers"
+            self._workers.append(Worker(name, advice, _build_task, factory, stop - start, start))
+        self.spec: TaskSpec = self._ask()[0]
 
     def reset(self, seed: int) -> Tensor:
-        """Starts a new episode everywhere; returns the observation (num_envs, obs_dim)."""
         return self._join(self._ask([("reset", seed)] * len(self._rows)))
 
     def track(self) -> Tensor:
-        """Current track (num_envs, track_dim)."""
         return self._join(self._ask([("track", None)] * len(self._rows)))
 
-    def step(self, action: Tensor) -> Transition:
-        """One control step with action (num_envs, action_dim)."""
-        return self.step_chunk(action[:, None])
-
     def step_chunk(self, actions: Tensor) -> Transition:
-        """Executes actions (num_envs, n, action_dim), one message to each worker."""
-        if actions.ndim != 3 or actions.shape[0] != self.num_envs:
-            raise TaskError(
-                f"{self.spec.name}: actions must be ({self.num_envs}, n, {self.spec.action_dim}), "
-                f"got {tuple(actions.shape)}"
-            )
-        whole = actions.detach().cpu().numpy()
-        parts: list[dict[str, Any]] = self._ask([("step_chunk", whole[start:stop]) for start, stop in self._rows])
-        return Transition(
-            **{name: self._join([part[name] for part in parts], int(name in _TIME_FIRST)) for name in parts[0]}
-        )
+        require_shape(actions, self)
+        rows = actions.detach().cpu().numpy()
+        parts: list[dict[str, Any]] = self._ask([("step_chunk", rows[start:stop]) for start, stop in self._rows])
+        whole = {name: self._join([part[name] for part in parts], int(name in _TIME_FIRST)) for name in parts[0]}
+        return Transition(**whole)
 
     def close(self) -> None:
-        """Ends the workers; calling it twice is harmless."""
         stop_workers(self._workers)
         self._workers = []
 
     def _join(self, parts: list[Any], axis: int = 0) -> Tensor:
-        """Puts the workers' arrays together along the axis of the rows."""
+        """Puts the workers' arrays together."""
         return torch.cat([torch.from_numpy(part) for part in parts], axis).to(self.device)
 
     def _ask(self, messages: Sequence[tuple[str, Any]] = ()) -> list[Any]:
@@ -254,12 +209,10 @@ def _build_task(factory: Factory, num_envs: int, first_row: int) -> Answer:
     task = factory(num_envs, first_row)
 
     def answer(message: tuple[str, Any]) -> Any:
-        """Runs one method; tensors travel as arrays."""
         method, argument = message
         if method == "step_chunk":
             transition = task.step_chunk(torch.from_numpy(argument))
-            return {name: value.numpy() for name, value in vars(transition).items()}
-        result: Tensor = task.reset(argument) if method == "reset" else task.track()
-        return result.numpy()
+            return {name: value.numpy() for name, value in vars(transition).items()}  # tensors travel as arrays
+        return (task.reset(argument) if method == "reset" else task.track()).numpy()
 
     return task.spec, answer, task.close

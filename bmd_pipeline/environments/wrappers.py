@@ -1,37 +1,28 @@
 """Environments around environments: the world that a policy meets where it is not the demonstrations' own."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from bmd_pipeline.config.schema import Disturbance
-from bmd_pipeline.environments.base import TaskEnv, TaskSpec, Transition
+from bmd_pipeline.environments.base import TaskEnv, Transition
 from bmd_pipeline.seeds import make_generator
 
 
-class DisturbedEnv:
-    """An environment seen and moved through a disturbance. Its track, rewards and successes stay true.
+class DisturbedEnv(TaskEnv):
+    """An environment, without automatic reset, seen and moved through a disturbance.
 
-    Noise comes from generators of its own, which `reset` seeds: the same seed brings the same noise to every policy,
-    however many steps a chunk has and however many processes simulate. Without a disturbance nothing changes, bit for
-    bit.
-
-    Args:
-        env: the environment, without automatic reset.
-        disturbance: what is different.
-        obs_std: (obs_dim,) unit of the noise on each component of the observation.
+    Its track, rewards and successes stay true. Noise comes from generators of its own, which `reset` seeds: the same
+    seed brings the same noise to every policy, however many steps a chunk has and however many processes simulate.
+    Without a disturbance nothing changes, bit for bit. obs_std (obs_dim,) is the unit of the noise on observations.
     """
 
     def __init__(self, env: TaskEnv, disturbance: Disturbance, obs_std: Tensor) -> None:
         self._env = env
         self._disturbance = disturbance
         self._obs_noise = disturbance.obs_noise * obs_std
-        self.spec: TaskSpec = env.spec
-        self.num_envs = env.num_envs
-        self.device = env.device
+        self.spec, self.num_envs, self.device = env.spec, env.num_envs, env.device
         self._seed(0)
 
     def reset(self, seed: int) -> Tensor:
@@ -41,9 +32,6 @@ class DisturbedEnv:
 
     def track(self) -> Tensor:
         return self._env.track()
-
-    def step(self, action: Tensor) -> Transition:
-        return self.step_chunk(action[:, None])
 
     def step_chunk(self, actions: Tensor) -> Transition:
         moved = self._env.step_chunk(self._disturb(actions))

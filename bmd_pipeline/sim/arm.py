@@ -7,8 +7,6 @@ tensors. ManiSkill still builds and owns the scene.
 Source: `PDJointPosController`, `PDJointPosMimicController`, `PDEEPoseController` and `Kinematics` of ManiSkill 3.0.1.
 """
 
-from __future__ import annotations
-
 import importlib
 import math
 from collections.abc import Sequence
@@ -31,35 +29,34 @@ _ROTATION_GAIN = 1.6
 """Share of half the missing angle that one control step asks for."""
 
 
+def _compare(wanted: Sequence[Any], found: Sequence[Any]) -> tuple[Any, Any, Any, Any]:
+    """Parts (w, x, y, z) of wanted * conjugate(found), the missing rotation: (x, y, z) is half the rotation vector."""
+    uw, ux, uy, uz = wanted
+    qw, qx, qy, qz = found
+    return (
+        uw * qw + ux * qx + uy * qy + uz * qz,
+        -uw * qx + ux * qw - uy * qz + uz * qy,
+        -uw * qy + ux * qz + uy * qw - uz * qx,
+        -uw * qz - ux * qy + uy * qx + uz * qw,
+    )
+
+
 def turn_towards(wanted: Sequence[float], found: Sequence[float], rotation_scale: float) -> tuple[float, float, float]:
     """Rotation action (3,) in [-1, 1], about the root's axes, that turns quaternion found (4,) into wanted (4,).
 
     Quaternions are (w, x, y, z); rotation_scale is the radians of one unit of ManiSkill's rotation action.
     """
-    uw, ux, uy, uz = wanted
-    qw, qx, qy, qz = found
-    gain = math.copysign(_ROTATION_GAIN, uw * qw + ux * qx + uy * qy + uz * qz) / rotation_scale
-    # the rotation that is missing, wanted * conjugate(found); its vector part is half the rotation vector
-    x = gain * (-uw * qx + ux * qw - uy * qz + uz * qy)
-    y = gain * (-uw * qy + ux * qz + uy * qw - uz * qx)
-    z = gain * (-uw * qz - ux * qy + uy * qx + uz * qw)
-    return min(max(x, -1.0), 1.0), min(max(y, -1.0), 1.0), min(max(z, -1.0), 1.0)
+    w, *missing = _compare(wanted, found)
+    gain = math.copysign(_ROTATION_GAIN, w) / rotation_scale
+    x, y, z = (min(max(gain * part, -1.0), 1.0) for part in missing)
+    return x, y, z
 
 
 def turn_all_towards(wanted: Sequence[float], found: Tensor, rotation_scale: float) -> Tensor:
     """`turn_towards` for quaternions found (num_envs, 4); returns (num_envs, 3)."""
-    uw, ux, uy, uz = wanted
-    qw, qx, qy, qz = found.unbind(1)
-    sign = torch.where(uw * qw + ux * qx + uy * qy + uz * qz < 0, -1.0, 1.0)
-    missing = torch.stack(
-        (
-            -uw * qx + ux * qw - uy * qz + uz * qy,
-            -uw * qy + ux * qz + uy * qw - uz * qx,
-            -uw * qz - ux * qy + uy * qx + uz * qw,
-        ),
-        1,
-    )
-    return (missing * (sign * _ROTATION_GAIN / rotation_scale)[:, None]).clamp(-1.0, 1.0)
+    w, *missing = _compare(wanted, found.unbind(1))
+    gain = torch.where(w < 0, -1.0, 1.0) * _ROTATION_GAIN / rotation_scale
+    return (torch.stack(missing, 1) * gain[:, None]).clamp(-1.0, 1.0)
 
 
 def make_quaternion(yaw: Tensor) -> Tensor:
@@ -89,19 +86,16 @@ _POSITION_GAIN = 0.6
 def hold_tip(x: float, y: float, tip: Sequence[float], rotation_scale: float, height: float) -> NDArray[np.float64]:
     """Completes a planar action (x, y) in [-1, 1] to one (6,) of ManiSkill's `pd_ee_delta_pose`.
 
-    Args:
-        tip: (7,) pose of the tip, position in metres and quaternion (w, x, y, z).
-        rotation_scale: see `turn_towards`.
-        height: where to hold the tip, in metres.
+    tip is its pose (7,), position in metres and quaternion (w, x, y, z), height where to hold it in metres; for
+    rotation_scale see `turn_towards`.
     """
-    tip_x, tip_y, tip_z = tip[:3]
-    base_x, base_y = ROBOT_BASE
-    radius = math.hypot(tip_x - base_x, tip_y - base_y)
-    out_x, out_y = (tip_x - base_x) / radius, (tip_y - base_y) / radius
+    offset_x, offset_y = tip[0] - ROBOT_BASE[0], tip[1] - ROBOT_BASE[1]
+    radius = math.hypot(offset_x, offset_y)
+    out_x, out_y = offset_x / radius, offset_y / radius
     outwards = x * out_x + y * out_y
     allowed = min(max(outwards, (REACH[0] - radius) / STEP_METRES), (REACH[1] - radius) / STEP_METRES)
     x, y = x + (allowed - outwards) * out_x, y + (allowed - outwards) * out_y
-    lift = _POSITION_GAIN * (height - tip_z) / STEP_METRES
+    lift = _POSITION_GAIN * (height - tip[2]) / STEP_METRES
     return np.array([x, y, lift, *turn_towards(UPRIGHT, tip[3:], rotation_scale)])
 
 
@@ -122,11 +116,9 @@ def hold_tips(action: Tensor, tip: Tensor, rotation_scale: float, height: float)
 
 
 class DirectRobot:
-    """A robot of a ManiSkill scene whose joints are driven without ManiSkill.
+    """A robot of an unwrapped ManiSkill environment with `num_envs=1` on the CPU, driven without ManiSkill.
 
-    Args:
-        env: an unwrapped ManiSkill environment with `num_envs=1` on the CPU.
-        part: name of the controller among its agent's.
+    `part` is the name of the controller among its agent's.
     """
 
     def __init__(self, env: Any, part: str) -> None:
@@ -139,8 +131,7 @@ class DirectRobot:
     @property
     def qpos(self) -> NDArray[np.float32]:
         """(joints,) joint angles in rad."""
-        qpos: NDArray[np.float32] = self._articulation.qpos
-        return qpos
+        return np.asarray(self._articulation.qpos)
 
     def place(self, qpos: NDArray[np.float64]) -> None:
         """Puts the joints, at rest, at angles (joints,) in rad."""
@@ -155,17 +146,12 @@ class DirectRobot:
             drive.set_drive_target(angle)
 
     def _step_physics(self) -> None:
-        physics = self._scene.px
         for _ in range(self._substeps):
-            physics.step()
+            self._scene.px.step()
 
 
 class JointDrive(DirectRobot):
-    """Steps a robot by increments of all its joint angles; see `DirectRobot`.
-
-    Raises:
-        TaskError: the controller is not driven by symmetric, normalised increments from the present angles.
-    """
+    """Steps a robot by increments of all its joint angles; refuses controllers that it would step wrongly."""
 
     def __init__(self, env: Any, part: str) -> None:
         super().__init__(env, part)
@@ -182,16 +168,10 @@ class JointDrive(DirectRobot):
 
 
 class PoseArm(DirectRobot):
-    """Steps an arm by delta poses of its end effector.
-
-    Args:
-        env: see `DirectRobot`; its agent's `arm` is driven by `pd_ee_delta_pose` or a controller derived from it.
+    """Steps an arm by delta poses of its end effector: by `pd_ee_delta_pose`, or a controller derived from it.
 
     Attributes:
         rotation_scale: radians of one unit of rotation action; ManiSkill's own is negative.
-
-    Raises:
-        TaskError: the controller is of another kind.
     """
 
     def __init__(self, env: Any) -> None:
@@ -220,7 +200,7 @@ class PoseArm(DirectRobot):
         """One control step with an action (6,): translation in [-1, 1], then rotation of norm <= 1."""
         previous = self._to_root * self._end_link.entity_pose
         shift = np.clip(action[:3], -1.0, 1.0) * self._position_scale
-        rotation = self._sapien.Pose(q=self._delta_rotation(action[3:6])) * self._sapien.Pose(q=previous.q)
+        rotation = self._sapien.Pose(q=self._delta_rotation(action[3:])) * self._sapien.Pose(q=previous.q)
         qpos = self._articulation.qpos
         angles, converged, _ = self._model.compute_inverse_kinematics(
             self._end_index,
@@ -252,12 +232,7 @@ class PoseArm(DirectRobot):
 
 
 class ArmScene:
-    """A scene with one arm and direct stepping, the base of those of single tasks; see `make_env` for its arguments.
-
-    Attributes:
-        env: the unwrapped ManiSkill environment.
-        arm: what steps it.
-    """
+    """A ManiSkill environment `env` and the `arm` that steps it, the base of tasks' scenes; made like `make_env`."""
 
     def __init__(self, env_id: str, **settings: Any) -> None:
         self.env = make_env(env_id, **settings)
@@ -265,7 +240,7 @@ class ArmScene:
 
 
 class Gripper:
-    """Drives the mirrored fingers of a scene beside `PoseArm`; see `DirectRobot` for env."""
+    """Drives the mirrored fingers of a scene beside `PoseArm`."""
 
     def __init__(self, env: Any) -> None:
         controller = env.agent.controller.controllers["gripper"]
@@ -281,11 +256,7 @@ class Gripper:
 
 
 class FreeBody:
-    """A body that nothing but physics moves, placed and read without tensors.
-
-    Args:
-        actor: one of a ManiSkill scene with `num_envs=1` on the CPU.
-    """
+    """An actor of a ManiSkill scene that nothing but physics moves, placed and read without tensors."""
 
     def __init__(self, actor: Any) -> None:
         sapien: Any = importlib.import_module("sapien")
@@ -321,13 +292,9 @@ def point_down(yaw: float) -> tuple[float, float, float, float]:
 def approach(
     pose: Sequence[float], position: NDArray[np.float64], orientation: Sequence[float], speed: float
 ) -> NDArray[np.float64]:
-    """Action (6,) of `pd_ee_delta_pose` that moves the end effector towards a pose.
+    """Action (6,) of `pd_ee_delta_pose` that moves the end effector from pose (7,) to a position and an orientation.
 
-    Args:
-        pose: (7,) where it is: position in metres and quaternion (w, x, y, z).
-        position: (3,) where it should go.
-        orientation: (4,) quaternion that it should have there.
-        speed: largest component of the translation, in units of action.
+    Metres and quaternions (w, x, y, z); speed is the largest component of the translation, in units of action.
     """
     shift = _POSITION_GAIN * (position - np.array(pose[:3])) / STEP_METRES
     shift *= min(1.0, speed / max(float(np.abs(shift).max()), 1e-9))

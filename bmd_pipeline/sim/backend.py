@@ -1,7 +1,5 @@
 """Tasks whose episodes are simulated, whatever simulates them and wherever it runs."""
 
-from __future__ import annotations
-
 import functools
 import gc
 import importlib
@@ -75,15 +73,7 @@ def enable_headless() -> None:
 def make_env(env_id: str, **settings: Any) -> Any:
     """Builds a registered ManiSkill environment for state-only use, on the CPU unless the settings say otherwise.
 
-    Args:
-        env_id: ManiSkill's name of it ("PushT-v1").
-        settings: further arguments of the environment, overriding the defaults given here.
-
-    Returns:
-        The unwrapped `BaseEnv`, already reset once.
-
-    Raises:
-        TaskError: GPU simulation was asked for and can't start.
+    It is the unwrapped `BaseEnv`, already reset once. GPU simulation that can't start is a TaskError.
     """
     enable_headless()
     gymnasium: Any = importlib.import_module("gymnasium")
@@ -112,12 +102,9 @@ def make_env(env_id: str, **settings: Any) -> Any:
 
 
 def reset_physics(env: Any) -> None:
-    """Moves every body of a ManiSkill scene into a new, empty physics system.
+    """Moves every body of an unwrapped ManiSkill environment, made by `make_env`, into a new, empty physics system.
 
     Call it first thing in a reset; poses, velocities and drive targets stay what they are.
-
-    Args:
-        env: an unwrapped ManiSkill environment with `num_envs=1` on the CPU and `render_backend="none"`.
     """
     sapien: Any = importlib.import_module("sapien")
     scene = env.scene
@@ -171,8 +158,7 @@ class SceneList:
     def move(self, action: Tensor, active: Tensor) -> Tensor:
         """One control step of the scenes where active (num_envs,) is True, with action (num_envs, action_dim).
 
-        Returns:
-            State (num_envs, state_dim); rows of other scenes mean nothing.
+        Returns their state (num_envs, state_dim); rows of other scenes mean nothing.
         """
         actions = action.tolist()
         for row in active.nonzero()[:, 0].tolist():
@@ -181,7 +167,6 @@ class SceneList:
         return torch.from_numpy(self._state.copy())
 
     def close(self) -> None:
-        """Forgets the scenes."""
         self.scenes = []
 
 
@@ -192,8 +177,6 @@ class BatchedScenes:
     there was a GPU that was not to be had. It is exercised on the CPU, where ManiSkill offers the same interface for
     one scene; only the calls that move data to and from the GPU's buffers are untried. Scenes that aren't active go
     on being simulated under zero actions, unread, until they are placed anew.
-
-    The CPU takes one scene only; env is the unwrapped ManiSkill environment.
     """
 
     def __init__(self, env_id: str, num_envs: int, device: torch.device, **settings: Any) -> None:
@@ -209,7 +192,6 @@ class BatchedScenes:
         return self._read()
 
     def close(self) -> None:
-        """Releases the scenes."""
         self.env.close()
 
     def _complete(self, action: Tensor) -> Tensor:
@@ -218,8 +200,7 @@ class BatchedScenes:
 
     def _read(self) -> Tensor:
         """State (num_envs, state_dim)."""
-        state: Tensor = self.env.read_state()
-        return state
+        return torch.as_tensor(self.env.read_state())
 
 
 # ---- Tasks whose episodes are simulated: seeds, starts and states, whatever simulates them ----
@@ -232,9 +213,7 @@ class SceneTask(VectorTask):
     the CPU and the GPU mean the same.
 
     Args:
-        options: the task's settings.
-        num_envs: scenes stepped together; for this, device and auto_reset see `VectorTask`.
-        first_row: number of the first of them among all workers' scenes.
+        first_row: number of the first scene among all workers' scenes.
         batched: step through ManiSkill's batched interface; None: on a GPU only. On the CPU it takes one scene.
 
     Attributes:
@@ -242,32 +221,31 @@ class SceneTask(VectorTask):
         state: (num_envs, STATE_DIM) float32.
     """
 
-    NAME: ClassVar[str]
+    NAME: ClassVar[str]  # this and the next six: see `TaskSpec`
     OBS_DIM: ClassVar[int]
     ACTION_DIM: ClassVar[int]
     TRACK_NAMES: ClassVar[tuple[str, ...]]
     PLANAR: ClassVar[tuple[str, str]] = ("x", "y")
     PLANAR_UNITS: ClassVar[tuple[str, str]] = ("m", "m")
     CONTROL_HZ: ClassVar[float] = 20.0
-    """The task's `TaskSpec`."""
-    STATE_DIM: ClassVar[int]
-    """Size of a scene's state."""
-    RANDOM_DIM: ClassVar[int]
-    """How many random numbers an episode's start is made of."""
+    STATE_DIM: ClassVar[int]  # size of a scene's state
+    RANDOM_DIM: ClassVar[int]  # how many random numbers an episode's start is made of
     ENV_MODULE: ClassVar[str | None] = None
     """Module that names the ManiSkill environment `ENV_ID`, and registers it if it isn't ManiSkill's own. None for
     other simulators, which stay on the CPU where a CUDA device would select ManiSkill's GPU simulation."""
-    SCENE: ClassVar[Callable[..., Scene]]
-    """Builds a scene on the CPU, from the name of the ManiSkill environment if there is one."""
-    BATCH: ClassVar[Callable[..., BatchedScenes]] = BatchedScenes
-    """Builds all scenes in one batch; the default takes a `StartedEnv`."""
+    SCENE: ClassVar[
+        Callable[..., Scene]
+    ]  # builds one on the CPU, from the name of its ManiSkill environment if it has one
+    BATCH: ClassVar[Callable[..., BatchedScenes]] = (
+        BatchedScenes  # builds all in one batch; the default: a `StartedEnv`
+    )
 
     def __init__(
         self,
         options: Any,
         num_envs: int,
-        *,
         first_row: int = 0,
+        *,
         device: torch.device | str = "cpu",
         auto_reset: bool = True,
         batched: bool | None = None,
@@ -275,11 +253,15 @@ class SceneTask(VectorTask):
         super().__init__(num_envs, device, auto_reset)
         self.options = options
         self.spec = self.make_spec(options)
-        self._batched = self.device.type == "cuda" if batched is None else batched
         self._first_row = first_row
         self._seed_value = 0
         self._episodes = np.zeros(num_envs, np.int64)
-        self.simulation: Any = self._make_simulation()
+        names = () if self.ENV_MODULE is None else (importlib.import_module(self.ENV_MODULE).ENV_ID,)
+        self.simulation: Any
+        if batched or (batched is None and self.device.type == "cuda"):
+            self.simulation = self.BATCH(*names, num_envs, self.device)
+        else:
+            self.simulation = SceneList([self.SCENE(*names) for _ in range(num_envs)])
         self.state = torch.zeros(num_envs, self.STATE_DIM, device=self.device)
 
     @classmethod
@@ -290,32 +272,16 @@ class SceneTask(VectorTask):
 
     @classmethod
     def make_env(
-        cls,
-        options: Any,
-        num_envs: int,
-        *,
-        device: torch.device | str = "cpu",
-        num_workers: int = 1,
-        auto_reset: bool = False,
+        cls, options: Any, num_envs: int, *, device: torch.device | str = "cpu", num_workers: int = 1, auto_reset: bool
     ) -> TaskEnv:
         """Builds environments of the task; see `registry.make_env`."""
         if cls.ENV_MODULE and torch.device(device).type == "cuda":
             return cls(options, num_envs, device=device, auto_reset=auto_reset)
-        factory = functools.partial(cls._make_rows, options, auto_reset)
+        factory = functools.partial(cls, options, auto_reset=auto_reset)
         return make_parallel(factory, num_envs, num_workers, device)
 
-    @classmethod
-    def _make_rows(cls, options: Any, auto_reset: bool, num_envs: int, first_row: int) -> SceneTask:
-        return cls(options, num_envs, first_row=first_row, auto_reset=auto_reset)
-
-    def _make_simulation(self) -> SceneList | BatchedScenes:
-        names = () if self.ENV_MODULE is None else (importlib.import_module(self.ENV_MODULE).ENV_ID,)
-        if self._batched:
-            return self.BATCH(*names, self.num_envs, self.device)
-        return SceneList([self.SCENE(*names) for _ in range(self.num_envs)])
-
     def _draw_random(self, generator: np.random.Generator) -> NDArray[np.float64]:
-        """Random numbers (RANDOM_DIM,) of one start: uniform in [0, 1), unless a task says otherwise."""
+        """Random numbers (RANDOM_DIM,) of one start, uniform in [0, 1); a task may draw others."""
         return generator.random(self.RANDOM_DIM)
 
     @abstractmethod
@@ -324,14 +290,9 @@ class SceneTask(VectorTask):
 
     @abstractmethod
     def _evaluate(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What a control step led to.
+        """Reward, terminated and success of a control step, each (num_envs,), from the states (num_envs, STATE_DIM).
 
-        Args:
-            before: (num_envs, STATE_DIM) state before it.
-            after: the same, after it; equal to `before` where nothing was moved.
-
-        Returns:
-            reward, terminated and success, each (num_envs,); those of rows where nothing was moved are ignored.
+        The states are equal where nothing was moved; what is returned for these rows is ignored.
         """
 
     def _begin(self, rows: Tensor) -> None:
@@ -343,7 +304,13 @@ class SceneTask(VectorTask):
 
     def _reset_rows(self, rows: Tensor) -> None:
         chosen = rows.nonzero()[:, 0]
-        self.state[chosen] = self.simulation.place(chosen, self._draw_starts(chosen))
+        drawn = []
+        for row in chosen.tolist():  # a start depends on seed, number of the scene and of its episode alone
+            number = (self._seed_value, self._first_row + row, int(self._episodes[row]))
+            drawn.append(self._draw_random(np.random.default_rng(number)))
+            self._episodes[row] += 1
+        start = self._make_start(torch.from_numpy(np.stack(drawn)).float().to(self.device))
+        self.state[chosen] = self.simulation.place(chosen, start)
         self._begin(rows)
 
     def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -352,13 +319,4 @@ class SceneTask(VectorTask):
         return self._evaluate(before, self.state)
 
     def close(self) -> None:
-        """Releases the simulator."""
         self.simulation.close()
-
-    def _draw_starts(self, rows: Tensor) -> Tensor:
-        """A start for each of rows (n,); it depends on seed, number of the scene and of its episode alone."""
-        chosen = rows.tolist()
-        numbers = [(self._seed_value, self._first_row + row, int(self._episodes[row])) for row in chosen]
-        random = [self._draw_random(np.random.default_rng(number)) for number in numbers]
-        self._episodes[chosen] += 1
-        return self._make_start(torch.from_numpy(np.stack(random)).float().to(self.device))

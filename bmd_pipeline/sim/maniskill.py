@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from mani_skill.agents.controllers import PDEEPoseControllerConfig, PDJointPosCo
 from mani_skill.agents.controllers.pd_ee_pose import PDEEPoseController
 from mani_skill.agents.controllers.pd_joint_pos import PDJointPosController
 from mani_skill.envs.sapien_env import BaseEnv
+from mani_skill.utils.building import actors
 from mani_skill.utils.scene_builder.table import TableSceneBuilder
 from torch import Tensor
 
@@ -33,10 +35,8 @@ class StartedEnv(BaseEnv):  # type: ignore[misc]  # ManiSkill ships no types
     """
 
     SUPPORTED_REWARD_MODES = ["normalized_dense", "dense", "sparse", "none"]
-    RANDOM_DIM: int
-    """How many uniform random numbers an episode's start is made of."""
-    CONTROL_MODE: str | None = None
-    """ManiSkill's name of the robot's controller; None for its first."""
+    RANDOM_DIM: int  # how many uniform random numbers an episode's start is made of
+    CONTROL_MODE: str | None = None  # ManiSkill's name of the robot's controller; None for its first
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         defaults = {"robot_uids": self.SUPPORTED_ROBOTS[0], "control_mode": self.CONTROL_MODE}
@@ -55,10 +55,6 @@ class StartedEnv(BaseEnv):  # type: ignore[misc]  # ManiSkill ships no types
         """The scenes' state (num_envs, state_dim)."""
 
     @abstractmethod
-    def evaluate(self) -> dict[str, Tensor]:
-        """Flags `success`, and `fail` if episodes can fail, each (num_envs,), and further information."""
-
-    @abstractmethod
     def compute_closeness(self) -> Tensor:
         """How near each scene (num_envs,) is to success, from 0 to 1: the dense reward before success."""
 
@@ -73,9 +69,7 @@ class StartedEnv(BaseEnv):  # type: ignore[misc]  # ManiSkill ships no types
         """Closeness to success, and 1 once there; (num_envs,)."""
         return torch.where(info["success"], 1.0, 0.9 * self.compute_closeness())
 
-    def compute_normalized_dense_reward(self, obs: Any, action: Tensor, info: dict[str, Tensor]) -> Tensor:
-        """The dense reward, which is in [0, 1] as it is."""
-        return self.compute_dense_reward(obs, action, info)
+    compute_normalized_dense_reward = compute_dense_reward  # which is in [0, 1] as it is
 
 
 # ---- Controllers with fewer actions than ManiSkill's own ----
@@ -93,8 +87,7 @@ class PlanarController(PDEEPoseController):  # type: ignore[misc]  # ManiSkill s
     def _preprocess_action(self, action: Tensor) -> Tensor:
         planar = action.clamp(-1.0, 1.0) * (self.config.step_metres / STEP_METRES)
         held = hold_tips(planar, self.ee_pose.raw_pose, self.config.rot_lower, self.config.height)
-        scaled: Tensor = self._clip_and_scale_action(held)
-        return scaled
+        return torch.as_tensor(self._clip_and_scale_action(held))
 
 
 @dataclass
@@ -119,29 +112,35 @@ class ShutController(PDJointPosController):  # type: ignore[misc]
 
 @dataclass
 class ShutControllerConfig(PDJointPosControllerConfig):  # type: ignore[misc]
-    """Drive settings of the joints to hold."""
-
     normalize_action: bool = False
     controller_cls = ShutController
+
+
+def build_goal(scene: Any, name: str, radius: float, place: Sequence[float]) -> Any:
+    """A green sphere at a place (x, y, z), which bodies pass through. Lengths are in metres."""
+    return actors.build_sphere(
+        scene,
+        radius=radius,
+        color=[0.0, 1.0, 0.0, 1.0],
+        name=name,
+        body_type="kinematic",
+        add_collision=False,
+        initial_pose=sapien.Pose(p=place),
+    )
 
 
 # ---- The base of this project's own ManiSkill environments with an arm: a robot at ManiSkill's table ----
 
 
 class TabletopEnv(StartedEnv):
-    """A robot at ManiSkill's table.
-
-    Subclasses name their robot and control mode, build what stands on the table, and give starts, success and reward
-    as functions of the state.
-    """
+    """A robot at ManiSkill's table."""
 
     @abstractmethod
     def _load_objects(self) -> None:
         """Builds what stands on the table."""
 
-    @abstractmethod
     def _place_objects(self, placement: Tensor) -> None:
-        """Places objects from what follows the joint angles in starts (n, start_dim - num_joints)."""
+        """Places objects, if any move, from what follows the joint angles in starts (n, start_dim - num_joints)."""
 
     def _load_agent(self, options: dict[str, Any]) -> None:
         super()._load_agent(options, sapien.Pose(p=[*ROBOT_BASE, 0.0]))

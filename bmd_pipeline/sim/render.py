@@ -1,7 +1,5 @@
 """Filming simulated episodes: cameras, recording, and pictures by ManiSkill or MuJoCo."""
 
-from __future__ import annotations
-
 import copy
 import ctypes.util
 import importlib
@@ -35,24 +33,17 @@ class Camera:
     fov: float = 0.9  # angle in rad that a picture covers, from edge to edge
 
     def project(self, places: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Where places (n, 3) in metres are in the picture.
+        """Where places (n, 3) in metres, all before the camera, are in the picture, whatever hides them.
 
-        Returns:
-            (n, 2) shares of its width from the left and of its height from the top, outside of [0, 1] where the picture
-            ends before; nothing is known of what hides them. Places must be before the camera.
+        Returns (n, 2) shares of its width from the left and of its height from the top, beyond [0, 1] outside of it.
         """
-        forward = _unit(np.subtract(self.target, self.eye))
-        right = _unit(np.cross(forward, (0.0, 0.0, 1.0)))
-        down = np.cross(forward, right)
+        forward = np.subtract(self.target, self.eye)
+        forward = forward / np.linalg.norm(forward)
+        right = np.cross(forward, (0.0, 0.0, 1.0))
+        right = right / np.linalg.norm(right)
         offset = np.asarray(places, np.float64) - np.asarray(self.eye)
-        depth = offset @ forward
-        across = np.stack((offset @ right, offset @ down), 1) / depth[:, None]
-        shares: NDArray[np.float64] = 0.5 + 0.5 * across / math.tan(self.fov / 2.0)
-        return shares
-
-
-def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(vector / np.linalg.norm(vector))
+        across = np.stack((offset @ right, offset @ np.cross(forward, right)), 1) / (offset @ forward)[:, None]
+        return np.asarray(0.5 + 0.5 * across / math.tan(self.fov / 2.0))
 
 
 # ---- How a task is filmed ----
@@ -83,11 +74,7 @@ class Filming(Protocol):
         """From where modes can be told apart."""
 
     def require_renderer(self) -> None:
-        """Makes sure that this machine can render.
-
-        Raises:
-            TaskError: it can't; the message says what is missing and what to install.
-        """
+        """Makes sure that this machine can render; if not, a TaskError says what is missing and what to install."""
 
     def arrange(self, task: VectorTask) -> Arrangement:
         """How the scene of a task of one environment now is; what is returned doesn't change with it."""
@@ -124,7 +111,6 @@ class Recording:
 
     @property
     def length(self) -> int:
-        """Control steps."""
         return len(self.tracks) - 1
 
     @property
@@ -137,25 +123,17 @@ class Recorder:
     """Records the episodes of a task from now on; those that it plays are the same as without.
 
     It listens to what the base class of all tasks calls when an episode begins and after each control step: neither
-    tasks nor what plays them know of films, and no result depends on how films are made.
-
-    Args:
-        task: a task of one environment without automatic reset.
-        filming: how it is filmed.
+    tasks nor what plays them know of films, and no result depends on how films are made. A task of several
+    environments, or with automatic reset, is a TaskError.
 
     Attributes:
         recording: the episode that is being played, or was played last.
-
-    Raises:
-        TaskError: it has several environments, or resets automatically.
     """
 
     def __init__(self, task: VectorTask, filming: Filming) -> None:
         if task.num_envs != 1 or task.auto_reset:
             raise TaskError(f"{task.spec.name}: one environment without automatic reset can be recorded")
-        self._task = task
-        self._filming = filming
-        self._observe = task._observe
+        self._task, self._filming, self._observe = task, filming, task._observe
         self.recording = Recording()
         task._observe = self._record  # type: ignore[method-assign]
 
@@ -171,11 +149,7 @@ class Recorder:
 
 
 def find_task(expert: Expert) -> VectorTask:
-    """The task that a demonstrator plays in.
-
-    Raises:
-        TaskError: it holds none.
-    """
+    """The task that a demonstrator plays in; a TaskError if it holds none."""
     for value in vars(expert).values():
         if isinstance(value, VectorTask):
             return value
@@ -197,7 +171,6 @@ class ManiSkillFilming(SceneFilming):
 
     env_module: str  # registers the environment and names it `ENV_ID`
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the environment, that decide how it looks
-    prepare: Callable[[], None] = lambda: None  # called before the environment is built
 
     def require_renderer(self) -> None:
         if not backend.have_render_device():
@@ -209,7 +182,6 @@ class ManiSkillFilming(SceneFilming):
 
     def make_renderer(self, size: int) -> Renderer:
         env_id: str = importlib.import_module(self.env_module).ENV_ID
-        self.prepare()
         sapien: Any = importlib.import_module("sapien")
         try:
             sapien.Device("cuda")
@@ -217,11 +189,9 @@ class ManiSkillFilming(SceneFilming):
         except RuntimeError:  # no CUDA device that can render: what Vulkan finds
             where = "sapien_cpu"
         env: Any = backend.make_env(env_id, render_backend=where, **self.settings)
-        look_at: Any = importlib.import_module("mani_skill.utils.sapien_utils").look_at
-        pose = look_at(self.camera.eye, self.camera.target)
-        camera = env.scene.add_camera(
-            "film", pose=pose, width=size, height=size, fovy=self.camera.fov, near=0.01, far=50.0
-        )
+        utils: Any = importlib.import_module("mani_skill.utils.sapien_utils")
+        pose, fov = utils.look_at(self.camera.eye, self.camera.target), self.camera.fov
+        camera = env.scene.add_camera("film", pose=pose, width=size, height=size, fovy=fov, near=0.01, far=50.0)
 
         def render(arrangement: Arrangement) -> Frame:
             env.scene.set_sim_state(arrangement)
@@ -289,10 +259,9 @@ class MuJoCoFilming(SceneFilming):
 
 
 def choose_opengl() -> None:
-    """Names an OpenGL that needs no display in MUJOCO_GL, unless it names one. MuJoCo reads it when it first renders.
+    """Names an OpenGL that needs no display in MUJOCO_GL, unless it names one; a TaskError if there is none.
 
-    Raises:
-        TaskError: there is none.
+    MuJoCo reads it when it first renders.
     """
     if os.environ.get("MUJOCO_GL"):
         return

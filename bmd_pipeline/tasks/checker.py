@@ -1,9 +1,8 @@
 """Does a task keep the contract? For authors of tasks, and for the tests of ours."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,15 +11,11 @@ from torch import Tensor
 from bmd_pipeline.environments.base import TaskEnv, TaskSpec, Transition
 from bmd_pipeline.tasks.registry import MissingExpertError, load_labellings, make_env, make_expert, make_spec
 
-# ---- The single checks of the task contract ----
-#
 # Every check plays the task and compares tensors exactly: a simulator that carries a little state over a reset
 # passes for correct until two runs with one seed differ. A check returns what it saw, or raises.
 
 CHUNK = 4
 SEED, OTHER_SEED = 0, 1
-_PATHS = {"obs_path": "observations", "track_path": "tracks", "reward": "rewards"}
-"""Fields of a transition that must be equal, and what messages call them."""
 MIN_EXPERT_SUCCESS = 0.5
 """An expert that fails more often than not wastes more than it collects."""
 
@@ -60,13 +55,18 @@ def _require_same(left: Tensor, right: Tensor, what: str) -> None:
         raise BrokenContractError(f"{what} differ by up to {gap:.3g}")
 
 
+def _require_same_paths(left: Transition, right: Transition, when: str) -> None:
+    _require_same(left.obs_path, right.obs_path, f"observations {when}")
+    _require_same(left.track_path, right.track_path, f"tracks {when}")
+    _require_same(left.reward, right.reward, f"rewards {when}")
+
+
 def check_spec(context: Context) -> str:
     """The fixed facts agree with each other and with the environment."""
     spec = context.spec
     _require(context.frozen.spec == spec, "make_spec and the environment's spec differ")
-    _require(
-        min(spec.obs_dim, spec.action_dim, spec.track_dim, spec.horizon) >= 1, "dimensions and horizon must be >= 1"
-    )
+    sizes = spec.obs_dim, spec.action_dim, spec.track_dim, spec.horizon
+    _require(min(sizes) >= 1, "dimensions and horizon must be >= 1")
     _require(len(set(spec.track_names)) == spec.track_dim, f"track names repeat: {', '.join(spec.track_names)}")
     for column in spec.planar:
         _require(column in spec.track_names, f"planar column {column!r} is not in the track")
@@ -95,9 +95,7 @@ def check_tensors(context: Context) -> str:
     for name, (tensor, shape, dtype) in expected.items():
         _require(tensor.shape == shape, f"{name} must have shape {shape}, has {tuple(tensor.shape)}")
         _require(tensor.dtype == dtype, f"{name} must be {dtype}, is {tensor.dtype}")
-        _require(
-            tensor.device.type == context.device.type, f"{name} must be on {context.device}, is on {tensor.device}"
-        )
+        _require(tensor.device.type == device.type, f"{name} must be on {device}, is on {tensor.device}")
         _require(torch.isfinite(tensor.float()).all(), f"{name} has values that are not finite")
     return f"{len(expected)} tensors of {n} environments on {device}"
 
@@ -109,8 +107,7 @@ def check_determinism(context: Context) -> str:
     _play(context.frozen, OTHER_SEED, actions)  # leaves the simulator in another state
     again, obs_again = _play(context.frozen, SEED, actions)
     _require_same(obs, obs_again, "first observations of one seed")
-    for field, name in _PATHS.items():
-        _require_same(getattr(first, field), getattr(again, field), f"{name} of one seed")
+    _require_same_paths(first, again, "of one seed")
     return f"{actions.shape[1]} steps are equal bit by bit after another episode in between"
 
 
@@ -128,8 +125,7 @@ def check_clipping(context: Context) -> str:
     actions = context.actions(CHUNK, scale=5.0)
     wild, _ = _play(context.frozen, SEED, actions)
     tame, _ = _play(context.frozen, SEED, actions.clamp(-1, 1))
-    for field, name in _PATHS.items():
-        _require_same(getattr(wild, field), getattr(tame, field), f"{name} under clipped and unclipped actions")
+    _require_same_paths(wild, tame, "under clipped and unclipped actions")
     return f"actions up to {float(actions.abs().max()):.1f} act like their clipped values"
 
 
@@ -140,9 +136,10 @@ def check_chunk(context: Context) -> str:
     whole, _ = _play(env, SEED, actions)
     env.reset(SEED)
     steps = [env.step(actions[:, i]) for i in range(actions.shape[1])]
-    for field, name in _PATHS.items():
-        single = torch.cat([getattr(step, field) for step in steps])
-        _require_same(getattr(whole, field), single, f"{name} of chunk and steps")
+    paths = {
+        field: torch.cat([getattr(step, field) for step in steps]) for field in ("obs_path", "track_path", "reward")
+    }
+    _require_same_paths(whole, replace(whole, **paths), "of chunk and steps")
     success = torch.stack([step.success for step in steps]).any(dim=0)
     _require_same(whole.success, success, "success of chunk and steps")
     _require_same(whole.steps, torch.stack([step.steps for step in steps]).sum(dim=0), "step counts")
@@ -154,7 +151,7 @@ def check_time_limit(context: Context) -> str:
     env, horizon = context.frozen, context.spec.horizon
     still = torch.zeros_like(context.actions(1))[:, 0]
     env.reset(SEED)
-    ended = torch.zeros(env.num_envs, dtype=torch.bool, device=context.device)
+    ended = torch.zeros_like(still[:, 0], dtype=torch.bool)
     for step in range(1, horizon + 1):
         moved = env.step(still)
         _require(step == horizon or not moved.truncated.any(), f"truncated after {step} steps, horizon is {horizon}")
@@ -192,12 +189,10 @@ def check_auto_reset(context: Context) -> str:
         _require_same(renewed.final_obs[unseen], kept.final_obs[unseen], "final observations with and without reset")
         _require_same(renewed.done[unseen], kept.done[unseen], "ends of episodes with and without reset")
         going_on = unseen & ~renewed.done
-        _require_same(
-            renewed.obs[going_on], renewed.final_obs[going_on], "next and last observation of running episodes"
-        )
-        ending = unseen & renewed.done
+        following, last = renewed.obs[going_on], renewed.final_obs[going_on]
+        _require_same(following, last, "next and last observation of running episodes")
         fresh = (renewed.obs != renewed.final_obs).any(dim=1)
-        _require(fresh[ending].all(), "an ended episode did not start anew")
+        _require(fresh[unseen & renewed.done].all(), "an ended episode did not start anew")
         unseen = going_on
     _require(not unseen.any(), f"{int(unseen.sum())} episodes outlive the horizon of {spec.horizon}")
     moved = renewing.step(actions[:, 0])
@@ -230,20 +225,16 @@ def check_labellings(context: Context) -> str:
 def check_expert(context: Context) -> str:
     """The expert's episodes fit the task, and it succeeds in each of its behaviours."""
     spec, episodes = context.spec, context.expert_episodes
-    expert = make_expert(context.name, context.values)
-    try:
+    with closing(make_expert(context.name, context.values)) as expert:
         shares = []
         for behaviour, title in enumerate(expert.behaviours):
             wins = 0
             for i in range(episodes):
                 shown = expert.demonstrate(behaviour, SEED + i)
-                expected = (len(shown.obs), spec.obs_dim), (len(shown.obs), spec.action_dim)
-                found = shown.obs.shape, shown.action.shape
-                _require(
-                    found == expected and len(shown.obs) >= 1,
-                    f"{title}: episode shapes must be {expected}, are {found}",
-                )
-                _require(len(shown.obs) <= spec.horizon, f"{title}: {len(shown.obs)} steps, horizon is {spec.horizon}")
+                length, found = len(shown.obs), (shown.obs.shape, shown.action.shape)
+                expected = (length, spec.obs_dim), (length, spec.action_dim)
+                _require(found == expected and length, f"{title}: episode shapes must be {expected}, are {found}")
+                _require(length <= spec.horizon, f"{title}: {length} steps, horizon is {spec.horizon}")
                 for component, low, high in zip(shown.action.T, spec.action_low, spec.action_high, strict=True):
                     worst = max(component, key=lambda value: abs(value - (low + high) / 2))
                     _require(low <= worst <= high, f"{title}: action {worst:.3g} is outside [{low:g}, {high:g}]")
@@ -254,8 +245,6 @@ def check_expert(context: Context) -> str:
         mean = sum(shares) / len(shares)
         _require(mean >= MIN_EXPERT_SUCCESS, f"success {mean:.2f}, must be >= {MIN_EXPERT_SUCCESS}")
         return f"success {mean:.2f} over {len(shares)} behaviours x {episodes} episodes"
-    finally:
-        expert.close()
 
 
 def _play(env: TaskEnv, seed: int, actions: Tensor) -> tuple[Transition, Tensor]:
@@ -272,8 +261,6 @@ def _play_out(context: Context) -> tuple[Tensor, Tensor, Tensor]:
     moved = env.step_chunk(context.actions(context.spec.horizon))
     return torch.cat([start, moved.track_path]), moved.steps, moved.success
 
-
-# ---- All checks, one after the other ----
 
 CHECKS: dict[str, Callable[[Context], str]] = {
     "spec is consistent": check_spec,
@@ -301,37 +288,18 @@ class CheckResult:
 
 
 def check_task(
-    name: str,
-    values: dict[str, Any],
-    *,
-    num_envs: int = 4,
-    device: torch.device | str = "cpu",
-    expert_episodes: int = 3,
+    name: str, values: dict[str, Any], *, num_envs: int = 4, device: str = "cpu", expert_episodes: int = 3
 ) -> list[CheckResult]:
-    """Runs every check of the task contract.
+    """Runs every check on a registered task under `env` settings; a broken task is a result, not an exception.
 
-    Args:
-        name: registered task.
-        values: its `env` settings.
-        num_envs: environments to step together.
-        device: where the task's tensors must live.
-        expert_episodes: demonstrations asked for per behaviour.
-
-    Returns:
-        One result per check, in their order. A broken task is a result, not an exception.
-
-    Raises:
-        TaskError: the task is unknown or its simulator isn't installed.
-        ConfigError: a setting of the task is wrong.
+    An unknown task, or a simulator that isn't installed, is a TaskError, a wrong setting a ConfigError. The expert is
+    asked for `expert_episodes` of each behaviour.
     """
     spec = make_spec(name, values)
     frozen, renewing = (make_env(name, values, num_envs, device=device, auto_reset=reset) for reset in (False, True))
     context = Context(name, values, spec, frozen, renewing, torch.device(device), expert_episodes)
-    try:
+    with closing(frozen), closing(renewing):
         return [_run(title, check, context) for title, check in CHECKS.items()]
-    finally:
-        frozen.close()
-        renewing.close()
 
 
 def _run(title: str, check: Callable[[Context], str], context: Context) -> CheckResult:

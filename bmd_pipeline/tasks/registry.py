@@ -65,11 +65,7 @@ def register(entry: TaskEntry) -> None:
 
 
 def get_entry(name: str) -> TaskEntry:
-    """Looks a task up.
-
-    Raises:
-        TaskError: unknown name; the message suggests the nearest known ones.
-    """
+    """Looks a task up; an unknown name is a TaskError that suggests the nearest known ones."""
     if name not in _REGISTRY:
         raise TaskError(f"unknown task {name!r}; {suggest(name, _REGISTRY)}")
     return _REGISTRY[name]
@@ -78,10 +74,8 @@ def get_entry(name: str) -> TaskEntry:
 def prepare(task: TaskConfig) -> None:
     """Registers what a task's settings name: plug-ins, and the task itself if it is a variant.
 
-    Every new process calls this before anything else of this module.
-
-    Raises:
-        TaskError: a plug-in can't be imported, or a variant extends no registered task.
+    Every new process calls this before anything else of this module. A plug-in that can't be imported, or a variant
+    that extends no registered task, is a TaskError.
     """
     for plugin in task.plugins:
         try:
@@ -101,10 +95,6 @@ def prepare(task: TaskConfig) -> None:
 def list_entries() -> list[TaskEntry]:
     """All registered tasks by name."""
     return [_REGISTRY[name] for name in sorted(_REGISTRY)]
-
-
-class MissingExpertError(TaskError):
-    """A task has no expert, as it may."""
 
 
 def _module(name: str, part: str) -> ModuleType:
@@ -131,8 +121,7 @@ def find_missing(entry: TaskEntry) -> list[str]:
 def require_simulator(name: str) -> None:
     """Makes sure that a task's optional dependencies are there; its settings and spec do without them.
 
-    Raises:
-        TaskError: they aren't; the message says which command installs them.
+    If they aren't, a TaskError says which command installs them.
     """
     entry = get_entry(name)
     if missing := find_missing(entry):
@@ -146,11 +135,7 @@ def options_model(name: str) -> type[Section]:
 
 
 def env_model(name: str) -> type[Section]:
-    """The model of all that stands below `task.env`: a task's own settings, and `disturbance`.
-
-    Raises:
-        TaskError: the task has a setting of that name itself.
-    """
+    """The model of all that stands below `task.env`: a task's own settings, and `disturbance`, which none may have."""
     own = options_model(name)
     if DISTURBANCE in own.model_fields:
         raise TaskError(f"task {name} must not have a setting {DISTURBANCE!r} of its own: every task has one")
@@ -165,8 +150,7 @@ def _add_disturbance(own: type[Section]) -> type[Section]:
 def load_options(name: str, values: dict[str, Any]) -> Section:
     """Validates `env` settings; returns the task's own, which are all that its code knows.
 
-    Raises:
-        ConfigError: an unknown or out-of-bounds setting, with its dotted path.
+    An unknown or out-of-bounds setting is a ConfigError with its dotted path.
     """
     model = env_model(name)
     try:
@@ -198,16 +182,9 @@ def make_env(
 ) -> TaskEnv:
     """Builds a batch of environments in the demonstrations' own world, whatever `disturbance` says.
 
-    Args:
-        name: registered task.
-        values: its `env` settings.
-        num_envs: environments stepped together.
-        device: where tensors live.
-        num_workers: simulator processes on the CPU; native tasks ignore it. Results don't depend on it.
-        auto_reset: start a new episode where one ended; whole-episode rollouts leave it off.
-
-    Raises:
-        TaskError: the task's simulator isn't installed.
+    `num_workers` processes simulate on the CPU; native tasks need none, and results don't depend on it. With
+    `auto_reset`, a new episode starts where one ended; whole-episode rollouts leave it off. A simulator that isn't
+    installed is a TaskError.
     """
     require_simulator(name)
     env: TaskEnv = _module(name, "env").make_env(
@@ -217,24 +194,19 @@ def make_env(
 
 
 def make_expert(name: str, values: dict[str, Any]) -> Expert:
-    """Builds the scripted demonstrator of a task.
-
-    Raises:
-        MissingExpertError: the task has none.
-        TaskError: its simulator isn't installed.
-    """
+    """Builds the scripted demonstrator of a task, if it has one and its simulator is installed."""
     require_expert(name)
     require_simulator(name)
     expert: Expert = _module(name, "expert").make_expert(load_options(name, values))
     return expert
 
 
-def require_expert(name: str) -> None:
-    """Makes sure that a task has an expert, without importing it.
+class MissingExpertError(TaskError):
+    """A task has no expert, as it may."""
 
-    Raises:
-        MissingExpertError: it has none.
-    """
+
+def require_expert(name: str) -> None:
+    """Makes sure that a task has an expert, without importing it; a MissingExpertError if it has none."""
     module = f"{get_entry(name).package}.expert"
     if importlib.util.find_spec(module) is None:
         raise MissingExpertError(
@@ -244,11 +216,7 @@ def require_expert(name: str) -> None:
 
 
 def load_filming(name: str) -> Filming:
-    """How a task's episodes are filmed.
-
-    Raises:
-        TaskError: they can't be, or the task's simulator isn't installed.
-    """
+    """How a task's episodes are filmed; a TaskError if they can't be, or the task's simulator isn't installed."""
     require_simulator(name)
     filming: Filming | None = getattr(_module(name, "env"), "FILMING", None)
     if filming is None:
@@ -264,25 +232,17 @@ def load_labellings(name: str) -> tuple[ModeLabeler, ...]:
     return labellings
 
 
-_HERE = "bmd_pipeline.tasks"
-_WHEEL: dict[str, Any] = {"extra": "anymal", "requires": ("example-robot-data",)}
-_MUJOCO: dict[str, Any] = {"extra": "kitchen", "requires": ("mujoco", "gymnasium-robotics"), "cpu_only": True}
-for _entry in (
-    TaskEntry("Anymal", f"{_HERE}.anymal", "a quadruped walks to one of four beacons around it", "ManiSkill", **_WHEEL),
-    TaskEntry("Avoid", f"{_HERE}.avoid", "a Panda's stick passes three rows of posts, in one of 24 ways", "ManiSkill"),
-    TaskEntry("AvoidPoint", f"{_HERE}.avoid_point", "a point passes three rows of posts, in one of 24 ways"),
-    TaskEntry("GaussianMixture", f"{_HERE}.gaussian_mixture", "a point reaches one of four goals in the plane"),
-    TaskEntry(
-        "Kitchen",
-        f"{_HERE}.kitchen",
-        "a Franka arm does two of three things in a kitchen, in any order",
-        "MuJoCo",
-        **_MUJOCO,
-    ),
-    TaskEntry("Lift", f"{_HERE}.lift", "a Panda lifts a bar by either of its ends", "ManiSkill"),
-    TaskEntry("PushT", f"{_HERE}.pusht", "a Panda pushes a T onto its target, turning it either way", "ManiSkill"),
-    TaskEntry(
-        "Reach", f"{_HERE}.reach", "a Panda reaches round a post, on either side, for a goal behind it", "ManiSkill"
-    ),
+_MANISKILL: dict[str, Any] = {"simulator": "ManiSkill"}
+_WHEEL = _MANISKILL | {"extra": "anymal", "requires": ("example-robot-data",)}
+_MUJOCO = {"simulator": "MuJoCo", "extra": "kitchen", "requires": ("mujoco", "gymnasium-robotics"), "cpu_only": True}
+for _name, _folder, _summary, _settings in (
+    ("Anymal", "anymal", "a quadruped walks to one of four beacons around it", _WHEEL),
+    ("Avoid", "avoid", "a Panda's stick passes three rows of posts, in one of 24 ways", _MANISKILL),
+    ("AvoidPoint", "avoid_point", "a point passes three rows of posts, in one of 24 ways", {}),
+    ("GaussianMixture", "gaussian_mixture", "a point reaches one of four goals in the plane", {}),
+    ("Kitchen", "kitchen", "a Franka arm does two of three things in a kitchen, in any order", _MUJOCO),
+    ("Lift", "lift", "a Panda lifts a bar by either of its ends", _MANISKILL),
+    ("PushT", "pusht", "a Panda pushes a T onto its target, turning it either way", _MANISKILL),
+    ("Reach", "reach", "a Panda reaches round a post, on either side, for a goal behind it", _MANISKILL),
 ):
-    register(_entry)
+    register(TaskEntry(_name, f"{__package__}.{_folder}", _summary, **_settings))

@@ -50,7 +50,7 @@ def test_combined_pushes_reach_the_goal_in_the_wanted_winding(turn: float) -> No
 
 
 def test_the_first_push_keeps_to_the_allowed_faces() -> None:
-    push = Planner(_library()).plan(compose(GOAL, np.array([-0.06, 0.0, 0.0])), TIP, GOAL, first_faces=(4,))
+    push = Planner(_library()).plan(compose(GOAL, np.array([-0.06, 0.0, 0.0])), TIP, GOAL, faces=(4,))
     assert push is not None
     np.testing.assert_allclose(push.start, [0.0, 0.16])
 

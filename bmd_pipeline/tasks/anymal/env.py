@@ -1,7 +1,5 @@
 """Anymal: what a state of it means, one AnymalBeacons-v1 scene on the CPU, and the task as a batch of episodes."""
 
-from __future__ import annotations
-
 import importlib
 import math
 from collections.abc import Sequence
@@ -94,11 +92,10 @@ def compute_turning(state: Tensor, direction: int) -> Tensor:
 
 
 def compute_obs(state: Tensor, elapsed: Tensor) -> Tensor:
-    """What the policy sees, from states (num_envs, 38) and control steps since the start (num_envs,).
+    """What the policy sees of states (num_envs, 38), and of control steps since the start (num_envs,).
 
-    Returns:
-        (num_envs, 41) of order one: joint angles from rest, joint velocities, the base's height, the direction
-        down, linear and angular velocity in its own frame, heading, place among the beacons, their distance, clock.
+    It is (num_envs, 41) of order one: joint angles from rest, joint velocities, the base's height, the direction down,
+    linear and angular velocity in its own frame, heading, place among the beacons, their distance, clock.
     """
     body = _to_matrix(state[:, 27:31]).transpose(1, 2)
     heading, phase = compute_heading(state), 2.0 * math.pi / PERIOD * elapsed
@@ -124,8 +121,7 @@ def compute_obs(state: Tensor, elapsed: Tensor) -> Tensor:
 
 def compute_distances(state: Tensor) -> Tensor:
     """Metres (num_envs, 4) between the base and each beacon."""
-    distances: Tensor = (state[:, None, 24:26] - place_beacons(state[:, 37])).norm(dim=2)
-    return distances
+    return torch.as_tensor((state[:, None, 24:26] - place_beacons(state[:, 37])).norm(dim=2))
 
 
 def compute_track(state: Tensor) -> Tensor:
@@ -148,24 +144,17 @@ def compute_closeness(state: Tensor) -> Tensor:
 
 
 class AnymalScene:
-    """An AnymalBeacons-v1 scene with direct stepping.
-
-    Attributes:
-        env: the unwrapped ManiSkill environment.
-        drive: what steps it.
-    """
+    """An AnymalBeacons-v1 environment `env` and the `drive` that steps it."""
 
     def __init__(self, env_id: str) -> None:
         self.env = backend.make_env(env_id)
         self.drive = JointDrive(self.env, "body")
-        sapien: Any = importlib.import_module("sapien")
-        self._pose = sapien.Pose
+        self._pose: Any = importlib.import_module("sapien").Pose
         self._robot = self.env.agent.robot._objs[0]
         self._base = self._robot.root
         self._distance = BEACON_DISTANCE
 
     def place(self, start: Sequence[float]) -> None:
-        """Starts afresh, at rest, from start (14,)."""
         reset_physics(self.env)
         *joints, heading, self._distance = start
         position, orientation = make_base_pose(torch.tensor([heading]))
@@ -175,11 +164,9 @@ class AnymalScene:
         self.drive.place(np.array(joints))
 
     def move(self, action: Sequence[float]) -> None:
-        """One control step with an action (12,) in [-1, 1]."""
         self.drive.step(np.array(action))
 
     def read(self) -> tuple[float, ...]:
-        """The state (38,)."""
         pose, base = self._robot.root_pose, self._base
         parts = (self._robot.qpos, self._robot.qvel, pose.p, pose.q, base.linear_velocity, base.angular_velocity)
         return (*np.concatenate(parts).tolist(), self._distance)
@@ -191,8 +178,7 @@ class AnymalScene:
 class AnymalTask(SceneTask):
     """Walking to one of four beacons; falling ends an episode as a failure."""
 
-    ENV_MODULE = "bmd_pipeline.tasks.anymal.maniskill"
-    SCENE = AnymalScene
+    ENV_MODULE, SCENE = "bmd_pipeline.tasks.anymal.maniskill", AnymalScene
     NAME, TRACK_NAMES = "Anymal", TRACK_NAMES
     OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 41, NUM_JOINTS, 38, 14
     options: Options
@@ -216,8 +202,6 @@ class AnymalTask(SceneTask):
 
 
 make_spec, make_env = AnymalTask.make_spec, AnymalTask.make_env
-
-
 FILMING = ManiSkillFilming(  # from behind and above, so that all four beacons are in the picture
     Camera((-2.6, 0.0, 2.4), (0.0, 0.0, 0.2), fov=0.75), lambda state: state[24:27], AnymalTask.ENV_MODULE
 )

@@ -1,7 +1,5 @@
 """A demonstrator that walks to the beacon in a wanted direction, in a trot in time with the clock."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import dataclass

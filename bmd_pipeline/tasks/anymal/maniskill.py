@@ -19,7 +19,6 @@ import sapien
 import torch
 from mani_skill.agents.registration import register_agent
 from mani_skill.agents.robots.anymal.anymal_c import ANYmalC
-from mani_skill.utils.building import actors
 from mani_skill.utils.building.ground import build_ground
 from mani_skill.utils.registration import register_env
 from mani_skill.utils.structs import Pose
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from bmd_pipeline.sim.maniskill import StartedEnv
+from bmd_pipeline.sim.maniskill import StartedEnv, build_goal
 from bmd_pipeline.tasks.anymal import env as anymal
 from bmd_pipeline.tasks.anymal.options import Options
 
@@ -46,11 +45,7 @@ _AXES = "xyz"
 
 
 def find_urdf() -> Path:
-    """The description of ANYmal C in the wheel `example-robot-data` (Copyright ANYbotics, BSD-3-Clause).
-
-    Raises:
-        PackageNotFoundError: the wheel is not installed.
-    """
+    """The description of ANYmal C in the wheel `example-robot-data` (Copyright ANYbotics, BSD-3-Clause)."""
     return Path(str(distribution("example-robot-data").locate_file(_URDF)))
 
 
@@ -66,11 +61,7 @@ def write_urdf() -> tuple[str, tempfile.TemporaryDirectory[str]]:
 def lump_fixed_links(description: str) -> str:
     """Lumps links that are fixed to another link into that one, but for `FEET`.
 
-    Args:
-        description: URDF text.
-
-    Returns:
-        URDF text with the same moving parts, masses, inertias and collision shapes.
+    Takes and returns URDF text; moving parts, masses, inertias and collision shapes are the same.
     """
     robot = ET.fromstring(description)
     bodies = {str(link.get("name")): _Body(link) for link in robot.findall("link")}
@@ -94,37 +85,39 @@ def lump_fixed_links(description: str) -> str:
 
 
 class _Body:
-    """Mass, inertia and shapes of a link, in its frame. The inertia is the one about the frame's origin."""
+    """Mass and shapes of a link, in its frame.
+
+    Mass is a pseudo-inertia (4, 4), the integral of [x, y, z, 1] times itself: it adds up, and moves like a pose.
+    """
 
     def __init__(self, link: Any) -> None:
-        self.mass, self.moment, self.inertia = 0.0, np.zeros(3), np.zeros((3, 3))
+        self.mass = np.zeros((4, 4))
         self.shapes = [copy.deepcopy(shape) for shape in link.findall("collision")]
         inertial = link.find("inertial")
         if inertial is not None:
-            pose = _read_pose(inertial.find("origin"))
-            mass = float(inertial.find("mass").get("value"))
             values = {key: float(value) for key, value in inertial.find("inertia").attrib.items()}
-            about_middle = np.array([[values["i" + min(a, b) + max(a, b)] for b in _AXES] for a in _AXES])
-            self._add(mass, pose[:3, 3], pose[:3, :3] @ about_middle @ pose[:3, :3].T)
+            inertia = np.array([[values["i" + min(a, b) + max(a, b)] for b in _AXES] for a in _AXES])
+            self.mass[:3, :3] = np.trace(inertia) / 2.0 * np.eye(3) - inertia
+            self.mass[3, 3] = float(inertial.find("mass").get("value"))
+            pose = _read_pose(inertial.find("origin"))
+            self.mass = pose @ self.mass @ pose.T
 
     def absorb(self, part: _Body, place: NDArray[np.float64]) -> None:
         """Adds what is fixed to this body at place (4, 4)."""
-        if part.mass > 0.0:
-            middle = part.moment / part.mass
-            about_middle = part.inertia - part.mass * _steiner(middle)
-            self._add(part.mass, (place @ [*middle, 1.0])[:3], place[:3, :3] @ about_middle @ place[:3, :3].T)
+        self.mass = self.mass + place @ part.mass @ place.T
         for shape in part.shapes:
             _write_pose(shape, place @ _read_pose(shape.find("origin")))
             self.shapes.append(shape)
 
     def describe(self, name: str) -> ET.Element:
         """The link of that name."""
+        mass, middle = self.mass[3, 3], self.mass[:3, 3] / self.mass[3, 3]
+        spread = self.mass[:3, :3] - mass * np.outer(middle, middle)
+        inertia = np.trace(spread) * np.eye(3) - spread
         link = ET.Element("link", name=name)
-        middle = self.moment / self.mass
-        inertia = self.inertia - self.mass * _steiner(middle)
         inertial = ET.SubElement(link, "inertial")
         ET.SubElement(inertial, "origin", xyz=_format(middle), rpy="0 0 0")
-        ET.SubElement(inertial, "mass", value=_format([self.mass]))
+        ET.SubElement(inertial, "mass", value=_format([mass]))
         pairs = [(i, j) for i in range(3) for j in range(i, 3)]
         ET.SubElement(inertial, "inertia", {f"i{_AXES[i]}{_AXES[j]}": _format([inertia[i, j]]) for i, j in pairs})
         for shape in self.shapes:
@@ -133,29 +126,15 @@ class _Body:
             link.extend((visual, shape))
         return link
 
-    def _add(self, mass: float, middle: NDArray[np.float64], about_middle: NDArray[np.float64]) -> None:
-        self.mass += mass
-        self.moment = self.moment + mass * middle
-        self.inertia = self.inertia + about_middle + mass * _steiner(middle)
-
-
-def _steiner(offset: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Inertia (3, 3) of a point of mass 1 at an offset (3,)."""
-    return np.asarray(offset @ offset * np.eye(3) - np.outer(offset, offset))
-
 
 def _from_the_root(joints: list[Any]) -> list[Any]:
     """Joints in an order in which the parent's comes before the child's."""
-    by_parent: dict[str, list[Any]] = {}
-    for joint in joints:
-        by_parent.setdefault(joint.find("parent").get("link"), []).append(joint)
-    (root,) = set(by_parent) - {joint.find("child").get("link") for joint in joints}
-    ordered, open_links = [], [root]
-    for link in open_links:  # grows while it is walked
-        for joint in by_parent.get(link, ()):
-            ordered.append(joint)
-            open_links.append(joint.find("child").get("link"))
-    return ordered
+    parents = {joint.find("child").get("link"): joint.find("parent").get("link") for joint in joints}
+
+    def count_ancestors(link: str) -> int:
+        return 1 + count_ancestors(parents[link]) if link in parents else 0
+
+    return sorted(joints, key=lambda joint: count_ancestors(joint.find("child").get("link")))
 
 
 def _read_pose(origin: ET.Element | None) -> NDArray[np.float64]:
@@ -194,7 +173,6 @@ class LumpedAnymalC(ANYmalC):  # type: ignore[misc]  # ManiSkill ships no types
 
     @property
     def urdf_path(self) -> str:
-        """File of the description."""
         return write_urdf()[0]
 
 
@@ -206,7 +184,6 @@ class AnymalBeaconsEnv(StartedEnv):
     CONTROL_MODE = "pd_joint_delta_pos"
     RANDOM_DIM = anymal.AnymalTask.RANDOM_DIM
     _make_start = staticmethod(anymal.make_start)
-    agent: LumpedAnymalC
 
     def __init__(self, *args: Any, goal_radius: float = _DEFAULTS.goal_radius, **settings: Any) -> None:
         self._goal_radius = goal_radius
@@ -226,15 +203,7 @@ class AnymalBeaconsEnv(StartedEnv):
     def _load_scene(self, options: dict[str, Any]) -> None:
         self.ground = build_ground(self.scene, floor_width=20)
         self.beacons = [
-            actors.build_sphere(
-                self.scene,
-                radius=0.05,
-                color=[0.0, 1.0, 0.0, 1.0],
-                name=f"beacon_{direction}",
-                body_type="kinematic",
-                add_collision=False,
-                initial_pose=sapien.Pose(p=[*place, 0.05]),
-            )
+            build_goal(self.scene, f"beacon_{direction}", 0.05, [*place, 0.05])
             for direction, place in zip(anymal.DIRECTIONS, anymal.place_beacons(torch.ones(1))[0].tolist(), strict=True)
         ]
         self._distance = torch.full((self.num_envs,), anymal.BEACON_DISTANCE, device=self.device)
@@ -251,29 +220,20 @@ class AnymalBeaconsEnv(StartedEnv):
             beacon.set_pose(Pose.create_from_pq(torch.cat((place, torch.full_like(place[:, :1], 0.05)), 1)))
 
     def read_state(self) -> Tensor:
-        """(num_envs, 38), see `anymal.env`."""
         robot = self.agent.robot
-        return torch.cat(
-            (
-                robot.get_qpos(),
-                robot.get_qvel(),
-                robot.pose.raw_pose,
-                robot.root_linear_velocity,
-                robot.root_angular_velocity,
-                self._distance[:, None],
-            ),
-            1,
+        joints, velocity = (
+            (robot.get_qpos(), robot.get_qvel()),
+            (robot.root_linear_velocity, robot.root_angular_velocity),
         )
+        return torch.cat((*joints, robot.pose.raw_pose, *velocity, self._distance[:, None]), 1)
 
     def evaluate(self) -> dict[str, Tensor]:
-        """Success near a beacon, failure by falling."""
         state = self.read_state()
         distance = anymal.compute_distances(state).min(dim=1).values
         fallen = anymal.has_fallen(state)
         return {"success": (distance < self._goal_radius) & ~fallen, "fail": fallen, "distance": distance}
 
     def compute_closeness(self) -> Tensor:
-        """Share (num_envs,) of the way to the nearest beacon that is done."""
         return anymal.compute_closeness(self.read_state()).clamp(0.0, 1.0)
 
     def _get_obs_extra(self, info: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,11 +1,9 @@
 """True modes of Anymal: the direction of the beacon. For evaluation only."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import ModeLabeler
+from bmd_pipeline.environments.base import Labelling
 from bmd_pipeline.tasks.anymal.env import DIRECTIONS, TRACK_NAMES
 
 COMMITTED = 0.15
@@ -13,19 +11,16 @@ COMMITTED = 0.15
 _X, _Y = TRACK_NAMES.index("x"), TRACK_NAMES.index("y")
 
 
-class DirectionLabelling:
-    """In which quarter, as seen from the start, the base is at the end."""
+def label_direction(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+    """In which quarter, as seen from the start, the base is at the end; see `ModeLabeler.label`.
 
-    name = "direction"
-    modes = DIRECTIONS
-
-    def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-        """See `ModeLabeler.label`; a failure that stayed at the start counts a quarter for each direction."""
-        x, y = track[-1, :, _X], track[-1, :, _Y]
-        along = torch.stack((x, y, -x, -y), 1)  # (num_episodes, 4)
-        chosen = torch.nn.functional.one_hot(along.argmax(1), len(DIRECTIONS)).to(track.dtype)
-        undecided = ~success & (torch.hypot(x, y) < COMMITTED)
-        return torch.where(undecided[:, None], torch.full_like(chosen, 1.0 / len(DIRECTIONS)), chosen)
+    A failure that stayed at the start counts a quarter for each direction.
+    """
+    x, y = track[-1, :, _X], track[-1, :, _Y]
+    along = torch.stack((x, y, -x, -y), 1)  # (num_episodes, 4)
+    chosen = torch.nn.functional.one_hot(along.argmax(1), len(DIRECTIONS)).to(track.dtype)
+    undecided = ~success & (torch.hypot(x, y) < COMMITTED)
+    return torch.where(undecided[:, None], 1.0 / len(DIRECTIONS), chosen)
 
 
-LABELLINGS: tuple[ModeLabeler, ...] = (DirectionLabelling(),)
+LABELLINGS = (Labelling("direction", DIRECTIONS, label_direction),)

@@ -1,7 +1,5 @@
 """Avoid: the course on ManiSkill's table, one Avoid-v1 scene on the CPU, and the task as a batch of episodes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,20 +38,17 @@ def make_start(random: Tensor) -> Tensor:
 
 
 class AvoidScene(ArmScene):
-    """An Avoid-v1 scene; see `ArmScene`."""
+    """An Avoid-v1 scene."""
 
     def place(self, start: Sequence[float]) -> None:
-        """Starts afresh, at rest, at joint angles (7,); nothing of the past remains."""
         reset_physics(self.env)
         self.arm.place(np.array(start))
 
     def move(self, action: Sequence[float]) -> None:
-        """One control step with a planar action (2,) in [-1, 1]."""
         x, y = action
         self.arm.step_planar(_SCALE * x, _SCALE * y, TIP_HEIGHT)
 
     def read(self) -> tuple[float, float]:
-        """(x, y) of the tip on the course."""
         x, y, _ = self.arm.pose.p.tolist()
         return x - ROBOT_BASE[0], y - ROBOT_BASE[1]
 
@@ -61,18 +56,16 @@ class AvoidScene(ArmScene):
 class AvoidTask(SceneTask):
     """The obstacle course for a Panda with a stick; the track is the tip's position (x, y) in metres."""
 
-    ENV_MODULE = "bmd_pipeline.tasks.avoid.maniskill"
-    SCENE = AvoidScene
+    ENV_MODULE, SCENE = "bmd_pipeline.tasks.avoid.maniskill", AvoidScene
     STATE_DIM, RANDOM_DIM = 2, 7
     options: Options
 
-    def __init__(self, options: Options, num_envs: int, **settings: Any) -> None:
-        super().__init__(options, num_envs, **settings)
+    def __init__(self, options: Options, num_envs: int, first_row: int = 0, **settings: Any) -> None:
+        super().__init__(options, num_envs, first_row, **settings)
         self.referee = Referee(options, num_envs, BODY_RADIUS, self.device)
 
     @classmethod
     def make_spec(cls, options: Options) -> TaskSpec:
-        """Fixed facts of the task."""
         return make_course_spec("Avoid", options, options.horizon, control_hz=20.0)
 
     _make_start = staticmethod(make_start)
@@ -91,8 +84,6 @@ class AvoidTask(SceneTask):
 
 
 make_spec, make_env = AvoidTask.make_spec, AvoidTask.make_env
-
-
 FILMING = ManiSkillFilming(  # from before the robot, with the start on the left; steeply, to see each gap
     Camera((0.3, 0.04, 0.8), (-0.14, 0.04, 0.02), fov=0.85),
     lambda state: (state[0] + ROBOT_BASE[0], state[1] + ROBOT_BASE[1], TIP_HEIGHT),

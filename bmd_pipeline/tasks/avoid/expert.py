@@ -1,7 +1,5 @@
 """A demonstrator for each of the 24 ways through the course."""
 
-from __future__ import annotations
-
 from bmd_pipeline.tasks.avoid.env import AvoidTask
 from bmd_pipeline.tasks.avoid.options import Options
 from bmd_pipeline.tasks.avoid_point.expert import CourseExpert
@@ -12,8 +10,6 @@ class AvoidExpert(CourseExpert[AvoidTask]):
 
     reach = 0.75
 
-    def __init__(self, options: Options) -> None:
-        super().__init__(AvoidTask(options, 1, auto_reset=False), options.demo_noise)
 
-
-make_expert = AvoidExpert
+def make_expert(options: Options) -> AvoidExpert:
+    return AvoidExpert(AvoidTask(options, 1, auto_reset=False), options.demo_noise)

@@ -3,8 +3,6 @@
 Source: obstacle avoidance in D3IL (arXiv 2402.14606).
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -32,20 +30,8 @@ class AvoidPandaStick(PandaStick):  # type: ignore[misc]  # ManiSkill ships no t
 
     @property
     def _controller_configs(self) -> dict[str, Any]:
-        arm = PlanarControllerConfig(
-            joint_names=self.arm_joint_names,
-            pos_lower=-0.1,
-            pos_upper=0.1,
-            rot_lower=-0.1,
-            rot_upper=0.1,
-            stiffness=self.arm_stiffness,
-            damping=self.arm_damping,
-            force_limit=self.arm_force_limit,
-            ee_link=self.ee_link_name,
-            urdf_path=self.urdf_path,
-            height=avoid.TIP_HEIGHT,
-            step_metres=avoid.STEP_METRES,
-        )
+        stock = vars(super()._controller_configs["pd_ee_delta_pose"]["arm"])
+        arm = PlanarControllerConfig(**stock, height=avoid.TIP_HEIGHT, step_metres=avoid.STEP_METRES)
         return {"pd_ee_planar": {"arm": arm}}
 
 
@@ -68,17 +54,11 @@ class AvoidEnv(TabletopEnv):
             builder.build_static(name=f"post-{name}")
         self._course = Course(self.device)
 
-    def _place_objects(self, placement: Tensor) -> None:
-        """Posts stand where they were built."""
-
     def read_state(self) -> Tensor:
-        """(num_envs, 2) the tip on the course."""
         tip = self.agent.tcp.pose.p[:, :2]
-        place: Tensor = tip - tip.new_tensor(ROBOT_BASE)
-        return place
+        return torch.as_tensor(tip - tip.new_tensor(ROBOT_BASE))
 
     def evaluate(self) -> dict[str, Tensor]:
-        """Success behind the finish line, failure at a post or off the field."""
         position = self.read_state()
         failed = self._course.is_blocked(position, avoid.BODY_RADIUS)
         return {"success": self._course.is_finished(position) & ~failed, "fail": failed}

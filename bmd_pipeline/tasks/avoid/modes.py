@@ -1,5 +1,3 @@
 """True modes of Avoid: those of the course. For evaluation only."""
 
-from bmd_pipeline.tasks.avoid_point.modes import LABELLINGS
-
-__all__ = ["LABELLINGS"]
+from bmd_pipeline.tasks.avoid_point.modes import LABELLINGS as LABELLINGS

@@ -1,7 +1,5 @@
 """The obstacle course: posts and gaps, what a policy sees, who fails or finishes, lines for demonstrators to follow."""
 
-from __future__ import annotations
-
 import functools
 import math
 from dataclasses import dataclass
@@ -74,7 +72,7 @@ class Course:
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         most = max(len(row.posts) for row in ROWS)
-        edges = [[*row.posts, *[float("inf")] * (most - len(row.posts))] for row in ROWS]
+        edges = [[*row.posts, *[math.inf] * (most - len(row.posts))] for row in ROWS]
         self.posts = torch.tensor([(x, row.y) for row in ROWS for x in row.posts], device=device)  # (6, 2)
         self.radii = torch.tensor([row.radius for row in ROWS for _ in row.posts], device=device)  # (6,)
         self.row_y = torch.tensor([row.y for row in ROWS], device=device)  # (3,)
@@ -126,23 +124,14 @@ SCALE = (0.15, 0.2)
 
 def make_course_spec(name: str, options: CourseOptions, horizon: int, control_hz: float | None = None) -> TaskSpec:
     """Fixed facts of a task on the course; its track is the place (x, y) in metres."""
-    return TaskSpec(
-        name=name,
-        obs_dim=2 + 4 * options.position_frequencies,
-        action_dim=2,
-        track_names=("x", "y"),
-        planar=("x", "y"),
-        planar_units=("m", "m"),
-        horizon=horizon,
-        control_hz=control_hz,
-    )
+    obs_dim = 2 + 4 * options.position_frequencies
+    return TaskSpec(name, obs_dim, 2, ("x", "y"), ("x", "y"), horizon, control_hz, planar_units=("m", "m"))
 
 
 def compute_obs(position: Tensor, frequencies: int) -> Tensor:
     """Position p (num_envs, 2) at order one, then sin(2p), cos(2p), sin(4p), cos(4p), … up to `frequencies` octaves.
 
-    Returns:
-        (num_envs, 2 + 4 * frequencies).
+    The result is (num_envs, 2 + 4 * frequencies).
     """
     centre, scale, octaves = _constants(frequencies, position.dtype, position.device)
     scaled = (position - centre) / scale
@@ -154,12 +143,8 @@ def compute_obs(position: Tensor, frequencies: int) -> Tensor:
 @functools.cache  # a device waits whenever the host sends it numbers, and no CUDA graph may hold that
 def _constants(frequencies: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Centre (2,), scale (2,) and the factor of every octave (F, 1)."""
-    octaves = 2.0 ** torch.arange(1, frequencies + 1, device=device)
-    return (
-        torch.tensor(CENTRE, dtype=dtype, device=device),
-        torch.tensor(SCALE, dtype=dtype, device=device),
-        octaves[:, None],
-    )
+    centre, scale = torch.tensor((CENTRE, SCALE), dtype=dtype, device=device).unbind()
+    return centre, scale, 2.0 ** torch.arange(1, frequencies + 1, device=device)[:, None]
 
 
 # ---- Who has failed, who has finished, and what that pays: the rules of the course for a batch of walkers ----
@@ -227,12 +212,9 @@ class Line:
 def draw_line(
     gaps: tuple[int, ...], start: tuple[float, float], draw: np.random.Generator, reach: float = math.inf
 ) -> Line:
-    """A line through the wanted gaps, a little different each time.
+    """A line from the episode's start through the wanted gap in each row; `draw` shifts it within the gaps.
 
-    Args:
-        gaps: the wanted gap in each row; `draw` shifts the line within them.
-        start: where the episode starts.
-        reach: farthest distance in metres from the origin, where a robot stands; corners beyond are moved along x.
+    `reach` is the farthest distance in metres from the origin, where a robot stands; corners beyond are moved along x.
     """
     corners = [start]
     for row, gap in zip(ROWS, gaps, strict=True):

@@ -4,12 +4,12 @@ The kinematic version of D3IL's obstacle avoidance: no arm and no contact, so th
 played in a second.
 """
 
-from __future__ import annotations
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskSpec, VectorTask
+from bmd_pipeline.environments.base import PointTask, TaskSpec
 from bmd_pipeline.tasks.avoid_point.course import START, Referee, compute_obs, make_course_spec
 from bmd_pipeline.tasks.avoid_point.options import Options
 
@@ -21,54 +21,34 @@ START_STD = (0.01, 0.005)
 """Standard deviation of the starting position."""
 
 
-def make_spec(options: Options) -> TaskSpec:
-    """Fixed facts of the task."""
-    return make_course_spec("AvoidPoint", options, options.horizon)
-
-
-def make_env(
-    options: Options,
-    num_envs: int,
-    *,
-    device: torch.device | str = "cpu",
-    num_workers: int = 1,
-    auto_reset: bool = False,
-) -> VectorTask:
-    """Builds the batched course; it needs no worker processes."""
-    return AvoidPoint(options, num_envs, device, auto_reset)
-
-
-class AvoidPoint(VectorTask):
+class AvoidPoint(PointTask):
     """Batched obstacle course; the track is the position (x, y) in metres."""
 
-    capturable = True
+    options: Options
 
-    def __init__(
-        self, options: Options, num_envs: int, device: torch.device | str = "cpu", auto_reset: bool = True
-    ) -> None:
-        super().__init__(num_envs, device, auto_reset)
-        self.spec = make_spec(options)
-        self.options = options
-        self.position = torch.zeros(num_envs, 2, device=self.device)
+    def __init__(self, options: Options, num_envs: int, *arguments: Any, **settings: Any) -> None:
+        super().__init__(options, num_envs, *arguments, **settings)
         self.referee = Referee(options, num_envs, POINT_RADIUS, self.device)
         self._start = torch.tensor(START, device=self.device)
         self._start_std = torch.tensor(START_STD, device=self.device)
-        self._generator = torch.Generator(device=self.device)
 
-    def _seed(self, seed: int) -> None:
-        self._generator.manual_seed(seed)
+    @classmethod
+    def make_spec(cls, options: Options) -> TaskSpec:
+        return make_course_spec("AvoidPoint", options, options.horizon)
+
+    def _make_start(self, normal: Tensor) -> Tensor:
+        return self._start + self._start_std * normal
 
     def _reset_rows(self, rows: Tensor) -> None:
-        offset = torch.randn(self.num_envs, 2, generator=self._generator, device=self.device)
-        torch.where(rows[:, None], self._start + self._start_std * offset, self.position, out=self.position)
+        super()._reset_rows(rows)
         self.referee.restart(rows)
 
     def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        torch.where(active[:, None], self.position + SPEED * action, self.position, out=self.position)
+        self._move(SPEED * action, active)
         return self.referee.evaluate(self.position)
 
     def _observe(self) -> Tensor:
         return compute_obs(self.position, self.options.position_frequencies)
 
-    def track(self) -> Tensor:
-        return self.position.clone()
+
+make_spec, make_env = AvoidPoint.make_spec, AvoidPoint.make_env

@@ -1,7 +1,5 @@
 """A demonstrator for each of the 24 ways through the course: it follows a line through the wanted gaps."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, TypeVar
 
@@ -49,11 +47,9 @@ class CourseExpert(NoisyExpert[Walker]):
 class PointExpert(CourseExpert[AvoidPoint]):
     """Moves the point."""
 
-    def __init__(self, options: Options) -> None:
-        super().__init__(AvoidPoint(options, 1, auto_reset=False), options.demo_noise)
-
     def _make_generator(self, behaviour: int, seed: int) -> np.random.Generator:
         return np.random.default_rng(seed)  # the task draws its start from torch
 
 
-make_expert = PointExpert
+def make_expert(options: Options) -> PointExpert:
+    return PointExpert(AvoidPoint(options, 1, auto_reset=False), options.demo_noise)

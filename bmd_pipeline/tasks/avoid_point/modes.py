@@ -1,24 +1,19 @@
 """True modes of the course: the gap taken in each row of posts. For evaluation only."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
-from bmd_pipeline.environments.base import ModeLabeler
+from bmd_pipeline.environments.base import Labelling
 from bmd_pipeline.tasks.avoid_point.course import MODES, Course
 
 
-class GapLabelling:
-    """Which gaps the path took; "L-M-2" is left of the first row's post and through the second row's middle."""
+def label_gaps(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+    """Which gaps the path took; "L-M-2" is left of the first row's post and through the second row's middle.
 
-    name = "gaps"
-    modes = MODES
-
-    def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-        """Weights (num_episodes, 24); a failure is spread evenly over the modes that its gaps so far leave open."""
-        course = Course(track.device)
-        open_modes = course.compatible_modes(course.trace(track)).float()
-        return open_modes / open_modes.sum(dim=1, keepdim=True)
+    See `ModeLabeler.label`; a failure is spread evenly over the modes that its gaps so far leave open.
+    """
+    course = Course(track.device)
+    open_modes = course.compatible_modes(course.trace(track)).float()
+    return open_modes / open_modes.sum(dim=1, keepdim=True)
 
 
-LABELLINGS: tuple[ModeLabeler, ...] = (GapLabelling(),)
+LABELLINGS = (Labelling("gaps", MODES, label_gaps),)

@@ -1,1 +1,0 @@
-"""GaussianMixture: a point, four goals, the quickest task on which modes can be lost."""

@@ -1,7 +1,5 @@
 """A sloppy demonstrator: walks a curved path to a point that may lie a little short of its goal."""
 
-from __future__ import annotations
-
 import torch
 
 from bmd_pipeline.environments.base import Episode

@@ -1,7 +1,5 @@
 """Kitchen: what a state of it means, one FrankaKitchen-v1 scene stepped in MuJoCo, the task as a batch of episodes."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import itertools
@@ -45,7 +43,6 @@ _ARM_SPREAD, _KETTLE_SPREAD = 0.03, 0.01
 
 TRACK_NAMES = (*THINGS, "x", "z")
 
-_HAND, _HANDLES, _JOINTS = slice(9, 12), slice(12, 21), slice(21, 31)
 _CENTRE = (-0.4, 0.4, 2.1)  # of where the hand goes, in metres
 _START_DISTANCES = (0.4064, 0.6917, 0.3705)  # of the things' joints from their goals when episodes begin
 
@@ -64,7 +61,7 @@ def locate_handle(state: Tensor, thing: str) -> Tensor:
 
 def compute_progress(state: Tensor) -> Tensor:
     """How far each thing is (num_envs, len(THINGS)): about 0 at first, above 1 when it is done."""
-    joints = torch.split(state[:, _JOINTS], [len(columns) for columns in QPOS], dim=1)
+    joints = torch.split(state[:, 21:], [len(columns) for columns in QPOS], dim=1)
     distance = torch.stack(
         [(values - state.new_tensor(goal)).norm(dim=1) for values, goal in zip(joints, GOALS, strict=True)], 1
     )
@@ -73,25 +70,15 @@ def compute_progress(state: Tensor) -> Tensor:
 
 
 def compute_obs(state: Tensor, done: Tensor) -> Tensor:
-    """What the policy sees, from states (num_envs, 31) and which things have been done (num_envs, 3), bool.
+    """What the policy sees of states (num_envs, 31) and of which things are done (num_envs, 3), bool.
 
-    Returns:
-        (num_envs, 27) of order one: arm joints from their rest, fingers, hand, handles from the hand, progress
-        of the things, and which of them are done.
+    It is (num_envs, 27) of order one: arm joints from their rest, fingers, hand, handles from the hand, progress of the
+    things, and which of them are done.
     """
-    hand = state[:, _HAND]
-    handles = (state[:, _HANDLES].reshape(len(state), -1, 3) - hand[:, None]).flatten(1)  # (num_envs, 9)
-    return torch.cat(
-        (
-            state[:, :7] - state.new_tensor(REST_ARM),
-            state[:, 7:9] / 0.04,
-            (hand - state.new_tensor(_CENTRE)) / 0.3,
-            handles / 0.3,
-            compute_progress(state),
-            done.float(),
-        ),
-        1,
-    )
+    arm, fingers, hand, handles, _ = torch.split(state, [7, 2, 3, 9, 10], dim=1)
+    handles = (handles.reshape(len(state), -1, 3) - hand[:, None]).flatten(1)  # (num_envs, 9)
+    posture, place = arm - state.new_tensor(REST_ARM), (hand - state.new_tensor(_CENTRE)) / 0.3
+    return torch.cat((posture, fingers / 0.04, place, handles / 0.3, compute_progress(state), done.float()), 1)
 
 
 def compute_track(state: Tensor, best: Tensor) -> Tensor:
@@ -132,11 +119,7 @@ def load_model() -> Any:
 
 
 class KitchenScene:
-    """A kitchen of its own on the shared model.
-
-    Attributes:
-        data: MuJoCo's state of it.
-    """
+    """A kitchen of its own on the shared model; `data` is MuJoCo's state of it."""
 
     def __init__(self) -> None:
         self._mujoco: Any = importlib.import_module("mujoco")
@@ -148,23 +131,21 @@ class KitchenScene:
         self.place([*REST_ARM, *REST_KETTLE])
 
     def place(self, start: Sequence[float]) -> None:
-        """Starts afresh, at rest; from start (9,)."""
         self._mujoco.mj_resetData(self._model, self.data)
         self.data.qpos[:] = _START_QPOS
         self.data.qpos[:7], self.data.qpos[23:25] = start[:7], start[7:]
         self._mujoco.mj_forward(self._model, self.data)
 
     def move(self, action: Sequence[float]) -> None:
-        """One control step with an action (9,) in [-1, 1]: speeds of arm joints and fingers."""
+        """See `Scene.move`; an action is speeds of arm joints and fingers."""
         target = self.data.qpos[:9] + np.clip(action, -1.0, 1.0) * (MAX_SPEED * STEP_SECONDS)
         self.data.ctrl[:] = np.clip(target, _LOWEST, _HIGHEST)
         self._mujoco.mj_step(self._model, self.data, nstep=FRAME_SKIP)
 
     def read(self) -> Sequence[float]:
-        """The state (31,)."""
         qpos = self.data.qpos
-        sites: list[float] = self.data.site_xpos[self._sites].ravel().tolist()
-        return (*qpos[:9].tolist(), *sites, *qpos[self._columns].tolist())
+        sites = self.data.site_xpos[self._sites].ravel()
+        return (*qpos[:9].tolist(), *sites.tolist(), *qpos[self._columns].tolist())
 
     def locate_hand(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The hand's orientation (3, 3) and its Jacobian (6, 7) by the arm's joints: translation, then rotation."""
@@ -174,8 +155,7 @@ class KitchenScene:
 
     def compute_sag(self) -> NDArray[np.float64]:
         """How far (7,) in rad the arm's joints would stay behind what they are commanded, for its weight."""
-        sag: NDArray[np.float64] = self.data.qfrc_bias[:7] / self._model.actuator_gainprm[:7, 0]
-        return sag
+        return np.asarray(self.data.qfrc_bias[:7] / self._model.actuator_gainprm[:7, 0])
 
 
 # ---- The task, and how it is filmed ----
@@ -194,8 +174,8 @@ class KitchenTask(SceneTask):
     CONTROL_HZ = 1.0 / STEP_SECONDS
     options: Options
 
-    def __init__(self, options: Options, num_envs: int, **settings: Any) -> None:
-        super().__init__(options, num_envs, **settings)
+    def __init__(self, options: Options, num_envs: int, first_row: int = 0, **settings: Any) -> None:
+        super().__init__(options, num_envs, first_row, **settings)
         self.best = torch.zeros(num_envs, len(THINGS), device=self.device)
 
     _make_start = staticmethod(make_start)
@@ -219,8 +199,6 @@ class KitchenTask(SceneTask):
 
 
 make_spec, make_env = KitchenTask.make_spec, KitchenTask.make_env
-
-
 FILMING = MuJoCoFilming(  # from the left, where the arm hides neither kettle nor light switch nor cabinet
     Camera((-1.0, -1.0, 2.75), (-0.12, 0.5, 2.05), fov=0.85), lambda state: state[9:12], load_model
 )

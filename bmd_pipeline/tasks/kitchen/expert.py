@@ -1,7 +1,7 @@
 """A demonstrator that does two things in a wanted order."""
 
-from __future__ import annotations
-
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,55 +111,39 @@ class KitchenExpert(NoisyExpert[KitchenTask]):
     def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:
         self._things = ORDERS[behaviour].split("-")
         self._first: str | None = None
-        self._draw, self._turn = draw, -1  # before the first action, which follows the draws of the noise
-        return self._act
+        return functools.partial(next, self._act(draw), None)
 
     def _has_shown(self, behaviour: int) -> bool:
         first, second = self._things
         return self._first == first and self._is_done(second)
 
-    def _act(self) -> NDArray[np.float64]:
-        """Clean action (9,)."""
-        if self._turn < 0:
-            self._turn, self._pace = 0, self._draw.uniform(*_PACE)
-            self._go_for_thing()
-        if self._first is None:
-            self._first = next((thing for thing in THINGS if self._is_done(thing)), None)
-        # A thing that is done is left by the last place of its skill, and the hand goes home. A place that it doesn't
-        # reach in time is passed over: the thing is tried again.
-        retreat = len(self._route) - 2
-        if self._is_done(self._thing) and self._index < retreat:
-            self._visit(retreat)
-        elif self._steps >= _PATIENCE or self._has_arrived():
-            if self._index <= retreat:
-                self._visit(self._index + 1)
-            else:
-                self._turn = min(self._turn + self._is_done(self._thing), len(self._things) - 1)
-                self._go_for_thing()
-        self._steps += 1
-        waypoint = self._route[self._index]
-        arm = approach(self._scene, self._target, self._pace * waypoint.speed, waypoint.stiffness)
-        return np.append(arm, (-1.0, -1.0))  # the fingers are shut
-
     def _is_done(self, thing: str) -> bool:
         return bool(self._env.best[0, THINGS.index(thing)] > 1.0)
 
-    def _has_arrived(self) -> bool:
-        hand = self._env.state[0, 9:12].numpy()
-        return bool(np.linalg.norm(self._target - hand) < self._route[self._index].within)
+    def _act(self, draw: np.random.Generator) -> Iterator[NDArray[np.float64]]:
+        """Clean actions (9,), each an answer to the scene as it then is.
 
-    def _go_for_thing(self) -> None:
-        """Begins the skill of the thing whose turn it is, for the first time or again."""
-        self._thing = self._things[self._turn]
-        self._route = (*SKILLS[self._thing], HOME)
-        self._handle = locate_handle(self._env.state, self._thing)[0].numpy()
-        self._visit(0)
-
-    def _visit(self, index: int) -> None:
-        self._index, self._steps = index, 0
-        waypoint = self._route[index]
-        origin = np.zeros(3) if waypoint is HOME else self._handle
-        self._target = origin + np.array(waypoint.place) + _WAYPOINT_STD * self._draw.standard_normal(3)
+        A thing that is done is left by the last place of its skill, and the hand goes home. A place that it doesn't
+        reach in time is passed over: the thing is tried again.
+        """
+        pace, turn = draw.uniform(*_PACE), 0
+        while True:
+            thing = self._things[turn]
+            handle = locate_handle(self._env.state, thing)[0].numpy()
+            route, retreat, index = (*SKILLS[thing], HOME), len(SKILLS[thing]) - 1, 0
+            while index < len(route):
+                waypoint = route[index]
+                origin = np.zeros(3) if waypoint is HOME else handle
+                target = origin + np.array(waypoint.place) + _WAYPOINT_STD * draw.standard_normal(3)
+                for _ in range(_PATIENCE):
+                    arm = approach(self._scene, target, pace * waypoint.speed, waypoint.stiffness)
+                    yield np.append(arm, (-1.0, -1.0))  # the fingers are shut
+                    self._first = self._first or next(filter(self._is_done, THINGS), None)
+                    is_leaving = index < retreat and self._is_done(thing)
+                    if is_leaving or np.linalg.norm(target - self._env.state[0, 9:12].numpy()) < waypoint.within:
+                        break
+                index = retreat if is_leaving else index + 1
+            turn = min(turn + self._is_done(thing), len(self._things) - 1)
 
 
 make_expert = KitchenExpert

@@ -1,1 +1,0 @@
-"""Lift: a Panda lifts a bar by either of its two ends."""

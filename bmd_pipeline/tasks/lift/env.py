@@ -1,7 +1,5 @@
 """Lift: a bar and what a state of it means, one LiftBar-v1 scene on the CPU, and the task as a batch of episodes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -54,44 +52,25 @@ def make_start(random: Tensor, yaw_range_deg: float) -> Tensor:
     return torch.cat((arm, fingers, place, math.radians(yaw_range_deg) * centred[:, 9:]), 1)
 
 
-def rotate_back(quaternion: Tensor, vector: Tensor) -> Tensor:
-    """Vectors (n, 3) of the world in frames turned by unit quaternions (n, 4)."""
-    real, imaginary = quaternion[:, :1], -quaternion[:, 1:]
-    across = 2.0 * torch.linalg.cross(imaginary, vector)
-    turned: Tensor = vector + real * across + torch.linalg.cross(imaginary, across)
-    return turned
-
-
 def locate_tip(state: Tensor) -> Tensor:
     """Fingertips in the bar's frame, (num_envs, 3)."""
-    return rotate_back(state[:, 19:23], state[:, 9:12] - state[:, 16:19])
+    offset, real, imaginary = state[:, 9:12] - state[:, 16:19], state[:, 19:20], -state[:, 20:23]
+    across = 2.0 * torch.linalg.cross(imaginary, offset)  # turned back by the bar's unit quaternion
+    return torch.as_tensor(offset + real * across + torch.linalg.cross(imaginary, across))
 
 
 def compute_obs(state: Tensor) -> Tensor:
-    """What the policy sees, from states (num_envs, 23).
+    """What the policy sees of states (num_envs, 23): (num_envs, 24) of order one.
 
-    Returns:
-        (num_envs, 24) of order one: arm joints from their rest, opening of the gripper, fingertips, their
-        orientation (of the two equal quaternions, the one with the positive x component), bar, direction in which it
-        points, fingertips in its frame.
+    Arm joints from their rest, opening of the gripper, fingertips, their orientation (of the two equal quaternions, the
+    one with the positive x component), bar, direction in which it points, fingertips in its frame.
     """
-    joints, opening, tip, bar = state[:, :7], state[:, 7:9].mean(1, keepdim=True), state[:, 9:12], state[:, 16:19]
-    quaternion = state[:, 12:16]
+    joints, fingers, tip, quaternion, bar, turned = torch.split(state, [7, 2, 3, 4, 3, 4], dim=1)
+    posture, opening = joints - state.new_tensor(REST_QPOS[:7]), fingers.mean(1, keepdim=True) / 0.04
     quaternion = torch.where(quaternion[:, 1:2] < 0, -quaternion, quaternion)
-    w, x, y, z = state[:, 19:23].unbind(1)
+    w, x, y, z = turned.unbind(1)
     pointing = torch.stack((1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y + w * z), 2.0 * (x * z - w * y)), 1)
-    return torch.cat(
-        (
-            joints - state.new_tensor(REST_QPOS[:7]),
-            opening / 0.04,
-            tip / 0.1,
-            quaternion,
-            bar / 0.1,
-            pointing,
-            locate_tip(state) / 0.1,
-        ),
-        1,
-    )
+    return torch.cat((posture, opening, tip / 0.1, quaternion, bar / 0.1, pointing, locate_tip(state) / 0.1), 1)
 
 
 def compute_track(state: Tensor) -> Tensor:
@@ -112,19 +91,18 @@ def compute_lift(state: Tensor) -> Tensor:
 def compute_closeness(state: Tensor, lift_height: float) -> Tensor:
     """How near (num_envs,) to success, from 0 to 1: first by coming near a handle, then by lifting."""
     tip = locate_tip(state)
-    handle = torch.stack(
-        (torch.where(tip[:, 0] >= 0, GRASP_AT, -GRASP_AT), torch.zeros_like(tip[:, 0]), torch.zeros_like(tip[:, 0])), 1
-    )
-    near: Tensor = 1.0 - ((tip - handle).norm(dim=1) / _NEARBY).clamp(max=1.0)
+    handle = torch.zeros_like(tip)
+    handle[:, 0] = torch.where(tip[:, 0] >= 0, GRASP_AT, -GRASP_AT)
+    near = 1.0 - ((tip - handle).norm(dim=1) / _NEARBY).clamp(max=1.0)
     lifted = ((compute_lift(state) - HALF_HEIGHT) / (lift_height - HALF_HEIGHT)).clamp(0.0, 1.0)
-    return _APPROACH * near + _LIFTING * lifted
+    return torch.as_tensor(_APPROACH * near + _LIFTING * lifted)
 
 
 # ---- One LiftBar-v1 scene on the CPU ----
 
 
 class LiftScene(ArmScene):
-    """A LiftBar-v1 scene; see `ArmScene`."""
+    """A LiftBar-v1 scene."""
 
     def __init__(self, env_id: str) -> None:
         super().__init__(env_id)
@@ -132,7 +110,6 @@ class LiftScene(ArmScene):
         self._bar = FreeBody(self.env.bar)
 
     def place(self, start: Sequence[float]) -> None:
-        """Starts afresh, at rest, from start (12,)."""
         reset_physics(self.env)
         x, y, yaw = start[9:]
         self._bar.place(x, y, HALF_HEIGHT, yaw)
@@ -140,12 +117,11 @@ class LiftScene(ArmScene):
         self._gripper.command(1.0)
 
     def move(self, action: Sequence[float]) -> None:
-        """One control step with an action (7,) in [-1, 1]; the last one is the gripper's, 1 for open."""
+        """See `Scene.move`; the last of the action's components is the gripper's, 1 for open."""
         self._gripper.command(action[6])
         self.arm.step(np.array(action[:6]))
 
     def read(self) -> tuple[float, ...]:
-        """The state (23,)."""
         tip, bar = self.arm.pose, self._bar.pose
         return (*self.arm.qpos.tolist(), *tip.p.tolist(), *tip.q.tolist(), *bar.p.tolist(), *bar.q.tolist())
 
@@ -156,8 +132,7 @@ class LiftScene(ArmScene):
 class LiftTask(SceneTask):
     """Lifting a bar by one of its ends."""
 
-    ENV_MODULE = "bmd_pipeline.tasks.lift.maniskill"
-    SCENE = LiftScene
+    ENV_MODULE, SCENE = "bmd_pipeline.tasks.lift.maniskill", LiftScene
     NAME, TRACK_NAMES, PLANAR = "Lift", TRACK_NAMES, ("along", "z")
     OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 24, 7, 23, 10
     options: Options
@@ -182,8 +157,6 @@ class LiftTask(SceneTask):
 
 
 make_spec, make_env = LiftTask.make_spec, LiftTask.make_env
-
-
 FILMING = ManiSkillFilming(  # from the side, with the bar's near end on the robot's side of the picture
     Camera((0.1, -0.62, 0.38), (-0.04, 0.0, 0.12)), lambda state: state[9:12], LiftTask.ENV_MODULE
 )

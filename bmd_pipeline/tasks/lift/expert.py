@@ -3,8 +3,6 @@
 It looks where the bar is until it grasps.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -28,9 +26,6 @@ class LiftExpert(NoisyExpert[LiftTask]):
 
     behaviours = ("near", "far")
     noiseless = (6,)  # the gripper is open or shut
-
-    def __init__(self, options: Options) -> None:
-        super().__init__(LiftTask(options, 1, auto_reset=False), options.expert_noise)
 
     def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:
         pace = draw.uniform(*_PACE)
@@ -62,4 +57,5 @@ class LiftExpert(NoisyExpert[LiftTask]):
         return act
 
 
-make_expert = LiftExpert
+def make_expert(options: Options) -> LiftExpert:
+    return LiftExpert(LiftTask(options, 1, auto_reset=False), options.expert_noise)

@@ -1,12 +1,9 @@
 """LiftBar-v1, a registered ManiSkill environment. Importing this module imports ManiSkill."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import sapien
 import torch
-from mani_skill.agents.robots import Panda
 from mani_skill.utils.registration import register_env
 from mani_skill.utils.structs import Pose
 from torch import Tensor
@@ -27,7 +24,6 @@ class LiftBarEnv(TabletopEnv):
     SUPPORTED_ROBOTS = ["panda"]
     CONTROL_MODE = "pd_ee_delta_pose"
     RANDOM_DIM = lift.LiftTask.RANDOM_DIM
-    agent: Panda
 
     def __init__(
         self,
@@ -61,16 +57,13 @@ class LiftBarEnv(TabletopEnv):
         self.bar.set_pose(Pose.create_from_pq(position, make_quaternion(placement[:, 2])))
 
     def read_state(self) -> Tensor:
-        """(num_envs, 23), see `lift.env`."""
         return torch.cat((self.agent.robot.get_qpos(), self.agent.tcp.pose.raw_pose, self.bar.pose.raw_pose), 1)
 
     def evaluate(self) -> dict[str, Tensor]:
-        """Success once the bar's middle is high enough."""
         height = lift.compute_lift(self.read_state())
         return {"success": height >= self._lift_height, "height": height}
 
     def compute_closeness(self) -> Tensor:
-        """See `lift.compute_closeness`."""
         return lift.compute_closeness(self.read_state(), self._lift_height)
 
     def _get_obs_extra(self, info: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,11 +1,9 @@
 """True modes of Lift: the end by which the bar is lifted. For evaluation only."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import ModeLabeler
+from bmd_pipeline.environments.base import Labelling
 from bmd_pipeline.tasks.lift.env import TRACK_NAMES
 
 DESCENDED = 0.08
@@ -15,22 +13,18 @@ COMMITTED = 0.03
 _ALONG, _Z = TRACK_NAMES.index("along"), TRACK_NAMES.index("z")
 
 
-class EndLabelling:
-    """Which end of the bar the fingertips were at: in the end for successes, when they came down for failures."""
+def label_end(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+    """Which end of the bar the fingertips were at: in the end for successes, when they came down for failures.
 
-    name = "end"
-    modes = ("near", "far")
-
-    def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-        """See `ModeLabeler.label`; a failure that neither came down nor left the middle counts half for each end."""
-        low = track[..., _Z] < DESCENDED  # (T + 1, num_episodes)
-        came_down = low.any(0)
-        last = torch.full_like(came_down, len(track) - 1, dtype=torch.int64)
-        decided_at = torch.where(came_down & ~success, low.int().argmax(0), last)
-        along = track[..., _ALONG].gather(0, decided_at[None])[0]  # (num_episodes,)
-        undecided = ~success & ~came_down & (along.abs() < COMMITTED)
-        far = torch.where(undecided, torch.full_like(along, 0.5), (along >= 0).float())
-        return torch.stack((1.0 - far, far), 1)
+    See `ModeLabeler.label`; a failure that neither came down nor left the middle counts half for each end.
+    """
+    low = track[..., _Z] < DESCENDED  # (T + 1, num_episodes)
+    came_down = low.any(0)
+    decided_at = torch.where(came_down & ~success, low.int().argmax(0), len(track) - 1)
+    along = track[..., _ALONG].gather(0, decided_at[None])[0]  # (num_episodes,)
+    undecided = ~success & ~came_down & (along.abs() < COMMITTED)
+    far = torch.where(undecided, 0.5, (along >= 0).float())
+    return torch.stack((1.0 - far, far), 1)
 
 
-LABELLINGS: tuple[ModeLabeler, ...] = (EndLabelling(),)
+LABELLINGS = (Labelling("end", ("near", "far"), label_end),)

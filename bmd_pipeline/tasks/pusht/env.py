@@ -1,7 +1,5 @@
 """PushT: the T and its goal, starts, scenes on CPU and GPU, observations, and the task as a batch of episodes."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import math
@@ -40,8 +38,7 @@ GOAL: NDArray[np.float64] = np.array([-0.156, -0.1, 5.0 / 3.0 * np.pi - 2.0 * np
 TIP_HEIGHT = 0.014
 """Height in metres at which the tip is held: above the table, well below the T's upper face."""
 START_HEIGHT = 0.021
-"""Height in metres of the T's centre where episodes start: half its thickness and a millimetre to fall, as in
-ManiSkill."""
+"""Height in metres of the T's centre at the start: half its thickness and a millimetre to fall, as in ManiSkill."""
 RADIAN_METRES = 0.075
 """Metres that one radian counts for in the distance of two poses: about the T's radius of gyration."""
 MASS_CENTRE = 0.0375
@@ -81,8 +78,7 @@ def make_start(random: Tensor, options: Options) -> Tensor:
     """Starts (n, NUM_JOINTS + 3) from what `draw_random` drew, (n, RANDOM_DIM)."""
     joints, spot, turn = torch.tensor_split(random, (NUM_JOINTS, NUM_JOINTS + 2), dim=1)
     qpos = random.new_tensor(REST_QPOS) + _QPOS_NOISE * joints
-    box = options.position_box * random.new_tensor(_BOX_SIZE)
-    position = random.new_tensor(GOAL[:2] + _BOX_MIDDLE) + box * spot
+    position = random.new_tensor(GOAL[:2] + _BOX_MIDDLE) + options.position_box * random.new_tensor(_BOX_SIZE) * spot
     yaw = GOAL[2] + np.pi + 2.0 * np.deg2rad(options.yaw_range_deg) * turn
     return torch.cat((qpos, position, yaw), dim=1)
 
@@ -93,7 +89,7 @@ ENV_ID, CONTROL_MODE = "PushT-v1", "pd_ee_delta_pose"
 
 
 class PushTScene(ArmScene):
-    """A PushT-v1 scene; see `ArmScene`."""
+    """A PushT-v1 scene."""
 
     def __init__(self, env_id: str = ENV_ID) -> None:
         skip_recolouring()
@@ -102,7 +98,6 @@ class PushTScene(ArmScene):
         self._yaw = 0.0
 
     def place(self, start: Sequence[float]) -> None:
-        """Starts afresh, at rest, from start (10,)."""
         reset_physics(self.env)
         x, y, yaw = (float(value) for value in start[NUM_JOINTS:])
         self._tee.place(x, y, START_HEIGHT, yaw)
@@ -110,12 +105,11 @@ class PushTScene(ArmScene):
         self._yaw = yaw
 
     def move(self, action: Sequence[float]) -> None:
-        """One control step with planar action (x, y) in [-1, 1]."""
         x, y = action
         self.arm.step_planar(x, y, TIP_HEIGHT)
 
     def read(self) -> tuple[float, float, float, float, float, float]:
-        """The scene's state as a row of `STATE_NAMES`; the yaw is unwound from the start's."""
+        """See `STATE_NAMES`."""
         tip_x, tip_y, tip_z = self.arm.pose.p.tolist()
         tee = self._tee.pose
         tee_x, tee_y, _ = tee.p.tolist()
@@ -152,7 +146,7 @@ def skip_recolouring() -> None:
 
 
 class PushTBatch(BatchedScenes):
-    """PushT scenes together; see `BatchedScenes`."""
+    """PushT-v1 scenes together."""
 
     def __init__(self, env_id: str, num_envs: int, device: torch.device) -> None:
         skip_recolouring()
@@ -208,15 +202,13 @@ def wrap(angle: Tensor) -> Tensor:
 
 
 def compute_obs(state: Tensor) -> Tensor:
-    """What the policy sees, from states (num_envs, 6).
+    """What the policy sees of states (num_envs, 6): (num_envs, 8) of order one.
 
-    Returns:
-        (num_envs, 8) of order one: tip and T relative to the goal's position, cosine and sine of the
-        T's yaw error, and the tip in the T's frame, where contacts look alike whatever the pose.
+    Tip and T relative to the goal's position, cosine and sine of the T's yaw error, and the tip in the T's frame, where
+    contacts look alike whatever the pose.
     """
     tip_x, tip_y, _, tee_x, tee_y, yaw = state.unbind(1)
-    error = yaw - _GOAL_YAW
-    cos, sin = yaw.cos(), yaw.sin()
+    error, cos, sin = yaw - _GOAL_YAW, yaw.cos(), yaw.sin()
     x, y = tip_x - tee_x, tip_y - tee_y
     features = (
         (tip_x - _GOAL_X) / _TIP_METRES,
@@ -229,13 +221,6 @@ def compute_obs(state: Tensor) -> Tensor:
         (cos * y - sin * x) / _TEE_METRES,
     )
     return torch.stack(features, 1)
-
-
-def compute_track(state: Tensor, start_yaw: Tensor) -> Tensor:
-    """The episode's low-dimensional view (num_envs, len(TRACK_NAMES)); start_yaw is (num_envs,) in rad."""
-    tip_x, tip_y, _, tee_x, tee_y, yaw = state.unbind(1)
-    distance = torch.hypot(tee_x - _GOAL_X, tee_y - _GOAL_Y)
-    return torch.stack((tip_x, tip_y, tee_x, tee_y, yaw - start_yaw, yaw, distance), 1)
 
 
 def compute_closeness(state: Tensor) -> Tensor:
@@ -285,22 +270,19 @@ class GoalOverlap:
 class PushTTask(SceneTask):
     """Pushing a T onto its goal, turned either way."""
 
-    ENV_MODULE = "bmd_pipeline.tasks.pusht.env"
-    SCENE = PushTScene
-    BATCH = PushTBatch
+    ENV_MODULE, SCENE, BATCH = __name__, PushTScene, PushTBatch
     NAME, TRACK_NAMES = "PushT", TRACK_NAMES
     PLANAR, PLANAR_UNITS = ("turn", "goal_distance"), ("rad", "m")
     OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 8, 2, 6, RANDOM_DIM
     options: Options
 
-    def __init__(self, options: Options, num_envs: int, **settings: Any) -> None:
-        super().__init__(options, num_envs, **settings)
+    def __init__(self, options: Options, num_envs: int, first_row: int = 0, **settings: Any) -> None:
+        super().__init__(options, num_envs, first_row, **settings)
         self._start_yaw = torch.zeros(num_envs, device=self.device)
         holder: Any = self.simulation.scenes[0] if isinstance(self.simulation, SceneList) else self.simulation
         self._overlap = GoalOverlap(holder.env)
 
-    def _draw_random(self, generator: np.random.Generator) -> NDArray[np.float64]:
-        return draw_random(generator)
+    _draw_random = staticmethod(draw_random)
 
     def _make_start(self, random: Tensor) -> Tensor:
         return make_start(random, self.options)
@@ -320,10 +302,9 @@ class PushTTask(SceneTask):
         return compute_obs(self.state)
 
     def track(self) -> Tensor:
-        return compute_track(self.state, self._start_yaw)
-
-
-make_spec, make_env = PushTTask.make_spec, PushTTask.make_env
+        tip_x, tip_y, _, tee_x, tee_y, yaw = self.state.unbind(1)
+        distance = torch.hypot(tee_x - _GOAL_X, tee_y - _GOAL_Y)
+        return torch.stack((tip_x, tip_y, tee_x, tee_y, yaw - self._start_yaw, yaw, distance), 1)
 
 
 def _locate_stem(state: Sequence[float]) -> Place:
@@ -333,10 +314,7 @@ def _locate_stem(state: Sequence[float]) -> Place:
     return x - stem * math.sin(yaw), y + stem * math.cos(yaw), 2.0 * START_HEIGHT
 
 
+make_spec, make_env = PushTTask.make_spec, PushTTask.make_env
 FILMING = ManiSkillFilming(  # from above the table's far edge, so that turns are seen as turns
-    Camera((0.3, -0.06, 0.8), (-0.16, -0.06, 0.03), fov=0.75),
-    _locate_stem,
-    PushTTask.ENV_MODULE,
-    settings={"control_mode": CONTROL_MODE},
-    prepare=skip_recolouring,
+    Camera((0.3, -0.06, 0.8), (-0.16, -0.06, 0.03), fov=0.75), _locate_stem, __name__, {"control_mode": CONTROL_MODE}
 )

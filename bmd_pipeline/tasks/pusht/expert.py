@@ -1,10 +1,10 @@
 """A scripted PushT demonstrator whose behaviour can be cloned: measured pushes, a planner, a walk round the T."""
 
-from __future__ import annotations
-
 import functools
+from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,15 +54,13 @@ def pose_distance(pose: Array, goal: Array) -> Array:
     """Distance in metres of poses (..., 3), with radians weighed by RADIAN_METRES and not wrapped."""
     shift = pose[..., :2] - goal[..., :2]
     turn = RADIAN_METRES * (pose[..., 2] - goal[..., 2])
-    distance: Array = np.sqrt(shift[..., 0] ** 2 + shift[..., 1] ** 2 + turn**2)
-    return distance
+    return np.asarray(np.sqrt(shift[..., 0] ** 2 + shift[..., 1] ** 2 + turn**2))
 
 
 def distance_to_tee(points: Array) -> Array:
     """Distance (...,) in metres of points (..., 2) in the T's frame to the T; 0 inside."""
     gaps = [np.maximum(np.maximum(box[:2] - points, points - box[2:]), 0.0) for box in _BOXES]
-    nearest: Array = np.minimum(*(np.sqrt(gap[..., 0] ** 2 + gap[..., 1] ** 2) for gap in gaps))
-    return nearest
+    return np.asarray(np.minimum(*(np.sqrt(gap[..., 0] ** 2 + gap[..., 1] ** 2) for gap in gaps)))
 
 
 # ---- Walking the tip round the T without touching it: a visibility graph in the T's frame ----
@@ -86,17 +84,13 @@ def _segments(start: Array, end: Array) -> Array:
     return start[..., None, :] + (end - start)[..., None, :] * _SAMPLES
 
 
-def _offset_corners() -> Array:
-    before, after = CORNERS - np.roll(CORNERS, 1, 0), np.roll(CORNERS, -1, 0) - CORNERS
-    tangents = before / np.abs(before).sum(1, keepdims=True) + after / np.abs(after).sum(1, keepdims=True)
-    return CORNERS + _NODE_OFFSET * np.stack([tangents[:, 1], -tangents[:, 0]], 1)
-
-
 class Walkway:
     """Shortest ways round the T that neither touch it nor leave the arm's reach."""
 
     def __init__(self) -> None:
-        self._nodes = _offset_corners()
+        before, after = CORNERS - np.roll(CORNERS, 1, 0), np.roll(CORNERS, -1, 0) - CORNERS
+        tangents = before / np.abs(before).sum(1, keepdims=True) + after / np.abs(after).sum(1, keepdims=True)
+        self._nodes = CORNERS + _NODE_OFFSET * np.stack([tangents[:, 1], -tangents[:, 0]], 1)
         self._edges = _segments(self._nodes[:, None], self._nodes[None])  # (8, 8, 14, 2)
         self._length = np.linalg.norm(self._nodes[:, None] - self._nodes[None], axis=-1)
         self._length[distance_to_tee(self._edges).min(-1) <= _EDGE_CLEARANCE] = _BLOCKED
@@ -113,8 +107,7 @@ class Walkway:
                 return goal
             angle = np.linspace(0.0, 2.0 * np.pi, 24, endpoint=False)
             around = tip + _BACK_OFF * np.stack([np.cos(angle), np.sin(angle)], 1)
-            away: Array = around[distance_to_tee(around).argmax()]
-            return away
+            return np.asarray(around[distance_to_tee(around).argmax()])
         clearance = min(_CLEARANCE, free - 1e-4, goal_free - 1e-4)
         points = np.concatenate([self._nodes, goal[None]])  # (9, 2)
         from_tip = self._lengths(tip, points, base, clearance, reach)
@@ -132,8 +125,7 @@ class Walkway:
         if from_tip[node] < _ARRIVED:
             from_tip = length[node].copy()
             from_tip[node] = np.inf
-        waypoint: Array = points[(from_tip + remaining).argmin()]
-        return waypoint
+        return np.asarray(points[(from_tip + remaining).argmin()])
 
     def _lengths(self, point: Array, others: Array, base: Array, clearance: float, reach: float) -> Array:
         """Length of the straight ways between point (2,) and others (n, 2), large where blocked; (n,)."""
@@ -145,8 +137,7 @@ class Walkway:
 def _min_distance(ways: Array, point: Array) -> Array:
     """Smallest distance (...,) of sampled ways (..., 14, 2) from a point (2,)."""
     gap = ways - point
-    nearest: Array = np.sqrt((gap[..., 0] ** 2 + gap[..., 1] ** 2).min(-1))
-    return nearest
+    return np.asarray(np.sqrt((gap[..., 0] ** 2 + gap[..., 1] ** 2).min(-1)))
 
 
 # ---- Straight pushes of the T, measured once in the real physics ----
@@ -204,7 +195,7 @@ class PushLibrary:
 
 def list_contacts() -> tuple[Array, Array, Array]:
     """Pushes worth measuring: start (num_contacts, 2), angle and face (num_contacts,) as in `PushLibrary`."""
-    starts, angles, faces = [], [], []
+    found = []
     for face, (corner, following) in enumerate(zip(CORNERS, np.roll(CORNERS, -1, 0), strict=True)):
         length = float(np.linalg.norm(following - corner))
         tangent = (following - corner) / length
@@ -215,19 +206,16 @@ def list_contacts() -> tuple[Array, Array, Array]:
                 direction = rotation(turned) @ -normal
                 start = touch - direction * APPROACH
                 free = distance_to_tee(np.stack([start, touch + normal * APPROACH]))
-                if free.min() < STICK_RADIUS + _START_CLEARANCE:
-                    continue
-                starts.append(start)
-                angles.append(np.arctan2(direction[1], direction[0]))
-                faces.append(face)
-    return np.array(starts), np.array(angles), np.array(faces)
+                if free.min() >= STICK_RADIUS + _START_CLEARANCE:
+                    found.append((*start, np.arctan2(direction[1], direction[0]), face))
+    contacts = np.array(found)
+    return contacts[:, :2], contacts[:, 2], contacts[:, 3]
 
 
 def measure_pushes(scene: PushTScene) -> PushLibrary:
     """Plays every push once, in the middle of the table and along +y, and records where the T goes."""
     starts, angles, faces = list_contacts()
     travel = np.linspace(0.0, _MEASURED_TRAVEL, _TRAVEL_POINTS)
-    direction = np.array([0.0, 1.0])
     qpos = _reach(scene, np.array([-0.12, -0.12]))
     motion = np.zeros((len(starts), len(travel), 3))
     for contact, (start, angle) in enumerate(zip(starts, angles, strict=True)):
@@ -236,7 +224,7 @@ def measure_pushes(scene: PushTScene) -> PushLibrary:
         tip = np.array(scene.read()[:2])
         tee = np.array([*(tip - rotation(yaw) @ start), yaw])
         scene.place([*qpos, *tee])
-        push = LinePush(tip, direction)
+        push = LinePush(tip, np.array([0.0, 1.0]))
         travelled, moved = [0.0], [np.zeros(3)]
         while travelled[-1] < _MEASURED_TRAVEL and len(travelled) < _MEASURED_STEPS:
             scene.move(push.action(np.array(scene.read()[:2]), _MEASURED_SPEED).tolist())
@@ -245,15 +233,14 @@ def measure_pushes(scene: PushTScene) -> PushLibrary:
             travelled.append(push.travelled(state[:2]))
             moved.append(np.array([*shift, state[5] - yaw]))
         reached = np.maximum.accumulate(travelled)
-        for k in range(3):
-            motion[contact, :, k] = np.interp(travel, reached, np.array(moved)[:, k])
+        motion[contact] = np.stack([np.interp(travel, reached, part) for part in np.array(moved).T], 1)
     return PushLibrary(starts, angles, faces, travel, motion)
 
 
-def _reach(scene: PushTScene, target: Array, num_steps: int = 40) -> Array:
+def _reach(scene: PushTScene, target: Array) -> Array:
     """Joint angles (7,) with the tip at target (2,), found by going there with the T out of the way."""
     scene.place([*REST_QPOS, 0.3, -0.5, 0.0])
-    for _ in range(num_steps):
+    for _ in range(40):
         gap = target - np.array(scene.read()[:2])
         scene.move(np.clip(0.6 * gap / STEP_METRES, -1.0, 1.0).tolist())
     return np.array(scene.arm.qpos, np.float64)
@@ -285,14 +272,13 @@ class PlannedPush:
     motion: Array  # (3,) where the T should go
 
 
-@dataclass(frozen=True)
-class _Nodes:
-    """Partial plans: T poses (n, 3), tips (n, 2), costs (n,), and the first push of each (n,)."""
+class _Nodes(NamedTuple):
+    """Partial plans."""
 
-    pose: Array
-    tip: Array
-    cost: Array
-    first: Indices
+    pose: Array  # (n, 3) of the T
+    tip: Array  # (n, 2)
+    cost: Array  # (n,)
+    first: Indices  # (n,) the first push of each
 
 
 class Planner:
@@ -313,18 +299,16 @@ class Planner:
         count = min(_LATER_PUSHES, len(self._all))
         self._sample: Indices = np.sort(np.random.default_rng(1).choice(self._all, count, replace=False))
 
-    def plan(
-        self, pose: Array, tip: Array, goal: Array, first_faces: tuple[int, ...] | None = None
-    ) -> PlannedPush | None:
+    def plan(self, pose: Array, tip: Array, goal: Array, faces: tuple[int, ...] | None = None) -> PlannedPush | None:
         """The first push of the best plan, or None where every push is out of reach.
 
         Args:
             pose: (3,) present pose of the T, yaw in the same winding as the goal's.
             tip: (2,) present tip.
             goal: (3,) wanted pose of the T.
-            first_faces: faces that the first push may use; None allows all.
+            faces: those that the first push may use; None allows all.
         """
-        pushes = self._all if first_faces is None else self._all[np.isin(self._face, first_faces)]
+        pushes = self._all if faces is None else self._all[np.isin(self._face, faces)]
         nodes = _Nodes(pose[None], tip[None], np.zeros(1), np.full(1, -1))
         best_cost, best = np.inf, -1
         for _ in range(_DEPTH):
@@ -343,8 +327,7 @@ class Planner:
     def _expand(self, nodes: _Nodes, pushes: Indices, goal: Array) -> tuple[Indices, Indices, Array, _Nodes]:
         """Appends every push to every plan; keeps what is promising and within reach.
 
-        Returns:
-            Parent, push and remaining error of each new plan, all (m,), and the plans.
+        Returns parent, push and remaining error of each new plan, all (m,), and the plans.
         """
         cos, sin = np.cos(nodes.pose[:, 2])[:, None], np.sin(nodes.pose[:, 2])[:, None]
         motion = self._motion[pushes]
@@ -360,13 +343,12 @@ class Planner:
             chosen = np.arange(priority.size)
         parent, column = np.divmod(chosen, len(pushes))
         push = pushes[column]
-        pose = compose(nodes.pose[parent], self._motion[push])
-        at = nodes.pose[parent]
-        zero = np.zeros(len(push))
-        start = compose(at, np.column_stack([self._start[push], zero]))[:, :2]
-        end = compose(at, np.column_stack([self._end[push], zero]))[:, :2]
+        at, zero = nodes.pose[parent], np.zeros(len(push))
+        start, end = (compose(at, np.column_stack([place[push], zero]))[:, :2] for place in (self._start, self._end))
+        pose = compose(at, self._motion[push])
         walk = np.sqrt(((start - nodes.tip[parent]) ** 2).sum(1)) / _PLANNED_WALK_SPEED
-        nearest, farthest = np.minimum(_radius(start), _radius(end)), np.maximum(_radius(start), _radius(end))
+        radius = np.sqrt(((np.stack([start, end]) - ARM_BASE) ** 2).sum(-1))  # distances from the arm's base
+        nearest, farthest = radius.min(0), radius.max(0)
         weak = _WEAK_COST * np.maximum(_STRONG_REACH - nearest, 0.0)
         cost = nodes.cost[parent] + fixed[column] + _STEP_COST * walk + weak
         ok = (nearest > _REACH[0]) & (farthest < _REACH[1]) & (np.abs(end[:, 1]) < 0.5)
@@ -378,21 +360,15 @@ class Planner:
         """Keeps the most promising plans, few of which may share parent and contact."""
         order = np.argsort(nodes.cost + _ERROR_AHEAD * error, kind="stable")[: 6 * _BEAM]
         kept: list[int] = []
-        seen: dict[tuple[int, int], int] = {}
+        seen: Counter[tuple[int, int]] = Counter()
         for node in order:
             key = int(parent[node]), int(self._contact[push[node]])
-            seen[key] = seen.get(key, 0) + 1
+            seen[key] += 1
             if seen[key] <= _PER_CONTACT:
                 kept.append(int(node))
             if len(kept) == _BEAM:
                 break
         return _Nodes(nodes.pose[kept], nodes.tip[kept], nodes.cost[kept], nodes.first[kept])
-
-
-def _radius(tip: Array) -> Array:
-    """Distances (n,) of tips (n, 2) from the arm's base."""
-    radius: Array = np.sqrt(((tip - ARM_BASE) ** 2).sum(1))
-    return radius
 
 
 # ---- A scripted PushT demonstrator whose behaviour can be cloned ----
@@ -431,16 +407,12 @@ class PushTExpert(NoisyExpert[PushTTask]):
         """Pose of the T (3,), yaw unwrapped."""
         return self._env.state[0, 3:].numpy().astype(np.float64)
 
-    def _act(self, turn: int, first_faces: tuple[int, ...]) -> Iterator[Array]:
+    def _act(self, turn: int, faces: tuple[int, ...] | None) -> Iterator[Array]:
         """Clean actions (2,), each an answer to the scene as it then is, until no push is in reach."""
         yaw = self._tee()[2]
         ahead = (GOAL[2] - yaw) % (2.0 * np.pi)
         goal = np.array([GOAL[0], GOAL[1], yaw + (ahead if turn > 0 else ahead - 2.0 * np.pi)])
-        faces: tuple[int, ...] | None = first_faces
-        while True:
-            push = self._planner.plan(self._tee(), self._tip(), goal, faces)
-            if push is None:
-                return
+        while push := self._planner.plan(self._tee(), self._tip(), goal, faces):
             if (yield from self._walk(push.start)):
                 yield from self._push(push)
                 faces = None
@@ -464,8 +436,7 @@ class PushTExpert(NoisyExpert[PushTTask]):
     def _push(self, push: PlannedPush) -> Iterator[Array]:
         """Pushes along the planned line until the T is where it should be, or gets no nearer."""
         tee = self._tee()
-        start = compose(tee, np.array([*push.start, 0.0]))[:2]
-        target = compose(tee, push.motion)
+        start, target = compose(tee, np.array([*push.start, 0.0]))[:2], compose(tee, push.motion)
         angle = tee[2] + push.angle
         line = LinePush(start, np.array([np.cos(angle), np.sin(angle)]))
         nearest = np.inf
@@ -473,8 +444,7 @@ class PushTExpert(NoisyExpert[PushTTask]):
             left = push.travel - line.travelled(self._tip())
             yield line.action(self._tip(), min(max(0.7 * left, _SLOWEST), _PUSH_SPEED))
             error = float(pose_distance(self._tee(), target))
-            worse = error > nearest + 5e-4 and left < 0.03
-            if left < _AT_END or worse:
+            if left < _AT_END or (error > nearest + 5e-4 and left < 0.03):
                 return
             nearest = min(nearest, error)
 

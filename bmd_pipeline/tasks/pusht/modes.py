@@ -1,70 +1,43 @@
 """True behaviours of PushT episodes, read off their tracks. For evaluation only."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import ModeLabeler
+from bmd_pipeline.environments.base import Labelling
 from bmd_pipeline.tasks.pusht.env import BEHAVIOURS, TRACK_NAMES, TURNS
 
 COMMITTED = 0.3
 """Rotation in rad beyond which a failed episode counts as an attempt at that direction of turning."""
 _TOUCHED_METRES, _TOUCHED_RADIANS = 0.002, 0.02  # motion of the T that shows it was touched
-_TIP, _TEE = TRACK_NAMES.index("tip_x"), TRACK_NAMES.index("tee_x")
+_TIP, _TEE = ([TRACK_NAMES.index(f"{body}_{axis}") for axis in "xy"] for body in ("tip", "tee"))
 _TURN, _YAW = TRACK_NAMES.index("turn"), TRACK_NAMES.index("tee_yaw")
 
 
-def find_first_side(track: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether the T was touched first on its right, seen along its stem, and whether it was touched at all.
+def label_turn(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+    """Which way the T was turned; see `ModeLabeler.label`.
 
-    Both are bool (num_episodes,), the first means nothing where it was not touched; track is (T + 1, num_episodes,
-    track_dim).
+    A failed episode that hardly turned the T counts half for each direction.
     """
-    tee = track[..., _TEE : _TEE + 2]
+    turn = track[-1, :, _TURN]  # at the end, (num_episodes,) in rad, counter-clockwise positive
+    undecided = ~success & (turn.abs() < COMMITTED)
+    counterclockwise = torch.where(undecided, 0.5, (turn > 0).float())
+    return torch.stack((1.0 - counterclockwise, counterclockwise), 1)
+
+
+def label_turn_and_side(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+    """Which way the T was turned, and on which side it was touched first; see `ModeLabeler.label`.
+
+    An episode that never touched the T counts for both sides alike.
+    """
+    tee = track[..., _TEE]
     shift = (tee - tee[0]).norm(dim=-1)
     touched = (shift > _TOUCHED_METRES) | (track[..., _TURN].abs() > _TOUCHED_RADIANS)  # (T + 1, num_episodes)
-    first = touched.int().argmax(0)
-    episode = torch.arange(track.shape[1], device=track.device)
-    at = track[first, episode]
-    offset = at[:, _TIP : _TIP + 2] - at[:, _TEE : _TEE + 2]
+    at = track[touched.int().argmax(0), torch.arange(track.shape[1], device=track.device)]  # when first touched
+    offset = at[:, _TIP] - at[:, _TEE]
     across = at[:, _YAW].cos() * offset[:, 0] + at[:, _YAW].sin() * offset[:, 1]  # x in the T's frame
-    return across > 0, touched.any(0)
+    right = torch.where(touched.any(0), (across > 0).float(), 0.5)
+    side = torch.stack((1.0 - right, right), 1)
+    return (label_turn(track, length, success)[:, :, None] * side[:, None, :]).flatten(1)
 
 
-def _weigh_turn(track: Tensor, success: Tensor) -> Tensor:
-    """Weights (num_episodes, 2) of clockwise and counter-clockwise."""
-    turn = track[-1, :, _TURN]  # at the end, (num_episodes,) in rad, counter-clockwise positive
-    counterclockwise = (turn > 0).float()
-    undecided = ~success & (turn.abs() < COMMITTED)
-    share = torch.where(undecided, torch.full_like(turn, 0.5), counterclockwise)
-    return torch.stack((1.0 - share, share), 1)
-
-
-class TurnLabelling:
-    """Which way the T was turned."""
-
-    name = "turn"
-    modes: tuple[str, ...] = tuple(TURNS)
-
-    def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-        """See `ModeLabeler.label`; a failed episode that hardly turned the T counts half for each direction."""
-        return _weigh_turn(track, success)
-
-
-class TurnSideLabelling:
-    """Which way the T was turned, and on which side it was touched first."""
-
-    name = "turn-side"
-    modes: tuple[str, ...] = BEHAVIOURS
-
-    def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-        """See `ModeLabeler.label`; an episode that never touched the T counts for both sides alike."""
-        right, touched = find_first_side(track)
-        share = torch.where(touched, right.float(), torch.full_like(right, 0.5, dtype=torch.float32))
-        side = torch.stack((1.0 - share, share), 1)
-        weights = _weigh_turn(track, success)[:, :, None] * side[:, None, :]  # (num_episodes, turn, side)
-        return weights.flatten(1)
-
-
-LABELLINGS: tuple[ModeLabeler, ...] = (TurnLabelling(), TurnSideLabelling())
+LABELLINGS = (Labelling("turn", tuple(TURNS), label_turn), Labelling("turn-side", BEHAVIOURS, label_turn_and_side))

@@ -1,7 +1,5 @@
 """Reach: what a state of it means, one ReachAroundPost-v1 scene on the CPU, and the task as a batch of episodes."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Sequence
 from typing import Any
@@ -55,32 +53,22 @@ def make_start(random: Tensor) -> Tensor:
 
 
 def compute_obs(state: Tensor) -> Tensor:
-    """What the policy sees, from states (num_envs, 17).
+    """What the policy sees of states (num_envs, 17): (num_envs, 20) of order one.
 
-    Returns:
-        (num_envs, 20) of order one: joint angles from their rest, fingertips from the post, their orientation
-        (of the two equal quaternions, the one with the positive x component), way to the goal, goal.
+    Joint angles from their rest, fingertips from the post, their orientation (of the two equal quaternions, the one
+    with the positive x component), way to the goal, goal.
     """
-    joints, tip, goal = state[:, :7], state[:, 7:10], state[:, 14:17]
-    quaternion = state[:, 10:14]
+    joints, tip, quaternion, goal = torch.split(state, [7, 3, 4, 3], dim=1)
     quaternion = torch.where(quaternion[:, 1:2] < 0, -quaternion, quaternion)
     middle = state.new_tensor((*POST, GOAL_MIDDLE[2]))
-    return torch.cat(
-        (
-            joints - state.new_tensor(REST_QPOS[:7]),
-            (tip - middle) / 0.1,
-            quaternion,
-            (goal - tip) / 0.1,
-            (goal - state.new_tensor(GOAL_MIDDLE)) / state.new_tensor(GOAL_SPREAD),
-        ),
-        1,
-    )
+    posture = joints - state.new_tensor(REST_QPOS[:7])
+    goal_offset = (goal - state.new_tensor(GOAL_MIDDLE)) / state.new_tensor(GOAL_SPREAD)
+    return torch.cat((posture, (tip - middle) / 0.1, quaternion, (goal - tip) / 0.1, goal_offset), 1)
 
 
 def compute_distance(state: Tensor) -> Tensor:
     """Metres (num_envs,) between fingertips and goal."""
-    distance: Tensor = (state[:, 7:10] - state[:, 14:17]).norm(dim=1)
-    return distance
+    return torch.as_tensor((state[:, 7:10] - state[:, 14:17]).norm(dim=1))
 
 
 def compute_track(state: Tensor) -> Tensor:
@@ -100,19 +88,12 @@ def has_hit(state: Tensor) -> Tensor:
     return across & along
 
 
-def is_left(state: Tensor) -> Tensor:
-    """Whether the fingertips are on the left, (num_envs,) bool."""
-    return state[:, 8] >= POST[1]
-
-
 def compute_closeness(state: Tensor) -> Tensor:
     """Minus the length of the shortest way to the goal that leads round the post (num_envs,), in typical ways."""
     tip, goal = state[:, 7:10], state[:, 14:17]
     ways = []
     for side in (-1.0, 1.0):
-        beside = torch.stack(
-            (torch.full_like(tip[:, 0], POST[0]), torch.full_like(tip[:, 0], POST[1] + side * LANE), goal[:, 2]), 1
-        )
+        beside = torch.cat((tip.new_tensor((POST[0], POST[1] + side * LANE)).expand(len(tip), 2), goal[:, 2:]), 1)
         ways.append((tip - beside).norm(dim=1) + (beside - goal).norm(dim=1))
     round_it = torch.minimum(*ways)
     return -torch.where(has_passed(state), compute_distance(state), round_it) / _TYPICAL_WAY
@@ -122,31 +103,26 @@ def compute_closeness(state: Tensor) -> Tensor:
 
 
 class ReachScene(ArmScene):
-    """A ReachAroundPost-v1 scene; see `ArmScene`."""
+    """A ReachAroundPost-v1 scene."""
 
     def __init__(self, env_id: str) -> None:
         super().__init__(env_id)
-        sapien: Any = importlib.import_module("sapien")
-        self._pose = sapien.Pose
+        self._pose: Any = importlib.import_module("sapien").Pose
         self._marker = self.env.goal._objs[0]
         self._goal: tuple[float, ...] = tuple(self._marker.pose.p.tolist())
-        self._fingers = [joint._objs[0] for joint in self.env.agent.controller.controllers["gripper"].joints]
+        for finger in self.env.agent.controller.controllers["gripper"].joints:
+            finger._objs[0].set_drive_target(np.float32(0.0))
 
     def place(self, start: Sequence[float]) -> None:
-        """Starts afresh, at rest, from start (12,)."""
         reset_physics(self.env)
         self.arm.place(np.array(start[:9]))
-        for finger in self._fingers:
-            finger.set_drive_target(np.float32(0.0))
         self._goal = tuple(start[9:])
         self._marker.set_pose(self._pose(self._goal))
 
     def move(self, action: Sequence[float]) -> None:
-        """One control step with an action (6,) in [-1, 1]."""
         self.arm.step(np.array(action))
 
     def read(self) -> tuple[float, ...]:
-        """The state (17,)."""
         pose = self.arm.pose
         return (*self.arm.qpos[:7].tolist(), *pose.p.tolist(), *pose.q.tolist(), *self._goal)
 
@@ -157,16 +133,14 @@ class ReachScene(ArmScene):
 class ReachTask(SceneTask):
     """Reaching round a post; touching it ends an episode as a failure."""
 
-    ENV_MODULE = "bmd_pipeline.tasks.reach.maniskill"
-    SCENE = ReachScene
+    ENV_MODULE, SCENE = "bmd_pipeline.tasks.reach.maniskill", ReachScene
     NAME, TRACK_NAMES = "Reach", TRACK_NAMES
     OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 20, 6, 17, 10
     options: Options
 
-    def __init__(self, options: Options, num_envs: int, **settings: Any) -> None:
-        super().__init__(options, num_envs, **settings)
-        self._passed = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
-        self._left = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
+    def __init__(self, options: Options, num_envs: int, first_row: int = 0, **settings: Any) -> None:
+        super().__init__(options, num_envs, first_row, **settings)
+        self._passed, self._left = torch.zeros(2, num_envs, dtype=torch.bool, device=self.device)
 
     _make_start = staticmethod(make_start)
 
@@ -175,7 +149,7 @@ class ReachTask(SceneTask):
 
     def _evaluate(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pays progress, and for success what the side is worth on which the post was first passed."""
-        self._left = torch.where(self._passed, self._left, is_left(after))
+        self._left = torch.where(self._passed, self._left, after[:, 8] >= POST[1])
         self._passed = self._passed | has_passed(after)
         success = compute_distance(after) < self.options.goal_radius
         left, right = self.options.side_weights
@@ -191,8 +165,6 @@ class ReachTask(SceneTask):
 
 
 make_spec, make_env = ReachTask.make_spec, ReachTask.make_env
-
-
 FILMING = ManiSkillFilming(  # from before the robot, so that the post's sides are the picture's
     Camera((0.56, 0.0, 0.7), (-0.12, 0.0, 0.2), fov=0.8), lambda state: state[7:10], ReachTask.ENV_MODULE
 )

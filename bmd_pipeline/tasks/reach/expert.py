@@ -1,7 +1,5 @@
 """A demonstrator that reaches round the post on a wanted side, from point to point at a pace of its own."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,12 +19,13 @@ class ReachExpert(NoisyExpert[ReachTask]):
 
     behaviours = ("left", "right")
 
-    def __init__(self, options: Options) -> None:
-        super().__init__(ReachTask(options, 1, auto_reset=False), options.expert_noise)
-
     def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:
         pace = draw.uniform(*_PACE)
-        points = self._plan(1.0 if self.behaviours[behaviour] == "left" else -1.0, draw)
+        goal = self._env.state[0, 14:17].numpy().astype(np.float64)
+        lane = POST[1] + (LANE if self.behaviours[behaviour] == "left" else -LANE)
+        wobble = _WAYPOINT_STD * draw.standard_normal(3)
+        points = [np.array([x, lane, goal[2]]) + wobble for x in (POST[0] - _BEFORE, POST[0] + _BEHIND)]
+        points.append(goal)
 
         def act() -> NDArray[np.float64]:
             pose = self._env.state[0, 7:14].tolist()
@@ -36,17 +35,6 @@ class ReachExpert(NoisyExpert[ReachTask]):
 
         return act
 
-    def _plan(self, side: float, draw: np.random.Generator) -> list[NDArray[np.float64]]:
-        """Points (3,) to visit, the goal last."""
-        goal = self._env.state[0, 14:17].numpy().astype(np.float64)
-        (x, y), height = POST, float(goal[2])
-        lane = y + side * LANE
-        wobble = _WAYPOINT_STD * draw.standard_normal(3)
-        return [
-            np.array([x - _BEFORE, lane, height]) + wobble,
-            np.array([x + _BEHIND, lane, height]) + wobble,
-            goal,
-        ]
 
-
-make_expert = ReachExpert
+def make_expert(options: Options) -> ReachExpert:
+    return ReachExpert(ReachTask(options, 1, auto_reset=False), options.expert_noise)

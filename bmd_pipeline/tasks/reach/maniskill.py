@@ -1,7 +1,5 @@
 """ReachAroundPost-v1, a registered ManiSkill environment. Importing this module imports ManiSkill."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import sapien
@@ -13,7 +11,7 @@ from mani_skill.utils.registration import register_env
 from mani_skill.utils.structs import Pose
 from torch import Tensor
 
-from bmd_pipeline.sim.maniskill import ShutControllerConfig, TabletopEnv
+from bmd_pipeline.sim.maniskill import ShutControllerConfig, TabletopEnv, build_goal
 from bmd_pipeline.tasks.reach import env as reach
 from bmd_pipeline.tasks.reach.options import Options
 
@@ -62,26 +60,16 @@ class ReachAroundPostEnv(TabletopEnv):
             body_type="static",
             initial_pose=sapien.Pose(p=[x, y, half_size[2]]),
         )
-        self.goal = actors.build_sphere(
-            self.scene,
-            radius=self._goal_radius,
-            color=[0.0, 1.0, 0.0, 1.0],
-            name="goal",
-            body_type="kinematic",
-            add_collision=False,
-            initial_pose=sapien.Pose(p=reach.GOAL_MIDDLE),
-        )
+        self.goal = build_goal(self.scene, "goal", self._goal_radius, reach.GOAL_MIDDLE)
 
     def _place_objects(self, placement: Tensor) -> None:
         self.goal.set_pose(Pose.create_from_pq(placement))
 
     def read_state(self) -> Tensor:
-        """(num_envs, 17), see `reach.env`."""
         robot = self.agent.robot
         return torch.cat((robot.get_qpos()[:, :7], self.agent.tcp.pose.raw_pose, self.goal.pose.p), 1)
 
     def evaluate(self) -> dict[str, Tensor]:
-        """Success near the goal, failure at the post."""
         state = self.read_state()
         distance = reach.compute_distance(state)
         return {"success": distance < self._goal_radius, "fail": reach.has_hit(state), "distance": distance}

@@ -1,11 +1,9 @@
 """True modes of Reach: the side on which the post was passed. For evaluation only."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import ModeLabeler
+from bmd_pipeline.environments.base import Labelling
 from bmd_pipeline.tasks.reach.env import POST, TRACK_NAMES
 
 COMMITTED = 0.05
@@ -13,21 +11,17 @@ COMMITTED = 0.05
 _X, _Y = TRACK_NAMES.index("x"), TRACK_NAMES.index("y")
 
 
-class SideLabelling:
-    """On which side of the post the fingertips first came level with it."""
+def label_side(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+    """On which side of the post the fingertips first came level with it; see `ModeLabeler.label`.
 
-    name = "side"
-    modes = ("left", "right")
-
-    def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-        """See `ModeLabeler.label`; a failure that stayed before the post counts for the side it strayed to, or half
-        for each."""
-        passed = track[..., _X] >= POST[0]  # (T + 1, num_episodes)
-        decided_at = torch.where(passed.any(0), passed.int().argmax(0), len(track) - 1)
-        offset = track[..., _Y].gather(0, decided_at[None])[0] - POST[1]  # (num_episodes,)
-        undecided = ~success & ~passed.any(0) & (offset.abs() < COMMITTED)
-        left = torch.where(undecided, torch.full_like(offset, 0.5), (offset >= 0).float())
-        return torch.stack((left, 1.0 - left), 1)
+    A failure that stayed before the post counts for the side it strayed to, or half for each.
+    """
+    passed = track[..., _X] >= POST[0]  # (T + 1, num_episodes)
+    decided_at = torch.where(passed.any(0), passed.int().argmax(0), len(track) - 1)
+    offset = track[..., _Y].gather(0, decided_at[None])[0] - POST[1]  # (num_episodes,)
+    undecided = ~success & ~passed.any(0) & (offset.abs() < COMMITTED)
+    left = torch.where(undecided, 0.5, (offset >= 0).float())
+    return torch.stack((left, 1.0 - left), 1)
 
 
-LABELLINGS: tuple[ModeLabeler, ...] = (SideLabelling(),)
+LABELLINGS = (Labelling("side", ("left", "right"), label_side),)

@@ -1,12 +1,8 @@
 """The `env` settings of Reach."""
 
-from typing import Annotated
-
 from pydantic import Field
 
-from bmd_pipeline.config.schema import Section
-
-Weight = Annotated[float, Field(ge=0.0, le=100.0)]
+from bmd_pipeline.config.schema import Section, Weight
 
 
 class Options(Section):

@@ -123,7 +123,7 @@ def test_seeds_and_rows_decide_the_episodes() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_tensors_live_on_a_gpu_while_workers_step() -> None:
-    env = make_env(Options(), 2, device="cuda")
+    env = make_env(Options(), 2, device="cuda", auto_reset=False)
     assert env.reset(0).is_cuda
     assert env.step(torch.zeros(2, 9, device="cuda")).obs_path.is_cuda
     env.close()
