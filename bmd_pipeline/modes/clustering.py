@@ -26,14 +26,9 @@ def resample_track(track: Tensor, length: Tensor, points: int) -> Tensor:
     Returns:
         (N, points * F), linearly interpolated.
     """
-    share = torch.linspace(0.0, 1.0, points + 1, device=track.device)[1:]
-    position = share[:, None] * length[None]  # (points, N)
-    below = position.floor().long()
-    above = torch.minimum(below + 1, length[None])
-    weight = (position - below)[..., None]
-    episodes = torch.arange(track.shape[1], device=track.device).expand_as(below)
-    sampled = (1.0 - weight) * track[below, episodes] + weight * track[above, episodes]
-    return sampled.transpose(0, 1).flatten(start_dim=1)
+    steps, episodes = track.shape[:2]
+    firsts = torch.arange(episodes, device=track.device) * steps
+    return interpolate_rows(track.transpose(0, 1).flatten(0, 1), firsts, firsts + length, points)
 
 
 def interpolate_rows(rows: Tensor, firsts: Tensor, lasts: Tensor, points: int) -> Tensor:

@@ -409,10 +409,6 @@ class DiffusionPolicy(nn.Module):
         """
         return self.sampler.sample(noise, self.condition(cond, code), generator)
 
-    def sample_ddpm(self, noise: Tensor, cond: Tensor, generator: torch.Generator) -> Tensor:
-        """Denoises over all diffusion steps with fresh noise at each, whatever the configured sampler."""
-        return self.ddpm_sampler.sample(noise, self.condition(cond), generator)
-
     def make_sampler(self, eta: float) -> Sampler:
         """The sampler over the configured diffusion steps that adds the share η of the posterior's noise."""
         return make_ddim_sampler(self._exact_alphas, self.timesteps, eta)

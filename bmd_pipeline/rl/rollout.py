@@ -290,8 +290,8 @@ def measure_commanded(modes: DiscoveredModes, played: Rollout) -> dict[str, Any]
         played: episodes as deployed, codes in equal numbers.
     """
     mean, last = compute_information(modes.inference, played)
-    obeyed = compute_obeyed(modes, played)
-    occupancy = compute_occupancy(modes, played)
+    shown = read_behaviours(modes, played)
+    obeyed = compute_obeyed(shown, played, modes.num_codes)
     findings = {
         "heldout_episodes": played.code.numel(),
         "information": float(mean.mean()),
@@ -302,7 +302,9 @@ def measure_commanded(modes: DiscoveredModes, played: Rollout) -> dict[str, Any]
         "obeyed": float(obeyed.mean()),
         "obeyed_per_code": obeyed.tolist(),
     }
-    return findings | ({} if occupancy is None else {"occupancy": occupancy.tolist()})
+    if modes.centres is not None and bool(played.success.any()):
+        findings["occupancy"] = compute_occupancy(shown, played, modes.num_codes).tolist()
+    return findings
 
 
 @torch.no_grad()
@@ -325,31 +327,26 @@ def compute_code_success(played: Rollout, num_codes: int) -> Tensor:
     return mean_by_code(played.success, played.code, num_codes)
 
 
-def show_own_behaviour(modes: DiscoveredModes, played: Rollout) -> Tensor:
-    """Whether each episode shows the behaviour of the code that commanded it, (N,)."""
-    return read_behaviours(modes, played) == played.code
+def compute_obeyed(shown: Tensor, played: Rollout, num_codes: int) -> Tensor:
+    """Of each code's successful episodes, the share that shows its own behaviour, (K,); 0 for a code without any.
 
-
-@torch.no_grad()
-def compute_obeyed(modes: DiscoveredModes, played: Rollout) -> Tensor:
-    """Of each code's successful episodes, the share that shows its own behaviour, (K,); 0 for a code without any."""
-    won = played.success
-    own = show_own_behaviour(modes, played)
-    return mean_by_code(own[won], played.code[won], modes.num_codes)
-
-
-@torch.no_grad()
-def compute_occupancy(modes: DiscoveredModes, played: Rollout) -> Tensor | None:
-    """Share of the successful episodes in each behaviour, (K,); None in the published form, or without successes.
-
-    Every code counts the same, however often it was played.
+    Args:
+        shown: (N,) behaviour of each episode.
+        played: the episodes.
+        num_codes: K.
     """
-    nearest = modes.name_behaviours(played.cond, played.last_decision)
-    if nearest is None or not bool(played.success.any()):
-        return None
-    won, num_codes = played.success, modes.num_codes
+    won = played.success
+    return mean_by_code((shown == played.code)[won], played.code[won], num_codes)
+
+
+def compute_occupancy(shown: Tensor, played: Rollout, num_codes: int) -> Tensor:
+    """Share of the successful episodes, of which there must be one, in each behaviour, (K,).
+
+    Every code counts the same, however often it was played; arguments as of `compute_obeyed`.
+    """
+    won = played.success
     weight = 1.0 / torch.bincount(played.code, minlength=num_codes).clamp(min=1)[played.code[won]]
-    shares = torch.bincount(nearest[won], weights=weight.double(), minlength=num_codes)
+    shares = torch.bincount(shown[won], weights=weight.double(), minlength=num_codes)
     return (shares / shares.sum()).float()
 
 

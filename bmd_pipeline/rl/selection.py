@@ -12,7 +12,7 @@ import torch
 
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.rl.agent import Agent
-from bmd_pipeline.rl.rollout import compute_code_success, compute_obeyed, merge_rollouts, play_rounds
+from bmd_pipeline.rl.rollout import compute_code_success, compute_obeyed, merge_rollouts, play_rounds, read_behaviours
 
 # The last iteration is not always the best one, and the best one must not be picked by the episodes it is later
 # judged on: candidates play selection seeds, which evaluation never uses.
@@ -91,8 +91,8 @@ def score_candidate(
     if agent.modes is None:
         return Candidate(iteration, success, episodes)
     per_code = tuple(compute_code_success(played, agent.num_codes).tolist())
-    obeyed = tuple(compute_obeyed(agent.modes, played).tolist())
-    return Candidate(iteration, success, episodes, per_code, obeyed)
+    obeyed = compute_obeyed(read_behaviours(agent.modes, played), played, agent.num_codes)
+    return Candidate(iteration, success, episodes, per_code, tuple(obeyed.tolist()))
 
 
 ENTROPY_FALL = 2.0

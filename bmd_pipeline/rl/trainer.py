@@ -33,8 +33,8 @@ from bmd_pipeline.rl.rollout import (
     compute_obeyed,
     compute_occupancy,
     mean_by_code,
+    read_behaviours,
     roll_out,
-    show_own_behaviour,
 )
 
 # ---- The short-to-long horizon curriculum ----
@@ -273,11 +273,15 @@ class Trainer:
             "rollout/episode_length": float(played.length.float().mean()),
             "rollout/control_steps": float(played.length.sum()),
         }
+        shown = None  # (N,) the behaviour of each episode
         if self.agent.modes is not None:
-            metrics["modes/obeyed"] = float(compute_obeyed(self.agent.modes, played).mean())
-            per_code = compute_code_success(played, self.agent.num_codes)
-            metrics["modes/lowest_success"] = float(per_code.min())
-        reward, measured = self._streams(played, intrinsic_only)
+            shown = read_behaviours(self.agent.modes, played)
+            metrics["modes/obeyed"] = float(compute_obeyed(shown, played, self.agent.num_codes).mean())
+            metrics["modes/lowest_success"] = float(compute_code_success(played, self.agent.num_codes).min())
+        told = torch.ones_like(played.success) if shown is None or not self.pay_as_told else shown == played.code
+        # costs are paid in any case, or a disobedient episode would be a way out of them
+        extrinsic = torch.where(told, played.reward, played.reward.clamp(max=0.0))
+        reward, measured = self._streams(played, extrinsic, intrinsic_only)
         metrics |= measured
         if self.controller is not None and not intrinsic_only:
             metrics["modes/mi_weight"] = self.controller.weight
@@ -286,9 +290,12 @@ class Trainer:
         batch = self._batch(played, reward, max_steps)
         metrics |= self.ppo.update(batch, generator, policy=policy)
         if self.controller is not None and policy and not intrinsic_only:
-            self.controller.update(self._measure(played, metrics["rollout/success_rate"]))
+            occupancy = None
+            if self.coded and shown is not None and bool(played.success.any()):
+                occupancy = compute_occupancy(shown, played, self.agent.num_codes)
+            self.controller.update(Measurement(metrics["rollout/success_rate"], self.env.num_envs, occupancy))
         if self.feed is not None:
-            self.feed.see(played.success & self._paid(played), played.code)
+            self.feed.see(played.success & told, played.code)
         if self.inference is not None and self.inference_optimizer is not None and self.inference_steps:
             histories = played.histories(self.inference)[1:]
             metrics["losses/inference"] = train_inference(
@@ -301,28 +308,13 @@ class Trainer:
             )
         return metrics
 
-    @torch.no_grad()
-    def _measure(self, played: Rollout, success_rate: float) -> Measurement:
-        """What the controller of λ goes by."""
-        occupancy = None if self.agent.modes is None else compute_occupancy(self.agent.modes, played)
-        return Measurement(success_rate, self.env.num_envs, occupancy)
-
-    @torch.no_grad()
-    def _paid(self, played: Rollout) -> Tensor:
-        """Whether the environment's reward is paid for each episode, (N,)."""
-        if self.agent.modes is None or not self.pay_as_told:
-            return torch.ones_like(played.success)
-        return show_own_behaviour(self.agent.modes, played)
-
     @property
     def _mi_weight(self) -> float:
         return self.controller.weight if self.controller is not None else 0.0
 
     @torch.no_grad()
-    def _streams(self, played: Rollout, intrinsic_only: bool) -> tuple[Tensor, dict[str, float]]:
-        """Reward (T, N, num_streams) and what was measured on the way."""
-        # costs are paid in any case, or a disobedient episode would be a way out of them
-        extrinsic = torch.where(self._paid(played), played.reward, played.reward.clamp(max=0.0))
+    def _streams(self, played: Rollout, extrinsic: Tensor, intrinsic_only: bool) -> tuple[Tensor, dict[str, float]]:
+        """Reward (T, N, num_streams) from the environment's (T, N), and what was measured on the way."""
         if self.inference is None:
             return extrinsic[..., None], {}
         log_q = self.inference.log_prob(played.histories(self.inference))

@@ -81,7 +81,9 @@ def test_ddpm_sampler() -> None:
     with pytest.raises(ConfigError, match="pass a generator"):
         policy.sample(noise, cond)
     configured = policy.sample(noise, cond, torch.Generator().manual_seed(3))
-    assert torch.equal(configured, policy.sample_ddpm(noise, cond, torch.Generator().manual_seed(3)))
+    assert torch.equal(
+        configured, policy.ddpm_sampler.sample(noise, policy.condition(cond), torch.Generator().manual_seed(3))
+    )
     assert not torch.equal(configured, policy.sample(noise, cond, torch.Generator().manual_seed(4)))
 
 
