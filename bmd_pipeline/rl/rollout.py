@@ -283,7 +283,7 @@ def compute_information(inference: InferenceModel, played: Rollout) -> tuple[Ten
 
 @torch.no_grad()
 def measure_commanded(modes: DiscoveredModes, played: Rollout) -> dict[str, Any]:
-    """Multimodality, success, obedience and occupancy of held-out episodes, as JSON values.
+    """Multimodality, success and obedience of held-out episodes, as JSON values.
 
     Args:
         modes: the modes that commanded.
@@ -292,7 +292,7 @@ def measure_commanded(modes: DiscoveredModes, played: Rollout) -> dict[str, Any]
     mean, last = compute_information(modes.inference, played)
     shown = read_behaviours(modes, played)
     obeyed = compute_obeyed(shown, played, modes.num_codes)
-    findings = {
+    return {
         "heldout_episodes": played.code.numel(),
         "information": float(mean.mean()),
         "final_information": float(last.mean()),
@@ -302,9 +302,6 @@ def measure_commanded(modes: DiscoveredModes, played: Rollout) -> dict[str, Any]
         "obeyed": float(obeyed.mean()),
         "obeyed_per_code": obeyed.tolist(),
     }
-    if modes.centres is not None and bool(played.success.any()):
-        findings["occupancy"] = compute_occupancy(shown, played, modes.num_codes).tolist()
-    return findings
 
 
 @torch.no_grad()
@@ -337,17 +334,6 @@ def compute_obeyed(shown: Tensor, played: Rollout, num_codes: int) -> Tensor:
     """
     won = played.success
     return mean_by_code((shown == played.code)[won], played.code[won], num_codes)
-
-
-def compute_occupancy(shown: Tensor, played: Rollout, num_codes: int) -> Tensor:
-    """Share of the successful episodes, of which there must be one, in each behaviour, (K,).
-
-    Every code counts the same, however often it was played; arguments as of `compute_obeyed`.
-    """
-    won = played.success
-    weight = 1.0 / torch.bincount(played.code, minlength=num_codes).clamp(min=1)[played.code[won]]
-    shares = torch.bincount(shown[won], weights=weight.double(), minlength=num_codes)
-    return (shares / shares.sum()).float()
 
 
 def average_codes(values: Tensor, code: Tensor, num_codes: int) -> float:

@@ -21,7 +21,7 @@ from bmd_pipeline.modes.inference import (
     make_optimizer,
     train_inference,
 )
-from bmd_pipeline.modes.regulariser import Measurement, make_controller
+from bmd_pipeline.modes.regulariser import Regulariser
 from bmd_pipeline.rl.agent import Agent, load_trained, trained_state
 from bmd_pipeline.rl.graphs import Recorder, graph_agent, make_ppo
 from bmd_pipeline.rl.ppo import Batch, Critic, compute_continuation, compute_gae, standardise, standardise_groups
@@ -31,7 +31,6 @@ from bmd_pipeline.rl.rollout import (
     balanced_codes,
     compute_code_success,
     compute_obeyed,
-    compute_occupancy,
     mean_by_code,
     read_behaviours,
     roll_out,
@@ -111,6 +110,7 @@ class Trainer:
         feed_codes: coded form: standardise advantages within each code, and draw codes by what they lack.
         pay_as_told: coded form: pay the environment's reward, and count success, only where an episode shows the
             behaviour of its code.
+        obedience: coded form: how often each code shall be obeyed; λ of each follows. None: λ as configured.
         recorder: records decisions and gradients, as CUDA graphs are; None plays and learns kernel by kernel.
         warn: told of every rollback.
 
@@ -128,6 +128,7 @@ class Trainer:
         *,
         feed_codes: bool = False,
         pay_as_told: bool = False,
+        obedience: float | None = None,
         recorder: Recorder | None = None,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -138,7 +139,8 @@ class Trainer:
         self.feed = CodeFeed(agent.num_codes) if self.coded and feed_codes else None
         self.pay_as_told = self.coded and pay_as_told
         self.inference = agent.modes.inference if agent.modes else None
-        self.controller = make_controller(regulariser, agent.modes.findings) if agent.modes else None
+        demand = obedience if self.coded else None
+        self.weight = Regulariser(agent.num_codes, regulariser.mi_weight if agent.modes else 0.0, demand)
         streams = 2 if self.coded else 1
         sizes = ppo.value_hidden_sizes
         timed = not env.spec.continuing
@@ -278,22 +280,20 @@ class Trainer:
             shown = read_behaviours(self.agent.modes, played)
             metrics["modes/obeyed"] = float(compute_obeyed(shown, played, self.agent.num_codes).mean())
             metrics["modes/lowest_success"] = float(compute_code_success(played, self.agent.num_codes).min())
-        told = torch.ones_like(played.success) if shown is None or not self.pay_as_told else shown == played.code
+        own = torch.ones_like(played.success) if shown is None else shown == played.code
+        told = own if self.pay_as_told else torch.ones_like(own)
+        if self.agent.modes is not None and not intrinsic_only:
+            self.weight.see(own, played.success, played.code)
+            metrics["modes/mi_weight"] = float(self.weight.weights.mean())
+            metrics["modes/highest_mi_weight"] = float(self.weight.weights.max())
         # costs are paid in any case, or a disobedient episode would be a way out of them
         extrinsic = torch.where(told, played.reward, played.reward.clamp(max=0.0))
         reward, measured = self._streams(played, extrinsic, intrinsic_only)
         metrics |= measured
-        if self.controller is not None and not intrinsic_only:
-            metrics["modes/mi_weight"] = self.controller.weight
         if not bool(torch.isfinite(reward).all()):
             raise TrainingError("a reward is not finite: check the task's reward")
         batch = self._batch(played, reward, max_steps)
         metrics |= self.ppo.update(batch, generator, policy=policy)
-        if self.controller is not None and policy and not intrinsic_only:
-            occupancy = None
-            if self.coded and shown is not None and bool(played.success.any()):
-                occupancy = compute_occupancy(shown, played, self.agent.num_codes)
-            self.controller.update(Measurement(metrics["rollout/success_rate"], self.env.num_envs, occupancy))
         if self.feed is not None:
             self.feed.see(played.success & told, played.code)
         if self.inference is not None and self.inference_optimizer is not None and self.inference_steps:
@@ -307,10 +307,6 @@ class Trainer:
                 generator,
             )
         return metrics
-
-    @property
-    def _mi_weight(self) -> float:
-        return self.controller.weight if self.controller is not None else 0.0
 
     @torch.no_grad()
     def _streams(self, played: Rollout, extrinsic: Tensor, intrinsic_only: bool) -> tuple[Tensor, dict[str, float]]:
@@ -335,7 +331,7 @@ class Trainer:
             extrinsic = torch.zeros_like(extrinsic)
         if self.critic.num_streams == 2:
             return torch.stack([extrinsic, intrinsic], dim=-1), measured
-        weight = 1.0 if intrinsic_only else self._mi_weight
+        weight = 1.0 if intrinsic_only else float(self.weight.weights[0])  # a constant, here
         return (extrinsic + weight * intrinsic)[..., None], measured
 
     @torch.no_grad()
@@ -379,15 +375,16 @@ class Trainer:
             return standardise(advantage[:, 0])
         group = code if self.feed is not None else torch.zeros_like(code)
         standard = standardise_groups(advantage, group, self.agent.num_codes)
-        return standardise(standard[:, 0] + self._mi_weight * standard[:, 1])
+        weight = self.weight.weights.to(code.device)[code]  # (M,) λ of each decision's code
+        return standardise((standard[:, 0] + weight * standard[:, 1]) / (1.0 + weight))
 
 
 # ---- Everything that a trainer's next iteration depends on, as tensors and JSON values ----
 
 
 def pack_trainer(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Copies a trainer's state: agent, critic with its scale, optimizers with their learning rates, λ controller,
-    success of the codes.
+    """Copies a trainer's state: agent, critic with its scale, optimizers with their learning rates, λ of
+    the codes and what it follows from, success of the codes.
 
     Generators and curriculum are not part of it: both are made anew from the number of the iteration.
     """
@@ -396,8 +393,7 @@ def pack_trainer(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     for name, optimizer in _optimizers(trainer).items():
         moments, values[name] = pack_optimizer(optimizer)
         tensors |= add_prefix(name, moments)
-    if trainer.controller is not None:
-        values["controller"] = trainer.controller.state()
+    values["regulariser"] = trainer.weight.state()
     if trainer.feed is not None:
         tensors["feed"] = trainer.feed.success
     values["temperature"] = trainer.ppo.temperature
@@ -410,8 +406,7 @@ def unpack_trainer(trainer: Trainer, tensors: Mapping[str, Tensor], values: Mapp
     trainer.critic.load_state_dict(take_prefix("critic", tensors))
     for name, optimizer in _optimizers(trainer).items():
         unpack_optimizer(optimizer, take_prefix(name, tensors), values[name])
-    if trainer.controller is not None:
-        trainer.controller.load_state(values["controller"])
+    trainer.weight.load_state(values["regulariser"])
     if trainer.feed is not None:
         trainer.feed.success.copy_(tensors["feed"])
     if trainer.ppo.target_entropy is not None:

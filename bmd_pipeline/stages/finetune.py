@@ -148,6 +148,7 @@ class _Run:
             settings.regulariser,
             feed_codes=settings.feed_codes,
             pay_as_told=settings.pay_as_told,
+            obedience=settings.obedience,
             recorder=context.recorder,
             warn=reporter.warn,
         )
