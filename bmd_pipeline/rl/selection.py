@@ -151,12 +151,13 @@ class CollapseWatch:
                 "behind it is lost, was never found, or never succeeds here",
             )
 
-    def see_kept(self, kept: Candidate, base_success: float | None) -> None:
+    def see_kept(self, kept: Candidate, base_success: float | None, demand: float | None = None) -> None:
         """Looks at what is kept in the end.
 
         Args:
             kept: how it did on the selection seeds.
             base_success: success rate of the base policy where discovery measured it.
+            demand: how often each code was to be obeyed.
         """
         if kept.iteration == 0:
             self._warn_once("kept", "no iteration was better than the start, which is therefore what is kept")
@@ -166,6 +167,10 @@ class CollapseWatch:
                 f"the kept iteration {kept.iteration} succeeds less often ({kept.success_rate:.3f}) than the base "
                 f"policy ({base_success:.3f})",
             )
+        missed = {code: share for code, share in enumerate(kept.obeyed_per_code) if share < (demand or 0.0)}
+        if missed:
+            listed = ", ".join(f"code {code} {share:.2f}" for code, share in missed.items())
+            self._warn_once("obedience", f"obeyed less often than finetune.obedience={demand:g} asks for: {listed}")
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs, as JSON values."""

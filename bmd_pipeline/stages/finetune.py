@@ -195,7 +195,8 @@ class _Run:
                 progress.advance(1, success=round(metrics["rollout/success_rate"], 3))
                 self._snapshot(done)
         best = self.best or best
-        self.watch.see_kept(best, self.modes.findings.get("base_success_rate") if self.modes else None)
+        base_success = self.modes.findings.get("base_success_rate") if self.modes else None
+        self.watch.see_kept(best, base_success, settings.obedience)
         self._write(best)
         return best
 
