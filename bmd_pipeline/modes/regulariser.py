@@ -22,19 +22,9 @@ MAX_WEIGHT = 4.0
 """Upper bound of λ: four fifths of the gradient. A demand out of reach can't cost all success."""
 MEMORY = 0.8
 """Share of the counted successes that is left after each further rollout: about five count."""
-PESSIMISM = 1.0
-"""Standard errors by which the bound on a code's obedience lies below its estimate."""
-
-
-def lower_bound(obeyed: Tensor, count: Tensor) -> Tensor:
-    """Wilson's lower bound on shares obeyed / count (K,), `PESSIMISM` standard errors down; 0 where nothing counts.
-
-    Source: Wilson 1927 (doi 10.1080/01621459.1927.10502953).
-    """
-    square = PESSIMISM**2
-    share = obeyed / count.clamp(min=1e-12)
-    noise = PESSIMISM * (share * (1.0 - share) * count + square / 4.0).clamp(min=0.0).sqrt()
-    return ((obeyed + square / 2.0 - noise) / (count + square)).clamp(min=0.0)
+PRIOR = 10.0
+"""Successes, obeyed as often as demanded, that are counted beside those that were seen: a code that hardly succeeds has
+shown nothing yet, and a multiplier at its bound would keep it from learning how to succeed."""
 
 
 class Regulariser:
@@ -70,7 +60,7 @@ class Regulariser:
         num_codes = len(self.weights)
         for counted, which in ((self._obeyed, success & own), (self._count, success)):
             counted.mul_(MEMORY).add_(torch.bincount(code[which], minlength=num_codes).cpu())
-        violation = self.demand - lower_bound(self._obeyed, self._count)
+        violation = self.demand - (self._obeyed + PRIOR * self.demand) / (self._count + PRIOR)
         answer = PROPORTIONAL * violation + DERIVATIVE * (violation - self._violation).clamp(min=0.0)
         grown = (self._integral + INTEGRAL * violation).clamp(min=0.0)
         # anti-windup: what a multiplier at its bound can't answer is not remembered either
