@@ -28,33 +28,21 @@ shown nothing yet, and a multiplier at its bound would keep it from learning how
 
 
 class Regulariser:
-    """λ of each code: as configured, or as a demand on obedience asks for.
+    """λ of each of K codes: a constant weight, or as a demand on obedience asks for.
 
-    Args:
-        num_codes: K.
-        weight: λ where there is no demand.
-        demand: share of each code's successes that shall show its own behaviour, or None.
-
-    Attributes:
-        weights: (K,) λ of the present rollout, on the CPU.
+    The demand is the share of each code's successes that shall show its own behaviour.
     """
 
     def __init__(self, num_codes: int, weight: float, demand: float | None = None) -> None:
         self.demand = demand
-        self.weights = torch.full((num_codes,), weight if demand is None else 0.0)
+        self.weights = torch.full((num_codes,), weight if demand is None else 0.0)  # λ at present, on the CPU
         self._obeyed = torch.zeros(num_codes)  # successes that showed their code's behaviour, older ones for less
         self._count = torch.zeros(num_codes)
         self._integral = torch.zeros(num_codes)
         self._violation = torch.ones(num_codes)  # at the last look; the worst there is before the first
 
     def see(self, own: Tensor, success: Tensor, code: Tensor) -> None:
-        """Decides λ from a rollout.
-
-        Args:
-            own: (N,) whether each episode shows the behaviour of its code.
-            success: (N,).
-            code: (N,).
-        """
+        """Decides λ from which episodes (N,) of a rollout show their code's own behaviour, and which succeed."""
         if self.demand is None:
             return
         num_codes = len(self.weights)
