@@ -23,21 +23,13 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Candidate:
-    """What one iteration scored on the selection seeds.
+    """What one iteration scored on the selection seeds; agents without codes have nothing per code."""
 
-    Attributes:
-        iteration: after how many iterations.
-        success_rate: share of successful episodes, codes played equally often.
-        episodes: how many there were.
-        success_per_code: success rate of each code's; empty for agents without codes.
-        obeyed_per_code: share of each code's successes that show its own behaviour; empty for agents without codes.
-    """
-
-    iteration: int
-    success_rate: float
+    iteration: int  # after how many iterations
+    success_rate: float  # share of successful episodes, codes played equally often
     episodes: int
     success_per_code: tuple[float, ...] = ()
-    obeyed_per_code: tuple[float, ...] = ()
+    obeyed_per_code: tuple[float, ...] = ()  # share of each code's successes that show its own behaviour
 
     @property
     def obeyed(self) -> float:
@@ -51,14 +43,10 @@ class Candidate:
         return tuple(code for code, share in enumerate(self.obeyed_per_code) if share <= chance)
 
     def compute_shortfall(self, start: Candidate, min_obeyed_share: float) -> float:
-        """By how much it falls short of what fine-tuning began with; 0 if it qualifies.
+        """By how much it falls short of what fine-tuning began with, the score at the start; 0 if it qualifies.
 
         Codes must be obeyed at least `min_obeyed_share` times as often as at the start, and none may succeed
-        significantly less often.
-
-        Args:
-            start: how the agent scored before fine-tuning.
-            min_obeyed_share: 0 lets every iteration qualify.
+        significantly less often. A share of 0 lets every iteration qualify.
         """
         if min_obeyed_share == 0.0 or not self.success_per_code:
             return 0.0
@@ -102,12 +90,9 @@ SIGNIFICANCE = 2.0
 
 
 class CollapseWatch:
-    """Looks at a fine-tuning run and warns, once of each kind.
+    """Looks at a fine-tuning run and warns, with a line about each kind of collapse.
 
-    Args:
-        entropy_dims: dimensions of a decision's draws whose spread is trained.
-        episodes: episodes of a selection round.
-        warn: called with a line about each collapse.
+    A decision's draws have `entropy_dims` dimensions whose spread is trained, a selection round has `episodes`.
     """
 
     def __init__(self, entropy_dims: int, episodes: int, warn: Callable[[str], None]) -> None:
@@ -152,12 +137,10 @@ class CollapseWatch:
             )
 
     def see_kept(self, kept: Candidate, base_success: float | None, demand: float | None = None) -> None:
-        """Looks at what is kept in the end.
+        """Looks at how what is kept in the end did on the selection seeds.
 
-        Args:
-            kept: how it did on the selection seeds.
-            base_success: success rate of the base policy where discovery measured it.
-            demand: how often each code was to be obeyed.
+        The base policy's success rate is known where discovery measured it; a demand says how often each code was to
+        be obeyed.
         """
         if kept.iteration == 0:
             self._warn_once("kept", "no iteration was better than the start, which is therefore what is kept")

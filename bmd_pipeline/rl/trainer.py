@@ -42,13 +42,7 @@ from bmd_pipeline.rl.rollout import (
 
 
 def compute_max_steps(config: CurriculumConfig, iteration: int, horizon: int) -> int:
-    """Control steps of an episode at an iteration: linear from start_fraction·horizon to horizon.
-
-    Args:
-        config: start and duration.
-        iteration: counted from 0.
-        horizon: the task's time limit.
-    """
+    """Control steps of an episode at an iteration, counted from 0: linear from start_fraction·horizon to horizon."""
     progress = min(1.0, iteration / config.iterations)
     share = config.start_fraction + (1.0 - config.start_fraction) * progress
     return max(1, round(share * horizon))
@@ -69,17 +63,10 @@ SUCCESS_SMOOTHING = 0.3
 
 
 class CodeFeed:
-    """Draws codes by what they lack, so that no weak behaviour starves (ours).
-
-    Args:
-        num_codes: K.
-
-    Attributes:
-        success: (K,) running success rate of each code, on the CPU.
-    """
+    """Draws codes by what they lack, so that no weak behaviour starves (ours)."""
 
     def __init__(self, num_codes: int) -> None:
-        self.success = torch.full((num_codes,), 0.5)
+        self.success = torch.full((num_codes,), 0.5)  # running success rate of each code, on the CPU
 
     def draw(self, num_envs: int, generator: torch.Generator) -> Tensor:
         """Codes (num_envs,), some of each and the rest in proportion to its failures."""
@@ -113,10 +100,6 @@ class Trainer:
         obedience: coded form: how often each code shall be obeyed; λ of each follows. None: λ as configured.
         recorder: records decisions and gradients, as CUDA graphs are; None plays and learns kernel by kernel.
         warn: told of every rollback.
-
-    Attributes:
-        before: the state that a diverged iteration is rolled back to, from `pack_trainer`.
-        rollbacks: how many there were.
     """
 
     def __init__(
@@ -141,11 +124,14 @@ class Trainer:
         self.inference = agent.modes.inference if agent.modes else None
         demand = obedience if self.coded else None
         self.weight = Regulariser(agent.num_codes, regulariser.mi_weight if agent.modes else 0.0, demand)
-        streams = 2 if self.coded else 1
-        sizes = ppo.value_hidden_sizes
-        timed = not env.spec.continuing
-        critic = Critic(agent.policy.cond_dim, env.spec.track_dim, agent.num_codes, streams, sizes, sees_time=timed)
-        self.critic = critic.to(env.device)
+        self.critic = Critic(
+            agent.policy.cond_dim,
+            env.spec.track_dim,
+            agent.num_codes,
+            num_streams=2 if self.coded else 1,
+            hidden_sizes=ppo.value_hidden_sizes,
+            sees_time=not env.spec.continuing,
+        ).to(env.device)
         self.ppo = make_ppo(agent, self.critic, ppo, recorder=recorder)
         self.inference_optimizer = None
         self.inference_steps = 0
@@ -159,7 +145,7 @@ class Trainer:
         self.remember()
 
     def remember(self) -> None:
-        """Takes the present state as the last good one."""
+        """Takes the present state as the last good one, to which a diverged iteration is rolled back."""
         self.before = pack_trainer(self)
 
     def iterate(
@@ -172,12 +158,9 @@ class Trainer:
         max_steps: int | None = None,
         policy: bool = True,
     ) -> dict[str, float]:
-        """Plays one rollout and learns from it; arguments as in `play` and `learn`.
+        """Plays one rollout and learns from it; arguments and metrics as in `play` and `learn`.
 
         What diverges is rolled back to the remembered state and learnt again with half the learning rates.
-
-        Returns:
-            metrics by name.
 
         Raises:
             TrainingError: a loss or a reward is not finite, or it diverges however small the steps.
@@ -222,18 +205,10 @@ class Trainer:
         )
 
     def play(self, *, iteration: int, seed: int, generator: torch.Generator, max_steps: int | None = None) -> Rollout:
-        """Plays one exploring episode in every environment.
-
-        Args:
-            iteration: counted from 0, for schedules.
-            seed: fixes the initial states.
-            generator: all draws.
-            max_steps: cut episodes after this many control steps.
-        """
+        """Plays one exploring episode in every environment, as of `roll_out`; schedules count iterations from 0."""
         for adapter in self.agent.adapters:
             adapter.begin_iteration(iteration)
-        num_envs = self.env.num_envs
-        feed = self.feed
+        num_envs, feed = self.env.num_envs, self.feed
         return roll_out(
             self.env,
             self.agent,
@@ -275,12 +250,12 @@ class Trainer:
             "rollout/episode_length": float(played.length.float().mean()),
             "rollout/control_steps": float(played.length.sum()),
         }
-        shown = None  # (N,) the behaviour of each episode
+        own = torch.ones_like(played.success)  # (N,) whether each episode shows its code's behaviour
         if self.agent.modes is not None:
             shown = read_behaviours(self.agent.modes, played)
+            own = shown == played.code
             metrics["modes/obeyed"] = float(compute_obeyed(shown, played, self.agent.num_codes).mean())
             metrics["modes/lowest_success"] = float(compute_code_success(played, self.agent.num_codes).min())
-        own = torch.ones_like(played.success) if shown is None else shown == played.code
         told = own if self.pay_as_told else torch.ones_like(own)
         if self.agent.modes is not None and not intrinsic_only:
             self.weight.see(own, played.success, played.code)
@@ -320,13 +295,13 @@ class Trainer:
         intrinsic = compute_intrinsic_reward(paid, played.active_mask, "telescoped" if self.coded else "per_step")
         # what is measured has no floor: the mean would be no lower bound of the mutual information any more
         mean, last = compute_multimodality(log_ratio, played.active_mask)
-        # some codes may have been played more often than others: all count the same here
-        paid_in_all = intrinsic.sum(dim=0)
-        measured = {
-            "modes/information": average_codes(mean, played.code, self.agent.num_codes),
-            "modes/final_information": average_codes(last, played.code, self.agent.num_codes),
-            "modes/intrinsic_return": average_codes(paid_in_all, played.code, self.agent.num_codes),
+        found = {
+            "modes/information": mean,
+            "modes/final_information": last,
+            "modes/intrinsic_return": intrinsic.sum(dim=0),
         }
+        # some codes may have been played more often than others: all count the same here
+        measured = {name: average_codes(each, played.code, self.agent.num_codes) for name, each in found.items()}
         if intrinsic_only:
             extrinsic = torch.zeros_like(extrinsic)
         if self.critic.num_streams == 2:
@@ -362,12 +337,10 @@ class Trainer:
         Settings are per chunk; where it takes several decisions, each discounts by its share.
         """
         ppo, own = self.ppo.config, self.regulariser
-        gamma, gae_lambda = [ppo.gamma], [ppo.gae_lambda]
-        if self.critic.num_streams == 2:
-            gamma.append(own.gamma if own.gamma is not None else ppo.gamma)
-            gae_lambda.append(own.gae_lambda if own.gae_lambda is not None else ppo.gae_lambda)
-        share = 1.0 / decisions_per_chunk
-        return reward.new_tensor(gamma) ** share, reward.new_tensor(gae_lambda) ** share
+        gamma = [ppo.gamma, ppo.gamma if own.gamma is None else own.gamma]
+        gae_lambda = [ppo.gae_lambda, ppo.gae_lambda if own.gae_lambda is None else own.gae_lambda]
+        streams, share = self.critic.num_streams, 1.0 / decisions_per_chunk
+        return reward.new_tensor(gamma[:streams]) ** share, reward.new_tensor(gae_lambda[:streams]) ** share
 
     def _mix(self, advantage: Tensor, code: Tensor) -> Tensor:
         """One standardised advantage (M,) from that of each stream (M, num_streams), under codes (M,)."""
