@@ -152,7 +152,7 @@ def frame_rows(starts: Tensor, rows: Tensor, n_obs_steps: int, stride: int) -> l
 
 
 class ObsHistory:
-    """Keeps the last observations of a batch of running episodes."""
+    """Keeps the last observations of running episodes: a policy sees `n_obs_steps`, `stride` control steps apart."""
 
     _recent: Tensor  # (span, B, obs_dim), oldest first
 
@@ -191,9 +191,8 @@ class DiffusionPolicy(nn.Module):
     N(0, I) noise, steering and residuals all live on one scale. With the DDIM sampler the chunk is a
     function of noise and observation; with DDPM a generator draws more noise on the way.
 
-    A coded policy (ours) takes a mode code as well, which tells it which of its behaviours to show.
-
-    Without codes, `num_codes` is 0.
+    A coded policy (ours) takes a mode code as well, which tells it which of its behaviours to show; `num_codes` is 0
+    where there are none.
 
     Source: Ho et al. (2020), Song et al. (2021); action chunks as in Chi et al. (2023).
     """

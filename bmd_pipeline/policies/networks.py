@@ -96,12 +96,9 @@ class EMA(Generic[Module]):
     @torch.no_grad()
     def update(self) -> None:
         """Takes one step towards the current weights."""
-        torch._foreach_lerp_(self._average, self._source, 1.0 - self.current_decay())
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(self._average, self._source, 1.0 - decay)
         self.updates += 1
-
-    def current_decay(self) -> float:
-        """Decay of the next update."""
-        return min(self.decay, (1 + self.updates) / (10 + self.updates))
 
 
 # ---- Multilayer perceptrons, and the denoiser built on one ----
@@ -129,12 +126,12 @@ def make_mlp(sizes: Sequence[int], activation: str, *, last_scale: float | None 
 
 
 def count_code_inputs(num_codes: int) -> int:
-    """Inputs by which a network is told one of K mode codes: none where there is one code alone, which says nothing."""
+    """Width of `code_inputs` for K mode codes."""
     return num_codes if num_codes > 1 else 0
 
 
 def code_inputs(code: Tensor, num_codes: int) -> Tensor:
-    """Those inputs of codes (B,), one-hot (B, K), or (B, 0) where there is one code alone."""
+    """Mode codes (B,) as networks are told them: one-hot (B, K), or (B, 0) where K = 1, since that one says nothing."""
     width = count_code_inputs(num_codes)
     return F.one_hot(code, width).float() if width else torch.zeros(len(code), 0, device=code.device)
 
@@ -159,9 +156,7 @@ class Denoiser(nn.Module):
     sample's at every step.
 
     A code z scales and shifts every hidden layer before its nonlinearity, h·(1 + scale[z]) + shift[z]. The tables
-    start at zero, where the network answers as if it had none (ours).
-
-    Without codes, `num_codes` is 0.
+    start at zero, where the network answers as if it had none (ours). A network without codes has `num_codes` 0.
 
     Source: feature-wise linear modulation, Perez et al. 2018 (arXiv 1709.07871).
     """

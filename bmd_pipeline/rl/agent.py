@@ -218,6 +218,7 @@ def make_agent(
     codes = modes.num_codes if modes else 1
     acting = modes.acting_policy(policy) if modes else policy
     adapter = method.removesuffix("-bmd")
+    # the steering policy that was discovered, or a new one that starts as the prior
     network = copy.deepcopy(modes.steering) if modes else None
     if network is None and adapter == "dsrl":
         network = make_steering(acting, codes, steering).to(acting.device)

@@ -60,9 +60,7 @@ class Rollout:
 
     def policy_inputs(self) -> PolicyInput:
         """What the agent saw at each of the M decisions that were taken, flattened, (M, ...)."""
-        index = self.active_mask.flatten().nonzero().squeeze(1)
-        code = self.code.expand(len(self.active_mask), -1).flatten()
-        return PolicyInput(self.cond[:-1].flatten(0, 1)[index], code[index])
+        return PolicyInput(self.taken(self.cond[:-1]), self.taken(self.code.expand_as(self.active_mask)))
 
     def taken(self, values: Tensor) -> Tensor:
         """Values (T, N, ...) at the M decisions that were taken, (M, ...)."""

@@ -90,9 +90,9 @@ SIGNIFICANCE = 2.0
 
 
 class CollapseWatch:
-    """Looks at a fine-tuning run and warns, with a line about each kind of collapse.
+    """Looks at a fine-tuning run and warns, once and in a line of each kind of collapse.
 
-    A decision's draws have `entropy_dims` dimensions whose spread is trained, a selection round has `episodes`.
+    A decision's draws have `entropy_dims` dimensions whose spread is trained, and a selection round has `episodes`.
     """
 
     def __init__(self, entropy_dims: int, episodes: int, warn: Callable[[str], None]) -> None:

@@ -277,7 +277,7 @@ class Trainer:
                 self.inference,
                 self.inference_optimizer,
                 played.taken(histories),
-                played.taken(played.code.expand(len(played.active_mask), -1)),
+                played.taken(played.code.expand_as(played.active_mask)),
                 self.inference_steps,
                 generator,
             )
