@@ -358,15 +358,12 @@ class RegulariserConfig(Section):
     """
 
     mi_weight: float = Field(0.5, ge=0.0, le=1000.0)
-    """λ."""
+    """λ, where `finetune.obedience` states no demand that decides it."""
     gamma: float | None = Field(None, gt=0.0, le=1.0)
     """coded: discount of the intrinsic stream; null: that of the environment's reward. A behaviour may be decided long
     before it shows."""
     gae_lambda: float | None = Field(None, ge=0.0, le=1.0)
     """coded: λ of its generalised advantage estimation; null: the environment's."""
-    controller: Literal["constant", "occupancy"] = "constant"
-    """Who decides λ. constant: mi_weight, as published. occupancy (ours): λ rises where discovered behaviours are being
-    lost, and falls where none is."""
     inference_steps: int | None = Field(None, ge=0, le=10_000)
     """Gradient steps of the inference model after each rollout; null: none in the coded form, where hindsight has
     taught it, and as many as in discovery in the published one."""
@@ -402,6 +399,9 @@ class FinetuneConfig(Section):
     pay_as_told: bool = False
     """coded: the task's reward is paid, and success counts as such, only where an episode shows the behaviour of its
     code; costs are always paid. A weak code can't gain by going over to another code's behaviour."""
+    obedience: float | None = Field(None, ge=0.0, lt=1.0)
+    """coded: how often each code shall be obeyed, as a share of its successes; λ of each code follows, so that none has
+    to be set. null: λ is `regulariser.mi_weight`."""
     deterministic: bool = True
     """A steering policy acts by its mean when it is deployed; false: by draws, for one that still resembles the prior,
     whose mean may lead nowhere."""

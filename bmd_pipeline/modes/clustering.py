@@ -26,27 +26,15 @@ def resample_track(track: Tensor, length: Tensor, points: int) -> Tensor:
     Returns:
         (N, points * F), linearly interpolated.
     """
-    share = torch.linspace(0.0, 1.0, points + 1, device=track.device)[1:]
-    position = share[:, None] * length[None]  # (points, N)
-    below = position.floor().long()
-    above = torch.minimum(below + 1, length[None])
-    weight = (position - below)[..., None]
-    episodes = torch.arange(track.shape[1], device=track.device).expand_as(below)
-    sampled = (1.0 - weight) * track[below, episodes] + weight * track[above, episodes]
-    return sampled.transpose(0, 1).flatten(start_dim=1)
+    steps, episodes = track.shape[:2]
+    firsts = torch.arange(episodes, device=track.device) * steps
+    return interpolate_rows(track.transpose(0, 1).flatten(0, 1), firsts, firsts + length, points)
 
 
 def interpolate_rows(rows: Tensor, firsts: Tensor, lasts: Tensor, points: int) -> Tensor:
-    """The same for episodes that stand one after the other.
+    """The same, (E, points * F), for episodes that stand one after the other in rows (W, F).
 
-    Args:
-        rows: (W, F) of all episodes.
-        firsts: (E,) first row of each.
-        lasts: (E,) its last row.
-        points: how many.
-
-    Returns:
-        (E, points * F), linearly interpolated.
+    `firsts` and `lasts` (E,) are the first and the last row of each.
     """
     share = torch.linspace(0.0, 1.0, points + 1, device=rows.device, dtype=torch.float64)[1:]
     position = share * (lasts - firsts)[:, None]  # (E, points)
@@ -60,13 +48,8 @@ def interpolate_rows(rows: Tensor, firsts: Tensor, lasts: Tensor, points: int) -
 def cluster_episodes(points: Tensor, num_clusters: int, seed: int) -> tuple[Tensor, Tensor]:
     """k-means with several seeded k-means++ starts; the tightest one is kept.
 
-    Args:
-        points: (N, D).
-        num_clusters: K.
-        seed: fixes the starts.
-
     Returns:
-        cluster of each point (N,) int64 and centres (K, D).
+        cluster of each point (N, D) as (N,) int64, and centres (K, D).
 
     Raises:
         TrainingError: fewer points than clusters.
@@ -78,16 +61,16 @@ def cluster_episodes(points: Tensor, num_clusters: int, seed: int) -> tuple[Tens
         )
     data = points.double().cpu().numpy()
     generator = np.random.default_rng(seed)
-    best: tuple[float, np.ndarray, np.ndarray] | None = None
-    for _ in range(RESTARTS):
-        centres, labels = kmeans2(data, num_clusters, iter=50, minit="++", missing="warn", rng=generator)
-        spread = float(((data - centres[labels]) ** 2).sum())
-        if best is None or spread < best[0]:
-            best = (spread, labels, centres)
-    assert best is not None
+
+    def compute_spread(found: tuple[np.ndarray, np.ndarray]) -> float:
+        centres, labels = found
+        return float(((data - centres[labels]) ** 2).sum())
+
+    runs = (kmeans2(data, num_clusters, iter=50, minit="++", missing="warn", rng=generator) for _ in range(RESTARTS))
+    centres, labels = min(runs, key=compute_spread)
     return (
-        torch.as_tensor(best[1], dtype=torch.int64, device=points.device),
-        torch.as_tensor(best[2], dtype=points.dtype, device=points.device),
+        torch.as_tensor(labels, dtype=torch.int64, device=points.device),
+        torch.as_tensor(centres, dtype=points.dtype, device=points.device),
     )
 
 
@@ -97,14 +80,11 @@ def cluster_by_density(points: Tensor, min_size: int, most: int) -> tuple[Tensor
     k-means has to be told how many; told too many, it cuts a behaviour into pieces that no gap divides, whose
     occupancies then drift into each other though nothing is lost.
 
-    Args:
-        points: (N, D).
-        min_size: points below which a group is none.
-        most: of the groups, how many of the largest are kept.
+    Of the groups of at least `min_size` points, the `most` largest are kept.
 
     Returns:
-        group of each point (N,) int64, points in no group in that of the nearest centre, and centres (K, D); K is 0
-        or 1 where nothing shows a gap.
+        group of each point (N, D) as (N,) int64, points in no group in that of the nearest centre, and centres (K, D);
+        K is 0 or 1 where nothing shows a gap.
     """
     if len(points) < 2 * min_size:
         return torch.zeros(len(points), dtype=torch.int64, device=points.device), points[:0]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmd_pipeline.config.schema import InferenceConfig
-from bmd_pipeline.policies.networks import make_mlp
+from bmd_pipeline.policies.networks import descend, make_mlp
 
 # ---- The inference model q_φ(z|h): which mode code produced this stretch of track? ----
 #
@@ -27,13 +27,7 @@ TEMPERATURES = tuple(2.0 ** (step / 4) for step in range(25))
 
 
 class InferenceModel(nn.Module):
-    """A classifier of track histories.
-
-    Args:
-        feature_dim: track columns it sees.
-        num_codes: K.
-        config: history, widths and input noise.
-    """
+    """A classifier of track histories, of `feature_dim` columns, into K codes."""
 
     mean: Tensor  # (feature_dim,)
     std: Tensor  # (feature_dim,)
@@ -42,8 +36,6 @@ class InferenceModel(nn.Module):
     def __init__(self, feature_dim: int, num_codes: int, config: InferenceConfig) -> None:
         super().__init__()
         self.config = config
-        self.num_codes = num_codes
-        self.feature_dim = feature_dim
         self.register_buffer("mean", torch.zeros(feature_dim))
         self.register_buffer("std", torch.ones(feature_dim))
         self.register_buffer("temperature", torch.ones(()))
@@ -63,14 +55,10 @@ class InferenceModel(nn.Module):
         return (features - self.mean) / self.std
 
     def histories(self, features: Tensor, spacing: int = 1) -> Tensor:
-        """What the model sees at each decision.
+        """What the model sees at each decision, (T + 1, N, history_steps * feature_dim), normalised, newest first.
 
-        Args:
-            features: (T + 1, N, feature_dim) raw track columns; before the start the first one repeats.
-            spacing: rows of features per policy step, the unit of HISTORY_STRIDE.
-
-        Returns:
-            (T + 1, N, history_steps * feature_dim), normalised, newest first.
+        Of raw track columns (T + 1, N, feature_dim) the first row repeats before the start. `spacing` is their rows
+        per policy step, the unit of HISTORY_STRIDE.
         """
         scaled = self.normalise(features)
         lag = spacing * HISTORY_STRIDE * torch.arange(self.config.history_steps, device=features.device)
@@ -92,12 +80,9 @@ class InferenceModel(nn.Module):
         """Sets the temperature at which the model is as sure as it is right.
 
         A model taught by hindsight has seen every episode obey its code. Played by command, some don't, and an
-        over-confident q makes of them a large negative log-ratio. One temperature, fitted to commanded episodes,
-        keeps the ranking and mends the scale (Guo et al. 2017, arXiv 1706.04599).
-
-        Args:
-            histories: (M, history_dim) of commanded episodes.
-            code: (M,) the codes that were commanded.
+        over-confident q makes of them a large negative log-ratio. One temperature, fitted to the histories
+        (M, history_dim) of commanded episodes and the codes (M,) that commanded them, keeps the ranking and mends the
+        scale (Guo et al. 2017, arXiv 1706.04599).
         """
         logits = self.network(histories)
         losses = torch.stack([F.cross_entropy(logits / scale, code) for scale in TEMPERATURES])
@@ -117,60 +102,36 @@ def train_inference(
     steps: int,
     generator: torch.Generator,
 ) -> float:
-    """Takes `steps` gradient steps on random batches; returns the mean loss in nats (0 if no step was taken).
+    """Takes `steps` gradient steps on random batches of histories (M, history_dim) and their codes (M,).
 
-    Args:
-        model: the inference model.
-        optimizer: over its parameters.
-        histories: (M, history_dim).
-        code: (M,).
-        steps: gradient steps.
-        generator: draws batches and input noise.
+    Returns the mean loss in nats (0 if no step was taken).
     """
     total = torch.zeros((), device=histories.device)
     for _ in range(steps):
         batch = torch.randint(len(histories), (BATCH_SIZE,), generator=generator, device=histories.device)
         loss = model.loss(histories[batch], code[batch], generator)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        descend(optimizer, loss)
         total += loss.detach()
     return float(total) / max(steps, 1)
 
 
 def fit_inference(inference: InferenceModel, histories: Tensor, code: Tensor, generator: torch.Generator) -> float:
-    """Teaches an inference model which behaviour each history belongs to, all behaviours equally often.
+    """Teaches an inference model which behaviour (M,) each history (M, history_dim) belongs to, all equally often.
 
-    Args:
-        inference: trained in place, `config.fit_steps` gradient steps.
-        histories: (M, history_dim) of episodes whose behaviour is known.
-        code: (M,) their behaviour.
-        generator: draws batches and input noise.
-
-    Returns:
-        the last batch's cross-entropy in nats.
+    Takes `config.fit_steps` gradient steps; returns the last batch's cross-entropy in nats.
     """
     optimizer = make_optimizer(inference)
     loss = torch.zeros(())
     for rows in draw_balanced(code, BATCH_SIZE, inference.config.fit_steps, generator):
         loss = inference.loss(histories[rows], code[rows], generator)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        descend(optimizer, loss)
     return float(loss.detach())
 
 
 def draw_balanced(code: Tensor, batch_size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Batches of row numbers, with replacement, in which every code that occurs is equally likely.
+    """Batches (B,) of row numbers, with replacement, in which every code that occurs is equally likely.
 
-    Args:
-        code: (M,) int64 code of each row, M >= 1.
-        batch_size: rows per batch B.
-        steps: batches.
-        generator: draws.
-
-    Yields:
-        (B,) int64 row numbers.
+    `code` (M,) int64 is that of each row, M >= 1; there are as many batches as `steps`.
     """
     order = code.argsort(stable=True)  # rows of one code after the other
     counts = torch.unique(code, return_counts=True)[1]  # (K',) of the codes that occur
@@ -187,20 +148,13 @@ def draw_balanced(code: Tensor, batch_size: int, steps: int, generator: torch.Ge
 # is the proxy M, a lower bound of the mutual information I(Z;S) in nats.
 
 
-def compute_log_ratio(log_q: Tensor, code: Tensor, floor: float = -math.inf) -> Tensor:
-    """log q(z|h) − log p(z) of the code that was played.
+def compute_log_ratio(log_q: Tensor, code: Tensor) -> Tensor:
+    """log q(z|h) − log p(z) of the code (N,) that was played, (T + 1, N), at most ln K.
 
-    Args:
-        log_q: (T + 1, N, K) log-probabilities of all codes.
-        code: (N,) the code played.
-        floor: lower bound in nats.
-
-    Returns:
-        (T + 1, N), at most ln K.
+    `log_q` (T + 1, N, K) are the log-probabilities of all codes.
     """
-    num_codes = log_q.shape[-1]
-    played = log_q.gather(2, code.expand(log_q.shape[0], -1)[..., None]).squeeze(2)
-    return (played + math.log(num_codes)).clamp(min=floor)
+    played = log_q.gather(2, code.expand(len(log_q), -1)[..., None]).squeeze(2)
+    return played + math.log(log_q.shape[-1])
 
 
 def compute_intrinsic_reward(log_ratio: Tensor, active_mask: Tensor, form: Literal["per_step", "telescoped"]) -> Tensor:
@@ -210,34 +164,17 @@ def compute_intrinsic_reward(log_ratio: Tensor, active_mask: Tensor, form: Liter
     may learn to loiter. `telescoped` (ours) pays its increase: an episode's sum is its last log-ratio, however
     long it took.
 
-    Args:
-        log_ratio: (T + 1, N); entry t is taken before decision t.
-        active_mask: (T, N) whether decision t was taken.
-        form: which of the two.
-
-    Returns:
-        (T, N), zero where not active.
+    Entry t of log_ratio (T + 1, N) is taken before decision t. The reward (T, N) is zero where none was taken.
     """
-    if form == "per_step":
-        reward = log_ratio[1:]
-    else:
+    reward = log_ratio[1:]
+    if form == "telescoped":
         # nothing is known of the code before the first decision: q(z|h_0) = p(z) by definition
-        start = torch.cat([torch.zeros_like(log_ratio[:1]), log_ratio[1:-1]])
-        reward = log_ratio[1:] - start
+        reward = reward - torch.cat([torch.zeros_like(log_ratio[:1]), log_ratio[1:-1]])
     return reward * active_mask
 
 
 def compute_multimodality(log_ratio: Tensor, active_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """M per episode, two ways: mean over its visited states, and at its last one.
-
-    Args:
-        log_ratio: (T + 1, N).
-        active_mask: (T, N).
-
-    Returns:
-        mean over visited states (N,) and value at the last state (N,), in nats.
-    """
+    """M per episode (N,) in nats, from log_ratio (T + 1, N): mean over its visited states, and at its last one."""
     decisions = active_mask.sum(dim=0)  # (N,)
     mean = (log_ratio[1:] * active_mask).sum(dim=0) / decisions.clamp(min=1)
-    last = log_ratio.gather(0, decisions[None]).squeeze(0)
-    return mean, last
+    return mean, log_ratio.gather(0, decisions[None]).squeeze(0)

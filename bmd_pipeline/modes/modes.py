@@ -10,7 +10,7 @@ import torch
 from pydantic import FiniteFloat, NonNegativeInt, TypeAdapter
 from torch import Tensor, nn
 
-from bmd_pipeline.config.schema import DiscoverConfig
+from bmd_pipeline.config.schema import DiscoverConfig, SteeringConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, load_weights, read_json, save_weights, write_json
 from bmd_pipeline.modes.clustering import resample_track
@@ -23,7 +23,6 @@ DOCUMENT = "modes.json"
 CENTRES = "centres"
 SCHEMA_VERSION = 2
 
-
 _COLUMNS = TypeAdapter(tuple[NonNegativeInt, ...])
 _NAMES = TypeAdapter(tuple[str, ...])
 _FINDINGS = TypeAdapter(dict[str, FiniteFloat | list[FiniteFloat]])
@@ -31,29 +30,17 @@ _FINDINGS = TypeAdapter(dict[str, FiniteFloat | list[FiniteFloat]])
 
 @dataclass
 class DiscoveredModes:
-    """Inference model, and what is told a code: a coded policy, or in the published form a steering policy.
+    """Inference model, and what is told a code: a coded policy, or in the published form a steering policy."""
 
-    Attributes:
-        config: settings of the discovery; `num_modes` is the number of codes that there are.
-        feature_columns: indices of the track columns that the inference model sees.
-        inference: q_φ(z|h).
-        coded: π(a|s,z), the policy that was taught its codes; None in the published form.
-        steering: π_ψ(w|s,z); None in the coded form.
-        findings: what was measured: held-out multimodality, success of the base policy and per code.
-        names: what the codes are called, (K,).
-        centres: (K, points · obs_dim) clusters of the demonstrations; None in the published form.
-        fingerprint: hash of the weights file, once loaded: what is fine-tuned with these modes names it.
-    """
-
-    config: DiscoverConfig
-    feature_columns: tuple[int, ...]
-    inference: InferenceModel
-    coded: DiffusionPolicy | None
-    steering: SteeringPolicy | None
-    findings: dict[str, Any]
-    names: tuple[str, ...] = ()
-    centres: Tensor | None = None
-    fingerprint: str = ""
+    config: DiscoverConfig  # `num_modes` is the number of codes that there are
+    feature_columns: tuple[int, ...]  # indices of the track columns that the inference model sees
+    inference: InferenceModel  # q_φ(z|h)
+    coded: DiffusionPolicy | None  # π(a|s,z), the policy that was taught its codes; None in the published form
+    steering: SteeringPolicy | None  # π_ψ(w|s,z); None in the coded form
+    findings: dict[str, Any]  # what was measured: held-out multimodality, success of the base policy and per code
+    names: tuple[str, ...]  # what the codes are called, (K,)
+    centres: Tensor | None = None  # (K, points · obs_dim) clusters of the demonstrations; None in the published form
+    fingerprint: str = ""  # hash of the weights file, once loaded: what is fine-tuned with these modes names it
 
     @property
     def num_codes(self) -> int:
@@ -66,19 +53,13 @@ class DiscoveredModes:
 
     def networks(self) -> nn.ModuleDict:
         """All networks by name."""
-        parts: dict[str, nn.Module | None] = {
-            "inference": self.inference,
-            "policy": self.coded,
-            "steering": self.steering,
-        }
+        parts = {"inference": self.inference, "policy": self.coded, "steering": self.steering}
         return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
     def name_behaviours(self, cond: Tensor, last: Tensor) -> Tensor | None:
         """The behaviour (N,) that each episode shows: the nearest cluster; None in the published form.
 
-        Args:
-            cond: (T + 1, N, cond_dim) encoded observations at each decision.
-            last: (N,) index of each episode's last entry.
+        Of encoded observations (T + 1, N, cond_dim) at each decision, `last` (N,) are each episode's last entries.
         """
         if self.centres is None or self.coded is None:
             return None
@@ -112,10 +93,15 @@ def make_modes(config: DiscoverConfig, policy: DiffusionPolicy, feature_columns:
     if config.form == "coded":
         coded = policy.with_codes(config.num_modes).requires_grad_(False).eval()
     else:
-        basis = NoiseBasis(policy.config.horizon, policy.action_dim, config.steering.noise_components)
-        steering = SteeringPolicy(policy.cond_dim, config.num_modes, basis, config.steering)
+        steering = make_steering(policy, config.num_modes, config.steering)
     names = tuple(f"mode {code}" for code in range(config.num_modes))
     return DiscoveredModes(config, feature_columns, inference, coded, steering, {}, names)
+
+
+def make_steering(policy: DiffusionPolicy, num_codes: int, config: SteeringConfig) -> SteeringPolicy:
+    """A steering policy of a diffusion policy, which starts as the prior."""
+    basis = NoiseBasis(policy.config.horizon, policy.action_dim, config.noise_components)
+    return SteeringPolicy(policy.cond_dim, num_codes, basis, config)
 
 
 def load_modes(directory: Path, policy: DiffusionPolicy, *, task: str) -> DiscoveredModes:
@@ -124,35 +110,27 @@ def load_modes(directory: Path, policy: DiffusionPolicy, *, task: str) -> Discov
     Raises:
         ArtifactError: missing, damaged, or made for another task or another policy.
     """
-    path = directory / DOCUMENT
+    path, again = directory / DOCUMENT, f"run `bmd-pipeline discover --task {task}` again"
     document = read_json(path, "discovered modes")
     if document.get("task") != task:
         raise ArtifactError(f"{path}: modes of task {document.get('task')!r}, expected {task!r}")
     if document.get("schema_version") != SCHEMA_VERSION:
         raise ArtifactError(
-            f"{path}: schema version {document.get('schema_version')}, this version reads {SCHEMA_VERSION}; "
-            f"run `bmd-pipeline discover --task {task}` again"
+            f"{path}: schema version {document.get('schema_version')}, this version reads {SCHEMA_VERSION}; {again}"
         )
     if document.get("policy_sha256") != policy.fingerprint:
-        raise ArtifactError(
-            f"{path}: discovered in another policy than the present one; "
-            f"run `bmd-pipeline discover --task {task}` again"
-        )
+        raise ArtifactError(f"{path}: discovered in another policy than the present one; {again}")
     try:
         config = DiscoverConfig.model_validate(document["config"])
         modes = make_modes(config, policy, _COLUMNS.validate_python(document["feature_columns"]))
         modes.names = _NAMES.validate_python(document["names"])
         modes.findings = _FINDINGS.validate_python(document["findings"])
         modes.findings["final_information"]
-        tensors = load_weights(directory / WEIGHTS)
+        tensors = {name: value.to(policy.device) for name, value in load_weights(directory / WEIGHTS).items()}
         modes.centres = tensors.pop(CENTRES, None)
         modes.networks().load_state_dict(tensors)
         modes.fingerprint = hash_file(directory / WEIGHTS)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ArtifactError(
-            f"{path}: does not fit this policy or this version; run `bmd-pipeline discover --task {task}` again"
-        ) from error
-    device = next(policy.parameters()).device
-    modes.networks().requires_grad_(False).to(device)
-    modes.centres = modes.centres if modes.centres is None else modes.centres.to(device)
+        raise ArtifactError(f"{path}: does not fit this policy or this version; {again}") from error
+    modes.networks().requires_grad_(False).to(policy.device)
     return modes

@@ -1,147 +1,66 @@
-"""λ, the weight of the mutual-information regulariser: constant, or decided anew after every rollout."""
+"""λ, the weight of the mutual-information regulariser: one constant, or a multiplier of each code's obedience."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.schema import RegulariserConfig
-from bmd_pipeline.errors import ArtifactError
+# ---- λ as the multiplier of a constraint ----
+#
+# The user says how often a code shall be obeyed, and λ follows: for each code z, "obeyed_z ≥ demand" is a constraint
+# whose multiplier λ_z a PID controller sets from how far it is violated. Integral control alone, which is the usual
+# dual ascent, overshoots and saturates; the proportional part answers at once, the derivative part before it is too
+# late.
+# Source: Stooke, Achiam and Abbeel 2020 (arXiv 2007.03964).
 
-OCCUPANCY_SHARE = 0.8
-"""Share of its starting occupancy below which a behaviour begins to count as lost: shares of a few hundred successes
-scatter, and those of behaviours that are all kept shift a little."""
-LOST_TOLERANCE = 0.01
-"""Share of the behaviours that may be lost. λ falls by as little as is not lost, so that it rests near here."""
-MIN_WEIGHT, MAX_WEIGHT = 0.1, 2.0
-"""Bounds of λ: it must be able to rise again soon, and at 1 both rewards weigh the same."""
-SUCCESS_MARGIN = 0.03
-"""How far success may fall below its best before λ gives way."""
-STEP = 5.0
-"""Change of log λ in an iteration, per share that is lost beyond the tolerance or of success beyond the margin: the
-loss of a tenth of the behaviours more than doubles λ in two iterations."""
-SMOOTHING_EPISODES = 512
-"""How many episodes, about, the running means look back on. Few let noise decide; many lag."""
-SMOOTHING = 0.3
-"""Largest weight of the newest measurement in the running means."""
-SIGNIFICANCE = 2.0
-"""Standard errors within which a running success rate may lie."""
+PROPORTIONAL, INTEGRAL, DERIVATIVE = 10.0, 1.0, 10.0
+"""What a violation adds to λ at once, in every further iteration, and for every step that it grows: a code that is
+obeyed a tenth too seldom gets λ = 1 in the first iteration, and a tenth more in each that follows."""
+MAX_WEIGHT = 4.0
+"""Upper bound of λ: four fifths of the gradient. A demand out of reach can't cost all success."""
+MEMORY = 0.8
+"""Share of the counted successes that is left after each further rollout: about five count."""
+PRIOR = 10.0
+"""Successes, obeyed as often as demanded, that are counted beside those that were seen: a code that hardly succeeds has
+shown nothing yet, and a multiplier at its bound would keep it from learning how to succeed."""
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """What one rollout showed, before anything was trained on it.
+class Regulariser:
+    """λ of each of K codes: a constant weight, or as a demand on obedience asks for.
 
-    Attributes:
-        success_rate: share of successful episodes.
-        episodes: number of episodes.
-        occupancy: (K,) share of the successful episodes in each discovered behaviour; None without such episodes.
+    The demand is the share of each code's successes that shall show its own behaviour.
     """
 
-    success_rate: float
-    episodes: int
-    occupancy: Tensor | None = None
+    def __init__(self, num_codes: int, weight: float, demand: float | None = None) -> None:
+        self.demand = demand
+        self.weights = torch.full((num_codes,), weight if demand is None else 0.0)  # λ at present, on the CPU
+        self._obeyed = torch.zeros(num_codes)  # successes that showed their code's behaviour, older ones for less
+        self._count = torch.zeros(num_codes)
+        self._integral = torch.zeros(num_codes)
+        self._violation = torch.ones(num_codes)  # at the last look; the worst there is before the first
 
-
-class Controller:
-    """λ as configured; the base of a λ that changes.
-
-    Args:
-        config: λ at the start.
-
-    Attributes:
-        weight: λ of the next rollout.
-    """
-
-    def __init__(self, config: RegulariserConfig) -> None:
-        self.config = config
-        self.weight = config.mi_weight
-
-    def update(self, measured: Measurement) -> None:
-        """Decides λ from the newest rollout."""
+    def see(self, own: Tensor, success: Tensor, code: Tensor) -> None:
+        """Decides λ from which episodes (N,) of a rollout show their code's own behaviour, and which succeed."""
+        if self.demand is None:
+            return
+        num_codes = len(self.weights)
+        for counted, which in ((self._obeyed, success & own), (self._count, success)):
+            counted.mul_(MEMORY).add_(torch.bincount(code[which], minlength=num_codes).cpu())
+        violation = self.demand - (self._obeyed + PRIOR * self.demand) / (self._count + PRIOR)
+        answer = PROPORTIONAL * violation + DERIVATIVE * (violation - self._violation).clamp(min=0.0)
+        grown = (self._integral + INTEGRAL * violation).clamp(min=0.0)
+        # anti-windup: what a multiplier at its bound can't answer is not remembered either
+        beyond = (violation > 0.0) & (answer + grown > MAX_WEIGHT)
+        self._integral = torch.where(beyond, self._integral, grown)
+        self.weights = (answer + self._integral).clamp(0.0, MAX_WEIGHT)
+        self._violation = violation
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs, as JSON values."""
-        return {name: value for name, value in vars(self).items() if name != "config"}
+        return {name: value.tolist() for name, value in vars(self).items() if isinstance(value, Tensor)}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restores what `state` returned."""
-        vars(self).update(state)
-
-
-class OccupancyController(Controller):
-    """Dual ascent on the constraint "lost share <= tolerance".
-
-    ```
-    log λ += STEP · (lost − LOST_TOLERANCE),    lost = Σ_k max(0, s·o_k(0) − o_k) / s
-    ```
-
-    o_k is the running share of the successful episodes that show behaviour k, o_k(0) the one that discovery measured,
-    and s = OCCUPANCY_SHARE. A behaviour is a cluster of demonstrations, so that no true label is involved.
-
-    Failed episodes belong to no behaviour, and a λ that breaks success would raise itself. So where success is
-    significantly more than SUCCESS_MARGIN below its best, λ falls by STEP times what is beyond the margin.
-
-    Args:
-        config: λ at the start.
-        start: (K,) occupancy o(0).
-    """
-
-    def __init__(self, config: RegulariserConfig, start: Tensor) -> None:
-        super().__init__(config)
-        self.start: list[float] = start.tolist()
-        self.occupancy = self.start
-        self.success = math.nan
-        self.success_variance = 0.0  # of the running mean, in units of one episode's
-        self.best_success = 0.0  # the highest that success was for certain
-
-    def update(self, measured: Measurement) -> None:
-        """Raises λ if behaviours are being lost, and lowers it if none is or if success suffers."""
-        self._see(measured)
-        noise = SIGNIFICANCE * math.sqrt(self.success * (1.0 - self.success) * self.success_variance)
-        self.best_success = max(self.best_success, self.success - noise)
-        broken = self.best_success - SUCCESS_MARGIN - (self.success + noise)
-        violation = -broken if broken > 0.0 else self._lost_share() - LOST_TOLERANCE
-        weight = self.weight * math.exp(STEP * violation)
-        self.weight = min(max(weight, MIN_WEIGHT), MAX_WEIGHT)
-
-    def _lost_share(self) -> float:
-        missing = (OCCUPANCY_SHARE * torch.tensor(self.start) - torch.tensor(self.occupancy)).clamp(min=0.0)
-        return float(missing.sum()) / OCCUPANCY_SHARE
-
-    def _see(self, measured: Measurement) -> None:
-        """Updates the running means; a small rollout weighs little in them, so that noise does not decide."""
-        newest = min(SMOOTHING, measured.episodes / SMOOTHING_EPISODES)
-        if math.isnan(self.success):
-            self.success = measured.success_rate
-            self.success_variance = 1.0 / measured.episodes
-        else:
-            self.success = (1.0 - newest) * self.success + newest * measured.success_rate
-            self.success_variance = (1.0 - newest) ** 2 * self.success_variance + newest**2 / measured.episodes
-        if measured.occupancy is not None:
-            pairs = zip(self.occupancy, measured.occupancy.tolist(), strict=True)
-            self.occupancy = [(1.0 - newest) * old + newest * new for old, new in pairs]
-
-
-def make_controller(config: RegulariserConfig, findings: dict[str, Any]) -> Controller:
-    """Builds the configured controller.
-
-    Args:
-        config: which, and its settings.
-        findings: what discovery measured; the occupancy to hold comes from there.
-
-    Raises:
-        ArtifactError: discovery measured no occupancy.
-    """
-    if config.controller == "constant":
-        return Controller(config)
-    if "occupancy" not in findings:
-        raise ArtifactError(
-            "finetune.regulariser.controller=occupancy needs the occupancy of the behaviours, which modes.json lacks: "
-            "discovery measures it in the coded form, and only if an episode succeeds"
-        )
-    return OccupancyController(config, torch.tensor(findings["occupancy"]))
+        vars(self).update({name: torch.tensor(value) for name, value in state.items()})

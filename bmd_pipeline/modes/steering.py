@@ -6,10 +6,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bmd_pipeline.config.schema import SteeringConfig
-from bmd_pipeline.policies.networks import make_mlp
+from bmd_pipeline.policies.networks import code_inputs, count_code_inputs, make_mlp
 
 # ---- An orthonormal basis of a chunk's noise, from slow to fast ----
 #
@@ -19,13 +18,7 @@ from bmd_pipeline.policies.networks import make_mlp
 
 
 class NoiseBasis(nn.Module):
-    """The first `components` frequencies of every action dimension.
-
-    Args:
-        horizon: actions in a chunk.
-        action_dim: size of an action.
-        components: frequencies kept; 0 or `horizon` keeps all.
-    """
+    """The first `components` frequencies of every action dimension of a chunk; 0 or `horizon` keeps all."""
 
     rows: Tensor  # (components * action_dim, horizon * action_dim), orthonormal rows
 
@@ -63,46 +56,23 @@ LOG_STD_RANGE = (-4.0, 1.0)
 class SteeringPolicy(nn.Module):
     """A Gaussian over noise coordinates, given the condition and the mode code.
 
-    It starts as the prior: zero mean, and standard deviation 1.
-
-    Args:
-        cond_dim: size of the policy's condition.
-        num_codes: K; 1 means that there is no code to look at.
-        basis: the noise directions it steers.
-        config: widths and the bound on the mean.
+    It starts as the prior: zero mean, and standard deviation 1. Of K = 1 code there is nothing to look at.
     """
 
-    def __init__(
-        self,
-        cond_dim: int,
-        num_codes: int,
-        basis: NoiseBasis,
-        config: SteeringConfig,
-    ) -> None:
+    def __init__(self, cond_dim: int, num_codes: int, basis: NoiseBasis, config: SteeringConfig) -> None:
         super().__init__()
         self.num_codes = num_codes
         self.basis = basis
         self.max_noise = config.max_noise
-        code_dim = num_codes if num_codes > 1 else 0
-        self.network = make_mlp((cond_dim + code_dim, *config.hidden_sizes, 2 * basis.dim), "silu")
+        inputs = cond_dim + count_code_inputs(num_codes)
+        self.network = make_mlp((inputs, *config.hidden_sizes, 2 * basis.dim), "silu", last_scale=0.01)
         self.log_std = nn.Parameter(torch.zeros(basis.dim))
-        last = [layer for layer in self.network.modules() if isinstance(layer, nn.Linear)][-1]
-        with torch.no_grad():
-            last.weight.mul_(0.01)
-            last.bias.zero_()
 
     def forward(self, cond: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation of the noise coordinates.
+        """Mean, bounded by ±max_noise, and log standard deviation of the noise coordinates, each (B, basis.dim).
 
-        Args:
-            cond: (B, cond_dim).
-            code: (B,) int64 in [0, num_codes).
-
-        Returns:
-            mean (B, basis.dim), bounded by ±max_noise, and log_std (B, basis.dim).
+        They are under conditions (B, cond_dim) and codes (B,) int64 in [0, num_codes).
         """
-        x = cond
-        if self.num_codes > 1:
-            x = torch.cat([cond, F.one_hot(code, self.num_codes).to(cond.dtype)], dim=1)
-        mean, spread = self.network(x).chunk(2, dim=1)
+        seen = torch.cat([cond, code_inputs(code, self.num_codes)], dim=1)
+        mean, spread = self.network(seen).chunk(2, dim=1)
         return self.max_noise * torch.tanh(mean / self.max_noise), (self.log_std + spread).clamp(*LOG_STD_RANGE)

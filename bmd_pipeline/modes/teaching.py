@@ -20,7 +20,7 @@ from bmd_pipeline.errors import TrainingError
 from bmd_pipeline.modes.clustering import cluster_by_density, cluster_episodes, interpolate_rows
 from bmd_pipeline.modes.inference import draw_balanced
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.policies.networks import EMA
+from bmd_pipeline.policies.networks import EMA, descend
 
 MIN_BEHAVIOURS = 2
 """Codes can't tell fewer apart."""
@@ -32,17 +32,11 @@ EMA_DECAY = 0.995
 
 @dataclass(frozen=True)
 class Clusters:
-    """Behaviours found among demonstrations.
+    """Behaviours found among demonstrations."""
 
-    Attributes:
-        code: (E,) cluster of each demonstration.
-        centres: (K, points · obs_dim).
-        by_density: whether gaps divide them; False: k-means cut them.
-    """
-
-    code: Tensor
-    centres: Tensor
-    by_density: bool
+    code: Tensor  # (E,) cluster of each demonstration
+    centres: Tensor  # (K, points · obs_dim)
+    by_density: bool  # whether gaps divide them; False: k-means cut them
 
     @property
     def sizes(self) -> list[int]:
@@ -51,13 +45,13 @@ class Clusters:
 
 
 def describe_demos(demos: Demos, cond: Tensor, obs_dim: int, points: int) -> Tensor:
-    """Describes each demonstration by its encoded observations at evenly spaced points.
+    """Describes each demonstration by its encoded observations at evenly spaced points, the last one at its end.
 
     Args:
         demos: E demonstrations of W steps.
         cond: (W, cond_dim) encoded observation history of every step, the present observation first.
         obs_dim: size of one observation.
-        points: how many; the last is the demonstration's end.
+        points: how many.
 
     Returns:
         (E, points · obs_dim).
@@ -68,12 +62,9 @@ def describe_demos(demos: Demos, cond: Tensor, obs_dim: int, points: int) -> Ten
 
 
 def cluster_demos(points: Tensor, config: DiscoverConfig, seed: int) -> Clusters:
-    """Finds the behaviours among demonstrations, described by points (E, D).
+    """Finds the behaviours among demonstrations, described by points (E, D) from `describe_demos`.
 
-    Args:
-        points: from `describe_demos`.
-        config: how to cluster, and how many behaviours there may be.
-        seed: fixes k-means, which also takes over where no gap shows.
+    The seed fixes k-means, which also takes over where no gap shows.
 
     Raises:
         TrainingError: fewer demonstrations than clusters of k-means.
@@ -136,9 +127,7 @@ def teach_codes(
             group["lr"] = peak * compute_rate_share(step, config.steps)
         t, noise = coded.draw_corruption(len(rows), generator)
         loss = coded.denoising_loss(chunk[rows], cond[rows], t, noise, code[rows])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        descend(optimizer, loss)
         average.update()
         advance(1)
     if not bool(torch.isfinite(loss)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from bmd_pipeline.demos.store import Demos
 from bmd_pipeline.errors import DivergenceError
 from bmd_pipeline.io.progress import add_prefix, pack_optimizer, take_prefix, unpack_optimizer
 from bmd_pipeline.policies.diffusion import DiffusionPolicy, frame_rows, stack_frames
-from bmd_pipeline.policies.networks import EMA
+from bmd_pipeline.policies.networks import EMA, descend
 
 # ---- Training windows: what the policy sees at a step, and the chunk of actions it should answer with ----
 
@@ -30,14 +30,11 @@ from bmd_pipeline.policies.networks import EMA
 class Windows:
     """One window per demonstrated step, gathered: indexing rows is all that training has to do.
 
-    Attributes:
-        stacked: (W, n_obs_steps · obs_dim) stacked observations.
-        chunk: (W, horizon · action_dim) the actions from that step on; after the episode's end its last
-            action repeats, which holds for velocities as for targets.
+    Of a chunk, the last action of an episode repeats after its end, which holds for velocities as for targets.
     """
 
-    stacked: Tensor
-    chunk: Tensor
+    stacked: Tensor  # (W, n_obs_steps · obs_dim) stacked observations
+    chunk: Tensor  # (W, horizon · action_dim) the actions from that step on
 
     def __len__(self) -> int:
         return len(self.chunk)
@@ -48,13 +45,7 @@ class Windows:
 
 
 def make_windows(demos: Demos, config: PolicyConfig, episodes: NDArray[np.int64] | None = None) -> Windows:
-    """Cuts demonstrations into windows, one starting at each step.
-
-    Args:
-        demos: the demonstrations.
-        config: chunk length and observation history.
-        episodes: indices of the episodes to use, in this order; all if None.
-    """
+    """Cuts demonstrations into windows, one starting at each step of the given episodes, in this order; None: all."""
     chosen = np.arange(demos.num_episodes) if episodes is None else episodes
     firsts, lasts = demos.episode_starts[chosen], demos.episode_ends[chosen]
     lengths = lasts - firsts
@@ -73,15 +64,9 @@ def make_windows(demos: Demos, config: PolicyConfig, episodes: NDArray[np.int64]
 def split_episodes(
     num_episodes: int, held_out: float, generator: torch.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Splits whole episodes into training and validation sets, each in rising order.
+    """Indices of training and of held-out episodes, each in rising order.
 
-    Args:
-        num_episodes: number of episodes, at least 1.
-        held_out: share to hold out; rounded, but one episode is always left to train on.
-        generator: draws which.
-
-    Returns:
-        Indices of training and of held-out episodes.
+    The share `held_out` is rounded, but one episode is always left to train on.
     """
     count = min(round(held_out * num_episodes), num_episodes - 1)
     order = torch.randperm(num_episodes, generator=generator, device=generator.device).cpu().numpy()
@@ -89,7 +74,6 @@ def split_episodes(
 
 
 # ---- Training ----
-
 
 WEIGHT_DECAY = 1e-4
 EMA_DECAY = 0.995
@@ -108,9 +92,6 @@ class Cloner:
         chunk: (W, noise_dim) raw actions of the training windows.
         stacked: (W, cond_dim) stacked observations of the training windows.
         generator: draws batches, diffusion steps and noise, on the policy's device.
-
-    Attributes:
-        rate_factor: multiplies the learning rate; below 1 after training diverged.
     """
 
     def __init__(
@@ -132,7 +113,7 @@ class Cloner:
         self._optimizer = torch.optim.AdamW(
             policy.parameters(), lr=config.learning_rate, weight_decay=WEIGHT_DECAY, fused=True
         )
-        self.rate_factor = 1.0
+        self.rate_factor = 1.0  # of the learning rate; below 1 after training diverged
         self._loss_sum = torch.zeros((), device=self.device)
         self._loss_count = 0
 
@@ -145,9 +126,7 @@ class Cloner:
         t, noise = self.policy.draw_corruption(count, self._generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             loss = self.policy.denoising_loss(self._chunk[rows], self._cond[rows], t, noise)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
+        descend(self._optimizer, loss)
         self.ema.update()
         self._loss_sum += loss.detach()
         self._loss_count += 1
@@ -172,10 +151,7 @@ class Cloner:
         """
         mean = float(self._loss_sum) / max(1, self._loss_count)
         if not math.isfinite(mean):
-            raise DivergenceError(
-                f"the loss is {mean} after {self.step} iterations; "
-                f"lower pretrain.learning_rate (now {self.config.learning_rate:g})"
-            )
+            self._give_up(f"the loss is {mean}")
         self._loss_sum.zero_()
         self._loss_count = 0
         return mean
@@ -188,19 +164,18 @@ class Cloner:
         """
         weights = (*self.policy.parameters(), *self.ema.average.parameters())
         if not bool(torch.stack([torch.isfinite(weight).all() for weight in weights]).all()):
-            raise DivergenceError(
-                f"the weights are not finite after {self.step} iterations; "
-                f"lower pretrain.learning_rate (now {self.config.learning_rate:g})"
-            )
+            self._give_up("the weights are not finite")
+
+    def _give_up(self, why: str) -> NoReturn:
+        raise DivergenceError(
+            f"{why} after {self.step} iterations; lower pretrain.learning_rate (now {self.config.learning_rate:g})"
+        )
 
     @torch.no_grad()
     def validate(self, chunk: Tensor, stacked: Tensor, generator: torch.Generator) -> float:
-        """Denoising loss of the averaged weights on held-out windows.
+        """Denoising loss of the averaged weights on V >= 1 held-out windows, as those to train on.
 
-        Args:
-            chunk: (V, noise_dim) raw actions, V >= 1.
-            stacked: (V, cond_dim) stacked observations.
-            generator: seed it equally each time, so that losses compare.
+        Seed the generator equally each time, so that losses compare.
         """
         batches = list(zip(torch.split(chunk, VALIDATION_BATCH), torch.split(stacked, VALIDATION_BATCH), strict=True))
         total = sum(

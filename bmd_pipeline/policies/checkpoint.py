@@ -19,13 +19,7 @@ Bounds = tuple[float, ...]
 
 
 def save_policy(policy: DiffusionPolicy, directory: Path, task: str) -> None:
-    """Writes `policy.safetensors` (with the normalisers) and `policy.json` into a folder.
-
-    Args:
-        policy: the policy.
-        directory: the folder.
-        task: the task it was trained for.
-    """
+    """Writes `policy.safetensors` (with the normalisers) and `policy.json`, which names its task, into a folder."""
     weights = directory / WEIGHTS_FILE
     save_weights(weights, policy.state_dict())
     settings = {
@@ -52,16 +46,8 @@ def load_policy(
 ) -> DiffusionPolicy:
     """Reads a policy that `save_policy` wrote; nothing else is needed to run it.
 
-    Args:
-        directory: the folder.
-        task: the task it must be for, if given.
-        device: where to put it.
-        obs_dim: the observation size it must fit, if given.
-        action_dim: the action size it must fit, if given.
-        action_bounds: the lower and upper bounds of actions that it must have been trained for, if given.
-
-    Returns:
-        The policy in evaluation mode; its parameters require no gradient.
+    Task, sizes of observation and action, and lower and upper bounds of actions are what it must fit, where given. It
+    comes in evaluation mode, and its parameters require no gradient.
 
     Raises:
         ArtifactError: a file is missing or damaged, or the policy is for another task or other sizes.
@@ -80,9 +66,8 @@ def load_policy(
         sizes = {name: int(settings[name]) for name in ("obs_dim", "action_dim")}
         low, high = (tuple(float(value) for value in settings[name]) for name in ("action_low", "action_high"))
         expected_hash = str(settings["weights_sha256"])
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
-        reason = _first_problem(error)
-        raise ArtifactError(f"policy: {path} is damaged ({reason}); train it again") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"policy: {path} is damaged ({_first_problem(error)}); train it again") from None
     for name, wanted in (("obs_dim", obs_dim), ("action_dim", action_dim)):
         if wanted is not None and sizes[name] != wanted:
             raise ArtifactError(f"policy: {directory} has {name} {sizes[name]}, the task has {wanted}")
@@ -91,7 +76,6 @@ def load_policy(
             f"policy: {directory} was trained for actions between {list(low)} and {list(high)}, "
             f"the task's are between {list(action_bounds[0])} and {list(action_bounds[1])}"
         )
-
     weights = directory / WEIGHTS_FILE
     tensors = load_weights(weights)
     if hash_file(weights) != expected_hash:

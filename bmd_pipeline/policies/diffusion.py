@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from bmd_pipeline.config.schema import PolicyConfig
 from bmd_pipeline.errors import ConfigError
-from bmd_pipeline.policies.networks import Denoiser, Modulation, Normaliser
+from bmd_pipeline.policies.networks import Denoiser, Normaliser
 
 # ---- Noise schedules: how much of the clean chunk is left after each diffusion step ----
 #
@@ -26,35 +26,24 @@ MAX_SIGNAL = 0.9999
 
 
 def make_alphas_cumprod(name: Literal["cosine", "linear"], denoising_steps: int) -> Tensor:
-    """ᾱ of every diffusion step, float64, strictly falling inside (MIN_SIGNAL, MAX_SIGNAL).
+    """ᾱ of every diffusion step (denoising_steps,), float64, strictly falling inside (MIN_SIGNAL, MAX_SIGNAL).
 
     `cosine` is the schedule of Nichol & Dhariwal (2021), equation 17. `linear` is the continuous limit of
     the linear β schedule, β from 0.1 to 20 over unit time (Song et al. 2021, appendix C), so that it means
     the same for any number of steps. Both are squeezed, not clipped, so that no two steps are equal.
-
-    Args:
-        name: the schedule.
-        denoising_steps: number of diffusion steps, at least 1.
-
-    Returns:
-        (denoising_steps,)
     """
     time = torch.arange(1, denoising_steps + 1, dtype=torch.float64) / denoising_steps
     if name == "cosine":
         offset = torch.tensor(0.008, dtype=torch.float64)
         angle = (time + offset) / (1 + offset) * torch.pi / 2
         signal = (torch.cos(angle) / torch.cos(offset / (1 + offset) * torch.pi / 2)).square()
-    elif name == "linear":
-        signal = torch.exp(-0.1 * time - 0.5 * (20.0 - 0.1) * time.square())
     else:
-        raise ConfigError(f"schedule must be cosine or linear, got {name!r}")
+        signal = torch.exp(-0.1 * time - 0.5 * (20.0 - 0.1) * time.square())
     return MIN_SIGNAL + (MAX_SIGNAL - MIN_SIGNAL) * signal
 
 
 def ddim_timesteps(denoising_steps: int, ddim_steps: int) -> tuple[int, ...]:
     """Evenly spaced diffusion steps for DDIM, from the noisiest down: 2 of 20 are (19, 9)."""
-    if not 1 <= ddim_steps <= denoising_steps:
-        raise ConfigError(f"ddim_steps must be in [1, {denoising_steps}], got {ddim_steps}")
     return tuple(i * denoising_steps // ddim_steps - 1 for i in range(ddim_steps, 0, -1))
 
 
@@ -72,27 +61,12 @@ Denoise = Callable[[Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Sampler:
-    """A sampler: one entry per denoising step, the noisiest first.
+    """A sampler: one entry per denoising step, the noisiest first."""
 
-    Attributes:
-        timesteps: diffusion step t at which the denoiser is asked.
-        x0_weights: weight of the predicted clean sample.
-        x_weights: weight of the current sample.
-        stds: standard deviation of the noise that is added.
-    """
-
-    timesteps: tuple[int, ...]
-    x0_weights: tuple[float, ...]
-    x_weights: tuple[float, ...]
-    stds: tuple[float, ...]
-
-    def __len__(self) -> int:
-        return len(self.timesteps)
-
-    @property
-    def deterministic(self) -> bool:
-        """Whether the sample depends on nothing but the starting noise."""
-        return not any(self.stds)
+    timesteps: tuple[int, ...]  # diffusion step t at which the denoiser is asked
+    x0_weights: tuple[float, ...]  # of the predicted clean sample
+    x_weights: tuple[float, ...]  # of the current sample
+    stds: tuple[float, ...]  # standard deviation of the noise that is added
 
     def step_mean(self, x: Tensor, k: int, denoise: Denoise) -> Tensor:
         """Mean of the next sample at chain position k; x is (B, noise_dim)."""
@@ -107,7 +81,7 @@ class Sampler:
         Raises:
             ConfigError: the chain adds noise and no generator was given.
         """
-        if generator is None and not self.deterministic:
+        if generator is None and any(self.stds):
             raise ConfigError("a DDPM chain draws noise at every step: pass a generator, or use DDIM")
         x = noise
         for k, std in enumerate(self.stds):
@@ -119,12 +93,10 @@ class Sampler:
 
 
 def make_ddim_sampler(alphas_cumprod: Tensor, timesteps: tuple[int, ...], eta: float = 0.0) -> Sampler:
-    """DDIM; with η = 0 the sample is determined by the starting noise, with η = 1 over all steps it is DDPM.
+    """DDIM over falling diffusion steps, with ᾱ (denoising_steps,).
 
-    Args:
-        alphas_cumprod: (denoising_steps,) ᾱ.
-        timesteps: falling diffusion steps to visit.
-        eta: η in [0, 1], the share of the posterior's standard deviation that every step adds.
+    η in [0, 1] is the share of the posterior's standard deviation that every step adds: with 0 the sample is determined
+    by the starting noise, with 1 over all steps it is DDPM.
 
     Source: Song, Meng & Ermon (2021), equations 12 and 16; the last step returns x̂_0.
     """
@@ -142,10 +114,7 @@ def make_ddim_sampler(alphas_cumprod: Tensor, timesteps: tuple[int, ...], eta: f
 
 
 def make_ddpm_sampler(alphas_cumprod: Tensor) -> Sampler:
-    """Ancestral sampling over every diffusion step with the posterior variance.
-
-    Args:
-        alphas_cumprod: (denoising_steps,) ᾱ.
+    """Ancestral sampling over every diffusion step with the posterior variance, from ᾱ (denoising_steps,).
 
     Source: Ho, Jain & Abbeel (2020), equations 6 and 7.
     """
@@ -169,83 +138,41 @@ def make_ddpm_sampler(alphas_cumprod: Tensor) -> Sampler:
 
 
 def stack_frames(frames: Sequence[Tensor]) -> Tensor:
-    """Stacks observations, the current one first.
-
-    Args:
-        frames: o_t, o_{t-stride}, o_{t-2·stride}, …, each (B, obs_dim).
-
-    Returns:
-        (B, len(frames) · obs_dim)
-    """
-    current = frames[0]
-    return torch.cat([current, *(current - earlier for earlier in frames[1:])], dim=-1)
+    """Stacks observations o_t, o_{t-stride}, o_{t-2·stride}, …, each (B, obs_dim), to (B, len(frames) · obs_dim)."""
+    current, *earlier = frames
+    return torch.cat([current, *(current - frame for frame in earlier)], dim=-1)
 
 
 def frame_rows(starts: Tensor, rows: Tensor, n_obs_steps: int, stride: int) -> list[Tensor]:
-    """Which rows of a demonstration array a policy sees.
+    """Which rows of a demonstration array a policy sees: `n_obs_steps` index tensors (W,), the current rows first.
 
-    Args:
-        starts: (W,) first row of the episode that each window belongs to.
-        rows: (W,) current row of each window.
-        n_obs_steps: observations seen.
-        stride: control steps between two of them.
-
-    Returns:
-        `n_obs_steps` index tensors (W,), the current rows first.
+    `starts` (W,) are the first rows of the episodes that the windows belong to, `rows` (W,) their current ones.
     """
     return [torch.maximum(rows - step * stride, starts) for step in range(n_obs_steps)]
 
 
 class ObsHistory:
-    """Keeps the last observations of a batch of running episodes.
+    """Keeps the last observations of running episodes: a policy sees `n_obs_steps`, `stride` control steps apart."""
 
-    Args:
-        n_obs_steps: observations the policy sees.
-        stride: control steps between two of them.
-
-    Raises:
-        ConfigError: either is below 1.
-    """
+    _recent: Tensor  # (span, B, obs_dim), oldest first
 
     def __init__(self, n_obs_steps: int, stride: int) -> None:
-        if n_obs_steps < 1 or stride < 1:
-            raise ConfigError(f"n_obs_steps and obs_stride must be >= 1, got {n_obs_steps} and {stride}")
-        self.n_obs_steps = n_obs_steps
         self.stride = stride
         self._span = (n_obs_steps - 1) * stride + 1
-        self._recent: Tensor | None = None  # (span, B, obs_dim), oldest first
 
     def start(self, obs: Tensor) -> Tensor:
-        """Begins new episodes.
-
-        Args:
-            obs: (B, obs_dim) their first observation.
-
-        Returns:
-            (B, n_obs_steps · obs_dim) stacked observation.
-        """
+        """Begins new episodes by their first observation (B, obs_dim); returns it stacked."""
         self._recent = obs.expand(self._span, *obs.shape)
-        return self._stacked(self._recent)
+        return self.extend(obs.new_empty(0, *obs.shape))
 
     def extend(self, obs_path: Tensor) -> Tensor:
-        """Goes on by one or more control steps.
-
-        Args:
-            obs_path: (n, B, obs_dim) observation after each control step.
+        """Goes on by n control steps, with the observation after each (n, B, obs_dim).
 
         Returns:
             (B, n_obs_steps · obs_dim) stacked observation after the last of them.
-
-        Raises:
-            ConfigError: `start` was not called.
         """
-        if self._recent is None:
-            raise ConfigError("ObsHistory: call start(obs) before extend")
         self._recent = torch.cat([self._recent, obs_path])[-self._span :]
-        return self._stacked(self._recent)
-
-    def _stacked(self, recent: Tensor) -> Tensor:
-        return stack_frames(list(recent.flip(0)[:: self.stride].unbind()))
+        return stack_frames(self._recent.flip(0)[:: self.stride].unbind())
 
 
 # ---- The diffusion policy: noise and observations in, a chunk of actions out ----
@@ -264,13 +191,8 @@ class DiffusionPolicy(nn.Module):
     N(0, I) noise, steering and residuals all live on one scale. With the DDIM sampler the chunk is a
     function of noise and observation; with DDPM a generator draws more noise on the way.
 
-    A coded policy (ours) takes a mode code as well, which tells it which of its behaviours to show.
-
-    Args:
-        config: shape of the policy.
-        obs_dim: size of one observation.
-        action_dim: size of one action.
-        num_codes: mode codes K that it can be told; 0: none.
+    A coded policy (ours) takes a mode code as well, which tells it which of its behaviours to show; `num_codes` is 0
+    where there are none.
 
     Source: Ho et al. (2020), Song et al. (2021); action chunks as in Chi et al. (2023).
     """
@@ -301,17 +223,24 @@ class DiffusionPolicy(nn.Module):
         self.register_buffer("alphas_cumprod", alphas_cumprod.float(), persistent=False)
         self._signals = tuple(alphas_cumprod.sqrt().tolist())
         self._noises = tuple((1 - alphas_cumprod).sqrt().tolist())
-        visited = ddim_timesteps(config.denoising_steps, config.ddim_steps)
         self._exact_alphas = alphas_cumprod  # float64, for coefficients that are computed once
-        self.ddim_sampler = make_ddim_sampler(alphas_cumprod, visited)
-        self.ddpm_sampler = make_ddpm_sampler(alphas_cumprod)
+        if config.sampler == "ddim":
+            self.sampler = make_ddim_sampler(alphas_cumprod, ddim_timesteps(config.denoising_steps, config.ddim_steps))
+        else:
+            self.sampler = make_ddpm_sampler(alphas_cumprod)
+        self.timesteps = self.sampler.timesteps  # diffusion steps of the configured sampler, the noisiest first
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lives."""
+        return self.alphas_cumprod.device
 
     def with_codes(self, num_codes: int) -> DiffusionPolicy:
         """A copy that can be told codes, and as yet answers to all of them as this policy does."""
         coded = DiffusionPolicy(self.config, self.obs_dim, self.action_dim, num_codes)
         coded.load_state_dict(self.state_dict(), strict=False)  # the tables stay at zero
         coded.action_low, coded.action_high = self.action_low, self.action_high
-        return coded.to(self.alphas_cumprod.device)
+        return coded.to(self.device)
 
     # training ----------------------------------------------------------------------------------------
 
@@ -337,22 +266,14 @@ class DiffusionPolicy(nn.Module):
         self.chunk_high.copy_(high.repeat(self.config.horizon))
 
     def loss(self, chunk: Tensor, stacked: Tensor, generator: torch.Generator) -> Tensor:
-        """Denoising loss of raw windows.
-
-        Args:
-            chunk: (B, noise_dim) actions of the data, flattened.
-            stacked: (B, cond_dim) stacked observations.
-            generator: draws diffusion steps and noise.
-        """
+        """Denoising loss of raw windows: actions (B, noise_dim), flattened, and stacked observations (B, cond_dim)."""
         t, noise = self.draw_corruption(len(chunk), generator)
         return self.denoising_loss(self.normalise_chunk(chunk), self.encode(stacked), t, noise)
 
     def draw_corruption(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Diffusion steps (count,) and noise (count, noise_dim) to train on."""
-        device = self.alphas_cumprod.device
-        steps = self.config.denoising_steps
-        t = torch.randint(steps, (count,), generator=generator, device=device)
-        return t, torch.randn(count, self.noise_dim, generator=generator, device=device)
+        t = torch.randint(self.config.denoising_steps, (count,), generator=generator, device=self.device)
+        return t, torch.randn(count, self.noise_dim, generator=generator, device=self.device)
 
     def denoising_loss(self, x0: Tensor, cond: Tensor, t: Tensor, noise: Tensor, code: Tensor | None = None) -> Tensor:
         """Mean squared error of what the network predicts.
@@ -373,16 +294,6 @@ class DiffusionPolicy(nn.Module):
 
     # acting ------------------------------------------------------------------------------------------
 
-    @property
-    def sampler(self) -> Sampler:
-        """The configured sampler."""
-        return self.ddim_sampler if self.config.sampler == "ddim" else self.ddpm_sampler
-
-    @property
-    def timesteps(self) -> tuple[int, ...]:
-        """Diffusion steps of the configured sampler, the noisiest first."""
-        return self.sampler.timesteps
-
     def encode(self, stacked: Tensor) -> Tensor:
         """Normalises and bounds stacked observations (B, cond_dim)."""
         normalised: Tensor = self.obs_normaliser(stacked)
@@ -396,36 +307,33 @@ class DiffusionPolicy(nn.Module):
     def sample(
         self, noise: Tensor, cond: Tensor, generator: torch.Generator | None = None, code: Tensor | None = None
     ) -> Tensor:
-        """Denoises with the configured sampler.
+        """Denoises starting noise (B, noise_dim) with the configured sampler, to a normalised chunk of that shape.
 
-        Args:
-            noise: (B, noise_dim) starting noise.
-            cond: (B, cond_dim) encoded observations.
-            generator: needed by the DDPM sampler only.
-            code: (B,) mode codes; a policy without codes ignores them.
-
-        Returns:
-            (B, noise_dim) normalised chunk.
+        Observations (B, cond_dim) are encoded. The generator is needed by the DDPM sampler only; a policy without codes
+        ignores the codes (B,).
         """
         return self.sampler.sample(noise, self.condition(cond, code), generator)
-
-    def sample_ddpm(self, noise: Tensor, cond: Tensor, generator: torch.Generator) -> Tensor:
-        """Denoises over all diffusion steps with fresh noise at each, whatever the configured sampler."""
-        return self.ddpm_sampler.sample(noise, self.condition(cond), generator)
 
     def make_sampler(self, eta: float) -> Sampler:
         """The sampler over the configured diffusion steps that adds the share η of the posterior's noise."""
         return make_ddim_sampler(self._exact_alphas, self.timesteps, eta)
 
     def condition(self, cond: Tensor, code: Tensor | None = None) -> Denoise:
-        """The predictor of the clean chunk under a condition and a code, whose shares are computed once.
+        """The predictor of the clean chunk, within the range of the data, under a condition and a code.
 
-        Args:
-            cond: (B, cond_dim) encoded observations.
-            code: (B,) mode codes; a policy without codes ignores them.
+        The shares of encoded observations (B, cond_dim) and mode codes (B,) are computed once. A policy without codes
+        ignores them.
         """
         modulation = self.denoiser.embed_code(code) if self.num_codes and code is not None else ()
-        return _Predictor(self, self.denoiser.embed_cond(cond), self.denoiser.embed_time(), modulation)
+        seen, time = self.denoiser.embed_cond(cond), self.denoiser.embed_time()  # (B, width), (denoising_steps, width)
+
+        def predict(x: Tensor, t: int) -> Tensor:
+            output: Tensor = self.denoiser(x, seen + time[t], modulation)
+            if self.config.prediction == "epsilon":
+                output = (x - self._noises[t] * output) / self._signals[t]
+            return output.clamp(self.chunk_low, self.chunk_high)
+
+        return predict
 
     def to_action(self, x: Tensor) -> Tensor:
         """Actions (B, n, action_dim) in [-1, 1] of n normalised ones in a row (B, n · action_dim).
@@ -439,21 +347,3 @@ class DiffusionPolicy(nn.Module):
         """Undoes `to_action` for flattened actions (B, noise_dim)."""
         normalised: Tensor = self.action_normaliser(chunk.reshape(-1, self.config.horizon, self.action_dim))
         return normalised.reshape(-1, self.noise_dim)
-
-    def clean_prediction(self, x: Tensor, output: Tensor, t: int) -> Tensor:
-        """Clean chunk from the network's output at diffusion step t, within the range of the data."""
-        if self.config.prediction == "epsilon":
-            output = (x - self._noises[t] * output) / self._signals[t]
-        return output.clamp(self.chunk_low, self.chunk_high)
-
-
-@dataclass(frozen=True)
-class _Predictor:
-    policy: DiffusionPolicy
-    cond: Tensor  # (B, width) embedded condition
-    time: Tensor  # (denoising_steps, width) embedded diffusion steps
-    modulation: Modulation
-
-    def __call__(self, x: Tensor, t: int) -> Tensor:
-        output = self.policy.denoiser(x, self.cond + self.time[t], self.modulation)
-        return self.policy.clean_prediction(x, output, t)

@@ -12,24 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bmd_pipeline.errors import ConfigError
-
 # ---- Diagonal Gaussians over vectors ----
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
 
 def gaussian_log_prob(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """log N(x; mean, diag exp(2·log_std)), summed over the last axis.
-
-    Args:
-        x: (..., dim).
-        mean: (..., dim).
-        log_std: broadcastable to (..., dim).
-
-    Returns:
-        (...,) log-density in nats.
-    """
+    """log N(x; mean, diag exp(2·log_std)) in nats, each (..., dim), summed over the last axis."""
     standard = (x - mean) * (-log_std).exp()
     return (-0.5 * standard.square() - log_std - HALF_LOG_TWO_PI).sum(dim=-1)
 
@@ -39,6 +28,11 @@ def gaussian_entropy(log_std: Tensor) -> Tensor:
     return (log_std + 0.5 + HALF_LOG_TWO_PI).sum(dim=-1)
 
 
+def draw_gaussian(mean: Tensor, log_std: Tensor, generator: torch.Generator) -> Tensor:
+    """A draw from N(mean, diag exp(2·log_std)), shaped as the mean."""
+    return mean + log_std.exp() * torch.randn(mean.shape, generator=generator, device=mean.device)
+
+
 # ---- Per-dimension standardisation that lives inside the checkpoint of the network it belongs to ----
 
 STD_FLOOR = 1e-5
@@ -46,11 +40,7 @@ STD_FLOOR = 1e-5
 
 
 class Normaliser(nn.Module):
-    """Maps values to zero mean and unit standard deviation, and back.
-
-    Args:
-        dim: size of the last axis of the values.
-    """
+    """Maps values (..., dim) to zero mean and unit standard deviation, and back."""
 
     mean: Tensor
     std: Tensor
@@ -76,7 +66,15 @@ class Normaliser(nn.Module):
         return values * self.std + self.mean
 
 
-# ---- Exponential moving average of a network's weights ----
+# ---- A step of training, and the exponential moving average of the weights that steps lead to ----
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """Takes one step down the gradient of a loss ()."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -84,12 +82,8 @@ Module = TypeVar("Module", bound=nn.Module)
 class EMA(Generic[Module]):
     """Follows a network: average ← decay·average + (1 - decay)·weights after every step.
 
-    Early on the decay is smaller, (1 + n) / (10 + n) after n updates, so that the average does not hang
-    on to the random start.
-
-    Args:
-        module: the network that is trained.
-        decay: decay per update, in [0, 1).
+    The decay is in [0, 1). Early on it is smaller, (1 + n) / (10 + n) after n updates, so that the average does not
+    hang on to the random start.
     """
 
     def __init__(self, module: Module, decay: float) -> None:
@@ -102,38 +96,44 @@ class EMA(Generic[Module]):
     @torch.no_grad()
     def update(self) -> None:
         """Takes one step towards the current weights."""
-        torch._foreach_lerp_(self._average, self._source, 1.0 - self.current_decay())
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(self._average, self._source, 1.0 - decay)
         self.updates += 1
-
-    def current_decay(self) -> float:
-        """Decay of the next update."""
-        return min(self.decay, (1 + self.updates) / (10 + self.updates))
 
 
 # ---- Multilayer perceptrons, and the denoiser built on one ----
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "silu": nn.SiLU,
-    "relu": nn.ReLU,
-    "mish": nn.Mish,
-    "tanh": nn.Tanh,
-}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU, "mish": nn.Mish, "tanh": nn.Tanh}
+"""By the name that a config's `activation` gives them."""
 TIME_FEATURES = 16
 
 
-def make_activation(name: str) -> nn.Module:
-    """The nonlinearity of a config's `activation`."""
-    if name not in _ACTIVATIONS:
-        raise ConfigError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {name!r}")
-    return _ACTIVATIONS[name]()
+def make_mlp(sizes: Sequence[int], activation: str, *, last_scale: float | None = None) -> nn.Sequential:
+    """Linear layers between the given sizes, with the activation between them but not after the last.
 
-
-def make_mlp(sizes: Sequence[int], activation: str) -> nn.Sequential:
-    """Linear layers between the given sizes, with the activation between them but not after the last."""
+    `last_scale` multiplies the weights that the last layer starts with, and takes its bias away: the network then
+    starts by answering little more than nothing.
+    """
     layers: list[nn.Module] = []
     for fan_in, fan_out in itertools.pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out), make_activation(activation)]
+        layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation]()]
+    last = layers[-2]
+    if last_scale is not None and isinstance(last, nn.Linear):
+        with torch.no_grad():
+            last.weight.mul_(last_scale)
+            last.bias.zero_()
     return nn.Sequential(*layers[:-1])
+
+
+def count_code_inputs(num_codes: int) -> int:
+    """Width of `code_inputs` for K mode codes."""
+    return num_codes if num_codes > 1 else 0
+
+
+def code_inputs(code: Tensor, num_codes: int) -> Tensor:
+    """Mode codes (B,) as networks are told them: one-hot (B, K), or (B, 0) where K = 1, since that one says nothing."""
+    width = count_code_inputs(num_codes)
+    return F.one_hot(code, width).float() if width else torch.zeros(len(code), 0, device=code.device)
 
 
 def time_features(denoising_steps: int) -> Tensor:
@@ -156,15 +156,7 @@ class Denoiser(nn.Module):
     sample's at every step.
 
     A code z scales and shifts every hidden layer before its nonlinearity, h·(1 + scale[z]) + shift[z]. The tables
-    start at zero, where the network answers as if it had none (ours).
-
-    Args:
-        noise_dim: size of the sample.
-        cond_dim: size of the condition.
-        hidden_sizes: widths of the hidden layers.
-        activation: nonlinearity.
-        denoising_steps: number of diffusion steps.
-        num_codes: mode codes K; 0 for a network without any.
+    start at zero, where the network answers as if it had none (ours). A network without codes has `num_codes` 0.
 
     Source: feature-wise linear modulation, Perez et al. 2018 (arXiv 1709.07871).
     """
@@ -183,7 +175,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self._parts = (noise_dim, cond_dim, TIME_FEATURES)
         self.first = nn.Linear(sum(self._parts), hidden_sizes[0])
-        self.activation = make_activation(activation)
+        self.activation = ACTIVATIONS[activation]()
         self.rest = nn.ModuleList(
             nn.Linear(fan_in, fan_out) for fan_in, fan_out in itertools.pairwise([*hidden_sizes, noise_dim])
         )
@@ -206,15 +198,10 @@ class Denoiser(nn.Module):
         return [(1.0 + scale, shift) for scale, shift in found]
 
     def forward(self, x: Tensor, context: Tensor, modulation: Modulation = ()) -> Tensor:
-        """Predicts from the noisy sample.
+        """Predicts from the noisy sample x (B, noise_dim), in its shape.
 
-        Args:
-            x: (B, noise_dim).
-            context: (B, width) sum of the embedded condition and time.
-            modulation: from `embed_code`; empty leaves every layer as it is.
-
-        Returns:
-            (B, noise_dim)
+        `context` (B, width) is the sum of the embedded condition and time. `modulation` is from `embed_code`; an empty
+        one leaves every layer as it is.
         """
         h = torch.addmm(context, x, self._weights()[0].T)
         for index, layer in enumerate(self.rest):

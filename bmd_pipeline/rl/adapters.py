@@ -9,12 +9,18 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bmd_pipeline.config.schema import DenoiserConfig, PPOConfig, ResidualConfig
-from bmd_pipeline.modes.steering import SteeringPolicy
+from bmd_pipeline.modes.steering import LOG_STD_RANGE, SteeringPolicy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.policies.networks import gaussian_entropy, gaussian_log_prob, make_mlp
+from bmd_pipeline.policies.networks import (
+    code_inputs,
+    count_code_inputs,
+    draw_gaussian,
+    gaussian_entropy,
+    gaussian_log_prob,
+    make_mlp,
+)
 
 # ---- What an adapter is: one step from an observation to a chunk of actions ----
 #
@@ -38,15 +44,10 @@ Record = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class PolicyInput:
-    """What an adapter may look at.
+    """What an adapter may look at."""
 
-    Attributes:
-        cond: (B, cond_dim) encoded observation history.
-        code: (B,) int64 mode code, the same for the whole episode.
-    """
-
-    cond: Tensor
-    code: Tensor
+    cond: Tensor  # (B, cond_dim) encoded observation history
+    code: Tensor  # (B,) int64 mode code, the same for the whole episode
 
     def rows(self, index: Tensor) -> PolicyInput:
         """Those at `index`."""
@@ -55,17 +56,11 @@ class PolicyInput:
 
 @dataclass(frozen=True)
 class TrustRegion:
-    """How far PPO may move what an adapter draws from, on one rollout.
+    """How far PPO may move what an adapter draws from, on one rollout."""
 
-    Attributes:
-        learning_rate: of the adapter's parameters.
-        clip_ratio: ε; probability ratios beyond 1 ± ε earn nothing more.
-        target_kl: the adapter stops learning once the approximate KL of one of its draws passes 1.5 times this.
-    """
-
-    learning_rate: float
-    clip_ratio: float
-    target_kl: float
+    learning_rate: float  # of the adapter's parameters
+    clip_ratio: float  # ε; probability ratios beyond 1 ± ε earn nothing more
+    target_kl: float  # the adapter stops learning once the approximate KL of one of its draws passes 1.5 times this
 
 
 class Adapter(nn.Module, ABC):
@@ -73,20 +68,13 @@ class Adapter(nn.Module, ABC):
 
     What it computes may be recorded as a CUDA graph (`rl.graphs`): it must not read from the device, and what a
     schedule changes is a buffer, changed in place.
-
-    Attributes:
-        num_factors: draws it makes per decision; zero if it is deterministic or fixed.
-        factor_weights: what the advantage counts for each draw; empty means fully.
-        trust_region: its own, or None for the one of PPO.
-        entropy_dims: dimensions of its draws whose spread is trained; their entropy can collapse.
-        target_entropy: nats per decision that the spread shall not fall below, or None.
     """
 
-    num_factors: int = 0
-    factor_weights: tuple[float, ...] = ()
-    trust_region: TrustRegion | None = None
-    entropy_dims: int = 0
-    target_entropy: float | None = None
+    num_factors: int = 0  # draws it makes per decision; zero if it is deterministic or fixed
+    factor_weights: tuple[float, ...] = ()  # what the advantage counts for each draw; empty means fully
+    trust_region: TrustRegion | None = None  # its own, or None for the one of PPO
+    entropy_dims: int = 0  # dimensions of its draws whose spread is trained; their entropy can collapse
+    target_entropy: float | None = None  # nats per decision that the spread shall not fall below, or None
 
     def begin_iteration(self, iteration: int) -> None:
         """Told before each training rollout, counted from 0, for those with a schedule."""
@@ -108,10 +96,6 @@ class Adapter(nn.Module, ABC):
     def evaluate(self, record: Record, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
         """How likely recorded draws are under the present parameters, and how spread out such draws are.
 
-        Args:
-            record: from `act`.
-            inputs: what the policy saw.
-
         Returns:
             log-probability (B, num_factors), and entropy (B,) in nats of the draws whose spread is trained, zero if
             there are none. One pass of the network serves both.
@@ -120,19 +104,15 @@ class Adapter(nn.Module, ABC):
         return cond.new_zeros(len(cond), 0), cond.new_zeros(len(cond))
 
     def trainable(self) -> list[nn.Parameter]:
-        """What PPO trains."""
-        return []
+        """What PPO trains: whatever of it is not frozen."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
 
 # ---- Noise from the prior: what a diffusion policy was trained to start from ----
 
 
 class GaussianNoise(Adapter):
-    """w ~ N(0, I).
-
-    Args:
-        noise_dim: size of w.
-    """
+    """w ~ N(0, I), of size noise_dim."""
 
     def __init__(self, noise_dim: int) -> None:
         super().__init__()
@@ -187,7 +167,7 @@ class SteeringAdapter(Adapter):
         mean, log_std = self.steering(inputs.cond, inputs.code)
         u = mean
         if explore or not self.deterministic:
-            u = mean + log_std.exp() * torch.randn(mean.shape, generator=generator, device=mean.device)
+            u = draw_gaussian(mean, log_std, generator)
         basis = self.steering.basis
         rest = u.new_zeros(len(u), basis.noise_dim)
         if basis.dim < basis.noise_dim:
@@ -198,10 +178,6 @@ class SteeringAdapter(Adapter):
         """log π_ψ(u|s,z), (B, 1), and the entropy (B,) of π_ψ in nats."""
         mean, log_std = self.steering(inputs.cond, inputs.code)
         return gaussian_log_prob(record["u"], mean, log_std)[:, None], gaussian_entropy(log_std)
-
-    def trainable(self) -> list[nn.Parameter]:
-        """The steering policy's parameters."""
-        return list(self.steering.parameters())
 
 
 # ---- DPPO: reinforcement learning of the denoiser itself ----
@@ -215,11 +191,7 @@ class FinetunedDenoiser(Adapter):
 
     It explores as the sampler with `config.eta` does, with a standard deviation of at least `config.noise_floor` at
     every step, and acts as the sampler with `config.acting_eta`. The first denoising steps may stay frozen: only the
-    last `config.steps` are draws.
-
-    Args:
-        policy: the pre-trained or the coded policy, which stays as it is.
-        config: exploration, log-probabilities, discount, trust region.
+    last `config.steps` are draws. The policy that it is given, the pre-trained or the coded one, stays as it is.
     """
 
     spreads: Tensor  # (num_factors,) log standard deviations on the device
@@ -227,8 +199,7 @@ class FinetunedDenoiser(Adapter):
     def __init__(self, policy: DiffusionPolicy, config: DenoiserConfig) -> None:
         super().__init__()
         self.frozen = policy
-        self.policy = copy.deepcopy(policy).requires_grad_(False)
-        self.policy.denoiser.requires_grad_(True)
+        self.policy = copy.deepcopy(policy).requires_grad_(True)
         self.exploring, self.acting = policy.make_sampler(config.eta), policy.make_sampler(config.acting_eta)
         steps = policy.config.n_action_steps if config.log_prob_steps == "executed" else policy.config.horizon
         self.counted_dim = steps * policy.action_dim
@@ -239,7 +210,7 @@ class FinetunedDenoiser(Adapter):
         self.trust_region = TrustRegion(config.learning_rate, config.clip_ratio, config.target_kl)
         self.factor_weights = tuple(config.denoising_discount ** (total - 1 - k) for k in range(self.first, total))
         self.stds = tuple(max(std, config.noise_floor) for std in self.exploring.stds[self.first :])
-        spreads = torch.tensor([math.log(std) for std in self.stds], device=policy.alphas_cumprod.device)
+        spreads = torch.tensor([math.log(std) for std in self.stds], device=policy.device)
         self.register_buffer("spreads", spreads, persistent=False)
 
     def act(self, x: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
@@ -271,17 +242,12 @@ class FinetunedDenoiser(Adapter):
             factors.append(self.scale * gaussian_log_prob(samples[:, factor + 1, part], mean[:, part], spread))
         return torch.stack(factors, dim=1), inputs.cond.new_zeros(len(inputs.cond))
 
-    def trainable(self) -> list[nn.Parameter]:
-        """The denoiser's parameters."""
-        return list(self.policy.denoiser.parameters())
-
 
 # ---- RES: a bounded correction of every action of the frozen policy ----
 #
 # Source: Policy Decorator (arXiv 2412.13630): the residual sees the state and the policy's action at every control
 # step, is bounded by a scale, and exploration begins progressively.
 
-LOG_STD_RANGE = (-4.0, 1.0)
 INITIAL_STD = 0.37
 """Standard deviation of u at the start, e⁻¹: a correction explores a third of its bound, where tanh hardly bends."""
 
@@ -311,13 +277,9 @@ class ResidualAction(Adapter):
         self.progressive_iterations = config.progressive_iterations
         self.trust_region = TrustRegion(config.learning_rate, ppo.clip_ratio, ppo.target_kl)
         self.register_buffer("share", torch.ones(()), persistent=False)
-        inputs = cond_dim + action_dim + (num_codes if num_codes > 1 else 0)
-        self.network = make_mlp((inputs, *config.hidden_sizes, action_dim), "silu")
+        inputs = cond_dim + action_dim + count_code_inputs(num_codes)
+        self.network = make_mlp((inputs, *config.hidden_sizes, action_dim), "silu", last_scale=0.01)
         self.log_std = nn.Parameter(torch.full((action_dim,), INITIAL_STD).log())
-        last = [layer for layer in self.network.modules() if isinstance(layer, nn.Linear)][-1]
-        with torch.no_grad():
-            last.weight.mul_(0.01)
-            last.bias.zero_()
 
     def begin_iteration(self, iteration: int) -> None:
         """Sets the share of steps that use the residual while exploring."""
@@ -326,31 +288,20 @@ class ResidualAction(Adapter):
 
     def act(self, x: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
         """Corrects a normalised action x (B, action_dim)."""
-        mean = self._mean(x, inputs)
+        u, log_std = self._distribution(x, inputs)
         used = torch.ones(len(x), 1, device=x.device)
-        u = mean
         if explore:
-            log_std = self._log_std()
-            u = mean + log_std.exp() * torch.randn(mean.shape, generator=generator, device=mean.device)
+            u = draw_gaussian(u, log_std, generator)
             used = (torch.rand(used.shape, generator=generator, device=x.device) < self.share).to(x.dtype)
         return x + used * self.scale * torch.tanh(u), {"action": x, "u": u, "used": used}
 
     def evaluate(self, record: Record, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
         """log N(u), (B, 1), zero where the residual was not used, and the entropy (B,) of u in nats."""
-        log_std = self._log_std()
-        log_prob = gaussian_log_prob(record["u"], self._mean(record["action"], inputs), log_std)
+        mean, log_std = self._distribution(record["action"], inputs)
+        log_prob = gaussian_log_prob(record["u"], mean, log_std)
         return log_prob[:, None] * record["used"], gaussian_entropy(log_std).expand(len(inputs.cond))
 
-    def _mean(self, action: Tensor, inputs: PolicyInput) -> Tensor:
-        parts = [inputs.cond, action]
-        if self.num_codes > 1:
-            parts.append(F.one_hot(inputs.code, self.num_codes).to(action.dtype))
-        mean: Tensor = self.network(torch.cat(parts, dim=1))
-        return mean
-
-    def _log_std(self) -> Tensor:
-        return self.log_std.clamp(*LOG_STD_RANGE)
-
-    def trainable(self) -> list[nn.Parameter]:
-        """The residual network and its spread."""
-        return list(self.parameters())
+    def _distribution(self, action: Tensor, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
+        """Mean (B, action_dim) of u, and its log standard deviation (action_dim,)."""
+        seen = torch.cat([inputs.cond, action, code_inputs(inputs.code, self.num_codes)], dim=1)
+        return self.network(seen), self.log_std.clamp(*LOG_STD_RANGE)

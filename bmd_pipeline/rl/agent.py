@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, FinetuneConfig, SteeringConfig, uses_modes
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import load_weights, read_json
-from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
-from bmd_pipeline.modes.steering import NoiseBasis, SteeringPolicy
+from bmd_pipeline.io.progress import add_prefix, take_prefix
+from bmd_pipeline.modes.modes import DiscoveredModes, load_modes, make_steering
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters import (
@@ -35,27 +35,18 @@ PLANNED = "planned"
 
 @dataclass(frozen=True)
 class Plan:
-    """A chunk, and how it came about.
+    """A chunk, and how it came about."""
 
-    Attributes:
-        chunk: (B, noise_dim) normalised.
-        record: draws of the adapters that made it.
-    """
-
-    chunk: Tensor
-    record: Record
+    chunk: Tensor  # (B, noise_dim) normalised
+    record: Record  # draws of the adapters that made it
 
 
 class Agent(nn.Module):
     """Acts in a task: encodes observations, runs its adapters, un-normalises the chunk.
 
     An agent plans a chunk of actions every `n_action_steps` control steps. One whose last adapter is a residual
-    decides at every control step in between as well, how to correct the next action of the chunk.
-
-    Args:
-        policy: the diffusion policy, frozen.
-        adapters: from noise to chunk, and maybe a residual.
-        modes: codes and the inference model, or None for agents without codes.
+    decides at every control step in between as well, how to correct the next action of the chunk. The policy is frozen.
+    Agents without codes have no modes.
     """
 
     def __init__(self, policy: DiffusionPolicy, adapters: list[Adapter], modes: DiscoveredModes | None) -> None:
@@ -114,7 +105,7 @@ class Agent(nn.Module):
         x = inputs.cond.new_zeros(len(inputs.cond), 0)
         for index, adapter in enumerate(self.adapters[: len(self.stack) - (self.residual is not None)]):
             x, drawn = adapter.act(x, inputs, generator, explore)
-            record.update({f"{index}.{name}": value for name, value in drawn.items()})
+            record |= {f"{index}.{name}": value for name, value in drawn.items()}
         return Plan(x, record)
 
     def correct(
@@ -152,10 +143,6 @@ class Agent(nn.Module):
         """How likely recorded draws are under the present parameters, and how spread out such draws are.
 
         A chunk that was planned earlier was no draw of this decision: it counts as certain.
-
-        Args:
-            record: from `act`.
-            inputs: what the policy saw.
 
         Returns:
             log-probability (B, num_factors), and entropy (B,) of all draws of a decision, in nats.
@@ -231,31 +218,18 @@ def make_agent(
     codes = modes.num_codes if modes else 1
     acting = modes.acting_policy(policy) if modes else policy
     adapter = method.removesuffix("-bmd")
+    # the steering policy that was discovered, or a new one that starts as the prior
+    network = copy.deepcopy(modes.steering) if modes else None
+    if network is None and adapter == "dsrl":
+        network = make_steering(acting, codes, steering).to(acting.device)
     adapters: list[Adapter] = [GaussianNoise(acting.noise_dim)]
-    if adapter == "dsrl" or (modes is not None and modes.steering is not None):
-        adapters = [_make_steering(acting, modes, config, steering)]
+    if network is not None:
+        adapters = [SteeringAdapter(network.requires_grad_(True), config.deterministic, config.target_entropy)]
     adapters.append(FinetunedDenoiser(acting, config.denoiser) if adapter == "dppo" else FrozenDenoiser(acting))
     if adapter == "res":
         residual = ResidualAction(acting.cond_dim, acting.action_dim, codes, config.residual, config.ppo)
-        adapters.append(residual.to(_device(acting)))
+        adapters.append(residual.to(acting.device))
     return Agent(acting, adapters, modes)
-
-
-def _make_steering(
-    policy: DiffusionPolicy, modes: DiscoveredModes | None, config: FinetuneConfig, steering: SteeringConfig
-) -> SteeringAdapter:
-    """The discovered steering policy, or a new one that starts as the prior."""
-    if modes is not None and modes.steering is not None:
-        network = copy.deepcopy(modes.steering).requires_grad_(True)
-    else:
-        basis = NoiseBasis(policy.config.horizon, policy.action_dim, steering.noise_components)
-        codes = modes.num_codes if modes else 1
-        network = SteeringPolicy(policy.cond_dim, codes, basis, steering).to(_device(policy))
-    return SteeringAdapter(network, config.deterministic, config.target_entropy)
-
-
-def _device(policy: DiffusionPolicy) -> torch.device:
-    return next(policy.parameters()).device
 
 
 # ---- Fine-tuned agents on disk ----
@@ -273,17 +247,10 @@ def load_agent(
     task: str,
     device: torch.device | str = "cpu",
 ) -> Agent:
-    """Loads what evaluation plays.
+    """Loads what evaluation plays under a method of fine-tuning, or as "pretrained" or "taught".
 
     Everything the agent needs is in its own folders: settings come from there, not from the present config.
-
-    Args:
-        policy_dir: pre-trained policy.
-        modes_dir: discovered modes, for policies with codes.
-        finetuned_dir: fine-tuned weights; None before fine-tuning.
-        method: "pretrained", "taught" or a fine-tuning method.
-        task: the task it must have been made for.
-        device: where to load it.
+    `modes_dir` is for policies with codes, and `finetuned_dir` is None before fine-tuning.
 
     Raises:
         ArtifactError: a folder is missing, damaged, or made for another task or method.
@@ -320,8 +287,7 @@ def load_agent(
         config = FinetuneConfig.model_validate(document["finetune"])
         steering = SteeringConfig.model_validate(document["steering"])
         agent = make_agent(method, policy, modes, config, steering)
-        weights = load_weights(finetuned_dir / FINETUNED_WEIGHTS)
-        load_trained(agent, weights)
+        load_trained(agent, load_weights(finetuned_dir / FINETUNED_WEIGHTS))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ArtifactError(
             f"{path}: does not fit this policy or this version; run `bmd-pipeline finetune --task {task}` again"
@@ -331,9 +297,9 @@ def load_agent(
 
 def trained_state(agent: Agent) -> dict[str, Tensor]:
     """Weights that fine-tuning may have changed: the adapters' own, and the inference model's."""
-    own = {f"adapters.{name}": value for name, value in _own_state(agent).items()}
+    own = add_prefix("adapters", _own_state(agent))
     if agent.modes is not None:
-        own.update({f"inference.{name}": v for name, v in agent.modes.inference.state_dict().items()})
+        own |= add_prefix("inference", agent.modes.inference.state_dict())
     return {name: value.detach().clone() for name, value in own.items()}
 
 
@@ -343,17 +309,12 @@ def load_trained(agent: Agent, weights: dict[str, Tensor]) -> None:
     Raises:
         RuntimeError: the weights are of another agent.
     """
-    prefix = "adapters."
-    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-    expected = _own_state(agent)
+    own, expected = take_prefix("adapters", weights), _own_state(agent)
     if own.keys() != expected.keys():
         raise RuntimeError(f"expected weights {sorted(expected)}, got {sorted(own)}")
     agent.stack.load_state_dict(own, strict=False)
     if agent.modes is not None:
-        prefix = "inference."
-        agent.modes.inference.load_state_dict(
-            {name[len(prefix) :]: value for name, value in weights.items() if name.startswith(prefix)}
-        )
+        agent.modes.inference.load_state_dict(take_prefix("inference", weights))
 
 
 def _own_state(agent: Agent) -> dict[str, Tensor]:

@@ -102,14 +102,8 @@ def _fill(inputs: dict[str, Tensor], tensors: Mapping[str, Tensor], rows: Tensor
 class Graphed:
     """A function that is recorded once for every set of shapes, after a few calls that run as they are.
 
-    Args:
-        function: makes tensors by name from tensors by name, each (N, ...), and draws from the generator alone.
-        what: what it is, for messages.
-        recorder: records it.
-
-    Attributes:
-        recordings: how many were made.
-        replays: how many calls were replays.
+    It makes tensors by name from tensors by name, each (N, ...), and draws from the generator alone. Messages call it
+    what it is.
     """
 
     def __init__(self, function: Function, what: str, recorder: Recorder) -> None:
@@ -118,7 +112,7 @@ class Graphed:
         self._recorder = recorder
         self._calls: Counter[tuple[object, ...]] = Counter()
         self._recorded: dict[tuple[object, ...], _Recording] = {}
-        self.replays = 0
+        self.replays = 0  # how many calls were replays
 
     @property
     def recordings(self) -> int:
@@ -176,12 +170,7 @@ class Graphed:
 
 
 class GraphedEnv:
-    """A task whose chunks of steps are recorded.
-
-    Args:
-        env: a capturable task without automatic reset.
-        recorder: records them.
-    """
+    """A capturable task without automatic reset, whose chunks of steps are recorded."""
 
     def __init__(self, env: VectorTask, recorder: Recorder) -> None:
         self._env = env
@@ -219,15 +208,11 @@ def graph_env(env: TaskEnv, recorder: Recorder | None) -> TaskEnv:
 
 
 class GraphedAgent(Agent):
-    """An agent whose decisions are recorded; it shares all that the given one is made of.
-
-    Attributes:
-        graphed: recorded decisions, by what is decided and whether they explore.
-    """
+    """An agent whose decisions are recorded; it shares all that the given one is made of."""
 
     def __init__(self, agent: Agent, recorder: Recorder) -> None:
         self.__dict__ = agent.__dict__
-        self.graphed: dict[tuple[str, bool], Graphed] = {}
+        self.graphed: dict[tuple[str, bool], Graphed] = {}  # by what is decided and whether it explores
         self._recorder = recorder
 
     def plan(self, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> Plan:
@@ -276,11 +261,7 @@ def graph_agent(agent: Agent, recorder: Recorder | None) -> Agent:
 
 
 class GraphedPPO(PPO):
-    """PPO whose gradients on full minibatches are recorded.
-
-    Attributes:
-        graphed: recorded gradients, with the policy's and without.
-    """
+    """PPO whose gradients on full minibatches are recorded, with the policy's and without."""
 
     def __init__(self, *arguments: Any, recorder: Recorder, **settings: Any) -> None:
         super().__init__(*arguments, **settings)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from bmd_pipeline.config.schema import PPOConfig
 from bmd_pipeline.errors import DivergenceError
-from bmd_pipeline.policies.networks import STD_FLOOR, make_mlp
+from bmd_pipeline.policies.networks import STD_FLOOR, code_inputs, count_code_inputs, make_mlp
 from bmd_pipeline.rl.adapters import PolicyInput, Record, TrustRegion
 from bmd_pipeline.rl.agent import Agent
 
@@ -82,7 +82,7 @@ def compute_continuation(active_mask: Tensor, truncated: Tensor, continuing: boo
 
 
 class Critic(nn.Module):
-    """V(s, track, z, t), one head per reward stream.
+    """V(s, track, z, t), one head per reward stream. Where there is one code alone, it sees none.
 
     It sees the whole track, which a reward may depend on where the policy's observation doesn't show it; so do the
     critics of methods with and without codes, so that comparing them is fair.
@@ -92,14 +92,6 @@ class Critic(nn.Module):
     that one is worth from episodes that come by there earlier. If the time told them apart, the observation would not
     be among its training data, and its value a guess that all others rest on. (A training row of its own would have
     no target but that guess.)
-
-    Args:
-        cond_dim: size of the policy's condition.
-        track_dim: columns of the task's track.
-        num_codes: K; 1 means no code.
-        num_streams: reward streams.
-        hidden_sizes: widths.
-        sees_time: whether the time limit is part of the task.
 
     Source: Pardo et al. 2018 (arXiv 1712.00378), time-awareness and partial-episode bootstrapping.
     """
@@ -125,16 +117,13 @@ class Critic(nn.Module):
         self.register_buffer("track_mean", torch.zeros(track_dim))
         self.register_buffer("track_std", torch.ones(track_dim))
         self.register_buffer("scaled", torch.zeros((), dtype=torch.bool))
-        inputs = cond_dim + track_dim + (num_codes if num_codes > 1 else 0) + (1 if sees_time else 0)
+        inputs = cond_dim + track_dim + sees_time + count_code_inputs(num_codes)
         self.network = make_mlp((inputs, *hidden_sizes, num_streams), "silu")
 
     def fit_scale(self, track: Tensor, active_mask: Tensor, *, last: bool = True) -> None:
-        """Takes the scale of the track from a rollout, unless it has been fixed.
+        """Takes the scale of the raw track (T + 1, N, track_dim) where decisions were taken, unless it has been fixed.
 
-        Args:
-            track: (T + 1, N, track_dim), raw.
-            active_mask: (T, N) which decisions were taken.
-            last: fix it. False while a curriculum cuts episodes short: what lies beyond the cut has not been seen.
+        `last` fixes it. Not so while a curriculum cuts episodes short: what lies beyond the cut has not been seen.
         """
         if bool(self.scaled):
             return
@@ -164,9 +153,7 @@ class Critic(nn.Module):
         if self.sees_time:
             time = (cut_decisions + torch.arange(length, device=cond.device)) / horizon_decisions
             parts.append(time[:, None, None].expand(length, count, 1).to(cond.dtype))
-        if self.num_codes > 1:
-            one_hot = F.one_hot(code, self.num_codes).to(cond.dtype)
-            parts.append(one_hot.expand(length, -1, -1))
+        parts.append(code_inputs(code, self.num_codes).expand(length, -1, -1))
         return torch.cat(parts, dim=-1)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -195,30 +182,20 @@ MIN_RATE_SHARE = 0.01
 
 @dataclass(frozen=True)
 class Batch:
-    """M decisions to learn from.
+    """M decisions to learn from."""
 
-    Attributes:
-        inputs: what the agent saw, (M, ...).
-        record: its draws, each (M, ...).
-        critic_inputs: (M, input_dim).
-        log_prob: (M, num_factors) when they were drawn.
-        advantage: (M,) standardised.
-        returns: (M, num_streams).
-    """
-
-    inputs: PolicyInput
-    record: Record
-    critic_inputs: Tensor
-    log_prob: Tensor
-    advantage: Tensor
-    returns: Tensor
+    inputs: PolicyInput  # what the agent saw, (M, ...)
+    record: Record  # its draws, each (M, ...)
+    critic_inputs: Tensor  # (M, input_dim)
+    log_prob: Tensor  # (M, num_factors) when they were drawn
+    advantage: Tensor  # (M,) standardised
+    returns: Tensor  # (M, num_streams)
 
     def rows(self, index: Tensor) -> Batch:
         """The decisions at `index`."""
-        record = {name: drawn[index] for name, drawn in self.record.items()}
         return Batch(
             self.inputs.rows(index),
-            record,
+            {name: drawn[index] for name, drawn in self.record.items()},
             self.critic_inputs[index],
             self.log_prob[index],
             self.advantage[index],
@@ -228,21 +205,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses on some decisions, each () but kl.
+    """Losses on some decisions, each () but kl."""
 
-    Attributes:
-        value: of the critic.
-        value_error: its mean squared error.
-        policy: of the policy; zero where the critic alone learns.
-        entropy: mean over decisions of the policy's entropy, in nats.
-        kl: (num_factors,) approximate KL divergences of the policy from the one that drew.
-    """
-
-    value: Tensor
-    value_error: Tensor
-    policy: Tensor
-    entropy: Tensor
-    kl: Tensor
+    value: Tensor  # of the critic
+    value_error: Tensor  # its mean squared error
+    policy: Tensor  # of the policy; zero where the critic alone learns
+    entropy: Tensor  # mean over decisions of the policy's entropy, in nats
+    kl: Tensor  # (num_factors,) approximate KL divergences of the policy from the one that drew
 
 
 def standardise(x: Tensor) -> Tensor:
@@ -251,12 +220,9 @@ def standardise(x: Tensor) -> Tensor:
 
 
 def standardise_groups(x: Tensor, group: Tensor, num_groups: int) -> Tensor:
-    """x (M, S) at zero mean and unit standard deviation within each group.
+    """x (M, S) at zero mean and unit standard deviation within each group (M,) int64 in [0, num_groups).
 
-    Args:
-        x: (M, S).
-        group: (M,) int64 in [0, num_groups).
-        num_groups: how many there may be; some may be empty.
+    Some groups may be empty.
     """
     count = torch.bincount(group, minlength=num_groups).clamp(min=1)[:, None]  # (num_groups, 1)
 
@@ -314,16 +280,8 @@ class PPO:
     """Updates an agent and its critic.
 
     Each adapter of the agent that learns is a group of its own: it stops at its own KL bound, with its own learning
-    rate, whatever the others do.
-
-    Args:
-        agent: who is trained; what of it, the agent says.
-        critic: its value function.
-        config: settings, for adapters without a trust region of their own.
-        fused: whether Adam runs as one kernel, which a CUDA device can.
-
-    Attributes:
-        temperature: α, the weight of the entropy bonus where the agent has a target for its entropy, else 0.
+    rate, whatever the others do. The settings are for adapters without a trust region of their own. On a CUDA device
+    Adam can run `fused`, as one kernel.
     """
 
     def __init__(self, agent: Agent, critic: Critic, config: PPOConfig, *, fused: bool = False) -> None:
@@ -338,18 +296,14 @@ class PPO:
         self.target_kls = [region.target_kl for region in regions]
         self.max_kl = max([MAX_KL, *(2.0 * target for target in self.target_kls)])
         self.factor_weights = torch.tensor(agent.factor_weights, device=device)
-        clips = [
-            region.clip_ratio
-            for adapter, region in zip(trained, regions, strict=True)
-            for _ in range(adapter.num_factors)
-        ]
-        self.clip_ratios = torch.tensor(clips, device=device)  # (num_factors,)
         self._factors = [adapter.num_factors for adapter in trained]
+        clips = [region.clip_ratio for region, count in zip(regions, self._factors, strict=True) for _ in range(count)]
+        self.clip_ratios = torch.tensor(clips, device=device)  # (num_factors,)
         self.target_entropy = agent.target_entropy
         self.entropy_dims = max(1, agent.entropy_dims)
         self._entropy_weight = torch.tensor(config.entropy_weight, device=device)  # a CUDA graph reads it
         self._no_kl = torch.zeros(len(self.factor_weights), device=device)
-        self.temperature = 0.0
+        self.temperature = 0.0  # α, the weight of the entropy bonus where the agent has a target for it, else 0
         if self.target_entropy is not None:
             self.set_temperature(TEMPERATURE_RANGE[0])
         rates = [*(region.learning_rate for region in regions), config.value_learning_rate]
@@ -360,15 +314,10 @@ class PPO:
         )
 
     def update(self, batch: Batch, generator: torch.Generator, *, policy: bool = True) -> dict[str, float]:
-        """Several epochs over a batch.
+        """Several epochs over a batch, which the generator shuffles.
 
         Once the approximate KL of any of an adapter's draws passes 1.5 × its target, that adapter stops and the others
-        go on.
-
-        Args:
-            batch: what to learn from.
-            generator: shuffles.
-            policy: whether the policy learns at all; False trains the critic only.
+        go on. With `policy` False the critic alone learns.
 
         Returns:
             losses and diagnostics, means over minibatches; `losses/approx_kl` is the highest of the update,
@@ -439,10 +388,8 @@ class PPO:
     def _adapt_rates(self, peaks: list[float], going: list[bool], taken: list[float]) -> None:
         """Fits each adapter's learning rate to how far it moved on a rollout.
 
-        Args:
-            peaks: highest approximate KL divergence of each adapter in the update, in nats.
-            going: whether it went on to the end; else its KL bound stopped it.
-            taken: share of the steps that it took.
+        `peaks` are its highest approximate KL divergences in the update, in nats, `going` says whether it went on to
+        the end, or else its KL bound stopped it, and `taken` is the share of the steps that it took.
         """
         groups = self.optimizer.param_groups[:-1]  # the last one is the critic's
         for group, peak, on, share, target in zip(groups, peaks, going, taken, self.target_kls, strict=True):

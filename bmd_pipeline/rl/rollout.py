@@ -29,35 +29,20 @@ all that the device has queued, and a decision that nobody takes costs less."""
 
 @dataclass(frozen=True)
 class Rollout:
-    """T decisions of N environments. A decision executes a chunk's `n_action_steps` control steps, or a single one.
+    """T decisions of N environments. A decision executes a chunk's `n_action_steps` control steps, or a single one."""
 
-    Attributes:
-        cond: (T + 1, N, cond_dim) condition before each decision and after the last.
-        decision_track: (T + 1, N, track_dim) track before each decision and after the last.
-        feature_columns: track columns that the inference model sees.
-        active_mask: (T, N) whether the decision was taken by a running episode.
-        reward: (T, N) environment reward, summed over the executed steps.
-        truncated: (N,) the episode did not end by itself: it ran into the task's time limit, or was cut before.
-        success: (N,).
-        length: (N,) control steps taken.
-        track: (S + 1, N, track_dim) track at every control step; the last entry of an ended episode repeats.
-        code: (N,) mode codes.
-        record: draws, each (T, N, ...); empty unless asked for.
-        decisions_per_chunk: decisions between two chunks that are planned.
-    """
-
-    cond: Tensor
-    decision_track: Tensor
-    feature_columns: tuple[int, ...]
-    active_mask: Tensor
-    reward: Tensor
-    truncated: Tensor
-    success: Tensor
-    length: Tensor
-    track: Tensor
-    code: Tensor
-    record: Record
-    decisions_per_chunk: int = 1
+    cond: Tensor  # (T + 1, N, cond_dim) condition before each decision and after the last
+    decision_track: Tensor  # (T + 1, N, track_dim) track before each decision and after the last
+    feature_columns: tuple[int, ...]  # track columns that the inference model sees
+    active_mask: Tensor  # (T, N) whether the decision was taken by a running episode
+    reward: Tensor  # (T, N) environment reward, summed over the executed steps
+    truncated: Tensor  # (N,) did not end by itself: ran into the task's time limit, or was cut before
+    success: Tensor  # (N,)
+    length: Tensor  # (N,) control steps taken
+    track: Tensor  # (S + 1, N, track_dim) at every control step; the last entry of an ended episode repeats
+    code: Tensor  # (N,) mode codes
+    record: Record  # draws, each (T, N, ...); empty unless asked for
+    decisions_per_chunk: int = 1  # decisions between two chunks that are planned
 
     @property
     def features(self) -> Tensor:
@@ -75,9 +60,7 @@ class Rollout:
 
     def policy_inputs(self) -> PolicyInput:
         """What the agent saw at each of the M decisions that were taken, flattened, (M, ...)."""
-        index = self.active_mask.flatten().nonzero().squeeze(1)
-        code = self.code.expand(len(self.active_mask), -1).flatten()
-        return PolicyInput(self.cond[:-1].flatten(0, 1)[index], code[index])
+        return PolicyInput(self.taken(self.cond[:-1]), self.taken(self.code.expand_as(self.active_mask)))
 
     def taken(self, values: Tensor) -> Tensor:
         """Values (T, N, ...) at the M decisions that were taken, (M, ...)."""
@@ -176,16 +159,9 @@ def play_rounds(
     feature_columns: tuple[int, ...] = (),
     first: int = 0,
 ) -> Iterator[Rollout]:
-    """Plays a round per seed: one episode in every environment. Codes take turns over all rounds.
+    """Plays a round per seed, from the `first` on, where an earlier job has played those before it.
 
-    Args:
-        env: the task, without automatic reset.
-        agent: who acts.
-        seeds: each fixes the initial states of a round.
-        generator: draws of the agent, from round to round.
-        explore: act as in training; if False, as deployed.
-        feature_columns: track columns of the inference model; the agent's own if it has one.
-        first: the round to begin with, where an earlier job has played those before it.
+    A round is one episode in every environment, as of `roll_out`. Codes take turns over all rounds.
     """
     for index in range(first, len(seeds)):
         episodes = torch.arange(index * env.num_envs, (index + 1) * env.num_envs, device=env.device)
@@ -202,64 +178,50 @@ def play_rounds(
 
 def merge_rollouts(rollouts: Sequence[Rollout]) -> Rollout:
     """Joins rollouts along the environments; shorter ones are continued by frozen decisions."""
-    decisions = max(len(r.active_mask) for r in rollouts)
-    controls = max(len(r.track) for r in rollouts)
 
-    def freeze(x: Tensor, length: int) -> Tensor:
-        return torch.cat([x, x[-1:].expand(length - len(x), *x.shape[1:])]) if len(x) < length else x
-
-    def blank(x: Tensor) -> Tensor:
-        missing = decisions - len(x)
-        return torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) if missing else x
+    def join(parts: list[Tensor], *, frozen: bool = False) -> Tensor:
+        """Parts (T, N, ...), of which the shorter ones go on by their last row if they are frozen, else by zeros."""
+        rows = max(map(len, parts))
+        longer = []
+        for x in parts:
+            fill = x[-1:] if frozen else x.new_zeros(1, *x.shape[1:])
+            longer.append(torch.cat([x, fill.expand(rows - len(x), *x.shape[1:])]))
+        return torch.cat(longer, dim=1)
 
     return Rollout(
-        cond=torch.cat([freeze(r.cond, decisions + 1) for r in rollouts], dim=1),
-        decision_track=torch.cat([freeze(r.decision_track, decisions + 1) for r in rollouts], dim=1),
+        cond=join([r.cond for r in rollouts], frozen=True),
+        decision_track=join([r.decision_track for r in rollouts], frozen=True),
         feature_columns=rollouts[0].feature_columns,
-        active_mask=torch.cat([blank(r.active_mask) for r in rollouts], dim=1),
-        reward=torch.cat([blank(r.reward) for r in rollouts], dim=1),
+        active_mask=join([r.active_mask for r in rollouts]),
+        reward=join([r.reward for r in rollouts]),
         truncated=torch.cat([r.truncated for r in rollouts]),
         success=torch.cat([r.success for r in rollouts]),
         length=torch.cat([r.length for r in rollouts]),
-        track=torch.cat([freeze(r.track, controls) for r in rollouts], dim=1),
+        track=join([r.track for r in rollouts], frozen=True),
         code=torch.cat([r.code for r in rollouts]),
-        record={name: torch.cat([blank(r.record[name]) for r in rollouts], dim=1) for name in rollouts[0].record},
+        record={name: join([r.record[name] for r in rollouts]) for name in rollouts[0].record},
         decisions_per_chunk=rollouts[0].decisions_per_chunk,
     )
 
 
 @dataclass(frozen=True)
 class EpisodeBatch:
-    """What evaluation keeps of N episodes.
+    """What evaluation keeps of N episodes."""
 
-    Attributes:
-        track: (S + 1, N, track_dim) at every control step; the last entry of an ended episode repeats.
-        length: (N,) control steps.
-        success: (N,).
-        episode_return: (N,) undiscounted environment reward.
-        code: (N,) mode codes, zeros for an agent without any.
-        information: (N,) mean log q(z|h) − log p(z) over the episode's states in nats, or None without codes.
-    """
-
-    track: Tensor
-    length: Tensor
-    success: Tensor
-    episode_return: Tensor
-    code: Tensor
-    information: Tensor | None
+    track: Tensor  # (S + 1, N, track_dim) at every control step; the last entry of an ended episode repeats
+    length: Tensor  # (N,) control steps
+    success: Tensor  # (N,)
+    episode_return: Tensor  # (N,) undiscounted environment reward
+    code: Tensor  # (N,) mode codes, zeros for an agent without any
+    information: Tensor | None  # (N,) mean log q(z|h) − log p(z) over its states in nats, or None without codes
 
 
 def play_episodes(
     env: TaskEnv, agent: Agent, *, seed: int, codes: Tensor | None, generator: torch.Generator
 ) -> EpisodeBatch:
-    """Plays one episode per environment as the agent would be deployed.
+    """Plays one episode per environment as the agent would be deployed, under codes (N,); None takes them in turn.
 
-    Args:
-        env: the task, without automatic reset.
-        agent: who acts.
-        seed: fixes the initial states, so that agents can be compared on the same ones.
-        codes: (N,) mode codes; None shares them out round-robin.
-        generator: draws of the agent.
+    The seed fixes the initial states, so that agents can be compared on the same ones.
     """
     if codes is None:
         codes = torch.arange(env.num_envs, device=env.device) % agent.num_codes
@@ -283,16 +245,10 @@ def compute_information(inference: InferenceModel, played: Rollout) -> tuple[Ten
 
 @torch.no_grad()
 def measure_commanded(modes: DiscoveredModes, played: Rollout) -> dict[str, Any]:
-    """Multimodality, success, obedience and occupancy of held-out episodes, as JSON values.
-
-    Args:
-        modes: the modes that commanded.
-        played: episodes as deployed, codes in equal numbers.
-    """
+    """Multimodality, success and obedience of held-out episodes as deployed, codes in equal numbers, as JSON values."""
     mean, last = compute_information(modes.inference, played)
-    obeyed = compute_obeyed(modes, played)
-    occupancy = compute_occupancy(modes, played)
-    findings = {
+    obeyed = compute_obeyed(read_behaviours(modes, played), played, modes.num_codes)
+    return {
         "heldout_episodes": played.code.numel(),
         "information": float(mean.mean()),
         "final_information": float(last.mean()),
@@ -302,14 +258,13 @@ def measure_commanded(modes: DiscoveredModes, played: Rollout) -> dict[str, Any]
         "obeyed": float(obeyed.mean()),
         "obeyed_per_code": obeyed.tolist(),
     }
-    return findings | ({} if occupancy is None else {"occupancy": occupancy.tolist()})
 
 
 @torch.no_grad()
 def read_codes(inference: InferenceModel, played: Rollout) -> Tensor:
     """The code (N,) that the inference model takes each episode for at its end."""
     log_q = inference.log_prob(played.histories(inference))
-    episodes = torch.arange(played.code.numel(), device=played.code.device)
+    episodes = torch.arange(len(played.code), device=played.code.device)
     return log_q[played.last_decision, episodes].argmax(dim=-1)
 
 
@@ -325,32 +280,13 @@ def compute_code_success(played: Rollout, num_codes: int) -> Tensor:
     return mean_by_code(played.success, played.code, num_codes)
 
 
-def show_own_behaviour(modes: DiscoveredModes, played: Rollout) -> Tensor:
-    """Whether each episode shows the behaviour of the code that commanded it, (N,)."""
-    return read_behaviours(modes, played) == played.code
+def compute_obeyed(shown: Tensor, played: Rollout, num_codes: int) -> Tensor:
+    """Of each code's successful episodes, the share that shows its own behaviour, (K,); 0 for a code without any.
 
-
-@torch.no_grad()
-def compute_obeyed(modes: DiscoveredModes, played: Rollout) -> Tensor:
-    """Of each code's successful episodes, the share that shows its own behaviour, (K,); 0 for a code without any."""
-    won = played.success
-    own = show_own_behaviour(modes, played)
-    return mean_by_code(own[won], played.code[won], modes.num_codes)
-
-
-@torch.no_grad()
-def compute_occupancy(modes: DiscoveredModes, played: Rollout) -> Tensor | None:
-    """Share of the successful episodes in each behaviour, (K,); None in the published form, or without successes.
-
-    Every code counts the same, however often it was played.
+    `shown` (N,) is the behaviour of each episode, from `read_behaviours`.
     """
-    nearest = modes.name_behaviours(played.cond, played.last_decision)
-    if nearest is None or not bool(played.success.any()):
-        return None
-    won, num_codes = played.success, modes.num_codes
-    weight = 1.0 / torch.bincount(played.code, minlength=num_codes).clamp(min=1)[played.code[won]]
-    shares = torch.bincount(nearest[won], weights=weight.double(), minlength=num_codes)
-    return (shares / shares.sum()).float()
+    won = played.success
+    return mean_by_code((shown == played.code)[won], played.code[won], num_codes)
 
 
 def average_codes(values: Tensor, code: Tensor, num_codes: int) -> float:

@@ -12,7 +12,7 @@ import torch
 
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.rl.agent import Agent
-from bmd_pipeline.rl.rollout import compute_code_success, compute_obeyed, merge_rollouts, play_rounds
+from bmd_pipeline.rl.rollout import compute_code_success, compute_obeyed, merge_rollouts, play_rounds, read_behaviours
 
 # The last iteration is not always the best one, and the best one must not be picked by the episodes it is later
 # judged on: candidates play selection seeds, which evaluation never uses.
@@ -23,21 +23,13 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Candidate:
-    """What one iteration scored on the selection seeds.
+    """What one iteration scored on the selection seeds; agents without codes have nothing per code."""
 
-    Attributes:
-        iteration: after how many iterations.
-        success_rate: share of successful episodes, codes played equally often.
-        episodes: how many there were.
-        success_per_code: success rate of each code's; empty for agents without codes.
-        obeyed_per_code: share of each code's successes that show its own behaviour; empty for agents without codes.
-    """
-
-    iteration: int
-    success_rate: float
+    iteration: int  # after how many iterations
+    success_rate: float  # share of successful episodes, codes played equally often
     episodes: int
     success_per_code: tuple[float, ...] = ()
-    obeyed_per_code: tuple[float, ...] = ()
+    obeyed_per_code: tuple[float, ...] = ()  # share of each code's successes that show its own behaviour
 
     @property
     def obeyed(self) -> float:
@@ -51,14 +43,10 @@ class Candidate:
         return tuple(code for code, share in enumerate(self.obeyed_per_code) if share <= chance)
 
     def compute_shortfall(self, start: Candidate, min_obeyed_share: float) -> float:
-        """By how much it falls short of what fine-tuning began with; 0 if it qualifies.
+        """By how much it falls short of what fine-tuning began with, the score at the start; 0 if it qualifies.
 
         Codes must be obeyed at least `min_obeyed_share` times as often as at the start, and none may succeed
-        significantly less often.
-
-        Args:
-            start: how the agent scored before fine-tuning.
-            min_obeyed_share: 0 lets every iteration qualify.
+        significantly less often. A share of 0 lets every iteration qualify.
         """
         if min_obeyed_share == 0.0 or not self.success_per_code:
             return 0.0
@@ -91,8 +79,8 @@ def score_candidate(
     if agent.modes is None:
         return Candidate(iteration, success, episodes)
     per_code = tuple(compute_code_success(played, agent.num_codes).tolist())
-    obeyed = tuple(compute_obeyed(agent.modes, played).tolist())
-    return Candidate(iteration, success, episodes, per_code, obeyed)
+    obeyed = compute_obeyed(read_behaviours(agent.modes, played), played, agent.num_codes)
+    return Candidate(iteration, success, episodes, per_code, tuple(obeyed.tolist()))
 
 
 ENTROPY_FALL = 2.0
@@ -102,12 +90,9 @@ SIGNIFICANCE = 2.0
 
 
 class CollapseWatch:
-    """Looks at a fine-tuning run and warns, once of each kind.
+    """Looks at a fine-tuning run and warns, once and in a line of each kind of collapse.
 
-    Args:
-        entropy_dims: dimensions of a decision's draws whose spread is trained.
-        episodes: episodes of a selection round.
-        warn: called with a line about each collapse.
+    A decision's draws have `entropy_dims` dimensions whose spread is trained, and a selection round has `episodes`.
     """
 
     def __init__(self, entropy_dims: int, episodes: int, warn: Callable[[str], None]) -> None:
@@ -151,12 +136,11 @@ class CollapseWatch:
                 "behind it is lost, was never found, or never succeeds here",
             )
 
-    def see_kept(self, kept: Candidate, base_success: float | None) -> None:
-        """Looks at what is kept in the end.
+    def see_kept(self, kept: Candidate, base_success: float | None, demand: float | None = None) -> None:
+        """Looks at how what is kept in the end did on the selection seeds.
 
-        Args:
-            kept: how it did on the selection seeds.
-            base_success: success rate of the base policy where discovery measured it.
+        The base policy's success rate is known where discovery measured it; a demand says how often each code was to
+        be obeyed.
         """
         if kept.iteration == 0:
             self._warn_once("kept", "no iteration was better than the start, which is therefore what is kept")
@@ -166,6 +150,10 @@ class CollapseWatch:
                 f"the kept iteration {kept.iteration} succeeds less often ({kept.success_rate:.3f}) than the base "
                 f"policy ({base_success:.3f})",
             )
+        missed = {code: share for code, share in enumerate(kept.obeyed_per_code) if share < (demand or 0.0)}
+        if missed:
+            listed = ", ".join(f"code {code} {share:.2f}" for code, share in missed.items())
+            self._warn_once("obedience", f"obeyed less often than finetune.obedience={demand:g} asks for: {listed}")
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs, as JSON values."""

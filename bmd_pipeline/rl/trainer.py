@@ -21,7 +21,7 @@ from bmd_pipeline.modes.inference import (
     make_optimizer,
     train_inference,
 )
-from bmd_pipeline.modes.regulariser import Measurement, make_controller
+from bmd_pipeline.modes.regulariser import Regulariser
 from bmd_pipeline.rl.agent import Agent, load_trained, trained_state
 from bmd_pipeline.rl.graphs import Recorder, graph_agent, make_ppo
 from bmd_pipeline.rl.ppo import Batch, Critic, compute_continuation, compute_gae, standardise, standardise_groups
@@ -31,10 +31,9 @@ from bmd_pipeline.rl.rollout import (
     balanced_codes,
     compute_code_success,
     compute_obeyed,
-    compute_occupancy,
     mean_by_code,
+    read_behaviours,
     roll_out,
-    show_own_behaviour,
 )
 
 # ---- The short-to-long horizon curriculum ----
@@ -43,13 +42,7 @@ from bmd_pipeline.rl.rollout import (
 
 
 def compute_max_steps(config: CurriculumConfig, iteration: int, horizon: int) -> int:
-    """Control steps of an episode at an iteration: linear from start_fraction·horizon to horizon.
-
-    Args:
-        config: start and duration.
-        iteration: counted from 0.
-        horizon: the task's time limit.
-    """
+    """Control steps of an episode at an iteration, counted from 0: linear from start_fraction·horizon to horizon."""
     progress = min(1.0, iteration / config.iterations)
     share = config.start_fraction + (1.0 - config.start_fraction) * progress
     return max(1, round(share * horizon))
@@ -70,17 +63,10 @@ SUCCESS_SMOOTHING = 0.3
 
 
 class CodeFeed:
-    """Draws codes by what they lack, so that no weak behaviour starves (ours).
-
-    Args:
-        num_codes: K.
-
-    Attributes:
-        success: (K,) running success rate of each code, on the CPU.
-    """
+    """Draws codes by what they lack, so that no weak behaviour starves (ours)."""
 
     def __init__(self, num_codes: int) -> None:
-        self.success = torch.full((num_codes,), 0.5)
+        self.success = torch.full((num_codes,), 0.5)  # running success rate of each code, on the CPU
 
     def draw(self, num_envs: int, generator: torch.Generator) -> Tensor:
         """Codes (num_envs,), some of each and the rest in proportion to its failures."""
@@ -111,12 +97,9 @@ class Trainer:
         feed_codes: coded form: standardise advantages within each code, and draw codes by what they lack.
         pay_as_told: coded form: pay the environment's reward, and count success, only where an episode shows the
             behaviour of its code.
+        obedience: coded form: how often each code shall be obeyed; λ of each follows. None: λ as configured.
         recorder: records decisions and gradients, as CUDA graphs are; None plays and learns kernel by kernel.
         warn: told of every rollback.
-
-    Attributes:
-        before: the state that a diverged iteration is rolled back to, from `pack_trainer`.
-        rollbacks: how many there were.
     """
 
     def __init__(
@@ -128,6 +111,7 @@ class Trainer:
         *,
         feed_codes: bool = False,
         pay_as_told: bool = False,
+        obedience: float | None = None,
         recorder: Recorder | None = None,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -138,12 +122,16 @@ class Trainer:
         self.feed = CodeFeed(agent.num_codes) if self.coded and feed_codes else None
         self.pay_as_told = self.coded and pay_as_told
         self.inference = agent.modes.inference if agent.modes else None
-        self.controller = make_controller(regulariser, agent.modes.findings) if agent.modes else None
-        streams = 2 if self.coded else 1
-        sizes = ppo.value_hidden_sizes
-        timed = not env.spec.continuing
-        critic = Critic(agent.policy.cond_dim, env.spec.track_dim, agent.num_codes, streams, sizes, sees_time=timed)
-        self.critic = critic.to(env.device)
+        demand = obedience if self.coded else None
+        self.weight = Regulariser(agent.num_codes, regulariser.mi_weight if agent.modes else 0.0, demand)
+        self.critic = Critic(
+            agent.policy.cond_dim,
+            env.spec.track_dim,
+            agent.num_codes,
+            num_streams=2 if self.coded else 1,
+            hidden_sizes=ppo.value_hidden_sizes,
+            sees_time=not env.spec.continuing,
+        ).to(env.device)
         self.ppo = make_ppo(agent, self.critic, ppo, recorder=recorder)
         self.inference_optimizer = None
         self.inference_steps = 0
@@ -157,7 +145,7 @@ class Trainer:
         self.remember()
 
     def remember(self) -> None:
-        """Takes the present state as the last good one."""
+        """Takes the present state as the last good one, to which a diverged iteration is rolled back."""
         self.before = pack_trainer(self)
 
     def iterate(
@@ -170,12 +158,9 @@ class Trainer:
         max_steps: int | None = None,
         policy: bool = True,
     ) -> dict[str, float]:
-        """Plays one rollout and learns from it; arguments as in `play` and `learn`.
+        """Plays one rollout and learns from it; arguments and metrics as in `play` and `learn`.
 
         What diverges is rolled back to the remembered state and learnt again with half the learning rates.
-
-        Returns:
-            metrics by name.
 
         Raises:
             TrainingError: a loss or a reward is not finite, or it diverges however small the steps.
@@ -220,18 +205,10 @@ class Trainer:
         )
 
     def play(self, *, iteration: int, seed: int, generator: torch.Generator, max_steps: int | None = None) -> Rollout:
-        """Plays one exploring episode in every environment.
-
-        Args:
-            iteration: counted from 0, for schedules.
-            seed: fixes the initial states.
-            generator: all draws.
-            max_steps: cut episodes after this many control steps.
-        """
+        """Plays one exploring episode in every environment, as of `roll_out`; schedules count iterations from 0."""
         for adapter in self.agent.adapters:
             adapter.begin_iteration(iteration)
-        num_envs = self.env.num_envs
-        feed = self.feed
+        num_envs, feed = self.env.num_envs, self.feed
         return roll_out(
             self.env,
             self.agent,
@@ -273,56 +250,42 @@ class Trainer:
             "rollout/episode_length": float(played.length.float().mean()),
             "rollout/control_steps": float(played.length.sum()),
         }
+        own = torch.ones_like(played.success)  # (N,) whether each episode shows its code's behaviour
         if self.agent.modes is not None:
-            metrics["modes/obeyed"] = float(compute_obeyed(self.agent.modes, played).mean())
-            per_code = compute_code_success(played, self.agent.num_codes)
-            metrics["modes/lowest_success"] = float(per_code.min())
-        reward, measured = self._streams(played, intrinsic_only)
+            shown = read_behaviours(self.agent.modes, played)
+            own = shown == played.code
+            metrics["modes/obeyed"] = float(compute_obeyed(shown, played, self.agent.num_codes).mean())
+            metrics["modes/lowest_success"] = float(compute_code_success(played, self.agent.num_codes).min())
+        told = own if self.pay_as_told else torch.ones_like(own)
+        if self.agent.modes is not None and not intrinsic_only:
+            self.weight.see(own, played.success, played.code)
+            metrics["modes/mi_weight"] = float(self.weight.weights.mean())
+            metrics["modes/highest_mi_weight"] = float(self.weight.weights.max())
+        # costs are paid in any case, or a disobedient episode would be a way out of them
+        extrinsic = torch.where(told, played.reward, played.reward.clamp(max=0.0))
+        reward, measured = self._streams(played, extrinsic, intrinsic_only)
         metrics |= measured
-        if self.controller is not None and not intrinsic_only:
-            metrics["modes/mi_weight"] = self.controller.weight
         if not bool(torch.isfinite(reward).all()):
             raise TrainingError("a reward is not finite: check the task's reward")
         batch = self._batch(played, reward, max_steps)
         metrics |= self.ppo.update(batch, generator, policy=policy)
-        if self.controller is not None and policy and not intrinsic_only:
-            self.controller.update(self._measure(played, metrics["rollout/success_rate"]))
         if self.feed is not None:
-            self.feed.see(played.success & self._paid(played), played.code)
+            self.feed.see(played.success & told, played.code)
         if self.inference is not None and self.inference_optimizer is not None and self.inference_steps:
             histories = played.histories(self.inference)[1:]
             metrics["losses/inference"] = train_inference(
                 self.inference,
                 self.inference_optimizer,
                 played.taken(histories),
-                played.taken(played.code.expand(len(played.active_mask), -1)),
+                played.taken(played.code.expand_as(played.active_mask)),
                 self.inference_steps,
                 generator,
             )
         return metrics
 
     @torch.no_grad()
-    def _measure(self, played: Rollout, success_rate: float) -> Measurement:
-        """What the controller of λ goes by."""
-        occupancy = None if self.agent.modes is None else compute_occupancy(self.agent.modes, played)
-        return Measurement(success_rate, self.env.num_envs, occupancy)
-
-    @torch.no_grad()
-    def _paid(self, played: Rollout) -> Tensor:
-        """Whether the environment's reward is paid for each episode, (N,)."""
-        if self.agent.modes is None or not self.pay_as_told:
-            return torch.ones_like(played.success)
-        return show_own_behaviour(self.agent.modes, played)
-
-    @property
-    def _mi_weight(self) -> float:
-        return self.controller.weight if self.controller is not None else 0.0
-
-    @torch.no_grad()
-    def _streams(self, played: Rollout, intrinsic_only: bool) -> tuple[Tensor, dict[str, float]]:
-        """Reward (T, N, num_streams) and what was measured on the way."""
-        # costs are paid in any case, or a disobedient episode would be a way out of them
-        extrinsic = torch.where(self._paid(played), played.reward, played.reward.clamp(max=0.0))
+    def _streams(self, played: Rollout, extrinsic: Tensor, intrinsic_only: bool) -> tuple[Tensor, dict[str, float]]:
+        """Reward (T, N, num_streams) from the environment's (T, N), and what was measured on the way."""
         if self.inference is None:
             return extrinsic[..., None], {}
         log_q = self.inference.log_prob(played.histories(self.inference))
@@ -332,18 +295,18 @@ class Trainer:
         intrinsic = compute_intrinsic_reward(paid, played.active_mask, "telescoped" if self.coded else "per_step")
         # what is measured has no floor: the mean would be no lower bound of the mutual information any more
         mean, last = compute_multimodality(log_ratio, played.active_mask)
-        # some codes may have been played more often than others: all count the same here
-        paid_in_all = intrinsic.sum(dim=0)
-        measured = {
-            "modes/information": average_codes(mean, played.code, self.agent.num_codes),
-            "modes/final_information": average_codes(last, played.code, self.agent.num_codes),
-            "modes/intrinsic_return": average_codes(paid_in_all, played.code, self.agent.num_codes),
+        found = {
+            "modes/information": mean,
+            "modes/final_information": last,
+            "modes/intrinsic_return": intrinsic.sum(dim=0),
         }
+        # some codes may have been played more often than others: all count the same here
+        measured = {name: average_codes(each, played.code, self.agent.num_codes) for name, each in found.items()}
         if intrinsic_only:
             extrinsic = torch.zeros_like(extrinsic)
         if self.critic.num_streams == 2:
             return torch.stack([extrinsic, intrinsic], dim=-1), measured
-        weight = 1.0 if intrinsic_only else self._mi_weight
+        weight = 1.0 if intrinsic_only else float(self.weight.weights[0])  # a constant, here
         return (extrinsic + weight * intrinsic)[..., None], measured
 
     @torch.no_grad()
@@ -374,12 +337,10 @@ class Trainer:
         Settings are per chunk; where it takes several decisions, each discounts by its share.
         """
         ppo, own = self.ppo.config, self.regulariser
-        gamma, gae_lambda = [ppo.gamma], [ppo.gae_lambda]
-        if self.critic.num_streams == 2:
-            gamma.append(own.gamma if own.gamma is not None else ppo.gamma)
-            gae_lambda.append(own.gae_lambda if own.gae_lambda is not None else ppo.gae_lambda)
-        share = 1.0 / decisions_per_chunk
-        return reward.new_tensor(gamma) ** share, reward.new_tensor(gae_lambda) ** share
+        gamma = [ppo.gamma, ppo.gamma if own.gamma is None else own.gamma]
+        gae_lambda = [ppo.gae_lambda, ppo.gae_lambda if own.gae_lambda is None else own.gae_lambda]
+        streams, share = self.critic.num_streams, 1.0 / decisions_per_chunk
+        return reward.new_tensor(gamma[:streams]) ** share, reward.new_tensor(gae_lambda[:streams]) ** share
 
     def _mix(self, advantage: Tensor, code: Tensor) -> Tensor:
         """One standardised advantage (M,) from that of each stream (M, num_streams), under codes (M,)."""
@@ -387,15 +348,16 @@ class Trainer:
             return standardise(advantage[:, 0])
         group = code if self.feed is not None else torch.zeros_like(code)
         standard = standardise_groups(advantage, group, self.agent.num_codes)
-        return standardise(standard[:, 0] + self._mi_weight * standard[:, 1])
+        weight = self.weight.weights.to(code.device)[code]  # (M,) λ of each decision's code
+        return standardise((standard[:, 0] + weight * standard[:, 1]) / (1.0 + weight))
 
 
 # ---- Everything that a trainer's next iteration depends on, as tensors and JSON values ----
 
 
 def pack_trainer(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Copies a trainer's state: agent, critic with its scale, optimizers with their learning rates, λ controller,
-    success of the codes.
+    """Copies a trainer's state: agent, critic with its scale, optimizers with their learning rates, λ of
+    the codes and what it follows from, success of the codes.
 
     Generators and curriculum are not part of it: both are made anew from the number of the iteration.
     """
@@ -404,8 +366,7 @@ def pack_trainer(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     for name, optimizer in _optimizers(trainer).items():
         moments, values[name] = pack_optimizer(optimizer)
         tensors |= add_prefix(name, moments)
-    if trainer.controller is not None:
-        values["controller"] = trainer.controller.state()
+    values["regulariser"] = trainer.weight.state()
     if trainer.feed is not None:
         tensors["feed"] = trainer.feed.success
     values["temperature"] = trainer.ppo.temperature
@@ -418,8 +379,7 @@ def unpack_trainer(trainer: Trainer, tensors: Mapping[str, Tensor], values: Mapp
     trainer.critic.load_state_dict(take_prefix("critic", tensors))
     for name, optimizer in _optimizers(trainer).items():
         unpack_optimizer(optimizer, take_prefix(name, tensors), values[name])
-    if trainer.controller is not None:
-        trainer.controller.load_state(values["controller"])
+    trainer.weight.load_state(values["regulariser"])
     if trainer.feed is not None:
         trainer.feed.success.copy_(tensors["feed"])
     if trainer.ppo.target_entropy is not None:

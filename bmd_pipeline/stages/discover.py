@@ -150,7 +150,8 @@ class Discovery:
         agent = make_commanded_agent(self.context.policy, modes)
         played = self._play_codes(agent, f"strength {strength:g}", "strength")
         success = compute_code_success(played, modes.num_codes)
-        as_told = float((success * compute_obeyed(modes, played)).mean())
+        obeyed = compute_obeyed(read_behaviours(modes, played), played, modes.num_codes)
+        as_told = float((success * obeyed).mean())
         self.modes.findings.setdefault("as_told_by_strength", []).append(as_told)
         self.reporter.log(
             f"codes stretched by {strength:g}: success {float(success.mean()):.3f}, as told {as_told:.3f}"

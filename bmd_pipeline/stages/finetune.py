@@ -120,6 +120,7 @@ class _Run:
             settings.regulariser,
             feed_codes=settings.feed_codes,
             pay_as_told=settings.pay_as_told,
+            obedience=settings.obedience,
             recorder=context.recorder,
             warn=warn,
         )
@@ -153,7 +154,8 @@ class _Run:
                 progress.advance(1, success=round(metrics["rollout/success_rate"], 3))
                 self._snapshot(done)
         assert self.best is not None  # the start has been scored
-        self.watch.see_kept(self.best, self.modes.findings.get("base_success_rate") if self.modes else None)
+        base_success = self.modes.findings.get("base_success_rate") if self.modes else None
+        self.watch.see_kept(self.best, base_success, settings.obedience)
         self._write_weights(self.output, self.best_weights, {"kept": asdict(self.best)})
         self.reporter.log(f"kept iteration {self.best.iteration}: selection success {self.best.success_rate:.3f}")
         return self.best

@@ -47,7 +47,7 @@ def test_methods_with_codes_and_seeds_are_the_runs_unless_named() -> None:
 
 
 def test_a_cell_changes_its_axes_and_nothing_else() -> None:
-    config = make_config({CODES: (4, 8), WEIGHT: (0.0, 0.00001), "finetune.regulariser.controller": ("occupancy",)})
+    config = make_config({CODES: (4, 8), WEIGHT: (0.0, 0.00001), "finetune.feed_codes": (False,)})
     for cell in list_cells(config):
         for stage in ("collect", "pretrain", "evaluate"):
             assert stage_hash(cell.config, stage) == stage_hash(config, stage)

@@ -37,7 +37,6 @@ PUBLISHED: dict[str, Any] = {
     "discover.inference.features": [],
     "discover.inference.hidden_sizes": [256, 256, 256],
     "finetune.residual.learning_rate": 3e-4,
-    "finetune.regulariser.controller": "constant",
     "evaluate.episodes": 1024,
     "evaluate.tau": 0.8,
     **of_ppo(PPO),
@@ -51,6 +50,7 @@ OFF: dict[str, Any] = {
     "discover.inference.scale": "feature",
     "discover.inference.history_steps": 1,
     "finetune.deterministic": True,
+    "finetune.obedience": None,
     "finetune.snapshot_interval": 0,
     **{f"finetune.denoiser.{name}": value for name, value in DenoiserConfig().model_dump().items()},  # DPPO's own
     "finetune.target_entropy": None,
@@ -97,7 +97,7 @@ def test_the_preset_wins_over_whatever_a_task_says(tmp_path: Path) -> None:
     (tmp_path / "tasks" / "PushT.yaml").write_text(
         "pretrain: {policy: {clip_obs: 2, hidden_sizes: [8]}}\ndiscover: {form: coded}\n"
         "finetune: {deterministic: false, ppo: {value_warmup: 3, target_kl: 0.01}, target_entropy: 0.5,\n"
-        "  regulariser: {controller: occupancy}}\n"
+        "  obedience: 0.9}\n"
     )
     found = flatten(load_config("PushT", preset="paper", config_dir=tmp_path).model_dump(mode="json"))
     assert {name: found.get(name, []) for name in PUBLISHED | OFF} == PUBLISHED | OFF

@@ -161,7 +161,7 @@ def test_gradients_follow_weights_that_change_between_replays() -> None:
     """Without steps in between, so that nothing but the replays can be wrong."""
     plain, graphed = make_trainers("dppo-bmd", CUDA, **SIZES)
     played = plain.play(iteration=0, seed=0, generator=torch.Generator("cuda").manual_seed(0))
-    batch = plain._batch(played, plain._streams(played, False)[0], None)
+    batch = plain._batch(played, plain._streams(played, played.reward, False)[0], None)
     for call in range(WARM_UPS + 3):
         index = torch.randperm(len(batch.advantage), generator=torch.Generator().manual_seed(call))[:256].cuda()
         found = []

@@ -1,9 +1,7 @@
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.policies.diffusion import ObsHistory
 
 
@@ -37,10 +35,3 @@ def test_chunk_sizes_do_not_matter(n_obs_steps: int, stride: int, chunks: list[i
         t += n
     earlier = [path[t] - path[max(t - j * stride, 0)] for j in range(1, n_obs_steps)]
     assert torch.equal(stacked, torch.cat([path[t], *earlier], dim=1))
-
-
-def test_misuse() -> None:
-    with pytest.raises(ConfigError, match=r"call start\(obs\)"):
-        ObsHistory(2, 1).extend(torch.zeros(1, 2, 3))
-    with pytest.raises(ConfigError, match="got 0 and 1"):
-        ObsHistory(0, 1)

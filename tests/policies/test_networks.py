@@ -4,12 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bmd_pipeline.errors import ConfigError
-from bmd_pipeline.policies.networks import Denoiser, make_activation, make_mlp, time_features
+from bmd_pipeline.policies.networks import ACTIVATIONS, Denoiser, code_inputs, make_mlp, time_features
 from tests.policies.plain import run_plainly
 
 
-@pytest.mark.parametrize("activation", ["silu", "relu", "mish", "tanh"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_mlp_is_linear_layers_with_activations_between(activation: str) -> None:
     mlp = make_mlp([3, 5, 4, 2], activation)
     layers = [layer for layer in mlp if isinstance(layer, nn.Linear)]
@@ -18,14 +17,24 @@ def test_mlp_is_linear_layers_with_activations_between(activation: str) -> None:
     for i, layer in enumerate(layers):
         expected = expected @ layer.weight.T + layer.bias
         if i < len(layers) - 1:
-            expected = make_activation(activation)(expected)
+            expected = ACTIVATIONS[activation]()(expected)
     torch.testing.assert_close(mlp(x), expected)
     assert [(layer.in_features, layer.out_features) for layer in layers] == [(3, 5), (5, 4), (4, 2)]
 
 
-def test_unknown_activation() -> None:
-    with pytest.raises(ConfigError, match="silu, relu, mish, tanh, got 'gelu'"):
-        make_activation("gelu")
+def test_mlp_that_starts_by_answering_little() -> None:
+    torch.manual_seed(0)
+    usual = make_mlp([3, 5, 2], "silu")
+    torch.manual_seed(0)
+    quiet = make_mlp([3, 5, 2], "silu", last_scale=0.01)
+    x = torch.randn(6, 3)
+    torch.testing.assert_close(quiet(x), 0.01 * (usual(x) - usual[-1].bias))
+
+
+def test_inputs_of_codes() -> None:
+    codes = torch.tensor([1, 0, 2])
+    assert code_inputs(codes, 3).tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
+    assert code_inputs(torch.zeros(3, dtype=torch.int64), 1).shape == (3, 0)
 
 
 @pytest.mark.parametrize("hidden", [(7,), (8, 6, 5)])

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from bmd_pipeline.config.schema import FinetuneConfig, PPOConfig, RegulariserConfig, SteeringConfig
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import make_agent
+from bmd_pipeline.rl.rollout import Rollout
 from bmd_pipeline.rl.trainer import CodeFeed, Trainer, pack_trainer, unpack_trainer
 
 
@@ -96,18 +99,27 @@ def test_pay_as_told_withholds_gains_of_another_codes_behaviour_and_no_costs(
 ) -> None:
     """Codes are fed by success as told, and the intrinsic reward is that of any other trainer."""
     shown = torch.tensor([0, 1, 2, 0] * 3)
-    monkeypatch.setattr("bmd_pipeline.rl.rollout.read_behaviours", lambda modes, played: shown)
+    monkeypatch.setattr("bmd_pipeline.rl.trainer.read_behaviours", lambda modes, played: shown)
     plain, told = make_trainer(env, policy, modes_of()), make_trainer(env, policy, modes_of(), pay_as_told=True)
     seen = told.play(iteration=0, seed=0, generator=torch.Generator().manual_seed(0))
     seen = replace(seen, reward=torch.randn(seen.reward.shape), success=torch.ones_like(seen.success))
     own = shown == seen.code
     assert 0 < int(own.sum()) < own.numel()
-    (free, _), (paid, _) = plain._streams(seen, False), told._streams(seen, False)
+    rewards = []
+    for trainer in (plain, told):
+        learns_from = trainer._batch
+
+        def keep(played: Rollout, reward: Tensor, max_steps: int | None, batch: Any = learns_from) -> Any:
+            rewards.append(reward)
+            return batch(played, reward, max_steps)
+
+        monkeypatch.setattr(trainer, "_batch", keep)
+        trainer.learn(seen, generator=torch.Generator().manual_seed(0))
+    free, paid = rewards
     torch.testing.assert_close(free[..., 0], seen.reward)
     torch.testing.assert_close(paid[:, own, 0], seen.reward[:, own])
     torch.testing.assert_close(paid[:, ~own, 0], seen.reward[:, ~own].clamp(max=0.0))
     torch.testing.assert_close(paid[..., 1], free[..., 1])
-    told.learn(seen, generator=torch.Generator().manual_seed(0))
     assert told.feed is not None
     shares = torch.stack([own[seen.code == code].float().mean() for code in range(3)])
     torch.testing.assert_close(told.feed.success, 0.7 * torch.full((3,), 0.5) + 0.3 * shares)

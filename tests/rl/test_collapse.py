@@ -69,6 +69,14 @@ def test_what_is_kept_is_compared_with_the_start_and_the_base_policy() -> None:
     assert "the kept iteration 0 succeeds less often (0.600) than the base policy (0.800)" in told[1]
 
 
+def test_codes_that_miss_the_demand_are_named_with_how_often_they_are_obeyed() -> None:
+    kept = Candidate(3, 0.75, 100, (0.9, 0.9, 0.9), (1.0, 0.912, 0.5))
+    for demand, wanted in ((None, []), (0.5, []), (0.95, ["code 1 0.91, code 2 0.50"])):
+        watch, told = make_watch()
+        watch.see_kept(kept, None, demand)
+        assert [text.partition("=0.95 asks for: ")[2] for text in told] == wanted
+
+
 @pytest.mark.parametrize("cut", [False, True])
 def test_a_resumed_watch_knows_what_it_has_seen(cut: bool) -> None:
     watch, told = make_watch()

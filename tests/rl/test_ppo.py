@@ -175,7 +175,7 @@ def test_the_coded_form_weighs_advantages_and_the_published_one_rewards(
 ) -> None:
     trainer = _trainer(env, policy, modes_of(form=form))
     played = trainer.play(iteration=0, seed=1, generator=torch.Generator().manual_seed(1))
-    reward, measured = trainer._streams(played, intrinsic_only=False)
+    reward, measured = trainer._streams(played, played.reward, intrinsic_only=False)
     assert trainer.critic.num_streams == reward.shape[2] == streams
     intrinsic = reward[..., 1] if streams == 2 else (reward[..., 0] - played.reward) / 0.5
     per_code = [float(intrinsic.sum(dim=0)[played.code == code].mean()) for code in range(3)]  # all count the same

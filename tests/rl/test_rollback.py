@@ -22,10 +22,9 @@ from bmd_pipeline.rl.trainer import Trainer, pack_trainer, unpack_trainer
 def trainer(env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]) -> Trainer:
     torch.manual_seed(2)
     modes = modes_of()
-    modes.findings["occupancy"] = [0.4, 0.4, 0.2]
     agent = make_agent("dsrl-bmd", policy, modes, FinetuneConfig(), SteeringConfig(hidden_sizes=(16,)))
     config = PPOConfig.model_validate({"minibatch_size": 32, "value_hidden_sizes": (16,)})
-    return Trainer(env, agent, config, RegulariserConfig(controller="occupancy"), feed_codes=True)
+    return Trainer(env, agent, config, RegulariserConfig(), feed_codes=True, obedience=0.95)
 
 
 def iterate(trainer: Trainer, iteration: int = 0) -> dict[str, float]:
@@ -136,6 +135,9 @@ def test_what_is_wrong_with_the_task_is_not_tried_again(trainer: Trainer, env: T
 
 def test_a_trainer_goes_on_bit_for_bit(trainer: Trainer) -> None:
     trainer._warn = pytest.fail
+    # the untrained policy hardly succeeds: a rollout in which no code was obeyed gives λ something to go on from
+    code = torch.arange(48) % 3
+    trainer.weight.see(torch.zeros(48, dtype=torch.bool), torch.ones(48, dtype=torch.bool), code)
     iterate(trainer)
     tensors, values = pack_trainer(trainer)
     iterate(trainer, 1)
@@ -144,5 +146,4 @@ def test_a_trainer_goes_on_bit_for_bit(trainer: Trainer) -> None:
     assert same(pack_trainer(trainer)[0], tensors)
     iterate(trainer, 1)
     assert same(pack_trainer(trainer)[0], straight)
-    assert trainer.controller is not None
-    assert trainer.controller.weight != RegulariserConfig().mi_weight
+    assert float(trainer.weight.weights.max()) > 0.0
