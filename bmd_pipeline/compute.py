@@ -1,7 +1,5 @@
 """The one decision about devices, threads and matrix products; everything below gets them as arguments."""
 
-from __future__ import annotations
-
 import torch
 
 from bmd_pipeline.errors import ConfigError

@@ -1,7 +1,5 @@
 """Every failure that a user can cause, as one tree; messages say what is wrong, where, and what to do, in one line."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

@@ -4,8 +4,6 @@ Every consumer names itself, so that adding one disturbs no other. Names that st
 training, checkpoint selection and final evaluation apart: no episode is ever seen by two of them.
 """
 
-from __future__ import annotations
-
 import hashlib
 from typing import Literal
 

@@ -3,8 +3,6 @@
 Rules in workflow/rules/ name methods of `Pipeline` as their input functions and params.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """`bmd-pipeline doctor`: what this machine has, and what each missing thing costs."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import os

@@ -9,8 +9,6 @@
 | 130 | interrupted with nothing to save |
 """
 
-from __future__ import annotations
-
 import sys
 import traceback
 from collections.abc import Sequence

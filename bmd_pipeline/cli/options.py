@@ -1,7 +1,5 @@
 """Options that commands share, and the job that the command of a stage makes of them."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import inspect

@@ -1,7 +1,5 @@
 """One command per stage. Each checks its inputs and where it writes, and runs the stage's function."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Commands beside the stages: the settings, the tasks, and the jobs that run."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -1,7 +1,5 @@
 """What a stage's result depends on, its settings and its code, as hashes."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import hashlib

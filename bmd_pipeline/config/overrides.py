@@ -1,7 +1,5 @@
 """Runs that differ from a configured one by a few settings: base policies, and the cells of a grid."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

@@ -3,8 +3,6 @@
 Snakemake estimates for every job, so this module does without torch.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import shutil

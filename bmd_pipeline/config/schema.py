@@ -1,7 +1,5 @@
 """Settings of every stage: frozen pydantic models with bounds, and the names of methods."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """Experts at work, and which of their attempts become demonstrations."""
 
-from __future__ import annotations
-
 import math
 import traceback
 from abc import ABC, abstractmethod

@@ -14,8 +14,6 @@ We write zarr v3, chunks with a checksum. Stores of others, v2 too, open as they
 `data/obs` there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Where everything is: the one place that knows the paths of data and results."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Metrics of a running stage: JSON lines on disk, and an external tracker as a courtesy."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

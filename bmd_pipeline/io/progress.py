@@ -1,7 +1,5 @@
 """What a killed stage resumes from: a locked folder, and one file of progress in it, written whole."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Confidence intervals: Wilson's, bootstraps of episodes and seeds, pairs of policies at equal numbers of successes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist

@@ -1,7 +1,5 @@
 """Differences between policies: over episodes and seeds for compare.json, over base policies for pool.json."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ episode_return, information) and which mode it belongs to: `<labelling>` names t
 failure that was still undecided, and `<labelling>/<mode>` holds the weights that the metrics use.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Tests between two policies, and the verdict: claims as hypotheses, supported or not."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

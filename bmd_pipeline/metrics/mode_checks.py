@@ -1,7 +1,5 @@
 """Are modes real? Tests for more than one behaviour, separability of codes, agreement with others; validation.json."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

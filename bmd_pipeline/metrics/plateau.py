@@ -1,7 +1,5 @@
 """A grid of runs: which cells hold success and solved modes, and how calmly each run went."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The formats of all result documents, published as JSON Schema in docs/, and how they are read."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a policy is scored by: success, modes present and solved, entropy, obedience; and sizes of differences."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

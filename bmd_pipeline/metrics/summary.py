@@ -4,8 +4,6 @@ Every metric is computed within each seed and then averaged over seeds: two seed
 different modes must not look diverse together.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Clusters of whole episodes, by the shape of their track: behaviours without labels."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from scipy.cluster.vq import kmeans2

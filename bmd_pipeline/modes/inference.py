@@ -1,7 +1,5 @@
 """The inference model q_φ(z|h), and the intrinsic reward log q_φ(z|h) − log p(z) that it pays."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Literal

@@ -1,7 +1,5 @@
 """What discovery found, on disk and in memory."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

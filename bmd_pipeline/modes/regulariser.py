@@ -1,7 +1,5 @@
 """λ, the weight of the mutual-information regulariser: one constant, or a multiplier of each code's obedience."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

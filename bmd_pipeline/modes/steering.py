@@ -1,7 +1,5 @@
 """The steering policy π_ψ(w|s,z) of the published form: chooses the noise that a frozen policy starts from."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -5,8 +5,6 @@ cloned a little longer on the same data, this time told which cluster each windo
 observation and a code to act, and nothing else.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A policy on disk: weights in safetensors, settings in JSON beside them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

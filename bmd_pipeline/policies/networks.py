@@ -1,7 +1,5 @@
 """Multilayer perceptrons, the denoiser built on one, and what networks need: normalisation, averaging, Gaussians."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 import math

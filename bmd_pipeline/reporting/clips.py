@@ -1,7 +1,5 @@
 """Episodes as pictures: GIFs that a page can carry, and stills beside each other."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """All figures, each drawn once: files beside the results, and the same drawing inside the page."""
 
-from __future__ import annotations
-
 import functools
 import io
 import math

@@ -1,7 +1,5 @@
 """What pages and the console say in words, made from data, and the formatting of numbers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

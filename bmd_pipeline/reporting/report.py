@@ -1,7 +1,5 @@
 """The pages for people: results/<Task>/report.html and results/summary.html, each one file that reaches nowhere."""
 
-from __future__ import annotations
-
 import base64
 import functools
 import hashlib

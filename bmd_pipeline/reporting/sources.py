@@ -1,7 +1,5 @@
 """What a report is made of: the files of a task's results, read once and checked; and their lineage."""
 
-from __future__ import annotations
-
 import base64
 import itertools
 import json

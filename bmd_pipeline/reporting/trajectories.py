@@ -1,7 +1,5 @@
 """Paths of a few evaluation episodes in the plane: `trajectories.parquet`, and packed for the replay in the page."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -1,7 +1,5 @@
 """Agents: a diffusion policy, the adapters it acts through, its mode codes; and agents on disk."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 from pathlib import Path

@@ -12,8 +12,6 @@ arguments must stay where it is in memory and be changed in place; Python's numb
 | a chunk of steps of a task that is `capturable` | `GraphedEnv` |
 """
 
-from __future__ import annotations
-
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping

@@ -5,8 +5,6 @@ ended. Codes, horizons and trajectory rewards thus belong to whole episodes, and
 is frozen.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

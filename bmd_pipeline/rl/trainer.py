@@ -1,7 +1,5 @@
 """Iterations of training: play, reward, learn; how a killed run goes on, and what is done when numbers run away."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """What identifies and records a stage's run, and when its progress is saved so that nothing is lost when it stops."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Stage `collect`: scripted experts fill the demonstration store."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Final

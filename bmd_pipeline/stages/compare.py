@@ -1,7 +1,5 @@
 """Stages `compare` and `verdict`: all methods and seeds with intervals and tests, and hypotheses stated beforehand."""
 
-from __future__ import annotations
-
 import io
 import time
 from collections.abc import Sequence

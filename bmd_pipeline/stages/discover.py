@@ -1,7 +1,5 @@
 """Stage `discover`: which behaviours are there, and how is each commanded?"""
 
-from __future__ import annotations
-
 import copy
 import functools
 import time

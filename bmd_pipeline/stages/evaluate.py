@@ -1,7 +1,5 @@
 """Stages `evaluate`, `summarise` and `curve`: policies play seeds that nothing before has seen."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """What stages share that write and read evaluations: the head of a document, and checks of what they are given."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

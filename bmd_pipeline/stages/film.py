@@ -1,7 +1,5 @@
 """Stage `film`: a clip of each mode, for people."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import time

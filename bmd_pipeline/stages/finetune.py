@@ -1,7 +1,5 @@
 """Stage `finetune`: reinforcement learning from the pre-trained policy, with or without mode codes."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from dataclasses import asdict, dataclass, field

@@ -1,7 +1,5 @@
 """Stages `grid` and `pool`: scores over combinations of settings, and over base policies."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from pathlib import Path

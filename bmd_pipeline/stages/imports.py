@@ -3,8 +3,6 @@
 Their records say that they were imported. No stage makes them, so that nothing replaces them by itself.
 """
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Mapping

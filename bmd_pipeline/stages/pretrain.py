@@ -1,7 +1,5 @@
 """Stage `pretrain`: a diffusion policy learns from demonstrations by behaviour cloning, until its success is flat."""
 
-from __future__ import annotations
-
 import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Stage `report`: results/<Task>/report.html, one page for people; and results/summary.html, all tasks on one."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

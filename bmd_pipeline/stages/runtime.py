@@ -1,7 +1,5 @@
 """What the stages need first and share: device, environments, policy."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass

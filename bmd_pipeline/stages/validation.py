@@ -1,7 +1,5 @@
 """Stage `validation`: results/<Task>/modes/validation.json, whether the discovered modes are real."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from contextlib import closing

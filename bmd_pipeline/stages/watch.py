@@ -1,7 +1,5 @@
 """How far running jobs are, from the files that they leave while they work; nothing is locked, asked or kept."""
 
-from __future__ import annotations
-
 import json
 import re
 import time
