@@ -15,7 +15,7 @@ from torch import Tensor
 
 PROPORTIONAL, INTEGRAL, DERIVATIVE = 10.0, 1.0, 10.0
 """What a violation adds to λ at once, in every further iteration, and for every step that it grows: a code that is
-obeyed a tenth too seldom gets λ = 1 in the first iteration, and a tenth more in each that follows."""
+obeyed a tenth too seldom gets λ = 1 at once, and a tenth more in every iteration."""
 MAX_WEIGHT = 4.0
 """Upper bound of λ: four fifths of the gradient. A demand out of reach can't cost all success."""
 MEMORY = 0.8

@@ -115,13 +115,13 @@ class Trainer:
     ) -> None:
         self.env = env
         self.agent = graph_agent(agent, recorder)
-        self.regulariser = regulariser
+        self.settings = regulariser
         self.coded = agent.modes is not None and agent.modes.coded is not None
         self.feed = CodeFeed(agent.num_codes) if self.coded and feed_codes else None
         self.pay_as_told = self.coded and pay_as_told
         self.inference = agent.modes.inference if agent.modes else None
         demand = obedience if self.coded else None
-        self.weight = Regulariser(agent.num_codes, regulariser.mi_weight if agent.modes else 0.0, demand)
+        self.regulariser = Regulariser(agent.num_codes, regulariser.mi_weight if agent.modes else 0.0, demand)
         self.critic = Critic(
             agent.policy.cond_dim,
             env.spec.track_dim,
@@ -256,9 +256,9 @@ class Trainer:
             metrics["modes/lowest_success"] = float(compute_code_success(played, self.agent.num_codes).min())
         told = own if self.pay_as_told else torch.ones_like(own)
         if self.agent.modes is not None and not intrinsic_only:
-            self.weight.see(own, played.success, played.code)
-            metrics["modes/mi_weight"] = float(self.weight.weights.mean())
-            metrics["modes/highest_mi_weight"] = float(self.weight.weights.max())
+            self.regulariser.see(own, played.success, played.code)
+            metrics["modes/mi_weight"] = float(self.regulariser.weights.mean())
+            metrics["modes/highest_mi_weight"] = float(self.regulariser.weights.max())
         # costs are paid in any case, or a disobedient episode would be a way out of them
         extrinsic = torch.where(told, played.reward, played.reward.clamp(max=0.0))
         reward, measured = self._streams(played, extrinsic, intrinsic_only)
@@ -288,7 +288,7 @@ class Trainer:
             return extrinsic[..., None], {}
         log_q = self.inference.log_prob(played.histories(self.inference))
         log_ratio = compute_log_ratio(log_q, played.code)
-        paid = log_ratio.clamp(min=self.regulariser.floor)
+        paid = log_ratio.clamp(min=self.settings.floor)
         # per step as published; telescoped (ours), so that ending an episode in success costs nothing
         intrinsic = compute_intrinsic_reward(paid, played.active_mask, "telescoped" if self.coded else "per_step")
         # what is measured has no floor: the mean would be no lower bound of the mutual information any more
@@ -304,7 +304,7 @@ class Trainer:
             extrinsic = torch.zeros_like(extrinsic)
         if self.critic.num_streams == 2:
             return torch.stack([extrinsic, intrinsic], dim=-1), measured
-        weight = 1.0 if intrinsic_only else float(self.weight.weights[0])  # a constant, here
+        weight = 1.0 if intrinsic_only else float(self.regulariser.weights[0])  # a constant, here
         return (extrinsic + weight * intrinsic)[..., None], measured
 
     @torch.no_grad()
@@ -334,7 +334,7 @@ class Trainer:
 
         Settings are per chunk; where it takes several decisions, each discounts by its share.
         """
-        ppo, own = self.ppo.config, self.regulariser
+        ppo, own = self.ppo.config, self.settings
         gamma = [ppo.gamma, ppo.gamma if own.gamma is None else own.gamma]
         gae_lambda = [ppo.gae_lambda, ppo.gae_lambda if own.gae_lambda is None else own.gae_lambda]
         streams, share = self.critic.num_streams, 1.0 / decisions_per_chunk
@@ -346,7 +346,7 @@ class Trainer:
             return standardise(advantage[:, 0])
         group = code if self.feed is not None else torch.zeros_like(code)
         standard = standardise_groups(advantage, group, self.agent.num_codes)
-        weight = self.weight.weights.to(code.device)[code]  # (M,) λ of each decision's code
+        weight = self.regulariser.weights.to(code.device)[code]  # (M,) λ of each decision's code
         return standardise((standard[:, 0] + weight * standard[:, 1]) / (1.0 + weight))
 
 
@@ -364,7 +364,7 @@ def pack_trainer(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     for name, optimizer in _optimizers(trainer).items():
         moments, values[name] = pack_optimizer(optimizer)
         tensors |= add_prefix(name, moments)
-    values["regulariser"] = trainer.weight.state()
+    values["regulariser"] = trainer.regulariser.state()
     if trainer.feed is not None:
         tensors["feed"] = trainer.feed.success
     values["temperature"] = trainer.ppo.temperature
@@ -377,7 +377,7 @@ def unpack_trainer(trainer: Trainer, tensors: Mapping[str, Tensor], values: Mapp
     trainer.critic.load_state_dict(take_prefix("critic", tensors))
     for name, optimizer in _optimizers(trainer).items():
         unpack_optimizer(optimizer, take_prefix(name, tensors), values[name])
-    trainer.weight.load_state(values["regulariser"])
+    trainer.regulariser.load_state(values["regulariser"])
     if trainer.feed is not None:
         trainer.feed.success.copy_(tensors["feed"])
     if trainer.ppo.target_entropy is not None:

@@ -137,7 +137,7 @@ def test_a_trainer_goes_on_bit_for_bit(trainer: Trainer) -> None:
     trainer._warn = pytest.fail
     # the untrained policy hardly succeeds: a rollout in which no code was obeyed gives λ something to go on from
     code = torch.arange(48) % 3
-    trainer.weight.see(torch.zeros(48, dtype=torch.bool), torch.ones(48, dtype=torch.bool), code)
+    trainer.regulariser.see(torch.zeros(48, dtype=torch.bool), torch.ones(48, dtype=torch.bool), code)
     iterate(trainer)
     tensors, values = pack_trainer(trainer)
     iterate(trainer, 1)
@@ -146,4 +146,4 @@ def test_a_trainer_goes_on_bit_for_bit(trainer: Trainer) -> None:
     assert same(pack_trainer(trainer)[0], tensors)
     iterate(trainer, 1)
     assert same(pack_trainer(trainer)[0], straight)
-    assert float(trainer.weight.weights.max()) > 0.0
+    assert float(trainer.regulariser.weights.max()) > 0.0
