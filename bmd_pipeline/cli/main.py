@@ -108,8 +108,7 @@ def _fail(error: Exception) -> int:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     else:
         message, kind, status = f"{type(error).__name__}: {error}", "internal error", INTERNAL_ERROR
-    line = shorten(
-        " ".join((message + advice).split()), LONGEST_MESSAGE
-    )  # damaged files may have long names for things
-    sys.stderr.write(f"{kind}: {line}\n")
+    text = " ".join((message + advice).split())
+    # damaged files may have long names for things
+    sys.stderr.write(f"{kind}: {shorten(text, LONGEST_MESSAGE)}\n")
     return status

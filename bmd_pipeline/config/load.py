@@ -112,16 +112,17 @@ def parse_yaml(text: str, name: str) -> Any:
 def find_line(path: Path, location: Location) -> int | None:
     """Line of a value's name in a file that `read_settings` could read, or None if the file doesn't hold it."""
     loader = _Loader(path.read_text(encoding="utf-8"))
-    name: Any = loader.get_single_node()
-    node = name
-    with suppress(KeyError, IndexError, TypeError, AttributeError):  # the file does not hold it
+    key = node = loader.get_single_node()
+    with suppress(KeyError, IndexError, TypeError):  # a name that is no text is none of ours
         for part in location:
             if isinstance(node, yaml.MappingNode):
                 loader.flatten_mapping(node)  # what `<<` brings comes first, and the mapping's own names go over it
-                name, node = {key.value: (key, value) for key, value in node.value}[part]
+                key, node = {key.value: (key, value) for key, value in node.value}[part]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+                key = node = node.value[part]
             else:
-                name = node = node.value[part]
-        return int(name.start_mark.line) + 1
+                return None
+        return None if key is None else int(key.start_mark.line) + 1  # an empty file has no node
     return None
 
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -129,5 +130,6 @@ def _name(config: RunConfig, axes: Mapping[str, AxisValue]) -> str:
 
 def label_axes(axes: Iterable[str]) -> dict[str, str]:
     """Short names of settings: the last part of the dotted name, or all of it where two settings share that part."""
-    last = {name: name.rpartition(".")[2] for name in axes}
-    return {name: short if [*last.values()].count(short) == 1 else name for name, short in last.items()}
+    short = {name: name.rpartition(".")[2] for name in axes}
+    uses = Counter(short.values())
+    return {name: part if uses[part] == 1 else name for name, part in short.items()}

@@ -681,7 +681,13 @@ class RunConfig(Section):
         if codes > envs:
             raise ValueError(f"discover.num_modes must be <= finetune.num_envs ({envs}), got {codes}")
         plain = [method for method in self.grid.methods if not uses_modes(method)]
-        coded = ("discover.", "finetune.regulariser.", "finetune.feed_codes", "finetune.pay_as_told")
+        coded = (
+            "discover.",
+            "finetune.regulariser.",
+            "finetune.feed_codes",
+            "finetune.pay_as_told",
+            "finetune.obedience",
+        )
         unread = [name for name in self.grid.axes if name.startswith(coded)]
         if plain and unread:
             raise ValueError(f"grid.methods must use codes with an axis {unread[0]}, got {plain[0]}")

@@ -73,10 +73,9 @@ class Quota:
                 f"collect.num_episodes must be >= the number of behaviours to show ({len(shown)}), got {num_episodes}"
             )
         share, remainder = divmod(num_episodes, len(shown))
-        shares = {name: share + (i < remainder) for i, name in enumerate(shown)}
+        quotas = dict.fromkeys(behaviours, 0) | {name: share + (i < remainder) for i, name in enumerate(shown)}
         self._behaviours = [
-            _Behaviour(name, quota := shares.get(name, 0), math.ceil(quota * max_attempts_factor))
-            for name in behaviours
+            _Behaviour(name, quota, math.ceil(quota * max_attempts_factor)) for name, quota in quotas.items()
         ]
 
     @property

@@ -76,7 +76,7 @@ def cluster_by_density(points: Tensor, min_size: int, most: int) -> tuple[Tensor
     """Groups with gaps between them, as many as there are: HDBSCAN (Campello, Moulavi and Sander 2013).
 
     k-means has to be told how many; told too many, it cuts a behaviour into pieces that no gap divides, whose
-    occupancies then drift into each other though nothing is lost.
+    shares of the successes then drift into each other though nothing is lost.
 
     Of the groups of at least `min_size` points, the `most` largest are kept.
 

@@ -172,7 +172,10 @@ def compute_intrinsic_reward(log_ratio: Tensor, active_mask: Tensor, form: Liter
 
 
 def compute_multimodality(log_ratio: Tensor, active_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """M per episode (N,) in nats, from log_ratio (T + 1, N): mean over its visited states, and at its last one."""
+    """M per episode (N,) in nats, from log_ratio (T + 1, N): mean over its visited states, and at its last one.
+
+    active_mask (T, N) says which decisions were taken.
+    """
     decisions = active_mask.sum(dim=0)  # (N,)
     mean = (log_ratio[1:] * active_mask).sum(dim=0) / decisions.clamp(min=1)
     return mean, log_ratio.gather(0, decisions[None]).squeeze(0)

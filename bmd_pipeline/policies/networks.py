@@ -115,8 +115,9 @@ def make_mlp(sizes: Sequence[int], activation: str, *, last_scale: float | None 
     layers: list[nn.Module] = []
     for fan_in, fan_out in itertools.pairwise(sizes):
         layers += [nn.Linear(fan_in, fan_out), ACTIVATIONS[activation]()]
-    last = layers[-2]
-    if last_scale is not None and isinstance(last, nn.Linear):
+    if last_scale is not None:
+        last = layers[-2]  # the activation after it is dropped below
+        assert isinstance(last, nn.Linear)
         with torch.no_grad():
             last.weight.mul_(last_scale)
             last.bias.zero_()

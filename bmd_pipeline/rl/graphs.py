@@ -100,8 +100,8 @@ def _fill(inputs: dict[str, Tensor], tensors: Mapping[str, Tensor], rows: Tensor
 class Graphed:
     """A function that is recorded once for every set of shapes, after a few calls that run as they are.
 
-    It makes tensors by name from tensors by name, each (N, ...), and draws from the generator alone. Messages call it
-    what it is.
+    It makes tensors by name from tensors by name, each (N, ...), and draws from the generator alone. `what`
+    names it in messages.
     """
 
     def __init__(self, function: Function, what: str, recorder: Recorder) -> None:

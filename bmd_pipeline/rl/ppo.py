@@ -117,7 +117,7 @@ class Critic(nn.Module):
         self.register_buffer("track_mean", torch.zeros(track_dim))
         self.register_buffer("track_std", torch.ones(track_dim))
         self.register_buffer("scaled", torch.zeros((), dtype=torch.bool))
-        inputs = cond_dim + track_dim + sees_time + count_code_inputs(num_codes)
+        inputs = cond_dim + track_dim + int(sees_time) + count_code_inputs(num_codes)
         self.network = make_mlp((inputs, *hidden_sizes, num_streams), "silu")
 
     def fit_scale(self, track: Tensor, active_mask: Tensor, *, last: bool = True) -> None:

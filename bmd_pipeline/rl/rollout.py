@@ -159,7 +159,8 @@ def play_rounds(
 ) -> Iterator[Rollout]:
     """Plays a round per seed, from the `first` on, where an earlier job has played those before it.
 
-    A round is one episode in every environment, as of `roll_out`. Codes take turns over all rounds.
+    A round is one episode in every environment, as of `roll_out`. Codes take turns over all rounds, and draws go on
+    from round to round. `feature_columns` serve an agent that has no inference model, which would say them itself.
     """
     for index in range(first, len(seeds)):
         episodes = torch.arange(index * env.num_envs, (index + 1) * env.num_envs, device=env.device)

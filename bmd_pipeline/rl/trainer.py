@@ -256,7 +256,8 @@ class Trainer:
             metrics["modes/lowest_success"] = float(compute_code_success(played, self.agent.num_codes).min())
         told = own if self.pay_as_told else torch.ones_like(own)
         if self.agent.modes is not None and not intrinsic_only:
-            self.regulariser.see(own, played.success, played.code)
+            if policy:  # a policy that does not learn yet can't answer
+                self.regulariser.see(own, played.success, played.code)
             metrics["modes/mi_weight"] = float(self.regulariser.weights.mean())
             metrics["modes/highest_mi_weight"] = float(self.regulariser.weights.max())
         # costs are paid in any case, or a disobedient episode would be a way out of them
@@ -347,6 +348,7 @@ class Trainer:
         group = code if self.feed is not None else torch.zeros_like(code)
         standard = standardise_groups(advantage, group, self.agent.num_codes)
         weight = self.regulariser.weights.to(code.device)[code]  # (M,) λ of each decision's code
+        # a large λ gives a code no larger part in the update, but obedience a larger part of the code's
         return standardise((standard[:, 0] + weight * standard[:, 1]) / (1.0 + weight))
 
 

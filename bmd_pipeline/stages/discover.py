@@ -191,11 +191,8 @@ class Discovery:
 
     def _fit_scale(self) -> None:
         """The scale of the features, from episodes of the base policy."""
-        agent, episodes, draws = (
-            make_base_agent(self.context.policy),
-            self.config.discover.num_envs,
-            self._begin("scale"),
-        )
+        agent, episodes = make_base_agent(self.context.policy), self.config.discover.num_envs
+        draws = self._begin("scale")
         played = self._play(agent, "playing the base policy", episodes=episodes, draws=draws, explore=True)
         self.modes.inference.fit_scale(played.features[1:], played.active_mask)
 

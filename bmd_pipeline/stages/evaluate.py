@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,11 +108,12 @@ class _Examiner:
     seed: int
 
     def examine(
-        self, agent: Agent, starts: Purpose, noise: Purpose, progress: Progress | None = None
+        self, agent: Agent, starts: Purpose, noise: Purpose, reporter: Reporter | None = None
     ) -> tuple[Episodes, NDArray[np.float32]]:
         """Rows of as many episodes as are configured, and their planar paths (episodes, NUM_POINTS, 2).
 
-        A policy with codes first plays selection seeds, which show the behaviour of each code.
+        A policy with codes first plays selection seeds, which show the behaviour of each code. A reporter shows how far
+        the episodes are that count.
 
         Raises:
             ArtifactError: the policy leads to numbers that are not finite.
@@ -124,7 +125,8 @@ class _Examiner:
             select: Purpose = ("select", "behaviours", self.seed)
             shown, _ = self._play(agent, settings.selection_episodes, select, (*select, "noise"))
             behaviours = {labelling.name: choose_behaviours(shown, labelling.name) for labelling in self.labellings}
-        episodes, paths = self._play(agent, settings.episodes, starts, noise, progress)
+        with reporter.progress(f"evaluate {self.method}", settings.episodes) if reporter else nullcontext() as progress:
+            episodes, paths = self._play(agent, settings.episodes, starts, noise, progress)
         return replace(episodes, behaviours=behaviours), paths
 
     def _play(
@@ -210,11 +212,8 @@ def evaluate(
         "inputs": {name: hash_file(path) for name, path in inputs.items()},
     }
     with lock_folder(config, "evaluate", output.parent, reporter, **identity) as lock:
-        with (
-            _open_examiner(config, agent.policy, method, seed, num_workers, recorder) as examiner,
-            reporter.progress(f"evaluate {method}", config.evaluate.episodes) as progress,
-        ):
-            episodes, paths = examiner.examine(agent, ("evaluate", seed), ("evaluate", "noise", seed), progress)
+        with _open_examiner(config, agent.policy, method, seed, num_workers, recorder) as examiner:
+            episodes, paths = examiner.examine(agent, ("evaluate", seed), ("evaluate", "noise", seed), reporter)
         block = make_block(config, [episodes])
         document = make_document(config, {method: block}, inputs, seed, started, device)
         axes, labelling = examiner.env.spec.planar_labels, examiner.labellings[0]

@@ -53,8 +53,8 @@ class Player:
     groups: Sequence[tuple[str, ...]]  # roles to play for; the same episodes may fill those of a group
     labelling: ModeLabeler  # the task's true modes
     recorder: Recorder  # holds the last episode
-    seed: Callable[[int, int], int]  # what to reset the task with, by the group's index and the attempt's number
-    succeeds: Callable[[int, int], bool]  # plays an episode for the group of an index, reset with a seed
+    make_seed: Callable[[int, int], int]  # what to reset the task with, by the group's index and the attempt's number
+    try_episode: Callable[[int, int], bool]  # plays for the group of an index, reset with a seed: did it succeed?
     close: Callable[[], None]  # releases the simulator
 
     def play(self, episodes: int, log: Callable[[str], None]) -> Iterator[Clip]:
@@ -62,9 +62,9 @@ class Player:
         for index, group in enumerate(self.groups):
             found, since = dict.fromkeys(group, 0), dict.fromkeys(group, 0)
             for attempt in range(ATTEMPTS * episodes * len(group)):
-                seed = self.seed(index, attempt)
+                seed = self.make_seed(index, attempt)
                 since = {role: count + 1 for role, count in since.items()}
-                if not self.succeeds(index, seed):
+                if not self.try_episode(index, seed):
                     continue
                 mode = find_mode(self.labelling, self.recorder.recording)
                 role = group[0] if len(group) == 1 else mode
@@ -90,8 +90,8 @@ def make_expert_player(config: RunConfig, filming: Filming) -> Player:
         groups=[(behaviour,) for behaviour in expert.behaviours],
         labelling=registry.load_labellings(task.name)[0],
         recorder=Recorder(find_task(expert), filming),
-        seed=lambda index, attempt: derive_seed(config.seed, "collect", expert.behaviours[index], attempt),
-        succeeds=lambda index, seed: expert.demonstrate(index, seed).success,
+        make_seed=lambda index, attempt: derive_seed(config.seed, "collect", expert.behaviours[index], attempt),
+        try_episode=lambda index, seed: expert.demonstrate(index, seed).success,
         close=expert.close,
     )
 
@@ -113,7 +113,7 @@ def make_agent_player(config: RunConfig, filming: Filming, agent: Agent, seed: i
     world = disturb(env, task, agent.policy)
     generator = make_generator(config.seed, "evaluate", "film", seed)
 
-    def succeeds(code: int, start: int) -> bool:
+    def try_episode(code: int, start: int) -> bool:
         batch = play_episodes(world, agent, seed=start, codes=torch.tensor([code]), generator=generator)
         return bool(batch.success[0])
 
@@ -121,8 +121,8 @@ def make_agent_player(config: RunConfig, filming: Filming, agent: Agent, seed: i
         groups=[(f"code{z}",) for z in range(agent.num_codes)] if agent.modes is not None else [labelling.modes],
         labelling=labelling,
         recorder=recorder,
-        seed=lambda _, attempt: derive_seed(config.seed, "evaluate", seed, attempt),
-        succeeds=succeeds,
+        make_seed=lambda _, attempt: derive_seed(config.seed, "evaluate", seed, attempt),
+        try_episode=try_episode,
         close=world.close,
     )
 
@@ -141,7 +141,10 @@ MAX_FRAME_MS = 100
 
 
 def render_clip(recording: Recording, renderer: Renderer, control_hz: float | None, max_bytes: int) -> bytes:
-    """A GIF of an episode, of `max_bytes` where it can; `control_hz` is None for tasks without a clock."""
+    """A GIF of an episode, of at most `max_bytes` where it can be made so small.
+
+    `control_hz` is None for tasks without a clock.
+    """
     every = math.ceil((recording.length + 1) / MAX_FRAMES)
     steps = [*range(0, recording.length, every), recording.length]
     frames = [renderer.render(recording.arrangements[step]) for step in steps]

@@ -153,7 +153,7 @@ class _Run:
                 self._snapshot(done)
         assert self.best is not None  # the start has been scored
         base_success = self.modes.findings.get("base_success_rate") if self.modes else None
-        self.watch.see_kept(self.best, base_success, settings.obedience)
+        self.watch.see_kept(self.best, base_success, self.trainer.regulariser.demand)
         self._write_weights(self.output, self.best_weights, {"kept": asdict(self.best)})
         self.reporter.log(f"kept iteration {self.best.iteration}: selection success {self.best.success_rate:.3f}")
         return self.best

@@ -57,6 +57,7 @@ ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATIO
         ("discover.teaching.steps=3", {"discover"}),
         ("discover.steering.max_noise=1.0", {"discover", "dsrl", "dsrl-bmd"}),
         ("finetune.regulariser.floor=-1.0", WITH_MODES),
+        ("finetune.obedience=0.9", WITH_MODES),
         ("pretrain.iterations=3", {"pretrain"}),
         ("collect.num_episodes=8", {"collect"}),
         ("seed=3", ALL),

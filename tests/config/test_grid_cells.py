@@ -120,6 +120,7 @@ def test_a_grid_without_axes_is_refused() -> None:
         ({"axes": {CODES: range(2, 60), WEIGHT: range(60)}}, r"grid\.axes must make at most 1000 cells, got 3480"),
         ({"axes": {CODES: (4,)}, "methods": ("dsrl",)}, r"grid\.methods must use codes with an axis discover\.num_mo"),
         ({"axes": {"finetune.feed_codes": (True,)}, "methods": ("dppo",)}, r"an axis finetune\.feed_codes, got dppo"),
+        ({"axes": {"finetune.obedience": (0.9,)}, "methods": ("dppo",)}, r"an axis finetune\.obedience, got dppo"),
         ({"methods": ("sac",)}, r"grid\.methods\[0\]: unknown method 'sac'"),
         ({"seeds": (0, 0)}, r"grid\.seeds must not repeat"),
     ],
