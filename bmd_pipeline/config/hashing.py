@@ -154,7 +154,7 @@ ENTRIES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Where the work of each rule and command begins, and what it takes from a task."""
 
-_QUIET = {"dataclass", "cache", "contextmanager", "no_grad"}
+_QUIET = {"dataclass", "cache", "contextmanager", "no_grad", "house_style"}
 """Decorators that leave a definition alone until it is used; others, such as a registration, act on import."""
 
 _WHOLE = "*"

@@ -131,7 +131,6 @@ class TaskEnv(Protocol):
 
     def close(self) -> None:
         """Releases the simulator; calling it twice is harmless."""
-        return  # native tasks hold nothing
 
 
 def require_shape(actions: Tensor, env: TaskEnv) -> None:
@@ -241,6 +240,9 @@ class VectorTask(TaskEnv, ABC):
         """(action_dim,) each; made once, since a CUDA graph takes nothing from the host."""
         low, high = torch.tensor([self.spec.action_low, self.spec.action_high], device=self.device)
         return low, high
+
+    def close(self) -> None:
+        return  # native tasks hold nothing
 
     def _restart(self, rows: Tensor) -> None:
         self._reset_rows(rows)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,16 +151,20 @@ THINNINGS = 1000
 _THINNED_AT_ONCE = 1 << 20
 
 
+class EqualCountEntropies(NamedTuple):
+    """Entropies of two policies at equal numbers of successes within each seed, in nats."""
+
+    one: Floats  # (num_seeds,)
+    other: Floats  # (num_seeds,)
+    resampled: Floats  # (num_resamples, num_seeds) first minus second when the seed's episodes are drawn again
+
+
 def equal_count_entropies(
     one: Sequence[Episodes], other: Sequence[Episodes], labelling: str, num_resamples: int, rng: np.random.Generator
-) -> tuple[Floats, Floats, Floats]:
+) -> EqualCountEntropies:
     """Entropies of two policies that met the same starts, each seed for itself.
 
     Both have one part per seed and equally many episodes in it; a resample draws the same episodes for both.
-
-    Returns:
-        Nats of the first and of the second policy, (num_seeds,) each, and (num_resamples, num_seeds) first minus second
-        when the seed's episodes are drawn again.
     """
     seen, resampled = [], []
     for pair in zip(one, other, strict=True):
@@ -173,7 +178,7 @@ def equal_count_entropies(
         ]
         resampled.append(np.concatenate(blocks))
     first, second = np.array(seen, dtype=np.float64).T
-    return first, second, np.stack(resampled, axis=1)
+    return EqualCountEntropies(first, second, np.stack(resampled, axis=1))
 
 
 def _thin(pair: tuple[Episodes, Episodes], labelling: str, draws: NDArray[np.int64]) -> tuple[Floats, Floats]:
@@ -268,15 +273,16 @@ class PairedBootstrap:
             )
         rng = np.random.default_rng(self.entropy_seed)
         num_resamples, num_seeds = self.resampled[one]["mode_entropy"].shape
-        first, second, resampled = equal_count_entropies(
-            self.episodes[one], self.episodes[other], self.labelling, num_resamples, rng
-        )
-        observed = float((first - second).mean())
+        found = equal_count_entropies(self.episodes[one], self.episodes[other], self.labelling, num_resamples, rng)
+        observed = float((found.one - found.other).mean())
         # A drawn seed gets any of its resamples: the same seed drawn twice is resampled twice.
         picks = rng.integers(num_seeds, size=(num_resamples, num_seeds))
-        drawn = resampled[rng.integers(num_resamples, size=picks.shape), picks]
+        drawn = found.resampled[rng.integers(num_resamples, size=picks.shape), picks]
         return Contrast(
-            first, second, _reflect(drawn.mean(axis=-1), observed), _reflect(resampled.mean(axis=-1), observed)
+            found.one,
+            found.other,
+            _reflect(drawn.mean(axis=-1), observed),
+            _reflect(found.resampled.mean(axis=-1), observed),
         )
 
 

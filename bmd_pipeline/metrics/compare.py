@@ -132,7 +132,7 @@ def compare_pairs(
     return [PolicyPair(one=pair.one, other=pair.other, kind=pair.kind, metrics=metrics[pair]) for pair in pairs]
 
 
-def _interval(value: Floats, samples: Floats, confidence: float) -> Interval:
+def _interval(value: float | np.floating | Floats, samples: Floats, confidence: float) -> Interval:
     return make_interval(float(value), percentile_interval(samples, float(value), confidence))
 
 
@@ -177,11 +177,12 @@ def pool_pair(
     bounds = _bounds(len(first.per_mode))
     metrics = {}
     for name in COMPARED:
-        values = _values(blocks[one], name) - _values(blocks[other], name)
         if name == "mode_entropy":
             pairs = zip(episodes[one], episodes[other], strict=True)
             entropies = [equal_count_entropies(*pair, first.labelling, 1, rng) for pair in pairs]
-            values = np.array([(mine - theirs).mean() for mine, theirs, _ in entropies])
+            values = np.array([(found.one - found.other).mean() for found in entropies])
+        else:
+            values = _values(blocks[one], name) - _values(blocks[other], name)
         low, high = bounds[name]
         above, below = sign_flip_test(values, 0.0, rng)
         metrics[name] = PooledDifference(
@@ -199,7 +200,7 @@ def _values(blocks: Sequence[PolicyBlock], name: str) -> Floats:
 
 def _bounds(num_modes: int) -> dict[str, tuple[float, float]]:
     """What each score can be."""
-    shares = dict.fromkeys(SCORES, (0.0, 1.0))
+    shares = dict.fromkeys(("success_rate", "mode_weighted_success", "obeyed", "obeyed_worst"), (0.0, 1.0))
     counts = dict.fromkeys(("present", "solved"), (0.0, float(num_modes)))
     unbounded = dict.fromkeys(("episode_return", "mutual_information"), (-math.inf, math.inf))
     return shares | counts | unbounded | {"mode_entropy": (0.0, math.log(num_modes))}

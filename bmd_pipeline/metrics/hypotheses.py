@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -336,8 +336,11 @@ class HypothesisTester:
         """The verdict on every pair."""
         tested = [self._test(one, other, *claim) for one, other in self.pairs for claim in self._claims]
         # Both directions are corrected over all hypotheses of the file.
-        above, below = holm([found.p_above for found in tested]), holm([found.p_below for found in tested])
-        decided = [self._decide(*found) for found in zip(tested, above, below, strict=True)]
+        above, below = (holm([fields[side] for fields in tested]) for side in ("p_above", "p_below"))
+        decided = [
+            Hypothesis(**fields, verdict=self._decide(p_above, p_below), p_above_holm=p_above, p_below_holm=p_below)
+            for fields, p_above, p_below in zip(tested, above, below, strict=True)
+        ]
         step = len(self._claims)
         return [
             PairVerdict(one=one, other=other, hypotheses=decided[i * step : (i + 1) * step])
@@ -346,8 +349,8 @@ class HypothesisTester:
 
     def _test(
         self, one: str, other: str, hypothesis: Literal["H1", "H2", "H3"], score: str, threshold: float
-    ) -> Hypothesis:
-        """The test that decides, and what the seeds say in any case; not yet corrected or decided."""
+    ) -> dict[str, Any]:
+        """Fields of a `Hypothesis`: the test that decides, and what the seeds say in any case; not yet corrected."""
         contrast, confidence = self.sample.contrast(one, other, score), 1 - 2 * self.alpha
         difference = float(contrast.differences.mean())
         above, below = sign_flip_test(contrast.differences, threshold, self.rng)
@@ -356,30 +359,27 @@ class HypothesisTester:
         else:
             ends = percentile_interval(contrast.resampled, difference, confidence)
             found = PairedResult(SEED_TEST, *ends, above, below)
-        return Hypothesis(
-            hypothesis=hypothesis,
-            metric=score,
-            threshold=threshold,
-            one=float(self.sample.scores[one][score].mean()),
-            other=float(self.sample.scores[other][score].mean()),
+        return {
+            "hypothesis": hypothesis,
+            "metric": score,
+            "threshold": threshold,
+            "one": float(self.sample.scores[one][score].mean()),
+            "other": float(self.sample.scores[other][score].mean()),
             # Where no episode could change the count of modes both ends are the difference, but for rounding.
-            difference=Interval(value=difference, low=min(found.low, difference), high=max(found.high, difference)),
-            verdict="undecided",
-            unit=self.unit,
-            test=found.test,
-            p_above=found.p_above,
-            p_above_holm=found.p_above,
-            p_below=found.p_below,
-            p_below_holm=found.p_below,
-            by_seed=SeedEvidence(
+            "difference": Interval(value=difference, low=min(found.low, difference), high=max(found.high, difference)),
+            "unit": self.unit,
+            "test": found.test,
+            "p_above": found.p_above,
+            "p_below": found.p_below,
+            "by_seed": SeedEvidence(
                 differences=contrast.differences.tolist(),
                 p_above=above,
                 p_below=below,
                 smallest_p=smallest_p(len(contrast.differences)),
                 can_decide=self._can_decide,
             ),
-        )
+        }
 
-    def _decide(self, found: Hypothesis, above: float, below: float) -> Hypothesis:
-        verdict = "supported" if above <= self.alpha else "refuted" if below <= self.alpha else "undecided"
-        return found.model_copy(update={"verdict": verdict, "p_above_holm": above, "p_below_holm": below})
+    def _decide(self, above: float, below: float) -> Literal["supported", "refuted", "undecided"]:
+        """The verdict by one-sided p that are corrected."""
+        return "supported" if above <= self.alpha else "refuted" if below <= self.alpha else "undecided"

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,14 +139,18 @@ MIN_EPISODES = 4
 """Successful episodes that a code needs on each side of the split to take part."""
 
 
-def measure_spread(points: Floats, codes: Labels, num_codes: int) -> tuple[Floats, float, float] | None:
-    """Silhouettes and distances of trajectories (n, dim) by the codes (n,) that commanded them.
+class Spread(NamedTuple):
+    """Silhouettes and distances of trajectories by the codes that commanded them."""
 
-    Returns:
-        (num_codes,) mean silhouette of each code's episodes in [-1, 1], NaN for codes that don't take part: above 0
-        they are nearer to their own code than to any other; mean distance of two episodes of one code, mean over codes;
-        and mean distance of episodes of two codes, mean over pairs of codes. None if fewer than two codes have enough
-        episodes.
+    # (num_codes,) mean over the code's episodes in [-1, 1], above 0 where they are nearer to their own code than to any
+    # other; NaN for codes that don't take part
+    silhouette: Floats
+    within: float  # mean distance of two episodes of one code, mean over codes
+    between: float  # mean distance of episodes of two codes, mean over pairs of codes
+
+
+def measure_spread(points: Floats, codes: Labels, num_codes: int) -> Spread | None:
+    """The spread of trajectories (n, dim) by codes (n,); None if fewer than two codes have enough episodes.
 
     Source: Rousseeuw 1987, J. Comput. Appl. Math. 20, 53-65 (silhouette).
     """
@@ -165,7 +169,7 @@ def measure_spread(points: Floats, codes: Labels, num_codes: int) -> tuple[Float
         silhouette[code] = values[own].mean()
         within.append(distance[np.ix_(own, own)].sum() / (n * (n - 1)))
         between += [distance[np.ix_(own, codes == other)].mean() for other in kept[i + 1 :]]
-    return silhouette, float(np.mean(within)), float(np.mean(between))
+    return Spread(silhouette, float(np.mean(within)), float(np.mean(between)))
 
 
 def _select_codes(codes: Labels, num_codes: int) -> Labels:
@@ -262,12 +266,13 @@ class Validator:
         # Codes go round-robin: this halves the starts of every one.
         heldout = np.arange(len(codes)) // num_codes % 2 == 1
         learners = _select_codes(codes[won & ~heldout], num_codes)
-        learned, readable = (half & np.isin(codes, learners) for half in (won & ~heldout, heldout))
+        known = np.isin(codes, learners)
+        learned, readable = won & ~heldout & known, heldout & known
         spread = measure_spread(played.flat[won], codes[won], num_codes)
         forest, separation = None, None
-        silhouette = recognised = np.full(num_codes, np.nan)
+        silhouette, recognised = np.full(num_codes, np.nan), np.full(num_codes, np.nan)
         if spread is not None and len(learners) > 1 and (won & readable).any():
-            silhouette, within, between = spread
+            silhouette = spread.silhouette
             forest = RandomForestClassifier(
                 TREES, class_weight="balanced", random_state=int(self.rng.integers(2**31))
             ).fit(played.flat[learned], codes[learned])
@@ -278,8 +283,8 @@ class Validator:
             chance = float(seen.max()) / len(asked)
             separation = Separation(
                 silhouette=float(np.nanmean(silhouette)),
-                within=within,
-                between=between,
+                within=spread.within,
+                between=spread.between,
                 recognised=self._rate(named == asked),
                 chance=chance,
                 p=float(stats.binomtest(int(right.sum()), len(asked), chance, alternative="greater").pvalue),

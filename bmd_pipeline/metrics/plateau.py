@@ -90,7 +90,8 @@ def measure_stability(lines: Sequence[Line], target_kl: float) -> dict[str, floa
     A metric that the run did not report counts as 0 throughout.
     """
     kl = _read(lines, "losses/approx_kl")
-    # The last step of an update may push the KL beyond the limit unstopped: it is read where a log has nothing else.
+    # The KL is the last step's, which may exceed the limit without a stop: it decides only for logs without
+    # `kl_stopped`.
     said = np.array([line.get("losses/kl_stopped") for line in lines], np.float64)
     stopped = np.where(np.isnan(said), kl > _STOP * target_kl, said > 0)
     # While the critic alone learns, the policy's entropy is reported as 0.

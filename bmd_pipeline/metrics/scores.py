@@ -193,7 +193,7 @@ def compute_scores(sums: Floats, num_episodes: int, tau: float) -> dict[str, Flo
     num_modes = sums.shape[-1] // 4
     successes, visits = sums[..., :num_modes], sums[..., num_modes : 2 * num_modes]
     obeyed, worst = compute_obeyed(sums[..., 2 * num_modes : -2])
-    return {
+    scores = {
         # An episode's weights sum to one, so that its success is counted once.
         "success_rate": np.minimum(successes.sum(axis=-1) / num_episodes, 1.0),
         "mode_weighted_success": mode_weighted_success(successes, visits),
@@ -205,6 +205,7 @@ def compute_scores(sums: Floats, num_episodes: int, tau: float) -> dict[str, Flo
         "episode_return": sums[..., -2] / num_episodes,
         "mutual_information": sums[..., -1] / num_episodes,
     }
+    return {name: scores[name] for name in SCORES}
 
 
 # ---- Aggregates over seeds, and the sizes of differences between two methods ----

@@ -139,7 +139,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False, "allow_nan": False}
-    environment.filters |= {name: one for name, one in vars(narrative).items() if callable(one)}
+    here = narrative.__name__
+    environment.filters |= {
+        name: one for name, one in vars(narrative).items() if getattr(one, "__module__", "") == here
+    }
     environment.filters["pretty"] = functools.partial(json.dumps, indent=2, ensure_ascii=False)
     return environment
 
@@ -274,7 +277,7 @@ def _list_shares(sources: ReportSources) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class TaskResults:
-    """What the summary shows of one task; None where there is none."""
+    """What the summary shows of one task; verdict, grid and link are None where there is no such file."""
 
     evaluation: Evaluation
     verdict: Verdict | None

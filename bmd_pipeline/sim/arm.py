@@ -131,7 +131,8 @@ class DirectRobot:
     @property
     def qpos(self) -> NDArray[np.float32]:
         """(joints,) joint angles in rad."""
-        return np.asarray(self._articulation.qpos)
+        qpos: NDArray[np.float32] = self._articulation.qpos
+        return qpos
 
     def place(self, qpos: NDArray[np.float64]) -> None:
         """Puts the joints, at rest, at angles (joints,) in rad."""
@@ -256,7 +257,10 @@ class Gripper:
 
 
 class FreeBody:
-    """An actor of a ManiSkill scene that nothing but physics moves, placed and read without tensors."""
+    """An actor that nothing but physics moves, placed and read without tensors.
+
+    It is one of a ManiSkill scene with `num_envs=1` on the CPU.
+    """
 
     def __init__(self, actor: Any) -> None:
         sapien: Any = importlib.import_module("sapien")

@@ -102,9 +102,10 @@ def make_env(env_id: str, **settings: Any) -> Any:
 
 
 def reset_physics(env: Any) -> None:
-    """Moves every body of an unwrapped ManiSkill environment, made by `make_env`, into a new, empty physics system.
+    """Moves every body of an unwrapped ManiSkill environment into a new, empty physics system.
 
-    Call it first thing in a reset; poses, velocities and drive targets stay what they are.
+    The environment has `num_envs=1` on the CPU and `render_backend="none"`. Call it first thing in a reset; poses,
+    velocities and drive targets stay what they are.
     """
     sapien: Any = importlib.import_module("sapien")
     scene = env.scene
@@ -200,7 +201,8 @@ class BatchedScenes:
 
     def _read(self) -> Tensor:
         """State (num_envs, state_dim)."""
-        return torch.as_tensor(self.env.read_state())
+        state: Tensor = self.env.read_state()
+        return state
 
 
 # ---- Tasks whose episodes are simulated: seeds, starts and states, whatever simulates them ----
@@ -233,12 +235,10 @@ class SceneTask(VectorTask):
     ENV_MODULE: ClassVar[str | None] = None
     """Module that names the ManiSkill environment `ENV_ID`, and registers it if it isn't ManiSkill's own. None for
     other simulators, which stay on the CPU where a CUDA device would select ManiSkill's GPU simulation."""
-    SCENE: ClassVar[
-        Callable[..., Scene]
-    ]  # builds one on the CPU, from the name of its ManiSkill environment if it has one
-    BATCH: ClassVar[Callable[..., BatchedScenes]] = (
-        BatchedScenes  # builds all in one batch; the default: a `StartedEnv`
-    )
+    # builds a scene on the CPU, from the name of its ManiSkill environment if it has one
+    SCENE: ClassVar[Callable[..., Scene]]
+    # builds all scenes in one batch; the default takes a `StartedEnv`
+    BATCH: ClassVar[Callable[..., BatchedScenes]] = BatchedScenes
 
     def __init__(
         self,
@@ -267,8 +267,16 @@ class SceneTask(VectorTask):
     @classmethod
     def make_spec(cls, options: Any) -> TaskSpec:
         """Fixed facts of the task."""
-        dims = cls.OBS_DIM, cls.ACTION_DIM
-        return TaskSpec(cls.NAME, *dims, cls.TRACK_NAMES, cls.PLANAR, options.horizon, cls.CONTROL_HZ, cls.PLANAR_UNITS)
+        return TaskSpec(
+            cls.NAME,
+            obs_dim=cls.OBS_DIM,
+            action_dim=cls.ACTION_DIM,
+            track_names=cls.TRACK_NAMES,
+            planar=cls.PLANAR,
+            planar_units=cls.PLANAR_UNITS,
+            horizon=options.horizon,
+            control_hz=cls.CONTROL_HZ,
+        )
 
     @classmethod
     def make_env(

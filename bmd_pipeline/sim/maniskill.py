@@ -31,7 +31,8 @@ from bmd_pipeline.sim.arm import ROBOT_BASE, STEP_METRES, hold_tips
 class StartedEnv(BaseEnv):  # type: ignore[misc]  # ManiSkill ships no types
     """An environment whose starts, success and reward are functions of rows of numbers.
 
-    `reset(options={"start": ...})` starts the episodes of `env_idx` from given rows instead of drawing them.
+    `reset(options={"start": ...})` starts the episodes of `env_idx` from given rows instead of drawing them. `evaluate`
+    gives `success`, and `fail` if episodes can fail, each (num_envs,).
     """
 
     SUPPORTED_REWARD_MODES = ["normalized_dense", "dense", "sparse", "none"]
@@ -87,7 +88,8 @@ class PlanarController(PDEEPoseController):  # type: ignore[misc]  # ManiSkill s
     def _preprocess_action(self, action: Tensor) -> Tensor:
         planar = action.clamp(-1.0, 1.0) * (self.config.step_metres / STEP_METRES)
         held = hold_tips(planar, self.ee_pose.raw_pose, self.config.rot_lower, self.config.height)
-        return torch.as_tensor(self._clip_and_scale_action(held))
+        scaled: Tensor = self._clip_and_scale_action(held)
+        return scaled
 
 
 @dataclass

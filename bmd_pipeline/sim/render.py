@@ -43,7 +43,8 @@ class Camera:
         right = right / np.linalg.norm(right)
         offset = np.asarray(places, np.float64) - np.asarray(self.eye)
         across = np.stack((offset @ right, offset @ np.cross(forward, right)), 1) / (offset @ forward)[:, None]
-        return np.asarray(0.5 + 0.5 * across / math.tan(self.fov / 2.0))
+        shares: NDArray[np.float64] = 0.5 + 0.5 * across / math.tan(self.fov / 2.0)
+        return shares
 
 
 # ---- How a task is filmed ----

@@ -135,7 +135,10 @@ def options_model(name: str) -> type[Section]:
 
 
 def env_model(name: str) -> type[Section]:
-    """The model of all that stands below `task.env`: a task's own settings, and `disturbance`, which none may have."""
+    """The model of all that stands below `task.env`: a task's own settings, and `disturbance`.
+
+    A task with a setting of that name itself is a TaskError.
+    """
     own = options_model(name)
     if DISTURBANCE in own.model_fields:
         raise TaskError(f"task {name} must not have a setting {DISTURBANCE!r} of its own: every task has one")
@@ -194,7 +197,10 @@ def make_env(
 
 
 def make_expert(name: str, values: dict[str, Any]) -> Expert:
-    """Builds the scripted demonstrator of a task, if it has one and its simulator is installed."""
+    """Builds the scripted demonstrator of a task.
+
+    It is a MissingExpertError if it has none, a TaskError if its simulator isn't installed.
+    """
     require_expert(name)
     require_simulator(name)
     expert: Expert = _module(name, "expert").make_expert(load_options(name, values))

@@ -96,6 +96,14 @@ def test_what_stages_print_counts_for_the_pages_alone(package: Path) -> None:
     assert "reporting.narrative:*" in reached("report")
 
 
+def test_a_figure_counts_for_the_stages_that_draw_it(package: Path) -> None:
+    path = package / "reporting" / "figures.py"
+    assert changed(edit(path, "plot_curves", "plot_codes", "plot_pretraining")) == set()
+    assert changed(edit(path, "plot_grid")) == {"grid"}
+    text = path.read_text().replace("rc_context, _RC)", "rc_context, {})")
+    assert changed(lambda: path.write_text(text)) == {"evaluate", "summarise", "grid"}
+
+
 def test_a_constant_a_decorator_and_what_a_module_does_on_import_count(package: Path) -> None:
     path = package / "rl" / "ppo.py"
     assert changed(append(path, "\nprint('loaded')\n")) >= {"discover", "finetune"}

@@ -121,7 +121,8 @@ def compute_obs(state: Tensor, elapsed: Tensor) -> Tensor:
 
 def compute_distances(state: Tensor) -> Tensor:
     """Metres (num_envs, 4) between the base and each beacon."""
-    return torch.as_tensor((state[:, None, 24:26] - place_beacons(state[:, 37])).norm(dim=2))
+    distances: Tensor = (state[:, None, 24:26] - place_beacons(state[:, 37])).norm(dim=2)
+    return distances
 
 
 def compute_track(state: Tensor) -> Tensor:

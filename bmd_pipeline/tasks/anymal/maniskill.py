@@ -85,34 +85,37 @@ def lump_fixed_links(description: str) -> str:
 
 
 class _Body:
-    """Mass and shapes of a link, in its frame.
+    """Pseudo-inertia and shapes of a link, in its frame.
 
-    Mass is a pseudo-inertia (4, 4), the integral of [x, y, z, 1] times itself: it adds up, and moves like a pose.
+    The pseudo-inertia (4, 4) is the integral of [x, y, z, 1] times itself over the mass: [[second moments,
+    mass × middle], [·, mass]], kg and m. It adds up, and moves like a pose. About the middle, second moments S and
+    inertia I are tr(S) 1 - I and tr(S) 1 - S, where tr(S) is half of tr(I).
     """
 
     def __init__(self, link: Any) -> None:
-        self.mass = np.zeros((4, 4))
+        self.pseudo_inertia = np.zeros((4, 4))
         self.shapes = [copy.deepcopy(shape) for shape in link.findall("collision")]
         inertial = link.find("inertial")
         if inertial is not None:
             values = {key: float(value) for key, value in inertial.find("inertia").attrib.items()}
             inertia = np.array([[values["i" + min(a, b) + max(a, b)] for b in _AXES] for a in _AXES])
-            self.mass[:3, :3] = np.trace(inertia) / 2.0 * np.eye(3) - inertia
-            self.mass[3, 3] = float(inertial.find("mass").get("value"))
+            self.pseudo_inertia[:3, :3] = np.trace(inertia) / 2.0 * np.eye(3) - inertia
+            self.pseudo_inertia[3, 3] = float(inertial.find("mass").get("value"))
             pose = _read_pose(inertial.find("origin"))
-            self.mass = pose @ self.mass @ pose.T
+            self.pseudo_inertia = pose @ self.pseudo_inertia @ pose.T
 
     def absorb(self, part: _Body, place: NDArray[np.float64]) -> None:
         """Adds what is fixed to this body at place (4, 4)."""
-        self.mass = self.mass + place @ part.mass @ place.T
+        self.pseudo_inertia = self.pseudo_inertia + place @ part.pseudo_inertia @ place.T
         for shape in part.shapes:
             _write_pose(shape, place @ _read_pose(shape.find("origin")))
             self.shapes.append(shape)
 
     def describe(self, name: str) -> ET.Element:
         """The link of that name."""
-        mass, middle = self.mass[3, 3], self.mass[:3, 3] / self.mass[3, 3]
-        spread = self.mass[:3, :3] - mass * np.outer(middle, middle)
+        mass = self.pseudo_inertia[3, 3]
+        middle = self.pseudo_inertia[:3, 3] / mass
+        spread = self.pseudo_inertia[:3, :3] - mass * np.outer(middle, middle)  # second moments about the middle
         inertia = np.trace(spread) * np.eye(3) - spread
         link = ET.Element("link", name=name)
         inertial = ET.SubElement(link, "inertial")
@@ -221,11 +224,15 @@ class AnymalBeaconsEnv(StartedEnv):
 
     def read_state(self) -> Tensor:
         robot = self.agent.robot
-        joints, velocity = (
-            (robot.get_qpos(), robot.get_qvel()),
-            (robot.root_linear_velocity, robot.root_angular_velocity),
+        parts = (
+            robot.get_qpos(),
+            robot.get_qvel(),
+            robot.pose.raw_pose,
+            robot.root_linear_velocity,
+            robot.root_angular_velocity,
+            self._distance[:, None],
         )
-        return torch.cat((*joints, robot.pose.raw_pose, *velocity, self._distance[:, None]), 1)
+        return torch.cat(parts, 1)
 
     def evaluate(self) -> dict[str, Tensor]:
         state = self.read_state()

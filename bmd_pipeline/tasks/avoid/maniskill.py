@@ -56,7 +56,8 @@ class AvoidEnv(TabletopEnv):
 
     def read_state(self) -> Tensor:
         tip = self.agent.tcp.pose.p[:, :2]
-        return torch.as_tensor(tip - tip.new_tensor(ROBOT_BASE))
+        place: Tensor = tip - tip.new_tensor(ROBOT_BASE)
+        return place
 
     def evaluate(self) -> dict[str, Tensor]:
         position = self.read_state()

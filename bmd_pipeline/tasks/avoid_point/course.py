@@ -124,8 +124,16 @@ SCALE = (0.15, 0.2)
 
 def make_course_spec(name: str, options: CourseOptions, horizon: int, control_hz: float | None = None) -> TaskSpec:
     """Fixed facts of a task on the course; its track is the place (x, y) in metres."""
-    obs_dim = 2 + 4 * options.position_frequencies
-    return TaskSpec(name, obs_dim, 2, ("x", "y"), ("x", "y"), horizon, control_hz, planar_units=("m", "m"))
+    return TaskSpec(
+        name,
+        obs_dim=2 + 4 * options.position_frequencies,
+        action_dim=2,
+        track_names=("x", "y"),
+        planar=("x", "y"),
+        planar_units=("m", "m"),
+        horizon=horizon,
+        control_hz=control_hz,
+    )
 
 
 def compute_obs(position: Tensor, frequencies: int) -> Tensor:

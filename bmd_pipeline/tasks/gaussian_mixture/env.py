@@ -29,7 +29,10 @@ class GaussianMixture(PointTask):
 
     @classmethod
     def make_spec(cls, options: Options) -> TaskSpec:
-        return TaskSpec("GaussianMixture", 2, 2, ("x", "y"), ("x", "y"), options.horizon)
+        axes = ("x", "y")
+        return TaskSpec(
+            "GaussianMixture", obs_dim=2, action_dim=2, track_names=axes, planar=axes, horizon=options.horizon
+        )
 
     def _make_start(self, normal: Tensor) -> Tensor:
         return normal * self.options.start_std

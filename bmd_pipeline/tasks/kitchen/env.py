@@ -43,6 +43,7 @@ _ARM_SPREAD, _KETTLE_SPREAD = 0.03, 0.01
 
 TRACK_NAMES = (*THINGS, "x", "z")
 
+_WIDTHS = [7, 2, 3, 9, 10]  # of a state's parts
 _CENTRE = (-0.4, 0.4, 2.1)  # of where the hand goes, in metres
 _START_DISTANCES = (0.4064, 0.6917, 0.3705)  # of the things' joints from their goals when episodes begin
 
@@ -61,9 +62,10 @@ def locate_handle(state: Tensor, thing: str) -> Tensor:
 
 def compute_progress(state: Tensor) -> Tensor:
     """How far each thing is (num_envs, len(THINGS)): about 0 at first, above 1 when it is done."""
-    joints = torch.split(state[:, 21:], [len(columns) for columns in QPOS], dim=1)
+    *_, joints = torch.split(state, _WIDTHS, dim=1)
+    things = torch.split(joints, [len(columns) for columns in QPOS], dim=1)
     distance = torch.stack(
-        [(values - state.new_tensor(goal)).norm(dim=1) for values, goal in zip(joints, GOALS, strict=True)], 1
+        [(values - state.new_tensor(goal)).norm(dim=1) for values, goal in zip(things, GOALS, strict=True)], 1
     )
     start = state.new_tensor(_START_DISTANCES)
     return (start - distance) / (start - DONE_WITHIN)
@@ -75,7 +77,7 @@ def compute_obs(state: Tensor, done: Tensor) -> Tensor:
     It is (num_envs, 27) of order one: arm joints from their rest, fingers, hand, handles from the hand, progress of the
     things, and which of them are done.
     """
-    arm, fingers, hand, handles, _ = torch.split(state, [7, 2, 3, 9, 10], dim=1)
+    arm, fingers, hand, handles, _ = torch.split(state, _WIDTHS, dim=1)
     handles = (handles.reshape(len(state), -1, 3) - hand[:, None]).flatten(1)  # (num_envs, 9)
     posture, place = arm - state.new_tensor(REST_ARM), (hand - state.new_tensor(_CENTRE)) / 0.3
     return torch.cat((posture, fingers / 0.04, place, handles / 0.3, compute_progress(state), done.float()), 1)
@@ -155,7 +157,8 @@ class KitchenScene:
 
     def compute_sag(self) -> NDArray[np.float64]:
         """How far (7,) in rad the arm's joints would stay behind what they are commanded, for its weight."""
-        return np.asarray(self.data.qfrc_bias[:7] / self._model.actuator_gainprm[:7, 0])
+        sag: NDArray[np.float64] = self.data.qfrc_bias[:7] / self._model.actuator_gainprm[:7, 0]
+        return sag
 
 
 # ---- The task, and how it is filmed ----

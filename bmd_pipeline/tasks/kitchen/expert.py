@@ -111,7 +111,7 @@ class KitchenExpert(NoisyExpert[KitchenTask]):
     def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:
         self._things = ORDERS[behaviour].split("-")
         self._first: str | None = None
-        return functools.partial(next, self._act(draw), None)
+        return functools.partial(next, self._act(draw))  # it draws from the first action on, after the noise
 
     def _has_shown(self, behaviour: int) -> bool:
         first, second = self._things

@@ -52,11 +52,18 @@ def make_start(random: Tensor, yaw_range_deg: float) -> Tensor:
     return torch.cat((arm, fingers, place, math.radians(yaw_range_deg) * centred[:, 9:]), 1)
 
 
+def rotate_back(quaternion: Tensor, vector: Tensor) -> Tensor:
+    """Vectors (n, 3) of the world in frames turned by unit quaternions (n, 4)."""
+    real, imaginary = quaternion[:, :1], -quaternion[:, 1:]
+    across = 2.0 * torch.linalg.cross(imaginary, vector)
+    turned: Tensor = vector + real * across + torch.linalg.cross(imaginary, across)
+    return turned
+
+
 def locate_tip(state: Tensor) -> Tensor:
     """Fingertips in the bar's frame, (num_envs, 3)."""
-    offset, real, imaginary = state[:, 9:12] - state[:, 16:19], state[:, 19:20], -state[:, 20:23]
-    across = 2.0 * torch.linalg.cross(imaginary, offset)  # turned back by the bar's unit quaternion
-    return torch.as_tensor(offset + real * across + torch.linalg.cross(imaginary, across))
+    _, tip, _, bar, turned = torch.split(state, [9, 3, 4, 3, 4], dim=1)
+    return rotate_back(turned, tip - bar)
 
 
 def compute_obs(state: Tensor) -> Tensor:
@@ -93,9 +100,9 @@ def compute_closeness(state: Tensor, lift_height: float) -> Tensor:
     tip = locate_tip(state)
     handle = torch.zeros_like(tip)
     handle[:, 0] = torch.where(tip[:, 0] >= 0, GRASP_AT, -GRASP_AT)
-    near = 1.0 - ((tip - handle).norm(dim=1) / _NEARBY).clamp(max=1.0)
+    near: Tensor = 1.0 - ((tip - handle).norm(dim=1) / _NEARBY).clamp(max=1.0)
     lifted = ((compute_lift(state) - HALF_HEIGHT) / (lift_height - HALF_HEIGHT)).clamp(0.0, 1.0)
-    return torch.as_tensor(_APPROACH * near + _LIFTING * lifted)
+    return _APPROACH * near + _LIFTING * lifted
 
 
 # ---- One LiftBar-v1 scene on the CPU ----

@@ -28,6 +28,7 @@ from bmd_pipeline.tasks.pusht.options import Options
 # ---- Poses (x, y, yaw) in the plane, in metres and radians, and the T's outline ----
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 ARM_BASE: Array = np.array(ROBOT_BASE)
 """Where the arm stands (x, y)."""
@@ -54,13 +55,15 @@ def pose_distance(pose: Array, goal: Array) -> Array:
     """Distance in metres of poses (..., 3), with radians weighed by RADIAN_METRES and not wrapped."""
     shift = pose[..., :2] - goal[..., :2]
     turn = RADIAN_METRES * (pose[..., 2] - goal[..., 2])
-    return np.asarray(np.sqrt(shift[..., 0] ** 2 + shift[..., 1] ** 2 + turn**2))
+    distance: Array = np.sqrt(shift[..., 0] ** 2 + shift[..., 1] ** 2 + turn**2)
+    return distance
 
 
 def distance_to_tee(points: Array) -> Array:
     """Distance (...,) in metres of points (..., 2) in the T's frame to the T; 0 inside."""
     gaps = [np.maximum(np.maximum(box[:2] - points, points - box[2:]), 0.0) for box in _BOXES]
-    return np.asarray(np.minimum(*(np.sqrt(gap[..., 0] ** 2 + gap[..., 1] ** 2) for gap in gaps)))
+    nearest: Array = np.minimum(*(np.sqrt(gap[..., 0] ** 2 + gap[..., 1] ** 2) for gap in gaps))
+    return nearest
 
 
 # ---- Walking the tip round the T without touching it: a visibility graph in the T's frame ----
@@ -107,7 +110,8 @@ class Walkway:
                 return goal
             angle = np.linspace(0.0, 2.0 * np.pi, 24, endpoint=False)
             around = tip + _BACK_OFF * np.stack([np.cos(angle), np.sin(angle)], 1)
-            return np.asarray(around[distance_to_tee(around).argmax()])
+            away: Array = around[distance_to_tee(around).argmax()]
+            return away
         clearance = min(_CLEARANCE, free - 1e-4, goal_free - 1e-4)
         points = np.concatenate([self._nodes, goal[None]])  # (9, 2)
         from_tip = self._lengths(tip, points, base, clearance, reach)
@@ -125,7 +129,8 @@ class Walkway:
         if from_tip[node] < _ARRIVED:
             from_tip = length[node].copy()
             from_tip[node] = np.inf
-        return np.asarray(points[(from_tip + remaining).argmin()])
+        waypoint: Array = points[(from_tip + remaining).argmin()]
+        return waypoint
 
     def _lengths(self, point: Array, others: Array, base: Array, clearance: float, reach: float) -> Array:
         """Length of the straight ways between point (2,) and others (n, 2), large where blocked; (n,)."""
@@ -137,7 +142,8 @@ class Walkway:
 def _min_distance(ways: Array, point: Array) -> Array:
     """Smallest distance (...,) of sampled ways (..., 14, 2) from a point (2,)."""
     gap = ways - point
-    return np.asarray(np.sqrt((gap[..., 0] ** 2 + gap[..., 1] ** 2).min(-1)))
+    nearest: Array = np.sqrt((gap[..., 0] ** 2 + gap[..., 1] ** 2).min(-1))
+    return nearest
 
 
 # ---- Straight pushes of the T, measured once in the real physics ----
@@ -188,12 +194,12 @@ class PushLibrary:
 
     start: Array  # (num_contacts, 2) tip where the push starts
     angle: Array  # (num_contacts,) direction of the push
-    face: Array  # (num_contacts,) which face is pushed
+    face: Indices  # (num_contacts,) which face is pushed
     travel: Array  # (num_travels,) how far the tip moves
     motion: Array  # (num_contacts, num_travels, 3) motion of the T after that travel
 
 
-def list_contacts() -> tuple[Array, Array, Array]:
+def list_contacts() -> tuple[Array, Array, Indices]:
     """Pushes worth measuring: start (num_contacts, 2), angle and face (num_contacts,) as in `PushLibrary`."""
     found = []
     for face, (corner, following) in enumerate(zip(CORNERS, np.roll(CORNERS, -1, 0), strict=True)):
@@ -209,7 +215,7 @@ def list_contacts() -> tuple[Array, Array, Array]:
                 if free.min() >= STICK_RADIUS + _START_CLEARANCE:
                     found.append((*start, np.arctan2(direction[1], direction[0]), face))
     contacts = np.array(found)
-    return contacts[:, :2], contacts[:, 2], contacts[:, 3]
+    return contacts[:, :2], contacts[:, 2], contacts[:, 3].astype(np.int64)
 
 
 def measure_pushes(scene: PushTScene) -> PushLibrary:
@@ -247,8 +253,6 @@ def _reach(scene: PushTScene, target: Array) -> Array:
 
 
 # ---- Which push next: beam search over compositions of measured pushes in SE(2) ----
-
-Indices = NDArray[np.int64]
 
 _DEPTH, _BEAM, _PER_CONTACT = 3, 80, 3
 _LATER_PUSHES = 1600  # a fixed sample of the library serves the pushes after the first

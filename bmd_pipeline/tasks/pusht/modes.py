@@ -9,7 +9,8 @@ from bmd_pipeline.tasks.pusht.env import BEHAVIOURS, TRACK_NAMES, TURNS
 COMMITTED = 0.3
 """Rotation in rad beyond which a failed episode counts as an attempt at that direction of turning."""
 _TOUCHED_METRES, _TOUCHED_RADIANS = 0.002, 0.02  # motion of the T that shows it was touched
-_TIP, _TEE = ([TRACK_NAMES.index(f"{body}_{axis}") for axis in "xy"] for body in ("tip", "tee"))
+_TIP = [TRACK_NAMES.index("tip_x"), TRACK_NAMES.index("tip_y")]
+_TEE = [TRACK_NAMES.index("tee_x"), TRACK_NAMES.index("tee_y")]
 _TURN, _YAW = TRACK_NAMES.index("turn"), TRACK_NAMES.index("tee_yaw")
 
 

@@ -68,7 +68,8 @@ def compute_obs(state: Tensor) -> Tensor:
 
 def compute_distance(state: Tensor) -> Tensor:
     """Metres (num_envs,) between fingertips and goal."""
-    return torch.as_tensor((state[:, 7:10] - state[:, 14:17]).norm(dim=1))
+    distance: Tensor = (state[:, 7:10] - state[:, 14:17]).norm(dim=1)
+    return distance
 
 
 def compute_track(state: Tensor) -> Tensor:
@@ -110,6 +111,7 @@ class ReachScene(ArmScene):
         self._pose: Any = importlib.import_module("sapien").Pose
         self._marker = self.env.goal._objs[0]
         self._goal: tuple[float, ...] = tuple(self._marker.pose.p.tolist())
+        # once: `reset_physics` keeps drive targets, and nothing else moves the fingers
         for finger in self.env.agent.controller.controllers["gripper"].joints:
             finger._objs[0].set_drive_target(np.float32(0.0))
 
