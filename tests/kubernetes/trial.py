@@ -26,6 +26,9 @@ SETTINGS = ("preset=smoke", f"tasks=[{TASK}]", "seeds=[0]", "methods=[dsrl-bmd]"
 
 def main() -> int:
     """Runs it; returns the exit status."""
+    if shutil.which("rsync") is None:
+        print("error: rsync is missing, which the storage plug-in `fs` calls: apt-get install rsync", file=sys.stderr)
+        return 2
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         volume = folder / "volume"
