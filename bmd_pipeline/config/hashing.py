@@ -39,7 +39,7 @@ _EVIDENCE: dict[str, tuple[str, ...]] = {
     "grid": ("evaluate", "compare"),
     "pool": ("methods", "seeds", "evaluate"),
 }
-"""Stages that nothing is trained on, with the settings beside their own that they go by."""
+"""Stages that evaluate or test alone, and the sections beside their own that each depends on."""
 
 _UNDISTURBED = ("collect", "pretrain", "discover", "validation")
 """Stages in the demonstrations' own world."""

@@ -254,8 +254,8 @@ class TeachingConfig(Section):
     strengths: Annotated[
         tuple[Annotated[float, Field(gt=0.0, le=10.0)], ...], Field(min_length=1, max_length=16), Once
     ] = (1.0, 1.5, 2.0)
-    """How far the codes may be stretched from their mean afterwards. Each plays heldout_episodes episodes of its own;
-    what succeeds as told most often is kept, the smallest of those that tie."""
+    """How far the codes may be moved away from their mean afterwards, as factors. Each plays heldout_episodes episodes;
+    a larger one is taken if success times obedience gains more than .01."""
 
 
 class DiscoverConfig(Section):
@@ -398,8 +398,9 @@ class FinetuneConfig(Section):
     """coded: the task's reward is paid, and success counts as such, only where an episode shows the behaviour of its
     code; costs are always paid. A weak code can't gain by going over to another code's behaviour."""
     obedience: float | None = Field(None, ge=0.0, lt=1.0)
-    """coded: how often each code shall be obeyed, as a share of its successes; λ of each code follows, so that none has
-    to be set. null: λ is `regulariser.mi_weight`."""
+    """coded: how often each code shall be obeyed; λ of each code follows, so that none has to be set. Counted are its
+    successful training episodes whose observations lie nearest to its own cluster of demonstrations; evaluation alone
+    knows true modes. null: λ is `regulariser.mi_weight`."""
     deterministic: bool = True
     """A steering policy acts by its mean when it is deployed; false: by draws, for one that still resembles the prior,
     whose mean may lead nowhere."""

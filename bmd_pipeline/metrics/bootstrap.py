@@ -50,7 +50,7 @@ def make_interval(value: float, ends: tuple[float, float]) -> Interval:
 def proportion_interval(rates: Floats, totals: Floats, confidence: float) -> tuple[float, float]:
     """Wilson's interval of rates.mean(), the mean proportion over seeds, wider where seeds differ more than by chance.
 
-    Seeds stand for any clusters: trials of one may resemble each other.
+    A seed may be any group of trials that resemble each other.
 
     Seeds count equally however many trials they have, so that one with few of them leaves the mean uncertain: k seeds
     are worth k² / Σ(1 / n_i) trials, which are all of them if each has as many. This number is divided by the design

@@ -92,7 +92,7 @@ def paired_score_test(counts: PairedCounts, threshold: float) -> tuple[float, fl
     return float(stats.norm.sf(score)), float(stats.norm.cdf(score))
 
 
-def paired_interval(counts: PairedCounts, confidence: float) -> tuple[float, float]:
+def tango_interval(counts: PairedCounts, confidence: float) -> tuple[float, float]:
     """Differences that the test doesn't reject at this level."""
     z = float(stats.norm.ppf(0.5 + confidence / 2))
     observed = counts.difference
@@ -268,9 +268,7 @@ def compare_episodes(
     """
     if score == "success_rate":
         counts = count_pairs(*([part.success for part in sample.episodes[policy]] for policy in (one, other)))
-        return PairedResult(
-            PROPORTION_TEST, *paired_interval(counts, confidence), *paired_score_test(counts, threshold)
-        )
+        return PairedResult(PROPORTION_TEST, *tango_interval(counts, confidence), *paired_score_test(counts, threshold))
     if score in ("present", "solved"):
         first, second = sample.counts(one), sample.counts(other)
         tau = sample.tau if score == "solved" else None

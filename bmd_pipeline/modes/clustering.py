@@ -13,36 +13,6 @@ NEIGHBOURS = 5
 """How many decide the density at an episode."""
 
 
-def resample_track(track: Tensor, length: Tensor, points: int) -> Tensor:
-    """Describes each episode by evenly spaced points, so that slow and fast ones compare.
-
-    Args:
-        track: (T + 1, N, F).
-        length: (N,) index of each episode's last entry.
-        points: how many, the last one being the episode's end; the start is left out.
-
-    Returns:
-        (N, points * F), linearly interpolated.
-    """
-    steps, episodes = track.shape[:2]
-    firsts = torch.arange(episodes, device=track.device) * steps
-    return interpolate_rows(track.transpose(0, 1).flatten(0, 1), firsts, firsts + length, points)
-
-
-def interpolate_rows(rows: Tensor, firsts: Tensor, lasts: Tensor, points: int) -> Tensor:
-    """The same, (E, points * F), for episodes that stand one after the other in rows (W, F).
-
-    `firsts` and `lasts` (E,) are the first and the last row of each.
-    """
-    share = torch.linspace(0.0, 1.0, points + 1, device=rows.device, dtype=torch.float64)[1:]
-    position = share * (lasts - firsts)[:, None]  # (E, points)
-    below = position.floor().long()
-    above = torch.minimum(below + 1, (lasts - firsts)[:, None])
-    weight = (position - below)[..., None].to(rows.dtype)
-    first = firsts[:, None]
-    return ((1.0 - weight) * rows[first + below] + weight * rows[first + above]).flatten(start_dim=1)
-
-
 def cluster_episodes(points: Tensor, num_clusters: int, seed: int) -> tuple[Tensor, Tensor]:
     """k-means with several seeded k-means++ starts; the tightest one is kept.
 

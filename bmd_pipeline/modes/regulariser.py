@@ -14,10 +14,11 @@ from torch import Tensor
 # Source: Stooke, Achiam and Abbeel 2020 (arXiv 2007.03964).
 
 PROPORTIONAL, INTEGRAL, DERIVATIVE = 10.0, 1.0, 10.0
-"""What a violation adds to λ at once, in every further iteration, and for every step that it grows: a code that is
-obeyed a tenth too seldom gets λ = 1 at once, and a tenth more in every iteration."""
+"""Gains: a code that is obeyed .1 too seldom gets λ = 1, .1 more in each iteration, and ten times what the violation
+has grown by since the last one."""
 MAX_WEIGHT = 4.0
-"""Upper bound of λ: four fifths of the gradient. A demand out of reach can't cost all success."""
+"""Upper bound of λ. There obedience makes up λ / (1 + λ) = 4/5 of a code's advantage, and a demand out of reach leaves
+success the rest."""
 MEMORY = 0.8
 """Share of the counted successes that is left after each further rollout: about five count."""
 PRIOR = 10.0

@@ -15,8 +15,9 @@ from torch import Tensor
 from bmd_pipeline.config.schema import DiscoverConfig, TeachingConfig
 from bmd_pipeline.demos.store import Demos
 from bmd_pipeline.errors import TrainingError
-from bmd_pipeline.modes.clustering import cluster_by_density, cluster_episodes, interpolate_rows
+from bmd_pipeline.modes.clustering import cluster_by_density, cluster_episodes
 from bmd_pipeline.modes.inference import draw_balanced
+from bmd_pipeline.modes.modes import interpolate_rows
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.policies.networks import EMA, descend
 

@@ -71,7 +71,7 @@ class Adapter(nn.Module, ABC):
     """
 
     num_factors: int = 0  # draws it makes per decision; zero if it is deterministic or fixed
-    factor_weights: tuple[float, ...] = ()  # what the advantage counts for each draw; empty means fully
+    factor_weights: tuple[float, ...] = ()  # factor on the advantage for each draw; empty: 1 for all
     trust_region: TrustRegion | None = None  # its own, or None for the one of PPO
     entropy_dims: int = 0  # dimensions of its draws whose spread is trained; their entropy can collapse
     target_entropy: float | None = None  # nats per decision that the spread shall not fall below, or None

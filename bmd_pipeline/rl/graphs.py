@@ -62,7 +62,7 @@ class Recorder:
     def record(
         self, run: Callable[[], dict[str, Tensor]], generator: torch.Generator | None
     ) -> tuple[dict[str, Tensor], Callable[[], None]]:
-        """Records a run that draws from `generator`; returns its outputs, and what fills them again and again.
+        """Records a run that draws from `generator`; returns its outputs, and what fills the same tensors again.
 
         Raises:
             RuntimeError: it does what can't be recorded.

@@ -88,10 +88,9 @@ class Critic(nn.Module):
     critics of methods with and without codes, so that comparing them is fair.
 
     Where the time limit is part of the task, the time left is part of the state. The critic of a continuing task does
-    not see the time. Its targets bootstrap from the observation at the limit, which no reward follows: it learns what
-    that one is worth from episodes that come by there earlier. If the time told them apart, the observation would not
-    be among its training data, and its value a guess that all others rest on. (A training row of its own would have
-    no target but that guess.)
+    not see the time: its targets bootstrap from the observation at the limit, with which no row of training begins, so
+    that it has to know its value from episodes that came by there earlier. If it saw the time, that observation would
+    lie outside of its data, and the value be a guess that all others rest on.
 
     Source: Pardo et al. 2018 (arXiv 1712.00378), time-awareness and partial-episode bootstrapping.
     """
@@ -243,7 +242,7 @@ def compute_policy_loss(
         log_prob: (M, num_factors) under the present parameters.
         old_log_prob: (M, num_factors) when drawn.
         advantage: (M,).
-        factor_weights: (num_factors,) what the advantage counts for each factor.
+        factor_weights: (num_factors,) factor on the advantage for each draw.
         clip_ratio: ε, () or (num_factors,).
 
     Returns:

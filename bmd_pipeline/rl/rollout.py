@@ -53,7 +53,7 @@ class Rollout:
         return self.active_mask.sum(dim=0)
 
     def histories(self, inference: InferenceModel) -> Tensor:
-        """What an inference model sees at each decision, (T + 1, N, history_dim); as far apart as for whole chunks."""
+        """What an inference model sees at each decision, (T + 1, N, history_dim), spaced by whole chunks."""
         return inference.histories(self.features, self.decisions_per_chunk)
 
     def policy_inputs(self) -> PolicyInput:
@@ -246,7 +246,7 @@ def compute_information(inference: InferenceModel, played: Rollout) -> tuple[Ten
 def measure_commanded(modes: DiscoveredModes, played: Rollout) -> dict[str, Any]:
     """Multimodality, success and obedience of held-out episodes as deployed, codes in equal numbers, as JSON values."""
     mean, last = compute_information(modes.inference, played)
-    obeyed = compute_obeyed(read_behaviours(modes, played), played, modes.num_codes)
+    obeyed = compute_obeyed_by_cluster(read_behaviours(modes, played), played, modes.num_codes)
     return {
         "heldout_episodes": played.code.numel(),
         "information": float(mean.mean()),
@@ -279,7 +279,7 @@ def compute_code_success(played: Rollout, num_codes: int) -> Tensor:
     return mean_by_code(played.success, played.code, num_codes)
 
 
-def compute_obeyed(shown: Tensor, played: Rollout, num_codes: int) -> Tensor:
+def compute_obeyed_by_cluster(shown: Tensor, played: Rollout, num_codes: int) -> Tensor:
     """Of each code's successful episodes, the share that shows its own behaviour, (K,); 0 for a code without any.
 
     `shown` (N,) is the behaviour of each episode, from `read_behaviours`.

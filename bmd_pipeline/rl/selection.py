@@ -12,13 +12,19 @@ import torch
 
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.rl.agent import Agent
-from bmd_pipeline.rl.rollout import compute_code_success, compute_obeyed, merge_rollouts, play_rounds, read_behaviours
+from bmd_pipeline.rl.rollout import (
+    compute_code_success,
+    compute_obeyed_by_cluster,
+    merge_rollouts,
+    play_rounds,
+    read_behaviours,
+)
 
 # The last iteration is not always the best one, and the best one must not be picked by the episodes it is later
 # judged on: candidates play selection seeds, which evaluation never uses.
 
 LEVEL = 0.05
-"""Chance at which some code of a policy that is as good as before counts as worse."""
+"""Chance that an iteration is refused because some code seems to be worse, though none is (Bonferroni over codes)."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ def score_candidate(
     if agent.modes is None:
         return Candidate(iteration, success, episodes)
     per_code = tuple(compute_code_success(played, agent.num_codes).tolist())
-    obeyed = compute_obeyed(read_behaviours(agent.modes, played), played, agent.num_codes)
+    obeyed = compute_obeyed_by_cluster(read_behaviours(agent.modes, played), played, agent.num_codes)
     return Candidate(iteration, success, episodes, per_code, tuple(obeyed.tolist()))
 
 

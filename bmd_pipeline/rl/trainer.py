@@ -28,7 +28,7 @@ from bmd_pipeline.rl.rollout import (
     average_codes,
     balanced_codes,
     compute_code_success,
-    compute_obeyed,
+    compute_obeyed_by_cluster,
     mean_by_code,
     read_behaviours,
     roll_out,
@@ -61,7 +61,7 @@ SUCCESS_SMOOTHING = 0.3
 
 
 class CodeFeed:
-    """Draws codes by what they lack, so that no weak behaviour starves (ours)."""
+    """Draws codes the more often the more they fail, so that no weak behaviour starves (ours)."""
 
     def __init__(self, num_codes: int) -> None:
         self.success = torch.full((num_codes,), 0.5)  # running success rate of each code, on the CPU
@@ -92,7 +92,7 @@ class Trainer:
         agent: who is trained.
         ppo: optimiser settings.
         regulariser: λ, for agents with codes.
-        feed_codes: coded form: standardise advantages within each code, and draw codes by what they lack.
+        feed_codes: coded form: standardise advantages within each code, and draw codes by how often they fail.
         pay_as_told: coded form: pay the environment's reward, and count success, only where an episode shows the
             behaviour of its code.
         obedience: coded form: how often each code shall be obeyed; λ of each follows. None: λ as configured.
@@ -252,7 +252,7 @@ class Trainer:
         if self.agent.modes is not None:
             shown = read_behaviours(self.agent.modes, played)
             own = shown == played.code
-            metrics["modes/obeyed"] = float(compute_obeyed(shown, played, self.agent.num_codes).mean())
+            metrics["modes/obeyed"] = float(compute_obeyed_by_cluster(shown, played, self.agent.num_codes).mean())
             metrics["modes/lowest_success"] = float(compute_code_success(played, self.agent.num_codes).min())
         told = own if self.pay_as_told else torch.ones_like(own)
         if self.agent.modes is not None and not intrinsic_only:
@@ -348,7 +348,7 @@ class Trainer:
         group = code if self.feed is not None else torch.zeros_like(code)
         standard = standardise_groups(advantage, group, self.agent.num_codes)
         weight = self.regulariser.weights.to(code.device)[code]  # (M,) λ of each decision's code
-        # a large λ gives a code no larger part in the update, but obedience a larger part of the code's
+        # so that a code's part in the update stays as it is: λ only moves it from the task's reward to obedience
         return standardise((standard[:, 0] + weight * standard[:, 1]) / (1.0 + weight))
 
 

@@ -1,4 +1,4 @@
-"""What identifies and records a stage's run, and when its progress is saved so that nothing is lost when it stops."""
+"""What identifies and records a stage's run, and when its progress is saved: what it is made of, each stage packs."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -116,8 +116,8 @@ class Checkpoints(TrainingState):
     def save_if_due(self, step: int, pack: Callable[[], Snapshot], *, save: bool = False) -> None:
         """Marks a point from which the stage can go on: saves if it is time, and stops here if it is asked to.
 
-        Should the stage be stopped before it reaches the next one, this one is saved: what `pack` reads must be the
-        same until then. The numbers (`step`) of points rise. `save` saves now, whatever the time.
+        If the stage is stopped before it reaches the next point, `pack` is called then: what it reads must stay as it
+        is between two points. Their numbers (`step`) rise. `save` saves now, whatever the time.
 
         Raises:
             Stopped: after saving.

@@ -28,7 +28,7 @@ from bmd_pipeline.rl.agent import Agent, make_base_agent, make_commanded_agent
 from bmd_pipeline.rl.rollout import (
     Rollout,
     compute_code_success,
-    compute_obeyed,
+    compute_obeyed_by_cluster,
     measure_commanded,
     merge_rollouts,
     play_rounds,
@@ -148,7 +148,7 @@ class Discovery:
         agent = make_commanded_agent(self.context.policy, modes)
         played = self._play_codes(agent, f"strength {strength:g}", "strength")
         success = compute_code_success(played, modes.num_codes)
-        obeyed = compute_obeyed(read_behaviours(modes, played), played, modes.num_codes)
+        obeyed = compute_obeyed_by_cluster(read_behaviours(modes, played), played, modes.num_codes)
         as_told = float((success * obeyed).mean())
         self.modes.findings.setdefault("as_told_by_strength", []).append(as_told)
         self.reporter.log(
@@ -156,7 +156,7 @@ class Discovery:
         )
 
     def _choose_strength(self) -> None:
-        """Stretches the codes as far as paid, and no further than that."""
+        """Stretches the codes as far as it helps, and no further than that."""
         strengths = sorted(self.config.discover.teaching.strengths)
         scores = self.modes.findings["as_told_by_strength"]
         chosen = 0

@@ -16,14 +16,6 @@ from bmd_pipeline.metrics.bootstrap import PairedBootstrap
 from bmd_pipeline.metrics.compare import pool_pair, pool_scores, score_seeds
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.hypotheses import smallest_p
-from bmd_pipeline.metrics.plateau import (
-    INDICATORS,
-    SOLVED_TOLERANCE,
-    SUCCESS_TOLERANCE,
-    find_plateau,
-    measure_stability,
-    set_floors,
-)
 from bmd_pipeline.metrics.schemas import (
     Cell,
     CellScores,
@@ -35,6 +27,14 @@ from bmd_pipeline.metrics.schemas import (
     Pool,
     PooledScore,
     load_document,
+)
+from bmd_pipeline.metrics.stability import (
+    INDICATORS,
+    SOLVED_TOLERANCE,
+    SUCCESS_TOLERANCE,
+    find_plateau,
+    measure_stability,
+    set_floors,
 )
 from bmd_pipeline.reporting.figures import plot_grid, save_figure
 from bmd_pipeline.reporting.narrative import describe_grid

@@ -305,7 +305,7 @@ class _Run:
         cloner = self.cloner
         cloner.require_finite()
         selected = {}
-        # first: it may be stopped, and nothing is taken yet
+        # first, since the stage may be stopped in here, and the sum of losses must then still be whole
         if self.selection is not None and self._is_selection_due():
             success = self.selection.play(cloner.step, cloner.ema.average)
             selected["select/success_rate"] = success

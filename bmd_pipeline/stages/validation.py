@@ -17,8 +17,7 @@ from bmd_pipeline.io.layout import RUN_FILE
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.mode_checks import MIN_SECOND_SHARE, POWER, Trajectories, Validator, describe_agreement
 from bmd_pipeline.metrics.schemas import Validation
-from bmd_pipeline.modes.clustering import resample_track
-from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
+from bmd_pipeline.modes.modes import DiscoveredModes, load_modes, resample_track
 from bmd_pipeline.reporting.narrative import describe_validation
 from bmd_pipeline.rl.agent import Agent, make_base_agent, make_commanded_agent
 from bmd_pipeline.rl.rollout import EpisodeBatch, Rollout, merge_rollouts, play_rounds, read_codes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bmd_pipeline.metrics.plateau import Floors, find_plateau, set_floors
 from bmd_pipeline.metrics.schemas import Plateau
+from bmd_pipeline.metrics.stability import Floors, find_plateau, set_floors
 
 WEIGHTS, SUCCESS, SOLVED = (0, 0.1, 0.3, 1, 3), (0.99, 0.98, 0.98, 0.97, 0.8), (0.25, 0.9, 1.0, 1.0, 1.0)
 

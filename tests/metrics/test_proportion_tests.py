@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from bmd_pipeline.metrics.hypotheses import PairedCounts, count_pairs, paired_interval, paired_score, paired_score_test
+from bmd_pipeline.metrics.hypotheses import PairedCounts, count_pairs, paired_score, paired_score_test, tango_interval
 
 
 def test_pairs_are_counted_over_seeds() -> None:
@@ -48,20 +48,20 @@ def test_policies_that_never_differ_need_enough_episodes_to_exclude_a_margin() -
 
 def test_a_published_interval() -> None:
     """Airway responses before and after a transplant: 1 and 7 discordant of 21 (Fagerland et al. 2014)."""
-    assert paired_interval(PairedCounts(1, 7, 21), 0.95) == pytest.approx((-0.517, -0.026), abs=5e-4)
+    assert tango_interval(PairedCounts(1, 7, 21), 0.95) == pytest.approx((-0.517, -0.026), abs=5e-4)
 
 
 def test_the_interval_ends_where_the_test_does() -> None:
     counts = PairedCounts(12, 2, 50)
-    low, high = paired_interval(counts, 0.95)
+    low, high = tango_interval(counts, 0.95)
     assert paired_score(counts, low) == pytest.approx(1.95996, abs=1e-4)
     assert paired_score(counts, high) == pytest.approx(-1.95996, abs=1e-4)
 
 
 def test_intervals_at_the_edge_stay_in_range() -> None:
-    assert paired_interval(PairedCounts(30, 0, 30), 0.95)[1] == 1.0
-    assert paired_interval(PairedCounts(0, 30, 30), 0.95)[0] == -1.0
-    low, high = paired_interval(PairedCounts(0, 0, 50), 0.95)
+    assert tango_interval(PairedCounts(30, 0, 30), 0.95)[1] == 1.0
+    assert tango_interval(PairedCounts(0, 30, 30), 0.95)[0] == -1.0
+    low, high = tango_interval(PairedCounts(0, 0, 50), 0.95)
     assert low == pytest.approx(-high)
     assert high == pytest.approx(1.95996**2 / (50 + 1.95996**2), rel=1e-4)
 
@@ -77,5 +77,5 @@ def test_it_errs_as_often_as_it_says_at_the_margin() -> None:
 def test_the_interval_covers_as_often_as_it_says() -> None:
     rng = np.random.default_rng(1)
     draws = rng.multinomial(200, [0.06, 0.02, 0.92], size=400).tolist()
-    ends = [paired_interval(PairedCounts(won, lost, 200), 0.9) for won, lost, _ in draws]
+    ends = [tango_interval(PairedCounts(won, lost, 200), 0.9) for won, lost, _ in draws]
     assert 0.86 <= np.mean([low <= 0.04 <= high for low, high in ends]) <= 0.94

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bmd_pipeline.metrics.plateau import INDICATORS, measure_stability
+from bmd_pipeline.metrics.stability import INDICATORS, measure_stability
 
 
 def log(**columns: list[float]) -> list[dict[str, float]]:

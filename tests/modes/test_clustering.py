@@ -10,12 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bmd_pipeline.errors import TrainingError
-from bmd_pipeline.modes.clustering import (
-    cluster_by_density,
-    cluster_episodes,
-    interpolate_rows,
-    resample_track,
-)
+from bmd_pipeline.modes.clustering import cluster_by_density, cluster_episodes
+from bmd_pipeline.modes.modes import interpolate_rows, resample_track
 
 
 def test_resampling_interpolates_up_to_each_episodes_own_end() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bmd_pipeline.io.files import write_json
-from bmd_pipeline.metrics.plateau import INDICATORS
 from bmd_pipeline.metrics.schemas import Comparison, Grid, Validation, Verdict
+from bmd_pipeline.metrics.stability import INDICATORS
 from tests.reporting.made_up import MadeUpRun
 
 

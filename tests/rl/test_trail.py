@@ -42,6 +42,9 @@ def test_a_step_of_fine_tuning_is_read_in_few_files(
     env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
 ) -> None:
     agent = agent_of(Case("dppo-bmd", "coded", ()), policy, modes_of)
+    assert agent.modes is not None
+    discovery = agent.modes.config
+    agent.modes.centres = torch.zeros(discovery.num_modes, discovery.cluster_points * policy.obs_dim)  # as discovered
     config = FinetuneConfig()
     trainer = Trainer(env, agent, config.ppo, config.regulariser, feed_codes=True)
     generator = torch.Generator().manual_seed(0)
