@@ -43,4 +43,4 @@ include: "workflow/rules/film.smk"
 rule all:
     default_target: True
     input:
-        pipeline.wanted,
+        pipeline.default_targets,

@@ -15,23 +15,12 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from bmd_pipeline.config.hashing import Stage, config_hash, source_hash, stage_hash, stage_slice
+from bmd_pipeline.config.inputs import list_evaluations
 from bmd_pipeline.config.load import AUTO, AUTO_GPU, CONFIG_DIR, has_cuda_device, load_config, resolve_preset
 from bmd_pipeline.config.overrides import GridCell, base_name, list_cells, list_discoveries
-from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
-from bmd_pipeline.config.schema import (
-    PRETRAINED,
-    RunConfig,
-    check_method,
-    compared_policies,
-    flatten,
-    grid_methods,
-    grid_seeds,
-    is_finetuned,
-    list_pairs,
-    paired_methods,
-    uses_modes,
-)
-from bmd_pipeline.errors import BMDError, ConfigError, suggest
+from bmd_pipeline.config.resources import RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
+from bmd_pipeline.config.schema import RunConfig, check_method, flatten, is_finetuned, list_pairs, uses_modes
+from bmd_pipeline.errors import ArtifactError, BMDError, ConfigError, suggest
 from bmd_pipeline.io.files import hash_file, read_json
 from bmd_pipeline.io.layout import RUN_FILE, VIDEO_TYPES, VIDEOS_FOLDER, Layout
 from bmd_pipeline.io.provenance import (
@@ -42,19 +31,21 @@ from bmd_pipeline.io.provenance import (
     require_disposable_policy,
     require_own_demos,
 )
-from bmd_pipeline.tasks.registry import get_entry, require_expert
+from bmd_pipeline.tasks.registry import DISTURBANCE, get_entry, require_expert
 
 PRESET_VARIABLE = "BMD_PRESET"
 
-DEMOS = ("data/{task}/demos.zarr", "data/{task}/demos.manifest.json")
-POLICY = tuple(f"results/{{task}}/policy/{name}" for name in ("policy.safetensors", "policy.json", "run.json"))
-MODES_NAMES = ("modes.safetensors", "modes.json", "run.json")
-FINETUNED_NAMES = ("finetuned.safetensors", "finetuned.json", "run.json")
-MODES = tuple(f"results/{{task}}/modes/seed{{seed}}/{name}" for name in MODES_NAMES)
-RUN = "results/{task}/{method}/seed{seed}"
-CELL = "results/{task}/grid/{cell}/{method}/seed{seed}"
+_HERE = Layout()
+POLICY_NAMES = ("policy.safetensors", "policy.json", RUN_FILE)
+MODES_NAMES = ("modes.safetensors", "modes.json", RUN_FILE)
+FINETUNED_NAMES = ("finetuned.safetensors", "finetuned.json", RUN_FILE)
+DEMOS = (str(_HERE.demos("{task}")), str(_HERE.demos_manifest("{task}")))
+POLICY = tuple(str(_HERE.policy("{task}") / name) for name in POLICY_NAMES)
+MODES = tuple(str(_HERE.modes("{task}", "{seed}") / name) for name in MODES_NAMES)
+RUN = str(_HERE.finetuned("{task}", "{method}", "{seed}"))
+CELL = str(_HERE.finetuned("{task}", "grid/{cell}/{method}", "{seed}"))
 EVALUATED_CELL = CELL.replace("{method}", "{policy}")  # evaluation's name for the method
-CELL_MODES = "results/{task}/grid/{cell}/modes/seed{seed}"
+CELL_MODES = CELL.replace("{method}", "modes")
 
 TASK = "[A-Za-z][A-Za-z0-9_-]*"
 
@@ -78,7 +69,7 @@ def or_refuse(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 class WorkflowSettings:
     """What the user said to Snakemake about the settings."""
 
-    preset: str  # decided; `auto-gpu` is one as well
+    preset: str  # resolved name, never "auto"; may be "auto-gpu"
     overrides: dict[str, Any]  # nested settings of --configfile and --config
     assignments: tuple[str, ...]  # `name=value`, from `--config 'set=[...]'`
     tasks: tuple[str, ...]  # those that a run without targets makes; none were named if empty
@@ -145,18 +136,18 @@ class Pipeline:
     """What the rules ask for."""
 
     config: Mapping[str, Any]  # Snakemake's
-    stored: bool  # whether files are elsewhere and jobs get copies. What lies on this machine says nothing then
+    stored: bool  # whether files live in a storage plug-in, and jobs get copies: local files then tell nothing
     planning: bool  # whether this process plans the jobs; those that run one read the Snakefile again
-    asked: WorkflowSettings = field(init=False)
+    settings_given: WorkflowSettings = field(init=False)
     _runs: dict[str, RunConfig] = field(init=False, default_factory=dict)
     _cells: dict[str, dict[str, GridCell]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         put_command_on_path()
-        self.asked = or_refuse(read_workflow_config, self.config)
+        self.settings_given = or_refuse(read_workflow_config, self.config)
 
     @property
-    def _looks(self) -> bool:
+    def _may_read_files(self) -> bool:
         """Whether files that are there may be looked at."""
         return self.planning and not self.stored
 
@@ -165,8 +156,8 @@ class Pipeline:
     def settings(self, task: str) -> RunConfig:
         """All settings of a task, validated when its first job is planned."""
         if task not in self._runs:
-            run = or_refuse(self.asked.load, task)
-            locked = run.task.env["disturbance"]["locked_action"]
+            run = or_refuse(self.settings_given.load, task)
+            locked = run.task.env[DISTURBANCE]["locked_action"]
             if self.planning and (run.discover.inference.features or locked is not None):
                 from bmd_pipeline.stages.runtime import check_settings  # asks the task, which takes torch
 
@@ -191,64 +182,59 @@ class Pipeline:
         To Snakemake these are files that no rule makes: it takes them as they are, and removes them under no
         circumstances.
         """
-        layout = Layout()
 
         def is_kept(task: str) -> bool:
-            store, manifest = layout.demos(task), layout.demos_manifest(task)
+            store, manifest = _HERE.demos(task), _HERE.demos_manifest(task)
             with suppress(BMDError, OSError):  # what is damaged is refused where it is needed
                 return is_imported(manifest) or find_edited_hash(store, manifest) is not None
             return False
 
-        return self._all_but(is_kept, layout.demos_manifest("*"))
+        return self._all_but(is_kept, _HERE.demos_manifest("*"))
 
     def trainable(self) -> str:
         """Pattern of the tasks whose policy `pretrain` trains: not of those whose policy was imported."""
-        layout = Layout()
-        return self._all_but(lambda task: is_imported(layout.policy(task) / RUN_FILE), layout.policy("*") / RUN_FILE)
+        return self._all_but(lambda task: is_imported(_HERE.policy(task) / RUN_FILE), _HERE.policy("*") / RUN_FILE)
 
     def _all_but(self, is_kept: Callable[[str], bool], record: Path) -> str:
         position = record.parts.index("*")
-        found = sorted(path.parts[position] for path in Path().glob(str(record))) if self._looks else []
+        found = sorted(path.parts[position] for path in Path().glob(str(record))) if self._may_read_files else []
         kept = [re.escape(task) for task in found if is_kept(task)]
         return rf"(?!(?:{'|'.join(kept)})/){TASK}" if kept else TASK
 
-    def collection(self, wildcards: Wildcards) -> list[str]:
-        """Input: what `collect` needs, which is nothing but a task with an expert, and that nobody loses a store."""
-        if self._looks:
-            layout, task = Layout(), wildcards.task
-            or_refuse(require_disposable_demos, layout.demos(task), layout.demos_manifest(task), "collect")
+    def collect_inputs(self, wildcards: Wildcards) -> list[str]:
+        """Input of `collect`: none. Refuses a task without an expert, and a store that would be lost."""
+        if self._may_read_files:
+            task = wildcards.task
+            or_refuse(require_disposable_demos, _HERE.demos(task), _HERE.demos_manifest(task), "collect")
             or_refuse(require_expert, self._run(wildcards).task.name)
         return self.validated(wildcards)
 
-    def collected(self, wildcards: Wildcards) -> list[str]:
-        """Input: the demonstrations that `pretrain` reads."""
-        if self._looks:
-            or_refuse(require_disposable_policy, Layout().policy(wildcards.task), "pretrain")
+    def pretrain_inputs(self, wildcards: Wildcards) -> list[str]:
+        """Input of `pretrain`: the demonstrations. Refuses a policy that would be lost."""
+        if self._may_read_files:
+            or_refuse(require_disposable_policy, _HERE.policy(wildcards.task), "pretrain")
         return self._demos(wildcards)
 
     def _demos(self, wildcards: Wildcards) -> list[str]:
-        if self._looks:
-            layout, task = Layout(), wildcards.task
+        if self._may_read_files:
+            task = wildcards.task
             made_under = stage_hash(self._run(wildcards), "collect")
-            or_refuse(require_demos, layout.demos(task), layout.demos_manifest(task), made_under)
+            or_refuse(require_demos, _HERE.demos(task), _HERE.demos_manifest(task), made_under)
         return fill(DEMOS, wildcards)
 
     def policy(self, wildcards: Wildcards) -> list[str]:
         """Input: the base policy."""
         files = fill(POLICY, wildcards)
-        if self._looks and is_imported(Path(files[-1])):
-            for path in files:
-                if not Path(path).exists():
-                    again = f"import the policy again with `bmd-pipeline import-policy FOLDER --task {wildcards.task}`"
-                    sys.exit(f"error: {path} is missing: {again}")
+        if self._may_read_files and is_imported(Path(files[-1])):
+            or_refuse(_require_imported, files, wildcards.task)
         return files
 
-    def taught_on(self, wildcards: Wildcards) -> list[str]:
-        """Input: the demonstrations that a coded policy is taught on."""
+    def discover_demos(self, wildcards: Wildcards) -> list[str]:
+        """Input of `discover`: the demonstrations that a coded policy is taught on; none in the published form."""
         if self._run(wildcards).discover.form == "published":
             return []
-        if self._looks:
-            or_refuse(require_own_demos, Layout().policy(wildcards.task), Layout().demos(wildcards.task))
+        if self._may_read_files:
+            or_refuse(require_own_demos, _HERE.policy(wildcards.task), _HERE.demos(wildcards.task))
         return self._demos(wildcards)
 
     def modes(self, wildcards: Wildcards) -> list[str]:
@@ -268,62 +254,49 @@ class Pipeline:
         """Input: the modes that the settings' seeds discovered."""
         return [path for seed in self._run(wildcards).seeds for path in fill(MODES, wildcards, seed=seed)]
 
-    def evaluated(self, wildcards: Wildcards) -> list[str]:
-        """Input: evaluations of all policies that the settings ask to compare."""
-        run = self._run(wildcards)
-        return self._of_seeds(wildcards, compared_policies(run.methods, run.discover.form))
+    def evaluations(self, stage: str) -> Files:
+        """Input: the evaluations that `summarise`, `compare`, `verdict` or `grid` reads."""
 
-    def compared(self, wildcards: Wildcards) -> list[str]:
-        """Input: evaluations of what fine-tuning begins with and ends at, which are tested against each other."""
-        return self._of_seeds(wildcards, (PRETRAINED, *self._run(wildcards).methods))
+        def paths_of(wildcards: Wildcards) -> list[str]:
+            found = or_refuse(list_evaluations, self._run(wildcards), stage)
+            return [str(_HERE.evaluation(wildcards.task, folder, seed)) for folder, seed in found]
 
-    def paired(self, wildcards: Wildcards) -> list[str]:
-        """Input: evaluations of the methods that a verdict is about."""
-        return self._of_seeds(wildcards, or_refuse(paired_methods, self._run(wildcards).methods))
+        return paths_of
 
-    def gathered(self, wildcards: Wildcards) -> list[str]:
-        """Input: evaluations of every cell, method and seed of the grid."""
-        run = self._run(wildcards)
-        return [
-            f"results/{wildcards.task}/{cell.folder(method)}/seed{seed}/eval.json"
-            for cell in or_refuse(list_cells, run)
-            for method in grid_methods(run)
-            for seed in grid_seeds(run)
-        ]
-
-    def pooled(self, wildcards: Wildcards) -> list[str]:
-        """Input: results on every base policy."""
+    def pool_inputs(self, wildcards: Wildcards) -> list[str]:
+        """Input of `pool`: results on every base policy."""
         bases = self._run(wildcards).pool.bases
-        return [f"results/{base_name(wildcards.task, base)}/eval.json" for base in bases]
+        return [str(_HERE.summary(base_name(wildcards.task, base))) for base in bases]
 
-    def reported(self, wildcards: Wildcards) -> list[str]:
-        """Input: what a task's page shows.
+    def report_inputs(self, wildcards: Wildcards) -> list[str]:
+        """Input of `report`: what a task's page shows.
 
         Comparison and verdict are cheap and always made; the validation of modes and the grid are shown where
         someone asked for them.
         """
-        run, results = self._run(wildcards), f"results/{wildcards.task}"
-        made = within(results, ("eval.json", "compare.json")) + fill(POLICY[-1:], wildcards)
-        made += self.evaluated(wildcards) + self._of_seeds(wildcards, run.methods, "run.json")
+        run, task = self._run(wildcards), wildcards.task
+        made = [_HERE.summary(task), _HERE.comparison(task), _HERE.policy(task) / RUN_FILE]
+        made += [_HERE.finetuned(task, method, seed) / RUN_FILE for method in run.methods for seed in run.seeds]
         if list_pairs(run.methods):
-            made.append(f"{results}/verdict.json")
-        shown = within(results, ("modes/validation.json", *(("grid.json",) if run.grid.axes else ())))
-        return made + [path for path in shown if Path(path).exists()]
+            made.append(_HERE.verdict(task))
+        shown = [_HERE.validation(task), *([_HERE.grid(task)] if run.grid.axes else [])]
+        made += [path for path in shown if path.exists()]
+        return self.evaluations("summarise")(wildcards) + list(map(str, made))
 
-    def summarised(self, wildcards: Wildcards) -> list[str]:
-        """Input: results and pages of the tasks that the settings name, or of all that have any."""
-        tasks = self.asked.tasks or sorted(path.parent.name for path in Path("results").glob("*/eval.json"))
-        if not tasks:
-            sys.exit(
-                "error: no task has results yet; make some, e.g. with snakemake --cores 2 results/PushT/report.html"
-            )
-        pages = [path for task in tasks for path in within(f"results/{task}", ("eval.json", "report.html"))]
+    def summary_tasks(self, wildcards: Wildcards) -> Sequence[str]:
+        """Params of `summary`: the tasks that the settings name, or all that have results."""
+        return self.settings_given.tasks or sorted(path.parent.name for path in Path().glob(str(_HERE.summary("*"))))
+
+    def summary_inputs(self, wildcards: Wildcards) -> list[str]:
+        """Input of `summary`: results and pages of its tasks."""
+        tasks = or_refuse(_require_tasks, self.summary_tasks(wildcards))
+        pages = [str(path) for task in tasks for path in (_HERE.summary(task), _HERE.report(task))]
         return pages + self._grids(tasks)
 
-    def wanted(self, wildcards: Wildcards) -> list[str]:
+    def default_targets(self, wildcards: Wildcards) -> list[str]:
         """Input: what a run without targets makes, the tasks and grids that the settings name."""
-        tasks = self.asked.tasks or ("PushT",)
-        return [f"results/{task}/eval.json" for task in tasks] + self._grids(tasks)
+        tasks = self.settings_given.tasks or ("PushT",)
+        return [str(_HERE.summary(task)) for task in tasks] + self._grids(tasks)
 
     def beside(self, evaluations: Files, *names: str) -> Files:
         """Input: tables that stand beside evaluations and are read with them."""
@@ -331,12 +304,8 @@ class Pipeline:
             path for found in evaluations(wildcards) for path in within(str(Path(found).parent), names)
         ]
 
-    def _of_seeds(self, wildcards: Wildcards, policies: Iterable[str], name: str = "eval.json") -> list[str]:
-        seeds = self._run(wildcards).seeds
-        return [f"results/{wildcards.task}/{policy}/seed{seed}/{name}" for policy in policies for seed in seeds]
-
     def _grids(self, tasks: Iterable[str]) -> list[str]:
-        return [f"results/{task}/grid.json" for task in tasks if self.settings(task).grid.axes]
+        return [str(_HERE.grid(task)) for task in tasks if self.settings(task).grid.axes]
 
     def _cell(self, wildcards: Wildcards) -> GridCell:
         """The cell of the name that a job has, or the discovery of that name."""
@@ -344,23 +313,20 @@ class Pipeline:
         if task not in self._cells:
             cells = or_refuse(list_cells, self.settings(task))
             self._cells[task] = list_discoveries(cells) | {cell.name: cell for cell in cells}
-        known = self._cells[task]
-        if name not in known:
-            sys.exit(f"error: grid.axes makes no cell {name!r}; {suggest(name, known)}")
-        return known[name]
+        return or_refuse(_find_cell, self._cells[task], name)
 
     def _modes_folder(self, wildcards: Wildcards) -> str:
         modes = self._cell(wildcards).modes if wildcards.get("cell") else "modes"
-        return f"results/{wildcards.task}/{modes}/seed{wildcards.seed}"
+        return str(_HERE.finetuned(wildcards.task, modes, wildcards.seed))
 
     # ---- Params: what a job's result depends on ----
 
-    def slice(self, stage: Stage) -> Callable[[Wildcards], dict[str, Any]]:
+    def stage_params(self, stage: Stage) -> Callable[[Wildcards], dict[str, Any]]:
         """Params: the settings that a stage depends on, with the hashes of an imported policy."""
 
         def values_of(wildcards: Wildcards) -> dict[str, Any]:
             values = stage_slice(self._run(wildcards), stage, wildcards.get("method"))
-            record = Layout().policy(wildcards.task) / RUN_FILE
+            record = _HERE.policy(wildcards.task) / RUN_FILE
             if stage not in ("collect", "pretrain") and not self.stored and is_imported(record):
                 values["imported_policy"] = read_json(record, "record").get("outputs")
             return values
@@ -369,10 +335,10 @@ class Pipeline:
 
     def all_settings(self, wildcards: Wildcards) -> str:
         """Params: hash of all settings, without those of stages whose output was imported."""
-        layout, imported = Layout(), []
-        if not self.stored and is_imported(layout.policy(wildcards.task) / RUN_FILE):
+        imported: list[Stage] = []
+        if not self.stored and is_imported(_HERE.policy(wildcards.task) / RUN_FILE):
             imported = ["collect", "pretrain"]
-        elif not self.stored and is_imported(layout.demos_manifest(wildcards.task)):
+        elif not self.stored and is_imported(_HERE.demos_manifest(wildcards.task)):
             imported = ["collect"]
         return config_hash(self._run(wildcards), imported)
 
@@ -396,20 +362,20 @@ class Pipeline:
             found = read_json(manifest, "manifest").get("outputs", {}).get(store.name)
         return found
 
-    def taught_on_own(self, wildcards: Wildcards) -> str | None:
+    def discover_own_demos(self, wildcards: Wildcards) -> str | None:
         """Params: the same, where a policy is taught its codes on them."""
         return None if self._run(wildcards).discover.form == "published" else self.own_demos(wildcards)
 
     def clips(self, wildcards: Wildcards) -> dict[str, int]:
         """Params: the clips on a task's page, with their sizes; no input, since who has some may lack what renders."""
-        folder = Path("results") / wildcards.task / VIDEOS_FOLDER
+        folder = _HERE.report(wildcards.task).parent / VIDEOS_FOLDER
         clips = sorted(path for path in folder.glob("*") if path.suffix in VIDEO_TYPES)
         return {path.name: path.stat().st_size for path in clips}
 
     def unasked_grid(self, wildcards: Wildcards) -> str | None:
         """Params: hash of the grid.json that a task's page shows though the settings name no axes; no input, since
         without axes nothing could make it."""
-        grid = Layout().grid(wildcards.task)
+        grid = _HERE.grid(wildcards.task)
         shown = not self.stored and not self._run(wildcards).grid.axes and grid.is_file()
         return hash_file(grid) if shown else None
 
@@ -421,8 +387,14 @@ class Pipeline:
         Snakemake records no params that depend on threads, so that a setting reruns only the stages whose slice it
         is in.
         """
-        root = ["--root", _root_of(output, wildcards)] if self.stored else []
-        return ["--threads", threads, *self.asked.command_options(), *root]
+        return ["--threads", threads, *self.settings_given.command_options(), *self._root(output, wildcards)]
+
+    def summary_options(self, wildcards: Wildcards, output: Sequence[str], threads: int) -> list[str]:
+        """Params: what the command of all tasks' page gets beside its tasks; not recorded either."""
+        return self._root(output, wildcards)
+
+    def _root(self, output: Sequence[str], wildcards: Wildcards) -> list[str]:
+        return ["--root", _root_of(output, wildcards)] if self.stored else []
 
     def waiting(self, wildcards: Wildcards, output: Sequence[str], threads: int, resources: Any) -> list[object]:
         """Params: the same, and on a cluster how long to wait for another job that writes the same output: jobs may
@@ -478,7 +450,7 @@ class Pipeline:
 
         def devices(wildcards: Wildcards) -> int:
             run = self._run(wildcards)
-            expected = self.asked.preset in ("gpu", AUTO_GPU) or has_cuda_device()
+            expected = self.settings_given.preset in ("gpu", AUTO_GPU) or has_cuda_device()
             return int(uses_device(run, stage, simulator=get_entry(run.task.name).simulator, expected=expected))
 
         return devices
@@ -488,7 +460,7 @@ class Pipeline:
         name = {"curve": "evaluate", "validation": "evaluate"}.get(stage, stage)  # as their rules say
         run = self._run(wildcards)
         threads = getattr(run.execution.threads, name, 1)
-        on_device = stage not in ("collect", *READERS) and bool(self.gpu(stage)(wildcards))
+        on_device = bool(self.gpu(stage)(wildcards))
         simulator = get_entry(run.task.name).simulator
         asked: int | None = getattr(run.execution, setting)
         return asked or estimate(run, stage, threads=threads, simulator=simulator, on_device=on_device)
@@ -508,5 +480,27 @@ def _time_limit(resources: Any) -> int | None:
 def _root_of(output: Sequence[str], wildcards: Wildcards) -> str:
     """The folder that holds data/ and results/ in a job: that of its local copies, where files are elsewhere."""
     path = str(output[0])
-    tops = [path.rfind(f"{top}/{wildcards.task}/") for top in ("data", "results")]
+    inner = f"{wildcards.task}/" if wildcards.get("task") else _HERE.overview().name
+    tops = [path.rfind(f"{top}/{inner}") for top in ("data", "results")]
     return path[: max(tops)] or "."
+
+
+def _require_imported(files: Iterable[str], task: str) -> None:
+    for path in files:
+        if not Path(path).exists():
+            again = f"import the policy again with `bmd-pipeline import-policy FOLDER --task {task}`"
+            raise ArtifactError(f"{path} is missing: {again}")
+
+
+def _require_tasks(tasks: Sequence[str]) -> Sequence[str]:
+    if not tasks:
+        raise ArtifactError(
+            "no task has results yet; make some, e.g. with snakemake --cores 2 results/PushT/report.html"
+        )
+    return tasks
+
+
+def _find_cell(known: Mapping[str, GridCell], name: str) -> GridCell:
+    if name not in known:
+        raise ConfigError(f"grid.axes makes no cell {name!r}; {suggest(name, known)}")
+    return known[name]

@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.options import estimate_stage_mb, open_config
-from bmd_pipeline.config.resources import free_disk_mb, free_memory_mb
+from bmd_pipeline.config.resources import NATIVE, free_disk_mb, free_memory_mb
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.tasks.registry import find_missing, get_entry, list_entries
 
@@ -145,7 +145,7 @@ def _check_simulator(settings: RunConfig | None) -> Found:
     simulator = get_entry(settings.task.name).simulator if settings else ""
     wanted = simulator == "ManiSkill"
     if settings is not None and not wanted:
-        what = "needs none" if simulator == "native" else f"runs in {simulator}, see extras"
+        what = "needs none" if simulator == NATIVE else f"runs in {simulator}, see extras"
         return "ok", f"{settings.task.name} {what}"
     try:
         versions = f"mani_skill {version('mani_skill')}, sapien {version('sapien')}"

@@ -8,16 +8,9 @@ import typer
 
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.options import Job, make_reporter, need, new_file, new_folder, stage_command
-from bmd_pipeline.config.overrides import base_name, list_cells
-from bmd_pipeline.config.schema import (
-    EXPERT,
-    PRETRAINED,
-    TAUGHT,
-    compared_policies,
-    grid_methods,
-    grid_seeds,
-    paired_methods,
-)
+from bmd_pipeline.config.inputs import list_evaluations
+from bmd_pipeline.config.overrides import base_name
+from bmd_pipeline.config.schema import EXPERT, PRETRAINED
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import VIDEOS_FOLDER, Layout
 from bmd_pipeline.io.provenance import require_own_demos
@@ -148,16 +141,12 @@ _EVALUATIONS = "The eval.json files. Default: all that are needed, from results/
 Evaluations = Annotated[list[Path] | None, typer.Argument(help=_EVALUATIONS, show_default=False)]
 
 
-def _need_evaluations(job: Job, given: Sequence[Path] | None, policies: Sequence[str]) -> list[Path]:
-    """The eval.json files of some policies at every configured seed, or those that the user named."""
+def _need_evaluations(job: Job, given: Sequence[Path] | None) -> list[Path]:
+    """The eval.json files that the command reads, or those that the user named."""
     expected = {
         job.layout.evaluation(job.task, policy, seed): f"--method {policy} --seed {seed}"
-        for policy in policies
-        for seed in job.config.seeds
+        for policy, seed in list_evaluations(job.config, job.command)
     }
-    taught = [job.layout.evaluation(job.task, TAUGHT, seed) for seed in job.config.seeds]
-    if PRETRAINED in policies and all(path.is_file() for path in taught):  # shown beside it where it was evaluated
-        expected |= dict.fromkeys(taught, f"--method {TAUGHT}")
     unknown = "--method METHOD --seed SEED"
     return [
         need(path, f"bmd-pipeline evaluate --task {job.task} {expected.get(path, unknown)}")
@@ -171,7 +160,7 @@ def summarise(job: Job, evaluations: Evaluations = None, output: o.Output = None
 
     Writes results/TASK/eval.json, all episodes and the pictures of before and after.
     """
-    paths = _need_evaluations(job, evaluations, compared_policies(job.config.methods, job.config.discover.form))
+    paths = _need_evaluations(job, evaluations)
     job.run(evaluations=paths, output=new_file(output or job.layout.summary(job.task)))
 
 
@@ -181,7 +170,7 @@ def compare(job: Job, evaluations: Evaluations = None, output: o.Output = None) 
 
     Writes results/TASK/compare.json, and compare.parquet with the scores of every seed.
     """
-    paths = _need_evaluations(job, evaluations, (PRETRAINED, *job.config.methods))
+    paths = _need_evaluations(job, evaluations)
     job.run(evaluations=paths, output=new_file(output or job.layout.comparison(job.task)))
 
 
@@ -191,7 +180,7 @@ def verdict(job: Job, evaluations: Evaluations = None, output: o.Output = None) 
 
     Writes results/TASK/verdict.json.
     """
-    paths = _need_evaluations(job, evaluations, paired_methods(job.config.methods))
+    paths = _need_evaluations(job, evaluations)
     job.run(evaluations=paths, output=new_file(output or job.layout.verdict(job.task)))
 
 
@@ -213,11 +202,8 @@ def grid(job: Job, output: o.Output = None) -> None:
     Snakemake makes them: snakemake --cores 8 results/TASK/grid.json. Writes that file and a picture.
     """
     target = job.layout.grid(job.task)
-    for cell in list_cells(job.config):
-        for method in grid_methods(job.config):
-            for seed in grid_seeds(job.config):
-                evaluated = job.layout.evaluation(job.task, cell.folder(method), seed)
-                need(evaluated, f"snakemake --cores 2 {target}")
+    for folder, seed in list_evaluations(job.config, job.command):
+        need(job.layout.evaluation(job.task, folder, seed), f"snakemake --cores 2 {target}")
     job.run(output=new_file(output or target))
 
 
@@ -248,6 +234,7 @@ def summary(
         list[str] | None, typer.Argument(help="Tasks. Default: all that have results.", show_default=False)
     ] = None,
     output: o.Output = None,
+    root: o.Root = Path(),
     quiet: o.Quiet = False,
     plain: o.Plain = False,
     debug: o.Debug = False,
@@ -255,8 +242,9 @@ def summary(
     """Writes the page of all tasks, with a link to each one's report: results/summary.html."""
     from bmd_pipeline.stages.report import summary as run
 
-    file = new_file(output or Layout().overview())
-    run(layout=Layout(), tasks=tasks, output=file, reporter=make_reporter("summary", quiet, plain))
+    layout = Layout(root)
+    file = new_file(output or layout.overview())
+    run(layout=layout, tasks=tasks, output=file, reporter=make_reporter("summary", quiet, plain))
 
 
 @stage_command("evaluate")

@@ -52,10 +52,15 @@ DEFAULT_HORIZON = 200  # steps of an episode where the task has no setting of th
 DEVICE_MB, DEVICE_MINUTES = 16_000, 240
 """What a job on a CUDA device asks for at least, generously: none was measured."""
 
+FILM_MB, FILM_S = 1100.0, 870.0
+"""What playing and rendering a film takes beside its simulator: chosen generously, not measured."""
+
 READERS = ("summarise", "compare", "verdict", "grid", "pool", "report")
 """Stages that read evaluations and take seconds."""
 RESUMABLE = ("pretrain", "discover", "finetune")
 """Stages that save what they have when their time is up, and go on in the next attempt."""
+ON_CPU = ("collect", "film", *READERS)
+"""Commands that use no CUDA device."""
 
 
 def discovered_episodes(config: RunConfig) -> int:
@@ -83,6 +88,8 @@ def _round_up(episodes: int, num_envs: int) -> int:
 def uses_device(config: RunConfig, stage: str, *, simulator: str, expected: bool) -> bool:
     """Whether a stage that may compute on a CUDA device will; `expected` says whether there is to be one where
     `execution.device` leaves it open."""
+    if stage in ON_CPU:
+        return False
     if simulator != NATIVE and stage in PLAYERS and stage != "pretrain":  # which learns on the device
         return config.task.physics == "cuda"
     return config.execution.device == "cuda" or (config.execution.device == "auto" and expected)
@@ -102,7 +109,9 @@ def estimate_mem_mb(config: RunConfig, stage: str, *, threads: int, simulator: s
     if stage in PLAYERS and simulator != NATIVE:
         one_process = stage == "film" or threads == 1
         total += SIMULATOR_MB if one_process else threads * WORKER_MB
-    if stage in READERS:
+    if stage == "film":
+        total += FILM_MB
+    elif stage in READERS:
         total += EVALUATION_MB * _read_evaluations(config)
     else:
         steps, episodes = _horizon(config), config.evaluate.episodes
@@ -157,6 +166,8 @@ def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulator: 
         episodes = config.evaluate.episodes + config.evaluate.selection_episodes
         played = _round_up(episodes, min(config.evaluate.num_envs, episodes))
         seconds += snapshots * played * _horizon(config) * step_s
+    elif stage == "film":
+        seconds += FILM_S
     else:
         seconds += _read_evaluations(config) * EVALUATION_S
     return max(DEVICE_MINUTES if on_device else MIN_MINUTES, math.ceil(TIME_MARGIN * seconds / 60))

@@ -5,6 +5,9 @@ from pathlib import Path
 
 RUN_FILE = "run.json"
 """Written last in every output folder: its presence means the folder is complete."""
+EVAL_FILE = "eval.json"  # one policy's evaluation, or all of a task side by side
+EPISODES_FILE = "episodes.parquet"  # beside it: a row for each episode
+PATHS_FILE = "trajectories.parquet"  # beside it: planar paths of some episodes
 METRICS_FILE = "metrics.jsonl"  # metrics of a training stage, one JSON line per report
 VIDEOS_FOLDER = "videos"  # a task's clips, which its page shows
 VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif"}
@@ -15,7 +18,7 @@ LOCK_FILE = "lock"
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of a run, below `root` (the folder that commands are started in)."""
+    """Paths of a run, below `root` (the folder that commands are started in); seeds and names may be wildcards."""
 
     root: Path = Path()
 
@@ -31,25 +34,25 @@ class Layout:
         """Folder of the pre-trained policy."""
         return self.root / "results" / task / "policy"
 
-    def modes(self, task: str, seed: int) -> Path:
+    def modes(self, task: str, seed: int | str) -> Path:
         """Folder of the discovered modes."""
         return self.root / "results" / task / "modes" / f"seed{seed}"
 
-    def finetuned(self, task: str, method: str, seed: int) -> Path:
+    def finetuned(self, task: str, method: str, seed: int | str) -> Path:
         """Folder of a fine-tuned policy; the method may be that of a grid's cell, as `GridCell.folder` says."""
         return self.root / "results" / task / method / f"seed{seed}"
 
-    def curve(self, task: str, method: str, seed: int) -> Path:
+    def curve(self, task: str, method: str, seed: int | str) -> Path:
         """Success and modes of a policy's snapshots over its fine-tuning."""
         return self.finetuned(task, method, seed) / "curve.json"
 
-    def evaluation(self, task: str, method: str, seed: int) -> Path:
+    def evaluation(self, task: str, method: str, seed: int | str) -> Path:
         """Evaluation of one policy; the method may be `pretrained` or `taught`."""
-        return self.finetuned(task, method, seed) / "eval.json"
+        return self.finetuned(task, method, seed) / EVAL_FILE
 
     def summary(self, task: str) -> Path:
         """All evaluations of a task side by side: the main target."""
-        return self.root / "results" / task / "eval.json"
+        return self.root / "results" / task / EVAL_FILE
 
     def comparison(self, task: str) -> Path:
         """All methods compared."""

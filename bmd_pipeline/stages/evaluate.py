@@ -17,7 +17,7 @@ from bmd_pipeline.config.schema import RunConfig, check_method, is_finetuned, or
 from bmd_pipeline.environments.base import ModeLabeler, TaskEnv
 from bmd_pipeline.errors import ArtifactError, TaskError
 from bmd_pipeline.io.files import hash_file, write_bytes, write_json
-from bmd_pipeline.io.layout import RUN_FILE, Layout
+from bmd_pipeline.io.layout import EPISODES_FILE, PATHS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, concat_episodes, encode_episodes
 from bmd_pipeline.metrics.scores import SCORES, choose_behaviours
@@ -39,8 +39,6 @@ from bmd_pipeline.seeds import Family, derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import lock_folder
 from bmd_pipeline.stages.console import Progress, Reporter
 from bmd_pipeline.stages.evaluations import (
-    EPISODES_FILE,
-    PATHS_FILE,
     PATHS_PICTURE,
     SUCCESS_PICTURE,
     describe_block,

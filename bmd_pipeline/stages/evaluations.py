@@ -11,6 +11,7 @@ import torch
 from bmd_pipeline.config.hashing import Stage, config_hash, hash_values, stage_hash
 from bmd_pipeline.config.schema import TAUGHT, RunConfig, is_finetuned, uses_modes
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.layout import EPISODES_FILE
 from bmd_pipeline.metrics.bootstrap import PairedBootstrap, make_paired_bootstrap
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Evaluation, PolicyBlock, Provenance, load_document
@@ -20,8 +21,6 @@ from bmd_pipeline.stages.checkpoints import describe_stage
 
 # ---- What result documents begin with, and the files beside an eval.json ----
 
-EPISODES_FILE = "episodes.parquet"
-PATHS_FILE = "trajectories.parquet"
 PATHS_PICTURE = "trajectories"
 SUCCESS_PICTURE = "success_modes"
 

@@ -9,7 +9,7 @@ from bmd_pipeline.config.overrides import GridCell, configure_base, list_cells
 from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, grid_methods, grid_seeds, list_pairs
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, write_json
-from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.layout import EPISODES_FILE, EVAL_FILE, METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import load_metrics
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.bootstrap import PairedBootstrap
@@ -40,7 +40,6 @@ from bmd_pipeline.reporting.figures import plot_grid, save_figure
 from bmd_pipeline.reporting.narrative import describe_grid
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluations import (
-    EPISODES_FILE,
     Evaluated,
     hash_policy_settings,
     load_evaluated,
@@ -113,7 +112,7 @@ def _load_run(config: RunConfig, cell: GridCell, method: str, seed: int, layout:
     task = config.task.name
     folder = layout.finetuned(task, cell.folder(method), seed)
     again = f"snakemake --cores 2 {layout.grid(task)}"
-    evaluated = load_evaluated(cell.config, folder / "eval.json", wanted=(method, seed), again=again)
+    evaluated = load_evaluated(cell.config, folder / EVAL_FILE, wanted=(method, seed), again=again)
     record = require_run(folder, "finetune", task, command=again)
     if record.get("config_hash") != stage_hash(cell.config, "finetune", method):
         raise ArtifactError(f"{folder / RUN_FILE}: trained under other settings than the present ones; run `{again}`")

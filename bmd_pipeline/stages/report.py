@@ -7,12 +7,12 @@ from bmd_pipeline.config.hashing import Stage, stage_hash
 from bmd_pipeline.config.schema import GridConfig, RunConfig, compared_policies
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_text
-from bmd_pipeline.io.layout import RUN_FILE, Layout
+from bmd_pipeline.io.layout import EPISODES_FILE, PATHS_FILE, RUN_FILE, Layout
 from bmd_pipeline.metrics.schemas import Comparison, Grid, Validation, Verdict
 from bmd_pipeline.reporting.report import build_report, build_summary, load_results
 from bmd_pipeline.reporting.sources import ReportSources, load_sources
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.evaluations import EPISODES_FILE, PATHS_FILE, hash_policy_settings
+from bmd_pipeline.stages.evaluations import hash_policy_settings
 
 
 def report(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter) -> None:

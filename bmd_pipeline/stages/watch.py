@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bmd_pipeline.errors import BMDError
-from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.layout import EVAL_FILE, METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.metrics.schemas import Evaluation, load_document
 
 SILENT_SECONDS = 600.0
@@ -40,7 +40,7 @@ def list_progress(layout: Layout, *, now: float | None = None) -> list[JobProgre
     results = layout.overview().parent
     now = time.time() if now is None else now
     folders = {_owner(path) for path in results.rglob(METRICS_FILE)} | {
-        path.parent for path in results.glob("*/**/eval.json") if path.parent.name.startswith("seed")
+        path.parent for path in results.glob(f"*/**/{EVAL_FILE}") if path.parent.name.startswith("seed")
     }
     found = (_read_job(folder, results, now) for folder in folders)
     return sorted((job for job in found if job is not None), key=lambda job: (job.age, job.job))
@@ -71,10 +71,10 @@ def _read_job(folder: Path, results: Path, now: float) -> JobProgress | None:
             newest, metrics = changed, path
     lines = list(_tail(metrics)) if metrics else []
     values = _summarise(lines) if lines else {}
-    evaluated = _evaluation(folder / "eval.json")
+    evaluated = _evaluation(folder / EVAL_FILE)
     if not values and not evaluated:
         return None
-    age = max(0.0, now - newest) if newest else max(0.0, now - (folder / "eval.json").stat().st_mtime)
+    age = max(0.0, now - newest) if newest else max(0.0, now - (folder / EVAL_FILE).stat().st_mtime)
     done = not values or (folder / RUN_FILE).exists()
     state = "done" if done else "silent" if age > SILENT_SECONDS else "running"
     return JobProgress(job, state, age=age, **{**values, **evaluated})

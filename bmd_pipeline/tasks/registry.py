@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError, create_model
 
 from bmd_pipeline.config.load import describe
+from bmd_pipeline.config.resources import NATIVE
 from bmd_pipeline.config.schema import Disturbance, Section
 from bmd_pipeline.errors import ConfigError, TaskError, suggest
 
@@ -44,7 +45,7 @@ class TaskEntry:
     name: str  # what users call it
     package: str  # import path of the folder with `options`, `env`, `expert` and `modes`
     summary: str  # one line for `bmd-pipeline tasks`
-    simulator: str = "native"  # what steps it
+    simulator: str = NATIVE  # what steps it
     extra: str | None = None  # optional dependency group that its simulator comes with
     requires: tuple[str, ...] = ()  # packages of the group, as pip names them
     cpu_only: bool = False  # whether the simulator steps on the CPU whatever device there is

@@ -54,3 +54,6 @@ def test_summary_writes_its_page(project: Path) -> None:
     assert (project / "results" / "summary.html").read_text().startswith("<!doctype html>")
     assert main(["summary", "Toy", "--quiet", "--output", "elsewhere.html"]) == 0
     assert (project / "elsewhere.html").is_file()
+    (project / "there").mkdir()
+    (project / "results").rename(project / "there" / "results")
+    assert main(["summary", "--quiet", "--root", "there"]) == 0

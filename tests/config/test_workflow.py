@@ -10,9 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from bmd_pipeline.cli.main import main
 from bmd_pipeline.config import load
 from bmd_pipeline.config.load import merge_layers, parse_assignment
 from bmd_pipeline.errors import ConfigError
+from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.workflow import (
     PRESET_VARIABLE,
     Pipeline,
@@ -142,5 +144,34 @@ def test_demonstrations_are_needed_where_a_cell_teaches_on_them(pipeline: Pipeli
     coded, published = (
         Wildcards(task="GaussianMixture", cell=f"form={form}", seed="0") for form in ("coded", "published")
     )
-    assert pipeline.taught_on(coded)
-    assert pipeline.taught_on(published) == []
+    assert pipeline.discover_demos(coded)
+    assert pipeline.discover_demos(published) == []
+
+
+def test_a_comparison_reads_what_the_command_reads(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    planned = pipeline.evaluations("compare")(Wildcards(task="GaussianMixture"))
+    assert "results/GaussianMixture/taught/seed1/eval.json" in planned
+    for path in planned:
+        Path(path).parent.mkdir(parents=True)
+        assert main(["compare", "--task", "GaussianMixture", *pipeline.settings_given.command_options()]) == 2
+        assert f"{path} is missing" in capsys.readouterr().err
+        Path(path).touch()
+
+
+def test_a_summary_shows_the_tasks_that_it_was_planned_for(pipeline: Pipeline) -> None:
+    for task in ("Lift", "Reach"):
+        Layout().summary(task).parent.mkdir(parents=True)
+        Layout().summary(task).touch()
+    assert pipeline.summary_tasks(Wildcards()) == ["Lift", "Reach"]
+    assert pipeline.summary_options(Wildcards(), ["results/summary.html"], 1) == []
+    named = dataclasses.replace(pipeline, config={**pipeline.config, "tasks": ["Lift"]}, stored=True)
+    assert named.summary_tasks(Wildcards()) == ("Lift",)
+    assert named.summary_options(Wildcards(), ["copies/results/summary.html"], 1) == ["--root", "copies/"]
+
+
+def test_films_ask_for_what_the_settings_say(pipeline: Pipeline) -> None:
+    job = Wildcards(task="GaussianMixture")
+    assert (pipeline.mem_mb("film")(job, 2), pipeline.runtime("film")(job, 2)) == (2 * 2200, 2 * 60)
+    settings = {"execution": {"mem_mb": 500, "runtime_minutes": 7}}
+    pipeline = dataclasses.replace(pipeline, config={**pipeline.config, **settings})
+    assert (pipeline.mem_mb("film")(job, 1), pipeline.runtime("film")(job, 1)) == (500, 7)

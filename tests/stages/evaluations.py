@@ -10,10 +10,10 @@ from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.overrides import list_cells
 from bmd_pipeline.config.schema import RunConfig, grid_methods
 from bmd_pipeline.io.files import write_bytes, write_json, write_text
-from bmd_pipeline.io.layout import METRICS_FILE, Layout
+from bmd_pipeline.io.layout import EPISODES_FILE, METRICS_FILE, Layout
 from bmd_pipeline.io.provenance import describe_run, write_run
 from bmd_pipeline.metrics.episodes import Episodes, encode_episodes
-from bmd_pipeline.stages.evaluations import EPISODES_FILE, make_block, make_document
+from bmd_pipeline.stages.evaluations import make_block, make_document
 
 
 def write_evaluation(config: RunConfig, path: Path, episodes: Episodes) -> Path:

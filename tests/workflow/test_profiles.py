@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bmd_pipeline.config.resources import READERS
+
 from .conftest import BIN, ROOT, TARGET, Project
 
 pytestmark = pytest.mark.workflow
@@ -89,6 +91,12 @@ def test_jobs_of_seconds_are_submitted_together(project: Project) -> None:
     assert header
     assert re.findall(r"^    rule (\w+):", grouped, re.MULTILINE) == ["compare", "report", "summarise", "verdict"]
     assert not re.search(r"^    rule", before, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["slurm", "slurm-no-accounting"])
+def test_every_stage_of_seconds_is_in_their_group(name: str) -> None:
+    groups = yaml.safe_load((PROFILES / name / "config.yaml").read_text())["groups"]
+    assert set(groups) == {f"{stage}=reading" for stage in (*READERS, "summary")}
 
 
 def test_training_jobs_ask_for_a_device_and_collection_does_not(project: Project) -> None:

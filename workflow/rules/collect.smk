@@ -1,7 +1,7 @@
 rule collect:
     # The store is followed through its manifest: Snakemake doesn't look into folders.
     input:
-        pipeline.collection,
+        pipeline.collect_inputs,
     output:
         demos=directory(DEMOS[0]),
         manifest=DEMOS[1],
@@ -18,7 +18,7 @@ rule collect:
         mem_mb=pipeline.mem_mb("collect"),
         runtime=pipeline.runtime("collect"),
     params:
-        settings=pipeline.slice("collect"),
+        settings=pipeline.stage_params("collect"),
         source=pipeline.source("collect"),
         options=pipeline.waiting,
     shell:

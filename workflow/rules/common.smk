@@ -1,5 +1,6 @@
 """What the rules share: the pipeline that answers them, and the wildcards' shapes."""
 
+from bmd_pipeline.io.layout import EPISODES_FILE, PATHS_FILE, RUN_FILE
 from bmd_pipeline.workflow import (
     CELL,
     CELL_MODES,

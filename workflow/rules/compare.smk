@@ -1,7 +1,7 @@
 rule compare:
     input:
-        evaluations=pipeline.compared,
-        tables=pipeline.beside(pipeline.compared, "episodes.parquet"),
+        evaluations=pipeline.evaluations("compare"),
+        tables=pipeline.beside(pipeline.evaluations("compare"), EPISODES_FILE),
     output:
         "results/{task}/compare.json",
         "results/{task}/compare.parquet",
@@ -15,7 +15,7 @@ rule compare:
         mem_mb=pipeline.mem_mb("compare"),
         runtime=pipeline.runtime("compare"),
     params:
-        settings=pipeline.slice("compare"),
+        settings=pipeline.stage_params("compare"),
         source=pipeline.source("compare"),
         options=pipeline.options,
     shell:

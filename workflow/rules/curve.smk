@@ -17,7 +17,7 @@ rule curve:
         runtime=pipeline.runtime("curve"),
         gpu=pipeline.gpu("curve"),
     params:
-        settings=pipeline.slice("curve"),
+        settings=pipeline.stage_params("curve"),
         source=pipeline.source("curve"),
         options=pipeline.options,
     shell:

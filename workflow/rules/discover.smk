@@ -1,7 +1,7 @@
 rule discover:
     input:
         policy=pipeline.policy,
-        demos=pipeline.taught_on,
+        demos=pipeline.discover_demos,
     output:
         MODES,
     log:
@@ -16,9 +16,9 @@ rule discover:
         runtime=pipeline.runtime("discover"),
         gpu=pipeline.gpu("discover"),
     params:
-        settings=pipeline.slice("discover"),
+        settings=pipeline.stage_params("discover"),
         source=pipeline.source("discover"),
-        demos=pipeline.taught_on_own,
+        demos=pipeline.discover_own_demos,
         options=pipeline.resumable,
     shell:
         "bmd-pipeline discover --task {wildcards.task:q} --seed {wildcards.seed:q}"

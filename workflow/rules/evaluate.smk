@@ -20,7 +20,7 @@ rule evaluate:
         runtime=pipeline.runtime("evaluate"),
         gpu=pipeline.gpu("evaluate"),
     params:
-        settings=pipeline.slice("evaluate"),
+        settings=pipeline.stage_params("evaluate"),
         source=pipeline.source("evaluate"),
         options=pipeline.waiting,
     shell:
@@ -30,8 +30,8 @@ rule evaluate:
 
 rule summarise:
     input:
-        evaluations=pipeline.evaluated,
-        tables=pipeline.beside(pipeline.evaluated, "episodes.parquet", "trajectories.parquet"),
+        evaluations=pipeline.evaluations("summarise"),
+        tables=pipeline.beside(pipeline.evaluations("summarise"), EPISODES_FILE, PATHS_FILE),
     output:
         "results/{task}/eval.json",
         "results/{task}/episodes.parquet",

@@ -12,10 +12,10 @@ rule film:
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: attempt * 2500,
-        runtime=lambda wildcards, attempt: attempt * 60,
+        mem_mb=pipeline.mem_mb("film"),
+        runtime=pipeline.runtime("film"),
     params:
-        settings=pipeline.slice("collect"),
+        settings=pipeline.stage_params("collect"),
         source=pipeline.source("film"),
         options=pipeline.options,
     shell:
@@ -35,10 +35,10 @@ rule film_policy:
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: attempt * 2500,
-        runtime=lambda wildcards, attempt: attempt * 60,
+        mem_mb=pipeline.mem_mb("film"),
+        runtime=pipeline.runtime("film"),
     params:
-        settings=pipeline.slice("evaluate"),
+        settings=pipeline.stage_params("evaluate"),
         source=pipeline.source("film"),
         options=pipeline.options,
     shell:

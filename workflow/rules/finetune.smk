@@ -16,7 +16,7 @@ rule finetune:
         runtime=pipeline.runtime("finetune"),
         gpu=pipeline.gpu("finetune"),
     params:
-        settings=pipeline.slice("finetune"),
+        settings=pipeline.stage_params("finetune"),
         source=pipeline.source("finetune"),
         options=pipeline.resumable,
     shell:

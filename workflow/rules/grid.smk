@@ -28,7 +28,7 @@ use rule finetune as grid_finetune with:
 use rule evaluate as grid_evaluate with:
     output:
         f"{EVALUATED_CELL}/eval.json",
-        f"{EVALUATED_CELL}/episodes.parquet",
+        f"{EVALUATED_CELL}/{EPISODES_FILE}",
         [f"{EVALUATED_CELL}/trajectories.{kind}" for kind in ("parquet", "png", "svg")],
     log:
         "logs/{task}/grid-evaluate-{policy}-{cell}-seed{seed}.log",
@@ -40,8 +40,8 @@ use rule evaluate as grid_evaluate with:
 
 rule grid:
     input:
-        evaluations=pipeline.gathered,
-        beside=pipeline.beside(pipeline.gathered, "episodes.parquet", "run.json"),
+        evaluations=pipeline.evaluations("grid"),
+        beside=pipeline.beside(pipeline.evaluations("grid"), EPISODES_FILE, RUN_FILE),
     output:
         "results/{task}/grid.json",
         report(
@@ -61,7 +61,7 @@ rule grid:
         mem_mb=pipeline.mem_mb("grid"),
         runtime=pipeline.runtime("grid"),
     params:
-        settings=pipeline.slice("grid"),
+        settings=pipeline.stage_params("grid"),
         source=pipeline.source("grid"),
         options=pipeline.options,
     shell:

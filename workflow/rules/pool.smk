@@ -1,8 +1,8 @@
 # Base policies side by side: <Task>-base<k> is the task with root seed k, made from demonstrations on.
 rule pool:
     input:
-        evaluations=pipeline.pooled,
-        tables=pipeline.beside(pipeline.pooled, "episodes.parquet"),
+        evaluations=pipeline.pool_inputs,
+        tables=pipeline.beside(pipeline.pool_inputs, EPISODES_FILE),
     output:
         "results/{task}/pool.json",
     log:
@@ -15,7 +15,7 @@ rule pool:
         mem_mb=pipeline.mem_mb("pool"),
         runtime=pipeline.runtime("pool"),
     params:
-        settings=pipeline.slice("pool"),
+        settings=pipeline.stage_params("pool"),
         source=pipeline.source("pool"),
         options=pipeline.options,
     shell:

@@ -1,6 +1,6 @@
 rule pretrain:
     input:
-        pipeline.collected,
+        pipeline.pretrain_inputs,
     output:
         POLICY,
     log:
@@ -17,7 +17,7 @@ rule pretrain:
         runtime=pipeline.runtime("pretrain"),
         gpu=pipeline.gpu("pretrain"),
     params:
-        settings=pipeline.slice("pretrain"),
+        settings=pipeline.stage_params("pretrain"),
         source=pipeline.source("pretrain"),
         options=pipeline.resumable,
         demos=pipeline.own_demos,

@@ -1,6 +1,6 @@
 rule report:
     input:
-        pipeline.reported,
+        pipeline.report_inputs,
     output:
         report(
             "results/{task}/report.html",
@@ -29,7 +29,7 @@ rule report:
 
 rule summary:
     input:
-        pipeline.summarised,
+        pipeline.summary_inputs,
     output:
         "results/summary.html",
     log:
@@ -42,6 +42,8 @@ rule summary:
         mem_mb=2000,
         runtime=10,
     params:
+        tasks=pipeline.summary_tasks,
         source=pipeline.summary_source(),
+        options=pipeline.summary_options,
     shell:
-        "bmd-pipeline summary 2>&1 | tee -i {log:q}"
+        "bmd-pipeline summary {params.tasks:q} {params.options:q} 2>&1 | tee -i {log:q}"

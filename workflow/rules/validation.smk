@@ -17,7 +17,7 @@ rule validation:
         runtime=pipeline.runtime("validation"),
         gpu=pipeline.gpu("validation"),
     params:
-        settings=pipeline.slice("validation"),
+        settings=pipeline.stage_params("validation"),
         source=pipeline.source("validation"),
         options=pipeline.options,
     shell:

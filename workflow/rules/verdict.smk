@@ -1,7 +1,7 @@
 rule verdict:
     input:
-        evaluations=pipeline.paired,
-        tables=pipeline.beside(pipeline.paired, "episodes.parquet"),
+        evaluations=pipeline.evaluations("verdict"),
+        tables=pipeline.beside(pipeline.evaluations("verdict"), EPISODES_FILE),
     output:
         "results/{task}/verdict.json",
     log:
@@ -14,7 +14,7 @@ rule verdict:
         mem_mb=pipeline.mem_mb("verdict"),
         runtime=pipeline.runtime("verdict"),
     params:
-        settings=pipeline.slice("verdict"),
+        settings=pipeline.stage_params("verdict"),
         source=pipeline.source("verdict"),
         options=pipeline.options,
     shell:
