@@ -13,7 +13,7 @@ class ConfigError(BMDError):
 
 
 class TaskError(BMDError):
-    """A task is unknown, misses an optional extra, or breaks the task contract."""
+    """A task is unknown or breaks the task contract, or what it needs on this machine is missing."""
 
 
 class DataError(BMDError):

@@ -587,7 +587,7 @@ class ExecutionConfig(Section):
     runtime_minutes: int | None = Field(None, ge=1, le=100_000)
     """Time a job asks a cluster for; null: estimated for each stage."""
     checkpoint_minutes: float = Field(5.0, ge=0.0, le=10_000.0)
-    """Longest time between two resumable checkpoints; 0 saves at every point from which a stage can go on."""
+    """A stage saves at the first point from which it can resume after so long; 0 saves at every such point."""
     max_minutes: float | None = Field(None, gt=0.0, le=1_000_000.0)
     """Training stages save and stop after that many minutes, to be run again (`--max-minutes`); null: they never do."""
     wait_minutes: float = Field(0.0, ge=0.0, le=1_000_000.0)

@@ -1,4 +1,4 @@
-"""What identifies and records a stage's run, and when its progress is saved: what it is made of, each stage packs."""
+"""Identity, records and checkpoints of a stage's run. Each stage packs its own state into a `Snapshot`."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ from bmd_pipeline.stages.console import Reporter, Stop, Stopped
 from bmd_pipeline.tasks.registry import get_entry
 
 Snapshot = tuple[Mapping[str, Tensor], Mapping[str, Any]]
-"""Everything that what is still to come depends on: tensors, and values as JSON."""
+"""A stage's state at a checkpoint: tensors, and values as JSON."""
 
 
 def make_identity(config: RunConfig, stage: Stage, *, method: str | None = None, **parts: Any) -> str:
@@ -78,8 +78,8 @@ def open_tracker(
 class Checkpoints(TrainingState):
     """Progress of one stage in a locked folder beside its output, gone once the stage has finished.
 
-    Entering the `with` block removes an old run.json: from there on the output is not complete. Between two checkpoints
-    there are `minutes` at most; `clock` tells seconds that never jump, for tests.
+    Entering the `with` block removes an old run.json: from there on the output is not complete. It saves at the first
+    point after `minutes` have passed since the last checkpoint; `clock` tells seconds that never jump, for tests.
 
     Raises:
         ArtifactError: another job writes the same folder, or it can't be written.
@@ -116,8 +116,8 @@ class Checkpoints(TrainingState):
     def save_if_due(self, step: int, pack: Callable[[], Snapshot], *, save: bool = False) -> None:
         """Marks a point from which the stage can go on: saves if it is time, and stops here if it is asked to.
 
-        If the stage is stopped before it reaches the next point, `pack` is called then: what it reads must stay as it
-        is between two points. Their numbers (`step`) rise. `save` saves now, whatever the time.
+        If the stage is stopped before the next point, `pack` is called then, so what it reads must not change between
+        two points. `step` must rise. `save` forces saving.
 
         Raises:
             Stopped: after saving.
@@ -156,18 +156,17 @@ def open_checkpoints(
     config: RunConfig, stage: Stage, output: Path, stop: Stop, reporter: Reporter, **parts: Any
 ) -> Checkpoints:
     """Checkpoints of a stage as often as the settings say; for `parts` see `make_identity`."""
-    identity, wait = make_identity(config, stage, **parts), _make_wait(config, stop, reporter)
+    identity, wait = make_identity(config, stage, **parts), _make_wait(config, stop.check, reporter)
     return Checkpoints(output, identity, stop, minutes=config.execution.checkpoint_minutes, wait=wait)
 
 
 def lock_folder(config: RunConfig, stage: Stage, folder: Path, reporter: Reporter, **parts: Any) -> FolderLock:
     """Holds a folder that a stage writes without checkpoints, rid of what killed writers left there."""
-    wait = _make_wait(config, Stop(), reporter)
+    wait = _make_wait(config, lambda: None, reporter)  # signals end such a stage at once
     lock = FolderLock(Layout.state(folder), make_identity(config, stage, **parts), wait)
     remove_leftovers(folder)
     return lock
 
 
-def _make_wait(config: RunConfig, stop: Stop, reporter: Reporter) -> Wait:
-    """As long as `execution.wait_minutes` says, unless the stage is asked to stop."""
-    return Wait(60.0 * config.execution.wait_minutes, stop.check, reporter.log)
+def _make_wait(config: RunConfig, check: Callable[[], None], reporter: Reporter) -> Wait:
+    return Wait(60.0 * config.execution.wait_minutes, check, reporter.log)

@@ -192,7 +192,7 @@ class Reporter:
         self._line(f"warning: {message}", style="yellow")
 
     def recall(self, warnings: list[str]) -> None:
-        """Puts the warnings of the run that this one goes on from before its own; says nothing."""
+        """Prepends the warnings of the interrupted run that this one resumes; prints nothing."""
         self.warnings[:] = dict.fromkeys([*warnings, *self.warnings])
 
     def progress(self, description: str, total: int, done: int = 0) -> Progress:
@@ -223,8 +223,8 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
 class Stop:
     """Whether a stage was asked to stop, by a signal or a time limit. As a context manager it listens to signals.
 
-    A training stage looks at it where it can go on from later, saves, and stops; the same command goes on from there. A
-    second signal does not wait for that. Other stages end at the first one.
+    Training stages check it at points from which they can resume, save, and stop; the same command resumes. A second
+    signal kills at once. Other stages end at the first signal.
 
     | what happens | exit status |
     |---|---|
@@ -243,7 +243,7 @@ class Stop:
 
     @property
     def reason(self) -> str | None:
-        """Who asked, or None."""
+        """What asked the stage to stop (a signal's name or the time limit), or None."""
         if self._signal is not None:
             return self._signal.name
         if self._max_minutes is not None and self._clock() - self._started >= 60.0 * self._max_minutes:

@@ -1,4 +1,4 @@
-"""How far running jobs are, from the files that they leave while they work; nothing is locked, asked or kept."""
+"""Progress of running jobs, read from their metrics files. Takes no locks and writes nothing."""
 
 import json
 import re
