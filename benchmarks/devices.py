@@ -25,7 +25,7 @@ from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.modes.modes import make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import make_agent, make_base_agent
-from bmd_pipeline.rl.graphs import CUDA, Recorder, graph_agent, graph_env
+from bmd_pipeline.rl.graphs import CUDA, GraphRecorder, graph_agent, graph_env
 from bmd_pipeline.rl.rollout import roll_out
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.tasks.registry import make_env
@@ -48,7 +48,9 @@ def make_policy(config: RunConfig, env: TaskEnv) -> DiffusionPolicy:
     return policy.to(env.device).requires_grad_(False).eval()
 
 
-def make_runs(config: RunConfig, env: TaskEnv, device: str, recorder: Recorder | None) -> dict[str, Callable[[], int]]:
+def make_runs(
+    config: RunConfig, env: TaskEnv, device: str, recorder: GraphRecorder | None
+) -> dict[str, Callable[[], int]]:
     """What is timed, by name; each returns the control steps that it made."""
     env = graph_env(env, recorder)
     policy = make_policy(config, env)

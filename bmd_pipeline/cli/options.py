@@ -209,7 +209,9 @@ def stage_command(threads_of: Stage, *, resumable: bool = False) -> Callable[[Co
             **own: Any,
         ) -> None:
             settings = open_config(task, preset, config, assign)
-            label = " ".join([run.__name__, task, *(str(own[name]) for name in ("method", "seed") if name in own)])
+            label = " ".join(
+                [run.__name__, task, *(str(own[name]) for name in ("method", "seed") if own.get(name) is not None)]
+            )
             stop = Stop(settings.execution.max_minutes if max_minutes is None else max_minutes)
             workers = threads or getattr(settings.execution.threads, threads_of)
             with stop if resumable else nullcontext():

@@ -253,7 +253,9 @@ def film(
     method: Annotated[
         str, typer.Option("--method", "-m", help="Who plays: expert, pretrained, taught, or a fine-tuning method.")
     ] = EXPERT,
-    seed: o.Seed = 0,
+    seed: Annotated[
+        int | None, o.option("--seed", "The policy's seed, 0 by default.", "-s", min=0, max=2**31 - 1)
+    ] = None,
     policy: o.Policy = None,
     modes: o.Modes = None,
     finetuned: o.Finetuned = None,
@@ -267,11 +269,11 @@ def film(
     """
     inputs: dict[str, Path | None] = {"policy": policy, "modes": modes, "finetuned": finetuned}
     if method == EXPERT:
-        if named := [name for name, given in inputs.items() if given]:
+        if named := [name for name, given in {**inputs, "seed": seed}.items() if given is not None]:
             raise ConfigError(f"--{named[0]} goes with the --method that it belongs to, got --method {EXPERT}")
     else:
-        inputs = job.need_inputs(method, seed, **inputs)
-    who = method if method == EXPERT else f"{method}-seed{seed}"
+        inputs = job.need_inputs(method, seed or 0, **inputs)
+    who = method if method == EXPERT else f"{method}-seed{seed or 0}"
     file = new_file(output or job.layout.report(job.task).parent / VIDEOS_FOLDER / f"{who}.json")
     if file.suffix != ".json":
         raise ConfigError(f"--output names the document, which ends in .json; clips go beside it; got {file}")

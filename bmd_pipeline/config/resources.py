@@ -80,9 +80,14 @@ def validated_steps(config: RunConfig, horizon: int) -> int:
     return _round_up(episodes, min(config.evaluate.num_envs, episodes)) * steps
 
 
+def count_rounds(episodes: int, num_envs: int) -> int:
+    """Rounds of `num_envs` environments that so many episodes take."""
+    return -(-episodes // num_envs)
+
+
 def _round_up(episodes: int, num_envs: int) -> int:
     """Episodes that are played where so many are wanted: whole rounds of the environments."""
-    return -(-episodes // num_envs) * num_envs
+    return count_rounds(episodes, num_envs) * num_envs
 
 
 def uses_device(config: RunConfig, stage: str, *, simulator: str, expected: bool) -> bool:

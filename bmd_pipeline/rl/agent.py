@@ -3,16 +3,16 @@
 import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, FinetuneConfig, SteeringConfig, uses_modes
 from bmd_pipeline.errors import ArtifactError, ConfigError
-from bmd_pipeline.io.files import load_weights, read_json
+from bmd_pipeline.io.files import load_weights, read_json, save_weights, write_json
 from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes, make_steering
-from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters import (
     Adapter,
@@ -234,18 +234,21 @@ def make_agent(
 
 FINETUNED_WEIGHTS = "finetuned.safetensors"
 FINETUNED_DOCUMENT = "finetuned.json"
+FINETUNED_VERSION = 1
+
+
+def save_trained(folder: Path, weights: dict[str, Tensor], document: dict[str, Any]) -> None:
+    """Writes a fine-tuned policy as `load_agent` reads it: `trained_state`, and what it was made with as JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(folder / FINETUNED_WEIGHTS, weights)
+    write_json(folder / FINETUNED_DOCUMENT, {"schema_version": FINETUNED_VERSION, **document})
 
 
 def load_agent(
-    policy_dir: Path,
-    modes_dir: Path | None,
-    finetuned_dir: Path | None,
-    method: str,
-    *,
-    task: str,
-    device: torch.device | str = "cpu",
+    policy: DiffusionPolicy, modes_dir: Path | None, finetuned_dir: Path | None, method: str, *, task: str
 ) -> Agent:
-    """Loads what evaluation plays under a method of fine-tuning, or as "pretrained" or "taught".
+    """Loads what evaluation plays under a method of fine-tuning, or as "pretrained" or "taught", of the pre-trained
+    policy and on its device.
 
     Everything the agent needs is in its own folders: settings come from there, not from the present config.
     `modes_dir` is for policies with codes, and `finetuned_dir` is None before fine-tuning.
@@ -253,7 +256,6 @@ def load_agent(
     Raises:
         ArtifactError: a folder is missing, damaged, or made for another task or method.
     """
-    policy = load_policy(policy_dir, task=task, device=device)
     if method == PRETRAINED:
         return make_base_agent(policy)
     modes = None
@@ -269,6 +271,11 @@ def load_agent(
     if not path.is_file():  # as after a fine-tuning by an earlier version, which named it otherwise
         raise ArtifactError(f"{path} is missing: make it with `bmd-pipeline finetune --task {task} --method {method}`")
     document = read_json(path, "fine-tuned policy")
+    again = f"run `bmd-pipeline finetune --task {task} --method {method}` again"
+    if document.get("schema_version") != FINETUNED_VERSION:
+        raise ArtifactError(
+            f"{path}: schema version {document.get('schema_version')}, this version reads {FINETUNED_VERSION}; {again}"
+        )
     if (document.get("task"), document.get("method")) != (task, method):
         raise ArtifactError(
             f"{path}: fine-tuned for task {document.get('task')!r} by {document.get('method')!r}, "
@@ -278,8 +285,7 @@ def load_agent(
     for name, present in built_on.items():
         if document.get(name) != present:
             raise ArtifactError(
-                f"{path}: fine-tuned from another {name.removesuffix('_sha256')} than the present one; "
-                f"run `bmd-pipeline finetune --task {task} --method {method}` again"
+                f"{path}: fine-tuned from another {name.removesuffix('_sha256')} than the present one; {again}"
             )
     try:
         config = FinetuneConfig.model_validate(document["finetune"])
@@ -287,9 +293,7 @@ def load_agent(
         agent = make_agent(method, policy, modes, config, steering)
         load_trained(agent, load_weights(finetuned_dir / FINETUNED_WEIGHTS))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ArtifactError(
-            f"{path}: does not fit this policy or this version; run `bmd-pipeline finetune --task {task}` again"
-        ) from error
+        raise ArtifactError(f"{path}: does not fit this policy or this version; {again}") from error
     return agent.requires_grad_(False).eval()
 
 

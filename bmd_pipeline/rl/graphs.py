@@ -35,7 +35,7 @@ WARM_UPS = 3
 Function = Callable[[Mapping[str, Tensor], torch.Generator | None], dict[str, Tensor]]
 
 
-class Recorder:
+class GraphRecorder:
     """Records CUDA graphs, on one stream of their own: autograd and cuBLAS remember the stream they were first used on.
 
     No memory needs `record_stream`: whatever runs on that stream waits for the present one, and is waited for.
@@ -78,7 +78,7 @@ class Recorder:
         return outputs, graph.replay
 
 
-CUDA = Recorder()
+CUDA = GraphRecorder()
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Graphed:
     names it in messages.
     """
 
-    def __init__(self, function: Function, what: str, recorder: Recorder) -> None:
+    def __init__(self, function: Function, what: str, recorder: GraphRecorder) -> None:
         self._function = function
         self._what = what
         self._recorder = recorder
@@ -170,7 +170,7 @@ class Graphed:
 class GraphedEnv:
     """A capturable task without automatic reset, whose chunks of steps are recorded."""
 
-    def __init__(self, env: VectorTask, recorder: Recorder) -> None:
+    def __init__(self, env: VectorTask, recorder: GraphRecorder) -> None:
         self._env = env
         self.spec: TaskSpec = env.spec
         self.num_envs = env.num_envs
@@ -198,7 +198,7 @@ class GraphedEnv:
         self._env.close()
 
 
-def graph_env(env: TaskEnv, recorder: Recorder | None) -> TaskEnv:
+def graph_env(env: TaskEnv, recorder: GraphRecorder | None) -> TaskEnv:
     """The same task, its steps recorded if they can be and there is a recorder."""
     if recorder is None or not isinstance(env, VectorTask) or not env.capturable or env.auto_reset:
         return env
@@ -208,7 +208,7 @@ def graph_env(env: TaskEnv, recorder: Recorder | None) -> TaskEnv:
 class GraphedAgent(Agent):
     """An agent whose decisions are recorded; it shares all that the given one is made of."""
 
-    def __init__(self, agent: Agent, recorder: Recorder) -> None:
+    def __init__(self, agent: Agent, recorder: GraphRecorder) -> None:
         self.__dict__ = agent.__dict__
         self.graphed: dict[tuple[str, bool], Graphed] = {}  # by what is decided and whether it explores
         self._recorder = recorder
@@ -253,7 +253,7 @@ class GraphedAgent(Agent):
         return record | {"corrected": action}
 
 
-def graph_agent(agent: Agent, recorder: Recorder | None) -> Agent:
+def graph_agent(agent: Agent, recorder: GraphRecorder | None) -> Agent:
     """The same agent, its decisions recorded if there is a recorder."""
     return agent if recorder is None or isinstance(agent, GraphedAgent) else GraphedAgent(agent, recorder)
 
@@ -261,7 +261,7 @@ def graph_agent(agent: Agent, recorder: Recorder | None) -> Agent:
 class GraphedPPO(PPO):
     """PPO whose gradients on full minibatches are recorded, with the policy's and without."""
 
-    def __init__(self, *arguments: Any, recorder: Recorder, **settings: Any) -> None:
+    def __init__(self, *arguments: Any, recorder: GraphRecorder, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.graphed = {
             policy: Graphed(functools.partial(self._learn, policy=policy), "a step of PPO", recorder)
@@ -300,7 +300,7 @@ class GraphedPPO(PPO):
                 yield f"gradient.{number}.{index}", parameter
 
 
-def make_ppo(agent: Agent, critic: Critic, config: PPOConfig, *, recorder: Recorder | None) -> PPO:
+def make_ppo(agent: Agent, critic: Critic, config: PPOConfig, *, recorder: GraphRecorder | None) -> PPO:
     """PPO, its gradients recorded if there is a recorder; arguments as of `PPO`."""
     if recorder is None:
         return PPO(agent, critic, config)

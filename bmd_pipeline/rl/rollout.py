@@ -215,15 +215,11 @@ class EpisodeBatch:
     information: Tensor | None  # (N,) mean log q(z|h) − log p(z) over its states in nats, or None without codes
 
 
-def play_episodes(
-    env: TaskEnv, agent: Agent, *, seed: int, codes: Tensor | None, generator: torch.Generator
-) -> EpisodeBatch:
-    """Plays one episode per environment as the agent would be deployed, under codes (N,); None takes them in turn.
+def play_episodes(env: TaskEnv, agent: Agent, *, seed: int, codes: Tensor, generator: torch.Generator) -> EpisodeBatch:
+    """Plays one episode per environment as the agent would be deployed, under codes (N,).
 
     The seed fixes the initial states, so that agents can be compared on the same ones.
     """
-    if codes is None:
-        codes = torch.arange(env.num_envs, device=env.device) % agent.num_codes
     return describe_episodes(agent, roll_out(env, agent, seed=seed, code=codes, generator=generator, explore=False))
 
 

@@ -21,7 +21,7 @@ from bmd_pipeline.modes.inference import (
 )
 from bmd_pipeline.modes.regulariser import Regulariser
 from bmd_pipeline.rl.agent import Agent, load_trained, trained_state
-from bmd_pipeline.rl.graphs import Recorder, graph_agent, make_ppo
+from bmd_pipeline.rl.graphs import GraphRecorder, graph_agent, make_ppo
 from bmd_pipeline.rl.ppo import Batch, Critic, compute_continuation, compute_gae, standardise, standardise_groups
 from bmd_pipeline.rl.rollout import (
     Rollout,
@@ -110,7 +110,7 @@ class Trainer:
         feed_codes: bool = False,
         pay_as_told: bool = False,
         obedience: float | None = None,
-        recorder: Recorder | None = None,
+        recorder: GraphRecorder | None = None,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.env = env

@@ -120,7 +120,7 @@ class Recording:
         return torch.stack(self.tracks)[:, None]
 
 
-class Recorder:
+class EpisodeRecorder:
     """Records the episodes of a task from now on; those that it plays are the same as without.
 
     It listens to what the base class of all tasks calls when an episode begins and after each control step: neither

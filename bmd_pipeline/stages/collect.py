@@ -9,7 +9,6 @@ from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.collect import Attempt, Quota, make_pool
 from bmd_pipeline.demos.store import DemoWriter, require_replaceable
-from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.io.files import hash_tree, write_json
 from bmd_pipeline.io.provenance import package_versions, require_disposable_demos
 from bmd_pipeline.seeds import derive_seed
@@ -34,16 +33,15 @@ def collect(config: RunConfig, *, output: Path, manifest: Path, num_workers: int
     counts and provenance. As many as `num_workers` processes demonstrate at the same time.
 
     Raises:
-        ConfigError: `num_workers` is below 1.
+        ConfigError: there are too few episodes for the behaviours, or the expert has no such behaviour.
         TaskError: the task's simulator isn't installed.
+        DataError: what is at `output` is no store.
         TrainingError: the expert can't show a behaviour often enough.
         SimulationError: a worker died.
         ArtifactError: another job is collecting into the same folder, it can't be written, or what is there was
             imported, was not collected or was edited since.
         AlreadyWritten: a job that computes the same was collecting, and has finished meanwhile.
     """
-    if num_workers < 1:
-        raise ConfigError(f"num_workers must be >= 1, got {num_workers}")
     started = time.time()
     set_threads(1)  # demonstrations are many small steps, for which threads only get in each other's way
     task = config.task

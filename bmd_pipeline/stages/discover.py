@@ -1,4 +1,4 @@
-"""Stage `discover`: which behaviours are there, and how is each commanded?"""
+"""Stage `discover`: finds behavioural modes and a code that commands each."""
 
 import copy
 import functools
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from bmd_pipeline.config.schema import RegulariserConfig, RunConfig
 from bmd_pipeline.demos.store import Demos
-from bmd_pipeline.errors import TrainingError
+from bmd_pipeline.errors import ArtifactError, TrainingError
 from bmd_pipeline.io.files import hash_file, hash_tree
-from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE
 from bmd_pipeline.io.logger import Tracker
 from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.io.provenance import require_own_demos, require_run, write_run
@@ -25,6 +25,7 @@ from bmd_pipeline.modes.teaching import Clusters, cluster_demos, describe_demos,
 from bmd_pipeline.policies.bc import make_windows
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import Agent, make_base_agent, make_commanded_agent
+from bmd_pipeline.rl.graphs import graph_agent
 from bmd_pipeline.rl.rollout import (
     Rollout,
     compute_code_success,
@@ -44,8 +45,8 @@ from bmd_pipeline.stages.runtime import Context, episode_seeds, open_context, re
 # ---- The phases of a discovery, each of which a killed run goes on from ----
 
 MIN_INFORMATION = 0.1
-"""Held-out M in nats below which a discovery warns that it found no modes: two codes that are always told apart have
-.69, and an inference model that knows nothing scatters around 0."""
+"""Held-out mutual information M in nats below which `discover` warns that it found no modes. Two codes that are always
+told apart have 0.69; an untrained model scores about 0."""
 STRENGTH_MARGIN = 0.01
 """By how much more episodes must succeed as told for codes to be stretched further."""
 
@@ -95,7 +96,11 @@ class Discovery:
                     self._finish(name)
 
     def _finish(self, phase: str) -> None:
-        """Saves what a phase has made, once it is sure to be of use."""
+        """Marks a phase as done and saves progress.
+
+        Raises:
+            TrainingError: a weight is not finite.
+        """
         for name, tensor in self.modes.networks().state_dict().items():
             if not bool(torch.isfinite(tensor).all()):
                 raise TrainingError(f"discovery made {name} not finite: look for huge values in demonstrations or task")
@@ -113,7 +118,7 @@ class Discovery:
         cond = policy.encode(windows.stacked)
         points = describe_demos(self.demos, cond, policy.obs_dim, settings.cluster_points)
         clusters = cluster_demos(points, settings, derive_seed(*self._root, "clusters"))
-        self._tell_clusters(clusters)
+        self._report_clusters(clusters)
         self._resize(len(clusters.centres))
         lengths = torch.from_numpy(self.demos.episode_ends - self.demos.episode_starts).to(self.context.device)
         with self.reporter.progress("teaching codes", settings.teaching.steps) as progress:
@@ -130,7 +135,7 @@ class Discovery:
         self.modes.centres = clusters.centres
         self.modes.findings["cluster_sizes"] = clusters.sizes
 
-    def _tell_clusters(self, clusters: Clusters) -> None:
+    def _report_clusters(self, clusters: Clusters) -> None:
         settings, sizes = self.config.discover, clusters.sizes
         if clusters.by_density:
             shares = ", ".join(f"{size / sum(sizes):.1%}" for size in sorted(sizes, reverse=True))
@@ -156,7 +161,7 @@ class Discovery:
         )
 
     def _choose_strength(self) -> None:
-        """Stretches the codes as far as it helps, and no further than that."""
+        """Takes, of the strengths in rising order, each that beats the last taken by more than STRENGTH_MARGIN."""
         strengths = sorted(self.config.discover.teaching.strengths)
         scores = self.modes.findings["as_told_by_strength"]
         chosen = 0
@@ -167,14 +172,15 @@ class Discovery:
         self.modes.findings["strength"] = strengths[chosen]
 
     def _stretch(self, strength: float) -> DiffusionPolicy:
-        """A copy of the taught policy whose codes speak louder."""
+        """A copy of the taught policy with its codes scaled by `strength`."""
         stretched = copy.deepcopy(self.modes.coded)
         assert stretched is not None
         stretched.denoiser.stretch_codes(strength)
         return stretched
 
     def _learn_in_hindsight(self) -> None:
-        """Teaches the inference model what each behaviour looks like, then how often a command is obeyed."""
+        """Fits the inference model to episodes of the taught policy labelled with the behaviour they show, and
+        calibrates it to the codes that commanded them."""
         modes, settings = self.modes, self.config.discover
         agent = make_commanded_agent(self.context.policy, modes)
         played = self._play_codes(agent, "hindsight", episodes=settings.hindsight_episodes)
@@ -253,6 +259,7 @@ class Discovery:
     ) -> Rollout:
         """Plays the rounds that an earlier job has not played, and joins all of them; `names` fix their starts."""
         env, known, columns = self.context.env, len(self._rounds), self.modes.feature_columns
+        agent = graph_agent(agent, self.context.recorder)
         seeds = episode_seeds(*self._root, *names, episodes=episodes, num_envs=env.num_envs)
         rounds = play_rounds(env, agent, seeds, draws, explore=explore, feature_columns=columns, first=known)
         with self.reporter.progress(what, len(seeds), known) as progress:
@@ -285,7 +292,7 @@ class Discovery:
     # progress ----------------------------------------------------------------------------------------
 
     def _mark(self, *, save: bool = False) -> None:
-        """A point from which a later job can go on."""
+        """Registers a point to resume from; saves there if due, and stops if asked to."""
         self._step += 1
         draws = None if self._draws is None else self._draws.get_state()  # a round that is begun moves it on
         self.checkpoints.save_if_due(self._step, functools.partial(self._pack, draws), save=save)
@@ -383,7 +390,7 @@ def discover(
     uninterrupted run.
 
     Raises:
-        ArtifactError: the policy is missing or does not fit.
+        ArtifactError: the policy is missing or does not fit, or the coded form is given no demonstrations.
         ConfigError: an imported policy is to be taught codes on demonstrations that were not imported.
         DataError: the demonstrations are missing, damaged or of another task.
         TrainingError: there are too few demonstrations to cluster, or training diverged.
@@ -398,7 +405,9 @@ def discover(
     data = None
     origins = {"policy": hash_file(policy / RUN_FILE)}
     if settings.form == "coded":
-        inputs["demos"] = demos = demos or Layout().demos(task)
+        if demos is None:
+            raise ArtifactError(f"discover.form coded needs the output of `bmd-pipeline collect --task {task}`")
+        inputs["demos"] = demos
         require_own_demos(policy, demos)
         data, origins["demos"] = load_task_demos(config, demos), hash_tree(demos)
     with open_context(config, policy, settings.num_envs, num_workers, reporter, stop, disturbed=False) as context:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from bmd_pipeline.config.hashing import Stage
+from bmd_pipeline.config.resources import count_rounds
 from bmd_pipeline.config.schema import RunConfig, check_method, is_finetuned, order_policies, uses_modes
 from bmd_pipeline.environments.base import ModeLabeler, TaskEnv
 from bmd_pipeline.errors import ArtifactError, TaskError
@@ -21,7 +22,6 @@ from bmd_pipeline.io.layout import EPISODES_FILE, PATHS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, concat_episodes, encode_episodes
 from bmd_pipeline.metrics.scores import SCORES, choose_behaviours
-from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.reporting.figures import plot_success_modes, plot_trajectories, save_figure
 from bmd_pipeline.reporting.trajectories import (
@@ -33,7 +33,7 @@ from bmd_pipeline.reporting.trajectories import (
     resample_paths,
 )
 from bmd_pipeline.rl.agent import Agent, load_agent, remove_steering
-from bmd_pipeline.rl.graphs import Recorder, graph_agent
+from bmd_pipeline.rl.graphs import GraphRecorder, graph_agent
 from bmd_pipeline.rl.rollout import EpisodeBatch, describe_episodes, play_rounds
 from bmd_pipeline.seeds import Family, derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import lock_folder
@@ -48,7 +48,7 @@ from bmd_pipeline.stages.evaluations import (
     make_document,
     make_head,
 )
-from bmd_pipeline.stages.runtime import open_env, select_recorder, select_stage_device
+from bmd_pipeline.stages.runtime import load_task_policy, open_env, prepare_device
 from bmd_pipeline.tasks.registry import load_labellings
 
 # ---- Episodes with their true modes: what evaluation is made of ----
@@ -133,7 +133,7 @@ class _Examiner:
         env, root = self.env, self.config.seed
         columns = [env.spec.track_names.index(name) for name in env.spec.planar]
         # one episode in every environment a round; which of the last round are dropped does not depend on them
-        seeds = [derive_seed(root, *starts, index) for index in range(-(-episodes // env.num_envs))]
+        seeds = [derive_seed(root, *starts, index) for index in range(count_rounds(episodes, env.num_envs))]
         parts, paths = [], []
         for index, played in enumerate(play_rounds(env, agent, seeds, make_generator(root, *noise, device=env.device))):
             batch = describe_episodes(agent, played)
@@ -157,10 +157,11 @@ def _open_examiner(
     method: str,
     seed: int,
     num_workers: int,
-    recorder: Recorder | None = None,
+    device: torch.device,
+    recorder: GraphRecorder | None,
 ) -> Iterator[_Examiner]:
     """Opens the task for the evaluation of one method and training seed; `policy` is the pre-trained one."""
-    num_envs, device = min(config.evaluate.num_envs, config.evaluate.episodes), select_stage_device(config)
+    num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
     opened = open_env(
         config.task, policy, num_envs, disturbed=True, device=device, num_workers=num_workers, recorder=recorder
     )
@@ -200,8 +201,7 @@ def evaluate(
     started = time.time()
     task = config.task.name
     inputs = require_inputs(task, method, policy, modes, finetuned)
-    device = select_stage_device(config)
-    recorder = select_recorder(config, device)
+    device, recorder, _ = prepare_device(config)
     agent = graph_agent(load_player(config, policy, modes, finetuned, method, device), recorder)
     identity: dict[str, Any] = {
         "method": method,
@@ -210,7 +210,7 @@ def evaluate(
         "inputs": {name: hash_file(path) for name, path in inputs.items()},
     }
     with lock_folder(config, "evaluate", output.parent, reporter, **identity) as lock:
-        with _open_examiner(config, agent.policy, method, seed, num_workers, recorder) as examiner:
+        with _open_examiner(config, agent.policy, method, seed, num_workers, device, recorder) as examiner:
             episodes, paths = examiner.examine(agent, ("evaluate", seed), ("evaluate", "noise", seed), reporter)
         block = make_block(config, [episodes])
         document = make_document(config, {method: block}, inputs, seed, started, device)
@@ -250,8 +250,9 @@ def load_player(
     method: str,
     device: torch.device | str = "cpu",
 ) -> Agent:
-    """The agent of a method as `evaluate.steering` wants it; see `load_agent`."""
-    agent = load_agent(policy, modes, finetuned, method, task=config.task.name, device=device)
+    """The agent of a method as `evaluate.steering` wants it, whose policy fits the run's task; see `load_agent`."""
+    base = load_task_policy(config, policy, device)
+    agent = load_agent(base, modes, finetuned, method, task=config.task.name)
     return agent if config.evaluate.steering else remove_steering(agent)
 
 
@@ -345,16 +346,16 @@ def curve(
             f"{finetuned}: holds no snapshots; run `bmd-pipeline finetune --task {task} --method {method} "
             f"--seed {seed} --set finetune.snapshot_interval=20`"
         )
-    device = select_stage_device(config)
-    base = load_policy(policy, task=task, device=device)
+    device, recorder, _ = prepare_device(config)
+    base = load_task_policy(config, policy, device)
     starts: Purpose = ("evaluate", "curve", seed)  # every snapshot meets the same starts and draws
     points = []
     with (
-        _open_examiner(config, base, method, seed, num_workers) as examiner,
+        _open_examiner(config, base, method, seed, num_workers, device, recorder) as examiner,
         reporter.progress(f"curve of {method}", len(folders)) as progress,
     ):
         for folder in folders:
-            agent = load_player(config, policy, modes, folder, method, device)
+            agent = graph_agent(load_player(config, policy, modes, folder, method, device), recorder)
             episodes, _ = examiner.examine(agent, starts, (*starts, "noise"))
             block = make_block(config, [episodes]).model_dump(mode="json")
             shares = {row["mode"]: row["share"] for row in block["per_mode"]}

@@ -136,6 +136,15 @@ class Evaluated:
         return f"{self.episodes.policy}/seed{self.episodes.seed}"
 
 
+def require_settings(found: object, expected: str, path: Path, what: str, again: str) -> None:
+    """Checks that what is at `path` was made under the present settings, by their hashes.
+
+    Raises `ArtifactError` otherwise; `what` says how it was made ("trained"), and `again` is the command that makes it.
+    """
+    if found != expected:
+        raise ArtifactError(f"{path}: {what} under other settings than the present ones; run `{again}`")
+
+
 def load_evaluated(
     config: RunConfig, path: Path, *, wanted: tuple[str, int] | None = None, again: str | None = None
 ) -> Evaluated:
@@ -155,8 +164,7 @@ def load_evaluated(
     if wanted is not None and wanted != (policy, seed):
         raise ArtifactError(f"{path}: holds {policy}/seed{seed}, not {wanted[0]}/seed{wanted[1]}")
     again = again or f"bmd-pipeline evaluate --task {task} --method {policy} --seed {seed}"
-    if block.config_hash != hash_policy_settings(config, policy):
-        raise ArtifactError(f"{path}: evaluated under other settings than the present ones; run `{again}`")
+    require_settings(block.config_hash, hash_policy_settings(config, policy), path, "evaluated", again)
     parts = load_episodes(path.with_name(EPISODES_FILE))
     found = [(part.policy, part.seed, len(part)) for part in parts]
     labellings = {name: labelling.modes for name, labelling in parts[0].labellings.items()} if parts else {}

@@ -4,7 +4,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,14 @@ from bmd_pipeline.reporting.sources import MAX_VIDEO_BYTES
 from bmd_pipeline.rl.agent import Agent
 from bmd_pipeline.rl.rollout import play_episodes
 from bmd_pipeline.seeds import derive_seed, make_generator
-from bmd_pipeline.sim.render import Camera, Filming, Recorder, Recording, Renderer, find_task
+from bmd_pipeline.sim.render import Camera, EpisodeRecorder, Filming, Recording, Renderer, find_task
 from bmd_pipeline.stages.checkpoints import describe_stage
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import load_player, require_inputs
-from bmd_pipeline.stages.runtime import disturb
+from bmd_pipeline.stages.runtime import disturb, require_action
 from bmd_pipeline.tasks import registry
 
-# ---- Playing the episodes of a film: by a demonstrator, or by a policy ----
+# ---- Playing the episodes of a film: by an expert, or by a policy ----
 
 ATTEMPTS = 20
 """Episodes that are played for each one that is shown, at most: only successes are."""
@@ -50,12 +50,11 @@ class Clip:
 class Player:
     """Who plays, and what for."""
 
-    groups: Sequence[tuple[str, ...]]  # roles to play for; the same episodes may fill those of a group
+    groups: Sequence[tuple[str, ...]]  # roles to play for; one episode can serve any role of its group
     labelling: ModeLabeler  # the task's true modes
-    recorder: Recorder  # holds the last episode
-    make_seed: Callable[[int, int], int]  # what to reset the task with, by the group's index and the attempt's number
-    try_episode: Callable[[int, int], bool]  # plays for the group of an index, reset with a seed: did it succeed?
-    close: Callable[[], None]  # releases the simulator
+    recorder: EpisodeRecorder  # holds the last episode
+    make_seed: Callable[[int, int], int]  # (index of the group, number of the attempt) -> seed of the task's reset
+    try_episode: Callable[[int, int], bool]  # (index of the group, seed) -> whether the episode succeeded
 
     def play(self, episodes: int, log: Callable[[str], None]) -> Iterator[Clip]:
         """Plays for one group after the other, until `episodes` succeeded for each role; logs where too few do."""
@@ -79,52 +78,54 @@ class Player:
                     log(f"{role}: no success in {since[role]} episodes, no clip")
 
 
-def make_expert_player(config: RunConfig, filming: Filming) -> Player:
-    """The task's demonstrator, which plays for its behaviours.
+@contextmanager
+def open_expert_player(config: RunConfig, filming: Filming) -> Iterator[Player]:
+    """The task's expert, which plays for its behaviours.
 
     Seeds are those of the attempts that `collect` makes, in their order, so what is seen are demonstrations.
     """
     task = config.task
-    expert = registry.make_expert(task.name, task.env)
-    return Player(
-        groups=[(behaviour,) for behaviour in expert.behaviours],
-        labelling=registry.load_labellings(task.name)[0],
-        recorder=Recorder(find_task(expert), filming),
-        make_seed=lambda index, attempt: derive_seed(config.seed, "collect", expert.behaviours[index], attempt),
-        try_episode=lambda index, seed: expert.demonstrate(index, seed).success,
-        close=expert.close,
-    )
+    with closing(registry.make_expert(task.name, task.env)) as expert:
+        yield Player(
+            groups=[(behaviour,) for behaviour in expert.behaviours],
+            labelling=registry.load_labellings(task.name)[0],
+            recorder=EpisodeRecorder(find_task(expert), filming),
+            make_seed=lambda index, attempt: derive_seed(config.seed, "collect", expert.behaviours[index], attempt),
+            try_episode=lambda index, seed: expert.demonstrate(index, seed).success,
+        )
 
 
-def make_agent_player(config: RunConfig, filming: Filming, agent: Agent, seed: int) -> Player:
+@contextmanager
+def open_agent_player(config: RunConfig, filming: Filming, agent: Agent, seed: int) -> Iterator[Player]:
     """A policy on the CPU, which plays for its mode codes; without codes for the task's modes, as it takes them.
 
-    Starts are those of single episodes in `evaluate`: they depend on the root seed and on the policy's.
+    Episodes start from seeds of the family `evaluate`, which no training stage uses.
 
     Raises:
         TaskError: the task is not stepped in this process.
+        ConfigError: the disturbance locks an action that the task does not have.
     """
     task = config.task
     labelling = registry.load_labellings(task.name)[0]
-    env = registry.make_env(task.name, task.env, 1)
-    if not isinstance(env, VectorTask):
-        raise TaskError(f"{task.name} can't be filmed: it is not stepped in this process")
-    recorder = Recorder(env, filming)
-    world = disturb(env, task, agent.policy)
+    require_action(registry.make_spec(task.name, task.env), task.env, "task.env")
     generator = make_generator(config.seed, "evaluate", "film", seed)
+    with closing(registry.make_env(task.name, task.env, 1)) as env:
+        if not isinstance(env, VectorTask):
+            raise TaskError(f"{task.name} can't be filmed: it is not stepped in this process")
+        recorder = EpisodeRecorder(env, filming)
+        world = disturb(env, task, agent.policy)
 
-    def try_episode(code: int, start: int) -> bool:
-        batch = play_episodes(world, agent, seed=start, codes=torch.tensor([code]), generator=generator)
-        return bool(batch.success[0])
+        def try_episode(code: int, start: int) -> bool:
+            batch = play_episodes(world, agent, seed=start, codes=torch.tensor([code]), generator=generator)
+            return bool(batch.success[0])
 
-    return Player(
-        groups=[(f"code{z}",) for z in range(agent.num_codes)] if agent.modes is not None else [labelling.modes],
-        labelling=labelling,
-        recorder=recorder,
-        make_seed=lambda _, attempt: derive_seed(config.seed, "evaluate", seed, attempt),
-        try_episode=try_episode,
-        close=world.close,
-    )
+        yield Player(
+            groups=[(f"code{z}",) for z in range(agent.num_codes)] if agent.modes is not None else [labelling.modes],
+            labelling=labelling,
+            recorder=recorder,
+            make_seed=lambda _, attempt: derive_seed(config.seed, "evaluate", seed, attempt),
+            try_episode=try_episode,
+        )
 
 
 def find_mode(labelling: ModeLabeler, recording: Recording) -> str:
@@ -137,7 +138,8 @@ def find_mode(labelling: ModeLabeler, recording: Recording) -> str:
 
 MAX_FRAMES = 60
 MAX_FRAME_MS = 100
-"""Of long episodes every n-th control step is shown, and they run faster than life: nobody watches half a minute."""
+"""Most frames of a clip, and longest time of a frame in ms: long episodes are thinned out and play faster than in
+reality."""
 
 
 def render_clip(recording: Recording, renderer: Renderer, control_hz: float | None, max_bytes: int) -> bytes:
@@ -165,13 +167,13 @@ def render_stills(
 # ---- Stage `film`: a clip of each mode, for people ----
 
 CLIP_BYTES = 600_000
-"""Size of a clip at most; where there are many, all of them together stay within what a page carries."""
+"""Most bytes of a clip; with many clips, MAX_VIDEO_BYTES is shared among them."""
 FEW = 6
 """Clips up to which the picture of all shows several moments of each."""
 MOMENTS, END = (0.35, 0.7, 1.0), (1.0,)
 """Shares of an episode at which it is shown there."""
-FEW_LOOK, MANY_LOOK = (2, 176), (6, 160)
-"""Episodes side by side there, and pixels of a still's side."""
+FEW_STRIPS, MANY_STRIPS = (2, 176), (6, 160)
+"""(Episodes side by side, pixels of a still's side) in that picture, for few and for many clips."""
 
 
 def film(
@@ -179,7 +181,7 @@ def film(
     *,
     output: Path,
     method: str = EXPERT,
-    seed: int = 0,
+    seed: int | None = None,
     policy: Path | None = None,
     modes: Path | None = None,
     finetuned: Path | None = None,
@@ -195,6 +197,7 @@ def film(
     Args:
         output: the document to write, last; the rest goes beside it.
         method: "expert", which needs no folders, "pretrained", "taught" or a fine-tuning method.
+        seed: the policy's, 0 if None; the expert plays from the run's own.
         episodes: clips of each mode, or of each mode code.
         size: pixels of a clip's side.
 
@@ -209,33 +212,31 @@ def film(
     filming.require_renderer()
     inputs: dict[str, Path] = {}
     if method == EXPERT:
-        player = make_expert_player(config, filming)
+        seed, opened = config.seed, open_expert_player(config, filming)
     else:
         assert policy is not None  # the command has asked for it
-        inputs = require_inputs(task, method, policy, modes, finetuned)
-        player = make_agent_player(config, filming, load_player(config, policy, modes, finetuned, method), seed)
+        seed, inputs = seed or 0, require_inputs(task, method, policy, modes, finetuned)
+        agent = load_player(config, policy, modes, finetuned, method)
+        opened = open_agent_player(config, filming, agent, seed)
     clips: dict[str, dict[str, Any]] = {}
     strips: list[Strip] = []
-    count = episodes * sum(map(len, player.groups))
-    moments = MOMENTS if count <= FEW else END
-    max_bytes = min(CLIP_BYTES, MAX_VIDEO_BYTES // count)
     hertz = registry.make_spec(task, config.task.env).control_hz
-    with (
-        closing(player),
-        closing(filming.make_renderer(size)) as renderer,
-        reporter.progress(f"film {output.stem}", count) as bar,
-    ):
-        for clip in player.play(episodes, reporter.log):
-            path = _name_clip(output, clip, clips)
-            gif = render_clip(clip.recording, renderer, hertz, max_bytes)
-            write_bytes(path, gif)
-            clips[path.name] = _describe(clip, gif)
-            caption = path.stem.removeprefix(f"{output.stem}-")
-            strips.append(render_stills(clip.recording, renderer, filming.camera, caption=caption, moments=moments))
-            bar.advance()
+    with opened as player, closing(filming.make_renderer(size)) as renderer:
+        count = episodes * sum(map(len, player.groups))
+        moments = MOMENTS if count <= FEW else END
+        max_bytes = min(CLIP_BYTES, MAX_VIDEO_BYTES // count)
+        with reporter.progress(f"film {output.stem}", count) as bar:
+            for clip in player.play(episodes, reporter.log):
+                path = _name_clip(output, clip, clips)
+                gif = render_clip(clip.recording, renderer, hertz, max_bytes)
+                write_bytes(path, gif)
+                clips[path.name] = _describe(clip, gif)
+                caption = path.stem.removeprefix(f"{output.stem}-")
+                strips.append(render_stills(clip.recording, renderer, filming.camera, caption=caption, moments=moments))
+                bar.advance()
     if not clips:
         raise TrainingError(f"{task}: no episode of {output.stem} succeeded, so there is nothing to show")
-    write_bytes(output.with_suffix(".webp"), draw_strips(strips, *(FEW_LOOK if count <= FEW else MANY_LOOK)))
+    write_bytes(output.with_suffix(".webp"), draw_strips(strips, *(FEW_STRIPS if count <= FEW else MANY_STRIPS)))
     _remove_old(output, clips)
     depends_on: Stage = "collect" if method == EXPERT else "evaluate"
     document = describe_stage(config, depends_on, inputs=inputs, started=started, seed=seed)

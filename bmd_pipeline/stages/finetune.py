@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bmd_pipeline.config.resources import count_rounds
 from bmd_pipeline.config.schema import RunConfig, check_method, uses_modes
-from bmd_pipeline.io.files import hash_file, save_weights, write_json
+from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import hash_file
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.io.provenance import require_run, write_run
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
-from bmd_pipeline.rl.agent import FINETUNED_DOCUMENT, FINETUNED_WEIGHTS, make_agent, trained_state
-from bmd_pipeline.rl.graphs import graph_agent
+from bmd_pipeline.rl.agent import FINETUNED_DOCUMENT, FINETUNED_WEIGHTS, make_agent, save_trained, trained_state
 from bmd_pipeline.rl.rollout import balanced_codes, merge_rollouts, roll_out
 from bmd_pipeline.rl.selection import Candidate, CollapseWatch, score_candidate
 from bmd_pipeline.rl.trainer import Trainer, compute_max_steps, unpack_trainer
@@ -24,8 +25,6 @@ from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, describe_stage, open_checkpoints, open_tracker
 from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.stages.runtime import Context, episode_seeds, open_context
-
-SCHEMA_VERSION = 1
 
 
 def finetune(
@@ -61,7 +60,8 @@ def finetune(
     require_run(policy, "pretrain", task)
     inputs = {"policy": policy}
     if uses_modes(method):
-        modes = modes or Layout().modes(task, seed)
+        if modes is None:
+            raise ArtifactError(f"{method} needs the output of `bmd-pipeline discover --task {task} --seed {seed}`")
         require_run(modes, "discover", task)
         inputs["modes"] = modes
     # progress made from another policy or other modes is of no use here
@@ -110,10 +110,9 @@ class _Run:
         self.names = (config.task.name, self.method, self.seed)
         torch.manual_seed(derive_seed(config.seed, "train", *self.names, "weights"))
         agent = make_agent(self.method, context.policy, self.modes, settings, config.discover.steering)
-        self.agent = graph_agent(agent.to(context.device), context.recorder)
         self.trainer = Trainer(
             context.env,
-            self.agent,
+            agent.to(context.device),
             settings.ppo,
             settings.regulariser,
             feed_codes=settings.feed_codes,
@@ -122,7 +121,8 @@ class _Run:
             recorder=context.recorder,
             warn=warn,
         )
-        episodes = settings.num_envs * -(-settings.selection.episodes // settings.num_envs)
+        self.agent = self.trainer.agent  # its decisions may be recorded
+        episodes = settings.num_envs * count_rounds(settings.selection.episodes, settings.num_envs)
         self.watch = CollapseWatch(self.agent.entropy_dims, episodes, warn)
 
     def train(self, checkpoints: Checkpoints) -> Candidate:
@@ -159,10 +159,10 @@ class _Run:
         return self.best
 
     def _calibrate(self) -> None:
-        """Sets how sure the inference model is to how often codes are obeyed here, while the policy explores.
+        """Recalibrates the inference model on exploring episodes of the fine-tuning environment.
 
-        What hindsight taught it holds for the demonstrations' world and for a policy as deployed. Where much fails, a
-        model that is too sure would drown the environment's reward in large negative log-ratios.
+        Discovery calibrated it without disturbance and exploration. An over-confident model would pay large negative
+        log-ratios where many episodes fail, and drown the environment's reward.
         """
         if self.modes is None or self.modes.coded is None:
             return
@@ -217,11 +217,7 @@ class _Run:
             self._write_weights(folder, trained_state(self.agent), {"iteration": iteration})
 
     def _write_weights(self, folder: Path, weights: dict[str, Tensor], extra: dict[str, Any]) -> None:
-        """Writes a fine-tuned policy as `load_agent` reads it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_weights(folder / FINETUNED_WEIGHTS, weights)
         document: dict[str, Any] = {
-            "schema_version": SCHEMA_VERSION,
             "task": self.config.task.name,
             "method": self.method,
             "finetune": self.config.finetune.model_dump(mode="json"),
@@ -229,7 +225,7 @@ class _Run:
             "policy_sha256": self.context.policy.fingerprint,
             "modes_sha256": self.modes.fingerprint if self.modes else None,
         }
-        write_json(folder / FINETUNED_DOCUMENT, document | extra)
+        save_trained(folder, weights, document | extra)
 
     def _pack(self) -> Snapshot:
         """Progress as it was before the present iteration."""

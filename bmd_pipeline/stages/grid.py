@@ -46,6 +46,7 @@ from bmd_pipeline.stages.evaluations import (
     make_evidence_head,
     make_head,
     make_rng,
+    require_settings,
     resample,
 )
 
@@ -103,19 +104,19 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter)
         reporter.log(sentence)
 
 
-_Run = tuple[Evaluated, dict[str, float] | None]
+_CellRun = tuple[Evaluated, dict[str, float] | None]
 """One cell, method and seed: its evaluation and its signs of instability, None without a training log."""
 
 
-def _load_run(config: RunConfig, cell: GridCell, method: str, seed: int, layout: Layout) -> _Run:
+def _load_run(config: RunConfig, cell: GridCell, method: str, seed: int, layout: Layout) -> _CellRun:
     """Reads one run and checks that it was trained and evaluated as the settings say."""
     task = config.task.name
     folder = layout.finetuned(task, cell.folder(method), seed)
     again = f"snakemake --cores 2 {layout.grid(task)}"
     evaluated = load_evaluated(cell.config, folder / EVAL_FILE, wanted=(method, seed), again=again)
     record = require_run(folder, "finetune", task, command=again)
-    if record.get("config_hash") != stage_hash(cell.config, "finetune", method):
-        raise ArtifactError(f"{folder / RUN_FILE}: trained under other settings than the present ones; run `{again}`")
+    expected = stage_hash(cell.config, "finetune", method)
+    require_settings(record.get("config_hash"), expected, folder / RUN_FILE, "trained", again)
     log = folder / METRICS_FILE
     if not log.exists():  # no rule's output, so that jobs whose files are in a store have none
         return evaluated, None
@@ -151,7 +152,7 @@ def _find_floors(
 
 
 def _describe(
-    config: RunConfig, sample: PairedBootstrap, cell: GridCell, method: str, runs: Sequence[_Run], holds: bool
+    config: RunConfig, sample: PairedBootstrap, cell: GridCell, method: str, runs: Sequence[_CellRun], holds: bool
 ) -> CellScores:
     key = f"{cell.name}/{method}"
     measured = [signs for _, signs in runs if signs is not None]
@@ -211,23 +212,23 @@ def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter)
 def _load_base(config: RunConfig, path: Path) -> tuple[Evaluation, dict[str, list[Episodes]]]:
     """The results on one base policy, if they are those that the settings ask for, and the episodes beside them by
     policy, seeds in rising order."""
-    again = f"run `snakemake --cores 2 {path}`"
+    again = f"snakemake --cores 2 {path}"
     document = load_document(path, Evaluation, config.task.name)
     taught = (TAUGHT,) if TAUGHT in document.policies else ()
     for policy in (PRETRAINED, *taught, *config.methods):
         block = document.policies.get(policy)
         if block is None:
-            raise ArtifactError(f"{path}: holds no {policy}; {again}")
-        if block.config_hash != hash_policy_settings(config, policy):
-            raise ArtifactError(f"{path}: {policy} was evaluated under other settings; {again}")
+            raise ArtifactError(f"{path}: holds no {policy}; run `{again}`")
+        expected = hash_policy_settings(config, policy)
+        require_settings(block.config_hash, expected, path, f"{policy} was evaluated", again)
         found = [row.seed for row in block.seeds]
         if sorted(found) != sorted(config.seeds):
-            raise ArtifactError(f"{path}: {policy} has seeds {found}, not {list(config.seeds)}; {again}")
+            raise ArtifactError(f"{path}: {policy} has seeds {found}, not {list(config.seeds)}; run `{again}`")
     table = path.with_name(EPISODES_FILE)
     parts = sorted(load_episodes(table), key=lambda part: part.seed)
-    expected = {(policy, row.seed, row.episodes) for policy, block in document.policies.items() for row in block.seeds}
-    if expected != {(part.policy, part.seed, len(part)) for part in parts}:
-        raise ArtifactError(f"{table}: not the episodes of {path}; {again}")
+    rows = {(policy, row.seed, row.episodes) for policy, block in document.policies.items() for row in block.seeds}
+    if rows != {(part.policy, part.seed, len(part)) for part in parts}:
+        raise ArtifactError(f"{table}: not the episodes of {path}; run `{again}`")
     return document, {policy: [part for part in parts if part.policy == policy] for policy in document.policies}
 
 

@@ -26,7 +26,7 @@ from bmd_pipeline.policies.bc import Cloner, Windows, make_windows, split_episod
 from bmd_pipeline.policies.checkpoint import save_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import make_base_agent
-from bmd_pipeline.rl.graphs import Recorder, graph_agent
+from bmd_pipeline.rl.graphs import GraphRecorder, graph_agent
 from bmd_pipeline.rl.selection import score_candidate
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, describe_stage, open_checkpoints, open_tracker
@@ -67,11 +67,11 @@ def pretrain(
     the same weights, byte for byte, as an uninterrupted one.
 
     Raises:
-        DataError: the store is missing, damaged, or of another task.
+        DataError: the store is missing, damaged, of another task or in other units.
         ArtifactError: another job is writing the same folder, it holds a policy that was imported or is somebody
             else's, or its saved progress is damaged.
         TrainingError: the loss is not finite, however small the learning rate.
-        ConfigError: `execution.device` is not there.
+        ConfigError: the device of `execution.device` or `task.physics` is not there.
         Stopped: somebody asked; progress is saved.
     """
     require_disposable_policy(output, STAGE)
@@ -178,7 +178,9 @@ def is_flat(history: Sequence[tuple[int, float]]) -> bool:
 class _Selection:
     """Rollouts of the averaged weights on selection seeds."""
 
-    def __init__(self, config: RunConfig, env: TaskEnv, policy: DiffusionPolicy, recorder: Recorder | None) -> None:
+    def __init__(
+        self, config: RunConfig, env: TaskEnv, policy: DiffusionPolicy, recorder: GraphRecorder | None
+    ) -> None:
         names = (config.task.name, STAGE)
         self._env = env
         self._seeds = episode_seeds(config.seed, "select", *names, episodes=env.num_envs, num_envs=env.num_envs)

@@ -12,7 +12,7 @@ from bmd_pipeline.metrics.schemas import Comparison, Grid, Validation, Verdict
 from bmd_pipeline.reporting.report import build_report, build_summary, load_results
 from bmd_pipeline.reporting.sources import ReportSources, load_sources
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.evaluations import hash_policy_settings
+from bmd_pipeline.stages.evaluations import hash_policy_settings, require_settings
 
 
 def report(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter) -> None:
@@ -55,11 +55,10 @@ def _check_settings(config: RunConfig, layout: Layout, sources: ReportSources) -
             if (policy, seed) not in sources.parts:
                 raise ArtifactError(f"{path}: holds no {policy}/seed{seed}; make it with `snakemake --cores 2 {path}`")
     for policy, block in sources.evaluation.policies.items():
-        if block.config_hash != hash_policy_settings(config, policy):
-            raise _foreign(path, f"{policy} was evaluated")
+        _require(block.config_hash, hash_policy_settings(config, policy), path, f"{policy} was evaluated")
     for (policy, seed), record in sources.finetuned.items():
-        if record.get("config_hash") != stage_hash(config, "finetune", policy):
-            raise _foreign(layout.finetuned(task, policy, seed) / RUN_FILE, f"{policy} was trained")
+        file, expected = layout.finetuned(task, policy, seed) / RUN_FILE, stage_hash(config, "finetune", policy)
+        _require(record.get("config_hash"), expected, file, f"{policy} was trained")
     evidence = sources.evidence
     found: dict[Stage, tuple[Path, Comparison | Verdict | Grid | Validation | None]] = {
         "compare": (layout.comparison(task), evidence.comparison),
@@ -71,14 +70,12 @@ def _check_settings(config: RunConfig, layout: Layout, sources: ReportSources) -
         asked = GridConfig.model_validate(evidence.grid.provenance.config.get("grid", {}))
         config = config.model_copy(update={"grid": asked})
     for stage, (file, document) in found.items():
-        if document is not None and document.config_hash != stage_hash(config, stage):
-            raise _foreign(file, "was made")
+        if document is not None:
+            _require(document.config_hash, stage_hash(config, stage), file, "was made")
 
 
-def _foreign(path: Path, what: str) -> ArtifactError:
-    return ArtifactError(
-        f"{path}: {what} under other settings than the present ones; make it again with `snakemake --cores 2 {path}`"
-    )
+def _require(found: object, expected: str, path: Path, what: str) -> None:
+    require_settings(found, expected, path, what, f"snakemake --cores 2 {path}")
 
 
 def _write(output: Path, page: str, reporter: Reporter) -> None:

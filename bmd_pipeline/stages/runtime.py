@@ -1,4 +1,4 @@
-"""What the stages need first and share: device, environments, policy."""
+"""Device, environment and policy: what the stages that play episodes open first."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from bmd_pipeline.compute import select_device, set_matmul
-from bmd_pipeline.config.resources import NATIVE
+from bmd_pipeline.config.resources import NATIVE, count_rounds
 from bmd_pipeline.config.schema import RunConfig, TaskConfig
 from bmd_pipeline.environments.base import TaskEnv, TaskSpec
 from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.graphs import CUDA, Recorder, graph_env
+from bmd_pipeline.rl.graphs import CUDA, GraphRecorder, graph_env
 from bmd_pipeline.seeds import Family, derive_seed
 from bmd_pipeline.stages.console import Reporter, Stop, StoppableEnv
 from bmd_pipeline.tasks import registry
@@ -30,7 +30,7 @@ class Context:
     policy: DiffusionPolicy  # the pre-trained one, frozen
     device: torch.device  # where everything lives
     matmul: str  # precision of float32 matrix products, for run.json
-    recorder: Recorder | None  # records CUDA graphs; None: there are to be none
+    recorder: GraphRecorder | None  # records CUDA graphs; None: there are to be none
 
     def log_resume(self, what: str, reporter: Reporter) -> None:
         """Says from where a stage goes on ("iteration 12")."""
@@ -51,9 +51,16 @@ def select_stage_device(config: RunConfig) -> torch.device:
     return torch.device(config.task.physics)
 
 
-def select_recorder(config: RunConfig, device: torch.device) -> Recorder | None:
+def select_recorder(config: RunConfig, device: torch.device) -> GraphRecorder | None:
     """What records CUDA graphs on a device; None where there are to be none."""
     return CUDA if config.execution.cuda_graphs and device.type == "cuda" else None
+
+
+def prepare_device(config: RunConfig) -> tuple[torch.device, GraphRecorder | None, str]:
+    """The device that a stage plays on, what records CUDA graphs there (None: nothing shall), and the precision of
+    float32 matrix products, which it sets."""
+    device = select_stage_device(config)
+    return device, select_recorder(config, device), set_matmul(device, config.execution.cuda_matmul)
 
 
 def open_env(
@@ -64,20 +71,24 @@ def open_env(
     disturbed: bool,
     device: torch.device,
     num_workers: int,
-    recorder: Recorder | None = None,
+    recorder: GraphRecorder | None = None,
 ) -> TaskEnv:
     """Opens a task without automatic reset, in the world of `task.env.disturbance` or in the demonstrations'.
 
     The normaliser of the pre-trained policy says how large a deviation of observations is. A recorder records the steps
     of native tasks as CUDA graphs, which disturbances stay outside of.
+
+    Raises `ConfigError` if the task has no such action as the disturbance locks.
     """
+    if disturbed:  # before a simulator starts
+        require_action(registry.make_spec(task.name, task.env), task.env, "task.env")
     env = registry.make_env(task.name, task.env, num_envs, device=device, num_workers=num_workers, auto_reset=False)
     env = graph_env(env, recorder)
     return disturb(env, task, policy) if disturbed else env
 
 
 def disturb(env: TaskEnv, task: TaskConfig, policy: DiffusionPolicy) -> TaskEnv:
-    """An opened task in the world of `task.env.disturbance`; the same object where that is the demonstrations'."""
+    """The environment under `task.env.disturbance`; `env` itself if nothing is disturbed."""
     disturbance = registry.load_disturbance(task.env)
     if not disturbance.describe():
         return env
@@ -114,12 +125,10 @@ def open_context(
 ) -> Iterator[Context]:
     """Opens the task and loads its policy; closes the simulator at the end, also on an error.
 
-    Raises `ArtifactError` as `load_task_policy`; for the arguments see `open_env`.
+    Raises `ArtifactError` as `load_task_policy`; for the arguments and `ConfigError` see `open_env`.
     """
-    device = select_stage_device(config)
+    device, recorder, matmul = prepare_device(config)
     policy = load_task_policy(config, policy_dir, device)
-    matmul = set_matmul(device, config.execution.cuda_matmul)
-    recorder = select_recorder(config, device)
     how = ", CUDA graphs" if recorder is not None else ""
     if disturbed and (world := registry.load_disturbance(config.task.env).describe()):
         how += f"; disturbed: {world}"
@@ -133,7 +142,7 @@ def open_context(
 
 def episode_seeds(root: int, family: Family, *names: str | int, episodes: int, num_envs: int) -> list[int]:
     """Seeds of as many rounds of num_envs environments as `episodes` need."""
-    rounds = -(-episodes // num_envs)
+    rounds = count_rounds(episodes, num_envs)
     return [derive_seed(root, family, *names, "episodes", index) for index in range(rounds)]
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.environments.base import TaskEnv
-from bmd_pipeline.errors import ArtifactError, ConfigError
+from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.io.layout import RUN_FILE
 from bmd_pipeline.io.provenance import require_run
@@ -20,13 +20,14 @@ from bmd_pipeline.metrics.schemas import Validation
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes, resample_track
 from bmd_pipeline.reporting.narrative import describe_validation
 from bmd_pipeline.rl.agent import Agent, make_base_agent, make_commanded_agent
+from bmd_pipeline.rl.graphs import graph_agent
 from bmd_pipeline.rl.rollout import EpisodeBatch, Rollout, merge_rollouts, play_rounds, read_codes
 from bmd_pipeline.seeds import make_generator
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import label_episodes
-from bmd_pipeline.stages.evaluations import make_head, make_rng
+from bmd_pipeline.stages.evaluations import make_head, make_rng, require_settings
 from bmd_pipeline.stages.runtime import Context, disturb, episode_seeds, open_context, open_env, require_action
-from bmd_pipeline.tasks.registry import load_labellings
+from bmd_pipeline.tasks.registry import DISTURBANCE, load_labellings
 
 
 def validation(
@@ -59,18 +60,18 @@ def validation(
             require_action(context.env.spec, changes, f"validation.disturbances.{name}")
         found = {seed: load_modes(folder, context.policy, task=task) for seed, folder in modes.items()}
         first = next(iter(found.values()))
-        ground = _Ground(config, context, first, num_workers, reporter)
+        arena = _Arena(config, context, first, num_workers, reporter)
         rng = make_rng(config, "validation")
-        validator = Validator(ground.labelling.modes, config.evaluate.confidence, config.evaluate.alpha, rng)
-        one, other = ground.play_base("base"), ground.play_base("paired")
-        ground.fit_scale(one)
-        base = validator.describe_base(ground.describe(one), ground.describe(other))
+        validator = Validator(arena.labelling.modes, config.evaluate.confidence, config.evaluate.alpha, rng)
+        one, other = arena.play_base("base"), arena.play_base("paired")
+        arena.fit_scale(one)
+        base = validator.describe_base(arena.describe(one), arena.describe(other))
         won = one.success.cpu().numpy()
         discovered, sortings = [], {}
         for seed, own in found.items():
             sortings[seed] = read_codes(own.inference, one).cpu().numpy()[won]
-            played = ground.describe(ground.play_codes(own, seed))
-            disturbed = {name: ground.describe(ground.play_codes(own, seed, name)) for name in disturbances}
+            played = arena.describe(arena.play_codes(own, seed))
+            disturbed = {name: arena.describe(arena.play_codes(own, seed, name)) for name in disturbances}
             discovered.append(validator.describe_seed(seed, own.num_codes, played, disturbed, base))
     agreement = describe_agreement(sortings)
     inputs = {"policy": policy / RUN_FILE}
@@ -80,8 +81,8 @@ def validation(
         alpha=validator.alpha,
         power=POWER,
         min_share=MIN_SECOND_SHARE,
-        labelling=ground.labelling.name,
-        modes=list(ground.labelling.modes),
+        labelling=arena.labelling.name,
+        modes=list(arena.labelling.modes),
         features=[context.env.spec.track_names[column] for column in first.feature_columns],
         points=first.config.cluster_points,
         base=base,
@@ -97,14 +98,14 @@ def _require_modes(config: RunConfig, seed: int, folder: Path) -> None:
     task = config.task.name
     command = f"bmd-pipeline discover --task {task} --seed {seed}"
     record = require_run(folder, "discover", task, command=command)
-    if record.get("config_hash") != stage_hash(config, "discover"):
-        raise ArtifactError(
-            f"{folder}: discovered under other settings than the present ones; make it again with `{command}`"
-        )
+    require_settings(record.get("config_hash"), stage_hash(config, "discover"), folder, "discovered", command)
 
 
-class _Ground:
-    """Where everything is played, on the same starts, and how trajectories are described; `modes` are any seed's."""
+class _Arena:
+    """Plays the pre-trained and the commanded policies on the same starts, and turns rollouts into `Trajectories`.
+
+    Features, points and scale come from `modes`, any seed's.
+    """
 
     def __init__(
         self, config: RunConfig, context: Context, modes: DiscoveredModes, num_workers: int, reporter: Reporter
@@ -131,8 +132,8 @@ class _Ground:
         context, task = self.context, self.config.task
         changes = self.config.validation.disturbances[disturbance]
         # The task's own disturbance is not that of validation, unless it is among the changes.
-        world = task.model_copy(update={"env": {**task.env, "disturbance": {}, **changes}})
-        if set(changes) <= {"disturbance"}:  # the same task behind a wrapper: no second simulator
+        world = task.model_copy(update={"env": {**task.env, DISTURBANCE: {}, **changes}})
+        if set(changes) <= {DISTURBANCE}:  # the same task behind a wrapper: no second simulator
             return self._play(agent, disturb(context.env, world, context.policy), f"seed {seed}", disturbance)
         num_envs, device, num_workers = context.env.num_envs, context.device, self.num_workers
         opened = open_env(world, context.policy, num_envs, disturbed=True, device=device, num_workers=num_workers)
@@ -170,7 +171,7 @@ class _Ground:
         seeds = episode_seeds(self.config.seed, "evaluate", "validation", episodes=episodes, num_envs=env.num_envs)
         device = self.context.device
         generator = make_generator(self.config.seed, "evaluate", "validation", "noise", name, device=device)
-        rounds = []
+        rounds, agent = [], graph_agent(agent, self.context.recorder)
         with self.reporter.progress(f"{name}, {disturbance}", len(seeds)) as progress:
             for played in play_rounds(env, agent, seeds, generator, feature_columns=self.columns):
                 rounds.append(played)

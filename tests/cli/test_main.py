@@ -94,6 +94,7 @@ def make_output(folder: Path, stage: str, task: str = "GaussianMixture") -> None
             "film --task PushT --finetuned x",
             "--finetuned goes with the --method that it belongs to, got --method expert",
         ),
+        ("film --task PushT --seed 0", "--seed goes with the --method that it belongs to, got --method expert"),
         ("film --task PushT --output x.gif", "--output names the document, which ends in .json"),
         ("film --task PushT --episodes 0", "Invalid value for '--episodes'"),
         ("collect", "Missing option '--task'"),

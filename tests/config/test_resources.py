@@ -125,7 +125,7 @@ def test_validation_counts_everything_that_is_played() -> None:
 
 
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
-PLAYING = {"open_context", "open_env", "make_pool", "make_expert_player", "make_agent_player"}
+PLAYING = {"open_context", "open_env", "make_pool", "open_expert_player", "open_agent_player"}
 """What stages call to get episodes played."""
 
 

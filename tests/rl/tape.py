@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bmd_pipeline.rl.graphs import Recorder
+from bmd_pipeline.rl.graphs import GraphRecorder
 from tests.rl.host_reads import READS
 
 aten = torch.ops.aten
@@ -67,7 +67,7 @@ def fresh(function: Any, result: Any) -> list[Tensor]:
     return [x for x in tree_leaves(results) if isinstance(x, Tensor)]
 
 
-class TapeRecorder(Recorder):
+class TapeRecorder(GraphRecorder):
     """Records on the CPU; as on a device, recording executes nothing.
 
     Attributes:

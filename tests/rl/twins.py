@@ -23,7 +23,7 @@ from bmd_pipeline.modes.modes import make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters import PolicyInput
 from bmd_pipeline.rl.agent import Agent, make_agent, make_commanded_agent
-from bmd_pipeline.rl.graphs import GraphedEnv, Recorder, graph_env
+from bmd_pipeline.rl.graphs import GraphedEnv, GraphRecorder, graph_env
 from bmd_pipeline.rl.trainer import Trainer, pack_trainer, unpack_trainer
 from bmd_pipeline.tasks import registry
 
@@ -107,7 +107,13 @@ def play_both(plain: VectorTask, graphed: GraphedEnv) -> list[tuple[dict[str, Te
 
 
 def make_trainers(
-    method: str, recorder: Recorder, *, device: str = "cpu", num_envs: int = 12, minibatch_size: int = 32, **ppo: object
+    method: str,
+    recorder: GraphRecorder,
+    *,
+    device: str = "cpu",
+    num_envs: int = 12,
+    minibatch_size: int = 32,
+    **ppo: object,
 ) -> tuple[Trainer, Trainer]:
     """The same trainer twice, the second one with recordings."""
     settings = {"minibatch_size": minibatch_size, "value_hidden_sizes": (16,), "target_kl": 1.0}

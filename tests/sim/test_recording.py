@@ -10,7 +10,7 @@ import torch
 
 from bmd_pipeline.environments.base import VectorTask
 from bmd_pipeline.errors import TaskError
-from bmd_pipeline.sim.render import Recorder, find_task
+from bmd_pipeline.sim.render import EpisodeRecorder, find_task
 from tests.tasks.toy import Walk
 
 
@@ -33,8 +33,8 @@ def play(task: Walk, steps: int, chunk: int) -> list[Any]:
     return obs
 
 
-def make_recorder(task: Walk) -> Recorder:
-    return Recorder(task, WalkFilming())  # type: ignore[arg-type]
+def make_recorder(task: Walk) -> EpisodeRecorder:
+    return EpisodeRecorder(task, WalkFilming())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 4])

@@ -16,6 +16,7 @@ from bmd_pipeline.demos.store import DemoWriter, load_demos
 from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.errors import BMDError, ConfigError, DataError, TrainingError
 from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.rl.agent import load_agent
 from bmd_pipeline.rl.rollout import play_episodes
 from bmd_pipeline.stages import discover
@@ -53,7 +54,7 @@ def test_codes_are_the_behaviours_of_the_demonstrations(modes: Path) -> None:
 
 def test_each_code_leads_to_a_goal_of_its_own(policy: Path, modes: Path) -> None:
     """As deployed, by what the task knows and discovery never saw."""
-    agent = load_agent(policy, modes, None, "taught", task=TASK)
+    agent = load_agent(load_policy(policy), modes, None, "taught", task=TASK)
     codes = torch.arange(128) % agent.num_codes
     env = registry.make_env(TASK, OFTEN["env"], 128)
     played = play_episodes(env, agent, seed=9, codes=codes, generator=torch.Generator().manual_seed(0))
@@ -139,11 +140,11 @@ def test_codes_are_stretched_as_far_as_it_pays(
 
 def test_recorded_codes_are_what_the_chosen_strength_makes_of_them(policy: Path, modes: Path, demos: Path) -> None:
     """Codes on disk act as they are, without being stretched once more."""
-    agent = load_agent(policy, modes, None, "taught", task=TASK)
+    agent = load_agent(load_policy(policy), modes, None, "taught", task=TASK)
     assert agent.modes is not None
     coded = agent.modes.coded
     assert coded is not None
-    again = load_agent(policy, modes, None, "taught", task=TASK).modes
+    again = load_agent(load_policy(policy), modes, None, "taught", task=TASK).modes
     assert again is not None
     assert again.coded is not None
     for one, other in zip(coded.denoiser.code_tables, again.coded.denoiser.code_tables, strict=True):

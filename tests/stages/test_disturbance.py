@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bmd_pipeline.config.load import load_config
-from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.config.schema import PolicyConfig, RunConfig
 from bmd_pipeline.errors import ConfigError
+from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.stages.collect import collect
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.discover import discover
 from bmd_pipeline.stages.evaluate import curve, evaluate
 from bmd_pipeline.stages.finetune import finetune
 from bmd_pipeline.stages.pretrain import pretrain
-from bmd_pipeline.stages.runtime import check_settings
+from bmd_pipeline.stages.runtime import check_settings, open_env
+from bmd_pipeline.tasks import registry
 
 ROOT = Path(__file__).parents[2]
 QUIET = Reporter("quiet")
@@ -97,7 +100,12 @@ def test_fine_tuning_and_evaluation_of_policies_meet_the_disturbance(runs: dict[
     assert plain["success_rate"]["mean"] > weak["success_rate"]["mean"] == 0.0
 
 
-def test_a_component_that_the_action_does_not_have_is_refused() -> None:
+def test_a_component_that_the_action_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     check_settings(configure("locked_action: 1"))
     with pytest.raises(ConfigError, match=r"^task\.env\.disturbance\.locked_action must be < 2 for \w+, got 2$"):
         check_settings(configure("locked_action: 2"))
+    monkeypatch.setattr(registry, "make_env", lambda *_, **__: pytest.fail("a simulator starts"))
+    task, device = configure("locked_action: 2").task, torch.device("cpu")
+    policy = DiffusionPolicy(PolicyConfig(), obs_dim=2, action_dim=2)
+    with pytest.raises(ConfigError, match=r"^task\.env\.disturbance\.locked_action must be < 2"):
+        open_env(task, policy, 4, disturbed=True, device=device, num_workers=1)

@@ -28,7 +28,7 @@ from bmd_pipeline.reporting.trajectories import NUM_POINTS, load_paths
 from bmd_pipeline.rl.rollout import EpisodeBatch
 from bmd_pipeline.stages import evaluate as stage
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.evaluate import evaluate, summarise
+from bmd_pipeline.stages.evaluate import curve, evaluate, summarise
 from bmd_pipeline.stages.evaluations import hash_policy_settings
 from bmd_pipeline.tasks.gaussian_mixture.env import GOALS
 from tests.stages.small import QUIET
@@ -55,6 +55,7 @@ class Stage:
         self.root = root
         self.config = make_config()
         self.starts: dict[str, list[Tensor]] = {}
+        monkeypatch.setattr(stage, "load_task_policy", lambda *_: None)
         monkeypatch.setattr(stage, "load_agent", self._load_agent)
         monkeypatch.setattr(stage, "play_rounds", self._play)
         monkeypatch.setattr(stage, "describe_episodes", lambda agent, batch: batch)
@@ -77,7 +78,7 @@ class Stage:
             ),
         )
 
-    def _load_agent(self, policy: Path, modes: Path | None, finetuned: Path | None, method: str, **_: object) -> Any:
+    def _load_agent(self, policy: None, modes: Path | None, finetuned: Path | None, method: str, **_: object) -> Any:
         codes = 4 if uses_modes(method) else 1
         return SimpleNamespace(num_codes=codes, method=method, policy=None)
 
@@ -326,34 +327,24 @@ def test_an_untrained_policy_is_played_for_real(tmp_path: Path) -> None:
     config = make_config()
     folder = tmp_path / "policy"
     folder.mkdir()
+
+    def save(obs_dim: int) -> None:
+        save_policy(DiffusionPolicy(config.pretrain.policy, obs_dim=obs_dim, action_dim=2), folder, TASK)
+        origin: dict[str, Any] = {"config": {}, "config_hash": "", "seed": 0, "inputs": {}, "started": time.time()}
+        write_run(folder, describe_run(stage="pretrain", task=TASK, **origin))
+
     torch.manual_seed(0)
-    save_policy(DiffusionPolicy(config.pretrain.policy, obs_dim=2, action_dim=2), folder, TASK)
-    write_run(
-        folder,
-        describe_run(
-            stage="pretrain",
-            task=TASK,
-            config={},
-            config_hash="",
-            seed=0,
-            inputs={},
-            started=time.time(),
-        ),
-    )
+    save(obs_dim=2)
     output = tmp_path / "eval.json"
-    evaluate(
-        config,
-        policy=folder,
-        modes=None,
-        finetuned=None,
-        output=output,
-        method="pretrained",
-        seed=0,
-        num_workers=1,
-        reporter=Reporter("quiet"),
-    )
+    rest: dict[str, Any] = {"seed": 0, "num_workers": 1, "reporter": QUIET, "method": "pretrained"}
+    evaluate(config, policy=folder, modes=None, finetuned=None, output=output, **rest)
     block = load_document(output, Evaluation).policies["pretrained"]
     assert block.success_rate.n == 50
     assert block.codes == []
     (episodes,) = load_episodes(output.with_name("episodes.parquet"))
     assert episodes.length.max() <= 24
+    save(obs_dim=3)
+    (tmp_path / "finetuned" / "snapshots" / "000000").mkdir(parents=True)
+    for play in (evaluate, curve):
+        with pytest.raises(ArtifactError, match=r"has obs_dim 3, the task has 2"):
+            play(config, policy=folder, modes=None, finetuned=tmp_path / "finetuned", output=output, **rest)

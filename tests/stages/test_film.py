@@ -29,7 +29,7 @@ from bmd_pipeline.tasks import registry
 from bmd_pipeline.tasks.gaussian_mixture.env import GOALS
 
 TASK = "GaussianMixture"
-CONFIG = RunConfig.model_validate({"task": {"name": TASK}})
+CONFIG = RunConfig.model_validate({"task": {"name": TASK}, "seed": 3})
 MODES = registry.load_labellings(TASK)[0].modes
 
 
@@ -127,9 +127,28 @@ def test_the_expert_plays_what_collect_collects(tmp_path: Path, filming: MadeUpF
     document = make_film(tmp_path / "expert.json", episodes=2)
     assert len(document["clips"]) == 2 * len(MODES)
     one, two = (document["clips"][f"expert-{MODES[0]}{suffix}.gif"] for suffix in ("", "-2"))
+    assert document["seed"] == CONFIG.seed == 3
     seeds = [derive_seed(CONFIG.seed, "collect", MODES[0], attempt) for attempt in range(40)]
     assert seeds.index(one["seed"]) == one["attempts"] - 1
     assert seeds.index(two["seed"]) == one["attempts"] + two["attempts"] - 1
+
+
+def test_a_simulator_is_closed_where_no_film_can_be_made(
+    tmp_path: Path, filming: MadeUpFilming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_play(monkeypatch, 1, lambda *_: None)
+    closed = []
+    for owner in (type(registry.make_env(TASK, {}, 1)), type(registry.make_expert(TASK, {}))):
+        monkeypatch.setattr(owner, "close", lambda self: closed.append(type(self)))
+
+    def refuse(*_: object) -> None:
+        raise TaskError("one environment can be recorded")
+
+    monkeypatch.setattr(stage, "EpisodeRecorder", refuse)
+    for method in ("dppo", "expert"):
+        with pytest.raises(TaskError, match="can be recorded"):
+            make_film(tmp_path / "film.json", method=method, policy=tmp_path)
+    assert len(closed) == 2
 
 
 def test_clips_that_are_not_made_again_are_removed(tmp_path: Path, filming: MadeUpFilming) -> None:

@@ -15,10 +15,10 @@ from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import load_weights
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.metrics.schemas import Evaluation, load_document
+from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.rl import trainer
 from bmd_pipeline.rl.agent import load_agent
 from bmd_pipeline.rl.rollout import Rollout, play_episodes
-from bmd_pipeline.stages import evaluate as evaluate_stage
 from bmd_pipeline.stages import finetune as finetune_stage
 from bmd_pipeline.stages import runtime
 from bmd_pipeline.stages.console import Reporter, Stop
@@ -46,11 +46,11 @@ def _finetune(config: RunConfig, policy: Path, modes: Path | None, output: Path,
 
 
 def test_the_taught_policy_is_what_was_discovered(policy: Path, modes: Path) -> None:
-    agent = load_agent(policy, modes, None, "taught", task=TASK)
+    agent = load_agent(load_policy(policy), modes, None, "taught", task=TASK)
     assert agent.num_codes == 4
     assert not any(weight.requires_grad for weight in agent.parameters())
     with pytest.raises(ArtifactError, match="taught needs discovered modes: run `bmd-pipeline discover"):
-        load_agent(policy, None, None, "taught", task=TASK)
+        load_agent(load_policy(policy), None, None, "taught", task=TASK)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -63,14 +63,26 @@ def test_a_finetuned_policy_plays_from_its_own_folders(policy: Path, modes: Path
         "metrics.jsonl",
         "run.json",
     }
-    agent = load_agent(policy, modes, tmp_path, method, task=TASK)
-    env = registry.make_env(TASK, {}, 16)
-    episodes = play_episodes(env, agent, seed=9, codes=None, generator=torch.Generator().manual_seed(0))
+    agent = load_agent(load_policy(policy), modes, tmp_path, method, task=TASK)
+    env, codes = registry.make_env(TASK, {}, 16), torch.arange(16) % agent.num_codes
+    episodes = play_episodes(env, agent, seed=9, codes=codes, generator=torch.Generator().manual_seed(0))
     assert agent.num_codes == (4 if coded else 1)
     assert (episodes.information is not None) == coded
     assert bool(torch.isfinite(episodes.track).all())
+    other = method.removesuffix("-bmd") if coded else f"{method}-bmd"
     with pytest.raises(ArtifactError, match="expected"):
-        load_agent(policy, modes, tmp_path, method.removesuffix("-bmd") if coded else f"{method}-bmd", task=TASK)
+        load_agent(load_policy(policy), modes, tmp_path, other, task=TASK)
+    document = json.loads((tmp_path / "finetuned.json").read_text())
+    (tmp_path / "finetuned.json").write_text(json.dumps(document | {"schema_version": 2}))
+    with pytest.raises(ArtifactError, match=r"schema version 2, this version reads 1; run `bmd-pipeline finetune"):
+        load_agent(load_policy(policy), modes, tmp_path, method, task=TASK)
+
+
+def test_modes_are_asked_for_where_a_method_needs_them(policy: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="dsrl-bmd needs the output of `bmd-pipeline discover"):
+        _finetune(make_config(), policy, None, tmp_path)
+    with pytest.raises(ArtifactError, match="coded needs the output of `bmd-pipeline collect"):
+        find_modes(make_config(), policy, None, tmp_path)
 
 
 def test_a_curve_evaluates_every_snapshot(policy: Path, modes: Path, tmp_path: Path) -> None:
@@ -98,7 +110,7 @@ def test_a_curve_evaluates_every_snapshot(policy: Path, modes: Path, tmp_path: P
     assert [point["iteration"] for point in points] == [0, 2, 3]
     assert points == play()
     assert all(point["success_rate"]["n"] == 48 for point in points)
-    discovered = load_agent(policy, modes, finetuned / "snapshots" / "000000", "dsrl-bmd", task=TASK)
+    discovered = load_agent(load_policy(policy), modes, finetuned / "snapshots" / "000000", "dsrl-bmd", task=TASK)
     kept = load_weights(modes / "modes.safetensors")
     for name, value in discovered.modes.networks().state_dict().items():  # type: ignore[union-attr]
         torch.testing.assert_close(value, kept[name], rtol=0.0, atol=0.0)
@@ -164,9 +176,9 @@ def test_every_method_builds_on_the_published_form(
     policy: Path, published_modes: Path, tmp_path: Path, method: str
 ) -> None:
     _finetune(make_config(finetune={"iterations": 1}), policy, published_modes, tmp_path, method)
-    agent = load_agent(policy, published_modes, tmp_path, method, task=TASK)
-    env = registry.make_env(TASK, {}, 8)
-    episodes = play_episodes(env, agent, seed=9, codes=None, generator=torch.Generator().manual_seed(0))
+    agent = load_agent(load_policy(policy), published_modes, tmp_path, method, task=TASK)
+    env, codes = registry.make_env(TASK, {}, 8), torch.arange(8) % agent.num_codes
+    episodes = play_episodes(env, agent, seed=9, codes=codes, generator=torch.Generator().manual_seed(0))
     assert episodes.information is not None
     assert bool(torch.isfinite(episodes.track).all())
 
@@ -212,8 +224,13 @@ def test_recordings_change_no_number_of_any_stage(
 ) -> None:
     """On the CPU, by a stand-in for CUDA graphs."""
 
+    tape, replays = TapeRecorder(), []
+
     def run(folder: Path) -> tuple[dict[str, torch.Tensor], ...]:
-        find_modes(make_config(), policy, demos, folder / "modes")
+        with monkeypatch.context() as patch:
+            patch.setattr(runtime, "graph_env", lambda env, _: env)  # decisions alone
+            find_modes(make_config(), policy, demos, folder / "modes")
+        replays.append(tape.running.count("replay"))
         _finetune(make_config(), policy, modes, folder / "finetuned")
         evaluate(
             make_config(evaluate={"num_envs": 64, "episodes": 64}),
@@ -231,14 +248,13 @@ def test_recordings_change_no_number_of_any_stage(
         )
 
     expected = run(tmp_path / "plain")
-    tape = TapeRecorder()
     monkeypatch.setattr(runtime, "select_recorder", lambda config, device: tape)
-    monkeypatch.setattr(evaluate_stage, "select_recorder", lambda config, device: tape)
     for ours, theirs in zip(expected, run(tmp_path / "recorded"), strict=True):
         assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     plain, recorded = (tmp_path / name / "episodes.parquet" for name in ("plain", "recorded"))
     assert plain.read_bytes() == recorded.read_bytes()
     assert tape.running.count("replay") > 10 * tape.running.count("record") > 0
+    assert replays[0] == 0 < replays[1]
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(

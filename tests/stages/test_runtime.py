@@ -9,7 +9,8 @@ import torch
 
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.errors import ConfigError
-from bmd_pipeline.stages.runtime import select_recorder, select_stage_device
+from bmd_pipeline.stages import runtime
+from bmd_pipeline.stages.runtime import prepare_device, select_recorder, select_stage_device
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,3 +42,12 @@ def test_cuda_graphs_are_for_cuda_devices_and_those_who_ask() -> None:
     assert select_recorder(asking, torch.device("cuda")) is not None
     assert select_recorder(asking, torch.device("cpu")) is None
     assert select_recorder(plain, torch.device("cuda")) is None
+
+
+def test_what_plays_multiplies_matrices_as_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "select_stage_device", lambda config: torch.device("cuda"))
+    told = []
+    monkeypatch.setattr(runtime, "set_matmul", lambda device, how: told.append((device.type, how)) or how)
+    config = load_config("AvoidPoint", assignments=["execution.cuda_matmul=tf32"], config_dir=ROOT / "config")
+    assert prepare_device(config) == (torch.device("cuda"), None, "tf32")
+    assert told == [("cuda", "tf32")]

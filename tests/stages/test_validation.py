@@ -14,11 +14,13 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.metrics.schemas import Validation, load_document
+from bmd_pipeline.stages import runtime
 from bmd_pipeline.stages.collect import collect
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.discover import discover
 from bmd_pipeline.stages.pretrain import pretrain
 from bmd_pipeline.stages.validation import validation
+from tests.rl.tape import TapeRecorder
 
 TASK = "GaussianMixture"
 QUIET = Reporter("quiet")
@@ -128,8 +130,14 @@ def test_disturbances_do_what_they_are_called(validated: Validation) -> None:
         assert there["hurried"].recognised is None or there["hurried"].success_rate.value > 0
 
 
-def test_the_same_command_gives_the_same_numbers(four: Layout, validated: Validation, tmp_path: Path) -> None:
+def test_the_same_command_gives_the_same_numbers(
+    four: Layout, validated: Validation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tape = TapeRecorder()  # recorded decisions change nothing
+    monkeypatch.setattr(runtime, "select_recorder", lambda config, device: tape)
+    monkeypatch.setattr(runtime, "graph_env", lambda env, _: env)
     again = run(make_config(), four, tmp_path / "validation.json")
+    assert "replay" in tape.running
     assert again.model_dump(exclude={"provenance"}) == validated.model_dump(exclude={"provenance"})
 
 
@@ -153,7 +161,7 @@ def test_what_does_not_belong_is_refused_before_anything_is_written(four: Layout
         (
             make_config(discover=make_config().discover.model_dump() | {"num_modes": 3}),
             ArtifactError,
-            r"seed0: discovered under other settings than the present ones; make it again with `bmd-pipeline discover",
+            r"seed0: discovered under other settings than the present ones; run `bmd-pipeline discover",
         ),
         (
             make_config(evaluate={"episodes": 8}, discover={"num_modes": 5}),
