@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from bmd_pipeline.config.hashing import Stage, config_hash, source_hash, stage_hash, stage_slice
 from bmd_pipeline.config.inputs import list_evaluations
@@ -20,7 +20,7 @@ from bmd_pipeline.config.load import AUTO, AUTO_GPU, CONFIG_DIR, has_cuda_device
 from bmd_pipeline.config.overrides import GridCell, base_name, list_cells, list_discoveries
 from bmd_pipeline.config.resources import RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
 from bmd_pipeline.config.schema import RunConfig, check_method, flatten, is_finetuned, list_pairs, uses_modes
-from bmd_pipeline.errors import ArtifactError, BMDError, ConfigError, suggest
+from bmd_pipeline.errors import BMDError, ConfigError, suggest
 from bmd_pipeline.io.files import hash_file, read_json
 from bmd_pipeline.io.layout import RUN_FILE, VIDEO_TYPES, VIDEOS_FOLDER, Layout
 from bmd_pipeline.io.provenance import (
@@ -57,12 +57,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def refuse(why: object) -> NoReturn:
+    """Ends the run in one line, before any job starts."""
+    sys.exit(f"error: {why}")
+
+
 def or_refuse(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Calls a function; what it refuses ends the run in one line, before any job starts."""
+    """Calls a function; what it refuses ends the run."""
     try:
         return function(*args, **kwargs)
     except BMDError as error:
-        sys.exit(f"error: {error}")
+        refuse(error)
 
 
 @dataclass(frozen=True)
@@ -226,7 +231,9 @@ class Pipeline:
         """Input: the base policy."""
         files = fill(POLICY, wildcards)
         if self._may_read_files and is_imported(Path(files[-1])):
-            or_refuse(_require_imported, files, wildcards.task)
+            again = f"import the policy again with `bmd-pipeline import-policy FOLDER --task {wildcards.task}`"
+            if missing := [path for path in files if not Path(path).exists()]:
+                refuse(f"{missing[0]} is missing: {again}")
         return files
 
     def discover_demos(self, wildcards: Wildcards) -> list[str]:
@@ -289,7 +296,9 @@ class Pipeline:
 
     def summary_inputs(self, wildcards: Wildcards) -> list[str]:
         """Input of `summary`: results and pages of its tasks."""
-        tasks = or_refuse(_require_tasks, self.summary_tasks(wildcards))
+        tasks = self.summary_tasks(wildcards)
+        if not tasks:
+            refuse("no task has results yet; make some, e.g. with snakemake --cores 2 results/PushT/report.html")
         pages = [str(path) for task in tasks for path in (_HERE.summary(task), _HERE.report(task))]
         return pages + self._grids(tasks)
 
@@ -313,7 +322,8 @@ class Pipeline:
         if task not in self._cells:
             cells = or_refuse(list_cells, self.settings(task))
             self._cells[task] = list_discoveries(cells) | {cell.name: cell for cell in cells}
-        return or_refuse(_find_cell, self._cells[task], name)
+        known = self._cells[task]
+        return known[name] if name in known else refuse(f"grid.axes makes no cell {name!r}; {suggest(name, known)}")
 
     def _modes_folder(self, wildcards: Wildcards) -> str:
         modes = self._cell(wildcards).modes if wildcards.get("cell") else "modes"
@@ -483,24 +493,3 @@ def _root_of(output: Sequence[str], wildcards: Wildcards) -> str:
     inner = f"{wildcards.task}/" if wildcards.get("task") else _HERE.overview().name
     tops = [path.rfind(f"{top}/{inner}") for top in ("data", "results")]
     return path[: max(tops)] or "."
-
-
-def _require_imported(files: Iterable[str], task: str) -> None:
-    for path in files:
-        if not Path(path).exists():
-            again = f"import the policy again with `bmd-pipeline import-policy FOLDER --task {task}`"
-            raise ArtifactError(f"{path} is missing: {again}")
-
-
-def _require_tasks(tasks: Sequence[str]) -> Sequence[str]:
-    if not tasks:
-        raise ArtifactError(
-            "no task has results yet; make some, e.g. with snakemake --cores 2 results/PushT/report.html"
-        )
-    return tasks
-
-
-def _find_cell(known: Mapping[str, GridCell], name: str) -> GridCell:
-    if name not in known:
-        raise ConfigError(f"grid.axes makes no cell {name!r}; {suggest(name, known)}")
-    return known[name]

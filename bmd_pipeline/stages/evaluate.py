@@ -21,6 +21,7 @@ from bmd_pipeline.io.files import hash_file, write_bytes, write_json
 from bmd_pipeline.io.layout import EPISODES_FILE, PATHS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, concat_episodes, encode_episodes
+from bmd_pipeline.metrics.schemas import Evaluation
 from bmd_pipeline.metrics.scores import SCORES, choose_behaviours
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.reporting.figures import plot_success_modes, plot_trajectories, save_figure
@@ -216,11 +217,7 @@ def evaluate(
         document = make_document(config, {method: block}, inputs, seed, started, device)
         axes, labelling = examiner.env.spec.planar_labels, examiner.labellings[0]
         book = _make_book(axes, labelling, episodes, paths[: config.evaluate.pictured_episodes])
-        output.unlink(missing_ok=True)  # an old eval.json must not vouch for new rows
-        write_bytes(output.with_name(EPISODES_FILE), encode_episodes([episodes]))
-        write_bytes(output.with_name(PATHS_FILE), encode_paths(book))
-        save_figure(plot_trajectories(document, book), output.with_name(PATHS_PICTURE))
-        write_json(output, document.model_dump(mode="json"))
+        _write_evaluation(output, document, book, [episodes])
         lock.discard()
     reporter.log(f"{method}, seed {seed}: {describe_block(block)}")
 
@@ -278,6 +275,19 @@ def _make_book(
     )
 
 
+def _write_evaluation(
+    output: Path, document: Evaluation, book: PathBook, episodes: Sequence[Episodes], *, success_modes: bool = False
+) -> None:
+    """Writes eval.json (`output`) last, with the tables and the pictures beside it."""
+    output.unlink(missing_ok=True)  # an old eval.json must not vouch for new rows
+    write_bytes(output.with_name(EPISODES_FILE), encode_episodes(episodes))
+    write_bytes(output.with_name(PATHS_FILE), encode_paths(book))
+    save_figure(plot_trajectories(document, book), output.with_name(PATHS_PICTURE))
+    if success_modes:
+        save_figure(plot_success_modes(document), output.with_name(SUCCESS_PICTURE))
+    write_json(output, document.model_dump(mode="json"))
+
+
 # ---- Stage `summarise`: results/<Task>/eval.json, all evaluated policies of a task side by side ----
 
 
@@ -305,12 +315,7 @@ def summarise(config: RunConfig, *, evaluations: Sequence[Path], output: Path, r
         config, blocks, inputs={part.name: part.path for part in parts}, seed=config.seed, started=started
     )
     book = merge_books([load_paths(part.path.with_name(PATHS_FILE)) for part in parts])
-    output.unlink(missing_ok=True)  # an old eval.json must not vouch for new rows
-    write_bytes(output.with_name(EPISODES_FILE), encode_episodes([part.episodes for part in parts]))
-    write_bytes(output.with_name(PATHS_FILE), encode_paths(book))
-    save_figure(plot_trajectories(document, book), output.with_name(PATHS_PICTURE))
-    save_figure(plot_success_modes(document), output.with_name(SUCCESS_PICTURE))
-    write_json(output, document.model_dump(mode="json"))
+    _write_evaluation(output, document, book, [part.episodes for part in parts], success_modes=True)
     for name, block in blocks.items():
         reporter.log(f"{name}: {describe_block(block)}")
 

@@ -101,7 +101,9 @@ def test_the_summary_asks_for_the_tasks_that_are_named(project: Project) -> None
 
 
 def test_the_grid_that_we_ship_plans(project: Project) -> None:
-    done = project.snakemake("--dry-run", "--cores", "2", "results/summary.html", "--configfile", EXAMPLE)
+    done = project.snakemake("--dry-run", "-p", "--cores", "2", "results/summary.html", "--configfile", EXAMPLE)
+    (planned,) = re.findall(r"bmd-pipeline summary (.*) 2>&1", done.stdout + done.stderr)
+    assert sorted(planned.split()) == sorted(yaml.safe_load((ROOT / EXAMPLE).read_text())["tasks"])
     jobs = count_jobs(done)
     assert {rule: jobs[rule] for rule in ("collect", "finetune", "grid", "report", "summary")} == {
         "collect": 2,
