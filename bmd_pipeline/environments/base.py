@@ -328,7 +328,10 @@ def play(env: VectorTask, first_obs: Tensor, act: Act, noise: NDArray[np.float64
         first_obs: (1, obs_dim) what the reset returned.
         act: the demonstrator.
         noise: (horizon, action_dim) added to what is executed, on the same scale.
-        behaviour: what the demonstrator was asked for.
+        behaviour: what the expert was asked for.
+
+    Returns:
+        The episode; without a step, so not a success, if `act` abandons it at once.
     """
     low, high = np.array(env.spec.action_low), np.array(env.spec.action_high)
     obs, success = first_obs, False
@@ -341,7 +344,9 @@ def play(env: VectorTask, first_obs: Tensor, act: Act, noise: NDArray[np.float64
         actions.append(to_bounds(action, low, high).astype(np.float32))
         moved = env.step(executed[None])
         obs, success = moved.obs, bool(moved.success[0])
-    return Episode(np.stack(observations), np.stack(actions), success, behaviour)
+    seen = np.array(observations, np.float32).reshape(-1, env.spec.obs_dim)
+    done = np.array(actions, np.float32).reshape(-1, env.spec.action_dim)
+    return Episode(seen, done, success, behaviour)
 
 
 PERSISTENCE = 0.7

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from bmd_pipeline.environments.base import play
 from bmd_pipeline.errors import TaskError
 from tests.tasks.toy import SPEC, Walk
 
@@ -100,6 +102,13 @@ def test_actions_are_clipped() -> None:
 def test_same_seed_same_start() -> None:
     env, obs = make_walk(seed=5)
     env.step_chunk(constant(6, 1.0, 1.0, 1.0))
+def test_an_expert_that_abandons_an_episode_at_once_shows_an_empty_failure() -> None:
+    env, obs = make_walk(num_envs=1)
+    shown = play(env, obs, lambda: None, np.zeros((SPEC.horizon, 1)), behaviour=0)
+    assert (shown.obs.shape, shown.action.shape) == ((0, 1), (0, 1))
+    assert not shown.success
+
+
     torch.testing.assert_close(env.reset(5), obs)
     assert not torch.equal(env.reset(6), obs)
 
