@@ -4,7 +4,7 @@ import torch
 
 from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.seeds import make_generator
-from bmd_pipeline.tasks.gaussian_mixture.env import GOALS, GaussianMixture
+from bmd_pipeline.tasks.gaussian_mixture.env import GOAL_NAMES, GOALS, GaussianMixture
 from bmd_pipeline.tasks.gaussian_mixture.options import Options
 
 
@@ -15,7 +15,7 @@ class PointExpert:
     short of the goal, which is what leaves fine-tuning something to do.
     """
 
-    behaviours = ("east", "west", "north", "south")
+    behaviours = GOAL_NAMES
     arrival_radius = 0.15
 
     def __init__(self, options: Options) -> None:

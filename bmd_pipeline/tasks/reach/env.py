@@ -26,6 +26,7 @@ from bmd_pipeline.tasks.reach.options import Options
 # any device.
 
 TRACK_NAMES = ("x", "y", "z", "goal_distance")
+SIDES = ("left", "right")
 
 POST = (-0.04, 0.0)
 """Middle of the post (x, y)."""

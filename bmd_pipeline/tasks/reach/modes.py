@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.environments.base import Labelling
-from bmd_pipeline.tasks.reach.env import POST, TRACK_NAMES
+from bmd_pipeline.tasks.reach.env import POST, SIDES, TRACK_NAMES
 
 COMMITTED = 0.05
 """Distance in metres to one side beyond which an episode that never came level with the post counts as an attempt."""
@@ -24,4 +24,4 @@ def label_side(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
     return torch.stack((left, 1.0 - left), 1)
 
 
-LABELLINGS = (Labelling("side", ("left", "right"), label_side),)
+LABELLINGS = (Labelling("side", SIDES, label_side),)
