@@ -45,8 +45,8 @@ class TaskEntry:
     package: str  # import path of the folder with `options`, `env`, `expert` and `modes`
     summary: str  # one line for `bmd-pipeline tasks`
     simulator: str = "native"  # what steps it
-    extra: str | None = None  # optional dependency group that its simulator comes with
-    requires: tuple[str, ...] = ()  # packages of the group, as pip names them
+    extra: str | None = None  # this project's optional dependency group that its simulator comes with
+    requires: tuple[str, ...] = ()  # packages that it needs besides, as pip names them
     cpu_only: bool = False  # whether the simulator steps on the CPU whatever device there is
 
 
@@ -125,7 +125,8 @@ def require_simulator(name: str) -> None:
     """
     entry = get_entry(name)
     if missing := find_missing(entry):
-        raise TaskError(f"task {name} needs {', '.join(missing)}: pip install --editable '.[{entry.extra}]'")
+        what = f"--editable '.[{entry.extra}]'" if entry.extra else " ".join(missing)
+        raise TaskError(f"task {name} needs {', '.join(missing)}: pip install {what}")
 
 
 def options_model(name: str) -> type[Section]:
