@@ -10,7 +10,7 @@ from typing import Self
 
 from bmd_pipeline.config.schema import TaskConfig
 from bmd_pipeline.environments.base import Episode, Expert
-from bmd_pipeline.environments.workers import Answer, Worker, stop_workers
+from bmd_pipeline.environments.workers import Service, Worker, stop_workers
 from bmd_pipeline.errors import BMDError, ConfigError, SimulationError, TrainingError
 from bmd_pipeline.tasks import registry
 
@@ -226,7 +226,7 @@ class WorkerPool(ExpertPool):
         stop_workers(self._workers, at_once)
 
 
-def _build_expert(task: TaskConfig) -> Answer:
+def _build_expert(task: TaskConfig) -> Service:
     expert = _make_expert(task)
     return expert.behaviours, lambda job: _demonstrate(expert, job), expert.close
 

@@ -43,6 +43,8 @@ class Drift(VectorTask):
     def _reset_rows(self, rows: Tensor) -> None:
         for row in rows.nonzero()[:, 0].tolist():
             generator = np.random.default_rng((self._root, self._first_row + row, self._episodes[row]))
+        if self._fails and self._failure == "truncated":
+            raise EOFError("asset ends early")
             self._at[row] = torch.from_numpy(generator.standard_normal(2)).float()
             self._episodes[row] += 1
 
@@ -108,7 +110,11 @@ def test_a_user_error_in_a_worker_stays_one() -> None:
 
 @pytest.mark.parametrize(
     ("failure", "message"),
-    [("raise", "environments 2 to 3.*ValueError: row went mad"), ("die", "by signal 9")],
+    [
+        ("raise", "environments 2 to 3.*ValueError: row went mad"),
+        ("truncated", "environments 2 to 3.*EOFError: asset ends early"),
+        ("die", "by signal 9"),
+    ],
 )
 def test_a_failing_worker_stops_them_all(failure: str, message: str) -> None:
     env = ParallelTask(functools.partial(Drift, failing_row=3, failure=failure), 4, 2)
