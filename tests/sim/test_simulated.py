@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,5 +69,11 @@ def test_starts_depend_on_seed_row_and_episode_alone() -> None:
         assert not torch.equal(starts(*other), reference)
 
 
+
+
+def test_what_an_environment_of_maniskill_leaves_out_is_missed() -> None:
+    maniskill = importlib.import_module("bmd_pipeline.sim.maniskill")
+    with pytest.raises(NotImplementedError):
+        maniskill.StartedEnv.read_state(object())
 def test_tasks_travel_to_workers() -> None:
     ForkingPickler.dumps(functools.partial(ReachTask, Options()))
