@@ -18,7 +18,7 @@ from bmd_pipeline.tasks.pusht.env import (
     GoalOverlap,
     PushTScene,
     PushTTask,
-    compute_closeness,
+    compute_distance,
     compute_obs,
     draw_random,
     make_env,
@@ -160,9 +160,9 @@ def test_half_covered_is_no_success_unless_asked_for(env: PushTTask) -> None:
 def test_reward_is_progress_and_adds_up(env: PushTTask) -> None:
     generator = torch.Generator().manual_seed(2)
     env.reset(2)
-    before = compute_closeness(env.state)
+    before = compute_distance(env.state)
     rewards = [env.step(_towards_tee(env, generator)).reward[0] for _ in range(40)]
-    change = compute_closeness(env.state) - before
+    change = before - compute_distance(env.state)
     assert change.abs().max() > 0.05
     torch.testing.assert_close(torch.stack(rewards).sum(0), change, atol=1e-4, rtol=0)
 

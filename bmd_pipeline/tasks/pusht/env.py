@@ -223,11 +223,11 @@ def compute_obs(state: Tensor) -> Tensor:
     return torch.stack(features, 1)
 
 
-def compute_closeness(state: Tensor) -> Tensor:
-    """Minus the T's distance to the goal pose (num_envs,), in units of a typical start's distance."""
+def compute_distance(state: Tensor) -> Tensor:
+    """The T's distance to the goal pose (num_envs,), in units of a typical start's distance."""
     turn = RADIAN_METRES * wrap(state[:, 5] - _GOAL_YAW)
     square = (state[:, 3] - _GOAL_X) ** 2 + (state[:, 4] - _GOAL_Y) ** 2 + turn**2
-    return -square.sqrt() / _TYPICAL_DISTANCE
+    return square.sqrt() / _TYPICAL_DISTANCE
 
 
 # ---- ManiSkill's own success measure: the share of the goal that the T covers, for many poses at once ----
@@ -292,7 +292,7 @@ class PushTTask(SceneTask):
 
     def _evaluate(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pays progress and success, both by what the present turn is worth."""
-        progress = compute_closeness(after) - compute_closeness(before)
+        progress = compute_distance(before) - compute_distance(after)
         success = self._overlap(*after[:, 3:].unbind(1)) >= self.options.success_threshold
         reward = self.options.progress_scale * progress + self.options.success_bonus * success
         clockwise, counterclockwise = self.options.turn_weights

@@ -90,15 +90,18 @@ def has_hit(state: Tensor) -> Tensor:
     return across & along
 
 
-def compute_closeness(state: Tensor) -> Tensor:
-    """Minus the length of the shortest way to the goal that leads round the post (num_envs,), in typical ways."""
+def compute_path_length(state: Tensor) -> Tensor:
+    """Length (num_envs,) of the shortest path round the post to the goal, in units of `_TYPICAL_WAY` metres.
+
+    It is straight once the post is passed.
+    """
     tip, goal = state[:, 7:10], state[:, 14:17]
     ways = []
     for side in (-1.0, 1.0):
         beside = torch.cat((tip.new_tensor((POST[0], POST[1] + side * LANE)).expand(len(tip), 2), goal[:, 2:]), 1)
         ways.append((tip - beside).norm(dim=1) + (beside - goal).norm(dim=1))
     round_it = torch.minimum(*ways)
-    return -torch.where(has_passed(state), compute_distance(state), round_it) / _TYPICAL_WAY
+    return torch.where(has_passed(state), compute_distance(state), round_it) / _TYPICAL_WAY
 
 
 # ---- One ReachAroundPost-v1 scene on the CPU ----
@@ -156,7 +159,7 @@ class ReachTask(SceneTask):
         self._passed = self._passed | has_passed(after)
         success = compute_distance(after) < self.options.goal_radius
         left, right = self.options.side_weights
-        progress = compute_closeness(after) - compute_closeness(before)
+        progress = compute_path_length(before) - compute_path_length(after)
         reward = self.options.progress_scale * progress + torch.where(self._left, left, right) * success
         return reward, success | has_hit(after), success
 
