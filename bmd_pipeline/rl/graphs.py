@@ -168,7 +168,7 @@ class Graphed:
 
 
 class GraphedEnv:
-    """A capturable task without automatic reset, whose chunks of steps are recorded."""
+    """A capturable task whose chunks of steps are recorded."""
 
     def __init__(self, env: VectorTask, recorder: Recorder) -> None:
         self._env = env
@@ -200,7 +200,7 @@ class GraphedEnv:
 
 def graph_env(env: TaskEnv, recorder: Recorder | None) -> TaskEnv:
     """The same task, its steps recorded if they can be and there is a recorder."""
-    if recorder is None or not isinstance(env, VectorTask) or not env.capturable or env.auto_reset:
+    if recorder is None or not isinstance(env, VectorTask) or not env.capturable:
         return env
     return GraphedEnv(env, recorder)
 

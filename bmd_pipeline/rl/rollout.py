@@ -87,7 +87,7 @@ def roll_out(
     """Plays one episode in every environment.
 
     Args:
-        env: the task, without automatic reset.
+        env: the task.
         agent: who acts.
         seed: fixes the initial states.
         code: (N,) mode codes.

@@ -88,7 +88,7 @@ class Trainer:
     the coded form (ours) λ weighs standardised advantages, and each code may be a task of its own.
 
     Args:
-        env: the task, without automatic reset.
+        env: the task.
         agent: who is trained.
         ppo: optimiser settings.
         regulariser: λ, for agents with codes.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bmd_pipeline.errors import TaskError
-from bmd_pipeline.sim.backend import make_env
+from bmd_pipeline.sim.backend import make_maniskill_env
 
 # ---- Turning an end effector towards an orientation by ManiSkill's rotation actions ----
 #
@@ -233,10 +233,13 @@ class PoseArm(DirectRobot):
 
 
 class ArmScene:
-    """A ManiSkill environment `env` and the `arm` that steps it, the base of tasks' scenes; made like `make_env`."""
+    """Base of scenes with an arm: a ManiSkill environment `env` and the `PoseArm` `arm` that steps it.
+
+    Arguments as in `make_maniskill_env`.
+    """
 
     def __init__(self, env_id: str, **settings: Any) -> None:
-        self.env = make_env(env_id, **settings)
+        self.env = make_maniskill_env(env_id, **settings)
         self.arm = PoseArm(self.env)
 
 

@@ -120,20 +120,19 @@ class Recording:
         return torch.stack(self.tracks)[:, None]
 
 
-class Recorder:
+class EpisodeRecorder:
     """Records the episodes of a task from now on; those that it plays are the same as without.
 
-    It listens to what the base class of all tasks calls when an episode begins and after each control step: neither
-    tasks nor what plays them know of films, and no result depends on how films are made. A task of several
-    environments, or with automatic reset, is a TaskError.
+    It replaces the task's `_observe`, which `VectorTask` calls at each reset and after each control step, so tasks and
+    players need no code for films. A task of several environments is a TaskError.
 
     Attributes:
         recording: the episode that is being played, or was played last.
     """
 
     def __init__(self, task: VectorTask, filming: Filming) -> None:
-        if task.num_envs != 1 or task.auto_reset:
-            raise TaskError(f"{task.spec.name}: one environment without automatic reset can be recorded")
+        if task.num_envs != 1:
+            raise TaskError(f"{task.spec.name}: episodes of one environment can be recorded, not of {task.num_envs}")
         self._task, self._filming, self._observe = task, filming, task._observe
         self.recording = Recording()
         task._observe = self._record  # type: ignore[method-assign]
@@ -189,7 +188,7 @@ class ManiSkillFilming(SceneFilming):
             where = "sapien_cuda"
         except RuntimeError:  # no CUDA device that can render: what Vulkan finds
             where = "sapien_cpu"
-        env: Any = backend.make_env(env_id, render_backend=where, **self.settings)
+        env: Any = backend.make_maniskill_env(env_id, render_backend=where, **self.settings)
         utils: Any = importlib.import_module("mani_skill.utils.sapien_utils")
         pose, fov = utils.look_at(self.camera.eye, self.camera.target), self.camera.fov
         camera = env.scene.add_camera("film", pose=pose, width=size, height=size, fovy=fov, near=0.01, far=50.0)

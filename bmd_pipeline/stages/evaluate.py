@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.schema import RunConfig, check_method, is_finetuned, order_policies, uses_modes
-from bmd_pipeline.environments.base import ModeLabeler, TaskEnv
+from bmd_pipeline.environments.base import ModeLabelling, TaskEnv
 from bmd_pipeline.errors import ArtifactError, TaskError
 from bmd_pipeline.io.files import hash_file, write_bytes, write_json
 from bmd_pipeline.io.layout import RUN_FILE, Layout
@@ -57,7 +57,7 @@ from bmd_pipeline.tasks.registry import load_labellings
 
 
 def label_episodes(
-    batch: EpisodeBatch, labellings: Sequence[ModeLabeler], method: str, seed: int, num_codes: int
+    batch: EpisodeBatch, labellings: Sequence[ModeLabelling], method: str, seed: int, num_codes: int
 ) -> Episodes:
     """Rows of a batch of episodes under every labelling, for a policy of K = `num_codes` codes and its training seed.
 
@@ -78,7 +78,7 @@ def label_episodes(
     )
 
 
-def _weigh(labelling: ModeLabeler, batch: EpisodeBatch) -> ModeWeights:
+def _weigh(labelling: ModeLabelling, batch: EpisodeBatch) -> ModeWeights:
     raw = labelling.label(batch.track, batch.length, batch.success).double().cpu().numpy()
     expected = (len(batch.success), len(labelling.modes))
     if raw.shape != expected:
@@ -103,7 +103,7 @@ class _Examiner:
 
     config: RunConfig
     env: TaskEnv
-    labellings: Sequence[ModeLabeler]
+    labellings: Sequence[ModeLabelling]
     method: str
     seed: int
 
@@ -258,7 +258,7 @@ def load_player(
 
 
 def _make_book(
-    axes: tuple[str, str], labelling: ModeLabeler, episodes: Episodes, paths: NDArray[np.float32]
+    axes: tuple[str, str], labelling: ModeLabelling, episodes: Episodes, paths: NDArray[np.float32]
 ) -> PathBook:
     labels = episodes.labellings[labelling.name].labels()
     return PathBook(

@@ -14,7 +14,7 @@ import torch
 
 from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.schema import EXPERT, RunConfig
-from bmd_pipeline.environments.base import ModeLabeler, VectorTask
+from bmd_pipeline.environments.base import ModeLabelling, VectorTask
 from bmd_pipeline.errors import ArtifactError, TaskError, TrainingError
 from bmd_pipeline.io.files import naming, read_json, write_bytes, write_json
 from bmd_pipeline.reporting.clips import Strip, draw_strips, encode_gif
@@ -22,14 +22,14 @@ from bmd_pipeline.reporting.sources import MAX_VIDEO_BYTES
 from bmd_pipeline.rl.agent import Agent
 from bmd_pipeline.rl.rollout import play_episodes
 from bmd_pipeline.seeds import derive_seed, make_generator
-from bmd_pipeline.sim.render import Camera, Filming, Recorder, Recording, Renderer, find_task
+from bmd_pipeline.sim.render import Camera, EpisodeRecorder, Filming, Recording, Renderer, find_task
 from bmd_pipeline.stages.checkpoints import describe_stage
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import load_player, require_inputs
 from bmd_pipeline.stages.runtime import disturb
 from bmd_pipeline.tasks import registry
 
-# ---- Playing the episodes of a film: by a demonstrator, or by a policy ----
+# ---- Playing the episodes of a film: by an expert, or by a policy ----
 
 ATTEMPTS = 20
 """Episodes that are played for each one that is shown, at most: only successes are."""
@@ -51,8 +51,8 @@ class Player:
     """Who plays, and what for."""
 
     groups: Sequence[tuple[str, ...]]  # roles to play for; the same episodes may fill those of a group
-    labelling: ModeLabeler  # the task's true modes
-    recorder: Recorder  # holds the last episode
+    labelling: ModeLabelling  # the task's true modes
+    recorder: EpisodeRecorder  # holds the last episode
     make_seed: Callable[[int, int], int]  # what to reset the task with, by the group's index and the attempt's number
     try_episode: Callable[[int, int], bool]  # plays for the group of an index, reset with a seed: did it succeed?
     close: Callable[[], None]  # releases the simulator
@@ -80,7 +80,7 @@ class Player:
 
 
 def make_expert_player(config: RunConfig, filming: Filming) -> Player:
-    """The task's demonstrator, which plays for its behaviours.
+    """The task's expert, which plays for its behaviours.
 
     Seeds are those of the attempts that `collect` makes, in their order, so what is seen are demonstrations.
     """
@@ -89,7 +89,7 @@ def make_expert_player(config: RunConfig, filming: Filming) -> Player:
     return Player(
         groups=[(behaviour,) for behaviour in expert.behaviours],
         labelling=registry.load_labellings(task.name)[0],
-        recorder=Recorder(find_task(expert), filming),
+        recorder=EpisodeRecorder(find_task(expert), filming),
         make_seed=lambda index, attempt: derive_seed(config.seed, "collect", expert.behaviours[index], attempt),
         try_episode=lambda index, seed: expert.demonstrate(index, seed).success,
         close=expert.close,
@@ -109,7 +109,7 @@ def make_agent_player(config: RunConfig, filming: Filming, agent: Agent, seed: i
     env = registry.make_env(task.name, task.env, 1)
     if not isinstance(env, VectorTask):
         raise TaskError(f"{task.name} can't be filmed: it is not stepped in this process")
-    recorder = Recorder(env, filming)
+    recorder = EpisodeRecorder(env, filming)
     world = disturb(env, task, agent.policy)
     generator = make_generator(config.seed, "evaluate", "film", seed)
 
@@ -127,7 +127,7 @@ def make_agent_player(config: RunConfig, filming: Filming, agent: Agent, seed: i
     )
 
 
-def find_mode(labelling: ModeLabeler, recording: Recording) -> str:
+def find_mode(labelling: ModeLabelling, recording: Recording) -> str:
     """True mode of an episode that succeeded."""
     weights = labelling.label(recording.track, torch.tensor([recording.length]), torch.tensor([True]))
     return labelling.modes[int(weights[0].argmax())]

@@ -26,7 +26,7 @@ from bmd_pipeline.tasks import registry
 class Context:
     """An opened task with its pre-trained policy."""
 
-    env: TaskEnv  # without automatic reset; a stage can stop between two of its chunks
+    env: TaskEnv  # a stage can stop between two of its chunks
     policy: DiffusionPolicy  # the pre-trained one, frozen
     device: torch.device  # where everything lives
     matmul: str  # precision of float32 matrix products, for run.json
@@ -66,12 +66,12 @@ def open_env(
     num_workers: int,
     recorder: Recorder | None = None,
 ) -> TaskEnv:
-    """Opens a task without automatic reset, in the world of `task.env.disturbance` or in the demonstrations'.
+    """Opens a task, in the world of `task.env.disturbance` or in the demonstrations'.
 
     The normaliser of the pre-trained policy says how large a deviation of observations is. A recorder records the steps
     of native tasks as CUDA graphs, which disturbances stay outside of.
     """
-    env = registry.make_env(task.name, task.env, num_envs, device=device, num_workers=num_workers, auto_reset=False)
+    env = registry.make_env(task.name, task.env, num_envs, device=device, num_workers=num_workers)
     env = graph_env(env, recorder)
     return disturb(env, task, policy) if disturbed else env
 

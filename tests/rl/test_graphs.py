@@ -135,8 +135,6 @@ def test_only_tasks_that_say_so_are_recorded(tape: TapeRecorder) -> None:
     assert graph_env(env, tape) is not env
     env.capturable = False
     assert graph_env(env, tape) is env
-    renewing = registry.make_env("AvoidPoint", {}, 4, auto_reset=True)
-    assert graph_env(renewing, tape) is renewing
 
 
 # agents -----------------------------------------------------------------------------------------------

@@ -68,9 +68,9 @@ def test_looking_less_often_for_the_end_appends_decisions_that_nobody_takes(monk
     torch.manual_seed(0)
     policy = DiffusionPolicy(PolicyConfig(horizon=1, n_action_steps=1, n_obs_steps=1, hidden_sizes=(8,)), 1, 1)
     policy.fit_normalisers(0.9 + 0.1 * torch.rand(64, 1), torch.rand(64, 1))  # reaches 3 in three or four steps
-    looking = _play(Walk(5, auto_reset=False), policy, 0)
+    looking = _play(Walk(5), policy, 0)
     monkeypatch.setitem(LOOK_INTERVALS, "cpu", 5)
-    late = _play(Walk(5, auto_reset=False), policy, 0)
+    late = _play(Walk(5), policy, 0)
     decisions = len(looking.active_mask)
     assert decisions == 4
     assert len(late.active_mask) == 5

@@ -7,7 +7,7 @@ import pytest
 
 from bmd_pipeline.errors import TaskError
 from bmd_pipeline.sim import backend
-from bmd_pipeline.sim.render import Recorder, find_task
+from bmd_pipeline.sim.render import EpisodeRecorder, find_task
 from bmd_pipeline.tasks import registry
 
 
@@ -22,7 +22,7 @@ def test_says_what_to_install_where_there_is_no_device(monkeypatch: pytest.Monke
 def test_the_picture_shows_where_the_tip_is() -> None:
     filming = registry.load_filming("Reach")
     expert = registry.make_expert("Reach", {})
-    recorder = Recorder(find_task(expert), filming)
+    recorder = EpisodeRecorder(find_task(expert), filming)
     expert.demonstrate(0, 7)
     recording = recorder.recording
     renderer = filming.make_renderer(96)

@@ -17,7 +17,7 @@ pytest.importorskip("mujoco")
 _SCRIPT = """
 import numpy as np
 from bmd_pipeline.errors import TaskError
-from bmd_pipeline.sim.render import Recorder, find_task
+from bmd_pipeline.sim.render import EpisodeRecorder, find_task
 from bmd_pipeline.tasks import registry
 filming = registry.load_filming("Kitchen")
 try:
@@ -25,7 +25,7 @@ try:
 except TaskError as error:
     raise SystemExit(f"no renderer: {error}")
 expert = registry.make_expert("Kitchen", {})
-recorder = Recorder(find_task(expert), filming)
+recorder = EpisodeRecorder(find_task(expert), filming)
 expert.demonstrate(0, 7)
 recording = recorder.recording
 renderer = filming.make_renderer(96)

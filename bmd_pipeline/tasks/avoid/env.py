@@ -70,8 +70,8 @@ class AvoidTask(SceneTask):
 
     _make_start = staticmethod(make_start)
 
-    def _begin(self, rows: Tensor) -> None:
-        self.referee.restart(rows)
+    def _begin(self) -> None:
+        self.referee.restart()
 
     def _evaluate(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.referee.evaluate(after)

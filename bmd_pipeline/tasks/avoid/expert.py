@@ -12,4 +12,4 @@ class AvoidExpert(CourseExpert[AvoidTask]):
 
 
 def make_expert(options: Options) -> AvoidExpert:
-    return AvoidExpert(AvoidTask(options, 1, auto_reset=False), options.demo_noise)
+    return AvoidExpert(AvoidTask(options, 1), options.expert_noise)

@@ -175,9 +175,9 @@ class Referee:
         self._pay, self._bonus = (0.25, 0.25) if options.reward == "shifted" else (1.0, 0.0)
         self._favoured = torch.tensor(options.favoured_gaps, device=device)  # (3,)
 
-    def restart(self, rows: Tensor) -> None:
-        """Forgets the way of the walkers where rows (num_envs,) is True."""
-        self.gaps.masked_fill_(rows[:, None], NOT_REACHED)
+    def restart(self) -> None:
+        """Forgets the way of all walkers."""
+        self.gaps.fill_(NOT_REACHED)
 
     def evaluate(self, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reward, terminated and success, each (num_envs,), of a control step to position (num_envs, 2) in metres."""

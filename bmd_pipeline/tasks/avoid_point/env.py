@@ -39,9 +39,9 @@ class AvoidPoint(PointTask):
     def _make_start(self, normal: Tensor) -> Tensor:
         return self._start + self._start_std * normal
 
-    def _reset_rows(self, rows: Tensor) -> None:
-        super()._reset_rows(rows)
-        self.referee.restart(rows)
+    def _reset(self, seed: int) -> None:
+        super()._reset(seed)
+        self.referee.restart()
 
     def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         self._move(SPEED * action, active)

@@ -9,7 +9,7 @@ from bmd_pipeline.tasks.gaussian_mixture.env import GOAL_NAMES, GOALS, compute_d
 
 
 def label_goal(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-    """The goal nearest to where the episode ended, for successes and failures alike; see `ModeLabeler.label`."""
+    """The goal nearest to where the episode ended, for successes and failures alike; see `ModeLabelling.label`."""
     goals = torch.tensor(GOALS, device=track.device)
     return F.one_hot(compute_distances(track[-1], goals).argmin(dim=1), len(GOALS)).float()
 

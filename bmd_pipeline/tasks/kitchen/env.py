@@ -168,7 +168,8 @@ class KitchenTask(SceneTask):
     """Doing two of three things in the kitchen; each pays 1, and the second ends the episode.
 
     Attributes:
-        best: (num_envs, 3) furthest progress of each thing in the episode; it stays done when it is undone.
+        best: (num_envs, 3) highest progress of each thing so far in the episode; a thing counts as done even if it is
+            undone later.
     """
 
     SCENE = KitchenScene
@@ -183,8 +184,8 @@ class KitchenTask(SceneTask):
 
     _make_start = staticmethod(make_start)
 
-    def _begin(self, rows: Tensor) -> None:
-        self.best = torch.where(rows[:, None], compute_progress(self.state), self.best)
+    def _begin(self) -> None:
+        self.best = compute_progress(self.state)
 
     def _evaluate(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pays 1 for each thing the first time it is done."""

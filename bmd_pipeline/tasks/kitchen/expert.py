@@ -105,7 +105,7 @@ class KitchenExpert(NoisyExpert[KitchenTask]):
     noiseless = (7, 8)  # the fingers stay shut
 
     def __init__(self, options: Options) -> None:
-        super().__init__(KitchenTask(options, 1, auto_reset=False), options.expert_noise)
+        super().__init__(KitchenTask(options, 1), options.expert_noise)
         self._scene: KitchenScene = self._env.simulation.scenes[0]
 
     def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:

@@ -58,4 +58,4 @@ class LiftExpert(NoisyExpert[LiftTask]):
 
 
 def make_expert(options: Options) -> LiftExpert:
-    return LiftExpert(LiftTask(options, 1, auto_reset=False), options.expert_noise)
+    return LiftExpert(LiftTask(options, 1), options.expert_noise)

@@ -16,7 +16,7 @@ _ALONG, _Z = TRACK_NAMES.index("along"), TRACK_NAMES.index("z")
 def label_end(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
     """Which end of the bar the fingertips were at: in the end for successes, when they came down for failures.
 
-    See `ModeLabeler.label`; a failure that neither came down nor left the middle counts half for each end.
+    See `ModeLabelling.label`; a failure that neither came down nor left the middle counts half for each end.
     """
     low = track[..., _Z] < DESCENDED  # (T + 1, num_episodes)
     came_down = low.any(0)

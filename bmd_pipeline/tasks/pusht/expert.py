@@ -393,7 +393,7 @@ class PushTExpert(NoisyExpert[PushTTask]):
     behaviours = BEHAVIOURS
 
     def __init__(self, options: Options) -> None:
-        super().__init__(PushTTask(options, 1, auto_reset=False), options.expert_noise)
+        super().__init__(PushTTask(options, 1), options.expert_noise)
         self._planner = Planner(measure_pushes(self._env.simulation.scenes[0]))
         self._walkway = Walkway()
 

@@ -150,8 +150,8 @@ class ReachTask(SceneTask):
 
     _make_start = staticmethod(make_start)
 
-    def _begin(self, rows: Tensor) -> None:
-        self._passed = self._passed & ~rows
+    def _begin(self) -> None:
+        self._passed = torch.zeros_like(self._passed)
 
     def _evaluate(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pays progress, and for success what the side is worth on which the post was first passed."""

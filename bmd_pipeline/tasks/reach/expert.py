@@ -37,4 +37,4 @@ class ReachExpert(NoisyExpert[ReachTask]):
 
 
 def make_expert(options: Options) -> ReachExpert:
-    return ReachExpert(ReachTask(options, 1, auto_reset=False), options.expert_noise)
+    return ReachExpert(ReachTask(options, 1), options.expert_noise)

@@ -12,7 +12,7 @@ _X, _Y = TRACK_NAMES.index("x"), TRACK_NAMES.index("y")
 
 
 def label_side(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-    """On which side of the post the fingertips first came level with it; see `ModeLabeler.label`.
+    """On which side of the post the fingertips first came level with it; see `ModeLabelling.label`.
 
     A failure that stayed before the post counts for the side it strayed to, or half for each.
     """
