@@ -1,4 +1,4 @@
-"""Finds the demonstrator's gaits of Anymal, one for each direction, by the cross-entropy method.
+"""Finds the expert's gaits of Anymal, one for each direction, by the cross-entropy method.
 
     python benchmarks/anymal_gaits.py [--only forward left back right] [--out gaits.json]
 

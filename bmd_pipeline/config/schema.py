@@ -604,7 +604,7 @@ PRETRAINED = "pretrained"
 TAUGHT = "taught"
 """What evaluation calls the policy with codes before fine-tuning: modes were discovered, and can be commanded."""
 EXPERT = "expert"
-"""What films call the task's demonstrator, in the place of a method."""
+"""What films call the task's expert, in the place of a method."""
 
 
 def check_method(method: str, *, evaluating: bool = False) -> None:

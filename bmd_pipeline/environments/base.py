@@ -1,4 +1,4 @@
-"""The task contract: environments, demonstrators and labels, as the pipeline uses them.
+"""The task contract: environments, experts and labels, as the pipeline uses them.
 
 A task is a batch of independent episodes stepped together. All tensors are float32 (flags are bool)
 and live on the task's device; the first axis is always `num_envs`. Policies act in [-1, 1]; `step_chunk` scales
@@ -26,8 +26,8 @@ class TaskSpec:
     """Fixed facts of a task.
 
     The track is the low-dimensional view of an episode (positions, angles) that discovery features, mode labels and
-    figures are computed from. Where the time limit is an artefact, the task is `continuing` and the critic bootstraps
-    over it; otherwise the limit is part of the task.
+    figures are computed from. A `continuing` task would go on after its time limit, so the critic bootstraps there; for
+    other tasks the limit ends the episode.
 
     Bounds of actions that are not one pair for each component, or don't rise, are a TaskError.
     """
@@ -41,8 +41,8 @@ class TaskSpec:
     control_hz: float | None = None  # control steps per second; None for tasks without a clock
     planar_units: tuple[str, str] = ("", "")  # such as "m" and "rad"
     continuing: bool = False
-    action_low: tuple[float, ...] = ()  # what the environment takes, in its own units, for a component of -1; -1 for ()
-    action_high: tuple[float, ...] = ()  # the same for a component of 1; 1 for ()
+    action_low: tuple[float, ...] = ()  # (action_dim,) bound, in the environment's units, for action -1; () means -1
+    action_high: tuple[float, ...] = ()  # (action_dim,) bound for action 1; () means 1
 
     def __post_init__(self) -> None:
         low = self.action_low or (-1.0,) * self.action_dim
@@ -279,12 +279,12 @@ class Episode:
 
     obs: NDArray[np.float32]  # (T, obs_dim), the observation each action answers
     action: NDArray[np.float32]  # (T, action_dim), clean, before execution noise, in the environment's units
-    success: bool  # whether the task called it a success
+    success: bool  # whether it counts as a demonstration: the expert's own judgement, usually the task's success
     behaviour: int  # index into the expert's `behaviours` that was asked for
 
 
 class Expert(Protocol):
-    """A scripted demonstrator. One is built in each collecting process and used for many episodes."""
+    """A scripted policy. One is built in each collecting process and used for many episodes."""
 
     behaviours: tuple[str, ...]
 
@@ -296,7 +296,7 @@ class Expert(Protocol):
 
 
 Act = Callable[[], NDArray[np.float64] | None]
-"""The clean action (action_dim,) in [-1, 1] that answers the task as it now is; None gives the episode up."""
+"""Returns the clean action (action_dim,) in [-1, 1] for the task's present state, or None to abandon the episode."""
 
 
 def play(env: VectorTask, first_obs: Tensor, act: Act, noise: NDArray[np.float64], behaviour: int) -> Episode:
@@ -305,7 +305,7 @@ def play(env: VectorTask, first_obs: Tensor, act: Act, noise: NDArray[np.float64
     Args:
         env: a task of one environment, just reset.
         first_obs: (1, obs_dim) what the reset returned.
-        act: the demonstrator.
+        act: the expert.
         noise: (horizon, action_dim) added to what is executed, on the same scale.
         behaviour: what the expert was asked for.
 
@@ -329,7 +329,7 @@ def play(env: VectorTask, first_obs: Tensor, act: Act, noise: NDArray[np.float64
 
 
 PERSISTENCE = 0.7
-"""Autocorrelation of a demonstrator's noise from one step to the next."""
+"""Autocorrelation of an expert's noise from one step to the next."""
 
 
 def draw_noise(std: float, shape: tuple[int, int], draw: np.random.Generator) -> NDArray[np.float64]:
@@ -344,12 +344,12 @@ Task = TypeVar("Task", bound=VectorTask)
 
 
 class NoisyExpert(ABC, Generic[Task]):
-    """Base of demonstrators that execute noisy actions and record the clean ones.
+    """Base of experts that execute noisy actions and record the clean ones.
 
     Executed noise takes episodes off the intended path, so that demonstrations show corrections, which a cloned policy
     needs. The task has one environment; the expert closes it.
 
-    Source: injecting noise into the demonstrator as in DART (arXiv 1703.09327).
+    Source: injecting noise into the expert as in DART (arXiv 1703.09327).
     """
 
     behaviours: tuple[str, ...]
@@ -367,7 +367,8 @@ class NoisyExpert(ABC, Generic[Task]):
         return True
 
     def _make_generator(self, behaviour: int, seed: int) -> np.random.Generator:
-        # not (seed, behaviour): seed sequences ignore trailing zeros, and (seed, 0, 0) draws the start
+        # SceneTask draws the start from (seed, row, 0), here row 0. NumPy ignores trailing zeros of a seed, so the
+        # fourth number must not be 0.
         return np.random.default_rng((seed, 0, 0, 1 + behaviour))
 
     def _draw_noise(self, draw: np.random.Generator) -> NDArray[np.float64]:

@@ -49,9 +49,8 @@ class Camera:
 
 # ---- How a task is filmed ----
 #
-# An episode is played as ever, without pictures, and what a picture shows of the scene is recorded after each control
-# step; a second scene, which no physics moves, is put into these arrangements and rendered. So a film shows what the
-# pipeline computes, on a machine that can't render too, and stepping knows nothing of cameras.
+# Episodes are played without rendering; after each control step the scene's arrangement is recorded. A second scene,
+# which is never stepped, is then set to these arrangements and rendered. Filming therefore cannot change an episode.
 
 Arrangement = Any
 """What a picture shows of a scene: poses of its bodies, in the simulator's own form."""
@@ -81,7 +80,7 @@ class Filming(Protocol):
         """How the scene of a task of one environment now is; what is returned doesn't change with it."""
 
     def locate(self, task: VectorTask) -> Place:
-        """The place whose path tells modes apart."""
+        """Position such as the tip's, whose path is drawn over the pictures."""
 
     def make_renderer(self, size: int) -> Renderer:
         """Builds a scene with a camera whose pictures are `size` pixels wide and high."""
@@ -107,7 +106,7 @@ class Recording:
     """One episode of T control steps: T + 1 of each."""
 
     arrangements: list[Arrangement] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)  # whose path tells modes apart
+    places: list[Place] = field(default_factory=list)  # see `Filming.locate`
     tracks: list[Tensor] = field(default_factory=list)  # rows (track_dim,)
 
     @property
@@ -149,7 +148,7 @@ class EpisodeRecorder:
 
 
 def find_task(expert: Expert) -> VectorTask:
-    """The task that a demonstrator plays in; a TaskError if it holds none."""
+    """The task that an expert plays in; a TaskError if it holds none."""
     for value in vars(expert).values():
         if isinstance(value, VectorTask):
             return value

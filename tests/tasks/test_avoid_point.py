@@ -1,4 +1,4 @@
-"""The obstacle course, its demonstrator and its labels."""
+"""The obstacle course, its expert and its labels."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_tracing_a_path_equals_following_it() -> None:
     track = torch.tensor(START) + (0.02 * steps + torch.tensor([0.0, 0.002])).cumsum(dim=0)
     gaps = torch.full((256, 3), NOT_REACHED)
     for position in track:
-        gaps = COURSE.follow(gaps, position)
+        gaps = COURSE.update_gaps(gaps, position)
     assert torch.equal(gaps, COURSE.trace(track))
     assert len(gaps.unique(dim=0)) > 24, "finished and unfinished paths of all kinds"
 
@@ -144,7 +144,7 @@ def test_crossing_the_finish_line_succeeds_and_pays() -> None:
     assert int(elsewhere.argmax()) == MODES.index("R-R-4")
 
 
-def test_the_demonstrator_shows_all_modes_and_keeps_to_them() -> None:
+def test_the_expert_shows_all_modes_and_keeps_to_them() -> None:
     expert = make_expert(Options())
     assert expert.behaviours == MODES
     successes = 0

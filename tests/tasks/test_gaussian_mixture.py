@@ -1,4 +1,4 @@
-"""The point task, its demonstrator and its labels."""
+"""The point task, its expert and its labels."""
 
 from __future__ import annotations
 

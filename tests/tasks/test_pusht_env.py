@@ -185,7 +185,7 @@ def test_turn_weights_scale_the_whole_reward(env: PushTTask) -> None:
     torch.testing.assert_close(weighted[decided], (plain * factor)[decided], atol=1e-6, rtol=1e-4)
 
 
-def test_the_time_limit_truncates_and_a_new_episode_starts(env: PushTTask) -> None:
+def test_the_time_limit_truncates_and_a_reset_starts_anew(env: PushTTask) -> None:
     _set(env, horizon=6)
     first = env.reset(0)
     assert not env.step_chunk(torch.zeros(NUM_ENVS, 4, 2)).done.any()

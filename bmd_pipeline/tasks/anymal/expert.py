@@ -1,4 +1,4 @@
-"""A demonstrator that walks to the beacon in a wanted direction, in a trot in time with the clock."""
+"""An expert that walks to the beacon in a wanted direction, in a trot in time with the clock."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""A demonstrator for each of the 24 ways through the course."""
+"""An expert for each of the 24 ways through the course."""
 
 from bmd_pipeline.tasks.avoid.env import AvoidTask
 from bmd_pipeline.tasks.avoid.options import Options

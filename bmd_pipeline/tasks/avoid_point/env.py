@@ -16,7 +16,7 @@ from bmd_pipeline.tasks.avoid_point.options import Options
 SPEED = 0.012
 """Metres covered in one step along each axis by an action of 1."""
 POINT_RADIUS = 0.01
-"""The point keeps this distance to posts."""
+"""Radius in metres of the moving body: nearer to a post counts as touching it."""
 START_STD = (0.01, 0.005)
 """Standard deviation of the starting position."""
 

@@ -1,4 +1,4 @@
-"""A demonstrator for each of the 24 ways through the course: it follows a line through the wanted gaps."""
+"""An expert for each of the 24 ways through the course: it follows a line through the wanted gaps."""
 
 import math
 from typing import Any, TypeVar

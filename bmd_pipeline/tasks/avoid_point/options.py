@@ -8,7 +8,7 @@ from bmd_pipeline.config.schema import Section
 
 
 class CourseOptions(Section):
-    """What pays on the course, what is seen of it, and how its demonstrators err."""
+    """What pays on the course, what is seen of it, and how its experts err."""
 
     reward: Literal["plain", "shifted"] = "plain"
     """plain: crossing the finish line pays 1. shifted: it pays .25, and .25 more for each favoured gap on the way."""

@@ -1,4 +1,4 @@
-"""A sloppy demonstrator: walks a curved path to a point that may lie a little short of its goal."""
+"""An expert that walks a curved path towards a goal and often stops short of it."""
 
 import torch
 
@@ -11,8 +11,8 @@ from bmd_pipeline.tasks.gaussian_mixture.options import Options
 class GaussianMixtureExpert:
     """Demonstrates each of the four goals.
 
-    An episode counts as a demonstration when it ends near the point that was aimed at; some of those stop
-    short of the goal, which is what leaves fine-tuning something to do.
+    An episode succeeds if it ends within `arrival_radius` of the aimed-at point, or within the task's goal radius of
+    the goal. Some end short of the goal, so that fine-tuning has something to improve.
     """
 
     behaviours = GOAL_NAMES

@@ -1,6 +1,6 @@
-"""A demonstrator that lifts the bar by a wanted end, from point to point at a pace of its own.
+"""An expert that lifts the bar by a wanted end, from point to point at a pace of its own.
 
-It looks where the bar is until it grasps.
+It follows the bar's present pose, so that a bar that was pushed aside is still grasped.
 """
 
 import math

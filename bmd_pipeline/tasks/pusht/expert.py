@@ -1,4 +1,4 @@
-"""A scripted PushT demonstrator whose behaviour can be cloned: measured pushes, a planner, a walk round the T."""
+"""A scripted PushT expert whose behaviour can be cloned: measured pushes, a planner, a walk round the T."""
 
 import functools
 from collections import Counter
@@ -375,7 +375,7 @@ class Planner:
         return _Nodes(nodes.pose[kept], nodes.tip[kept], nodes.cost[kept], nodes.first[kept])
 
 
-# ---- A scripted PushT demonstrator whose behaviour can be cloned ----
+# ---- A scripted PushT expert whose behaviour can be cloned ----
 #
 # The stick stays down and the action is planar, as for the policy: the expert walks round the T along a
 # visibility graph, pushes from a measured library, and plans again after each push. (An expert that lifts the

@@ -1,4 +1,4 @@
-"""A demonstrator that reaches round the post on a wanted side, from point to point at a pace of its own."""
+"""An expert that reaches round the post on a wanted side, from point to point at a pace of its own."""
 
 import numpy as np
 from numpy.typing import NDArray

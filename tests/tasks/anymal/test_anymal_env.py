@@ -40,7 +40,7 @@ def stock() -> Any:
 
 
 def _trot(task: AnymalTask, direction: str) -> np.ndarray:
-    """Action (12,) of the demonstrator's gait."""
+    """Action (12,) of the expert's gait."""
     joints = task.state[0, :12].numpy().astype(np.float64)
     gait = load_gaits()[DIRECTIONS.index(direction)]
     return gait.act(int(task.elapsed[0]), joints, -float(compute_heading(task.state)))

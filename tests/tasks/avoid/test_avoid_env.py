@@ -12,8 +12,8 @@ import torch
 from bmd_pipeline.tasks.avoid.env import (
     BODY_RADIUS,
     REST_QPOS,
-    STEP_METRES,
     TIP_HEIGHT,
+    TIP_SPEED,
     AvoidTask,
     make_env,
     make_start,
@@ -86,7 +86,7 @@ def test_height_and_orientation_are_held_on_the_way(task: AvoidTask) -> None:
     shift = task.state[0] - before
     assert abs(float(scene.arm.pose.p[2]) - TIP_HEIGHT) < 0.005
     assert abs(float(scene.arm.pose.q[1])) > 0.995
-    assert float(shift[0]) == pytest.approx(12 * 0.9 * STEP_METRES, rel=0.25)  # less what the arm lags behind
+    assert float(shift[0]) == pytest.approx(12 * 0.9 * TIP_SPEED, rel=0.25)  # less what the arm lags behind
 
 
 def test_touching_a_post_fails(task: AvoidTask) -> None:
