@@ -67,7 +67,7 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
         plain = method is not None and not uses_modes(method)
         others = {name for name, owner in _OWNERS.items() if method is not None and not method.startswith(owner)}
         steered = method is None or method.startswith("dsrl") or (not plain and config.discover.form == "published")
-        unread = {"regulariser", "feed_codes", "pay_as_told", "obedience"} if plain else set()
+        unread = {"regulariser", "balance_codes", "pay_only_obeyed", "obedience"} if plain else set()
         unread |= set() if steered else {"deterministic", "target_entropy"}
         for name in others | unread:
             del chosen["finetune"][name]

@@ -391,12 +391,12 @@ class FinetuneConfig(Section):
     target_entropy: float | None = Field(0.0, ge=-5.0, le=1.4)
     """Nats per steered dimension that the spread of a steering policy shall not fall below (1.4 is the prior's): as in
     DSRL, the weight of an entropy bonus adapts to that. null: no such bonus."""
-    feed_codes: bool = True
-    """coded: each code is a task of its own: advantages are standardised within a code, and codes are drawn the more
-    often the more they fail, so that no weak behaviour starves. false: codes in equal numbers, advantages pooled."""
-    pay_as_told: bool = False
-    """coded: the task's reward is paid, and success counts as such, only where an episode shows the behaviour of its
-    code; costs are always paid. A weak code can't gain by going over to another code's behaviour."""
+    balance_codes: bool = True
+    """coded (ours): balances codes by their success: advantages are standardised within each code, and a code is drawn
+    the more often the more it fails. false: codes in equal numbers, advantages standardised over all of them."""
+    pay_only_obeyed: bool = False
+    """coded (ours): positive rewards are paid, and success counts in drawing codes, only in episodes that show their
+    code's behaviour; negative rewards always are. A weak code then gains nothing by showing another's behaviour."""
     obedience: float | None = Field(None, ge=0.0, lt=1.0)
     """coded: how often each code shall be obeyed; λ of each code follows, so that none has to be set. Counted are its
     successful training episodes whose observations lie nearest to its own cluster of demonstrations; evaluation alone
@@ -685,8 +685,8 @@ class RunConfig(Section):
         coded = (
             "discover.",
             "finetune.regulariser.",
-            "finetune.feed_codes",
-            "finetune.pay_as_told",
+            "finetune.balance_codes",
+            "finetune.pay_only_obeyed",
             "finetune.obedience",
         )
         unread = [name for name in self.grid.axes if name.startswith(coded)]

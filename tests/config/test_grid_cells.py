@@ -47,7 +47,7 @@ def test_methods_with_codes_and_seeds_are_the_runs_unless_named() -> None:
 
 
 def test_a_cell_changes_its_axes_and_nothing_else() -> None:
-    config = make_config({CODES: (4, 8), WEIGHT: (0.0, 0.00001), "finetune.feed_codes": (False,)})
+    config = make_config({CODES: (4, 8), WEIGHT: (0.0, 0.00001), "finetune.balance_codes": (False,)})
     for cell in list_cells(config):
         for stage in ("collect", "pretrain", "evaluate"):
             assert stage_hash(cell.config, stage) == stage_hash(config, stage)
@@ -119,7 +119,7 @@ def test_a_grid_without_axes_is_refused() -> None:
         ),
         ({"axes": {CODES: range(2, 60), WEIGHT: range(60)}}, r"grid\.axes must make at most 1000 cells, got 3480"),
         ({"axes": {CODES: (4,)}, "methods": ("dsrl",)}, r"grid\.methods must use codes with an axis discover\.num_mo"),
-        ({"axes": {"finetune.feed_codes": (True,)}, "methods": ("dppo",)}, r"an axis finetune\.feed_codes, got dppo"),
+        ({"axes": {"finetune.balance_codes": (True,)}, "methods": ("dppo",)}, r"finetune\.balance_codes, got dppo"),
         ({"axes": {"finetune.obedience": (0.9,)}, "methods": ("dppo",)}, r"an axis finetune\.obedience, got dppo"),
         ({"methods": ("sac",)}, r"grid\.methods\[0\]: unknown method 'sac'"),
         ({"seeds": (0, 0)}, r"grid\.seeds must not repeat"),

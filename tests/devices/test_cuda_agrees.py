@@ -191,7 +191,7 @@ def test_training_stays_on_the_device(method: str) -> None:
     _, agent = make_pair(method)
     env = registry.make_env("GaussianMixture", {}, 96, device="cuda")
     settings = PPOConfig(minibatch_size=64, value_hidden_sizes=(16,))
-    trainer = Trainer(env, agent, settings, RegulariserConfig(), feed_codes=True)
+    trainer = Trainer(env, agent, settings, RegulariserConfig(), balance_codes=True)
     metrics = trainer.iterate(iteration=0, seed=1, generator=torch.Generator("cuda").manual_seed(1))
     assert metrics["losses/policy_steps"] > 0
     tensors = [*agent.state_dict().values(), *trainer.critic.state_dict().values()]

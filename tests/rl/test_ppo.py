@@ -102,7 +102,7 @@ def _trainer(env: TaskEnv, policy: DiffusionPolicy, modes: DiscoveredModes | Non
     method = "dsrl-bmd" if modes else "dsrl"
     agent = make_agent(method, policy, modes, FinetuneConfig(), steering)
     config = PPOConfig.model_validate({"minibatch_size": 32, "value_hidden_sizes": (16,)} | ppo)
-    return Trainer(env, agent, config, RegulariserConfig(), feed_codes=True)
+    return Trainer(env, agent, config, RegulariserConfig(), balance_codes=True)
 
 
 def _iterate(trainer: Trainer, **options: bool) -> dict[str, float]:
@@ -193,12 +193,12 @@ def test_advantages_are_standardised_within_each_code(
     generator = torch.Generator().manual_seed(0)
     code = torch.arange(300) % 3
     advantage = torch.randn(300, 2, generator=generator) + 5.0 * code[:, None]
-    fed = _trainer(env, policy, modes_of())
-    mixed = fed._mix(advantage, code)
+    made = _trainer(env, policy, modes_of())
+    mixed = made._mix(advantage, code)
     expected = standardise_groups(advantage, code, 3) @ torch.tensor([1.0, 0.5])
     torch.testing.assert_close(mixed, standardise(expected))
-    fed.feed = None
-    pooled = fed._mix(advantage, code)
+    made.code_sampler = None
+    pooled = made._mix(advantage, code)
     assert [float(mixed[code == k].mean()) for k in range(3)] == pytest.approx([0.0] * 3, abs=1e-5)
     assert float(pooled[code == 0].mean()) < -1.0 < 1.0 < float(pooled[code == 2].mean())
 

@@ -91,7 +91,7 @@ def test_an_iteration(case: Case, env: TaskEnv, policy: DiffusionPolicy, modes_o
     agent = agent_of(case, policy, modes_of)
     ppo = {"minibatch_size": 16, "value_hidden_sizes": (16,), "entropy_weight": 0.01, "target_kl": 1.0}
     config = FinetuneConfig.model_validate({"ppo": ppo})
-    trainer = Trainer(env, agent, config.ppo, config.regulariser, feed_codes=True)
+    trainer = Trainer(env, agent, config.ppo, config.regulariser, balance_codes=True)
     before, frozen = snapshot(agent), {name: value.clone() for name, value in policy.state_dict().items()}
     for iteration in range(2):
         trainer.iterate(iteration=iteration, seed=iteration, generator=torch.Generator().manual_seed(iteration))

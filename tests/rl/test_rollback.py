@@ -24,7 +24,7 @@ def trainer(env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., Disco
     modes = modes_of()
     agent = make_agent("dsrl-bmd", policy, modes, FinetuneConfig(), SteeringConfig(hidden_sizes=(16,)))
     config = PPOConfig.model_validate({"minibatch_size": 32, "value_hidden_sizes": (16,)})
-    return Trainer(env, agent, config, RegulariserConfig(), feed_codes=True, obedience=0.95)
+    return Trainer(env, agent, config, RegulariserConfig(), balance_codes=True, obedience=0.95)
 
 
 def iterate(trainer: Trainer, iteration: int = 0) -> dict[str, float]:

@@ -23,7 +23,7 @@ from tests.stages.evaluations import write_grid_runs
 from tests.stages.small import QUIET
 
 TASK, METHOD = "GaussianMixture", "dppo-bmd"
-WEIGHT, FED = "finetune.regulariser.mi_weight", "finetune.feed_codes"
+WEIGHT, FED = "finetune.regulariser.mi_weight", "finetune.balance_codes"
 KINDS = {
     "mi_weight=0": (0.98, [2000, 1, 1, 1]),
     "mi_weight=0.1": (0.98, [1, 1, 1, 1]),
@@ -94,7 +94,7 @@ def test_a_plateau_that_reaches_the_end_is_open(layout: Layout) -> None:
 def test_several_axes_have_cells_that_hold_and_no_plateau(tmp_path: Path) -> None:
     config = make_config({WEIGHT: (0.0, 0.5), FED: (True, False)})
     rng = np.random.default_rng(0)
-    names = [f"mi_weight={weight},feed_codes={fed}" for weight in ("0", "0.5") for fed in ("true", "false")]
+    names = [f"mi_weight={weight},balance_codes={fed}" for weight in ("0", "0.5") for fed in ("true", "false")]
     shares = [[2000, 1, 1, 1], *[[1, 1, 1, 1]] * 3]
     episodes = {
         name: [draw_episodes(METHOD, k, rates=[0.98] * 4, shares=share, n=200, rng=rng) for k in (0, 1)]
