@@ -18,19 +18,7 @@ from bmd_pipeline.config.hashing import Stage, config_hash, source_hash, stage_h
 from bmd_pipeline.config.load import AUTO, AUTO_GPU, CONFIG_DIR, has_cuda_device, load_config, resolve_preset
 from bmd_pipeline.config.overrides import GridCell, base_name, list_cells, list_discoveries
 from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
-from bmd_pipeline.config.schema import (
-    PRETRAINED,
-    RunConfig,
-    check_method,
-    compared_policies,
-    flatten,
-    grid_methods,
-    grid_seeds,
-    is_finetuned,
-    list_pairs,
-    paired_methods,
-    uses_modes,
-)
+from bmd_pipeline.config.schema import RunConfig, flatten, grid_methods, grid_seeds
 from bmd_pipeline.errors import BMDError, ConfigError, suggest
 from bmd_pipeline.io.files import hash_file, read_json
 from bmd_pipeline.io.layout import RUN_FILE, VIDEO_TYPES, VIDEOS_FOLDER, Layout
@@ -41,6 +29,15 @@ from bmd_pipeline.io.provenance import (
     require_disposable_demos,
     require_disposable_policy,
     require_own_demos,
+)
+from bmd_pipeline.methods import (
+    PRETRAINED,
+    check_method,
+    compared_policies,
+    is_finetuned,
+    list_pairs,
+    paired_methods,
+    uses_modes,
 )
 from bmd_pipeline.tasks.registry import get_entry, require_expert
 
@@ -491,7 +488,8 @@ class Pipeline:
         on_device = stage not in ("collect", *READERS) and bool(self.gpu(stage)(wildcards))
         simulator = get_entry(run.task.name).simulator
         asked: int | None = getattr(run.execution, setting)
-        return asked or estimate(run, stage, threads=threads, simulator=simulator, on_device=on_device)
+        method = _method_of(wildcards)
+        return asked or estimate(run, stage, threads=threads, simulator=simulator, on_device=on_device, method=method)
 
 
 def _method_of(wildcards: Wildcards) -> str:

@@ -24,13 +24,13 @@ def base_name(task: str, seed: int) -> str:
 
 
 def split_base(name: str) -> tuple[str, int | None]:
-    """The task and the root seed of such a name; of another one, itself and None."""
+    """Splits `<Task>-base<k>` into the task and its root seed k; of any other name it returns the name and None."""
     found = _NAME.fullmatch(name)
     return (found["task"], int(found["seed"])) if found else (name, None)
 
 
 def configure_base(config: RunConfig, seed: int) -> RunConfig:
-    """The run under such a name, as `load_config` makes it."""
+    """The run of the task `<Task>-base<seed>`; equal to what `load_config` gives for that name."""
     task = config.task
     changes = {"name": base_name(task.name, seed), "extends": task.extends or task.name}
     return config.model_copy(update={"task": task.model_copy(update=changes), "seed": seed})
@@ -63,8 +63,9 @@ class GridCell:
 def list_cells(config: RunConfig) -> list[GridCell]:
     """The cells of a run's grid, the last axis varying fastest.
 
-    A ConfigError says that no axis is given, a ValidationError that a combination is out of bounds, which `load_config`
-    finds before.
+    Raises:
+        ConfigError: no axis is given.
+        ValidationError: a combination is out of bounds, which `load_config` finds before.
     """
     if not config.grid.axes:
         raise ConfigError("grid.axes is empty: name settings and their values, as {discover.num_modes: [2, 8]}")
@@ -91,7 +92,8 @@ def list_discoveries(cells: Iterable[GridCell]) -> dict[str, GridCell]:
 def change_settings(config: RunConfig, changes: Mapping[str, AxisValue]) -> RunConfig:
     """The run with other settings below `discover` and `finetune`, by dotted name.
 
-    A ValidationError says which is unknown or out of bounds.
+    Raises:
+        ValidationError: one is unknown or out of bounds.
     """
     values: dict[str, Any] = dict(config)
     for part in {name.partition(".")[0] for name in changes}:

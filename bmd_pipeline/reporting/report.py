@@ -18,9 +18,9 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from bmd_pipeline import __version__
-from bmd_pipeline.config.schema import PRETRAINED
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.methods import PRETRAINED
 from bmd_pipeline.metrics.schemas import Comparison, Evaluation, Grid, Verdict, load_document
 from bmd_pipeline.metrics.scores import count_modes, mode_shares
 from bmd_pipeline.reporting import figures, narrative

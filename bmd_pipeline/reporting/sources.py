@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bmd_pipeline.config.schema import is_finetuned, uses_modes
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, read_json
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, VIDEO_TYPES, VIDEOS_FOLDER, Layout
 from bmd_pipeline.io.logger import load_metrics
 from bmd_pipeline.io.provenance import require_run
+from bmd_pipeline.methods import is_finetuned, uses_modes
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.schemas import (
     AnyDocument,

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, FinetuneConfig, SteeringConfig, uses_modes
+from bmd_pipeline.config.schema import FinetuneConfig, SteeringConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import load_weights, read_json
 from bmd_pipeline.io.progress import add_prefix, take_prefix
+from bmd_pipeline.methods import PRETRAINED, TAUGHT, method_family, uses_modes
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes, make_steering
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
@@ -200,7 +201,7 @@ def make_agent(
     """An agent of a fine-tuning method, ready to train.
 
     Args:
-        method: one of `config.finetune.METHODS`.
+        method: one of `methods.METHODS`.
         policy: the pre-trained policy.
         modes: discovered modes; needed by the `-bmd` methods.
         config: fine-tuning settings.
@@ -215,7 +216,7 @@ def make_agent(
     modes = modes if coded else None
     codes = modes.num_codes if modes else 1
     acting = modes.acting_policy(policy) if modes else policy
-    adapter = method.removesuffix("-bmd")
+    adapter = method_family(method)
     # the steering policy that was discovered, or a new one that starts as the prior
     network = copy.deepcopy(modes.steering) if modes else None
     if network is None and adapter == "dsrl":

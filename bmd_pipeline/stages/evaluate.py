@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from bmd_pipeline.config.hashing import Stage
-from bmd_pipeline.config.schema import RunConfig, check_method, is_finetuned, order_policies, uses_modes
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.environments.base import ModeLabelling, TaskEnv
 from bmd_pipeline.errors import ArtifactError, TaskError
 from bmd_pipeline.io.files import hash_file, write_bytes, write_json
 from bmd_pipeline.io.layout import RUN_FILE, Layout
 from bmd_pipeline.io.provenance import require_run
+from bmd_pipeline.methods import check_method, is_finetuned, order_policies, uses_modes
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, concat_episodes, encode_episodes
 from bmd_pipeline.metrics.scores import SCORES, choose_behaviours
 from bmd_pipeline.policies.checkpoint import load_policy

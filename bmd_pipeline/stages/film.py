@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from bmd_pipeline.config.hashing import Stage
-from bmd_pipeline.config.schema import EXPERT, RunConfig
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.environments.base import ModeLabelling, VectorTask
 from bmd_pipeline.errors import ArtifactError, TaskError, TrainingError
-from bmd_pipeline.io.files import naming, read_json, write_bytes, write_json
+from bmd_pipeline.io.files import convert_os_errors, read_json, write_bytes, write_json
+from bmd_pipeline.methods import EXPERT
 from bmd_pipeline.reporting.clips import Strip, draw_strips, encode_gif
 from bmd_pipeline.reporting.sources import MAX_VIDEO_BYTES
 from bmd_pipeline.rl.agent import Agent
@@ -271,7 +272,7 @@ def _remove_old(output: Path, made: Mapping[str, object]) -> None:
         listed = read_json(output, "film").get("clips", {})
     except ArtifactError:  # there is none, or nobody knows what it lists
         return
-    with naming(output.parent):
+    with convert_os_errors(output.parent):
         for name in set(listed) - set(made):
             if Path(name).name == name and name.endswith(".gif"):  # nothing but a clip beside it
                 output.with_name(name).unlink(missing_ok=True)

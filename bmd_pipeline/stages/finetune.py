@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.schema import RunConfig, check_method, uses_modes
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.io.files import hash_file, save_weights, write_json
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.io.provenance import require_run, write_run
+from bmd_pipeline.methods import check_method, uses_modes
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
 from bmd_pipeline.rl.agent import FINETUNED_DOCUMENT, FINETUNED_WEIGHTS, make_agent, trained_state
 from bmd_pipeline.rl.graphs import graph_agent

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.overrides import GridCell, configure_base, list_cells
-from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, grid_methods, grid_seeds, list_pairs
+from bmd_pipeline.config.schema import RunConfig, grid_methods, grid_seeds
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, write_json
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import load_metrics
 from bmd_pipeline.io.provenance import require_run
+from bmd_pipeline.methods import PRETRAINED, TAUGHT, list_pairs
 from bmd_pipeline.metrics.bootstrap import PairedBootstrap
 from bmd_pipeline.metrics.compare import pool_pair, pool_scores, score_seeds
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError, create_model
 
-from bmd_pipeline.config.load import describe
+from bmd_pipeline.config.load import describe_error
 from bmd_pipeline.config.schema import Disturbance, Section
 from bmd_pipeline.errors import ConfigError, TaskError, suggest
 
@@ -160,7 +160,7 @@ def load_options(name: str, values: dict[str, Any]) -> Section:
     try:
         model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(describe(error, model, ("task", "env"))[1]) from error
+        raise ConfigError(describe_error(error, model, ("task", "env"))[1]) from error
     return options_model(name).model_validate({key: value for key, value in values.items() if key != DISTURBANCE})
 
 

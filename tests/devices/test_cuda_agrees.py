@@ -12,15 +12,14 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.config.schema import (
-    METHODS,
     DiscoverConfig,
     FinetuneConfig,
     PolicyConfig,
     PPOConfig,
     RegulariserConfig,
     SteeringConfig,
-    uses_modes,
 )
+from bmd_pipeline.methods import METHODS, uses_modes
 from bmd_pipeline.modes.modes import make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters import PolicyInput, Record

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from bmd_pipeline.config.schema import METHODS, Disturbance
+from bmd_pipeline.config.schema import Disturbance
 from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.errors import ConfigError
+from bmd_pipeline.methods import METHODS
 from bmd_pipeline.rl.graphs import CUDA, WARM_UPS, Graphed, GraphedEnv, graph_agent, graph_env
 from bmd_pipeline.rl.trainer import Trainer, pack_trainer
 from tests.rl.decisions import decide

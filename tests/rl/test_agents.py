@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from bmd_pipeline.config.schema import METHODS, FinetuneConfig, SteeringConfig
+from bmd_pipeline.config.schema import FinetuneConfig, SteeringConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
+from bmd_pipeline.methods import METHODS
 from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters import ResidualAction

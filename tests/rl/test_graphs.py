@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.schema import METHODS
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import ConfigError, TaskError
+from bmd_pipeline.methods import METHODS
 from bmd_pipeline.rl.agent import Agent
 from bmd_pipeline.rl.graphs import WARM_UPS, Graphed, GraphedEnv, graph_agent, graph_env
 from bmd_pipeline.rl.rollout import roll_out

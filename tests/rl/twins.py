@@ -15,10 +15,10 @@ from bmd_pipeline.config.schema import (
     PPOConfig,
     RegulariserConfig,
     SteeringConfig,
-    uses_modes,
 )
 from bmd_pipeline.environments.base import VectorTask
 from bmd_pipeline.errors import DivergenceError
+from bmd_pipeline.methods import uses_modes
 from bmd_pipeline.modes.modes import make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters import PolicyInput

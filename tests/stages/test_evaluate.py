@@ -16,10 +16,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.schema import RunConfig, is_finetuned, uses_modes
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError, TaskError
 from bmd_pipeline.io.provenance import describe_run, write_run
+from bmd_pipeline.methods import is_finetuned, uses_modes
 from bmd_pipeline.metrics.episodes import load_episodes
 from bmd_pipeline.metrics.schemas import Evaluation, load_document
 from bmd_pipeline.policies.checkpoint import save_policy
