@@ -21,7 +21,6 @@ CENTRES = "centres"
 SCHEMA_VERSION = 2
 
 _COLUMNS = TypeAdapter(tuple[NonNegativeInt, ...])
-_NAMES = TypeAdapter(tuple[str, ...])
 _FINDINGS = TypeAdapter(dict[str, FiniteFloat | list[FiniteFloat]])
 
 
@@ -35,7 +34,6 @@ class DiscoveredModes:
     coded: DiffusionPolicy | None  # π(a|s,z), the policy that was taught its codes; None in the published form
     steering: SteeringPolicy | None  # π_ψ(w|s,z); None in the coded form
     findings: dict[str, Any]  # what was measured: held-out multimodality, success of the base policy and per code
-    names: tuple[str, ...]  # what the codes are called, (K,)
     centres: Tensor | None = None  # (K, points · obs_dim) clusters of the demonstrations; None in the published form
     fingerprint: str = ""  # hash of the weights file, once loaded: what is fine-tuned with these modes names it
 
@@ -77,7 +75,6 @@ class DiscoveredModes:
                 "policy_sha256": policy.fingerprint,
                 "config": self.config.model_dump(mode="json"),
                 "feature_columns": list(self.feature_columns),
-                "names": list(self.names),
                 "findings": self.findings,
             },
         )
@@ -91,8 +88,7 @@ def make_modes(config: DiscoverConfig, policy: DiffusionPolicy, feature_columns:
         coded = policy.with_codes(config.num_modes).requires_grad_(False).eval()
     else:
         steering = make_steering(policy, config.num_modes, config.steering)
-    names = tuple(f"mode {code}" for code in range(config.num_modes))
-    return DiscoveredModes(config, feature_columns, inference, coded, steering, {}, names)
+    return DiscoveredModes(config, feature_columns, inference, coded, steering, {})
 
 
 def make_steering(policy: DiffusionPolicy, num_codes: int, config: SteeringConfig) -> SteeringPolicy:
@@ -120,7 +116,6 @@ def load_modes(directory: Path, policy: DiffusionPolicy, *, task: str) -> Discov
     try:
         config = DiscoverConfig.model_validate(document["config"])
         modes = make_modes(config, policy, _COLUMNS.validate_python(document["feature_columns"]))
-        modes.names = _NAMES.validate_python(document["names"])
         modes.findings = _FINDINGS.validate_python(document["findings"])
         modes.findings["final_information"]
         tensors = {name: value.to(policy.device) for name, value in load_weights(directory / WEIGHTS).items()}

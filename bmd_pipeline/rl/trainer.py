@@ -161,7 +161,7 @@ class Trainer:
         What diverges is rolled back to the remembered state and learnt again with half the learning rates.
 
         Raises:
-            TrainingError: a loss or a reward is not finite, or it diverges however small the steps.
+            TrainingError: a reward is not finite, or the update diverges after all rollbacks.
         """
         played = self.play(iteration=iteration, seed=seed, generator=generator, max_steps=max_steps)
         draws = generator.get_state()
@@ -206,11 +206,8 @@ class Trainer:
         """Plays one exploring episode in every environment, as of `roll_out`; schedules count iterations from 0."""
         for adapter in self.agent.adapters:
             adapter.begin_iteration(iteration)
-        num_envs = self.env.num_envs
-        if self.code_sampler is not None:
-            code = self.code_sampler.draw(num_envs, generator)
-        else:
-            code = balanced_codes(num_envs, self.agent.num_codes, generator)
+        count, sampler = self.env.num_envs, self.code_sampler
+        code = sampler.draw(count, generator) if sampler else balanced_codes(count, self.agent.num_codes, generator)
         return roll_out(
             self.env,
             self.agent,
@@ -244,7 +241,8 @@ class Trainer:
             metrics by name.
 
         Raises:
-            TrainingError: a loss or a reward is not finite.
+            DivergenceError: the update diverged, see `PPO.update`.
+            TrainingError: a reward is not finite.
         """
         metrics = {
             "rollout/success_rate": average_codes(played.success, played.code, self.agent.num_codes),

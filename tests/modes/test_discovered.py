@@ -25,7 +25,6 @@ def _modes(form: str) -> DiscoveredModes:
     modes = make_modes(DiscoverConfig.model_validate(config), _policy(), (0, 1))
     modes.findings = {"final_information": 0.5, "success_rate_per_code": [0.5, 1.0, 0.25]}
     if modes.coded is not None:
-        modes.names = ("left", "right", "around")
         modes.centres = torch.randn(3, 2 * modes.config.cluster_points)
         for table in modes.coded.denoiser.code_tables:
             table.data.normal_()
@@ -39,7 +38,6 @@ def test_round_trip(tmp_path: Path, form: str) -> None:
     loaded = load_modes(tmp_path, policy, task="GaussianMixture")
     assert loaded.config == modes.config
     assert loaded.findings == modes.findings
-    assert loaded.names == modes.names
     assert (loaded.coded is None, loaded.steering is None) == ((False, True) if form == "coded" else (True, False))
     weights = modes.networks().state_dict()
     assert loaded.networks().state_dict().keys() == weights.keys()
