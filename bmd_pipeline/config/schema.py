@@ -184,6 +184,11 @@ class PretrainConfig(Section):
     """Gradient steps between two log lines."""
 
 
+KL_STOP = 1.5
+"""PPO stops updating a part of the policy on a rollout once that part's approximate KL exceeds this times its
+`target_kl`."""
+
+
 class PPOConfig(Section):
     """PPO (Schulman et al. 2017) with generalised advantage estimation; discovery in the published form uses it too."""
 

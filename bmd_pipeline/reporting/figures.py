@@ -460,7 +460,7 @@ def _plot_method(panel: FigureBase, grid: Grid, method: str, scale: _Scale) -> N
 _METRICS = {
     "success": "success in rollouts",
     "entropy": "change of the exploration's entropy (nats)",
-    "kl": "KL divergence of an update (nats)",
+    "kl": "KL divergence of an update / its target",
     "mi_weight": "weight λ",
     "information": "information M about the code (nats)",
 }
@@ -469,13 +469,11 @@ _CURVE_COLUMNS = 3
 
 
 @house_style()
-def plot_curves(
-    curves: Mapping[Key, Curves], *, before: float | None = None, target_kl: Mapping[Key, float | None]
-) -> dict[str, Figure]:
+def plot_curves(curves: Mapping[Key, Curves], *, before: float | None = None) -> dict[str, Figure]:
     """Figures by family of methods, a panel per metric; the scale of a metric is the same in all of them.
 
     Thin lines are seeds, thick ones their mean where all have the same steps; dotted are the success rate before
-    fine-tuning and the KL that updates aim at.
+    fine-tuning and the target of the KL. The KL is a share of it, since parts of a policy have targets of their own.
     """
     # A λ that no run ever changed would be a flat line in every figure.
     shown = [metric for metric in _METRICS if metric != "mi_weight" or held_weight(curves) is None]
@@ -486,7 +484,7 @@ def plot_curves(
         rows = math.ceil(len(drawn) / _CURVE_COLUMNS)
         figure = Figure(figsize=(8.6, 2.1 * rows + 0.3), layout="constrained")
         panels = figure.subplots(rows, _CURVE_COLUMNS, squeeze=False).flat
-        aims = {"success": before, "kl": next(target_kl[key] for key in runs)}
+        aims = {"success": before, "kl": 1.0}
         for axes, metric in zip(panels, drawn, strict=False):
             _plot_metric(axes, runs, metric)
             axes.set_ylim(_curve_limits(curves, metric))

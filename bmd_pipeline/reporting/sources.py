@@ -67,7 +67,7 @@ MAX_POINTS = 200
 METRICS = {
     "success": "rollout/success_rate",
     "entropy": "losses/entropy",
-    "kl": "losses/approx_kl",
+    "kl": "losses/kl_share",
     "mi_weight": "modes/mi_weight",
     "information": "modes/final_information",
     "selected": "select/success_rate",
@@ -75,10 +75,10 @@ METRICS = {
 """What is drawn, and its name in the log."""
 
 _UPDATES = ("entropy", "kl")
-"""Say nothing of iterations that left the policy alone, as warming up the critic does."""
+"""Metrics of policy updates; iterations without one, as while the critic warms up, are left out."""
 
 _PEAKS = ("kl",)
-"""Thinned by their largest value: the mean would hide the spikes that they are drawn for."""
+"""Metrics thinned by their maximum: a mean would hide spikes."""
 
 Value = float | None
 

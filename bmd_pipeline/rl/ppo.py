@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bmd_pipeline.config.schema import PPOConfig
+from bmd_pipeline.config.schema import KL_STOP, PPOConfig
 from bmd_pipeline.errors import DivergenceError
 from bmd_pipeline.policies.networks import STD_FLOOR, code_inputs, count_code_inputs, make_mlp
 from bmd_pipeline.rl.adapters import PolicyInput, Record, TrustRegion
@@ -315,13 +315,14 @@ class PPO:
     def update(self, batch: Batch, generator: torch.Generator, *, policy: bool = True) -> dict[str, float]:
         """Several epochs over a batch, which the generator shuffles.
 
-        Once the approximate KL of any of an adapter's draws passes 1.5 × its target, that adapter stops and the others
-        go on. With `policy` False the critic alone learns.
+        Once the approximate KL of any of an adapter's draws passes `KL_STOP` times its target, that adapter stops and
+        the others go on. With `policy` False the critic alone learns.
 
         Returns:
             losses and diagnostics, means over minibatches; `losses/approx_kl` is the highest of the update,
-            `losses/kl_stopped` 1 if an adapter stopped early because of it, `losses/policy_steps` the steps of the one
-            that took most, and `losses/learning_rate` that of the first in this update.
+            `losses/kl_share` the highest as a share of its adapter's target, `losses/kl_stopped` 1 if an adapter
+            stopped early because of it, `losses/policy_steps` the steps of the one that took most, and
+            `losses/learning_rate` that of the first in this update.
 
         Raises:
             DivergenceError: the update ran away; agent and critic are then as they happen to be.
@@ -349,7 +350,7 @@ class PPO:
                 if learns:  # whoever moved too far in the steps before takes no further one
                     peaks = [max(pair) for pair in zip(peaks, highest, strict=True)]
                     going = [
-                        on and nats <= 1.5 * target
+                        on and nats <= KL_STOP * target
                         for on, nats, target in zip(going, highest, self.target_kls, strict=True)
                     ]
                 if any(going):
@@ -368,6 +369,7 @@ class PPO:
             "losses/policy": _mean(policy_losses),
             "losses/entropy": _mean(entropies),
             "losses/approx_kl": max(peaks, default=0.0),
+            "losses/kl_share": max((kl / aim for kl, aim in zip(peaks, self.target_kls, strict=True)), default=0.0),
             "losses/kl_stopped": float(policy and not all(going)),
             "losses/policy_steps": float(max(taken, default=0)),
             "losses/learning_rate": rate,

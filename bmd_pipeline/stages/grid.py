@@ -106,7 +106,7 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter)
 
 
 _Run = tuple[Evaluated, dict[str, float] | None]
-"""One cell, method and seed: its evaluation and its signs of instability, None without a training log."""
+"""One cell, method and seed: its evaluation and its signs of instability, None without a log that tells them."""
 
 
 def _load_run(config: RunConfig, cell: GridCell, method: str, seed: int, layout: Layout) -> _Run:
@@ -124,7 +124,8 @@ def _load_run(config: RunConfig, cell: GridCell, method: str, seed: int, layout:
     lines = load_metrics(log)
     if hash_file(log) != record.get("outputs", {}).get(METRICS_FILE):
         raise ArtifactError(f"{log} is damaged or edited: not what {RUN_FILE} records; run `{again}`")
-    return evaluated, measure_stability(lines, cell.config.finetune.ppo.target_kl)
+    # logs of earlier versions have no KL as a share of its target
+    return evaluated, measure_stability(lines) if all("losses/kl_share" in line for line in lines) else None
 
 
 def _find_axis(config: RunConfig) -> str | None:

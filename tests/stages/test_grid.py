@@ -117,6 +117,13 @@ def test_without_training_logs_there_are_scores_alone(layout: Layout) -> None:
     assert [one is None for one in found] == [False, False, True, False]
 
 
+def test_logs_of_earlier_versions_show_no_signs_of_instability(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bmd_pipeline.stages.grid.load_metrics", lambda _: [{"losses/approx_kl": 0.2}])
+    grid(make_config(), layout=layout, output=layout.grid(TASK), reporter=QUIET)
+    cells = load_document(layout.grid(TASK), Grid).cells
+    assert [cell.methods[METHOD].stability for cell in cells] == [None] * len(cells)
+
+
 def refuse(layout: Layout, match: str, config: RunConfig | None = None) -> None:
     output = layout.root / "out" / "grid.json"
     with pytest.raises(ArtifactError, match=match) as error:
