@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from bmd_pipeline.config.schema import KL_STOP, PPOConfig
 from bmd_pipeline.errors import DivergenceError
 from bmd_pipeline.policies.networks import STD_FLOOR, code_inputs, count_code_inputs, make_mlp
-from bmd_pipeline.rl.adapters import PolicyInput, Record, TrustRegion
+from bmd_pipeline.rl.adapters import Draws, PolicyInput, TrustRegion
 from bmd_pipeline.rl.agent import Agent
 
 # ---- Generalised advantage estimation ----
@@ -184,7 +184,7 @@ class Batch:
     """M decisions to learn from."""
 
     inputs: PolicyInput  # what the agent saw, (M, ...)
-    record: Record  # its draws, each (M, ...)
+    draws: Draws  # each (M, ...)
     critic_inputs: Tensor  # (M, input_dim)
     log_prob: Tensor  # (M, num_factors) when they were drawn
     advantage: Tensor  # (M,) standardised
@@ -194,7 +194,7 @@ class Batch:
         """The decisions at `index`."""
         return Batch(
             self.inputs.rows(index),
-            {name: drawn[index] for name, drawn in self.record.items()},
+            {name: drawn[index] for name, drawn in self.draws.items()},
             self.critic_inputs[index],
             self.log_prob[index],
             self.advantage[index],
@@ -409,7 +409,7 @@ class PPO:
         error = (value.detach() - part.returns).square().mean()
         if not policy:
             return Losses(value_loss, error, torch.zeros_like(error), torch.zeros_like(error), self._no_kl)
-        log_prob, entropy = self.agent.evaluate(part.record, part.inputs)
+        log_prob, entropy = self.agent.evaluate(part.draws, part.inputs)
         policy_loss, kl = compute_policy_loss(
             log_prob, part.log_prob, part.advantage, self.factor_weights, self.clip_ratios
         )

@@ -17,7 +17,7 @@ from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.modes.inference import InferenceModel, compute_log_ratio, compute_multimodality
 from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import ObsHistory
-from bmd_pipeline.rl.adapters import PolicyInput, Record
+from bmd_pipeline.rl.adapters import Draws, PolicyInput
 from bmd_pipeline.rl.agent import Agent
 
 LOOK_INTERVALS = {"cuda": 8}
@@ -39,7 +39,7 @@ class Rollout:
     length: Tensor  # (N,) control steps taken
     track: Tensor  # (S + 1, N, track_dim) at every control step; the last entry of an ended episode repeats
     code: Tensor  # (N,) mode codes
-    record: Record  # draws, each (T, N, ...); empty unless asked for
+    draws: Draws  # each (T, N, ...); empty unless asked for
     decisions_per_chunk: int = 1  # decisions between two chunks that are planned
 
     @property
@@ -82,7 +82,7 @@ def roll_out(
     explore: bool,
     feature_columns: tuple[int, ...] = (),
     max_steps: int | None = None,
-    keep_record: bool = False,
+    keep_draws: bool = False,
 ) -> Rollout:
     """Plays one episode in every environment.
 
@@ -95,7 +95,7 @@ def roll_out(
         explore: act as in training; if False, as deployed.
         feature_columns: track columns of the inference model; the agent's own if it has one.
         max_steps: cut episodes after this many control steps (a curriculum); None plays the task's horizon.
-        keep_record: keep the draws, for PPO.
+        keep_draws: keep what the agent draws, for PPO.
     """
     policy = agent.policy
     columns = agent.modes.feature_columns if agent.modes else feature_columns
@@ -108,18 +108,18 @@ def roll_out(
     length = torch.zeros_like(code)
     running = torch.ones_like(code, dtype=torch.bool)
     success, truncated = torch.zeros_like(running), torch.zeros_like(running)
-    active_mask, rewards, records = [], [], []
+    active_mask, rewards, kept = [], [], []
     for start in range(0, limit, steps):
         inputs = PolicyInput(cond, code)
         done = start % chunk_steps
         if done == 0:
             plan = agent.plan(inputs, generator, explore)
-        actions, record = agent.act(plan, done, inputs, generator, explore)
+        actions, draws = agent.act(plan, done, inputs, generator, explore)
         moved = env.step_chunk(actions[:, : min(steps, limit - start)])
         active_mask.append(running)
         rewards.append(moved.reward.sum(dim=0))
-        if keep_record:
-            records.append(record)
+        if keep_draws:
+            kept.append(draws)
         length = length + moved.steps
         success |= moved.success
         truncated |= moved.truncated
@@ -142,7 +142,7 @@ def roll_out(
         length=length,
         track=torch.cat(track),
         code=code,
-        record={name: torch.stack([r[name] for r in records]) for name in (records[0] if records else {})},
+        draws={name: torch.stack([r[name] for r in kept]) for name in (kept[0] if kept else {})},
         decisions_per_chunk=chunk_steps // steps,
     )
 
@@ -198,7 +198,7 @@ def merge_rollouts(rollouts: Sequence[Rollout]) -> Rollout:
         length=torch.cat([r.length for r in rollouts]),
         track=join([r.track for r in rollouts], frozen=True),
         code=torch.cat([r.code for r in rollouts]),
-        record={name: join([r.record[name] for r in rollouts]) for name in rollouts[0].record},
+        draws={name: join([r.draws[name] for r in rollouts]) for name in rollouts[0].draws},
         decisions_per_chunk=rollouts[0].decisions_per_chunk,
     )
 

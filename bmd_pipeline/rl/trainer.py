@@ -216,7 +216,7 @@ class Trainer:
             generator=generator,
             explore=True,
             max_steps=max_steps,
-            keep_record=True,
+            keep_draws=True,
         )
 
     def learn(
@@ -322,12 +322,12 @@ class Trainer:
         gamma, gae_lambda = self._discounts(reward, played.decisions_per_chunk)
         advantage, returns = compute_gae(reward, value, nonterminal, bootstrap, gamma, gae_lambda)
         inputs = played.policy_inputs()
-        record = {name: played.taken(drawn) for name, drawn in played.record.items()}
+        draws = {name: played.taken(drawn) for name, drawn in played.draws.items()}
         return Batch(
             inputs=inputs,
-            record=record,
+            draws=draws,
             critic_inputs=played.taken(seen[:-1]),
-            log_prob=self.agent.evaluate(record, inputs)[0],
+            log_prob=self.agent.evaluate(draws, inputs)[0],
             advantage=self._mix(played.taken(advantage), inputs.code),
             returns=played.taken(returns),
         )

@@ -339,7 +339,7 @@ class Discovery:
 
 
 def pack_rounds(rounds: Sequence[Rollout]) -> dict[str, Tensor]:
-    """Tensors of rollouts without a record, by `<round>.<field>`."""
+    """Tensors of rollouts without draws, by `<round>.<field>`."""
     return {
         f"{index}.{name}": value.clone()  # rounds may share one, which a file of tensors can't
         for index, played in enumerate(rounds)
@@ -355,7 +355,7 @@ def unpack_rounds(
     rounds = []
     for index in range(len({key.partition(".")[0] for key in tensors})):
         fields: dict[str, Any] = {name: part.to(device) for name, part in take_prefix(str(index), tensors).items()}
-        rounds.append(Rollout(**fields, feature_columns=feature_columns, record={}))
+        rounds.append(Rollout(**fields, feature_columns=feature_columns, draws={}))
     return rounds
 
 

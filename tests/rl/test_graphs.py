@@ -151,13 +151,13 @@ def assert_same_rollouts(env: TaskEnv, agents: tuple[Agent, Agent], explore: boo
                 code=code,
                 generator=torch.Generator().manual_seed(seed),
                 explore=explore,
-                keep_record=True,
+                keep_draws=True,
             )
             for agent in agents
         )
         assert torch.equal(ours.track, theirs.track)
-        assert ours.record.keys() == theirs.record.keys()
-        assert all(torch.equal(value, theirs.record[name]) for name, value in ours.record.items())
+        assert ours.draws.keys() == theirs.draws.keys()
+        assert all(torch.equal(value, theirs.draws[name]) for name, value in ours.draws.items())
         assert torch.equal(ours.cond, theirs.cond)
 
 

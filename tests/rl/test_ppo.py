@@ -287,13 +287,13 @@ def test_updates_raise_what_pays(env: TaskEnv, policy: DiffusionPolicy) -> None:
     seen = torch.zeros(512, 7)  # cond 4, track 2, time 1
     for _ in range(10):
         with torch.no_grad():
-            _, record = decide(agent, inputs, generator)
+            _, draws = decide(agent, inputs, generator)
             batch = Batch(
                 inputs,
-                record,
+                draws,
                 seen,
-                agent.evaluate(record, inputs)[0],
-                standardise(record["0.u"][:, 0]),
+                agent.evaluate(draws, inputs)[0],
+                standardise(draws["0.u"][:, 0]),
                 torch.zeros(512, 1),
             )
         trainer.ppo.update(batch, generator)

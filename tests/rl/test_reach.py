@@ -75,8 +75,8 @@ def test_gradients(case: Case, policy: DiffusionPolicy, modes_of: MakeModes) -> 
     generator = torch.Generator().manual_seed(0)
     inputs = draw_inputs(6, agent.num_codes)
     with torch.no_grad():
-        _, record = decide(agent, inputs, generator)
-    log_prob, entropy = agent.evaluate(record, inputs)
+        _, draws = decide(agent, inputs, generator)
+    log_prob, entropy = agent.evaluate(draws, inputs)
     assert log_prob.shape == (6, agent.num_factors)
     (log_prob.sum() + entropy.sum()).backward()
     reached = {name for name, parameter in agent.named_parameters() if parameter.grad is not None}

@@ -29,7 +29,7 @@ def _play(env: TaskEnv, policy: DiffusionPolicy, seed: int, max_steps: int | Non
         explore=True,
         feature_columns=(1,),
         max_steps=max_steps,
-        keep_record=True,
+        keep_draws=True,
     )
 
 
@@ -39,7 +39,7 @@ def test_shapes_and_bookkeeping(env: TaskEnv, policy: DiffusionPolicy) -> None:
     assert played.cond.shape == (decisions + 1, 12, 4)
     assert played.features.shape == (decisions + 1, 12, 1)
     assert played.track.shape == (2 * decisions + 1, 12, 2)
-    assert played.record["1.samples"].shape == (decisions, 12, 3, 8)
+    assert played.draws["1.samples"].shape == (decisions, 12, 3, 8)
     torch.testing.assert_close(played.features[..., 0], played.track[::2, :, 1])
     # an episode takes ceil(length / n_action_steps) decisions, without gaps
     assert torch.equal(played.active_mask.sum(dim=0), -(-played.length // 2))
@@ -93,7 +93,7 @@ def test_merging_keeps_every_episode_as_it_was(env: TaskEnv, policy: DiffusionPo
         assert not bool(merged.active_mask[decisions:, rows].any())
         assert torch.equal(merged.track[: len(part.track), rows], part.track)
         assert torch.equal(merged.track[-1, rows], part.track[-1])
-        assert torch.equal(merged.record["1.samples"][:decisions, rows], part.record["1.samples"])
+        assert torch.equal(merged.draws["1.samples"][:decisions, rows], part.draws["1.samples"])
         assert torch.equal(merged.reward.sum(dim=0)[rows], part.reward.sum(dim=0))
 
 
@@ -135,7 +135,7 @@ def _roll_out(env: TaskEnv, agent: Agent, explore: bool, max_steps: int | None =
         explore=explore,
         feature_columns=(1,),
         max_steps=max_steps,
-        keep_record=True,
+        keep_draws=True,
     )
 
 
@@ -163,14 +163,14 @@ def test_a_residual_takes_a_decision_per_control_step_and_plans_per_chunk(
     assert torch.equal(played.last_decision, played.length)
     torch.testing.assert_close(played.features[..., 0], played.track[..., 1])
     planned = torch.arange(decisions) % 2 == 0
-    assert torch.equal(played.record[PLANNED], planned.float()[:, None].expand(decisions, 12))
-    assert played.record["2.action"].shape == (decisions, 12, 2)
+    assert torch.equal(played.draws[PLANNED], planned.float()[:, None].expand(decisions, 12))
+    assert played.draws["2.action"].shape == (decisions, 12, 2)
 
 
 def test_an_odd_cut_leaves_a_plan_unfinished(env: TaskEnv, policy: DiffusionPolicy) -> None:
     played = _roll_out(env, _residual_agent(policy), explore=True, max_steps=5)
     assert int(played.length.max()) == len(played.active_mask) == 5
-    assert played.record[PLANNED][:, 0].tolist() == [1.0, 0.0, 1.0, 0.0, 1.0]
+    assert played.draws[PLANNED][:, 0].tolist() == [1.0, 0.0, 1.0, 0.0, 1.0]
 
 
 def test_a_steering_policy_before_a_residual_draws_once_per_plan(
@@ -179,12 +179,12 @@ def test_a_steering_policy_before_a_residual_draws_once_per_plan(
     """Between plans its draw is that of the plan before, and counts as certain."""
     agent = _residual_agent(policy, modes_of(form="published"))
     played = _roll_out(env, agent, explore=True)
-    drawn = played.record["0.u"]
+    drawn = played.draws["0.u"]
     later = drawn[1::2]
     assert torch.equal(later, drawn[0::2][: len(later)])
-    record = {name: played.taken(value) for name, value in played.record.items()}
-    log_prob, _ = agent.evaluate(record, played.policy_inputs())
-    assert torch.equal(log_prob[:, 0] != 0, record[PLANNED] == 1)
+    draws = {name: played.taken(value) for name, value in played.draws.items()}
+    log_prob, _ = agent.evaluate(draws, played.policy_inputs())
+    assert torch.equal(log_prob[:, 0] != 0, draws[PLANNED] == 1)
     assert bool((log_prob[:, 1] != 0).all())
 
 

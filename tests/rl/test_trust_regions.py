@@ -66,12 +66,12 @@ def update(policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]) ->
         steps = [0, 0]
         for _ in range(times):
             with torch.no_grad():
-                _, record = decide(agent, inputs, generator)
+                _, draws = decide(agent, inputs, generator)
                 batch = Batch(
                     inputs,
-                    record,
+                    draws,
                     torch.zeros(ROWS, 4 + 2 + 3 + 1),
-                    agent.evaluate(record, inputs)[0],
+                    agent.evaluate(draws, inputs)[0],
                     standardise(torch.randn(ROWS, generator=generator)),
                     torch.zeros(ROWS, 1),
                 )
