@@ -327,8 +327,9 @@ class DenoiserConfig(Section):
     log_prob_reduction has it, of a dimension or of the whole."""
     eta: float = Field(1.0, ge=0.0, le=1.0)
     """η of the DDIM sampler while exploring: the share of the posterior's noise that every denoising step adds."""
-    acting_eta: float = Field(0.0, ge=0.0, le=1.0)
-    """η of the DDIM sampler when deployed; 0 draws nothing but the starting noise."""
+    acting_eta: float | None = Field(None, ge=0.0, le=1.0)
+    """η of the DDIM sampler when deployed; 0 draws nothing but the starting noise. null: that of the policy's own
+    sampler, 0 for ddim and 1 for ddpm, so that fine-tuning starts from the base policy."""
     noise_floor: float = Field(0.1, gt=0.0, le=2.0)
     """Smallest standard deviation of a denoising step while exploring, in normalised units."""
     log_prob_steps: Literal["executed", "chunk"] = "executed"
@@ -455,7 +456,7 @@ class EvaluateConfig(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1.0)
     """Level of the reported intervals; tests have the level `alpha`, which is 1 - confidence."""
     steering: bool = True
-    """False leaves the steering policy out and starts from prior noise: has the rest taken the modes in?"""
+    """False: policies that have a steering policy act without it, from prior noise; has the rest taken the modes in?"""
     pictured_episodes: int = Field(96, ge=1, le=10_000)
     """Episodes drawn in the trajectory picture."""
 

@@ -60,7 +60,7 @@ class TrustRegion:
 
     learning_rate: float  # of the adapter's parameters
     clip_ratio: float  # ε; probability ratios beyond 1 ± ε earn nothing more
-    target_kl: float  # the adapter stops learning once the approximate KL of one of its draws passes 1.5 times this
+    target_kl: float  # the adapter stops learning once the approximate KL of one of its draws passes KL_STOP times this
 
 
 class Adapter(nn.Module, ABC):
@@ -190,8 +190,9 @@ class FinetunedDenoiser(Adapter):
     """A trainable copy of the policy, which explores with more denoising noise than it acts with.
 
     It explores as the sampler with `config.eta` does, with a standard deviation of at least `config.noise_floor` at
-    every step, and acts as the sampler with `config.acting_eta`. The first denoising steps may stay frozen: only the
-    last `config.steps` are draws. The policy that it is given, the pre-trained or the coded one, stays as it is.
+    every step, and acts as the sampler with `config.acting_eta`, by default the policy's own: fine-tuning starts from
+    what that policy does. The first denoising steps may stay frozen: only the last `config.steps` are draws. The policy
+    that it is given, the pre-trained or the coded one, stays as it is.
     """
 
     spreads: Tensor  # (num_factors,) log standard deviations on the device
@@ -200,7 +201,8 @@ class FinetunedDenoiser(Adapter):
         super().__init__()
         self.frozen = policy
         self.policy = copy.deepcopy(policy).requires_grad_(True)
-        self.exploring, self.acting = policy.make_sampler(config.eta), policy.make_sampler(config.acting_eta)
+        self.exploring = policy.make_sampler(config.eta)
+        self.acting = policy.sampler if config.acting_eta is None else policy.make_sampler(config.acting_eta)
         steps = policy.config.n_action_steps if config.log_prob_steps == "executed" else policy.config.horizon
         self.counted_dim = steps * policy.action_dim
         self.scale = 1.0 / self.counted_dim if config.log_prob_reduction == "mean" else 1.0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bmd_pipeline.config.schema import FinetuneConfig, SteeringConfig
-from bmd_pipeline.errors import ArtifactError, ConfigError
+from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import load_weights, read_json
 from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.methods import PRETRAINED, TAUGHT, method_family, uses_modes
@@ -71,13 +71,8 @@ class Agent(nn.Module):
         return self.modes.num_codes if self.modes else 1
 
     @property
-    def num_factors(self) -> int:
-        """Draws per decision whose log-probability PPO sees."""
-        return sum(adapter.num_factors for adapter in self.adapters)
-
-    @property
     def factor_weights(self) -> list[float]:
-        """What the advantage counts for each of those draws."""
+        """Factor on the advantage for each draw of a decision whose log-probability PPO sees, (num_factors,)."""
         return [
             weight for adapter in self.adapters for weight in (adapter.factor_weights or (1.0,) * adapter.num_factors)
         ]
@@ -180,14 +175,10 @@ def make_commanded_agent(policy: DiffusionPolicy, modes: DiscoveredModes) -> Age
 
 
 def remove_steering(agent: Agent) -> Agent:
-    """The same agent without its steering policy: noise from the prior.
-
-    Raises:
-        ConfigError: the agent has no steering policy.
-    """
+    """The same agent with noise from the prior in the place of its steering policy; one without it as it is."""
     first, *rest = agent.adapters
     if not isinstance(first, SteeringAdapter):
-        raise ConfigError("evaluate.steering is false, but this policy has no steering policy to leave out")
+        return agent
     return Agent(agent.policy, [GaussianNoise(agent.policy.noise_dim), *rest], agent.modes)
 
 

@@ -10,7 +10,7 @@ from torch.distributions import Normal
 
 from bmd_pipeline.config.schema import DenoiserConfig, PolicyConfig, PPOConfig, ResidualConfig
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.adapters import FinetunedDenoiser, ResidualAction, TrustRegion
+from bmd_pipeline.rl.adapters import FinetunedDenoiser, FrozenDenoiser, ResidualAction, TrustRegion
 from tests.rl.decisions import draw_inputs
 
 
@@ -67,7 +67,10 @@ def test_the_deployed_denoiser_starts_as_the_policy(sampler: str, num_codes: int
         for table in policy.denoiser.code_tables:
             table.normal_()
     inputs, noise = draw_inputs(6, cond_dim=policy.cond_dim), _noise(6)
-    still, lively = (FinetunedDenoiser(policy, DenoiserConfig(acting_eta=eta)) for eta in (0.0, 1.0))
+    still, lively, own = (FinetunedDenoiser(policy, DenoiserConfig(acting_eta=eta)) for eta in (0.0, 1.0, None))
+    base = FrozenDenoiser(policy)
+    ours, theirs = (one.act(noise, inputs, torch.Generator().manual_seed(1), explore=False)[0] for one in (own, base))
+    torch.testing.assert_close(ours, theirs)  # fine-tuning starts from what the policy does by itself
     x, _ = still.act(noise, inputs, torch.Generator(), explore=False)
     predict = policy.condition(inputs.cond, inputs.code)
     torch.testing.assert_close(x, policy.make_sampler(0.0).sample(noise, predict))

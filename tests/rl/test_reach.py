@@ -77,7 +77,7 @@ def test_gradients(case: Case, policy: DiffusionPolicy, modes_of: MakeModes) -> 
     with torch.no_grad():
         _, draws = decide(agent, inputs, generator)
     log_prob, entropy = agent.evaluate(draws, inputs)
-    assert log_prob.shape == (6, agent.num_factors)
+    assert log_prob.shape == (6, len(agent.factor_weights))
     (log_prob.sum() + entropy.sum()).backward()
     reached = {name for name, parameter in agent.named_parameters() if parameter.grad is not None}
     assert reached == {name for name, _ in agent.named_parameters() if name.startswith(case.trained)}
