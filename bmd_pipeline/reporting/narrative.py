@@ -158,7 +158,7 @@ def describe_outcome(evaluation: Evaluation) -> list[str]:
     return sentences
 
 
-def describe_run(evaluation: Evaluation, finetuned: Iterable[Mapping[str, Any]], wall_s: float) -> list[str]:
+def describe_training(evaluation: Evaluation, finetuned: Iterable[Mapping[str, Any]], wall_s: float) -> list[str]:
     """What was run, from the task's eval.json, run.json of every fine-tuning, and the seconds that all stages took."""
     blocks = evaluation.policies
     methods = [name for name in blocks if is_finetuned(name)]

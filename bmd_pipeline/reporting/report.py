@@ -177,7 +177,7 @@ def build_report(sources: ReportSources) -> str:
         modes=book.modes,
         axes=axes,
         to_scale=book.to_scale,
-        run=narrative.describe_run(evaluation, sources.finetuned.values(), sum(step["wall_s"] for step in steps)),
+        run=narrative.describe_training(evaluation, sources.finetuned.values(), sum(step["wall_s"] for step in steps)),
         lowest=lowest_success([evaluation]),
         shares=_list_shares(sources),
         evidence=sources.evidence,

@@ -38,7 +38,8 @@ Function = Callable[[Mapping[str, Tensor], torch.Generator | None], dict[str, Te
 class Recorder:
     """Records CUDA graphs, on one stream of their own: autograd and cuBLAS remember the stream they were first used on.
 
-    No memory needs `record_stream`: whatever runs on that stream waits for the present one, and is waited for.
+    Tensors need no `record_stream`: the recording stream waits for the current one before a run, and the current one
+    for it afterwards.
     """
 
     def __init__(self) -> None:

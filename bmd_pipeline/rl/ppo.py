@@ -58,9 +58,8 @@ def compute_gae(
 def compute_continuation(active_mask: Tensor, truncated: Tensor, continuing: bool) -> tuple[Tensor, Tensor]:
     """Which decisions are followed by another, and over which to bootstrap.
 
-    A task's time limit is part of the task: its end is terminal unless the task is continuing. (A prototype that
-    bootstrapped there, from states its critic never trained on, collapsed: see `Critic` for what a continuing task
-    takes.)
+    A task's time limit is part of the task: its end is terminal unless the task is continuing. At a limit that is part
+    of the task, bootstrapping would use values of states that the critic never trains on; see `Critic` for the other.
 
     Args:
         active_mask: (T, N) whether each decision was taken.
@@ -88,9 +87,8 @@ class Critic(nn.Module):
     critics of methods with and without codes, so that comparing them is fair.
 
     Where the time limit is part of the task, the time left is part of the state. The critic of a continuing task does
-    not see the time: its targets bootstrap from the observation at the limit, with which no row of training begins, so
-    that it has to know its value from episodes that came by there earlier. If it saw the time, that observation would
-    lie outside of its data, and the value be a guess that all others rest on.
+    not see the time. Its targets bootstrap from the observation at the limit, at which no training row begins; without
+    time among its inputs it knows that value from earlier steps of other episodes; with time, it would extrapolate.
 
     Source: Pardo et al. 2018 (arXiv 1712.00378), time-awareness and partial-episode bootstrapping.
     """
@@ -167,12 +165,9 @@ class Critic(nn.Module):
 # probability ratio of its own, as in the two-layer process of DPPO (arXiv 2409.00588).
 
 LOG_RATIO_RANGE = (-10.0, 3.0)
-"""Bounds of a draw's log ratio.
-
-The estimate of the KL grows with the ratio itself: without the upper bound one state of 256 that the policy has hardly
-seen passes for a policy that ran away (e^10 / 256 = 86 nats). And where that draw went badly its gradient drowns all
-others, since PPO does not clip that side (Ye et al. 2020, arXiv 1912.09729).
-"""
+"""Bounds of a draw's log ratio. The KL estimate grows with the ratio, so that one rarely seen state of 256 can read as
+e^10 / 256 = 86 nats; and at a negative advantage PPO does not clip large ratios, whose gradient would dominate (Ye et
+al. 2020, arXiv 1912.09729)."""
 RATE_FACTOR = 1.5
 """By how much an adaptive learning rate changes after a rollout (as in rsl_rl)."""
 MIN_RATE_SHARE = 0.01
@@ -263,10 +258,10 @@ def compute_value_loss(value: Tensor, returns: Tensor) -> Tensor:
 
 
 MAX_KL = 5.0
-"""Approximate KL divergence in nats, between the policy that played and the one that learns, beyond which an update has
-diverged; where a trust region asks for a looser stop, twice its target."""
+"""Largest approximate KL in nats of an update; beyond it the update has diverged. Where an adapter's target_kl is above
+half of it, twice that target."""
 MAX_VALUE_ERROR = 100.0
-"""The same of the critic's squared error, as a multiple of 1 + the mean square of the returns."""
+"""Largest mean squared error of the critic, as a multiple of 1 + the mean square of the returns."""
 MAX_GRAD_NORM = 1.0
 """Bound on the gradient norm of each parameter group by itself: one shared bound starves a network."""
 TEMPERATURE_STEP = 1.0

@@ -21,8 +21,8 @@ from bmd_pipeline.rl.adapters import Draws, PolicyInput
 from bmd_pipeline.rl.agent import Agent
 
 LOOK_INTERVALS = {"cuda": 8}
-"""Decisions between two looks at whether an episode still runs, by kind of device: each look makes the host wait for
-all that the device has queued, and a decision that nobody takes costs less."""
+"""Decisions between two checks whether an episode still runs, by kind of device. A check makes the host wait for all
+queued kernels, which costs more than decisions without a running episode."""
 
 
 @dataclass(frozen=True)
@@ -203,38 +203,6 @@ def merge_rollouts(rollouts: Sequence[Rollout]) -> Rollout:
     )
 
 
-@dataclass(frozen=True)
-class EpisodeBatch:
-    """What evaluation keeps of N episodes."""
-
-    track: Tensor  # (S + 1, N, track_dim) at every control step; the last entry of an ended episode repeats
-    length: Tensor  # (N,) control steps
-    success: Tensor  # (N,)
-    episode_return: Tensor  # (N,) undiscounted environment reward
-    code: Tensor  # (N,) mode codes, zeros for an agent without any
-    information: Tensor | None  # (N,) mean log q(z|h) − log p(z) over its states in nats, or None without codes
-
-
-def play_episodes(
-    env: TaskEnv, agent: Agent, *, seed: int, codes: Tensor | None, generator: torch.Generator
-) -> EpisodeBatch:
-    """Plays one episode per environment as the agent would be deployed, under codes (N,); None takes them in turn.
-
-    The seed fixes the initial states, so that agents can be compared on the same ones.
-    """
-    if codes is None:
-        codes = torch.arange(env.num_envs, device=env.device) % agent.num_codes
-    return describe_episodes(agent, roll_out(env, agent, seed=seed, code=codes, generator=generator, explore=False))
-
-
-def describe_episodes(agent: Agent, played: Rollout) -> EpisodeBatch:
-    """What evaluation keeps of a rollout that the agent played."""
-    information = None
-    if agent.modes is not None:
-        information = compute_information(agent.modes.inference, played)[0]
-    return EpisodeBatch(played.track, played.length, played.success, played.reward.sum(dim=0), played.code, information)
-
-
 @torch.no_grad()
 def compute_information(inference: InferenceModel, played: Rollout) -> tuple[Tensor, Tensor]:
     """log q(z|h) − log p(z) of each episode, (N,) in nats: mean over its states, and at its last one."""
@@ -269,8 +237,9 @@ def read_codes(inference: InferenceModel, played: Rollout) -> Tensor:
 
 @torch.no_grad()
 def read_behaviours(modes: DiscoveredModes, played: Rollout) -> Tensor:
-    """The behaviour (N,) that each episode shows: its cluster, or in the published form what q takes it for."""
-    nearest = modes.name_behaviours(played.cond, played.last_decision)
+    """Behaviour (N,) of each episode: its nearest cluster of demonstrations; in the published form its most likely code
+    at the end."""
+    nearest = modes.nearest_clusters(played.cond, played.last_decision)
     return read_codes(modes.inference, played) if nearest is None else nearest
 
 
@@ -286,6 +255,11 @@ def compute_obeyed_by_cluster(shown: Tensor, played: Rollout, num_codes: int) ->
     """
     won = played.success
     return mean_by_code((shown == played.code)[won], played.code[won], num_codes)
+
+
+def find_dead_codes(obeyed_per_code: Sequence[float]) -> list[int]:
+    """Codes that are obeyed no more often than chance, so that commanding them does nothing."""
+    return [code for code, share in enumerate(obeyed_per_code) if share <= 1.0 / len(obeyed_per_code)]
 
 
 def average_codes(values: Tensor, code: Tensor, num_codes: int) -> float:

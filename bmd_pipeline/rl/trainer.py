@@ -91,7 +91,7 @@ class Trainer:
         env: the task.
         agent: who is trained.
         ppo: optimiser settings.
-        regulariser: λ, for agents with codes.
+        regulariser_config: settings of λ and the intrinsic reward, for agents with codes.
         balance_codes: coded form: standardise advantages within each code, and draw codes by how often they fail.
         pay_only_obeyed: coded form: pay positive rewards, and count success in drawing codes, only where an episode
             shows the behaviour of its code.
@@ -105,7 +105,7 @@ class Trainer:
         env: TaskEnv,
         agent: Agent,
         ppo: PPOConfig,
-        regulariser: RegulariserConfig,
+        regulariser_config: RegulariserConfig,
         *,
         balance_codes: bool = False,
         pay_only_obeyed: bool = False,
@@ -115,13 +115,13 @@ class Trainer:
     ) -> None:
         self.env = env
         self.agent = graph_agent(agent, recorder)
-        self.settings = regulariser
+        self.regulariser_config = regulariser_config
         self.coded = agent.modes is not None and agent.modes.coded is not None
         self.code_sampler = CodeSampler(agent.num_codes) if self.coded and balance_codes else None
         self.pay_only_obeyed = self.coded and pay_only_obeyed
         self.inference = agent.modes.inference if agent.modes else None
         demand = obedience if self.coded else None
-        self.regulariser = Regulariser(agent.num_codes, regulariser.mi_weight if agent.modes else 0.0, demand)
+        self.regulariser = Regulariser(agent.num_codes, regulariser_config.mi_weight if agent.modes else 0.0, demand)
         self.critic = Critic(
             agent.policy.cond_dim,
             env.spec.track_dim,
@@ -134,8 +134,8 @@ class Trainer:
         self.inference_optimizer = None
         self.inference_steps = 0
         if self.inference is not None:
-            usual = 0 if self.coded else self.inference.config.steps_per_iteration
-            self.inference_steps = usual if regulariser.inference_steps is None else regulariser.inference_steps
+            asked, usual = regulariser_config.inference_steps, self.inference.config.steps_per_iteration
+            self.inference_steps = (0 if self.coded else usual) if asked is None else asked
             self.inference.requires_grad_(True)
             self.inference_optimizer = make_optimizer(self.inference)
         self._warn = warn
@@ -259,7 +259,7 @@ class Trainer:
         paid = own if self.pay_only_obeyed else torch.ones_like(own)
         if self.agent.modes is not None and not intrinsic_only:
             if policy:  # a policy that does not learn yet can't answer
-                self.regulariser.see(own, played.success, played.code)
+                self.regulariser.update(own, played.success, played.code)
             metrics["modes/mi_weight"] = float(self.regulariser.weights.mean())
             metrics["modes/highest_mi_weight"] = float(self.regulariser.weights.max())
         # costs are paid in any case, or a disobedient episode would be a way out of them
@@ -291,7 +291,7 @@ class Trainer:
             return extrinsic[..., None], {}
         log_q = self.inference.log_prob(played.histories(self.inference))
         log_ratio = compute_log_ratio(log_q, played.code)
-        paid = log_ratio.clamp(min=self.settings.floor)
+        paid = log_ratio.clamp(min=self.regulariser_config.floor)
         # per step as published; telescoped (ours), so that ending an episode in success costs nothing
         intrinsic = compute_intrinsic_reward(paid, played.active_mask, "telescoped" if self.coded else "per_step")
         # what is measured has no floor: the mean would be no lower bound of the mutual information any more
@@ -337,7 +337,7 @@ class Trainer:
 
         Settings are per chunk; where it takes several decisions, each discounts by its share.
         """
-        ppo, own = self.ppo.config, self.settings
+        ppo, own = self.ppo.config, self.regulariser_config
         gamma = [ppo.gamma, ppo.gamma if own.gamma is None else own.gamma]
         gae_lambda = [ppo.gae_lambda, ppo.gae_lambda if own.gae_lambda is None else own.gae_lambda]
         streams, share = self.critic.num_streams, 1.0 / decisions_per_chunk
@@ -350,7 +350,8 @@ class Trainer:
         group = code if self.code_sampler is not None else torch.zeros_like(code)
         standard = standardise_groups(advantage, group, self.agent.num_codes)
         weight = self.regulariser.weights.to(code.device)[code]  # (M,) λ of each decision's code
-        # so that a code's part in the update stays as it is: λ only moves it from the task's reward to obedience
+        # divided by 1 + λ, so that the scale of a code's advantage does not depend on λ: λ only moves weight from the
+        # task's reward to obedience
         return standardise((standard[:, 0] + weight * standard[:, 1]) / (1.0 + weight))
 
 

@@ -29,6 +29,7 @@ from bmd_pipeline.rl.rollout import (
     Rollout,
     compute_code_success,
     compute_obeyed_by_cluster,
+    find_dead_codes,
     measure_commanded,
     merge_rollouts,
     play_rounds,
@@ -167,7 +168,7 @@ class Discovery:
         self.modes.findings["strength"] = strengths[chosen]
 
     def _stretch(self, strength: float) -> DiffusionPolicy:
-        """A copy of the taught policy whose codes speak louder."""
+        """A copy of the taught policy with the effect of its codes strengthened."""
         stretched = copy.deepcopy(self.modes.coded)
         assert stretched is not None
         stretched.denoiser.stretch_codes(strength)
@@ -448,10 +449,8 @@ def _log_findings(modes: DiscoveredModes, reporter: Reporter) -> None:
             "policy behaves much the same whatever code it is given: look at results/<Task>/modes/validation.json, and "
             "collect more varied demonstrations if there is one behaviour alone"
         )
-    chance = 1.0 / modes.num_codes
-    dead = [k for k, share in enumerate(found["obeyed_per_code"]) if share <= chance]
-    if dead:
+    if dead := find_dead_codes(found["obeyed_per_code"]):
         reporter.warn(
             f"dead codes: commanding {', '.join(map(str, dead))} brings about its own behaviour no more often than "
-            f"chance ({chance:.2f}); there may be fewer behaviours than codes ({modes.num_codes})"
+            f"chance ({1.0 / modes.num_codes:.2f}); there may be fewer behaviours than codes ({modes.num_codes})"
         )

@@ -21,7 +21,7 @@ from bmd_pipeline.methods import EXPERT
 from bmd_pipeline.reporting.clips import Strip, draw_strips, encode_gif
 from bmd_pipeline.reporting.sources import MAX_VIDEO_BYTES
 from bmd_pipeline.rl.agent import Agent
-from bmd_pipeline.rl.rollout import play_episodes
+from bmd_pipeline.rl.rollout import roll_out
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.sim.render import Camera, EpisodeRecorder, Filming, Recording, Renderer, find_task
 from bmd_pipeline.stages.checkpoints import describe_stage
@@ -115,8 +115,8 @@ def make_agent_player(config: RunConfig, filming: Filming, agent: Agent, seed: i
     generator = make_generator(config.seed, "evaluate", "film", seed)
 
     def try_episode(code: int, start: int) -> bool:
-        batch = play_episodes(world, agent, seed=start, codes=torch.tensor([code]), generator=generator)
-        return bool(batch.success[0])
+        played = roll_out(world, agent, seed=start, code=torch.tensor([code]), generator=generator, explore=False)
+        return bool(played.success[0])
 
     return Player(
         groups=[(f"code{z}",) for z in range(agent.num_codes)] if agent.modes is not None else [labelling.modes],

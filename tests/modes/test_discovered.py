@@ -44,7 +44,7 @@ def test_round_trip(tmp_path: Path, form: str) -> None:
     assert all(torch.equal(loaded.networks().state_dict()[name], value) for name, value in weights.items())
     assert not any(parameter.requires_grad for parameter in loaded.networks().parameters())
     cond, last = torch.randn(4, 5, policy.cond_dim), torch.tensor([3, 1, 2, 3, 3])
-    shown = [each.name_behaviours(cond, last) for each in (modes, loaded)]
+    shown = [each.nearest_clusters(cond, last) for each in (modes, loaded)]
     if form == "published":
         assert shown == [None, None]
         assert loaded.acting_policy(policy) is policy
@@ -100,6 +100,6 @@ def test_an_episode_shows_the_behaviour_whose_cluster_is_nearest() -> None:
     last = torch.tensor([7, 3, 5, 7, 1])
     for episode, end in enumerate(last.tolist()):
         cond[end + 1 :, episode, :2] = corners[(truth[episode] + 1) % 3]  # what follows is no part of it
-    shown = modes.name_behaviours(cond, last)
+    shown = modes.nearest_clusters(cond, last)
     assert shown is not None
     assert torch.equal(shown, truth)

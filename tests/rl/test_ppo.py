@@ -144,7 +144,7 @@ def test_information_is_measured_without_the_floor_that_the_reward_has(
     metrics = _iterate(trainer)
     expected = (torch.tensor([30.0, 0.0, 0.0]).log_softmax(dim=0).mean() + math.log(3)).item()
     assert metrics["modes/final_information"] == pytest.approx(expected, rel=1e-4)
-    assert expected < trainer.settings.floor * 2 / 3
+    assert expected < trainer.regulariser_config.floor * 2 / 3
 
 
 @pytest.mark.parametrize(

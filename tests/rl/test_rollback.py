@@ -137,7 +137,7 @@ def test_a_trainer_goes_on_bit_for_bit(trainer: Trainer) -> None:
     trainer._warn = pytest.fail
     # the untrained policy hardly succeeds: a rollout in which no code was obeyed gives λ something to go on from
     code = torch.arange(48) % 3
-    trainer.regulariser.see(torch.zeros(48, dtype=torch.bool), torch.ones(48, dtype=torch.bool), code)
+    trainer.regulariser.update(torch.zeros(48, dtype=torch.bool), torch.ones(48, dtype=torch.bool), code)
     iterate(trainer)
     tensors, values = pack_trainer(trainer)
     iterate(trainer, 1)

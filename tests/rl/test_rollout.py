@@ -12,7 +12,15 @@ from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import PLANNED, Agent, make_agent, make_base_agent, make_commanded_agent
-from bmd_pipeline.rl.rollout import LOOK_INTERVALS, Rollout, balanced_codes, merge_rollouts, play_episodes, roll_out
+from bmd_pipeline.rl.rollout import (
+    LOOK_INTERVALS,
+    Rollout,
+    balanced_codes,
+    compute_information,
+    merge_rollouts,
+    play_rounds,
+    roll_out,
+)
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.tasks import registry
 from tests.tasks.toy import Walk
@@ -103,15 +111,13 @@ def test_codes_are_shared_out_evenly() -> None:
     assert not torch.equal(code, torch.arange(30) % 4)
 
 
-def test_evaluation_reports_information_only_with_codes(
+def test_evaluation_takes_codes_in_turn_from_the_same_starts(
     env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
 ) -> None:
-    generator = torch.Generator().manual_seed(0)
-    plain = play_episodes(env, make_base_agent(policy), seed=5, codes=None, generator=generator)
-    coded = play_episodes(env, make_commanded_agent(policy, modes_of()), seed=5, codes=None, generator=generator)
-    assert plain.information is None
-    assert coded.information is not None
-    assert coded.information.shape == (12,)
+    generator, modes = torch.Generator().manual_seed(0), modes_of()
+    agents = make_base_agent(policy), make_commanded_agent(policy, modes)
+    plain, coded = (next(play_rounds(env, agent, [5], generator)) for agent in agents)
+    assert [part.shape for part in compute_information(modes.inference, coded)] == [(12,), (12,)]
     assert coded.code.tolist() == [0, 1, 2] * 4
     assert torch.equal(plain.track[0], coded.track[0]), "agents must meet the same initial states"
 
