@@ -106,20 +106,20 @@ def compare(eta: float, ddim_steps: int) -> dict[str, float]:
     cond = torch.randn(DECISIONS, OBS_DIM, generator=generator)
     inputs = PolicyInput(cond, torch.zeros(DECISIONS, dtype=torch.int64))
     noise = torch.randn(DECISIONS, policy.noise_dim, generator=generator)
-    _, record = ours.act(noise, inputs, generator, explore=True)
+    _, draws = ours.act(noise, inputs, generator, explore=True)
     shape = (DECISIONS, ddim_steps, policy.config.horizon, ACTION_DIM)
 
     def ask_theirs() -> Tensor:
-        chains = record["samples"].reshape(DECISIONS, ddim_steps + 1, *shape[2:])
+        chains = draws["samples"].reshape(DECISIONS, ddim_steps + 1, *shape[2:])
         each: Tensor = theirs.get_logprobs({"state": cond[:, None]}, chains).reshape(shape)
         return each.detach()  # of every dimension
 
-    old, before = ours.evaluate(record, inputs)[0].detach(), ask_theirs()
+    old, before = ours.evaluate(draws, inputs)[0].detach(), ask_theirs()
     with torch.no_grad():  # the policy has moved since it drew
         for weight in ours.policy.denoiser.parameters():
             weight.add_(0.01 * torch.randn(weight.shape, generator=generator))
     theirs.actor_ft = Actor(ours.policy)
-    new, now = ours.evaluate(record, inputs)[0].detach(), ask_theirs()
+    new, now = ours.evaluate(draws, inputs)[0].detach(), ask_theirs()
     # they bound the log-probability of each dimension by -5 and 2, which we do not: compare where nothing is bounded
     free = (torch.minimum(before, now) > -5.0).all(dim=(1, 2, 3)).nonzero().squeeze(1)
     advantage = standardise(torch.randn(len(free), generator=generator))
@@ -130,7 +130,7 @@ def compare(eta: float, ddim_steps: int) -> dict[str, float]:
 
     index = torch.arange(ddim_steps).repeat(len(free))  # their loss takes pairs of a decision and a denoising step
     rows = free.repeat_interleave(ddim_steps)
-    chains = record["samples"].reshape(DECISIONS, ddim_steps + 1, *shape[2:])
+    chains = draws["samples"].reshape(DECISIONS, ddim_steps + 1, *shape[2:])
     theirs.norm_adv = False
     found = theirs.loss(
         {"state": cond[rows, None]},

@@ -1,4 +1,4 @@
-"""Finds the demonstrator's gaits of Anymal, one for each direction, by the cross-entropy method.
+"""Finds the expert's gaits of Anymal, one for each direction, by the cross-entropy method.
 
     python benchmarks/anymal_gaits.py [--only forward left back right] [--out gaits.json]
 
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=32)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    task = AnymalTask(Options(), 1, auto_reset=False)
+    task = AnymalTask(Options(), 1)
     gaits = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     for name in arguments.only:
         direction, started = anymal.DIRECTIONS.index(name), time.perf_counter()

@@ -38,8 +38,8 @@ def make_stock(task: str) -> Any:
         return gymnasium.make("FrankaKitchen-v1").unwrapped
     if task == "PushT":
         skip_recolouring()
-        return backend.make_env("PushT-v1", control_mode="pd_ee_delta_pose")
-    return backend.make_env(importlib.import_module(f"{get_entry(task).package}.maniskill").ENV_ID)
+        return backend.make_maniskill_env("PushT-v1", control_mode="pd_ee_delta_pose")
+    return backend.make_maniskill_env(importlib.import_module(f"{get_entry(task).package}.maniskill").ENV_ID)
 
 
 def run_stock(env: Any, drawn: int, steps: int, generator: np.random.Generator) -> int:
@@ -53,12 +53,13 @@ def run_stock(env: Any, drawn: int, steps: int, generator: np.random.Generator) 
 
 
 def run_ours(env: TaskEnv, steps: int, generator: np.random.Generator) -> int:
-    """Steps our environments in chunks; returns how many environment steps were made."""
+    """Steps our environments in chunks; returns how many environment steps were made. Ended episodes stand still."""
     env.reset(0)
+    made = 0
     for _ in range(steps // CHUNK):
         actions = generator.uniform(-0.4, 0.4, (env.num_envs, CHUNK, env.spec.action_dim))
-        env.step_chunk(torch.from_numpy(actions).float())
-    return steps // CHUNK * CHUNK * env.num_envs
+        made += int(env.step_chunk(torch.from_numpy(actions).float()).steps.sum())
+    return made
 
 
 def cpu_seconds() -> float:
@@ -91,10 +92,8 @@ def main() -> None:
     generator = np.random.default_rng(0)
     task, settings = arguments.task, {"horizon": 10_000}
     stock = make_stock(task)
-    single = make_env(task, settings, arguments.scenes, auto_reset=True)
-    parallel = make_env(
-        task, settings, arguments.scenes * arguments.workers, num_workers=arguments.workers, auto_reset=True
-    )
+    single = make_env(task, settings, arguments.scenes)
+    parallel = make_env(task, settings, arguments.scenes * arguments.workers, num_workers=arguments.workers)
     sides: dict[str, Callable[[], int]] = {
         "stock env.step": lambda: run_stock(stock, single.spec.action_dim, 3 * arguments.steps, generator),
         f"ours, 1 process, {arguments.scenes} scenes": lambda: run_ours(single, arguments.steps, generator),

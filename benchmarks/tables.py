@@ -35,12 +35,13 @@ from benchmarks.results_table import (
     save_table,
 )
 from bmd_pipeline.config.overrides import split_base
-from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, Disturbance, is_finetuned, uses_modes
+from bmd_pipeline.config.schema import Disturbance
 from bmd_pipeline.errors import ArtifactError, BMDError
 from bmd_pipeline.io.files import write_text
 from bmd_pipeline.io.layout import METRICS_FILE, Layout
 from bmd_pipeline.io.logger import load_metrics
 from bmd_pipeline.io.provenance import read_run
+from bmd_pipeline.methods import PRETRAINED, TAUGHT, is_finetuned, uses_modes
 from bmd_pipeline.metrics.compare import student_interval
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.schemas import Evaluation, PolicyBlock, load_document

@@ -1,4 +1,4 @@
-"""The one decision about devices, threads and matrix products; everything below gets them as arguments."""
+"""Selects device, number of CPU threads and precision of matrix products; other modules get them as arguments."""
 
 import torch
 
@@ -8,7 +8,8 @@ from bmd_pipeline.errors import ConfigError
 def select_device(name: str) -> torch.device:
     """Resolves `execution.device`: `auto` (CUDA where there is one), `cpu` or `cuda`.
 
-    A ConfigError says that CUDA was asked for and is absent.
+    Raises:
+        ConfigError: CUDA was asked for and is absent.
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:

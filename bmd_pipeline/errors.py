@@ -1,4 +1,8 @@
-"""Every failure that a user can cause, as one tree; messages say what is wrong, where, and what to do, in one line."""
+"""Exceptions.
+
+Those below `BMDError` are failures that a user can put right (exit status 2): one line says what is wrong, where, and
+what to do. Outside of it: `SimulationError` (exit status 1), and `AlreadyWritten`, which is no failure.
+"""
 
 import difflib
 from collections.abc import Iterable
@@ -25,11 +29,13 @@ class ArtifactError(BMDError):
 
 
 class TrainingError(BMDError):
-    """Training can't go on: a loss, a policy or a behaviour set is unusable."""
+    """Too few demonstrations, a reward or a network that is not finite, training that diverges however small its steps,
+    or no success to film."""
 
 
 class DivergenceError(TrainingError):
-    """Numbers of an update ran away: not finite, or beyond what the guard allows. A smaller step may mend it."""
+    """An update diverged: a loss, gradient or weight is not finite, or the KL or the critic's error exceeds its bound.
+    Training tries it again with smaller learning rates."""
 
 
 class SimulationError(RuntimeError):

@@ -1,7 +1,7 @@
 """Random streams: one root seed, one independent generator per consumer.
 
-Every consumer names itself, so that adding one disturbs no other. Names that start a family keep
-training, checkpoint selection and final evaluation apart: no episode is ever seen by two of them.
+A seed is derived from the root seed and the name of its consumer, so that a new consumer changes no other stream. Names
+begin with a family: training, checkpoint selection and evaluation are different families, and share no episode.
 """
 
 import hashlib

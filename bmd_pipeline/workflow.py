@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from bmd_pipeline.config.hashing import Stage, config_hash, source_hash, stage_hash, stage_slice
-from bmd_pipeline.config.inputs import list_evaluations
 from bmd_pipeline.config.load import AUTO, AUTO_GPU, CONFIG_DIR, has_cuda_device, load_config, resolve_preset
-from bmd_pipeline.config.overrides import GridCell, base_name, list_cells, list_discoveries
+from bmd_pipeline.config.overrides import GridCell, base_name, list_cells, list_discoveries, list_evaluations
 from bmd_pipeline.config.resources import RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
-from bmd_pipeline.config.schema import RunConfig, check_method, flatten, is_finetuned, list_pairs, uses_modes
+from bmd_pipeline.config.schema import RunConfig, flatten
 from bmd_pipeline.errors import BMDError, ConfigError, suggest
 from bmd_pipeline.io.files import hash_file, read_json
 from bmd_pipeline.io.layout import RUN_FILE, VIDEO_TYPES, VIDEOS_FOLDER, Layout
@@ -31,6 +30,7 @@ from bmd_pipeline.io.provenance import (
     require_disposable_policy,
     require_own_demos,
 )
+from bmd_pipeline.methods import check_method, is_finetuned, list_pairs, uses_modes
 from bmd_pipeline.tasks.registry import DISTURBANCE, get_entry, require_expert
 
 PRESET_VARIABLE = "BMD_PRESET"
@@ -473,7 +473,8 @@ class Pipeline:
         on_device = bool(self.gpu(stage)(wildcards))
         simulator = get_entry(run.task.name).simulator
         asked: int | None = getattr(run.execution, setting)
-        return asked or estimate(run, stage, threads=threads, simulator=simulator, on_device=on_device)
+        method = _method_of(wildcards)
+        return asked or estimate(run, stage, threads=threads, simulator=simulator, on_device=on_device, method=method)
 
 
 def _method_of(wildcards: Wildcards) -> str:

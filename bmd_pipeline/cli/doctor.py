@@ -161,9 +161,9 @@ def _check_simulator(settings: RunConfig | None) -> Found:
 
 def _check_extras(settings: RunConfig | None) -> Found:
     entries = list_entries() if settings is None else [get_entry(settings.task.name)]
-    missing = [f"{entry.extra} ({entry.name})" for entry in entries if find_missing(entry)]
+    missing = [f"{' '.join(found)} ({entry.name})" for entry in entries if (found := find_missing(entry))]
     if missing:
-        text = f"not installed: {', '.join(missing)}; make setup installs them"
+        text = f"not installed: {', '.join(missing)}; make setup installs what this project's own tasks need"
         return "note" if settings is None else "missing", text
     return "ok", "what the simulators need besides is installed"
 

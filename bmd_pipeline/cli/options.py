@@ -14,9 +14,10 @@ import typer
 from bmd_pipeline.config.hashing import ENTRIES, Stage
 from bmd_pipeline.config.load import load_config, read_settings
 from bmd_pipeline.config.resources import estimate_mem_mb, free_memory_mb
-from bmd_pipeline.config.schema import METHODS, RunConfig, check_method, is_finetuned, uses_modes
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import RUN_FILE, Layout
+from bmd_pipeline.methods import METHODS, check_method, is_finetuned, uses_modes
 from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.tasks.registry import get_entry
 
@@ -162,7 +163,8 @@ class Job:
         """
         from bmd_pipeline.compute import set_threads
 
-        needed, free = estimate_stage_mb(self.config, self.command, self.num_workers), free_memory_mb()
+        needed = estimate_stage_mb(self.config, self.command, self.num_workers, arguments.get("method", ""))
+        free = free_memory_mb()
         if free is not None and needed > free:
             self.reporter.log(f"{self.command} may take {needed} MB of memory, {free:.0f} MB is available")
         set_threads(self.num_workers)
@@ -177,10 +179,10 @@ class Job:
         return folder
 
 
-def estimate_stage_mb(config: RunConfig, stage: str, num_workers: int) -> int:
+def estimate_stage_mb(config: RunConfig, stage: str, num_workers: int, method: str = "") -> int:
     """Memory that a stage's job would ask a cluster for, in MB; that of a CUDA device is left out."""
     simulator = get_entry(config.task.name).simulator
-    return estimate_mem_mb(config, stage, threads=num_workers, simulator=simulator)
+    return estimate_mem_mb(config, stage, threads=num_workers, simulator=simulator, method=method)
 
 
 Command = Callable[..., None]

@@ -8,12 +8,11 @@ import typer
 
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.options import Job, make_reporter, need, new_file, new_folder, stage_command
-from bmd_pipeline.config.inputs import list_evaluations
-from bmd_pipeline.config.overrides import base_name
-from bmd_pipeline.config.schema import EXPERT, PRETRAINED
+from bmd_pipeline.config.overrides import base_name, list_evaluations
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import VIDEOS_FOLDER, Layout
 from bmd_pipeline.io.provenance import require_own_demos
+from bmd_pipeline.methods import EXPERT, PRETRAINED
 
 
 @stage_command("collect")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from bmd_pipeline.config.schema import RunConfig, grid_methods, grid_seeds, uses_modes
+from bmd_pipeline.config.schema import CODED_SETTINGS, RunConfig, grid_methods, grid_seeds
+from bmd_pipeline.methods import method_family, uses_modes
 
 # A rule's params are exactly its stage's slice, so that editing λ reruns fine-tuning and what follows but
 # never collection. `execution` is in no slice: cores and trackers change no result, and another device only its
@@ -36,7 +37,7 @@ _EVIDENCE: dict[str, tuple[str, ...]] = {
     "compare": ("methods", "seeds", "evaluate"),
     "verdict": ("methods", "seeds", "evaluate", "compare"),
     "validation": ("seeds", "evaluate"),
-    "grid": ("evaluate", "compare"),
+    "grid": ("evaluate",),
     "pool": ("methods", "seeds", "evaluate"),
 }
 """Stages that evaluate or test alone, and the sections beside their own that each depends on."""
@@ -44,14 +45,32 @@ _EVIDENCE: dict[str, tuple[str, ...]] = {
 _UNDISTURBED = ("collect", "pretrain", "discover", "validation")
 """Stages in the demonstrations' own world."""
 
-_OWNERS = {"denoiser": "dppo", "residual": "res"}
-"""Parts of `finetune` that one method alone reads."""
+_UNREAD_BY_FORM = {
+    "coded": ("discover.steering", "discover.warmup_iterations", "discover.inference.steps_per_iteration"),
+    "published": (
+        *("discover.clustering", "discover.min_demonstrations", "discover.teaching", "discover.hindsight_episodes"),
+        *("discover.inference.fit_steps", "finetune.balance_codes", "finetune.pay_only_obeyed", "finetune.obedience"),
+        *("finetune.regulariser.gamma", "finetune.regulariser.gae_lambda"),
+    ),
+}
+_UNREAD_BY_FAMILY = {
+    "dppo": ("finetune.residual",),
+    "res": ("finetune.denoiser",),
+    "dsrl": ("finetune.denoiser", "finetune.residual"),
+}
+_UNREAD_UNSTEERED = {
+    "dppo": ("finetune.ppo.learning_rate", "finetune.ppo.clip_ratio", "finetune.ppo.target_kl"),
+    "res": ("finetune.ppo.learning_rate",),
+}
+"""What a family reads for a steering policy alone, since it has settings of its own in their place."""
 
 
 def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> dict[str, Any]:
     """The settings of a run that a stage's result depends on, ready for JSON.
 
-    Of fine-tuning, these are those that the `method` reads, or all of them without one.
+    What the other form of discovery reads is left out, and of fine-tuning what methods other than `method` read;
+    without one, all of `finetune` is there. A setting that another one switches off may be there: it reruns a stage for
+    nothing.
     """
     values = _dump(config)
     if stage == "collect":  # experts play on the CPU
@@ -60,23 +79,36 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
         values["task"]["env"].pop("disturbance", None)
     names = ("task", "seed", stage, *_EVIDENCE.get(stage, ()))
     chosen = {name: values[name] for name in names if name in values}  # `curve` has no settings of its own
-    if stage == "discover" and config.discover.form == "published":  # these settings serve both stages
-        tuning = values["finetune"]
-        chosen["finetune"] = {"ppo": tuning["ppo"], "regulariser": {"floor": tuning["regulariser"]["floor"]}}
+    form = config.discover.form
+    if stage == "discover":
+        if form == "published":  # these settings serve both stages
+            tuning = values["finetune"]
+            chosen["finetune"] = {"ppo": tuning["ppo"], "regulariser": {"floor": tuning["regulariser"]["floor"]}}
+        _remove(chosen, _UNREAD_BY_FORM[form])
     if stage == "finetune":
         plain = method is not None and not uses_modes(method)
-        others = {name for name, owner in _OWNERS.items() if method is not None and not method.startswith(owner)}
-        steered = method is None or method.startswith("dsrl") or (not plain and config.discover.form == "published")
-        unread = {"regulariser", "feed_codes", "pay_as_told", "obedience"} if plain else set()
-        unread |= set() if steered else {"deterministic", "target_entropy"}
-        for name in others | unread:
-            del chosen["finetune"][name]
+        steered = method is None or method_family(method) == "dsrl" or (not plain and form == "published")
+        if method is not None:
+            family = method_family(method)
+            _remove(chosen, (*_UNREAD_BY_FAMILY[family], *(CODED_SETTINGS if plain else _UNREAD_BY_FORM[form])))
+            if not steered:
+                _remove(chosen, ("finetune.deterministic", "finetune.target_entropy", *_UNREAD_UNSTEERED[family]))
         shared = (("steering",) if steered else ()) + (() if plain else ("form",))
         chosen["discover"] = {name: values["discover"][name] for name in shared}
     if stage == "grid":  # a plain method more in the run is nothing to the grid
         chosen["grid"] |= {"methods": list(grid_methods(config)), "seeds": list(grid_seeds(config))}
     chosen.get(stage, {}).pop("log_interval", None)  # decides what is shown, not what is computed
     return chosen
+
+
+def _remove(values: dict[str, Any], names: Iterable[str]) -> None:
+    """Takes settings, or groups of them, out of nested ones by dotted name, where they are there."""
+    for name in names:
+        *groups, last = name.split(".")
+        part = values
+        for group in groups:
+            part = part.get(group, {})
+        part.pop(last, None)
 
 
 def stage_hash(config: RunConfig, stage: Stage, method: str | None = None) -> str:
@@ -120,12 +152,13 @@ _ROOT = Path(__file__).parents[1]
 _PACKAGE = _ROOT.name
 
 _IRRELEVANT = (
-    "bmd_pipeline.config.",  # settings enter the params by value
+    # settings enter the params by value; `EvaluateConfig.alpha` alone is computed from one
+    *(f"bmd_pipeline.config.{name}." for name in ("hashing", "load", "resources", "schema")),
     "bmd_pipeline.errors.",  # failures have no results
     "bmd_pipeline.stages.console.",  # nor has what is printed
     "bmd_pipeline.tasks.registry.",  # a new task must not rerun the others
 )
-"""Modules and packages that no result depends on."""
+"""Modules and packages that are not followed, since an edit of them changes no result."""
 
 _WORDS = "bmd_pipeline.reporting.narrative."
 """What stages print in words, which is no result; the pages show it."""

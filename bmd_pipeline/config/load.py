@@ -97,7 +97,11 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, name: str) -> Any:
-    """Parses one YAML document; a ConfigError says where in `name`, line and column, it is not YAML."""
+    """Parses one YAML document.
+
+    Raises:
+        ConfigError: it is not YAML; the message says where in `name`, line and column.
+    """
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader
     except yaml.MarkedYAMLError as error:
@@ -129,7 +133,8 @@ def find_line(path: Path, location: Location) -> int | None:
 def read_settings(path: Path) -> dict[str, Any]:
     """Reads a YAML file of settings; sections left empty count as not there.
 
-    A ConfigError says that it is missing, unreadable, not YAML or not a mapping.
+    Raises:
+        ConfigError: it is missing, unreadable, not YAML or not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -156,7 +161,7 @@ class Layer:
     section: Location = ()  # where in the file they stand
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Lays settings over others: groups merge key by key, everything else is replaced, lists too.
 
     An empty group in YAML reads as None and says nothing about the group below it.
@@ -165,7 +170,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         below = merged.get(key)
         if isinstance(value, Mapping):
-            merged[key] = merge(below if isinstance(below, Mapping) else {}, value)
+            merged[key] = merge_settings(below if isinstance(below, Mapping) else {}, value)
         elif value is not None or not isinstance(below, Mapping):
             merged[key] = value
     return merged
@@ -173,7 +178,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def merge_layers(layers: Sequence[Layer]) -> dict[str, Any]:
     """Merges layers, later ones on top."""
-    return functools.reduce(merge, (layer.values for layer in layers), {})
+    return functools.reduce(merge_settings, (layer.values for layer in layers), {})
 
 
 def find_origin(layers: Sequence[Layer], location: Location) -> str | None:
@@ -188,7 +193,11 @@ def find_origin(layers: Sequence[Layer], location: Location) -> str | None:
 
 
 def parse_assignment(text: str) -> Layer:
-    """Turns `a.b=c` into a layer; a ConfigError says that there is no such name before a `=`, or no YAML after it."""
+    """Turns `a.b=c` into a layer.
+
+    Raises:
+        ConfigError: there is no such name before a `=`, or no YAML after it.
+    """
     name = f"--set {shorten(text)}"
     key, equals, value = text.partition("=")
     if not equals or not _KEY.fullmatch(key.strip()):
@@ -229,7 +238,7 @@ _DEMANDS = {
 """What a value must be, by pydantic's name of the error or the first word of it."""
 
 
-def join(location: Location) -> str:
+def format_location(location: Location) -> str:
     """A location as users write it: `finetune.ppo.gamma`, `seeds[1]`."""
     text = ""
     for part in location:
@@ -258,7 +267,7 @@ def list_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from list_paths(group, f"{prefix}{name}.")
 
 
-def describe(error: ValidationError, model: type[BaseModel], prefix: Location = ()) -> tuple[Location, str]:
+def describe_error(error: ValidationError, model: type[BaseModel], prefix: Location = ()) -> tuple[Location, str]:
     """Location and one-line text of what validation of `model`, which stands at `prefix`, found wrong; unknown names
     come before wrong values."""
     found = error.errors()
@@ -278,14 +287,14 @@ def _describe_unknown(location: Location, model: type[BaseModel], prefix: Locati
     name, group = str(location[-1]), find_model(model, location[:-1])
     known = group.model_fields if group else {}
     hint = suggest(name, known)
-    elsewhere = [join((*prefix, path)) for path in list_paths(model) if path.split(".")[-1] == name]
+    elsewhere = [format_location((*prefix, path)) for path in list_paths(model) if path.split(".")[-1] == name]
     if elsewhere and not difflib.get_close_matches(name, known, n=1, cutoff=0.6):
         hint = f"did you mean {' or '.join(map(repr, elsewhere[:2]))}?"
-    return f"unknown setting {join((*prefix, *location))}; {hint}"
+    return f"unknown setting {format_location((*prefix, *location))}; {hint}"
 
 
 def _describe_value(item: ErrorDetails, model: type[BaseModel], prefix: Location) -> str:
-    path = join((*prefix, *item["loc"]))
+    path = format_location((*prefix, *item["loc"]))
     kind, context = item["type"], item.get("ctx", {})
     if kind == "missing":
         return f"{path} must be given"
@@ -307,7 +316,7 @@ def _describe_value(item: ErrorDetails, model: type[BaseModel], prefix: Location
 CONFIG_DIR = Path("config")
 AUTO = "auto"
 AUTO_GPU = "auto-gpu"
-"""What `auto` is where a CUDA device is: the preset gpu for native tasks, cpu for those that a simulator steps."""
+"""What `auto` means where a CUDA device is visible: preset gpu for native tasks, cpu for those of a simulator."""
 TASK_NAME = re.compile(TASK_PATTERN)
 
 
@@ -349,7 +358,7 @@ def load_config(
     try:
         config = RunConfig.model_validate(merge_layers(layers))
     except ValidationError as error:
-        raise _refusal(*describe(error, RunConfig), layers) from error
+        raise _refusal(*describe_error(error, RunConfig), layers) from error
     if config.task.name != task:
         raise _refusal(("task", "name"), f"task.name must be {task}, got {config.task.name}", layers)
     return _resolve_env(config, _list_varied(config, layers), layers)
@@ -365,16 +374,17 @@ def _list_varied(config: RunConfig, layers: Sequence[Layer]) -> list[RunConfig]:
                 try:
                     change_settings(config, {name: value})
                 except ValidationError as error:
-                    text = f"grid.axes.{name}: not {format_axis_value(value)}: {describe(error, RunConfig)[1]}"
+                    text = f"grid.axes.{name}: not {format_axis_value(value)}: {describe_error(error, RunConfig)[1]}"
                     raise _refusal(("grid", "axes", name), text, layers) from error
-        text = f"grid.axes: its values don't go together: {describe(combined, RunConfig)[1]}"
+        text = f"grid.axes: its values don't go together: {describe_error(combined, RunConfig)[1]}"
         raise _refusal(("grid", "axes"), text, layers) from combined
 
 
 def resolve_preset(preset: str | None, *, config_dir: Path = CONFIG_DIR) -> str:
     """The preset's name, config.yaml's if None, with "auto" decided for this machine: "auto-gpu" or "cpu".
 
-    Where there is no such preset, a ConfigError suggests the nearest.
+    Raises:
+        ConfigError: there is no such preset; it suggests the nearest.
     """
     if preset is None:
         preset = _read_defaults(config_dir).get("preset", AUTO)
@@ -470,7 +480,7 @@ def _task_path(task: str, config_dir: Path) -> Path:
 
 
 def _extend(values: dict[str, Any], base: str) -> dict[str, Any]:
-    return merge(values, {"task": {"extends": base}})
+    return merge_settings(values, {"task": {"extends": base}})
 
 
 def _pop_presets(task_values: dict[str, Any], path: Path, config_dir: Path) -> dict[str, Any]:
@@ -502,7 +512,7 @@ def _resolve_env(config: RunConfig, varied: Sequence[RunConfig], layers: Sequenc
         try:
             return model.model_validate(values)
         except ValidationError as error:
-            raise _refusal(*describe(error, model, place), layers) from error
+            raise _refusal(*describe_error(error, model, place), layers) from error
 
     options = resolve(config.task.env, "task", "env")
     env = options.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""Runs that differ from a configured one by a few settings: base policies, and the cells of a grid."""
+"""Runs that differ from a configured one by a few settings: base policies, the cells of a grid; and who reads which."""
 
 import itertools
 import json
@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bmd_pipeline.config.hashing import stage_slice
-from bmd_pipeline.config.schema import AxisValue, RunConfig, flatten, format_axis_value
+from bmd_pipeline.config.schema import AxisValue, RunConfig, flatten, format_axis_value, grid_methods, grid_seeds
 from bmd_pipeline.errors import ConfigError
+from bmd_pipeline.methods import compared_policies, paired_methods
 
 # `<Task>-base<k>` is the task with root seed k, with demonstrations, a policy, modes and results of its own:
 # fine-tuning seeds share one base policy, so they say nothing about another one.
@@ -24,13 +25,13 @@ def base_name(task: str, seed: int) -> str:
 
 
 def split_base(name: str) -> tuple[str, int | None]:
-    """The task and the root seed of such a name; of another one, itself and None."""
+    """Splits `<Task>-base<k>` into the task and its root seed k; of any other name it returns the name and None."""
     found = _NAME.fullmatch(name)
     return (found["task"], int(found["seed"])) if found else (name, None)
 
 
 def configure_base(config: RunConfig, seed: int) -> RunConfig:
-    """The run under such a name, as `load_config` makes it."""
+    """The run of the task `<Task>-base<seed>`; equal to what `load_config` gives for that name."""
     task = config.task
     changes = {"name": base_name(task.name, seed), "extends": task.extends or task.name}
     return config.model_copy(update={"task": task.model_copy(update=changes), "seed": seed})
@@ -63,8 +64,9 @@ class GridCell:
 def list_cells(config: RunConfig) -> list[GridCell]:
     """The cells of a run's grid, the last axis varying fastest.
 
-    A ConfigError says that no axis is given, a ValidationError that a combination is out of bounds, which `load_config`
-    finds before.
+    Raises:
+        ConfigError: no axis is given.
+        ValidationError: a combination is out of bounds, which `load_config` finds before.
     """
     if not config.grid.axes:
         raise ConfigError("grid.axes is empty: name settings and their values, as {discover.num_modes: [2, 8]}")
@@ -88,10 +90,25 @@ def list_discoveries(cells: Iterable[GridCell]) -> dict[str, GridCell]:
     return found
 
 
+def list_evaluations(config: RunConfig, stage: str) -> list[tuple[str, int]]:
+    """Folder below results/<Task> and seed of every evaluation that `summarise`, `compare`, `verdict` or `grid` reads.
+
+    Raises:
+        ConfigError: a verdict has no pair of methods, or a grid no axes.
+    """
+    if stage == "grid":
+        folders = [cell.folder(method) for cell in list_cells(config) for method in grid_methods(config)]
+        return [(folder, seed) for folder in folders for seed in grid_seeds(config)]
+    paired = stage == "verdict"
+    policies = paired_methods(config.methods) if paired else compared_policies(config.methods, config.discover.form)
+    return [(policy, seed) for policy in policies for seed in config.seeds]
+
+
 def change_settings(config: RunConfig, changes: Mapping[str, AxisValue]) -> RunConfig:
     """The run with other settings below `discover` and `finetune`, by dotted name.
 
-    A ValidationError says which is unknown or out of bounds.
+    Raises:
+        ValidationError: one is unknown or out of bounds.
     """
     values: dict[str, Any] = dict(config)
     for part in {name.partition(".")[0] for name in changes}:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bmd_pipeline.config.schema import PPOConfig, RunConfig, grid_methods, grid_seeds
+from bmd_pipeline.methods import compared_policies, method_family
 
 NATIVE = "native"
 """What a task without a simulator says its simulator is."""
@@ -26,7 +27,8 @@ EPISODE_MB = 0.0015  # rows and path of one evaluated episode
 STEPS_PER_S = {NATIVE: 50_000.0, "ManiSkill": 1400.0, "MuJoCo": 370.0}
 """Control steps of one core by simulator. ManiSkill's is that of Lift and Reach, its slowest tasks."""
 EXPERT_SHARE = 0.18
-"""Share of them that is left while a scripted expert plays; PushT's plans, others take less."""
+"""Speed while a scripted expert plays, as a share of `STEPS_PER_S`; measured on PushT, whose planning expert is the
+slowest."""
 
 # The measurements are in docs/results/resources.md. Memory is what the job was seen to take with a quarter on top; a
 # job that still runs out gets that much again with each attempt. Time is four times what an idle core took, since
@@ -64,8 +66,8 @@ ON_CPU = ("collect", "film", *READERS)
 
 
 def discovered_episodes(config: RunConfig) -> int:
-    """Episodes that a discovery plays, beside those it trains on: held-out ones of the base policy and under codes; in
-    the coded form also those for each strength of the codes and for hindsight."""
+    """Episodes that a discovery plays outside of PPO: held-out ones of the base policy and under codes; coded: also
+    those for each strength and for hindsight; published: also one rollout for the scale of the features."""
     settings = config.discover
     if settings.form == "published":
         return 2 * settings.heldout_episodes + settings.num_envs
@@ -100,7 +102,9 @@ def uses_device(config: RunConfig, stage: str, *, simulator: str, expected: bool
     return config.execution.device == "cuda" or (config.execution.device == "auto" and expected)
 
 
-def estimate_mem_mb(config: RunConfig, stage: str, *, threads: int, simulator: str, on_device: bool = False) -> int:
+def estimate_mem_mb(
+    config: RunConfig, stage: str, *, threads: int, simulator: str, on_device: bool = False, method: str = ""
+) -> int:
     """Memory of a stage's job in MB.
 
     Args:
@@ -109,6 +113,7 @@ def estimate_mem_mb(config: RunConfig, stage: str, *, threads: int, simulator: s
         threads: cores of the job; a simulator has as many workers, if more than one.
         simulator: what steps the task.
         on_device: whether it computes on a CUDA device.
+        method: what it fine-tunes by, if it does.
     """
     total = SCHEDULER_MB + PROCESS_MB
     if stage in PLAYERS and simulator != NATIVE:
@@ -117,7 +122,7 @@ def estimate_mem_mb(config: RunConfig, stage: str, *, threads: int, simulator: s
     if stage == "film":
         total += FILM_MB
     elif stage in READERS:
-        total += EVALUATION_MB * _read_evaluations(config)
+        total += EVALUATION_MB * _read_evaluations(config, stage)
     else:
         steps, episodes = _horizon(config), config.evaluate.episodes
         read = {"pretrain": config.collect.num_episodes, "discover": discovered_episodes(config)}.get(stage, 0)
@@ -129,12 +134,15 @@ def estimate_mem_mb(config: RunConfig, stage: str, *, threads: int, simulator: s
         kept = episodes if stage in ("evaluate", "curve", "validation") else 0
         # validation compares whole rollouts: the base policy's two, and one of a seed's codes
         held = 3 * kept if stage == "validation" else min(config.evaluate.num_envs, kept)
-        total += read * steps * ROW_MB.get(stage, 0.0) + rollouts.get(stage, 0) * _decisions(config) * DECISION_MB
+        total += read * steps * ROW_MB.get(stage, 0.0)
+        total += rollouts.get(stage, 0) * _decisions(config, method) * DECISION_MB
         total += held * steps * STEP_MB + kept * EPISODE_MB
     return max(DEVICE_MB if on_device else 0, math.ceil(total * MEMORY_MARGIN / 100) * 100)
 
 
-def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulator: str, on_device: bool = False) -> int:
+def estimate_minutes(
+    config: RunConfig, stage: str, *, threads: int, simulator: str, on_device: bool = False, method: str = ""
+) -> int:
     """Time limit of a stage's job in minutes; arguments as in `estimate_mem_mb`."""
     step_s = 1 / (STEPS_PER_S.get(simulator, min(STEPS_PER_S.values())) * threads)  # an unknown one: as the slowest
     seconds = START_S
@@ -157,7 +165,7 @@ def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulator: 
     elif stage == "finetune":
         tuning = config.finetune
         selected = (1 + tuning.iterations / tuning.selection.interval) * tuning.selection.episodes
-        seconds += tuning.iterations * _iteration_s(config, tuning.num_envs, tuning.ppo, step_s)
+        seconds += tuning.iterations * _iteration_s(config, tuning.num_envs, tuning.ppo, step_s, method)
         seconds += selected * _horizon(config) * step_s
     elif stage == "evaluate":
         judged = config.evaluate.episodes
@@ -174,7 +182,7 @@ def estimate_minutes(config: RunConfig, stage: str, *, threads: int, simulator: 
     elif stage == "film":
         seconds += FILM_S
     else:
-        seconds += _read_evaluations(config) * EVALUATION_S
+        seconds += _read_evaluations(config, stage) * EVALUATION_S
     return max(DEVICE_MINUTES if on_device else MIN_MINUTES, math.ceil(TIME_MARGIN * seconds / 60))
 
 
@@ -185,25 +193,29 @@ def _cloning_step_s(config: RunConfig, batch_size: int, threads: int) -> float:
     return CLONING_STEP_S + 6 * batch_size * weights / (FLOPS * threads)
 
 
-def _read_evaluations(config: RunConfig) -> int:
-    """Evaluations that a stage reads at most: those of the run or of its grid."""
+def _read_evaluations(config: RunConfig, stage: str) -> int:
+    """Evaluations that a stage reads at most: those of the run, of it on every base policy, or of its grid."""
+    in_run = len(compared_policies(config.methods, config.discover.form)) * len(config.seeds)
+    if stage == "pool":
+        return in_run * len(config.pool.bases)
     cells = math.prod(map(len, config.grid.axes.values()))
     in_grid = cells * len(grid_methods(config)) * len(grid_seeds(config))
-    return max((len(config.methods) + 1) * len(config.seeds), in_grid)
+    return max(in_run, in_grid)
 
 
-def _iteration_s(config: RunConfig, num_envs: int, ppo: PPOConfig, step_s: float) -> float:
+def _iteration_s(config: RunConfig, num_envs: int, ppo: PPOConfig, step_s: float, method: str = "") -> float:
     """One rollout and its updates, on one core but for the simulation."""
-    return num_envs * (_horizon(config) * step_s + _decisions(config) * ppo.epochs * SAMPLE_S)
+    return num_envs * (_horizon(config) * step_s + _decisions(config, method) * ppo.epochs * SAMPLE_S)
 
 
 def _horizon(config: RunConfig) -> int:
     return int(config.task.env.get("horizon", DEFAULT_HORIZON))
 
 
-def _decisions(config: RunConfig) -> float:
-    """Chunks of actions in an episode."""
-    return _horizon(config) / config.pretrain.policy.n_action_steps
+def _decisions(config: RunConfig, method: str = "") -> float:
+    """Decisions in an episode: one for each chunk of actions, but for each control step where a residual corrects."""
+    steps = 1 if method_family(method) == "res" else config.pretrain.policy.n_action_steps
+    return _horizon(config) / steps
 
 
 CGROUP = Path("/sys/fs/cgroup")

@@ -1,15 +1,16 @@
-"""Settings of every stage: frozen pydantic models with bounds, and the names of methods."""
+"""Settings of every stage: frozen pydantic models with bounds."""
 
 import json
 import math
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from bmd_pipeline.errors import ConfigError, suggest
+from bmd_pipeline.errors import suggest
+from bmd_pipeline.methods import METHODS, uses_modes
 
 
 class Section(BaseModel):
@@ -138,8 +139,8 @@ class PolicyConfig(Section):
     ddim_steps: int = Field(2, ge=1, le=1000)
     """Denoising steps of the DDIM sampler, evenly spaced."""
     clip_obs: float = Field(5.0, gt=0.0, le=1e6)
-    """Bound on observations, in their standard deviations over the demonstrations: what hardly varies there may be a
-    hundred of them away elsewhere, and networks answer such a number with anything."""
+    """Bound on normalised observations, in standard deviations over the demonstrations. A component that hardly varies
+    there can lie a hundred of them away in a rollout, where the network has seen no data."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -151,8 +152,10 @@ class PolicyConfig(Section):
 
 
 class PretrainSelectionConfig(Section):
-    """When pre-training is done and which weights are kept, by rollouts on selection seeds, which evaluation never
-    uses. The validation loss rises long before success stops to."""
+    """When pre-training ends and which weights are kept, by rollouts on selection seeds, which evaluation never uses.
+
+    The validation loss does not tell: it begins to rise long before success stops rising.
+    """
 
     interval: int = Field(1000, ge=1, le=10_000_000)
     """Gradient steps between two rounds of rollouts."""
@@ -174,11 +177,16 @@ class PretrainConfig(Section):
     batch_size: int = Field(256, ge=1, le=1_000_000)
     """Windows per gradient step."""
     learning_rate: float = Field(1e-3, gt=0.0, le=1.0)
-    """Learning rate of AdamW, constant after its warm-up: training doesn't know beforehand how long it will take."""
+    """Learning rate of AdamW: linear warm-up, then constant, since the number of steps is not known in advance."""
     warmup_iterations: int = Field(100, ge=0, le=1_000_000)
     """Linear warm-up of the learning rate."""
     log_interval: int = Field(500, ge=1, le=1_000_000)
     """Gradient steps between two log lines."""
+
+
+KL_STOP = 1.5
+"""PPO stops updating a part of the policy on a rollout once that part's approximate KL exceeds this times its
+`target_kl`."""
 
 
 class PPOConfig(Section):
@@ -189,13 +197,14 @@ class PPOConfig(Section):
     gae_lambda: float = Field(0.95, ge=0.0, le=1.0)
     """λ of generalised advantage estimation."""
     clip_ratio: float = Field(0.2, gt=0.0, le=1.0)
-    """Clip range ε of the probability ratio."""
+    """Clip range ε of the probability ratio, of the steering policy and the residual; the denoiser has its own."""
     epochs: int = Field(4, ge=1, le=100)
     """Passes over each rollout."""
     minibatch_size: int = Field(1024, ge=8, le=10_000_000)
     """Decisions per gradient step; a rollout has at most num_envs times the decisions of the longest episode."""
     target_kl: float = Field(0.08, gt=0.0, le=10.0)
-    """The policy stops updating on this rollout once the approximate KL exceeds 1.5 times this."""
+    """Steering policy and residual each stop updating on a rollout once their approximate KL exceeds 1.5 times this;
+    the denoiser has its own target."""
     learning_rate: float = Field(1e-3, gt=0.0, le=1.0)
     """Learning rate of the steering policy."""
     learning_rate_schedule: Literal["constant", "adaptive"] = "constant"
@@ -239,7 +248,8 @@ class SteeringConfig(Section):
     noise_components: int = Field(0, ge=0, le=256)
     """Discrete-cosine components of the chunk's noise that are steered; the rest stays N(0, I). 0: all."""
     max_noise: float = Field(2.0, gt=0.0, le=10.0)
-    """Bound on each component of the steering mean: noise the policy never saw leads nowhere."""
+    """Bound on each component of the steering mean; the base policy was trained on noise from N(0, I) and has hardly
+    seen larger values."""
 
 
 class TeachingConfig(Section):
@@ -254,8 +264,9 @@ class TeachingConfig(Section):
     strengths: Annotated[
         tuple[Annotated[float, Field(gt=0.0, le=10.0)], ...], Field(min_length=1, max_length=16), Once
     ] = (1.0, 1.5, 2.0)
-    """How far the codes may be moved away from their mean afterwards, as factors. Each plays heldout_episodes episodes;
-    a larger one is taken if success times obedience gains more than .01."""
+    """Factors by which the code tables may be moved away from their mean after teaching. Each is tried in
+    heldout_episodes episodes; a larger one is taken if success times obedience, averaged over codes, gains more than
+    .01."""
 
 
 class DiscoverConfig(Section):
@@ -273,8 +284,8 @@ class DiscoverConfig(Section):
     """coded: how demonstrations become behaviours. density: groups with gaps between them, found with their number
     (HDBSCAN). kmeans: num_modes of them, whether there are as many or not."""
     min_demonstrations: int = Field(30, ge=2, le=1_000_000)
-    """density: demonstrations below which a group is no behaviour: gaps of a few are chance, and a code that has few to
-    learn from succeeds rarely."""
+    """density: smallest number of demonstrations of a behaviour (HDBSCAN's min_cluster_size). Smaller groups arise by
+    chance, and a code taught on so few rarely succeeds."""
     cluster_points: int = Field(12, ge=1, le=256)
     """coded: observations, evenly spaced over the demonstration, that describe it for clustering."""
     teaching: TeachingConfig = TeachingConfig()
@@ -292,10 +303,6 @@ class DiscoverConfig(Section):
         if self.num_modes > self.num_envs:
             raise ValueError(f"num_modes must be <= num_envs ({self.num_envs}), got {self.num_modes}")
         return self
-
-
-METHODS = ("dppo", "res", "dsrl", "dppo-bmd", "res-bmd", "dsrl-bmd")
-"""Fine-tuning methods; `-bmd` adds mode codes and the mutual-information regulariser."""
 
 
 class CurriculumConfig(Section):
@@ -320,8 +327,9 @@ class DenoiserConfig(Section):
     log_prob_reduction has it, of a dimension or of the whole."""
     eta: float = Field(1.0, ge=0.0, le=1.0)
     """η of the DDIM sampler while exploring: the share of the posterior's noise that every denoising step adds."""
-    acting_eta: float = Field(0.0, ge=0.0, le=1.0)
-    """η of the DDIM sampler when deployed; 0 draws nothing but the starting noise."""
+    acting_eta: float | None = Field(None, ge=0.0, le=1.0)
+    """η of the DDIM sampler when deployed; 0 draws nothing but the starting noise. null: that of the policy's own
+    sampler, 0 for ddim and 1 for ddpm, so that fine-tuning starts from the base policy."""
     noise_floor: float = Field(0.1, gt=0.0, le=2.0)
     """Smallest standard deviation of a denoising step while exploring, in normalised units."""
     log_prob_steps: Literal["executed", "chunk"] = "executed"
@@ -332,7 +340,7 @@ class DenoiserConfig(Section):
     steps: int = Field(0, ge=0, le=1000)
     """Fine-tune only the last denoising steps; 0: all of them."""
     denoising_discount: float = Field(0.95, gt=0.0, le=1.0)
-    """Discount of the advantage per denoising step before the last: noisier steps are less to blame."""
+    """Discount of the advantage per denoising step before the last (DPPO's γ_denoise): noisier steps get less of it."""
 
 
 class ResidualConfig(Section):
@@ -366,7 +374,8 @@ class RegulariserConfig(Section):
     """Gradient steps of the inference model after each rollout; null: none in the coded form, where hindsight has
     taught it, and as many as in discovery in the published one."""
     floor: float = Field(-3.0, le=0.0, ge=-100.0)
-    """Ours: lower bound of log q(z|h) − log p(z) where it is paid; one hopeless step must not drown an episode."""
+    """Ours: lower bound of log q(z|h) − log p(z) in the reward, so that one badly recognised step can't outweigh an
+    episode. Measured information has no floor."""
 
 
 class SelectionConfig(Section):
@@ -389,21 +398,21 @@ class FinetuneConfig(Section):
     num_envs: int = Field(512, ge=1, le=1_000_000)
     """Environments per rollout."""
     target_entropy: float | None = Field(0.0, ge=-5.0, le=1.4)
-    """Nats per steered dimension that the spread of a steering policy shall not fall below (1.4 is the prior's): as in
-    DSRL, the weight of an entropy bonus adapts to that. null: no such bonus."""
-    feed_codes: bool = True
-    """coded: each code is a task of its own: advantages are standardised within a code, and codes are drawn the more
-    often the more they fail, so that no weak behaviour starves. false: codes in equal numbers, advantages pooled."""
-    pay_as_told: bool = False
-    """coded: the task's reward is paid, and success counts as such, only where an episode shows the behaviour of its
-    code; costs are always paid. A weak code can't gain by going over to another code's behaviour."""
+    """Lower bound on the steering policy's entropy, in nats per steered dimension (the prior's is 1.42): the weight of
+    an entropy bonus adapts to hold it, as in DSRL (arXiv 2506.15799). null: no such bonus."""
+    balance_codes: bool = True
+    """coded (ours): balances codes by their success: advantages are standardised within each code, and a code is drawn
+    the more often the more it fails. false: codes in equal numbers, advantages standardised over all of them."""
+    pay_only_obeyed: bool = False
+    """coded (ours): positive rewards are paid, and success counts in drawing codes, only in episodes that show their
+    code's behaviour; negative rewards always are. A weak code then gains nothing by showing another's behaviour."""
     obedience: float | None = Field(None, ge=0.0, lt=1.0)
-    """coded: how often each code shall be obeyed; λ of each code follows, so that none has to be set. Counted are its
-    successful training episodes whose observations lie nearest to its own cluster of demonstrations; evaluation alone
-    knows true modes. null: λ is `regulariser.mi_weight`."""
+    """coded (ours): share of each code's successful training episodes that must show its own behaviour, the nearest
+    cluster of demonstrations. λ of each code is then the multiplier of this constraint, set by a PID controller
+    (`modes.regulariser`). null: λ is `regulariser.mi_weight`."""
     deterministic: bool = True
-    """A steering policy acts by its mean when it is deployed; false: by draws, for one that still resembles the prior,
-    whose mean may lead nowhere."""
+    """Whether a deployed steering policy acts by its mean. false: by draws, for one that is still close to the prior,
+    whose mean is untypical noise."""
     ppo: PPOConfig = PPOConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     residual: ResidualConfig = ResidualConfig()
@@ -423,6 +432,16 @@ class FinetuneConfig(Section):
         return self
 
 
+CODED_SETTINGS = (
+    "finetune.regulariser",
+    "finetune.balance_codes",
+    "finetune.pay_only_obeyed",
+    "finetune.obedience",
+    "finetune.selection.min_obeyed_share",
+)
+"""Settings of fine-tuning, and a group of them, that methods without codes do not read."""
+
+
 class EvaluateConfig(Section):
     """How policies are evaluated, on seeds that no training stage uses."""
 
@@ -437,7 +456,7 @@ class EvaluateConfig(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1.0)
     """Level of the reported intervals; tests have the level `alpha`, which is 1 - confidence."""
     steering: bool = True
-    """False leaves the steering policy out and starts from prior noise: has the rest taken the modes in?"""
+    """False: policies that have a steering policy act without it, from prior noise; has the rest taken the modes in?"""
     pictured_episodes: int = Field(96, ge=1, le=10_000)
     """Episodes drawn in the trajectory picture."""
 
@@ -599,61 +618,6 @@ class ExecutionConfig(Section):
     """Name under which the tracker groups runs; null: the task's."""
 
 
-PRETRAINED = "pretrained"
-"""What evaluation calls the pre-trained policy."""
-TAUGHT = "taught"
-"""What evaluation calls the policy with codes before fine-tuning: modes were discovered, and can be commanded."""
-EXPERT = "expert"
-"""What films call the task's demonstrator, in the place of a method."""
-
-
-def check_method(method: str, *, evaluating: bool = False) -> None:
-    """Checks a method's name, for which a ConfigError suggests the nearest; evaluation also knows the policies before
-    fine-tuning."""
-    known = (PRETRAINED, TAUGHT, *METHODS) if evaluating else METHODS
-    if method not in known:
-        raise ConfigError(f"unknown method {method!r}; {suggest(method, known)}")
-
-
-def uses_modes(method: str) -> bool:
-    """Whether a policy builds on discovered modes."""
-    return method == TAUGHT or method.endswith("-bmd")
-
-
-def is_finetuned(method: str) -> bool:
-    """Whether a policy is the result of fine-tuning, and not one that fine-tuning starts from."""
-    return method not in (PRETRAINED, TAUGHT)
-
-
-def order_policies(policies: Iterable[str], methods: Sequence[str]) -> list[str]:
-    """Policies as they are shown: pre-trained, taught, the methods as they are configured, then others by name."""
-    known = (PRETRAINED, TAUGHT, *methods)
-    return sorted(policies, key=lambda name: (known.index(name) if name in known else len(known), name))
-
-
-def compared_policies(methods: Sequence[str], form: str) -> tuple[str, ...]:
-    """The policies that results/<Task>/eval.json compares; in the coded `form` also the one that was only taught."""
-    taught = (TAUGHT,) if form == "coded" and any(uses_modes(method) for method in methods) else ()
-    return (PRETRAINED, *taught, *methods)
-
-
-def list_pairs(methods: Sequence[str]) -> list[tuple[str, str]]:
-    """Every `-bmd` method among some, with its plain counterpart where that is among them too."""
-    pairs = [(method, method.removesuffix("-bmd")) for method in methods if method.endswith("-bmd")]
-    return [(method, plain) for method, plain in pairs if plain in methods]
-
-
-def paired_methods(methods: Sequence[str]) -> list[str]:
-    """The methods among some that a verdict is about: every pair of a `-bmd` method and its plain counterpart.
-
-    Without such a pair it raises a ConfigError.
-    """
-    pairs = list_pairs(methods)
-    if not pairs:
-        raise ConfigError(f"methods: a verdict needs a -bmd method and its plain counterpart, got {', '.join(methods)}")
-    return [method for method in methods if any(method in pair for pair in pairs)]
-
-
 class RunConfig(Section):
     """Everything that decides what a run computes, by stage."""
 
@@ -682,16 +646,11 @@ class RunConfig(Section):
         if codes > envs:
             raise ValueError(f"discover.num_modes must be <= finetune.num_envs ({envs}), got {codes}")
         plain = [method for method in self.grid.methods if not uses_modes(method)]
-        coded = (
-            "discover.",
-            "finetune.regulariser.",
-            "finetune.feed_codes",
-            "finetune.pay_as_told",
-            "finetune.obedience",
-        )
-        unread = [name for name in self.grid.axes if name.startswith(coded)]
-        if plain and unread:
-            raise ValueError(f"grid.methods must use codes with an axis {unread[0]}, got {plain[0]}")
+        for name in self.grid.axes:
+            coded = name.startswith(("discover.", *CODED_SETTINGS))
+            steers = name.startswith("discover.steering.")  # plain dsrl trains a steering policy of this shape
+            if unfit := [method for method in plain if coded and not (steers and method == "dsrl")]:
+                raise ValueError(f"grid.methods must use codes with an axis {name}, got {unfit[0]}")
         if self.grid.axes and not grid_methods(self):
             raise ValueError("grid.methods must name a method, since none of methods has codes")
         return self

@@ -10,7 +10,7 @@ from typing import Self
 
 from bmd_pipeline.config.schema import TaskConfig
 from bmd_pipeline.environments.base import Episode, Expert
-from bmd_pipeline.environments.workers import Answer, Worker, stop_workers
+from bmd_pipeline.environments.workers import Service, Worker, stop_workers
 from bmd_pipeline.errors import BMDError, ConfigError, SimulationError, TrainingError
 from bmd_pipeline.tasks import registry
 
@@ -18,13 +18,13 @@ from bmd_pipeline.tasks import registry
 #
 # Attempts of a behaviour are numbered. The first successes in attempt order fill its quota, however fast
 # later attempts come back, and across behaviours episodes are taken in turn: attempt 0 of each, attempt 1 of
-# each, and so on. No attempt is started unless the quota needs it should all that are running succeed, so
-# none is wasted and the count of failures is the same for any number of workers.
+# each, and so on. An attempt starts only if the quota would stay unfilled even if all running attempts succeeded. So
+# no attempt is wasted, and the number of failures does not depend on the number of workers.
 
 
 @dataclass(frozen=True, order=True)
 class Attempt:
-    """One try: ordered as episodes are taken."""
+    """One attempt of one behaviour; attempts compare in the order in which episodes enter the store."""
 
     index: int
     behaviour: int
@@ -139,7 +139,7 @@ class Quota:
 
 Job = tuple[Attempt, int]
 """An attempt and its seed."""
-NextAttempt = Callable[[], Job | None]
+NextJob = Callable[[], Job | None]
 """The next attempt, or None if there is nothing to start at the moment."""
 
 
@@ -164,8 +164,8 @@ class ExpertPool(ABC):
     behaviours: tuple[str, ...]  # what the expert can show
 
     @abstractmethod
-    def run(self, next_attempt: NextAttempt) -> tuple[Attempt, Episode]:
-        """Starts attempts while nothing keeps an expert busy, and waits for one to finish.
+    def run(self, next_job: NextJob) -> tuple[Attempt, Episode]:
+        """Gives each idle expert its next attempt, then waits for one attempt to finish.
 
         Raises:
             SimulationError: the expert failed, or its process died.
@@ -189,9 +189,9 @@ class LocalPool(ExpertPool):
         self._expert = _make_expert(task)
         self.behaviours = self._expert.behaviours
 
-    def run(self, next_attempt: NextAttempt) -> tuple[Attempt, Episode]:
-        job = next_attempt()
-        assert job is not None  # none is running, so the quota wants one
+    def run(self, next_job: NextJob) -> tuple[Attempt, Episode]:
+        job = next_job()
+        assert job is not None  # nothing runs here between calls, so an unfilled quota has a next attempt
         return job[0], _demonstrate(self._expert, job)
 
     def stop(self, at_once: bool) -> None:
@@ -212,9 +212,9 @@ class WorkerPool(ExpertPool):
             raise
         self.behaviours = shown[0]
 
-    def run(self, next_attempt: NextAttempt) -> tuple[Attempt, Episode]:
+    def run(self, next_job: NextJob) -> tuple[Attempt, Episode]:
         for worker in self._workers:
-            if worker not in self._attempts and (job := next_attempt()) is not None:
+            if worker not in self._attempts and (job := next_job()) is not None:
                 self._attempts[worker] = job[0]
                 worker.send(job)
         busy = {worker.pipe: worker for worker in self._attempts}
@@ -226,7 +226,7 @@ class WorkerPool(ExpertPool):
         stop_workers(self._workers, at_once)
 
 
-def _build_expert(task: TaskConfig) -> Answer:
+def _build_expert(task: TaskConfig) -> Service:
     expert = _make_expert(task)
     return expert.behaviours, lambda job: _demonstrate(expert, job), expert.close
 

@@ -1,9 +1,9 @@
-"""The task contract: environments, demonstrators and labels, as the pipeline uses them.
+"""The task contract: environments, experts and labels, as the pipeline uses them.
 
 A task is a batch of independent episodes stepped together. All tensors are float32 (flags are bool)
 and live on the task's device; the first axis is always `num_envs`. Policies act in [-1, 1]; `step_chunk` scales
-actions to the bounds of the spec. A new task implements the five hooks of `VectorTask`; time limit, freezing,
-automatic reset and chunked stepping come with the base class.
+actions to the bounds of the spec. A new task implements the four hooks of `VectorTask`; time limit, freezing and
+chunked stepping come with the base class.
 """
 
 import functools
@@ -26,8 +26,8 @@ class TaskSpec:
     """Fixed facts of a task.
 
     The track is the low-dimensional view of an episode (positions, angles) that discovery features, mode labels and
-    figures are computed from. Where the time limit is an artefact, the task is `continuing` and the critic bootstraps
-    over it; otherwise the limit is part of the task.
+    figures are computed from. A `continuing` task would go on after its time limit, so the critic bootstraps there; for
+    other tasks the limit ends the episode.
 
     Bounds of actions that are not one pair for each component, or don't rise, are a TaskError.
     """
@@ -41,8 +41,8 @@ class TaskSpec:
     control_hz: float | None = None  # control steps per second; None for tasks without a clock
     planar_units: tuple[str, str] = ("", "")  # such as "m" and "rad"
     continuing: bool = False
-    action_low: tuple[float, ...] = ()  # what the environment takes, in its own units, for a component of -1; -1 for ()
-    action_high: tuple[float, ...] = ()  # the same for a component of 1; 1 for ()
+    action_low: tuple[float, ...] = ()  # (action_dim,) bound, in the environment's units, for action -1; () means -1
+    action_high: tuple[float, ...] = ()  # (action_dim,) bound for action 1; () means 1
 
     def __post_init__(self) -> None:
         low = self.action_low or (-1.0,) * self.action_dim
@@ -89,8 +89,7 @@ class Transition:
     observation and track and pay nothing.
     """
 
-    obs: Tensor  # (num_envs, obs_dim) what the policy sees next, of a new episode where the task reset automatically
-    obs_path: Tensor  # (n, num_envs, obs_dim) observation after each control step, never that of a new episode
+    obs_path: Tensor  # (n, num_envs, obs_dim) observation after each control step
     track_path: Tensor  # (n, num_envs, track_dim) track after each control step
     reward: Tensor  # (n, num_envs) reward of each control step
     terminated: Tensor  # (num_envs,) the episode ended in this chunk by itself (success or failure)
@@ -99,8 +98,8 @@ class Transition:
     steps: Tensor  # (num_envs,) int64 control steps taken before the episode ended; `n` if it runs on
 
     @property
-    def final_obs(self) -> Tensor:
-        """(num_envs, obs_dim) last observation of the running or just ended episode."""
+    def obs(self) -> Tensor:
+        """(num_envs, obs_dim) last observation, which the policy sees next."""
         return self.obs_path[-1]
 
     @property
@@ -142,24 +141,22 @@ def require_shape(actions: Tensor, env: TaskEnv) -> None:
 
 
 class VectorTask(TaskEnv, ABC):
-    """Base of every task: episode bookkeeping around five hooks. Subclasses set `spec` and implement the hooks.
+    """Base of every task: episode bookkeeping around four hooks. Subclasses set `spec` and implement the hooks.
 
-    With `auto_reset`, a new episode starts as soon as a chunk that ended one is over. Without, ended environments stay
-    frozen until `reset`: whole-episode rollouts and evaluation use that.
+    Environments whose episode ended stay frozen until `reset`.
 
     Attributes:
-        capturable: whether steps can be recorded as a CUDA graph (`rl.graphs`): all that they change are tensors, in
-            place, as `_reset_rows` does too, and they neither draw nor read from the device.
+        capturable: whether `step_chunk` can be recorded as a CUDA graph (`rl.graphs`): hooks change tensors in place
+            only, and those of a step draw no random numbers and never copy from the device to the host.
     """
 
     capturable = False
 
-    def __init__(self, num_envs: int, device: torch.device | str = "cpu", auto_reset: bool = True) -> None:
+    def __init__(self, num_envs: int, device: torch.device | str = "cpu") -> None:
         if num_envs < 1:
             raise TaskError(f"num_envs must be >= 1, got {num_envs}")
         self.num_envs = num_envs
         self.device = torch.device(device)
-        self.auto_reset = auto_reset
         self.elapsed = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self.ended = torch.ones(num_envs, dtype=torch.bool, device=self.device)
         self._started = False
@@ -167,12 +164,8 @@ class VectorTask(TaskEnv, ABC):
     # hooks -------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def _seed(self, seed: int) -> None:
-        """Fixes all randomness of the episodes to come."""
-
-    @abstractmethod
-    def _reset_rows(self, rows: Tensor) -> None:
-        """Draws a new initial state for the environments where rows (num_envs,) is True."""
+    def _reset(self, seed: int) -> None:
+        """Draws a new initial state everywhere; the seed fixes all randomness of these episodes."""
 
     @abstractmethod
     def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -198,9 +191,10 @@ class VectorTask(TaskEnv, ABC):
 
     def reset(self, seed: int) -> Tensor:
         """See `TaskEnv.reset`; the same seed gives the same episodes under the same actions."""
-        self._seed(seed)
+        self._reset(seed)
+        self.elapsed.zero_()
+        self.ended.zero_()
         self._started = True
-        self._restart(torch.ones_like(self.ended))
         return self._observe()
 
     def step_chunk(self, actions: Tensor) -> Transition:
@@ -228,12 +222,8 @@ class VectorTask(TaskEnv, ABC):
             rewards.append(torch.where(active, reward, torch.zeros_like(reward)))
             obs_path.append(self._observe())
             track_path.append(self.track())
-        obs = obs_path[-1]
-        if self.auto_reset and bool(self.ended.any()):
-            self._restart(self.ended.clone())
-            obs = self._observe()
         paths = torch.stack(obs_path), torch.stack(track_path), torch.stack(rewards)
-        return Transition(obs, *paths, terminated, truncated, success, steps)
+        return Transition(*paths, terminated, truncated, success, steps)
 
     @functools.cached_property
     def _action_bounds(self) -> tuple[Tensor, Tensor]:
@@ -244,21 +234,14 @@ class VectorTask(TaskEnv, ABC):
     def close(self) -> None:
         return  # native tasks hold nothing
 
-    def _restart(self, rows: Tensor) -> None:
-        self._reset_rows(rows)
-        self.elapsed[rows] = 0
-        self.ended[rows] = False
-
 
 class PointTask(VectorTask):
     """Base of tasks of a point in the plane, which need no simulator. The track is `position` (num_envs, 2)."""
 
     capturable = True
 
-    def __init__(
-        self, options: Any, num_envs: int, device: torch.device | str = "cpu", auto_reset: bool = True
-    ) -> None:
-        super().__init__(num_envs, device, auto_reset)
+    def __init__(self, options: Any, num_envs: int, device: torch.device | str = "cpu") -> None:
+        super().__init__(num_envs, device)
         self.options = options
         self.spec = self.make_spec(options)
         self.position = torch.zeros(num_envs, 2, device=self.device)
@@ -270,22 +253,18 @@ class PointTask(VectorTask):
         """Fixed facts of the task."""
 
     @classmethod
-    def make_env(
-        cls, options: Any, num_envs: int, *, device: torch.device | str, num_workers: int, auto_reset: bool
-    ) -> TaskEnv:
+    def make_env(cls, options: Any, num_envs: int, *, device: torch.device | str, num_workers: int) -> TaskEnv:
         """Builds environments of the task, which need no worker processes; see `registry.make_env`."""
-        return cls(options, num_envs, device, auto_reset)
+        return cls(options, num_envs, device)
 
     @abstractmethod
     def _make_start(self, normal: Tensor) -> Tensor:
         """Starts (num_envs, 2) from standard normal numbers (num_envs, 2)."""
 
-    def _seed(self, seed: int) -> None:
+    def _reset(self, seed: int) -> None:
         self._generator.manual_seed(seed)
-
-    def _reset_rows(self, rows: Tensor) -> None:
         normal = torch.randn(self.num_envs, 2, generator=self._generator, device=self.device)
-        torch.where(rows[:, None], self._make_start(normal), self.position, out=self.position)
+        self.position.copy_(self._make_start(normal))
 
     def _move(self, shift: Tensor, active: Tensor) -> None:
         torch.where(active[:, None], self.position + shift, self.position, out=self.position)
@@ -300,12 +279,12 @@ class Episode:
 
     obs: NDArray[np.float32]  # (T, obs_dim), the observation each action answers
     action: NDArray[np.float32]  # (T, action_dim), clean, before execution noise, in the environment's units
-    success: bool  # whether the task called it a success
+    success: bool  # whether it counts as a demonstration: the expert's own judgement, usually the task's success
     behaviour: int  # index into the expert's `behaviours` that was asked for
 
 
 class Expert(Protocol):
-    """A scripted demonstrator. One is built in each collecting process and used for many episodes."""
+    """A scripted policy. One is built in each collecting process and used for many episodes."""
 
     behaviours: tuple[str, ...]
 
@@ -317,18 +296,21 @@ class Expert(Protocol):
 
 
 Act = Callable[[], NDArray[np.float64] | None]
-"""The clean action (action_dim,) in [-1, 1] that answers the task as it now is; None gives the episode up."""
+"""Returns the clean action (action_dim,) in [-1, 1] for the task's present state, or None to abandon the episode."""
 
 
 def play(env: VectorTask, first_obs: Tensor, act: Act, noise: NDArray[np.float64], behaviour: int) -> Episode:
     """Plays an episode to its end.
 
     Args:
-        env: a task of one environment without automatic reset, just reset.
+        env: a task of one environment, just reset.
         first_obs: (1, obs_dim) what the reset returned.
-        act: the demonstrator.
+        act: the expert.
         noise: (horizon, action_dim) added to what is executed, on the same scale.
-        behaviour: what the demonstrator was asked for.
+        behaviour: what the expert was asked for.
+
+    Returns:
+        The episode; without a step, so not a success, if `act` abandons it at once.
     """
     low, high = np.array(env.spec.action_low), np.array(env.spec.action_high)
     obs, success = first_obs, False
@@ -341,11 +323,13 @@ def play(env: VectorTask, first_obs: Tensor, act: Act, noise: NDArray[np.float64
         actions.append(to_bounds(action, low, high).astype(np.float32))
         moved = env.step(executed[None])
         obs, success = moved.obs, bool(moved.success[0])
-    return Episode(np.stack(observations), np.stack(actions), success, behaviour)
+    seen = np.array(observations, np.float32).reshape(-1, env.spec.obs_dim)
+    done = np.array(actions, np.float32).reshape(-1, env.spec.action_dim)
+    return Episode(seen, done, success, behaviour)
 
 
 PERSISTENCE = 0.7
-"""Autocorrelation of a demonstrator's noise from one step to the next."""
+"""Autocorrelation of an expert's noise from one step to the next."""
 
 
 def draw_noise(std: float, shape: tuple[int, int], draw: np.random.Generator) -> NDArray[np.float64]:
@@ -360,12 +344,12 @@ Task = TypeVar("Task", bound=VectorTask)
 
 
 class NoisyExpert(ABC, Generic[Task]):
-    """Base of demonstrators that execute noisy actions and record the clean ones.
+    """Base of experts that execute noisy actions and record the clean ones.
 
-    So demonstrations show how to come back to the way from beside it, which a cloned policy has to know. It plays in a
-    task of one environment without automatic reset, and closes it.
+    Executed noise takes episodes off the intended path, so that demonstrations show corrections, which a cloned policy
+    needs. The task has one environment; the expert closes it.
 
-    Source: injecting noise into the demonstrator as in DART (arXiv 1703.09327).
+    Source: injecting noise into the expert as in DART (arXiv 1703.09327).
     """
 
     behaviours: tuple[str, ...]
@@ -383,7 +367,8 @@ class NoisyExpert(ABC, Generic[Task]):
         return True
 
     def _make_generator(self, behaviour: int, seed: int) -> np.random.Generator:
-        # not (seed, behaviour): seed sequences ignore trailing zeros, and (seed, 0, 0) draws the start
+        # SceneTask draws the start from (seed, row, 0), here row 0. NumPy ignores trailing zeros of a seed, so the
+        # fourth number must not be 0.
         return np.random.default_rng((seed, 0, 0, 1 + behaviour))
 
     def _draw_noise(self, draw: np.random.Generator) -> NDArray[np.float64]:
@@ -404,8 +389,8 @@ class NoisyExpert(ABC, Generic[Task]):
         self._env.close()
 
 
-class ModeLabeler(Protocol):
-    """True mode labels, for evaluation only: no training code may import a `modes` module."""
+class ModeLabelling(Protocol):
+    """A labelling of episodes by their true modes. For evaluation only: no training code imports a task's `modes`."""
 
     @property
     def name(self) -> str:
@@ -431,7 +416,7 @@ class ModeLabeler(Protocol):
 
 @dataclass(frozen=True)
 class Labelling:
-    """A `ModeLabeler` that is made of a function."""
+    """A `ModeLabelling` that is made of a function."""
 
     name: str
     modes: tuple[str, ...]

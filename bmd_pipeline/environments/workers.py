@@ -26,17 +26,18 @@ _CLOSE_SECONDS = 5.0
 
 # ---- One worker process ----
 
-Answer = tuple[Any, Callable[[Any], Any], Callable[[], None]]
-"""What a worker says once it is built, how it answers a message, and what it calls when its pipe closes."""
+Service = tuple[Any, Callable[[Any], Any], Callable[[], None]]
+"""(first reply, function from a message to its reply, clean-up function called when the pipe closes)."""
 
 
 class Worker:
-    """A process that builds something and answers messages about it, in their order.
+    """A process that builds an object and replies to messages in order.
 
-    Errors call it `name` and, if it died, end in `advice`. `build` and its `arguments` are pickled: they travel there.
+    Error messages begin with `name`; if the process died they end with `advice`. `build` and `arguments` must be
+    picklable.
     """
 
-    def __init__(self, name: str, advice: str, build: Callable[..., Answer], *arguments: Any) -> None:
+    def __init__(self, name: str, advice: str, build: Callable[..., Service], *arguments: Any) -> None:
         self._name, self._advice = name, advice
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
@@ -87,23 +88,29 @@ def stop_workers(workers: Sequence[Worker], at_once: bool = False) -> None:
             worker.process.join()
 
 
-def _serve(pipe: Connection, name: str, build: Callable[..., Answer], arguments: tuple[Any, ...]) -> None:
+def _serve(pipe: Connection, name: str, build: Callable[..., Service], arguments: tuple[Any, ...]) -> None:
     """Body of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
     torch.set_num_threads(1)
     with ExitStack() as stack, suppress(EOFError, OSError):  # the pipe is closed, or the parent gone
-        try:
-            reply, answer, close = build(*arguments)
+        reply = _attempt(name, build, *arguments)
+        if not isinstance(reply, Exception):
+            reply, answer, close = reply
             stack.callback(close)
-            while True:
-                pipe.send(reply)
-                reply = answer(pipe.recv())
-        except (EOFError, BrokenPipeError):
-            raise
-        except (BMDError, SimulationError) as error:
-            pipe.send(error)
-        except Exception:
-            pipe.send(SimulationError(f"{name} failed:\n{traceback.format_exc()}"))
+        pipe.send(reply)
+        while not isinstance(reply, Exception):
+            reply = _attempt(name, answer, pipe.recv())
+            pipe.send(reply)
+
+
+def _attempt(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns, or the error to report for what it raised: never taken for one of the pipe."""
+    try:
+        return function(*arguments)
+    except (BMDError, SimulationError) as error:
+        return error
+    except Exception:
+        return SimulationError(f"{name} failed:\n{traceback.format_exc()}")
 
 
 @contextmanager
@@ -205,7 +212,7 @@ class ParallelTask(TaskEnv):
         return answers
 
 
-def _build_task(factory: Factory, num_envs: int, first_row: int) -> Answer:
+def _build_task(factory: Factory, num_envs: int, first_row: int) -> Service:
     task = factory(num_envs, first_row)
 
     def answer(message: tuple[str, Any]) -> Any:

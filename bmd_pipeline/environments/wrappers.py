@@ -1,4 +1,4 @@
-"""Environments around environments: the world that a policy meets where it is not the demonstrations' own."""
+"""An environment wrapper that disturbs actions and observations."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from bmd_pipeline.seeds import make_generator
 
 
 class DisturbedEnv(TaskEnv):
-    """An environment, without automatic reset, seen and moved through a disturbance.
+    """An environment seen and moved through a disturbance.
 
     Its track, rewards and successes stay true. Noise comes from generators of its own, which `reset` seeds: the same
     seed brings the same noise to every policy, however many steps a chunk has and however many processes simulate.
@@ -40,7 +40,7 @@ class DisturbedEnv(TaskEnv):
             running = step < moved.steps  # an ended episode repeats its last observation, noise included
             self._seen = torch.where(running[:, None], self._observe(obs), self._seen)
             obs_path.append(self._seen)
-        return replace(moved, obs=self._seen, obs_path=torch.stack(obs_path))
+        return replace(moved, obs_path=torch.stack(obs_path))
 
     def close(self) -> None:
         self._env.close()

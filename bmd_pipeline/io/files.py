@@ -20,11 +20,12 @@ if TYPE_CHECKING:  # Snakemake reads this module for every job: torch is importe
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file whole, making its folder where needed.
 
-    An ArtifactError says that it can't be written; what was there before stays.
+    Raises:
+        ArtifactError: it can't be written; what was there before stays.
     """
     # The process id keeps two writers apart; the later rename wins, and either way the file is whole.
     sibling = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with naming(path):
+    with convert_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with sibling.open("wb") as file:
@@ -39,9 +40,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Turns what the file system refuses (full, read-only, a file in a folder's place), an `OSError` from within, into
-    an ArtifactError that names `path`."""
+def convert_os_errors(path: Path) -> Iterator[None]:
+    """Turns an OSError in the block (disk full, read-only, a file in a folder's place) into an ArtifactError that names
+    `path`."""
     try:
         yield
     except OSError as error:
@@ -64,11 +65,14 @@ def staged_directory(path: Path) -> Iterator[Path]:
     """Yields an empty sibling folder that takes the place of `path` once the block succeeded.
 
     Only one writer per path at a time: callers hold the lock of their stage. What a killed writer left behind is
-    removed by the next one. What the file system refuses, in the block or here, is an ArtifactError.
+    removed by the next one.
+
+    Raises:
+        ArtifactError: a file can't be written, in the block or here.
     """
     partial, replaced = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.replaced")
     try:
-        with naming(path):
+        with convert_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(replaced, ignore_errors=True)
@@ -89,7 +93,7 @@ def staged_directory(path: Path) -> Iterator[Path]:
 
 def remove_leftovers(folder: Path) -> None:
     """Removes half-written files that killed writers left in a folder; call it with the folder's lock in hand."""
-    with naming(folder):
+    with convert_os_errors(folder):
         for leftover in folder.glob(".*.[0-9]*.tmp"):
             leftover.unlink(missing_ok=True)
 
@@ -108,9 +112,10 @@ def _sync_folder(path: Path) -> None:
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
-    """Reads a JSON object.
+    """Reads a JSON object; `what` it is, such as "policy settings", begins a message.
 
-    An ArtifactError says that `what` it is, such as "policy settings", is missing, unreadable or no JSON object.
+    Raises:
+        ArtifactError: it is missing, unreadable or no JSON object.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -136,7 +141,8 @@ def hash_file(path: Path) -> str:
 
 
 def hash_tree(directory: Path) -> str:
-    """SHA-256 over the relative names and contents of all files below a folder, in any order."""
+    """SHA-256 over relative paths and contents of all files below a folder, whatever the order in which they are
+    listed."""
     lines = sorted(
         f"{hash_file(path)}  {path.relative_to(directory).as_posix()}"
         for path in directory.rglob("*")
@@ -181,7 +187,8 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
 def load_weights(path: Path) -> dict[str, Tensor]:
     """Reads all tensors of a file, on the CPU; they can be computed with.
 
-    An ArtifactError says that it is missing or damaged, or holds a value that is not finite.
+    Raises:
+        ArtifactError: it is missing or damaged, or holds a value that is not finite.
     """
     import torch
 
@@ -193,7 +200,11 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reads all tensors and the metadata of a file; an ArtifactError says that it is missing or damaged."""
+    """Reads all tensors and the metadata of a file.
+
+    Raises:
+        ArtifactError: it is missing or damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():

@@ -8,12 +8,15 @@ RUN_FILE = "run.json"
 EVAL_FILE = "eval.json"  # one policy's evaluation, or all of a task side by side
 EPISODES_FILE = "episodes.parquet"  # beside it: a row for each episode
 PATHS_FILE = "trajectories.parquet"  # beside it: planar paths of some episodes
+MANIFEST_FILE = "demos.manifest.json"  # stands for the demonstrations beside it
+POLICY_FILE = "policy.safetensors"  # weights of a pre-trained policy
 METRICS_FILE = "metrics.jsonl"  # metrics of a training stage, one JSON line per report
 VIDEOS_FOLDER = "videos"  # a task's clips, which its page shows
 VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif"}
 """Media types of the clips that a page shows, by suffix."""
 LOCK_FILE = "lock"
-"""Held, in the folder of its progress, by the job that writes an output; a killed job leaves it behind."""
+"""Lock file in a stage's checkpoint folder, locked by the job that writes the output; a killed job leaves it behind,
+unlocked."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Layout:
 
     def demos_manifest(self, task: str) -> Path:
         """The file that stands for the store: its tree hash and how it was made."""
-        return self.root / "data" / task / "demos.manifest.json"
+        return self.root / "data" / task / MANIFEST_FILE
 
     def policy(self, task: str) -> Path:
         """Folder of the pre-trained policy."""

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.files import naming, write_text
+from bmd_pipeline.io.files import convert_os_errors, write_text
 from bmd_pipeline.io.provenance import measure_cpu_seconds
 
 
 def load_metrics(path: Path) -> list[dict[str, Any]]:
     """Reads a metrics.jsonl: one object per report, numbers by metric, null where one was not finite.
 
-    An ArtifactError says that it is missing or empty, or which line is damaged.
+    Raises:
+        ArtifactError: it is missing or empty, or a line is damaged.
     """
     try:
         texts = path.read_text(encoding="utf-8").splitlines()
@@ -148,7 +149,7 @@ class Tracker(AbstractContextManager["Tracker"]):
         wall_s = round(time.monotonic() - self._started, 3)
         finite = {key: float(value) if math.isfinite(value) else None for key, value in metrics.items()}
         cpu_seconds = round(measure_cpu_seconds() - self._cpu_started, 3)
-        with naming(self._path):
+        with convert_os_errors(self._path):
             self._file.write(_encode({"step": step, "wall_s": wall_s, "cpu_seconds": cpu_seconds, **finite}))
             self._file.flush()
         if self._external is not None:
@@ -156,7 +157,7 @@ class Tracker(AbstractContextManager["Tracker"]):
 
     def close(self) -> None:
         """Closes the file and the external run; calling it twice is harmless."""
-        with naming(self._path):  # a full disk may have left something to write
+        with convert_os_errors(self._path):  # a full disk may have left something to write
             self._file.close()
         if self._external is not None:
             self._external.finish()

@@ -24,7 +24,7 @@ POLL_S = 1.0
 
 @dataclass(frozen=True)
 class Wait:
-    """Patience with another job that writes the same output."""
+    """How to wait for another job that holds the lock."""
 
     seconds: float
     check: Callable[[], None]  # called while waiting; raises to end it
@@ -68,7 +68,7 @@ class FolderLock:
                 raise AlreadyWritten(f"another job has written {self.folder.parent} meanwhile")
 
     def _lock(self, file: int, wait: Wait | None) -> str | None:
-        """Locks an open file. Returns what the job computed that had to be waited for; None: nobody."""
+        """Locks an open file. Returns the identity of the job that it waited for, None if the lock was free."""
         waited_for, started = None, time.monotonic()
         while True:
             try:
@@ -124,7 +124,8 @@ class TrainingState(FolderLock):
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The saved tensors and values, or None if there are none of what this job computes.
 
-        Damaged progress is an ArtifactError: training on from it would mislead.
+        Raises:
+            ArtifactError: they are damaged.
         """
         if not self.path.exists():
             return None
@@ -161,8 +162,8 @@ def take_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Splits an optimizer's state into tensors (`<parameter>.<name>`), as all that torch's Adam remembers of a
-    parameter are, and JSON values."""
+    """Splits the state of torch's Adam into tensors, named `<parameter index>.<name>`, and JSON values, its parameter
+    groups."""
     state = optimizer.state_dict()
     tensors = {f"{index}.{name}": part for index, parts in state["state"].items() for name, part in parts.items()}
     return tensors, {"param_groups": state["param_groups"]}

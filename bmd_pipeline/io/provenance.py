@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import hash_path, hash_tree, read_json, write_json
-from bmd_pipeline.io.layout import LOCK_FILE, METRICS_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.layout import LOCK_FILE, MANIFEST_FILE, METRICS_FILE, POLICY_FILE, RUN_FILE, Layout
 
 if TYPE_CHECKING:  # Snakemake reads this module for every job: torch is imported where it is asked
     import torch
@@ -38,7 +38,7 @@ def measure_cpu_seconds() -> float:
 
 
 def _read_cpu_seconds(pid: int | None) -> float:
-    """User and system time of a running process; 0 if it is gone or nobody says."""
+    """User and system time of a running process in seconds; 0 if it has ended, or without /proc."""
     try:
         # The name before the last parenthesis may hold anything; utime and stime are the 14th and 15th field.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
@@ -49,7 +49,7 @@ def _read_cpu_seconds(pid: int | None) -> float:
 
 SCHEMA_VERSION = 1
 _PACKAGES = (
-    *("bmd-pipeline", "torch", "numpy", "scikit-learn", "zarr", "safetensors", "pydantic"),
+    *("bmd-pipeline", "torch", "numpy", "scipy", "scikit-learn", "zarr", "pyarrow", "safetensors", "pydantic"),
     *("mani_skill", "sapien", "mujoco", "gymnasium-robotics"),
 )
 
@@ -124,8 +124,9 @@ def read_run(directory: Path) -> dict[str, Any]:
 def require_run(directory: Path, stage: str, task: str, *, command: str | None = None) -> dict[str, Any]:
     """The record of a folder, which must be the finished output of a stage for a task, with its files unchanged.
 
-    An ArtifactError says that it is unfinished or damaged, or was made by another stage or for another task, and names
-    the `command` that makes it, guessed from stage and task if not given.
+    Raises:
+        ArtifactError: it is unfinished or damaged, or was made by another stage or for another task. The message names
+            the `command` that makes it, guessed from stage and task if not given.
     """
     command = command or f"bmd-pipeline {stage} --task {task}"
     if not (directory / RUN_FILE).is_file():
@@ -200,7 +201,7 @@ def find_edited_hash(store: Path, manifest: Path) -> str | None:
 
 
 def is_imported(record: Path) -> bool:
-    """Whether a manifest or a run.json says that no stage made what it stands for; a damaged one says nothing."""
+    """Whether a manifest or run.json was written by an import command; False if it is missing or damaged."""
     try:
         return json.loads(record.read_text(encoding="utf-8"))["imported"] is True
     except (OSError, ValueError, KeyError, TypeError):
@@ -208,10 +209,11 @@ def is_imported(record: Path) -> bool:
 
 
 def require_demos(store: Path, manifest: Path, config_hash: str) -> None:
-    """Checks that demonstrations which no collection will replace are those that are wanted.
+    """Checks demonstrations that `collect` will not make again.
 
-    An ArtifactError says that they were imported and are gone, or edited since their collection under settings of
-    another `config_hash`.
+    Raises:
+        ArtifactError: they were imported and are missing, or edited since they were collected under settings of another
+            `config_hash`.
     """
     if is_imported(manifest):
         if not store.is_dir():
@@ -230,8 +232,10 @@ def require_demos(store: Path, manifest: Path, config_hash: str) -> None:
 def require_disposable_demos(store: Path, manifest: Path, command: str) -> None:
     """Checks that no demonstrations are lost where a command, `collect` or `import-demos`, writes a store.
 
-    An ArtifactError says that a store is there that was imported, that nobody collected, or that was edited since.
     What was copied from elsewhere may be imported anew.
+
+    Raises:
+        ArtifactError: a store is there that was imported, that nobody collected, or that was edited since.
     """
     # Snakemake keeps a hidden time stamp in a folder that a rule makes.
     is_empty = store.is_dir() and all(path.name[0] == "." for path in store.iterdir())
@@ -251,12 +255,14 @@ def require_disposable_demos(store: Path, manifest: Path, command: str) -> None:
 def require_disposable_policy(folder: Path, command: str) -> None:
     """Checks that no policy is lost where a command, `pretrain` or `import-policy`, writes one.
 
-    An ArtifactError says that a policy is there that was imported, or that no run of `pretrain` wrote. What was copied
-    from elsewhere may be imported anew.
+    What was copied from elsewhere may be imported anew.
+
+    Raises:
+        ArtifactError: a policy is there that was imported, or that no run of `pretrain` wrote.
     """
     run = folder / RUN_FILE
     traces = (folder / METRICS_FILE, Layout.state(folder))  # of a run that was killed before it wrote run.json
-    if not (folder / "policy.safetensors").exists() or any(path.exists() for path in traces):
+    if not (folder / POLICY_FILE).exists() or any(path.exists() for path in traces):
         return
     if not is_imported(run):  # somebody else's policy may have a run.json too, from `write_run`
         raise ArtifactError(
@@ -270,10 +276,12 @@ def require_disposable_policy(folder: Path, command: str) -> None:
 def require_own_demos(policy: Path, demos: Path) -> None:
     """Checks that an imported policy is taught its codes on demonstrations of its own, not on those of an expert.
 
-    A ConfigError says that the policy was imported, and the demonstrations were not. A store without a manifest beside
-    it is one that the user named.
+    A store without a manifest beside it is one that the user named.
+
+    Raises:
+        ConfigError: the policy was imported, and the demonstrations were not.
     """
-    manifest = demos.with_name(Layout().demos_manifest("").name)
+    manifest = demos.with_name(MANIFEST_FILE)
     named = demos.exists() and not manifest.exists()
     if is_imported(policy / RUN_FILE) and not is_imported(manifest) and not named:
         raise ConfigError(
@@ -287,7 +295,8 @@ def _keep_demos(store: Path) -> str:
 
 
 def _doubt_collection(store: Path, manifest: Path) -> str | None:
-    """Why a store may be somebody's own and not a collection's; None if it is a collection's, maybe edited."""
+    """Why a store may not be the output of `collect`, so that no command may replace it; None if it is, edited or
+    not."""
     try:
         attributes = json.loads((store / "zarr.json").read_text(encoding="utf-8"))["attributes"]
         made_under = attributes["config_hash"]

@@ -39,8 +39,8 @@ def _step_down(p: Floats) -> Floats:
 # ---- Success of two policies on the same episodes: a score test of paired proportions ----
 #
 # Both policies start each episode from the same state, so what counts is episodes in which one succeeds and the other
-# fails. At a difference of 0 this is McNemar's test; at any other it tests non-inferiority. It stays honest where
-# Wald's test doesn't: when two policies never differ, few episodes still can't exclude a small difference.
+# fails. At a difference of 0 this is McNemar's test; at any other it tests non-inferiority. Unlike Wald's test
+# it keeps its level where the policies never differ: few episodes then don't exclude a small difference.
 
 PROPORTION_TEST = "score test of paired proportions (Tango; McNemar at 0), seeds pooled"
 
@@ -153,19 +153,22 @@ def _conjunction(one: ModeCounts, other: ModeCounts, tau: float | None) -> Float
 
     The statements are "this mode counts for the first" and "it doesn't for the second".
     """
-    p = np.stack([_counts(one, tau), _counts_not(other, tau)], axis=-1)
+    p = np.stack([_p_counts(one, tau), _p_counts_not(other, tau)], axis=-1)
     return _step_down(p.reshape(*p.shape[:-3], -1))
 
 
-def _counts(counts: ModeCounts, tau: float | None) -> Floats:
-    """p against "the share of the successes is below the least one, or the success rate below τ": both must go."""
+def _p_counts(counts: ModeCounts, tau: float | None) -> Floats:
+    """p-values (..., num_modes) for "the mode is present" or, with τ, "is solved".
+
+    The larger of the p-values against a share of the successes below MIN_MODE_SHARE and against a success rate below τ.
+    """
     wins, totals = counts.successes, counts.successes.sum(axis=-1, keepdims=True)
     absent = _upper_tail(wins, totals, MIN_MODE_SHARE)
     return absent if tau is None else np.maximum(absent, _upper_tail(wins, counts.visits, tau))
 
 
-def _counts_not(counts: ModeCounts, tau: float | None) -> Floats:
-    """p against "both are reached": one of them must go, which is two chances."""
+def _p_counts_not(counts: ModeCounts, tau: float | None) -> Floats:
+    """p-values (..., num_modes) for the contrary; with τ twice the smaller of the two p-values (Bonferroni)."""
     wins, totals = counts.successes, counts.successes.sum(axis=-1, keepdims=True)
     present = _lower_tail(wins, totals, MIN_MODE_SHARE)
     if tau is None:
@@ -182,10 +185,8 @@ def _upper_tail(wins: Floats, trials: Floats, rate: float) -> Floats:
 
 
 def _lower_tail(wins: Floats, trials: Floats, rate: float) -> Floats:
-    """P(X <= wins)."""
-    wins, trials = np.broadcast_arrays(wins, np.maximum(trials, wins))
-    tail: Floats = special.betainc(np.maximum(trials - wins, 1e-9), wins + 1, 1 - rate)
-    return np.where(trials - wins > 1e-9, tail, 1.0)
+    """P(X <= wins): of at least as many failures."""
+    return _upper_tail(np.maximum(trials - wins, 0.0), trials, 1 - rate)
 
 
 # ---- Tests whose unit is a training seed: about training again, for which it takes enough seeds ----

@@ -124,7 +124,7 @@ def choose_behaviours(part: Episodes, labelling: str) -> tuple[str | None, ...]:
 
 
 def obeyed_features(part: Episodes, labelling: str) -> Floats:
-    """What each episode adds to the sums that `compute_obeyed_by_mode` reads: (num_episodes, 2 num_modes + 1).
+    """What each episode adds to the sums that `compute_obedience` reads: (num_episodes, 2 num_modes + 1).
 
     Successes by the mode that was asked for, those of them that show it, and the number of behaviours over the number
     of episodes: its sum over as many episodes, also resampled ones, is the number of behaviours.
@@ -141,10 +141,10 @@ def obeyed_features(part: Episodes, labelling: str) -> Floats:
     return np.hstack([won * asked, won * asked * weights, count])
 
 
-def compute_obeyed_by_mode(sums: Floats) -> tuple[Floats, Floats]:
-    """Mean over behaviours of the share of obeyed commands, and the smallest share, (...) each in [0, 1].
+def compute_obedience(sums: Floats) -> tuple[Floats, Floats]:
+    """Mean and smallest share of obeyed commands over behaviours, (...) each in [0, 1].
 
-    A behaviour that is asked for without success counts as 0. `sums` are those of `obeyed_features`.
+    A behaviour without a success counts as 0. `sums` are those of `obeyed_features`.
     """
     num_modes = sums.shape[-1] // 2
     asked, shown = sums[..., :num_modes], sums[..., num_modes : 2 * num_modes]
@@ -192,7 +192,7 @@ def compute_scores(sums: Floats, num_episodes: int, tau: float) -> dict[str, Flo
     """
     num_modes = sums.shape[-1] // 4
     successes, visits = sums[..., :num_modes], sums[..., num_modes : 2 * num_modes]
-    obeyed, worst = compute_obeyed_by_mode(sums[..., 2 * num_modes : -2])
+    obeyed, worst = compute_obedience(sums[..., 2 * num_modes : -2])
     scores = {
         # An episode's weights sum to one, so that its success is counted once.
         "success_rate": np.minimum(successes.sum(axis=-1) / num_episodes, 1.0),

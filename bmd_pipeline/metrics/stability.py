@@ -1,4 +1,4 @@
-"""A grid of runs: which cells hold success and solved modes, and how calmly each run went."""
+"""A grid of runs: which cells hold success and solved modes, and signs of instability in each run's log."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bmd_pipeline.config.schema import KL_STOP
 from bmd_pipeline.metrics.schemas import Plateau
 
 Floats = NDArray[np.float64]
@@ -65,7 +66,7 @@ def _decades(values: Sequence[float]) -> float:
     return math.log10(positive[-1] / positive[0]) if positive else 0.0
 
 
-# ---- How calmly a fine-tuning run went, from its metrics.jsonl ----
+# ---- Signs of instability in the metrics.jsonl of a fine-tuning run ----
 
 Line = Mapping[str, float | None]
 
@@ -73,34 +74,26 @@ INDICATORS = {
     "final_weight": "λ of the last iteration",
     "kl_peak": "largest approximate KL divergence of an update, in nats",
     "kl_spikes": "share of iterations whose KL is more than twice the limit at which an update stops early",
-    "early_stops": "share of iterations whose policy update stopped early, at a KL above 1.5 target_kl",
-    "entropy_change": "change of the policy's entropy from the first to the last tenth of its updates, in nats",
-    "information_change": "change of log q(z|h) - log p(z) at the episodes' ends, likewise",
+    "early_stops": "share of iterations whose policy update stopped early at that limit",
+    "entropy_change": "change of the policy's entropy, in nats, from the first to the last tenth of its updates",
+    "information_change": "change of log q(z|h) - log p(z) at the episodes' ends, first to last tenth of iterations",
     "return_variance": "variance of the mean return from one iteration to the next, its trend taken out",
 }
 """What is measured, and what each number means."""
 
-_STOP = 1.5
-"""A policy stops updating on a rollout at this many times target_kl; see `PPOConfig`."""
 
-
-def measure_stability(lines: Sequence[Line], target_kl: float) -> dict[str, float]:
-    """`INDICATORS` of one run, from the lines of its metrics.jsonl, one per iteration, and `finetune.ppo.target_kl`.
+def measure_stability(lines: Sequence[Line]) -> dict[str, float]:
+    """`INDICATORS` of one run, from the lines of its metrics.jsonl, one per iteration.
 
     A metric that the run did not report counts as 0 throughout.
     """
-    kl = _read(lines, "losses/approx_kl")
-    # The KL is the last step's, which may exceed the limit without a stop: it decides only for logs without
-    # `kl_stopped`.
-    said = np.array([line.get("losses/kl_stopped") for line in lines], np.float64)
-    stopped = np.where(np.isnan(said), kl > _STOP * target_kl, said > 0)
     # While the critic alone learns, the policy's entropy is reported as 0.
     learned = [line for line in lines if line.get("losses/policy_steps") != 0]
     return {
         "final_weight": float(_read(lines, "modes/mi_weight")[-1]),
-        "kl_peak": float(kl.max()),
-        "kl_spikes": float((kl > 2 * _STOP * target_kl).mean()),
-        "early_stops": float(stopped.mean()),
+        "kl_peak": float(_read(lines, "losses/approx_kl").max()),
+        "kl_spikes": float((_read(lines, "losses/kl_share") > 2 * KL_STOP).mean()),
+        "early_stops": float(_read(lines, "losses/kl_stopped").mean()),
         "entropy_change": _change(_read(learned, "losses/entropy")),
         "information_change": _change(_read(lines, "modes/final_information")),
         "return_variance": _variance_around_trend(_read(lines, "rollout/episode_return")),

@@ -61,6 +61,7 @@ def summarise_policy(
 
 def _summarise_seed(part: Episodes, labelling: str, tau: float) -> SeedRow:
     scores = compute_scores(episode_features(part, labelling).sum(axis=0), len(part), tau)
+    # plain means: sums of weights are off by roundings, and the report compares success_rate with the mean bit by bit
     plain = {
         "success_rate": part.success.mean(),
         "episode_return": part.episode_return.mean(),

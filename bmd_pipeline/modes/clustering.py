@@ -10,7 +10,7 @@ from bmd_pipeline.errors import TrainingError
 
 RESTARTS = 8
 NEIGHBOURS = 5
-"""How many decide the density at an episode."""
+"""Nearest episodes by which the density at an episode is estimated (HDBSCAN's min_samples)."""
 
 
 def cluster_episodes(points: Tensor, num_clusters: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -43,10 +43,10 @@ def cluster_episodes(points: Tensor, num_clusters: int, seed: int) -> tuple[Tens
 
 
 def cluster_by_density(points: Tensor, min_size: int, most: int) -> tuple[Tensor, Tensor]:
-    """Groups with gaps between them, as many as there are: HDBSCAN (Campello, Moulavi and Sander 2013).
+    """Clusters divided by gaps, whose number is found: HDBSCAN (Campello, Moulavi and Sander 2013).
 
-    k-means has to be told how many; told too many, it cuts a behaviour into pieces that no gap divides, whose
-    shares of the successes then drift into each other though nothing is lost.
+    k-means needs the number. If it is too large, one behaviour is split over several codes, and successes that move
+    between them look like lost modes.
 
     Of the groups of at least `min_size` points, the `most` largest are kept.
 

@@ -113,17 +113,14 @@ def train_inference(
     return float(total) / max(steps, 1)
 
 
-def fit_inference(inference: InferenceModel, histories: Tensor, code: Tensor, generator: torch.Generator) -> float:
+def fit_inference(inference: InferenceModel, histories: Tensor, code: Tensor, generator: torch.Generator) -> None:
     """Teaches an inference model which behaviour (M,) each history (M, history_dim) belongs to, all equally often.
 
-    Takes `config.fit_steps` gradient steps; returns the last batch's cross-entropy in nats.
+    Takes `config.fit_steps` gradient steps.
     """
     optimizer = make_optimizer(inference)
-    loss = torch.zeros(())
     for rows in draw_balanced(code, BATCH_SIZE, inference.config.fit_steps, generator):
-        loss = inference.loss(histories[rows], code[rows], generator)
-        descend(optimizer, loss)
-    return float(loss.detach())
+        descend(optimizer, inference.loss(histories[rows], code[rows], generator))
 
 
 def draw_balanced(code: Tensor, batch_size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -158,9 +155,9 @@ def compute_log_ratio(log_q: Tensor, code: Tensor) -> Tensor:
 def compute_intrinsic_reward(log_ratio: Tensor, active_mask: Tensor, form: Literal["per_step", "telescoped"]) -> Tensor:
     """Intrinsic reward of each decision.
 
-    `per_step` pays the log-ratio after each decision, as published. Success then ends the income, and the agent
-    may learn to loiter. `telescoped` (ours) pays its increase: an episode's sum is its last log-ratio, however
-    long it took.
+    `per_step` pays the log-ratio after each decision, as published. Success ends the episode and with it this reward,
+    so the agent may learn to delay success. `telescoped` (ours) pays its increase: an episode's sum is its last
+    log-ratio, however long it took.
 
     Entry t of log_ratio (T + 1, N) is taken before decision t. The reward (T, N) is zero where none was taken.
     """

@@ -21,7 +21,6 @@ CENTRES = "centres"
 SCHEMA_VERSION = 2
 
 _COLUMNS = TypeAdapter(tuple[NonNegativeInt, ...])
-_NAMES = TypeAdapter(tuple[str, ...])
 _FINDINGS = TypeAdapter(dict[str, FiniteFloat | list[FiniteFloat]])
 
 
@@ -35,7 +34,6 @@ class DiscoveredModes:
     coded: DiffusionPolicy | None  # π(a|s,z), the policy that was taught its codes; None in the published form
     steering: SteeringPolicy | None  # π_ψ(w|s,z); None in the coded form
     findings: dict[str, Any]  # what was measured: held-out multimodality, success of the base policy and per code
-    names: tuple[str, ...]  # what the codes are called, (K,)
     centres: Tensor | None = None  # (K, points · obs_dim) clusters of the demonstrations; None in the published form
     fingerprint: str = ""  # hash of the weights file, once loaded: what is fine-tuned with these modes names it
 
@@ -53,8 +51,8 @@ class DiscoveredModes:
         parts = {"inference": self.inference, "policy": self.coded, "steering": self.steering}
         return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
-    def name_behaviours(self, cond: Tensor, last: Tensor) -> Tensor | None:
-        """The behaviour (N,) that each episode shows: the nearest cluster; None in the published form.
+    def nearest_clusters(self, cond: Tensor, last: Tensor) -> Tensor | None:
+        """Nearest cluster of demonstrations (N,) of each episode; None in the published form, which has no clusters.
 
         Of encoded observations (T + 1, N, cond_dim) at each decision, `last` (N,) are each episode's last entries.
         """
@@ -77,7 +75,6 @@ class DiscoveredModes:
                 "policy_sha256": policy.fingerprint,
                 "config": self.config.model_dump(mode="json"),
                 "feature_columns": list(self.feature_columns),
-                "names": list(self.names),
                 "findings": self.findings,
             },
         )
@@ -91,8 +88,7 @@ def make_modes(config: DiscoverConfig, policy: DiffusionPolicy, feature_columns:
         coded = policy.with_codes(config.num_modes).requires_grad_(False).eval()
     else:
         steering = make_steering(policy, config.num_modes, config.steering)
-    names = tuple(f"mode {code}" for code in range(config.num_modes))
-    return DiscoveredModes(config, feature_columns, inference, coded, steering, {}, names)
+    return DiscoveredModes(config, feature_columns, inference, coded, steering, {})
 
 
 def make_steering(policy: DiffusionPolicy, num_codes: int, config: SteeringConfig) -> SteeringPolicy:
@@ -120,9 +116,7 @@ def load_modes(directory: Path, policy: DiffusionPolicy, *, task: str) -> Discov
     try:
         config = DiscoverConfig.model_validate(document["config"])
         modes = make_modes(config, policy, _COLUMNS.validate_python(document["feature_columns"]))
-        modes.names = _NAMES.validate_python(document["names"])
         modes.findings = _FINDINGS.validate_python(document["findings"])
-        modes.findings["final_information"]
         tensors = {name: value.to(policy.device) for name, value in load_weights(directory / WEIGHTS).items()}
         modes.centres = tensors.pop(CENTRES, None)
         modes.networks().load_state_dict(tensors)
@@ -136,28 +130,29 @@ def load_modes(directory: Path, policy: DiffusionPolicy, *, task: str) -> Discov
 # ---- An episode as points, by which behaviours are told apart ----
 
 
-def resample_track(track: Tensor, length: Tensor, points: int) -> Tensor:
-    """Describes each episode by evenly spaced points, so that slow and fast ones compare.
+def resample_track(track: Tensor, length: Tensor, points: int, *, keep_start: bool = False) -> Tensor:
+    """Describes each episode by evenly spaced points, linearly interpolated, so that slow and fast ones compare.
 
     Args:
         track: (T + 1, N, F).
         length: (N,) index of each episode's last entry.
-        points: how many, the last one being the episode's end; the start is left out.
+        points: how many, the last one being the episode's end.
+        keep_start: whether the first point is the episode's start; if not, it lies one spacing after it.
 
     Returns:
-        (N, points * F), linearly interpolated.
+        (N, points * F).
     """
     steps, episodes = track.shape[:2]
     firsts = torch.arange(episodes, device=track.device) * steps
-    return interpolate_rows(track.transpose(0, 1).flatten(0, 1), firsts, firsts + length, points)
+    return interpolate_rows(track.transpose(0, 1).flatten(0, 1), firsts, firsts + length, points, keep_start=keep_start)
 
 
-def interpolate_rows(rows: Tensor, firsts: Tensor, lasts: Tensor, points: int) -> Tensor:
-    """The same, (E, points * F), for episodes that stand one after the other in rows (W, F).
+def interpolate_rows(rows: Tensor, firsts: Tensor, lasts: Tensor, points: int, *, keep_start: bool = False) -> Tensor:
+    """Describes E episodes, stored one after the other in rows (W, F), as `resample_track` does: (E, points * F).
 
     `firsts` and `lasts` (E,) are the first and the last row of each.
     """
-    share = torch.linspace(0.0, 1.0, points + 1, device=rows.device, dtype=torch.float64)[1:]
+    share = torch.linspace(0.0, 1.0, points + (not keep_start), device=rows.device, dtype=torch.float64)[-points:]
     position = share * (lasts - firsts)[:, None]  # (E, points)
     below = position.floor().long()
     above = torch.minimum(below + 1, (lasts - firsts)[:, None])

@@ -14,16 +14,16 @@ from torch import Tensor
 # Source: Stooke, Achiam and Abbeel 2020 (arXiv 2007.03964).
 
 PROPORTIONAL, INTEGRAL, DERIVATIVE = 10.0, 1.0, 10.0
-"""Gains: a code that is obeyed .1 too seldom gets λ = 1, .1 more in each iteration, and ten times what the violation
-has grown by since the last one."""
+"""Gains on a code's violation, the demanded share minus the obeyed one: .1 gives λ = 1 at once, .1 more with each
+further iteration, and ten times its last increase."""
 MAX_WEIGHT = 4.0
-"""Upper bound of λ. There obedience makes up λ / (1 + λ) = 4/5 of a code's advantage, and a demand out of reach leaves
-success the rest."""
+"""Upper bound of λ: the intrinsic stream then has λ / (1 + λ) = 4/5 of a code's advantage, and the task's reward keeps
+1/5 even if the demand can't be met."""
 MEMORY = 0.8
-"""Share of the counted successes that is left after each further rollout: about five count."""
+"""Decay of the counted successes per rollout; about the last five count."""
 PRIOR = 10.0
-"""Successes, obeyed as often as demanded, that are counted beside those that were seen: a code that hardly succeeds has
-shown nothing yet, and a multiplier at its bound would keep it from learning how to succeed."""
+"""Pseudo-count: so many successes, obeyed as often as demanded, are added. A code with few successes so has a small λ,
+and can first learn to succeed."""
 
 
 class Regulariser:
@@ -38,10 +38,11 @@ class Regulariser:
         self._obeyed = torch.zeros(num_codes)  # successes that showed their code's behaviour, older ones for less
         self._count = torch.zeros(num_codes)
         self._integral = torch.zeros(num_codes)
-        self._violation = torch.ones(num_codes)  # at the last look; the worst there is before the first
+        self._violation = torch.ones(num_codes)  # at the last update; the worst there is before the first
 
-    def see(self, own: Tensor, success: Tensor, code: Tensor) -> None:
-        """Decides λ from which episodes (N,) of a rollout show their code's own behaviour, and which succeed."""
+    def update(self, own: Tensor, success: Tensor, code: Tensor) -> None:
+        """Updates λ from a rollout: which of its episodes (N,) show their code's behaviour, which succeed, and under
+        which codes."""
         if self.demand is None:
             return
         num_codes = len(self.weights)

@@ -54,7 +54,7 @@ LOG_STD_RANGE = (-4.0, 1.0)
 class SteeringPolicy(nn.Module):
     """A Gaussian over noise coordinates, given the condition and the mode code.
 
-    It starts as the prior: zero mean, and standard deviation 1. Of K = 1 code there is nothing to look at.
+    It starts as the prior: zero mean, and standard deviation 1. With K = 1 it gets no code.
     """
 
     def __init__(self, cond_dim: int, num_codes: int, basis: NoiseBasis, config: SteeringConfig) -> None:

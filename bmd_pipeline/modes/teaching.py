@@ -1,8 +1,8 @@
 """Teaching: clusters of the demonstrations become codes of the denoiser.
 
 Ours, not the paper's. Demonstrations are clustered by the shape of what was observed, without labels, and the policy is
-cloned a little longer on the same data, this time told which cluster each window comes from. What comes of it needs an
-observation and a code to act, and nothing else.
+cloned a little longer on the same data, this time told which cluster each window comes from. The coded policy acts on
+an observation and a code alone.
 """
 
 import math

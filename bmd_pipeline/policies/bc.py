@@ -30,7 +30,7 @@ from bmd_pipeline.policies.networks import EMA, descend
 class Windows:
     """One window per demonstrated step, gathered: indexing rows is all that training has to do.
 
-    Of a chunk, the last action of an episode repeats after its end, which holds for velocities as for targets.
+    A chunk that reaches beyond its episode's end is filled with the last action.
     """
 
     stacked: Tensor  # (W, n_obs_steps · obs_dim) stacked observations
@@ -173,9 +173,10 @@ class Cloner:
 
     @torch.no_grad()
     def validate(self, chunk: Tensor, stacked: Tensor, generator: torch.Generator) -> float:
-        """Denoising loss of the averaged weights on V >= 1 held-out windows, as those to train on.
+        """Denoising loss of the averaged weights on held-out windows.
 
-        Seed the generator equally each time, so that losses compare.
+        Raw actions are (V, noise_dim) and stacked observations (V, cond_dim), V >= 1. Seed the generator equally each
+        time, so that losses compare.
         """
         batches = list(zip(torch.split(chunk, VALIDATION_BATCH), torch.split(stacked, VALIDATION_BATCH), strict=True))
         total = sum(

@@ -8,17 +8,17 @@ from pydantic import ValidationError
 from bmd_pipeline.config.schema import PolicyConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, load_weights, read_json, save_weights, write_json
+from bmd_pipeline.io.layout import POLICY_FILE
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
 SCHEMA_VERSION = 2
-WEIGHTS_FILE = "policy.safetensors"
 SETTINGS_FILE = "policy.json"
 Bounds = tuple[float, ...]
 
 
 def save_policy(policy: DiffusionPolicy, directory: Path, task: str) -> None:
     """Writes `policy.safetensors` (with the normalisers) and `policy.json`, which names its task, into a folder."""
-    weights = directory / WEIGHTS_FILE
+    weights = directory / POLICY_FILE
     save_weights(weights, policy.state_dict())
     settings = {
         "schema_version": SCHEMA_VERSION,
@@ -74,7 +74,7 @@ def load_policy(
             f"policy: {directory} was trained for actions between {list(low)} and {list(high)}, "
             f"the task's are between {list(action_bounds[0])} and {list(action_bounds[1])}"
         )
-    weights = directory / WEIGHTS_FILE
+    weights = directory / POLICY_FILE
     tensors = load_weights(weights)
     if hash_file(weights) != expected_hash:
         raise ArtifactError(f"policy: {weights} is not what {SETTINGS_FILE} describes; train it again")

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmd_pipeline.config.schema import PolicyConfig
-from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.policies.networks import Denoiser, Normaliser
 
 # ---- Noise schedules: how much of the clean chunk is left after each diffusion step ----
@@ -53,7 +52,7 @@ def ddim_timesteps(denoising_steps: int, ddim_steps: int) -> tuple[int, ...]:
 #
 #     x' = x0_weight · x̂_0(x_t, t) + x_weight · x_t + std · ε
 #
-# and differ only in the three coefficients. They are plain floats, computed once.
+# with coefficients that are plain floats, computed once.
 
 Denoise = Callable[[Tensor, int], Tensor]
 """x_t (B, noise_dim) and t to the predicted clean sample (B, noise_dim)."""
@@ -79,10 +78,10 @@ class Sampler:
         """Runs the whole chain from noise (B, noise_dim).
 
         Raises:
-            ConfigError: the chain adds noise and no generator was given.
+            ValueError: the chain adds noise and no generator was given.
         """
         if generator is None and any(self.stds):
-            raise ConfigError("a DDPM chain draws noise at every step: pass a generator, or use DDIM")
+            raise ValueError("this sampler adds noise: pass a generator")
         x = noise
         for k, std in enumerate(self.stds):
             x = self.step_mean(x, k, denoise)
@@ -96,7 +95,7 @@ def make_ddim_sampler(alphas_cumprod: Tensor, timesteps: tuple[int, ...], eta: f
     """DDIM over falling diffusion steps, with ᾱ (denoising_steps,).
 
     η in [0, 1] is the share of the posterior's standard deviation that every step adds: with 0 the sample is determined
-    by the starting noise, with 1 over all steps it is DDPM.
+    by the starting noise, with 1 over all steps it is DDPM (Ho, Jain & Abbeel 2020).
 
     Source: Song, Meng & Ermon (2021), equations 12 and 16; the last step returns x̂_0.
     """
@@ -110,23 +109,6 @@ def make_ddim_sampler(alphas_cumprod: Tensor, timesteps: tuple[int, ...], eta: f
         x0_weights.append(math.sqrt(next_signal) - math.sqrt(signal) * kept)
         x_weights.append(kept)
         stds.append(std)
-    return Sampler(timesteps, tuple(x0_weights), tuple(x_weights), tuple(stds))
-
-
-def make_ddpm_sampler(alphas_cumprod: Tensor) -> Sampler:
-    """Ancestral sampling over every diffusion step with the posterior variance, from ᾱ (denoising_steps,).
-
-    Source: Ho, Jain & Abbeel (2020), equations 6 and 7.
-    """
-    timesteps = tuple(range(len(alphas_cumprod) - 1, -1, -1))
-    x0_weights, x_weights, stds = [], [], []
-    for t in timesteps:
-        signal = float(alphas_cumprod[t])
-        next_signal = float(alphas_cumprod[t - 1]) if t > 0 else 1.0
-        alpha = signal / next_signal
-        x0_weights.append(math.sqrt(next_signal) * (1.0 - alpha) / (1.0 - signal))
-        x_weights.append(math.sqrt(alpha) * (1.0 - next_signal) / (1.0 - signal))
-        stds.append(math.sqrt((1.0 - next_signal) / (1.0 - signal) * (1.0 - alpha)))
     return Sampler(timesteps, tuple(x0_weights), tuple(x_weights), tuple(stds))
 
 
@@ -205,10 +187,10 @@ class DiffusionPolicy(nn.Module):
         super().__init__()
         self.config = config
         self.num_codes = num_codes
-        self.fingerprint = ""  # hash of its weights file, once loaded: what is built on it names it
+        self.fingerprint = ""  # SHA-256 of its weights file, once loaded; modes.json and finetuned.json hold it
         self.obs_dim = obs_dim
         self.action_dim = action_dim
-        self.action_low = (-1.0,) * action_dim  # what the environment makes of -1 and of 1, in its units
+        self.action_low = (-1.0,) * action_dim  # the environment's action, in its own units, at -1 and at 1
         self.action_high = (1.0,) * action_dim
         self.noise_dim = config.horizon * action_dim
         self.cond_dim = config.n_obs_steps * obs_dim
@@ -224,10 +206,9 @@ class DiffusionPolicy(nn.Module):
         self._signals = tuple(alphas_cumprod.sqrt().tolist())
         self._noises = tuple((1 - alphas_cumprod).sqrt().tolist())
         self._exact_alphas = alphas_cumprod  # float64, for coefficients that are computed once
-        if config.sampler == "ddim":
-            self.sampler = make_ddim_sampler(alphas_cumprod, ddim_timesteps(config.denoising_steps, config.ddim_steps))
-        else:
-            self.sampler = make_ddpm_sampler(alphas_cumprod)
+        ddpm = config.sampler == "ddpm"
+        timesteps = ddim_timesteps(config.denoising_steps, config.denoising_steps if ddpm else config.ddim_steps)
+        self.sampler = make_ddim_sampler(alphas_cumprod, timesteps, eta=float(ddpm))
         self.timesteps = self.sampler.timesteps  # diffusion steps of the configured sampler, the noisiest first
 
     @property
@@ -236,7 +217,7 @@ class DiffusionPolicy(nn.Module):
         return self.alphas_cumprod.device
 
     def with_codes(self, num_codes: int) -> DiffusionPolicy:
-        """A copy that can be told codes, and as yet answers to all of them as this policy does."""
+        """A copy with `num_codes` codes, whose tables are zero: under every code it equals this policy."""
         coded = DiffusionPolicy(self.config, self.obs_dim, self.action_dim, num_codes)
         coded.load_state_dict(self.state_dict(), strict=False)  # the tables stay at zero
         coded.action_low, coded.action_high = self.action_low, self.action_high
@@ -248,10 +229,10 @@ class DiffusionPolicy(nn.Module):
     def fit_normalisers(self, chunk: Tensor, stacked: Tensor, action: Tensor | None = None) -> None:
         """Takes scales and bounds from demonstrations.
 
-        Scales are zero mean and unit standard deviation. Of each chunk the first action alone counts: there is a window
-        for every demonstrated step, so these are the data, each action once, and what fills chunks after an episode's
-        end is not among them. Predicted chunks are bounded by the range of each action component, so that every
-        demonstrated action can be reached, however rare, and nothing beyond.
+        Actions and stacked observations get zero mean and unit standard deviation. Statistics of actions are over the
+        first action of each window: there is a window for every step, so each action counts once, and the padding after
+        an episode's end not at all. Predicted chunks are clipped to the range of each action component:
+        every demonstrated action can be reached, however rare, and nothing beyond.
 
         Args:
             chunk: (W, noise_dim) actions of the training windows.

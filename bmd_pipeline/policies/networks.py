@@ -109,8 +109,8 @@ TIME_FEATURES = 16
 def make_mlp(sizes: Sequence[int], activation: str, *, last_scale: float | None = None) -> nn.Sequential:
     """Linear layers between the given sizes, with the activation between them but not after the last.
 
-    `last_scale` multiplies the weights that the last layer starts with, and takes its bias away: the network then
-    starts by answering little more than nothing.
+    `last_scale` multiplies the weights that the last layer starts with, and takes its bias away, so that its output
+    starts near 0.
     """
     layers: list[nn.Module] = []
     for fan_in, fan_out in itertools.pairwise(sizes):
@@ -212,7 +212,7 @@ class Denoiser(nn.Module):
 
     @torch.no_grad()
     def stretch_codes(self, factor: float) -> None:
-        """Moves each code's rows away from the mean of all codes by a factor, so that the code speaks louder."""
+        """Multiplies each code's deviation from the mean of all codes by a factor, which strengthens its effect."""
         for table in self.code_tables:
             mean = table.mean(dim=0, keepdim=True)
             table.copy_(mean + factor * (table - mean))

@@ -22,8 +22,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from bmd_pipeline.config.schema import PRETRAINED, is_finetuned, uses_modes
 from bmd_pipeline.io.files import write_bytes
+from bmd_pipeline.methods import PRETRAINED, is_finetuned, method_family, uses_modes
 from bmd_pipeline.metrics.schemas import CodeCheck, CodeRow, Evaluation, Grid, PolicyBlock
 from bmd_pipeline.reporting.narrative import counted, name_axis
 from bmd_pipeline.reporting.sources import Curves, Key
@@ -98,7 +98,7 @@ def method_style(method: str) -> MethodStyle:
     if not is_finetuned(method):
         return MethodStyle(BLACK if method == PRETRAINED else ORANGE, "D", True)
     coded = uses_modes(method)
-    return MethodStyle(_FAMILIES.get(method.partition("-")[0], PURPLE), "o" if coded else "s", coded)
+    return MethodStyle(_FAMILIES.get(method_family(method), PURPLE), "o" if coded else "s", coded)
 
 
 def mode_colours(modes: Sequence[str]) -> dict[str, str]:
@@ -460,7 +460,7 @@ def _plot_method(panel: FigureBase, grid: Grid, method: str, scale: _Scale) -> N
 _METRICS = {
     "success": "success in rollouts",
     "entropy": "change of the exploration's entropy (nats)",
-    "kl": "KL divergence of an update (nats)",
+    "kl": "KL divergence of an update / its target",
     "mi_weight": "weight λ",
     "information": "information M about the code (nats)",
 }
@@ -469,24 +469,22 @@ _CURVE_COLUMNS = 3
 
 
 @house_style()
-def plot_curves(
-    curves: Mapping[Key, Curves], *, before: float | None = None, target_kl: Mapping[Key, float | None]
-) -> dict[str, Figure]:
+def plot_curves(curves: Mapping[Key, Curves], *, before: float | None = None) -> dict[str, Figure]:
     """Figures by family of methods, a panel per metric; the scale of a metric is the same in all of them.
 
     Thin lines are seeds, thick ones their mean where all have the same steps; dotted are the success rate before
-    fine-tuning and the KL that updates aim at.
+    fine-tuning and the target of the KL. The KL is a share of it, since parts of a policy have targets of their own.
     """
     # A λ that no run ever changed would be a flat line in every figure.
     shown = [metric for metric in _METRICS if metric != "mi_weight" or held_weight(curves) is None]
     figures = {}
-    for family in dict.fromkeys(policy.removesuffix("-bmd") for policy, _ in curves):
-        runs = {key: run for key, run in curves.items() if key[0].removesuffix("-bmd") == family}
+    for family in dict.fromkeys(method_family(policy) for policy, _ in curves):
+        runs = {key: run for key, run in curves.items() if method_family(key[0]) == family}
         drawn = [metric for metric in shown if any(metric in run.values for run in runs.values())]
         rows = math.ceil(len(drawn) / _CURVE_COLUMNS)
         figure = Figure(figsize=(8.6, 2.1 * rows + 0.3), layout="constrained")
         panels = figure.subplots(rows, _CURVE_COLUMNS, squeeze=False).flat
-        aims = {"success": before, "kl": next(target_kl[key] for key in runs)}
+        aims = {"success": before, "kl": 1.0}
         for axes, metric in zip(panels, drawn, strict=False):
             _plot_metric(axes, runs, metric)
             axes.set_ylim(_curve_limits(curves, metric))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, is_finetuned, uses_modes
+from bmd_pipeline.methods import PRETRAINED, TAUGHT, is_finetuned, method_family, uses_modes
 from bmd_pipeline.metrics.hypotheses import smallest_p
 from bmd_pipeline.metrics.schemas import (
     BaseBehaviour,
@@ -158,13 +158,13 @@ def describe_outcome(evaluation: Evaluation) -> list[str]:
     return sentences
 
 
-def describe_run(evaluation: Evaluation, finetuned: Iterable[Mapping[str, Any]], wall_s: float) -> list[str]:
+def describe_training(evaluation: Evaluation, finetuned: Iterable[Mapping[str, Any]], wall_s: float) -> list[str]:
     """What was run, from the task's eval.json, run.json of every fine-tuning, and the seconds that all stages took."""
     blocks = evaluation.policies
     methods = [name for name in blocks if is_finetuned(name)]
     sentences = []
     if methods:
-        families = dict.fromkeys(name.removesuffix("-bmd") for name in methods)
+        families = dict.fromkeys(map(method_family, methods))
         known = [f"{family} {_FAMILIES[family]}" for family in families if family in _FAMILIES]
         sentences.append(
             f"One pre-trained diffusion policy was fine-tuned with {counted(len(methods), 'method')} "
@@ -246,7 +246,7 @@ def describe_curves(curves: Mapping[tuple[str, int], Curves], family: str) -> st
     sentences = []
     for (policy, seed), run in curves.items():
         success = [value for value in run.values.get("success", ()) if value is not None]
-        if policy.removesuffix("-bmd") == family and success:
+        if method_family(policy) == family and success:
             ends = f"{percent(success[0])} at first, {percent(success[-1])} at last"
             sentences.append(f"{policy}, seed {seed}: success in rollouts {ends}")
     return "; ".join(sentences)

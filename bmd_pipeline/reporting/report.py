@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -18,9 +18,9 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from bmd_pipeline import __version__
-from bmd_pipeline.config.schema import PRETRAINED
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.methods import PRETRAINED
 from bmd_pipeline.metrics.schemas import Comparison, Evaluation, Grid, Verdict, load_document
 from bmd_pipeline.metrics.scores import count_modes, mode_shares
 from bmd_pipeline.reporting import figures, narrative
@@ -177,7 +177,7 @@ def build_report(sources: ReportSources) -> str:
         modes=book.modes,
         axes=axes,
         to_scale=book.to_scale,
-        run=narrative.describe_run(evaluation, sources.finetuned.values(), sum(step["wall_s"] for step in steps)),
+        run=narrative.describe_training(evaluation, sources.finetuned.values(), sum(step["wall_s"] for step in steps)),
         lowest=lowest_success([evaluation]),
         shares=_list_shares(sources),
         evidence=sources.evidence,
@@ -207,11 +207,7 @@ def _draw_figures(sources: ReportSources) -> dict[str, list[Markup]]:
 
     add("outcome", figures.plot_success_modes(evaluation), f"{task}: success against modes", policies)
     add("paths", figures.plot_trajectories(evaluation, sources.book), f"{task}: trajectories by true mode", policies)
-    curves = figures.plot_curves(
-        sources.curves,
-        before=base.success_rate.mean if base else None,
-        target_kl={key: _target_kl(record) for key, record in sources.finetuned.items()},
-    )
+    curves = figures.plot_curves(sources.curves, before=base.success_rate.mean if base else None)
     for family, figure in curves.items():
         add("curves", figure, f"{family}: learning curves", narrative.describe_curves(sources.curves, family))
     if sources.pretraining is not None:
@@ -236,11 +232,6 @@ def _draw_figures(sources: ReportSources) -> dict[str, list[Markup]]:
 def _list_marks(evaluation: Evaluation, order: Sequence[str]) -> list[dict[str, Any]]:
     """The mark of every policy; its place among all policies of the page is the number of its colour."""
     return [{"index": order.index(name), **vars(figures.method_style(name))} for name in evaluation.policies]
-
-
-def _target_kl(record: Mapping[str, Any]) -> float | None:
-    target = record.get("config", {}).get("finetune", {}).get("ppo", {}).get("target_kl")
-    return float(target) if target else None
 
 
 def lowest_success(evaluations: Sequence[Evaluation]) -> float:

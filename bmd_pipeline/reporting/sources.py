@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bmd_pipeline.config.schema import is_finetuned, uses_modes
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, read_json
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, VIDEO_TYPES, VIDEOS_FOLDER, Layout
 from bmd_pipeline.io.logger import load_metrics
 from bmd_pipeline.io.provenance import require_run
+from bmd_pipeline.methods import is_finetuned, uses_modes
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.schemas import (
     AnyDocument,
@@ -67,7 +67,7 @@ MAX_POINTS = 200
 METRICS = {
     "success": "rollout/success_rate",
     "entropy": "losses/entropy",
-    "kl": "losses/approx_kl",
+    "kl": "losses/kl_share",
     "mi_weight": "modes/mi_weight",
     "information": "modes/final_information",
     "selected": "select/success_rate",
@@ -75,10 +75,10 @@ METRICS = {
 """What is drawn, and its name in the log."""
 
 _UPDATES = ("entropy", "kl")
-"""Say nothing of iterations that left the policy alone, as warming up the critic does."""
+"""Metrics of policy updates; iterations without one, as while the critic warms up, are left out."""
 
 _PEAKS = ("kl",)
-"""Thinned by their largest value: the mean would hide the spikes that they are drawn for."""
+"""Metrics thinned by their maximum: a mean would hide spikes."""
 
 Value = float | None
 
@@ -140,7 +140,7 @@ def _thin(name: str, rows: Sequence[Mapping[str, Any]]) -> Value:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class FoundDocuments:
     """Documents beside eval.json; None where their stage has not run."""
 
     comparison: Comparison | None
@@ -149,7 +149,7 @@ class Evidence:
     validation: Validation | None
 
 
-def load_evidence(layout: Layout, evaluation: Evaluation) -> Evidence:
+def load_documents(layout: Layout, evaluation: Evaluation) -> FoundDocuments:
     """Reads the documents that are there, and checks that they are about these results.
 
     Raises:
@@ -171,7 +171,7 @@ def load_evidence(layout: Layout, evaluation: Evaluation) -> Evidence:
                 raise ArtifactError(f"{path} was made from another {name} than the present one; make it again")
         return document
 
-    return Evidence(
+    return FoundDocuments(
         comparison=load(layout.comparison(task), Comparison, evaluations.get),
         verdict=load(layout.verdict(task), Verdict, evaluations.get),
         grid=load(layout.grid(task), Grid, lambda name: hash_of(results / name)),
@@ -181,7 +181,8 @@ def load_evidence(layout: Layout, evaluation: Evaluation) -> Evidence:
 
 # ---- What a report is made of: the files of a task's results, read once and checked against each other ----
 
-Record = dict[str, Any]
+RunRecord = dict[str, Any]
+"""What run.json or the manifest of demonstrations holds."""
 Key = tuple[str, int]
 """A policy's name and seed."""
 
@@ -195,13 +196,13 @@ class ReportSources:
     episodes: Mapping[Key, Episodes]
     paths: Mapping[Key, list[PlanarPath]]  # of the first episodes, in their order
     book: PathBook  # names of axes, labelling and modes; its paths are those of `paths`
-    demos: Record | None  # manifest of the demonstrations; None where they were edited
-    base: Record  # run.json of pre-training
-    discovered: Mapping[int, Record]  # run.json of discovery by seed
-    finetuned: Mapping[Key, Record]  # run.json of fine-tuning
+    demos: RunRecord | None  # manifest of the demonstrations; None where they were edited
+    base: RunRecord  # run.json of pre-training
+    discovered: Mapping[int, RunRecord]  # run.json of discovery by seed
+    finetuned: Mapping[Key, RunRecord]  # run.json of fine-tuning
     curves: Mapping[Key, Curves]
     pretraining: Curves | None  # success of the base policy while it was pre-trained; None where nothing was played
-    evidence: Evidence
+    evidence: FoundDocuments
     videos: list[Video]
 
 
@@ -244,14 +245,14 @@ def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> R
         finetuned=finetuned,
         curves={key: load_curves(layout.finetuned(task, *key) / METRICS_FILE) for key in finetuned},
         pretraining=load_pretraining(layout.policy(task) / METRICS_FILE),
-        evidence=load_evidence(layout, evaluation),
+        evidence=load_documents(layout, evaluation),
         videos=find_videos(summary.parent),
     )
 
 
-def _find_collection(base: Record, layout: Layout, task: str) -> Record | None:
-    """The manifest of what the policy learnt from. None if they were edited, or if the policy was
-    imported, which may lie beside other demonstrations."""
+def _find_collection(base: RunRecord, layout: Layout, task: str) -> RunRecord | None:
+    """Manifest of the demonstrations that the policy was trained on; None if they were edited since, or if an imported
+    policy lies beside others."""
     manifest = layout.demos_manifest(task)
     if not manifest.is_file():
         return None
@@ -280,7 +281,7 @@ def _load_part(evaluation: Evaluation, layout: Layout, policy: str, seed: int) -
     return part
 
 
-def _load_finetuned(part: Evaluation, layout: Layout, task: str, policy: str, seed: int) -> Record:
+def _load_finetuned(part: Evaluation, layout: Layout, task: str, policy: str, seed: int) -> RunRecord:
     """The record of a fine-tuning, if it is the one that was evaluated and its log is whole."""
     folder = layout.finetuned(task, policy, seed)
     which = f"--task {task} --method {policy} --seed {seed}"
@@ -301,9 +302,9 @@ def _load_finetuned(part: Evaluation, layout: Layout, task: str, policy: str, se
 # ---- Lineage of the files behind a page: every stage's command, settings, time and code ----
 
 
-def list_steps(sources: ReportSources) -> list[Record]:
+def list_steps(sources: ReportSources) -> list[RunRecord]:
     """The record of every stage behind the page, with the stage's name, in the order of the pipeline."""
-    records: list[tuple[str, Record]] = [("collect", sources.demos)] if sources.demos is not None else []
+    records: list[tuple[str, RunRecord]] = [("collect", sources.demos)] if sources.demos is not None else []
     records.append(("pretrain", sources.base))
     records += [("discover", record) for record in sources.discovered.values()]
     records += [("finetune", record) for record in sources.finetuned.values()]
@@ -321,7 +322,7 @@ def list_steps(sources: ReportSources) -> list[Record]:
     return [{**unknown, **record, "stage": stage} for stage, record in records]
 
 
-def _read_provenance(document: Document) -> Record:
+def _read_provenance(document: Document) -> RunRecord:
     """A document's provenance in the terms of run.json."""
     return document.provenance.model_dump() | {"config_hash": document.config_hash}
 

@@ -59,21 +59,6 @@ class PathBook:
         return units[0] == units[1]
 
 
-def resample_paths(xy: NDArray[np.float32], length: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Interpolates each path at evenly spaced times between its start and its own end, (num_episodes, NUM_POINTS, 2).
-
-    Args:
-        xy: (T + 1, num_episodes, 2) positions at every control step.
-        length: (num_episodes,) control steps taken, at most T.
-    """
-    time = np.linspace(0.0, 1.0, NUM_POINTS) * length[:, None]  # (num_episodes, NUM_POINTS)
-    before = np.floor(time).astype(np.int64)
-    after = np.minimum(before + 1, length[:, None])
-    share = (time - before)[..., None].astype(np.float32)
-    rows = np.arange(len(length))[:, None]
-    return (1 - share) * xy[before, rows] + share * xy[after, rows]
-
-
 def encode_paths(book: PathBook) -> bytes:
     """Parquet file with one row per episode."""
     metadata = {"axes": book.axes, "labelling": book.labelling, "modes": book.modes}

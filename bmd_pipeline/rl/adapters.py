@@ -38,8 +38,8 @@ from bmd_pipeline.policies.networks import (
 # With `-bmd` every adapter is told the mode code: the denoiser is the coded one, steering and residual see the code. In
 # the published form the denoiser has no codes, and the noise is always `SteeringAdapter`.
 
-Record = dict[str, Tensor]
-"""What an adapter needs to compute the log-probability of its draw again, each (B, ...)."""
+Draws = dict[str, Tensor]
+"""What adapters drew, and what they need to compute its log-probability again, each (B, ...)."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class TrustRegion:
 
     learning_rate: float  # of the adapter's parameters
     clip_ratio: float  # ε; probability ratios beyond 1 ± ε earn nothing more
-    target_kl: float  # the adapter stops learning once the approximate KL of one of its draws passes 1.5 times this
+    target_kl: float  # the adapter stops learning once the approximate KL of one of its draws passes KL_STOP times this
 
 
 class Adapter(nn.Module, ABC):
@@ -80,7 +80,7 @@ class Adapter(nn.Module, ABC):
         """Told before each training rollout, counted from 0, for those with a schedule."""
 
     @abstractmethod
-    def act(self, x: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
+    def act(self, x: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> tuple[Tensor, Draws]:
         """Maps what the adapter before it made.
 
         Args:
@@ -90,10 +90,10 @@ class Adapter(nn.Module, ABC):
             explore: draw as in training; if False, act as deployed.
 
         Returns:
-            (B, noise_dim) for the next adapter, and the record of the draws.
+            (B, noise_dim) for the next adapter, and what was drawn.
         """
 
-    def evaluate(self, record: Record, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
+    def evaluate(self, draws: Draws, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
         """How likely recorded draws are under the present parameters, and how spread out such draws are.
 
         Returns:
@@ -118,7 +118,7 @@ class GaussianNoise(Adapter):
         super().__init__()
         self.noise_dim = noise_dim
 
-    def act(self, x: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
+    def act(self, x: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> tuple[Tensor, Draws]:
         """Draws w (B, noise_dim)."""
         cond = inputs.cond
         return torch.randn(len(cond), self.noise_dim, generator=generator, device=cond.device), {}
@@ -134,7 +134,7 @@ class FrozenDenoiser(Adapter):
         super().__init__()
         self.policy = policy
 
-    def act(self, x: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
+    def act(self, x: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> tuple[Tensor, Draws]:
         """Denoises x (B, noise_dim) to a normalised chunk of the same shape."""
         return self.policy.sample(x, inputs.cond, generator, inputs.code), {}
 
@@ -162,7 +162,7 @@ class SteeringAdapter(Adapter):
         self.entropy_dims = steering.basis.dim
         self.target_entropy = None if target_entropy is None else target_entropy * self.entropy_dims
 
-    def act(self, x: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
+    def act(self, x: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> tuple[Tensor, Draws]:
         """Draws steered coordinates u; unsteered directions of w stay N(0, I)."""
         mean, log_std = self.steering(inputs.cond, inputs.code)
         u = mean
@@ -174,10 +174,10 @@ class SteeringAdapter(Adapter):
             rest = torch.randn(rest.shape, generator=generator, device=u.device)
         return basis.complete(u, rest), {"u": u}
 
-    def evaluate(self, record: Record, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
+    def evaluate(self, draws: Draws, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
         """log π_ψ(u|s,z), (B, 1), and the entropy (B,) of π_ψ in nats."""
         mean, log_std = self.steering(inputs.cond, inputs.code)
-        return gaussian_log_prob(record["u"], mean, log_std)[:, None], gaussian_entropy(log_std)
+        return gaussian_log_prob(draws["u"], mean, log_std)[:, None], gaussian_entropy(log_std)
 
 
 # ---- DPPO: reinforcement learning of the denoiser itself ----
@@ -190,8 +190,9 @@ class FinetunedDenoiser(Adapter):
     """A trainable copy of the policy, which explores with more denoising noise than it acts with.
 
     It explores as the sampler with `config.eta` does, with a standard deviation of at least `config.noise_floor` at
-    every step, and acts as the sampler with `config.acting_eta`. The first denoising steps may stay frozen: only the
-    last `config.steps` are draws. The policy that it is given, the pre-trained or the coded one, stays as it is.
+    every step, and acts as the sampler with `config.acting_eta`, by default the policy's own: fine-tuning starts from
+    what that policy does. The first denoising steps may stay frozen: only the last `config.steps` are draws. The policy
+    that it is given, the pre-trained or the coded one, stays as it is.
     """
 
     spreads: Tensor  # (num_factors,) log standard deviations on the device
@@ -200,7 +201,8 @@ class FinetunedDenoiser(Adapter):
         super().__init__()
         self.frozen = policy
         self.policy = copy.deepcopy(policy).requires_grad_(True)
-        self.exploring, self.acting = policy.make_sampler(config.eta), policy.make_sampler(config.acting_eta)
+        self.exploring = policy.make_sampler(config.eta)
+        self.acting = policy.sampler if config.acting_eta is None else policy.make_sampler(config.acting_eta)
         steps = policy.config.n_action_steps if config.log_prob_steps == "executed" else policy.config.horizon
         self.counted_dim = steps * policy.action_dim
         self.scale = 1.0 / self.counted_dim if config.log_prob_reduction == "mean" else 1.0
@@ -213,8 +215,8 @@ class FinetunedDenoiser(Adapter):
         spreads = torch.tensor([math.log(std) for std in self.stds], device=policy.device)
         self.register_buffer("spreads", spreads, persistent=False)
 
-    def act(self, x: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
-        """Denoises x (B, noise_dim); the record holds the samples (B, num_factors + 1, noise_dim)."""
+    def act(self, x: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> tuple[Tensor, Draws]:
+        """Denoises x (B, noise_dim); the draws are the samples (B, num_factors + 1, noise_dim)."""
         sampler = self.exploring if explore else self.acting
         stds = (*sampler.stds[: self.first], *(self.stds if explore else sampler.stds[self.first :]))
         frozen = self.frozen.condition(inputs.cond, inputs.code) if self.first else None
@@ -227,13 +229,13 @@ class FinetunedDenoiser(Adapter):
             samples.append(x)
         return x, {"samples": torch.stack(samples[self.first :], dim=1)}
 
-    def evaluate(self, record: Record, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
+    def evaluate(self, draws: Draws, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
         """Log-probability (B, num_factors) of each denoising step; the noise is fixed, so that no entropy is trained.
 
         Of every step only the part of the chunk counts that is executed, unless `config.log_prob_steps` says otherwise,
         and its mean over that part, unless `config.log_prob_reduction` does.
         """
-        samples = record["samples"]
+        samples = draws["samples"]
         predict = self.policy.condition(inputs.cond, inputs.code)
         part = slice(self.counted_dim)
         factors = []
@@ -286,7 +288,7 @@ class ResidualAction(Adapter):
         done = (iteration + 1) / self.progressive_iterations if self.progressive_iterations else 1.0
         self.share.fill_(min(1.0, done))
 
-    def act(self, x: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> tuple[Tensor, Record]:
+    def act(self, x: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> tuple[Tensor, Draws]:
         """Corrects a normalised action x (B, action_dim)."""
         u, log_std = self._distribution(x, inputs)
         used = torch.ones(len(x), 1, device=x.device)
@@ -295,11 +297,11 @@ class ResidualAction(Adapter):
             used = (torch.rand(used.shape, generator=generator, device=x.device) < self.share).to(x.dtype)
         return x + used * self.scale * torch.tanh(u), {"action": x, "u": u, "used": used}
 
-    def evaluate(self, record: Record, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
+    def evaluate(self, draws: Draws, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
         """log N(u), (B, 1), zero where the residual was not used, and the entropy (B,) of u in nats."""
-        mean, log_std = self._distribution(record["action"], inputs)
-        log_prob = gaussian_log_prob(record["u"], mean, log_std)
-        return log_prob[:, None] * record["used"], gaussian_entropy(log_std).expand(len(inputs.cond))
+        mean, log_std = self._distribution(draws["action"], inputs)
+        log_prob = gaussian_log_prob(draws["u"], mean, log_std)
+        return log_prob[:, None] * draws["used"], gaussian_entropy(log_std).expand(len(inputs.cond))
 
     def _distribution(self, action: Tensor, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
         """Mean (B, action_dim) of u, and its log standard deviation (action_dim,)."""

@@ -8,19 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, FinetuneConfig, SteeringConfig, uses_modes
-from bmd_pipeline.errors import ArtifactError, ConfigError
+from bmd_pipeline.config.schema import FinetuneConfig, SteeringConfig
+from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import load_weights, read_json, save_weights, write_json
 from bmd_pipeline.io.progress import add_prefix, take_prefix
+from bmd_pipeline.methods import PRETRAINED, TAUGHT, method_family, uses_modes
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes, make_steering
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters import (
     Adapter,
+    Draws,
     FinetunedDenoiser,
     FrozenDenoiser,
     GaussianNoise,
     PolicyInput,
-    Record,
     ResidualAction,
     SteeringAdapter,
 )
@@ -28,7 +29,7 @@ from bmd_pipeline.rl.adapters import (
 # ---- Agents: a diffusion policy, the adapters it acts through, and its mode codes ----
 
 PLANNED = "planned"
-"""Name in the record of a correcting agent: 1 at the steps at which a new chunk was planned, (B,)."""
+"""Name among the draws of a correcting agent: 1 at the steps at which a new chunk was planned, (B,)."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Plan:
     """A chunk, and how it came about."""
 
     chunk: Tensor  # (B, noise_dim) normalised
-    record: Record  # draws of the adapters that made it
+    draws: Draws  # of the adapters that made it
 
 
 class Agent(nn.Module):
@@ -70,13 +71,8 @@ class Agent(nn.Module):
         return self.modes.num_codes if self.modes else 1
 
     @property
-    def num_factors(self) -> int:
-        """Draws per decision whose log-probability PPO sees."""
-        return sum(adapter.num_factors for adapter in self.adapters)
-
-    @property
     def factor_weights(self) -> list[float]:
-        """What the advantage counts for each of those draws."""
+        """Factor on the advantage for each draw of a decision whose log-probability PPO sees, (num_factors,)."""
         return [
             weight for adapter in self.adapters for weight in (adapter.factor_weights or (1.0,) * adapter.num_factors)
         ]
@@ -99,23 +95,23 @@ class Agent(nn.Module):
 
     def plan(self, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> Plan:
         """The next chunk of actions, before any correction."""
-        record: Record = {}
+        draws: Draws = {}
         x = inputs.cond.new_zeros(len(inputs.cond), 0)
         for index, adapter in enumerate(self.adapters[: len(self.stack) - (self.residual is not None)]):
             x, drawn = adapter.act(x, inputs, generator, explore)
-            record |= {f"{index}.{name}": value for name, value in drawn.items()}
-        return Plan(x, record)
+            draws |= {f"{index}.{name}": value for name, value in drawn.items()}
+        return Plan(x, draws)
 
     def correct(
         self, action: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool
-    ) -> tuple[Tensor, Record]:
+    ) -> tuple[Tensor, Draws]:
         """The next action (B, action_dim) of a chunk as the residual corrects it, normalised, and its draws."""
         assert self.residual is not None
         return self.residual.act(action, inputs, generator, explore)
 
     def act(
         self, plan: Plan, done: int, inputs: PolicyInput, generator: torch.Generator, explore: bool
-    ) -> tuple[Tensor, Record]:
+    ) -> tuple[Tensor, Draws]:
         """The actions of one decision.
 
         Args:
@@ -126,18 +122,18 @@ class Agent(nn.Module):
             explore: draw as in training; if False, act as deployed.
 
         Returns:
-            actions (B, decision_steps, action_dim) in [-1, 1], and the record of all draws.
+            actions (B, decision_steps, action_dim) in [-1, 1], and all draws.
         """
         if self.residual is None:
-            return self.policy.to_action(plan.chunk)[:, : self.decision_steps], plan.record
+            return self.policy.to_action(plan.chunk)[:, : self.decision_steps], plan.draws
         width = self.policy.action_dim
         action = plan.chunk[:, done * width : (done + 1) * width]
-        action, record = self.correct(action, inputs, generator, explore)
+        action, draws = self.correct(action, inputs, generator, explore)
         planned = torch.full((len(action),), float(done == 0), device=action.device)
-        own = {f"{len(self.stack) - 1}.{name}": drawn for name, drawn in record.items()}
-        return self.policy.to_action(action), plan.record | own | {PLANNED: planned}
+        own = {f"{len(self.stack) - 1}.{name}": drawn for name, drawn in draws.items()}
+        return self.policy.to_action(action), plan.draws | own | {PLANNED: planned}
 
-    def evaluate(self, record: Record, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
+    def evaluate(self, draws: Draws, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
         """How likely recorded draws are under the present parameters, and how spread out such draws are.
 
         A chunk that was planned earlier was no draw of this decision: it counts as certain.
@@ -148,10 +144,10 @@ class Agent(nn.Module):
         log_probs, entropies = [], []
         for index, adapter in enumerate(self.adapters):
             prefix = f"{index}."
-            own = {name[len(prefix) :]: value for name, value in record.items() if name.startswith(prefix)}
+            own = {name[len(prefix) :]: value for name, value in draws.items() if name.startswith(prefix)}
             log_prob, entropy = adapter.evaluate(own, inputs)
-            if PLANNED in record and adapter is not self.residual:
-                log_prob, entropy = log_prob * record[PLANNED][:, None], entropy * record[PLANNED]
+            if PLANNED in draws and adapter is not self.residual:
+                log_prob, entropy = log_prob * draws[PLANNED][:, None], entropy * draws[PLANNED]
             log_probs.append(log_prob)
             entropies.append(entropy)
         return torch.cat(log_probs, dim=1), torch.stack(entropies).sum(dim=0)
@@ -179,14 +175,10 @@ def make_commanded_agent(policy: DiffusionPolicy, modes: DiscoveredModes) -> Age
 
 
 def remove_steering(agent: Agent) -> Agent:
-    """The same agent without its steering policy: noise from the prior.
-
-    Raises:
-        ConfigError: the agent has no steering policy.
-    """
+    """The same agent with noise from the prior in the place of its steering policy; one without it as it is."""
     first, *rest = agent.adapters
     if not isinstance(first, SteeringAdapter):
-        raise ConfigError("evaluate.steering is false, but this policy has no steering policy to leave out")
+        return agent
     return Agent(agent.policy, [GaussianNoise(agent.policy.noise_dim), *rest], agent.modes)
 
 
@@ -200,7 +192,7 @@ def make_agent(
     """An agent of a fine-tuning method, ready to train.
 
     Args:
-        method: one of `config.finetune.METHODS`.
+        method: one of `methods.METHODS`.
         policy: the pre-trained policy.
         modes: discovered modes; needed by the `-bmd` methods.
         config: fine-tuning settings.
@@ -215,7 +207,7 @@ def make_agent(
     modes = modes if coded else None
     codes = modes.num_codes if modes else 1
     acting = modes.acting_policy(policy) if modes else policy
-    adapter = method.removesuffix("-bmd")
+    adapter = method_family(method)
     # the steering policy that was discovered, or a new one that starts as the prior
     network = copy.deepcopy(modes.steering) if modes else None
     if network is None and adapter == "dsrl":

@@ -25,7 +25,7 @@ from bmd_pipeline.config.schema import PPOConfig
 from bmd_pipeline.environments.base import TaskEnv, TaskSpec, Transition, VectorTask
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.io.progress import add_prefix, take_prefix
-from bmd_pipeline.rl.adapters import PolicyInput, Record
+from bmd_pipeline.rl.adapters import Draws, PolicyInput
 from bmd_pipeline.rl.agent import Agent, Plan
 from bmd_pipeline.rl.ppo import PPO, Batch, Critic, Losses
 
@@ -38,7 +38,8 @@ Function = Callable[[Mapping[str, Tensor], torch.Generator | None], dict[str, Te
 class GraphRecorder:
     """Records CUDA graphs, on one stream of their own: autograd and cuBLAS remember the stream they were first used on.
 
-    No memory needs `record_stream`: whatever runs on that stream waits for the present one, and is waited for.
+    Tensors need no `record_stream`: the recording stream waits for the current one before a run, and the current one
+    for it afterwards.
     """
 
     def __init__(self) -> None:
@@ -168,7 +169,7 @@ class Graphed:
 
 
 class GraphedEnv:
-    """A capturable task without automatic reset, whose chunks of steps are recorded."""
+    """A capturable task whose chunks of steps are recorded."""
 
     def __init__(self, env: VectorTask, recorder: GraphRecorder) -> None:
         self._env = env
@@ -200,7 +201,7 @@ class GraphedEnv:
 
 def graph_env(env: TaskEnv, recorder: GraphRecorder | None) -> TaskEnv:
     """The same task, its steps recorded if they can be and there is a recorder."""
-    if recorder is None or not isinstance(env, VectorTask) or not env.capturable or env.auto_reset:
+    if recorder is None or not isinstance(env, VectorTask) or not env.capturable:
         return env
     return GraphedEnv(env, recorder)
 
@@ -220,7 +221,7 @@ class GraphedAgent(Agent):
 
     def correct(
         self, action: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool
-    ) -> tuple[Tensor, Record]:
+    ) -> tuple[Tensor, Draws]:
         """As the agent's."""
         found = self._replay("correct", vars(inputs) | {"action": action}, generator, explore)
         return found.pop("corrected"), found
@@ -241,7 +242,7 @@ class GraphedAgent(Agent):
     ) -> dict[str, Tensor]:
         assert generator is not None  # every agent draws
         plan = super().plan(PolicyInput(**seen), generator, explore)
-        return plan.record | {"chunk": plan.chunk}
+        return plan.draws | {"chunk": plan.chunk}
 
     @torch.no_grad()
     def _correct_tensors(
@@ -249,8 +250,8 @@ class GraphedAgent(Agent):
     ) -> dict[str, Tensor]:
         assert generator is not None  # every agent draws
         inputs = PolicyInput(seen["cond"], seen["code"])
-        action, record = super().correct(seen["action"], inputs, generator, explore)
-        return record | {"corrected": action}
+        action, draws = super().correct(seen["action"], inputs, generator, explore)
+        return draws | {"corrected": action}
 
 
 def graph_agent(agent: Agent, recorder: GraphRecorder | None) -> Agent:
@@ -272,7 +273,7 @@ class GraphedPPO(PPO):
         if len(index) != self.config.minibatch_size:  # remainders are as long as it happens
             return super()._differentiate(batch, index, policy=policy)
         own = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
-        tensors = own | add_prefix("inputs", vars(batch.inputs)) | add_prefix("record", batch.record)
+        tensors = own | add_prefix("inputs", vars(batch.inputs)) | add_prefix("draws", batch.draws)
         found = self.graphed[policy](tensors, rows=index)
         for name, parameter in self._parameters():
             parameter.grad = found.get(name)
@@ -287,7 +288,7 @@ class GraphedPPO(PPO):
         """
         own = {name: value for name, value in part.items() if "." not in name}
         inputs = PolicyInput(**take_prefix("inputs", part))
-        losses = self._backward(Batch(inputs, take_prefix("record", part), **own), policy=policy)
+        losses = self._backward(Batch(inputs, take_prefix("draws", part), **own), policy=policy)
         found = add_prefix("loss", vars(losses))
         for name, parameter in self._parameters():
             if parameter.grad is not None:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bmd_pipeline.config.schema import PPOConfig
+from bmd_pipeline.config.schema import KL_STOP, PPOConfig
 from bmd_pipeline.errors import DivergenceError
 from bmd_pipeline.policies.networks import STD_FLOOR, code_inputs, count_code_inputs, make_mlp
-from bmd_pipeline.rl.adapters import PolicyInput, Record, TrustRegion
+from bmd_pipeline.rl.adapters import Draws, PolicyInput, TrustRegion
 from bmd_pipeline.rl.agent import Agent
 
 # ---- Generalised advantage estimation ----
@@ -58,9 +58,8 @@ def compute_gae(
 def compute_continuation(active_mask: Tensor, truncated: Tensor, continuing: bool) -> tuple[Tensor, Tensor]:
     """Which decisions are followed by another, and over which to bootstrap.
 
-    A task's time limit is part of the task: its end is terminal unless the task is continuing. (A prototype that
-    bootstrapped there, from states its critic never trained on, collapsed: see `Critic` for what a continuing task
-    takes.)
+    A task's time limit is part of the task: its end is terminal unless the task is continuing. At a limit that is part
+    of the task, bootstrapping would use values of states that the critic never trains on; see `Critic` for the other.
 
     Args:
         active_mask: (T, N) whether each decision was taken.
@@ -88,9 +87,8 @@ class Critic(nn.Module):
     critics of methods with and without codes, so that comparing them is fair.
 
     Where the time limit is part of the task, the time left is part of the state. The critic of a continuing task does
-    not see the time: its targets bootstrap from the observation at the limit, with which no row of training begins, so
-    that it has to know its value from episodes that came by there earlier. If it saw the time, that observation would
-    lie outside of its data, and the value be a guess that all others rest on.
+    not see the time. Its targets bootstrap from the observation at the limit, at which no training row begins; without
+    time among its inputs it knows that value from earlier steps of other episodes; with time, it would extrapolate.
 
     Source: Pardo et al. 2018 (arXiv 1712.00378), time-awareness and partial-episode bootstrapping.
     """
@@ -167,12 +165,9 @@ class Critic(nn.Module):
 # probability ratio of its own, as in the two-layer process of DPPO (arXiv 2409.00588).
 
 LOG_RATIO_RANGE = (-10.0, 3.0)
-"""Bounds of a draw's log ratio.
-
-The estimate of the KL grows with the ratio itself: without the upper bound one state of 256 that the policy has hardly
-seen passes for a policy that ran away (e^10 / 256 = 86 nats). And where that draw went badly its gradient drowns all
-others, since PPO does not clip that side (Ye et al. 2020, arXiv 1912.09729).
-"""
+"""Bounds of a draw's log ratio. The KL estimate grows with the ratio, so that one rarely seen state of 256 can read as
+e^10 / 256 = 86 nats; and at a negative advantage PPO does not clip large ratios, whose gradient would dominate (Ye et
+al. 2020, arXiv 1912.09729)."""
 RATE_FACTOR = 1.5
 """By how much an adaptive learning rate changes after a rollout (as in rsl_rl)."""
 MIN_RATE_SHARE = 0.01
@@ -184,7 +179,7 @@ class Batch:
     """M decisions to learn from."""
 
     inputs: PolicyInput  # what the agent saw, (M, ...)
-    record: Record  # its draws, each (M, ...)
+    draws: Draws  # each (M, ...)
     critic_inputs: Tensor  # (M, input_dim)
     log_prob: Tensor  # (M, num_factors) when they were drawn
     advantage: Tensor  # (M,) standardised
@@ -194,7 +189,7 @@ class Batch:
         """The decisions at `index`."""
         return Batch(
             self.inputs.rows(index),
-            {name: drawn[index] for name, drawn in self.record.items()},
+            {name: drawn[index] for name, drawn in self.draws.items()},
             self.critic_inputs[index],
             self.log_prob[index],
             self.advantage[index],
@@ -263,10 +258,10 @@ def compute_value_loss(value: Tensor, returns: Tensor) -> Tensor:
 
 
 MAX_KL = 5.0
-"""Approximate KL divergence in nats, between the policy that played and the one that learns, beyond which an update has
-diverged; where a trust region asks for a looser stop, twice its target."""
+"""Largest approximate KL in nats of an update; beyond it the update has diverged. Where an adapter's target_kl is above
+half of it, twice that target."""
 MAX_VALUE_ERROR = 100.0
-"""The same of the critic's squared error, as a multiple of 1 + the mean square of the returns."""
+"""Largest mean squared error of the critic, as a multiple of 1 + the mean square of the returns."""
 MAX_GRAD_NORM = 1.0
 """Bound on the gradient norm of each parameter group by itself: one shared bound starves a network."""
 TEMPERATURE_STEP = 1.0
@@ -315,13 +310,14 @@ class PPO:
     def update(self, batch: Batch, generator: torch.Generator, *, policy: bool = True) -> dict[str, float]:
         """Several epochs over a batch, which the generator shuffles.
 
-        Once the approximate KL of any of an adapter's draws passes 1.5 × its target, that adapter stops and the others
-        go on. With `policy` False the critic alone learns.
+        Once the approximate KL of any of an adapter's draws passes `KL_STOP` times its target, that adapter stops and
+        the others go on. With `policy` False the critic alone learns.
 
         Returns:
             losses and diagnostics, means over minibatches; `losses/approx_kl` is the highest of the update,
-            `losses/kl_stopped` 1 if an adapter stopped early because of it, `losses/policy_steps` the steps of the one
-            that took most, and `losses/learning_rate` that of the first in this update.
+            `losses/kl_share` the highest as a share of its adapter's target, `losses/kl_stopped` 1 if an adapter
+            stopped early because of it, `losses/policy_steps` the steps of the one that took most, and
+            `losses/learning_rate` that of the first in this update.
 
         Raises:
             DivergenceError: the update ran away; agent and critic are then as they happen to be.
@@ -349,7 +345,7 @@ class PPO:
                 if learns:  # whoever moved too far in the steps before takes no further one
                     peaks = [max(pair) for pair in zip(peaks, highest, strict=True)]
                     going = [
-                        on and nats <= 1.5 * target
+                        on and nats <= KL_STOP * target
                         for on, nats, target in zip(going, highest, self.target_kls, strict=True)
                     ]
                 if any(going):
@@ -368,6 +364,7 @@ class PPO:
             "losses/policy": _mean(policy_losses),
             "losses/entropy": _mean(entropies),
             "losses/approx_kl": max(peaks, default=0.0),
+            "losses/kl_share": max((kl / aim for kl, aim in zip(peaks, self.target_kls, strict=True)), default=0.0),
             "losses/kl_stopped": float(policy and not all(going)),
             "losses/policy_steps": float(max(taken, default=0)),
             "losses/learning_rate": rate,
@@ -407,7 +404,7 @@ class PPO:
         error = (value.detach() - part.returns).square().mean()
         if not policy:
             return Losses(value_loss, error, torch.zeros_like(error), torch.zeros_like(error), self._no_kl)
-        log_prob, entropy = self.agent.evaluate(part.record, part.inputs)
+        log_prob, entropy = self.agent.evaluate(part.draws, part.inputs)
         policy_loss, kl = compute_policy_loss(
             log_prob, part.log_prob, part.advantage, self.factor_weights, self.clip_ratios
         )

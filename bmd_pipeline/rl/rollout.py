@@ -17,12 +17,12 @@ from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.modes.inference import InferenceModel, compute_log_ratio, compute_multimodality
 from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import ObsHistory
-from bmd_pipeline.rl.adapters import PolicyInput, Record
+from bmd_pipeline.rl.adapters import Draws, PolicyInput
 from bmd_pipeline.rl.agent import Agent
 
 LOOK_INTERVALS = {"cuda": 8}
-"""Decisions between two looks at whether an episode still runs, by kind of device: each look makes the host wait for
-all that the device has queued, and a decision that nobody takes costs less."""
+"""Decisions between two checks whether an episode still runs, by kind of device. A check makes the host wait for all
+queued kernels, which costs more than decisions without a running episode."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Rollout:
     length: Tensor  # (N,) control steps taken
     track: Tensor  # (S + 1, N, track_dim) at every control step; the last entry of an ended episode repeats
     code: Tensor  # (N,) mode codes
-    record: Record  # draws, each (T, N, ...); empty unless asked for
+    draws: Draws  # each (T, N, ...); empty unless asked for
     decisions_per_chunk: int = 1  # decisions between two chunks that are planned
 
     @property
@@ -82,12 +82,12 @@ def roll_out(
     explore: bool,
     feature_columns: tuple[int, ...] = (),
     max_steps: int | None = None,
-    keep_record: bool = False,
+    keep_draws: bool = False,
 ) -> Rollout:
     """Plays one episode in every environment.
 
     Args:
-        env: the task, without automatic reset.
+        env: the task.
         agent: who acts.
         seed: fixes the initial states.
         code: (N,) mode codes.
@@ -95,7 +95,7 @@ def roll_out(
         explore: act as in training; if False, as deployed.
         feature_columns: track columns of the inference model; the agent's own if it has one.
         max_steps: cut episodes after this many control steps (a curriculum); None plays the task's horizon.
-        keep_record: keep the draws, for PPO.
+        keep_draws: keep what the agent draws, for PPO.
     """
     policy = agent.policy
     columns = agent.modes.feature_columns if agent.modes else feature_columns
@@ -108,18 +108,18 @@ def roll_out(
     length = torch.zeros_like(code)
     running = torch.ones_like(code, dtype=torch.bool)
     success, truncated = torch.zeros_like(running), torch.zeros_like(running)
-    active_mask, rewards, records = [], [], []
+    active_mask, rewards, kept = [], [], []
     for start in range(0, limit, steps):
         inputs = PolicyInput(cond, code)
         done = start % chunk_steps
         if done == 0:
             plan = agent.plan(inputs, generator, explore)
-        actions, record = agent.act(plan, done, inputs, generator, explore)
+        actions, draws = agent.act(plan, done, inputs, generator, explore)
         moved = env.step_chunk(actions[:, : min(steps, limit - start)])
         active_mask.append(running)
         rewards.append(moved.reward.sum(dim=0))
-        if keep_record:
-            records.append(record)
+        if keep_draws:
+            kept.append(draws)
         length = length + moved.steps
         success |= moved.success
         truncated |= moved.truncated
@@ -142,7 +142,7 @@ def roll_out(
         length=length,
         track=torch.cat(track),
         code=code,
-        record={name: torch.stack([r[name] for r in records]) for name in (records[0] if records else {})},
+        draws={name: torch.stack([r[name] for r in kept]) for name in (kept[0] if kept else {})},
         decisions_per_chunk=chunk_steps // steps,
     )
 
@@ -198,37 +198,9 @@ def merge_rollouts(rollouts: Sequence[Rollout]) -> Rollout:
         length=torch.cat([r.length for r in rollouts]),
         track=join([r.track for r in rollouts], frozen=True),
         code=torch.cat([r.code for r in rollouts]),
-        record={name: join([r.record[name] for r in rollouts]) for name in rollouts[0].record},
+        draws={name: join([r.draws[name] for r in rollouts]) for name in rollouts[0].draws},
         decisions_per_chunk=rollouts[0].decisions_per_chunk,
     )
-
-
-@dataclass(frozen=True)
-class EpisodeBatch:
-    """What evaluation keeps of N episodes."""
-
-    track: Tensor  # (S + 1, N, track_dim) at every control step; the last entry of an ended episode repeats
-    length: Tensor  # (N,) control steps
-    success: Tensor  # (N,)
-    episode_return: Tensor  # (N,) undiscounted environment reward
-    code: Tensor  # (N,) mode codes, zeros for an agent without any
-    information: Tensor | None  # (N,) mean log q(z|h) − log p(z) over its states in nats, or None without codes
-
-
-def play_episodes(env: TaskEnv, agent: Agent, *, seed: int, codes: Tensor, generator: torch.Generator) -> EpisodeBatch:
-    """Plays one episode per environment as the agent would be deployed, under codes (N,).
-
-    The seed fixes the initial states, so that agents can be compared on the same ones.
-    """
-    return describe_episodes(agent, roll_out(env, agent, seed=seed, code=codes, generator=generator, explore=False))
-
-
-def describe_episodes(agent: Agent, played: Rollout) -> EpisodeBatch:
-    """What evaluation keeps of a rollout that the agent played."""
-    information = None
-    if agent.modes is not None:
-        information = compute_information(agent.modes.inference, played)[0]
-    return EpisodeBatch(played.track, played.length, played.success, played.reward.sum(dim=0), played.code, information)
 
 
 @torch.no_grad()
@@ -265,8 +237,9 @@ def read_codes(inference: InferenceModel, played: Rollout) -> Tensor:
 
 @torch.no_grad()
 def read_behaviours(modes: DiscoveredModes, played: Rollout) -> Tensor:
-    """The behaviour (N,) that each episode shows: its cluster, or in the published form what q takes it for."""
-    nearest = modes.name_behaviours(played.cond, played.last_decision)
+    """Behaviour (N,) of each episode: its nearest cluster of demonstrations; in the published form its most likely code
+    at the end."""
+    nearest = modes.nearest_clusters(played.cond, played.last_decision)
     return read_codes(modes.inference, played) if nearest is None else nearest
 
 
@@ -282,6 +255,11 @@ def compute_obeyed_by_cluster(shown: Tensor, played: Rollout, num_codes: int) ->
     """
     won = played.success
     return mean_by_code((shown == played.code)[won], played.code[won], num_codes)
+
+
+def find_dead_codes(obeyed_per_code: Sequence[float]) -> list[int]:
+    """Codes that are obeyed no more often than chance, so that commanding them does nothing."""
+    return [code for code, share in enumerate(obeyed_per_code) if share <= 1.0 / len(obeyed_per_code)]
 
 
 def average_codes(values: Tensor, code: Tensor, num_codes: int) -> float:

@@ -15,6 +15,7 @@ from bmd_pipeline.rl.agent import Agent
 from bmd_pipeline.rl.rollout import (
     compute_code_success,
     compute_obeyed_by_cluster,
+    find_dead_codes,
     merge_rollouts,
     play_rounds,
     read_behaviours,
@@ -24,7 +25,7 @@ from bmd_pipeline.rl.rollout import (
 # judged on: candidates play selection seeds, which evaluation never uses.
 
 LEVEL = 0.05
-"""Chance that an iteration is refused because some code seems to be worse, though none is (Bonferroni over codes)."""
+"""Family-wise error rate of the tests that some code succeeds less often than at the start (Bonferroni)."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,8 @@ class Candidate:
         """Mean over codes; 1 for agents without codes."""
         return sum(self.obeyed_per_code) / len(self.obeyed_per_code) if self.obeyed_per_code else 1.0
 
-    @property
-    def dead_codes(self) -> tuple[int, ...]:
-        """Codes that are obeyed no more often than chance, so that commanding them does nothing."""
-        chance = 1.0 / max(1, len(self.obeyed_per_code))
-        return tuple(code for code, share in enumerate(self.obeyed_per_code) if share <= chance)
-
     def compute_shortfall(self, start: Candidate, min_obeyed_share: float) -> float:
-        """By how much it falls short of what fine-tuning began with, the score at the start; 0 if it qualifies.
+        """How far obedience and the codes' success are below those at the start; 0 if the iteration may be kept.
 
         Codes must be obeyed at least `min_obeyed_share` times as often as at the start, and none may succeed
         significantly less often. A share of 0 lets every iteration qualify.
@@ -120,7 +115,7 @@ class CollapseWatch:
             self._warn_once(
                 "entropy",
                 f"iteration {iteration}: the policy hardly explores any more; its entropy has fallen by {fallen:.2f} "
-                f"nats per dimension (floor {ENTROPY_FALL:g}): raise finetune.ppo.entropy_weight, "
+                f"nats per dimension (limit {ENTROPY_FALL:g}): raise finetune.ppo.entropy_weight, "
                 "or lower the learning rate",
             )
 
@@ -134,8 +129,8 @@ class CollapseWatch:
                 f"iteration {scored.iteration}: selection success {scored.success_rate:.3f} is below the "
                 f"{self._start_success:.3f} that training began with",
             )
-        if scored.dead_codes:
-            listed = ", ".join(map(str, scored.dead_codes))
+        if dead := find_dead_codes(scored.obeyed_per_code):
+            listed = ", ".join(map(str, dead))
             self._warn_once(
                 "codes",
                 f"iteration {scored.iteration}: code {listed} is obeyed no more often than chance: the behaviour "

@@ -60,7 +60,7 @@ SUCCESS_SMOOTHING = 0.3
 """Weight of the newest rollout in the running success of a code."""
 
 
-class CodeFeed:
+class CodeSampler:
     """Draws codes the more often the more they fail, so that no weak behaviour starves (ours)."""
 
     def __init__(self, num_codes: int) -> None:
@@ -75,7 +75,7 @@ class CodeFeed:
         drawn = torch.multinomial(need, max(1, rest), replacement=True, generator=generator)[:rest]
         return torch.cat([equal.to(generator.device), drawn])
 
-    def see(self, success: Tensor, code: Tensor) -> None:
+    def update(self, success: Tensor, code: Tensor) -> None:
         """Takes a rollout into account: which of its episodes succeeded (N,), under which codes (N,)."""
         newest = mean_by_code(success, code, len(self.success)).float().cpu()
         self.success += SUCCESS_SMOOTHING * (newest - self.success)
@@ -88,13 +88,13 @@ class Trainer:
     the coded form (ours) λ weighs standardised advantages, and each code may be a task of its own.
 
     Args:
-        env: the task, without automatic reset.
+        env: the task.
         agent: who is trained.
         ppo: optimiser settings.
-        regulariser: λ, for agents with codes.
-        feed_codes: coded form: standardise advantages within each code, and draw codes by how often they fail.
-        pay_as_told: coded form: pay the environment's reward, and count success, only where an episode shows the
-            behaviour of its code.
+        regulariser_config: settings of λ and the intrinsic reward, for agents with codes.
+        balance_codes: coded form: standardise advantages within each code, and draw codes by how often they fail.
+        pay_only_obeyed: coded form: pay positive rewards, and count success in drawing codes, only where an episode
+            shows the behaviour of its code.
         obedience: coded form: how often each code shall be obeyed; λ of each follows. None: λ as configured.
         recorder: records decisions and gradients, as CUDA graphs are; None plays and learns kernel by kernel.
         warn: told of every rollback.
@@ -105,23 +105,23 @@ class Trainer:
         env: TaskEnv,
         agent: Agent,
         ppo: PPOConfig,
-        regulariser: RegulariserConfig,
+        regulariser_config: RegulariserConfig,
         *,
-        feed_codes: bool = False,
-        pay_as_told: bool = False,
+        balance_codes: bool = False,
+        pay_only_obeyed: bool = False,
         obedience: float | None = None,
         recorder: GraphRecorder | None = None,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.env = env
         self.agent = graph_agent(agent, recorder)
-        self.settings = regulariser
+        self.regulariser_config = regulariser_config
         self.coded = agent.modes is not None and agent.modes.coded is not None
-        self.feed = CodeFeed(agent.num_codes) if self.coded and feed_codes else None
-        self.pay_as_told = self.coded and pay_as_told
+        self.code_sampler = CodeSampler(agent.num_codes) if self.coded and balance_codes else None
+        self.pay_only_obeyed = self.coded and pay_only_obeyed
         self.inference = agent.modes.inference if agent.modes else None
         demand = obedience if self.coded else None
-        self.regulariser = Regulariser(agent.num_codes, regulariser.mi_weight if agent.modes else 0.0, demand)
+        self.regulariser = Regulariser(agent.num_codes, regulariser_config.mi_weight if agent.modes else 0.0, demand)
         self.critic = Critic(
             agent.policy.cond_dim,
             env.spec.track_dim,
@@ -134,8 +134,8 @@ class Trainer:
         self.inference_optimizer = None
         self.inference_steps = 0
         if self.inference is not None:
-            usual = 0 if self.coded else self.inference.config.steps_per_iteration
-            self.inference_steps = usual if regulariser.inference_steps is None else regulariser.inference_steps
+            asked, usual = regulariser_config.inference_steps, self.inference.config.steps_per_iteration
+            self.inference_steps = (0 if self.coded else usual) if asked is None else asked
             self.inference.requires_grad_(True)
             self.inference_optimizer = make_optimizer(self.inference)
         self._warn = warn
@@ -161,7 +161,7 @@ class Trainer:
         What diverges is rolled back to the remembered state and learnt again with half the learning rates.
 
         Raises:
-            TrainingError: a loss or a reward is not finite, or it diverges however small the steps.
+            TrainingError: a reward is not finite, or the update diverges after all rollbacks.
         """
         played = self.play(iteration=iteration, seed=seed, generator=generator, max_steps=max_steps)
         draws = generator.get_state()
@@ -206,16 +206,17 @@ class Trainer:
         """Plays one exploring episode in every environment, as of `roll_out`; schedules count iterations from 0."""
         for adapter in self.agent.adapters:
             adapter.begin_iteration(iteration)
-        num_envs, feed = self.env.num_envs, self.feed
+        count, sampler = self.env.num_envs, self.code_sampler
+        code = sampler.draw(count, generator) if sampler else balanced_codes(count, self.agent.num_codes, generator)
         return roll_out(
             self.env,
             self.agent,
             seed=seed,
-            code=feed.draw(num_envs, generator) if feed else balanced_codes(num_envs, self.agent.num_codes, generator),
+            code=code,
             generator=generator,
             explore=True,
             max_steps=max_steps,
-            keep_record=True,
+            keep_draws=True,
         )
 
     def learn(
@@ -240,7 +241,8 @@ class Trainer:
             metrics by name.
 
         Raises:
-            TrainingError: a loss or a reward is not finite.
+            DivergenceError: the update diverged, see `PPO.update`.
+            TrainingError: a reward is not finite.
         """
         metrics = {
             "rollout/success_rate": average_codes(played.success, played.code, self.agent.num_codes),
@@ -254,22 +256,22 @@ class Trainer:
             own = shown == played.code
             metrics["modes/obeyed"] = float(compute_obeyed_by_cluster(shown, played, self.agent.num_codes).mean())
             metrics["modes/lowest_success"] = float(compute_code_success(played, self.agent.num_codes).min())
-        told = own if self.pay_as_told else torch.ones_like(own)
+        paid = own if self.pay_only_obeyed else torch.ones_like(own)
         if self.agent.modes is not None and not intrinsic_only:
             if policy:  # a policy that does not learn yet can't answer
-                self.regulariser.see(own, played.success, played.code)
+                self.regulariser.update(own, played.success, played.code)
             metrics["modes/mi_weight"] = float(self.regulariser.weights.mean())
             metrics["modes/highest_mi_weight"] = float(self.regulariser.weights.max())
         # costs are paid in any case, or a disobedient episode would be a way out of them
-        extrinsic = torch.where(told, played.reward, played.reward.clamp(max=0.0))
+        extrinsic = torch.where(paid, played.reward, played.reward.clamp(max=0.0))
         reward, measured = self._streams(played, extrinsic, intrinsic_only)
         metrics |= measured
         if not bool(torch.isfinite(reward).all()):
             raise TrainingError("a reward is not finite: check the task's reward")
         batch = self._batch(played, reward, max_steps)
         metrics |= self.ppo.update(batch, generator, policy=policy)
-        if self.feed is not None:
-            self.feed.see(played.success & told, played.code)
+        if self.code_sampler is not None:
+            self.code_sampler.update(played.success & paid, played.code)
         if self.inference is not None and self.inference_optimizer is not None and self.inference_steps:
             histories = played.histories(self.inference)[1:]
             metrics["losses/inference"] = train_inference(
@@ -289,7 +291,7 @@ class Trainer:
             return extrinsic[..., None], {}
         log_q = self.inference.log_prob(played.histories(self.inference))
         log_ratio = compute_log_ratio(log_q, played.code)
-        paid = log_ratio.clamp(min=self.settings.floor)
+        paid = log_ratio.clamp(min=self.regulariser_config.floor)
         # per step as published; telescoped (ours), so that ending an episode in success costs nothing
         intrinsic = compute_intrinsic_reward(paid, played.active_mask, "telescoped" if self.coded else "per_step")
         # what is measured has no floor: the mean would be no lower bound of the mutual information any more
@@ -320,12 +322,12 @@ class Trainer:
         gamma, gae_lambda = self._discounts(reward, played.decisions_per_chunk)
         advantage, returns = compute_gae(reward, value, nonterminal, bootstrap, gamma, gae_lambda)
         inputs = played.policy_inputs()
-        record = {name: played.taken(drawn) for name, drawn in played.record.items()}
+        draws = {name: played.taken(drawn) for name, drawn in played.draws.items()}
         return Batch(
             inputs=inputs,
-            record=record,
+            draws=draws,
             critic_inputs=played.taken(seen[:-1]),
-            log_prob=self.agent.evaluate(record, inputs)[0],
+            log_prob=self.agent.evaluate(draws, inputs)[0],
             advantage=self._mix(played.taken(advantage), inputs.code),
             returns=played.taken(returns),
         )
@@ -335,7 +337,7 @@ class Trainer:
 
         Settings are per chunk; where it takes several decisions, each discounts by its share.
         """
-        ppo, own = self.ppo.config, self.settings
+        ppo, own = self.ppo.config, self.regulariser_config
         gamma = [ppo.gamma, ppo.gamma if own.gamma is None else own.gamma]
         gae_lambda = [ppo.gae_lambda, ppo.gae_lambda if own.gae_lambda is None else own.gae_lambda]
         streams, share = self.critic.num_streams, 1.0 / decisions_per_chunk
@@ -345,10 +347,11 @@ class Trainer:
         """One standardised advantage (M,) from that of each stream (M, num_streams), under codes (M,)."""
         if advantage.shape[1] == 1:
             return standardise(advantage[:, 0])
-        group = code if self.feed is not None else torch.zeros_like(code)
+        group = code if self.code_sampler is not None else torch.zeros_like(code)
         standard = standardise_groups(advantage, group, self.agent.num_codes)
         weight = self.regulariser.weights.to(code.device)[code]  # (M,) λ of each decision's code
-        # so that a code's part in the update stays as it is: λ only moves it from the task's reward to obedience
+        # divided by 1 + λ, so that the scale of a code's advantage does not depend on λ: λ only moves weight from the
+        # task's reward to obedience
         return standardise((standard[:, 0] + weight * standard[:, 1]) / (1.0 + weight))
 
 
@@ -367,8 +370,8 @@ def pack_trainer(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
         moments, values[name] = pack_optimizer(optimizer)
         tensors |= add_prefix(name, moments)
     values["regulariser"] = trainer.regulariser.state()
-    if trainer.feed is not None:
-        tensors["feed"] = trainer.feed.success
+    if trainer.code_sampler is not None:
+        tensors["code_success"] = trainer.code_sampler.success
     values["temperature"] = trainer.ppo.temperature
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}, values
 
@@ -380,8 +383,8 @@ def unpack_trainer(trainer: Trainer, tensors: Mapping[str, Tensor], values: Mapp
     for name, optimizer in _optimizers(trainer).items():
         unpack_optimizer(optimizer, take_prefix(name, tensors), values[name])
     trainer.regulariser.load_state(values["regulariser"])
-    if trainer.feed is not None:
-        trainer.feed.success.copy_(tensors["feed"])
+    if trainer.code_sampler is not None:
+        trainer.code_sampler.success.copy_(tensors["code_success"])
     if trainer.ppo.target_entropy is not None:
         trainer.ppo.set_temperature(values["temperature"])
 

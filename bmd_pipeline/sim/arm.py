@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bmd_pipeline.errors import TaskError
-from bmd_pipeline.sim.backend import make_env
+from bmd_pipeline.sim.backend import make_maniskill_env
 
 # ---- Turning an end effector towards an orientation by ManiSkill's rotation actions ----
 #
@@ -29,8 +29,11 @@ _ROTATION_GAIN = 1.6
 """Share of half the missing angle that one control step asks for."""
 
 
-def _compare(wanted: Sequence[Any], found: Sequence[Any]) -> tuple[Any, Any, Any, Any]:
-    """Parts (w, x, y, z) of wanted * conjugate(found), the missing rotation: (x, y, z) is half the rotation vector."""
+def _relative_rotation(wanted: Sequence[Any], found: Sequence[Any]) -> tuple[Any, Any, Any, Any]:
+    """Quaternion (w, x, y, z) of wanted * conjugate(found), the missing rotation.
+
+    For small angles (x, y, z) is half its rotation vector.
+    """
     uw, ux, uy, uz = wanted
     qw, qx, qy, qz = found
     return (
@@ -46,7 +49,7 @@ def turn_towards(wanted: Sequence[float], found: Sequence[float], rotation_scale
 
     Quaternions are (w, x, y, z); rotation_scale is the radians of one unit of ManiSkill's rotation action.
     """
-    w, *missing = _compare(wanted, found)
+    w, *missing = _relative_rotation(wanted, found)
     gain = math.copysign(_ROTATION_GAIN, w) / rotation_scale
     x, y, z = (min(max(gain * part, -1.0), 1.0) for part in missing)
     return x, y, z
@@ -54,7 +57,7 @@ def turn_towards(wanted: Sequence[float], found: Sequence[float], rotation_scale
 
 def turn_all_towards(wanted: Sequence[float], found: Tensor, rotation_scale: float) -> Tensor:
     """`turn_towards` for quaternions found (num_envs, 4); returns (num_envs, 3)."""
-    w, *missing = _compare(wanted, found.unbind(1))
+    w, *missing = _relative_rotation(wanted, found.unbind(1))
     gain = torch.where(w < 0, -1.0, 1.0) * _ROTATION_GAIN / rotation_scale
     return (torch.stack(missing, 1) * gain[:, None]).clamp(-1.0, 1.0)
 
@@ -142,7 +145,7 @@ class DirectRobot:
         self._drive_to(qpos)
 
     def _drive_to(self, angles: NDArray[np.floating[Any]]) -> None:
-        """Aims at angles; those beyond the controller's own joints are a gripper's."""
+        """Sets drive targets (joints,) in rad; those after the controller's joints are the gripper's, and ignored."""
         for drive, angle in zip(self._drives, angles.astype(np.float32), strict=False):
             drive.set_drive_target(angle)
 
@@ -233,10 +236,13 @@ class PoseArm(DirectRobot):
 
 
 class ArmScene:
-    """A ManiSkill environment `env` and the `arm` that steps it, the base of tasks' scenes; made like `make_env`."""
+    """Base of scenes with an arm: a ManiSkill environment `env` and the `PoseArm` `arm` that steps it.
+
+    Arguments as in `make_maniskill_env`.
+    """
 
     def __init__(self, env_id: str, **settings: Any) -> None:
-        self.env = make_env(env_id, **settings)
+        self.env = make_maniskill_env(env_id, **settings)
         self.arm = PoseArm(self.env)
 
 
@@ -282,7 +288,7 @@ class FreeBody:
         self._body.wake_up()  # restarts the timer after which it would fall asleep
 
 
-# ---- Moving a ManiSkill end effector towards a pose, for demonstrators ----
+# ---- Moving a ManiSkill end effector towards a pose, for experts ----
 
 ROTATION_SCALE = -0.1
 """Radians of one unit of rotation action under the Panda's `pd_ee_delta_pose`; negative, as in ManiSkill."""

@@ -1,4 +1,4 @@
-"""Tasks whose episodes are simulated, whatever simulates them and wherever it runs."""
+"""ManiSkill without a display, physics resets, and the base class of simulated tasks."""
 
 import functools
 import gc
@@ -70,7 +70,7 @@ def enable_headless() -> None:
         module.RenderMaterial = module.RenderTexture2D = NullResource
 
 
-def make_env(env_id: str, **settings: Any) -> Any:
+def make_maniskill_env(env_id: str, **settings: Any) -> Any:
     """Builds a registered ManiSkill environment for state-only use, on the CPU unless the settings say otherwise.
 
     It is the unwrapped `BaseEnv`, already reset once. GPU simulation that can't start is a TaskError.
@@ -129,10 +129,10 @@ def reset_physics(env: Any) -> None:
 
 
 class Scene(Protocol):
-    """One scene on the CPU. It takes and gives plain numbers: a torch call costs as much as the physics."""
+    """One scene on the CPU. Starts, actions and states are floats: a torch call would take as long as the physics."""
 
     def place(self, start: Sequence[float]) -> None:
-        """Starts afresh, at rest; nothing of the past remains."""
+        """Resets the scene to a start, at rest; no simulator state of earlier episodes may survive."""
 
     def move(self, action: Sequence[float]) -> None:
         """One control step with an action in [-1, 1]."""
@@ -149,12 +149,12 @@ class SceneList:
         # Gathered in NumPy: a small tensor for each scene and step takes 10 µs, a row of an array 1.
         self._state = np.array([scene.read() for scene in scenes], np.float32)
 
-    def place(self, rows: Tensor, start: Tensor) -> Tensor:
-        """Starts scenes rows (n,) afresh, at rest, from start (n, start_dim); returns their state (n, state_dim)."""
-        for row, begin in zip(rows.tolist(), start.tolist(), strict=True):
+    def place(self, start: Tensor) -> Tensor:
+        """Resets all scenes to start (num_envs, start_dim); returns their state (num_envs, state_dim)."""
+        for row, begin in enumerate(start.tolist()):
             self.scenes[row].place(begin)
             self._state[row] = self.scenes[row].read()
-        return torch.from_numpy(self._state[rows.numpy()])
+        return torch.from_numpy(self._state.copy())
 
     def move(self, action: Tensor, active: Tensor) -> Tensor:
         """One control step of the scenes where active (num_envs,) is True, with action (num_envs, action_dim).
@@ -174,19 +174,19 @@ class SceneList:
 class BatchedScenes:
     """Scenes of one `StartedEnv`, in batched tensors, with the methods of `SceneList`: ManiSkill's GPU simulation.
 
-    Not yet run on a GPU: it needs PhysX's library for GPUs, which SAPIEN downloads when it is first used, and where
-    there was a GPU that was not to be had. It is exercised on the CPU, where ManiSkill offers the same interface for
-    one scene; only the calls that move data to and from the GPU's buffers are untried. Scenes that aren't active go
-    on being simulated under zero actions, unread, until they are placed anew.
+    Not yet run on a GPU: SAPIEN downloads PhysX's GPU library at first use, and the GPU machine had no network. It is
+    exercised on the CPU, where ManiSkill offers the same interface for one scene; only the calls that move data to
+    and from the GPU's buffers are untried. Scenes that aren't active go on being simulated under zero actions, unread,
+    until they are placed anew.
     """
 
     def __init__(self, env_id: str, num_envs: int, device: torch.device, **settings: Any) -> None:
         where = "physx_cpu" if device.type != "cuda" else str(device).replace("cuda", "physx_cuda")
-        self.env: Any = make_env(env_id, num_envs=num_envs, sim_backend=where, **settings)
+        self.env: Any = make_maniskill_env(env_id, num_envs=num_envs, sim_backend=where, **settings)
 
-    def place(self, rows: Tensor, start: Tensor) -> Tensor:
-        self.env.reset(options={"env_idx": rows, "start": start})
-        return self._read()[rows]
+    def place(self, start: Tensor) -> Tensor:
+        self.env.reset(options={"start": start})
+        return self._read()
 
     def move(self, action: Tensor, active: Tensor) -> Tensor:
         self.env._step_action(self._complete(torch.where(active[:, None], action, torch.zeros_like(action))))
@@ -216,7 +216,8 @@ class SceneTask(VectorTask):
 
     Args:
         first_row: number of the first scene among all workers' scenes.
-        batched: step through ManiSkill's batched interface; None: on a GPU only. On the CPU it takes one scene.
+        batched: whether to use ManiSkill's batched interface. None: on CUDA devices only. On the CPU it supports
+            num_envs = 1.
 
     Attributes:
         simulation: the scenes.
@@ -247,15 +248,12 @@ class SceneTask(VectorTask):
         first_row: int = 0,
         *,
         device: torch.device | str = "cpu",
-        auto_reset: bool = True,
         batched: bool | None = None,
     ) -> None:
-        super().__init__(num_envs, device, auto_reset)
+        super().__init__(num_envs, device)
         self.options = options
         self.spec = self.make_spec(options)
         self._first_row = first_row
-        self._seed_value = 0
-        self._episodes = np.zeros(num_envs, np.int64)
         names = () if self.ENV_MODULE is None else (importlib.import_module(self.ENV_MODULE).ENV_ID,)
         self.simulation: Any
         if batched or (batched is None and self.device.type == "cuda"):
@@ -279,14 +277,11 @@ class SceneTask(VectorTask):
         )
 
     @classmethod
-    def make_env(
-        cls, options: Any, num_envs: int, *, device: torch.device | str = "cpu", num_workers: int = 1, auto_reset: bool
-    ) -> TaskEnv:
+    def make_env(cls, options: Any, num_envs: int, *, device: torch.device | str, num_workers: int) -> TaskEnv:
         """Builds environments of the task; see `registry.make_env`."""
         if cls.ENV_MODULE and torch.device(device).type == "cuda":
-            return cls(options, num_envs, device=device, auto_reset=auto_reset)
-        factory = functools.partial(cls, options, auto_reset=auto_reset)
-        return make_parallel(factory, num_envs, num_workers, device)
+            return cls(options, num_envs, device=device)
+        return make_parallel(functools.partial(cls, options), num_envs, num_workers, device)
 
     def _draw_random(self, generator: np.random.Generator) -> NDArray[np.float64]:
         """Random numbers (RANDOM_DIM,) of one start, uniform in [0, 1); a task may draw others."""
@@ -303,23 +298,15 @@ class SceneTask(VectorTask):
         The states are equal where nothing was moved; what is returned for these rows is ignored.
         """
 
-    def _begin(self, rows: Tensor) -> None:
-        """Called when new episodes began where rows (num_envs,) is True; `state` is up to date."""
+    def _begin(self) -> None:
+        """Called when new episodes began; `state` is up to date."""
 
-    def _seed(self, seed: int) -> None:
-        self._seed_value = seed
-        self._episodes[:] = 0
-
-    def _reset_rows(self, rows: Tensor) -> None:
-        chosen = rows.nonzero()[:, 0]
-        drawn = []
-        for row in chosen.tolist():  # a start depends on seed, number of the scene and of its episode alone
-            number = (self._seed_value, self._first_row + row, int(self._episodes[row]))
-            drawn.append(self._draw_random(np.random.default_rng(number)))
-            self._episodes[row] += 1
-        start = self._make_start(torch.from_numpy(np.stack(drawn)).float().to(self.device))
-        self.state[chosen] = self.simulation.place(chosen, start)
-        self._begin(rows)
+    def _reset(self, seed: int) -> None:
+        rows = range(self._first_row, self._first_row + self.num_envs)
+        # a start depends on the seed and the scene's number alone
+        random = np.stack([self._draw_random(np.random.default_rng((seed, row, 0))) for row in rows])
+        self.state = self.simulation.place(self._make_start(torch.from_numpy(random).float().to(self.device)))
+        self._begin()
 
     def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         before = self.state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,21 +42,21 @@ class StartedEnv(BaseEnv):  # type: ignore[misc]  # ManiSkill ships no types
         defaults = {"robot_uids": self.SUPPORTED_ROBOTS[0], "control_mode": self.CONTROL_MODE}
         super().__init__(*args, **defaults | settings)
 
-    @abstractmethod
     def _make_start(self, random: Tensor) -> Tensor:
         """Starts (n, start_dim) from numbers (n, RANDOM_DIM) that are uniform in [0, 1); joint angles come first."""
+        raise NotImplementedError
 
-    @abstractmethod
     def _place(self, env_idx: Tensor, start: Tensor) -> None:
         """Places robot and objects of the scenes env_idx (n,) as starts (n, start_dim) say, at rest."""
+        raise NotImplementedError
 
-    @abstractmethod
     def read_state(self) -> Tensor:
         """The scenes' state (num_envs, state_dim)."""
+        raise NotImplementedError
 
-    @abstractmethod
     def compute_closeness(self) -> Tensor:
         """How near each scene (num_envs,) is to success, from 0 to 1: the dense reward before success."""
+        raise NotImplementedError
 
     def _initialize_episode(self, env_idx: Tensor, options: dict[str, Any]) -> None:
         with torch.device(self.device):
@@ -137,9 +136,9 @@ def build_goal(scene: Any, name: str, radius: float, place: Sequence[float]) -> 
 class TabletopEnv(StartedEnv):
     """A robot at ManiSkill's table."""
 
-    @abstractmethod
     def _load_objects(self) -> None:
         """Builds what stands on the table."""
+        raise NotImplementedError
 
     def _place_objects(self, placement: Tensor) -> None:
         """Places objects, if any move, from what follows the joint angles in starts (n, start_dim - num_joints)."""

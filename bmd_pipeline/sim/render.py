@@ -49,9 +49,8 @@ class Camera:
 
 # ---- How a task is filmed ----
 #
-# An episode is played as ever, without pictures, and what a picture shows of the scene is recorded after each control
-# step; a second scene, which no physics moves, is put into these arrangements and rendered. So a film shows what the
-# pipeline computes, on a machine that can't render too, and stepping knows nothing of cameras.
+# Episodes are played without rendering; after each control step the scene's arrangement is recorded. A second scene,
+# which is never stepped, is then set to these arrangements and rendered. Filming therefore cannot change an episode.
 
 Arrangement = Any
 """What a picture shows of a scene: poses of its bodies, in the simulator's own form."""
@@ -81,7 +80,7 @@ class Filming(Protocol):
         """How the scene of a task of one environment now is; what is returned doesn't change with it."""
 
     def locate(self, task: VectorTask) -> Place:
-        """The place whose path tells modes apart."""
+        """Position such as the tip's, whose path is drawn over the pictures."""
 
     def make_renderer(self, size: int) -> Renderer:
         """Builds a scene with a camera whose pictures are `size` pixels wide and high."""
@@ -107,7 +106,7 @@ class Recording:
     """One episode of T control steps: T + 1 of each."""
 
     arrangements: list[Arrangement] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)  # whose path tells modes apart
+    places: list[Place] = field(default_factory=list)  # see `Filming.locate`
     tracks: list[Tensor] = field(default_factory=list)  # rows (track_dim,)
 
     @property
@@ -123,17 +122,16 @@ class Recording:
 class EpisodeRecorder:
     """Records the episodes of a task from now on; those that it plays are the same as without.
 
-    It listens to what the base class of all tasks calls when an episode begins and after each control step: neither
-    tasks nor what plays them know of films, and no result depends on how films are made. A task of several
-    environments, or with automatic reset, is a TaskError.
+    It replaces the task's `_observe`, which `VectorTask` calls at each reset and after each control step, so tasks and
+    players need no code for films. A task of several environments is a TaskError.
 
     Attributes:
         recording: the episode that is being played, or was played last.
     """
 
     def __init__(self, task: VectorTask, filming: Filming) -> None:
-        if task.num_envs != 1 or task.auto_reset:
-            raise TaskError(f"{task.spec.name}: one environment without automatic reset can be recorded")
+        if task.num_envs != 1:
+            raise TaskError(f"{task.spec.name}: episodes of one environment can be recorded, not of {task.num_envs}")
         self._task, self._filming, self._observe = task, filming, task._observe
         self.recording = Recording()
         task._observe = self._record  # type: ignore[method-assign]
@@ -150,7 +148,7 @@ class EpisodeRecorder:
 
 
 def find_task(expert: Expert) -> VectorTask:
-    """The task that a demonstrator plays in; a TaskError if it holds none."""
+    """The task that an expert plays in; a TaskError if it holds none."""
     for value in vars(expert).values():
         if isinstance(value, VectorTask):
             return value
@@ -189,7 +187,7 @@ class ManiSkillFilming(SceneFilming):
             where = "sapien_cuda"
         except RuntimeError:  # no CUDA device that can render: what Vulkan finds
             where = "sapien_cpu"
-        env: Any = backend.make_env(env_id, render_backend=where, **self.settings)
+        env: Any = backend.make_maniskill_env(env_id, render_backend=where, **self.settings)
         utils: Any = importlib.import_module("mani_skill.utils.sapien_utils")
         pose, fov = utils.look_at(self.camera.eye, self.camera.target), self.camera.fov
         camera = env.scene.add_camera("film", pose=pose, width=size, height=size, fovy=fov, near=0.01, far=50.0)

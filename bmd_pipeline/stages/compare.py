@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bmd_pipeline.config.hashing import hash_values
-from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, list_pairs, paired_methods
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.io.files import write_bytes, write_json
+from bmd_pipeline.methods import PRETRAINED, TAUGHT, list_pairs, paired_methods
 from bmd_pipeline.metrics.bootstrap import PairedBootstrap
 from bmd_pipeline.metrics.compare import Pair, compare_pairs, score_policies
 from bmd_pipeline.metrics.hypotheses import HypothesisTester

@@ -30,6 +30,7 @@ from bmd_pipeline.rl.rollout import (
     Rollout,
     compute_code_success,
     compute_obeyed_by_cluster,
+    find_dead_codes,
     measure_commanded,
     merge_rollouts,
     play_rounds,
@@ -172,7 +173,7 @@ class Discovery:
         self.modes.findings["strength"] = strengths[chosen]
 
     def _stretch(self, strength: float) -> DiffusionPolicy:
-        """A copy of the taught policy with its codes scaled by `strength`."""
+        """A copy of the taught policy with the effect of its codes strengthened."""
         stretched = copy.deepcopy(self.modes.coded)
         assert stretched is not None
         stretched.denoiser.stretch_codes(strength)
@@ -346,7 +347,7 @@ class Discovery:
 
 
 def pack_rounds(rounds: Sequence[Rollout]) -> dict[str, Tensor]:
-    """Tensors of rollouts without a record, by `<round>.<field>`."""
+    """Tensors of rollouts without draws, by `<round>.<field>`."""
     return {
         f"{index}.{name}": value.clone()  # rounds may share one, which a file of tensors can't
         for index, played in enumerate(rounds)
@@ -362,7 +363,7 @@ def unpack_rounds(
     rounds = []
     for index in range(len({key.partition(".")[0] for key in tensors})):
         fields: dict[str, Any] = {name: part.to(device) for name, part in take_prefix(str(index), tensors).items()}
-        rounds.append(Rollout(**fields, feature_columns=feature_columns, record={}))
+        rounds.append(Rollout(**fields, feature_columns=feature_columns, draws={}))
     return rounds
 
 
@@ -457,10 +458,8 @@ def _log_findings(modes: DiscoveredModes, reporter: Reporter) -> None:
             "policy behaves much the same whatever code it is given: look at results/<Task>/modes/validation.json, and "
             "collect more varied demonstrations if there is one behaviour alone"
         )
-    chance = 1.0 / modes.num_codes
-    dead = [k for k, share in enumerate(found["obeyed_per_code"]) if share <= chance]
-    if dead:
+    if dead := find_dead_codes(found["obeyed_per_code"]):
         reporter.warn(
             f"dead codes: commanding {', '.join(map(str, dead))} brings about its own behaviour no more often than "
-            f"chance ({chance:.2f}); there may be fewer behaviours than codes ({modes.num_codes})"
+            f"chance ({1.0 / modes.num_codes:.2f}); there may be fewer behaviours than codes ({modes.num_codes})"
         )

@@ -11,31 +11,34 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.resources import count_rounds
-from bmd_pipeline.config.schema import RunConfig, check_method, is_finetuned, order_policies, uses_modes
-from bmd_pipeline.environments.base import ModeLabeler, TaskEnv
+from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.environments.base import ModeLabelling, TaskEnv
 from bmd_pipeline.errors import ArtifactError, TaskError
 from bmd_pipeline.io.files import hash_file, write_bytes, write_json
 from bmd_pipeline.io.layout import EPISODES_FILE, PATHS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.provenance import require_run
+from bmd_pipeline.methods import check_method, is_finetuned, order_policies, uses_modes
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, concat_episodes, encode_episodes
 from bmd_pipeline.metrics.schemas import Evaluation
 from bmd_pipeline.metrics.scores import SCORES, choose_behaviours
+from bmd_pipeline.modes.modes import resample_track
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.reporting.figures import plot_success_modes, plot_trajectories, save_figure
 from bmd_pipeline.reporting.trajectories import (
+    NUM_POINTS,
     PathBook,
     PlanarPath,
     encode_paths,
     load_paths,
     merge_books,
-    resample_paths,
 )
 from bmd_pipeline.rl.agent import Agent, load_agent, remove_steering
 from bmd_pipeline.rl.graphs import GraphRecorder, graph_agent
-from bmd_pipeline.rl.rollout import EpisodeBatch, describe_episodes, play_rounds
+from bmd_pipeline.rl.rollout import Rollout, compute_information, play_rounds
 from bmd_pipeline.seeds import Family, derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import lock_folder
 from bmd_pipeline.stages.console import Progress, Reporter
@@ -56,30 +59,38 @@ from bmd_pipeline.tasks.registry import load_labellings
 
 
 def label_episodes(
-    batch: EpisodeBatch, labellings: Sequence[ModeLabeler], method: str, seed: int, num_codes: int
+    played: Rollout,
+    information: Tensor | None,
+    labellings: Sequence[ModeLabelling],
+    method: str,
+    seed: int,
+    num_codes: int,
 ) -> Episodes:
-    """Rows of a batch of episodes under every labelling, for a policy of K = `num_codes` codes and its training seed.
+    """Rows of a rollout's episodes under every labelling, for a policy of K = `num_codes` codes and its training seed.
+
+    `information` (N,) is the mean log q(z|h) − log p(z) over each episode's states, in nats; None without codes.
 
     Raises:
         TaskError: a labelling breaks its contract.
     """
-    information = torch.zeros_like(batch.episode_return) if batch.information is None else batch.information
+    episode_return = played.reward.sum(dim=0)
+    information = torch.zeros_like(episode_return) if information is None else information
     return Episodes(
         policy=method,
         seed=seed,
         num_codes=num_codes,
-        code=batch.code.cpu().numpy().astype(np.int64),
-        success=batch.success.cpu().numpy().astype(np.bool_),
-        length=batch.length.cpu().numpy().astype(np.int64),
-        episode_return=batch.episode_return.cpu().numpy().astype(np.float64),
+        code=played.code.cpu().numpy().astype(np.int64),
+        success=played.success.cpu().numpy().astype(np.bool_),
+        length=played.length.cpu().numpy().astype(np.int64),
+        episode_return=episode_return.cpu().numpy().astype(np.float64),
         information=information.cpu().numpy().astype(np.float64),
-        labellings={labelling.name: _weigh(labelling, batch) for labelling in labellings},
+        labellings={labelling.name: _weigh(labelling, played) for labelling in labellings},
     )
 
 
-def _weigh(labelling: ModeLabeler, batch: EpisodeBatch) -> ModeWeights:
-    raw = labelling.label(batch.track, batch.length, batch.success).double().cpu().numpy()
-    expected = (len(batch.success), len(labelling.modes))
+def _weigh(labelling: ModeLabelling, played: Rollout) -> ModeWeights:
+    raw = labelling.label(played.track, played.length, played.success).double().cpu().numpy()
+    expected = (len(played.success), len(labelling.modes))
     if raw.shape != expected:
         raise TaskError(f"labelling {labelling.name!r}: weights must be {expected}, got {raw.shape}")
     sums = raw.sum(axis=1)
@@ -102,7 +113,7 @@ class _Examiner:
 
     config: RunConfig
     env: TaskEnv
-    labellings: Sequence[ModeLabeler]
+    labellings: Sequence[ModeLabelling]
     method: str
     seed: int
 
@@ -137,9 +148,10 @@ class _Examiner:
         seeds = [derive_seed(root, *starts, index) for index in range(count_rounds(episodes, env.num_envs))]
         parts, paths = [], []
         for index, played in enumerate(play_rounds(env, agent, seeds, make_generator(root, *noise, device=env.device))):
-            batch = describe_episodes(agent, played)
-            part = label_episodes(batch, self.labellings, self.method, self.seed, agent.num_codes)
-            drawn = resample_paths(batch.track[:, :, columns].cpu().numpy(), part.length)
+            information = None if agent.modes is None else compute_information(agent.modes.inference, played)[0]
+            part = label_episodes(played, information, self.labellings, self.method, self.seed, agent.num_codes)
+            points = resample_track(played.track[:, :, columns], played.length, NUM_POINTS, keep_start=True)
+            drawn = points.cpu().numpy().reshape(-1, NUM_POINTS, 2)
             if not all(np.isfinite(values).all() for values in (part.episode_return, part.information, drawn)):
                 who = f"{self.method}, seed {self.seed}"
                 raise ArtifactError(f"{who}: its weights lead to numbers that are not finite; train again")
@@ -254,7 +266,7 @@ def load_player(
 
 
 def _make_book(
-    axes: tuple[str, str], labelling: ModeLabeler, episodes: Episodes, paths: NDArray[np.float32]
+    axes: tuple[str, str], labelling: ModeLabelling, episodes: Episodes, paths: NDArray[np.float32]
 ) -> PathBook:
     labels = episodes.labellings[labelling.name].labels()
     return PathBook(

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from bmd_pipeline.config.hashing import Stage, config_hash, hash_values, stage_hash
-from bmd_pipeline.config.schema import TAUGHT, RunConfig, is_finetuned, uses_modes
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import EPISODES_FILE
+from bmd_pipeline.methods import TAUGHT, is_finetuned, uses_modes
 from bmd_pipeline.metrics.bootstrap import PairedBootstrap, make_paired_bootstrap
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Evaluation, PolicyBlock, Provenance, load_document

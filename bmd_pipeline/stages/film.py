@@ -13,14 +13,15 @@ import numpy as np
 import torch
 
 from bmd_pipeline.config.hashing import Stage
-from bmd_pipeline.config.schema import EXPERT, RunConfig
-from bmd_pipeline.environments.base import ModeLabeler, VectorTask
+from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.environments.base import ModeLabelling, VectorTask
 from bmd_pipeline.errors import ArtifactError, TaskError, TrainingError
-from bmd_pipeline.io.files import naming, read_json, write_bytes, write_json
+from bmd_pipeline.io.files import convert_os_errors, read_json, write_bytes, write_json
+from bmd_pipeline.methods import EXPERT
 from bmd_pipeline.reporting.clips import Strip, draw_strips, encode_gif
 from bmd_pipeline.reporting.sources import MAX_VIDEO_BYTES
 from bmd_pipeline.rl.agent import Agent
-from bmd_pipeline.rl.rollout import play_episodes
+from bmd_pipeline.rl.rollout import roll_out
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.sim.render import Camera, EpisodeRecorder, Filming, Recording, Renderer, find_task
 from bmd_pipeline.stages.checkpoints import describe_stage
@@ -51,7 +52,7 @@ class Player:
     """Who plays, and what for."""
 
     groups: Sequence[tuple[str, ...]]  # roles to play for; one episode can serve any role of its group
-    labelling: ModeLabeler  # the task's true modes
+    labelling: ModeLabelling  # the task's true modes
     recorder: EpisodeRecorder  # holds the last episode
     make_seed: Callable[[int, int], int]  # (index of the group, number of the attempt) -> seed of the task's reset
     try_episode: Callable[[int, int], bool]  # (index of the group, seed) -> whether the episode succeeded
@@ -116,8 +117,8 @@ def open_agent_player(config: RunConfig, filming: Filming, agent: Agent, seed: i
         world = disturb(env, task, agent.policy)
 
         def try_episode(code: int, start: int) -> bool:
-            batch = play_episodes(world, agent, seed=start, codes=torch.tensor([code]), generator=generator)
-            return bool(batch.success[0])
+            played = roll_out(world, agent, seed=start, code=torch.tensor([code]), generator=generator, explore=False)
+            return bool(played.success[0])
 
         yield Player(
             groups=[(f"code{z}",) for z in range(agent.num_codes)] if agent.modes is not None else [labelling.modes],
@@ -128,7 +129,7 @@ def open_agent_player(config: RunConfig, filming: Filming, agent: Agent, seed: i
         )
 
 
-def find_mode(labelling: ModeLabeler, recording: Recording) -> str:
+def find_mode(labelling: ModeLabelling, recording: Recording) -> str:
     """True mode of an episode that succeeded."""
     weights = labelling.label(recording.track, torch.tensor([recording.length]), torch.tensor([True]))
     return labelling.modes[int(weights[0].argmax())]
@@ -272,7 +273,7 @@ def _remove_old(output: Path, made: Mapping[str, object]) -> None:
         listed = read_json(output, "film").get("clips", {})
     except ArtifactError:  # there is none, or nobody knows what it lists
         return
-    with naming(output.parent):
+    with convert_os_errors(output.parent):
         for name in set(listed) - set(made):
             if Path(name).name == name and name.endswith(".gif"):  # nothing but a clip beside it
                 output.with_name(name).unlink(missing_ok=True)

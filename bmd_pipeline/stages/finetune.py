@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.config.resources import count_rounds
-from bmd_pipeline.config.schema import RunConfig, check_method, uses_modes
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.io.provenance import require_run, write_run
+from bmd_pipeline.methods import check_method, uses_modes
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
 from bmd_pipeline.rl.agent import FINETUNED_DOCUMENT, FINETUNED_WEIGHTS, make_agent, save_trained, trained_state
 from bmd_pipeline.rl.rollout import balanced_codes, merge_rollouts, roll_out
@@ -115,8 +116,8 @@ class _Run:
             agent.to(context.device),
             settings.ppo,
             settings.regulariser,
-            feed_codes=settings.feed_codes,
-            pay_as_told=settings.pay_as_told,
+            balance_codes=settings.balance_codes,
+            pay_only_obeyed=settings.pay_only_obeyed,
             obedience=settings.obedience,
             recorder=context.recorder,
             warn=warn,

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.overrides import GridCell, configure_base, list_cells
-from bmd_pipeline.config.schema import PRETRAINED, TAUGHT, RunConfig, grid_methods, grid_seeds, list_pairs
+from bmd_pipeline.config.schema import RunConfig, grid_methods, grid_seeds
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, write_json
 from bmd_pipeline.io.layout import EPISODES_FILE, EVAL_FILE, METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import load_metrics
 from bmd_pipeline.io.provenance import require_run
+from bmd_pipeline.methods import PRETRAINED, TAUGHT, list_pairs
 from bmd_pipeline.metrics.bootstrap import PairedBootstrap
 from bmd_pipeline.metrics.compare import pool_pair, pool_scores, score_seeds
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
@@ -105,7 +106,7 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter)
 
 
 _CellRun = tuple[Evaluated, dict[str, float] | None]
-"""One cell, method and seed: its evaluation and its signs of instability, None without a training log."""
+"""One cell, method and seed: its evaluation and its signs of instability, None without a log that tells them."""
 
 
 def _load_run(config: RunConfig, cell: GridCell, method: str, seed: int, layout: Layout) -> _CellRun:
@@ -123,7 +124,8 @@ def _load_run(config: RunConfig, cell: GridCell, method: str, seed: int, layout:
     lines = load_metrics(log)
     if hash_file(log) != record.get("outputs", {}).get(METRICS_FILE):
         raise ArtifactError(f"{log} is damaged or edited: not what {RUN_FILE} records; run `{again}`")
-    return evaluated, measure_stability(lines, cell.config.finetune.ppo.target_kl)
+    # logs of earlier versions have no KL as a share of its target
+    return evaluated, measure_stability(lines) if all("losses/kl_share" in line for line in lines) else None
 
 
 def _find_axis(config: RunConfig) -> str | None:

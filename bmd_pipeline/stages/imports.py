@@ -12,7 +12,7 @@ from typing import Final
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.store import require_replaceable
 from bmd_pipeline.io.files import hash_path, hash_tree, read_json, staged_directory, write_bytes, write_json
-from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.layout import METRICS_FILE, POLICY_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.io.provenance import (
     describe_run,
@@ -21,12 +21,12 @@ from bmd_pipeline.io.provenance import (
     require_disposable_policy,
     write_run,
 )
-from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, WEIGHTS_FILE
+from bmd_pipeline.policies.checkpoint import SETTINGS_FILE
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.pretrain import load_task_demos
 from bmd_pipeline.stages.runtime import load_task_policy
 
-POLICY_FILES: Final = (WEIGHTS_FILE, SETTINGS_FILE)
+POLICY_FILES: Final = (POLICY_FILE, SETTINGS_FILE)
 
 
 def import_demos(config: RunConfig, *, store: Path, output: Path, manifest: Path, reporter: Reporter) -> None:

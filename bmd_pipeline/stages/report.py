@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bmd_pipeline.config.hashing import Stage, stage_hash
-from bmd_pipeline.config.schema import GridConfig, RunConfig, compared_policies
+from bmd_pipeline.config.schema import GridConfig, RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_text
 from bmd_pipeline.io.layout import EPISODES_FILE, PATHS_FILE, RUN_FILE, Layout
+from bmd_pipeline.methods import compared_policies
 from bmd_pipeline.metrics.schemas import Comparison, Grid, Validation, Verdict
 from bmd_pipeline.reporting.report import build_report, build_summary, load_results
 from bmd_pipeline.reporting.sources import ReportSources, load_sources

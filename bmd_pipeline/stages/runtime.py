@@ -26,7 +26,7 @@ from bmd_pipeline.tasks import registry
 class Context:
     """An opened task with its pre-trained policy."""
 
-    env: TaskEnv  # without automatic reset; a stage can stop between two of its chunks
+    env: TaskEnv  # a stage can stop between two of its chunks
     policy: DiffusionPolicy  # the pre-trained one, frozen
     device: torch.device  # where everything lives
     matmul: str  # precision of float32 matrix products, for run.json
@@ -73,7 +73,7 @@ def open_env(
     num_workers: int,
     recorder: GraphRecorder | None = None,
 ) -> TaskEnv:
-    """Opens a task without automatic reset, in the world of `task.env.disturbance` or in the demonstrations'.
+    """Opens a task, in the world of `task.env.disturbance` or in the demonstrations'.
 
     The normaliser of the pre-trained policy says how large a deviation of observations is. A recorder records the steps
     of native tasks as CUDA graphs, which disturbances stay outside of.
@@ -82,7 +82,7 @@ def open_env(
     """
     if disturbed:  # before a simulator starts
         require_action(registry.make_spec(task.name, task.env), task.env, "task.env")
-    env = registry.make_env(task.name, task.env, num_envs, device=device, num_workers=num_workers, auto_reset=False)
+    env = registry.make_env(task.name, task.env, num_envs, device=device, num_workers=num_workers)
     env = graph_env(env, recorder)
     return disturb(env, task, policy) if disturbed else env
 

@@ -21,7 +21,7 @@ from bmd_pipeline.modes.modes import DiscoveredModes, load_modes, resample_track
 from bmd_pipeline.reporting.narrative import describe_validation
 from bmd_pipeline.rl.agent import Agent, make_base_agent, make_commanded_agent
 from bmd_pipeline.rl.graphs import graph_agent
-from bmd_pipeline.rl.rollout import EpisodeBatch, Rollout, merge_rollouts, play_rounds, read_codes
+from bmd_pipeline.rl.rollout import Rollout, merge_rollouts, play_rounds, read_codes
 from bmd_pipeline.seeds import make_generator
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import label_episodes
@@ -150,10 +150,7 @@ class _Arena:
 
     def describe(self, played: Rollout) -> Trajectories:
         """Episodes as they are compared."""
-        batch = EpisodeBatch(
-            played.track, played.length, played.success, played.reward.sum(dim=0), played.code, information=None
-        )
-        labelled = label_episodes(batch, [self.labelling], "", 0, 1)
+        labelled = label_episodes(played, None, [self.labelling], "", 0, 1)
         return Trajectories(
             points=self._resample(played) / self._scale,
             code=labelled.code,

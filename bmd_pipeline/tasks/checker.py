@@ -1,4 +1,4 @@
-"""Does a task keep the contract? For authors of tasks, and for the tests of ours."""
+"""Checks of the task contract, for `bmd-pipeline check-task` and the tests."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -25,21 +25,20 @@ class BrokenContractError(Exception):
 
 
 @dataclass
-class Context:
-    """A task under test. `frozen` keeps ended episodes, `renewing` starts new ones."""
+class TaskUnderTest:
+    """A task under test."""
 
     name: str
     values: dict[str, Any]
     spec: TaskSpec
-    frozen: TaskEnv
-    renewing: TaskEnv
+    env: TaskEnv
     device: torch.device
     expert_episodes: int
 
     def actions(self, steps: int, scale: float = 1.0) -> Tensor:
         """The same random actions (num_envs, steps, action_dim) at every call, of min(steps, horizon) steps."""
         generator = torch.Generator().manual_seed(SEED)
-        shape = (self.frozen.num_envs, min(steps, self.spec.horizon), self.spec.action_dim)
+        shape = (self.env.num_envs, min(steps, self.spec.horizon), self.spec.action_dim)
         return ((2 * torch.rand(shape, generator=generator) - 1) * scale).to(self.device)
 
 
@@ -61,10 +60,10 @@ def _require_same_paths(left: Transition, right: Transition, when: str) -> None:
     _require_same(left.reward, right.reward, f"rewards {when}")
 
 
-def check_spec(context: Context) -> str:
+def check_spec(task: TaskUnderTest) -> str:
     """The fixed facts agree with each other and with the environment."""
-    spec = context.spec
-    _require(context.frozen.spec == spec, "make_spec and the environment's spec differ")
+    spec = task.spec
+    _require(task.env.spec == spec, "make_spec and the environment's spec differ")
     sizes = spec.obs_dim, spec.action_dim, spec.track_dim, spec.horizon
     _require(min(sizes) >= 1, "dimensions and horizon must be >= 1")
     _require(len(set(spec.track_names)) == spec.track_dim, f"track names repeat: {', '.join(spec.track_names)}")
@@ -73,13 +72,13 @@ def check_spec(context: Context) -> str:
     return f"obs {spec.obs_dim}, action {spec.action_dim}, track {spec.track_dim}, horizon {spec.horizon}"
 
 
-def check_tensors(context: Context) -> str:
+def check_tensors(task: TaskUnderTest) -> str:
     """Shapes, types and devices are as the contract says, and all values are finite."""
-    env, spec, device = context.frozen, context.spec, context.device
+    env, spec, device = task.env, task.spec, task.device
     n = env.num_envs
     obs = env.reset(SEED)
     steps = min(CHUNK, spec.horizon)
-    moved = env.step_chunk(context.actions(steps))
+    moved = env.step_chunk(task.actions(steps))
     expected = {
         "reset obs": (obs, (n, spec.obs_dim), torch.float32),
         "obs": (moved.obs, (n, spec.obs_dim), torch.float32),
@@ -100,39 +99,39 @@ def check_tensors(context: Context) -> str:
     return f"{len(expected)} tensors of {n} environments on {device}"
 
 
-def check_determinism(context: Context) -> str:
+def check_determinism(task: TaskUnderTest) -> str:
     """The same seed and actions give the same episode, whatever was played before."""
-    actions = context.actions(24)
-    first, obs = _play(context.frozen, SEED, actions)
-    _play(context.frozen, OTHER_SEED, actions)  # leaves the simulator in another state
-    again, obs_again = _play(context.frozen, SEED, actions)
+    actions = task.actions(24)
+    first, obs = _play(task.env, SEED, actions)
+    _play(task.env, OTHER_SEED, actions)  # leaves the simulator in another state
+    again, obs_again = _play(task.env, SEED, actions)
     _require_same(obs, obs_again, "first observations of one seed")
     _require_same_paths(first, again, "of one seed")
     return f"{actions.shape[1]} steps are equal bit by bit after another episode in between"
 
 
-def check_seeds_differ(context: Context) -> str:
+def check_seeds_differ(task: TaskUnderTest) -> str:
     """Different seeds, and the environments of one batch, start differently."""
-    first, second = context.frozen.reset(SEED), context.frozen.reset(OTHER_SEED)
+    first, second = task.env.reset(SEED), task.env.reset(OTHER_SEED)
     _require(not torch.equal(first, second), f"seeds {SEED} and {OTHER_SEED} start all episodes alike")
-    if context.frozen.num_envs > 1:
+    if task.env.num_envs > 1:
         _require(not torch.equal(first[0], first[1]), "environments of one batch start alike")
     return f"largest difference of first observations {float((first - second).abs().max()):.3g}"
 
 
-def check_clipping(context: Context) -> str:
+def check_clipping(task: TaskUnderTest) -> str:
     """Actions outside [-1, 1] act like the nearest ones inside."""
-    actions = context.actions(CHUNK, scale=5.0)
-    wild, _ = _play(context.frozen, SEED, actions)
-    tame, _ = _play(context.frozen, SEED, actions.clamp(-1, 1))
+    actions = task.actions(CHUNK, scale=5.0)
+    wild, _ = _play(task.env, SEED, actions)
+    tame, _ = _play(task.env, SEED, actions.clamp(-1, 1))
     _require_same_paths(wild, tame, "under clipped and unclipped actions")
     return f"actions up to {float(actions.abs().max()):.1f} act like their clipped values"
 
 
-def check_chunk(context: Context) -> str:
+def check_chunk(task: TaskUnderTest) -> str:
     """Executing a chunk is the same as executing its actions one by one."""
-    env = context.frozen
-    actions = context.actions(CHUNK)
+    env = task.env
+    actions = task.actions(CHUNK)
     whole, _ = _play(env, SEED, actions)
     env.reset(SEED)
     steps = [env.step(actions[:, i]) for i in range(actions.shape[1])]
@@ -146,10 +145,10 @@ def check_chunk(context: Context) -> str:
     return f"{actions.shape[1]} steps"
 
 
-def check_time_limit(context: Context) -> str:
+def check_time_limit(task: TaskUnderTest) -> str:
     """Idle episodes are truncated at the horizon, not before and not after."""
-    env, horizon = context.frozen, context.spec.horizon
-    still = torch.zeros_like(context.actions(1))[:, 0]
+    env, horizon = task.env, task.spec.horizon
+    still = torch.zeros_like(task.actions(1))[:, 0]
     env.reset(SEED)
     ended = torch.zeros_like(still[:, 0], dtype=torch.bool)
     for step in range(1, horizon + 1):
@@ -162,51 +161,29 @@ def check_time_limit(context: Context) -> str:
     return f"{count} of {env.num_envs} idle episodes ran into it after {horizon} steps"
 
 
-def check_freezing(context: Context) -> str:
-    """Without automatic reset, ended episodes neither move nor pay."""
-    env = context.frozen
-    _play_out(context)
-    obs, track = env.step(context.actions(1)[:, 0]).final_obs, env.track()
-    after = env.step_chunk(context.actions(CHUNK))
-    _require_same(after.final_obs, obs, "observations of ended episodes")
+def check_freezing(task: TaskUnderTest) -> str:
+    """Ended episodes neither move nor pay, until a reset starts new ones."""
+    env = task.env
+    _play_out(task)
+    obs, track = env.step(task.actions(1)[:, 0]).obs, env.track()
+    after = env.step_chunk(task.actions(CHUNK))
+    _require_same(after.obs, obs, "observations of ended episodes")
     _require_same(after.track_path[-1], track, "tracks of ended episodes")
     _require(not after.reward.any(), "ended episodes are still paid")
     _require(not (after.done | after.success).any(), "ended episodes end again")
     _require(not after.steps.any(), "ended episodes still count steps")
+    env.reset(SEED)
+    _require(env.step(task.actions(1)[:, 0]).steps.all(), "a reset does not start new episodes")
     return f"{env.num_envs} ended episodes did not move"
 
 
-def check_auto_reset(context: Context) -> str:
-    """With automatic reset, an ended episode keeps its final observation and a new one starts."""
-    frozen, renewing, spec = context.frozen, context.renewing, context.spec
-    actions = context.actions(spec.horizon)
-    frozen.reset(SEED)
-    renewing.reset(SEED)
-    unseen = torch.ones(frozen.num_envs, dtype=torch.bool, device=context.device)
-    for i in range(spec.horizon):
-        kept, renewed = frozen.step(actions[:, i]), renewing.step(actions[:, i])
-        # A new episode meets other actions than the frozen one: only first episodes can be compared.
-        _require_same(renewed.final_obs[unseen], kept.final_obs[unseen], "final observations with and without reset")
-        _require_same(renewed.done[unseen], kept.done[unseen], "ends of episodes with and without reset")
-        going_on = unseen & ~renewed.done
-        following, last = renewed.obs[going_on], renewed.final_obs[going_on]
-        _require_same(following, last, "next and last observation of running episodes")
-        fresh = (renewed.obs != renewed.final_obs).any(dim=1)
-        _require(fresh[unseen & renewed.done].all(), "an ended episode did not start anew")
-        unseen = going_on
-    _require(not unseen.any(), f"{int(unseen.sum())} episodes outlive the horizon of {spec.horizon}")
-    moved = renewing.step(actions[:, 0])
-    _require(moved.steps.all(), "a new episode does not run")
-    return f"{frozen.num_envs} episodes ended as they should and were followed by new ones"
-
-
-def check_labellings(context: Context) -> str:
+def check_labellings(task: TaskUnderTest) -> str:
     """Mode weights are distributions over modes, one-hot for successes."""
-    labellings = load_labellings(context.name)
+    labellings = load_labellings(task.name)
     _require(labellings, "no labelling: modes can't be counted")
     names = [labelling.name for labelling in labellings]
     _require(len(set(names)) == len(names), f"labellings repeat: {', '.join(names)}")
-    track, length, success = _play_out(context)
+    track, length, success = _play_out(task)
     for labelling in labellings:
         modes = labelling.modes
         _require("/" not in labelling.name, f"labelling {labelling.name!r}: the name must not contain '/'")
@@ -222,10 +199,10 @@ def check_labellings(context: Context) -> str:
     return ", ".join(f"{labelling.name} ({len(labelling.modes)} modes)" for labelling in labellings)
 
 
-def check_expert(context: Context) -> str:
+def check_expert(task: TaskUnderTest) -> str:
     """The expert's episodes fit the task, and it succeeds in each of its behaviours."""
-    spec, episodes = context.spec, context.expert_episodes
-    with closing(make_expert(context.name, context.values)) as expert:
+    spec, episodes = task.spec, task.expert_episodes
+    with closing(make_expert(task.name, task.values)) as expert:
         shares = []
         for behaviour, title in enumerate(expert.behaviours):
             wins = 0
@@ -253,16 +230,16 @@ def _play(env: TaskEnv, seed: int, actions: Tensor) -> tuple[Transition, Tensor]
     return env.step_chunk(actions), obs
 
 
-def _play_out(context: Context) -> tuple[Tensor, Tensor, Tensor]:
+def _play_out(task: TaskUnderTest) -> tuple[Tensor, Tensor, Tensor]:
     """Random episodes to their end: track (T + 1, N, track_dim), length (N,), success (N,)."""
-    env = context.frozen
+    env = task.env
     env.reset(SEED)
     start = env.track()[None]
-    moved = env.step_chunk(context.actions(context.spec.horizon))
+    moved = env.step_chunk(task.actions(task.spec.horizon))
     return torch.cat([start, moved.track_path]), moved.steps, moved.success
 
 
-CHECKS: dict[str, Callable[[Context], str]] = {
+CHECKS: dict[str, Callable[[TaskUnderTest], str]] = {
     "spec is consistent": check_spec,
     "shapes, types, devices and finite values": check_tensors,
     "same seed, same trajectory": check_determinism,
@@ -271,7 +248,6 @@ CHECKS: dict[str, Callable[[Context], str]] = {
     "a chunk equals its single steps": check_chunk,
     "time limit at the horizon": check_time_limit,
     "ended episodes stay frozen": check_freezing,
-    "automatic reset keeps the final observation": check_auto_reset,
     "mode weights are distributions": check_labellings,
     "expert succeeds in every behaviour": check_expert,
 }
@@ -296,15 +272,14 @@ def check_task(
     asked for `expert_episodes` of each behaviour.
     """
     spec = make_spec(name, values)
-    frozen, renewing = (make_env(name, values, num_envs, device=device, auto_reset=reset) for reset in (False, True))
-    context = Context(name, values, spec, frozen, renewing, torch.device(device), expert_episodes)
-    with closing(frozen), closing(renewing):
-        return [_run(title, check, context) for title, check in CHECKS.items()]
+    with closing(make_env(name, values, num_envs, device=device)) as env:
+        task = TaskUnderTest(name, values, spec, env, torch.device(device), expert_episodes)
+        return [_run(title, check, task) for title, check in CHECKS.items()]
 
 
-def _run(title: str, check: Callable[[Context], str], context: Context) -> CheckResult:
+def _run(title: str, check: Callable[[TaskUnderTest], str], task: TaskUnderTest) -> CheckResult:
     try:
-        return CheckResult(title, True, check(context))
+        return CheckResult(title, True, check(task))
     except MissingExpertError as missing:
         return CheckResult(title, True, str(missing), skipped=True)
     except BrokenContractError as broken:

@@ -6,10 +6,10 @@ A task is a package of modules, imported only when needed, so that naming a task
 |---|---|
 | `options` | `Options`, a config `Section`: the `env` settings; no heavy imports |
 | `env` | `make_spec(options) -> TaskSpec`, |
-| | `make_env(options, num_envs, *, device, num_workers, auto_reset) -> TaskEnv` |
+| | `make_env(options, num_envs, *, device, num_workers) -> TaskEnv` |
 | | optional: `FILMING: Filming`, how its episodes are filmed |
 | `expert` | `make_expert(options) -> Expert` |
-| `modes` | `LABELLINGS: tuple[ModeLabeler, ...]`, the main one first; imported for evaluation only |
+| `modes` | `LABELLINGS: tuple[ModeLabelling, ...]`, the main one first; imported for evaluation only |
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError, create_model
 
-from bmd_pipeline.config.load import describe
+from bmd_pipeline.config.load import describe_error
 from bmd_pipeline.config.resources import NATIVE
 from bmd_pipeline.config.schema import Disturbance, Section
 from bmd_pipeline.errors import ConfigError, TaskError, suggest
@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # naming a task and checking its settings must not import tor
     import torch
 
     from bmd_pipeline.config.schema import TaskConfig
-    from bmd_pipeline.environments.base import Expert, ModeLabeler, TaskEnv, TaskSpec
+    from bmd_pipeline.environments.base import Expert, ModeLabelling, TaskEnv, TaskSpec
     from bmd_pipeline.sim.render import Filming
 
 
@@ -46,13 +46,13 @@ class TaskEntry:
     package: str  # import path of the folder with `options`, `env`, `expert` and `modes`
     summary: str  # one line for `bmd-pipeline tasks`
     simulator: str = NATIVE  # what steps it
-    extra: str | None = None  # optional dependency group that its simulator comes with
-    requires: tuple[str, ...] = ()  # packages of the group, as pip names them
+    extra: str | None = None  # this project's optional dependency group that its simulator comes with
+    requires: tuple[str, ...] = ()  # packages that it needs besides, as pip names them
     cpu_only: bool = False  # whether the simulator steps on the CPU whatever device there is
 
 
 DISTURBANCE = "disturbance"
-"""The one setting below `task.env` that is no task's own."""
+"""Name of the setting below `task.env` that every task has."""
 
 _REGISTRY: dict[str, TaskEntry] = {}
 
@@ -126,7 +126,8 @@ def require_simulator(name: str) -> None:
     """
     entry = get_entry(name)
     if missing := find_missing(entry):
-        raise TaskError(f"task {name} needs {', '.join(missing)}: pip install --editable '.[{entry.extra}]'")
+        what = f"--editable '.[{entry.extra}]'" if entry.extra else " ".join(missing)
+        raise TaskError(f"task {name} needs {', '.join(missing)}: pip install {what}")
 
 
 def options_model(name: str) -> type[Section]:
@@ -160,7 +161,7 @@ def load_options(name: str, values: dict[str, Any]) -> Section:
     try:
         model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(describe(error, model, ("task", "env"))[1]) from error
+        raise ConfigError(describe_error(error, model, ("task", "env"))[1]) from error
     return options_model(name).model_validate({key: value for key, value in values.items() if key != DISTURBANCE})
 
 
@@ -176,32 +177,21 @@ def make_spec(name: str, values: dict[str, Any]) -> TaskSpec:
 
 
 def make_env(
-    name: str,
-    values: dict[str, Any],
-    num_envs: int,
-    *,
-    device: torch.device | str = "cpu",
-    num_workers: int = 1,
-    auto_reset: bool = False,
+    name: str, values: dict[str, Any], num_envs: int, *, device: torch.device | str = "cpu", num_workers: int = 1
 ) -> TaskEnv:
-    """Builds a batch of environments in the demonstrations' own world, whatever `disturbance` says.
+    """Builds a batch of environments without the configured disturbance; `stages.runtime.disturb` adds it.
 
-    `num_workers` processes simulate on the CPU; native tasks need none, and results don't depend on it. With
-    `auto_reset`, a new episode starts where one ended; whole-episode rollouts leave it off. A simulator that isn't
-    installed is a TaskError.
+    `num_workers` processes simulate on the CPU; native tasks need none, and results don't depend on it. A simulator
+    that isn't installed is a TaskError.
     """
     require_simulator(name)
-    env: TaskEnv = _module(name, "env").make_env(
-        load_options(name, values), num_envs, device=device, num_workers=num_workers, auto_reset=auto_reset
-    )
+    options = load_options(name, values)
+    env: TaskEnv = _module(name, "env").make_env(options, num_envs, device=device, num_workers=num_workers)
     return env
 
 
 def make_expert(name: str, values: dict[str, Any]) -> Expert:
-    """Builds the scripted demonstrator of a task.
-
-    It is a MissingExpertError if it has none, a TaskError if its simulator isn't installed.
-    """
+    """Builds a task's expert; a MissingExpertError if it has none, a TaskError if its simulator isn't installed."""
     require_expert(name)
     require_simulator(name)
     expert: Expert = _module(name, "expert").make_expert(load_options(name, values))
@@ -233,9 +223,9 @@ def load_filming(name: str) -> Filming:
     return filming
 
 
-def load_labellings(name: str) -> tuple[ModeLabeler, ...]:
+def load_labellings(name: str) -> tuple[ModeLabelling, ...]:
     """True mode labellings of a task, the main one first; for evaluation only."""
-    labellings: tuple[ModeLabeler, ...] = _module(name, "modes").LABELLINGS
+    labellings: tuple[ModeLabelling, ...] = _module(name, "modes").LABELLINGS
     return labellings
 
 

@@ -15,11 +15,12 @@ from benchmarks import tables
 from benchmarks.results_table import TABLE, ResultsTable, load_table, save_table
 from benchmarks.tables import collect, fill, list_documents, render_table, write
 from bmd_pipeline.config.overrides import configure_base
-from bmd_pipeline.config.schema import RunConfig, is_finetuned, uses_modes
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_text
 from bmd_pipeline.io.layout import METRICS_FILE, Layout
 from bmd_pipeline.io.provenance import describe_run, write_run
+from bmd_pipeline.methods import is_finetuned, uses_modes
 from tests.metrics.drawn import NAMES, make_episodes
 from tests.stages.evaluations import write_evaluation
 

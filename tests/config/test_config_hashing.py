@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from bmd_pipeline.config.hashing import STAGES, config_hash, hash_values, stage_hash, stage_slice
 from bmd_pipeline.config.load import load_config
-from bmd_pipeline.config.schema import METHODS, RunConfig, flatten
+from bmd_pipeline.config.schema import RunConfig, flatten
+from bmd_pipeline.methods import METHODS
 
 CONFIG_DIR = Path(__file__).parents[2] / "config"
 STAGE_METHODS = [
@@ -25,9 +26,9 @@ def read(*assignments: str) -> RunConfig:
     return load_config("GaussianMixture", preset="cpu", assignments=assignments, config_dir=CONFIG_DIR)
 
 
-def changed(*assignments: str) -> set[str]:
+def changed(*assignments: str, form: str = "coded") -> set[str]:
     """Stages whose hash the assignments change."""
-    before, after = read(), read(*assignments)
+    before, after = (read(f"discover.form={form}", *more) for more in ((), assignments))
     return {
         method or stage
         for stage, method in STAGE_METHODS
@@ -49,13 +50,18 @@ ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATIO
         ("finetune.residual.scale=0.1", {"res", "res-bmd"}),
         ("evaluate.tau=0.5", {"evaluate", *AFTER_EVALUATION}),
         ("verdict.success_margin=0.1", {"verdict"}),
-        ("compare.min_seeds=3", {"compare", "verdict", "grid"}),
+        ("compare.min_seeds=3", {"compare", "verdict"}),
         ("validation.disturbances={hurried: {horizon: 9}}", {"validation"}),
         ("grid.axes={discover.num_modes: [2, 4]}", {"grid"}),
         ("discover.num_modes=5", {"discover"}),
         ("discover.form=published", {"discover", *WITH_MODES}),
         ("discover.teaching.steps=3", {"discover"}),
-        ("discover.steering.max_noise=1.0", {"discover", "dsrl", "dsrl-bmd"}),
+        ("discover.steering.max_noise=1.0", {"dsrl", "dsrl-bmd"}),
+        ("discover.warmup_iterations=3", set()),
+        ("discover.inference.steps_per_iteration=3", set()),
+        ("finetune.ppo.learning_rate=7e-4", {"dsrl", "dsrl-bmd"}),
+        ("finetune.ppo.clip_ratio=0.15", {"dsrl", "dsrl-bmd", "res", "res-bmd"}),
+        ("finetune.selection.min_obeyed_share=0.5", WITH_MODES),
         ("finetune.regulariser.floor=-1.0", WITH_MODES),
         ("finetune.obedience=0.9", WITH_MODES),
         ("pretrain.iterations=3", {"pretrain"}),
@@ -101,6 +107,21 @@ def test_execution_is_in_no_hash_but_all_else_is() -> None:
 def test_what_is_made_of_evaluations_does_not_change_them() -> None:
     later = read("verdict.success_margin=0.1", "compare.min_seeds=3", "grid.seeds=[4]", "validation.disturbances={}")
     assert config_hash(later) == config_hash(read())
+
+
+@pytest.mark.parametrize(
+    ("assignment", "stages"),
+    [
+        ("discover.teaching.steps=3", set()),
+        ("discover.hindsight_episodes=64", set()),
+        ("finetune.obedience=0.9", set()),
+        ("finetune.regulariser.gamma=0.9", set()),
+        ("discover.steering.max_noise=1.0", {"discover", "dsrl", *WITH_MODES}),
+        ("finetune.ppo.learning_rate=7e-4", {"discover", "dsrl", *WITH_MODES}),
+    ],
+)
+def test_the_published_form_reads_nothing_of_the_coded_one(assignment: str, stages: set[str]) -> None:
+    assert changed(assignment, form="published") == stages
 
 
 def test_discovery_in_the_published_form_goes_by_the_ppo_of_fine_tuning() -> None:

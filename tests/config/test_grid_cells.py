@@ -9,12 +9,13 @@ import pytest
 from pydantic import ValidationError
 
 from bmd_pipeline.config.hashing import stage_hash
-from bmd_pipeline.config.load import describe, load_config, merge_layers, parse_assignment
+from bmd_pipeline.config.load import describe_error, load_config, merge_layers, parse_assignment
 from bmd_pipeline.config.overrides import label_axes, list_cells, list_discoveries
 from bmd_pipeline.config.schema import RunConfig, grid_methods, grid_seeds
 from bmd_pipeline.errors import ConfigError
 
 WEIGHT, CODES = "finetune.regulariser.mi_weight", "discover.num_modes"
+STEERING = "discover.steering.max_noise"
 
 
 def make_config(axes: dict[str, Any] | None = None, **changes: Any) -> RunConfig:
@@ -47,7 +48,7 @@ def test_methods_with_codes_and_seeds_are_the_runs_unless_named() -> None:
 
 
 def test_a_cell_changes_its_axes_and_nothing_else() -> None:
-    config = make_config({CODES: (4, 8), WEIGHT: (0.0, 0.00001), "finetune.feed_codes": (False,)})
+    config = make_config({CODES: (4, 8), WEIGHT: (0.0, 0.00001), "finetune.balance_codes": (False,)})
     for cell in list_cells(config):
         for stage in ("collect", "pretrain", "evaluate"):
             assert stage_hash(cell.config, stage) == stage_hash(config, stage)
@@ -87,6 +88,11 @@ def test_an_axis_of_codes_says_how_many_where_the_run_finds_out() -> None:
     assert all(cell.config.discover.clustering == "density" for cell in list_cells(alone))
 
 
+def test_plain_dsrl_may_vary_the_shape_of_its_steering_policy() -> None:
+    cells = list_cells(make_config(grid={"axes": {STEERING: (1.0, 2.0)}, "methods": ("dsrl",)}))
+    assert [cell.modes for cell in cells] == ["modes", "modes"]  # the coded form's discovery steers nothing
+
+
 def test_settings_of_one_last_name_are_told_apart() -> None:
     names = ["discover.num_envs", "finetune.num_envs", WEIGHT]
     assert list(label_axes(names).values()) == ["discover.num_envs", "finetune.num_envs", "mi_weight"]
@@ -119,7 +125,8 @@ def test_a_grid_without_axes_is_refused() -> None:
         ),
         ({"axes": {CODES: range(2, 60), WEIGHT: range(60)}}, r"grid\.axes must make at most 1000 cells, got 3480"),
         ({"axes": {CODES: (4,)}, "methods": ("dsrl",)}, r"grid\.methods must use codes with an axis discover\.num_mo"),
-        ({"axes": {"finetune.feed_codes": (True,)}, "methods": ("dppo",)}, r"an axis finetune\.feed_codes, got dppo"),
+        ({"axes": {"finetune.balance_codes": (True,)}, "methods": ("dppo",)}, r"finetune\.balance_codes, got dppo"),
+        ({"axes": {STEERING: (1.0,)}, "methods": ("dsrl", "dppo")}, r"discover\.steering\.max_noise, got dppo"),
         ({"axes": {"finetune.obedience": (0.9,)}, "methods": ("dppo",)}, r"an axis finetune\.obedience, got dppo"),
         ({"methods": ("sac",)}, r"grid\.methods\[0\]: unknown method 'sac'"),
         ({"seeds": (0, 0)}, r"grid\.seeds must not repeat"),
@@ -128,7 +135,7 @@ def test_a_grid_without_axes_is_refused() -> None:
 def test_a_grid_that_makes_no_sense_is_refused(grid: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         make_config(grid=grid)
-    assert re.search(message, describe(caught.value, RunConfig)[1])
+    assert re.search(message, describe_error(caught.value, RunConfig)[1])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bmd_pipeline.config.load import Layer, find_origin, merge, merge_layers, parse_assignment
+from bmd_pipeline.config.load import Layer, find_origin, merge_layers, merge_settings, parse_assignment
 from bmd_pipeline.config.schema import flatten
 from bmd_pipeline.errors import ConfigError
 
@@ -33,7 +33,7 @@ SETTINGS = st.fixed_dictionaries(
 @calm
 @given(SETTINGS, SETTINGS, SETTINGS)
 def test_merging_is_associative(a: dict[str, Any], b: dict[str, Any], c: dict[str, Any]) -> None:
-    assert merge(merge(a, b), c) == merge(a, merge(b, c))
+    assert merge_settings(merge_settings(a, b), c) == merge_settings(a, merge_settings(b, c))
 
 
 @calm
@@ -41,24 +41,24 @@ def test_merging_is_associative(a: dict[str, Any], b: dict[str, Any], c: dict[st
 def test_merging_takes_every_value_from_the_upper_layer_that_has_it(
     below: dict[str, Any], above: dict[str, Any]
 ) -> None:
-    assert flatten(merge(below, above)) == {**flatten(below), **flatten(above)}
+    assert flatten(merge_settings(below, above)) == {**flatten(below), **flatten(above)}
 
 
 @calm
 @given(SETTINGS)
 def test_merging_with_itself_or_nothing_changes_nothing(values: dict[str, Any]) -> None:
-    assert merge(values, values) == merge(values, {}) == merge({}, values) == values
+    assert merge_settings(values, values) == merge_settings(values, {}) == merge_settings({}, values) == values
 
 
 def test_merging_leaves_its_arguments_alone() -> None:
     below = {"group": {"x": 1}}
-    merge(below, {"group": {"y": 2}})
+    merge_settings(below, {"group": {"y": 2}})
     assert below == {"group": {"x": 1}}
 
 
 def test_lists_replace_and_empty_groups_say_nothing() -> None:
     below = {"seeds": [0, 1, 2], "finetune": {"iterations": 5}}
-    assert merge(below, {"seeds": [7], "finetune": None}) == {"seeds": [7], "finetune": {"iterations": 5}}
+    assert merge_settings(below, {"seeds": [7], "finetune": None}) == {"seeds": [7], "finetune": {"iterations": 5}}
 
 
 def test_later_layers_win_and_are_named_as_the_origin() -> None:

@@ -104,6 +104,28 @@ def test_workers_of_a_simulator_count_and_readers_have_none() -> None:
         assert estimate_mem_mb(config, stage, threads=1, simulator="ManiSkill") < 1500
 
 
+def test_a_residual_decides_at_every_control_step() -> None:
+    """`res` keeps `n_action_steps` times the decisions, and learns from as many."""
+    config = read("finetune.num_envs=16384", "finetune.ppo.epochs=20")
+    for estimate in (estimate_mem_mb, estimate_minutes):
+        chunks, steps = (
+            estimate(config, "finetune", threads=1, simulator=NATIVE, method=f"{family}-bmd")
+            for family in ("dppo", "res")
+        )
+        assert steps > 2 * chunks
+
+
+def test_readers_count_the_policy_with_codes_and_a_pool_every_base() -> None:
+    def count(stage: str, *assignments: str) -> float:
+        config = read(f"seeds={list(range(1000))}", "methods=[dppo, dppo-bmd]", *assignments)
+        memory = estimate_mem_mb(config, stage, threads=1, simulator=NATIVE) / resources.MEMORY_MARGIN
+        return (memory - resources.SCHEDULER_MB - resources.PROCESS_MB) / resources.EVALUATION_MB
+
+    assert count("summarise") == pytest.approx(4000, abs=100)
+    assert count("summarise", "discover.form=published") == pytest.approx(3000, abs=100)
+    assert count("pool", "pool.bases=[0, 1, 2]") == pytest.approx(12_000, abs=100)
+
+
 def test_a_slow_simulator_gets_its_time() -> None:
     """MuJoCo's steps take four times as long as ManiSkill's (docs/results/archive/kitchen.md)."""
     config = read(task="Kitchen")

@@ -136,6 +136,8 @@ def test_a_cell_of_the_grid_asks_for_what_its_own_settings_take(pipeline: Pipeli
     )
     assert pipeline.mem_mb("finetune")(many, 1) > pipeline.mem_mb("finetune")(few, 1)
     assert pipeline.runtime("finetune")(many, 1) >= pipeline.runtime("finetune")(few, 1)
+    residual = Wildcards(many | {"method": "res-bmd"})  # decides at every control step
+    assert pipeline.mem_mb("finetune")(residual, 1) > pipeline.mem_mb("finetune")(many, 1)
 
 
 def test_demonstrations_are_needed_where_a_cell_teaches_on_them(pipeline: Pipeline) -> None:

@@ -12,18 +12,17 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.config.schema import (
-    METHODS,
     DiscoverConfig,
     FinetuneConfig,
     PolicyConfig,
     PPOConfig,
     RegulariserConfig,
     SteeringConfig,
-    uses_modes,
 )
+from bmd_pipeline.methods import METHODS, uses_modes
 from bmd_pipeline.modes.modes import make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.adapters import PolicyInput, Record
+from bmd_pipeline.rl.adapters import Draws, PolicyInput
 from bmd_pipeline.rl.agent import Agent, make_agent
 from bmd_pipeline.rl.ppo import PPO, Batch, compute_gae
 from bmd_pipeline.rl.trainer import Trainer
@@ -79,9 +78,9 @@ def draw_inputs(agent: Agent) -> PolicyInput:
     )
 
 
-def on_device(inputs: PolicyInput, record: Record) -> tuple[PolicyInput, Record]:
+def on_device(inputs: PolicyInput, draws: Draws) -> tuple[PolicyInput, Draws]:
     seen = PolicyInput(inputs.cond.cuda(), inputs.code.cuda())
-    return seen, {name: x.cuda() for name, x in record.items()}
+    return seen, {name: x.cuda() for name, x in draws.items()}
 
 
 def test_sampling() -> None:
@@ -101,10 +100,10 @@ def test_log_probabilities_and_their_gradients(method: str) -> None:
     agent, twin = make_pair(method)
     inputs = draw_inputs(agent)
     with torch.no_grad():
-        _, record = decide(agent, inputs, torch.Generator().manual_seed(4))
-    log_prob, entropy = agent.evaluate(record, inputs)
+        _, draws = decide(agent, inputs, torch.Generator().manual_seed(4))
+    log_prob, entropy = agent.evaluate(draws, inputs)
     (log_prob.sum() + entropy.sum()).backward()
-    theirs, spread = twin.evaluate(*reversed(on_device(inputs, record)))
+    theirs, spread = twin.evaluate(*reversed(on_device(inputs, draws)))
     (theirs.sum() + spread.sum()).backward()
     torch.testing.assert_close(spread.detach().cpu(), entropy.detach(), rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(theirs.detach().cpu(), log_prob.detach(), rtol=1e-4, atol=1e-3)
@@ -136,8 +135,8 @@ def test_an_update_of_ppo(method: str) -> None:
     agent, twin = make_pair(method)
     inputs = draw_inputs(agent)
     with torch.no_grad():
-        _, record = decide(agent, inputs, torch.Generator().manual_seed(4))
-        log_prob = agent.evaluate(record, inputs)[0]
+        _, draws = decide(agent, inputs, torch.Generator().manual_seed(4))
+        log_prob = agent.evaluate(draws, inputs)[0]
     generator = torch.Generator().manual_seed(6)
     config = PPOConfig(minibatch_size=ROWS, epochs=2, value_hidden_sizes=(16,), target_kl=1.0)  # the order is no matter
     results = []
@@ -146,7 +145,7 @@ def test_an_update_of_ppo(method: str) -> None:
     critic_inputs = torch.randn(ROWS, 3, generator=generator)
     advantage, returns = torch.randn(ROWS, generator=generator), torch.randn(ROWS, 1, generator=generator)
     for who, device in ((agent, "cpu"), (twin, "cuda")):
-        seen, drawn = (inputs, record) if device == "cpu" else on_device(inputs, record)
+        seen, drawn = (inputs, draws) if device == "cpu" else on_device(inputs, draws)
         critic = copy.deepcopy(critic_on_cpu).to(device)
         ppo = PPO(who, critic, config)  # type: ignore[arg-type]
         batch = Batch(
@@ -191,7 +190,7 @@ def test_training_stays_on_the_device(method: str) -> None:
     _, agent = make_pair(method)
     env = registry.make_env("GaussianMixture", {}, 96, device="cuda")
     settings = PPOConfig(minibatch_size=64, value_hidden_sizes=(16,))
-    trainer = Trainer(env, agent, settings, RegulariserConfig(), feed_codes=True)
+    trainer = Trainer(env, agent, settings, RegulariserConfig(), balance_codes=True)
     metrics = trainer.iterate(iteration=0, seed=1, generator=torch.Generator("cuda").manual_seed(1))
     assert metrics["losses/policy_steps"] > 0
     tensors = [*agent.state_dict().values(), *trainer.critic.state_dict().values()]

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from bmd_pipeline.config.schema import METHODS, Disturbance
+from bmd_pipeline.config.schema import Disturbance
 from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.errors import ConfigError
+from bmd_pipeline.methods import METHODS
 from bmd_pipeline.rl.graphs import CUDA, WARM_UPS, Graphed, GraphedEnv, graph_agent, graph_env
 from bmd_pipeline.rl.trainer import Trainer, pack_trainer
 from tests.rl.decisions import decide
@@ -72,12 +73,12 @@ def test_decisions_draw_the_same_numbers(method: str, explore: bool) -> None:
         for _ in range(WARM_UPS):
             inputs = draw_inputs(plain, ROWS, torch.Generator("cuda").manual_seed(len(earlier)))
             with torch.no_grad():
-                (actions, record), (others, other) = (
+                (actions, draws), (others, other) = (
                     decide(agent, inputs, generator, explore)
                     for agent, generator in zip((plain, graphed), generators, strict=True)
                 )
-            assert record.keys() == other.keys()
-            earlier.append(({"actions": actions, **record}, {"actions": others, **other}))
+            assert draws.keys() == other.keys()
+            earlier.append(({"actions": actions, **draws}, {"actions": others, **other}))
             assert torch.equal(*(generator.get_state() for generator in generators))
     for expected, found in earlier:  # later decisions left earlier ones alone
         for name, value in expected.items():

@@ -40,7 +40,7 @@ class Notebook(VectorTask):
     spec = TaskSpec("Notebook", DIM, DIM, ("x", "y"), ("x", "y"), horizon=20)
 
     def __init__(self) -> None:
-        super().__init__(N, auto_reset=False)
+        super().__init__(N)
         self.executed: list[Tensor] = []
         self.last = torch.zeros(N, DIM)
 
@@ -48,10 +48,8 @@ class Notebook(VectorTask):
         self.executed.extend(actions.unbind(dim=1))
         return super().step_chunk(actions)
 
-    def _seed(self, seed: int) -> None:
+    def _reset(self, seed: int) -> None:
         self.executed = []
-
-    def _reset_rows(self, rows: Tensor) -> None:
         self.last = torch.zeros(N, DIM)
 
     def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -167,13 +165,13 @@ def test_obs_noise_is_in_units_of_each_component_and_on_nothing_but_what_is_seen
     for blurred in (first, moved.obs_path[0] - moved.track_path[0], moved.obs - env.track()):
         torch.testing.assert_close(blurred.std(dim=0), 0.1 * UNIT, atol=0.005, rtol=0)
     assert float(moved.track_path[..., 0].std(dim=1).max()) < 1e-6
-    assert torch.equal(moved.obs, moved.final_obs)
+    assert torch.equal(moved.obs, moved.obs_path[-1])
 
 
 @pytest.mark.parametrize("length", [1, 2, 7])
 def test_ended_episodes_stay_as_they_are(length: int) -> None:
     world = Disturbance(action_noise=0.5, action_delay=1, obs_noise=0.1)
-    env = DisturbedEnv(Walk(64, auto_reset=False), world, torch.ones(1))
+    env = DisturbedEnv(Walk(64), world, torch.ones(1))
     env.reset(0)
     moves = torch.ones(64, 9 - 9 % length, 1).split(length, dim=1)
     obs, ended = env.reset(0), torch.zeros(64, dtype=torch.bool)

@@ -42,6 +42,7 @@ def test_run_says_how_it_came_to_be(tmp_path: Path) -> None:
     assert record["outputs"] == {"weights": hash_file(folder / "weights")}  # neither progress nor itself
     assert record["inputs"]["demos"]["sha256"] == hash_tree(tmp_path / "demos.zarr")
     assert record["packages"]["torch"].startswith("2.")
+    assert {"scipy", "pyarrow"} <= record["packages"].keys()
 
 
 def test_require_run(tmp_path: Path) -> None:

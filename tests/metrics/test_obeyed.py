@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bmd_pipeline.metrics.episodes import Episodes
-from bmd_pipeline.metrics.scores import choose_behaviours, compute_obeyed_by_mode, obeyed_features
+from bmd_pipeline.metrics.scores import choose_behaviours, compute_obedience, obeyed_features
 from tests.metrics.drawn import make_episodes
 
 
@@ -20,7 +20,7 @@ def commanded(code: list[int], mode: list[int], success: list[bool], behaviours:
 
 
 def obeyed(part: Episodes) -> tuple[float, float]:
-    mean, worst = compute_obeyed_by_mode(obeyed_features(part, "goal").sum(axis=0))
+    mean, worst = compute_obedience(obeyed_features(part, "goal").sum(axis=0))
     return float(mean), float(worst)
 
 

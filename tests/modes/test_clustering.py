@@ -14,13 +14,14 @@ from bmd_pipeline.modes.clustering import cluster_by_density, cluster_episodes
 from bmd_pipeline.modes.modes import interpolate_rows, resample_track
 
 
-def test_resampling_interpolates_up_to_each_episodes_own_end() -> None:
+@pytest.mark.parametrize("keep_start", [True, False])
+def test_resampling_interpolates_up_to_each_episodes_own_end(keep_start: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     track = torch.randn(20, 5, 2, generator=generator)
-    length = torch.tensor([3, 19, 7, 1, 12])
-    points = resample_track(track, length, 6).view(5, 6, 2)
+    length = torch.tensor([3, 19, 7, 1, 0])
+    points = resample_track(track, length, 6, keep_start=keep_start).view(5, 6, 2)
     for episode, last in enumerate(length.tolist()):
-        at = np.linspace(0, 1, 7)[1:] * last
+        at = (np.linspace(0, 1, 6) if keep_start else np.linspace(0, 1, 7)[1:]) * last
         for column in range(2):
             expected = np.interp(at, np.arange(last + 1), track[: last + 1, episode, column].numpy())
             np.testing.assert_allclose(points[episode, :, column].numpy(), expected, atol=1e-5)

@@ -25,7 +25,6 @@ def _modes(form: str) -> DiscoveredModes:
     modes = make_modes(DiscoverConfig.model_validate(config), _policy(), (0, 1))
     modes.findings = {"final_information": 0.5, "success_rate_per_code": [0.5, 1.0, 0.25]}
     if modes.coded is not None:
-        modes.names = ("left", "right", "around")
         modes.centres = torch.randn(3, 2 * modes.config.cluster_points)
         for table in modes.coded.denoiser.code_tables:
             table.data.normal_()
@@ -39,14 +38,13 @@ def test_round_trip(tmp_path: Path, form: str) -> None:
     loaded = load_modes(tmp_path, policy, task="GaussianMixture")
     assert loaded.config == modes.config
     assert loaded.findings == modes.findings
-    assert loaded.names == modes.names
     assert (loaded.coded is None, loaded.steering is None) == ((False, True) if form == "coded" else (True, False))
     weights = modes.networks().state_dict()
     assert loaded.networks().state_dict().keys() == weights.keys()
     assert all(torch.equal(loaded.networks().state_dict()[name], value) for name, value in weights.items())
     assert not any(parameter.requires_grad for parameter in loaded.networks().parameters())
     cond, last = torch.randn(4, 5, policy.cond_dim), torch.tensor([3, 1, 2, 3, 3])
-    shown = [each.name_behaviours(cond, last) for each in (modes, loaded)]
+    shown = [each.nearest_clusters(cond, last) for each in (modes, loaded)]
     if form == "published":
         assert shown == [None, None]
         assert loaded.acting_policy(policy) is policy
@@ -102,6 +100,6 @@ def test_an_episode_shows_the_behaviour_whose_cluster_is_nearest() -> None:
     last = torch.tensor([7, 3, 5, 7, 1])
     for episode, end in enumerate(last.tolist()):
         cond[end + 1 :, episode, :2] = corners[(truth[episode] + 1) % 3]  # what follows is no part of it
-    shown = modes.name_behaviours(cond, last)
+    shown = modes.nearest_clusters(cond, last)
     assert shown is not None
     assert torch.equal(shown, truth)

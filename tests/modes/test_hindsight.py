@@ -49,8 +49,7 @@ def test_the_inference_model_tells_behaviours_apart_without_a_bias_to_the_freque
     torch.manual_seed(0)
     settings = InferenceConfig(hidden_sizes=(16,), fit_steps=400, input_noise=0.0)
     model = InferenceModel(1, 2, settings)
-    loss = fit_inference(model, histories, code, torch.Generator().manual_seed(1))
+    fit_inference(model, histories, code, torch.Generator().manual_seed(1))
     x = torch.tensor([[-1.0], [0.0], [1.0]])
     exact = torch.sigmoid(2.0 * x[:, 0])  # p(z = 1 | x) of N(±1, 1) in equal numbers
     torch.testing.assert_close(model.log_prob(x)[:, 1].exp().detach(), exact, rtol=0, atol=0.12)
-    assert 0.2 < loss < 0.5

@@ -16,7 +16,7 @@ def _see(regulariser: Regulariser, shares: list[float], *, episodes: int = 200) 
     """Shows it a rollout in which all succeed and each code is obeyed at a given share; returns λ."""
     code = torch.arange(len(shares)).repeat_interleave(episodes)
     own = torch.cat([torch.arange(episodes) < round(share * episodes) for share in shares])
-    regulariser.see(own, torch.ones_like(own), code)
+    regulariser.update(own, torch.ones_like(own), code)
     return regulariser.weights.tolist()
 
 
@@ -36,7 +36,7 @@ def test_only_the_code_that_is_obeyed_too_seldom_gets_a_multiplier() -> None:
 
 def test_a_code_without_successes_has_violated_nothing() -> None:
     regulariser = Regulariser(2, 0.5, demand=0.9)
-    regulariser.see(torch.zeros(8, dtype=torch.bool), torch.zeros(8, dtype=torch.bool), torch.arange(8) % 2)
+    regulariser.update(torch.zeros(8, dtype=torch.bool), torch.zeros(8, dtype=torch.bool), torch.arange(8) % 2)
     assert regulariser.weights.tolist() == [0.0, 0.0]
 
 
@@ -70,7 +70,7 @@ def test_it_settles_where_the_demand_is_met(pays: float) -> None:
         share = 1.0 / (1.0 + math.exp(-logit))
         logit += 0.3 * (weight * (1.0 - share) * 10.0 - pays) / (1.0 + weight)
         own = torch.from_numpy(rng.random(256) < share)
-        regulariser.see(own, torch.ones_like(own), torch.zeros(256, dtype=torch.int64))
+        regulariser.update(own, torch.ones_like(own), torch.zeros(256, dtype=torch.int64))
         shares.append(share)
         weights.append(weight)
     assert np.mean(shares[150:]) == pytest.approx(0.9, abs=0.03)

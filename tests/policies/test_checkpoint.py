@@ -8,7 +8,8 @@ import torch
 from bmd_pipeline.config.schema import PolicyConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, load_weights, save_weights
-from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, WEIGHTS_FILE, load_policy, save_policy
+from bmd_pipeline.io.layout import POLICY_FILE
+from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, load_policy, save_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
 
@@ -34,7 +35,7 @@ def test_comes_back_bit_for_bit_with_nothing_but_its_folder(tmp_path: Path, poli
 def test_same_policy_same_bytes(tmp_path: Path, policy: DiffusionPolicy) -> None:
     for name in ("a", "b"):
         save_policy(policy, tmp_path / name, "Toy")
-    for file in (WEIGHTS_FILE, SETTINGS_FILE):
+    for file in (POLICY_FILE, SETTINGS_FILE):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
@@ -62,19 +63,19 @@ def edit(key: str, value: object) -> Callable[[Path], None]:
 
 
 def flip_bit(folder: Path) -> None:
-    path = folder / WEIGHTS_FILE
+    path = folder / POLICY_FILE
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
 
 
 def truncate(folder: Path) -> None:
-    path = folder / WEIGHTS_FILE
+    path = folder / POLICY_FILE
     path.write_bytes(path.read_bytes()[:-10])
 
 
 def drop_tensor(folder: Path) -> None:
-    path = folder / WEIGHTS_FILE
+    path = folder / POLICY_FILE
     tensors = load_weights(path)
     del tensors["obs_normaliser.mean"]
     save_weights(path, tensors)
@@ -95,7 +96,7 @@ def drop_tensor(folder: Path) -> None:
         (flip_bit, "is not what policy.json describes"),
         (truncate, "damaged"),
         (drop_tensor, "does not fit the settings"),
-        (lambda folder: (folder / WEIGHTS_FILE).unlink(), "is missing"),
+        (lambda folder: (folder / POLICY_FILE).unlink(), "is missing"),
         (lambda folder: (folder / SETTINGS_FILE).unlink(), "is missing"),
         (lambda folder: (folder / SETTINGS_FILE).write_text("{"), "damaged"),
     ],

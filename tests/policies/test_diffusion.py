@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bmd_pipeline.config.schema import PolicyConfig
-from bmd_pipeline.errors import ConfigError
-from bmd_pipeline.policies.diffusion import DiffusionPolicy, make_alphas_cumprod, make_ddpm_sampler
+from bmd_pipeline.policies.diffusion import DiffusionPolicy, make_alphas_cumprod, make_ddim_sampler
 from tests.policies.plain import run_plainly
 
 
@@ -78,10 +77,10 @@ def test_ddpm_sampler() -> None:
     policy = make_policy(sampler="ddpm")
     assert policy.timesteps == tuple(range(19, -1, -1))
     noise, cond = draw(policy)
-    with pytest.raises(ConfigError, match="pass a generator"):
+    with pytest.raises(ValueError, match="pass a generator"):
         policy.sample(noise, cond)
     configured = policy.sample(noise, cond, torch.Generator().manual_seed(3))
-    chain = make_ddpm_sampler(make_alphas_cumprod(policy.config.schedule, 20))
+    chain = make_ddim_sampler(make_alphas_cumprod(policy.config.schedule, 20), policy.timesteps, eta=1.0)
     assert torch.equal(configured, chain.sample(noise, policy.condition(cond), torch.Generator().manual_seed(3)))
     assert not torch.equal(configured, policy.sample(noise, cond, torch.Generator().manual_seed(4)))
 

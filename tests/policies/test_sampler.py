@@ -8,17 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.policies.diffusion import (
     Denoise,
+    Sampler,
     ddim_timesteps,
     make_alphas_cumprod,
     make_ddim_sampler,
-    make_ddpm_sampler,
 )
 
 schedules = st.sampled_from(["cosine", "linear"])
 MEAN, STD = 0.7, 0.4
+
+
+def make_ddpm_sampler(signal: Tensor) -> Sampler:
+    """DDPM as DDIM writes it."""
+    return make_ddim_sampler(signal, tuple(range(len(signal) - 1, -1, -1)), eta=1.0)
 
 
 def exact_denoiser(signal: Tensor) -> Denoise:
@@ -103,20 +107,25 @@ def test_determinism() -> None:
     first, second, other = (ddpm.sample(noise, denoise, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
-    with pytest.raises(ConfigError, match="pass a generator"):
+    with pytest.raises(ValueError, match="pass a generator"):
         ddpm.sample(noise, denoise)
 
 
 @given(schedules, st.integers(1, 100))
 @settings(max_examples=40)
 def test_ddim_with_all_the_noise_over_all_steps_is_ddpm(name: str, steps: int) -> None:
+    """Ho, Jain and Abbeel 2020, equations 6 and 7, the posterior variance."""
     signal = make_alphas_cumprod(name, steps)  # type: ignore[arg-type]
-    ddim, ddpm = make_ddim_sampler(signal, tuple(range(steps - 1, -1, -1)), 1.0), make_ddpm_sampler(signal)
-    assert ddim.timesteps == ddpm.timesteps
-    for ours, theirs in zip(
-        (ddim.x0_weights, ddim.x_weights, ddim.stds), (ddpm.x0_weights, ddpm.x_weights, ddpm.stds), strict=True
-    ):
-        assert ours == pytest.approx(theirs, rel=1e-7, abs=1e-7)
+    sampler = make_ddpm_sampler(signal)
+    before = torch.cat([torch.ones(1, dtype=signal.dtype), signal[:-1]])
+    alpha = signal / before
+    formulas = (
+        before.sqrt() * (1 - alpha) / (1 - signal),
+        alpha.sqrt() * (1 - before) / (1 - signal),
+        ((1 - before) / (1 - signal) * (1 - alpha)).sqrt(),
+    )
+    for ours, theirs in zip((sampler.x0_weights, sampler.x_weights, sampler.stds), formulas, strict=True):
+        assert ours == pytest.approx(theirs.flip(0).tolist(), rel=1e-7, abs=1e-7)
 
 
 @given(schedules, st.integers(2, 40), st.floats(0.0, 1.0), st.data())

@@ -134,13 +134,13 @@ class MadeUpRun:
                 "wall_s": 0.1 * step,
                 "rollout/success_rate": 0.6 + 0.3 * step / self.iterations + 0.01 * seed,
                 "losses/entropy": 20.0 - 0.1 * step,
-                "losses/approx_kl": 0.02 + 0.1 * (step % 7 == 0),
+                "losses/kl_share": 0.4 + 2.0 * (step % 7 == 0),
             }
             if method.endswith("-bmd"):
                 line |= {"modes/mi_weight": 0.5 + 0.01 * step, "modes/final_information": 0.1 * step}
             lines.append(json.dumps(line) + "\n")
         write_bytes(folder / METRICS_FILE, "".join(lines).encode())
-        settings = {"finetune": {"iterations": self.iterations, "num_envs": 8, "ppo": {"target_kl": 0.05}}}
+        settings = {"finetune": {"iterations": self.iterations, "num_envs": 8}}
         known = stage_hash(self.config, "finetune", method) if self.config else "finetune-settings"
         self._write_run(folder, "finetune", seed, settings, method=method, config_hash=self.trained_under or known)
 

@@ -17,7 +17,7 @@ def write(path: Path, rows: list[dict[str, float | None]]) -> Path:
 
 
 def test_short_logs_are_kept_as_they_are(tmp_path: Path) -> None:
-    rows = [{"step": step, "rollout/success_rate": step / 10, "losses/approx_kl": None} for step in (1, 2, 3)]
+    rows = [{"step": step, "rollout/success_rate": step / 10, "losses/kl_share": None} for step in (1, 2, 3)]
     curves = load_curves(write(tmp_path / "log", rows))
     assert (curves.step, curves.stride) == ([1, 2, 3], 1)
     assert curves.values == {"success": [0.1, 0.2, 0.3], "kl": [None, None, None]}  # others are not in the log
@@ -26,7 +26,7 @@ def test_short_logs_are_kept_as_they_are(tmp_path: Path) -> None:
 def test_long_logs_keep_means_and_the_peaks_of_kl(tmp_path: Path) -> None:
     count = 3 * MAX_POINTS
     rows = [
-        {"step": step, "rollout/success_rate": float(step), "losses/approx_kl": 9.0 if step == 5 else 0.1}
+        {"step": step, "rollout/success_rate": float(step), "losses/kl_share": 9.0 if step == 5 else 0.1}
         for step in range(1, count + 1)
     ]
     curves = load_curves(write(tmp_path / "log", rows))

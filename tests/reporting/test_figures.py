@@ -174,12 +174,12 @@ CURVES = {
 
 
 def test_curves_of_a_family_are_means_over_thin_seeds_on_one_scale() -> None:
-    drawn = plot_curves(CURVES, before=0.3, target_kl=dict.fromkeys(CURVES, 0.05))
+    drawn = plot_curves(CURVES, before=0.3)
     assert list(drawn) == ["dsrl", "res"]
     success, entropy, kl = [axes for axes in drawn["dsrl"].axes if axes.axison]
     assert success.get_title(loc="left") == "success in rollouts"
     assert entropy.get_title(loc="left") == "change of the exploration's entropy (nats)"
-    assert kl.get_title(loc="left") == "KL divergence of an update (nats)"
+    assert kl.get_title(loc="left") == "KL divergence of an update / its target"
     style = method_style("dsrl")
     lines = [(line.get_linestyle(), line.get_linewidth(), line.get_ydata()[-1]) for line in success.lines]
     assert lines[:2] == [("--", 0.7, 0.7), ("--", 1.6, 0.7)]
@@ -189,7 +189,7 @@ def test_curves_of_a_family_are_means_over_thin_seeds_on_one_scale() -> None:
     assert {line.get_color() for line in success.lines[:5]} == {style.colour}
     assert [line.get_ydata()[-1] for line in entropy.lines] == [-2.0, -1.0, -1.5]
     assert np.isnan(kl.lines[0].get_ydata()[1])
-    assert kl.lines[-1].get_ydata()[0] == 0.05
+    assert kl.lines[-1].get_ydata()[0] == 1.0
     assert kl.get_ylim() == drawn["res"].axes[1].get_ylim() == (0.0, pytest.approx(1.05 * 0.09))
 
 
@@ -197,7 +197,7 @@ def test_a_weight_that_never_changed_is_no_panel() -> None:
     assert held_weight(CURVES) == 0.5
     other = {**CURVES, ("dsrl-bmd", 2): make_curves(mi_weight=[0.5, 0.6, 0.7])}
     assert held_weight(other) is None
-    titles = [axes.get_title(loc="left") for axes in plot_curves(other, target_kl=dict.fromkeys(other))["dsrl"].axes]
+    titles = [axes.get_title(loc="left") for axes in plot_curves(other)["dsrl"].axes]
     assert "weight λ" in titles
 
 

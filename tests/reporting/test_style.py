@@ -11,7 +11,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from bmd_pipeline.config.schema import METHODS
+from bmd_pipeline.methods import METHODS
 from bmd_pipeline.reporting.figures import house_style, method_style, mode_colours, save_figure
 
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from bmd_pipeline.config.schema import METHODS
+from bmd_pipeline.methods import METHODS
 from bmd_pipeline.reporting.figures import BLACK, BLUE, method_style, mode_colours
 from bmd_pipeline.reporting.report import DARK, LIGHT, colour_sheet, contrast, on_dark
 

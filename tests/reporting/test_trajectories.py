@@ -8,19 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.reporting.trajectories import (
-    NUM_POINTS,
     PathBook,
     PlanarPath,
     encode_paths,
     load_paths,
     merge_books,
-    resample_paths,
 )
 
 
@@ -31,26 +26,6 @@ def make_book(policy: str = "dsrl", seed: int = 0) -> PathBook:
         for code, mode, success in [(0, "left", True), (1, "right", True), (0, None, False)]
     ]
     return PathBook(("tip_x", "tip_y"), "turn", ("left", "right", "both"), paths)
-
-
-def interpolate(path: NDArray[np.float32], length: int) -> NDArray[np.float64]:
-    times = np.linspace(0, length, NUM_POINTS)
-    steps = np.arange(length + 1)
-    return np.stack([np.interp(times, steps, path[: length + 1, axis]) for axis in (0, 1)], axis=1)
-
-
-@given(st.integers(0, 200), st.integers(1, 6), st.integers(0, 2**32 - 1))
-def test_resampling_matches_interpolation(steps: int, num_episodes: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    xy = rng.normal(size=(steps + 1, num_episodes, 2)).astype(np.float32)
-    length = rng.integers(0, steps + 1, size=num_episodes)
-    resampled = resample_paths(xy, length)
-    assert resampled.shape == (num_episodes, NUM_POINTS, 2)
-    assert resampled.dtype == np.float32
-    for i in range(num_episodes):
-        np.testing.assert_allclose(resampled[i], interpolate(xy[:, i], length[i]), atol=1e-5)
-        np.testing.assert_array_equal(resampled[i, 0], xy[0, i])
-        np.testing.assert_allclose(resampled[i, -1], xy[length[i], i], atol=1e-6)
 
 
 def test_round_trip(tmp_path: Path) -> None:

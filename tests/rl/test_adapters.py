@@ -10,7 +10,7 @@ from torch.distributions import Normal
 
 from bmd_pipeline.config.schema import DenoiserConfig, PolicyConfig, PPOConfig, ResidualConfig
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.rl.adapters import FinetunedDenoiser, ResidualAction, TrustRegion
+from bmd_pipeline.rl.adapters import FinetunedDenoiser, FrozenDenoiser, ResidualAction, TrustRegion
 from tests.rl.decisions import draw_inputs
 
 
@@ -27,8 +27,8 @@ def _residual(num_codes: int = 1, **settings: Any) -> ResidualAction:
 def test_only_the_last_denoising_steps_are_draws(policy: DiffusionPolicy, steps: int) -> None:
     adapter = FinetunedDenoiser(policy, DenoiserConfig(steps=steps))
     inputs, noise = draw_inputs(6), _noise(6)
-    x, record = adapter.act(noise, inputs, torch.Generator().manual_seed(0), explore=True)
-    samples = record["samples"]
+    x, draws = adapter.act(noise, inputs, torch.Generator().manual_seed(0), explore=True)
+    samples = draws["samples"]
     assert adapter.num_factors == (steps or 2)
     assert samples.shape == (6, adapter.num_factors + 1, 8)
     assert torch.equal(samples[:, -1], x)
@@ -67,7 +67,10 @@ def test_the_deployed_denoiser_starts_as_the_policy(sampler: str, num_codes: int
         for table in policy.denoiser.code_tables:
             table.normal_()
     inputs, noise = draw_inputs(6, cond_dim=policy.cond_dim), _noise(6)
-    still, lively = (FinetunedDenoiser(policy, DenoiserConfig(acting_eta=eta)) for eta in (0.0, 1.0))
+    still, lively, own = (FinetunedDenoiser(policy, DenoiserConfig(acting_eta=eta)) for eta in (0.0, 1.0, None))
+    base = FrozenDenoiser(policy)
+    ours, theirs = (one.act(noise, inputs, torch.Generator().manual_seed(1), explore=False)[0] for one in (own, base))
+    torch.testing.assert_close(ours, theirs)  # fine-tuning starts from what the policy does by itself
     x, _ = still.act(noise, inputs, torch.Generator(), explore=False)
     predict = policy.condition(inputs.cond, inputs.code)
     torch.testing.assert_close(x, policy.make_sampler(0.0).sample(noise, predict))
@@ -83,13 +86,13 @@ def test_residual_is_bounded_and_starts_small() -> None:
     adapter = _residual(scale=0.3)
     inputs, action = draw_inputs(64), _noise(64)[:, :2]
     deployed, _ = adapter.act(action, inputs, torch.Generator(), explore=False)
-    explored, record = adapter.act(action, inputs, torch.Generator().manual_seed(0), explore=True)
+    explored, draws = adapter.act(action, inputs, torch.Generator().manual_seed(0), explore=True)
     deployed, explored = deployed.detach(), explored.detach()
     assert float((deployed - action).abs().max()) < 0.02
     assert 0.1 < float((explored - action).abs().max()) <= 0.3
     mean, std = adapter.network(torch.cat([inputs.cond, action], dim=1)), adapter.log_std.exp()
-    log_prob, entropy = adapter.evaluate(record, inputs)
-    torch.testing.assert_close(log_prob[:, 0], Normal(mean, std).log_prob(record["u"]).sum(dim=1))
+    log_prob, entropy = adapter.evaluate(draws, inputs)
+    torch.testing.assert_close(log_prob[:, 0], Normal(mean, std).log_prob(draws["u"]).sum(dim=1))
     torch.testing.assert_close(entropy, Normal(mean, std.expand_as(mean)).entropy().sum(dim=1))
 
 
@@ -108,10 +111,10 @@ def test_progressive_exploration_mixes_in_the_residual_slowly() -> None:
     inputs, action = draw_inputs(2000), torch.randn(2000, 2, generator=torch.Generator().manual_seed(5))
     for iteration, share in ((0, 0.1), (3, 0.4), (9, 1.0), (99, 1.0)):
         adapter.begin_iteration(iteration)
-        x, record = adapter.act(action, inputs, torch.Generator().manual_seed(0), explore=True)
+        x, draws = adapter.act(action, inputs, torch.Generator().manual_seed(0), explore=True)
         used = (x != action).any(dim=1)
         assert float(used.float().mean()) == pytest.approx(share, abs=0.04)
-        log_prob, _ = adapter.evaluate(record, inputs)
+        log_prob, _ = adapter.evaluate(draws, inputs)
         assert torch.equal(log_prob[:, 0] != 0, used)
     adapter.begin_iteration(0)
     x, _ = adapter.act(action, inputs, torch.Generator(), explore=False)

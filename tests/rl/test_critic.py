@@ -23,17 +23,14 @@ class Ring(VectorTask):
     """Walks round a ring whatever the action, from a random place on; coming to place 0 pays 1."""
 
     def __init__(self, num_envs: int, continuing: bool) -> None:
-        super().__init__(num_envs, auto_reset=False)
+        super().__init__(num_envs)
         self.spec = replace(SPEC, continuing=continuing)
         self.place = torch.zeros(num_envs, dtype=torch.int64)
         self.generator = torch.Generator()
 
-    def _seed(self, seed: int) -> None:
+    def _reset(self, seed: int) -> None:
         self.generator.manual_seed(seed)
-
-    def _reset_rows(self, rows: Tensor) -> None:
-        drawn = torch.randint(PLACES, (self.num_envs,), generator=self.generator)
-        self.place = torch.where(rows, drawn, self.place)
+        self.place = torch.randint(PLACES, (self.num_envs,), generator=self.generator)
 
     def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         self.place = torch.where(active, (self.place + 1) % PLACES, self.place)

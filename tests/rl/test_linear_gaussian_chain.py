@@ -12,7 +12,7 @@ from torch.distributions import MultivariateNormal, Normal
 
 from bmd_pipeline.config.schema import DenoiserConfig, PolicyConfig
 from bmd_pipeline.policies.diffusion import DiffusionPolicy, Sampler, make_alphas_cumprod
-from bmd_pipeline.rl.adapters import FinetunedDenoiser, PolicyInput, Record
+from bmd_pipeline.rl.adapters import Draws, FinetunedDenoiser, PolicyInput
 from bmd_pipeline.rl.ppo import compute_policy_loss
 
 KINDS = list(itertools.product(["x0", "epsilon"], ["ddim", "ddpm"]))
@@ -74,7 +74,7 @@ def inputs(count: int) -> PolicyInput:
 
 
 @torch.no_grad()
-def explore(adapter: FinetunedDenoiser, count: int) -> Record:
+def explore(adapter: FinetunedDenoiser, count: int) -> Draws:
     """Draws of a chain from one and the same starting noise."""
     start = torch.randn(4, generator=torch.Generator().manual_seed(0)).double()
     return adapter.act(start.expand(count, 4), inputs(count), torch.Generator().manual_seed(1), explore=True)[1]
@@ -137,10 +137,10 @@ def compose(policy: DiffusionPolicy, chain: Sampler, start: Tensor) -> Multivari
 def test_log_probs_add_up_to_the_joint_density_of_the_whole_chain(prediction: str, sampler: str, eta: float) -> None:
     policy = linear_policy(prediction, sampler)
     adapter = finetuned(policy, eta=eta, **WHOLE)
-    record = explore(adapter, 16)
-    joint = compose(policy, policy.make_sampler(eta), record["samples"][0, 0])
-    expected = joint.log_prob(record["samples"][:, 1:].flatten(1))
-    log_prob, entropy = adapter.evaluate(record, inputs(16))
+    draws = explore(adapter, 16)
+    joint = compose(policy, policy.make_sampler(eta), draws["samples"][0, 0])
+    expected = joint.log_prob(draws["samples"][:, 1:].flatten(1))
+    log_prob, entropy = adapter.evaluate(draws, inputs(16))
     torch.testing.assert_close(log_prob.sum(dim=1), expected, rtol=1e-4, atol=1e-4)
     assert not entropy.any(), "its spread is fixed"
 
@@ -151,15 +151,15 @@ def test_log_probs_add_up_to_the_joint_density_of_the_whole_chain(prediction: st
 def test_log_probs_of_a_step_by_the_part_that_counts(eta: float, reduction: str, counted: str) -> None:
     policy = linear_policy("epsilon", "ddim")
     adapter = finetuned(policy, eta=eta, noise_floor=FLOOR, log_prob_steps=counted, log_prob_reduction=reduction)
-    record, chain = explore(adapter, 16), policy.make_sampler(eta)
-    samples, width = record["samples"], {"executed": 2, "chunk": 4}[counted]
+    draws, chain = explore(adapter, 16), policy.make_sampler(eta)
+    samples, width = draws["samples"], {"executed": 2, "chunk": 4}[counted]
     columns = []
     for k, ((matrix, offset), std) in enumerate(
         zip(affine_steps(policy, chain, inputs(1).cond[0]), chain.stds, strict=True)
     ):
         single = Normal(samples[:, k] @ matrix.T + offset, max(std, FLOOR)).log_prob(samples[:, k + 1])[:, :width]
         columns.append(single.mean(dim=1) if reduction == "mean" else single.sum(dim=1))
-    log_prob, _ = adapter.evaluate(record, inputs(16))
+    log_prob, _ = adapter.evaluate(draws, inputs(16))
     torch.testing.assert_close(log_prob, torch.stack(columns, dim=1), rtol=1e-4, atol=1e-4)
 
 
@@ -173,14 +173,14 @@ def test_the_clipped_loss_after_the_network_has_moved(eta: float, reduction: str
     policy = linear_policy("x0", "ddim")
     adapter = finetuned(policy, eta=eta, noise_floor=FLOOR, log_prob_reduction=reduction)
     count, chain = 64, policy.make_sampler(eta)
-    record, seen = explore(adapter, count), inputs(count)
-    samples = record["samples"]
+    draws, seen = explore(adapter, count), inputs(count)
+    samples = draws["samples"]
     output = adapter.policy.denoiser.rest[0]
     with torch.no_grad():
-        old = adapter.evaluate(record, seen)[0]
+        old = adapter.evaluate(draws, seen)[0]
         shift = torch.tensor([0.05, -0.03, 5.0, 5.0]).double()  # what is not executed does not count
         output.bias.add_(shift)
-        new = adapter.evaluate(record, seen)[0]
+        new = adapter.evaluate(draws, seen)[0]
     advantage = torch.randn(count, generator=torch.Generator().manual_seed(2)).double()
     clip = torch.full((3,), CLIP).double()
     weights = torch.tensor(adapter.factor_weights).double()
@@ -217,11 +217,11 @@ def test_a_mean_does_not_depend_on_the_size_of_a_chunk_and_a_sum_does() -> None:
         adapter = finetuned(policy, noise_floor=FLOOR, log_prob_reduction=reduction)
         seen = inputs(4000)
         noise = torch.randn(4000, 2 * horizon, generator=torch.Generator().manual_seed(0)).double()
-        _, record = adapter.act(noise, seen, torch.Generator().manual_seed(1), explore=True)
+        _, draws = adapter.act(noise, seen, torch.Generator().manual_seed(1), explore=True)
         with torch.no_grad():
-            old = adapter.evaluate(record, seen)[0]
+            old = adapter.evaluate(draws, seen)[0]
             adapter.policy.denoiser.rest[-1].bias.add_(0.02)
-            moved = adapter.evaluate(record, seen)[0] - old
+            moved = adapter.evaluate(draws, seen)[0] - old
         shares[reduction, horizon] = float((moved[:, -1].exp() - 1).abs().gt(0.1).double().mean())
     assert shares["mean", 2] < 0.25
     assert shares["mean", 16] == 0.0

@@ -102,7 +102,7 @@ def _trainer(env: TaskEnv, policy: DiffusionPolicy, modes: DiscoveredModes | Non
     method = "dsrl-bmd" if modes else "dsrl"
     agent = make_agent(method, policy, modes, FinetuneConfig(), steering)
     config = PPOConfig.model_validate({"minibatch_size": 32, "value_hidden_sizes": (16,)} | ppo)
-    return Trainer(env, agent, config, RegulariserConfig(), feed_codes=True)
+    return Trainer(env, agent, config, RegulariserConfig(), balance_codes=True)
 
 
 def _iterate(trainer: Trainer, **options: bool) -> dict[str, float]:
@@ -144,7 +144,7 @@ def test_information_is_measured_without_the_floor_that_the_reward_has(
     metrics = _iterate(trainer)
     expected = (torch.tensor([30.0, 0.0, 0.0]).log_softmax(dim=0).mean() + math.log(3)).item()
     assert metrics["modes/final_information"] == pytest.approx(expected, rel=1e-4)
-    assert expected < trainer.settings.floor * 2 / 3
+    assert expected < trainer.regulariser_config.floor * 2 / 3
 
 
 @pytest.mark.parametrize(
@@ -193,12 +193,12 @@ def test_advantages_are_standardised_within_each_code(
     generator = torch.Generator().manual_seed(0)
     code = torch.arange(300) % 3
     advantage = torch.randn(300, 2, generator=generator) + 5.0 * code[:, None]
-    fed = _trainer(env, policy, modes_of())
-    mixed = fed._mix(advantage, code)
+    made = _trainer(env, policy, modes_of())
+    mixed = made._mix(advantage, code)
     expected = standardise_groups(advantage, code, 3) @ torch.tensor([1.0, 0.5])
     torch.testing.assert_close(mixed, standardise(expected))
-    fed.feed = None
-    pooled = fed._mix(advantage, code)
+    made.code_sampler = None
+    pooled = made._mix(advantage, code)
     assert [float(mixed[code == k].mean()) for k in range(3)] == pytest.approx([0.0] * 3, abs=1e-5)
     assert float(pooled[code == 0].mean()) < -1.0 < 1.0 < float(pooled[code == 2].mean())
 
@@ -287,13 +287,13 @@ def test_updates_raise_what_pays(env: TaskEnv, policy: DiffusionPolicy) -> None:
     seen = torch.zeros(512, 7)  # cond 4, track 2, time 1
     for _ in range(10):
         with torch.no_grad():
-            _, record = decide(agent, inputs, generator)
+            _, draws = decide(agent, inputs, generator)
             batch = Batch(
                 inputs,
-                record,
+                draws,
                 seen,
-                agent.evaluate(record, inputs)[0],
-                standardise(record["0.u"][:, 0]),
+                agent.evaluate(draws, inputs)[0],
+                standardise(draws["0.u"][:, 0]),
                 torch.zeros(512, 1),
             )
         trainer.ppo.update(batch, generator)

@@ -75,9 +75,9 @@ def test_gradients(case: Case, policy: DiffusionPolicy, modes_of: MakeModes) -> 
     generator = torch.Generator().manual_seed(0)
     inputs = draw_inputs(6, agent.num_codes)
     with torch.no_grad():
-        _, record = decide(agent, inputs, generator)
-    log_prob, entropy = agent.evaluate(record, inputs)
-    assert log_prob.shape == (6, agent.num_factors)
+        _, draws = decide(agent, inputs, generator)
+    log_prob, entropy = agent.evaluate(draws, inputs)
+    assert log_prob.shape == (6, len(agent.factor_weights))
     (log_prob.sum() + entropy.sum()).backward()
     reached = {name for name, parameter in agent.named_parameters() if parameter.grad is not None}
     assert reached == {name for name, _ in agent.named_parameters() if name.startswith(case.trained)}
@@ -91,7 +91,7 @@ def test_an_iteration(case: Case, env: TaskEnv, policy: DiffusionPolicy, modes_o
     agent = agent_of(case, policy, modes_of)
     ppo = {"minibatch_size": 16, "value_hidden_sizes": (16,), "entropy_weight": 0.01, "target_kl": 1.0}
     config = FinetuneConfig.model_validate({"ppo": ppo})
-    trainer = Trainer(env, agent, config.ppo, config.regulariser, feed_codes=True)
+    trainer = Trainer(env, agent, config.ppo, config.regulariser, balance_codes=True)
     before, frozen = snapshot(agent), {name: value.clone() for name, value in policy.state_dict().items()}
     for iteration in range(2):
         trainer.iterate(iteration=iteration, seed=iteration, generator=torch.Generator().manual_seed(iteration))

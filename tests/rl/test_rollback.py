@@ -24,7 +24,7 @@ def trainer(env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., Disco
     modes = modes_of()
     agent = make_agent("dsrl-bmd", policy, modes, FinetuneConfig(), SteeringConfig(hidden_sizes=(16,)))
     config = PPOConfig.model_validate({"minibatch_size": 32, "value_hidden_sizes": (16,)})
-    return Trainer(env, agent, config, RegulariserConfig(), feed_codes=True, obedience=0.95)
+    return Trainer(env, agent, config, RegulariserConfig(), balance_codes=True, obedience=0.95)
 
 
 def iterate(trainer: Trainer, iteration: int = 0) -> dict[str, float]:
@@ -137,7 +137,7 @@ def test_a_trainer_goes_on_bit_for_bit(trainer: Trainer) -> None:
     trainer._warn = pytest.fail
     # the untrained policy hardly succeeds: a rollout in which no code was obeyed gives λ something to go on from
     code = torch.arange(48) % 3
-    trainer.regulariser.see(torch.zeros(48, dtype=torch.bool), torch.ones(48, dtype=torch.bool), code)
+    trainer.regulariser.update(torch.zeros(48, dtype=torch.bool), torch.ones(48, dtype=torch.bool), code)
     iterate(trainer)
     tensors, values = pack_trainer(trainer)
     iterate(trainer, 1)

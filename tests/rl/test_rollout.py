@@ -12,7 +12,15 @@ from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import PLANNED, Agent, make_agent, make_base_agent, make_commanded_agent
-from bmd_pipeline.rl.rollout import LOOK_INTERVALS, Rollout, balanced_codes, merge_rollouts, play_episodes, roll_out
+from bmd_pipeline.rl.rollout import (
+    LOOK_INTERVALS,
+    Rollout,
+    balanced_codes,
+    compute_information,
+    merge_rollouts,
+    play_rounds,
+    roll_out,
+)
 from bmd_pipeline.rl.trainer import Trainer
 from bmd_pipeline.tasks import registry
 from tests.tasks.toy import Walk
@@ -29,7 +37,7 @@ def _play(env: TaskEnv, policy: DiffusionPolicy, seed: int, max_steps: int | Non
         explore=True,
         feature_columns=(1,),
         max_steps=max_steps,
-        keep_record=True,
+        keep_draws=True,
     )
 
 
@@ -39,7 +47,7 @@ def test_shapes_and_bookkeeping(env: TaskEnv, policy: DiffusionPolicy) -> None:
     assert played.cond.shape == (decisions + 1, 12, 4)
     assert played.features.shape == (decisions + 1, 12, 1)
     assert played.track.shape == (2 * decisions + 1, 12, 2)
-    assert played.record["1.samples"].shape == (decisions, 12, 3, 8)
+    assert played.draws["1.samples"].shape == (decisions, 12, 3, 8)
     torch.testing.assert_close(played.features[..., 0], played.track[::2, :, 1])
     # an episode takes ceil(length / n_action_steps) decisions, without gaps
     assert torch.equal(played.active_mask.sum(dim=0), -(-played.length // 2))
@@ -68,9 +76,9 @@ def test_looking_less_often_for_the_end_appends_decisions_that_nobody_takes(monk
     torch.manual_seed(0)
     policy = DiffusionPolicy(PolicyConfig(horizon=1, n_action_steps=1, n_obs_steps=1, hidden_sizes=(8,)), 1, 1)
     policy.fit_normalisers(0.9 + 0.1 * torch.rand(64, 1), torch.rand(64, 1))  # reaches 3 in three or four steps
-    looking = _play(Walk(5, auto_reset=False), policy, 0)
+    looking = _play(Walk(5), policy, 0)
     monkeypatch.setitem(LOOK_INTERVALS, "cpu", 5)
-    late = _play(Walk(5, auto_reset=False), policy, 0)
+    late = _play(Walk(5), policy, 0)
     decisions = len(looking.active_mask)
     assert decisions == 4
     assert len(late.active_mask) == 5
@@ -93,7 +101,7 @@ def test_merging_keeps_every_episode_as_it_was(env: TaskEnv, policy: DiffusionPo
         assert not bool(merged.active_mask[decisions:, rows].any())
         assert torch.equal(merged.track[: len(part.track), rows], part.track)
         assert torch.equal(merged.track[-1, rows], part.track[-1])
-        assert torch.equal(merged.record["1.samples"][:decisions, rows], part.record["1.samples"])
+        assert torch.equal(merged.draws["1.samples"][:decisions, rows], part.draws["1.samples"])
         assert torch.equal(merged.reward.sum(dim=0)[rows], part.reward.sum(dim=0))
 
 
@@ -103,17 +111,14 @@ def test_codes_are_shared_out_evenly() -> None:
     assert not torch.equal(code, torch.arange(30) % 4)
 
 
-def test_evaluation_reports_information_only_with_codes(
+def test_evaluation_takes_codes_in_turn_from_the_same_starts(
     env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
 ) -> None:
-    generator = torch.Generator().manual_seed(0)
-    agent = make_commanded_agent(policy, modes_of())
-    none, codes = torch.zeros(12, dtype=torch.int64), torch.arange(12) % agent.num_codes
-    plain = play_episodes(env, make_base_agent(policy), seed=5, codes=none, generator=generator)
-    coded = play_episodes(env, agent, seed=5, codes=codes, generator=generator)
-    assert plain.information is None
-    assert coded.information is not None
-    assert coded.information.shape == (12,)
+    generator, modes = torch.Generator().manual_seed(0), modes_of()
+    agents = make_base_agent(policy), make_commanded_agent(policy, modes)
+    plain, coded = (next(play_rounds(env, agent, [5], generator)) for agent in agents)
+    assert [part.shape for part in compute_information(modes.inference, coded)] == [(12,), (12,)]
+    assert coded.code.tolist() == [0, 1, 2] * 4
     assert torch.equal(plain.track[0], coded.track[0]), "agents must meet the same initial states"
 
 
@@ -136,7 +141,7 @@ def _roll_out(env: TaskEnv, agent: Agent, explore: bool, max_steps: int | None =
         explore=explore,
         feature_columns=(1,),
         max_steps=max_steps,
-        keep_record=True,
+        keep_draws=True,
     )
 
 
@@ -164,14 +169,14 @@ def test_a_residual_takes_a_decision_per_control_step_and_plans_per_chunk(
     assert torch.equal(played.last_decision, played.length)
     torch.testing.assert_close(played.features[..., 0], played.track[..., 1])
     planned = torch.arange(decisions) % 2 == 0
-    assert torch.equal(played.record[PLANNED], planned.float()[:, None].expand(decisions, 12))
-    assert played.record["2.action"].shape == (decisions, 12, 2)
+    assert torch.equal(played.draws[PLANNED], planned.float()[:, None].expand(decisions, 12))
+    assert played.draws["2.action"].shape == (decisions, 12, 2)
 
 
 def test_an_odd_cut_leaves_a_plan_unfinished(env: TaskEnv, policy: DiffusionPolicy) -> None:
     played = _roll_out(env, _residual_agent(policy), explore=True, max_steps=5)
     assert int(played.length.max()) == len(played.active_mask) == 5
-    assert played.record[PLANNED][:, 0].tolist() == [1.0, 0.0, 1.0, 0.0, 1.0]
+    assert played.draws[PLANNED][:, 0].tolist() == [1.0, 0.0, 1.0, 0.0, 1.0]
 
 
 def test_a_steering_policy_before_a_residual_draws_once_per_plan(
@@ -180,12 +185,12 @@ def test_a_steering_policy_before_a_residual_draws_once_per_plan(
     """Between plans its draw is that of the plan before, and counts as certain."""
     agent = _residual_agent(policy, modes_of(form="published"))
     played = _roll_out(env, agent, explore=True)
-    drawn = played.record["0.u"]
+    drawn = played.draws["0.u"]
     later = drawn[1::2]
     assert torch.equal(later, drawn[0::2][: len(later)])
-    record = {name: played.taken(value) for name, value in played.record.items()}
-    log_prob, _ = agent.evaluate(record, played.policy_inputs())
-    assert torch.equal(log_prob[:, 0] != 0, record[PLANNED] == 1)
+    draws = {name: played.taken(value) for name, value in played.draws.items()}
+    log_prob, _ = agent.evaluate(draws, played.policy_inputs())
+    assert torch.equal(log_prob[:, 0] != 0, draws[PLANNED] == 1)
     assert bool((log_prob[:, 1] != 0).all())
 
 

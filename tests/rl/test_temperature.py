@@ -52,10 +52,10 @@ def learn(
     temperatures, metrics = [], []
     for _ in range(times):
         with torch.no_grad():
-            _, record = decide(agent, inputs, generator)
-            log_prob = agent.evaluate(record, inputs)[0]
+            _, draws = decide(agent, inputs, generator)
+            log_prob = agent.evaluate(draws, inputs)[0]
         advantage = standardise(log_prob[:, 0]) if near else nothing[:, 0]
-        batch = Batch(inputs, record, seen, log_prob, advantage, nothing)
+        batch = Batch(inputs, draws, seen, log_prob, advantage, nothing)
         metrics.append(ppo.update(batch, generator))
         temperatures.append(ppo.temperature)
     return temperatures, metrics

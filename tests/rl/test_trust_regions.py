@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.schema import FinetuneConfig, SteeringConfig
+from bmd_pipeline.config.schema import KL_STOP, FinetuneConfig, SteeringConfig
 from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import make_agent
@@ -66,12 +66,12 @@ def update(policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]) ->
         steps = [0, 0]
         for _ in range(times):
             with torch.no_grad():
-                _, record = decide(agent, inputs, generator)
+                _, draws = decide(agent, inputs, generator)
                 batch = Batch(
                     inputs,
-                    record,
+                    draws,
                     torch.zeros(ROWS, 4 + 2 + 3 + 1),
-                    agent.evaluate(record, inputs)[0],
+                    agent.evaluate(draws, inputs)[0],
                     standardise(torch.randn(ROWS, generator=generator)),
                     torch.zeros(ROWS, 1),
                 )
@@ -112,6 +112,7 @@ def test_a_link_that_passes_its_bound_stops_and_the_other_goes_on(update: Callab
     assert not same(one.weights[stopped], both.weights[stopped])
     assert one.metrics["losses/kl_stopped"] == 1.0
     assert one.metrics["losses/policy_steps"] == ALL
+    assert one.metrics["losses/kl_share"] > KL_STOP  # of the one with the tight target, whose KL may be the lower one
 
 
 def test_both_may_stop(update: Callable[..., Result]) -> None:

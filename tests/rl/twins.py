@@ -15,10 +15,10 @@ from bmd_pipeline.config.schema import (
     PPOConfig,
     RegulariserConfig,
     SteeringConfig,
-    uses_modes,
 )
 from bmd_pipeline.environments.base import VectorTask
 from bmd_pipeline.errors import DivergenceError
+from bmd_pipeline.methods import uses_modes
 from bmd_pipeline.modes.modes import make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters import PolicyInput
@@ -122,7 +122,7 @@ def make_trainers(
     for agent, own in zip(make_agents(method, device, config.target_kl), (None, recorder), strict=True):
         torch.manual_seed(2)
         env = graph_env(registry.make_env("GaussianMixture", {}, num_envs, device=device), own)
-        made.append(Trainer(env, agent, config, RegulariserConfig(), feed_codes=True, recorder=own))
+        made.append(Trainer(env, agent, config, RegulariserConfig(), balance_codes=True, recorder=own))
     for group in made[0].ppo.optimizer.param_groups:  # rounds as the other one does
         group["fused"] = made[1].ppo.optimizer.param_groups[0]["fused"]
     return made[0], made[1]

@@ -17,7 +17,7 @@ from bmd_pipeline.tasks.pusht.env import skip_recolouring
 
 def _make(control_mode: str = "pd_ee_delta_pose") -> Any:
     skip_recolouring()
-    return backend.make_env("PushT-v1", control_mode=control_mode)
+    return backend.make_maniskill_env("PushT-v1", control_mode=control_mode)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from bmd_pipeline.sim import backend
 _SCRIPT = """
 import sapien.render
 from bmd_pipeline.sim import backend
-env = backend.make_env("PickCube-v1", control_mode="pd_joint_delta_pos")
+env = backend.make_maniskill_env("PickCube-v1", control_mode="pd_joint_delta_pos")
 obs, *_ = env.step(env.action_space.sample())
 print(backend.have_render_device(), sapien.render.RenderMaterial is backend.NullResource, tuple(obs.shape))
 """
@@ -52,6 +52,6 @@ def test_gpu_simulation_that_can_not_start_is_told_in_one_line(monkeypatch: pyte
     with pytest.raises(
         TaskError, match=r"^task\.physics is cuda, but PushT-v1 can't start there \(OSError: no .* it\)"
     ):
-        backend.make_env("PushT-v1", sim_backend="physx_cuda")
+        backend.make_maniskill_env("PushT-v1", sim_backend="physx_cuda")
     with pytest.raises(OSError, match="no library"):  # on the CPU it is our fault, or the installation's
-        backend.make_env("PushT-v1")
+        backend.make_maniskill_env("PushT-v1")

@@ -39,7 +39,7 @@ def make_recorder(task: Walk) -> EpisodeRecorder:
 
 @pytest.mark.parametrize("chunk", [1, 2, 4])
 def test_keeps_every_step_up_to_the_end_once(chunk: int) -> None:
-    task = Walk(1, auto_reset=False)
+    task = Walk(1)
     recorder = make_recorder(task)
     play(task, 8, chunk)  # it ends after 4 steps and stays frozen
     recording = recorder.recording
@@ -52,14 +52,14 @@ def test_keeps_every_step_up_to_the_end_once(chunk: int) -> None:
 
 
 def test_an_episode_is_the_same_with_and_without() -> None:
-    plain, recorded = Walk(1, auto_reset=False), Walk(1, auto_reset=False)
+    plain, recorded = Walk(1), Walk(1)
     make_recorder(recorded)
     for one, other in zip(play(plain, 6, 2), play(recorded, 6, 2), strict=True):
         assert torch.equal(one, other)
 
 
 def test_a_new_episode_is_a_new_recording() -> None:
-    task = Walk(1, auto_reset=False)
+    task = Walk(1)
     recorder = make_recorder(task)
     play(task, 4, 1)
     first = recorder.recording
@@ -68,14 +68,13 @@ def test_a_new_episode_is_a_new_recording() -> None:
     assert first.length == 4
 
 
-@pytest.mark.parametrize("task", [Walk(2, auto_reset=False), Walk(1)], ids=["two", "automatic"])
-def test_refuses_what_has_no_single_episode(task: Walk) -> None:
-    with pytest.raises(TaskError, match="one environment without automatic reset"):
-        make_recorder(task)
+def test_refuses_what_has_no_single_episode() -> None:
+    with pytest.raises(TaskError, match="Toy: episodes of one environment can be recorded, not of 2"):
+        make_recorder(Walk(2))
 
 
 def test_finds_the_task_of_an_expert() -> None:
-    task = Walk(1, auto_reset=False)
+    task = Walk(1)
     assert find_task(SimpleNamespace(_pace=1.0, _env=task)) is task  # type: ignore[arg-type]
     with pytest.raises(TaskError, match="holds no task of its own"):
         find_task(SimpleNamespace(_pace=1.0))  # type: ignore[arg-type]

@@ -28,27 +28,23 @@ class Drift(VectorTask):
     spec = TaskSpec("Drift", obs_dim=2, action_dim=2, track_names=("x", "y"), planar=("x", "y"), horizon=6)
 
     def __init__(self, num_envs: int, first_row: int, failing_row: int = -1, failure: str = "") -> None:
-        super().__init__(num_envs, auto_reset=True)
+        super().__init__(num_envs)
         self._first_row, self._failure = first_row, failure
         self._fails = first_row <= failing_row < first_row + num_envs
         self._at = torch.zeros(num_envs, 2)
-        self._episodes = [0] * num_envs
-        self._root = 0
         if failure == "refuse" and self._fails:
             raise TaskError("Drift: refused")
 
-    def _seed(self, seed: int) -> None:
-        self._root, self._episodes = seed, [0] * self.num_envs
-
-    def _reset_rows(self, rows: Tensor) -> None:
-        for row in rows.nonzero()[:, 0].tolist():
-            generator = np.random.default_rng((self._root, self._first_row + row, self._episodes[row]))
+    def _reset(self, seed: int) -> None:
+        for row in range(self.num_envs):
+            generator = np.random.default_rng((seed, self._first_row + row))
             self._at[row] = torch.from_numpy(generator.standard_normal(2)).float()
-            self._episodes[row] += 1
 
     def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self._fails and self._failure == "raise":
             raise ValueError("row went mad")
+        if self._fails and self._failure == "truncated":
+            raise EOFError("asset ends early")
         if self._fails and self._failure == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         self._at = torch.where(active[:, None], self._at + action, self._at)
@@ -108,7 +104,11 @@ def test_a_user_error_in_a_worker_stays_one() -> None:
 
 @pytest.mark.parametrize(
     ("failure", "message"),
-    [("raise", "environments 2 to 3.*ValueError: row went mad"), ("die", "by signal 9")],
+    [
+        ("raise", "environments 2 to 3.*ValueError: row went mad"),
+        ("truncated", "environments 2 to 3.*EOFError: asset ends early"),
+        ("die", "by signal 9"),
+    ],
 )
 def test_a_failing_worker_stops_them_all(failure: str, message: str) -> None:
     env = ParallelTask(functools.partial(Drift, failing_row=3, failure=failure), 4, 2)

@@ -38,7 +38,8 @@ def write_grid_runs(config: RunConfig, layout: Layout, episodes: dict[str, list[
     for cell in list_cells(config):
         for part in episodes[cell.name]:
             folder = layout.finetuned(task, cell.folder(method), part.seed)
-            line = {"losses/approx_kl": 0.2, "modes/mi_weight": 0.4, "rollout/episode_return": 1.0}
+            line = {"losses/approx_kl": 0.2, "losses/kl_share": 2.5, "losses/kl_stopped": 1.0}
+            line |= {"modes/mi_weight": 0.4, "rollout/episode_return": 1.0}
             lines = [json.dumps({"step": step, **line}) for step in range(1, 11)]
             write_text(folder / METRICS_FILE, "\n".join(lines) + "\n")
             write_run(

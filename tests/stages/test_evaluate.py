@@ -16,16 +16,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.schema import RunConfig, is_finetuned, uses_modes
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError, TaskError
 from bmd_pipeline.io.provenance import describe_run, write_run
+from bmd_pipeline.methods import is_finetuned, uses_modes
 from bmd_pipeline.metrics.episodes import load_episodes
 from bmd_pipeline.metrics.schemas import Evaluation, load_document
 from bmd_pipeline.policies.checkpoint import save_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.reporting.trajectories import NUM_POINTS, load_paths
-from bmd_pipeline.rl.rollout import EpisodeBatch
 from bmd_pipeline.stages import evaluate as stage
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import curve, evaluate, summarise
@@ -58,7 +58,7 @@ class Stage:
         monkeypatch.setattr(stage, "load_task_policy", lambda *_: None)
         monkeypatch.setattr(stage, "load_agent", self._load_agent)
         monkeypatch.setattr(stage, "play_rounds", self._play)
-        monkeypatch.setattr(stage, "describe_episodes", lambda agent, batch: batch)
+        monkeypatch.setattr(stage, "compute_information", lambda _, played: (torch.full((len(played.code),), 1.25),))
         for name in ("policy", "modes", "finetuned"):
             self.finish(name)
 
@@ -80,11 +80,12 @@ class Stage:
 
     def _load_agent(self, policy: None, modes: Path | None, finetuned: Path | None, method: str, **_: object) -> Any:
         codes = 4 if uses_modes(method) else 1
-        return SimpleNamespace(num_codes=codes, method=method, policy=None)
+        modes = SimpleNamespace(inference=None) if codes > 1 else None
+        return SimpleNamespace(num_codes=codes, method=method, policy=None, modes=modes)
 
     def _play(
         self, env: TaskEnv, agent: Any, seeds: Sequence[int], generator: torch.Generator
-    ) -> Iterator[EpisodeBatch]:
+    ) -> Iterator[SimpleNamespace]:
         for index, seed in enumerate(seeds):
             first = index * env.num_envs
             codes = torch.arange(first, first + env.num_envs) % agent.num_codes
@@ -92,19 +93,18 @@ class Stage:
 
     def _play_round(
         self, env: TaskEnv, agent: Any, seed: int, codes: Tensor, generator: torch.Generator
-    ) -> EpisodeBatch:
+    ) -> SimpleNamespace:
         self.starts.setdefault(agent.method, []).append(env.reset(seed))
         start = env.track()
         goal = codes if agent.num_codes > 1 else torch.zeros_like(codes)
         share = torch.linspace(0, 1, 9)[:, None, None]
         success = (goal != 3) & (torch.rand(env.num_envs, generator=generator) < 0.9)
-        return EpisodeBatch(
+        return SimpleNamespace(
             track=(1 - share) * start + share * torch.tensor(GOALS)[goal],
             length=torch.full_like(codes, 8),
             success=success,
-            episode_return=success.float() * 2,
+            reward=torch.stack([success.float(), success.float()]),
             code=codes,
-            information=torch.full((env.num_envs,), 1.25) if agent.num_codes > 1 else None,
         )
 
     def run(self, method: str, seed: int = 0, **changes: Any) -> Path:

@@ -19,7 +19,6 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.environments.base import TaskEnv, VectorTask
 from bmd_pipeline.errors import TaskError, TrainingError
 from bmd_pipeline.reporting.sources import find_videos
-from bmd_pipeline.rl.rollout import EpisodeBatch
 from bmd_pipeline.seeds import derive_seed
 from bmd_pipeline.sim.render import Camera
 from bmd_pipeline.stages import film as stage
@@ -91,9 +90,9 @@ def let_play(monkeypatch: pytest.MonkeyPatch, num_codes: int, choose: Callable[[
     monkeypatch.setattr(stage, "require_inputs", lambda *_: {})
     played = 0
 
-    def play(env: TaskEnv, agent: Any, *, seed: int, codes: Tensor, generator: torch.Generator) -> EpisodeBatch:
+    def play(env: TaskEnv, agent: Any, *, seed: int, code: Tensor, **_: object) -> SimpleNamespace:
         nonlocal played
-        goal = choose(int(codes), played)
+        goal = choose(int(code), played)
         played += 1
         env.reset(seed)
         success = torch.zeros(1, dtype=torch.bool)
@@ -101,10 +100,9 @@ def let_play(monkeypatch: pytest.MonkeyPatch, num_codes: int, choose: Callable[[
             way = torch.zeros(1, 2) if goal is None else torch.tensor([GOALS[goal]]) - env.track()[:, :2]
             moved = env.step(way / way.norm().clamp(min=0.12))
             success |= moved.success
-        zeros = torch.zeros(1)
-        return EpisodeBatch(env.track()[None], zeros.long(), success, zeros, codes, None)
+        return SimpleNamespace(success=success)
 
-    monkeypatch.setattr(stage, "play_episodes", play)
+    monkeypatch.setattr(stage, "roll_out", play)
 
 
 def test_the_expert_gives_a_clip_of_each_mode(tmp_path: Path, filming: MadeUpFilming) -> None:

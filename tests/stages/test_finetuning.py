@@ -17,8 +17,9 @@ from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.metrics.schemas import Evaluation, load_document
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.rl import trainer
-from bmd_pipeline.rl.agent import load_agent
-from bmd_pipeline.rl.rollout import Rollout, play_episodes
+from bmd_pipeline.rl.agent import Agent, load_agent, remove_steering
+from bmd_pipeline.rl.rollout import Rollout, play_rounds
+from bmd_pipeline.stages import evaluate as evaluate_stage
 from bmd_pipeline.stages import finetune as finetune_stage
 from bmd_pipeline.stages import runtime
 from bmd_pipeline.stages.console import Reporter, Stop
@@ -64,11 +65,11 @@ def test_a_finetuned_policy_plays_from_its_own_folders(policy: Path, modes: Path
         "run.json",
     }
     agent = load_agent(load_policy(policy), modes, tmp_path, method, task=TASK)
-    env, codes = registry.make_env(TASK, {}, 16), torch.arange(16) % agent.num_codes
-    episodes = play_episodes(env, agent, seed=9, codes=codes, generator=torch.Generator().manual_seed(0))
+    env = registry.make_env(TASK, {}, 16)
+    played = next(play_rounds(env, agent, [9], torch.Generator().manual_seed(0)))
     assert agent.num_codes == (4 if coded else 1)
-    assert (episodes.information is not None) == coded
-    assert bool(torch.isfinite(episodes.track).all())
+    assert (agent.modes is not None) == coded
+    assert bool(torch.isfinite(played.track).all())
     other = method.removesuffix("-bmd") if coded else f"{method}-bmd"
     with pytest.raises(ArtifactError, match="expected"):
         load_agent(load_policy(policy), modes, tmp_path, other, task=TASK)
@@ -134,15 +135,19 @@ def test_a_curve_without_snapshots_says_how_to_keep_some(policy: Path, modes: Pa
 
 
 @pytest.mark.parametrize("stage", [curve, evaluate])
-def test_curve_and_evaluation_leave_steering_out_where_asked(
-    policy: Path, tmp_path: Path, stage: Callable[..., None]
+def test_curve_and_evaluation_leave_steering_out_where_there_is_any(
+    policy: Path, tmp_path: Path, stage: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A comparison also plays policies without a steering policy: here `dppo`."""
     config = make_config(finetune={"snapshot_interval": 1, "iterations": 1}, evaluate={"steering": False})
     _finetune(config, policy, None, tmp_path, "dppo")
     output = tmp_path / "output.json"
     inputs = {"policy": policy, "modes": None, "finetuned": tmp_path}
-    with pytest.raises(ConfigError, match="no steering policy to leave out"):
-        stage(config, **inputs, output=output, method="dppo", seed=0, num_workers=1, reporter=QUIET)
+    asked: list[Agent] = []
+    monkeypatch.setattr(evaluate_stage, "remove_steering", lambda agent: asked.append(agent) or remove_steering(agent))
+    stage(config, **inputs, output=output, method="dppo", seed=0, num_workers=1, reporter=QUIET)
+    assert asked
+    assert output.is_file()
 
 
 def test_lambda_follows_from_a_demand_on_obedience(
@@ -177,10 +182,10 @@ def test_every_method_builds_on_the_published_form(
 ) -> None:
     _finetune(make_config(finetune={"iterations": 1}), policy, published_modes, tmp_path, method)
     agent = load_agent(load_policy(policy), published_modes, tmp_path, method, task=TASK)
-    env, codes = registry.make_env(TASK, {}, 8), torch.arange(8) % agent.num_codes
-    episodes = play_episodes(env, agent, seed=9, codes=codes, generator=torch.Generator().manual_seed(0))
-    assert episodes.information is not None
-    assert bool(torch.isfinite(episodes.track).all())
+    env = registry.make_env(TASK, {}, 8)
+    played = next(play_rounds(env, agent, [9], torch.Generator().manual_seed(0)))
+    assert agent.modes is not None
+    assert bool(torch.isfinite(played.track).all())
 
 
 def test_the_policies_of_a_run_are_judged_together(policy: Path, modes: Path, tmp_path: Path) -> None:

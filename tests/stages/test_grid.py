@@ -23,7 +23,7 @@ from tests.stages.evaluations import write_grid_runs
 from tests.stages.small import QUIET
 
 TASK, METHOD = "GaussianMixture", "dppo-bmd"
-WEIGHT, FED = "finetune.regulariser.mi_weight", "finetune.feed_codes"
+WEIGHT, FED = "finetune.regulariser.mi_weight", "finetune.balance_codes"
 KINDS = {
     "mi_weight=0": (0.98, [2000, 1, 1, 1]),
     "mi_weight=0.1": (0.98, [1, 1, 1, 1]),
@@ -94,7 +94,7 @@ def test_a_plateau_that_reaches_the_end_is_open(layout: Layout) -> None:
 def test_several_axes_have_cells_that_hold_and_no_plateau(tmp_path: Path) -> None:
     config = make_config({WEIGHT: (0.0, 0.5), FED: (True, False)})
     rng = np.random.default_rng(0)
-    names = [f"mi_weight={weight},feed_codes={fed}" for weight in ("0", "0.5") for fed in ("true", "false")]
+    names = [f"mi_weight={weight},balance_codes={fed}" for weight in ("0", "0.5") for fed in ("true", "false")]
     shares = [[2000, 1, 1, 1], *[[1, 1, 1, 1]] * 3]
     episodes = {
         name: [draw_episodes(METHOD, k, rates=[0.98] * 4, shares=share, n=200, rng=rng) for k in (0, 1)]
@@ -115,6 +115,13 @@ def test_without_training_logs_there_are_scores_alone(layout: Layout) -> None:
     grid(make_config(), layout=layout, output=layout.grid(TASK), reporter=QUIET)
     found = [cell.methods[METHOD].stability for cell in load_document(layout.grid(TASK), Grid).cells]
     assert [one is None for one in found] == [False, False, True, False]
+
+
+def test_logs_of_earlier_versions_show_no_signs_of_instability(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bmd_pipeline.stages.grid.load_metrics", lambda _: [{"losses/approx_kl": 0.2}])
+    grid(make_config(), layout=layout, output=layout.grid(TASK), reporter=QUIET)
+    cells = load_document(layout.grid(TASK), Grid).cells
+    assert [cell.methods[METHOD].stability for cell in cells] == [None] * len(cells)
 
 
 def refuse(layout: Layout, match: str, config: RunConfig | None = None) -> None:

@@ -16,7 +16,7 @@ from bmd_pipeline.tasks.registry import get_entry
 
 def make_stock(task: str) -> Any:
     """The task's registered environment, unwrapped."""
-    return backend.make_env(importlib.import_module(f"{get_entry(task).package}.maniskill").ENV_ID)
+    return backend.make_maniskill_env(importlib.import_module(f"{get_entry(task).package}.maniskill").ENV_ID)
 
 
 def joints(env: Any) -> np.ndarray:

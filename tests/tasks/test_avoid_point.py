@@ -1,4 +1,4 @@
-"""The obstacle course, its demonstrator and its labels."""
+"""The obstacle course, its expert and its labels."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ def test_tracing_a_path_equals_following_it() -> None:
     track = torch.tensor(START) + (0.02 * steps + torch.tensor([0.0, 0.002])).cumsum(dim=0)
     gaps = torch.full((256, 3), NOT_REACHED)
     for position in track:
-        gaps = COURSE.follow(gaps, position)
+        gaps = COURSE.update_gaps(gaps, position)
     assert torch.equal(gaps, COURSE.trace(track))
     assert len(gaps.unique(dim=0)) > 24, "finished and unfinished paths of all kinds"
 
 
 def drive(velocity: tuple[float, float]) -> tuple[AvoidPoint, Transition]:
-    env = AvoidPoint(Options(), 4, auto_reset=False)
+    env = AvoidPoint(Options(), 4)
     env.reset(0)
     return env, env.step_chunk(torch.tensor(velocity).expand(4, 120, 2))
 
@@ -120,7 +120,7 @@ def test_touching_a_post_or_leaving_the_field_fails(velocity: tuple[float, float
 
 def cross_the_line(options: Options) -> Transition:
     """24 environments that took one way each take their last step."""
-    env = AvoidPoint(options, 24, auto_reset=False)
+    env = AvoidPoint(options, 24)
     env.reset(0)
     env.position = torch.tensor([(ROWS[2].gap_centre(gaps[2]), FINISH_Y - 0.011) for gaps in MODE_GAPS])
     env.referee.gaps = torch.tensor(MODE_GAPS)
@@ -144,7 +144,7 @@ def test_crossing_the_finish_line_succeeds_and_pays() -> None:
     assert int(elsewhere.argmax()) == MODES.index("R-R-4")
 
 
-def test_the_demonstrator_shows_all_modes_and_keeps_to_them() -> None:
+def test_the_expert_shows_all_modes_and_keeps_to_them() -> None:
     expert = make_expert(Options())
     assert expert.behaviours == MODES
     successes = 0
@@ -159,12 +159,12 @@ def test_the_demonstrator_shows_all_modes_and_keeps_to_them() -> None:
 
 
 def test_the_clean_action_is_recorded() -> None:
-    noisy, calm = (make_expert(Options(demo_noise=noise)) for noise in (0.4, 0.0))
+    noisy, calm = (make_expert(Options(expert_noise=noise)) for noise in (0.4, 0.0))
     shown, smooth = noisy.demonstrate(7, seed=3), calm.demonstrate(7, seed=3)
     for episode in (shown, smooth):
         pace = np.abs(episode.action).max(axis=1)
         assert np.ptp(pace) < 1e-5, "an action that was wanted has the episode's pace"
-    env = AvoidPoint(Options(), 1, auto_reset=False)
+    env = AvoidPoint(Options(), 1)
     for episode, replays in ((smooth, True), (shown, False)):
         env.reset(3)
         moved = env.step_chunk(torch.from_numpy(episode.action)[None])

@@ -1,17 +1,19 @@
-"""The bookkeeping that every task inherits: ends, freezing, renewal, chunks."""
+"""The bookkeeping that every task inherits: ends, freezing, chunks."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from bmd_pipeline.environments.base import play
 from bmd_pipeline.errors import TaskError
 from tests.tasks.toy import SPEC, Walk
 
 
-def make_walk(num_envs: int = 3, auto_reset: bool = False, seed: int = 0) -> tuple[Walk, Tensor]:
-    env = Walk(num_envs, auto_reset)
+def make_walk(num_envs: int = 3, seed: int = 0) -> tuple[Walk, Tensor]:
+    env = Walk(num_envs)
     return env, env.reset(seed)
 
 
@@ -33,7 +35,7 @@ def test_an_episode_that_ends_inside_a_chunk_freezes_there() -> None:
     assert moved.success.tolist() == [True, False, False]
     assert not moved.truncated.any()
     assert moved.done.tolist() == [True, False, True]
-    torch.testing.assert_close(moved.obs, moved.final_obs)
+    assert torch.equal(moved.obs, moved.obs_path[-1])
 
 
 def test_frozen_episodes_end_once_and_stay() -> None:
@@ -53,7 +55,7 @@ def test_time_limit_truncates_exactly_at_the_horizon() -> None:
     last = env.step(torch.zeros(3, 1))
     assert last.truncated.all()
     assert not last.terminated.any()
-    assert last.final_obs.shape == (3, 1)
+    assert last.obs.shape == (3, 1)
 
 
 def test_ending_by_itself_at_the_time_limit_is_no_truncation() -> None:
@@ -65,18 +67,14 @@ def test_ending_by_itself_at_the_time_limit_is_no_truncation() -> None:
     assert not last.truncated.item()
 
 
-def test_automatic_reset_keeps_the_final_observation() -> None:
-    env, _ = make_walk(auto_reset=True)
-    moved = env.step_chunk(constant(4, 1.0, 0.1, 0.1))
-    assert moved.final_obs[0].item() >= 3
-    assert 0 <= moved.obs[0].item() < 0.1
-    torch.testing.assert_close(moved.obs[1:], moved.final_obs[1:])
-    assert moved.track_path[-1, 0, 0].item() >= 3
-    assert env.track()[0].tolist() == [moved.obs[0].item(), 0.0]
-    # The new episode has its own clock: it is not cut with the old ones.
-    after = env.step_chunk(constant(2, 0.1, 0.1, 0.1))
-    assert after.truncated.tolist() == [False, True, True]
-    assert after.steps.tolist() == [2, 2, 2]
+def test_a_reset_starts_ended_episodes_anew() -> None:
+    env, _ = make_walk()
+    env.step_chunk(constant(4, 1.0, 0.1, 0.1))
+    obs = env.reset(1)
+    assert torch.equal(env.track(), torch.cat([obs, torch.zeros(3, 1)], dim=1))
+    after = env.step_chunk(constant(SPEC.horizon, 0.1, 0.1, 0.1))
+    assert after.truncated.all()
+    assert after.steps.tolist() == [SPEC.horizon] * 3
 
 
 def test_a_chunk_equals_its_single_steps() -> None:
@@ -102,6 +100,13 @@ def test_same_seed_same_start() -> None:
     env.step_chunk(constant(6, 1.0, 1.0, 1.0))
     torch.testing.assert_close(env.reset(5), obs)
     assert not torch.equal(env.reset(6), obs)
+
+
+def test_an_expert_that_abandons_an_episode_at_once_shows_an_empty_failure() -> None:
+    env, obs = make_walk(num_envs=1)
+    shown = play(env, obs, lambda: None, np.zeros((SPEC.horizon, 1)), behaviour=0)
+    assert (shown.obs.shape, shown.action.shape) == ((0, 1), (0, 1))
+    assert not shown.success
 
 
 def test_misuse_is_refused_with_the_numbers() -> None:

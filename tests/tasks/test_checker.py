@@ -23,15 +23,15 @@ class LeakyReset(Walk):
 
     played = 0
 
-    def _reset_rows(self, rows: Tensor) -> None:
-        super()._reset_rows(rows)
+    def _reset(self, seed: int) -> None:
+        super()._reset(seed)
         self.played += 1
         self.x = self.x + 1e-6 * self.played
 
 
 class FixedStart(Walk):
-    def _seed(self, seed: int) -> None:
-        self.generator.manual_seed(0)
+    def _reset(self, seed: int) -> None:
+        super()._reset(0)
 
 
 class Unclipped(Walk):
@@ -55,9 +55,12 @@ class PaysTheDead(Walk):
         return replace(moved, reward=moved.reward + 1)
 
 
-class NeverRenews(Walk):
-    def __init__(self, num_envs: int, auto_reset: bool = True) -> None:
-        super().__init__(num_envs, auto_reset=False)
+class StaysEnded(Walk):
+    def reset(self, seed: int) -> Tensor:
+        over = self.ended & self._started
+        obs = super().reset(seed)
+        self.ended |= over
+        return obs
 
 
 class DoublePrecision(Walk):
@@ -99,11 +102,8 @@ def check_toy(
     expert: type[WalkExpert] = WalkExpert,
     labelling: type[SideLabelling] = SideLabelling,
 ) -> dict[str, CheckResult]:
-    def make_env(name: str, values: dict[str, Any], num_envs: int, *, auto_reset: bool, **_: object) -> Walk:
-        return env(num_envs, auto_reset)
-
     monkeypatch.setattr(checker, "make_spec", lambda name, values: SPEC)
-    monkeypatch.setattr(checker, "make_env", make_env)
+    monkeypatch.setattr(checker, "make_env", lambda name, values, num_envs, device: env(num_envs))
     monkeypatch.setattr(checker, "make_expert", lambda name, values: expert())
     monkeypatch.setattr(checker, "load_labellings", lambda name: (labelling(),))
     return {result.name: result for result in check_task("Toy", {})}
@@ -124,7 +124,7 @@ def test_a_sound_task_passes(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"env": Unclipped}, "actions are clipped to [-1, 1]", "under clipped and unclipped actions differ"),
         ({"env": ShortLimit}, "time limit at the horizon", "truncated after 5 steps, horizon is 6"),
         ({"env": PaysTheDead}, "ended episodes stay frozen", "ended episodes are still paid"),
-        ({"env": NeverRenews}, "automatic reset keeps the final observation", "did not start anew"),
+        ({"env": StaysEnded}, "ended episodes stay frozen", "a reset does not start new episodes"),
         ({"env": DoublePrecision}, "shapes, types, devices and finite values", "reset obs must be torch.float32"),
         ({"env": OneStepChunks}, "a chunk equals its single steps", "observations of chunk and steps differ"),
         ({"env": Crashes}, "shapes, types, devices and finite values", "raised RuntimeError: no such body"),

@@ -1,4 +1,4 @@
-"""The point task, its demonstrator and its labels."""
+"""The point task, its expert and its labels."""
 
 from __future__ import annotations
 
@@ -32,6 +32,24 @@ def test_goals_pay_once_and_the_favoured_one_double(reward: str, expected: list[
     assert int(length.max()) <= 9, "at 0.12 a step the goals are eight steps away"
     (labelling,) = registry.load_labellings("GaussianMixture")
     assert torch.equal(labelling.label(track, length, success), torch.eye(4))
+
+
+def test_success_at_the_edge_of_a_goal_does_not_depend_on_how_many_play() -> None:
+    angle = torch.rand(1024, generator=torch.Generator().manual_seed(0)) * 6.3
+    edge = torch.tensor(GOALS[0]) + 0.1 * torch.stack([angle.cos(), angle.sin()], dim=1)
+
+    def play(num_envs: int) -> torch.Tensor:
+        env = registry.make_env("GaussianMixture", {}, num_envs)
+        found = []
+        for part in edge.split(num_envs):
+            env.reset(0)
+            env.position.copy_(part)  # type: ignore[attr-defined]
+            found.append(env.step(torch.zeros(num_envs, 2)).success)
+        return torch.cat(found)
+
+    together = play(1024)
+    assert 0 < int(together.sum()) < 1024
+    assert torch.equal(together, play(8))
 
 
 def test_demonstrations_reach_their_own_goal_but_not_always_all_the_way() -> None:

@@ -18,7 +18,7 @@ from bmd_pipeline.tasks.pusht.env import (
     GoalOverlap,
     PushTScene,
     PushTTask,
-    compute_closeness,
+    compute_distance,
     compute_obs,
     draw_random,
     make_env,
@@ -32,7 +32,7 @@ NUM_ENVS = 3
 
 @pytest.fixture(scope="module")
 def scenes() -> Iterator[PushTTask]:
-    env = PushTTask(Options(), NUM_ENVS, auto_reset=False)
+    env = PushTTask(Options(), NUM_ENVS)
     yield env
     env.close()
 
@@ -41,7 +41,7 @@ def scenes() -> Iterator[PushTTask]:
 def env(scenes: PushTTask) -> Iterator[PushTTask]:
     """The module's scenes under settings that a test may replace."""
     yield scenes
-    scenes.options, scenes.spec, scenes.auto_reset = Options(), make_spec(Options()), False
+    scenes.options, scenes.spec = Options(), make_spec(Options())
 
 
 def _set(env: PushTTask, **settings: Any) -> None:
@@ -59,8 +59,8 @@ def _place(env: PushTTask, tee: np.ndarray) -> None:
     """Starts episodes with every T at a given pose."""
     env.reset(0)
     start = torch.tensor(np.tile([*REST_QPOS, *tee], (NUM_ENVS, 1)))
-    env.state = env.simulation.place(torch.arange(NUM_ENVS), start)
-    env._begin(torch.ones(NUM_ENVS, dtype=torch.bool))
+    env.state = env.simulation.place(start)
+    env._begin()
 
 
 def test_observation_by_hand() -> None:
@@ -160,9 +160,9 @@ def test_half_covered_is_no_success_unless_asked_for(env: PushTTask) -> None:
 def test_reward_is_progress_and_adds_up(env: PushTTask) -> None:
     generator = torch.Generator().manual_seed(2)
     env.reset(2)
-    before = compute_closeness(env.state)
+    before = compute_distance(env.state)
     rewards = [env.step(_towards_tee(env, generator)).reward[0] for _ in range(40)]
-    change = compute_closeness(env.state) - before
+    change = before - compute_distance(env.state)
     assert change.abs().max() > 0.05
     torch.testing.assert_close(torch.stack(rewards).sum(0), change, atol=1e-4, rtol=0)
 
@@ -185,23 +185,21 @@ def test_turn_weights_scale_the_whole_reward(env: PushTTask) -> None:
     torch.testing.assert_close(weighted[decided], (plain * factor)[decided], atol=1e-6, rtol=1e-4)
 
 
-def test_the_time_limit_truncates_and_a_new_episode_starts(env: PushTTask) -> None:
+def test_the_time_limit_truncates_and_a_reset_starts_anew(env: PushTTask) -> None:
     _set(env, horizon=6)
-    env.auto_reset = True
     first = env.reset(0)
     assert not env.step_chunk(torch.zeros(NUM_ENVS, 4, 2)).done.any()
     end = env.step_chunk(torch.zeros(NUM_ENVS, 4, 2))
     assert end.truncated.all()
     assert not end.success.any()
-    assert not torch.allclose(end.obs, end.final_obs, atol=1e-2)  # another start
-    assert not torch.allclose(end.obs, first, atol=1e-2)
+    assert not torch.allclose(env.reset(1), first, atol=1e-2)
     assert not env.elapsed.any()
     assert env.track()[:, 4].abs().max() < 1e-3  # the turn counts from the new start
 
 
 def test_results_do_not_depend_on_the_number_of_workers() -> None:
     def play(num_workers: int) -> list[Tensor]:
-        env = make_env(Options(horizon=10), NUM_ENVS, num_workers=num_workers, auto_reset=True)
+        env = make_env(Options(horizon=10), NUM_ENVS, device="cpu", num_workers=num_workers)
         generator = torch.Generator().manual_seed(0)
         seen = [env.reset(3), env.track()]
         for _ in range(4):

@@ -1,4 +1,4 @@
-"""The PushT demonstrator, in simulation."""
+"""The PushT expert, in simulation."""
 
 from __future__ import annotations
 

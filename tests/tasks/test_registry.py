@@ -26,6 +26,13 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(uninstalled:
         assert str(caught.value) == ("task GaussianMixture needs no_such_simulator: pip install --editable '.[rare]'")
 
 
+def test_a_task_without_an_extra_says_which_packages_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = registry.TaskEntry("Mine", "mine", "from a plug-in", requires=("torch", "no_such", "nor_such"))
+    monkeypatch.setitem(registry._REGISTRY, "Mine", entry)
+    with pytest.raises(TaskError, match=r"^task Mine needs no_such, nor_such: pip install no_such nor_such$"):
+        registry.require_simulator("Mine")
+
+
 def test_what_has_no_camera_is_told_where_its_pictures_are() -> None:
     with pytest.raises(TaskError, match=r"AvoidPoint can't be filmed: .*trajectories\.png shows its episodes"):
         registry.load_filming("AvoidPoint")

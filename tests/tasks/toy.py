@@ -19,17 +19,14 @@ class Walk(VectorTask):
 
     spec = SPEC
 
-    def __init__(self, num_envs: int, auto_reset: bool = True) -> None:
-        super().__init__(num_envs, auto_reset=auto_reset)
+    def __init__(self, num_envs: int) -> None:
+        super().__init__(num_envs)
         self.x = torch.zeros(num_envs)
         self.generator = torch.Generator()
 
-    def _seed(self, seed: int) -> None:
+    def _reset(self, seed: int) -> None:
         self.generator.manual_seed(seed)
-
-    def _reset_rows(self, rows: Tensor) -> None:
-        start = 0.1 * torch.rand(self.num_envs, generator=self.generator)
-        self.x = torch.where(rows, start, self.x)
+        self.x = 0.1 * torch.rand(self.num_envs, generator=self.generator)
 
     def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         self.x = torch.where(active, self.x + action[:, 0], self.x)

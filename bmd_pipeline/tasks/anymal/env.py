@@ -85,7 +85,10 @@ def compute_heading(state: Tensor) -> Tensor:
 
 
 def compute_turning(state: Tensor, direction: int) -> Tensor:
-    """Change of heading (num_envs,) in rad after which going in a direction of the body leads to that beacon."""
+    """Turn (num_envs,) in rad, in [-π, π), after which walking in the body's `direction` leads straight to its beacon.
+
+    `direction` is an index into DIRECTIONS.
+    """
     way = place_beacons(state[:, 37])[:, direction] - state[:, 24:26]
     turning = torch.atan2(way[:, 1], way[:, 0]) - direction * math.pi / 2.0 - compute_heading(state)
     return torch.remainder(turning + math.pi, 2.0 * math.pi) - math.pi
@@ -148,7 +151,7 @@ class AnymalScene:
     """An AnymalBeacons-v1 environment `env` and the `drive` that steps it."""
 
     def __init__(self, env_id: str) -> None:
-        self.env = backend.make_env(env_id)
+        self.env = backend.make_maniskill_env(env_id)
         self.drive = JointDrive(self.env, "body")
         self._pose: Any = importlib.import_module("sapien").Pose
         self._robot = self.env.agent.robot._objs[0]

@@ -1,4 +1,4 @@
-"""A demonstrator that walks to the beacon in a wanted direction, in a trot in time with the clock."""
+"""An expert that walks to the beacon in a wanted direction, in a trot in time with the clock."""
 
 import json
 import math
@@ -83,7 +83,7 @@ class AnymalExpert(NoisyExpert[AnymalTask]):
     behaviours = DIRECTIONS
 
     def __init__(self, options: Options) -> None:
-        super().__init__(AnymalTask(options, 1, auto_reset=False), options.expert_noise)
+        super().__init__(AnymalTask(options, 1), options.expert_noise)
         self._gaits = load_gaits()
 
     def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:

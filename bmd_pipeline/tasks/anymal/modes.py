@@ -12,7 +12,7 @@ _X, _Y = TRACK_NAMES.index("x"), TRACK_NAMES.index("y")
 
 
 def label_direction(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-    """In which quarter, as seen from the start, the base is at the end; see `ModeLabeler.label`.
+    """In which quarter, as seen from the start, the base is at the end; see `ModeLabelling.label`.
 
     A failure that stayed at the start counts a quarter for each direction.
     """

@@ -22,14 +22,14 @@ from bmd_pipeline.tasks.avoid_point.course import Referee, compute_obs, make_cou
 TIP_HEIGHT = 0.03
 """Height in metres at which the tip is held: the posts are 0.1 tall."""
 BODY_RADIUS = 0.01
-"""The tip's centre keeps this distance to posts: the stick's radius and 2 mm."""
+"""Metres from a post at which the tip counts as touching it: the stick's radius and 2 mm."""
 POST_HEIGHT = 0.1
-STEP_METRES = 0.012
+TIP_SPEED = 0.012
 """Metres that the tip covers in a control step along each axis at action 1."""
 REST_QPOS = (-0.3547, 0.5293, -0.1327, -2.0436, 0.123, 2.5656, 0.3153)
 """Joint angles in rad with the tip upright at the course's start."""
 _QPOS_SPREAD = 0.02
-_SCALE = STEP_METRES / robot.STEP_METRES
+_SCALE = TIP_SPEED / robot.STEP_METRES
 
 
 def make_start(random: Tensor) -> Tensor:
@@ -70,8 +70,8 @@ class AvoidTask(SceneTask):
 
     _make_start = staticmethod(make_start)
 
-    def _begin(self, rows: Tensor) -> None:
-        self.referee.restart(rows)
+    def _begin(self) -> None:
+        self.referee.restart()
 
     def _evaluate(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.referee.evaluate(after)

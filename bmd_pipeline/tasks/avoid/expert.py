@@ -1,4 +1,4 @@
-"""A demonstrator for each of the 24 ways through the course."""
+"""An expert for each of the 24 ways through the course."""
 
 from bmd_pipeline.tasks.avoid.env import AvoidTask
 from bmd_pipeline.tasks.avoid.options import Options
@@ -12,4 +12,4 @@ class AvoidExpert(CourseExpert[AvoidTask]):
 
 
 def make_expert(options: Options) -> AvoidExpert:
-    return AvoidExpert(AvoidTask(options, 1, auto_reset=False), options.demo_noise)
+    return AvoidExpert(AvoidTask(options, 1), options.expert_noise)

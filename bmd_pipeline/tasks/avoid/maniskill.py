@@ -31,7 +31,7 @@ class AvoidPandaStick(PandaStick):  # type: ignore[misc]  # ManiSkill ships no t
     @property
     def _controller_configs(self) -> dict[str, Any]:
         stock = vars(super()._controller_configs["pd_ee_delta_pose"]["arm"])
-        arm = PlanarControllerConfig(**stock, height=avoid.TIP_HEIGHT, step_metres=avoid.STEP_METRES)
+        arm = PlanarControllerConfig(**stock, height=avoid.TIP_HEIGHT, step_metres=avoid.TIP_SPEED)
         return {"pd_ee_planar": {"arm": arm}}
 
 

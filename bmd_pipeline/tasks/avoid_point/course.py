@@ -1,4 +1,4 @@
-"""The obstacle course: posts and gaps, what a policy sees, who fails or finishes, lines for demonstrators to follow."""
+"""The obstacle course: posts and gaps, what a policy sees, who fails or finishes, lines for experts to follow."""
 
 import functools
 import math
@@ -40,7 +40,7 @@ class Row:
     gaps: tuple[str, ...]  # names of the gaps from the left; the outer two lie beside the posts
 
     def gap_centre(self, gap: int) -> float:
-        """x of the middle of a gap; the outer gaps end at the field's edge, but the way through hugs the posts."""
+        """x in metres at which a path passes a gap: its middle, or OUTER_OFFSET beside the outermost post."""
         beside = (self.posts[0] - 2 * OUTER_OFFSET, *self.posts, self.posts[-1] + 2 * OUTER_OFFSET)
         return (beside[gap] + beside[gap + 1]) / 2
 
@@ -91,16 +91,16 @@ class Course:
         """Whether position (..., 2) lies behind the finish line; (...,) bool."""
         return position[..., 1] > FINISH_Y
 
-    def follow(self, gaps: Tensor, position: Tensor) -> Tensor:
-        """Goes on by one step to position (..., 2): a row's gap is where the path first comes level with the row.
+    def update_gaps(self, gaps: Tensor, position: Tensor) -> Tensor:
+        """Updates gaps (..., 3) by a step to position (..., 2): a row's is fixed when the path first reaches its y.
 
-        Takes and returns gaps (..., 3), int64: the gap taken in each row so far, or NOT_REACHED.
+        Takes and returns int64: the gap taken in each row so far, or NOT_REACHED.
         """
         reached = (gaps == NOT_REACHED) & (position[..., 1:] >= self.row_y)
         return torch.where(reached, self._gaps_at(position[..., 0]), gaps)
 
     def trace(self, track: Tensor) -> Tensor:
-        """Gap taken in each row, (N, 3) int64 or NOT_REACHED, of paths (T, N, 2); equals `follow` along them."""
+        """Gap taken in each row, (N, 3) int64 or NOT_REACHED, of paths (T, N, 2); equals `update_gaps` along them."""
         reached = track[..., 1:] >= self.row_y  # (T, N, 3)
         first = reached.int().argmax(dim=0)  # (N, 3) the first of equal values
         gaps = self._gaps_at(track[..., 0]).gather(0, first[None])[0]
@@ -175,25 +175,25 @@ class Referee:
         self._pay, self._bonus = (0.25, 0.25) if options.reward == "shifted" else (1.0, 0.0)
         self._favoured = torch.tensor(options.favoured_gaps, device=device)  # (3,)
 
-    def restart(self, rows: Tensor) -> None:
-        """Forgets the way of the walkers where rows (num_envs,) is True."""
-        self.gaps.masked_fill_(rows[:, None], NOT_REACHED)
+    def restart(self) -> None:
+        """Forgets the way of all walkers."""
+        self.gaps.fill_(NOT_REACHED)
 
     def evaluate(self, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reward, terminated and success, each (num_envs,), of a control step to position (num_envs, 2) in metres."""
-        self.gaps.copy_(self._course.follow(self.gaps, position))
+        self.gaps.copy_(self._course.update_gaps(self.gaps, position))
         failed = self._course.is_blocked(position, self._body_radius)
         success = self._course.is_finished(position) & ~failed
         pay = self._pay + self._bonus * (self.gaps == self._favoured).sum(dim=-1)
         return pay * success, success | failed, success
 
 
-# ---- Lines through the course for demonstrators to follow ----
+# ---- Lines through the course for experts to follow ----
 
 SPACING = 0.002
 """Metres between two points of a line."""
 LOOK_AHEAD = 8
-"""How many points ahead of the nearest one a demonstrator aims: a bit more than a step."""
+"""How many points ahead of the nearest one an expert aims: a bit more than a step."""
 _STRAIGHT_BEFORE, _STRAIGHT_AFTER = 0.035, 0.03  # metres before and behind a row in which the line runs straight
 _FIRST_SPREAD = 0.04  # beside the first row's only post there is room
 _SPREAD = 0.008  # standard deviation of the line's place in a gap of the other rows

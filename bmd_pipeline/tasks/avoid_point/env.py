@@ -16,7 +16,7 @@ from bmd_pipeline.tasks.avoid_point.options import Options
 SPEED = 0.012
 """Metres covered in one step along each axis by an action of 1."""
 POINT_RADIUS = 0.01
-"""The point keeps this distance to posts."""
+"""Radius in metres of the moving body: nearer to a post counts as touching it."""
 START_STD = (0.01, 0.005)
 """Standard deviation of the starting position."""
 
@@ -39,9 +39,9 @@ class AvoidPoint(PointTask):
     def _make_start(self, normal: Tensor) -> Tensor:
         return self._start + self._start_std * normal
 
-    def _reset_rows(self, rows: Tensor) -> None:
-        super()._reset_rows(rows)
-        self.referee.restart(rows)
+    def _reset(self, seed: int) -> None:
+        super()._reset(seed)
+        self.referee.restart()
 
     def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         self._move(SPEED * action, active)

@@ -1,4 +1,4 @@
-"""A demonstrator for each of the 24 ways through the course: it follows a line through the wanted gaps."""
+"""An expert for each of the 24 ways through the course: it follows a line through the wanted gaps."""
 
 import math
 from typing import Any, TypeVar
@@ -44,12 +44,12 @@ class CourseExpert(NoisyExpert[Walker]):
         return x, y
 
 
-class PointExpert(CourseExpert[AvoidPoint]):
+class AvoidPointExpert(CourseExpert[AvoidPoint]):
     """Moves the point."""
 
     def _make_generator(self, behaviour: int, seed: int) -> np.random.Generator:
         return np.random.default_rng(seed)  # the task draws its start from torch
 
 
-def make_expert(options: Options) -> PointExpert:
-    return PointExpert(AvoidPoint(options, 1, auto_reset=False), options.demo_noise)
+def make_expert(options: Options) -> AvoidPointExpert:
+    return AvoidPointExpert(AvoidPoint(options, 1), options.expert_noise)

@@ -9,7 +9,7 @@ from bmd_pipeline.tasks.avoid_point.course import MODES, Course
 def label_gaps(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
     """Which gaps the path took; "L-M-2" is left of the first row's post and through the second row's middle.
 
-    See `ModeLabeler.label`; a failure is spread evenly over the modes that its gaps so far leave open.
+    See `ModeLabelling.label`; a failure is spread evenly over the modes that its gaps so far leave open.
     """
     course = Course(track.device)
     open_modes = course.compatible_modes(course.trace(track)).float()

@@ -8,7 +8,7 @@ from bmd_pipeline.config.schema import Section
 
 
 class CourseOptions(Section):
-    """What pays on the course, what is seen of it, and how its demonstrators err."""
+    """What pays on the course, what is seen of it, and how its experts err."""
 
     reward: Literal["plain", "shifted"] = "plain"
     """plain: crossing the finish line pays 1. shifted: it pays .25, and .25 more for each favoured gap on the way."""
@@ -19,7 +19,7 @@ class CourseOptions(Section):
     position_frequencies: int = Field(3, ge=0, le=8)
     """Sine and cosine of the position at this many octaves join the observation, so that a small network can tell
     places near a post apart; 0: position alone."""
-    demo_noise: float = Field(0.4, ge=0.0, le=1.0)
+    expert_noise: float = Field(0.4, ge=0.0, le=1.0)
     """Standard deviation of the noise on executed actions, correlated in time; the clean action is recorded."""
 
 

@@ -13,6 +13,13 @@ from bmd_pipeline.tasks.gaussian_mixture.options import Options
 
 GOALS = ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
 """Positions of the four goals."""
+GOAL_NAMES = ("east", "west", "north", "south")
+
+
+def compute_distances(position: Tensor, goals: Tensor) -> Tensor:
+    """Distances (n, 4) from positions (n, 2) to goals (4, 2)."""
+    # Not torch.cdist: its rounding depends on the batch size.
+    return (position[:, None] - goals).square().sum(-1).sqrt()
 
 
 class GaussianMixture(PointTask):
@@ -39,7 +46,7 @@ class GaussianMixture(PointTask):
 
     def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         self._move(self.options.speed * action, active)
-        distance, goal = torch.cdist(self.position, self.goals).min(dim=1)
+        distance, goal = compute_distances(self.position, self.goals).min(dim=1)
         success = distance < self.options.goal_radius
         return self.pay[goal] * success, success, success
 

@@ -1,26 +1,26 @@
-"""A sloppy demonstrator: walks a curved path to a point that may lie a little short of its goal."""
+"""An expert that walks a curved path towards a goal and often stops short of it."""
 
 import torch
 
 from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.seeds import make_generator
-from bmd_pipeline.tasks.gaussian_mixture.env import GOALS, GaussianMixture
+from bmd_pipeline.tasks.gaussian_mixture.env import GOAL_NAMES, GOALS, GaussianMixture
 from bmd_pipeline.tasks.gaussian_mixture.options import Options
 
 
-class PointExpert:
+class GaussianMixtureExpert:
     """Demonstrates each of the four goals.
 
-    An episode counts as a demonstration when it ends near the point that was aimed at; some of those stop
-    short of the goal, which is what leaves fine-tuning something to do.
+    An episode succeeds if it ends within `arrival_radius` of the aimed-at point, or within the task's goal radius of
+    the goal. Some end short of the goal, so that fine-tuning has something to improve.
     """
 
-    behaviours = ("east", "west", "north", "south")
+    behaviours = GOAL_NAMES
     arrival_radius = 0.15
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.env = GaussianMixture(options, num_envs=1, auto_reset=False)
+        self.env = GaussianMixture(options, num_envs=1)
 
     def demonstrate(self, behaviour: int, seed: int) -> Episode:
         """Plays one episode towards the wanted goal."""
@@ -41,7 +41,7 @@ class PointExpert:
             action = action.clamp(-1.0, 1.0)
             seen.append(obs[0])
             done.append(action)
-            noise = self.options.demo_noise * torch.randn(2, generator=draw)
+            noise = self.options.expert_noise * torch.randn(2, generator=draw)
             obs = self.env.step((action + noise)[None]).obs
         arrived = bool((obs[0] - target).norm() < self.arrival_radius)
         return Episode(
@@ -55,4 +55,4 @@ class PointExpert:
         """Nothing to release."""
 
 
-make_expert = PointExpert
+make_expert = GaussianMixtureExpert

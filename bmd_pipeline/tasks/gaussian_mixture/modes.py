@@ -5,13 +5,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bmd_pipeline.environments.base import Labelling
-from bmd_pipeline.tasks.gaussian_mixture.env import GOALS
+from bmd_pipeline.tasks.gaussian_mixture.env import GOAL_NAMES, GOALS, compute_distances
 
 
 def label_goal(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-    """The goal nearest to where the episode ended, for successes and failures alike; see `ModeLabeler.label`."""
+    """The goal nearest to where the episode ended, for successes and failures alike; see `ModeLabelling.label`."""
     goals = torch.tensor(GOALS, device=track.device)
-    return F.one_hot(torch.cdist(track[-1], goals).argmin(dim=1), len(GOALS)).float()
+    return F.one_hot(compute_distances(track[-1], goals).argmin(dim=1), len(GOALS)).float()
 
 
-LABELLINGS = (Labelling("goal", ("east", "west", "north", "south"), label_goal),)
+LABELLINGS = (Labelling("goal", GOAL_NAMES, label_goal),)

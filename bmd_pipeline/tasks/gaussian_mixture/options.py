@@ -24,5 +24,5 @@ class Options(Section):
     """Distance covered in one step by an action of length 1."""
     demo_shortfall: float = Field(0.14, ge=0.0, le=0.9)
     """Demonstrations aim up to this share short of their goal, so that the cloned policy fails part of the time."""
-    demo_noise: float = Field(0.2, ge=0.0, le=1.0)
+    expert_noise: float = Field(0.2, ge=0.0, le=1.0)
     """Standard deviation of the noise on executed actions; the clean action is recorded."""

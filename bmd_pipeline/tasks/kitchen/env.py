@@ -149,14 +149,14 @@ class KitchenScene:
         sites = self.data.site_xpos[self._sites].ravel()
         return (*qpos[:9].tolist(), *sites.tolist(), *qpos[self._columns].tolist())
 
-    def locate_hand(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def compute_hand_kinematics(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The hand's orientation (3, 3) and its Jacobian (6, 7) by the arm's joints: translation, then rotation."""
         jacobian = np.zeros((6, self._model.nv))
         self._mujoco.mj_jacSite(self._model, self.data, jacobian[:3], jacobian[3:], self._hand)
         return self.data.site_xmat[self._hand].reshape(3, 3).copy(), jacobian[:, :7]
 
     def compute_sag(self) -> NDArray[np.float64]:
-        """How far (7,) in rad the arm's joints would stay behind what they are commanded, for its weight."""
+        """How far (7,) in rad the arm's joints lag behind their command, for its weight and its motion's forces."""
         sag: NDArray[np.float64] = self.data.qfrc_bias[:7] / self._model.actuator_gainprm[:7, 0]
         return sag
 
@@ -168,7 +168,8 @@ class KitchenTask(SceneTask):
     """Doing two of three things in the kitchen; each pays 1, and the second ends the episode.
 
     Attributes:
-        best: (num_envs, 3) furthest progress of each thing in the episode; it stays done when it is undone.
+        best: (num_envs, 3) highest progress of each thing so far in the episode; a thing counts as done even if it is
+            undone later.
     """
 
     SCENE = KitchenScene
@@ -183,8 +184,8 @@ class KitchenTask(SceneTask):
 
     _make_start = staticmethod(make_start)
 
-    def _begin(self, rows: Tensor) -> None:
-        self.best = torch.where(rows[:, None], compute_progress(self.state), self.best)
+    def _begin(self) -> None:
+        self.best = compute_progress(self.state)
 
     def _evaluate(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pays 1 for each thing the first time it is done."""

@@ -1,4 +1,4 @@
-"""A demonstrator that does two things in a wanted order."""
+"""An expert that does two things in a wanted order."""
 
 import functools
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def approach(scene: KitchenScene, target: NDArray[np.float64], speed: float, sti
     state = scene.read()
     shift = target - np.array(state[9:12])
     shift *= min(1.0, speed / max(float(np.linalg.norm(shift)), 1e-9))
-    orientation, jacobian = scene.locate_hand()
+    orientation, jacobian = scene.compute_hand_kinematics()
     turn = 0.5 * np.cross(orientation, FORWARD, axis=0).sum(1)
     weights = np.array([1.0] * 3 + [stiffness] * 3)
     weighted = weights[:, None] * jacobian
@@ -91,7 +91,7 @@ SKILLS: dict[str, tuple[Waypoint, ...]] = {
 """The last place of each leads away from the thing, once it is done."""
 
 
-# ---- A demonstrator that does two things in a wanted order, at a pace of its own; it tries again what didn't work ----
+# ---- An expert that does two things in a wanted order, at a pace of its own; it tries again what didn't work ----
 
 _PACE = (0.85, 1.15)  # speeds of episodes, as factors
 _WAYPOINT_STD = 0.004  # metres
@@ -99,13 +99,13 @@ _PATIENCE = 25  # control steps on the way to a place
 
 
 class KitchenExpert(NoisyExpert[KitchenTask]):
-    """Demonstrates each order of two things; success in another order is none."""
+    """Demonstrates each order of two things; doing them in another order counts as a failure."""
 
     behaviours = ORDERS
     noiseless = (7, 8)  # the fingers stay shut
 
     def __init__(self, options: Options) -> None:
-        super().__init__(KitchenTask(options, 1, auto_reset=False), options.expert_noise)
+        super().__init__(KitchenTask(options, 1), options.expert_noise)
         self._scene: KitchenScene = self._env.simulation.scenes[0]
 
     def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:
@@ -123,8 +123,8 @@ class KitchenExpert(NoisyExpert[KitchenTask]):
     def _act(self, draw: np.random.Generator) -> Iterator[NDArray[np.float64]]:
         """Clean actions (9,), each an answer to the scene as it then is.
 
-        A thing that is done is left by the last place of its skill, and the hand goes home. A place that it doesn't
-        reach in time is passed over: the thing is tried again.
+        Once a thing is done, the hand goes to the last waypoint of its skill and then home. A waypoint that is not
+        reached within _PATIENCE steps is skipped; a thing that is still not done is tried again.
         """
         pace, turn = draw.uniform(*_PACE), 0
         while True:

@@ -8,7 +8,7 @@ from bmd_pipeline.tasks.kitchen.env import ORDERS, THINGS
 
 
 def label_order(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-    """The first two things that were done, in their order; see `ModeLabeler.label`.
+    """The first two things that were done, in their order; see `ModeLabelling.label`.
 
     A failure counts for the orders that begin with what it did, or for all.
     """

@@ -25,6 +25,7 @@ from bmd_pipeline.tasks.lift.options import Options
 # function of tensors on any device.
 
 TRACK_NAMES = ("along", "z", "bar_z", "x", "y")
+ENDS = ("near", "far")
 
 HALF_LENGTH = 0.12
 HANDLE_HALF_WIDTH, BODY_HALF_WIDTH = 0.015, 0.05

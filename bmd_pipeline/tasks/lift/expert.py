@@ -1,6 +1,6 @@
-"""A demonstrator that lifts the bar by a wanted end, from point to point at a pace of its own.
+"""An expert that lifts the bar by a wanted end, from point to point at a pace of its own.
 
-It looks where the bar is until it grasps.
+It follows the bar's present pose, so that a bar that was pushed aside is still grasped.
 """
 
 import math
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bmd_pipeline.environments.base import Act, NoisyExpert
 from bmd_pipeline.sim.arm import approach, point_down
-from bmd_pipeline.tasks.lift.env import GRASP_AT, LiftTask
+from bmd_pipeline.tasks.lift.env import ENDS, GRASP_AT, LiftTask
 from bmd_pipeline.tasks.lift.options import Options
 
 _PACE = (0.3, 0.45)  # speeds of episodes, in units of action
@@ -24,7 +24,7 @@ OPEN, CLOSED = 1.0, -1.0
 class LiftExpert(NoisyExpert[LiftTask]):
     """Demonstrates lifting by the near and by the far end."""
 
-    behaviours = ("near", "far")
+    behaviours = ENDS
     noiseless = (6,)  # the gripper is open or shut
 
     def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:
@@ -58,4 +58,4 @@ class LiftExpert(NoisyExpert[LiftTask]):
 
 
 def make_expert(options: Options) -> LiftExpert:
-    return LiftExpert(LiftTask(options, 1, auto_reset=False), options.expert_noise)
+    return LiftExpert(LiftTask(options, 1), options.expert_noise)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.environments.base import Labelling
-from bmd_pipeline.tasks.lift.env import TRACK_NAMES
+from bmd_pipeline.tasks.lift.env import ENDS, TRACK_NAMES
 
 DESCENDED = 0.08
 """Height in metres below which the fingertips of a failed episode have chosen an end."""
@@ -16,7 +16,7 @@ _ALONG, _Z = TRACK_NAMES.index("along"), TRACK_NAMES.index("z")
 def label_end(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
     """Which end of the bar the fingertips were at: in the end for successes, when they came down for failures.
 
-    See `ModeLabeler.label`; a failure that neither came down nor left the middle counts half for each end.
+    See `ModeLabelling.label`; a failure that neither came down nor left the middle counts half for each end.
     """
     low = track[..., _Z] < DESCENDED  # (T + 1, num_episodes)
     came_down = low.any(0)
@@ -27,4 +27,4 @@ def label_end(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
     return torch.stack((1.0 - far, far), 1)
 
 
-LABELLINGS = (Labelling("end", ("near", "far"), label_end),)
+LABELLINGS = (Labelling("end", ENDS, label_end),)

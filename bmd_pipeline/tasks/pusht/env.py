@@ -155,24 +155,21 @@ class PushTBatch(BatchedScenes):
         self._rotation_scale = float(self.env.agent.controller.controllers["arm"].config.rot_lower)
         self._yaw = torch.zeros(num_envs, device=device)
 
-    def place(self, rows: Tensor, start: Tensor) -> Tensor:
+    def place(self, start: Tensor) -> Tensor:
         env, scene = self.env, self.env.scene
         qpos, pose = start[:, :NUM_JOINTS], start[:, NUM_JOINTS:]
         position = torch.cat((pose[:, :2], torch.full_like(pose[:, :1], START_HEIGHT)), 1)
-        scene._reset_mask = torch.zeros_like(self._yaw, dtype=torch.bool)
-        scene._reset_mask[rows] = True  # the setters below concern these scenes alone
         env.agent.reset(qpos)
         env.tee.set_pose(self._make_pose(position, make_quaternion(pose[:, 2])))
         env.tee.set_linear_velocity(torch.zeros_like(pose[0]))
         env.tee.set_angular_velocity(torch.zeros_like(pose[0]))
-        scene._reset_mask = torch.ones_like(self._yaw, dtype=torch.bool)
         if env.gpu_sim_enabled:
             scene._gpu_apply_all()
             scene.px.gpu_update_articulation_kinematics()
             scene._gpu_fetch_all()
         env.agent.controller.reset()
-        self._yaw[rows] = pose[:, 2]
-        return self._read()[rows]
+        self._yaw = pose[:, 2]
+        return self._read()
 
     def _complete(self, action: Tensor) -> Tensor:
         return hold_tips(action, self.env.agent.tcp.pose.raw_pose, self._rotation_scale, TIP_HEIGHT)
@@ -223,11 +220,11 @@ def compute_obs(state: Tensor) -> Tensor:
     return torch.stack(features, 1)
 
 
-def compute_closeness(state: Tensor) -> Tensor:
-    """Minus the T's distance to the goal pose (num_envs,), in units of a typical start's distance."""
+def compute_distance(state: Tensor) -> Tensor:
+    """The T's distance to the goal pose (num_envs,), in units of a typical start's distance."""
     turn = RADIAN_METRES * wrap(state[:, 5] - _GOAL_YAW)
     square = (state[:, 3] - _GOAL_X) ** 2 + (state[:, 4] - _GOAL_Y) ** 2 + turn**2
-    return -square.sqrt() / _TYPICAL_DISTANCE
+    return square.sqrt() / _TYPICAL_DISTANCE
 
 
 # ---- ManiSkill's own success measure: the share of the goal that the T covers, for many poses at once ----
@@ -287,12 +284,12 @@ class PushTTask(SceneTask):
     def _make_start(self, random: Tensor) -> Tensor:
         return make_start(random, self.options)
 
-    def _begin(self, rows: Tensor) -> None:
-        self._start_yaw = torch.where(rows, self.state[:, 5], self._start_yaw)
+    def _begin(self) -> None:
+        self._start_yaw = self.state[:, 5]
 
     def _evaluate(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pays progress and success, both by what the present turn is worth."""
-        progress = compute_closeness(after) - compute_closeness(before)
+        progress = compute_distance(before) - compute_distance(after)
         success = self._overlap(*after[:, 3:].unbind(1)) >= self.options.success_threshold
         reward = self.options.progress_scale * progress + self.options.success_bonus * success
         clockwise, counterclockwise = self.options.turn_weights

@@ -1,4 +1,4 @@
-"""A scripted PushT demonstrator whose behaviour can be cloned: measured pushes, a planner, a walk round the T."""
+"""A scripted PushT expert whose behaviour can be cloned: measured pushes, a planner, a walk round the T."""
 
 import functools
 from collections import Counter
@@ -375,7 +375,7 @@ class Planner:
         return _Nodes(nodes.pose[kept], nodes.tip[kept], nodes.cost[kept], nodes.first[kept])
 
 
-# ---- A scripted PushT demonstrator whose behaviour can be cloned ----
+# ---- A scripted PushT expert whose behaviour can be cloned ----
 #
 # The stick stays down and the action is planar, as for the policy: the expert walks round the T along a
 # visibility graph, pushes from a measured library, and plans again after each push. (An expert that lifts the
@@ -393,7 +393,7 @@ class PushTExpert(NoisyExpert[PushTTask]):
     behaviours = BEHAVIOURS
 
     def __init__(self, options: Options) -> None:
-        super().__init__(PushTTask(options, 1, auto_reset=False), options.expert_noise)
+        super().__init__(PushTTask(options, 1), options.expert_noise)
         self._planner = Planner(measure_pushes(self._env.simulation.scenes[0]))
         self._walkway = Walkway()
 

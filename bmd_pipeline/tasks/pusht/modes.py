@@ -15,7 +15,7 @@ _TURN, _YAW = TRACK_NAMES.index("turn"), TRACK_NAMES.index("tee_yaw")
 
 
 def label_turn(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-    """Which way the T was turned; see `ModeLabeler.label`.
+    """Which way the T was turned; see `ModeLabelling.label`.
 
     A failed episode that hardly turned the T counts half for each direction.
     """
@@ -26,7 +26,7 @@ def label_turn(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
 
 
 def label_turn_and_side(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-    """Which way the T was turned, and on which side it was touched first; see `ModeLabeler.label`.
+    """Which way the T was turned, and on which side it was touched first; see `ModeLabelling.label`.
 
     An episode that never touched the T counts for both sides alike.
     """

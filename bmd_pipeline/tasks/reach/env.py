@@ -26,6 +26,7 @@ from bmd_pipeline.tasks.reach.options import Options
 # any device.
 
 TRACK_NAMES = ("x", "y", "z", "goal_distance")
+SIDES = ("left", "right")
 
 POST = (-0.04, 0.0)
 """Middle of the post (x, y)."""
@@ -89,15 +90,18 @@ def has_hit(state: Tensor) -> Tensor:
     return across & along
 
 
-def compute_closeness(state: Tensor) -> Tensor:
-    """Minus the length of the shortest way to the goal that leads round the post (num_envs,), in typical ways."""
+def compute_path_length(state: Tensor) -> Tensor:
+    """Length (num_envs,) of the shortest path round the post to the goal, in units of `_TYPICAL_WAY` metres.
+
+    It is straight once the post is passed.
+    """
     tip, goal = state[:, 7:10], state[:, 14:17]
     ways = []
     for side in (-1.0, 1.0):
         beside = torch.cat((tip.new_tensor((POST[0], POST[1] + side * LANE)).expand(len(tip), 2), goal[:, 2:]), 1)
         ways.append((tip - beside).norm(dim=1) + (beside - goal).norm(dim=1))
     round_it = torch.minimum(*ways)
-    return -torch.where(has_passed(state), compute_distance(state), round_it) / _TYPICAL_WAY
+    return torch.where(has_passed(state), compute_distance(state), round_it) / _TYPICAL_WAY
 
 
 # ---- One ReachAroundPost-v1 scene on the CPU ----
@@ -146,8 +150,8 @@ class ReachTask(SceneTask):
 
     _make_start = staticmethod(make_start)
 
-    def _begin(self, rows: Tensor) -> None:
-        self._passed = self._passed & ~rows
+    def _begin(self) -> None:
+        self._passed = torch.zeros_like(self._passed)
 
     def _evaluate(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pays progress, and for success what the side is worth on which the post was first passed."""
@@ -155,7 +159,7 @@ class ReachTask(SceneTask):
         self._passed = self._passed | has_passed(after)
         success = compute_distance(after) < self.options.goal_radius
         left, right = self.options.side_weights
-        progress = compute_closeness(after) - compute_closeness(before)
+        progress = compute_path_length(before) - compute_path_length(after)
         reward = self.options.progress_scale * progress + torch.where(self._left, left, right) * success
         return reward, success | has_hit(after), success
 

@@ -1,11 +1,11 @@
-"""A demonstrator that reaches round the post on a wanted side, from point to point at a pace of its own."""
+"""An expert that reaches round the post on a wanted side, from point to point at a pace of its own."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bmd_pipeline.environments.base import Act, NoisyExpert
 from bmd_pipeline.sim.arm import approach, point_down
-from bmd_pipeline.tasks.reach.env import LANE, POST, ReachTask
+from bmd_pipeline.tasks.reach.env import LANE, POST, SIDES, ReachTask
 from bmd_pipeline.tasks.reach.options import Options
 
 _PACE = (0.3, 0.45)  # speeds of episodes, in units of action
@@ -17,7 +17,7 @@ _BEFORE, _BEHIND = 0.1, 0.1  # metres before and behind the post's middle betwee
 class ReachExpert(NoisyExpert[ReachTask]):
     """Demonstrates passing the post on the left and on the right."""
 
-    behaviours = ("left", "right")
+    behaviours = SIDES
 
     def _begin(self, behaviour: int, draw: np.random.Generator) -> Act:
         pace = draw.uniform(*_PACE)
@@ -37,4 +37,4 @@ class ReachExpert(NoisyExpert[ReachTask]):
 
 
 def make_expert(options: Options) -> ReachExpert:
-    return ReachExpert(ReachTask(options, 1, auto_reset=False), options.expert_noise)
+    return ReachExpert(ReachTask(options, 1), options.expert_noise)

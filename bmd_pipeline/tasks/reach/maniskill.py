@@ -76,7 +76,7 @@ class ReachAroundPostEnv(TabletopEnv):
 
     def compute_closeness(self) -> Tensor:
         """Share (num_envs,) of a typical way round the post that is done."""
-        return torch.clamp(1.0 + reach.compute_closeness(self.read_state()), 0.0, 1.0)
+        return torch.clamp(1.0 - reach.compute_path_length(self.read_state()), 0.0, 1.0)
 
     def _get_obs_extra(self, info: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"tip": self.agent.tcp.pose.raw_pose, "goal": self.goal.pose.p}

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.environments.base import Labelling
-from bmd_pipeline.tasks.reach.env import POST, TRACK_NAMES
+from bmd_pipeline.tasks.reach.env import POST, SIDES, TRACK_NAMES
 
 COMMITTED = 0.05
 """Distance in metres to one side beyond which an episode that never came level with the post counts as an attempt."""
@@ -12,7 +12,7 @@ _X, _Y = TRACK_NAMES.index("x"), TRACK_NAMES.index("y")
 
 
 def label_side(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
-    """On which side of the post the fingertips first came level with it; see `ModeLabeler.label`.
+    """On which side of the post the fingertips first came level with it; see `ModeLabelling.label`.
 
     A failure that stayed before the post counts for the side it strayed to, or half for each.
     """
@@ -24,4 +24,4 @@ def label_side(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
     return torch.stack((left, 1.0 - left), 1)
 
 
-LABELLINGS = (Labelling("side", ("left", "right"), label_side),)
+LABELLINGS = (Labelling("side", SIDES, label_side),)

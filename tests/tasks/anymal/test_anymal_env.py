@@ -22,7 +22,7 @@ pytestmark = needs_wheel
 
 @pytest.fixture(scope="module")
 def scenes() -> Iterator[AnymalTask]:
-    task = AnymalTask(Options(), 1, auto_reset=False)
+    task = AnymalTask(Options(), 1)
     yield task
     task.close()
 
@@ -40,7 +40,7 @@ def stock() -> Any:
 
 
 def _trot(task: AnymalTask, direction: str) -> np.ndarray:
-    """Action (12,) of the demonstrator's gait."""
+    """Action (12,) of the expert's gait."""
     joints = task.state[0, :12].numpy().astype(np.float64)
     gait = load_gaits()[DIRECTIONS.index(direction)]
     return gait.act(int(task.elapsed[0]), joints, -float(compute_heading(task.state)))
@@ -135,7 +135,7 @@ def test_seeds_and_rows_decide_the_episodes() -> None:
         for num_envs in sizes:
             task = AnymalTask(Options(horizon=6), num_envs, first_row=first_row)
             task.reset(7)
-            steps = [task.step(torch.full((num_envs, 12), 0.2)).obs for _ in range(9)]  # a new episode after six
+            steps = [task.step(torch.full((num_envs, 12), 0.2)).obs for _ in range(9)]  # it ends after six
             played.append(torch.stack(steps))
             first_row += num_envs
         return torch.cat(played, dim=1)
@@ -164,7 +164,7 @@ def test_the_registered_environment_says_the_same(stock: Any) -> None:
 
 
 def test_the_batched_interface_means_the_same(task: AnymalTask) -> None:
-    batched = AnymalTask(Options(), 1, auto_reset=False, batched=True)
+    batched = AnymalTask(Options(), 1, batched=True)
     for seed in (0, 1):  # the second time, a reset of a scene in use
         torch.testing.assert_close(batched.reset(seed), task.reset(seed), atol=1e-4, rtol=0)
         for _ in range(3):
@@ -178,10 +178,10 @@ def test_the_batched_interface_means_the_same(task: AnymalTask) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_steps_and_resets_on_a_gpu() -> None:
-    env = AnymalTask(Options(horizon=8), 16, device="cuda", auto_reset=True)
+    env = AnymalTask(Options(horizon=8), 16, device="cuda")
     obs = env.reset(0)
     torch.testing.assert_close(env.reset(0), obs, atol=1e-4, rtol=0)
-    for _ in range(4):
+    for _ in range(2):
         step = env.step_chunk(torch.rand(16, 4, 12, device="cuda") * 2.0 - 1.0)
         assert torch.isfinite(step.obs_path).all()
     env.close()

@@ -62,7 +62,7 @@ def test_things_are_done_when_franka_kitchen_says_so(stock: Any, expert: Kitchen
     start = kitchen.make_start(
         torch.from_numpy(np.random.default_rng((3, 0, 0)).random(kitchen.KitchenTask.RANDOM_DIM)).float()[None]
     )
-    task = KitchenTask(Options(), 1, auto_reset=False)
+    task = KitchenTask(Options(), 1)
     torch.testing.assert_close(torch.from_numpy(shown.obs[:1]), task.reset(3))
     stock.reset(seed=0)
     qpos = stock.data.qpos.copy()
@@ -81,7 +81,7 @@ def test_things_are_done_when_franka_kitchen_says_so(stock: Any, expert: Kitchen
 
 
 def test_every_thing_pays_once_and_the_second_ends_the_episode() -> None:
-    task = KitchenTask(Options(), 1, auto_reset=False)
+    task = KitchenTask(Options(), 1)
     task.reset(0)
     undone = task.state.clone()
     slide, light = undone.clone(), undone.clone()
@@ -112,7 +112,7 @@ def test_seeds_and_rows_decide_the_episodes() -> None:
         for num_envs in sizes:
             task = KitchenTask(Options(horizon=4), num_envs, first_row=first_row)
             task.reset(7)
-            steps = [task.step(torch.full((num_envs, 9), 0.3)).obs for _ in range(6)]  # a new episode after four
+            steps = [task.step(torch.full((num_envs, 9), 0.3)).obs for _ in range(6)]  # it ends after four
             played.append(torch.stack(steps))
             first_row += num_envs
         return torch.cat(played, dim=1)
@@ -123,7 +123,7 @@ def test_seeds_and_rows_decide_the_episodes() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_tensors_live_on_a_gpu_while_workers_step() -> None:
-    env = make_env(Options(), 2, device="cuda", auto_reset=False)
+    env = make_env(Options(), 2, device="cuda", num_workers=1)
     assert env.reset(0).is_cuda
     assert env.step(torch.zeros(2, 9, device="cuda")).obs_path.is_cuda
     env.close()

@@ -18,7 +18,7 @@ from tests.tasks.stepping import largest_gap, make_stock, single_step_gaps
 
 @pytest.fixture(scope="module")
 def scenes() -> Iterator[ReachTask]:
-    task = ReachTask(Options(), 1, auto_reset=False)
+    task = ReachTask(Options(), 1)
     yield task
     task.close()
 
@@ -122,7 +122,7 @@ def test_seeds_and_rows_decide_the_episodes() -> None:
         for num_envs in sizes:
             task = ReachTask(Options(horizon=6), num_envs, first_row=first_row)
             task.reset(7)
-            steps = [task.step(torch.full((num_envs, 6), 0.2)).obs for _ in range(9)]  # a new episode after six
+            steps = [task.step(torch.full((num_envs, 6), 0.2)).obs for _ in range(9)]  # it ends after six
             played.append(torch.stack(steps))
             first_row += num_envs
         return torch.cat(played, dim=1)
@@ -151,7 +151,7 @@ def test_the_registered_environment_says_the_same(stock: Any) -> None:
 
 
 def test_the_batched_interface_means_the_same(task: ReachTask) -> None:
-    batched = ReachTask(Options(), 1, auto_reset=False, batched=True)
+    batched = ReachTask(Options(), 1, batched=True)
     for seed in (0, 1):  # the second time, a reset of a scene in use
         torch.testing.assert_close(batched.reset(seed), task.reset(seed), atol=1e-4, rtol=0)
         for _ in range(8):
@@ -165,10 +165,10 @@ def test_the_batched_interface_means_the_same(task: ReachTask) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_steps_and_resets_on_a_gpu() -> None:
-    env = make_env(Options(horizon=8), 16, device="cuda", auto_reset=True)
+    env = make_env(Options(horizon=8), 16, device="cuda", num_workers=1)
     obs = env.reset(0)
     torch.testing.assert_close(env.reset(0), obs, atol=1e-4, rtol=0)
-    for _ in range(4):
+    for _ in range(2):
         step = env.step_chunk(torch.rand(16, 4, 6, device="cuda") * 2.0 - 1.0)
         assert torch.isfinite(step.obs_path).all()
     env.close()

@@ -12,8 +12,8 @@ from bmd_pipeline.tasks.reach.env import (
     LANE,
     POST,
     REST_QPOS,
-    compute_closeness,
     compute_obs,
+    compute_path_length,
     compute_track,
     has_hit,
     make_start,
@@ -34,15 +34,15 @@ def test_observation_by_hand() -> None:
     assert obs.shape == (1, 20)
 
 
-def test_closeness_follows_the_shorter_way_round() -> None:
+def test_the_path_follows_the_shorter_way_round() -> None:
     left, right = _state(-0.15, 0.03), _state(-0.15, -0.03)
-    torch.testing.assert_close(compute_closeness(left), compute_closeness(right))
-    assert float(compute_closeness(_state(-0.15, 0.0))) < float(compute_closeness(left))  # nearer to a lane
-    before = -torch.hypot(torch.tensor(0.11), torch.tensor(LANE)) - torch.hypot(torch.tensor(0.16), torch.tensor(LANE))
-    torch.testing.assert_close(compute_closeness(_state(POST[0] - 0.11, 0.0)), before[None] / 0.45)
-    behind = compute_closeness(_state(0.05, 0.0))
-    torch.testing.assert_close(behind, torch.tensor([-0.07 / 0.45]))
-    assert float(compute_closeness(_state(*GOAL))) == 0.0
+    torch.testing.assert_close(compute_path_length(left), compute_path_length(right))
+    assert float(compute_path_length(_state(-0.15, 0.0))) > float(compute_path_length(left))  # nearer to a lane
+    before = torch.hypot(torch.tensor(0.11), torch.tensor(LANE)) + torch.hypot(torch.tensor(0.16), torch.tensor(LANE))
+    torch.testing.assert_close(compute_path_length(_state(POST[0] - 0.11, 0.0)), before[None] / 0.45)
+    behind = compute_path_length(_state(0.05, 0.0))
+    torch.testing.assert_close(behind, torch.tensor([0.07 / 0.45]))
+    assert float(compute_path_length(_state(*GOAL))) == 0.0
 
 
 @pytest.mark.parametrize(

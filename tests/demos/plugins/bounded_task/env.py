@@ -11,35 +11,23 @@ def make_spec(options: Options) -> TaskSpec:
     return TaskSpec("Bounded", 1, 2, ("x", "y"), ("x", "y"), horizon=1, action_low=LOW, action_high=HIGH)
 
 
-def make_env(
-    options: Options,
-    num_envs: int,
-    *,
-    device: torch.device | str = "cpu",
-    num_workers: int = 1,
-    auto_reset: bool = False,
-) -> "Bounded":
-    return Bounded(options, num_envs, device, auto_reset)
+def make_env(options: Options, num_envs: int, *, device: torch.device | str, num_workers: int) -> "Bounded":
+    return Bounded(options, num_envs, device)
 
 
 class Bounded(VectorTask):
     """Shows a side, -1 or 1, and wants (200 + 60 side, -0.005 + 0.01 side)."""
 
-    def __init__(
-        self, options: Options, num_envs: int, device: torch.device | str = "cpu", auto_reset: bool = False
-    ) -> None:
-        super().__init__(num_envs, device, auto_reset)
+    def __init__(self, options: Options, num_envs: int, device: torch.device | str = "cpu") -> None:
+        super().__init__(num_envs, device)
         self.spec = make_spec(options)
         self.side = torch.ones(num_envs)
         self.received = torch.zeros(num_envs, 2)
         self.generator = torch.Generator()
 
-    def _seed(self, seed: int) -> None:
+    def _reset(self, seed: int) -> None:
         self.generator.manual_seed(seed)
-
-    def _reset_rows(self, rows: Tensor) -> None:
-        side = 2.0 * torch.randint(2, (self.num_envs,), generator=self.generator) - 1.0
-        self.side = torch.where(rows, side, self.side)
+        self.side = 2.0 * torch.randint(2, (self.num_envs,), generator=self.generator) - 1.0
 
     def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         self.received = action

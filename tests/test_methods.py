@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bmd_pipeline.config.schema import check_method, list_pairs, order_policies, paired_methods
 from bmd_pipeline.errors import ConfigError
+from bmd_pipeline.methods import check_method, list_pairs, order_policies, paired_methods
 
 
 def test_pairs_are_those_whose_counterpart_is_there() -> None:

@@ -18,15 +18,15 @@ from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import make_agent
 from bmd_pipeline.rl.rollout import Rollout
-from bmd_pipeline.rl.trainer import CodeFeed, Trainer, pack_trainer, unpack_trainer
+from bmd_pipeline.rl.trainer import CodeSampler, Trainer, pack_trainer, unpack_trainer
 
 
 @given(st.lists(st.floats(0.0, 1.0, width=32), min_size=1, max_size=12), st.integers(0, 60), st.integers(0, 1000))
 def test_every_code_is_drawn_and_every_environment_has_one(success: list[float], more: int, seed: int) -> None:
     """A quarter of the environments is shared out equally, and at least one each."""
-    feed, num_codes = CodeFeed(len(success)), len(success)
-    feed.success = torch.tensor(success)
-    code = feed.draw(num_codes + more, torch.Generator().manual_seed(seed))
+    sampler, num_codes = CodeSampler(len(success)), len(success)
+    sampler.success = torch.tensor(success)
+    code = sampler.draw(num_codes + more, torch.Generator().manual_seed(seed))
     count = torch.bincount(code, minlength=num_codes)
     assert count.shape == (num_codes,)
     assert int(count.sum()) == num_codes + more
@@ -34,73 +34,73 @@ def test_every_code_is_drawn_and_every_environment_has_one(success: list[float],
 
 
 def test_weak_codes_are_drawn_the_more_often_the_more_they_fail() -> None:
-    feed = CodeFeed(4)
-    feed.success = torch.tensor([1.0, 0.9, 0.5, 0.0])
-    count = torch.bincount(feed.draw(40_000, torch.Generator().manual_seed(0)), minlength=4)
+    sampler = CodeSampler(4)
+    sampler.success = torch.tensor([1.0, 0.9, 0.5, 0.0])
+    count = torch.bincount(sampler.draw(40_000, torch.Generator().manual_seed(0)), minlength=4)
     need = torch.tensor([0.1, 0.2, 0.6, 1.1])
     torch.testing.assert_close(count.float(), 2500 + 30_000 * need / need.sum(), rtol=0.05, atol=0)
 
 
 def test_codes_that_do_equally_well_are_drawn_equally_often() -> None:
-    count = torch.bincount(CodeFeed(4).draw(40_000, torch.Generator().manual_seed(0)), minlength=4)
+    count = torch.bincount(CodeSampler(4).draw(40_000, torch.Generator().manual_seed(0)), minlength=4)
     torch.testing.assert_close(count.float(), torch.full((4,), 10_000.0), rtol=0.05, atol=0)
 
 
 def test_success_is_a_running_mean_of_rollouts() -> None:
-    feed = CodeFeed(2)
+    sampler = CodeSampler(2)
     for _ in range(3):
-        feed.see(torch.tensor([True, True, False, False]), torch.tensor([0, 0, 0, 1]))
+        sampler.update(torch.tensor([True, True, False, False]), torch.tensor([0, 0, 0, 1]))
     expected = [2 / 3 + (0.5 - 2 / 3) * 0.7**3, 0.5 * 0.7**3]
-    assert feed.success.tolist() == pytest.approx(expected)
+    assert sampler.success.tolist() == pytest.approx(expected)
 
 
 def make_trainer(env: TaskEnv, policy: DiffusionPolicy, modes: DiscoveredModes, **settings: bool) -> Trainer:
     torch.manual_seed(0)
     agent = make_agent("dppo-bmd", policy, modes, FinetuneConfig(), SteeringConfig())
     ppo = PPOConfig(minibatch_size=32, value_hidden_sizes=(16,))
-    return Trainer(env, agent, ppo, RegulariserConfig(), **{"feed_codes": True, **settings})
+    return Trainer(env, agent, ppo, RegulariserConfig(), **{"balance_codes": True, **settings})
 
 
 def test_a_trainer_feeds_what_it_has_seen_and_goes_on_so(
     env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
 ) -> None:
     first, second = (make_trainer(env, policy, modes_of()) for _ in range(2))
-    assert first.feed is not None
-    assert second.feed is not None
-    first.feed.success = torch.tensor([0.9, 0.1, 0.4])
+    assert first.code_sampler is not None
+    assert second.code_sampler is not None
+    first.code_sampler.success = torch.tensor([0.9, 0.1, 0.4])
     seen = first.play(iteration=0, seed=0, generator=torch.Generator().manual_seed(0))
     first.learn(seen, generator=torch.Generator().manual_seed(0))
     rates = torch.stack([seen.success[seen.code == code].float().mean() for code in range(3)])
-    torch.testing.assert_close(first.feed.success, torch.tensor([0.63, 0.07, 0.28]) + 0.3 * rates)
+    torch.testing.assert_close(first.code_sampler.success, torch.tensor([0.63, 0.07, 0.28]) + 0.3 * rates)
     tensors, values = pack_trainer(first)
     unpack_trainer(second, tensors, values)
-    assert torch.equal(second.feed.success, first.feed.success)
+    assert torch.equal(second.code_sampler.success, first.code_sampler.success)
     codes = [
         each.play(iteration=1, seed=1, generator=torch.Generator().manual_seed(1)).code for each in (first, second)
     ]
     assert torch.equal(*codes)
-    first.feed.success += 1.0  # what was packed is a copy
-    assert float(tensors["feed"].max()) <= 1.0
+    first.code_sampler.success += 1.0  # what was packed is a copy
+    assert float(tensors["code_success"].max()) <= 1.0
 
 
 def test_only_taught_codes_are_fed_and_only_if_asked(
     env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
 ) -> None:
-    for form, feed_codes in (("coded", False), ("published", True)):
-        trainer = make_trainer(env, policy, modes_of(form=form), feed_codes=feed_codes)
-        assert trainer.feed is None
+    for form, balance_codes in (("coded", False), ("published", True)):
+        trainer = make_trainer(env, policy, modes_of(form=form), balance_codes=balance_codes)
+        assert trainer.code_sampler is None
         code = trainer.play(iteration=0, seed=0, generator=torch.Generator().manual_seed(0)).code
         assert torch.bincount(code).tolist() == [4, 4, 4]
-        assert "feed" not in pack_trainer(trainer)[0]
+        assert "code_success" not in pack_trainer(trainer)[0]
 
 
-def test_pay_as_told_withholds_gains_of_another_codes_behaviour_and_no_costs(
+def test_pay_only_obeyed_withholds_gains_of_another_codes_behaviour_and_no_costs(
     env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Codes are fed by success as told, and the intrinsic reward is that of any other trainer."""
+    """Codes are drawn by the success of obeyed episodes, and the intrinsic reward is that of any other trainer."""
     shown = torch.tensor([0, 1, 2, 0] * 3)
     monkeypatch.setattr("bmd_pipeline.rl.trainer.read_behaviours", lambda modes, played: shown)
-    plain, told = make_trainer(env, policy, modes_of()), make_trainer(env, policy, modes_of(), pay_as_told=True)
+    plain, told = make_trainer(env, policy, modes_of()), make_trainer(env, policy, modes_of(), pay_only_obeyed=True)
     seen = told.play(iteration=0, seed=0, generator=torch.Generator().manual_seed(0))
     seen = replace(seen, reward=torch.randn(seen.reward.shape), success=torch.ones_like(seen.success))
     own = shown == seen.code
@@ -120,6 +120,6 @@ def test_pay_as_told_withholds_gains_of_another_codes_behaviour_and_no_costs(
     torch.testing.assert_close(paid[:, own, 0], seen.reward[:, own])
     torch.testing.assert_close(paid[:, ~own, 0], seen.reward[:, ~own].clamp(max=0.0))
     torch.testing.assert_close(paid[..., 1], free[..., 1])
-    assert told.feed is not None
+    assert told.code_sampler is not None
     shares = torch.stack([own[seen.code == code].float().mean() for code in range(3)])
-    torch.testing.assert_close(told.feed.success, 0.7 * torch.full((3,), 0.5) + 0.3 * shares)
+    torch.testing.assert_close(told.code_sampler.success, 0.7 * torch.full((3,), 0.5) + 0.3 * shares)
