@@ -18,7 +18,7 @@ from bmd_pipeline.config.hashing import Stage, config_hash, source_hash, stage_h
 from bmd_pipeline.config.load import AUTO, AUTO_GPU, CONFIG_DIR, has_cuda_device, load_config, resolve_preset
 from bmd_pipeline.config.overrides import GridCell, base_name, list_cells, list_discoveries
 from bmd_pipeline.config.resources import READERS, RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
-from bmd_pipeline.config.schema import RunConfig, flatten, grid_methods, grid_seeds
+from bmd_pipeline.config.schema import RunConfig, grid_methods, grid_seeds
 from bmd_pipeline.errors import BMDError, ConfigError, suggest
 from bmd_pipeline.io.files import hash_file, read_json
 from bmd_pipeline.io.layout import RUN_FILE, VIDEO_TYPES, VIDEOS_FOLDER, Layout
@@ -86,7 +86,8 @@ class WorkflowSettings:
 
     def command_options(self) -> list[str]:
         """The same settings as options of `bmd-pipeline`."""
-        settings = [f"{name}={json.dumps(value)}" for name, value in flatten(self.overrides).items()]
+        # a group whole: names in it need not be such as `--set` takes, and it may be empty
+        settings = [f"{name}={json.dumps(value)}" for name, value in self.overrides.items()]
         sets = [part for text in (*settings, *self.assignments) for part in ("--set", text)]
         return ["--preset", self.preset, *sets]
 
@@ -107,7 +108,9 @@ def read_workflow_config(config: Mapping[str, Any], *, config_dir: Path = CONFIG
     tasks = _read_texts(config, "tasks", "names")
     if len(set(tasks)) != len(tasks):
         raise ConfigError(f"tasks must not repeat, got {', '.join(tasks)}")
-    overrides = {name: value for name, value in config.items() if name not in ("preset", "set", "tasks")}
+    own = ("preset", "set", "tasks")
+    # what is left blank counts as not there, as in `read_settings`
+    overrides = {name: value for name, value in config.items() if name not in own and value is not None}
     return WorkflowSettings(preset, overrides, assignments, tasks)
 
 
