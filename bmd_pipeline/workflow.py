@@ -25,6 +25,7 @@ from bmd_pipeline.io.layout import RUN_FILE, VIDEO_TYPES, VIDEOS_FOLDER, Layout
 from bmd_pipeline.io.provenance import (
     find_edited_hash,
     is_imported,
+    read_manifest,
     require_demos,
     require_disposable_demos,
     require_disposable_policy,
@@ -391,9 +392,9 @@ class Pipeline:
         store, manifest = map(Path, fill(DEMOS, wildcards))
         if self.stored:
             return None
-        found = find_edited_hash(store, manifest)
+        found = or_refuse(find_edited_hash, store, manifest)
         if found is None and is_imported(manifest):
-            found = read_json(manifest, "manifest").get("outputs", {}).get(store.name)
+            found = or_refuse(read_manifest, manifest)["outputs"].get(store.name)
         return found
 
     def taught_on_own(self, wildcards: Wildcards) -> str | None:

@@ -107,6 +107,14 @@ def test_what_is_refused_ends_the_run_in_one_line(pipeline: Pipeline) -> None:
         pipeline.settings("Nowhere")
 
 
+def test_a_manifest_without_outputs_is_refused_in_one_line(pipeline: Pipeline) -> None:
+    manifest = Path("data/GaussianMixture/demos.manifest.json")
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text('{"imported": true, "outputs": null}')
+    with pytest.raises(SystemExit, match=r"^error: .*demos\.manifest\.json is damaged \(outputs is no object\)"):
+        pipeline.own_demos(Wildcards(task="GaussianMixture"))
+
+
 def test_only_training_in_a_cell_of_the_grid_is_told_when_to_stop(pipeline: Pipeline) -> None:
     axes = {"finetune.regulariser.mi_weight": [0.5]}
     pipeline = dataclasses.replace(pipeline, config={**pipeline.config, "grid": {"axes": axes}})
