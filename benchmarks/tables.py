@@ -38,9 +38,9 @@ from bmd_pipeline.config.overrides import split_base
 from bmd_pipeline.config.schema import Disturbance
 from bmd_pipeline.errors import ArtifactError, BMDError
 from bmd_pipeline.io.files import write_text
-from bmd_pipeline.io.layout import METRICS_FILE, Layout
+from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import load_metrics
-from bmd_pipeline.io.provenance import read_run
+from bmd_pipeline.io.provenance import read_record
 from bmd_pipeline.methods import PRETRAINED, TAUGHT, is_finetuned, uses_modes
 from bmd_pipeline.metrics.compare import student_interval
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
@@ -120,6 +120,7 @@ def load_run(root: Path, name: str, method: str, path: Path) -> Run:
     layout, seed = Layout(root), block.seeds[0].seed
     folder = {PRETRAINED: layout.policy(name), TAUGHT: layout.modes(name, seed)}.get(method, path.parent)
     log = folder / METRICS_FILE
+    modes = layout.modes(name, seed)
     base = split_base(name)[1]
     return Run(
         base=int(document.provenance.config["seed"]) if base is None else base,
@@ -127,9 +128,9 @@ def load_run(root: Path, name: str, method: str, path: Path) -> Run:
         document=document,
         block=block,
         episodes=replace(episodes, behaviours=behaviours),
-        made=read_run(folder),
+        made=read_record(folder / RUN_FILE),
         metrics=load_metrics(log) if is_finetuned(method) else [],
-        form=_find_form(read_run(layout.modes(name, seed)), layout.modes(name, seed)) if uses_modes(method) else "none",
+        form=_find_form(read_record(modes / RUN_FILE), modes) if uses_modes(method) else "none",
     )
 
 

@@ -18,13 +18,14 @@ from bmd_pipeline.config.hashing import Stage, config_hash, source_hash, stage_h
 from bmd_pipeline.config.load import AUTO, AUTO_GPU, CONFIG_DIR, has_cuda_device, load_config, resolve_preset
 from bmd_pipeline.config.overrides import GridCell, base_name, list_cells, list_discoveries, list_evaluations
 from bmd_pipeline.config.resources import RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
-from bmd_pipeline.config.schema import RunConfig, flatten
+from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import BMDError, ConfigError, suggest
 from bmd_pipeline.io.files import hash_file, read_json
 from bmd_pipeline.io.layout import RUN_FILE, VIDEO_TYPES, VIDEOS_FOLDER, Layout
 from bmd_pipeline.io.provenance import (
     find_edited_hash,
     is_imported,
+    read_manifest,
     require_demos,
     require_disposable_demos,
     require_disposable_policy,
@@ -85,7 +86,8 @@ class WorkflowSettings:
 
     def command_options(self) -> list[str]:
         """The same settings as options of `bmd-pipeline`."""
-        settings = [f"{name}={json.dumps(value)}" for name, value in flatten(self.overrides).items()]
+        # a group whole: names in it need not be such as `--set` takes, and it may be empty
+        settings = [f"{name}={json.dumps(value)}" for name, value in self.overrides.items()]
         sets = [part for text in (*settings, *self.assignments) for part in ("--set", text)]
         return ["--preset", self.preset, *sets]
 
@@ -106,7 +108,9 @@ def read_workflow_config(config: Mapping[str, Any], *, config_dir: Path = CONFIG
     tasks = _read_texts(config, "tasks", "names")
     if len(set(tasks)) != len(tasks):
         raise ConfigError(f"tasks must not repeat, got {', '.join(tasks)}")
-    overrides = {name: value for name, value in config.items() if name not in ("preset", "set", "tasks")}
+    own = ("preset", "set", "tasks")
+    # what is left blank counts as not there, as in `read_settings`
+    overrides = {name: value for name, value in config.items() if name not in own and value is not None}
     return WorkflowSettings(preset, overrides, assignments, tasks)
 
 
@@ -367,9 +371,9 @@ class Pipeline:
         store, manifest = map(Path, fill(DEMOS, wildcards))
         if self.stored:
             return None
-        found = find_edited_hash(store, manifest)
+        found = or_refuse(find_edited_hash, store, manifest)
         if found is None and is_imported(manifest):
-            found = read_json(manifest, "manifest").get("outputs", {}).get(store.name)
+            found = or_refuse(read_manifest, manifest)["outputs"].get(store.name)
         return found
 
     def discover_own_demos(self, wildcards: Wildcards) -> str | None:

@@ -19,6 +19,7 @@ from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.options import estimate_stage_mb, open_config
 from bmd_pipeline.config.resources import NATIVE, free_disk_mb, free_memory_mb
 from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.tasks.registry import find_missing, get_entry, list_entries
 
 Verdict = Literal["ok", "note", "missing"]
@@ -48,6 +49,8 @@ def doctor(
 
     Exit status 2 if something that is needed is missing: for anything, or with --task for a run on it.
     """
+    if task is None and (preset or config or assign):
+        raise ConfigError("--preset, --config and --set go with --task, the run that they are the settings of")
     settings = open_config(task, preset, config, assign) if task else None
     console = Console(highlight=False)
     broken = False

@@ -164,12 +164,12 @@ class Layer:
 def merge_settings(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Lays settings over others: groups merge key by key, everything else is replaced, lists too.
 
-    An empty group in YAML reads as None and says nothing about the group below it.
+    A group left blank in YAML reads as None and says nothing about the group below it; `{}` empties that group.
     """
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        if isinstance(value, Mapping):
+        if value and isinstance(value, Mapping):
             merged[key] = merge_settings(below if isinstance(below, Mapping) else {}, value)
         elif value is not None or not isinstance(below, Mapping):
             merged[key] = value
@@ -213,6 +213,13 @@ def shorten(text: str, length: int = 80) -> str:
     text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
+
+_NO_SETTINGS = {
+    "preset": "`--preset` names it, or Snakemake's `--config preset=…`",
+    "tasks": "the workflow alone reads it, from Snakemake's --config or --configfile",
+    "set": "the workflow alone reads it, from Snakemake's --config or --configfile",
+}
+"""Names that the workflow takes beside the settings, and where they are given."""
 
 _DEMANDS = {
     "greater_than": "must be > {gt}",
@@ -290,7 +297,8 @@ def _describe_unknown(location: Location, model: type[BaseModel], prefix: Locati
     elsewhere = [format_location((*prefix, path)) for path in list_paths(model) if path.split(".")[-1] == name]
     if elsewhere and not difflib.get_close_matches(name, known, n=1, cutoff=0.6):
         hint = f"did you mean {' or '.join(map(repr, elsewhere[:2]))}?"
-    return f"unknown setting {format_location((*prefix, *location))}; {hint}"
+    path = format_location((*prefix, *location))
+    return f"unknown setting {path}; {_NO_SETTINGS.get(path, hint)}"
 
 
 def _describe_value(item: ErrorDetails, model: type[BaseModel], prefix: Location) -> str:

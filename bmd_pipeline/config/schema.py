@@ -5,9 +5,18 @@ import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from bmd_pipeline.errors import suggest
 from bmd_pipeline.methods import METHODS, uses_modes
@@ -19,6 +28,23 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic reads true as 1."""
+        is_list = isinstance(value, list | tuple)
+        if any(isinstance(entry, bool) for entry in (value if is_list else (value,))):
+            kinds = _list_types(cls.model_fields[str(info.field_name)].annotation)
+            if bool not in kinds and {int, float} & kinds:
+                raise ValueError(f"must be {'a list of numbers' if is_list else 'a number'}, got {value!r:.60}")
+        return value
+
+
+def _list_types(annotation: Any) -> set[Any]:
+    """An annotation's parts that have no parts themselves, such as int and None of `int | None`."""
+    parts = get_args(annotation)
+    return set().union(*map(_list_types, parts)) if parts else {annotation}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -513,10 +539,13 @@ MAX_CELLS = 1000
 
 def _read_axis_value(value: Any) -> Any:
     """Numbers as numbers: Snakemake's --config hands all nested values over as text."""
-    if isinstance(value, str):
-        for read in (int, float, json.loads):
-            with suppress(ValueError):
-                return read(value)
+    for read in (int, float, json.loads) if isinstance(value, str) else ():
+        with suppress(ValueError):
+            value = read(value)
+            break
+    if not isinstance(value, AxisValue) or (isinstance(value, float) and not math.isfinite(value)):
+        # here, since pydantic refuses a union once for each of its members
+        raise ValueError(f"must be a finite number, text, true, false or null, got {value!r:.60}")
     return value
 
 

@@ -185,14 +185,14 @@ def load_demos(path: Path, *, obs_dim: int | None = None, action_dim: int | None
             don't add up, a value is not finite (the first such index is named), or its bounds are no bounds.
     """
     if not path.is_dir():
-        raise DataError(f"no demonstrations at {path}; make them with `bmd-pipeline collect`")
+        raise DataError(f"no demonstrations at {path}")
     try:
         group = zarr.open_group(path, mode="r")
         attributes = dict(group.attrs)
         version = attributes.get("schema_version", SCHEMA_VERSION)
         if version != SCHEMA_VERSION:
             raise DataError(f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}")
-        obs_name = "obs" if "schema_version" in attributes or "data/obs" in group else "state"
+        obs_name = "state" if "data/state" in group and "data/obs" not in group else "obs"
         obs = _read(group, f"data/{obs_name}", path)
         action = _read(group, "data/action", path)
         ends = _read(group, "meta/episode_ends", path)
@@ -200,7 +200,8 @@ def load_demos(path: Path, *, obs_dim: int | None = None, action_dim: int | None
         raise
     except Exception as error:  # zarr reports damage by whatever its storage and codecs raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} can't be read as a zarr store: {reason}") from None
+        advice = "restore it from a copy, or move it away and collect or import others"
+        raise DataError(f"{path} can't be read as a zarr store: {reason}; {advice}") from None
 
     for name, array, wanted in ((obs_name, obs, obs_dim), ("action", action, action_dim)):
         if array.ndim != 2 or array.dtype.kind != "f":

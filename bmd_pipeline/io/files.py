@@ -111,8 +111,8 @@ def _sync_folder(path: Path) -> None:
         _sync(path)
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
-    """Reads a JSON object; `what` it is, such as "policy settings", begins a message.
+def read_json(path: Path, what: str, advice: str = "") -> dict[str, Any]:
+    """Reads a JSON object; `what` it is, such as "policy settings", begins a message, and advice on damage ends it.
 
     Raises:
         ArtifactError: it is missing, unreadable or no JSON object.
@@ -124,14 +124,24 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     except OSError as error:
         raise ArtifactError(f"{what}: {path} can't be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        raise _damage(what, path, error) from None
+        raise damage_error(what, path, str(error), advice) from None
     if not isinstance(document, dict):
-        raise ArtifactError(f"{what}: {path} must hold a JSON object, got {type(document).__name__}")
+        raise damage_error(what, path, f"a JSON {type(document).__name__}, no object", advice)
     return document
 
 
-def _damage(what: str, path: Path, error: Exception) -> ArtifactError:
-    return ArtifactError(f"{what}: {path} is damaged ({str(error).splitlines()[0]}); delete it and make it again")
+def damage_error(what: str, path: Path, reason: str, advice: str = "") -> ArtifactError:
+    """What to raise where a file is damaged: what it is, why, and what to do, which is to make it again if not given.
+
+    Only the first line of the reason is told.
+    """
+    advice = advice or f"delete it and {advise_again(path)}"
+    return ArtifactError(f"{what}: {path} is damaged ({reason.splitlines()[0]}); {advice}")
+
+
+def advise_again(path: Path) -> str:
+    """How to make a stage's output again, as the tail of a message; Snakemake makes what is missing."""
+    return f"make it again, with `snakemake --cores 2 {path}` or as it was made"
 
 
 def hash_file(path: Path) -> str:
@@ -195,7 +205,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     tensors = read_weights(path)[0]
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise ArtifactError(f"weights: {path}: {name} is not finite; make the file again")
+            raise ArtifactError(f"weights: {path}: {name} is not finite; delete it and {advise_again(path)}")
     return tensors
 
 
@@ -215,5 +225,5 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             metadata: dict[str, str] = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
     except (SafetensorError, OSError, ValueError) as error:
-        raise _damage("weights", path, error) from None
+        raise damage_error("weights", path, str(error)) from None
     return tensors, metadata

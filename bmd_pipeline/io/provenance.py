@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmd_pipeline.errors import ArtifactError, ConfigError
-from bmd_pipeline.io.files import hash_path, hash_tree, read_json, write_json
+from bmd_pipeline.io.files import damage_error, hash_path, hash_tree, read_json, write_json
 from bmd_pipeline.io.layout import LOCK_FILE, MANIFEST_FILE, METRICS_FILE, POLICY_FILE, RUN_FILE, Layout
 
 if TYPE_CHECKING:  # Snakemake reads this module for every job: torch is imported where it is asked
@@ -116,9 +116,19 @@ def write_run(directory: Path, run: dict[str, Any], *, outputs: Sequence[str] | 
     write_json(directory / RUN_FILE, {**run, "outputs": hashes})
 
 
-def read_run(directory: Path) -> dict[str, Any]:
-    """Reads the `run.json` of a folder; errors as in `read_json`."""
-    return read_json(directory / RUN_FILE, f"record of {directory}")
+def read_record(path: Path, advice: str = "") -> dict[str, Any]:
+    """Reads a `run.json` or a manifest; `inputs` and `outputs` are objects. Errors and advice as in `read_json`."""
+    record = {"inputs": {}, "outputs": {}, **read_json(path, "record", advice)}
+    for name in ("inputs", "outputs"):
+        if not isinstance(record[name], dict):
+            raise damage_error("record", path, f"{name} is no object", advice)
+    return record
+
+
+def read_manifest(manifest: Path) -> dict[str, Any]:
+    """Reads the record beside demonstrations; as `read_record`."""
+    keep = f"keep the store beside it with `bmd-pipeline import-demos STORE --task {manifest.parent.name}`"
+    return read_record(manifest, f"{keep}, or move both away")
 
 
 def require_run(directory: Path, stage: str, task: str, *, command: str | None = None) -> dict[str, Any]:
@@ -131,15 +141,12 @@ def require_run(directory: Path, stage: str, task: str, *, command: str | None =
     command = command or f"bmd-pipeline {stage} --task {task}"
     if not (directory / RUN_FILE).is_file():
         raise ArtifactError(f"{directory / RUN_FILE} is missing: make it with `{command}`")
-    record = read_run(directory)
+    record = read_record(directory / RUN_FILE, f"make it again with `{command}`")
     if record.get("task") != task:
         raise ArtifactError(f"{directory} was made for task {record.get('task')}, not for {task}")
     if record.get("stage") != stage:
         raise ArtifactError(f"{directory} was made by stage {record.get('stage')}, not by {stage}")
-    outputs = record.get("outputs", {})
-    if not isinstance(outputs, dict):
-        raise ArtifactError(f"{directory / RUN_FILE} is damaged (outputs is no object); make it again with `{command}`")
-    for name, expected in outputs.items():
+    for name, expected in record["outputs"].items():
         path = directory / name
         if name != METRICS_FILE and (not path.exists() or hash_path(path) != expected):  # metrics decide nothing
             raise ArtifactError(
@@ -196,8 +203,7 @@ def find_edited_hash(store: Path, manifest: Path) -> str | None:
     if all(path.stat().st_mtime_ns <= written for path in store.rglob("*") if path.name[0] != "."):
         return None
     found = hash_tree(store)
-    recorded = read_json(manifest, "manifest").get("outputs", {}).get(store.name)
-    return None if found == recorded else found
+    return None if found == read_manifest(manifest)["outputs"].get(store.name) else found
 
 
 def is_imported(record: Path) -> bool:
@@ -223,7 +229,7 @@ def require_demos(store: Path, manifest: Path, config_hash: str) -> None:
             )
     elif find_edited_hash(store, manifest) is not None:
         reason = _doubt_collection(store, manifest)
-        if read_json(manifest, "manifest").get("config_hash") != config_hash:
+        if read_manifest(manifest).get("config_hash") != config_hash:
             reason = reason or "was edited after its collection under other settings"
         if reason:
             raise ArtifactError(f"{store} {reason}: {_keep_demos(store)}")
@@ -243,7 +249,7 @@ def require_disposable_demos(store: Path, manifest: Path, command: str) -> None:
         return
     is_edited = find_edited_hash(store, manifest) is not None
     if is_imported(manifest) and not is_edited:
-        if command == "import-demos" and read_json(manifest, "manifest").get("inputs"):
+        if command == "import-demos" and read_manifest(manifest)["inputs"]:
             return
         raise ArtifactError(
             f"{store} was imported, and `{command}` would replace it: delete it and {manifest.name} first, or move them"
@@ -303,7 +309,7 @@ def _doubt_collection(store: Path, manifest: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError):  # a file, another format, another writer
         return "was not made by `collect`"
     if manifest.is_file():
-        same = read_json(manifest, "manifest").get("config_hash") == made_under
+        same = read_manifest(manifest).get("config_hash") == made_under
         return None if same else f"is not the store of {manifest}"
     # A killed collection may have put its store in place and not have come to the manifest.
     return None if (Layout.state(store.parent) / LOCK_FILE).is_file() else f"has no {manifest.name} beside it"

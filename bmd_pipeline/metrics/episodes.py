@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import advise_again
 
 _ARRAYS = ("code", "success", "length", "episode_return", "information")
 _PLAIN_COLUMNS = {
@@ -97,12 +98,12 @@ def load_episodes(path: Path) -> list[Episodes]:
         ArtifactError: the file is missing, damaged or not an episode table.
     """
     if not path.is_file():
-        raise ArtifactError(f"{path}: missing episode table; run the evaluate stage again")
+        raise ArtifactError(f"{path}: missing episode table; {advise_again(path)}")
     try:
         table = pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise ArtifactError(f"{path}: damaged episode table ({reason}); evaluate again") from error
+        raise ArtifactError(f"{path}: damaged episode table ({reason}); delete it and {advise_again(path)}") from error
     _require_columns(table, path)
     parts = []
     for policy, seed in dict.fromkeys(zip(table["policy"].to_pylist(), table["seed"].to_pylist(), strict=True)):
@@ -130,7 +131,7 @@ def _require_columns(table: pa.Table, path: Path) -> None:
     ]
     if wrong or len(expected) == len(_PLAIN_COLUMNS):
         which = f"no sound column {', '.join(wrong)}" if wrong else "no labelling"
-        raise ArtifactError(f"{path}: not an episode table: {which}; evaluate again")
+        raise ArtifactError(f"{path}: not an episode table: {which}; delete it and {advise_again(path)}")
 
 
 def _require_sense(part: Episodes, path: Path) -> None:
@@ -141,7 +142,7 @@ def _require_sense(part: Episodes, path: Path) -> None:
         weights = labelling.weights
         sound = sound and bool((weights >= 0.0).all() and np.allclose(weights.sum(axis=1), 1.0, atol=1e-3))
     if not sound or not part.policy:
-        raise ArtifactError(f"{path}: holds numbers that no evaluation writes; evaluate again")
+        raise ArtifactError(f"{path}: holds numbers that no evaluation writes; delete it and {advise_again(path)}")
 
 
 def _to_table(part: Episodes) -> pa.Table:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.files import read_json
+from bmd_pipeline.io.files import advise_again, read_json
 
 SCHEMA_VERSION = 3
 
@@ -724,14 +724,15 @@ def load_document(path: Path, model: type[AnyDocument], task: str | None = None)
     if (version := document.get("schema_version")) != SCHEMA_VERSION:
         raise ArtifactError(
             f"{what}: {path} has schema version {version}, this release reads {SCHEMA_VERSION}; "
-            f"delete it and make it again, with `snakemake --cores 2 {path}` or as it was made"
+            f"delete it and {advise_again(path)}"
         )
     try:
         found = model.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise ArtifactError(f"{what}: {path} doesn't fit the schema: {where}: {first['msg']}") from None
+        reason = f"doesn't fit the schema: {where}: {first['msg']}"
+        raise ArtifactError(f"{what}: {path} {reason}; delete it and {advise_again(path)}") from None
     if task not in (None, found.task):
         raise ArtifactError(f"{path}: {what} of task {found.task}, not of {task}")
     return found

@@ -83,6 +83,10 @@ def load_policy(
         policy.load_state_dict(tensors)
     except RuntimeError:
         raise ArtifactError(f"policy: {weights} does not fit the settings in {SETTINGS_FILE}") from None
+    for name, tensor in tensors.items():
+        is_std = name.endswith("_normaliser.std")
+        if not tensor.is_floating_point() or (is_std and not bool((tensor > 0.0).all())):
+            raise ArtifactError(f"policy: {weights}: {name} must be floats{' above 0' if is_std else ''}")
     policy.fingerprint = expected_hash
     policy.action_low, policy.action_high = low, high
     return policy.to(device).requires_grad_(False).eval()

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.files import hash_file, read_json
+from bmd_pipeline.io.files import advise_again, hash_file
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, VIDEO_TYPES, VIDEOS_FOLDER, Layout
 from bmd_pipeline.io.logger import load_metrics
-from bmd_pipeline.io.provenance import require_run
+from bmd_pipeline.io.provenance import read_manifest, require_run
 from bmd_pipeline.methods import is_finetuned, uses_modes
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.schemas import (
@@ -168,7 +168,8 @@ def load_documents(layout: Layout, evaluation: Evaluation) -> FoundDocuments:
         document = load_document(path, model, task)
         for name, file in document.provenance.inputs.items():
             if find_hash(name) != file.sha256:
-                raise ArtifactError(f"{path} was made from another {name} than the present one; make it again")
+                why = f"was made from another {name} than the present one"
+                raise ArtifactError(f"{path} {why}; delete it and {advise_again(path)}")
         return document
 
     return FoundDocuments(
@@ -256,9 +257,9 @@ def _find_collection(base: RunRecord, layout: Layout, task: str) -> RunRecord | 
     manifest = layout.demos_manifest(task)
     if not manifest.is_file():
         return None
-    record = read_json(manifest, "manifest")
+    record = read_manifest(manifest)
     learnt_from = base.get("inputs", {}).get("demos", {}).get("sha256")
-    return record if learnt_from == record.get("outputs", {}).get(layout.demos(task).name) else None
+    return record if learnt_from == record["outputs"].get(layout.demos(task).name) else None
 
 
 def _load_part(evaluation: Evaluation, layout: Layout, policy: str, seed: int) -> Evaluation:

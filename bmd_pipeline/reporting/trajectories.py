@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import advise_again
 from bmd_pipeline.metrics.episodes import Episodes
 
 NUM_POINTS = 64
@@ -78,7 +79,7 @@ def load_paths(path: Path) -> PathBook:
         ArtifactError: the file is missing, damaged or holds something else.
     """
     if not path.is_file():
-        raise ArtifactError(f"{path}: missing trajectories; run the evaluate stage again")
+        raise ArtifactError(f"{path}: missing trajectories; {advise_again(path)}")
     try:
         table = pq.read_table(path, page_checksum_verification=True)
         metadata = json.loads(table.schema.metadata[_METADATA_KEY])
@@ -90,7 +91,7 @@ def load_paths(path: Path) -> PathBook:
         )
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ArtifactError(f"{path}: damaged trajectories ({reason}); evaluate again") from error
+        raise ArtifactError(f"{path}: damaged trajectories ({reason}); delete it and {advise_again(path)}") from error
 
 
 def _read_path(row: dict[str, Any], modes: Sequence[str]) -> PlanarPath:

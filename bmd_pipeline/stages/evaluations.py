@@ -11,6 +11,7 @@ import torch
 from bmd_pipeline.config.hashing import Stage, config_hash, hash_values, stage_hash
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import advise_again
 from bmd_pipeline.io.layout import EPISODES_FILE
 from bmd_pipeline.methods import TAUGHT, is_finetuned, uses_modes
 from bmd_pipeline.metrics.bootstrap import PairedBootstrap, make_paired_bootstrap
@@ -222,9 +223,10 @@ def resample(config: RunConfig, rows: Mapping[str, Sequence[Evaluated]]) -> Pair
     for part in others:
         if len(part.episodes) != len(first.episodes):
             counts = f"{len(part.episodes)} episodes, {len(first.episodes)} in {first.path}"
-            raise ArtifactError(f"{part.path}: {counts}; evaluate again")
+            raise ArtifactError(f"{part.path}: {counts}; delete it and {advise_again(part.path)}")
         if {name: of.modes for name, of in part.episodes.labellings.items()} != modes:
-            raise ArtifactError(f"{part.path}: its modes are not those of {first.path}; evaluate again")
+            why = f"its modes are not those of {first.path}"
+            raise ArtifactError(f"{part.path}: {why}; delete it and {advise_again(part.path)}")
     return make_paired_bootstrap(
         {name: [part.episodes for part in row] for name, row in rows.items()},
         tau=config.evaluate.tau,

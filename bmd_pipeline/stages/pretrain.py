@@ -18,10 +18,10 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.store import Demos, load_demos
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import DataError, DivergenceError, TrainingError
-from bmd_pipeline.io.files import hash_tree, read_json, write_bytes
+from bmd_pipeline.io.files import hash_tree, write_bytes
 from bmd_pipeline.io.layout import MANIFEST_FILE, METRICS_FILE
 from bmd_pipeline.io.progress import add_prefix, take_prefix
-from bmd_pipeline.io.provenance import require_disposable_policy, write_run
+from bmd_pipeline.io.provenance import read_manifest, require_disposable_policy, write_run
 from bmd_pipeline.policies.bc import Cloner, Windows, make_windows, split_episodes
 from bmd_pipeline.policies.checkpoint import save_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
@@ -158,7 +158,7 @@ def _make_cloner(config: RunConfig, data: Demos, training: Windows, device: torc
 def _compare_with_manifest(demos: Path, content: str, reporter: Reporter) -> None:
     """Warns of a store that is not what was collected; editing it is allowed."""
     manifest = demos.with_name(MANIFEST_FILE)
-    recorded = read_json(manifest, "manifest").get("outputs", {}).get(demos.name) if manifest.is_file() else None
+    recorded = read_manifest(manifest)["outputs"].get(demos.name) if manifest.is_file() else None
     if recorded not in (None, content):
         reporter.warn(f"{demos} is not what {manifest} records: it was edited since")
 

@@ -72,6 +72,9 @@ def make_output(folder: Path, stage: str, task: str = "GaussianMixture") -> None
         ("evaluate --task PushT --policy nowhere", "nowhere/run.json is missing"),
         ("summarise --task PushT", "`bmd-pipeline evaluate --task PushT --method pretrained --seed 0`"),
         ("tasks PusT", "unknown task 'PusT'"),
+        ("doctor --preset smok", "--preset, --config and --set go with --task"),
+        ("doctor --set a=b", "--preset, --config and --set go with --task"),
+        ("doctor --config none.yaml", "--preset, --config and --set go with --task"),
         ("check-task PusT", "unknown task 'PusT'"),
         ("config show --task PusT", "unknown task 'PusT'"),
         ("collect --task GaussianMixture --output /dev/null", "/dev/null can't be written: what is there is no folder"),
@@ -132,7 +135,7 @@ def test_a_missing_extra_ends_in_one_line_too(
     assert sorted(project.rglob("*")) == before  # nothing written
     assert run(capsys, "tasks")[1].count(" rare ") == 2  # the variant's too
     (extras,) = (finding for finding in examine() if finding.name == "extras")
-    assert (extras.verdict, "rare (GaussianMixture)" in extras.text) == ("note", True)
+    assert (extras.verdict, "no_such_simulator (GaussianMixture)" in extras.text) == ("note", True)
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,15 @@ calm = settings(suppress_health_check=[HealthCheck.too_slow])  # others use this
 LEAVES = st.one_of(
     st.integers(), st.booleans(), st.sampled_from(["", "x", "text"]), st.lists(st.integers(), max_size=3)
 )
-# As in real settings, a name is either always a group or always a value.
+# As in real settings, a name is either always a group or always a value. Empty groups: see below.
 SETTINGS = st.fixed_dictionaries(
     {},
     optional={
         "a": LEAVES,
         "b": LEAVES,
         "group": st.fixed_dictionaries(
-            {}, optional={"c": LEAVES, "inner": st.fixed_dictionaries({}, optional={"d": LEAVES})}
-        ),
+            {}, optional={"c": LEAVES, "inner": st.fixed_dictionaries({"d": LEAVES})}
+        ).filter(bool),
     },
 )
 
@@ -56,9 +56,10 @@ def test_merging_leaves_its_arguments_alone() -> None:
     assert below == {"group": {"x": 1}}
 
 
-def test_lists_replace_and_empty_groups_say_nothing() -> None:
-    below = {"seeds": [0, 1, 2], "finetune": {"iterations": 5}}
-    assert merge_settings(below, {"seeds": [7], "finetune": None}) == {"seeds": [7], "finetune": {"iterations": 5}}
+def test_lists_replace_blank_groups_say_nothing_and_empty_ones_empty() -> None:
+    below = {"seeds": [0, 1, 2], "finetune": {"iterations": 5}, "grid": {"axes": {"x": [1]}, "seeds": [2]}}
+    merged = merge_settings(below, {"seeds": [7], "finetune": None, "grid": {"axes": {}}})
+    assert merged == {"seeds": [7], "finetune": {"iterations": 5}, "grid": {"axes": {}, "seeds": [2]}}
 
 
 def test_later_layers_win_and_are_named_as_the_origin() -> None:

@@ -34,13 +34,15 @@ def test_options_say_the_same_as_the_config(config_dir: Path) -> None:
         "set": ["seeds=[4]"],
         "finetune": {"ppo": {"gamma": "0.9"}, "iterations": 3},
         "task": {"env": {"reward": "it's; odd"}},
+        "validation": {"disturbances": {"strong wind": {"horizon": 9}, "v1.5": {}}},
+        "grid": {"axes": {}},
     }
-    found = read_workflow_config(config, config_dir=config_dir)
+    found = read_workflow_config(config | {"methods": None}, config_dir=config_dir)  # left blank: not there
     options = found.command_options()
     assert options[:2] == ["--preset", "smoke"]
-    assert options[2::2] == ["--set"] * 4
+    assert options[2::2] == ["--set"] * 5
     said = merge_layers([parse_assignment(text) for text in options[3::2]])
-    assert said == {name: config[name] for name in ("finetune", "task")} | {"seeds": [4]}
+    assert said == {name: config[name] for name in ("finetune", "task", "validation", "grid")} | {"seeds": [4]}
 
 
 def test_jobs_take_the_preset_that_was_decided_first(config_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +107,14 @@ def test_what_is_refused_ends_the_run_in_one_line(pipeline: Pipeline) -> None:
         pipeline.modes(Wildcards(task="GaussianMixture", method="dpo", seed="0"))
     with pytest.raises(SystemExit, match=r"^error: "):
         pipeline.settings("Nowhere")
+
+
+def test_a_manifest_without_outputs_is_refused_in_one_line(pipeline: Pipeline) -> None:
+    manifest = Path("data/GaussianMixture/demos.manifest.json")
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text('{"imported": true, "outputs": null}')
+    with pytest.raises(SystemExit, match=r"^error: .*demos\.manifest\.json is damaged \(outputs is no object\)"):
+        pipeline.own_demos(Wildcards(task="GaussianMixture"))
 
 
 def test_only_training_in_a_cell_of_the_grid_is_told_when_to_stop(pipeline: Pipeline) -> None:

@@ -79,6 +79,15 @@ def test_edits_are_kept_under_the_same_settings_and_refused_under_others(tmp_pat
         require_disposable_demos(store, manifest, "collect")
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"outputs": null}', '{"outputs": {}, "inputs": 3}'])
+def test_a_damaged_manifest_leads_to_what_keeps_the_store_or_frees_its_place(tmp_path: Path, text: str) -> None:
+    store, manifest = make_store(tmp_path, {"config_hash": "old"})
+    manifest.write_text(text)
+    for command in ("collect", "import-demos"):
+        with pytest.raises(ArtifactError, match=r"is damaged .*`bmd-pipeline import-demos .*, or move both away$"):
+            require_disposable_demos(store, manifest, command)
+
+
 def test_imported_demonstrations_are_replaced_by_no_collection_and_copies_by_another_import(tmp_path: Path) -> None:
     store, manifest = make_store(tmp_path, {})
     vouch(store, manifest, "", imported=True, inputs={"store": {}})

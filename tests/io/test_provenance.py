@@ -5,7 +5,7 @@ import pytest
 
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, hash_tree
-from bmd_pipeline.io.provenance import describe_run, measure_cpu_seconds, read_run, require_run, write_run
+from bmd_pipeline.io.provenance import describe_run, measure_cpu_seconds, read_record, require_run, write_run
 
 
 def write(folder: Path, task: str = "Toy", stage: str = "pretrain") -> None:
@@ -33,7 +33,7 @@ def test_run_says_how_it_came_to_be(tmp_path: Path) -> None:
     (folder / "checkpoints" / "lock").write_text("")
     (folder / "weights").write_text("w")
     write(folder)
-    record = read_run(folder)
+    record = read_record(folder / "run.json")
     assert record["stage"] == "pretrain"
     assert record["seed"] == 4
     assert record["note"] == "λ"
@@ -85,9 +85,10 @@ def test_files_must_still_be_what_the_run_wrote(tmp_path: Path) -> None:
     (folder / "weights").unlink()
     with pytest.raises(ArtifactError, match=rf"^{folder}/weights is damaged"):
         require_run(folder, "pretrain", "Toy")
-    (folder / "run.json").write_text('{"task": "Toy", "stage": "pretrain", "outputs": ["weights"]}')
-    with pytest.raises(ArtifactError, match=r"run\.json is damaged"):
-        require_run(folder, "pretrain", "Toy")
+    for text in ("{", "[]", '{"task": "Toy", "outputs": ["weights"]}', '{"task": "Toy", "inputs": null}'):
+        (folder / "run.json").write_text(text)
+        with pytest.raises(ArtifactError, match=r"run\.json is damaged .*; make it again with `bmd-pipeline pretrain"):
+            require_run(folder, "pretrain", "Toy")
 
 
 def test_a_clock_that_was_set_back_gives_no_negative_time() -> None:

@@ -67,7 +67,9 @@ def test_bad_files_are_named_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="missing episode table"):
         load_episodes(path)
     path.write_bytes(encode_episodes([make_part("dsrl", 0, 4)])[:-20])
-    with pytest.raises(ArtifactError, match="damaged episode table") as error:
+    with pytest.raises(
+        ArtifactError, match=r"damaged episode table .*; delete it and make it again, with `sn"
+    ) as error:
         load_episodes(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)

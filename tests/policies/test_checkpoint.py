@@ -82,9 +82,22 @@ def drop_tensor(folder: Path) -> None:
     edit("weights_sha256", hash_file(path))(folder)
 
 
+def change_tensor(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        path = folder / POLICY_FILE
+        tensors = load_weights(path)
+        save_weights(path, tensors | {name: change(tensors[name])})
+        edit("weights_sha256", hash_file(path))(folder)
+
+    return damage
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (change_tensor("obs_normaliser.std", torch.zeros_like), r"obs_normaliser\.std must be floats above 0"),
+        (change_tensor("action_normaliser.std", torch.neg), r"action_normaliser\.std must be floats above 0"),
+        (change_tensor("chunk_low", torch.Tensor.long), "chunk_low must be floats"),
         (edit("schema_version", 1), "schema version 1, this release reads 2; train it again"),
         (edit("schema_version", None), "schema version None"),
         (edit("obs_dim", None), "damaged .obs_dim is missing"),
