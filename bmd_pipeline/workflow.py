@@ -18,7 +18,7 @@ from bmd_pipeline.config.hashing import Stage, config_hash, source_hash, stage_h
 from bmd_pipeline.config.load import AUTO, AUTO_GPU, CONFIG_DIR, has_cuda_device, load_config, resolve_preset
 from bmd_pipeline.config.overrides import GridCell, base_name, list_cells, list_discoveries, list_evaluations
 from bmd_pipeline.config.resources import RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
-from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.config.schema import MAX_SEED, RunConfig
 from bmd_pipeline.errors import BMDError, ConfigError, suggest
 from bmd_pipeline.io.files import hash_file, read_json
 from bmd_pipeline.io.layout import RUN_FILE, VIDEO_TYPES, VIDEOS_FOLDER, Layout
@@ -176,6 +176,8 @@ class Pipeline:
 
     def _run(self, wildcards: Wildcards) -> RunConfig:
         """The run that a job is part of: in a cell of the grid, with what the cell changes."""
+        if int(wildcards.get("seed", 0)) > MAX_SEED:
+            refuse(f"seed must be <= {MAX_SEED}, got {wildcards.seed}")
         return self._cell(wildcards).config if wildcards.get("cell") else self.settings(wildcards.task)
 
     def validated(self, wildcards: Wildcards) -> list[str]:
@@ -252,8 +254,14 @@ class Pipeline:
         """Input: the modes that a method builds on; plain ones build on none."""
         method = _method_of(wildcards)
         if is_finetuned(method) or wildcards.get("cell"):
-            or_refuse(check_method, method)
+            or_refuse(check_method, method, evaluating=True)
         return within(self._modes_folder(wildcards), MODES_NAMES) if uses_modes(method) else []
+
+    def snapshots(self, wildcards: Wildcards) -> list[str]:
+        """Input of `curve`: what fine-tuning made, which holds no snapshots unless the settings ask for them."""
+        if not self._run(wildcards).finetune.snapshot_interval:
+            refuse("a curve needs snapshots: give `--config 'set=[finetune.snapshot_interval=20]'` or another interval")
+        return self.finetuned(wildcards)
 
     def finetuned(self, wildcards: Wildcards) -> list[str]:
         """Input: what fine-tuning made of a policy, and its modes."""

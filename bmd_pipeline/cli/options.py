@@ -14,7 +14,7 @@ import typer
 from bmd_pipeline.config.hashing import ENTRIES, Stage
 from bmd_pipeline.config.load import load_config, read_settings
 from bmd_pipeline.config.resources import estimate_mem_mb, free_memory_mb
-from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.config.schema import MAX_SEED, RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import RUN_FILE, Layout
 from bmd_pipeline.methods import METHODS, check_method, is_finetuned, uses_modes
@@ -32,7 +32,7 @@ _message = functools.partial(option, rich_help_panel="Messages")
 
 Task = Annotated[str, option("--task", "The task; `bmd-pipeline tasks` lists them.", "-t")]
 Method = Annotated[str, option("--method", f"How to fine-tune: {', '.join(METHODS)}.", "-m")]
-Seed = Annotated[int, typer.Option("--seed", "-s", min=0, max=2**31 - 1, help="Seed; any number will do.")]
+Seed = Annotated[int, typer.Option("--seed", "-s", min=0, max=MAX_SEED, help="Seed; any number will do.")]
 Output = Annotated[Path | None, option("--output", "Where to write.", "-o")]
 Demos = Annotated[Path | None, option("--demos", "Demonstration store.")]
 Policy = Annotated[Path | None, option("--policy", "Folder of the pre-trained policy.")]
@@ -83,9 +83,17 @@ def need(path: Path, command: str) -> Path:
     return path
 
 
-def new_file(path: Path) -> Path:
-    """Where a file may be written; raises `ArtifactError` if a folder or a device is there."""
-    return _new(path, path.is_file(), "file")
+def new_file(given: Path | None, usual: Path) -> Path:
+    """Where a file may be written: as given, or where it usually is.
+
+    Raises:
+        ArtifactError: a folder or a device is there, or the name ends otherwise, as those of files beside it do.
+    """
+    path = given or usual
+    _new(path, path.is_file(), "file")
+    if path.suffix != usual.suffix:
+        raise ArtifactError(f"{path} can't be written: its name must end in {usual.suffix}")
+    return path
 
 
 def new_folder(path: Path) -> Path:

@@ -9,6 +9,7 @@ import typer
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.options import Job, make_reporter, need, new_file, new_folder, stage_command
 from bmd_pipeline.config.overrides import base_name, list_evaluations
+from bmd_pipeline.config.schema import MAX_SEED
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import VIDEOS_FOLDER, Layout
 from bmd_pipeline.io.provenance import require_own_demos
@@ -113,7 +114,7 @@ def evaluate(
     Writes eval.json, the episodes and a picture to results/TASK/METHOD/seedN/.
     """
     inputs = job.need_inputs(method, seed, policy, modes, finetuned)
-    file = new_file(output or job.layout.evaluation(job.task, method, seed))
+    file = new_file(output, job.layout.evaluation(job.task, method, seed))
     job.run(method=method, seed=seed, output=file, **inputs)
 
 
@@ -132,7 +133,7 @@ def curve(
     Needs finetune.snapshot_interval. Writes curve.json to results/TASK/METHOD/seedN/.
     """
     inputs = job.need_inputs(method, seed, policy, modes, finetuned)
-    file = new_file(output or job.layout.curve(job.task, method, seed))
+    file = new_file(output, job.layout.curve(job.task, method, seed))
     job.run(method=method, seed=seed, output=file, **inputs)
 
 
@@ -160,7 +161,7 @@ def summarise(job: Job, evaluations: Evaluations = None, output: o.Output = None
     Writes results/TASK/eval.json, all episodes and the pictures of before and after.
     """
     paths = _need_evaluations(job, evaluations)
-    job.run(evaluations=paths, output=new_file(output or job.layout.summary(job.task)))
+    job.run(evaluations=paths, output=new_file(output, job.layout.summary(job.task)))
 
 
 @stage_command("evaluate")
@@ -170,7 +171,7 @@ def compare(job: Job, evaluations: Evaluations = None, output: o.Output = None) 
     Writes results/TASK/compare.json, and compare.parquet with the scores of every seed.
     """
     paths = _need_evaluations(job, evaluations)
-    job.run(evaluations=paths, output=new_file(output or job.layout.comparison(job.task)))
+    job.run(evaluations=paths, output=new_file(output, job.layout.comparison(job.task)))
 
 
 @stage_command("evaluate")
@@ -180,7 +181,7 @@ def verdict(job: Job, evaluations: Evaluations = None, output: o.Output = None) 
     Writes results/TASK/verdict.json.
     """
     paths = _need_evaluations(job, evaluations)
-    job.run(evaluations=paths, output=new_file(output or job.layout.verdict(job.task)))
+    job.run(evaluations=paths, output=new_file(output, job.layout.verdict(job.task)))
 
 
 @stage_command("evaluate")
@@ -191,7 +192,7 @@ def validation(job: Job, policy: o.Policy = None, output: o.Output = None) -> No
     """
     base = job.need_policy(policy)
     modes = {seed: job.need_modes(seed) for seed in job.config.seeds}
-    job.run(policy=base, modes=modes, output=new_file(output or job.layout.validation(job.task)))
+    job.run(policy=base, modes=modes, output=new_file(output, job.layout.validation(job.task)))
 
 
 @stage_command("evaluate")
@@ -203,7 +204,7 @@ def grid(job: Job, output: o.Output = None) -> None:
     target = job.layout.grid(job.task)
     for folder, seed in list_evaluations(job.config, job.command):
         need(job.layout.evaluation(job.task, folder, seed), f"snakemake --cores 2 {target}")
-    job.run(output=new_file(output or target))
+    job.run(output=new_file(output, target))
 
 
 @stage_command("evaluate")
@@ -215,7 +216,7 @@ def pool(job: Job, output: o.Output = None) -> None:
     target = job.layout.pool(job.task)
     for base in job.config.pool.bases:
         need(job.layout.summary(base_name(job.task, base)), f"snakemake --cores 2 {target}")
-    job.run(output=new_file(output or target))
+    job.run(output=new_file(output, target))
 
 
 @stage_command("evaluate")
@@ -225,7 +226,7 @@ def report(job: Job, output: o.Output = None) -> None:
     One file that needs no network: results/TASK/report.html.
     """
     need(job.layout.summary(job.task), f"bmd-pipeline summarise --task {job.task}")
-    job.run(output=new_file(output or job.layout.report(job.task)))
+    job.run(output=new_file(output, job.layout.report(job.task)))
 
 
 def summary(
@@ -242,7 +243,7 @@ def summary(
     from bmd_pipeline.stages.report import summary as run
 
     layout = Layout(root)
-    file = new_file(output or layout.overview())
+    file = new_file(output, layout.overview())
     run(layout=layout, tasks=tasks, output=file, reporter=make_reporter("summary", quiet, plain))
 
 
@@ -253,7 +254,7 @@ def film(
         str, typer.Option("--method", "-m", help="Who plays: expert, pretrained, taught, or a fine-tuning method.")
     ] = EXPERT,
     seed: Annotated[
-        int | None, o.option("--seed", "The policy's seed, 0 by default.", "-s", min=0, max=2**31 - 1)
+        int | None, o.option("--seed", "The policy's seed, 0 by default.", "-s", min=0, max=MAX_SEED)
     ] = None,
     policy: o.Policy = None,
     modes: o.Modes = None,
@@ -273,9 +274,7 @@ def film(
     else:
         inputs = job.need_inputs(method, seed or 0, **inputs)
     who = method if method == EXPERT else f"{method}-seed{seed or 0}"
-    file = new_file(output or job.layout.report(job.task).parent / VIDEOS_FOLDER / f"{who}.json")
-    if file.suffix != ".json":
-        raise ConfigError(f"--output names the document, which ends in .json; clips go beside it; got {file}")
+    file = new_file(output, job.layout.report(job.task).parent / VIDEOS_FOLDER / f"{who}.json")
     job.run(method=method, seed=seed, episodes=episodes, size=size, output=file, **inputs)
 
 

@@ -68,7 +68,8 @@ def _unrepeated(values: Sequence[Hashable]) -> Sequence[Hashable]:
 Once = AfterValidator(_unrepeated)
 """Whatever is listed is listed once."""
 
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+MAX_SEED = 2**31 - 1
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 """Seed of a run; derived seeds fit 64 bits whatever it is."""
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=16_384)], ...], Field(min_length=1, max_length=8)]
 """Units of each hidden layer."""

@@ -136,12 +136,14 @@ def require_run(directory: Path, stage: str, task: str, *, command: str | None =
 
     Raises:
         ArtifactError: it is unfinished or damaged, or was made by another stage or for another task. The message names
-            the `command` that makes it, guessed from stage and task if not given.
+            the `command` that makes it, guessed from stage, task and record if not given.
     """
-    command = command or f"bmd-pipeline {stage} --task {task}"
+    guess = f"bmd-pipeline {stage} --task {task}"
     if not (directory / RUN_FILE).is_file():
-        raise ArtifactError(f"{directory / RUN_FILE} is missing: make it with `{command}`")
-    record = read_record(directory / RUN_FILE, f"make it again with `{command}`")
+        raise ArtifactError(f"{directory / RUN_FILE} is missing: make it with `{command or guess}`")
+    record = read_record(directory / RUN_FILE, f"make it again with `{command or guess}`")
+    of = "".join(f" --{name} {record[name]}" for name in ("method", "seed") if name in record and stage != "pretrain")
+    command = command or guess + of
     if record.get("task") != task:
         raise ArtifactError(f"{directory} was made for task {record.get('task')}, not for {task}")
     if record.get("stage") != stage:

@@ -119,6 +119,9 @@ def load_modes(directory: Path, policy: DiffusionPolicy, *, task: str) -> Discov
         modes.findings = _FINDINGS.validate_python(document["findings"])
         tensors = {name: value.to(policy.device) for name, value in load_weights(directory / WEIGHTS).items()}
         modes.centres = tensors.pop(CENTRES, None)
+        clusters = (config.num_modes, config.cluster_points * policy.obs_dim) if config.form == "coded" else None
+        if clusters != (None if modes.centres is None else tuple(modes.centres.shape)):
+            raise ValueError(f"centres of clusters must be {clusters}")
         modes.networks().load_state_dict(tensors)
         modes.fingerprint = hash_file(directory / WEIGHTS)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

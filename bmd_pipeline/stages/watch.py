@@ -92,10 +92,12 @@ def _tail(path: Path) -> Iterator[dict[str, Any]]:
     for text in texts[-3:]:
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and "step" in line:
-            yield line
+        named = line.items() if isinstance(line, dict) else ()
+        numbers = {name: value for name, value in named if isinstance(value, int | float)}
+        if {"step", "wall_s"} <= numbers.keys():
+            yield numbers
 
 
 def _summarise(lines: list[dict[str, Any]]) -> dict[str, Any]:

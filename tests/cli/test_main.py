@@ -98,7 +98,7 @@ def make_output(folder: Path, stage: str, task: str = "GaussianMixture") -> None
             "--finetuned goes with the --method that it belongs to, got --method expert",
         ),
         ("film --task PushT --seed 0", "--seed goes with the --method that it belongs to, got --method expert"),
-        ("film --task PushT --output x.gif", "--output names the document, which ends in .json"),
+        ("film --task PushT --output x.gif", "x.gif can't be written: its name must end in .json"),
         ("film --task PushT --episodes 0", "Invalid value for '--episodes'"),
         ("collect", "Missing option '--task'"),
         ("colect --task PushT", "No such command 'colect'"),

@@ -1,3 +1,4 @@
+import json
 import time
 from pathlib import Path
 
@@ -82,6 +83,11 @@ def test_files_must_still_be_what_the_run_wrote(tmp_path: Path) -> None:
     (folder / "weights").write_text("v")
     with pytest.raises(ArtifactError, match=rf"^{folder}/weights is damaged or edited: .*`bmd-pipeline pretrain"):
         require_run(folder, "pretrain", "Toy")
+    record = json.loads((folder / "run.json").read_text()) | {"stage": "finetune", "method": "dppo"}
+    (folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ArtifactError, match=r"`bmd-pipeline finetune --task Toy --method dppo --seed 4`"):
+        require_run(folder, "finetune", "Toy")
+    write(folder)
     (folder / "weights").unlink()
     with pytest.raises(ArtifactError, match=rf"^{folder}/weights is damaged"):
         require_run(folder, "pretrain", "Toy")

@@ -74,6 +74,12 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / DOCUMENT).unlink()
     with pytest.raises(ArtifactError):
         load_modes(tmp_path, _policy(), task="GaussianMixture")
+    modes = _modes("coded")
+    for centres in (None, torch.zeros(3, 2), torch.zeros(2 * modes.config.cluster_points)):
+        modes.centres = centres
+        modes.save(tmp_path, "GaussianMixture", _policy())
+        with pytest.raises(ArtifactError, match="does not fit this policy or this version; run `bmd-pipeline discover"):
+            load_modes(tmp_path, _policy(), task="GaussianMixture")
 
 
 @pytest.mark.parametrize("version", [1, 3, None])

@@ -54,6 +54,13 @@ def test_running_and_silent_jobs_are_told_apart(layout: Layout) -> None:
     assert (policy.rate, policy.unit) == (50.0, "it/s")
 
 
+def test_lines_of_no_use_are_left_out(tmp_path: Path) -> None:
+    odd = ('{"step": 1}', '{"step": 1, "wall_s": null}', "[1]", "3", "[" * 100_000, '{"step": "x", "wall_s": 1}')
+    for number, line in enumerate(odd):
+        report(tmp_path / f"results/Reach/dppo/seed{number}/metrics.jsonl", line)
+    assert list_progress(Layout(tmp_path), now=NOW) == []
+
+
 def test_an_evaluation_brings_success_and_modes(layout: Layout) -> None:
     config = RunConfig.model_validate({"task": {"name": "GaussianMixture"}})
     part = draw_episodes("dsrl-bmd", 0, rates=[1.0] * 4, shares=[1, 1, 1, 1], n=200, rng=np.random.default_rng(0))

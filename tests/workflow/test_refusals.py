@@ -18,6 +18,12 @@ TARGET = "results/GaussianMixture/eval.json"
     [
         (["results/GausianMixture/eval.json"], "unknown task 'GausianMixture'; did you mean 'GaussianMixture'?"),
         (["results/GaussianMixture/dsr/seed0/eval.json"], "unknown method 'dsr'; did you mean 'dsrl'?"),
+        (
+            ["results/GaussianMixture/pretraind/seed0/eval.json"],
+            "unknown method 'pretraind'; did you mean 'pretrained'?",
+        ),
+        (["results/GaussianMixture/dppo/seed2147483648/eval.json"], "seed must be <= 2147483647, got 2147483648"),
+        (["results/GaussianMixture/dppo/seed0/curve.json"], "a curve needs snapshots: give `--config"),
         ([TARGET, "--config", "preset=smok"], "unknown preset 'smok'; did you mean 'smoke'?"),
         ([TARGET, "--config", "finetun=3"], "unknown setting finetun; did you mean 'finetune'?"),
         (

@@ -2,7 +2,7 @@ rule curve:
     # Not part of the summary: it judges many snapshots, which only a run with finetune.snapshot_interval keeps.
     input:
         base=pipeline.policy,
-        finetuned=pipeline.finetuned,
+        finetuned=pipeline.snapshots,
     output:
         "results/{task}/{method}/seed{seed}/curve.json",
     log:
