@@ -52,7 +52,8 @@ def test_jobs_ask_for_what_their_stage_takes(project: Project) -> None:
 def test_what_would_start_over_gets_more_time_with_each_attempt(project: Project) -> None:
     names = ("modes/validation", "dsrl/seed0/curve", "videos/expert", "eval")
     first, *more = (f"results/Reach/{name}.json" for name in names)
-    once, again = ask(project, first, *more), ask(project, first, *more, "--attempt", "3")
+    curved = ("--config", "set=[finetune.snapshot_interval=20]")
+    once, again = ask(project, first, *more, *curved), ask(project, first, *more, "--attempt", "3", *curved)
     grown = {rule for rule, found in again.items() if found["runtime"] == 3 * once[rule]["runtime"]}
     assert grown == {"collect", "evaluate", "validation", "curve", "film", "summarise"}
     kept = {rule for rule, found in again.items() if found["runtime"] == once[rule]["runtime"]}
