@@ -476,15 +476,6 @@ class Verdict(PolicyEvidence):
 # ---- grid.json: scores in every combination of some settings' values ----
 
 
-class Indicator(Block):
-    """One sign of instability."""
-
-    mean: float
-    """Mean over seeds."""
-    seeds: list[float] = Field(min_length=1)
-    """By seed."""
-
-
 class CellScores(Block):
     """One method in one cell."""
 
@@ -492,9 +483,6 @@ class CellScores(Block):
     """Where its seeds are, below results/<Task>."""
     metrics: dict[str, Score]
     """Scores as in compare.json, by name."""
-    stability: dict[str, Indicator] | None
-    """Signs of instability in training, by name; docs/evidence.md explains each. Null where a training log is not at
-    hand, as in jobs whose files are in a store."""
     holds: bool
     """Whether success and solved modes are both within their tolerance of the method's best cell."""
 

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
@@ -335,20 +335,12 @@ def _count_ticks(total: int) -> list[int]:
     return [tick for tick in ticks if total - tick >= step or tick == total] + [total] * (ticks[-1] != total)
 
 
-# ---- The figure of a grid: success and modes in every cell, and below them the signs of instability ----
+# ---- The figure of a grid: success and modes in every cell ----
 
 _SCORES = (
     ("success_rate", "success rate", BLUE, "o"),
     ("solved", "share of modes solved", VERMILION, "s"),
     ("obeyed", "obeyed", GREEN, "^"),
-)
-_INDICATORS = (
-    ("final_weight", "λ in the end"),
-    ("kl_peak", "largest KL of an update (nats)"),
-    ("early_stops", "updates stopped early (share)"),
-    ("entropy_change", "change of policy entropy (nats)"),
-    ("information_change", "change of the information M (nats)"),
-    ("return_variance", "variance of the return"),
 )
 _GAP = 0.7
 """Decades between the smallest positive value and 0, which stands beside a logarithmic scale."""
@@ -360,9 +352,9 @@ def plot_grid(grid: Grid) -> Figure:
     logarithmic, with 0 beside it, and the plateau is shaded; else cells stand side by side under their names.
     """
     scale = _Scale(grid)
-    figure = Figure(figsize=(8.6, 7.2 * len(grid.methods)), layout="constrained")
-    for panel, method in zip(figure.subfigures(len(grid.methods), squeeze=False).flat, grid.methods, strict=True):
-        _plot_method(panel, grid, method, scale)
+    figure = Figure(figsize=(8.6, 3.6 * len(grid.methods)), layout="constrained")
+    for axes, method in zip(figure.subplots(len(grid.methods), squeeze=False).flat, grid.methods, strict=True):
+        _plot_method(axes, grid, method, scale)
     return figure
 
 
@@ -383,13 +375,10 @@ class _Scale:
             beside = math.log10(values[self.joined[0]]) - _GAP
             self.places = [math.log10(value) if value > 0 else beside for value in values]
 
-    def mark(self, axes: Axes, narrow: bool = False) -> None:
-        """Ticks with names; narrow axes name every second value, and no cells, which stand as in the axes above."""
-        named = set(range(len(self.labels)))
-        if narrow:
-            named -= set(self.joined[1::2]) if self.name else named
-        axes.set_xticks(self.places, [label if i in named else "" for i, label in enumerate(self.labels)])
-        if narrow or not self.name:
+    def mark(self, axes: Axes) -> None:
+        """Ticks with names."""
+        axes.set_xticks(self.places, self.labels)
+        if not self.name:
             axes.tick_params(axis="x", labelrotation=90, labelsize=7)
         axes.set_xlabel(self.name)
         axes.margins(x=0.04)
@@ -402,23 +391,19 @@ class _Scale:
             axes.plot(places, [values[i] for i in self.joined], color=colour, linewidth=width)
 
 
-def _plot_method(panel: FigureBase, grid: Grid, method: str, scale: _Scale) -> None:
-    """One method's scores and, where every training log was at hand, its signs of instability."""
+def _plot_method(axes: Axes, grid: Grid, method: str, scale: _Scale) -> None:
+    """One method's scores in every cell."""
     cells, floors = [cell.methods[method] for cell in grid.cells], grid.methods[method]
-    stable = [cell.stability for cell in cells if cell.stability is not None]
-    logged = len(stable) == len(cells)
-    rows = panel.add_gridspec(2 if logged else 1, 1)
-    top = panel.add_subfigure(rows[0]).add_subplot()
     if floors.plateau is not None:
         names = floors.plateau.names
         inside = [place for place, cell in zip(scale.places, grid.cells, strict=True) if cell.name in names]
-        top.axvspan(min(inside) - 0.12, max(inside) + 0.12, color=ORANGE, alpha=0.18, linewidth=0, label="both hold")
+        axes.axvspan(min(inside) - 0.12, max(inside) + 0.12, color=ORANGE, alpha=0.18, linewidth=0, label="both hold")
     for name, label, colour, marker in _SCORES:
         total = len(grid.modes) if name == "solved" else 1
         scores = [cell.metrics[name] for cell in cells]
         low, value, high = np.array([[score.mean.low, score.mean.value, score.mean.high] for score in scores]).T
-        scale.join(top, value / total, colour, 1.2)
-        top.errorbar(
+        scale.join(axes, value / total, colour, 1.2)
+        axes.errorbar(
             scale.places,
             value / total,
             yerr=[(value - low) / total, (high - value) / total],
@@ -432,27 +417,15 @@ def _plot_method(panel: FigureBase, grid: Grid, method: str, scale: _Scale) -> N
         )
         for place, score in zip(scale.places, scores, strict=True):
             seeds = np.divide(score.seeds, total)
-            top.scatter([place] * len(seeds), seeds, s=9, color=colour, alpha=0.4, linewidth=0, clip_on=False)
+            axes.scatter([place] * len(seeds), seeds, s=9, color=colour, alpha=0.4, linewidth=0, clip_on=False)
     for floor, colour in ((floors.success_floor, BLUE), (floors.solved_floor / len(grid.modes), VERMILION)):
-        top.axhline(floor, color=colour, linewidth=0.9, linestyle=":")
-    top.set_ylim(-0.04, 1.04)
+        axes.axhline(floor, color=colour, linewidth=0.9, linestyle=":")
+    axes.set_ylim(-0.04, 1.04)
     against = f" against {scale.name}" if scale.name else ""
-    top.set_title(f"{_label(grid.task)}, {_label(method)}: success and modes{against}", loc="left")
+    axes.set_title(f"{_label(grid.task)}, {_label(method)}: success and modes{against}", loc="left")
     title = f"mean and {grid.confidence:.0%} interval,\n{counted(len(grid.seeds), 'seed')}; small: single seeds"
-    top.legend(loc="upper left", bbox_to_anchor=(1, 1), title=title, alignment="left")
-    scale.mark(top)
-    if not logged:
-        return
-    for axes, (name, label) in zip(panel.add_subfigure(rows[1]).subplots(2, 3).flat, _INDICATORS, strict=True):
-        found = [one[name] for one in stable]
-        scale.join(axes, [one.mean for one in found], GREY, 1.0)
-        axes.scatter(scale.places, [one.mean for one in found], s=14, color=GREY, zorder=3)
-        for place, one in zip(scale.places, found, strict=True):
-            axes.scatter([place] * len(one.seeds), one.seeds, s=7, color=GREY, alpha=0.4, linewidth=0)
-        axes.set_title(label, loc="left", fontsize=8, fontweight="normal")
-        if name == "early_stops":
-            axes.set_ylim(-0.04, 1.04)
-        scale.mark(axes, narrow=True)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), title=title, alignment="left")
+    scale.mark(axes)
 
 
 # ---- Learning curves ----

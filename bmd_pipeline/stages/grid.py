@@ -8,9 +8,8 @@ from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.overrides import GridCell, configure_base, list_cells
 from bmd_pipeline.config.schema import RunConfig, grid_methods, grid_seeds
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.files import hash_file, write_json
-from bmd_pipeline.io.layout import EPISODES_FILE, EVAL_FILE, METRICS_FILE, RUN_FILE, Layout
-from bmd_pipeline.io.logger import load_metrics
+from bmd_pipeline.io.files import write_json
+from bmd_pipeline.io.layout import EPISODES_FILE, EVAL_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.methods import PRETRAINED, TAUGHT, list_pairs
 from bmd_pipeline.metrics.bootstrap import PairedBootstrap
@@ -22,7 +21,6 @@ from bmd_pipeline.metrics.schemas import (
     CellScores,
     Evaluation,
     Grid,
-    Indicator,
     MethodFloors,
     PolicyBlock,
     Pool,
@@ -30,11 +28,9 @@ from bmd_pipeline.metrics.schemas import (
     load_document,
 )
 from bmd_pipeline.metrics.stability import (
-    INDICATORS,
     SOLVED_TOLERANCE,
     SUCCESS_TOLERANCE,
     find_plateau,
-    measure_stability,
     set_floors,
 )
 from bmd_pipeline.reporting.figures import plot_grid, save_figure
@@ -51,7 +47,7 @@ from bmd_pipeline.stages.evaluations import (
     resample,
 )
 
-# ---- Stage `grid`: results/<Task>/grid.json, scores and signs of instability in every cell ----
+# ---- Stage `grid`: results/<Task>/grid.json, scores in every cell ----
 
 PICTURE = "grid"
 
@@ -74,12 +70,12 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter)
         for cell in cells
         for method in methods
     }
-    sample = resample(config, {"/".join(key): [evaluated for evaluated, _ in row] for key, row in runs.items()})
+    sample = resample(config, {"/".join(key): row for key, row in runs.items()})
     reached = {method: _find_floors(config, sample, cells, method, axis) for method in methods}
     inputs = {
         str(file.relative_to(layout.summary(task).parent)): file
         for row in runs.values()
-        for evaluated, _ in row
+        for evaluated in row
         for file in (evaluated.path, evaluated.path.with_name(RUN_FILE))
     }
     document = Grid(
@@ -91,8 +87,7 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter)
                 name=cell.name,
                 changes=cell.changes,
                 methods={
-                    method: _describe(config, sample, cell, method, runs[cell.name, method], holds[i])
-                    for method, (_, holds) in reached.items()
+                    method: _describe(config, sample, cell, method, holds[i]) for method, (_, holds) in reached.items()
                 },
             )
             for i, cell in enumerate(cells)
@@ -105,11 +100,7 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter)
         reporter.log(sentence)
 
 
-_CellRun = tuple[Evaluated, dict[str, float] | None]
-"""One cell, method and seed: its evaluation and its signs of instability, None without a log that tells them."""
-
-
-def _load_run(config: RunConfig, cell: GridCell, method: str, seed: int, layout: Layout) -> _CellRun:
+def _load_run(config: RunConfig, cell: GridCell, method: str, seed: int, layout: Layout) -> Evaluated:
     """Reads one run and checks that it was trained and evaluated as the settings say."""
     task = config.task.name
     folder = layout.finetuned(task, cell.folder(method), seed)
@@ -118,14 +109,7 @@ def _load_run(config: RunConfig, cell: GridCell, method: str, seed: int, layout:
     record = require_run(folder, "finetune", task, command=again)
     expected = stage_hash(cell.config, "finetune", method)
     require_settings(record.get("config_hash"), expected, folder / RUN_FILE, "trained", again)
-    log = folder / METRICS_FILE
-    if not log.exists():  # no rule's output, so that jobs whose files are in a store have none
-        return evaluated, None
-    lines = load_metrics(log)
-    if hash_file(log) != record.get("outputs", {}).get(METRICS_FILE):
-        raise ArtifactError(f"{log} is damaged or edited: not what {RUN_FILE} records; run `{again}`")
-    # logs of earlier versions have no KL as a share of its target
-    return evaluated, measure_stability(lines) if all("losses/kl_share" in line for line in lines) else None
+    return evaluated
 
 
 def _find_axis(config: RunConfig) -> str | None:
@@ -153,19 +137,11 @@ def _find_floors(
     return MethodFloors(success_floor=floors.success, solved_floor=floors.solved, plateau=plateau), holds
 
 
-def _describe(
-    config: RunConfig, sample: PairedBootstrap, cell: GridCell, method: str, runs: Sequence[_CellRun], holds: bool
-) -> CellScores:
+def _describe(config: RunConfig, sample: PairedBootstrap, cell: GridCell, method: str, holds: bool) -> CellScores:
     key = f"{cell.name}/{method}"
-    measured = [signs for _, signs in runs if signs is not None]
-    stability = None
-    if len(measured) == len(runs):
-        seeds = {name: [found[name] for found in measured] for name in INDICATORS}
-        stability = {name: Indicator(mean=sum(values) / len(values), seeds=values) for name, values in seeds.items()}
     return CellScores(
         folder=cell.folder(method),
         metrics=score_seeds(sample.scores[key], sample.resampled[key], config.evaluate.confidence),
-        stability=stability,
         holds=holds,
     )
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.metrics.schemas import Comparison, Grid, Validation, Verdict
-from bmd_pipeline.metrics.stability import INDICATORS
 from tests.reporting.made_up import MadeUpRun
 
 
@@ -139,7 +138,6 @@ def make_grid(run: MadeUpRun) -> Grid:
         scores = {
             "folder": f"grid/mi_weight={weight:g}/dsrl-bmd",
             "metrics": {name: score(success if name == "success_rate" else solved) for name in names},
-            "stability": {name: {"mean": 0.2, "seeds": [0.1, 0.3]} for name in INDICATORS},
             "holds": success > 0.9 and solved > 0.9,
         }
         cells.append({"name": f"mi_weight={weight:g}", "changes": {axis: weight}, "methods": {"dsrl-bmd": scores}})

@@ -17,10 +17,10 @@ def grid(finished: MadeUpRun) -> Grid:
 
 
 def test_zero_stands_beside_the_scale_and_the_plateau_is_shaded(grid: Grid) -> None:
-    top, *below = plot_grid(grid).axes
+    (top,) = plot_grid(grid).axes
     assert list(top.get_xticks()) == pytest.approx([-2.7, -2.0, -1.0, 0.0, 1.0])
     assert [label.get_text() for label in top.get_xticklabels()] == ["0", "0.01", "0.1", "1", "10"]
-    assert (top.get_xlabel(), len(below)) == ("λ", 6)
+    assert top.get_xlabel() == "λ"
     joined = [list(line.get_xdata()) for line in top.lines if len(line.get_xdata()) == 4]
     assert joined[0] == pytest.approx([-2.0, -1.0, 0.0, 1.0])  # on the scale only
     floors = [line.get_ydata()[0] for line in top.lines if line.get_linestyle() == ":"]
@@ -45,11 +45,10 @@ def test_without_an_axis_cells_stand_side_by_side_under_their_names(grid: Grid) 
     assert (top.get_xlabel(), len(top.patches)) == ("", 0)
 
 
-def test_methods_stand_below_one_another_and_without_logs_there_are_scores_alone(grid: Grid) -> None:
+def test_methods_stand_below_one_another(grid: Grid) -> None:
     def add_method(cell: Cell) -> Cell:
         scores = cell.methods["dsrl-bmd"]
-        bare = scores.model_copy(update={"stability": None})
-        return cell.model_copy(update={"methods": {"dsrl-bmd": scores, "dppo-bmd": bare}})
+        return cell.model_copy(update={"methods": {"dsrl-bmd": scores, "dppo-bmd": scores}})
 
     floors = grid.methods["dsrl-bmd"]
     two = grid.model_copy(
@@ -59,7 +58,7 @@ def test_methods_stand_below_one_another_and_without_logs_there_are_scores_alone
         }
     )
     axes = plot_grid(two).axes
-    assert len(axes) == 7 + 1
+    assert len(axes) == 2
     assert axes[-1].get_title(loc="left") == "Toy, dppo-bmd: success and modes against λ"
 
 

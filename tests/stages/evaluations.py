@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
 from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.overrides import list_cells
 from bmd_pipeline.config.schema import RunConfig, grid_methods
-from bmd_pipeline.io.files import write_bytes, write_json, write_text
-from bmd_pipeline.io.layout import EPISODES_FILE, METRICS_FILE, Layout
+from bmd_pipeline.io.files import write_bytes, write_json
+from bmd_pipeline.io.layout import EPISODES_FILE, Layout
 from bmd_pipeline.io.provenance import describe_run, write_run
 from bmd_pipeline.metrics.episodes import Episodes, encode_episodes
 from bmd_pipeline.stages.evaluations import make_block, make_document
@@ -26,7 +25,7 @@ def write_evaluation(config: RunConfig, path: Path, episodes: Episodes) -> Path:
 
 
 def write_grid_runs(config: RunConfig, layout: Layout, episodes: dict[str, list[Episodes]]) -> None:
-    """Writes every cell and seed of a grid of one method: eval.json, and the log and record of its training.
+    """Writes every cell and seed of a grid of one method: eval.json, and the record of its training.
 
     Args:
         config: the run.
@@ -38,10 +37,7 @@ def write_grid_runs(config: RunConfig, layout: Layout, episodes: dict[str, list[
     for cell in list_cells(config):
         for part in episodes[cell.name]:
             folder = layout.finetuned(task, cell.folder(method), part.seed)
-            line = {"losses/approx_kl": 0.2, "losses/kl_share": 2.5, "losses/kl_stopped": 1.0}
-            line |= {"modes/mi_weight": 0.4, "rollout/episode_return": 1.0}
-            lines = [json.dumps({"step": step, **line}) for step in range(1, 11)]
-            write_text(folder / METRICS_FILE, "\n".join(lines) + "\n")
+            write_evaluation(cell.config, folder / "eval.json", part)
             write_run(
                 folder,
                 describe_run(
@@ -53,6 +49,5 @@ def write_grid_runs(config: RunConfig, layout: Layout, episodes: dict[str, list[
                     inputs={},
                     started=time.time(),
                 ),
-                outputs=(METRICS_FILE,),
+                outputs=(),
             )
-            write_evaluation(cell.config, folder / "eval.json", part)

@@ -71,8 +71,6 @@ def test_one_axis_of_numbers_has_a_plateau_and_a_picture(layout: Layout) -> None
     assert [one.folder for one in found[1:3]] == [f"grid/mi_weight=0.1/{METHOD}", METHOD]
     assert [one.holds for one in found] == [False, True, True, False]
     assert found[0].metrics["mode_entropy"].mean.value < 0.3
-    assert found[0].stability is not None
-    assert found[0].stability["early_stops"].seeds == [1.0, 1.0]
     plateau = document.methods[METHOD].plateau
     assert plateau is not None
     assert (plateau.low, plateau.high, plateau.decades) == (0.1, 0.5, pytest.approx(0.699, abs=0.001))
@@ -110,20 +108,6 @@ def test_several_axes_have_cells_that_hold_and_no_plateau(tmp_path: Path) -> Non
     assert layout.grid(TASK).with_name("grid.png").stat().st_size > 1000
 
 
-def test_without_training_logs_there_are_scores_alone(layout: Layout) -> None:
-    (layout.finetuned(TASK, METHOD, 1) / "metrics.jsonl").unlink()
-    grid(make_config(), layout=layout, output=layout.grid(TASK), reporter=QUIET)
-    found = [cell.methods[METHOD].stability for cell in load_document(layout.grid(TASK), Grid).cells]
-    assert [one is None for one in found] == [False, False, True, False]
-
-
-def test_logs_of_earlier_versions_show_no_signs_of_instability(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bmd_pipeline.stages.grid.load_metrics", lambda _: [{"losses/approx_kl": 0.2}])
-    grid(make_config(), layout=layout, output=layout.grid(TASK), reporter=QUIET)
-    cells = load_document(layout.grid(TASK), Grid).cells
-    assert [cell.methods[METHOD].stability for cell in cells] == [None] * len(cells)
-
-
 def refuse(layout: Layout, match: str, config: RunConfig | None = None) -> None:
     output = layout.root / "out" / "grid.json"
     with pytest.raises(ArtifactError, match=match) as error:
@@ -149,13 +133,6 @@ def test_runs_that_do_not_belong_are_refused_by_name(layout: Layout) -> None:
     (folder / "run.json").write_text(json.dumps(record | {"config_hash": "0"}))
     refuse(layout, f"{folder}/run.json: trained under other settings")
     (folder / "run.json").write_text(json.dumps(record))
-
-    log = folder / "metrics.jsonl"
-    lines = log.read_text().splitlines(keepends=True)
-    log.write_text("".join(lines[:-1]))
-    refuse(layout, f"{log} is damaged or edited")
-    log.write_text("".join(lines)[:-5])
-    refuse(layout, f"{log}, line 10: damaged")
 
 
 def test_a_run_in_anothers_place_is_noticed(layout: Layout) -> None:
