@@ -483,8 +483,6 @@ class CellScores(Block):
     """Where its seeds are, below results/<Task>."""
     metrics: dict[str, Score]
     """Scores as in compare.json, by name."""
-    holds: bool
-    """Whether success and solved modes are both within their tolerance of the method's best cell."""
 
 
 class Cell(Block):
@@ -495,35 +493,7 @@ class Cell(Block):
     changes: dict[str, bool | int | float | str | None]
     """What it changes in the run, by dotted name of the setting."""
     methods: dict[str, CellScores]
-    """By method."""
-
-
-class Plateau(Block):
-    """Neighbouring values of the one setting that all hold."""
-
-    names: list[str] = Field(min_length=1)
-    """Their cells."""
-    low: float
-    """Lowest value."""
-    high: float
-    """Highest value."""
-    decades: float = Field(ge=0)
-    """log10 of the highest over the lowest value above 0."""
-    open_below: bool
-    """Whether it begins at the lowest value that was tried above 0 or at 0, and so may go on below."""
-    open_above: bool
-    """Whether it ends at the highest value that was tried, and so may go on above."""
-
-
-class MethodFloors(Block):
-    """What a method's cells must reach to hold, and where they do."""
-
-    success_floor: float
-    """Success rate that a cell must reach."""
-    solved_floor: float
-    """Solved modes that a cell must reach, mean over seeds."""
-    plateau: Plateau | None
-    """The widest range of values in which both hold; null if there is none, or if the axis is not one of numbers."""
+    """By method, the same in every cell."""
 
 
 class Grid(PolicyEvidence):
@@ -531,8 +501,6 @@ class Grid(PolicyEvidence):
 
     axis: str | None
     """The one setting that takes several values, if these are numbers; else null."""
-    methods: dict[str, MethodFloors] = Field(min_length=1)
-    """By method, which every cell has."""
     cells: list[Cell] = Field(min_length=1)
     """Every combination of values; by rising value where there is one axis of numbers."""
 

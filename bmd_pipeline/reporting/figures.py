@@ -348,12 +348,13 @@ _GAP = 0.7
 
 @house_style()
 def plot_grid(grid: Grid) -> Figure:
-    """A grid, one method below another: what a cell must reach is dotted. Along one axis of numbers the scale is
-    logarithmic, with 0 beside it, and the plateau is shaded; else cells stand side by side under their names.
+    """A grid, one method below another. Along one axis of numbers the scale is logarithmic, with 0 beside it; else
+    cells stand side by side under their names.
     """
+    methods = list(grid.cells[0].methods)
     scale = _Scale(grid)
-    figure = Figure(figsize=(8.6, 3.6 * len(grid.methods)), layout="constrained")
-    for axes, method in zip(figure.subplots(len(grid.methods), squeeze=False).flat, grid.methods, strict=True):
+    figure = Figure(figsize=(8.6, 3.6 * len(methods)), layout="constrained")
+    for axes, method in zip(figure.subplots(len(methods), squeeze=False).flat, methods, strict=True):
         _plot_method(axes, grid, method, scale)
     return figure
 
@@ -393,11 +394,7 @@ class _Scale:
 
 def _plot_method(axes: Axes, grid: Grid, method: str, scale: _Scale) -> None:
     """One method's scores in every cell."""
-    cells, floors = [cell.methods[method] for cell in grid.cells], grid.methods[method]
-    if floors.plateau is not None:
-        names = floors.plateau.names
-        inside = [place for place, cell in zip(scale.places, grid.cells, strict=True) if cell.name in names]
-        axes.axvspan(min(inside) - 0.12, max(inside) + 0.12, color=ORANGE, alpha=0.18, linewidth=0, label="both hold")
+    cells = [cell.methods[method] for cell in grid.cells]
     for name, label, colour, marker in _SCORES:
         total = len(grid.modes) if name == "solved" else 1
         scores = [cell.metrics[name] for cell in cells]
@@ -418,8 +415,6 @@ def _plot_method(axes: Axes, grid: Grid, method: str, scale: _Scale) -> None:
         for place, score in zip(scale.places, scores, strict=True):
             seeds = np.divide(score.seeds, total)
             axes.scatter([place] * len(seeds), seeds, s=9, color=colour, alpha=0.4, linewidth=0, clip_on=False)
-    for floor, colour in ((floors.success_floor, BLUE), (floors.solved_floor / len(grid.modes), VERMILION)):
-        axes.axhline(floor, color=colour, linewidth=0.9, linestyle=":")
     axes.set_ylim(-0.04, 1.04)
     against = f" against {scale.name}" if scale.name else ""
     axes.set_title(f"{_label(grid.task)}, {_label(method)}: success and modes{against}", loc="left")

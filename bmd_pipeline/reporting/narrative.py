@@ -345,29 +345,13 @@ def name_axis(grid: Grid) -> str:
 
 
 def describe_grid(grid: Grid) -> list[str]:
-    """Where success and solved modes both hold, a sentence or two for each method."""
-    return [f"{method}: {_describe_method(grid, method)}" for method in grid.methods]
-
-
-def _describe_method(grid: Grid, method: str) -> str:
-    floors, name = grid.methods[method], name_axis(grid)
-    if not any(cell.methods[method].metrics["solved"].mean.value for cell in grid.cells):
-        return "no cell solves any mode, so there is nothing to hold."
-    solved = f"{floors.solved_floor:.1f} of {len(grid.modes)} modes solved"
-    bar = f"success of at least {floors.success_floor:.3f} and {solved}"
-    held = [cell.name for cell in grid.cells if cell.methods[method].holds]
-    if not held:
-        return f"no {name or 'cell'} holds both ({bar}): one is traded for the other."
-    plateau = floors.plateau
-    if plateau is None:
-        return f"{len(held)} of {counted(len(grid.cells), 'cell')} hold both ({bar}): {listed(held)}."
-    if len(plateau.names) == 1:
-        return f"of the values that were tried, only {name} = {plateau.low:g} holds both ({bar})."
-    width = f", {plateau.decades:.1f} decades" if plateau.decades else ""
-    text = f"{name} from {plateau.low:g} to {plateau.high:g} holds both ({bar}){width}."
-    if plateau.open_above:
-        text += f" It ends at the highest {name} that was tried, and may be wider."
-    return text
+    """Success and solved modes of every cell and method."""
+    rows = [(cell.name, method, scores.metrics) for cell in grid.cells for method, scores in cell.methods.items()]
+    return [
+        f"{cell}, {method}: success {fixed(scores['success_rate'].mean.value, 3)}, "
+        f"{scores['solved'].mean.value:.3g} of {len(grid.modes)} modes solved"
+        for cell, method, scores in rows
+    ]
 
 
 # ---- The validation of modes ----

@@ -224,7 +224,7 @@ def _draw_figures(sources: ReportSources) -> dict[str, list[Markup]]:
         figure = figures.plot_codes("frozen policy", checks, validation.modes)
         add("validation", figure, "Frozen policy: codes and true modes", narrative.describe_codes(checks))
     if grid is not None:
-        words = " ".join(narrative.describe_grid(grid))
+        words = "; ".join(narrative.describe_grid(grid))
         add("grid", figures.plot_grid(grid), f"{task}: success and modes in the grid", words)
     return drawn
 

@@ -1,7 +1,6 @@
 """Stages `grid` and `pool`: scores over combinations of settings, and over base policies."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from bmd_pipeline.config.hashing import stage_hash
@@ -12,7 +11,6 @@ from bmd_pipeline.io.files import write_json
 from bmd_pipeline.io.layout import EPISODES_FILE, EVAL_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.methods import PRETRAINED, TAUGHT, list_pairs
-from bmd_pipeline.metrics.bootstrap import PairedBootstrap
 from bmd_pipeline.metrics.compare import pool_pair, pool_scores, score_seeds
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
 from bmd_pipeline.metrics.hypotheses import smallest_p
@@ -21,17 +19,10 @@ from bmd_pipeline.metrics.schemas import (
     CellScores,
     Evaluation,
     Grid,
-    MethodFloors,
     PolicyBlock,
     Pool,
     PooledScore,
     load_document,
-)
-from bmd_pipeline.metrics.stability import (
-    SOLVED_TOLERANCE,
-    SUCCESS_TOLERANCE,
-    find_plateau,
-    set_floors,
 )
 from bmd_pipeline.reporting.figures import plot_grid, save_figure
 from bmd_pipeline.reporting.narrative import describe_grid
@@ -71,7 +62,6 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter)
         for method in methods
     }
     sample = resample(config, {"/".join(key): row for key, row in runs.items()})
-    reached = {method: _find_floors(config, sample, cells, method, axis) for method in methods}
     inputs = {
         str(file.relative_to(layout.summary(task).parent)): file
         for row in runs.values()
@@ -81,16 +71,19 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter)
     document = Grid(
         **make_evidence_head(config, "grid", sample, inputs, started),
         axis=axis,
-        methods={method: floors for method, (floors, _) in reached.items()},
         cells=[
             Cell(
                 name=cell.name,
                 changes=cell.changes,
                 methods={
-                    method: _describe(config, sample, cell, method, holds[i]) for method, (_, holds) in reached.items()
+                    method: CellScores(
+                        folder=cell.folder(method),
+                        metrics=score_seeds(sample.scores[key], sample.resampled[key], config.evaluate.confidence),
+                    )
+                    for method, key in ((method, f"{cell.name}/{method}") for method in methods)
                 },
             )
-            for i, cell in enumerate(cells)
+            for cell in cells
         ],
     )
     output.unlink(missing_ok=True)  # an old grid.json must not vouch for a new picture
@@ -121,29 +114,6 @@ def _find_axis(config: RunConfig) -> str | None:
 
 def _number(cell: GridCell, axis: str) -> float:
     return float(cell.changes[axis] or 0.0)
-
-
-def _find_floors(
-    config: RunConfig, sample: PairedBootstrap, cells: Sequence[GridCell], method: str, axis: str | None
-) -> tuple[MethodFloors, list[bool]]:
-    """What one method must reach, and which cells do; by success rate and solved modes, means over seeds."""
-    rows = [sample.scores[f"{cell.name}/{method}"] for cell in cells]
-    successes, solved = ([float(row[name].mean()) for row in rows] for name in ("success_rate", "solved"))
-    floors = set_floors(successes, solved, SUCCESS_TOLERANCE, SOLVED_TOLERANCE * len(sample.modes))
-    holds = [floors.hold(*scores) for scores in zip(successes, solved, strict=True)]
-    plateau = None
-    if axis is not None:
-        plateau = find_plateau([cell.name for cell in cells], [_number(cell, axis) for cell in cells], holds)
-    return MethodFloors(success_floor=floors.success, solved_floor=floors.solved, plateau=plateau), holds
-
-
-def _describe(config: RunConfig, sample: PairedBootstrap, cell: GridCell, method: str, holds: bool) -> CellScores:
-    key = f"{cell.name}/{method}"
-    return CellScores(
-        folder=cell.folder(method),
-        metrics=score_seeds(sample.scores[key], sample.resampled[key], config.evaluate.confidence),
-        holds=holds,
-    )
 
 
 # ---- Stage `pool`: results/<Task>/pool.json, every policy's scores over base policies ----

@@ -138,17 +138,8 @@ def make_grid(run: MadeUpRun) -> Grid:
         scores = {
             "folder": f"grid/mi_weight={weight:g}/dsrl-bmd",
             "metrics": {name: score(success if name == "success_rate" else solved) for name in names},
-            "holds": success > 0.9 and solved > 0.9,
         }
         cells.append({"name": f"mi_weight={weight:g}", "changes": {axis: weight}, "methods": {"dsrl-bmd": scores}})
-    plateau = {
-        "names": ["mi_weight=0.1", "mi_weight=1"],
-        "low": 0.1,
-        "high": 1.0,
-        "decades": 1.0,
-        "open_below": False,
-        "open_above": False,
-    }
     return Grid.model_validate(
         {
             "schema_version": 3,
@@ -162,7 +153,6 @@ def make_grid(run: MadeUpRun) -> Grid:
             "tau": 0.8,
             "seeds": [0, 1],
             "episodes_per_seed": run.episodes,
-            "methods": {"dsrl-bmd": {"success_floor": 0.95, "solved_floor": 0.95, "plateau": plateau}},
             "cells": cells,
             "provenance": run.trace("grid", {}).model_dump(),
         }

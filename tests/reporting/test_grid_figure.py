@@ -16,21 +16,16 @@ def grid(finished: MadeUpRun) -> Grid:
     return load_document(finished.layout.grid(finished.task), Grid)
 
 
-def test_zero_stands_beside_the_scale_and_the_plateau_is_shaded(grid: Grid) -> None:
+def test_zero_stands_beside_the_scale(grid: Grid) -> None:
     (top,) = plot_grid(grid).axes
     assert list(top.get_xticks()) == pytest.approx([-2.7, -2.0, -1.0, 0.0, 1.0])
     assert [label.get_text() for label in top.get_xticklabels()] == ["0", "0.01", "0.1", "1", "10"]
     assert top.get_xlabel() == "λ"
     joined = [list(line.get_xdata()) for line in top.lines if len(line.get_xdata()) == 4]
     assert joined[0] == pytest.approx([-2.0, -1.0, 0.0, 1.0])  # on the scale only
-    floors = [line.get_ydata()[0] for line in top.lines if line.get_linestyle() == ":"]
-    assert floors == pytest.approx([0.95, 0.95 / len(grid.modes)])
-    (span,) = top.patches
-    assert (span.get_x(), span.get_x() + span.get_width()) == pytest.approx((-1.12, 0.12))
     legend = top.get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == [
-        "both hold",
         "success rate",
         "share of modes solved",
         "obeyed",
@@ -38,11 +33,10 @@ def test_zero_stands_beside_the_scale_and_the_plateau_is_shaded(grid: Grid) -> N
 
 
 def test_without_an_axis_cells_stand_side_by_side_under_their_names(grid: Grid) -> None:
-    floors = {"dsrl-bmd": grid.methods["dsrl-bmd"].model_copy(update={"plateau": None})}
-    top = plot_grid(grid.model_copy(update={"axis": None, "methods": floors})).axes[0]
+    top = plot_grid(grid.model_copy(update={"axis": None})).axes[0]
     assert list(top.get_xticks()) == [0, 1, 2, 3, 4]
     assert top.get_xticklabels()[1].get_text() == "mi_weight=0.01"
-    assert (top.get_xlabel(), len(top.patches)) == ("", 0)
+    assert top.get_xlabel() == ""
 
 
 def test_methods_stand_below_one_another(grid: Grid) -> None:
@@ -50,13 +44,7 @@ def test_methods_stand_below_one_another(grid: Grid) -> None:
         scores = cell.methods["dsrl-bmd"]
         return cell.model_copy(update={"methods": {"dsrl-bmd": scores, "dppo-bmd": scores}})
 
-    floors = grid.methods["dsrl-bmd"]
-    two = grid.model_copy(
-        update={
-            "methods": {"dsrl-bmd": floors, "dppo-bmd": floors},
-            "cells": [add_method(cell) for cell in grid.cells],
-        }
-    )
+    two = grid.model_copy(update={"cells": [add_method(cell) for cell in grid.cells]})
     axes = plot_grid(two).axes
     assert len(axes) == 2
     assert axes[-1].get_title(loc="left") == "Toy, dppo-bmd: success and modes against λ"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bmd_pipeline.metrics.mode_checks import Trajectories, Validator, describe_agreement
-from bmd_pipeline.metrics.schemas import Grid, SeedValidation, Validation, Verdict, load_document
+from bmd_pipeline.metrics.schemas import SeedValidation, Validation, Verdict, load_document
 from bmd_pipeline.reporting import narrative
 from bmd_pipeline.reporting.narrative import describe_validation
 from tests.reporting.made_up import MadeUpRun
@@ -135,16 +135,3 @@ def test_the_scope_of_few_seeds_is_these_policies(verdict: Verdict) -> None:
     by_seed = [found.model_copy(update={"unit": "seeds"}) for found in pair.hypotheses]
     enough = verdict.model_copy(update={"pairs": [pair.model_copy(update={"hypotheses": by_seed})]})
     assert narrative.describe_scope(enough).startswith("About training again with new seeds")
-
-
-def test_a_grid_is_told_by_its_plateau(finished: MadeUpRun) -> None:
-    grid = load_document(finished.layout.grid(finished.task), Grid)
-    assert narrative.describe_grid(grid)[0].startswith("dsrl-bmd: λ from 0.1 to 1 holds both (success of at least 0.95")
-    floors = {"dsrl-bmd": grid.methods["dsrl-bmd"].model_copy(update={"plateau": None})}
-    several = grid.model_copy(update={"axis": None, "methods": floors})
-    assert narrative.describe_grid(several)[0].endswith("mi_weight=0.1 and mi_weight=1.")
-    none = [
-        cell.model_copy(update={"methods": {"dsrl-bmd": cell.methods["dsrl-bmd"].model_copy(update={"holds": False})}})
-        for cell in grid.cells
-    ]
-    assert "no λ holds both" in narrative.describe_grid(grid.model_copy(update={"methods": floors, "cells": none}))[0]

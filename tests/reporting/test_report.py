@@ -91,7 +91,7 @@ def test_evidence_is_shown(page: str) -> None:
     assert "✓ H1 supported" in words
     assert "✗ H2 refuted" in words
     assert "? H3 undecided" in words
-    assert "λ from 0.1 to 1 holds both (success of at least 0.950 and 0.9 of 3 modes solved), 1.0 decades." in words
+    assert "episodes in each cell; means with 95 % intervals, small marks are seeds." in words
     assert "The base policy has more than one mode: 20 paired rollouts" in words
     assert "90.0 % [85.0, 94.0], chance 30 % 0.46 3.5× 0.87 0.81 0.93" in words
     assert "delay 61.0 %, 61.0 % 83.0 %, 83.0 % 2, 2" in words
@@ -151,7 +151,7 @@ def test_every_figure_says_what_it_shows(page: str) -> None:
     assert said["pretraining-0"] == "Success 80.0 % at gradient step 10; the weights of step 10 were kept"
     assert "seed 1: code 0 left 100 %, code 1 right 100 %, code 2 round 100 %, code 3 left 100 %" in said["codes-0"]
     assert "seed 0: code 0 left 100 %" in said["validation-0"]
-    assert said["grid-0"].startswith("dsrl-bmd: λ from 0.1 to 1 holds both")
+    assert said["grid-0"].startswith("mi_weight=0, dsrl-bmd: success 0.970, 0.3 of 3 modes solved; mi_weight=0.01")
 
 
 def test_figures_share_no_identifiers_and_miss_none(page: str) -> None:
