@@ -3,19 +3,17 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import isotonic_regression
-from scipy.spatial.distance import cdist
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import (
     adjusted_rand_score,
     confusion_matrix,
     normalized_mutual_info_score,
-    silhouette_samples,
 )
 
 from bmd_pipeline.metrics.bootstrap import make_interval, proportion_interval, wilson_interval
@@ -129,7 +127,7 @@ def _find_share(critical: float, pairs: int) -> float | None:
     return float(_SHARES[found.argmax()]) if found.any() else None
 
 
-# ---- Do codes lead to different behaviour? Distances and silhouettes, and an independent classifier ----
+# ---- Do codes lead to different behaviour? An independent classifier ----
 #
 # The classifier is a random forest (Breiman 2001, Mach. Learn. 45, 5-32). It shares nothing with the inference model,
 # neither form nor data, and being made of thresholds it doesn't depend on the scale of the features.
@@ -137,39 +135,6 @@ def _find_share(critical: float, pairs: int) -> float | None:
 TREES = 200
 MIN_EPISODES = 4
 """Successful episodes that a code needs on each side of the split to take part."""
-
-
-class Spread(NamedTuple):
-    """Silhouettes and distances of trajectories by the codes that commanded them."""
-
-    # (num_codes,) mean over the code's episodes in [-1, 1], above 0 where they are nearer to their own code than to any
-    # other; NaN for codes that don't take part
-    silhouette: Floats
-    within: float  # mean distance of two episodes of one code, mean over codes
-    between: float  # mean distance of episodes of two codes, mean over pairs of codes
-
-
-def measure_spread(points: Floats, codes: Labels, num_codes: int) -> Spread | None:
-    """The spread of trajectories (n, dim) by codes (n,); None if fewer than two codes have enough episodes.
-
-    Source: Rousseeuw 1987, J. Comput. Appl. Math. 20, 53-65 (silhouette).
-    """
-    kept = _select_codes(codes, num_codes)
-    if len(kept) < 2:
-        return None
-    chosen = np.isin(codes, kept)
-    points, codes = points[chosen], codes[chosen]
-    distance = cdist(points, points)
-    values = silhouette_samples(distance, codes, metric="precomputed")
-    silhouette = np.full(num_codes, np.nan)
-    within, between = [], []
-    for i, code in enumerate(kept):
-        own = codes == code
-        n = int(own.sum())
-        silhouette[code] = values[own].mean()
-        within.append(distance[np.ix_(own, own)].sum() / (n * (n - 1)))
-        between += [distance[np.ix_(own, codes == other)].mean() for other in kept[i + 1 :]]
-    return Spread(silhouette, float(np.mean(within)), float(np.mean(between)))
 
 
 def _select_codes(codes: Labels, num_codes: int) -> Labels:
@@ -268,11 +233,9 @@ class Validator:
         learners = _select_codes(codes[won & ~heldout], num_codes)
         known = np.isin(codes, learners)
         learned, readable = won & ~heldout & known, heldout & known
-        spread = measure_spread(played.flat[won], codes[won], num_codes)
         forest, separation = None, None
-        silhouette, recognised = np.full(num_codes, np.nan), np.full(num_codes, np.nan)
-        if spread is not None and len(learners) > 1 and (won & readable).any():
-            silhouette = spread.silhouette
+        recognised = np.full(num_codes, np.nan)
+        if len(learners) > 1 and (won & readable).any():
             forest = RandomForestClassifier(
                 TREES, class_weight="balanced", random_state=int(self.rng.integers(2**31))
             ).fit(played.flat[learned], codes[learned])
@@ -282,9 +245,6 @@ class Validator:
             recognised = np.divide(right, seen, out=np.full(num_codes, np.nan), where=seen > 0)
             chance = float(seen.max()) / len(asked)
             separation = Separation(
-                silhouette=float(np.nanmean(silhouette)),
-                within=spread.within,
-                between=spread.between,
                 recognised=self._rate(named == asked),
                 chance=chance,
                 p=float(stats.binomtest(int(right.sum()), len(asked), chance, alternative="greater").pvalue),
@@ -304,7 +264,6 @@ class Validator:
                     code=k,
                     episodes=int((codes == k).sum()),
                     success_rate=float(won[codes == k].mean()),
-                    silhouette=None if np.isnan(silhouette[k]) else float(silhouette[k]),
                     recognised=None if np.isnan(recognised[k]) else float(recognised[k]),
                     mode=self.modes[int(row.argmax())] if row.any() else None,
                     mode_shares=self._shares(row),

@@ -575,8 +575,6 @@ class BaseBehaviour(Block):
 class CodeCheck(CodeOutcome):
     """One mode code on the frozen policy."""
 
-    silhouette: float | None
-    """Mean silhouette of its successes; null with fewer than four."""
     recognised: float | None
     """Share of its held-out successes in which the classifier named it; null without any."""
     mode: str | None
@@ -586,12 +584,6 @@ class CodeCheck(CodeOutcome):
 class Separation(Block):
     """Whether codes lead to different behaviour, without labels."""
 
-    silhouette: float = Field(ge=-1, le=1)
-    """Mean silhouette of the trajectories, codes counting equally; above 0 they are nearer to their own code."""
-    within: float = Field(ge=0)
-    """Mean distance of two trajectories of one code."""
-    between: float = Field(ge=0)
-    """Mean distance of trajectories of two codes."""
     recognised: Interval
     """Share of held-out successes in which an independent classifier names the code, with Wilson's interval."""
     chance: float = Field(ge=0, le=1)

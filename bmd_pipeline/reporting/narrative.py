@@ -401,13 +401,11 @@ def _describe_separation(discovered: Sequence[SeedValidation], base: BaseBehavio
         f"{fixed(share.value)} {interval(share.low, share.high)} (chance {fixed(chance)})"
         for share, chance in ((one.recognised, one.chance) for one in found)
     ]
-    text = (
+    return (
         "A classifier of its own, not the inference model, names the code of a trajectory in "
-        f"{listed(shown)} of held-out successes. Silhouette {_mean([one.silhouette for one in found])}; "
-        f"trajectories of two codes are {_mean([one.between / max(one.within, 1e-9) for one in found])} times as far "
-        "apart as those of one."
+        f"{listed(shown)} of held-out successes."
+        + (" What differs between codes lies within the one mode." if base.modes == "one" else "")
     )
-    return text + (" What differs between codes lies within the one mode." if base.modes == "one" else "")
 
 
 def _describe_truth(discovered: Sequence[SeedValidation]) -> list[str]:

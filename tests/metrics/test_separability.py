@@ -1,11 +1,11 @@
-"""Distances, silhouettes and the classifier on trajectories whose codes are known."""
+"""The classifier on trajectories whose codes are known."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from bmd_pipeline.metrics.mode_checks import Trajectories, Validator, measure_spread
+from bmd_pipeline.metrics.mode_checks import Trajectories, Validator
 from bmd_pipeline.metrics.schemas import Separation
 
 
@@ -17,33 +17,6 @@ def separate(points: np.ndarray, codes: np.ndarray, num_codes: int) -> Separatio
     found = validator.describe_seed(0, num_codes, played, {}, validator.describe_base(none, none)).separation
     assert found is not None
     return found
-
-
-def test_spread_matches_brute_force() -> None:
-    rng = np.random.default_rng(0)
-    codes = rng.integers(3, size=24)
-    points = rng.normal(size=(24, 2)) + codes[:, None]
-    found = measure_spread(points, codes, 4)
-    assert found is not None
-    silhouette, within, between = found
-    distance = np.array([[np.linalg.norm(one - other) for other in points] for one in points])
-    silhouettes, own_distances = [], []
-    for i, code in enumerate(codes):
-        own = np.mean([distance[i, j] for j in range(24) if codes[j] == code and j != i])
-        nearest = min(distance[i, codes == other].mean() for other in range(3) if other != code)
-        silhouettes.append((nearest - own) / max(nearest, own))
-        own_distances.append(own)
-    by_code = [np.mean(np.array(silhouettes)[codes == code]) for code in range(3)]
-    assert silhouette[:3] == pytest.approx(by_code)
-    assert np.isnan(silhouette[3])
-    assert within == pytest.approx(np.mean([np.mean(np.array(own_distances)[codes == c]) for c in range(3)]))
-    pairs = [distance[np.ix_(codes == a, codes == b)].mean() for a, b in ((0, 1), (0, 2), (1, 2))]
-    assert between == pytest.approx(np.mean(pairs))
-
-
-def test_one_code_with_enough_episodes_has_no_spread() -> None:
-    codes = np.array([0] * 10 + [1] * 3)
-    assert measure_spread(np.random.default_rng(0).normal(size=(13, 2)), codes, 2) is None
 
 
 def test_codes_that_differ_are_read_and_equal_ones_are_not() -> None:

@@ -173,9 +173,6 @@ def _make_validation(run: MadeUpRun) -> Validation:
             "success_rate": interval(0.7),
             "present": len(run.modes),
             "separation": {
-                "silhouette": 0.456,
-                "within": 1.0,
-                "between": 3.5,
                 "recognised": interval(0.9),
                 "chance": 0.3,
                 "p": 0.0,
@@ -188,7 +185,6 @@ def _make_validation(run: MadeUpRun) -> Validation:
                     "code": k,
                     "episodes": 10,
                     "success_rate": 0.7,
-                    "silhouette": 0.4,
                     "recognised": 0.9,
                     "mode": run.modes[k % len(run.modes)],
                     "mode_shares": one_hot(k),
