@@ -1,6 +1,5 @@
-"""Are modes real? Tests for more than one behaviour, separability of codes, agreement with others; validation.json."""
+"""Are modes real? Tests for more than one behaviour, separability of codes, agreement with truth; validation.json."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,7 +23,6 @@ from bmd_pipeline.metrics.schemas import (
     Disturbed,
     Interval,
     PairedRollouts,
-    SeedAgreement,
     SeedValidation,
     Separation,
     Truth,
@@ -142,7 +140,7 @@ def _select_codes(codes: Labels, num_codes: int) -> Labels:
     return np.flatnonzero(np.bincount(codes, minlength=num_codes) >= MIN_EPISODES)
 
 
-# ---- How well two sortings of the same episodes agree: codes and true modes, or the codes of two seeds ----
+# ---- How well two sortings of the same episodes agree: codes and true modes ----
 
 
 def measure_agreement(sorts: Labels, classes: Labels) -> Agreement:
@@ -318,12 +316,3 @@ class Validator:
 
     def _shares(self, successes: Floats) -> dict[str, float]:
         return dict(zip(self.modes, mode_shares(successes).tolist(), strict=True))
-
-
-def describe_agreement(sortings: Mapping[int, Labels]) -> list[SeedAgreement]:
-    """Every pair of seeds, by how they sort the same episodes (n,); none with fewer than twenty of them."""
-    return [
-        SeedAgreement(one=one, other=other, episodes=len(first), **dict(measure_agreement(first, second)))
-        for (one, first), (other, second) in itertools.combinations(sortings.items(), 2)
-        if len(first) >= MIN_SUCCESSES
-    ]

@@ -653,17 +653,6 @@ class SeedValidation(Commanded):
     """Each disturbance."""
 
 
-class SeedAgreement(Agreement):
-    """Two seeds' inference models on the same successes of the base policy."""
-
-    one: int = Field(ge=0)
-    """A discovery seed."""
-    other: int = Field(ge=0)
-    """Another one."""
-    episodes: int = Field(ge=1)
-    """Successes that both sorted."""
-
-
 class Validation(Evidence):
     """modes/validation.json. At level alpha the base policy is said to have several modes."""
 
@@ -679,8 +668,6 @@ class Validation(Evidence):
     """The base policy."""
     discovered: list[SeedValidation] = Field(min_length=1)
     """By seed."""
-    agreement: list[SeedAgreement]
-    """Every pair of seeds; empty with one seed or fewer than twenty successes."""
 
 
 # ---- Reading and publishing them ----

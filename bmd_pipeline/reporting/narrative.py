@@ -17,7 +17,6 @@ from bmd_pipeline.metrics.schemas import (
     Grid,
     Hypothesis,
     PairVerdict,
-    SeedAgreement,
     SeedValidation,
     Validation,
     Verdict,
@@ -371,7 +370,6 @@ def describe_validation(validation: Validation) -> list[str]:
         _describe_base(validation.base, validation.power),
         _describe_separation(discovered, validation.base),
         *_describe_truth(discovered),
-        *_describe_agreement(validation.agreement),
         *_describe_disturbed(discovered),
     ]
 
@@ -424,16 +422,6 @@ def _describe_truth(discovered: Sequence[SeedValidation]) -> list[str]:
         if parts:
             text.append(f"Seed {seed}: {'; '.join(parts)}.")
     return text
-
-
-def _describe_agreement(agreement: Sequence[SeedAgreement]) -> list[str]:
-    if not agreement:
-        return []
-    return [
-        "Sorting the base policy's own successes, discovery seeds agree with each other at NMI "
-        f"{_mean([pair.nmi for pair in agreement])}, ARI {_mean([pair.ari for pair in agreement])} "
-        "(1: the same up to names)."
-    ]
 
 
 def _describe_disturbed(discovered: Sequence[SeedValidation]) -> list[str]:

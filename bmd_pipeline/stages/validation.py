@@ -15,13 +15,13 @@ from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.io.layout import RUN_FILE
 from bmd_pipeline.io.provenance import require_run
-from bmd_pipeline.metrics.mode_checks import MIN_SECOND_SHARE, POWER, Trajectories, Validator, describe_agreement
+from bmd_pipeline.metrics.mode_checks import MIN_SECOND_SHARE, POWER, Trajectories, Validator
 from bmd_pipeline.metrics.schemas import Validation
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes, resample_track
 from bmd_pipeline.reporting.narrative import describe_validation
 from bmd_pipeline.rl.agent import Agent, make_base_agent, make_commanded_agent
 from bmd_pipeline.rl.graphs import graph_agent
-from bmd_pipeline.rl.rollout import Rollout, merge_rollouts, play_rounds, read_codes
+from bmd_pipeline.rl.rollout import Rollout, merge_rollouts, play_rounds
 from bmd_pipeline.seeds import make_generator
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import label_episodes
@@ -66,14 +66,11 @@ def validation(
         one, other = arena.play_base("base"), arena.play_base("paired")
         arena.fit_scale(one)
         base = validator.describe_base(arena.describe(one), arena.describe(other))
-        won = one.success.cpu().numpy()
-        discovered, sortings = [], {}
+        discovered = []
         for seed, own in found.items():
-            sortings[seed] = read_codes(own.inference, one).cpu().numpy()[won]
             played = arena.describe(arena.play_codes(own, seed))
             disturbed = {name: arena.describe(arena.play_codes(own, seed, name)) for name in disturbances}
             discovered.append(validator.describe_seed(seed, own.num_codes, played, disturbed, base))
-    agreement = describe_agreement(sortings)
     inputs = {"policy": policy / RUN_FILE}
     inputs |= {f"modes/seed{seed}": folder / RUN_FILE for seed, folder in modes.items()}
     document = Validation(
@@ -87,7 +84,6 @@ def validation(
         points=first.config.cluster_points,
         base=base,
         discovered=discovered,
-        agreement=agreement,
     )
     write_json(output, document.model_dump(mode="json"))
     for sentence in describe_validation(document):

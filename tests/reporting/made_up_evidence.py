@@ -221,7 +221,6 @@ def _make_validation(run: MadeUpRun) -> Validation:
                 "mode_shares": one_hot(0),
             },
             "discovered": discovered,
-            "agreement": [],
             "provenance": run.trace("validation", {"policy": policy, **modes}).model_dump(),
         }
     )
