@@ -44,18 +44,13 @@ Mask = NDArray[np.bool_]
 # to start cancels out: a policy that always does one thing here and another thing there has one mode.
 
 
-POWER = 0.9
-"""Probability with which the smallest second mode that is named, `detectable_share`, would have been found."""
-MIN_SECOND_SHARE = 0.2
-"""Share of a second mode that must be detectable before a policy is said to have one mode."""
 NULL_DRAWS = 1999
 """Samples of the null distribution: no p is below 1 / (NULL_DRAWS + 1)."""
 _COMPONENTS = 3
 _PAIRS_AS_AXES = 20
-_SHARES = np.arange(1, 101) / 200
 
 
-def compare_paired_rollouts(one: Floats, other: Floats, *, alpha: float, rng: np.random.Generator) -> PairedRollouts:
+def compare_paired_rollouts(one: Floats, other: Floats, *, rng: np.random.Generator) -> PairedRollouts:
     """Tests whether behaviour has a single mode from every start.
 
     One half of the pairs chooses the axis on which it looks least single-peaked, the other half is tested on it.
@@ -64,7 +59,7 @@ def compare_paired_rollouts(one: Floats, other: Floats, *, alpha: float, rng: np
     the same size therefore bound p exactly.
 
     `one` and `other`, (pairs, points, features), are what the two episodes from each start did, at least 4 pairs of
-    them; alpha is the level that goes with `detectable_share`.
+    them.
     """
     difference = (one - other)[rng.permutation(len(one))]
     half = len(difference) // 2
@@ -73,8 +68,7 @@ def compare_paired_rollouts(one: Floats, other: Floats, *, alpha: float, rng: np
     dip = concavity_dip(_project(tested, axis))
     null = np.array([concavity_dip(draw) for draw in rng.random((NULL_DRAWS, len(tested)))])
     p = (1 + int((null >= dip).sum())) / (1 + NULL_DRAWS)
-    share = _find_share(float(np.quantile(null, 1 - alpha)), len(tested))
-    return PairedRollouts(pairs=len(tested), dip=dip, p=p, detectable_share=share)
+    return PairedRollouts(pairs=len(tested), dip=dip, p=p)
 
 
 def concavity_dip(distances: Floats) -> float:
@@ -116,13 +110,6 @@ def _find_directions(difference: Floats) -> Floats:
 def _project(difference: Floats, axis: Floats) -> Floats:
     distances: Floats = np.abs(np.tensordot(difference, axis, axes=2))
     return distances
-
-
-def _find_share(critical: float, pairs: int) -> float | None:
-    """Smallest share s whose parted pairs, 2s(1 - s) of all, exceed the critical dip with probability `POWER`."""
-    parted = 2 * _SHARES * (1 - _SHARES)
-    found = stats.binom.sf(np.ceil(critical * pairs) - 1, pairs, parted) >= POWER
-    return float(_SHARES[found.argmax()]) if found.any() else None
 
 
 # ---- Do codes lead to different behaviour? An independent classifier ----
@@ -195,13 +182,11 @@ class Validator:
         """What the base policy does, from two episodes per start under independent noise."""
         both = one.success & other.success
         tested = None
-        modes: Literal["several", "one", "unknown"] = "unknown"
+        modes: Literal["several", "unknown"] = "unknown"
         if both.sum() >= MIN_SUCCESSES:
-            tested = compare_paired_rollouts(one.points[both], other.points[both], alpha=self.alpha, rng=self.rng)
+            tested = compare_paired_rollouts(one.points[both], other.points[both], rng=self.rng)
             if tested.p <= self.alpha:
                 modes = "several"
-            elif (tested.detectable_share or 1.0) <= MIN_SECOND_SHARE:
-                modes = "one"
         # A pair shares its start, which may be easy or hard for both episodes: starts are the clusters.
         rates = (one.success.astype(np.float64) + other.success) / 2
         ends = proportion_interval(rates, np.full(len(rates), 2.0), self.confidence)

@@ -553,8 +553,6 @@ class PairedRollouts(Block):
     """How far the distribution of the pairs' distances is from a single-peaked one."""
     p: float = Field(gt=0, le=1)
     """Chance of as large a dip if there were one mode."""
-    detectable_share: float | None
-    """Smallest share of a second mode, well apart, that would have been found with probability `power`; null: none."""
 
 
 class BaseBehaviour(Block):
@@ -564,8 +562,8 @@ class BaseBehaviour(Block):
     """Episodes, two from each start."""
     success_rate: Interval
     """With Wilson's interval."""
-    modes: Literal["several", "one", "unknown"]
-    """several: p <= alpha. one: else, if a second mode of share `min_share` would have been found. unknown: else."""
+    modes: Literal["several", "unknown"]
+    """several: p <= alpha. unknown: else."""
     paired: PairedRollouts | None
     """The test; null with too few pairs of successes."""
     mode_shares: dict[str, float]
@@ -656,10 +654,6 @@ class SeedValidation(Commanded):
 class Validation(Evidence):
     """modes/validation.json. At level alpha the base policy is said to have several modes."""
 
-    power: float = Field(gt=0, lt=1)
-    """Probability that goes with `detectable_share`."""
-    min_share: float = Field(gt=0, le=0.5)
-    """Share of a second mode that must be detectable before the base policy is said to have one."""
     features: list[str] = Field(min_length=1)
     """Columns of the track that trajectories are compared in."""
     points: int = Field(ge=1)

@@ -367,16 +367,16 @@ def describe_validation(validation: Validation) -> list[str]:
     """The findings, a sentence or two each; the first is about the base policy."""
     discovered = validation.discovered
     return [
-        _describe_base(validation.base, validation.power),
-        _describe_separation(discovered, validation.base),
+        _describe_base(validation.base),
+        _describe_separation(discovered),
         *_describe_truth(discovered),
         *_describe_disturbed(discovered),
     ]
 
 
-def _describe_base(base: BaseBehaviour, power: float) -> str:
+def _describe_base(base: BaseBehaviour) -> str:
     test = base.paired
-    if test is None or base.modes == "unknown":
+    if test is None:
         return (
             "It is unknown whether the base policy has more than one mode: from too few starts both paired rollouts "
             f"succeed (success rate {fixed(base.success_rate.value)}). Raise evaluate.episodes, or train a better one."
@@ -384,14 +384,10 @@ def _describe_base(base: BaseBehaviour, power: float) -> str:
     numbers = f"{test.pairs} paired rollouts from the same start, {p_value(test.p)} for a single one"
     if base.modes == "several":
         return f"The base policy has more than one mode: {numbers}."
-    return (
-        f"The base policy has one mode, as far as can be seen ({numbers}): there is nothing to preserve. A "
-        f"second mode of at least {rough(test.detectable_share or 0.5)} of the successes, well apart from the first, "
-        f"would have been found with probability {power:g}."
-    )
+    return f"No second mode of the base policy was found: {numbers}."
 
 
-def _describe_separation(discovered: Sequence[SeedValidation], base: BaseBehaviour) -> str:
+def _describe_separation(discovered: Sequence[SeedValidation]) -> str:
     found = [one.separation for one in discovered if one.separation is not None]
     if not found:
         return "It is unknown whether codes differ: too few of their episodes succeed."
@@ -402,7 +398,6 @@ def _describe_separation(discovered: Sequence[SeedValidation], base: BaseBehavio
     return (
         "A classifier of its own, not the inference model, names the code of a trajectory in "
         f"{listed(shown)} of held-out successes."
-        + (" What differs between codes lies within the one mode." if base.modes == "one" else "")
     )
 
 

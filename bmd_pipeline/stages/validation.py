@@ -15,7 +15,7 @@ from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.io.layout import RUN_FILE
 from bmd_pipeline.io.provenance import require_run
-from bmd_pipeline.metrics.mode_checks import MIN_SECOND_SHARE, POWER, Trajectories, Validator
+from bmd_pipeline.metrics.mode_checks import Trajectories, Validator
 from bmd_pipeline.metrics.schemas import Validation
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes, resample_track
 from bmd_pipeline.reporting.narrative import describe_validation
@@ -76,8 +76,6 @@ def validation(
     document = Validation(
         **make_head(config, "validation", inputs, started),
         alpha=validator.alpha,
-        power=POWER,
-        min_share=MIN_SECOND_SHARE,
         labelling=arena.labelling.name,
         modes=list(arena.labelling.modes),
         features=[context.env.spec.track_names[column] for column in first.feature_columns],

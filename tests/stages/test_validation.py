@@ -137,11 +137,13 @@ def test_the_same_command_gives_the_same_numbers(
     assert again.model_dump(exclude={"provenance"}) == validated.model_dump(exclude={"provenance"})
 
 
-def test_one_goal_leaves_nothing_to_preserve(tmp_path: Path) -> None:
+def test_one_goal_has_no_second_mode(tmp_path: Path) -> None:
     weak = {"weak": {"disturbance": {"action_gain": 0.8}}}
     config = make_config("north", seeds=(0,), validation={"disturbances": weak})
     found = run(config, prepare(tmp_path, config))
-    assert found.base.modes == "one"
+    assert found.base.modes == "unknown"
+    assert found.base.paired is not None
+    assert found.base.paired.p > 0.05
     assert found.base.mode_shares["north"] == 1.0
     (one,) = found.discovered
     assert [there.disturbance for there in one.disturbed] == ["weak"]
