@@ -166,9 +166,9 @@ def summarise(job: Job, evaluations: Evaluations = None, output: o.Output = None
 
 @stage_command("evaluate")
 def compare(job: Job, evaluations: Evaluations = None, output: o.Output = None) -> None:
-    """Compares all methods and seeds, with intervals, tests and effect sizes.
+    """Compares all methods and seeds, with intervals and tests.
 
-    Writes results/TASK/compare.json, and compare.parquet with the scores of every seed.
+    Writes results/TASK/compare.json.
     """
     paths = _need_evaluations(job, evaluations)
     job.run(evaluations=paths, output=new_file(output, job.layout.comparison(job.task)))

@@ -15,7 +15,6 @@ from bmd_pipeline.metrics.bootstrap import (
     equal_count_entropies,
     make_interval,
     percentile_interval,
-    wilson_interval,
 )
 from bmd_pipeline.metrics.episodes import Episodes
 from bmd_pipeline.metrics.hypotheses import SEED_TEST, compare_episodes, holm, sign_flip_test, smallest_p, two_sided
@@ -36,12 +35,9 @@ from bmd_pipeline.metrics.schemas import (
 from bmd_pipeline.metrics.scores import (
     COMPARED,
     SCORES,
-    cohens_h,
-    hedges_g,
     interquartile_mean,
     probability_of_improvement,
 )
-from bmd_pipeline.metrics.summary import tabulate_modes
 
 Floats = NDArray[np.float64]
 
@@ -58,17 +54,11 @@ class Pair:
 
 
 def score_policies(sample: PairedBootstrap, confidence: float) -> dict[str, PolicyScores]:
-    """Scores of each policy with their intervals, and its modes."""
-    policies = {}
-    for policy in sample.episodes:
-        counts, scores = sample.counts(policy), sample.scores[policy]
-        rate, episodes = float(scores["success_rate"].mean()), len(sample.seeds) * sample.num_episodes
-        policies[policy] = PolicyScores(
-            metrics=score_seeds(scores, sample.resampled[policy], confidence),
-            wilson=make_interval(rate, wilson_interval(rate, episodes, confidence)),
-            per_mode=tabulate_modes(sample.modes, counts.successes, counts.visits, confidence),
-        )
-    return policies
+    """Scores of each policy with their intervals."""
+    return {
+        policy: PolicyScores(metrics=score_seeds(sample.scores[policy], sample.resampled[policy], confidence))
+        for policy in sample.episodes
+    }
 
 
 def score_seeds(scores: Scores, resampled: Scores, confidence: float) -> dict[str, Score]:
@@ -123,8 +113,6 @@ def compare_pairs(
         metrics[pair][score] = Difference(
             difference=_interval(differences.mean(), found.resampled, confidence),
             probability_of_improvement=_interval(probability_of_improvement(one, other), improvements, confidence),
-            hedges_g=hedges_g(one, other),
-            cohens_h=cohens_h(float(one.mean()), float(other.mean())) if score == "success_rate" else None,
             unit=unit,
             by_seed=by_seed,
             by_episode=EpisodeTest(test=episode.test, low=episode.low, high=episode.high, p=p, p_holm=p_holm),

@@ -333,10 +333,6 @@ class PolicyScores(Block):
 
     metrics: dict[str, Score]
     """By name. Intervals: percentile bootstrap of seeds, then of episodes within each drawn seed."""
-    wilson: Interval
-    """Success rate with Wilson's interval, the episodes of all seeds pooled as if they were independent."""
-    per_mode: list[ModeRow]
-    """One row per true mode."""
 
 
 class TwoSided(Block):
@@ -377,10 +373,6 @@ class Difference(Block):
     """First minus second, mean over seeds; paired bootstrap of seeds, then of episodes."""
     probability_of_improvement: Interval
     """Chance that a run of the first scores higher than one of the second, ties counting half; bootstrap of seeds."""
-    hedges_g: float | None
-    """Difference in standard deviations between seeds; null where seeds don't differ, or there is one."""
-    cohens_h: float | None
-    """Size of the difference of two proportions; success_rate only."""
     unit: Unit
     """Which of the two tests to read: seeds where there are enough (`compare.min_seeds`), else episodes."""
     by_seed: SeedTest | None

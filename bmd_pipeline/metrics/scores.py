@@ -1,7 +1,5 @@
 """What a policy is scored by: success, modes present and solved, entropy, obedience; and sizes of differences."""
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
@@ -208,7 +206,7 @@ def compute_scores(sums: Floats, num_episodes: int, tau: float) -> dict[str, Flo
     return {name: scores[name] for name in SCORES}
 
 
-# ---- Aggregates over seeds, and the sizes of differences between two methods ----
+# ---- Aggregates over seeds ----
 #
 # Source: Agarwal et al. 2021 (arXiv 2108.13264) for the interquartile mean and the probability of improvement; the
 # definitions are those of their library, rliable, for one task.
@@ -227,27 +225,3 @@ def probability_of_improvement(one: Floats, other: Floats) -> Floats:
     margin = one[..., :, None] - other[..., None, :]
     chance: Floats = ((margin > 0) + 0.5 * (margin == 0)).mean(axis=(-1, -2))
     return chance
-
-
-def cohens_h(one: float, other: float) -> float:
-    """Size of a difference of two proportions: .2 is small, .5 medium, .8 large.
-
-    Source: Cohen 1988, Statistical Power Analysis, chapter 6.
-    """
-    return 2 * math.asin(math.sqrt(one)) - 2 * math.asin(math.sqrt(other))
-
-
-def hedges_g(one: Floats, other: Floats) -> float | None:
-    """Difference of the means in standard deviations between seeds (num_seeds,), corrected for few of them.
-
-    None where seeds don't differ or there is one: there is nothing to measure it by.
-
-    Source: Hedges 1981, J. Educ. Stat. 6, 107-128.
-    """
-    freedom = len(one) + len(other) - 2
-    if freedom < 2:
-        return None
-    spread = math.sqrt(float(((one - one.mean()) ** 2).sum() + ((other - other.mean()) ** 2).sum()) / freedom)
-    if spread < 1e-9:
-        return None
-    return float(one.mean() - other.mean()) / spread * (1 - 3 / (4 * freedom - 1))

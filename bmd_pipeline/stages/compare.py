@@ -1,18 +1,13 @@
 """Stages `compare` and `verdict`: all methods and seeds with intervals and tests, and hypotheses stated beforehand."""
 
-import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from bmd_pipeline.config.hashing import hash_values
 from bmd_pipeline.config.schema import RunConfig
-from bmd_pipeline.io.files import write_bytes, write_json
+from bmd_pipeline.io.files import write_json
 from bmd_pipeline.methods import PRETRAINED, TAUGHT, list_pairs, paired_methods
-from bmd_pipeline.metrics.bootstrap import PairedBootstrap
 from bmd_pipeline.metrics.compare import Pair, compare_pairs, score_policies
 from bmd_pipeline.metrics.hypotheses import HypothesisTester
 from bmd_pipeline.metrics.schemas import Comparison, PolicyPair, Verdict
@@ -20,17 +15,14 @@ from bmd_pipeline.reporting.narrative import describe_hypothesis, describe_scope
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluations import load_evaluations, make_evidence_head, make_rng, resample
 
-# ---- Stage `compare`: results/<Task>/compare.json, all methods and seeds with intervals, tests and effect sizes ----
-
-SCORES_SUFFIX = ".parquet"
-"""The table beside compare.json has its name and this suffix."""
+# ---- Stage `compare`: results/<Task>/compare.json, all methods and seeds with intervals and tests ----
 
 
 def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, reporter: Reporter) -> None:
     """Compares every -bmd method with its plain counterpart, and every policy with the pre-trained one.
 
     `evaluations` are the eval.json of the pre-trained policy and of each configured method, and of the taught policy if
-    it was evaluated, at every configured seed. Writes compare.json (`output`) and, beside it, every seed's scores.
+    it was evaluated, at every configured seed. Writes compare.json (`output`).
 
     Raises:
         ArtifactError: an evaluation is missing, damaged, or of another task or other settings.
@@ -49,24 +41,9 @@ def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
             sample, pairs, confidence=confidence, min_seeds=config.compare.min_seeds, rng=make_rng(config, "tests")
         ),
     )
-    output.unlink(missing_ok=True)  # an old compare.json must not vouch for a new table
-    write_bytes(output.with_suffix(SCORES_SUFFIX), _encode_scores(sample))
     write_json(output, document.model_dump(mode="json"))
     for pair in document.comparisons:
         reporter.log(_describe(pair))
-
-
-def _encode_scores(sample: PairedBootstrap) -> bytes:
-    """Parquet file with one row per policy, seed and score."""
-    rows = [
-        {"policy": policy, "seed": seed, "metric": name, "value": float(value), "episodes": sample.num_episodes}
-        for policy, scores in sample.scores.items()
-        for name, values in scores.items()
-        for seed, value in zip(sample.seeds, values, strict=True)
-    ]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), buffer, compression="zstd")
-    return buffer.getvalue()
 
 
 def _describe(pair: PolicyPair) -> str:

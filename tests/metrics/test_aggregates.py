@@ -1,15 +1,13 @@
-"""Interquartile mean, probability of improvement and effect sizes, by hand and against SciPy."""
+"""Interquartile mean and probability of improvement, by hand and against SciPy."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from bmd_pipeline.metrics.bootstrap import bootstrap_sums, percentile_interval
-from bmd_pipeline.metrics.scores import cohens_h, hedges_g, interquartile_mean, probability_of_improvement
+from bmd_pipeline.metrics.scores import interquartile_mean, probability_of_improvement
 
 
 def test_interquartile_mean_cuts_a_quarter_of_the_seeds_at_each_end() -> None:
@@ -59,20 +57,3 @@ def test_interval_of_the_interquartile_mean_is_scipys_bootstrap_of_runs() -> Non
     drawn = interquartile_mean(sums[..., 0] / 4)
     found = percentile_interval(drawn, float(interquartile_mean(values)), 0.95)
     assert found == pytest.approx(tuple(reference), abs=0.03 * (reference.high - reference.low))
-
-
-def test_cohens_h_is_the_difference_of_arcsines() -> None:
-    assert cohens_h(0.5, 0.5) == 0
-    assert cohens_h(1.0, 0.0) == pytest.approx(math.pi)
-    assert cohens_h(0.75, 0.25) == pytest.approx(math.pi / 3)
-
-
-def test_hedges_g_is_cohens_d_corrected_for_few_seeds() -> None:
-    one, other = np.array([2.0, 4.0, 6.0]), np.array([1.0, 3.0, 5.0])
-    assert hedges_g(one, other) == pytest.approx(1 / 2 * (1 - 3 / (4 * 4 - 1)))
-    assert hedges_g(other, one) == pytest.approx(-hedges_g(one, other))
-
-
-def test_hedges_g_needs_a_spread_between_seeds() -> None:
-    assert hedges_g(np.array([1.0]), np.array([0.0])) is None
-    assert hedges_g(np.ones(3), np.zeros(3)) is None

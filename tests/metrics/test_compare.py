@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bmd_pipeline.metrics.bootstrap import PairedBootstrap, make_paired_bootstrap, wilson_interval
+from bmd_pipeline.metrics.bootstrap import PairedBootstrap, make_paired_bootstrap
 from bmd_pipeline.metrics.compare import Pair, compare_pairs, score_policies
 from bmd_pipeline.metrics.hypotheses import holm
 from bmd_pipeline.metrics.schemas import PolicyPair
@@ -39,8 +39,6 @@ def test_policies_are_scored_over_seeds() -> None:
     assert rates == [part.success.mean() for part in sample.episodes["dsrl"]]
     assert block.metrics["success_rate"].mean.value == pytest.approx(np.mean(rates))
     assert block.metrics["success_rate"].iqm.value == pytest.approx(np.mean(sorted(rates)[1:4]))
-    assert (block.wilson.low, block.wilson.high) == wilson_interval(np.mean(rates), 1000, 0.95)
-    assert [row.mode for row in block.per_mode] == ["north", "east"]
 
 
 def test_differences_point_the_right_way() -> None:
@@ -52,11 +50,6 @@ def test_differences_point_the_right_way() -> None:
         assert 0 < found.difference.low <= found.difference.value <= found.difference.high
         assert found.by_episode.p_holm < 0.05
         assert found.probability_of_improvement.value == 1.0
-        assert found.hedges_g is not None
-        assert found.hedges_g > 1
-    assert success.cohens_h is not None
-    assert success.cohens_h > 0.5
-    assert entropy.cohens_h is None
     assert counterpart.metrics["success_rate"].by_episode.p_holm > 0.05
 
 
@@ -102,4 +95,3 @@ def test_one_seed_has_no_test_over_seeds() -> None:
     found = pair.metrics["mode_entropy"]
     assert found.by_seed is None
     assert found.unit == "episodes"
-    assert found.hedges_g is None

@@ -38,8 +38,6 @@ def _make_comparison(run: MadeUpRun) -> Comparison:
     cell = {
         "difference": interval(0.1),
         "probability_of_improvement": {"value": 1.0, "low": 0.9, "high": 1.0},
-        "hedges_g": 1.2,
-        "cohens_h": None,
         "unit": "episodes",
         "by_seed": None,
         "by_episode": {"test": "made up", "low": 0.05, "high": 0.14, "p": 0.001, "p_holm": 0.004},
@@ -57,11 +55,7 @@ def _make_comparison(run: MadeUpRun) -> Comparison:
             "seeds": list(run.seeds),
             "episodes_per_seed": run.episodes,
             "policies": {
-                policy: {
-                    "metrics": dict.fromkeys((*names, "mutual_information"), score),
-                    "wilson": interval(0.8),
-                    "per_mode": [],
-                }
+                policy: {"metrics": dict.fromkeys((*names, "mutual_information"), score)}
                 for policy in ("pretrained", *run.methods)
             },
             "comparisons": [

@@ -4,7 +4,6 @@ rule compare:
         tables=pipeline.beside(pipeline.evaluations("compare"), EPISODES_FILE),
     output:
         "results/{task}/compare.json",
-        "results/{task}/compare.parquet",
     log:
         "logs/{task}/compare.log",
     benchmark:
