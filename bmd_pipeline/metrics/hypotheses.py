@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
 from bmd_pipeline.metrics.bootstrap import ModeCounts, PairedBootstrap, percentile_interval
-from bmd_pipeline.metrics.schemas import Hypothesis, Interval, PairVerdict, SeedEvidence, Unit
+from bmd_pipeline.metrics.schemas import Hypothesis, Interval, PairVerdict, Unit
 from bmd_pipeline.metrics.scores import MIN_MODE_SHARE
 
 Floats = NDArray[np.float64]
@@ -326,10 +326,8 @@ class HypothesisTester:
             ("H3", "mode_entropy", 0.0),
         )
         self.family = len(self._claims) * len(pairs)  # hypotheses that Holm's correction counts
-        least, num_seeds = seeds_to_reach(alpha, self.family), len(sample.seeds)
-        self.min_seeds = max(min_seeds, least)  # from which the test over seeds decides
-        self._can_decide = num_seeds >= least
-        self.unit: Unit = "seeds" if num_seeds >= self.min_seeds else "episodes"  # what the verdicts count
+        self.min_seeds = max(min_seeds, seeds_to_reach(alpha, self.family))  # from which the test over seeds decides
+        self.unit: Unit = "seeds" if len(sample.seeds) >= self.min_seeds else "episodes"  # what the verdicts count
 
     def evaluate(self) -> list[PairVerdict]:
         """The verdict on every pair."""
@@ -349,15 +347,14 @@ class HypothesisTester:
     def _test(
         self, one: str, other: str, hypothesis: Literal["H1", "H2", "H3"], score: str, threshold: float
     ) -> dict[str, Any]:
-        """Fields of a `Hypothesis`: the test that decides, and what the seeds say in any case; not yet corrected."""
+        """Fields of a `Hypothesis`: the test that decides, not yet corrected."""
         contrast, confidence = self.sample.contrast(one, other, score), 1 - 2 * self.alpha
         difference = float(contrast.differences.mean())
-        above, below = sign_flip_test(contrast.differences, threshold, self.rng)
         if self.unit == "episodes":
             found = compare_episodes(self.sample, one, other, score, threshold=threshold, confidence=confidence)
         else:
             ends = percentile_interval(contrast.resampled, difference, confidence)
-            found = PairedResult(SEED_TEST, *ends, above, below)
+            found = PairedResult(SEED_TEST, *ends, *sign_flip_test(contrast.differences, threshold, self.rng))
         return {
             "hypothesis": hypothesis,
             "metric": score,
@@ -370,13 +367,6 @@ class HypothesisTester:
             "test": found.test,
             "p_above": found.p_above,
             "p_below": found.p_below,
-            "by_seed": SeedEvidence(
-                differences=contrast.differences.tolist(),
-                p_above=above,
-                p_below=below,
-                smallest_p=smallest_p(len(contrast.differences)),
-                can_decide=self._can_decide,
-            ),
         }
 
     def _decide(self, above: float, below: float) -> Literal["supported", "refuted", "undecided"]:

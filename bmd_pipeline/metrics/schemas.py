@@ -402,17 +402,6 @@ class Comparison(PolicyEvidence):
 # ---- verdict.json: the claim as hypotheses that were stated beforehand ----
 
 
-class SeedEvidence(OneSided):
-    """What the seeds say, each counting once: about training again."""
-
-    differences: list[float] = Field(min_length=1)
-    """First minus second, by seed."""
-    smallest_p: float = Field(gt=0, le=1)
-    """The least p that so many seeds can give, whatever they show."""
-    can_decide: bool
-    """Whether the least p could pass the level after correction."""
-
-
 class Hypothesis(OneSided):
     """One claim on one pair."""
 
@@ -439,8 +428,6 @@ class Hypothesis(OneSided):
     """p_above after Holm's correction over all hypotheses of the file."""
     p_below_holm: float = Field(ge=0, le=1)
     """p_below after the same correction."""
-    by_seed: SeedEvidence
-    """The same question asked of the seeds."""
 
 
 class PairVerdict(PairOfPolicies):
@@ -453,8 +440,6 @@ class PairVerdict(PairOfPolicies):
 class Verdict(PolicyEvidence):
     """verdict.json. Its alpha is the probability of calling any hypothesis supported (or any refuted) that isn't."""
 
-    thresholds_hash: str
-    """Hash of alpha, tau and success_margin alone."""
     success_margin: float = Field(ge=0, lt=1)
     """H1's margin."""
     family: int = Field(ge=3)

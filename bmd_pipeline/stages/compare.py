@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bmd_pipeline.config.hashing import hash_values
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.methods import PRETRAINED, TAUGHT, list_pairs, paired_methods
@@ -71,19 +70,18 @@ def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
     started = time.time()
     rows = load_evaluations(config, paired_methods(config.methods), evaluations)
     sample = resample(config, rows)
-    alpha, margin = config.evaluate.alpha, config.verdict.success_margin
+    margin = config.verdict.success_margin
     tester = HypothesisTester(
         sample,
         list_pairs(config.methods),
         success_margin=margin,
-        alpha=alpha,
+        alpha=config.evaluate.alpha,
         min_seeds=config.compare.min_seeds,
         rng=make_rng(config, "tests"),
     )
     inputs = {part.name: part.path for row in rows.values() for part in row}
     document = Verdict(
         **make_evidence_head(config, "verdict", sample, inputs, started),
-        thresholds_hash=hash_values({"alpha": alpha, "tau": sample.tau, "success_margin": margin}),
         success_margin=margin,
         family=tester.family,
         min_seeds=tester.min_seeds,

@@ -83,13 +83,6 @@ def _make_verdict(run: MadeUpRun) -> Verdict:
             "p_above_holm": 0.03,
             "p_below": 0.9,
             "p_below_holm": 1.0,
-            "by_seed": {
-                "differences": [0.1] * len(run.seeds),
-                "p_above": 0.25,
-                "p_below": 1.0,
-                "smallest_p": 0.25,
-                "can_decide": False,
-            },
         }
         for number, metric, threshold, verdict in (
             (1, "success_rate", -0.02, "supported"),
@@ -102,7 +95,6 @@ def _make_verdict(run: MadeUpRun) -> Verdict:
             "schema_version": 3,
             "task": run.task,
             "config_hash": "verdict-settings",
-            "thresholds_hash": "thresholds",
             "confidence": 0.95,
             "alpha": 0.05,
             "tau": 0.8,

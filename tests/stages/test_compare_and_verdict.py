@@ -96,7 +96,7 @@ def test_compare_writes_every_policy_pair_and_score(root: Path) -> None:
             )
 
 
-def test_verdict_decides_each_pair_and_hashes_its_thresholds(root: Path) -> None:
+def test_verdict_decides_each_pair_by_its_thresholds(root: Path) -> None:
     output = Layout(root).verdict(TASK)
     documents = []
     for margin in (0.02, 0.2):
@@ -111,7 +111,6 @@ def test_verdict_decides_each_pair_and_hashes_its_thresholds(root: Path) -> None
     assert first.family == 3
     assert first.min_seeds == 6
     assert (first.success_margin, lenient.success_margin) == (0.02, 0.2)
-    assert first.thresholds_hash != lenient.thresholds_hash
     assert first.config_hash != lenient.config_hash
 
 
