@@ -364,6 +364,9 @@ class DenoiserConfig(Section):
     log_prob_reduction: Literal["mean", "sum"] = "mean"
     """mean: the log-probability per dimension, so that ratios and KL do not depend on the size of a chunk; sum: that of
     the whole, whose ratios soon leave the clip range."""
+    kl_weight: float = Field(0.0, ge=0.0, le=1000.0)
+    """Weight in PPO's loss of the KL divergence from the policy that fine-tuning began with, under the same code where
+    there is one: summed over denoising steps, per dimension or of the whole, as log_prob_reduction has it. 0: none."""
     steps: int = Field(0, ge=0, le=1000)
     """Fine-tune only the last denoising steps; 0: all of them."""
     denoising_discount: float = Field(0.95, gt=0.0, le=1.0)

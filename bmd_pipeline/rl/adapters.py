@@ -18,6 +18,7 @@ from bmd_pipeline.policies.networks import (
     count_code_inputs,
     draw_gaussian,
     gaussian_entropy,
+    gaussian_kl,
     gaussian_log_prob,
     make_mlp,
 )
@@ -93,15 +94,17 @@ class Adapter(nn.Module, ABC):
             (B, noise_dim) for the next adapter, and what was drawn.
         """
 
-    def evaluate(self, draws: Draws, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
-        """How likely recorded draws are under the present parameters, and how spread out such draws are.
+    def evaluate(self, draws: Draws, inputs: PolicyInput) -> tuple[Tensor, Tensor, Tensor]:
+        """How likely recorded draws are under the present parameters, how spread out such draws are, and what PPO's
+        loss adds to hold the adapter at its start.
 
         Returns:
-            log-probability (B, num_factors), and entropy (B,) in nats of the draws whose spread is trained, zero if
-            there are none. One pass of the network serves both.
+            log-probability (B, num_factors); entropy (B,) in nats of the draws whose spread is trained, zero if there
+            are none; and that penalty (B,), zero for an adapter that is free to leave. One pass of the network serves
+            all.
         """
-        cond = inputs.cond
-        return cond.new_zeros(len(cond), 0), cond.new_zeros(len(cond))
+        none = inputs.cond.new_zeros(len(inputs.cond))
+        return none.new_zeros(len(none), 0), none, none
 
     def trainable(self) -> list[nn.Parameter]:
         """What PPO trains: whatever of it is not frozen."""
@@ -174,10 +177,11 @@ class SteeringAdapter(Adapter):
             rest = torch.randn(rest.shape, generator=generator, device=u.device)
         return basis.complete(u, rest), {"u": u}
 
-    def evaluate(self, draws: Draws, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
-        """log π_ψ(u|s,z), (B, 1), and the entropy (B,) of π_ψ in nats."""
+    def evaluate(self, draws: Draws, inputs: PolicyInput) -> tuple[Tensor, Tensor, Tensor]:
+        """log π_ψ(u|s,z), (B, 1), the entropy (B,) of π_ψ in nats, and no penalty."""
         mean, log_std = self.steering(inputs.cond, inputs.code)
-        return gaussian_log_prob(draws["u"], mean, log_std)[:, None], gaussian_entropy(log_std)
+        log_prob = gaussian_log_prob(draws["u"], mean, log_std)
+        return log_prob[:, None], gaussian_entropy(log_std), torch.zeros_like(log_prob)
 
 
 # ---- DPPO: reinforcement learning of the denoiser itself ----
@@ -206,6 +210,7 @@ class FinetunedDenoiser(Adapter):
         steps = policy.config.n_action_steps if config.log_prob_steps == "executed" else policy.config.horizon
         self.counted_dim = steps * policy.action_dim
         self.scale = 1.0 / self.counted_dim if config.log_prob_reduction == "mean" else 1.0
+        self.kl_weight = config.kl_weight
         total = len(policy.timesteps)
         self.first = total - min(config.steps or total, total)
         self.num_factors = total - self.first
@@ -229,20 +234,33 @@ class FinetunedDenoiser(Adapter):
             samples.append(x)
         return x, {"samples": torch.stack(samples[self.first :], dim=1)}
 
-    def evaluate(self, draws: Draws, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
-        """Log-probability (B, num_factors) of each denoising step; the noise is fixed, so that no entropy is trained.
+    def evaluate(self, draws: Draws, inputs: PolicyInput) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probability (B, num_factors) of each denoising step, no entropy, since the noise is fixed, and the
+        penalty (B,) for leaving the policy that fine-tuning began with.
 
         Of every step only the part of the chunk counts that is executed, unless `config.log_prob_steps` says otherwise,
         and its mean over that part, unless `config.log_prob_reduction` does.
+
+        The penalty is `config.kl_weight` times KL(present ‖ start): |μ − μ_start|² / 2σ² at the recorded sample under
+        the same code, counted as the log-probability is and summed over denoising steps. Over all dimensions the sum is
+        the divergence of the chains, an upper bound on that of the chunks (DPOK, arXiv 2305.16381). In this direction
+        its samples are recorded anyway and its steps have a closed form; DPPO's own option is the likelihood of chains
+        that the start draws (arXiv 2409.00588), ReinFlow's a Wasserstein distance between chunks (arXiv 2505.22094).
         """
         samples = draws["samples"]
         predict = self.policy.condition(inputs.cond, inputs.code)
+        start = self.frozen.condition(inputs.cond, inputs.code) if self.kl_weight else None
         part = slice(self.counted_dim)
-        factors = []
+        factors, none = [], inputs.cond.new_zeros(len(inputs.cond))
+        penalty = none
         for factor, spread in enumerate(self.spreads):
-            mean = self.exploring.step_mean(samples[:, factor], self.first + factor, predict)
-            factors.append(self.scale * gaussian_log_prob(samples[:, factor + 1, part], mean[:, part], spread))
-        return torch.stack(factors, dim=1), inputs.cond.new_zeros(len(inputs.cond))
+            x, k = samples[:, factor], self.first + factor
+            mean = self.exploring.step_mean(x, k, predict)[:, part]
+            factors.append(self.scale * gaussian_log_prob(samples[:, factor + 1, part], mean, spread))
+            if start is not None:
+                kl = self.scale * gaussian_kl(mean, self.exploring.step_mean(x, k, start)[:, part], spread)
+                penalty = penalty + self.kl_weight * kl
+        return torch.stack(factors, dim=1), none, penalty
 
 
 # ---- RES: a bounded correction of every action of the frozen policy ----
@@ -297,11 +315,12 @@ class ResidualAction(Adapter):
             used = (torch.rand(used.shape, generator=generator, device=x.device) < self.share).to(x.dtype)
         return x + used * self.scale * torch.tanh(u), {"action": x, "u": u, "used": used}
 
-    def evaluate(self, draws: Draws, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
-        """log N(u), (B, 1), zero where the residual was not used, and the entropy (B,) of u in nats."""
+    def evaluate(self, draws: Draws, inputs: PolicyInput) -> tuple[Tensor, Tensor, Tensor]:
+        """log N(u), (B, 1), zero where the residual was not used, the entropy (B,) of u in nats, and no penalty."""
         mean, log_std = self._distribution(draws["action"], inputs)
         log_prob = gaussian_log_prob(draws["u"], mean, log_std)
-        return log_prob[:, None] * draws["used"], gaussian_entropy(log_std).expand(len(inputs.cond))
+        entropy = gaussian_entropy(log_std).expand(len(inputs.cond))
+        return log_prob[:, None] * draws["used"], entropy, torch.zeros_like(log_prob)
 
     def _distribution(self, action: Tensor, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
         """Mean (B, action_dim) of u, and its log standard deviation (action_dim,)."""

@@ -133,24 +133,26 @@ class Agent(nn.Module):
         own = {f"{len(self.stack) - 1}.{name}": drawn for name, drawn in draws.items()}
         return self.policy.to_action(action), plan.draws | own | {PLANNED: planned}
 
-    def evaluate(self, draws: Draws, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
-        """How likely recorded draws are under the present parameters, and how spread out such draws are.
+    def evaluate(self, draws: Draws, inputs: PolicyInput) -> tuple[Tensor, Tensor, Tensor]:
+        """How likely recorded draws are under the present parameters, and the rest of what adapters say of them.
 
         A chunk that was planned earlier was no draw of this decision: it counts as certain.
 
         Returns:
-            log-probability (B, num_factors), and entropy (B,) of all draws of a decision, in nats.
+            log-probability (B, num_factors), and of all draws of a decision entropy in nats and penalty, each (B,).
         """
-        log_probs, entropies = [], []
+        log_probs, entropies, penalties = [], [], []
         for index, adapter in enumerate(self.adapters):
             prefix = f"{index}."
             own = {name[len(prefix) :]: value for name, value in draws.items() if name.startswith(prefix)}
-            log_prob, entropy = adapter.evaluate(own, inputs)
+            log_prob, entropy, penalty = adapter.evaluate(own, inputs)
             if PLANNED in draws and adapter is not self.residual:
-                log_prob, entropy = log_prob * draws[PLANNED][:, None], entropy * draws[PLANNED]
+                planned = draws[PLANNED]
+                log_prob, entropy, penalty = log_prob * planned[:, None], entropy * planned, penalty * planned
             log_probs.append(log_prob)
             entropies.append(entropy)
-        return torch.cat(log_probs, dim=1), torch.stack(entropies).sum(dim=0)
+            penalties.append(penalty)
+        return torch.cat(log_probs, dim=1), torch.stack(entropies).sum(dim=0), torch.stack(penalties).sum(dim=0)
 
     def trained_adapters(self) -> list[Adapter]:
         """Those that have something to train, in the same order."""

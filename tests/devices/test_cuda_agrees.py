@@ -101,9 +101,9 @@ def test_log_probabilities_and_their_gradients(method: str) -> None:
     inputs = draw_inputs(agent)
     with torch.no_grad():
         _, draws = decide(agent, inputs, torch.Generator().manual_seed(4))
-    log_prob, entropy = agent.evaluate(draws, inputs)
+    log_prob, entropy, _ = agent.evaluate(draws, inputs)
     (log_prob.sum() + entropy.sum()).backward()
-    theirs, spread = twin.evaluate(*reversed(on_device(inputs, draws)))
+    theirs, spread, _ = twin.evaluate(*reversed(on_device(inputs, draws)))
     (theirs.sum() + spread.sum()).backward()
     torch.testing.assert_close(spread.detach().cpu(), entropy.detach(), rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(theirs.detach().cpu(), log_prob.detach(), rtol=1e-4, atol=1e-3)

@@ -76,7 +76,7 @@ def test_gradients(case: Case, policy: DiffusionPolicy, modes_of: MakeModes) -> 
     inputs = draw_inputs(6, agent.num_codes)
     with torch.no_grad():
         _, draws = decide(agent, inputs, generator)
-    log_prob, entropy = agent.evaluate(draws, inputs)
+    log_prob, entropy, _ = agent.evaluate(draws, inputs)
     assert log_prob.shape == (6, len(agent.factor_weights))
     (log_prob.sum() + entropy.sum()).backward()
     reached = {name for name, parameter in agent.named_parameters() if parameter.grad is not None}

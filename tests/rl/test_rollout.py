@@ -189,7 +189,7 @@ def test_a_steering_policy_before_a_residual_draws_once_per_plan(
     later = drawn[1::2]
     assert torch.equal(later, drawn[0::2][: len(later)])
     draws = {name: played.taken(value) for name, value in played.draws.items()}
-    log_prob, _ = agent.evaluate(draws, played.policy_inputs())
+    log_prob, *_ = agent.evaluate(draws, played.policy_inputs())
     assert torch.equal(log_prob[:, 0] != 0, draws[PLANNED] == 1)
     assert bool((log_prob[:, 1] != 0).all())
 

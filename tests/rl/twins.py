@@ -60,7 +60,7 @@ def make_agents(method: str, device: str, target_kl: float = 1.0) -> tuple[Agent
             {
                 "ppo": {"target_kl": target_kl},
                 "residual": {"progressive_iterations": 4, "learning_rate": 2e-3},
-                "denoiser": {"learning_rate": 5e-4, "clip_ratio": 0.1, "target_kl": target_kl},
+                "denoiser": {"learning_rate": 5e-4, "clip_ratio": 0.1, "target_kl": target_kl, "kl_weight": 0.1},
             }
         )
         name = method.removesuffix(" published")
