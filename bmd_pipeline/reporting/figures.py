@@ -90,7 +90,7 @@ class MethodStyle:
         return "-" if self.filled else "--"
 
 
-_FAMILIES = {"dsrl": BLUE, "dppo": VERMILION, "res": GREEN}
+_FAMILIES = {"dsrl": BLUE, "dppo": VERMILION, "res": GREEN, "fbc": SKY}
 
 
 def method_style(method: str) -> MethodStyle:

@@ -17,6 +17,7 @@ from bmd_pipeline.modes.modes import DiscoveredModes, load_modes, make_steering
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters import (
     Adapter,
+    ClonedDenoiser,
     Draws,
     FinetunedDenoiser,
     FrozenDenoiser,
@@ -69,6 +70,11 @@ class Agent(nn.Module):
     def num_codes(self) -> int:
         """Mode codes K; 1 for an agent without any."""
         return self.modes.num_codes if self.modes else 1
+
+    @property
+    def coded(self) -> bool:
+        """Whether its denoiser is told the mode codes, as in the coded form."""
+        return self.modes is not None and self.modes.coded is not None
 
     @property
     def factor_weights(self) -> list[float]:
@@ -159,7 +165,7 @@ class Agent(nn.Module):
         return [adapter for adapter in self.adapters if adapter.trainable()]
 
     def trainable(self) -> list[list[nn.Parameter]]:
-        """What PPO trains, one group per adapter that has something."""
+        """What is trained, one group per adapter that has something."""
         return [adapter.trainable() for adapter in self.trained_adapters()]
 
 
@@ -201,12 +207,14 @@ def make_agent(
         steering: shape of a steering policy that discovery did not make.
 
     Raises:
-        ArtifactError: a `-bmd` method without modes.
+        ArtifactError: a `-bmd` method without modes, or `fbc-bmd` with modes of the published form.
     """
     coded = uses_modes(method)
     if coded and modes is None:
         raise ArtifactError(f"method {method} needs discovered modes: run `bmd-pipeline discover` first")
     modes = modes if coded else None
+    if method_family(method) == "fbc" and modes is not None and modes.coded is None:
+        raise ArtifactError(f"method {method} clones codes into the denoiser: it needs discover.form=coded")
     codes = modes.num_codes if modes else 1
     acting = modes.acting_policy(policy) if modes else policy
     adapter = method_family(method)
@@ -217,7 +225,12 @@ def make_agent(
     adapters: list[Adapter] = [GaussianNoise(acting.noise_dim)]
     if network is not None:
         adapters = [SteeringAdapter(network.requires_grad_(True), config.deterministic, config.target_entropy)]
-    adapters.append(FinetunedDenoiser(acting, config.denoiser) if adapter == "dppo" else FrozenDenoiser(acting))
+    if adapter == "dppo":
+        adapters.append(FinetunedDenoiser(acting, config.denoiser))
+    elif adapter == "fbc":
+        adapters.append(ClonedDenoiser(acting, config.denoiser))
+    else:
+        adapters.append(FrozenDenoiser(acting))
     if adapter == "res":
         residual = ResidualAction(acting.cond_dim, acting.action_dim, codes, config.residual, config.ppo)
         adapters.append(residual.to(acting.device))

@@ -171,7 +171,8 @@ def test_trained_weights_round_trip_without_the_frozen_policy(
     trained = sum(parameter.numel() for group in agent.trainable() for parameter in group)
     stored = sum(value.numel() for name, value in weights.items() if name.startswith("adapters."))
     # the copy that is fine-tuned comes with its normalisers and its bounds
-    scales = {"dppo": 2 * (4 + 2) + 2 * 8}.get(method.removesuffix("-bmd"), 0)
+    copied = method.removesuffix("-bmd") in ("dppo", "fbc")
+    scales = 2 * (4 + 2) + 2 * 8 if copied else 0
     basis = sum(
         b.numel() for name, b in agent.stack.named_buffers() if "basis" in name and f"adapters.{name}" in weights
     )

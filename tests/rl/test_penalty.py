@@ -116,7 +116,7 @@ def test_its_gradient_is_the_finite_difference_of_the_loss(policy: DiffusionPoli
 def train(env: TaskEnv, agent: Agent) -> dict[str, float]:
     torch.manual_seed(2)
     config = FinetuneConfig.model_validate({"ppo": {"minibatch_size": 16, "value_hidden_sizes": (16,)}})
-    trainer = Trainer(env, agent, config.ppo, config.regulariser, balance_codes=True)
+    trainer = Trainer(env, agent, config)
     for iteration in range(3):
         metrics = trainer.iterate(iteration=iteration, seed=0, generator=torch.Generator().manual_seed(iteration))
     return metrics

@@ -14,6 +14,7 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import load_weights
 from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.methods import METHODS
 from bmd_pipeline.metrics.schemas import Evaluation, load_document
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.rl import trainer
@@ -29,8 +30,6 @@ from bmd_pipeline.tasks import registry
 from tests.rl.tape import TapeRecorder
 
 from .small import QUIET, TASK, find_modes, make_config, play_in_pieces
-
-METHODS = ("dppo", "res", "dsrl", "dppo-bmd", "res-bmd", "dsrl-bmd")
 
 
 def _finetune(config: RunConfig, policy: Path, modes: Path | None, output: Path, method: str = "dsrl-bmd") -> None:
@@ -291,7 +290,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert not Layout.state(broken).exists()
 
 
-@pytest.mark.parametrize(("method", "obedience"), [("dsrl-bmd", None), ("dppo-bmd", 0.95), ("res-bmd", None)])
+@pytest.mark.parametrize(
+    ("method", "obedience"), [("dsrl-bmd", None), ("dppo-bmd", 0.95), ("res-bmd", None), ("fbc-bmd", None)]
+)
 def test_a_run_in_pieces_equals_one_in_one_go(
     policy: Path, modes: Path, tmp_path: Path, method: str, obedience: float | None
 ) -> None:
