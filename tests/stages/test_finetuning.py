@@ -29,7 +29,7 @@ from bmd_pipeline.stages.finetune import finetune
 from bmd_pipeline.tasks import registry
 from tests.rl.tape import TapeRecorder
 
-from .small import QUIET, TASK, find_modes, make_config, play_in_pieces
+from .small import OFTEN, QUIET, TASK, find_modes, make_config, play_in_pieces
 
 
 def _finetune(config: RunConfig, policy: Path, modes: Path | None, output: Path, method: str = "dsrl-bmd") -> None:
@@ -298,7 +298,7 @@ def test_a_run_in_pieces_equals_one_in_one_go(
 ) -> None:
     ppo = {"minibatch_size": 128, "value_hidden_sizes": (16,), "learning_rate_schedule": "adaptive"}
     changes = {"obedience": obedience, "ppo": ppo}
-    config = make_config(finetune=changes | {"snapshot_interval": 1})
+    config = make_config(task=OFTEN, finetune=changes | {"snapshot_interval": 1})
     whole, broken = tmp_path / "whole", tmp_path / "broken"
 
     def play(stop: Stop, output: Path = broken) -> None:
@@ -319,6 +319,8 @@ def test_a_run_in_pieces_equals_one_in_one_go(
     snapshot = Layout.snapshots(Path()) / "000003"
     for name in ("finetuned.safetensors", "finetuned.json", snapshot / "finetuned.json"):
         assert (whole / name).read_bytes() == (broken / name).read_bytes()
+    last = json.loads((broken / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["losses/policy_steps"] > 0
 
 
 def test_the_record_says_what_was_kept_and_what_was_odd(
