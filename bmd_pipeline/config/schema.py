@@ -634,9 +634,9 @@ class ExecutionConfig(Section):
     kernel by kernel: the same draws, faster where batches are small. No effect on the CPU."""
     threads: ThreadsConfig = ThreadsConfig()
     mem_mb: int | None = Field(None, ge=100, le=10_000_000)
-    """Memory a job asks a cluster for at its first attempt; null: estimated for each stage."""
+    """Memory a job asks a cluster for at its first attempt; null: as usual for its stage."""
     runtime_minutes: int | None = Field(None, ge=1, le=100_000)
-    """Time a job asks a cluster for; null: estimated for each stage."""
+    """Time a job asks a cluster for; null: as usual for its stage."""
     checkpoint_minutes: float = Field(5.0, ge=0.0, le=10_000.0)
     """A stage saves at the first point from which it can resume after so long; 0 saves at every such point."""
     max_minutes: float | None = Field(None, gt=0.0, le=1_000_000.0)
