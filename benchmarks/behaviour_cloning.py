@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bmd_pipeline.compute import set_matmul
 from bmd_pipeline.config.schema import PolicyConfig, PretrainConfig
 from bmd_pipeline.policies.bc import EMA_DECAY, Cloner
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
@@ -116,10 +117,15 @@ def main() -> None:
 
     ours = Cloner(make_policy(config), config, chunk, stacked, torch.Generator().manual_seed(1))
     plain = PlainLoop(make_policy(config), config, chunk, stacked)
-    candidates: dict[str, Callable[[], object]] = {"usual loop": plain.train_step, "ours": ours.train_step}
+    candidates: dict[str, tuple[str, Callable[[], object]]] = {  # whose kernels multiply, and what steps
+        "usual loop": ("mkl", plain.train_step),
+        "ours": ("mkl", ours.train_step),
+        "ours, cpu_matmul auto": ("auto", ours.train_step),
+    }
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for round_ in range(arguments.rounds + 1):
-        for name, step in candidates.items():
+        for name, (kernels, step) in candidates.items():
+            set_matmul(torch.device("cpu"), "float32", kernels)
             elapsed = milliseconds(step, arguments.steps)
             if round_ > 0:  # the first round warms up
                 times[name].append(elapsed)

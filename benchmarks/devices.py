@@ -105,7 +105,7 @@ def main() -> None:
             env = make_env(arguments.task, config.task.env, size, device=device)
             ways = itertools.product(arguments.matmul, arguments.graphs) if device == "cuda" else [("float32", "off")]
             for matmul, graphs in ways:
-                set_matmul(env.device, matmul)
+                set_matmul(env.device, matmul, "mkl")
                 runs = make_runs(config, env, device, CUDA if graphs == "on" else None)
                 for name, run in runs.items():
                     run()  # warm-up, and most recordings

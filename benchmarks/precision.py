@@ -67,7 +67,7 @@ def main() -> None:
         times: dict[str, list[float]] = {name: [] for name in VARIANTS}
         for round_ in range(arguments.rounds + 1):
             for name, (kernels, _) in VARIANTS.items():
-                set_matmul(device, kernels)
+                set_matmul(device, kernels, "mkl")
                 elapsed = milliseconds(cloners[name], arguments.steps)
                 if round_ > 0:  # the first round warms up
                     times[name].append(elapsed)

@@ -1,5 +1,7 @@
 """Selects device, number of CPU threads and precision of matrix products; other modules get them as arguments."""
 
+from pathlib import Path
+
 import torch
 
 from bmd_pipeline.errors import ConfigError
@@ -25,13 +27,43 @@ def set_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def set_matmul(device: torch.device, cuda_matmul: str) -> str:
-    """Sets how float32 matrices are multiplied on a CUDA device; returns the precision in force, on any device.
+MAX_RELATIVE_ERROR = 1e-5
+"""Of a product of float32 matrices against float64: kernels that round to bfloat16 err by 1e-3."""
 
-    On a CPU this is torch's default: oneDNN's other kernels are faster on some machines, and which ones can only be
-    found by timing them. A result must not depend on a timing.
+
+def set_matmul(device: torch.device, cuda_matmul: str, cpu_matmul: str) -> str:
+    """Sets how float32 matrices are multiplied, as the settings of these names say; returns what is in force.
+
+    torch multiplies by MKL, whose kernels for AMD's CPUs are slow. Asked for the precision bf16, oneDNN multiplies in
+    float32 all the same where there are no matrix units for bfloat16. Whether it does is looked at, and never timed: a
+    result must not depend on a timing.
+
+    Raises:
+        ConfigError: oneDNN was asked for, and would round to bfloat16 here.
     """
-    if device.type != "cuda":
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.fp32_precision = "ieee" if cuda_matmul == "float32" else cuda_matmul
+        return cuda_matmul
+    backend = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # torch's types lack it
+    backend.fp32_precision = "none"
+    if cpu_matmul == "mkl" or (cpu_matmul == "auto" and not _is_amd()):
         return "float32"
-    torch.backends.cuda.matmul.fp32_precision = "ieee" if cuda_matmul == "float32" else cuda_matmul
-    return cuda_matmul
+    backend.fp32_precision = "bf16"
+    if _multiplies_in_float32():
+        return "float32 by oneDNN"
+    backend.fp32_precision = "none"
+    if cpu_matmul == "onednn":
+        raise ConfigError("execution.cpu_matmul is onednn, which rounds to bfloat16 on this CPU; set it to auto or mkl")
+    return "float32"
+
+
+def _is_amd() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.is_file() and "AuthenticAMD" in cpuinfo.read_text(encoding="utf-8", errors="replace")
+
+
+def _multiplies_in_float32() -> bool:
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(256, 512, generator=generator), torch.randn(512, 512, generator=generator)
+    exact = left.double() @ right.double()
+    return float(((left @ right).double() - exact).abs().max() / exact.abs().max()) < MAX_RELATIVE_ERROR

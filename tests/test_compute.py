@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from bmd_pipeline import compute
 from bmd_pipeline.compute import select_device, set_matmul, set_threads
 from bmd_pipeline.errors import ConfigError
 
@@ -14,6 +15,7 @@ def restore_settings():  # type: ignore[no-untyped-def]
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+    torch.backends.mkldnn.matmul.fp32_precision = "none"
 
 
 def test_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,12 +35,36 @@ def test_threads() -> None:
 
 
 @pytest.mark.parametrize(("name", "precision"), [("float32", "ieee"), ("tf32", "tf32")])
-def test_matmul_is_the_setting_on_cuda_and_float32_on_a_cpu(
-    monkeypatch: pytest.MonkeyPatch, name: str, precision: str
-) -> None:
+def test_matmul_is_the_setting_on_cuda(monkeypatch: pytest.MonkeyPatch, name: str, precision: str) -> None:
     backend = SimpleNamespace(fp32_precision="untouched")
     monkeypatch.setattr(torch.backends.cuda, "matmul", backend)
-    assert set_matmul(CPU, name) == "float32"
+    set_matmul(CPU, name, "mkl")
     assert backend.fp32_precision == "untouched"
-    assert set_matmul(torch.device("cuda"), name) == name
+    assert set_matmul(torch.device("cuda"), name, "mkl") == name
     assert backend.fp32_precision == precision
+
+
+@pytest.mark.parametrize("amd", [False, True])
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("setting", ["auto", "mkl", "onednn"])
+def test_a_cpu_never_rounds_to_bfloat16(monkeypatch: pytest.MonkeyPatch, setting: str, exact: bool, amd: bool) -> None:
+    monkeypatch.setattr(compute, "_is_amd", lambda: amd)
+    monkeypatch.setattr(compute, "_multiplies_in_float32", lambda: exact)
+    backend = torch.backends.mkldnn.matmul
+    if setting == "onednn" and not exact:
+        with pytest.raises(ConfigError, match=r"execution\.cpu_matmul is onednn, which rounds to bfloat16"):
+            set_matmul(CPU, "float32", setting)
+        assert backend.fp32_precision == "none"
+        return
+    found = set_matmul(CPU, "float32", setting)
+    takes_onednn = setting == "onednn" or (setting == "auto" and amd and exact)
+    assert (found, backend.fp32_precision) == (("float32 by oneDNN", "bf16") if takes_onednn else ("float32", "none"))
+
+
+@pytest.mark.parametrize("rows", [1, 32, 500])
+def test_products_are_float32_whoever_multiplies(rows: int) -> None:
+    set_matmul(CPU, "float32", "auto")
+    generator = torch.Generator().manual_seed(rows)
+    left, right = torch.randn(rows, 300, generator=generator), torch.randn(300, 64, generator=generator)
+    exact = left.double() @ right.double()
+    assert float(((left @ right).double() - exact).abs().max() / exact.abs().max()) < compute.MAX_RELATIVE_ERROR

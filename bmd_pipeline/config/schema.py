@@ -633,9 +633,9 @@ class ThreadsConfig(Section):
 class ExecutionConfig(Section):
     """Devices, cores, checkpoints and tracking; they enter no hash.
 
-    They change no result, but for `device`: a CUDA device rounds otherwise and draws other random numbers, so that a
-    run on it is another sample of the same thing. What would change the physics is a setting of the task,
-    `task.physics`.
+    They change no result, but for what rounds otherwise: kernels of matrix products, and a CUDA device, which draws
+    other random numbers besides, so that a run on it is another sample of the same thing. What would change the physics
+    is a setting of the task, `task.physics`.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -643,14 +643,16 @@ class ExecutionConfig(Section):
     that a simulator steps are played and learnt from on the CPU all the same, unless `task.physics` is cuda."""
     cuda_matmul: Literal["float32", "tf32"] = "float32"
     """How a CUDA device multiplies float32 matrices; tf32 keeps ten bits of the fraction."""
+    cpu_matmul: Literal["auto", "mkl", "onednn"] = "auto"
+    """Whose kernels multiply float32 matrices on a CPU; auto: oneDNN's on AMD's, where MKL's take twice as long."""
     cuda_graphs: bool = False
     """On a CUDA device, launch decisions, PPO's minibatches and the steps of native tasks as CUDA graphs instead of
     kernel by kernel: the same draws, faster where batches are small. No effect on the CPU."""
     threads: ThreadsConfig = ThreadsConfig()
     mem_mb: int | None = Field(None, ge=100, le=10_000_000)
-    """Memory a job asks a cluster for at its first attempt; null: estimated for each stage."""
+    """Memory a job asks a cluster for at its first attempt; null: as usual for its stage."""
     runtime_minutes: int | None = Field(None, ge=1, le=100_000)
-    """Time a job asks a cluster for; null: estimated for each stage."""
+    """Time a job asks a cluster for; null: as usual for its stage."""
     checkpoint_minutes: float = Field(5.0, ge=0.0, le=10_000.0)
     """A stage saves at the first point from which it can resume after so long; 0 saves at every such point."""
     max_minutes: float | None = Field(None, gt=0.0, le=1_000_000.0)

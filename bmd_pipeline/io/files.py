@@ -126,7 +126,7 @@ def read_json(path: Path, what: str, advice: str = "") -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise damage_error(what, path, str(error), advice) from None
     if not isinstance(document, dict):
-        raise damage_error(what, path, f"a JSON {type(document).__name__}, no object", advice)
+        raise damage_error(what, path, f"must hold a JSON object, got {type(document).__name__}", advice)
     return document
 
 

@@ -231,6 +231,40 @@ class SeedRow(Block):
     episode_return: float
 
 
+class TrialOutcome(Block):
+    """What comes of a robot's trials, from a new start each, until it succeeds or gives up."""
+
+    success: Estimate
+    """Successes per trial; of independent trials their success rate."""
+    succeeded: Estimate
+    """Share that has succeeded before it gives up."""
+    trials: Estimate
+    """Expected number of trials: up to the first success, or until it gives up."""
+
+
+class Answers(Block):
+    """What a robot can do where a mode is blocked. What needs codes is null for policies without them."""
+
+    retry: TrialOutcome
+    """It tries again; with codes, each trial has one of them, drawn evenly."""
+    told: TrialOutcome | None = None
+    """It is told the code of highest success whose own behaviour is another mode; all trials fail if there is none. The
+    code is chosen on one half of the episodes and measured on the other, both ways."""
+    thompson: TrialOutcome | None = None
+    """It chooses among its codes by Thompson sampling, from its own trials alone."""
+
+
+class Blocked(Block):
+    """A world in which one mode is blocked: an episode that takes it fails, all others stay as they are."""
+
+    max_trials: int = Field(ge=1)
+    """Trials after which a robot gives up."""
+    favourite: Answers
+    """Blocked is the mode that most of the policy's successes show, seed by seed."""
+    any_mode: Answers
+    """Each present mode is blocked in turn: mean over them."""
+
+
 class PolicyBlock(LabellingBlock):
     """One policy: `pretrained`, `taught` (with codes, before fine-tuning) or a fine-tuning method, over its seeds."""
 
@@ -248,6 +282,9 @@ class PolicyBlock(LabellingBlock):
     """The same metrics seed by seed."""
     labellings: dict[str, LabellingBlock]
     """Mode metrics under the task's other labellings."""
+    blocked: Blocked | None = None
+    """Outcomes where one mode of the main labelling is blocked; null for a task with a single mode, and in documents of
+    older releases."""
 
 
 class Evaluation(Document):

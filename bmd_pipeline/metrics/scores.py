@@ -34,7 +34,7 @@ def count_modes(success: NDArray[np.bool_], weights: Floats) -> tuple[Floats, Fl
 
 def mode_success_rates(successes: Floats, visits: Floats) -> Floats:
     """SR_i, the success rate within each mode, (..., num_modes) in [0, 1]; 0 for a mode that nobody visited."""
-    return _divide(successes, visits)
+    return divide(successes, visits)
 
 
 def mode_weighted_success(successes: Floats, visits: Floats) -> Floats:
@@ -48,7 +48,7 @@ def mode_weighted_success(successes: Floats, visits: Floats) -> Floats:
 
 def mode_shares(successes: Floats) -> Floats:
     """Distribution of the successful episodes over modes, (..., num_modes); all zero where nothing succeeded."""
-    return _divide(successes, successes.sum(axis=-1, keepdims=True))
+    return divide(successes, successes.sum(axis=-1, keepdims=True))
 
 
 def is_present(successes: Floats) -> NDArray[np.bool_]:
@@ -64,8 +64,8 @@ def is_solved(successes: Floats, visits: Floats, tau: float) -> NDArray[np.bool_
     return is_present(successes) & (mode_success_rates(successes, visits) >= tau)
 
 
-def _divide(part: Floats, whole: Floats) -> Floats:
-    """part / whole, 0 where whole is 0; sums of fractional weights may exceed their whole by a rounding."""
+def divide(part: Floats, whole: Floats) -> Floats:
+    """Computes part / whole, 0 where whole is 0; sums of fractional weights may exceed their whole by a rounding."""
     ratio: Floats = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
     return np.minimum(ratio, 1.0)
 
@@ -97,7 +97,7 @@ def corrected_entropy(successes: Floats, squares: Floats) -> Floats:
     Source: Miller 1955, in Quastler (ed.), Information Theory in Psychology, 95-100; for weights it is ours.
     """
     total = successes.sum(axis=-1)
-    spread = _divide(squares, successes).sum(axis=-1)
+    spread = divide(squares, successes).sum(axis=-1)
     bias = np.divide(spread - 1.0, 2.0 * total, out=np.zeros_like(total), where=total > 0)
     corrected: Floats = mode_entropy(successes) + np.maximum(bias, 0.0)
     return corrected
@@ -149,7 +149,7 @@ def compute_obedience(sums: Floats) -> tuple[Floats, Floats]:
     num_modes = sums.shape[-1] // 2
     asked, shown = sums[..., :num_modes], sums[..., num_modes : 2 * num_modes]
     behaviours = np.rint(sums[..., -1])
-    tried, share = asked > 0, _divide(shown, asked)
+    tried, share = asked > 0, divide(shown, asked)
     mean = share.sum(axis=-1) / behaviours
     worst = np.where(tried.sum(axis=-1) < behaviours, 0.0, np.where(tried, share, 1.0).min(axis=-1))
     return np.minimum(mean, 1.0), worst

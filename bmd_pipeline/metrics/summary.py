@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bmd_pipeline.metrics.blocked import summarise_blocked
 from bmd_pipeline.metrics.bootstrap import bootstrap_sums, percentile_interval, proportion_interval
 from bmd_pipeline.metrics.episodes import Episodes
 from bmd_pipeline.metrics.schemas import (
@@ -56,6 +57,7 @@ def summarise_policy(
         episode_return=_estimate_mean([part.episode_return for part in parts], confidence, rng),
         seeds=[_summarise_seed(part, labelling, tau) for part in parts],
         labellings=blocks,
+        blocked=summarise_blocked(parts, labelling, confidence, rng),
     )
 
 

@@ -46,8 +46,8 @@ from bmd_pipeline.stages.runtime import Context, episode_seeds, open_context, re
 # ---- The phases of a discovery, each of which a killed run goes on from ----
 
 MIN_INFORMATION = 0.1
-"""Held-out mutual information M in nats below which `discover` warns that it found no modes. Two codes that are always
-told apart have 0.69; an untrained model scores about 0."""
+"""published: held-out mutual information M in nats below which `discover` warns that codes do nothing. Two codes that
+are always told apart have 0.69; an untrained model scores about 0."""
 STRENGTH_MARGIN = 0.01
 """By how much more episodes must succeed as told for codes to be stretched further."""
 
@@ -452,11 +452,11 @@ def _log_findings(modes: DiscoveredModes, reporter: Reporter) -> None:
         f"at the end (at most {found['information_bound']:.3f}); commanded success {found['success_rate']:.3f}, "
         f"base {found['base_success_rate']:.3f}"
     )
-    if found["information"] < MIN_INFORMATION:
+    if modes.coded is None and found["information"] < MIN_INFORMATION:  # of the coded form, obedience tells
         reporter.warn(
-            f"no modes found: M = {found['information']:.3f} nats is below {MIN_INFORMATION}. The "
-            "policy behaves much the same whatever code it is given: look at results/<Task>/modes/validation.json, and "
-            "collect more varied demonstrations if there is one behaviour alone"
+            f"codes hardly change what the policy does: M = {found['information']:.3f} nats is below "
+            f"{MIN_INFORMATION}. Train longer or otherwise if it has several behaviours, and collect more varied "
+            "demonstrations if it has one: results/<Task>/modes/validation.json tests which"
         )
     if dead := find_dead_codes(found["obeyed_per_code"]):
         reporter.warn(

@@ -249,7 +249,8 @@ class _Run:
     metrics: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.matmul = set_matmul(self.cloner.device, self.config.execution.cuda_matmul)
+        execution = self.config.execution
+        self.matmul = set_matmul(self.cloner.device, execution.cuda_matmul, execution.cpu_matmul)
         if (saved := self.checkpoints.load()) is not None:
             self._restore(*saved)
             self.rollbacks = saved[1]["rollbacks"]

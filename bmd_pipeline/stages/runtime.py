@@ -60,7 +60,8 @@ def prepare_device(config: RunConfig) -> tuple[torch.device, GraphRecorder | Non
     """The device that a stage plays on, what records CUDA graphs there (None: nothing shall), and the precision of
     float32 matrix products, which it sets."""
     device = select_stage_device(config)
-    return device, select_recorder(config, device), set_matmul(device, config.execution.cuda_matmul)
+    execution = config.execution
+    return device, select_recorder(config, device), set_matmul(device, execution.cuda_matmul, execution.cpu_matmul)
 
 
 def open_env(

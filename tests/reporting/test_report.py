@@ -43,6 +43,27 @@ def test_numbers_are_those_of_the_evaluation(finished: MadeUpRun, page: str) -> 
         assert f"{entropy.mean:.2f} [{entropy.low:.2f}, {entropy.high:.2f}]" in words
 
 
+def test_blocked_modes_are_those_of_the_evaluation(finished: MadeUpRun, page: str) -> None:
+    words = text_of(page)
+    for name, block in finished.load().evaluation.policies.items():
+        assert block.blocked is not None
+        trials = block.blocked.any_mode.retry.trials
+        assert f"{name} tries again" in words
+        assert f"{trials.mean:.1f} [{trials.low:.1f}, {trials.high:.1f}]" in words
+    assert "dsrl-bmd finds a code by trial" in words
+    assert "dsrl told another code" not in words
+
+
+def test_documents_from_before_blocked_modes_are_readable(tmp_path: Path) -> None:
+    run = MadeUpRun(tmp_path, seeds=(0,))
+    path = run.layout.summary(run.task)
+    document = json.loads(path.read_text())
+    for block in document["policies"].values():
+        del block["blocked"]
+    path.write_text(json.dumps(document))
+    assert "When a mode is blocked" not in text_of(build_report(run.load()))
+
+
 def test_it_says_what_was_run_and_how_far_it_carries(page: str) -> None:
     words = text_of(page)
     for sentence in (

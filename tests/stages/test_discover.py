@@ -80,11 +80,11 @@ def test_the_published_form_needs_no_demonstrations(
     assert read_findings(tmp_path / "modes") == found
 
 
-def test_what_shows_no_modes_says_so(policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_codes_that_do_nothing_are_named(policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A steering policy that is given no time to learn commands nothing."""
     config = make_config(discover=PUBLISHED | {"warmup_iterations": 1})
     find_modes(config, policy, None, tmp_path, reporter=Reporter("quiet"))
-    assert "warning: no modes found" in capsys.readouterr().err
+    assert "warning: codes hardly change what the policy does" in capsys.readouterr().err
 
 
 def test_where_no_gap_shows_k_means_takes_over_and_says_so(

@@ -217,6 +217,14 @@ def test_summary_collects_policies_in_order(bench: Stage) -> None:
     assert block.success_rate.mean == pytest.approx(np.mean([single.success_rate.mean for single in singles]))
     assert block.success_rate.n == 100
     assert [(row.seed, row.code) for row in block.codes] == [(k, code) for k in (0, 1) for code in range(4)]
+    plain, coded = document.policies["dsrl"].blocked, block.blocked
+    assert plain is not None
+    assert plain.favourite.retry.trials.mean == plain.max_trials  # it knows the east alone
+    assert coded is not None
+    assert coded.favourite.told is not None
+    assert coded.favourite.told.success.mean > 0.6
+    assert coded.favourite.thompson is not None
+    assert coded.favourite.thompson.succeeded.mean > 0.95  # two codes of four still work
     assert set(document.provenance.inputs) == {
         f"{p}/seed{k}" for p in ("pretrained", "taught", "dsrl", "dsrl-bmd") for k in (0, 1)
     }

@@ -47,7 +47,7 @@ def test_cuda_graphs_are_for_cuda_devices_and_those_who_ask() -> None:
 def test_what_plays_multiplies_matrices_as_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "select_stage_device", lambda config: torch.device("cuda"))
     told = []
-    monkeypatch.setattr(runtime, "set_matmul", lambda device, how: told.append((device.type, how)) or how)
+    monkeypatch.setattr(runtime, "set_matmul", lambda device, how, _: told.append((device.type, how)) or how)
     config = load_config("AvoidPoint", assignments=["execution.cuda_matmul=tf32"], config_dir=ROOT / "config")
     assert prepare_device(config) == (torch.device("cuda"), None, "tf32")
     assert told == [("cuda", "tf32")]
