@@ -76,8 +76,7 @@ def make_runs(
         if modes is not None:
             modes.networks().to(device)
         finetuned = make_agent(method, policy, modes, config.finetune, config.discover.steering).to(device)
-        settings = config.finetune
-        trainer = Trainer(env, finetuned, settings.ppo, settings.regulariser, recorder=recorder)
+        trainer = Trainer(env, finetuned, config.finetune, recorder=recorder)
 
         def train(trainer: Trainer = trainer) -> int:
             return int(trainer.iterate(iteration=0, seed=0, generator=generator)["rollout/control_steps"])

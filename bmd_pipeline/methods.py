@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from bmd_pipeline.errors import ConfigError, suggest
 
-METHODS = ("dppo", "res", "dsrl", "dppo-bmd", "res-bmd", "dsrl-bmd")
-"""Fine-tuning methods; `-bmd` adds mode codes and the mutual-information regulariser."""
+METHODS = ("dppo", "res", "dsrl", "fbc", "dppo-bmd", "res-bmd", "dsrl-bmd", "fbc-bmd")
+"""Fine-tuning methods; `-bmd` adds mode codes and, but to `fbc`, the mutual-information regulariser."""
 PRETRAINED = "pretrained"
 """What evaluation calls the pre-trained policy."""
 TAUGHT = "taught"
@@ -31,7 +31,7 @@ def uses_modes(method: str) -> bool:
 
 
 def method_family(method: str) -> str:
-    """What a method trains, `dppo`, `res` or `dsrl`: its name without `-bmd`."""
+    """What a method trains, `dppo`, `res`, `dsrl` or `fbc`: its name without `-bmd`."""
     return method.removesuffix("-bmd")
 
 

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 from bmd_pipeline.config.hashing import Stage, config_hash, source_hash, stage_hash, stage_slice
 from bmd_pipeline.config.load import AUTO, AUTO_GPU, CONFIG_DIR, has_cuda_device, load_config, resolve_preset
 from bmd_pipeline.config.overrides import GridCell, base_name, list_cells, list_discoveries, list_evaluations
-from bmd_pipeline.config.resources import RESUMABLE, estimate_mem_mb, estimate_minutes, uses_device
+from bmd_pipeline.config.resources import RESUMABLE, list_demands, uses_device
 from bmd_pipeline.config.schema import MAX_SEED, RunConfig
 from bmd_pipeline.errors import BMDError, ConfigError, suggest
 from bmd_pipeline.io.files import hash_file, read_json
@@ -456,14 +456,16 @@ class Pipeline:
 
     def mem_mb(self, stage: str) -> Callable[[Wildcards, int], int]:
         """Memory of a job, and as much again with each attempt."""
-        return lambda wildcards, attempt: attempt * self._amount("mem_mb", estimate_mem_mb, stage, wildcards)
+        return lambda wildcards, attempt: (
+            attempt * (self._run(wildcards).execution.mem_mb or self._ask(stage, wildcards)[0])
+        )
 
     def runtime(self, stage: str) -> Callable[[Wildcards, int], int]:
         """Time limit of a job in minutes, and as much again with each attempt of a stage that would start over."""
 
         def minutes(wildcards: Wildcards, attempt: int) -> int:
             times = 1 if stage in RESUMABLE else attempt
-            return times * self._amount("runtime_minutes", estimate_minutes, stage, wildcards)
+            return times * (self._run(wildcards).execution.runtime_minutes or self._ask(stage, wildcards)[1])
 
         return minutes
 
@@ -477,16 +479,13 @@ class Pipeline:
 
         return devices
 
-    def _amount(self, setting: str, estimate: Callable[..., int], stage: str, wildcards: Wildcards) -> int:
-        """What a job asks for: as set, or estimated from the settings of its stage."""
+    def _ask(self, stage: str, wildcards: Wildcards) -> tuple[int, int]:
+        """Memory and minutes that a job asks for where the settings don't say."""
         name = {"curve": "evaluate", "validation": "evaluate"}.get(stage, stage)  # as their rules say
         run = self._run(wildcards)
         threads = getattr(run.execution.threads, name, 1)
-        on_device = bool(self.gpu(stage)(wildcards))
-        simulator = get_entry(run.task.name).simulator
-        asked: int | None = getattr(run.execution, setting)
-        method = _method_of(wildcards)
-        return asked or estimate(run, stage, threads=threads, simulator=simulator, on_device=on_device, method=method)
+        simulator, on_device = get_entry(run.task.name).simulator, bool(self.gpu(stage)(wildcards))
+        return list_demands(stage, threads=threads, simulator=simulator, on_device=on_device)
 
 
 def _method_of(wildcards: Wildcards) -> str:

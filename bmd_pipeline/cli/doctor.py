@@ -1,6 +1,5 @@
 """`bmd-pipeline doctor`: what this machine has, and what each missing thing costs."""
 
-import functools
 import importlib
 import os
 import platform
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bmd_pipeline.cli import options as o
-from bmd_pipeline.cli.options import estimate_stage_mb, open_config
+from bmd_pipeline.cli.options import open_config
 from bmd_pipeline.config.resources import NATIVE, free_disk_mb, free_memory_mb
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ConfigError
@@ -75,9 +74,6 @@ def examine(settings: RunConfig | None = None) -> Iterator[Finding]:
         "renderer": _check_renderer,
         "tracker": _check_tracker,
     }
-    if settings is not None:
-        stages = type(settings.execution.threads).model_fields
-        checks |= {stage: functools.partial(_check_stage, stage) for stage in stages}
     for name, check in checks.items():
         try:
             yield Finding(name, *check(settings))
@@ -187,13 +183,3 @@ def _check_tracker(settings: RunConfig | None) -> Found:
     except PackageNotFoundError:
         text = "wandb is not installed: metrics stay in local files"
         return "note", f"{text}; `pip install wandb`" if wanted else text
-
-
-def _check_stage(stage: str, settings: RunConfig | None) -> Found:
-    """Whether memory may run out in a stage of the run."""
-    assert settings is not None  # looked at for a run only
-    needed, free = estimate_stage_mb(settings, stage, getattr(settings.execution.threads, stage)), free_memory_mb()
-    text = f"may take {needed} MB of memory"
-    if free is not None and needed > free:
-        return "note", f"{text}, {free:.0f} MB is available"
-    return "ok", text

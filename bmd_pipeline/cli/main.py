@@ -64,7 +64,7 @@ _PANELS = {
     "Imports": (stages.import_demos, stages.import_policy),
     "Evidence": (stages.validation, stages.compare, stages.verdict, stages.grid, stages.pool),
     "Pages and clips": (stages.report, stages.summary, stages.film),
-    "Help": (tools.tasks, tools.check_task, tools.watch, doctor.doctor),
+    "Help": (tools.tasks, tools.check_task, doctor.doctor),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:

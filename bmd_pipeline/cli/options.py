@@ -13,13 +13,11 @@ import typer
 
 from bmd_pipeline.config.hashing import ENTRIES, Stage
 from bmd_pipeline.config.load import load_config, read_settings
-from bmd_pipeline.config.resources import estimate_mem_mb, free_memory_mb
 from bmd_pipeline.config.schema import MAX_SEED, RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import RUN_FILE, Layout
 from bmd_pipeline.methods import METHODS, check_method, is_finetuned, uses_modes
 from bmd_pipeline.stages.console import Reporter, Stop
-from bmd_pipeline.tasks.registry import get_entry
 
 
 def option(name: str, help: str, *short: str, **more: Any) -> Any:
@@ -164,17 +162,13 @@ class Job:
         return {"policy": base, "modes": found, "finetuned": weights}
 
     def run(self, **arguments: Any) -> None:
-        """Calls the stage's function; says so before if memory may run out.
+        """Calls the stage's function.
 
         It gets `arguments`, the settings, and of cores, reporter, stop and layout what it has parameters for. Torch is
         imported here: check everything cheap before.
         """
         from bmd_pipeline.compute import set_threads
 
-        needed = estimate_stage_mb(self.config, self.command, self.num_workers, arguments.get("method", ""))
-        free = free_memory_mb()
-        if free is not None and needed > free:
-            self.reporter.log(f"{self.command} may take {needed} MB of memory, {free:.0f} MB is available")
         set_threads(self.num_workers)
         module, _, name = ENTRIES[self.command][0].partition(":")
         stage = getattr(importlib.import_module(f"bmd_pipeline.{module}"), name)
@@ -185,12 +179,6 @@ class Job:
     def _need_folder(self, folder: Path, stage: str, *options: object) -> Path:
         need(folder / RUN_FILE, " ".join(map(str, ("bmd-pipeline", stage, "--task", self.task, *options))))
         return folder
-
-
-def estimate_stage_mb(config: RunConfig, stage: str, num_workers: int, method: str = "") -> int:
-    """Memory that a stage's job would ask a cluster for, in MB; that of a CUDA device is left out."""
-    simulator = get_entry(config.task.name).simulator
-    return estimate_mem_mb(config, stage, threads=num_workers, simulator=simulator, method=method)
 
 
 Command = Callable[..., None]

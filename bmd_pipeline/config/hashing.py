@@ -54,13 +54,19 @@ _UNREAD_BY_FORM = {
     ),
 }
 _UNREAD_BY_FAMILY = {
-    "dppo": ("finetune.residual",),
-    "res": ("finetune.denoiser",),
-    "dsrl": ("finetune.denoiser", "finetune.residual"),
+    "dppo": ("finetune.residual", "finetune.cloning"),
+    "res": ("finetune.denoiser", "finetune.cloning"),
+    "dsrl": ("finetune.denoiser", "finetune.residual", "finetune.cloning"),
+    "fbc": (
+        *("finetune.ppo", "finetune.residual", "finetune.regulariser", "finetune.obedience"),
+        *(f"finetune.denoiser.{name}" for name in ("learning_rate", "clip_ratio", "target_kl", "kl_weight")),
+        *(f"finetune.denoiser.{name}" for name in ("log_prob_steps", "log_prob_reduction", "denoising_discount")),
+    ),
 }
 _UNREAD_UNSTEERED = {
     "dppo": ("finetune.ppo.learning_rate", "finetune.ppo.clip_ratio", "finetune.ppo.target_kl"),
     "res": ("finetune.ppo.learning_rate",),
+    "fbc": (),
 }
 """What a family reads for a steering policy alone, since it has settings of its own in their place."""
 

@@ -342,7 +342,8 @@ class CurriculumConfig(Section):
 
 
 class DenoiserConfig(Section):
-    """What `dppo` and `dppo-bmd` train: the denoiser (arXiv 2409.00588). Defaults are its authors', unless said."""
+    """What `dppo` and `dppo-bmd` train: the denoiser (arXiv 2409.00588). Defaults are its authors', unless said. `fbc`
+    and `fbc-bmd` explore and act by the same settings."""
 
     learning_rate: float = Field(1e-4, gt=0.0, le=1.0)
     """Learning rate of the denoiser."""
@@ -364,10 +365,23 @@ class DenoiserConfig(Section):
     log_prob_reduction: Literal["mean", "sum"] = "mean"
     """mean: the log-probability per dimension, so that ratios and KL do not depend on the size of a chunk; sum: that of
     the whole, whose ratios soon leave the clip range."""
+    kl_weight: float = Field(0.0, ge=0.0, le=1000.0)
+    """Weight in PPO's loss of the KL divergence from the policy that fine-tuning began with, under the same code where
+    there is one: summed over denoising steps, per dimension or of the whole, as log_prob_reduction has it. 0: none."""
     steps: int = Field(0, ge=0, le=1000)
     """Fine-tune only the last denoising steps; 0: all of them."""
     denoising_discount: float = Field(0.95, gt=0.0, le=1.0)
     """Discount of the advantage per denoising step before the last (DPPO's γ_denoise): noisier steps get less of it."""
+
+
+class CloningConfig(Section):
+    """How `fbc` and `fbc-bmd` clone their own successful episodes into the denoiser."""
+
+    steps: int = Field(100, ge=1, le=100_000)
+    """Gradient steps after each rollout."""
+    learning_rate: float = Field(1e-3, gt=0.0, le=1.0)
+    """Learning rate of Adam, by default that of pre-training: with DPPO's, a tenth of it, the network lagged behind and
+    success fell on GaussianMixture."""
 
 
 class ResidualConfig(Section):
@@ -418,7 +432,8 @@ class SelectionConfig(Section):
 
 
 class FinetuneConfig(Section):
-    """Fine-tuning with PPO. The method is not a setting but part of the output's path."""
+    """Fine-tuning with PPO, or by filtered behaviour cloning (`fbc`). The method is not a setting but part of the
+    output's path."""
 
     iterations: int = Field(100, ge=1, le=1_000_000)
     """Rollout-and-update rounds."""
@@ -444,6 +459,7 @@ class FinetuneConfig(Section):
     denoiser: DenoiserConfig = DenoiserConfig()
     residual: ResidualConfig = ResidualConfig()
     regulariser: RegulariserConfig = RegulariserConfig()
+    cloning: CloningConfig = CloningConfig()
     curriculum: CurriculumConfig = CurriculumConfig()
     selection: SelectionConfig = SelectionConfig()
     snapshot_interval: int = Field(0, ge=0, le=1_000_000)
@@ -634,9 +650,9 @@ class ExecutionConfig(Section):
     kernel by kernel: the same draws, faster where batches are small. No effect on the CPU."""
     threads: ThreadsConfig = ThreadsConfig()
     mem_mb: int | None = Field(None, ge=100, le=10_000_000)
-    """Memory a job asks a cluster for at its first attempt; null: estimated for each stage."""
+    """Memory a job asks a cluster for at its first attempt; null: as usual for its stage."""
     runtime_minutes: int | None = Field(None, ge=1, le=100_000)
-    """Time a job asks a cluster for; null: estimated for each stage."""
+    """Time a job asks a cluster for; null: as usual for its stage."""
     checkpoint_minutes: float = Field(5.0, ge=0.0, le=10_000.0)
     """A stage saves at the first point from which it can resume after so long; 0 saves at every such point."""
     max_minutes: float | None = Field(None, gt=0.0, le=1_000_000.0)
@@ -677,6 +693,8 @@ class RunConfig(Section):
         codes, envs = self.discover.num_modes, self.finetune.num_envs
         if codes > envs:
             raise ValueError(f"discover.num_modes must be <= finetune.num_envs ({envs}), got {codes}")
+        if self.discover.form == "published" and "fbc-bmd" in (*self.methods, *self.grid.methods):
+            raise ValueError("discover.form must be coded for fbc-bmd, got published")
         plain = [method for method in self.grid.methods if not uses_modes(method)]
         for name in self.grid.axes:
             coded = name.startswith(("discover.", *CODED_SETTINGS))

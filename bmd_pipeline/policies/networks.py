@@ -21,6 +21,11 @@ def gaussian_log_prob(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     return (-0.5 * standard.square() - log_std - HALF_LOG_TWO_PI).sum(dim=-1)
 
 
+def gaussian_kl(mean: Tensor, other: Tensor, log_std: Tensor) -> Tensor:
+    """KL divergence in nats of two diagonal Gaussians of one log_std, each (..., dim), summed over the last axis."""
+    return 0.5 * ((mean - other) * (-log_std).exp()).square().sum(dim=-1)
+
+
 def gaussian_entropy(log_std: Tensor) -> Tensor:
     """Entropy in nats of a diagonal Gaussian with log_std (..., dim), summed over the last axis."""
     return (log_std + 0.5 + HALF_LOG_TWO_PI).sum(dim=-1)

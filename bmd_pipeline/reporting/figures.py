@@ -90,7 +90,7 @@ class MethodStyle:
         return "-" if self.filled else "--"
 
 
-_FAMILIES = {"dsrl": BLUE, "dppo": VERMILION, "res": GREEN}
+_FAMILIES = {"dsrl": BLUE, "dppo": VERMILION, "res": GREEN, "fbc": SKY}
 
 
 def method_style(method: str) -> MethodStyle:
@@ -121,8 +121,7 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
 def embed_figure(figure: Figure, name: str, title: str, description: str) -> str:
     """The figure as an <svg> element for a page.
 
-    Colours become CSS variables `--ink-<hex>`, so that the page can give them another value in the dark. Identifiers
-    begin with the name, so that figures of one page don't share any.
+    Identifiers begin with the name, so that figures of one page don't share any.
 
     Args:
         figure: what to embed.
@@ -142,7 +141,6 @@ def embed_figure(figure: Figure, name: str, title: str, description: str) -> str
     rewritten = {
         "id": ("^", f"{name}-"),
         **dict.fromkeys(("href", "clip-path"), ("#", f"#{name}-")),
-        "style": ("#([0-9a-f]{6})", r"var(--ink-\1)"),
         **dict.fromkeys(("d", "x", "y"), (r"(\d\.\d\d)\d+", r"\1")),  # two decimals
     }
     for element in root.iter():

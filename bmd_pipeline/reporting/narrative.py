@@ -122,6 +122,7 @@ _FAMILIES = {
     "dsrl": "steers the noise that the frozen policy starts from",
     "dppo": "trains the denoiser",
     "res": "adds a bounded correction to the frozen policy's actions",
+    "fbc": "clones the policy's own successes into the denoiser",
 }
 
 

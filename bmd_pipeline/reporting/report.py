@@ -5,8 +5,7 @@ import functools
 import hashlib
 import json
 import math
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -14,7 +13,6 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from bmd_pipeline import __version__
@@ -27,76 +25,29 @@ from bmd_pipeline.reporting import figures, narrative
 from bmd_pipeline.reporting.sources import ReportSources, list_settings, list_steps, remake_command
 from bmd_pipeline.reporting.trajectories import encode_planar
 
-# ---- Theme: colours of a page in light and dark, as CSS variables; its paper and ink, and those of the figures ----
+# ---- Colours of a page, as CSS variables ----
 
-_THEME = {
-    "paper": ("#ffffff", "#15171a"),
-    "wash": ("#f7f6f3", "#1c1f23"),
-    "ink": ("#1d1c1a", "#ece9e2"),
-    "soft": ("#5d5b56", "#aaa69d"),
-    "line": ("#e2dfd8", "#2d3136"),
-    "strong": ("#b9b5ac", "#555a61"),
-    "good": ("#00704f", "#4fc59f"),
-    "bad": ("#b34700", "#f19157"),
-    "open": ("#6d6a64", "#aaa69d"),
+COLOURS = {
+    "paper": "#ffffff",
+    "wash": "#f7f6f3",
+    "ink": "#1d1c1a",
+    "soft": "#5d5b56",
+    "line": "#e2dfd8",
+    "strong": "#b9b5ac",
+    "good": "#00704f",
+    "bad": "#b34700",
+    "open": "#6d6a64",
+    "failed": figures.GREY,
 }
-"""Background, background of figures, text, quieter text, thin and strong lines, and the tones of verdicts."""
-LIGHT, DARK = ({name: colours[i] for name, colours in _THEME.items()} for i in (0, 1))
-
-_MIN_CONTRAST = 4.5
-_NAMED = {figures.BLACK: "ink", figures.GREY: "soft", figures.PALE: "line", figures.WHITE: "paper"}
-"""Colours of figures that are the page's own."""
+"""Background, background of figures, text, quieter text, thin and strong lines, the tones of verdicts, and paths that
+failed."""
 
 
-def colour_sheet(policies: Sequence[str], modes: Sequence[str], embedded: Iterable[str] = ()) -> str:
-    """CSS that defines the colours of the page: `--policy-<i>`, `--mode-<i>`, and `--ink-<hex>` of embedded figures.
-
-    Names stay out of the sheet.
-    """
-    drawn = {f"policy-{i}": figures.method_style(name).colour for i, name in enumerate(policies)}
-    drawn |= {f"mode-{i}": colour for i, colour in enumerate(figures.mode_colours(modes).values())}
-    drawn["failed"] = figures.GREY
-    used = sorted({f"#{colour}" for svg in embedded for colour in re.findall(r"var\(--ink-([0-9a-f]{6})\)", svg)})
-    named = {f"ink-{colour[1:]}": f"var(--{_NAMED[colour]})" for colour in used if colour in _NAMED}
-    drawn |= {f"ink-{colour[1:]}": colour for colour in used if colour not in _NAMED}
-    light = _declare("light", LIGHT | drawn | named)
-    dark = _declare("dark", DARK | {name: on_dark(colour) for name, colour in drawn.items()} | named)
-    return (
-        f":root {{ {light} }}\n"
-        f"@media (prefers-color-scheme: dark) {{ :root:not([data-theme]) {{ {dark} }} }}\n"
-        f':root[data-theme="dark"] {{ {dark} }}\n'
-        f"@media print {{ :root:root:root {{ {light} }} }}\n"
-    )
-
-
-def on_dark(colour: str) -> str:
-    """The same hue for a dark page: black becomes its ink, others are mixed with white until they stand out.
-
-    Source: WCAG 2.2, contrast (minimum).
-    """
-    if colour == figures.BLACK:
-        return DARK["ink"]
-    for tenths in range(11):
-        red, green, blue = (channel + tenths / 10 * (1 - channel) for channel in to_rgb(colour))
-        mixed = to_hex((red, green, blue))
-        if contrast(mixed, DARK["paper"]) >= _MIN_CONTRAST:
-            break
-    return mixed
-
-
-def contrast(one: str, other: str) -> float:
-    """Contrast ratio of two colours, 1 to 21. Source: WCAG 2.2, relative luminance."""
-    low, high = sorted((_luminance(one), _luminance(other)))
-    return (high + 0.05) / (low + 0.05)
-
-
-def _luminance(colour: str) -> float:
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
-    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
-def _declare(scheme: str, colours: dict[str, str]) -> str:
-    return " ".join([f"color-scheme: {scheme};", *(f"--{name}: {colour};" for name, colour in colours.items())])
+def colour_sheet(policies: Sequence[str], modes: Sequence[str]) -> str:
+    """CSS that defines `COLOURS`, and those of the figures as `--policy-<i>` and `--mode-<i>`; names stay out of it."""
+    colours = COLOURS | {f"policy-{i}": figures.method_style(name).colour for i, name in enumerate(policies)}
+    colours |= {f"mode-{i}": colour for i, colour in enumerate(figures.mode_colours(modes).values())}
+    return f":root {{ {' '.join(f'--{name}: {colour};' for name, colour in colours.items())} }}\n"
 
 
 # ---- From a template and its values to one self-contained HTML file ----
@@ -106,7 +57,7 @@ def _declare(scheme: str, colours: dict[str, str]) -> str:
 
 _ASSETS = files("bmd_pipeline.reporting") / "assets"
 
-SCRIPTS = ("elements", "theme", "paths", "replay", "start")
+SCRIPTS = ("elements", "paths", "replay", "start")
 """Parts of the script in the order in which they are joined; they share one scope."""
 
 
@@ -167,7 +118,7 @@ def build_report(sources: ReportSources) -> str:
     return render_page(
         "report",
         data={"policies": names, "modes": list(book.modes), "axes": axes, "toScale": book.to_scale, "paths": paths},
-        colours=colour_sheet(names, book.modes, [svg for section in drawn.values() for svg in section]),
+        colours=colour_sheet(names, book.modes),
         task=evaluation.task,
         evaluation=evaluation,
         policies=_list_marks(evaluation, names),
@@ -312,7 +263,7 @@ def build_summary(results: Sequence[TaskResults]) -> str:
     return render_page(
         "summary",
         data={},
-        colours=colour_sheet(order, [], [task["figure"] for task in tasks]),
+        colours=colour_sheet(order, []),
         tasks=tasks,
         grids=[result.grid for result in results if result.grid is not None],
         lowest=lowest_success(evaluations),

@@ -17,6 +17,7 @@ from bmd_pipeline.modes.modes import DiscoveredModes, load_modes, make_steering
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters import (
     Adapter,
+    ClonedDenoiser,
     Draws,
     FinetunedDenoiser,
     FrozenDenoiser,
@@ -69,6 +70,11 @@ class Agent(nn.Module):
     def num_codes(self) -> int:
         """Mode codes K; 1 for an agent without any."""
         return self.modes.num_codes if self.modes else 1
+
+    @property
+    def coded(self) -> bool:
+        """Whether its denoiser is told the mode codes, as in the coded form."""
+        return self.modes is not None and self.modes.coded is not None
 
     @property
     def factor_weights(self) -> list[float]:
@@ -133,31 +139,33 @@ class Agent(nn.Module):
         own = {f"{len(self.stack) - 1}.{name}": drawn for name, drawn in draws.items()}
         return self.policy.to_action(action), plan.draws | own | {PLANNED: planned}
 
-    def evaluate(self, draws: Draws, inputs: PolicyInput) -> tuple[Tensor, Tensor]:
-        """How likely recorded draws are under the present parameters, and how spread out such draws are.
+    def evaluate(self, draws: Draws, inputs: PolicyInput) -> tuple[Tensor, Tensor, Tensor]:
+        """How likely recorded draws are under the present parameters, and the rest of what adapters say of them.
 
         A chunk that was planned earlier was no draw of this decision: it counts as certain.
 
         Returns:
-            log-probability (B, num_factors), and entropy (B,) of all draws of a decision, in nats.
+            log-probability (B, num_factors), and of all draws of a decision entropy in nats and penalty, each (B,).
         """
-        log_probs, entropies = [], []
+        log_probs, entropies, penalties = [], [], []
         for index, adapter in enumerate(self.adapters):
             prefix = f"{index}."
             own = {name[len(prefix) :]: value for name, value in draws.items() if name.startswith(prefix)}
-            log_prob, entropy = adapter.evaluate(own, inputs)
+            log_prob, entropy, penalty = adapter.evaluate(own, inputs)
             if PLANNED in draws and adapter is not self.residual:
-                log_prob, entropy = log_prob * draws[PLANNED][:, None], entropy * draws[PLANNED]
+                planned = draws[PLANNED]
+                log_prob, entropy, penalty = log_prob * planned[:, None], entropy * planned, penalty * planned
             log_probs.append(log_prob)
             entropies.append(entropy)
-        return torch.cat(log_probs, dim=1), torch.stack(entropies).sum(dim=0)
+            penalties.append(penalty)
+        return torch.cat(log_probs, dim=1), torch.stack(entropies).sum(dim=0), torch.stack(penalties).sum(dim=0)
 
     def trained_adapters(self) -> list[Adapter]:
         """Those that have something to train, in the same order."""
         return [adapter for adapter in self.adapters if adapter.trainable()]
 
     def trainable(self) -> list[list[nn.Parameter]]:
-        """What PPO trains, one group per adapter that has something."""
+        """What is trained, one group per adapter that has something."""
         return [adapter.trainable() for adapter in self.trained_adapters()]
 
 
@@ -199,12 +207,14 @@ def make_agent(
         steering: shape of a steering policy that discovery did not make.
 
     Raises:
-        ArtifactError: a `-bmd` method without modes.
+        ArtifactError: a `-bmd` method without modes, or `fbc-bmd` with modes of the published form.
     """
     coded = uses_modes(method)
     if coded and modes is None:
         raise ArtifactError(f"method {method} needs discovered modes: run `bmd-pipeline discover` first")
     modes = modes if coded else None
+    if method_family(method) == "fbc" and modes is not None and modes.coded is None:
+        raise ArtifactError(f"method {method} clones codes into the denoiser: it needs discover.form=coded")
     codes = modes.num_codes if modes else 1
     acting = modes.acting_policy(policy) if modes else policy
     adapter = method_family(method)
@@ -215,7 +225,12 @@ def make_agent(
     adapters: list[Adapter] = [GaussianNoise(acting.noise_dim)]
     if network is not None:
         adapters = [SteeringAdapter(network.requires_grad_(True), config.deterministic, config.target_entropy)]
-    adapters.append(FinetunedDenoiser(acting, config.denoiser) if adapter == "dppo" else FrozenDenoiser(acting))
+    if adapter == "dppo":
+        adapters.append(FinetunedDenoiser(acting, config.denoiser))
+    elif adapter == "fbc":
+        adapters.append(ClonedDenoiser(acting, config.denoiser))
+    else:
+        adapters.append(FrozenDenoiser(acting))
     if adapter == "res":
         residual = ResidualAction(acting.cond_dim, acting.action_dim, codes, config.residual, config.ppo)
         adapters.append(residual.to(acting.device))

@@ -205,6 +205,7 @@ class Losses:
     value_error: Tensor  # its mean squared error
     policy: Tensor  # of the policy; zero where the critic alone learns
     entropy: Tensor  # mean over decisions of the policy's entropy, in nats
+    penalty: Tensor  # mean over decisions of what the policy pays for having left its start
     kl: Tensor  # (num_factors,) approximate KL divergences of the policy from the one that drew
 
 
@@ -330,7 +331,7 @@ class PPO:
         kl = torch.zeros(len(self.factor_weights), device=device)
         norm = torch.zeros((), device=device)
         rate = self.optimizer.param_groups[0]["lr"]
-        value_losses, policy_losses, entropies = [], [], []
+        value_losses, policy_losses, entropies, penalties = [], [], [], []
         last = torch.arange(0)
         for _ in range(config.epochs):
             order = torch.randperm(count, generator=generator, device=device)
@@ -351,6 +352,7 @@ class PPO:
                 if any(going):
                     policy_losses.append(losses.policy)
                     entropies.append(losses.entropy)
+                    penalties.append(losses.penalty)
                     taken = [steps + on for steps, on in zip(taken, going, strict=True)]
                 norm = self._step(going)
         with torch.no_grad():  # the last step counts too
@@ -363,6 +365,7 @@ class PPO:
             "losses/value": _mean(value_losses),
             "losses/policy": _mean(policy_losses),
             "losses/entropy": _mean(entropies),
+            "losses/penalty": _mean(penalties),
             "losses/approx_kl": max(peaks, default=0.0),
             "losses/kl_share": max((kl / aim for kl, aim in zip(peaks, self.target_kls, strict=True)), default=0.0),
             "losses/kl_stopped": float(policy and not all(going)),
@@ -403,12 +406,13 @@ class PPO:
         value_loss = compute_value_loss(value, part.returns)
         error = (value.detach() - part.returns).square().mean()
         if not policy:
-            return Losses(value_loss, error, torch.zeros_like(error), torch.zeros_like(error), self._no_kl)
-        log_prob, entropy = self.agent.evaluate(part.draws, part.inputs)
+            none = torch.zeros_like(error)
+            return Losses(value_loss, error, none, none, none, self._no_kl)
+        log_prob, entropy, penalty = self.agent.evaluate(part.draws, part.inputs)
         policy_loss, kl = compute_policy_loss(
             log_prob, part.log_prob, part.advantage, self.factor_weights, self.clip_ratios
         )
-        return Losses(value_loss, error, policy_loss, entropy.mean(), kl)
+        return Losses(value_loss, error, policy_loss, entropy.mean(), penalty.mean(), kl)
 
     def _differentiate(self, batch: Batch, index: Tensor, *, policy: bool) -> Losses:
         """Losses on the decisions at `index`; their gradients are the parameters' afterwards."""
@@ -419,7 +423,7 @@ class PPO:
         losses = self.compute_losses(part, policy=policy)
         loss = losses.value
         if policy:
-            loss = losses.value + losses.policy
+            loss = losses.value + losses.policy + losses.penalty
             if self.target_entropy is not None or self.config.entropy_weight > 0.0:
                 loss = loss - self._entropy_weight * losses.entropy
         loss.backward()  # type: ignore[no-untyped-call]
@@ -436,7 +440,7 @@ class PPO:
             kl: (num_factors,) approximate KL divergences of the policy, the latest that are known.
             norm: () largest norm of a group's gradient in the step before.
         """
-        loss = losses.value + losses.policy
+        loss = losses.value + losses.policy + losses.penalty
         numbers = torch.cat([torch.stack([losses.value_error, loss.detach(), norm]), kl])
         value_error, total, gradient, *nats = (float(number) for number in numbers.tolist())
         if not math.isfinite(gradient):

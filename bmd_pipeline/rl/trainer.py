@@ -1,14 +1,14 @@
-"""Iterations of training: play, reward, learn; how a killed run goes on, and what is done when numbers run away."""
+"""Iterations of training: play, learn; how a killed run goes on, and what is done when numbers run away."""
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bmd_pipeline.config.schema import CurriculumConfig, PPOConfig, RegulariserConfig
+from bmd_pipeline.config.schema import CurriculumConfig, FinetuneConfig
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import DivergenceError, TrainingError
 from bmd_pipeline.io.progress import add_prefix, pack_optimizer, take_prefix, unpack_optimizer
@@ -20,7 +20,9 @@ from bmd_pipeline.modes.inference import (
     train_inference,
 )
 from bmd_pipeline.modes.regulariser import Regulariser
+from bmd_pipeline.rl.adapters import ClonedDenoiser
 from bmd_pipeline.rl.agent import Agent, load_trained, trained_state
+from bmd_pipeline.rl.cloning import FilteredCloner
 from bmd_pipeline.rl.graphs import GraphRecorder, graph_agent, make_ppo
 from bmd_pipeline.rl.ppo import Batch, Critic, compute_continuation, compute_gae, standardise, standardise_groups
 from bmd_pipeline.rl.rollout import (
@@ -46,12 +48,8 @@ def compute_max_steps(config: CurriculumConfig, iteration: int, horizon: int) ->
     return max(1, round(share * horizon))
 
 
-# ---- One iteration of training: play, reward, learn ----
+# ---- Which codes are played ----
 
-MAX_ROLLBACKS = 3
-"""Rollbacks after which training gives up: learning rates that are eight times too high are no accident."""
-STEP_FACTOR = 0.5
-"""What a rollback does to the learning rates, for good: steps that diverged once would do so again."""
 NEED_FLOOR = 0.1
 """Weight of a code that always succeeds in the draw of codes; one that always fails weighs this plus 1."""
 EQUAL_SHARE = 0.25
@@ -81,21 +79,213 @@ class CodeSampler:
         self.success += SUCCESS_SMOOTHING * (newest - self.success)
 
 
-class Trainer:
-    """Trains an agent in a task with PPO, and its inference model beside it.
+# ---- What is learnt from a rollout ----
+
+
+class Learner(Protocol):
+    """What a trainer asks to learn from its rollouts: a `ReinforcementLearner`, or a `FilteredCloner`."""
+
+    optimizers: dict[str, Optimizer]  # by name
+    demand: float | None  # share of each code's successes that shall show its own behaviour, where that is asked for
+
+    def learn(
+        self,
+        played: Rollout,
+        own: Tensor,
+        generator: torch.Generator,
+        *,
+        intrinsic_only: bool,
+        max_steps: int | None,
+        policy: bool,
+    ) -> dict[str, float]:
+        """Learns from a rollout of which `own` (N,) says what episodes show their code's behaviour; the rest, metrics
+        and errors are as of `Trainer.learn`."""
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What its next step depends on beside the agent and the optimizers, as tensors and JSON values."""
+
+    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Restores what `state` returned."""
+
+
+class ReinforcementLearner:
+    """Rewards episodes, and learns from the rewards with PPO; its inference model learns beside it.
 
     In the published form the reward is r_env + λ·r_int (BMD, arXiv 2605.11387); during discovery it is r_int alone. In
     the coded form (ours) λ weighs standardised advantages, and each code may be a task of its own.
+    """
+
+    def __init__(
+        self, env: TaskEnv, agent: Agent, settings: FinetuneConfig, recorder: GraphRecorder | None = None
+    ) -> None:
+        self.spec = env.spec
+        self.agent = agent
+        self.regulariser_config = config = settings.regulariser
+        self.balance_codes = agent.coded and settings.balance_codes
+        self.pay_only_obeyed = agent.coded and settings.pay_only_obeyed
+        self.inference = agent.modes.inference if agent.modes else None
+        self.demand = settings.obedience if agent.coded else None
+        self.regulariser = Regulariser(agent.num_codes, config.mi_weight if agent.modes else 0.0, self.demand)
+        self.critic = Critic(
+            agent.policy.cond_dim,
+            env.spec.track_dim,
+            agent.num_codes,
+            num_streams=2 if agent.coded else 1,
+            hidden_sizes=settings.ppo.value_hidden_sizes,
+            sees_time=not env.spec.continuing,
+        ).to(env.device)
+        self.ppo = make_ppo(agent, self.critic, settings.ppo, recorder=recorder)
+        self.optimizers: dict[str, Optimizer] = {"policy_optimizer": self.ppo.optimizer}
+        self.inference_steps = 0
+        if self.inference is not None:
+            asked, usual = config.inference_steps, self.inference.config.steps_per_iteration
+            self.inference_steps = (0 if agent.coded else usual) if asked is None else asked
+            self.inference.requires_grad_(True)
+            self.optimizers["inference_optimizer"] = make_optimizer(self.inference)
+
+    def learn(
+        self,
+        played: Rollout,
+        own: Tensor,
+        generator: torch.Generator,
+        *,
+        intrinsic_only: bool,
+        max_steps: int | None,
+        policy: bool,
+    ) -> dict[str, float]:
+        """Updates λ, critic and policy, and the inference model where it goes on learning."""
+        metrics = {}
+        paid = own if self.pay_only_obeyed else torch.ones_like(own)
+        if self.agent.modes is not None and not intrinsic_only:
+            if policy:  # a policy that does not learn yet can't answer
+                self.regulariser.update(own, played.success, played.code)
+            metrics["modes/mi_weight"] = float(self.regulariser.weights.mean())
+            metrics["modes/highest_mi_weight"] = float(self.regulariser.weights.max())
+        # costs are paid in any case, or a disobedient episode would be a way out of them
+        extrinsic = torch.where(paid, played.reward, played.reward.clamp(max=0.0))
+        reward, measured = self._streams(played, extrinsic, intrinsic_only)
+        metrics |= measured
+        if not bool(torch.isfinite(reward).all()):
+            raise TrainingError("a reward is not finite: check the task's reward")
+        batch = self._batch(played, reward, max_steps)
+        metrics |= self.ppo.update(batch, generator, policy=policy)
+        if self.inference is not None and self.inference_steps:
+            histories = played.histories(self.inference)[1:]
+            metrics["losses/inference"] = train_inference(
+                self.inference,
+                self.optimizers["inference_optimizer"],
+                played.taken(histories),
+                played.taken(played.code.expand_as(played.active_mask)),
+                self.inference_steps,
+                generator,
+            )
+        return metrics
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The critic with its scale; λ of the codes and what it follows from, and the weight of an entropy bonus."""
+        return self.critic.state_dict(), {"regulariser": self.regulariser.state(), "temperature": self.ppo.temperature}
+
+    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Restores what `state` returned."""
+        self.critic.load_state_dict(tensors)
+        self.regulariser.load_state(values["regulariser"])
+        if self.ppo.target_entropy is not None:
+            self.ppo.set_temperature(values["temperature"])
+
+    @torch.no_grad()
+    def _streams(self, played: Rollout, extrinsic: Tensor, intrinsic_only: bool) -> tuple[Tensor, dict[str, float]]:
+        """Reward (T, N, num_streams) from the environment's (T, N), and what was measured on the way."""
+        if self.inference is None:
+            return extrinsic[..., None], {}
+        log_q = self.inference.log_prob(played.histories(self.inference))
+        log_ratio = compute_log_ratio(log_q, played.code)
+        paid = log_ratio.clamp(min=self.regulariser_config.floor)
+        # per step as published; telescoped (ours), so that ending an episode in success costs nothing
+        intrinsic = compute_intrinsic_reward(paid, played.active_mask, "telescoped" if self.agent.coded else "per_step")
+        # what is measured has no floor: the mean would be no lower bound of the mutual information any more
+        mean, last = compute_multimodality(log_ratio, played.active_mask)
+        found = {
+            "modes/information": mean,
+            "modes/final_information": last,
+            "modes/intrinsic_return": intrinsic.sum(dim=0),
+        }
+        # some codes may have been played more often than others: all count the same here
+        measured = {name: average_codes(each, played.code, self.agent.num_codes) for name, each in found.items()}
+        if intrinsic_only:
+            extrinsic = torch.zeros_like(extrinsic)
+        if self.critic.num_streams == 2:
+            return torch.stack([extrinsic, intrinsic], dim=-1), measured
+        weight = 1.0 if intrinsic_only else float(self.regulariser.weights[0])  # a constant, here
+        return (extrinsic + weight * intrinsic)[..., None], measured
+
+    @torch.no_grad()
+    def _batch(self, played: Rollout, reward: Tensor, max_steps: int | None) -> Batch:
+        horizon = self.spec.horizon
+        limit = min(max_steps or horizon, horizon)
+        self.critic.fit_scale(played.decision_track, played.active_mask, last=limit == horizon)
+        decisions, cut = (-(-steps // self.agent.decision_steps) for steps in (horizon, limit))
+        seen = self.critic.inputs(played.cond, played.decision_track, played.code, decisions, decisions - cut)
+        value = self.critic(seen)
+        nonterminal, bootstrap = compute_continuation(played.active_mask, played.truncated, self.spec.continuing)
+        gamma, gae_lambda = self._discounts(reward, played.decisions_per_chunk)
+        advantage, returns = compute_gae(reward, value, nonterminal, bootstrap, gamma, gae_lambda)
+        inputs = played.policy_inputs()
+        draws = {name: played.taken(drawn) for name, drawn in played.draws.items()}
+        return Batch(
+            inputs=inputs,
+            draws=draws,
+            critic_inputs=played.taken(seen[:-1]),
+            log_prob=self.agent.evaluate(draws, inputs)[0],
+            advantage=self._mix(played.taken(advantage), inputs.code),
+            returns=played.taken(returns),
+        )
+
+    def _discounts(self, reward: Tensor, decisions_per_chunk: int) -> tuple[Tensor, Tensor]:
+        """γ and λ of generalised advantage estimation for each stream, (num_streams,).
+
+        Settings are per chunk; where it takes several decisions, each discounts by its share.
+        """
+        ppo, own = self.ppo.config, self.regulariser_config
+        gamma = [ppo.gamma, ppo.gamma if own.gamma is None else own.gamma]
+        gae_lambda = [ppo.gae_lambda, ppo.gae_lambda if own.gae_lambda is None else own.gae_lambda]
+        streams, share = self.critic.num_streams, 1.0 / decisions_per_chunk
+        return reward.new_tensor(gamma[:streams]) ** share, reward.new_tensor(gae_lambda[:streams]) ** share
+
+    def _mix(self, advantage: Tensor, code: Tensor) -> Tensor:
+        """One standardised advantage (M,) from that of each stream (M, num_streams), under codes (M,)."""
+        if advantage.shape[1] == 1:
+            return standardise(advantage[:, 0])
+        group = code if self.balance_codes else torch.zeros_like(code)
+        standard = standardise_groups(advantage, group, self.agent.num_codes)
+        weight = self.regulariser.weights.to(code.device)[code]  # (M,) λ of each decision's code
+        # divided by 1 + λ, so that the scale of a code's advantage does not depend on λ: λ only moves weight from the
+        # task's reward to obedience
+        return standardise((standard[:, 0] + weight * standard[:, 1]) / (1.0 + weight))
+
+
+def make_learner(env: TaskEnv, agent: Agent, settings: FinetuneConfig, recorder: GraphRecorder | None) -> Learner:
+    """What an agent learns by: cloning if its denoiser is a cloned one, else reinforcement learning."""
+    last = agent.adapters[-1]
+    if isinstance(last, ClonedDenoiser):
+        return FilteredCloner(agent, last, settings)
+    return ReinforcementLearner(env, agent, settings, recorder)
+
+
+# ---- One iteration of training: play, learn, or roll back and learn again ----
+
+MAX_ROLLBACKS = 3
+"""Rollbacks after which training gives up: learning rates that are eight times too high are no accident."""
+STEP_FACTOR = 0.5
+"""What a rollback does to the learning rates, for good: steps that diverged once would do so again."""
+
+
+class Trainer:
+    """Plays an agent in a task and has its learner learn from what was played, iteration by iteration.
 
     Args:
         env: the task.
-        agent: who is trained.
-        ppo: optimiser settings.
-        regulariser_config: settings of λ and the intrinsic reward, for agents with codes.
-        balance_codes: coded form: standardise advantages within each code, and draw codes by how often they fail.
-        pay_only_obeyed: coded form: pay positive rewards, and count success in drawing codes, only where an episode
-            shows the behaviour of its code.
-        obedience: coded form: how often each code shall be obeyed; λ of each follows. None: λ as configured.
+        agent: who is trained; its adapters decide by what learner.
+        settings: of fine-tuning; its iterations and selection are the caller's business.
         recorder: records decisions and gradients, as CUDA graphs are; None plays and learns kernel by kernel.
         warn: told of every rollback.
     """
@@ -104,40 +294,16 @@ class Trainer:
         self,
         env: TaskEnv,
         agent: Agent,
-        ppo: PPOConfig,
-        regulariser_config: RegulariserConfig,
+        settings: FinetuneConfig,
         *,
-        balance_codes: bool = False,
-        pay_only_obeyed: bool = False,
-        obedience: float | None = None,
         recorder: GraphRecorder | None = None,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.env = env
         self.agent = graph_agent(agent, recorder)
-        self.regulariser_config = regulariser_config
-        self.coded = agent.modes is not None and agent.modes.coded is not None
-        self.code_sampler = CodeSampler(agent.num_codes) if self.coded and balance_codes else None
-        self.pay_only_obeyed = self.coded and pay_only_obeyed
-        self.inference = agent.modes.inference if agent.modes else None
-        demand = obedience if self.coded else None
-        self.regulariser = Regulariser(agent.num_codes, regulariser_config.mi_weight if agent.modes else 0.0, demand)
-        self.critic = Critic(
-            agent.policy.cond_dim,
-            env.spec.track_dim,
-            agent.num_codes,
-            num_streams=2 if self.coded else 1,
-            hidden_sizes=ppo.value_hidden_sizes,
-            sees_time=not env.spec.continuing,
-        ).to(env.device)
-        self.ppo = make_ppo(agent, self.critic, ppo, recorder=recorder)
-        self.inference_optimizer = None
-        self.inference_steps = 0
-        if self.inference is not None:
-            asked, usual = regulariser_config.inference_steps, self.inference.config.steps_per_iteration
-            self.inference_steps = (0 if self.coded else usual) if asked is None else asked
-            self.inference.requires_grad_(True)
-            self.inference_optimizer = make_optimizer(self.inference)
+        self.code_sampler = CodeSampler(agent.num_codes) if agent.coded and settings.balance_codes else None
+        self.pay_only_obeyed = agent.coded and settings.pay_only_obeyed
+        self.learner = make_learner(env, agent, settings, recorder)
         self._warn = warn
         self.rollbacks = 0
         self.remember()
@@ -180,7 +346,7 @@ class Trainer:
         for name, value in metrics.items():
             if name.startswith("losses/") and not math.isfinite(value):
                 raise DivergenceError(f"{name} is {value}")
-        groups = [group for optimizer in _optimizers(self).values() for group in optimizer.param_groups]
+        groups = [group for optimizer in self.learner.optimizers.values() for group in optimizer.param_groups]
         if not all(bool(torch.isfinite(weight).all()) for group in groups for weight in group["params"]):
             raise DivergenceError("a weight is not finite")
 
@@ -192,7 +358,7 @@ class Trainer:
                 "the learning rates, did not help: lower finetune.ppo.learning_rate, or that of the method"
             )
         self.rollbacks += 1
-        for optimizer in _optimizers(self).values():
+        for optimizer in self.learner.optimizers.values():
             for group in optimizer.param_groups:
                 for name in {"lr", "initial_lr"} & group.keys():  # initial_lr: what a schedule may rise to
                     group[name] *= STEP_FACTOR
@@ -235,13 +401,13 @@ class Trainer:
             generator: all draws.
             intrinsic_only: leave the environment's reward out (discovery).
             max_steps: what `play` was told.
-            policy: whether the policy learns; False trains critic and inference model only.
+            policy: whether a policy that has a critic learns too; False leaves it alone.
 
         Returns:
             metrics by name.
 
         Raises:
-            DivergenceError: the update diverged, see `PPO.update`.
+            DivergenceError: what is learnt diverges.
             TrainingError: a reward is not finite.
         """
         metrics = {
@@ -256,141 +422,39 @@ class Trainer:
             own = shown == played.code
             metrics["modes/obeyed"] = float(compute_obeyed_by_cluster(shown, played, self.agent.num_codes).mean())
             metrics["modes/lowest_success"] = float(compute_code_success(played, self.agent.num_codes).min())
-        paid = own if self.pay_only_obeyed else torch.ones_like(own)
-        if self.agent.modes is not None and not intrinsic_only:
-            if policy:  # a policy that does not learn yet can't answer
-                self.regulariser.update(own, played.success, played.code)
-            metrics["modes/mi_weight"] = float(self.regulariser.weights.mean())
-            metrics["modes/highest_mi_weight"] = float(self.regulariser.weights.max())
-        # costs are paid in any case, or a disobedient episode would be a way out of them
-        extrinsic = torch.where(paid, played.reward, played.reward.clamp(max=0.0))
-        reward, measured = self._streams(played, extrinsic, intrinsic_only)
-        metrics |= measured
-        if not bool(torch.isfinite(reward).all()):
-            raise TrainingError("a reward is not finite: check the task's reward")
-        batch = self._batch(played, reward, max_steps)
-        metrics |= self.ppo.update(batch, generator, policy=policy)
-        if self.code_sampler is not None:
-            self.code_sampler.update(played.success & paid, played.code)
-        if self.inference is not None and self.inference_optimizer is not None and self.inference_steps:
-            histories = played.histories(self.inference)[1:]
-            metrics["losses/inference"] = train_inference(
-                self.inference,
-                self.inference_optimizer,
-                played.taken(histories),
-                played.taken(played.code.expand_as(played.active_mask)),
-                self.inference_steps,
-                generator,
-            )
-        return metrics
-
-    @torch.no_grad()
-    def _streams(self, played: Rollout, extrinsic: Tensor, intrinsic_only: bool) -> tuple[Tensor, dict[str, float]]:
-        """Reward (T, N, num_streams) from the environment's (T, N), and what was measured on the way."""
-        if self.inference is None:
-            return extrinsic[..., None], {}
-        log_q = self.inference.log_prob(played.histories(self.inference))
-        log_ratio = compute_log_ratio(log_q, played.code)
-        paid = log_ratio.clamp(min=self.regulariser_config.floor)
-        # per step as published; telescoped (ours), so that ending an episode in success costs nothing
-        intrinsic = compute_intrinsic_reward(paid, played.active_mask, "telescoped" if self.coded else "per_step")
-        # what is measured has no floor: the mean would be no lower bound of the mutual information any more
-        mean, last = compute_multimodality(log_ratio, played.active_mask)
-        found = {
-            "modes/information": mean,
-            "modes/final_information": last,
-            "modes/intrinsic_return": intrinsic.sum(dim=0),
-        }
-        # some codes may have been played more often than others: all count the same here
-        measured = {name: average_codes(each, played.code, self.agent.num_codes) for name, each in found.items()}
-        if intrinsic_only:
-            extrinsic = torch.zeros_like(extrinsic)
-        if self.critic.num_streams == 2:
-            return torch.stack([extrinsic, intrinsic], dim=-1), measured
-        weight = 1.0 if intrinsic_only else float(self.regulariser.weights[0])  # a constant, here
-        return (extrinsic + weight * intrinsic)[..., None], measured
-
-    @torch.no_grad()
-    def _batch(self, played: Rollout, reward: Tensor, max_steps: int | None) -> Batch:
-        horizon = self.env.spec.horizon
-        limit = min(max_steps or horizon, horizon)
-        self.critic.fit_scale(played.decision_track, played.active_mask, last=limit == horizon)
-        decisions, cut = (-(-steps // self.agent.decision_steps) for steps in (horizon, limit))
-        seen = self.critic.inputs(played.cond, played.decision_track, played.code, decisions, decisions - cut)
-        value = self.critic(seen)
-        nonterminal, bootstrap = compute_continuation(played.active_mask, played.truncated, self.env.spec.continuing)
-        gamma, gae_lambda = self._discounts(reward, played.decisions_per_chunk)
-        advantage, returns = compute_gae(reward, value, nonterminal, bootstrap, gamma, gae_lambda)
-        inputs = played.policy_inputs()
-        draws = {name: played.taken(drawn) for name, drawn in played.draws.items()}
-        return Batch(
-            inputs=inputs,
-            draws=draws,
-            critic_inputs=played.taken(seen[:-1]),
-            log_prob=self.agent.evaluate(draws, inputs)[0],
-            advantage=self._mix(played.taken(advantage), inputs.code),
-            returns=played.taken(returns),
+        metrics |= self.learner.learn(
+            played, own, generator, intrinsic_only=intrinsic_only, max_steps=max_steps, policy=policy
         )
-
-    def _discounts(self, reward: Tensor, decisions_per_chunk: int) -> tuple[Tensor, Tensor]:
-        """γ and λ of generalised advantage estimation for each stream, (num_streams,).
-
-        Settings are per chunk; where it takes several decisions, each discounts by its share.
-        """
-        ppo, own = self.ppo.config, self.regulariser_config
-        gamma = [ppo.gamma, ppo.gamma if own.gamma is None else own.gamma]
-        gae_lambda = [ppo.gae_lambda, ppo.gae_lambda if own.gae_lambda is None else own.gae_lambda]
-        streams, share = self.critic.num_streams, 1.0 / decisions_per_chunk
-        return reward.new_tensor(gamma[:streams]) ** share, reward.new_tensor(gae_lambda[:streams]) ** share
-
-    def _mix(self, advantage: Tensor, code: Tensor) -> Tensor:
-        """One standardised advantage (M,) from that of each stream (M, num_streams), under codes (M,)."""
-        if advantage.shape[1] == 1:
-            return standardise(advantage[:, 0])
-        group = code if self.code_sampler is not None else torch.zeros_like(code)
-        standard = standardise_groups(advantage, group, self.agent.num_codes)
-        weight = self.regulariser.weights.to(code.device)[code]  # (M,) λ of each decision's code
-        # divided by 1 + λ, so that the scale of a code's advantage does not depend on λ: λ only moves weight from the
-        # task's reward to obedience
-        return standardise((standard[:, 0] + weight * standard[:, 1]) / (1.0 + weight))
+        if self.code_sampler is not None:
+            paid = own if self.pay_only_obeyed else torch.ones_like(own)
+            self.code_sampler.update(played.success & paid, played.code)
+        return metrics
 
 
 # ---- Everything that a trainer's next iteration depends on, as tensors and JSON values ----
 
 
 def pack_trainer(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Copies a trainer's state: agent, critic with its scale, optimizers with their learning rates, λ of
-    the codes and what it follows from, success of the codes.
+    """Copies a trainer's state: agent, optimizers with their learning rates, success of the codes, and whatever else
+    its learner goes on from.
 
     Generators and curriculum are not part of it: both are made anew from the number of the iteration.
     """
-    tensors = add_prefix("agent", trained_state(trainer.agent)) | add_prefix("critic", trainer.critic.state_dict())
-    values: dict[str, Any] = {}
-    for name, optimizer in _optimizers(trainer).items():
+    own, values = trainer.learner.state()
+    tensors = add_prefix("agent", trained_state(trainer.agent)) | add_prefix("learner", own)
+    for name, optimizer in trainer.learner.optimizers.items():
         moments, values[name] = pack_optimizer(optimizer)
         tensors |= add_prefix(name, moments)
-    values["regulariser"] = trainer.regulariser.state()
     if trainer.code_sampler is not None:
         tensors["code_success"] = trainer.code_sampler.success
-    values["temperature"] = trainer.ppo.temperature
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}, values
 
 
 def unpack_trainer(trainer: Trainer, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
     """Puts back what `pack_trainer` took from a trainer of the same settings."""
     load_trained(trainer.agent, take_prefix("agent", tensors))
-    trainer.critic.load_state_dict(take_prefix("critic", tensors))
-    for name, optimizer in _optimizers(trainer).items():
+    trainer.learner.load_state(take_prefix("learner", tensors), values)
+    for name, optimizer in trainer.learner.optimizers.items():
         unpack_optimizer(optimizer, take_prefix(name, tensors), values[name])
-    trainer.regulariser.load_state(values["regulariser"])
     if trainer.code_sampler is not None:
         trainer.code_sampler.success.copy_(tensors["code_success"])
-    if trainer.ppo.target_entropy is not None:
-        trainer.ppo.set_temperature(values["temperature"])
-
-
-def _optimizers(trainer: Trainer) -> dict[str, Optimizer]:
-    found: dict[str, Optimizer] = {"policy_optimizer": trainer.ppo.optimizer}
-    if trainer.inference_optimizer is not None:
-        found["inference_optimizer"] = trainer.inference_optimizer
-    return found

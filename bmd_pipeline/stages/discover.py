@@ -219,8 +219,8 @@ class Discovery:
         agent = make_commanded_agent(context.policy, self.modes)
         self.modes.networks().requires_grad_(True)
         context.policy.requires_grad_(False)
-        regulariser = RegulariserConfig(floor=settings.regulariser.floor)
-        trainer = Trainer(context.env, agent, settings.ppo, regulariser, recorder=context.recorder, warn=warn)
+        settings = settings.model_copy(update={"regulariser": RegulariserConfig(floor=settings.regulariser.floor)})
+        trainer = Trainer(context.env, agent, settings, recorder=context.recorder, warn=warn)
         if self._trained is not None:
             unpack_trainer(trainer, *self._trained)
         trainer.rollbacks = self.rollbacks

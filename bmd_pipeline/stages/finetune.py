@@ -1,4 +1,4 @@
-"""Stage `finetune`: reinforcement learning from the pre-trained policy, with or without mode codes."""
+"""Stage `finetune`: the pre-trained policy learns from its own episodes, with or without mode codes."""
 
 import shutil
 import time
@@ -111,17 +111,7 @@ class _Run:
         self.names = (config.task.name, self.method, self.seed)
         torch.manual_seed(derive_seed(config.seed, "train", *self.names, "weights"))
         agent = make_agent(self.method, context.policy, self.modes, settings, config.discover.steering)
-        self.trainer = Trainer(
-            context.env,
-            agent.to(context.device),
-            settings.ppo,
-            settings.regulariser,
-            balance_codes=settings.balance_codes,
-            pay_only_obeyed=settings.pay_only_obeyed,
-            obedience=settings.obedience,
-            recorder=context.recorder,
-            warn=warn,
-        )
+        self.trainer = Trainer(context.env, agent.to(context.device), settings, recorder=context.recorder, warn=warn)
         self.agent = self.trainer.agent  # its decisions may be recorded
         episodes = settings.num_envs * count_rounds(settings.selection.episodes, settings.num_envs)
         self.watch = CollapseWatch(self.agent.entropy_dims, episodes, warn)
@@ -154,7 +144,7 @@ class _Run:
                 self._snapshot(done)
         assert self.best is not None  # the start has been scored
         base_success = self.modes.findings.get("base_success_rate") if self.modes else None
-        self.watch.see_kept(self.best, base_success, self.trainer.regulariser.demand)
+        self.watch.see_kept(self.best, base_success, self.trainer.learner.demand)
         self._write_weights(self.output, self.best_weights, {"kept": asdict(self.best)})
         self.reporter.log(f"kept iteration {self.best.iteration}: selection success {self.best.success_rate:.3f}")
         return self.best

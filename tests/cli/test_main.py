@@ -216,15 +216,6 @@ def test_a_stage_that_was_stopped_says_how_to_go_on(project: Path, capsys: pytes
     assert run(capsys, command)[0] == 0
 
 
-def test_a_stage_that_memory_may_not_suffice_for_says_so_and_runs(
-    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bmd_pipeline.cli.options.free_memory_mb", lambda: 10.0)
-    status, _, err = run(capsys, "collect --task GaussianMixture --preset smoke --plain")
-    assert status == 0
-    assert "collect may take 900 MB of memory, 10 MB is available\n" in err
-
-
 def test_what_another_job_writes_is_waited_for(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

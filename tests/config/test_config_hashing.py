@@ -37,6 +37,7 @@ def changed(*assignments: str, form: str = "coded") -> set[str]:
 
 
 WITH_MODES = {method for method in METHODS if method.endswith("-bmd")}
+REGULARISED = WITH_MODES - {"fbc-bmd"}
 AFTER_EVALUATION = {"curve", "compare", "verdict", "grid", "pool", "validation"}
 ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATION}
 
@@ -44,9 +45,14 @@ ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATIO
 @pytest.mark.parametrize(
     ("assignment", "stages"),
     [
-        ("finetune.regulariser.mi_weight=0.7", WITH_MODES),
+        ("finetune.regulariser.mi_weight=0.7", REGULARISED),
         ("finetune.iterations=3", set(METHODS)),
         ("finetune.denoiser.learning_rate=2e-4", {"dppo", "dppo-bmd"}),
+        ("finetune.denoiser.kl_weight=0.1", {"dppo", "dppo-bmd"}),
+        ("finetune.denoiser.noise_floor=0.2", {"dppo", "dppo-bmd", "fbc", "fbc-bmd"}),
+        ("finetune.cloning.steps=3", {"fbc", "fbc-bmd"}),
+        ("finetune.ppo.gamma=0.9", set(METHODS) - {"fbc", "fbc-bmd"}),
+        ("finetune.balance_codes=false", WITH_MODES),
         ("finetune.residual.scale=0.1", {"res", "res-bmd"}),
         ("evaluate.tau=0.5", {"evaluate", *AFTER_EVALUATION}),
         ("verdict.success_margin=0.1", {"verdict"}),
@@ -62,8 +68,8 @@ ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATIO
         ("finetune.ppo.learning_rate=7e-4", {"dsrl", "dsrl-bmd"}),
         ("finetune.ppo.clip_ratio=0.15", {"dsrl", "dsrl-bmd", "res", "res-bmd"}),
         ("finetune.selection.min_obeyed_share=0.5", WITH_MODES),
-        ("finetune.regulariser.floor=-1.0", WITH_MODES),
-        ("finetune.obedience=0.9", WITH_MODES),
+        ("finetune.regulariser.floor=-1.0", REGULARISED),
+        ("finetune.obedience=0.9", REGULARISED),
         ("pretrain.iterations=3", {"pretrain"}),
         ("collect.num_episodes=8", {"collect"}),
         ("seed=3", ALL),
@@ -117,7 +123,7 @@ def test_what_is_made_of_evaluations_does_not_change_them() -> None:
         ("finetune.obedience=0.9", set()),
         ("finetune.regulariser.gamma=0.9", set()),
         ("discover.steering.max_noise=1.0", {"discover", "dsrl", *WITH_MODES}),
-        ("finetune.ppo.learning_rate=7e-4", {"discover", "dsrl", *WITH_MODES}),
+        ("finetune.ppo.learning_rate=7e-4", {"discover", "dsrl", *REGULARISED}),
     ],
 )
 def test_the_published_form_reads_nothing_of_the_coded_one(assignment: str, stages: set[str]) -> None:

@@ -137,19 +137,6 @@ def test_a_second_attempt_gets_more_memory_and_what_starts_over_more_time(pipeli
     assert pipeline.runtime("finetune")(job, 2) == pipeline.runtime("finetune")(job, 1) >= 1
 
 
-def test_a_cell_of_the_grid_asks_for_what_its_own_settings_take(pipeline: Pipeline) -> None:
-    axes = {"finetune.num_envs": [64, 16384]}
-    pipeline = dataclasses.replace(pipeline, config={**pipeline.config, "grid": {"axes": axes}})
-    few, many = (
-        Wildcards(task="GaussianMixture", method="dppo-bmd", cell=f"num_envs={count}", seed="0")
-        for count in (64, 16384)
-    )
-    assert pipeline.mem_mb("finetune")(many, 1) > pipeline.mem_mb("finetune")(few, 1)
-    assert pipeline.runtime("finetune")(many, 1) >= pipeline.runtime("finetune")(few, 1)
-    residual = Wildcards(many | {"method": "res-bmd"})  # decides at every control step
-    assert pipeline.mem_mb("finetune")(residual, 1) > pipeline.mem_mb("finetune")(many, 1)
-
-
 def test_demonstrations_are_needed_where_a_cell_teaches_on_them(pipeline: Pipeline) -> None:
     axes = {"discover.form": ["coded", "published"]}
     pipeline = dataclasses.replace(pipeline, config={**pipeline.config, "grid": {"axes": axes}})

@@ -17,6 +17,7 @@ from bmd_pipeline.rl.trainer import Trainer, pack_trainer
 from tests.rl.decisions import decide
 from tests.rl.twins import (
     PUBLISHED,
+    REINFORCED,
     STOPPING,
     TAUGHT,
     draw_inputs,
@@ -115,7 +116,7 @@ def test_a_disturbance_stays_outside_of_what_is_recorded() -> None:
     assert graphed.steps.replays > 10
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", REINFORCED)
 def test_iterations_of_training(method: str) -> None:
     """The critic alone, in the second, and both."""
     plain, graphed = make_trainers(method, CUDA, entropy_weight=0.01, **SIZES)
@@ -125,14 +126,14 @@ def test_iterations_of_training(method: str) -> None:
         assert_same_metrics(expected, iterate(graphed, iteration, policy=not warming_up))
         assert (expected["losses/policy_steps"] == 0) == warming_up
         assert_close(plain, graphed)
-    assert {policy: one.recordings for policy, one in graphed.ppo.graphed.items()} == {True: 1, False: 1}
-    assert all(one.replays > 4 for one in graphed.ppo.graphed.values())
+    assert {policy: one.recordings for policy, one in graphed.learner.ppo.graphed.items()} == {True: 1, False: 1}
+    assert all(one.replays > 4 for one in graphed.learner.ppo.graphed.values())
     assert {one.recordings for one in graphed.agent.graphed.values()} == {1}
     assert isinstance(graphed.env, GraphedEnv)
     assert graphed.env.steps.recordings == 1
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", REINFORCED)
 def test_a_policy_that_stops_in_the_middle_of_its_updates(method: str) -> None:
     plain, graphed = make_trainers(method, CUDA, **SIZES, **STOPPING)
     stopped = policy_steps = 0.0
@@ -145,8 +146,8 @@ def test_a_policy_that_stops_in_the_middle_of_its_updates(method: str) -> None:
         stopped += expected["losses/kl_stopped"]
         policy_steps += expected["losses/policy_steps"]
     assert stopped > 0
-    assert float(graphed.ppo.optimizer.state[graphed.ppo.groups[0][0]]["step"]) == policy_steps > 3
-    assert all(one.replays > 0 for one in graphed.ppo.graphed.values())
+    assert float(graphed.learner.ppo.optimizer.state[graphed.learner.ppo.groups[0][0]]["step"]) == policy_steps > 3
+    assert all(one.replays > 0 for one in graphed.learner.ppo.graphed.values())
 
 
 @pytest.mark.parametrize("method", ["dsrl-bmd", "dppo"])
@@ -155,29 +156,29 @@ def test_a_rollback_and_a_resume_leave_graphs_of_use(method: str) -> None:
     for trainer in (plain, graphed):
         roll_back_and_resume(trainer)
     assert_close(plain, graphed)
-    assert graphed.ppo.graphed[True].recordings == 1
+    assert graphed.learner.ppo.graphed[True].recordings == 1
 
 
 def test_gradients_follow_weights_that_change_between_replays() -> None:
     """Without steps in between, so that nothing but the replays can be wrong."""
     plain, graphed = make_trainers("dppo-bmd", CUDA, **SIZES)
     played = plain.play(iteration=0, seed=0, generator=torch.Generator("cuda").manual_seed(0))
-    batch = plain._batch(played, plain._streams(played, played.reward, False)[0], None)
+    batch = plain.learner._batch(played, plain.learner._streams(played, played.reward, False)[0], None)
     for call in range(WARM_UPS + 3):
         index = torch.randperm(len(batch.advantage), generator=torch.Generator().manual_seed(call))[:256].cuda()
         found = []
         for trainer in (plain, graphed):
             with torch.no_grad():
-                for group in trainer.ppo.groups:
+                for group in trainer.learner.ppo.groups:
                     for parameter in group:
                         parameter.mul_(1.01)
-            losses = trainer.ppo._differentiate(batch, index, policy=True)
-            gradients = [parameter.grad for group in trainer.ppo.groups for parameter in group]
+            losses = trainer.learner.ppo._differentiate(batch, index, policy=True)
+            gradients = [parameter.grad for group in trainer.learner.ppo.groups for parameter in group]
             found.append([*vars(losses).values(), *(value.clone() for value in gradients if value is not None)])
         for ours, theirs in zip(*found, strict=True):
             scale = float(ours.abs().max())
             torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5 * scale + 1e-8)
-    assert graphed.ppo.graphed[True].replays == 3
+    assert graphed.learner.ppo.graphed[True].replays == 3
 
 
 def test_what_cannot_be_recorded_is_named() -> None:

@@ -148,32 +148,6 @@ def test_replay_plays_pauses_and_seeks(seen: Visit) -> None:
     assert seen.picture("#replay-canvas") != picture
 
 
-def test_dark_by_choice_and_back(seen: Visit) -> None:
-    def paper() -> str:
-        return str(seen.page.evaluate("getComputedStyle(document.body).backgroundColor"))
-
-    def ink() -> str:
-        """Colour of a figure's title."""
-        title = seen.page.locator("#outcome .drawn svg g[style*='--ink-222222']").first
-        return str(title.evaluate("element => getComputedStyle(element).fill"))
-
-    light, picture, drawn = paper(), seen.picture("#replay-canvas"), ink()
-    seen.page.keyboard.press("Tab")  # the link to the content, then the button
-    seen.page.keyboard.press("Tab")
-    seen.page.keyboard.press("Enter")
-    assert paper() != light
-    assert seen.picture("#replay-canvas") != picture
-    assert (drawn, ink()) == ("rgb(29, 28, 26)", "rgb(236, 233, 226)")
-    seen.page.keyboard.press("Enter")
-    assert (paper(), seen.picture("#replay-canvas"), ink()) == (light, picture, drawn)
-
-
-def test_dark_by_the_systems_wish(browser: Any, folder: Path) -> None:
-    opened = visit(browser, folder / "report.html", color_scheme="dark")
-    assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 23, 26)"
-    opened.check()
-
-
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
 @pytest.mark.parametrize("name", ["report.html", "summary.html"])
 def test_nothing_is_wider_than_the_screen(browser: Any, folder: Path, name: str, width: int) -> None:
@@ -183,18 +157,15 @@ def test_nothing_is_wider_than_the_screen(browser: Any, folder: Path, name: str,
     opened.check()
 
 
-def test_on_paper_everything_is_light_and_open(seen: Visit) -> None:
+def test_on_paper_everything_is_open(seen: Visit) -> None:
     page = seen.page
-    page.locator("#theme").click()  # dark on the screen
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(media="print")
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.locator("#replay").is_hidden()
     assert page.locator("#record table").is_visible()
     page.emulate_media(media="screen")
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("#record table").is_hidden()
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
 @pytest.mark.parametrize("name", ["hostile.html", "summary.html"])

@@ -230,7 +230,7 @@ def test_an_embedded_figure_brings_no_style_no_address_and_only_its_own_identifi
     text = embed_figure(plot_success_modes(document), "outcome", "<title>", "a & b")
     assert text.startswith('<svg viewBox="0 0 ')
     assert '<title id="outcome-title">&lt;title&gt;</title><desc id="outcome-description">a &amp; b</desc>' in text
-    assert not re.search(r"<style|<metadata|https?:|<!--|xlink|#[0-9a-f]{6}", text)
-    assert "var(--ink-0072b2)" in text
+    assert not re.search(r"<style|<metadata|https?:|<!--|xlink", text)
+    assert "#0072b2" in text
     assert all(name.startswith("outcome-") for name in re.findall(r'\bid="([^"]+)"', text))
     assert text == embed_figure(plot_success_modes(document), "outcome", "<title>", "a & b")

@@ -91,7 +91,7 @@ def test_residual_is_bounded_and_starts_small() -> None:
     assert float((deployed - action).abs().max()) < 0.02
     assert 0.1 < float((explored - action).abs().max()) <= 0.3
     mean, std = adapter.network(torch.cat([inputs.cond, action], dim=1)), adapter.log_std.exp()
-    log_prob, entropy = adapter.evaluate(draws, inputs)
+    log_prob, entropy, _ = adapter.evaluate(draws, inputs)
     torch.testing.assert_close(log_prob[:, 0], Normal(mean, std).log_prob(draws["u"]).sum(dim=1))
     torch.testing.assert_close(entropy, Normal(mean, std.expand_as(mean)).entropy().sum(dim=1))
 
@@ -114,7 +114,7 @@ def test_progressive_exploration_mixes_in_the_residual_slowly() -> None:
         x, draws = adapter.act(action, inputs, torch.Generator().manual_seed(0), explore=True)
         used = (x != action).any(dim=1)
         assert float(used.float().mean()) == pytest.approx(share, abs=0.04)
-        log_prob, _ = adapter.evaluate(draws, inputs)
+        log_prob, *_ = adapter.evaluate(draws, inputs)
         assert torch.equal(log_prob[:, 0] != 0, used)
     adapter.begin_iteration(0)
     x, _ = adapter.act(action, inputs, torch.Generator(), explore=False)

@@ -77,7 +77,7 @@ def test_log_prob_of_steering_matches_torch_distributions(
     mean, log_std = agent.adapters[0].steering(inputs.cond, inputs.code)
     expected = Normal(mean, log_std.exp())
     assert len(agent.factor_weights) == 1
-    log_prob, entropy = agent.evaluate(draws, inputs)
+    log_prob, entropy, _ = agent.evaluate(draws, inputs)
     torch.testing.assert_close(log_prob[:, 0], expected.log_prob(draws["0.u"]).sum(dim=1))
     torch.testing.assert_close(entropy, expected.entropy().sum(dim=1))
 
@@ -90,7 +90,7 @@ def test_an_evaluation_has_a_column_per_draw(
     agent = _agent(policy, modes_of(form=form) if form else None, method)
     inputs = draw_inputs(6)
     _, draws = decide(agent, inputs, torch.Generator().manual_seed(0))
-    log_prob, entropy = agent.evaluate(draws, inputs)
+    log_prob, entropy, _ = agent.evaluate(draws, inputs)
     steered = method == "dsrl" or form == "published"
     assert len(agent.factor_weights) == steered + {"dsrl": 0, "dppo": 2, "res": 1}[method]
     assert log_prob.shape == (6, len(agent.factor_weights))
@@ -143,7 +143,7 @@ def test_a_chunk_that_was_planned_earlier_is_no_draw_of_a_decision(
     own = Normal(torch.zeros(2), residual.log_std.exp()).entropy().sum()
     for done in (0, 1):
         _, draws = agent.act(plan, done, inputs, generator, explore=True)
-        log_prob, entropy = agent.evaluate(draws, inputs)
+        log_prob, entropy, _ = agent.evaluate(draws, inputs)
         counts = float(done == 0)
         torch.testing.assert_close(log_prob[:, 0], counts * drawn.log_prob(plan.draws["0.u"]).sum(dim=1))
         assert bool((log_prob[:, 1] != 0).all())
@@ -171,7 +171,8 @@ def test_trained_weights_round_trip_without_the_frozen_policy(
     trained = sum(parameter.numel() for group in agent.trainable() for parameter in group)
     stored = sum(value.numel() for name, value in weights.items() if name.startswith("adapters."))
     # the copy that is fine-tuned comes with its normalisers and its bounds
-    scales = {"dppo": 2 * (4 + 2) + 2 * 8}.get(method.removesuffix("-bmd"), 0)
+    copied = method.removesuffix("-bmd") in ("dppo", "fbc")
+    scales = 2 * (4 + 2) + 2 * 8 if copied else 0
     basis = sum(
         b.numel() for name, b in agent.stack.named_buffers() if "basis" in name and f"adapters.{name}" in weights
     )

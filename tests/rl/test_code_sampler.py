@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bmd_pipeline.config.schema import FinetuneConfig, PPOConfig, RegulariserConfig, SteeringConfig
+from bmd_pipeline.config.schema import FinetuneConfig, PPOConfig, SteeringConfig
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
@@ -58,7 +58,7 @@ def make_trainer(env: TaskEnv, policy: DiffusionPolicy, modes: DiscoveredModes, 
     torch.manual_seed(0)
     agent = make_agent("dppo-bmd", policy, modes, FinetuneConfig(), SteeringConfig())
     ppo = PPOConfig(minibatch_size=32, value_hidden_sizes=(16,))
-    return Trainer(env, agent, ppo, RegulariserConfig(), **{"balance_codes": True, **settings})
+    return Trainer(env, agent, FinetuneConfig(ppo=ppo, **settings))
 
 
 def test_a_trainer_feeds_what_it_has_seen_and_goes_on_so(
@@ -107,13 +107,13 @@ def test_pay_only_obeyed_withholds_gains_of_another_codes_behaviour_and_no_costs
     assert 0 < int(own.sum()) < own.numel()
     rewards = []
     for trainer in (plain, told):
-        learns_from = trainer._batch
+        learns_from = trainer.learner._batch
 
         def keep(played: Rollout, reward: Tensor, max_steps: int | None, batch: Any = learns_from) -> Any:
             rewards.append(reward)
             return batch(played, reward, max_steps)
 
-        monkeypatch.setattr(trainer, "_batch", keep)
+        monkeypatch.setattr(trainer.learner, "_batch", keep)
         trainer.learn(seen, generator=torch.Generator().manual_seed(0))
     free, paid = rewards
     torch.testing.assert_close(free[..., 0], seen.reward)

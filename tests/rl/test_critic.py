@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.schema import PolicyConfig, PPOConfig, RegulariserConfig
+from bmd_pipeline.config.schema import FinetuneConfig, PolicyConfig
 from bmd_pipeline.environments.base import TaskSpec, VectorTask
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import make_base_agent
@@ -51,14 +51,14 @@ def learn(continuing: bool, max_steps: int | None = None) -> Tensor:
     agent = make_base_agent(DiffusionPolicy(config, obs_dim=PLACES, action_dim=1))
     ppo = {"gamma": GAMMA, "epochs": 10, "value_learning_rate": 1e-2, "value_hidden_sizes": (64, 64)}
     env = Ring(64, continuing)
-    trainer = Trainer(env, agent, PPOConfig.model_validate(ppo), RegulariserConfig())
+    trainer = Trainer(env, agent, FinetuneConfig.model_validate({"ppo": ppo}))
     generator = torch.Generator().manual_seed(0)
     for iteration in range(40):
         trainer.iterate(iteration=iteration, seed=iteration, generator=generator, max_steps=max_steps, policy=False)
     cond = torch.eye(PLACES).expand(LIMIT, -1, -1)
     code = torch.zeros(PLACES, dtype=torch.int64)
-    inputs = trainer.critic.inputs(cond, torch.zeros(LIMIT, PLACES, 2), code, LIMIT)
-    return trainer.critic(inputs).detach().squeeze(2)
+    inputs = trainer.learner.critic.inputs(cond, torch.zeros(LIMIT, PLACES, 2), code, LIMIT)
+    return trainer.learner.critic(inputs).detach().squeeze(2)
 
 
 def value(place: int, steps_left: float) -> float:

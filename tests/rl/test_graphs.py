@@ -19,6 +19,7 @@ from bmd_pipeline.tasks import registry
 from tests.rl.tape import TapeRecorder
 from tests.rl.twins import (
     PUBLISHED,
+    REINFORCED,
     STOPPING,
     TAUGHT,
     iterate,
@@ -184,7 +185,7 @@ def assert_same(one: Trainer, other: Trainer) -> None:
     assert our_values == their_values
 
 
-@pytest.mark.parametrize("method", [*METHODS, PUBLISHED])
+@pytest.mark.parametrize("method", [*REINFORCED, PUBLISHED])
 def test_iterations_of_training(tape: TapeRecorder, method: str) -> None:
     plain, graphed = make_trainers(method, tape, entropy_weight=0.01)
     for iteration in range(4):
@@ -193,26 +194,26 @@ def test_iterations_of_training(tape: TapeRecorder, method: str) -> None:
         assert iterate(graphed, iteration, policy=not warming_up) == expected
         assert (expected["losses/policy_steps"] == 0) == warming_up
         assert_same(plain, graphed)
-    assert {policy: one.recordings for policy, one in graphed.ppo.graphed.items()} == {True: 1, False: 1}
-    assert all(one.replays > 4 for one in graphed.ppo.graphed.values())
+    assert {policy: one.recordings for policy, one in graphed.learner.ppo.graphed.items()} == {True: 1, False: 1}
+    assert all(one.replays > 4 for one in graphed.learner.ppo.graphed.values())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", REINFORCED)
 def test_a_policy_that_stops_in_the_middle_of_its_updates(tape: TapeRecorder, method: str) -> None:
     plain, graphed = make_trainers(method, tape, **STOPPING)
     policy_steps = 0.0
     for iteration in range(1, 5):
-        before = [parameter.clone() for parameter in graphed.ppo.groups[0]]
+        before = [parameter.clone() for parameter in graphed.learner.ppo.groups[0]]
         expected = iterate(plain, iteration)
         assert iterate(graphed, iteration) == expected
         assert_same(plain, graphed)
         assert expected["losses/kl_stopped"] == 1.0
-        moved = any(not torch.equal(a, b) for a, b in zip(before, graphed.ppo.groups[0], strict=True))
+        moved = any(not torch.equal(a, b) for a, b in zip(before, graphed.learner.ppo.groups[0], strict=True))
         assert moved == (expected["losses/policy_steps"] > 0)
         policy_steps += expected["losses/policy_steps"]
     # neither the gradient that stopped it nor one of zero, which Adam would follow too
-    assert float(graphed.ppo.optimizer.state[graphed.ppo.groups[0][0]]["step"]) == policy_steps > 4
-    assert all(one.replays > 0 for one in graphed.ppo.graphed.values())
+    assert float(graphed.learner.ppo.optimizer.state[graphed.learner.ppo.groups[0][0]]["step"]) == policy_steps > 4
+    assert all(one.replays > 0 for one in graphed.learner.ppo.graphed.values())
 
 
 def test_a_rollback_and_a_resume_leave_recordings_of_use(tape: TapeRecorder) -> None:
@@ -220,7 +221,7 @@ def test_a_rollback_and_a_resume_leave_recordings_of_use(tape: TapeRecorder) -> 
     for trainer in (plain, graphed):
         roll_back_and_resume(trainer)
     assert_same(plain, graphed)
-    assert graphed.ppo.graphed[True].recordings == 1
+    assert graphed.learner.ppo.graphed[True].recordings == 1
 
 
 def test_selection_plays_with_recordings_too(tape: TapeRecorder) -> None:

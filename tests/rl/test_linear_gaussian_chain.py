@@ -140,7 +140,7 @@ def test_log_probs_add_up_to_the_joint_density_of_the_whole_chain(prediction: st
     draws = explore(adapter, 16)
     joint = compose(policy, policy.make_sampler(eta), draws["samples"][0, 0])
     expected = joint.log_prob(draws["samples"][:, 1:].flatten(1))
-    log_prob, entropy = adapter.evaluate(draws, inputs(16))
+    log_prob, entropy, _ = adapter.evaluate(draws, inputs(16))
     torch.testing.assert_close(log_prob.sum(dim=1), expected, rtol=1e-4, atol=1e-4)
     assert not entropy.any(), "its spread is fixed"
 
@@ -159,7 +159,7 @@ def test_log_probs_of_a_step_by_the_part_that_counts(eta: float, reduction: str,
     ):
         single = Normal(samples[:, k] @ matrix.T + offset, max(std, FLOOR)).log_prob(samples[:, k + 1])[:, :width]
         columns.append(single.mean(dim=1) if reduction == "mean" else single.sum(dim=1))
-    log_prob, _ = adapter.evaluate(draws, inputs(16))
+    log_prob, *_ = adapter.evaluate(draws, inputs(16))
     torch.testing.assert_close(log_prob, torch.stack(columns, dim=1), rtol=1e-4, atol=1e-4)
 
 

@@ -102,7 +102,7 @@ def _trainer(env: TaskEnv, policy: DiffusionPolicy, modes: DiscoveredModes | Non
     method = "dsrl-bmd" if modes else "dsrl"
     agent = make_agent(method, policy, modes, FinetuneConfig(), steering)
     config = PPOConfig.model_validate({"minibatch_size": 32, "value_hidden_sizes": (16,)} | ppo)
-    return Trainer(env, agent, config, RegulariserConfig(), balance_codes=True)
+    return Trainer(env, agent, FinetuneConfig(ppo=config))
 
 
 def _iterate(trainer: Trainer, **options: bool) -> dict[str, float]:
@@ -119,7 +119,7 @@ def test_an_update_of_the_published_form_leaves_what_was_discovered_as_it_is(
     discovered = {name: value.clone() for name, value in modes.steering.state_dict().items()}
     parts = {
         "steering": trainer.agent.adapters[0],
-        "critic": trainer.critic,
+        "critic": trainer.learner.critic,
         "inference": modes.inference,
     }
     before = {name: [p.clone() for p in part.parameters()] for name, part in parts.items()}
@@ -136,15 +136,15 @@ def test_information_is_measured_without_the_floor_that_the_reward_has(
 ) -> None:
     """A mean of clamped log-ratios is no lower bound of the mutual information."""
     trainer = _trainer(env, policy, modes_of(form="published"))  # codes in equal numbers
-    assert trainer.inference is not None
+    assert trainer.learner.inference is not None
     with torch.no_grad():  # sure of code 0, whatever is played
-        last = [layer for layer in trainer.inference.modules() if isinstance(layer, torch.nn.Linear)][-1]
+        last = [layer for layer in trainer.learner.inference.modules() if isinstance(layer, torch.nn.Linear)][-1]
         last.weight.zero_()
         last.bias.copy_(torch.tensor([30.0, 0.0, 0.0]))
     metrics = _iterate(trainer)
     expected = (torch.tensor([30.0, 0.0, 0.0]).log_softmax(dim=0).mean() + math.log(3)).item()
     assert metrics["modes/final_information"] == pytest.approx(expected, rel=1e-4)
-    assert expected < trainer.regulariser_config.floor * 2 / 3
+    assert expected < trainer.learner.regulariser_config.floor * 2 / 3
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_the_inference_model_learns_as_long_as_hindsight_has_not_taught_it(
     modes = modes_of(form=form)
     agent = make_agent("dsrl-bmd", policy, modes, FinetuneConfig(), SteeringConfig(hidden_sizes=(16,)))
     ppo = PPOConfig(minibatch_size=32, value_hidden_sizes=(16,))
-    trainer = Trainer(env, agent, ppo, RegulariserConfig(inference_steps=steps))
+    trainer = Trainer(env, agent, FinetuneConfig(ppo=ppo, regulariser=RegulariserConfig(inference_steps=steps)))
     before = [value.clone() for value in modes.inference.parameters()]
     metrics = _iterate(trainer)
     changed = any(not torch.equal(a, b) for a, b in zip(before, modes.inference.parameters(), strict=True))
@@ -175,8 +175,8 @@ def test_the_coded_form_weighs_advantages_and_the_published_one_rewards(
 ) -> None:
     trainer = _trainer(env, policy, modes_of(form=form))
     played = trainer.play(iteration=0, seed=1, generator=torch.Generator().manual_seed(1))
-    reward, measured = trainer._streams(played, played.reward, intrinsic_only=False)
-    assert trainer.critic.num_streams == reward.shape[2] == streams
+    reward, measured = trainer.learner._streams(played, played.reward, intrinsic_only=False)
+    assert trainer.learner.critic.num_streams == reward.shape[2] == streams
     intrinsic = reward[..., 1] if streams == 2 else (reward[..., 0] - played.reward) / 0.5
     per_code = [float(intrinsic.sum(dim=0)[played.code == code].mean()) for code in range(3)]  # all count the same
     assert measured["modes/intrinsic_return"] == pytest.approx(sum(per_code) / 3, rel=1e-4)
@@ -194,11 +194,11 @@ def test_advantages_are_standardised_within_each_code(
     code = torch.arange(300) % 3
     advantage = torch.randn(300, 2, generator=generator) + 5.0 * code[:, None]
     made = _trainer(env, policy, modes_of())
-    mixed = made._mix(advantage, code)
+    mixed = made.learner._mix(advantage, code)
     expected = standardise_groups(advantage, code, 3) @ torch.tensor([1.0, 0.5])
     torch.testing.assert_close(mixed, standardise(expected))
-    made.code_sampler = None
-    pooled = made._mix(advantage, code)
+    made.learner.balance_codes = False
+    pooled = made.learner._mix(advantage, code)
     assert [float(mixed[code == k].mean()) for k in range(3)] == pytest.approx([0.0] * 3, abs=1e-5)
     assert float(pooled[code == 0].mean()) < -1.0 < 1.0 < float(pooled[code == 2].mean())
 
@@ -206,10 +206,10 @@ def test_advantages_are_standardised_within_each_code(
 def test_critic_warm_up_leaves_the_policy_alone(env: TaskEnv, policy: DiffusionPolicy) -> None:
     trainer = _trainer(env, policy, None)
     before = [p.clone() for p in trainer.agent.trainable()[0]]
-    critic = [p.clone() for p in trainer.critic.parameters()]
+    critic = [p.clone() for p in trainer.learner.critic.parameters()]
     _iterate(trainer, policy=False)
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.agent.trainable()[0], strict=True))
-    assert any(not torch.equal(a, b) for a, b in zip(critic, trainer.critic.parameters(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(critic, trainer.learner.critic.parameters(), strict=True))
 
 
 def test_the_policy_stops_at_the_kl_bound(env: TaskEnv, policy: DiffusionPolicy) -> None:
@@ -221,7 +221,7 @@ def test_the_policy_stops_at_the_kl_bound(env: TaskEnv, policy: DiffusionPolicy)
 
 
 def _policy_rate(trainer: Trainer) -> float:
-    return float(trainer.ppo.optimizer.param_groups[0]["lr"])
+    return float(trainer.learner.ppo.optimizer.param_groups[0]["lr"])
 
 
 def test_an_adaptive_learning_rate_falls_at_the_kl_bound_and_rises_to_where_it_began(
@@ -237,10 +237,10 @@ def test_an_adaptive_learning_rate_falls_at_the_kl_bound_and_rises_to_where_it_b
         if metrics["losses/kl_stopped"] and steps[-1] < 2:
             assert _policy_rate(trainer) == pytest.approx(max(before / 1.5, 1e-3))
     assert sum(steps[-10:]) > sum(steps[:10]), "smaller steps let it take more of them"
-    assert trainer.ppo.optimizer.param_groups[-1]["lr"] == 1e-3, "the critic has no KL divergence"
+    assert trainer.learner.ppo.optimizer.param_groups[-1]["lr"] == 1e-3, "the critic has no KL divergence"
 
     patient = _trainer(env, policy, None, learning_rate=1e-6, target_kl=1.0, learning_rate_schedule="adaptive")
-    patient.ppo.optimizer.param_groups[0]["lr"] = 5e-7
+    patient.learner.ppo.optimizer.param_groups[0]["lr"] = 5e-7
     for expected in (7.5e-7, 1e-6, 1e-6):
         _iterate(patient)
         assert _policy_rate(patient) == pytest.approx(expected)
@@ -254,7 +254,7 @@ def test_a_constant_learning_rate_stays(env: TaskEnv, policy: DiffusionPolicy) -
 
 def test_an_adaptive_learning_rate_waits_while_only_the_critic_learns(env: TaskEnv, policy: DiffusionPolicy) -> None:
     trainer = _trainer(env, policy, None, learning_rate=1e-3, learning_rate_schedule="adaptive")
-    trainer.ppo.optimizer.param_groups[0]["lr"] = 5e-4
+    trainer.learner.ppo.optimizer.param_groups[0]["lr"] = 5e-4
     _iterate(trainer, policy=False)
     assert _policy_rate(trainer) == 5e-4
 
@@ -296,7 +296,7 @@ def test_updates_raise_what_pays(env: TaskEnv, policy: DiffusionPolicy) -> None:
                 standardise(draws["0.u"][:, 0]),
                 torch.zeros(512, 1),
             )
-        trainer.ppo.update(batch, generator)
+        trainer.learner.ppo.update(batch, generator)
     mean = agent.adapters[0].steering(cond, inputs.code)[0].mean(dim=0)
     mean = mean.detach()
     assert float(mean[0]) > 0.3
@@ -336,15 +336,15 @@ def test_values_that_explode_are_refused(
 def test_weights_that_are_not_finite_are_refused(env: TaskEnv, policy: DiffusionPolicy, part: str) -> None:
     """NaN compares false with any bound, so it must not pass for a small KL."""
     trainer = _trainer(env, policy, None)
-    update = trainer.ppo.update
+    update = trainer.learner.ppo.update
 
     def poison(batch: Batch, generator: torch.Generator, *, policy: bool = True) -> dict[str, float]:
-        network = trainer.agent.adapters[0] if part == "policy" else trainer.critic
+        network = trainer.agent.adapters[0] if part == "policy" else trainer.learner.critic
         with torch.no_grad():
             next(network.parameters()).fill_(torch.nan)
         return update(batch, generator, policy=policy)
 
-    trainer.ppo.update = poison  # type: ignore[method-assign]
+    trainer.learner.ppo.update = poison  # type: ignore[method-assign]
     with pytest.raises(TrainingError):
         _iterate(trainer)
 
@@ -355,13 +355,13 @@ def test_an_update_reads_from_the_device_once_per_minibatch(env: TaskEnv, policy
     def reads(epochs: int) -> tuple[int, int]:
         trainer = _trainer(env, policy, None, epochs=epochs, target_kl=1.0, learning_rate=1e-5)
         stepped: list[bool] = []
-        step = trainer.ppo._step
+        step = trainer.learner.ppo._step
 
         def count(going: list[bool]) -> Tensor:
             stepped.append(any(going))
             return step(going)
 
-        trainer.ppo._step = count  # type: ignore[method-assign]
+        trainer.learner.ppo._step = count  # type: ignore[method-assign]
         return count_reads("bmd_pipeline.rl.ppo", lambda: _iterate(trainer)), len(stepped)
 
     (few_reads, few_steps), (many_reads, many_steps) = reads(1), reads(5)

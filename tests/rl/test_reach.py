@@ -76,7 +76,7 @@ def test_gradients(case: Case, policy: DiffusionPolicy, modes_of: MakeModes) -> 
     inputs = draw_inputs(6, agent.num_codes)
     with torch.no_grad():
         _, draws = decide(agent, inputs, generator)
-    log_prob, entropy = agent.evaluate(draws, inputs)
+    log_prob, entropy, _ = agent.evaluate(draws, inputs)
     assert log_prob.shape == (6, len(agent.factor_weights))
     (log_prob.sum() + entropy.sum()).backward()
     reached = {name for name, parameter in agent.named_parameters() if parameter.grad is not None}
@@ -91,7 +91,7 @@ def test_an_iteration(case: Case, env: TaskEnv, policy: DiffusionPolicy, modes_o
     agent = agent_of(case, policy, modes_of)
     ppo = {"minibatch_size": 16, "value_hidden_sizes": (16,), "entropy_weight": 0.01, "target_kl": 1.0}
     config = FinetuneConfig.model_validate({"ppo": ppo})
-    trainer = Trainer(env, agent, config.ppo, config.regulariser, balance_codes=True)
+    trainer = Trainer(env, agent, config)
     before, frozen = snapshot(agent), {name: value.clone() for name, value in policy.state_dict().items()}
     for iteration in range(2):
         trainer.iterate(iteration=iteration, seed=iteration, generator=torch.Generator().manual_seed(iteration))
@@ -106,7 +106,7 @@ def test_discovery_trains_its_steering_and_inference(
     modes = modes_of(form="published")
     agent = make_commanded_agent(policy, modes)
     config = FinetuneConfig.model_validate({"ppo": {"minibatch_size": 16, "value_hidden_sizes": (16,)}})
-    trainer = Trainer(env, agent, config.ppo, config.regulariser)
+    trainer = Trainer(env, agent, config)
     before = snapshot(agent)
     trainer.iterate(iteration=0, seed=0, generator=torch.Generator().manual_seed(0), intrinsic_only=True)
     changed = {name for name, value in snapshot(agent).items() if not torch.equal(before[name], value)}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from bmd_pipeline.config.schema import FinetuneConfig, PPOConfig, RegulariserConfig, SteeringConfig
+from bmd_pipeline.config.schema import FinetuneConfig, SteeringConfig
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import DivergenceError, TrainingError
 from bmd_pipeline.modes.modes import DiscoveredModes
@@ -23,8 +23,8 @@ def trainer(env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., Disco
     torch.manual_seed(2)
     modes = modes_of()
     agent = make_agent("dsrl-bmd", policy, modes, FinetuneConfig(), SteeringConfig(hidden_sizes=(16,)))
-    config = PPOConfig.model_validate({"minibatch_size": 32, "value_hidden_sizes": (16,)})
-    return Trainer(env, agent, config, RegulariserConfig(), balance_codes=True, obedience=0.95)
+    ppo = {"minibatch_size": 32, "value_hidden_sizes": (16,)}
+    return Trainer(env, agent, FinetuneConfig.model_validate({"ppo": ppo, "obedience": 0.95}))
 
 
 def iterate(trainer: Trainer, iteration: int = 0) -> dict[str, float]:
@@ -34,8 +34,7 @@ def iterate(trainer: Trainer, iteration: int = 0) -> dict[str, float]:
 
 
 def rates(trainer: Trainer) -> list[float]:
-    optimizers = (trainer.ppo.optimizer, trainer.inference_optimizer)
-    return [group["lr"] for optimizer in optimizers if optimizer for group in optimizer.param_groups]
+    return [group["lr"] for optimizer in trainer.learner.optimizers.values() for group in optimizer.param_groups]
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -58,7 +57,7 @@ class Diverging:
         metrics = self.learn(played, **options)
         if len(self.starts) <= self.times:
             with torch.no_grad():
-                next(self.trainer.critic.parameters()).fill_(torch.nan)
+                next(self.trainer.learner.critic.parameters()).fill_(torch.nan)
         return metrics
 
 
@@ -95,7 +94,7 @@ def test_an_adaptive_learning_rate_never_rises_above_what_a_rollback_left(
     torch.manual_seed(2)
     agent = make_agent("dsrl", policy, None, FinetuneConfig(), SteeringConfig(hidden_sizes=(16,)))
     ppo = {"minibatch_size": 32, "learning_rate": 1e-5, "target_kl": 1.0, "learning_rate_schedule": "adaptive"}
-    adaptive = Trainer(env, agent, PPOConfig.model_validate(ppo), RegulariserConfig())
+    adaptive = Trainer(env, agent, FinetuneConfig.model_validate({"ppo": ppo}))
     Diverging(adaptive, 1)
     for iteration in range(4):
         iterate(adaptive, iteration)
@@ -137,7 +136,7 @@ def test_a_trainer_goes_on_bit_for_bit(trainer: Trainer) -> None:
     trainer._warn = pytest.fail
     # the untrained policy hardly succeeds: a rollout in which no code was obeyed gives λ something to go on from
     code = torch.arange(48) % 3
-    trainer.regulariser.update(torch.zeros(48, dtype=torch.bool), torch.ones(48, dtype=torch.bool), code)
+    trainer.learner.regulariser.update(torch.zeros(48, dtype=torch.bool), torch.ones(48, dtype=torch.bool), code)
     iterate(trainer)
     tensors, values = pack_trainer(trainer)
     iterate(trainer, 1)
@@ -146,4 +145,4 @@ def test_a_trainer_goes_on_bit_for_bit(trainer: Trainer) -> None:
     assert same(pack_trainer(trainer)[0], tensors)
     iterate(trainer, 1)
     assert same(pack_trainer(trainer)[0], straight)
-    assert float(trainer.regulariser.weights.max()) > 0.0
+    assert float(trainer.learner.regulariser.weights.max()) > 0.0

@@ -189,7 +189,7 @@ def test_a_steering_policy_before_a_residual_draws_once_per_plan(
     later = drawn[1::2]
     assert torch.equal(later, drawn[0::2][: len(later)])
     draws = {name: played.taken(value) for name, value in played.draws.items()}
-    log_prob, _ = agent.evaluate(draws, played.policy_inputs())
+    log_prob, *_ = agent.evaluate(draws, played.policy_inputs())
     assert torch.equal(log_prob[:, 0] != 0, draws[PLANNED] == 1)
     assert bool((log_prob[:, 1] != 0).all())
 
@@ -203,9 +203,9 @@ def test_discounts_of_a_chunk_are_shared_out_over_its_decisions(
     reward = torch.zeros(1)
     for coded, expected in ((False, ([0.9], [0.8])), (True, ([0.9, 0.95], [0.8, 0.5]))):
         agent = _residual_agent(policy, modes_of() if coded else None)
-        trainer = Trainer(env, agent, ppo, regulariser)
+        trainer = Trainer(env, agent, FinetuneConfig(ppo=ppo, regulariser=regulariser))
         for decisions in (1, 2, 5):
-            found = trainer._discounts(reward, decisions)
+            found = trainer.learner._discounts(reward, decisions)
             for ours, theirs in zip(found, expected, strict=True):
                 torch.testing.assert_close(ours**decisions, torch.tensor(theirs))
 

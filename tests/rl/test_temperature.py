@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from bmd_pipeline.config.schema import FinetuneConfig, RegulariserConfig, SteeringConfig
+from bmd_pipeline.config.schema import FinetuneConfig, SteeringConfig
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import Agent, make_agent
@@ -104,18 +104,18 @@ def test_it_is_part_of_a_trainers_state(env: TaskEnv, policy: DiffusionPolicy) -
         config = settings_of(0.8)
         agent = make_agent("dsrl", policy, None, config, SteeringConfig(hidden_sizes=(16,)))
         set_std(agent, 0.3)
-        return Trainer(env, agent, config.ppo, RegulariserConfig())
+        return Trainer(env, agent, config)
 
     def iterate(trainer: Trainer, iteration: int) -> dict[str, float]:
         return trainer.iterate(iteration=iteration, seed=iteration, generator=torch.Generator().manual_seed(iteration))
 
     first, second = make(), make()
-    first.ppo.set_temperature(0.5)
+    first.learner.ppo.set_temperature(0.5)
     iterate(first, 0)
-    assert first.ppo.temperature > 0.5
+    assert first.learner.ppo.temperature > 0.5
     tensors, values = pack_trainer(first)
     unpack_trainer(second, tensors, json.loads(json.dumps(values)))
-    assert second.ppo.temperature == first.ppo.temperature
+    assert second.learner.ppo.temperature == first.learner.ppo.temperature
     assert iterate(first, 1) == iterate(second, 1)
     (ours, our_values), (theirs, their_values) = pack_trainer(first), pack_trainer(second)
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())

@@ -46,7 +46,7 @@ def test_a_step_of_fine_tuning_is_read_in_few_files(
     discovery = agent.modes.config
     agent.modes.centres = torch.zeros(discovery.num_modes, discovery.cluster_points * policy.obs_dim)  # as discovered
     config = FinetuneConfig()
-    trainer = Trainer(env, agent, config.ppo, config.regulariser, balance_codes=True)
+    trainer = Trainer(env, agent, config)
     generator = torch.Generator().manual_seed(0)
     files = files_entered(lambda: trainer.iterate(iteration=0, seed=0, generator=generator))
     assert len(files) <= MOST, " ".join(files)

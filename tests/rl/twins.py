@@ -13,12 +13,11 @@ from bmd_pipeline.config.schema import (
     FinetuneConfig,
     PolicyConfig,
     PPOConfig,
-    RegulariserConfig,
     SteeringConfig,
 )
 from bmd_pipeline.environments.base import VectorTask
 from bmd_pipeline.errors import DivergenceError
-from bmd_pipeline.methods import uses_modes
+from bmd_pipeline.methods import METHODS, method_family, uses_modes
 from bmd_pipeline.modes.modes import make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.adapters import PolicyInput
@@ -27,6 +26,8 @@ from bmd_pipeline.rl.graphs import GraphedEnv, GraphRecorder, graph_env
 from bmd_pipeline.rl.trainer import Trainer, pack_trainer, unpack_trainer
 from bmd_pipeline.tasks import registry
 
+REINFORCED = [method for method in METHODS if method_family(method) != "fbc"]
+"""Methods that learn by PPO."""
 TAUGHT = "taught"
 """The frozen policy under its codes, beside the methods of fine-tuning."""
 PUBLISHED = "res-bmd published"
@@ -60,7 +61,7 @@ def make_agents(method: str, device: str, target_kl: float = 1.0) -> tuple[Agent
             {
                 "ppo": {"target_kl": target_kl},
                 "residual": {"progressive_iterations": 4, "learning_rate": 2e-3},
-                "denoiser": {"learning_rate": 5e-4, "clip_ratio": 0.1, "target_kl": target_kl},
+                "denoiser": {"learning_rate": 5e-4, "clip_ratio": 0.1, "target_kl": target_kl, "kl_weight": 0.1},
             }
         )
         name = method.removesuffix(" published")
@@ -122,9 +123,10 @@ def make_trainers(
     for agent, own in zip(make_agents(method, device, config.target_kl), (None, recorder), strict=True):
         torch.manual_seed(2)
         env = graph_env(registry.make_env("GaussianMixture", {}, num_envs, device=device), own)
-        made.append(Trainer(env, agent, config, RegulariserConfig(), balance_codes=True, recorder=own))
-    for group in made[0].ppo.optimizer.param_groups:  # rounds as the other one does
-        group["fused"] = made[1].ppo.optimizer.param_groups[0]["fused"]
+        made.append(Trainer(env, agent, FinetuneConfig(ppo=config), recorder=own))
+    optimizers = [trainer.learner.optimizers["policy_optimizer"] for trainer in made]
+    for group in optimizers[0].param_groups:  # rounds as the other one does
+        group["fused"] = optimizers[1].param_groups[0]["fused"]
     return made[0], made[1]
 
 

@@ -14,6 +14,7 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import load_weights
 from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.methods import METHODS
 from bmd_pipeline.metrics.schemas import Evaluation, load_document
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.rl import trainer
@@ -28,9 +29,7 @@ from bmd_pipeline.stages.finetune import finetune
 from bmd_pipeline.tasks import registry
 from tests.rl.tape import TapeRecorder
 
-from .small import QUIET, TASK, find_modes, make_config, play_in_pieces
-
-METHODS = ("dppo", "res", "dsrl", "dppo-bmd", "res-bmd", "dsrl-bmd")
+from .small import OFTEN, QUIET, TASK, find_modes, make_config, play_in_pieces
 
 
 def _finetune(config: RunConfig, policy: Path, modes: Path | None, output: Path, method: str = "dsrl-bmd") -> None:
@@ -291,13 +290,15 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert not Layout.state(broken).exists()
 
 
-@pytest.mark.parametrize(("method", "obedience"), [("dsrl-bmd", None), ("dppo-bmd", 0.95), ("res-bmd", None)])
+@pytest.mark.parametrize(
+    ("method", "obedience"), [("dsrl-bmd", None), ("dppo-bmd", 0.95), ("res-bmd", None), ("fbc-bmd", None)]
+)
 def test_a_run_in_pieces_equals_one_in_one_go(
     policy: Path, modes: Path, tmp_path: Path, method: str, obedience: float | None
 ) -> None:
     ppo = {"minibatch_size": 128, "value_hidden_sizes": (16,), "learning_rate_schedule": "adaptive"}
     changes = {"obedience": obedience, "ppo": ppo}
-    config = make_config(finetune=changes | {"snapshot_interval": 1})
+    config = make_config(task=OFTEN, finetune=changes | {"snapshot_interval": 1})
     whole, broken = tmp_path / "whole", tmp_path / "broken"
 
     def play(stop: Stop, output: Path = broken) -> None:
@@ -318,6 +319,8 @@ def test_a_run_in_pieces_equals_one_in_one_go(
     snapshot = Layout.snapshots(Path()) / "000003"
     for name in ("finetuned.safetensors", "finetuned.json", snapshot / "finetuned.json"):
         assert (whole / name).read_bytes() == (broken / name).read_bytes()
+    last = json.loads((broken / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["losses/policy_steps"] > 0
 
 
 def test_the_record_says_what_was_kept_and_what_was_odd(

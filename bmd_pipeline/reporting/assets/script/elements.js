@@ -2,7 +2,11 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 
+const root = document.documentElement;
 const byId = (id) => document.getElementById(id);
+
+// A colour or font of the style sheets, for canvases.
+const ink = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).trim();
 
 // Fills a <select> and keeps its choice if that is still on offer.
 function fill(select, options) {

@@ -58,7 +58,6 @@ function startReplay(paths) {
   fields.policy.value = String(data.policies.length - 1);
   new ResizeObserver(() => paintReplay(canvas, paths, state)).observe(canvas.parentElement);
   choose();
-  onRepaint(() => paintReplay(canvas, paths, state));
 }
 
 const modeKey = (paths, i) => (paths.success[i] ? String(paths.mode[i]) : "failed");

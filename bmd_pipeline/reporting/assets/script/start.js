@@ -15,7 +15,6 @@ function openForPrint() {
   );
 }
 
-startTheme();
 openForPrint();
 if (data.paths) startReplay(unpackPaths(data.paths));
 root.dataset.ready = "true";
