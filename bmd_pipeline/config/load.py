@@ -516,16 +516,11 @@ def _resolve_env(config: RunConfig, varied: Sequence[RunConfig], layers: Sequenc
     physics = _resolve_physics(config, get_entry(config.task.name), layers)
     model = env_model(config.task.name)
 
-    def resolve(values: Mapping[str, Any], *place: str) -> Any:
-        try:
-            return model.model_validate(values)
-        except ValidationError as error:
-            raise _refusal(*describe_error(error, model, place), layers) from error
-
-    options = resolve(config.task.env, "task", "env")
+    try:
+        options = model.model_validate(config.task.env)
+    except ValidationError as error:
+        raise _refusal(*describe_error(error, model, ("task", "env")), layers) from error
     env = options.model_dump(mode="json")
-    for name, changes in config.validation.disturbances.items():
-        resolve({**env, **changes}, "validation", "disturbances", name)
     horizon = getattr(options, "horizon", None)  # a task of somebody's own may call it otherwise
     if isinstance(horizon, int):
         for run in (config, *varied):

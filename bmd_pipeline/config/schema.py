@@ -524,23 +524,6 @@ class VerdictConfig(Section):
     """H1: success may be lower than with plain fine-tuning by this much."""
 
 
-class ValidationConfig(Section):
-    """How discovered modes are tested on the frozen policy, in `evaluate.episodes` episodes of each kind."""
-
-    disturbances: dict[Name, dict[str, Any]] = Field(
-        {
-            "noise": {"disturbance": {"obs_noise": 0.1}},
-            "delay": {"disturbance": {"action_delay": 1}},
-            "weak": {"disturbance": {"action_gain": 0.8}},
-            "locked": {"disturbance": {"locked_action": 0}},
-        },
-        max_length=20,
-    )
-    """Disturbed worlds in which the codes are tried as well, by name: the settings below `task.env` to change, as
-    `{late: {disturbance: {action_delay: 3}}, hurried: {horizon: 100}}`. Those given here replace the four default ones;
-    `task.env.disturbance` holds in none of them."""
-
-
 def _known(method: str) -> str:
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; {suggest(method, METHODS)}")
@@ -683,7 +666,6 @@ class RunConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     compare: CompareConfig = CompareConfig()
     verdict: VerdictConfig = VerdictConfig()
-    validation: ValidationConfig = ValidationConfig()
     grid: GridConfig = GridConfig()
     pool: PoolConfig = PoolConfig()
     execution: ExecutionConfig = ExecutionConfig()

@@ -1,6 +1,6 @@
 """Are modes real? Tests for more than one behaviour, separability of codes, agreement with truth; validation.json."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +20,6 @@ from bmd_pipeline.metrics.schemas import (
     Agreement,
     BaseBehaviour,
     CodeCheck,
-    Disturbed,
     Interval,
     PairedRollouts,
     SeedValidation,
@@ -198,25 +197,16 @@ class Validator:
             mode_shares=self._shares(self._count_modes(one) + self._count_modes(other)),
         )
 
-    def describe_seed(
-        self,
-        seed: int,
-        num_codes: int,
-        played: Trajectories,
-        disturbed: Mapping[str, Trajectories],
-        base: BaseBehaviour,
-    ) -> SeedValidation:
-        """What the codes of one discovery seed lead to, compared with what the base policy does without commands.
-
-        Codes are played round-robin, and on the same starts under each disturbance.
-        """
+    def describe_seed(self, seed: int, num_codes: int, played: Trajectories, base: BaseBehaviour) -> SeedValidation:
+        """What the codes of one discovery seed, played round-robin, lead to, compared with what the base policy does
+        without commands."""
         won, codes = played.success, played.code
         # Codes go round-robin: this halves the starts of every one.
         heldout = np.arange(len(codes)) // num_codes % 2 == 1
         learners = _select_codes(codes[won & ~heldout], num_codes)
         known = np.isin(codes, learners)
         learned, readable = won & ~heldout & known, heldout & known
-        forest, separation = None, None
+        separation = None
         recognised = np.full(num_codes, np.nan)
         if len(learners) > 1 and (won & readable).any():
             forest = RandomForestClassifier(
@@ -253,10 +243,6 @@ class Validator:
                 )
                 for k, row in enumerate(by_mode)
             ],
-            disturbed=[
-                self._describe_disturbed(name, there, forest, readable & there.success)
-                for name, there in disturbed.items()
-            ],
         )
 
     def _compare_with_truth(self, played: Trajectories, by_mode: Floats, base: BaseBehaviour) -> Truth:
@@ -272,19 +258,6 @@ class Validator:
                 for mode, codes in zip(self.modes, codes_of, strict=True)
                 if not codes and base.mode_shares[mode] >= MIN_MODE_SHARE
             ],
-        )
-
-    def _describe_disturbed(
-        self, name: str, there: Trajectories, forest: RandomForestClassifier | None, readable: Mask
-    ) -> Disturbed:
-        recognised = None
-        if forest is not None and readable.any():
-            recognised = self._rate(forest.predict(there.flat[readable]) == there.code[readable])
-        return Disturbed(
-            disturbance=name,
-            success_rate=self._rate(there.success),
-            recognised=recognised,
-            present=self._count_present(there),
         )
 
     def _rate(self, wins: Mask) -> Interval:

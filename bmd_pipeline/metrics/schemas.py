@@ -592,40 +592,23 @@ class Truth(Agreement):
     """Modes that the base policy has (at least 1 % of its successes) and that no code has its majority in."""
 
 
-class Commanded(Block):
-    """Episodes under all codes of a seed."""
-
-    success_rate: Interval
-    """With Wilson's interval."""
-    present: int = Field(ge=0)
-    """True modes with at least 1 % of the successes."""
-
-
-class Disturbed(Commanded):
-    """The same codes and starts under a disturbance."""
-
-    disturbance: str
-    """Its name in the settings."""
-    recognised: Interval | None
-    """Share of successes from held-out starts in which the classifier, which learned without the disturbance, names the
-    code; null without successes."""
-
-
-class SeedValidation(Commanded):
+class SeedValidation(Block):
     """The modes that one seed discovered, commanding the frozen policy."""
 
     seed: int = Field(ge=0)
     """Discovery seed."""
     episodes: int = Field(ge=1)
     """Episodes, codes in equal numbers."""
+    success_rate: Interval
+    """With Wilson's interval."""
+    present: int = Field(ge=0)
+    """True modes with at least 1 % of the successes."""
     separation: Separation | None
     """Null if fewer than two codes have enough successes."""
     truth: Truth | None
     """Null with fewer than twenty successes."""
     codes: list[CodeCheck] = Field(min_length=1)
     """The code → mode matrix, by row."""
-    disturbed: list[Disturbed]
-    """Each disturbance."""
 
 
 class Validation(Evidence):

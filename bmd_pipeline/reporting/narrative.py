@@ -12,7 +12,6 @@ from bmd_pipeline.metrics.schemas import (
     BaseBehaviour,
     CodeCheck,
     CodeRow,
-    Commanded,
     Evaluation,
     Grid,
     Hypothesis,
@@ -356,13 +355,6 @@ def describe_grid(grid: Grid) -> list[str]:
 
 # ---- The validation of modes ----
 
-_DISTURBANCES = {
-    "noise": "noisy observations",
-    "delay": "late actions",
-    "weak": "scaled actions",
-    "locked": "one component of the action locked",
-}
-
 
 def describe_validation(validation: Validation) -> list[str]:
     """The findings, a sentence or two each; the first is about the base policy."""
@@ -371,7 +363,6 @@ def describe_validation(validation: Validation) -> list[str]:
         _describe_base(validation.base),
         _describe_separation(discovered),
         *_describe_truth(discovered),
-        *_describe_disturbed(discovered),
     ]
 
 
@@ -418,25 +409,6 @@ def _describe_truth(discovered: Sequence[SeedValidation]) -> list[str]:
         if parts:
             text.append(f"Seed {seed}: {'; '.join(parts)}.")
     return text
-
-
-def _describe_disturbed(discovered: Sequence[SeedValidation]) -> list[str]:
-    parts = []
-    for there in zip(*(one.disturbed for one in discovered), strict=True):
-        name = there[0].disturbance
-        named = [one.recognised.value for one in there if one.recognised is not None]
-        seen = f", codes recognised in {_mean(named)}" if named else ""
-        success, modes = _success_and_modes(there)
-        parts.append(f"{_DISTURBANCES.get(name, name)}: success {success}{seen}, {modes}")
-    success, modes = _success_and_modes(discovered)
-    return [f"Undisturbed, success is {success} with {modes}. With {'; with '.join(parts)}."] if parts else []
-
-
-def _success_and_modes(played: Sequence[Commanded]) -> tuple[str, str]:
-    """Both as means over discovery seeds."""
-    present = np.mean([one.present for one in played])
-    modes = f"{present:.2g} mode{'' if present == 1 else 's'} present"
-    return _mean([one.success_rate.value for one in played]), modes
 
 
 def _mean(values: Sequence[float]) -> str:

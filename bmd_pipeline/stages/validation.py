@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ from numpy.typing import NDArray
 
 from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.schema import RunConfig
-from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.io.files import write_json
 from bmd_pipeline.io.layout import RUN_FILE
@@ -26,8 +24,8 @@ from bmd_pipeline.seeds import make_generator
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import label_episodes
 from bmd_pipeline.stages.evaluations import make_head, make_rng, require_settings
-from bmd_pipeline.stages.runtime import Context, disturb, episode_seeds, open_context, open_env, require_action
-from bmd_pipeline.tasks.registry import DISTURBANCE, load_labellings
+from bmd_pipeline.stages.runtime import Context, episode_seeds, open_context
+from bmd_pipeline.tasks.registry import load_labellings
 
 
 def validation(
@@ -35,12 +33,12 @@ def validation(
 ) -> None:
     """Plays the frozen policy, by itself and commanded by every seed's modes, and writes validation.json.
 
-    All of them, and every disturbance, meet the same starts. True modes are looked at for the comparison with them,
+    All of them meet the same starts. True modes are looked at for the comparison with them,
     and for nothing else.
 
     Raises:
         ArtifactError: policy or modes are missing, damaged, or were made under other settings.
-        ConfigError: too few episodes for so many codes, or a disturbance that the task has no place for.
+        ConfigError: too few episodes for so many codes.
     """
     started = time.time()
     task = config.task.name
@@ -55,12 +53,9 @@ def validation(
         _require_modes(config, seed, folder)
     num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
     with open_context(config, policy, num_envs, num_workers, reporter, disturbed=False) as context:
-        disturbances = config.validation.disturbances
-        for name, changes in disturbances.items():
-            require_action(context.env.spec, changes, f"validation.disturbances.{name}")
         found = {seed: load_modes(folder, context.policy, task=task) for seed, folder in modes.items()}
         first = next(iter(found.values()))
-        arena = _Arena(config, context, first, num_workers, reporter)
+        arena = _Arena(config, context, first, reporter)
         rng = make_rng(config, "validation")
         validator = Validator(arena.labelling.modes, config.evaluate.confidence, config.evaluate.alpha, rng)
         one, other = arena.play_base("base"), arena.play_base("paired")
@@ -69,8 +64,7 @@ def validation(
         discovered = []
         for seed, own in found.items():
             played = arena.describe(arena.play_codes(own, seed))
-            disturbed = {name: arena.describe(arena.play_codes(own, seed, name)) for name in disturbances}
-            discovered.append(validator.describe_seed(seed, own.num_codes, played, disturbed, base))
+            discovered.append(validator.describe_seed(seed, own.num_codes, played, base))
     inputs = {"policy": policy / RUN_FILE}
     inputs |= {f"modes/seed{seed}": folder / RUN_FILE for seed, folder in modes.items()}
     document = Validation(
@@ -101,38 +95,23 @@ class _Arena:
     Features, points and scale come from `modes`, any seed's.
     """
 
-    def __init__(
-        self, config: RunConfig, context: Context, modes: DiscoveredModes, num_workers: int, reporter: Reporter
-    ) -> None:
+    def __init__(self, config: RunConfig, context: Context, modes: DiscoveredModes, reporter: Reporter) -> None:
         self.config = config
         self.context = context
         self.columns = modes.feature_columns  # these three are the same for every seed
         self.points = modes.config.cluster_points
         self.shared_scale = modes.config.inference.scale == "shared"
-        self.num_workers = num_workers
         self.reporter = reporter
         self.labelling = load_labellings(config.task.name)[0]
         self._scale = np.ones(len(self.columns))
 
     def play_base(self, name: str) -> Rollout:
         """Episodes of the base policy; another name draws other noise on the same starts."""
-        return self._play(make_base_agent(self.context.policy), self.context.env, name)
+        return self._play(make_base_agent(self.context.policy), name)
 
-    def play_codes(self, modes: DiscoveredModes, seed: int, disturbance: str | None = None) -> Rollout:
-        """Episodes commanded by one seed's codes; all disturbances get the same draws of the agent."""
-        agent = make_commanded_agent(self.context.policy, modes)
-        if disturbance is None:
-            return self._play(agent, self.context.env, f"seed {seed}")
-        context, task = self.context, self.config.task
-        changes = self.config.validation.disturbances[disturbance]
-        # The task's own disturbance is not that of validation, unless it is among the changes.
-        world = task.model_copy(update={"env": {**task.env, DISTURBANCE: {}, **changes}})
-        if set(changes) <= {DISTURBANCE}:  # the same task behind a wrapper: no second simulator
-            return self._play(agent, disturb(context.env, world, context.policy), f"seed {seed}", disturbance)
-        num_envs, device, num_workers = context.env.num_envs, context.device, self.num_workers
-        opened = open_env(world, context.policy, num_envs, disturbed=True, device=device, num_workers=num_workers)
-        with closing(opened) as env:
-            return self._play(agent, env, f"seed {seed}", disturbance)
+    def play_codes(self, modes: DiscoveredModes, seed: int) -> Rollout:
+        """Episodes commanded by one seed's codes."""
+        return self._play(make_commanded_agent(self.context.policy, modes), f"seed {seed}")
 
     def fit_scale(self, played: Rollout) -> None:
         """Takes the scale of the features from the base policy's episodes."""
@@ -157,13 +136,13 @@ class _Arena:
         flat = resample_track(played.track[..., list(self.columns)], played.length, self.points)
         return flat.double().cpu().numpy().reshape(len(flat), self.points, -1)
 
-    def _play(self, agent: Agent, env: TaskEnv, name: str, disturbance: str = "undisturbed") -> Rollout:
-        episodes = self.config.evaluate.episodes
+    def _play(self, agent: Agent, name: str) -> Rollout:
+        env, episodes = self.context.env, self.config.evaluate.episodes
         seeds = episode_seeds(self.config.seed, "evaluate", "validation", episodes=episodes, num_envs=env.num_envs)
         device = self.context.device
         generator = make_generator(self.config.seed, "evaluate", "validation", "noise", name, device=device)
         rounds, agent = [], graph_agent(agent, self.context.recorder)
-        with self.reporter.progress(f"{name}, {disturbance}", len(seeds)) as progress:
+        with self.reporter.progress(name, len(seeds)) as progress:
             for played in play_rounds(env, agent, seeds, generator, feature_columns=self.columns):
                 rounds.append(played)
                 progress.advance(1)

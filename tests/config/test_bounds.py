@@ -51,7 +51,6 @@ def test_every_setting_is_bounded(name: str) -> None:
     leaves = dict(list_leaves(schema, schema.get("$defs", {}), ""))
     known = {
         ".task.env",  # the task's own settings, which are bounded themselves
-        ".validation.disturbances",  # changes of those
         ".methods[]",  # names of a fixed list, answered with the nearest
         ".grid.methods[]",
         ".grid.axes",  # values of other settings, which are bounded themselves

@@ -57,7 +57,6 @@ ALL = {"collect", "pretrain", "discover", "evaluate", *METHODS, *AFTER_EVALUATIO
         ("evaluate.tau=0.5", {"evaluate", *AFTER_EVALUATION}),
         ("verdict.success_margin=0.1", {"verdict"}),
         ("compare.min_seeds=3", {"compare", "verdict"}),
-        ("validation.disturbances={hurried: {horizon: 9}}", {"validation"}),
         ("grid.axes={discover.num_modes: [2, 4]}", {"grid"}),
         ("discover.num_modes=5", {"discover"}),
         ("discover.form=published", {"discover", *WITH_MODES}),
@@ -111,7 +110,7 @@ def test_execution_is_in_no_hash_but_all_else_is() -> None:
 
 
 def test_what_is_made_of_evaluations_does_not_change_them() -> None:
-    later = read("verdict.success_margin=0.1", "compare.min_seeds=3", "grid.seeds=[4]", "validation.disturbances={}")
+    later = read("verdict.success_margin=0.1", "compare.min_seeds=3", "grid.seeds=[4]")
     assert config_hash(later) == config_hash(read())
 
 
@@ -141,7 +140,7 @@ def test_slices_are_plain_json() -> None:
     for stage, method in STAGE_METHODS:
         values = stage_slice(read(), stage, method)
         assert json.loads(json.dumps(values)) == values
-        assert {"task", "seed", "evaluate" if stage == "curve" else stage} <= set(values)
+        assert {"task", "seed", "evaluate" if stage in ("curve", "validation") else stage} <= set(values)
 
 
 def test_without_a_method_the_fine_tuning_slice_holds_that_of_every_method() -> None:

@@ -115,8 +115,8 @@ def test_bad_variants_are_refused(config_dir: Path, text: str, error: type[BMDEr
         ("task.env.gain=2", r"^unknown setting task\.env\.gain; "),
         ("task.env.disturbance=3", r"^task\.env\.disturbance must be a group of settings, got 3"),
         (
-            "validation.disturbances={gust: {disturbance: {action_noise: -1}}}",
-            r"^validation\.disturbances\.gust\.disturbance\.action_noise must be >= 0\.0, got -1 \(--set",
+            "task.env.disturbance.action_noise=-1",
+            r"^task\.env\.disturbance\.action_noise must be >= 0\.0, got -1 \(--set",
         ),
         ("pretrain.policy.n_action_steps=99", r"^pretrain\.policy\.n_action_steps must be <= horizon \(8\), got 99"),
         ("methods=[dsrl, sac]", r"^methods\[1\]: unknown method 'sac'; known: dppo, .* \(--set"),
@@ -274,16 +274,3 @@ def test_settings_load_without_torch() -> None:
         "load_config('PushT', preset='cpu'); sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
-
-
-def test_disturbed_worlds_are_checked_as_settings_of_the_task(config_dir: Path) -> None:
-    def read(text: str) -> None:
-        load_config("GaussianMixture", assignments=[f"validation.disturbances={text}"], config_dir=config_dir)
-
-    read("{hurried: {horizon: 5}}")
-    with pytest.raises(
-        ConfigError, match=r"unknown setting validation.disturbances.hurried.horizn; did you mean 'horizon'"
-    ):
-        read("{hurried: {horizn: 5}}")
-    with pytest.raises(ConfigError, match=r"validation.disturbances.hurried.horizon must be >= 1, got 0"):
-        read("{hurried: {horizon: 0}}")

@@ -34,15 +34,14 @@ def test_options_say_the_same_as_the_config(config_dir: Path) -> None:
         "set": ["seeds=[4]"],
         "finetune": {"ppo": {"gamma": "0.9"}, "iterations": 3},
         "task": {"env": {"reward": "it's; odd"}},
-        "validation": {"disturbances": {"strong wind": {"horizon": 9}, "v1.5": {}}},
         "grid": {"axes": {}},
     }
     found = read_workflow_config(config | {"methods": None}, config_dir=config_dir)  # left blank: not there
     options = found.command_options()
     assert options[:2] == ["--preset", "smoke"]
-    assert options[2::2] == ["--set"] * 5
+    assert options[2::2] == ["--set"] * 4
     said = merge_layers([parse_assignment(text) for text in options[3::2]])
-    assert said == {name: config[name] for name in ("finetune", "task", "validation", "grid")} | {"seeds": [4]}
+    assert said == {name: config[name] for name in ("finetune", "task", "grid")} | {"seeds": [4]}
 
 
 def test_jobs_take_the_preset_that_was_decided_first(config_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def test_redundant_codes_and_missing_modes(shares: tuple[float, ...], missing: l
     played = Trajectories(np.zeros((len(codes), 2, 1)), codes, success, mode)
     once = np.repeat(np.arange(3), np.multiply(shares, 10).round().astype(int))
     own = Trajectories(np.zeros((10, 2, 1)), np.zeros(10, np.int64), np.ones(10, bool), once)
-    truth = validator.describe_seed(0, 4, played, {}, validator.describe_base(own, own)).truth
+    truth = validator.describe_seed(0, 4, played, validator.describe_base(own, own)).truth
     assert truth is not None
     assert truth.redundant == [[0, 2]]
     assert truth.missing == missing

@@ -14,7 +14,7 @@ def separate(points: np.ndarray, codes: np.ndarray, num_codes: int) -> Separatio
     zeros, won = np.zeros(len(codes), np.int64), np.ones(len(codes), bool)
     played, none = Trajectories(points[:, None], codes, won, zeros), Trajectories(points[:, None], codes, ~won, zeros)
     validator = Validator(("any",), 0.95, 0.05, np.random.default_rng(0))
-    found = validator.describe_seed(0, num_codes, played, {}, validator.describe_base(none, none)).separation
+    found = validator.describe_seed(0, num_codes, played, validator.describe_base(none, none)).separation
     assert found is not None
     return found
 

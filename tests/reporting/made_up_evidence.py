@@ -177,10 +177,6 @@ def _make_validation(run: MadeUpRun) -> Validation:
                 }
                 for k in range(4)
             ],
-            "disturbed": [
-                {"disturbance": "delay", "success_rate": interval(0.61), "recognised": interval(0.83), "present": 2},
-                {"disturbance": "locked", "success_rate": interval(0.05), "recognised": None, "present": 0},
-            ],
         }
         for seed in run.seeds
     ]

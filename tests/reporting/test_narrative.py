@@ -54,8 +54,7 @@ def describe(
     validator = make_validator()
     base = validator.describe_base(*draw)
     way = np.array(commanded)[np.arange(n) % 4]
-    played, late = play(way, won, rng), play(np.zeros_like(way), won, rng)
-    found = validator.describe_seed(3, 4, played, {"delay": late}, base)
+    found = validator.describe_seed(3, 4, play(way, won, rng), base)
     values = {"base": base, "discovered": [found]}
     return describe_validation(document.model_copy(update=values)), found
 
@@ -79,17 +78,6 @@ def test_equal_codes_are_not_told_apart_and_different_ones_are(say: Say) -> None
     assert all(share is not None and 0.2 < share < 0.8 for share in by_code)  # either of two codes that do the same
     table = np.array(found.separation.confusion)
     assert table[0, 1] == table[0, 2] == table[1, 0] == 0
-
-
-def test_a_disturbance_that_sends_all_one_way_is_seen(say: Say) -> None:
-    text, found = say([0.4, 0.3, 0.3], [0, 1, 2, 0])
-    (late,) = found.disturbed
-    assert found.separation is not None
-    assert late.recognised is not None
-    assert late.recognised.high < found.separation.recognised.low
-    assert (found.present, late.present) == (3, 1)
-    assert "with 3 modes present. With late actions: success" in text[-1]
-    assert text[-1].endswith("1 mode present.")
 
 
 def test_one_way_has_no_second_mode(say: Say) -> None:

@@ -94,8 +94,6 @@ def test_evidence_is_shown(page: str) -> None:
     assert "episodes in each cell; means with 95 % intervals, small marks are seeds." in words
     assert "The base policy has more than one mode: 20 paired rollouts" in words
     assert "90.0 % [85.0, 94.0], chance 30 % 0.87 0.81 0.93" in words
-    assert "delay 61.0 %, 61.0 % 83.0 %, 83.0 % 2, 2" in words
-    assert "locked 5.0 %, 5.0 % –, – 0, 0" in words
     assert "+10.0 [5.0, 14.0]" in words
     assert "p = .004" in words
 

@@ -48,14 +48,6 @@ def make_config(*behaviours: str, **changes: Any) -> RunConfig:
             "inference": {"hidden_sizes": (32,), "fit_steps": 200},
         },
         "evaluate": {"episodes": 256, "num_envs": 128},  # two rounds
-        "validation": {
-            "disturbances": {
-                "noise": {"disturbance": {"obs_noise": 0.1}},
-                "locked": {"disturbance": {"locked_action": 0}},
-                "hurried": {"horizon": 7},
-                "stuck": {"disturbance": {"action_gain": 0.0}},
-            }
-        },
     }
     return RunConfig.model_validate(values | changes)
 
@@ -116,16 +108,6 @@ def test_four_goals_are_several_ways_whose_codes_are_told_apart(validated: Valid
         assert set(one.truth.missing) == set(validated.modes) - commanded
 
 
-def test_disturbances_do_what_they_are_called(validated: Validation) -> None:
-    for one in validated.discovered:
-        there = {found.disturbance: found for found in one.disturbed}
-        assert list(there) == ["noise", "locked", "hurried", "stuck"]
-        assert there["locked"].present <= 2  # without the first component two goals are out of reach
-        assert there["hurried"].success_rate.value < one.success_rate.value  # goals are eight steps away
-        assert there["stuck"].success_rate.value == 0.0
-        assert there["hurried"].recognised is None or there["hurried"].success_rate.value > 0
-
-
 def test_the_same_command_gives_the_same_numbers(
     four: Layout, validated: Validation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,15 +120,13 @@ def test_the_same_command_gives_the_same_numbers(
 
 
 def test_one_goal_has_no_second_mode(tmp_path: Path) -> None:
-    weak = {"weak": {"disturbance": {"action_gain": 0.8}}}
-    config = make_config("north", seeds=(0,), validation={"disturbances": weak})
+    config = make_config("north", seeds=(0,))
     found = run(config, prepare(tmp_path, config))
     assert found.base.modes == "unknown"
     assert found.base.paired is not None
     assert found.base.paired.p > 0.05
     assert found.base.mode_shares["north"] == 1.0
     (one,) = found.discovered
-    assert [there.disturbance for there in one.disturbed] == ["weak"]
     assert one.truth is not None
     assert one.truth.redundant in ([], [[code.code for code in one.codes if code.mode]])
 
@@ -164,11 +144,6 @@ def test_what_does_not_belong_is_refused_before_anything_is_written(four: Layout
             make_config(evaluate={"episodes": 8}, discover={"num_modes": 5}),
             ConfigError,
             r"evaluate.episodes must be >= 10, twice discover.num_modes, to validate modes; got 8",
-        ),
-        (
-            make_config(validation={"disturbances": {"stiff": {"disturbance": {"locked_action": 2}}}}),
-            ConfigError,
-            r"validation.disturbances.stiff.disturbance.locked_action must be < 2 for GaussianMixture, got 2",
         ),
     ):
         with pytest.raises(error, match=message) as caught:

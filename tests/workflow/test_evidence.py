@@ -76,4 +76,3 @@ def test_modes_are_validated_without_fine_tuning(finished: Project, project: Pro
     target = f"{RESULTS}/modes/validation.json"
     assert finished.plan(target=target) == {"validation": 1}
     assert project.plan(target=target) == {"collect": 1, "pretrain": 1, "discover": 1, "validation": 1}
-    assert finished.plan("set=[validation.disturbances.hurried.horizon=9]") == {}
