@@ -40,7 +40,7 @@ ATTEMPTS = 20
 class Clip:
     """One episode that succeeded, and is shown."""
 
-    role: str  # what it was played for: a behaviour, a mode, or a mode code
+    target: str  # what it was played for: a behaviour, a mode, or a mode code
     mode: str  # its true mode, by the task's main labelling
     seed: int  # what the task was reset with
     attempts: int  # episodes that were played for it since the one before, itself included
@@ -51,32 +51,32 @@ class Clip:
 class Player:
     """Who plays, and what for."""
 
-    groups: Sequence[tuple[str, ...]]  # roles to play for; one episode can serve any role of its group
+    groups: Sequence[tuple[str, ...]]  # targets to play for; one episode can serve any target of its group
     labelling: ModeLabelling  # the task's true modes
     recorder: EpisodeRecorder  # holds the last episode
     make_seed: Callable[[int, int], int]  # (index of the group, number of the attempt) -> seed of the task's reset
     try_episode: Callable[[int, int], bool]  # (index of the group, seed) -> whether the episode succeeded
 
     def play(self, episodes: int, log: Callable[[str], None]) -> Iterator[Clip]:
-        """Plays for one group after the other, until `episodes` succeeded for each role; logs where too few do."""
+        """Plays for one group after the other, until `episodes` succeeded for each target; logs where too few do."""
         for index, group in enumerate(self.groups):
             found, since = dict.fromkeys(group, 0), dict.fromkeys(group, 0)
             for attempt in range(ATTEMPTS * episodes * len(group)):
                 seed = self.make_seed(index, attempt)
-                since = {role: count + 1 for role, count in since.items()}
+                since = {target: count + 1 for target, count in since.items()}
                 if not self.try_episode(index, seed):
                     continue
                 mode = find_mode(self.labelling, self.recorder.recording)
-                role = group[0] if len(group) == 1 else mode
-                if found[role] == episodes:
+                target = group[0] if len(group) == 1 else mode
+                if found[target] == episodes:
                     continue
-                yield Clip(role, mode, seed, since[role], self.recorder.recording)
-                found[role], since[role] = found[role] + 1, 0
+                yield Clip(target, mode, seed, since[target], self.recorder.recording)
+                found[target], since[target] = found[target] + 1, 0
                 if min(found.values()) == episodes:
                     break
-            for role in group:
-                if found[role] < episodes:
-                    log(f"{role}: no success in {since[role]} episodes, no clip")
+            for target in group:
+                if found[target] < episodes:
+                    log(f"{target}: no success in {since[target]} episodes, no clip")
 
 
 @contextmanager
@@ -248,7 +248,7 @@ def film(
 
 def _name_clip(output: Path, clip: Clip, taken: Mapping[str, object]) -> Path:
     """Where a clip goes; those after the first of their kind are numbered."""
-    parts = [output.stem, clip.role, *([clip.mode] if clip.role.startswith("code") else [])]
+    parts = [output.stem, clip.target, *([clip.mode] if clip.target.startswith("code") else [])]
     stem, number = "-".join(parts), 1
     while (name := f"{stem}{f'-{number}' if number > 1 else ''}.gif") in taken:
         number += 1
@@ -257,7 +257,7 @@ def _name_clip(output: Path, clip: Clip, taken: Mapping[str, object]) -> Path:
 
 def _describe(clip: Clip, gif: bytes) -> dict[str, Any]:
     return {
-        "role": clip.role,
+        "target": clip.target,
         "mode": clip.mode,
         "seed": clip.seed,
         "steps": clip.recording.length,
