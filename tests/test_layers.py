@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "seeds", "methods"),
     ("config",),
     ("compute",),
-    ("io", "metrics", "modes.trials"),  # a robot's memory of its trials; it imports nothing
+    ("io", "metrics"),
     ("environments.base", "tasks.registry"),  # the contract and the names; they import no task
     ("environments",),
     ("sim",),

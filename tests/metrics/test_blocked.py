@@ -10,10 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bmd_pipeline.metrics.blocked import MAX_TRIALS, _count_features, _score, _survive_thompson, summarise_blocked
+from bmd_pipeline.metrics.blocked import (
+    MAX_TRIALS,
+    ROBOTS,
+    _choose_while_failing,
+    _count_features,
+    _score,
+    _survive_thompson,
+    summarise_blocked,
+)
 from bmd_pipeline.metrics.episodes import Episodes
 from bmd_pipeline.metrics.schemas import Answers, Blocked, TrialOutcome
 from bmd_pipeline.metrics.scores import MIN_MODE_SHARE
+from bmd_pipeline.modes.trials import CodeTrials
 from tests.metrics.drawn import NAMES, make_episodes
 
 
@@ -161,3 +170,18 @@ def test_a_policy_that_never_succeeds() -> None:
 def test_a_task_of_one_mode_has_no_other_way() -> None:
     part = make_episodes("dppo", 0, np.zeros(5, int), np.ones(5, bool), 1)
     assert summarise_blocked([part], "goal", 0.95, np.random.default_rng(0)) is None
+
+
+def test_all_robots_at_once_choose_as_single_ones_do() -> None:
+    """How often the first code is among the first three choices of robots that keep failing."""
+    rng, found = np.random.default_rng(1), []
+    for _ in range(1000):
+        trials, chosen = CodeTrials(3), []
+        for _ in range(3):
+            chosen.append(trials.choose(rng))
+            trials.update(chosen[-1], success=False)
+        found.append(chosen.count(0))
+    together = (_choose_while_failing(3)[:, :3] == 0).sum(axis=1)
+    for count in range(4):
+        expected = np.mean(np.array(found) == count)
+        assert np.mean(together == count) == pytest.approx(expected, abs=4 * math.sqrt(0.25 * (1 / 1000 + 1 / ROBOTS)))
