@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "seeds", "methods"),
     ("config",),
     ("compute",),
-    ("io", "metrics"),
+    ("io", "metrics", "modes.trials"),  # how codes are tried; it imports nothing
     ("environments.base", "tasks.registry"),  # the contract and the names; they import no task
     ("environments",),
     ("sim",),

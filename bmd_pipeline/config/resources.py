@@ -38,11 +38,6 @@ DEVICE_MB, DEVICE_MINUTES = 16_000, 240
 """What a job on a CUDA device asks for at least, generously: none was measured."""
 
 
-def count_rounds(episodes: int, num_envs: int) -> int:
-    """Rounds of `num_envs` environments that so many episodes take."""
-    return -(-episodes // num_envs)
-
-
 def uses_device(config: RunConfig, stage: str, *, simulator: str, expected: bool) -> bool:
     """Whether a stage that may compute on a CUDA device will; `expected` says whether there is to be one where
     `execution.device` leaves it open."""

@@ -15,6 +15,7 @@ from bmd_pipeline.metrics.bootstrap import NUM_RESAMPLES, bootstrap_sums, percen
 from bmd_pipeline.metrics.episodes import Episodes
 from bmd_pipeline.metrics.schemas import Answers, Blocked, Estimate, TrialOutcome
 from bmd_pipeline.metrics.scores import divide, is_present
+from bmd_pipeline.modes.trials import choose_codes
 
 Floats = NDArray[np.float64]
 
@@ -151,7 +152,7 @@ def _choose_while_failing(num_codes: int) -> NDArray[np.int64]:
     rng = np.random.default_rng(0)
     chosen = np.empty((ROBOTS, MAX_TRIALS), np.int64)
     failures = np.zeros((ROBOTS, num_codes))
-    for trial in range(MAX_TRIALS):  # as `modes.trials.CodeTrials` chooses, all robots at once
-        chosen[:, trial] = rng.beta(1.0, 1.0 + failures).argmax(axis=1)
+    for trial in range(MAX_TRIALS):
+        chosen[:, trial] = choose_codes(0.0, failures, rng)
         failures[np.arange(ROBOTS), chosen[:, trial]] += 1
     return chosen

@@ -1,6 +1,17 @@
 """Which code works here: a robot finds out from the outcomes of its own trials."""
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def choose_codes(successes: ArrayLike, failures: ArrayLike, generator: np.random.Generator) -> NDArray[np.int64]:
+    """The codes (...) whose success rates are the highest, when each is drawn from its posterior Beta(1 + s, 1 + f).
+
+    `successes` and `failures` are those of each code, (..., K).
+    """
+    drawn = generator.beta(1.0 + np.asarray(successes), 1.0 + np.asarray(failures))
+    codes: NDArray[np.int64] = drawn.argmax(axis=-1)
+    return codes
 
 
 class CodeTrials:
@@ -19,8 +30,8 @@ class CodeTrials:
         self.failures = np.zeros(num_codes, np.int64)  # (K,)
 
     def choose(self, generator: np.random.Generator) -> int:
-        """The code whose success rate is the highest, when each is drawn from its posterior Beta(1 + s, 1 + f)."""
-        return int(generator.beta(1 + self.successes, 1 + self.failures).argmax())
+        """The code to try next, see `choose_codes`."""
+        return int(choose_codes(self.successes, self.failures, generator))
 
     def update(self, code: int, success: bool) -> None:
         """Counts the outcome of one trial.

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bmd_pipeline.config.hashing import Stage
-from bmd_pipeline.config.resources import count_rounds
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.environments.base import ModeLabelling, TaskEnv
 from bmd_pipeline.errors import ArtifactError, TaskError
@@ -52,7 +51,7 @@ from bmd_pipeline.stages.evaluations import (
     make_document,
     make_head,
 )
-from bmd_pipeline.stages.runtime import load_task_policy, open_env, prepare_device
+from bmd_pipeline.stages.runtime import count_rounds, load_task_policy, open_env, prepare_device
 from bmd_pipeline.tasks.registry import load_labellings
 
 # ---- Episodes with their true modes: what evaluation is made of ----

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.resources import count_rounds
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file
@@ -25,7 +24,7 @@ from bmd_pipeline.rl.trainer import Trainer, compute_max_steps, unpack_trainer
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, describe_stage, open_checkpoints, open_tracker
 from bmd_pipeline.stages.console import Reporter, Stop
-from bmd_pipeline.stages.runtime import Context, episode_seeds, open_context
+from bmd_pipeline.stages.runtime import Context, count_rounds, episode_seeds, open_context
 
 
 def finetune(

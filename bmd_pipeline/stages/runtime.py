@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bmd_pipeline.compute import select_device, set_matmul
-from bmd_pipeline.config.resources import NATIVE, count_rounds
+from bmd_pipeline.config.resources import NATIVE
 from bmd_pipeline.config.schema import RunConfig, TaskConfig
 from bmd_pipeline.environments.base import TaskEnv, TaskSpec
 from bmd_pipeline.environments.wrappers import DisturbedEnv
@@ -139,6 +139,11 @@ def open_context(
     )
     with closing(opened) as env:
         yield Context(StoppableEnv(env, stop) if stop else env, policy, device, matmul, recorder)
+
+
+def count_rounds(episodes: int, num_envs: int) -> int:
+    """Rounds of `num_envs` environments that so many episodes take."""
+    return -(-episodes // num_envs)
 
 
 def episode_seeds(root: int, family: Family, *names: str | int, episodes: int, num_envs: int) -> list[int]:
