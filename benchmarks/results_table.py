@@ -24,6 +24,7 @@ METRICS = (
     "obeyed",
     "obeyed_worst",
     "episode_return",
+    "mode_spread",
 )
 """Fields of a row that are measured, under eval.json's names."""
 
@@ -54,6 +55,8 @@ class BaseRow(Block):
     obeyed: float
     obeyed_worst: float
     episode_return: float
+    mode_spread: float | None = None
+    """Null in rows of evaluations that had not measured it."""
 
 
 class CodeEntry(Block):
@@ -115,6 +118,8 @@ class Row(Block):
     obeyed: Number
     obeyed_worst: Number
     episode_return: Number
+    mode_spread: Number | None = None
+    """Null where it was not measured."""
     total_modes: int = Field(ge=1)
     tau: float
     confidence: float

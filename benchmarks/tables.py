@@ -180,7 +180,7 @@ def make_row(task: str, method: str, runs: Sequence[Run], *, variant: str = "", 
         tau=first.block.solved.tau,
         confidence=first.document.confidence,
         bases=[
-            BaseRow(base=base, **{name: getattr(block, name).mean for name in METRICS})
+            BaseRow(base=base, **{name: getattr(block, name).mean for name in METRICS if getattr(block, name)})
             for base, block in blocks.items()
         ],
         seeds=seeds,
@@ -228,15 +228,18 @@ def _find_world(run: Run) -> str:
     return Disturbance.model_validate(disturbance or {}).describe() or "own"
 
 
-def _pool(blocks: Sequence[PolicyBlock], name: str, confidence: float) -> Number:
-    """Student's interval over base policies; of one alone, that over its seeds and episodes."""
+def _pool(blocks: Sequence[PolicyBlock], name: str, confidence: float) -> Number | None:
+    """Student's interval over base policies; of one alone, that over its seeds and episodes. None if one lacks it."""
+    if any(getattr(block, name) is None for block in blocks):
+        return None
     if len(blocks) == 1:
         only = getattr(blocks[0], name)
         return Number(mean=only.mean, low=only.low, high=only.high)
     values: NDArray[np.float64] = np.array([getattr(block, name).mean for block in blocks])
     total = float(blocks[0].solved.total)
     most = {"present": total, "solved": total, "mode_entropy": float(np.log(total))}
-    bounds = (-np.inf, np.inf) if name == "episode_return" else (0.0, most.get(name, 1.0))
+    unbounded = {"episode_return": (-np.inf, np.inf), "mode_spread": (0.0, np.inf)}
+    bounds = unbounded.get(name, (0.0, most.get(name, 1.0)))
     found = student_interval(values, confidence, bounds)
     return Number(mean=found.value, low=found.low, high=found.high)
 
@@ -298,7 +301,9 @@ def _plain(value: float, digits: int) -> str:
 
 def _number(row: Row, name: str, digits: int) -> str:
     """Mean and interval; with few base policies also the value of each. Of what never differs, the number alone."""
-    number: Number = getattr(row, name)
+    number: Number | None = getattr(row, name)
+    if number is None:
+        return "–"
     text, low, high = (_plain(value, digits) for value in (number.mean, number.low, number.high))
     if low == high:
         return text
@@ -335,6 +340,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "obeyed": ("obeyed", lambda row: _number(row, "obeyed", 3)),
     "worst": ("obeyed, worst code", lambda row: _number(row, "obeyed_worst", 3)),
     "return": ("return", lambda row: _number(row, "episode_return", 2)),
+    "spread": ("spread within a mode", lambda row: _number(row, "mode_spread", 4)),
     "shares": ("shares of the modes", lambda row: " / ".join(_plain(mode.share, 3) for mode in row.modes)),
     "runs": ("base policies × seeds × episodes", lambda row: f"{len(row.bases)} × {len(row.seeds)} × {row.episodes}"),
     "iterations": ("iterations", lambda row: _count(row.costs.iterations)),

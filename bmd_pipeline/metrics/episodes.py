@@ -1,7 +1,7 @@
 """Per-episode rows of an evaluation, and the parquet file that holds them.
 
 One row per episode: who played (policy, seed, episode, code), what came of it (success, length,
-episode_return, information) and which mode it belongs to: `<labelling>` names the mode, or is null for a
+episode_return, information, deviation) and which mode it belongs to: `<labelling>` names the mode, or is null for a
 failure that was still undecided, and `<labelling>/<mode>` holds the weights that the metrics use.
 """
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import advise_again
 
-_ARRAYS = ("code", "success", "length", "episode_return", "information")
+_ARRAYS = ("code", "success", "length", "episode_return", "information", "deviation")
 _PLAIN_COLUMNS = {
     "policy": pa.string(),
     "seed": pa.int64(),
@@ -31,6 +31,7 @@ _PLAIN_COLUMNS = {
     "length": pa.int64(),
     "episode_return": pa.float64(),
     "information": pa.float64(),
+    "deviation": pa.float64(),
 }
 
 
@@ -60,6 +61,8 @@ class Episodes:
     length: NDArray[np.int64]  # (num_episodes,) control steps
     episode_return: NDArray[np.float64]  # (num_episodes,) undiscounted task reward
     information: NDArray[np.float64]  # (num_episodes,) log q(z|h) − log p(z) in nats; 0 with one code
+    # (num_episodes,) how far a successful episode's path is from the mean path of its mode, as `measure_deviations`
+    deviation: NDArray[np.float64]
     labellings: Mapping[str, ModeWeights]  # by name, the main one first
     # By labelling, the mode that each code asks for, as selection seeds showed it; empty without codes, and in rows
     # from a table alone: eval.json holds it.
@@ -138,6 +141,7 @@ def _require_sense(part: Episodes, path: Path) -> None:
     """Numbers are such as an evaluation writes."""
     codes = (part.code >= 0) & (part.code < part.num_codes) & (part.length >= 1)
     sound = bool(codes.all() and np.isfinite(part.episode_return).all() and np.isfinite(part.information).all())
+    sound = sound and bool((np.isfinite(part.deviation) & (part.deviation >= 0.0)).all())
     for labelling in part.labellings.values():
         weights = labelling.weights
         sound = sound and bool((weights >= 0.0).all() and np.allclose(weights.sum(axis=1), 1.0, atol=1e-3))

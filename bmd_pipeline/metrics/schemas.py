@@ -285,6 +285,9 @@ class PolicyBlock(LabellingBlock):
     blocked: Blocked | None = None
     """Outcomes where one mode of the main labelling is blocked; null for a task with a single mode, and in documents of
     older releases."""
+    mode_spread: Estimate | None = None
+    """Spread within a mode: standard deviation of the planar paths of its successes, in the unit of the task's track,
+    mean over present modes of the main labelling; null in documents of older releases."""
 
 
 class Evaluation(Document):

@@ -153,6 +153,40 @@ def compute_obedience(sums: Floats) -> tuple[Floats, Floats]:
     return np.minimum(mean, 1.0), worst
 
 
+# ---- How differently a policy does the same thing ----
+#
+# Entropy counts modes and sees nothing of what happens within one: a policy may keep all of them, each as one and the
+# same path.
+
+
+def measure_deviations(paths: Floats, success: NDArray[np.bool_], weights: Floats) -> Floats:
+    """Distance of each successful episode's path from the mean path of its mode, (num_episodes,), 0 for failures.
+
+    The distance is the root mean square over points, times √(n / (n − 1)) for n successes in the mode, so that its mean
+    square is the unbiased variance of the paths; a lone success has 0. `paths` (num_episodes, points, 2) are in the
+    unit of the task's track, `success` (num_episodes,), `weights` (num_episodes, num_modes) as in `count_modes`.
+    """
+    deviations = np.zeros(len(success))
+    mode = weights.argmax(axis=1)
+    for rows in (success & (mode == index) for index in range(weights.shape[1])):
+        if (n := rows.sum()) > 1:
+            offsets = paths[rows] - paths[rows].mean(axis=0)
+            deviations[rows] = np.sqrt(np.square(offsets).sum(axis=-1).mean(axis=-1) * n / (n - 1))
+    return deviations
+
+
+def mode_spread(successes: Floats, squares: Floats) -> Floats:
+    """Spread within a mode: standard deviation of the paths of its successes, mean over present modes, (...).
+
+    In the unit of the task's track; 0 where nothing succeeded. Both arguments are (..., num_modes): sums of the
+    successful episodes' weights, and of the same times their squared deviations.
+    """
+    present = is_present(successes)
+    variance = np.divide(squares, successes, out=np.zeros_like(squares), where=successes > 0)
+    mean: Floats = (np.sqrt(variance) * present).sum(axis=-1) / np.maximum(present.sum(axis=-1), 1)
+    return mean
+
+
 # ---- The scores that policies are compared by, as functions of sums over episodes ----
 #
 # One call scores a policy, or thousands of bootstrap resamples of it; the numbers are those of eval.json.

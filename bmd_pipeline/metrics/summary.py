@@ -29,6 +29,7 @@ from bmd_pipeline.metrics.scores import (
     count_modes,
     episode_features,
     mode_shares,
+    mode_spread,
     mode_success_rates,
 )
 
@@ -58,6 +59,7 @@ def summarise_policy(
         seeds=[_summarise_seed(part, labelling, tau) for part in parts],
         labellings=blocks,
         blocked=summarise_blocked(parts, labelling, confidence, rng),
+        mode_spread=_estimate_spread(parts, labelling, confidence, rng),
     )
 
 
@@ -141,6 +143,20 @@ def _tabulate_codes(part: Episodes, name: str) -> list[CodeRow]:
             )
         )
     return rows
+
+
+def _estimate_spread(
+    parts: Sequence[Episodes], labelling: str, confidence: float, rng: np.random.Generator
+) -> Estimate:
+    """Spread within a mode, with its bootstrap interval; the modes' mean paths are held."""
+    features = []
+    for part in parts:
+        won = part.success[:, None] * part.labellings[labelling].weights
+        features.append(np.hstack([won, won * np.square(part.deviation)[:, None]]))
+    sums, drawn = np.stack([rows.sum(axis=0) for rows in features]), bootstrap_sums(features, rng)
+    observed, resampled = (mode_spread(*np.split(values, 2, axis=-1)).mean(axis=-1) for values in (sums, drawn))
+    low, high = percentile_interval(resampled, float(observed), confidence)
+    return Estimate(mean=float(observed), low=low, high=high, n=sum(map(len, parts)))
 
 
 def _estimate_mean(values: Sequence[Floats], confidence: float, rng: np.random.Generator) -> Estimate:

@@ -23,7 +23,7 @@ from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.methods import check_method, is_finetuned, order_policies, uses_modes
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, concat_episodes, encode_episodes
 from bmd_pipeline.metrics.schemas import Evaluation
-from bmd_pipeline.metrics.scores import SCORES, choose_behaviours
+from bmd_pipeline.metrics.scores import SCORES, choose_behaviours, measure_deviations
 from bmd_pipeline.modes.modes import resample_track
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.reporting.figures import plot_success_modes, plot_trajectories, save_figure
@@ -83,6 +83,7 @@ def label_episodes(
         length=played.length.cpu().numpy().astype(np.int64),
         episode_return=episode_return.cpu().numpy().astype(np.float64),
         information=information.cpu().numpy().astype(np.float64),
+        deviation=np.zeros(len(information)),  # measured where the paths of all episodes are at hand
         labellings={labelling.name: _weigh(labelling, played) for labelling in labellings},
     )
 
@@ -149,8 +150,8 @@ class _Examiner:
         for index, played in enumerate(play_rounds(env, agent, seeds, make_generator(root, *noise, device=env.device))):
             information = None if agent.modes is None else compute_information(agent.modes.inference, played)[0]
             part = label_episodes(played, information, self.labellings, self.method, self.seed, agent.num_codes)
-            points = resample_track(played.track[:, :, columns], played.length, NUM_POINTS, keep_start=True)
-            drawn = points.cpu().numpy().reshape(-1, NUM_POINTS, 2)
+            resampled = resample_track(played.track[:, :, columns], played.length, NUM_POINTS, keep_start=True)
+            drawn = resampled.cpu().numpy().reshape(-1, NUM_POINTS, 2)
             if not all(np.isfinite(values).all() for values in (part.episode_return, part.information, drawn)):
                 who = f"{self.method}, seed {self.seed}"
                 raise ArtifactError(f"{who}: its weights lead to numbers that are not finite; train again")
@@ -159,7 +160,9 @@ class _Examiner:
             if progress is not None:
                 kept = min(env.num_envs, episodes - index * env.num_envs)
                 progress.advance(kept, success=float(part.success.mean()))
-        return concat_episodes(parts, episodes), np.concatenate(paths)[:episodes]
+        labelled, points = concat_episodes(parts, episodes), np.concatenate(paths)[:episodes]
+        weights = labelled.labellings[self.labellings[0].name].weights
+        return replace(labelled, deviation=measure_deviations(points, labelled.success, weights)), points
 
 
 @contextmanager

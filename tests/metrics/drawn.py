@@ -37,5 +37,6 @@ def make_episodes(policy: str, seed: int, mode: np.ndarray, success: np.ndarray,
         length=np.ones(len(mode), np.int64),
         episode_return=success.astype(np.float64),
         information=np.zeros(len(mode)),
+        deviation=0.1 * success,
         labellings={"goal": ModeWeights(NAMES[:num_modes], np.eye(num_modes)[mode])},
     )

@@ -26,6 +26,7 @@ def make_part(policy: str, seed: int, n: int) -> Episodes:
         length=rng.integers(1, 9, size=n),
         episode_return=rng.normal(size=n),
         information=rng.normal(size=n),
+        deviation=rng.random(n),
         labellings={
             "turn": ModeWeights(("left", "right"), weights),
             "goal": ModeWeights(("a/b", "c", "d"), np.eye(3)[rng.integers(3, size=n)]),
@@ -45,7 +46,7 @@ def test_round_trip_keeps_every_part_apart(tmp_path: Path) -> None:
     ]
     for part, copy in zip(parts, loaded, strict=True):
         assert copy.num_codes == 3
-        for name in ("code", "success", "length", "episode_return", "information"):
+        for name in ("code", "success", "length", "episode_return", "information", "deviation"):
             np.testing.assert_array_equal(getattr(copy, name), getattr(part, name))
         assert list(copy.labellings) == ["turn", "goal"]
         for name, labelling in part.labellings.items():

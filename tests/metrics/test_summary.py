@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
 from bmd_pipeline.metrics.schemas import PolicyBlock
-from bmd_pipeline.metrics.scores import MIN_MODE_SHARE
+from bmd_pipeline.metrics.scores import MIN_MODE_SHARE, measure_deviations
 from bmd_pipeline.metrics.summary import summarise_policy
 
 SEED_METRICS = (
@@ -40,6 +40,7 @@ def make_part(mode: list[int], success: list[bool], seed: int = 0, code: list[in
         length=np.full(n, 5),
         episode_return=np.array(success, dtype=float) * 2,
         information=np.full(n, 0.5 if code else 0.0),
+        deviation=np.array(success, dtype=float),
         labellings={
             "side": ModeWeights(("left", "right"), np.eye(2)[mode]),
             "parity": ModeWeights(("even", "odd"), parity),
@@ -116,6 +117,40 @@ def test_intervals_shrink_with_episodes_and_are_reproducible() -> None:
         assert width[1] < 0.5 * width[0], name
     one = make_part([0, 1, 1, 0], [True, False, True, True])
     assert summarise(one) == summarise(one)
+
+
+def test_spread_within_a_mode_is_the_standard_deviation_of_its_paths() -> None:
+    """Against NumPy's; a mode below the share that counts, and failures, stay out of it."""
+    rng = np.random.default_rng(3)
+    mode = np.repeat([0, 1], [250, 251])
+    success = rng.random(501) < 0.9
+    mode[-1], success[-1] = 0, True
+    paths = rng.normal(size=(501, 6, 2)) * np.array([0.1, 0.4])[mode][:, None, None]
+    part = make_part(mode.tolist(), success.tolist())
+    weights = part.labellings["side"].weights
+    part = replace(part, deviation=measure_deviations(paths, success, weights))
+    expected = [math.sqrt(paths[success & (mode == one)].var(axis=0, ddof=1).sum(axis=-1).mean()) for one in range(2)]
+    found = summarise(part).mode_spread
+    assert found is not None
+    assert found.mean == pytest.approx(np.mean(expected))
+    assert found.low < found.mean < found.high
+
+    rare = np.where(mode == 1, success & (np.cumsum(mode) <= 2), success)  # two successes of the right: below 1 %
+    alone = summarise(replace(part, success=rare, deviation=measure_deviations(paths, rare, weights))).mode_spread
+    assert alone is not None
+    assert alone.mean == pytest.approx(expected[0])
+
+
+def test_spread_of_one_path_each_is_zero() -> None:
+    """However far modes lie apart; a lone success and a policy without any have none either."""
+    weights = np.eye(2)[[0, 0, 1, 1, 1]]
+    paths = np.broadcast_to(np.array([0.0, 0.0, 5.0, 5.0, 9.0])[:, None, None], (5, 4, 2))
+    deviations = measure_deviations(paths, np.array([True, True, True, True, False]), weights)
+    np.testing.assert_array_equal(deviations, 0.0)
+    np.testing.assert_array_equal(measure_deviations(paths, np.array([True, *[False] * 4]), weights), 0.0)
+    nothing = summarise(make_part([0, 1], [False, False])).mode_spread
+    assert nothing is not None
+    assert (nothing.low, nothing.mean, nothing.high) == (0, 0, 0)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 3))

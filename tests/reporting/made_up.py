@@ -177,6 +177,7 @@ class MadeUpRun:
             length=rng.integers(5, 25, size=n),
             episode_return=success.astype(float),
             information=np.full(n, 0.9 if coded else 0.0),
+            deviation=0.1 * success,
             labellings={"way": ModeWeights(self.modes, np.eye(num_modes)[mode])},
             behaviours={"way": (*(self.modes[k % num_modes] for k in range(3)), None)} if coded else {},
         )

@@ -45,6 +45,7 @@ def make_part(policy: str, seed: int, mode: Sequence[int], success: Sequence[boo
         length=np.ones(n, np.int64),
         episode_return=np.ones(n),
         information=np.zeros(n),
+        deviation=np.zeros(n),
         labellings={"side": ModeWeights(MODES, np.eye(2)[list(mode)])},
     )
 

@@ -228,6 +228,8 @@ def test_summary_collects_policies_in_order(bench: Stage) -> None:
     assert set(document.provenance.inputs) == {
         f"{p}/seed{k}" for p in ("pretrained", "taught", "dsrl", "dsrl-bmd") for k in (0, 1)
     }
+    assert block.mode_spread is not None
+    assert 0.0 < block.mode_spread.mean < 1.0
     table = pq.read_table(output.with_name("episodes.parquet"))
     assert table.num_rows == 400
     assert {"goal", "goal/north", "episode_return"} <= set(table.column_names)
