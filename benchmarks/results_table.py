@@ -24,9 +24,18 @@ METRICS = (
     "obeyed",
     "obeyed_worst",
     "episode_return",
-    "mode_spread",
 )
 """Fields of a row that are measured, under eval.json's names."""
+FURTHER = (
+    "mode_spread",
+    *(
+        f"blocked/{which}/{answer}/{score}"
+        for which in ("favourite", "any_mode")
+        for answer in ("retry", "told", "thompson")
+        for score in ("success", "trials")
+    ),
+)
+"""Measures that some evaluations lack, under eval.json's names."""
 
 
 class Number(Block):
@@ -55,8 +64,8 @@ class BaseRow(Block):
     obeyed: float
     obeyed_worst: float
     episode_return: float
-    mode_spread: float | None = None
-    """Null in rows of evaluations that had not measured it."""
+    further: dict[str, float] = {}
+    """Those of `FURTHER` that were measured."""
 
 
 class CodeEntry(Block):
@@ -118,8 +127,8 @@ class Row(Block):
     obeyed: Number
     obeyed_worst: Number
     episode_return: Number
-    mode_spread: Number | None = None
-    """Null where it was not measured."""
+    further: dict[str, Number] = {}
+    """Those of `FURTHER` that were measured."""
     total_modes: int = Field(ge=1)
     tau: float
     confidence: float

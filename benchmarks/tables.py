@@ -12,6 +12,7 @@ RUN is a folder with `results/<Task>[-base<k>]/<method>/seed<k>/`. A document sa
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.results_table import (
+    FURTHER,
     METRICS,
     TABLE,
     BaseRow,
@@ -169,6 +171,7 @@ def make_row(task: str, method: str, runs: Sequence[Run], *, variant: str = "", 
                 f"seed {first.seed} in its form, modes, thresholds or number of episodes"
             )
     blocks = {base: _summarise(group) for base, group in by_base.items()}
+    further = [name for name in FURTHER if None not in (_measure(block, name) for block in blocks.values())]
     return Row(
         task=task,
         method=method,
@@ -176,11 +179,16 @@ def make_row(task: str, method: str, runs: Sequence[Run], *, variant: str = "", 
         variant=variant,
         world=world or _find_world(first),
         **{name: _pool(list(blocks.values()), name, first.document.confidence) for name in METRICS},
+        further={name: _pool(list(blocks.values()), name, first.document.confidence) for name in further},
         total_modes=first.block.solved.total,
         tau=first.block.solved.tau,
         confidence=first.document.confidence,
         bases=[
-            BaseRow(base=base, **{name: getattr(block, name).mean for name in METRICS if getattr(block, name)})
+            BaseRow(
+                base=base,
+                **{name: getattr(block, name).mean for name in METRICS},
+                further={name: _measure(block, name).mean for name in further},
+            )
             for base, block in blocks.items()
         ],
         seeds=seeds,
@@ -228,18 +236,22 @@ def _find_world(run: Run) -> str:
     return Disturbance.model_validate(disturbance or {}).describe() or "own"
 
 
-def _pool(blocks: Sequence[PolicyBlock], name: str, confidence: float) -> Number | None:
-    """Student's interval over base policies; of one alone, that over its seeds and episodes. None if one lacks it."""
-    if any(getattr(block, name) is None for block in blocks):
-        return None
+def _measure(block: PolicyBlock, name: str) -> Any:
+    """The estimate at a path such as `blocked/favourite/told/success` in a block; None where it was not measured."""
+    return functools.reduce(lambda part, key: part and getattr(part, key), name.split("/"), block)
+
+
+def _pool(blocks: Sequence[PolicyBlock], name: str, confidence: float) -> Number:
+    """Student's interval over base policies; of one alone, that over its seeds and episodes."""
     if len(blocks) == 1:
-        only = getattr(blocks[0], name)
+        only = _measure(blocks[0], name)
         return Number(mean=only.mean, low=only.low, high=only.high)
-    values: NDArray[np.float64] = np.array([getattr(block, name).mean for block in blocks])
+    values: NDArray[np.float64] = np.array([_measure(block, name).mean for block in blocks])
     total = float(blocks[0].solved.total)
     most = {"present": total, "solved": total, "mode_entropy": float(np.log(total))}
-    unbounded = {"episode_return": (-np.inf, np.inf), "mode_spread": (0.0, np.inf)}
-    bounds = unbounded.get(name, (0.0, most.get(name, 1.0)))
+    bounds = (0.0, most.get(name, 1.0))
+    if name in ("episode_return", "mode_spread") or name.endswith("/trials"):
+        bounds = (-np.inf if name == "episode_return" else 0.0, np.inf)
     found = student_interval(values, confidence, bounds)
     return Number(mean=found.value, low=found.low, high=found.high)
 
@@ -301,7 +313,7 @@ def _plain(value: float, digits: int) -> str:
 
 def _number(row: Row, name: str, digits: int) -> str:
     """Mean and interval; with few base policies also the value of each. Of what never differs, the number alone."""
-    number: Number | None = getattr(row, name)
+    number: Number | None = row.further.get(name) if name in FURTHER else getattr(row, name)
     if number is None:
         return "–"
     text, low, high = (_plain(value, digits) for value in (number.mean, number.low, number.high))
@@ -309,7 +321,8 @@ def _number(row: Row, name: str, digits: int) -> str:
         return text
     text += f" [{low}, {high}]"
     if 1 < len(row.bases) <= FEW_BASES:
-        text += f" ({', '.join(_plain(getattr(base, name), digits) for base in row.bases)})"
+        values = [base.further[name] if name in FURTHER else getattr(base, name) for base in row.bases]
+        text += f" ({', '.join(_plain(value, digits) for value in values)})"
     return text
 
 
@@ -341,6 +354,14 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "worst": ("obeyed, worst code", lambda row: _number(row, "obeyed_worst", 3)),
     "return": ("return", lambda row: _number(row, "episode_return", 2)),
     "spread": ("spread within a mode", lambda row: _number(row, "mode_spread", 4)),
+    "retry": ("favourite blocked, tries again", lambda row: _number(row, "blocked/favourite/retry/success", 3)),
+    "told": ("told another code", lambda row: _number(row, "blocked/favourite/told/success", 3)),
+    "finds": ("finds one by trials", lambda row: _number(row, "blocked/favourite/thompson/success", 3)),
+    "retry_trials": ("trials, tries again", lambda row: _number(row, "blocked/favourite/retry/trials", 2)),
+    "finds_trials": ("trials, finds one", lambda row: _number(row, "blocked/favourite/thompson/trials", 2)),
+    "any_retry": ("any mode blocked, tries again", lambda row: _number(row, "blocked/any_mode/retry/success", 3)),
+    "any_told": ("told another code", lambda row: _number(row, "blocked/any_mode/told/success", 3)),
+    "any_finds": ("finds one by trials", lambda row: _number(row, "blocked/any_mode/thompson/success", 3)),
     "shares": ("shares of the modes", lambda row: " / ".join(_plain(mode.share, 3) for mode in row.modes)),
     "runs": ("base policies × seeds × episodes", lambda row: f"{len(row.bases)} × {len(row.seeds)} × {row.episodes}"),
     "iterations": ("iterations", lambda row: _count(row.costs.iterations)),

@@ -61,7 +61,8 @@ class Episodes:
     length: NDArray[np.int64]  # (num_episodes,) control steps
     episode_return: NDArray[np.float64]  # (num_episodes,) undiscounted task reward
     information: NDArray[np.float64]  # (num_episodes,) log q(z|h) − log p(z) in nats; 0 with one code
-    # (num_episodes,) how far a successful episode's path is from the mean path of its mode, as `measure_deviations`
+    # (num_episodes,) how far a successful episode's path is from the mean path of its mode, as `measure_deviations`;
+    # NaN in tables of older releases
     deviation: NDArray[np.float64]
     labellings: Mapping[str, ModeWeights]  # by name, the main one first
     # By labelling, the mode that each code asks for, as selection seeds showed it; empty without codes, and in rows
@@ -107,6 +108,8 @@ def load_episodes(path: Path) -> list[Episodes]:
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ArtifactError(f"{path}: damaged episode table ({reason}); delete it and {advise_again(path)}") from error
+    if "deviation" not in table.column_names:  # of an older release
+        table = table.append_column("deviation", pa.array(np.full(len(table), np.nan)))
     _require_columns(table, path)
     parts = []
     for policy, seed in dict.fromkeys(zip(table["policy"].to_pylist(), table["seed"].to_pylist(), strict=True)):
@@ -141,7 +144,7 @@ def _require_sense(part: Episodes, path: Path) -> None:
     """Numbers are such as an evaluation writes."""
     codes = (part.code >= 0) & (part.code < part.num_codes) & (part.length >= 1)
     sound = bool(codes.all() and np.isfinite(part.episode_return).all() and np.isfinite(part.information).all())
-    sound = sound and bool((np.isfinite(part.deviation) & (part.deviation >= 0.0)).all())
+    sound = sound and bool((part.deviation >= 0.0).all() or np.isnan(part.deviation).all())
     for labelling in part.labellings.values():
         weights = labelling.weights
         sound = sound and bool((weights >= 0.0).all() and np.allclose(weights.sum(axis=1), 1.0, atol=1e-3))

@@ -147,8 +147,11 @@ def _tabulate_codes(part: Episodes, name: str) -> list[CodeRow]:
 
 def _estimate_spread(
     parts: Sequence[Episodes], labelling: str, confidence: float, rng: np.random.Generator
-) -> Estimate:
-    """Spread within a mode, with its bootstrap interval; the modes' mean paths are held."""
+) -> Estimate | None:
+    """Spread within a mode, with its bootstrap interval; the modes' mean paths are held. None where it was not
+    measured."""
+    if any(np.isnan(part.deviation).any() for part in parts):
+        return None
     features = []
     for part in parts:
         won = part.success[:, None] * part.labellings[labelling].weights

@@ -98,6 +98,22 @@ def test_rows_are_means_over_base_policies(root: Path) -> None:
     assert row.world == "own"
 
 
+def test_what_a_blocked_favourite_costs_stands_beside_it(root: Path) -> None:
+    """Four modes in turn; one of a policy without codes can only try again, one with codes be told another."""
+    rows = {row.method: row for row in collect([root], TASK, methods=(), variant="", world=None)}
+    plain, coded = rows["pretrained"].further, rows["dppo-bmd"].further
+    assert "blocked/favourite/told/success" not in plain
+    mean = np.mean([SUCCESSES[base] / 100 for base in SUCCESSES])
+    assert plain["blocked/favourite/retry/success"].mean == pytest.approx(0.75 * mean, abs=0.05)
+    assert coded["blocked/favourite/told/success"].mean == pytest.approx(mean, abs=0.05)
+    assert coded["mode_spread"].mean == pytest.approx(0.1)
+    cells = render_table(
+        ResultsTable(schema_version=1, rows=list(rows.values())), f"{TASK}; columns: policy told spread finds_trials"
+    ).splitlines()
+    assert "| pretrained | – | .1000 | – |" in cells
+    assert not any("–" in line for line in cells if line.startswith("| dppo-bmd |"))
+
+
 def test_costs_are_those_of_all_training(root: Path) -> None:
     rows = {row.method: row for row in collect([root], TASK, methods=(), variant="", world=None)}
     costs = rows["dppo-bmd"].costs

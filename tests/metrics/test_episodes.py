@@ -54,6 +54,14 @@ def test_round_trip_keeps_every_part_apart(tmp_path: Path) -> None:
             np.testing.assert_array_equal(copy.labellings[name].weights, labelling.weights)
 
 
+def test_tables_of_older_releases_have_no_deviation(tmp_path: Path) -> None:
+    path = tmp_path / "episodes.parquet"
+    path.write_bytes(encode_episodes([make_part("dsrl", 0, 4)]))
+    pq.write_table(pq.read_table(path).drop_columns("deviation"), path)
+    (loaded,) = load_episodes(path)
+    assert np.isnan(loaded.deviation).all()
+
+
 def test_undecided_failures_have_weights_but_no_label(tmp_path: Path) -> None:
     path = tmp_path / "episodes.parquet"
     path.write_bytes(encode_episodes([make_part("dsrl", 0, 4)]))

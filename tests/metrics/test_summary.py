@@ -141,6 +141,11 @@ def test_spread_within_a_mode_is_the_standard_deviation_of_its_paths() -> None:
     assert alone.mean == pytest.approx(expected[0])
 
 
+def test_spread_that_was_not_measured_is_missing() -> None:
+    part = make_part([0, 1], [True, True])
+    assert summarise(replace(part, deviation=np.full(2, np.nan))).mode_spread is None
+
+
 def test_spread_of_one_path_each_is_zero() -> None:
     """However far modes lie apart; a lone success and a policy without any have none either."""
     weights = np.eye(2)[[0, 0, 1, 1, 1]]
