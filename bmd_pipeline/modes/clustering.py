@@ -9,6 +9,8 @@ from torch import Tensor
 from bmd_pipeline.errors import TrainingError
 
 RESTARTS = 8
+MAX_POINTS = 10_000
+"""Episodes whose density is looked at, evenly spaced: its time and memory grow with their square."""
 NEIGHBOURS = 5
 """Nearest episodes by which the density at an episode is estimated (HDBSCAN's min_samples)."""
 
@@ -48,7 +50,8 @@ def cluster_by_density(points: Tensor, min_size: int, most: int) -> tuple[Tensor
     k-means needs the number. If it is too large, one behaviour is split over several codes, and successes that move
     between them look like lost modes.
 
-    Of the groups of at least `min_size` points, the `most` largest are kept.
+    Of the groups of at least `min_size` points, the `most` largest are kept. Of more than MAX_POINTS points, as many
+    are looked at, in which a group may be smaller by as much, and the others join the nearest centre.
 
     Returns:
         group of each point (N, D) as (N,) int64, points in no group in that of the nearest centre, and centres (K, D);
@@ -56,14 +59,18 @@ def cluster_by_density(points: Tensor, min_size: int, most: int) -> tuple[Tensor
     """
     if len(points) < 2 * min_size:
         return torch.zeros(len(points), dtype=torch.int64, device=points.device), points[:0]
+    stride = -(-len(points) // MAX_POINTS)
+    sample = points[::stride]
     # a tree, as the other algorithm holds all pairs of episodes in memory
-    model = HDBSCAN(min_cluster_size=min_size, min_samples=NEIGHBOURS, algorithm="kd_tree", copy=True)
-    found = torch.as_tensor(model.fit_predict(points.double().cpu().numpy()), dtype=torch.int64)
+    smallest = max(2, min_size // stride)
+    model = HDBSCAN(min_cluster_size=smallest, min_samples=NEIGHBOURS, algorithm="kd_tree", copy=True)
+    found = torch.as_tensor(model.fit_predict(sample.double().cpu().numpy()), dtype=torch.int64)
     count = torch.bincount(found[found >= 0])
     largest = count.argsort(descending=True, stable=True)[:most].sort().values
     renamed = torch.full((len(count) + 1,), -1).index_put((largest,), torch.arange(len(largest)))
-    label = renamed[found].to(points.device)  # -1, the mark of no group, picks the last entry
     if len(largest) == 0:
-        return torch.zeros_like(label), points[:0]
+        return torch.zeros(len(points), dtype=torch.int64, device=points.device), points[:0]
+    label = torch.full((len(points),), -1, device=points.device)
+    label[::stride] = renamed[found].to(points.device)  # -1, the mark of no group, picks the last entry
     centres = torch.stack([points[label == group].mean(dim=0) for group in range(len(largest))])
     return torch.where(label >= 0, label, torch.cdist(points, centres).argmin(dim=1)), centres

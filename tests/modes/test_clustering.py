@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bmd_pipeline.errors import TrainingError
+from bmd_pipeline.modes import clustering
 from bmd_pipeline.modes.clustering import cluster_by_density, cluster_episodes
 from bmd_pipeline.modes.modes import interpolate_rows, resample_track
 
@@ -104,6 +105,27 @@ def test_of_too_many_groups_the_largest_are_kept_and_the_others_join_them() -> N
         70,
     ]
     assert set(labels.tolist()) == {0, 1, 2}
+
+
+def test_of_very_many_episodes_a_sample_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their density costs no more however many there are, and the groups are the same."""
+    points, truth = _groups([400, 150, 90], 0)
+    whole, _ = cluster_by_density(points, 30, 32)
+    seen = []
+
+    class Counted(clustering.HDBSCAN):
+        def fit_predict(self, data: np.ndarray) -> np.ndarray:
+            seen.append(len(data))
+            found: np.ndarray = super().fit_predict(data)
+            return found
+
+    monkeypatch.setattr(clustering, "HDBSCAN", Counted)
+    monkeypatch.setattr(clustering, "MAX_POINTS", 250)
+    labels, centres = cluster_by_density(points, 30, 32)
+    assert seen == [-(-640 // 3)]
+    assert len(centres) == 3
+    assert len({(int(a), int(b)) for a, b in zip(labels, truth, strict=True)}) == 3
+    assert len({(int(a), int(b)) for a, b in zip(labels, whole, strict=True)}) == 3
 
 
 def test_groups_below_the_least_size_are_none() -> None:

@@ -6,6 +6,7 @@ import torch
 
 from bmd_pipeline.config.schema import PolicyConfig, PretrainConfig
 from bmd_pipeline.errors import TrainingError
+from bmd_pipeline.policies import bc
 from bmd_pipeline.policies.bc import Cloner
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
@@ -59,6 +60,16 @@ def test_validation_uses_the_average_and_repeats() -> None:
         for parameter in cloner.policy.parameters():
             parameter.zero_()
     assert cloner.validate(chunk, stacked, torch.Generator().manual_seed(0)) == first
+
+
+def test_validation_looks_at_a_bounded_number_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evenly spaced: here every third one."""
+    cloner = make_cloner()
+    chunk, stacked = torch.full((40, 2), 0.5), torch.randn(40, 1)
+    expected = cloner.validate(chunk[::3], stacked[::3], torch.Generator().manual_seed(0))
+    assert cloner.validate(chunk, stacked, torch.Generator().manual_seed(0)) != expected
+    monkeypatch.setattr(bc, "VALIDATION_WINDOWS", 15)
+    assert cloner.validate(chunk, stacked, torch.Generator().manual_seed(0)) == expected
 
 
 def test_goes_on_bit_for_bit() -> None:
