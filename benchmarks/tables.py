@@ -232,7 +232,9 @@ def _summarise(runs: Sequence[Run]) -> PolicyBlock:
 
 
 def _find_world(run: Run) -> str:
-    disturbance = run.document.provenance.config["task"].get("env", {}).get("disturbance")
+    config = run.document.provenance.config
+    tested = config.get("evaluate", {}).get("disturbance")
+    disturbance = config["task"].get("env", {}).get("disturbance") if tested is None else tested
     return Disturbance.model_validate(disturbance or {}).describe() or "own"
 
 

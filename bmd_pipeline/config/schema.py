@@ -500,6 +500,9 @@ class EvaluateConfig(Section):
     """Level of the reported intervals; tests have the level `alpha`, which is 1 - confidence."""
     steering: bool = True
     """False: policies that have a steering policy act without it, from prior noise; has the rest taken the modes in?"""
+    disturbance: Disturbance | None = None
+    """Another world for `evaluate` and `curve` alone: what does a policy withstand that was not trained for it? null:
+    `task.env.disturbance`, the world of fine-tuning."""
     pictured_episodes: int = Field(96, ge=1, le=10_000)
     """Episodes drawn in the trajectory picture."""
 

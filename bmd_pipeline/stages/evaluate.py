@@ -51,7 +51,8 @@ from bmd_pipeline.stages.evaluations import (
     make_document,
     make_head,
 )
-from bmd_pipeline.stages.runtime import count_rounds, load_task_policy, open_env, prepare_device
+from bmd_pipeline.stages.runtime import count_rounds, load_task_policy, open_env, prepare_device, require_action
+from bmd_pipeline.tasks import registry
 from bmd_pipeline.tasks.registry import load_labellings
 
 # ---- Episodes with their true modes: what evaluation is made of ----
@@ -177,9 +178,11 @@ def _open_examiner(
 ) -> Iterator[_Examiner]:
     """Opens the task for the evaluation of one method and training seed; `policy` is the pre-trained one."""
     num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
-    opened = open_env(
-        config.task, policy, num_envs, disturbed=True, device=device, num_workers=num_workers, recorder=recorder
-    )
+    task, world = config.task, config.evaluate.disturbance
+    if world is not None:
+        task = task.model_copy(update={"env": {**task.env, registry.DISTURBANCE: world.model_dump()}})
+        require_action(registry.make_spec(task.name, task.env), task.env, "evaluate")
+    opened = open_env(task, policy, num_envs, disturbed=True, device=device, num_workers=num_workers, recorder=recorder)
     with closing(opened) as env:
         yield _Examiner(config, env, load_labellings(config.task.name), method, seed)
 

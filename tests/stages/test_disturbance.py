@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bmd_pipeline.config.load import load_config
-from bmd_pipeline.config.schema import PolicyConfig, RunConfig
+from bmd_pipeline.config.schema import Disturbance, PolicyConfig, RunConfig
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.stages.collect import collect
@@ -98,6 +98,28 @@ def test_fine_tuning_and_evaluation_of_policies_meet_the_disturbance(runs: dict[
     assert weak["policies"]["pretrained"]["success_rate"]["mean"] == 0.0
     plain, weak = (json.loads((folder / "curve.json").read_text())["points"][0] for folder in runs.values())
     assert plain["success_rate"]["mean"] > weak["success_rate"]["mean"] == 0.0
+
+
+def test_evaluation_alone_may_meet_another_world(runs: dict[str, Path], tmp_path: Path) -> None:
+    """A policy that was trained without a disturbance, tested under one, meets what `task.env.disturbance` would do."""
+    plain = configure(PLAIN)
+    tested = {"evaluate": plain.evaluate.model_copy(update={"disturbance": Disturbance(action_gain=0.1)})}
+    rest: dict[str, Any] = {"modes": None, "finetuned": None, "seed": 0, "num_workers": 1, "reporter": QUIET}
+    output, policy = tmp_path / "eval.json", runs["plain"] / "policy"
+    evaluate(plain.model_copy(update=tested), policy=policy, output=output, method="pretrained", **rest)
+    assert (
+        output.with_name("episodes.parquet").read_bytes() == (runs["weak"] / "pretrained/episodes.parquet").read_bytes()
+    )
+    locked = {"evaluate": plain.evaluate.model_copy(update={"disturbance": Disturbance(locked_action=2)})}
+    with pytest.raises(ConfigError, match=r"^evaluate\.disturbance\.locked_action must be < 2 for \w+, got 2$"):
+        evaluate(plain.model_copy(update=locked), policy=policy, output=output, method="pretrained", **rest)
+
+
+def test_settings_of_that_world_are_set_one_by_one() -> None:
+    config = load_config(
+        "GaussianMixture", assignments=["evaluate.disturbance.obs_noise=0.2"], config_dir=ROOT / "config"
+    )
+    assert config.evaluate.disturbance == Disturbance(obs_noise=0.2)
 
 
 def test_a_component_that_the_action_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
