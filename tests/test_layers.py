@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import from its own layer and from those above it in this list.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "seeds", "methods"),
+    ("errors", "seeds", "methods", "io.files"),  # settings are files too
     ("config",),
     ("compute",),
     ("io", "metrics", "modes.trials"),  # how codes are tried; it imports nothing

@@ -1,11 +1,20 @@
-"""Files and folders that appear whole or not at all, their hashes, and tensors and JSON documents on disk."""
+"""Files and folders that appear whole or not at all, their hashes, and tensors, tables and JSON documents on disk.
+
+Whoever reads a file asks first what it is and how large: a pipe may never end, and neither may a device behind a link.
+"""
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import io
 import json
+import math
 import os
+import re
+import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +23,24 @@ from typing import TYPE_CHECKING, Any
 from bmd_pipeline.errors import ArtifactError
 
 if TYPE_CHECKING:  # Snakemake reads this module for every job: torch is imported where tensors are at hand
+    import pyarrow as pa
     from torch import Tensor
+
+MAX_DOCUMENT_BYTES = 2**28
+"""Of a file that is read as text: JSON, JSON lines, YAML."""
+MAX_WEIGHTS_BYTES = 2**32
+MAX_TABLE_VALUES = 2 * 10**8
+"""Of a parquet file, whose pages may unfold a thousandfold."""
+
+# ---- Writing: whole or not at all ----
+
+_RANDOM = "[0-9a-f]" * 16
+"""Pattern of what `_name_beside` draws."""
+
+
+def _name_beside(path: Path, kind: str) -> Path:
+    """A hidden name beside a path that nobody can foresee, so that nothing of somebody else's is there."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.{kind}")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -23,12 +49,11 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         ArtifactError: it can't be written; what was there before stays.
     """
-    # The process id keeps two writers apart; the later rename wins, and either way the file is whole.
-    sibling = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    sibling = _name_beside(path, "tmp")  # of two writers the later rename wins, and either way the file is whole
     with convert_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with sibling.open("wb") as file:
+            with sibling.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -70,12 +95,13 @@ def staged_directory(path: Path) -> Iterator[Path]:
     Raises:
         ArtifactError: a file can't be written, in the block or here.
     """
-    partial, replaced = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.replaced")
+    partial, replaced = _name_beside(path, "partial"), _name_beside(path, "replaced")
     try:
         with convert_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.rmtree(replaced, ignore_errors=True)
+            for kind in ("partial", "replaced"):
+                for leftover in path.parent.glob(f".{glob.escape(path.name)}.{_RANDOM}.{kind}"):
+                    _remove_tree(leftover)
             partial.mkdir()
             yield partial
             for entry in (*partial.rglob("*"), partial):
@@ -87,14 +113,23 @@ def staged_directory(path: Path) -> Iterator[Path]:
             partial.rename(path)
             _sync_folder(path.parent)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+        _remove_tree(partial)
+        _remove_tree(replaced)
+
+
+def _remove_tree(path: Path) -> None:
+    """Removes a folder, or a link to one and not what it leads to; what can't be removed stays."""
+    if path.is_symlink():
+        with suppress(OSError):
+            path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:
     """Removes half-written files that killed writers left in a folder; call it with the folder's lock in hand."""
     with convert_os_errors(folder):
-        for leftover in folder.glob(".*.[0-9]*.tmp"):
+        for leftover in folder.glob(f".*.{_RANDOM}.tmp"):
             leftover.unlink(missing_ok=True)
 
 
@@ -111,6 +146,66 @@ def _sync_folder(path: Path) -> None:
         _sync(path)
 
 
+# ---- Reading: what is no file is refused before a byte is asked for, and so is what is too large ----
+
+
+def open_file(path: Path, max_bytes: int | None = None) -> io.BufferedReader:
+    """Opens a regular file, or what a link to one leads to, for reading; `max_bytes` is its largest size, if given.
+
+    Raises:
+        ArtifactError: it is a pipe, a device, a folder, or larger.
+        OSError: it is missing, or may not be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a pipe would wait for a writer
+    state = os.fstat(descriptor)
+    reason = None
+    if not stat.S_ISREG(state.st_mode):
+        reason = "it is no regular file but a folder, a pipe or a device"
+    elif max_bytes is not None and state.st_size > max_bytes:
+        reason = f"it has {state.st_size} bytes, and at most {max_bytes} are read"
+    if reason is not None:
+        os.close(descriptor)
+        raise ArtifactError(f"{path} can't be read: {reason}")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_file(path: Path, max_bytes: int = MAX_DOCUMENT_BYTES) -> bytes:
+    """A regular file's content; errors as in `open_file`."""
+    with open_file(path, max_bytes) as file:
+        return file.read(max_bytes)  # what the system makes up has size 0, and may be endless
+
+
+_HALF_LETTER = re.compile(r"\\u[dD][89a-fA-F]")
+"""How JSON may write half of a letter, which no text file can hold."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parses JSON of which every number fits 64 bits and is finite, and every text can be written.
+
+    Raises:
+        ValueError: it is not such JSON.
+    """
+
+    def read_integer(digits: str) -> int:
+        if len(digits) > 20 or not -(2**63) <= int(digits) < 2**64:
+            raise ValueError(f"the number {digits[:20]}… is too large")
+        return int(digits)
+
+    def read_float(digits: str) -> float:
+        if not math.isfinite(value := float(digits)):
+            raise ValueError(f"the number {digits[:20]} is not finite")
+        return value
+
+    text = text.decode("utf-8") if isinstance(text, bytes) else text
+    try:
+        found = json.loads(text, parse_int=read_integer, parse_float=read_float, parse_constant=read_float)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if _HALF_LETTER.search(text):
+        json.dumps(found, ensure_ascii=False).encode()
+    return found
+
+
 def read_json(path: Path, what: str, advice: str = "") -> dict[str, Any]:
     """Reads a JSON object; `what` it is, such as "policy settings", begins a message, and advice on damage ends it.
 
@@ -118,12 +213,12 @@ def read_json(path: Path, what: str, advice: str = "") -> dict[str, Any]:
         ArtifactError: it is missing, unreadable or no JSON object.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(read_file(path))
     except FileNotFoundError:
         raise ArtifactError(f"{what}: {path} is missing") from None
     except OSError as error:
         raise ArtifactError(f"{what}: {path} can't be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise damage_error(what, path, str(error), advice) from None
     if not isinstance(document, dict):
         raise damage_error(what, path, f"must hold a JSON object, got {type(document).__name__}", advice)
@@ -144,9 +239,12 @@ def advise_again(path: Path) -> str:
     return f"make it again, with `snakemake --cores 2 {path}` or as it was made"
 
 
+# ---- Hashes ----
+
+
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as file:
+    """SHA-256 of a regular file's content; errors as in `open_file`."""
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -177,6 +275,8 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
+
+# ---- Tensors and tables ----
 
 _METADATA = "metadata"
 
@@ -213,17 +313,45 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Reads all tensors and the metadata of a file.
 
     Raises:
-        ArtifactError: it is missing or damaged.
+        ArtifactError: it is missing or damaged, or larger than `MAX_WEIGHTS_BYTES`.
     """
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
+    if not path.exists():
         raise ArtifactError(f"weights: {path} is missing")
     try:
+        open_file(path, MAX_WEIGHTS_BYTES).close()  # the format's header says nothing that its file does not hold
         with safe_open(path, framework="pt", device="cpu") as file:
             # clone: the tensors of an open file are views of its mapped pages, which a rewrite would change
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            metadata: dict[str, str] = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+            metadata = parse_json((file.metadata() or {}).get(_METADATA, "{}"))
+        if not isinstance(metadata, dict):
+            raise ValueError("its metadata are no JSON object")
     except (SafetensorError, OSError, ValueError) as error:
         raise damage_error("weights", path, str(error)) from None
     return tensors, metadata
+
+
+def read_table(path: Path, what: str) -> pa.Table:
+    """Reads a parquet file whose pages carry checksums; `what` it is, such as "episode table", stands in messages.
+
+    Raises:
+        ArtifactError: it is missing or damaged, or holds more than `MAX_TABLE_VALUES`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        raise ArtifactError(f"{path}: missing {what}; {advise_again(path)}")
+    try:
+        with open_file(path) as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
+            found = file.metadata
+            groups = [found.row_group(i) for i in range(found.num_row_groups)]
+            values = [group.column(i).num_values for group in groups for i in range(group.num_columns)]
+            rows = [group.num_rows for group in groups]
+            if min((0, *rows, *values)) < 0 or sum(values) > MAX_TABLE_VALUES or sum(rows) > MAX_TABLE_VALUES:
+                raise ValueError(f"holds {sum(rows)} rows of {sum(values)} values, at most {MAX_TABLE_VALUES} are read")
+            return file.read()
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ArtifactError(f"{path}: damaged {what} ({reason}); delete it and {advise_again(path)}") from None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.files import convert_os_errors, write_text
+from bmd_pipeline.io.files import convert_os_errors, parse_json, read_file, write_text
 from bmd_pipeline.io.provenance import measure_cpu_seconds
 
 
@@ -25,7 +25,7 @@ def load_metrics(path: Path) -> list[dict[str, Any]]:
         ArtifactError: it is missing or empty, or a line is damaged.
     """
     try:
-        texts = path.read_text(encoding="utf-8").splitlines()
+        texts = read_file(path).decode("utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} can't be read: {error}") from None
     if not texts:
@@ -33,7 +33,7 @@ def load_metrics(path: Path) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     for number, text in enumerate(texts, 1):
         try:
-            line = json.loads(text)
+            line = parse_json(text)
             lines.append({**line, "step": int(line["step"])})
         except (ValueError, KeyError, TypeError):
             raise ArtifactError(f"{path}, line {number}: damaged; make the file again") from None
@@ -177,8 +177,8 @@ def _read_lines(path: Path, last_step: int) -> list[dict[str, Any]]:
     if last_step < 1 or not path.exists():
         return lines
     with suppress(ValueError, KeyError, TypeError):
-        for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+        for line in map(parse_json, read_file(path).decode("utf-8").splitlines()):
             if line["step"] > last_step:
                 break
-            lines.append(line)
+            lines.append({**line, **{name: float(line[name]) for name in ("wall_s", "cpu_seconds")}})
     return lines

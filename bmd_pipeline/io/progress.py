@@ -1,10 +1,12 @@
 """What a killed stage resumes from: a locked folder, and one file of progress in it, written whole."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -50,14 +52,18 @@ class FolderLock:
             os.pwrite(self._file, f"{os.getpid()} {identity}\n".encode(), 0)
         except OSError as error:
             self.release()
-            raise ArtifactError(f"{self._path} can't be written: {error.strerror}") from None
+            reason = "it is a link; remove it" if error.errno == errno.ELOOP else error.strerror
+            raise ArtifactError(f"{self._path} can't be written: {reason}") from None
 
     def _take(self, wait: Wait | None) -> int:
         while True:
             self.folder.mkdir(parents=True, exist_ok=True)
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            # never through a link, nor into a pipe: what is there gets overwritten
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
             with ExitStack() as stack:
                 stack.callback(os.close, file)
+                if not stat.S_ISREG((state := os.fstat(file)).st_mode) or state.st_nlink > 1:
+                    raise OSError(errno.EEXIST, "it is another file too, or no file; remove it")
                 owner = self._lock(file, wait)
                 with suppress(FileNotFoundError):
                     if os.fstat(file).st_ino == self._path.stat().st_ino:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import platform
@@ -116,11 +115,28 @@ def write_run(directory: Path, run: dict[str, Any], *, outputs: Sequence[str] | 
     write_json(directory / RUN_FILE, {**run, "outputs": hashes})
 
 
+_FIELDS: dict[str, Any] = {
+    "inputs": dict,
+    "outputs": dict,
+    "config": dict,
+    "kept": dict | None,
+    "command": str,
+    "config_hash": str,
+    "git_commit": str | None,
+    "wall_s": int | float,
+}
+"""Types of what is read of a record."""
+
+
 def read_record(path: Path, advice: str = "") -> dict[str, Any]:
     """Reads a `run.json` or a manifest; `inputs` and `outputs` are objects. Errors and advice as in `read_json`."""
     record = {"inputs": {}, "outputs": {}, **read_json(path, "record", advice)}
-    for name in ("inputs", "outputs"):
-        if not isinstance(record[name], dict):
+    for name, kind in _FIELDS.items():
+        if name in record and not isinstance(record[name], kind):
+            what = "object" if kind is dict else "value of its type"
+            raise damage_error("record", path, f"{name} is no {what}", advice)
+    for name, values in (*record["inputs"].items(), *record.get("config", {}).items()):
+        if not isinstance(values, dict) and name != "seed":
             raise damage_error("record", path, f"{name} is no object", advice)
     return record
 
@@ -211,8 +227,8 @@ def find_edited_hash(store: Path, manifest: Path) -> str | None:
 def is_imported(record: Path) -> bool:
     """Whether a manifest or run.json was written by an import command; False if it is missing or damaged."""
     try:
-        return json.loads(record.read_text(encoding="utf-8"))["imported"] is True
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_json(record, "record").get("imported") is True
+    except ArtifactError:
         return False
 
 
@@ -306,9 +322,8 @@ def _doubt_collection(store: Path, manifest: Path) -> str | None:
     """Why a store may not be the output of `collect`, so that no command may replace it; None if it is, edited or
     not."""
     try:
-        attributes = json.loads((store / "zarr.json").read_text(encoding="utf-8"))["attributes"]
-        made_under = attributes["config_hash"]
-    except (OSError, ValueError, KeyError, TypeError):  # a file, another format, another writer
+        made_under = read_json(store / "zarr.json", "store")["attributes"]["config_hash"]
+    except (ArtifactError, KeyError, TypeError):  # a file, another format, another writer
         return "was not made by `collect`"
     if manifest.is_file():
         same = read_manifest(manifest).get("config_hash") == made_under

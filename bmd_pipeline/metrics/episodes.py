@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.files import advise_again
+from bmd_pipeline.io.files import advise_again, read_table
 
 _ARRAYS = ("code", "success", "length", "episode_return", "information", "deviation")
 _PLAIN_COLUMNS = {
@@ -101,13 +101,7 @@ def load_episodes(path: Path) -> list[Episodes]:
     Raises:
         ArtifactError: the file is missing, damaged or not an episode table.
     """
-    if not path.is_file():
-        raise ArtifactError(f"{path}: missing episode table; {advise_again(path)}")
-    try:
-        table = pq.read_table(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ArtifactError(f"{path}: damaged episode table ({reason}); delete it and {advise_again(path)}") from error
+    table = read_table(path, "episode table")
     if "deviation" not in table.column_names:  # of an older release
         table = table.append_column("deviation", pa.array(np.full(len(table), np.nan)))
     _require_columns(table, path)

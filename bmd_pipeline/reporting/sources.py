@@ -6,12 +6,13 @@ import json
 import math
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.files import advise_again, hash_file
+from bmd_pipeline.io.files import advise_again, hash_file, read_file
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, VIDEO_TYPES, VIDEOS_FOLDER, Layout
 from bmd_pipeline.io.logger import load_metrics
 from bmd_pipeline.io.provenance import read_manifest, require_run
@@ -45,16 +46,24 @@ class Video:
 
 
 def find_videos(results: Path) -> list[Video]:
-    """Clips in a task's `videos` folder by name; those that fit are read."""
+    """Clips in a task's `videos` folder by name; those that fit are read.
+
+    Raises:
+        ArtifactError: one is a link: a page that is handed on would carry whatever it leads to.
+    """
     videos: list[Video] = []
     left = MAX_VIDEO_BYTES
     for path in sorted((results / VIDEOS_FOLDER).glob("*")):
-        if path.suffix not in VIDEO_TYPES or not path.is_file():
+        if path.suffix not in VIDEO_TYPES or not (path.is_file() or path.is_symlink()):
             continue
+        if path.is_symlink():
+            raise ArtifactError(
+                f"{path} is a link, and the page would carry what it leads to: put the clip itself there"
+            )
         kind, size, url = VIDEO_TYPES[path.suffix], path.stat().st_size, None
         if size <= left:
             left -= size
-            url = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+            url = f"data:{kind};base64,{base64.b64encode(read_file(path, size)).decode()}"
         videos.append(Video(path.name, kind, url))
     return videos
 
@@ -330,7 +339,9 @@ def _read_provenance(document: Document) -> RunRecord:
 
 def remake_command(evaluation: Evaluation) -> str:
     """The command that makes the page with all that is behind it, under the preset and settings that were used."""
-    words = shlex.split(evaluation.provenance.command)
+    words: list[str] = []
+    with suppress(ValueError):  # a command that is none
+        words = shlex.split(evaluation.provenance.command)
     given = list(itertools.pairwise(words))
     presets = [f"preset={value}" for option, value in given if option == "--preset"]
     sets = [value for option, value in given if option == "--set"]

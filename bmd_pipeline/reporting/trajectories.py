@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.files import advise_again
+from bmd_pipeline.io.files import advise_again, parse_json, read_table
 from bmd_pipeline.metrics.episodes import Episodes
 
 NUM_POINTS = 64
@@ -78,11 +78,9 @@ def load_paths(path: Path) -> PathBook:
     Raises:
         ArtifactError: the file is missing, damaged or holds something else.
     """
-    if not path.is_file():
-        raise ArtifactError(f"{path}: missing trajectories; {advise_again(path)}")
+    table = read_table(path, "trajectories")
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
-        metadata = json.loads(table.schema.metadata[_METADATA_KEY])
+        metadata = parse_json(table.schema.metadata[_METADATA_KEY])
         return PathBook(
             axes=(metadata["axes"][0], metadata["axes"][1]),
             labelling=metadata["labelling"],

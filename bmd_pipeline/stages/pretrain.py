@@ -19,11 +19,11 @@ from bmd_pipeline.demos.store import Demos, load_demos
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import DataError, DivergenceError, TrainingError
 from bmd_pipeline.io.files import hash_tree, write_bytes
-from bmd_pipeline.io.layout import MANIFEST_FILE, METRICS_FILE
+from bmd_pipeline.io.layout import MANIFEST_FILE, METRICS_FILE, POLICY_FILE
 from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.io.provenance import read_manifest, require_disposable_policy, write_run
 from bmd_pipeline.policies.bc import Cloner, Windows, make_windows, split_episodes
-from bmd_pipeline.policies.checkpoint import save_policy
+from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, save_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import make_base_agent
 from bmd_pipeline.rl.graphs import GraphRecorder, graph_agent
@@ -120,7 +120,7 @@ def pretrain(
             rollbacks=run.rollbacks,
             warnings=reporter.warnings,
         )
-        write_run(output, record)
+        write_run(output, record, outputs=(POLICY_FILE, SETTINGS_FILE, METRICS_FILE))
         checkpoints.discard()
 
 

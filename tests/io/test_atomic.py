@@ -70,6 +70,40 @@ def test_leftovers_of_a_killed_writer_are_not_taken_over(tmp_path: Path) -> None
     (leftover / "half").write_text("from a killed job")
     with staged_directory(tmp_path / "store") as folder:
         assert names(folder) == set()
+    assert names(tmp_path) == {"store"}
+
+
+def test_what_is_planted_where_a_file_is_prepared_is_not_written_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can foresee the name; if somebody could, this would be refused."""
+    (tmp_path / "victim").write_text("precious")
+    monkeypatch.setattr("secrets.token_hex", lambda _: "0" * 16)
+    (tmp_path / f".a.{'0' * 16}.tmp").symlink_to("victim")
+    with pytest.raises(ArtifactError, match="can't be written: File exists"):
+        write_bytes(tmp_path / "a", b"new")
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept").write_text("precious")
+    (tmp_path / "file").symlink_to("elsewhere/kept")
+    (tmp_path / "store").symlink_to("elsewhere")
+    write_bytes(tmp_path / "file", b"new")
+    with staged_directory(tmp_path / "store"):
+        pass
+    assert (tmp_path / "elsewhere" / "kept").read_text() == "precious"
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert names(tmp_path) == {"elsewhere", "file", "store"}
+    assert names(tmp_path / "store") == set()
+
+
+def test_folders_above_may_be_links(tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "results").symlink_to("scratch")
+    write_bytes(tmp_path / "results" / "a" / "b", b"new")
+    assert (tmp_path / "scratch" / "a" / "b").read_bytes() == b"new"
 
 
 def test_a_file_in_a_folders_place_is_named(tmp_path: Path) -> None:

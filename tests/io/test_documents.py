@@ -13,6 +13,12 @@ from bmd_pipeline.io.files import read_json
         (b"\xff\xfe\x00", "damaged"),
         (b"[1, 2]", "must hold a JSON object, got list"),
         (b"[" * 100_000, "damaged"),
+        (b'{"a": ' + b"9" * 100_000 + b"}", r"damaged \(the number 9{20}… is too large\)"),
+        (b'{"a": -10000000000000000000}', "is too large"),
+        (b'{"a": 1e999}', "the number 1e999 is not finite"),
+        (b'{"a": NaN}', "the number NaN is not finite"),
+        (b'{"a": -Infinity}', "not finite"),
+        (b'{"a": ["\\ud800"]}', "damaged .*surrogates"),
         (b"", "damaged"),
     ],
 )
@@ -33,5 +39,5 @@ def test_missing_and_folder(tmp_path: Path) -> None:
 
 
 def test_reads_objects(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text('{"a": [1.5, null]}')
-    assert read_json(tmp_path / "a.json", "thing") == {"a": [1.5, None]}
+    (tmp_path / "a.json").write_text('{"a": [1.5, null, 18446744073709551615, "\\ud83d\\ude00"]}')
+    assert read_json(tmp_path / "a.json", "thing") == {"a": [1.5, None, 2**64 - 1, "😀"]}

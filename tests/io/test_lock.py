@@ -123,3 +123,19 @@ def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match=rf"^{tmp_path}/file/checkpoints/lock can't be written: Not a directory$"):
         FolderLock(tmp_path / "file" / "checkpoints")
+
+
+@pytest.mark.parametrize("make", [os.symlink, os.link], ids=["link", "hard link"])
+def test_a_lock_that_is_another_file_is_not_written(tmp_path: Path, make: Callable[[Path, Path], None]) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "checkpoints").mkdir()
+    make(tmp_path / "victim", tmp_path / "checkpoints" / "lock")
+    with pytest.raises(ArtifactError, match=r"checkpoints/lock can't be written: it is .*; remove it$"):
+        FolderLock(tmp_path / "checkpoints")
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_a_lock_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lock")
+    with pytest.raises(ArtifactError, match=r"lock can't be written: .* or no file; remove it$"):
+        FolderLock(tmp_path)

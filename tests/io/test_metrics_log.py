@@ -27,6 +27,9 @@ def test_it_reads_what_the_tracker_wrote(tmp_path: Path) -> None:
         ('{"step": 1}\n{"step": 2, "lo', "line 2: damaged"),
         ('{"wall_s": 1}\n', "line 1: damaged"),
         ("[1]\n", "line 1: damaged"),
+        ('{"step": 1e999}\n', "line 1: damaged"),
+        ('{"step": 1, "rollout/success_rate": ' + "9" * 400 + "}\n", "line 1: damaged"),
+        ("[" * 100_000, "line 1: damaged"),
     ],
 )
 def test_damage_is_named_in_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -36,6 +39,12 @@ def test_damage_is_named_in_one_line(tmp_path: Path, text: str, message: str) ->
         load_metrics(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_what_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes('{"step": 1}\n'.encode("utf-16"))
+    with pytest.raises(ArtifactError, match=r"metrics\.jsonl can't be read: .*utf-8"):
+        load_metrics(tmp_path / "metrics.jsonl")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

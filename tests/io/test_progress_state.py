@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from bmd_pipeline.errors import ArtifactError
@@ -45,6 +46,13 @@ def test_discard_removes_everything_and_frees_the_lock(tmp_path: Path) -> None:
     state.discard()
     assert not (tmp_path / "s").exists()
     TrainingState(tmp_path / "s", "hash").release()
+
+
+def test_progress_whose_metadata_are_no_object_is_damaged(tmp_path: Path) -> None:
+    with TrainingState(tmp_path, "hash") as state:
+        save_file({"w": torch.zeros(3)}, state.path, {"metadata": "[]"})
+        with pytest.raises(ArtifactError, match="to start this stage over"):
+            state.load()
 
 
 def test_a_flipped_bit_is_never_trained_on(tmp_path: Path) -> None:

@@ -97,6 +97,19 @@ def test_files_must_still_be_what_the_run_wrote(tmp_path: Path) -> None:
             require_run(folder, "pretrain", "Toy")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("inputs", []), ("inputs", {"demos": "x"}), ("config", 5), ("config", {"finetune": 5})),
+        *(("wall_s", "long"), ("command", None), ("git_commit", 1), ("kept", [1]), ("config_hash", 7)),
+    ],
+)
+def test_a_record_with_fields_of_other_types_is_damaged(tmp_path: Path, field: str, value: object) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"config": {"seed": 0}, field: value}))
+    with pytest.raises(ArtifactError, match=r"run\.json is damaged \(\w+ is no "):
+        read_record(tmp_path / "run.json")
+
+
 def test_a_clock_that_was_set_back_gives_no_negative_time() -> None:
     later = time.time() + 3600
     record = describe_run(stage="collect", task="Toy", config={}, config_hash="", seed=0, inputs={}, started=later)

@@ -44,6 +44,19 @@ def test_resume_drops_what_will_be_done_again(tmp_path: Path) -> None:
         assert kept[2][time] >= kept[1][time]  # time goes on where the interrupted run stopped
 
 
+@pytest.mark.parametrize(
+    "line", ['{"step": 1}', '{"step": 1, "wall_s": "x", "cpu_seconds": 0}', '{"step": 1e999}', "[1]"]
+)
+def test_what_follows_a_line_that_no_tracker_wrote_is_dropped(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "m"
+    with Tracker(path) as tracker:
+        tracker.log(10, {"loss": 1.0})
+    path.write_text(f"{path.read_text()}{line}\n")
+    with Tracker(path, resume_step=20) as tracker:
+        tracker.log(20, {"loss": 2.0})
+    assert [line["step"] for line in lines(path)] == [10, 20]
+
+
 def test_a_run_that_is_killed_while_it_reopens_the_file_loses_no_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

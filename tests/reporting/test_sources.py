@@ -11,6 +11,7 @@ import pytest
 
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_json
+from bmd_pipeline.reporting.sources import remake_command
 from tests.reporting.made_up import MadeUpRun
 
 
@@ -81,6 +82,8 @@ def change_settings(path: Path) -> None:
         ("trajectories.parquet", truncate, "damaged trajectories"),
         ("policy/run.json", Path.unlink, "make it with `bmd-pipeline pretrain --task Toy`"),
         ("modes/seed1/run.json", truncate, "modes/seed1/run.json is damaged"),
+        ("modes/seed1/run.json", edit(wall_s="long"), "is damaged (wall_s is no value of its type)"),
+        ("modes/seed1/run.json", edit(config={"discover": 5}), "is damaged (discover is no object)"),
         ("dsrl/seed1/eval.json", Path.unlink, "`bmd-pipeline evaluate --task Toy --method dsrl --seed 1`"),
         ("dsrl/seed1/eval.json", truncate, "dsrl/seed1/eval.json is damaged"),
         ("dsrl/seed1/eval.json", change_settings, "evaluated under other settings"),
@@ -105,6 +108,13 @@ def test_damage_is_named(run: MadeUpRun, name: str, damage: Callable[[Path], Non
     assert message in str(error.value)
     assert str(run.folder / name) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_command_that_is_none_is_not_repeated(run: MadeUpRun) -> None:
+    evaluation = run.load().evaluation
+    provenance = evaluation.provenance.model_copy(update={"command": "evaluate --preset 'smoke"})
+    command = remake_command(evaluation.model_copy(update={"provenance": provenance}))
+    assert command == "snakemake --cores 2 results/Toy/report.html"
 
 
 def test_tables_of_another_run_are_refused(run: MadeUpRun, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.reporting import sources
 from bmd_pipeline.reporting.sources import find_videos
+
+
+@pytest.mark.parametrize("target", ["/etc/hostname", "nowhere", "."])
+def test_a_link_is_not_carried_into_the_page(tmp_path: Path, target: str) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "leak.gif").symlink_to(target)
+    with pytest.raises(ArtifactError, match=r"videos/leak\.gif is a link"):
+        find_videos(tmp_path)
 
 
 def test_clips_are_carried_until_the_page_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

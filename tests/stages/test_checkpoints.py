@@ -98,11 +98,12 @@ def test_a_finished_stage_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_half_written_files_of_a_killed_job_are_removed(tmp_path: Path) -> None:
-    (tmp_path / ".policy.safetensors.123.tmp").write_text("half")
+    (tmp_path / ".policy.safetensors.0123456789abcdef.tmp").write_text("half")
+    (tmp_path / ".notes.2024.tmp").write_text("somebody's")
     (tmp_path / "policy.json").write_text("{}")
     with open_checkpoints(tmp_path, Clock()):
         pass
-    assert {path.name for path in tmp_path.iterdir()} == {"policy.json", "checkpoints"}
+    assert {path.name for path in tmp_path.iterdir()} == {".notes.2024.tmp", "policy.json", "checkpoints"}
 
 
 def test_identity_depends_on_settings_code_and_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
