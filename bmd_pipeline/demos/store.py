@@ -11,10 +11,12 @@ demos.zarr                    attributes: schema_version, action_low, action_hig
 [-1, 1], as policies act.
 
 We write zarr v3, chunks with a checksum. Stores of others, v2 too, open as they are; `data/state` stands in for
-`data/obs` there.
+`data/obs` there. Before an array is decoded its metadata must name known codecs and a size that fits: a codec may run
+code, and a few bytes may unfold into gigabytes. Consolidated metadata is a copy that nobody keeps up to date: unread.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,7 @@ from zarr.codecs import Crc32cCodec
 
 from bmd_pipeline.environments.base import Episode, from_bounds
 from bmd_pipeline.errors import DataError
-from bmd_pipeline.io.files import staged_directory
+from bmd_pipeline.io.files import read_json, staged_directory
 
 SCHEMA_VERSION = 1
 _MARKS = ("zarr.json", ".zgroup", ".zattrs")
@@ -36,6 +38,13 @@ CHUNK_ROWS = 65_536
 """Rows of a chunk: stores are loaded whole, so that large chunks read fastest."""
 TOLERANCE = 1e-6
 """Rounding by which an action may lie outside its bounds, in units of [-1, 1]."""
+CODECS = (
+    *("bytes", "transpose", "sharding_indexed", "shuffle", "delta"),
+    *("blosc", "zstd", "zlib", "gzip", "bz2", "lzma", "lz4", "crc32", "crc32c", "adler32", "fletcher32"),
+)
+"""Codecs of arrays that are decoded: they move, pack or check bytes and can do nothing else."""
+SMALL_BYTES, LARGEST_RATIO = 2**30, 1000
+"""An array or a chunk may unfold to so many bytes, or to so many times the bytes of the whole store."""
 Rows = NDArray[np.float32]
 
 
@@ -181,21 +190,23 @@ def load_demos(path: Path, *, obs_dim: int | None = None, action_dim: int | None
     else the least and the largest value of each component. Observations and actions must be of the sizes given.
 
     Raises:
-        DataError: it is missing, truncated, of a foreign schema version or of other sizes, its episodes
-            don't add up, a value is not finite (the first such index is named), or its bounds are no bounds.
+        DataError: it is missing, truncated, of a foreign schema version or of other sizes, it holds something else than
+            files and folders or needs a codec that is none of `CODECS`, its episodes don't add up, a value is not
+            finite (the first such index is named), or its bounds are no bounds.
     """
     if not path.is_dir():
         raise DataError(f"no demonstrations at {path}")
+    stored = _measure_files(path)
     try:
-        group = zarr.open_group(path, mode="r")
+        group = zarr.open_group(path, mode="r", use_consolidated=False)
         attributes = dict(group.attrs)
         version = attributes.get("schema_version", SCHEMA_VERSION)
         if version != SCHEMA_VERSION:
             raise DataError(f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}")
-        obs_name = "state" if "data/state" in group and "data/obs" not in group else "obs"
-        obs = _read(group, f"data/{obs_name}", path)
-        action = _read(group, "data/action", path)
-        ends = _read(group, "meta/episode_ends", path)
+        obs_name = "state" if (path / "data/state").exists() and not (path / "data/obs").exists() else "obs"
+        obs = _read(group, f"data/{obs_name}", path, stored)
+        action = _read(group, "data/action", path, stored)
+        ends = _read(group, "meta/episode_ends", path, stored)
     except DataError:
         raise
     except Exception as error:  # zarr reports damage by whatever its storage and codecs raise
@@ -244,11 +255,61 @@ def _find_bounds(
     return low, high
 
 
-def _read(group: zarr.Group, name: str, path: Path) -> NDArray[Any]:
+def _measure_files(store: Path) -> int:
+    """Bytes of all files of a store.
+
+    Raises:
+        DataError: it holds a pipe or a device, which would be waited for, a link to a folder, which would be read and
+            belong to no hash, or metadata of two formats, which may differ.
+    """
+    stored = 0
+    for path in store.rglob("*"):
+        if path.is_file():
+            stored += path.stat().st_size
+        elif path.is_symlink() or not path.is_dir():
+            raise DataError(f"{path} is neither a file nor a folder of the store itself: take it away")
+        if path.name in (".zarray", ".zgroup") and path.with_name("zarr.json").exists():
+            raise DataError(f"{path} and zarr.json beside it are metadata of two formats: remove the older")
+    return stored
+
+
+def _read(group: zarr.Group, name: str, path: Path, stored: int) -> NDArray[Any]:
+    for metadata in (path / name / "zarr.json", path / name / ".zarray"):
+        if metadata.exists():
+            _require_codecs(metadata)
     node = group.get(name)
     if not isinstance(node, zarr.Array):
         raise DataError(f"{path}: array {name} is missing")
+    if node.dtype.kind not in "biufc":
+        raise DataError(f"{path}: {name} must hold numbers, got {node.dtype}")
+    largest = max(SMALL_BYTES, LARGEST_RATIO * stored)
+    needed = max(math.prod(shape) for shape in (node.shape, node.shards or node.chunks)) * node.dtype.itemsize
+    if needed > largest:
+        raise DataError(f"{path}: {name} would unfold to {needed} bytes from {stored}; at most {largest} are read")
     return np.asarray(node[:])
+
+
+def _require_codecs(metadata: Path) -> None:
+    """Checks the codecs that an array's metadata names."""
+    found = read_json(metadata, "array")
+    for codec in _list_codecs([found.get(name) for name in ("codecs", "compressor", "filters")]):
+        if codec.removeprefix("numcodecs.") not in CODECS:
+            known = ", ".join(CODECS)
+            raise DataError(f"{metadata}: codec {codec!r} is not decoded; write the array with others ({known})")
+
+
+def _list_codecs(value: Any) -> Iterator[str]:
+    """Names of codecs, those inside of others too."""
+    if isinstance(value, list):
+        for part in value:
+            yield from _list_codecs(part)
+    elif isinstance(value, dict):
+        yield from (str(value[key]) for key in ("name", "id") if key in value)  # of format 3 and 2
+        inner = value.get("configuration")
+        if isinstance(inner, dict):
+            yield from _list_codecs([inner.get("codecs"), inner.get("index_codecs")])
+    elif value is not None:
+        yield str(value)
 
 
 def _check_ends(ends: NDArray[Any], obs_rows: int, action_rows: int, path: Path) -> None:

@@ -1,8 +1,11 @@
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -255,6 +258,133 @@ def test_zarr_v2_stores_of_the_field_open(tmp_path: Path, obs_name: str) -> None
     remove(f"data/{obs_name}")(path)
     with pytest.raises(DataError, match="array data/obs is missing"):
         load_demos(path)
+
+
+def write_foreign(path: Path, zarr_format: Literal[2, 3] = 2, **options: Any) -> zarr.Group:
+    """Two episodes of another project; options are those of data/obs."""
+    group = zarr.open_group(path, mode="w", zarr_format=zarr_format, attributes={"version": 1})
+    group.create_array("data/obs", data=np.ones((6, 2), np.float32), chunks=(4, 2), **options)
+    group.create_array("data/action", data=np.zeros((6, 1), np.float32), chunks=(4, 1))
+    group.create_array("meta/episode_ends", data=np.array([2, 6]))
+    return group
+
+
+class RunsCode(numcodecs.abc.Codec):  # type: ignore[misc]
+    """A codec that does something else than decoding."""
+
+    codec_id = "runs_code"
+    ran = False
+
+    def encode(self, buf: Any) -> Any:
+        return buf
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        RunsCode.ran = True
+        return buf
+
+
+@pytest.mark.parametrize("place", ["filters", "compressors"])
+def test_unknown_codecs_are_refused_before_they_run(tmp_path: Path, place: str) -> None:
+    numcodecs.register_codec(RunsCode)
+    write_foreign(tmp_path / "d", **{place: [RunsCode()]})
+    RunsCode.ran = False
+    with pytest.raises(DataError, match=r"data/obs/\.zarray: codec 'runs_code' is not decoded; .*blosc"):
+        load_demos(tmp_path / "d")
+    assert not RunsCode.ran
+
+
+@pytest.mark.parametrize("codec", [{"id": "pickle"}, {"id": "pickle", "name": "zstd"}, {"id": "json2"}, "pickle"])
+def test_codecs_of_format_2_are_those_that_are_known(tmp_path: Path, codec: object) -> None:
+    write_foreign(tmp_path / "d")
+    path = tmp_path / "d" / "data" / "obs" / ".zarray"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"filters": [codec]}))
+    with pytest.raises(DataError, match=r"\.zarray: codec '.*' is not decoded"):
+        load_demos(tmp_path / "d")
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("codec", [{"name": "numcodecs.pickle"}, {"name": "vlen-bytes"}, "numcodecs.pickle"])
+def test_codecs_of_format_3_are_those_that_are_known(tmp_path: Path, sharded: bool, codec: object) -> None:
+    write_foreign(tmp_path / "d", 3, **({"shards": (8, 2)} if sharded else {}))
+    load_demos(tmp_path / "d")
+    path = tmp_path / "d" / "data" / "obs" / "zarr.json"
+    metadata = json.loads(path.read_text())
+    codecs = metadata["codecs"][0]["configuration"]["index_codecs"] if sharded else metadata["codecs"]
+    codecs.append(codec)
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(DataError, match=r"obs/zarr\.json: codec '.*' is not decoded"):
+        load_demos(tmp_path / "d")
+
+
+@pytest.mark.parametrize("compressor", [numcodecs.Blosc("lz4"), numcodecs.Zlib(), numcodecs.LZ4(), None])
+def test_codecs_of_the_field_are_decoded(tmp_path: Path, compressor: Any) -> None:
+    write_foreign(tmp_path / "d", filters=[numcodecs.Delta("f4")], compressors=compressor)
+    np.testing.assert_array_equal(load_demos(tmp_path / "d").obs, 1.0)
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_what_was_written_after_metadata_were_consolidated_is_read(tmp_path: Path, zarr_format: Literal[2, 3]) -> None:
+    write_foreign(tmp_path / "d", zarr_format)
+    zarr.consolidate_metadata(tmp_path / "d")
+    group: Any = zarr.open_group(tmp_path / "d", mode="r+", use_consolidated=False)
+    group["data/obs"].append(np.full((3, 2), 2.0, np.float32))
+    group["data/action"].append(np.full((3, 1), 0.5, np.float32))
+    group["meta/episode_ends"].append(np.array([9]))
+    group.attrs["version"] = 2
+    demos = load_demos(tmp_path / "d")
+    assert demos.episode_ends.tolist() == [2, 6, 9]
+    assert demos.obs[:, 0].tolist() == [1.0] * 6 + [2.0] * 3
+    assert demos.attributes["version"] == 2
+
+
+@pytest.mark.parametrize("name", ["", "data/obs"])
+def test_metadata_of_two_formats_are_not_chosen_from(tmp_path: Path, name: str) -> None:
+    write_foreign(tmp_path / "new", 3)
+    write_foreign(tmp_path / "d")
+    shutil.copy(tmp_path / "new" / name / "zarr.json", tmp_path / "d" / name / "zarr.json")
+    with pytest.raises(DataError, match=r"zarr\.json beside it are metadata of two formats: remove the older"):
+        load_demos(tmp_path / "d")
+
+
+@pytest.mark.parametrize("chunks", [[4, 2], [10**12, 2]])
+def test_an_array_that_its_files_cannot_fill_is_not_read(tmp_path: Path, chunks: list[int]) -> None:
+    write_foreign(tmp_path / "d")
+    path = tmp_path / "d" / "data" / "obs" / ".zarray"
+    shape = [10**12, 2] if chunks == [4, 2] else [6, 2]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"shape": shape, "chunks": chunks}))
+    with pytest.raises(DataError, match=r"data/obs would unfold to 8000000000000 bytes from \d+; at most 1073741824"):
+        load_demos(tmp_path / "d")
+
+
+def test_what_is_no_number_is_not_decoded(tmp_path: Path) -> None:
+    group = write_foreign(tmp_path / "d")
+    del group["data/obs"]
+    group.create_array("data/obs", data=np.array([["a", "b"]] * 6))
+    with pytest.raises(DataError, match="data/obs must hold numbers, got <U1"):
+        load_demos(tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to("..")]
+)
+def test_what_is_neither_file_nor_folder_is_not_waited_for(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    write_foreign(tmp_path / "d")
+    chunk = tmp_path / "d" / "data" / "obs" / "0.0"
+    chunk.unlink()
+    make(chunk)
+    with pytest.raises(DataError, match=r"data/obs/0\.0 is neither a file nor a folder of the store itself"):
+        load_demos(tmp_path / "d")
+
+
+def test_the_store_and_its_files_may_be_links(tmp_path: Path) -> None:
+    """As tools that keep versions of data have them."""
+    write_foreign(tmp_path / "real")
+    chunk = tmp_path / "real" / "data" / "obs" / "0.0"
+    chunk.rename(tmp_path / "chunk")
+    chunk.symlink_to(tmp_path / "chunk")
+    (tmp_path / "d").symlink_to("real")
+    assert load_demos(tmp_path / "d").num_episodes == 2
 
 
 def test_store_is_zarr_v3_in_the_documented_layout(store: Path) -> None:
