@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from bmd_pipeline.config.hashing import Stage, config_hash, source_hash, stage_hash, stage_slice
-from bmd_pipeline.config.load import AUTO, AUTO_GPU, CONFIG_DIR, has_cuda_device, load_config, resolve_preset
+from bmd_pipeline.config.load import (
+    AUTO,
+    AUTO_GPU,
+    CONFIG_DIR,
+    has_cuda_device,
+    load_config,
+    read_settings,
+    resolve_preset,
+)
 from bmd_pipeline.config.overrides import GridCell, base_name, list_cells, list_discoveries, list_evaluations
 from bmd_pipeline.config.resources import RESUMABLE, list_demands, uses_device
 from bmd_pipeline.config.schema import MAX_SEED, RunConfig
@@ -147,12 +155,15 @@ class Pipeline:
     config: Mapping[str, Any]  # Snakemake's
     stored: bool  # whether files live in a storage plug-in, and jobs get copies: local files then tell nothing
     planning: bool  # whether this process plans the jobs; those that run one read the Snakefile again
+    config_files: Sequence[Path] = ()  # of --configfile, which Snakemake has read into `config`
     settings_given: WorkflowSettings = field(init=False)
     _runs: dict[str, RunConfig] = field(init=False, default_factory=dict)
     _cells: dict[str, dict[str, GridCell]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         put_command_on_path()
+        for path in self.config_files if self.planning else ():
+            or_refuse(read_settings, path)  # Snakemake takes 010 for 8, and the last of two values of one name
         self.settings_given = or_refuse(read_workflow_config, self.config)
 
     @property
@@ -392,7 +403,7 @@ class Pipeline:
         """Params: the clips on a task's page, with their sizes; no input, since who has some may lack what renders."""
         folder = _HERE.report(wildcards.task).parent / VIDEOS_FOLDER
         clips = sorted(path for path in folder.glob("*") if path.suffix in VIDEO_TYPES)
-        return {path.name: path.stat().st_size for path in clips}
+        return {path.name: path.lstat().st_size for path in clips}  # a link may lead nowhere
 
     def unasked_grid(self, wildcards: Wildcards) -> str | None:
         """Params: hash of the grid.json that a task's page shows though the settings name no axes; no input, since

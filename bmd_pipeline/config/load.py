@@ -33,8 +33,16 @@ from pydantic_core import ErrorDetails
 
 from bmd_pipeline.config.overrides import change_settings, list_cells, split_base
 from bmd_pipeline.config.resources import NATIVE
-from bmd_pipeline.config.schema import TASK_PATTERN, RunConfig, TaskConfig, format_axis_value
+from bmd_pipeline.config.schema import (
+    NUMBER,
+    TASK_PATTERN,
+    WHOLE_NUMBER,
+    RunConfig,
+    TaskConfig,
+    format_axis_value,
+)
 from bmd_pipeline.errors import ConfigError, TaskError, suggest
+from bmd_pipeline.io.files import read_file
 
 if TYPE_CHECKING:
     from bmd_pipeline.tasks.registry import TaskEntry
@@ -45,10 +53,18 @@ Location = tuple[str | int, ...]
 MAX_SIZE = 1_000_000
 """Characters and values of a document with its references written out: a few lines can unfold into gigabytes."""
 _TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+_PLAIN = {
+    "tag:yaml.org,2002:bool": re.compile(r"true|True|TRUE|false|False|FALSE"),
+    "tag:yaml.org,2002:int": re.compile(WHOLE_NUMBER),
+    "tag:yaml.org,2002:float": re.compile(rf"{NUMBER}|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
+    "tag:yaml.org,2002:timestamp": re.compile(r"(?!)"),  # none: no setting is a date
+}
+"""How values that are no text are written. YAML 1.1 has more: 010 is 8, 1:30 is 90, 3_0 is 30, and off is false."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, with numbers as people write them, no silent duplicates and a bound on what references make.
+    """YAML's safe loader: numbers as people write them and no others, no silent duplicates, a bound on what references
+    make.
 
     Duplicates are found while the document is read: afterwards `<<: *name` has mixed a mapping's names with others.
     """
@@ -68,6 +84,17 @@ class _Loader(yaml.SafeLoader):
         if self._sizes[id(node)] > MAX_SIZE:
             problem = f"longer than {MAX_SIZE} characters with its references written out"
             raise yaml.composer.ComposerError(None, None, problem, mark)
+        return node
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node: yaml.ScalarNode = super().compose_scalar_node(anchor)
+        plain = _PLAIN.get(node.tag)
+        if plain is not None and not plain.fullmatch(node.value):
+            kind = node.tag.rpartition(":")[2]
+            problem = (
+                f"{node.value} would be read as {kind}: write a decimal number, true or false, or put text in quotes"
+            )
+            raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
         return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
@@ -115,7 +142,7 @@ def parse_yaml(text: str, name: str) -> Any:
 
 def find_line(path: Path, location: Location) -> int | None:
     """Line of a value's name in a file that `read_settings` could read, or None if the file doesn't hold it."""
-    loader = _Loader(path.read_text(encoding="utf-8"))
+    loader = _Loader(read_file(path).decode("utf-8"))
     key = node = loader.get_single_node()
     with suppress(KeyError, IndexError, TypeError):  # a name that is no text is none of ours
         for part in location:
@@ -137,7 +164,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         ConfigError: it is missing, unreadable, not YAML or not a mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path).decode("utf-8")
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist") from error
     except (OSError, UnicodeDecodeError) as error:

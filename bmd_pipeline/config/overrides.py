@@ -16,7 +16,7 @@ from bmd_pipeline.methods import compared_policies, paired_methods
 # `<Task>-base<k>` is the task with root seed k, with demonstrations, a policy, modes and results of its own:
 # fine-tuning seeds share one base policy, so they say nothing about another one.
 
-_NAME = re.compile(r"(?P<task>(?:(?!-base\d).)+)-base(?P<seed>0|[1-9]\d*)")
+_NAME = re.compile(r"(?P<task>(?:(?!-base\d).)+)-base(?P<seed>0|[1-9][0-9]{0,9})")
 
 
 def base_name(task: str, seed: int) -> str:

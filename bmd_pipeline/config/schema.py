@@ -21,6 +21,10 @@ from pydantic import (
 from bmd_pipeline.errors import suggest
 from bmd_pipeline.methods import METHODS, uses_modes
 
+WHOLE_NUMBER = r"[-+]?(0|[1-9][0-9]*)"
+NUMBER = rf"({WHOLE_NUMBER}(\.[0-9]*)?|[-+]?\.[0-9]+)([eE][-+]?[0-9]+)?"
+"""A number as it is written in settings."""
+
 
 class Section(BaseModel):
     """A frozen group of settings; unknown keys are refused, defaults are validated too."""
@@ -31,14 +35,24 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """pydantic reads true as 1."""
+    def _numbers_are_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic reads true as 1, and text, which Snakemake hands over for numbers, as Python does: 3_0 as 30."""
         is_list = isinstance(value, list | tuple)
-        if any(isinstance(entry, bool) for entry in (value if is_list else (value,))):
+        misread = {type(entry) for entry in (value if is_list else (value,)) if _is_misread(entry)}
+        if misread:
             kinds = _list_types(cls.model_fields[str(info.field_name)].annotation)
-            if bool not in kinds and {int, float} & kinds:
+            if misread - kinds and {int, float} & kinds:
                 raise ValueError(f"must be {'a list of numbers' if is_list else 'a number'}, got {value!r:.60}")
         return value
+
+
+def _is_misread(value: Any) -> bool:
+    """Whether a value passes for a number without being one, or without being written as one."""
+    if isinstance(value, str) and not re.fullmatch(NUMBER, value):
+        with suppress(ValueError):
+            float(value)
+            return True
+    return isinstance(value, bool)
 
 
 def _list_types(annotation: Any) -> set[Any]:
@@ -542,10 +556,8 @@ MAX_CELLS = 1000
 
 def _read_axis_value(value: Any) -> Any:
     """Numbers as numbers: Snakemake's --config hands all nested values over as text."""
-    for read in (int, float, json.loads) if isinstance(value, str) else ():
-        with suppress(ValueError):
-            value = read(value)
-            break
+    if isinstance(value, str) and re.fullmatch(rf"{NUMBER}|true|false|null", value):
+        value = json.loads(re.sub(r"^\+", "", value)) if "." not in value else float(value)
     if not isinstance(value, AxisValue) or (isinstance(value, float) and not math.isfinite(value)):
         # here, since pydantic refuses a union once for each of its members
         raise ValueError(f"must be a finite number, text, true, false or null, got {value!r:.60}")

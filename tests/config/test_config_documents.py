@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,31 @@ from bmd_pipeline.errors import ConfigError
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("1e-3", 0.001), ("-2E5", -2e5), ("1.5e3", 1500.0), ("3", 3), ("e3", "e3"), ("1e", "1e")]
+    ("text", "value"),
+    [
+        *(("1e-3", 0.001), ("-2E5", -2e5), ("1.5e3", 1500.0), ("3", 3), ("e3", "e3"), ("1e", "1e")),
+        *(("-3", -3), ("+3", 3), ("0", 0), (".5", 0.5), ("1.", 1.0), ("!!int '3'", 3), ("1.2.3", "1.2.3")),
+        *(("true", True), ("False", False), ("'010'", "010"), ('"yes"', "yes"), ("~", None), ("-.inf", -math.inf)),
+    ],
 )
 def test_numbers_read_as_people_write_them(text: str, value: object) -> None:
     parsed = parse_yaml(text, "here")
     assert parsed == value
     assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("yes", "off", "On", "NO", "010", "-07", "1:30", "1:30.5", "3_0", "1_0.5", "0x1F", "0b11", "00.5", "01e5"),
+        *("!!int '010'", "!!int 1:30", "!!float 1:30", "!!bool 'on'", "2024-01-01"),
+    ],
+)
+def test_what_readers_of_yaml_take_for_different_things_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text(f"seed: 1\nseeds: [1, {text}]\n")
+    with pytest.raises(ConfigError, match=r"file\.yaml:2:12: .* would be read as .*: write a decimal number"):
+        read_settings(path)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -161,6 +162,26 @@ def test_bad_values_say_what_where_and_the_limit_in_one_line(config_dir: Path, a
     with pytest.raises(BMDError, match=message) as caught:
         load_config("GaussianMixture", assignments=[assignment], config_dir=config_dir)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["010", "3_0", " 3", "٣", "nan", True])
+def test_only_what_is_written_as_a_number_is_one(config_dir: Path, text: object) -> None:
+    """Snakemake hands nested values of --config over as text, and values of a file as YAML 1.1 reads them."""
+    load = functools.partial(load_config, "GaussianMixture", config_dir=config_dir)
+    assert load(overrides={"seeds": ["0", "30"], "evaluate": {"tau": "5e-1"}}).seeds == (0, 30)
+    with pytest.raises(ConfigError, match=r"^seed must be a number, got .* \(--configfile or --config\)$"):
+        load(overrides={"seed": text})
+    with pytest.raises(ConfigError, match=r"^seeds must be a list of numbers, got "):
+        load(overrides={"seeds": ["0", text]})
+    with pytest.raises(ConfigError, match=r"^evaluate\.tau must be a number, got "):
+        load(overrides={"evaluate": {"tau": text}})
+    with pytest.raises(ConfigError, match=r"^grid\.axes"):
+        load(overrides={"grid": {"axes": {"finetune.iterations": [text]}}})
+
+
+def test_a_base_policys_number_without_end_is_no_number(config_dir: Path) -> None:
+    with pytest.raises(TaskError, match="a task's name is letters"):
+        load_config("GaussianMixture-base" + "9" * 5000, config_dir=config_dir)
 
 
 def test_errors_name_the_file_that_a_value_came_from(config_dir: Path) -> None:

@@ -108,6 +108,21 @@ def test_what_is_refused_ends_the_run_in_one_line(pipeline: Pipeline) -> None:
         pipeline.settings("Nowhere")
 
 
+@pytest.mark.parametrize("text", ["seed: 010", "seed: 1\nseed: 2"])
+def test_what_snakemake_reads_otherwise_is_refused_where_jobs_are_planned(pipeline: Pipeline, text: str) -> None:
+    Path("mine.yaml").write_text(text)
+    with pytest.raises(SystemExit, match=r"^error: mine\.yaml:\d:"):
+        dataclasses.replace(pipeline, config_files=[Path("mine.yaml")])
+    dataclasses.replace(pipeline, config_files=[Path("mine.yaml")], planning=False)
+
+
+def test_a_clip_that_is_a_link_to_nowhere_ends_no_planning(pipeline: Pipeline) -> None:
+    videos = Path("results/GaussianMixture/videos")
+    videos.mkdir(parents=True)
+    (videos / "a.gif").symlink_to("nowhere")
+    assert list(pipeline.clips(Wildcards(task="GaussianMixture"))) == ["a.gif"]
+
+
 def test_a_manifest_without_outputs_is_refused_in_one_line(pipeline: Pipeline) -> None:
     manifest = Path("data/GaussianMixture/demos.manifest.json")
     manifest.parent.mkdir(parents=True)

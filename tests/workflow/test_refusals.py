@@ -78,6 +78,14 @@ def test_snakemakes_own_settings_file_makes_no_objects(project: Project) -> None
     assert not list(project.folder.parent.rglob("pwned"))
 
 
+def test_what_snakemake_would_read_otherwise_is_refused_with_its_line(project: Project) -> None:
+    settings = project.folder / "mine.yaml"
+    settings.write_text("preset: smoke\nseed: 010\n")
+    done = project.snakemake("--dry-run", "--cores", "1", TARGET, "--configfile", "mine.yaml")
+    assert done.returncode != 0
+    assert "mine.yaml:2:7: 010 would be read as int" in done.stdout + done.stderr
+
+
 def test_a_failing_stage_says_why(project: Project) -> None:
     """One control step is too short for the expert, which the settings can't know."""
     store = "data/GaussianMixture/demos.zarr"

@@ -29,4 +29,5 @@ pipeline = Pipeline(
     config,
     stored=workflow.storage_settings.default_storage_provider is not None,
     planning=workflow.is_main_process,
+    config_files=workflow.overwrite_configfiles,
 )
