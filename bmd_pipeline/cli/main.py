@@ -19,7 +19,7 @@ import typer
 from bmd_pipeline import __version__
 from bmd_pipeline.cli import doctor, stages, tools
 from bmd_pipeline.config.load import shorten
-from bmd_pipeline.errors import AlreadyWritten, BMDError
+from bmd_pipeline.errors import AlreadyWritten, BMDError, TaskError
 from bmd_pipeline.stages.console import STOPPED, Stopped
 
 USER_ERROR = 2
@@ -86,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return STOPPED
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
+    except SystemExit as reason:  # nothing of this package does that, and a status of 0 would say that all is done
+        return _fail(TaskError(f"code of the task ended the command (sys.exit, {reason.code!r}): it must not do that"))
     except Exception as error:
         if debug and not isinstance(error, _UsageError):
             traceback.print_exc()

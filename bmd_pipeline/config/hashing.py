@@ -366,7 +366,7 @@ def _find(module: str) -> Path | None:
 
 def _parse(path: Path) -> ast.Module:
     """The file's syntax tree without docstrings; comments and formatting are no part of a tree."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    tree = ast.parse(path.read_bytes(), filename=str(path))
     for parent in ast.walk(tree):
         for name, value in ast.iter_fields(parent):
             if isinstance(value, list):

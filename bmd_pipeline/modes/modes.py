@@ -14,6 +14,7 @@ from bmd_pipeline.io.files import hash_file, load_weights, read_json, save_weigh
 from bmd_pipeline.modes.inference import InferenceModel
 from bmd_pipeline.modes.steering import NoiseBasis, SteeringPolicy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.policies.networks import require_values
 
 WEIGHTS = "modes.safetensors"
 DOCUMENT = "modes.json"
@@ -115,9 +116,12 @@ def load_modes(directory: Path, policy: DiffusionPolicy, *, task: str) -> Discov
         raise ArtifactError(f"{path}: discovered in another policy than the present one; {again}")
     try:
         config = DiscoverConfig.model_validate(document["config"])
+        tensors = {name: value.to(policy.device) for name, value in load_weights(directory / WEIGHTS).items()}
+        networks = (config.inference, *((config.steering,) if config.form == "published" else ()))
+        for network in networks:
+            require_values(network.hidden_sizes, tensors)
         modes = make_modes(config, policy, _COLUMNS.validate_python(document["feature_columns"]))
         modes.findings = _FINDINGS.validate_python(document["findings"])
-        tensors = {name: value.to(policy.device) for name, value in load_weights(directory / WEIGHTS).items()}
         modes.centres = tensors.pop(CENTRES, None)
         clusters = (config.num_modes, config.cluster_points * policy.obs_dim) if config.form == "coded" else None
         if clusters != (None if modes.centres is None else tuple(modes.centres.shape)):

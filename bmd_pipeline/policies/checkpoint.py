@@ -10,6 +10,7 @@ from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, load_weights, read_json, save_weights, write_json
 from bmd_pipeline.io.layout import POLICY_FILE
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.policies.networks import require_values
 
 SCHEMA_VERSION = 2
 SETTINGS_FILE = "policy.json"
@@ -61,7 +62,9 @@ def load_policy(
         raise ArtifactError(f"policy: {directory} was trained for {settings.get('task')}, not for {task}")
     try:
         config = PolicyConfig.model_validate(settings["policy"])
-        sizes = {name: int(settings[name]) for name in ("obs_dim", "action_dim")}
+        sizes = {name: settings[name] for name in ("obs_dim", "action_dim")}
+        if not all(type(size) is int and size > 0 for size in sizes.values()):
+            raise ValueError(f"sizes must be whole numbers above 0, got {sizes}")
         low, high = (tuple(float(value) for value in settings[name]) for name in ("action_low", "action_high"))
         expected_hash = str(settings["weights_sha256"])
     except (KeyError, TypeError, ValueError) as error:
@@ -78,10 +81,12 @@ def load_policy(
     tensors = load_weights(weights)
     if hash_file(weights) != expected_hash:
         raise ArtifactError(f"policy: {weights} is not what {SETTINGS_FILE} describes; train it again")
-    policy = DiffusionPolicy(config, **sizes)
+    seen = sizes["obs_dim"] * config.n_obs_steps + sizes["action_dim"] * config.horizon
     try:
+        require_values((seen, *config.hidden_sizes), tensors)
+        policy = DiffusionPolicy(config, **sizes)
         policy.load_state_dict(tensors)
-    except RuntimeError:
+    except (ValueError, RuntimeError):
         raise ArtifactError(f"policy: {weights} does not fit the settings in {SETTINGS_FILE}") from None
     for name, tensor in tensors.items():
         is_std = name.endswith("_normaliser.std")

@@ -3,7 +3,7 @@
 import copy
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -127,6 +127,13 @@ def make_mlp(sizes: Sequence[int], activation: str, *, last_scale: float | None 
             last.weight.mul_(last_scale)
             last.bias.zero_()
     return nn.Sequential(*layers[:-1])
+
+
+def require_values(widths: Sequence[int], tensors: Mapping[str, Tensor]) -> None:
+    """Raises `ValueError`, before a network with layers of these widths is built, if a file's tensors don't fill it."""
+    needed = sum(fan_in * fan_out for fan_in, fan_out in itertools.pairwise(widths))
+    if needed > (stored := sum(tensor.numel() for tensor in tensors.values())):
+        raise ValueError(f"settings of {needed} weights beside a file of {stored}")
 
 
 def count_code_inputs(num_codes: int) -> int:

@@ -15,6 +15,7 @@ from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.methods import PRETRAINED, TAUGHT, method_family, uses_modes
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes, make_steering
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.policies.networks import require_values
 from bmd_pipeline.rl.adapters import (
     Adapter,
     ClonedDenoiser,
@@ -297,8 +298,13 @@ def load_agent(
     try:
         config = FinetuneConfig.model_validate(document["finetune"])
         steering = SteeringConfig.model_validate(document["steering"])
+        weights = load_weights(finetuned_dir / FINETUNED_WEIGHTS)
+        if method_family(method) == "res":
+            require_values(config.residual.hidden_sizes, weights)
+        elif method_family(method) == "dsrl" and (modes is None or modes.steering is None):
+            require_values(steering.hidden_sizes, weights)
         agent = make_agent(method, policy, modes, config, steering)
-        load_trained(agent, load_weights(finetuned_dir / FINETUNED_WEIGHTS))
+        load_trained(agent, weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ArtifactError(f"{path}: does not fit this policy or this version; {again}") from error
     return agent.requires_grad_(False).eval()

@@ -362,7 +362,7 @@ def curve(
     started = time.time()
     task = config.task.name
     inputs = require_inputs(task, method, policy, modes, finetuned)
-    folders = sorted(path for path in Layout.snapshots(finetuned).glob("*") if path.is_dir())
+    folders = sorted(path for path in Layout.snapshots(finetuned).glob("[0-9]*") if path.name.isdecimal())
     if not folders:
         raise ArtifactError(
             f"{finetuned}: holds no snapshots; run `bmd-pipeline finetune --task {task} --method {method} "

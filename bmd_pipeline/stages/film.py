@@ -270,8 +270,10 @@ def _describe(clip: Clip, gif: bytes) -> dict[str, Any]:
 def _remove_old(output: Path, made: Mapping[str, object]) -> None:
     """Removes the clips that the present document lists and that were not made again."""
     try:
-        listed = read_json(output, "film").get("clips", {})
-    except ArtifactError:  # there is none, or nobody knows what it lists
+        listed = read_json(output, "film").get("clips")
+    except ArtifactError:  # there is none
+        return
+    if not isinstance(listed, dict):  # nobody knows what it lists
         return
     with convert_os_errors(output.parent):
         for name in set(listed) - set(made):

@@ -81,7 +81,7 @@ def prepare(task: TaskConfig) -> None:
     for plugin in task.plugins:
         try:
             importlib.import_module(plugin)
-        except Exception as error:  # whatever a module does when it is imported
+        except (Exception, SystemExit) as error:  # whatever a module does when it is imported
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             if isinstance(error, ModuleNotFoundError) and error.name == plugin.partition(".")[0]:
                 reason += (
@@ -106,6 +106,8 @@ def _module(name: str, part: str) -> ModuleType:
         if error.name == f"{entry.package}.{part}":
             raise TaskError(f"task {name} has no module {entry.package}.{part}, which this needs") from error
         raise
+    except SystemExit as error:  # would end the command without a word
+        raise TaskError(f"task {name}: {entry.package}.{part} calls sys.exit when it is imported") from error
 
 
 def find_missing(entry: TaskEntry) -> list[str]:

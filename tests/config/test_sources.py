@@ -182,3 +182,9 @@ def test_a_task_outside_the_package_counts_too(tmp_path: Path, monkeypatch: pyte
 def test_only_evaluation_depends_on_true_modes() -> None:
     labels = "tasks.gaussian_mixture.modes:LABELLINGS"
     assert {stage for stage in RULES if labels in reached(stage)} == JUDGES | {"film"}
+
+
+def test_code_may_be_encoded_as_python_allows(package: Path) -> None:
+    path = package / "tasks" / "gaussian_mixture" / "env.py"
+    text = path.read_text().encode("ascii", errors="ignore")
+    assert changed(lambda: path.write_bytes(b"# coding: latin-1\n" + text + "# \u00e9\n".encode("latin-1"))) == set()

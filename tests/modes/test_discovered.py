@@ -82,6 +82,19 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> None:
             load_modes(tmp_path, _policy(), task="GaussianMixture")
 
 
+@pytest.mark.parametrize("form", ["coded", "published"])
+def test_networks_that_their_file_cannot_fill_are_not_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    _modes(form).save(tmp_path, "GaussianMixture", _policy())
+    document = json.loads((tmp_path / DOCUMENT).read_text())
+    document["config"]["inference" if form == "coded" else "steering"]["hidden_sizes"] = [16_384] * 8
+    (tmp_path / DOCUMENT).write_text(json.dumps(document))
+    monkeypatch.setattr("bmd_pipeline.modes.modes.make_modes", lambda *_: pytest.fail("built"))
+    with pytest.raises(ArtifactError, match="does not fit this policy"):
+        load_modes(tmp_path, _policy(), task="GaussianMixture")
+
+
 @pytest.mark.parametrize("version", [1, 3, None])
 def test_modes_of_another_version_are_refused(tmp_path: Path, version: int | None) -> None:
     _modes("coded").save(tmp_path, "GaussianMixture", _policy())

@@ -122,3 +122,29 @@ def test_damage_is_one_line(
     with pytest.raises(ArtifactError, match=message) as caught:
         load_policy(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("obs_dim", 10**9),
+        ("action_dim", 10**9),
+        ("policy", {"hidden_sizes": [16_384] * 8}),
+    ],
+)
+def test_a_network_that_its_file_cannot_fill_is_not_built(
+    tmp_path: Path, policy: DiffusionPolicy, monkeypatch: pytest.MonkeyPatch, key: str, value: object
+) -> None:
+    save_policy(policy, tmp_path, "Toy")
+    edit(key, value)(tmp_path)
+    monkeypatch.setattr("bmd_pipeline.policies.checkpoint.DiffusionPolicy", lambda *_, **__: pytest.fail("built"))
+    with pytest.raises(ArtifactError, match="does not fit the settings"):
+        load_policy(tmp_path)
+
+
+@pytest.mark.parametrize("value", [0, -1, 3.0, "3", True, [3]])
+def test_sizes_are_whole_numbers(tmp_path: Path, policy: DiffusionPolicy, value: object) -> None:
+    save_policy(policy, tmp_path, "Toy")
+    edit("obs_dim", value)(tmp_path)
+    with pytest.raises(ArtifactError, match=r"damaged \(sizes must be whole numbers above 0"):
+        load_policy(tmp_path)

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from bmd_pipeline.cli.main import main
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.errors import TaskError
+from bmd_pipeline.tasks import registry
 
 from ..fuzz.bench import CHAIN, SETTINGS, with_settings
 
@@ -79,6 +81,26 @@ def test_plug_ins_are_imported_only_when_named(project: Path, monkeypatch: pytes
     load_config("GaussianMixture", preset="smoke")
     with pytest.raises(TaskError, match=r": 'nosy_plugin' can't be imported: SystemError: I was imported$"):
         load_config("GaussianMixture", preset="smoke", assignments=["task.plugins=[nosy_plugin]"])
+
+
+def test_a_plug_in_cannot_end_a_command_as_if_it_were_done(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "leaving_plugin.py").write_text("import sys\nsys.exit()\n")
+    monkeypatch.syspath_prepend(str(project))
+    show = ["config", "show", "--task", "GaussianMixture", "--preset", "smoke"]
+    assert main([*show, "--set", "task.plugins=[leaving_plugin]"]) == 2
+    assert "error: task.plugins: 'leaving_plugin' can't be imported: SystemExit" in capsys.readouterr().err
+    entry = replace(registry.get_entry("GaussianMixture"), package="leaving")
+    monkeypatch.setitem(registry._REGISTRY, "GaussianMixture", entry)
+    (project / "leaving").mkdir()
+    (project / "leaving" / "options.py").write_text("import sys\nsys.exit()\n")
+    assert main(show) == 2
+    assert "error: task GaussianMixture: leaving.options calls sys.exit when" in capsys.readouterr().err
+    (project / "leaving" / "options.py").write_text("from bmd_pipeline.tasks.gaussian_mixture.options import Options\n")
+    (project / "leaving" / "env.py").write_text("def make_spec(options):\n    raise SystemExit\n")
+    assert main(["collect", "--task", "GaussianMixture", "--preset", "smoke"]) == 2
+    assert "error: code of the task ended the command" in capsys.readouterr().err
 
 
 def test_every_value_in_a_shell_line_is_quoted() -> None:

@@ -202,3 +202,11 @@ def test_nothing_is_played_or_written_without_a_renderer(tmp_path: Path, monkeyp
     with pytest.raises(TaskError, match="nothing to render with: install something"):
         make_film(tmp_path / "videos" / "expert.json")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("listed", [5, ["someones.gif"], None])
+def test_a_document_that_lists_no_clips_removes_none(tmp_path: Path, listed: object) -> None:
+    (tmp_path / "expert.json").write_text(json.dumps({"clips": listed}))
+    (tmp_path / "someones.gif").touch()
+    stage._remove_old(tmp_path / "expert.json", {})
+    assert (tmp_path / "someones.gif").exists()

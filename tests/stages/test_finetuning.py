@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,7 @@ def test_a_curve_evaluates_every_snapshot(policy: Path, modes: Path, tmp_path: P
 
     points = play()
     assert [point["iteration"] for point in points] == [0, 2, 3]
+    shutil.copytree(finetuned / "snapshots" / "000002", finetuned / "snapshots" / "000002-mine")  # none of ours
     assert points == play()
     assert all(point["success_rate"]["n"] == 48 for point in points)
     discovered = load_agent(load_policy(policy), modes, finetuned / "snapshots" / "000000", "dsrl-bmd", task=TASK)
