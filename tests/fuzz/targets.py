@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -279,6 +280,26 @@ def table(bench: Bench, rng: random.Random) -> str:
     return _run_on(bench, project, path, rng.choice(TABLES[path]))
 
 
+def no_file(bench: Bench, rng: random.Random) -> str:
+    """An artifact, or a part of the store, that is a pipe, an endless device, a folder, a huge hole, or no text."""
+    project = bench.copy(finished=True)
+    parts = [path.relative_to(project) for path in sorted((project / STORE).rglob("*")) if path.is_file()]
+    readers = {**DOCUMENTS, **WEIGHTS, **TABLES, **dict.fromkeys(parts, ("pretrain",))}
+    path = rng.choice(list(readers))
+    file = project / path
+    file.unlink()
+    kinds: tuple[Callable[[], object], ...] = (
+        lambda: os.mkfifo(file),
+        lambda: file.symlink_to("/dev/zero"),
+        file.mkdir,
+        lambda: (file.touch(), os.truncate(file, 2**36)),
+        lambda: file.write_bytes('{"step": 1}\n'.encode("utf-16")),
+    )
+    rng.choice(kinds)()
+    ended = bench.refuse_or_finish(project, with_settings(COMMANDS[rng.choice(readers[path])]))
+    return "used" if ended.status == 0 else "refused"
+
+
 def _run_on(bench: Bench, project: Path, path: Path, command: str) -> str:
     _agree(project / path)
     ended = bench.refuse_or_finish(project, with_settings(COMMANDS[command]))
@@ -312,4 +333,5 @@ TARGETS: dict[str, Target] = {
     "JSON documents": document,
     "safetensors": weights,
     "parquet tables": table,
+    "what is no file": no_file,
 }
