@@ -292,7 +292,7 @@ def no_file(bench: Bench, rng: random.Random) -> str:
         lambda: os.mkfifo(file),
         lambda: file.symlink_to("/dev/zero"),
         file.mkdir,
-        lambda: (file.touch(), os.truncate(file, 2**36)),
+        lambda: (file.touch(), os.truncate(file, 2**33)),
         lambda: file.write_bytes('{"step": 1}\n'.encode("utf-16")),
     )
     rng.choice(kinds)()
