@@ -2,16 +2,19 @@
 
 A simulator that holds Python's interpreter lock gains nothing from threads. Here each worker hosts a `VectorTask` with
 a contiguous share of the rows, and answers one message per chunk of actions, so that the pipes cost little. Workers
-are daemons that ignore interrupts and end when their pipe closes: nothing outlives the parent, however it ends.
+are daemons that hear no interrupts. They end when their pipe closes, and with the parent, however it ends and whatever
+they are doing.
 """
 
 import itertools
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -42,7 +45,7 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, name, build, arguments), daemon=True)
-        with _single_threaded():
+        with _single_threaded(), _without_interrupts():
             self.process.start()
         theirs.close()  # so that the pipe ends when the worker does
 
@@ -90,7 +93,7 @@ def stop_workers(workers: Sequence[Worker], at_once: bool = False) -> None:
 
 def _serve(pipe: Connection, name: str, build: Callable[..., Service], arguments: tuple[Any, ...]) -> None:
     """Body of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     with ExitStack() as stack, suppress(EOFError, OSError):  # the pipe is closed, or the parent gone
         reply = _attempt(name, build, *arguments)
@@ -101,6 +104,14 @@ def _serve(pipe: Connection, name: str, build: Callable[..., Service], arguments
         while not isinstance(reply, Exception):
             reply = _attempt(name, answer, pipe.recv())
             pipe.send(reply)
+
+
+def _end_with_parent() -> None:
+    """Ends this process once its parent has, also in the middle of a message, which may take minutes."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _attempt(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -124,6 +135,17 @@ def _single_threaded() -> Iterator[None]:
         for name in _THREAD_VARIABLES:
             del os.environ[name]
         os.environ.update(before)
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes started in here hear no SIGINT, from their first moment on: it is the parent's to handle."""
+    resource_tracker.ensure_running()  # which starting the first process would do, and unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # ---- Environments in workers ----

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.environments.base import TaskSpec, VectorTask
-from bmd_pipeline.environments.workers import ParallelTask, make_parallel, split_rows
+from bmd_pipeline.environments.workers import ParallelTask, Service, Worker, make_parallel, split_rows, stop_workers
 from bmd_pipeline.errors import SimulationError, TaskError
 
 
@@ -45,6 +45,8 @@ class Drift(VectorTask):
             raise ValueError("row went mad")
         if self._fails and self._failure == "truncated":
             raise EOFError("asset ends early")
+        if self._fails and self._failure == "stay":
+            time.sleep(60.0)
         if self._fails and self._failure == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         self._at = torch.where(active[:, None], self._at + action, self._at)
@@ -122,16 +124,19 @@ def test_a_failing_worker_stops_them_all(failure: str, message: str) -> None:
     env.close()
 
 
-def test_workers_end_with_their_parent() -> None:
+def test_workers_end_with_their_parent_even_in_the_middle_of_their_work() -> None:
     script = (
-        "import multiprocessing, os, signal, sys\n"
+        "import functools, multiprocessing, os, signal, sys, threading\n"
+        "import torch\n"
         "sys.path.insert(0, sys.argv[1])\n"
         "from test_workers import Drift\n"
         "from bmd_pipeline.environments.workers import ParallelTask\n"
         "if __name__ == '__main__':\n"
-        "    env = ParallelTask(Drift, 4, 2)\n"
+        "    env = ParallelTask(functools.partial(Drift, failing_row=3, failure='stay'), 4, 2)\n"
+        "    env.reset(0)\n"
         "    print(*[worker.pid for worker in multiprocessing.active_children()], flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()\n"
+        "    env.step(torch.zeros(4, 2))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(Path(__file__).parent)],
@@ -142,10 +147,26 @@ def test_workers_end_with_their_parent() -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
     pids = [int(pid) for pid in done.stdout.split()]
     assert len(pids) == 2
-    deadline = time.monotonic() + 30.0
+    deadline = time.monotonic() + 10.0
     while any(_is_running(pid) for pid in pids):
         assert time.monotonic() < deadline, "workers outlived their parent"
         time.sleep(0.05)
+
+
+def _report_pid() -> Service:
+    return os.getpid(), lambda message: message, lambda: None
+
+
+def test_an_interrupt_is_not_a_workers_to_hear_from_its_first_moment_on() -> None:
+    worker = Worker("worker", "no advice", _report_pid)
+    assert worker.process.pid is not None
+    os.kill(worker.process.pid, signal.SIGINT)  # it has not come to its first line yet
+    assert worker.receive() == worker.process.pid
+    os.kill(worker.process.pid, signal.SIGINT)
+    worker.send("still there")
+    assert worker.receive() == "still there"
+    stop_workers([worker])
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())  # here it is heard
 
 
 def _is_running(pid: int) -> bool:
