@@ -5,10 +5,11 @@ import json
 import math
 import os
 import queue
+import shutil
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -47,31 +48,41 @@ CLOSE_SECONDS = 60.0
 """How long the end of a run waits for what is still to be reported."""
 WAITING_REPORTS = 10_000
 """Reports that may wait; further ones are dropped."""
+_TIMES = ("wall_s", "cpu_seconds")
+"""What a line of metrics.jsonl holds beside its step and metrics."""
 
 
-def make_run_id(name: str, group: str, config: Mapping[str, Any]) -> str:
-    """The same for every attempt at the same job, so that a resumed job goes on in its run."""
-    text = json.dumps([name, group, config], sort_keys=True, default=str)
+def make_run_id(place: str, group: str, config: Mapping[str, Any]) -> str:
+    """The same for every attempt at the same job, which writes to the same place, so that a resumed job goes on in its
+    run."""
+    text = json.dumps([place, group, config], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 class WandbRun:
     """A run at wandb, offline unless WANDB_MODE says otherwise.
 
+    A run that wandb does not go on with, as it never does offline, begins with what earlier attempts reported
+    (`earlier`: lines of metrics.jsonl). It takes the place of what they left offline: uploaded beside it under the same
+    id, each would hide a part of the other.
+
     Everything happens on a thread of its own, so that a tracker that fails, hangs or is out of reach costs the numbers
     it did not get and, at the end, a bounded wait. The first failure ends the reporting with one warning.
     """
 
-    def __init__(self, name: str, group: str, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, run_id: str, name: str, group: str, config: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]
+    ) -> None:
         os.environ.setdefault("WANDB_MODE", "offline")
         self._settings: dict[str, Any] = {
             "project": PROJECT,
             "name": name,
             "group": group,
             "config": dict(config),
-            "id": make_run_id(name, group, config),
+            "id": run_id,
             "resume": "allow",
         }
+        self._earlier = earlier
         self._reports: queue.SimpleQueue[tuple[int, dict[str, float]] | None] = queue.SimpleQueue()
         self._failure: str | None = None
         self._over = False
@@ -98,6 +109,10 @@ class WandbRun:
             import wandb
 
             run = wandb.init(**self._settings, settings=wandb.Settings(init_timeout=INIT_SECONDS, silent=True))
+            if not run.resumed:
+                for line in self._earlier:
+                    run.log(_take_metrics(line), step=line["step"])
+                _remove_earlier_runs(Path(run.sync_dir), self._settings["id"])
             for step, metrics in iter(self._reports.get, None):
                 run.log(metrics, step=step)
             run.finish()
@@ -110,6 +125,19 @@ class WandbRun:
             warnings.warn(f"wandb is off for this run: {self._failure}", RuntimeWarning, stacklevel=4)
 
 
+def _take_metrics(line: Mapping[str, Any]) -> dict[str, float]:
+    """What was reported in a line of metrics.jsonl."""
+    metrics = {name: value for name, value in line.items() if name not in ("step", *_TIMES)}
+    return {name: math.nan if value is None else value for name, value in metrics.items()}
+
+
+def _remove_earlier_runs(folder: Path, run_id: str) -> None:
+    """Removes the folders of other attempts at the run in `folder` that are waiting beside it to be uploaded."""
+    for other in folder.parent.glob(f"offline-run-*-{run_id}*"):
+        if other.name != folder.name and (other / f"run-{run_id}.wandb").is_file():
+            shutil.rmtree(other, ignore_errors=True)
+
+
 class Tracker(AbstractContextManager["Tracker"]):
     """Appends one JSON line per report: `{"step": …, "wall_s": …, "cpu_seconds": …, "<metric>": …}`.
 
@@ -119,7 +147,7 @@ class Tracker(AbstractContextManager["Tracker"]):
     Args:
         path: the JSON-lines file; lines beyond `resume_step` are dropped, the others kept.
         tracker: `wandb` also reports there, see `WandbRun`.
-        name: what the external tracker calls this run; no other job may have it.
+        name: what the external tracker calls this run.
         group: what it groups the run under.
         config: settings it shows beside the run.
         resume_step: last step of the progress that this run goes on from; 0 starts the file over.
@@ -137,12 +165,15 @@ class Tracker(AbstractContextManager["Tracker"]):
     ) -> None:
         self._path = path
         kept = _read_lines(path, resume_step)
-        elapsed = kept[-1] if kept else {"wall_s": 0.0, "cpu_seconds": 0.0}
+        elapsed = kept[-1] if kept else dict.fromkeys(_TIMES, 0.0)
         self._started = time.monotonic() - elapsed["wall_s"]
         self._cpu_started = measure_cpu_seconds() - elapsed["cpu_seconds"]
         write_text(path, "".join(map(_encode, kept)))  # whole: a run that is killed here loses no lines
         self._file = path.open("a", encoding="utf-8")
-        self._external = WandbRun(name, group, config or {}) if tracker == "wandb" else None
+        self._external: WandbRun | None = None
+        if tracker == "wandb":
+            run_id = make_run_id(path.resolve().as_posix(), group, config or {})
+            self._external = WandbRun(run_id, name, group, config or {}, kept)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Reports metrics at a step; each line is on disk when this returns."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import threading
@@ -22,9 +23,10 @@ from bmd_pipeline.io.logger import Tracker, make_run_id
 class FakeWandb(types.ModuleType):
     """Stands in for the real one; records, and fails or hangs where told."""
 
-    def __init__(self, fail: str = "", hang: str = "") -> None:
+    def __init__(self, fail: str = "", hang: str = "", folder: Path = Path("nowhere"), resumed: bool = False) -> None:
         super().__init__("wandb")
         self.fail, self.hang = fail, hang
+        self.sync_dir, self.resumed = str(folder), resumed
         self.settings: dict[str, Any] = {}
         self.logged: list[tuple[int, dict[str, float]]] = []
         self.finished = False
@@ -82,6 +84,45 @@ def test_the_same_numbers_go_there_offline(tmp_path: Path, monkeypatch: pytest.M
     assert (fake.settings["name"], fake.settings["group"], fake.settings["resume"]) == ("run", "group", "allow")
 
 
+def leave_run(folder: Path, run_id: str) -> Path:
+    """A folder as wandb leaves it offline."""
+    folder.mkdir(parents=True)
+    (folder / f"run-{run_id}.wandb").write_text("reports")
+    return folder
+
+
+@pytest.mark.usefixtures("_offline")
+@pytest.mark.parametrize("resumed", [False, True])
+def test_what_wandb_does_not_go_on_with_is_told_from_the_start_and_stands_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumed: bool
+) -> None:
+    run_id = make_run_id((tmp_path / "m").as_posix(), "", {})
+    folder = leave_run(tmp_path / "wandb" / f"offline-run-2-{run_id}", run_id)
+    earlier = [
+        leave_run(tmp_path / "wandb" / f"offline-run-{name}", run_id) for name in (f"1-{run_id}", f"2-{run_id}-1")
+    ]
+    others = [
+        leave_run(tmp_path / "wandb" / f"offline-run-1-{'0' * 24}", "0" * 24),  # another job's
+        leave_run(tmp_path / "wandb" / f"run-1-{run_id}", run_id),  # uploaded while it ran
+        leave_run(tmp_path / "wandb" / f"offline-run-1-{run_id}-notes", "mine"),  # somebody's
+    ]
+    with Tracker(tmp_path / "m") as tracker:
+        for step in (1, 2, 3):
+            tracker.log(step, {"loss": float(step), "bad": math.inf})
+    fake = FakeWandb(folder=folder, resumed=resumed)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    with Tracker(tmp_path / "m", "wandb", resume_step=2) as tracker:
+        tracker.log(3, {"loss": 4.0})
+    assert fake.settings["id"] == run_id
+    told = [(step, metrics["loss"]) for step, metrics in fake.logged]
+    assert told == [(3, 4.0)] if resumed else told == [(1, 1.0), (2, 2.0), (3, 4.0)]
+    if not resumed:
+        assert fake.logged[0][1].keys() == {"loss", "bad"}
+        assert math.isnan(fake.logged[0][1]["bad"])
+    assert [path.exists() for path in earlier] == [resumed, resumed]
+    assert all(path.exists() for path in (folder, *others))
+
+
 @pytest.mark.usefixtures("_offline")
 @pytest.mark.parametrize("fail", ["init", "log", "finish"])
 def test_a_dead_tracker_is_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail: str) -> None:
@@ -119,11 +160,10 @@ def test_attempts_at_a_job_share_a_run_and_jobs_do_not() -> None:
 
 
 @pytest.mark.usefixtures("_offline")
-def test_the_real_one_goes_on_in_the_run_of_the_first_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_one_leaves_one_run_of_all_attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     for first in (0, 2):
         with Tracker(tmp_path / "m", "wandb", name="job", group="group", resume_step=first) as tracker:
             tracker.log(first + 1, {"loss": 1.0})
-    # Of the folders' names the second may end in "-1", where both begin in the same second.
     runs = [path.name for path in (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")]
-    assert runs == [f"run-{make_run_id('job', 'group', {})}.wandb"] * 2
+    assert runs == [f"run-{make_run_id((tmp_path / 'm').as_posix(), 'group', {})}.wandb"]
