@@ -614,7 +614,10 @@ class PoolConfig(Section):
 
 
 class ThreadsConfig(Section):
-    """Cores each stage asks for; simulator tasks start that many worker processes."""
+    """Cores each stage asks for; simulator tasks start that many worker processes.
+
+    A job takes no more than there are for it, nor does torch more than OMP_NUM_THREADS says.
+    """
 
     collect: int = Field(1, ge=1, le=1024)
     """Processes that demonstrate at the same time."""
@@ -658,6 +661,9 @@ class ExecutionConfig(Section):
     wait_minutes: float = Field(0.0, ge=0.0, le=1_000_000.0)
     """How long a stage waits for another job that writes the same output; if that one wrote what this one would, it is
     taken. 0 refuses at once. On a cluster, where jobs outlive the Snakemake that started them, the profiles wait."""
+    require_lock: bool = True
+    """Refuse to write where the file system has no locks (flock), which keep two jobs from writing the same output;
+    false: write there all the same. Where there are locks they are taken in any case."""
     tracker: Literal["none", "wandb"] = "none"
     """Also report metrics to wandb (offline unless WANDB_MODE says otherwise); local files are the truth."""
     group: str | None = Field(None, min_length=1, max_length=100)

@@ -22,6 +22,8 @@ from bmd_pipeline.io.files import hash_tensors, read_weights, save_weights
 from bmd_pipeline.io.layout import LOCK_FILE
 
 POLL_S = 1.0
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What file systems that have no locks answer."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,16 @@ class Wait:
 class FolderLock:
     """Holds a lock on a folder, made if it isn't there, until `release`; the system frees it when the process dies.
 
+    Where the file system has no locks it is refused, or nothing is held if none is `required`.
+
     Raises:
-        ArtifactError: another job holds it, or the folder can't be made or written.
+        ArtifactError: another job holds it, there are no locks, or the folder can't be made or written.
         AlreadyWritten: a job that computes the same (`identity`) held it and has finished meanwhile.
     """
 
-    def __init__(self, folder: Path, identity: str = "", wait: Wait | None = None) -> None:
+    def __init__(self, folder: Path, identity: str = "", wait: Wait | None = None, *, required: bool = True) -> None:
         self.folder = folder
+        self._required = required
         self._path = folder / LOCK_FILE
         self._file: int | None = None
         self._identity = identity
@@ -90,6 +95,17 @@ class FolderLock:
                     wait.log(f"{busy}); waiting for it")
                 wait.check()
                 time.sleep(POLL_S)
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                if not self._required:
+                    return waited_for
+                FolderLock.discard(self)  # what was made a moment ago
+                raise ArtifactError(
+                    f"{self.folder.parent} is on a file system without locks (flock: {error.strerror}), which keep two "
+                    "jobs from writing the same; write elsewhere, or set execution.require_lock to false and start "
+                    "no job twice"
+                ) from None
 
     def discard(self) -> None:
         """Removes the lock, and the folder if nothing else is in it."""
@@ -117,8 +133,8 @@ class TrainingState(FolderLock):
     Progress of a job that computes anything else is ignored.
     """
 
-    def __init__(self, folder: Path, identity: str, wait: Wait | None = None) -> None:
-        super().__init__(folder, identity, wait)
+    def __init__(self, folder: Path, identity: str, wait: Wait | None = None, *, required: bool = True) -> None:
+        super().__init__(folder, identity, wait, required=required)
         self.path = folder / "state.safetensors"
 
     def save(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:

@@ -79,10 +79,11 @@ class Checkpoints(TrainingState):
     """Progress of one stage in a locked folder beside its output, gone once the stage has finished.
 
     Entering the `with` block removes an old run.json: from there on the output is not complete. It saves at the first
-    point after `minutes` have passed since the last checkpoint; `clock` tells seconds that never jump, for tests.
+    point after `minutes` have passed since the last checkpoint; `clock` tells seconds that never jump, for tests. For
+    `required` see `FolderLock`.
 
     Raises:
-        ArtifactError: another job writes the same folder, or it can't be written.
+        ArtifactError: another job writes the same folder, there are no locks, or it can't be written.
         AlreadyWritten: one that computes the same did, and has finished meanwhile.
     """
 
@@ -94,9 +95,10 @@ class Checkpoints(TrainingState):
         *,
         minutes: float,
         wait: Wait | None = None,
+        required: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(Layout.state(output), identity, wait)
+        super().__init__(Layout.state(output), identity, wait, required=required)
         self.stop = stop
         self._output = output
         self._seconds = 60.0 * minutes
@@ -157,13 +159,15 @@ def open_checkpoints(
 ) -> Checkpoints:
     """Checkpoints of a stage as often as the settings say; for `parts` see `make_identity`."""
     identity, wait = make_identity(config, stage, **parts), _make_wait(config, stop.check, reporter)
-    return Checkpoints(output, identity, stop, minutes=config.execution.checkpoint_minutes, wait=wait)
+    minutes, required = config.execution.checkpoint_minutes, config.execution.require_lock
+    return Checkpoints(output, identity, stop, minutes=minutes, wait=wait, required=required)
 
 
 def lock_folder(config: RunConfig, stage: Stage, folder: Path, reporter: Reporter, **parts: Any) -> FolderLock:
     """Holds a folder that a stage writes without checkpoints, rid of what killed writers left there."""
     wait = _make_wait(config, lambda: None, reporter)  # signals end such a stage at once
-    lock = FolderLock(Layout.state(folder), make_identity(config, stage, **parts), wait)
+    identity, required = make_identity(config, stage, **parts), config.execution.require_lock
+    lock = FolderLock(Layout.state(folder), identity, wait, required=required)
     remove_leftovers(folder)
     return lock
 

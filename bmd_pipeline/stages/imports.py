@@ -49,7 +49,7 @@ def import_demos(config: RunConfig, *, store: Path, output: Path, manifest: Path
     if not in_place:
         require_replaceable(output)
         require_disposable_demos(output, manifest, "import-demos")
-    with FolderLock(Layout.state(output.parent)) as lock:
+    with FolderLock(Layout.state(output.parent), required=config.execution.require_lock) as lock:
         if not in_place:
             with staged_directory(output) as partial:
                 shutil.copytree(store, partial, dirs_exist_ok=True, ignore=lambda *_: [".snakemake_timestamp"])
@@ -89,7 +89,7 @@ def import_policy(config: RunConfig, *, policy: Path, output: Path, reporter: Re
     if not in_place:
         require_disposable_policy(output, "import-policy")
     contents = {name: path.read_bytes() for name, path in files.items()}
-    with FolderLock(Layout.state(output)) as lock:
+    with FolderLock(Layout.state(output), required=config.execution.require_lock) as lock:
         for name in (RUN_FILE, METRICS_FILE):  # of a policy that was there before
             (output / name).unlink(missing_ok=True)
         if not in_place:

@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import os
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bmd_pipeline.errors import AlreadyWritten, ArtifactError
-from bmd_pipeline.io.progress import FolderLock, Wait
+from bmd_pipeline.io.progress import FolderLock, TrainingState, Wait
 from bmd_pipeline.stages.console import Stop, Stopped
 
 HOLD = """
@@ -117,6 +118,51 @@ def test_a_job_that_is_asked_to_stop_waits_no_longer(tmp_path: Path) -> None:
     stop = Stop(max_minutes=0.0)
     with FolderLock(tmp_path / "a", "same"), pytest.raises(Stopped, match="time limit"):
         FolderLock(tmp_path / "a", "same", Wait(60.0, stop.check, lambda _: None))
+
+
+@pytest.fixture(params=[errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A file system without locks; what it says."""
+
+    def refuse(file: int, how: int) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    return os.strerror(request.param)
+
+
+def test_where_there_are_no_locks_it_is_refused_with_the_setting_that_does_without(
+    tmp_path: Path, no_locks: str
+) -> None:
+    cause = f"out is on a file system without locks \\(flock: {no_locks}\\), .* set execution.require_lock to false"
+    with pytest.raises(ArtifactError, match=cause):
+        FolderLock(tmp_path / "out" / "checkpoints")
+    assert not (tmp_path / "out" / "checkpoints").exists()
+    (tmp_path / "out" / "checkpoints").mkdir()
+    (tmp_path / "out" / "checkpoints" / "state").write_text("progress")
+    with pytest.raises(ArtifactError, match=cause):
+        TrainingState(tmp_path / "out" / "checkpoints", "same")
+    assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == ["state"]
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_what_requires_no_lock_goes_on_where_there_are_none(tmp_path: Path) -> None:
+    FolderLock(tmp_path / "out" / "checkpoints", required=False).discard()
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_what_requires_no_lock_is_kept_apart_where_there_are_locks(tmp_path: Path) -> None:
+    with FolderLock(tmp_path, required=False), pytest.raises(ArtifactError, match="another job is writing"):
+        FolderLock(tmp_path, required=False)
+
+
+def test_other_trouble_with_a_lock_is_named_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(file: int, how: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    with pytest.raises(ArtifactError, match=r"lock can't be written: Input/output error"):
+        FolderLock(tmp_path, required=False)
 
 
 def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
