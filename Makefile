@@ -4,7 +4,8 @@
 #   make test ARGS="-k config"
 
 TARGET ?= results/PushT/eval.json
-CORES ?= 8
+CORES ?= $(shell $(VENV)/bin/python -c \
+  'from bmd_pipeline.config.resources import usable_cores; print(usable_cores())')
 ARGS ?=
 VENV := .venv
 AUDIT := .audit
@@ -35,7 +36,7 @@ $(READY): requirements.lock pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: setup  ## make TARGET (default results/PushT/eval.json) with CORES cores
+run: setup  ## make TARGET (default results/PushT/eval.json) with CORES cores (default: all there are)
 	snakemake --cores $(CORES) $(TARGET) $(ARGS)
 
 test: setup  ## all tests

@@ -1,5 +1,6 @@
 """Selects device, number of CPU threads and precision of matrix products; other modules get them as arguments."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -23,8 +24,9 @@ def select_device(name: str) -> torch.device:
 
 
 def set_threads(count: int) -> None:
-    """Sets how many cores torch uses on the CPU."""
-    torch.set_num_threads(count)
+    """Sets how many cores torch uses on the CPU: `count`, or OMP_NUM_THREADS where that is a lower number."""
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # the first is for the outermost loop
+    torch.set_num_threads(min(count, int(limit)) if limit.isdecimal() and int(limit) else count)
 
 
 MAX_RELATIVE_ERROR = 1e-5

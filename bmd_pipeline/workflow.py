@@ -25,7 +25,7 @@ from bmd_pipeline.config.load import (
     resolve_preset,
 )
 from bmd_pipeline.config.overrides import GridCell, base_name, list_cells, list_discoveries, list_evaluations
-from bmd_pipeline.config.resources import RESUMABLE, list_demands, uses_device
+from bmd_pipeline.config.resources import RESUMABLE, list_demands, usable_cores, uses_device
 from bmd_pipeline.config.schema import MAX_SEED, RunConfig
 from bmd_pipeline.errors import BMDError, ConfigError, suggest
 from bmd_pipeline.io.files import hash_file, read_json
@@ -156,6 +156,7 @@ class Pipeline:
     stored: bool  # whether files live in a storage plug-in, and jobs get copies: local files then tell nothing
     planning: bool  # whether this process plans the jobs; those that run one read the Snakefile again
     config_files: Sequence[Path] = ()  # of --configfile, which Snakemake has read into `config`
+    cores: int | None = None  # that Snakemake was given for jobs on this machine
     settings_given: WorkflowSettings = field(init=False)
     _runs: dict[str, RunConfig] = field(init=False, default_factory=dict)
     _cells: dict[str, dict[str, GridCell]] = field(init=False, default_factory=dict)
@@ -165,6 +166,10 @@ class Pipeline:
         for path in self.config_files if self.planning else ():
             or_refuse(read_settings, path)  # Snakemake takes 010 for 8, and the last of two values of one name
         self.settings_given = or_refuse(read_workflow_config, self.config)
+        usable = usable_cores()
+        if self.planning and self.cores is not None and self.cores > usable:
+            more = "further jobs at the same time only take memory and each other's time"
+            sys.stderr.write(f"warning: --cores {self.cores}, but there are {usable} for this process: {more}\n")
 
     @property
     def _may_read_files(self) -> bool:

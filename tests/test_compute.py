@@ -29,9 +29,16 @@ def test_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert select_device("cpu").type == "cpu"
 
 
-def test_threads() -> None:
-    set_threads(1)
-    assert torch.get_num_threads() == 1
+@pytest.mark.parametrize(
+    ("variable", "asked", "taken"),
+    [("", 2, 2), ("1", 2, 1), ("8", 2, 2), ("1,4", 2, 1), ("0", 2, 2), ("many", 2, 2), ("3", 1, 1)],
+)
+def test_threads_are_no_more_than_the_environment_allows(
+    monkeypatch: pytest.MonkeyPatch, variable: str, asked: int, taken: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    set_threads(asked)
+    assert torch.get_num_threads() == taken
 
 
 @pytest.mark.parametrize(("name", "precision"), [("float32", "ieee"), ("tf32", "tf32")])

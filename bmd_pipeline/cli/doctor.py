@@ -1,7 +1,6 @@
 """`bmd-pipeline doctor`: what this machine has, and what each missing thing costs."""
 
 import importlib
-import os
 import platform
 import sys
 import warnings
@@ -16,7 +15,7 @@ from rich.markup import escape
 
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.options import open_config
-from bmd_pipeline.config.resources import NATIVE, free_disk_mb, free_memory_mb
+from bmd_pipeline.config.resources import NATIVE, free_disk_mb, free_memory_mb, usable_cores
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.tasks.registry import find_missing, get_entry, list_entries
@@ -89,10 +88,13 @@ def _check_python(settings: RunConfig | None) -> Found:
 
 
 def _check_cores(settings: RunConfig | None) -> Found:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     asked = max(settings.execution.threads.model_dump().values()) if settings else 1
     if asked > cores:
-        return "note", f"{cores}, and a stage asks for {asked}: slower, nothing else; lower execution.threads to fit"
+        return (
+            "note",
+            f"{cores}, and a stage asks for {asked}, more than there are; lower execution.threads to fit",
+        )
     if cores == 1:
         return "note", "1; seeds and methods will run one after the other"
     return "ok", str(cores)

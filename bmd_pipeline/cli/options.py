@@ -13,6 +13,7 @@ import typer
 
 from bmd_pipeline.config.hashing import ENTRIES, Stage
 from bmd_pipeline.config.load import load_config, read_settings
+from bmd_pipeline.config.resources import usable_cores
 from bmd_pipeline.config.schema import MAX_SEED, RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import RUN_FILE, Layout
@@ -42,7 +43,10 @@ Preset = Annotated[str | None, _setting("--preset", _PRESETS)]
 ConfigFile = Annotated[Path | None, _setting("--config", "YAML file of settings laid over those in config/.")]
 _ASSIGN = "One setting, e.g. finetune.regulariser.mi_weight=0.3; may be repeated."
 Assign = Annotated[list[str] | None, _setting("--set", _ASSIGN, metavar="NAME=VALUE")]
-_THREADS = "Cores to use; simulator tasks start as many workers. Default: execution.threads."
+_THREADS = (
+    "Cores to use, at most those there are for this process; simulator tasks start as many workers. "
+    "Default: execution.threads."
+)
 Threads = Annotated[int | None, _setting("--threads", _THREADS, min=1, max=1024)]
 _MAX_MINUTES = (
     "Save and stop after that many minutes, with exit status 75; the same command goes on from there. "
@@ -211,10 +215,12 @@ def stage_command(threads_of: Stage, *, resumable: bool = False) -> Callable[[Co
                 [run.__name__, task, *(str(own[name]) for name in ("method", "seed") if own.get(name) is not None)]
             )
             stop = Stop(settings.execution.max_minutes if max_minutes is None else max_minutes)
-            workers = threads or getattr(settings.execution.threads, threads_of)
+            asked = threads or getattr(settings.execution.threads, threads_of)
+            workers, reporter = min(asked, usable_cores()), make_reporter(label, quiet, plain)
+            if workers < asked:
+                reporter.log(f"uses {workers} of the {asked} cores asked for: there are no more for this process")
             with stop if resumable else nullcontext():
-                job = Job(run.__name__, settings, Layout(root), make_reporter(label, quiet, plain), workers, stop)
-                run(job, **own)
+                run(Job(run.__name__, settings, Layout(root), reporter, workers, stop), **own)
 
         # typer reads names, types and defaults from the signature; the task comes first
         shared, own = _parameters(open_job, "own", *(() if resumable else ("max_minutes",))), _parameters(run, "job")

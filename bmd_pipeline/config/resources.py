@@ -3,6 +3,7 @@
 Snakemake asks for every job, so this module does without torch.
 """
 
+import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -65,6 +66,15 @@ def list_demands(stage: str, *, threads: int, simulator: str, on_device: bool = 
 
 
 CGROUP = Path("/sys/fs/cgroup")
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: those that it is bound to, and no more than its control group may."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # "max" sets no limit
+        quota, period = map(int, (CGROUP / "cpu.max").read_text().split())
+        cores = min(cores, max(1, quota // period))
+    return cores
 
 
 def free_memory_mb() -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -91,3 +92,17 @@ def test_the_machine_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "memory.max").write_text("max\n")
     assert resources.free_memory_mb() != 2
     assert resources.free_disk_mb(tmp_path) > 0
+
+
+@pytest.mark.parametrize(
+    ("limit", "cores"), [("max 100000", 3), ("250000 100000", 2), ("50000 100000", 1), ("900000 100000", 3), ("", 3)]
+)
+def test_cores_are_those_that_this_process_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, cores: int
+) -> None:
+    assert 1 <= resources.usable_cores() <= (os.cpu_count() or 1)
+    monkeypatch.setattr(resources, "CGROUP", tmp_path)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 5, 7})
+    assert resources.usable_cores() == 3  # no control group says anything
+    (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    assert resources.usable_cores() == cores

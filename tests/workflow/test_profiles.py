@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import yaml
 
-from bmd_pipeline.config.resources import READERS
+from bmd_pipeline.config.resources import READERS, usable_cores
 
 from .conftest import BIN, ROOT, TARGET, Project
 
@@ -23,6 +26,36 @@ def test_the_default_profile_is_picked_up_by_itself(project: Project) -> None:
     done = project.snakemake("--dry-run", "--cores", "1", TARGET)
     assert done.returncode == 0, done.stderr
     assert "profiles/default" in done.stderr
+
+
+def test_more_jobs_than_cores_are_warned_of_where_they_would_run(project: Project) -> None:
+    arguments = ("--dry-run", "--cores", "4096", TARGET)
+    done = project.snakemake(*arguments)
+    assert done.returncode == 0
+    said = f"warning: --cores 4096, but there are {usable_cores()} for this process: "
+    assert (done.stdout + done.stderr).count(said) == 1
+    fitting = project.snakemake("--dry-run", "--cores", "1", TARGET)
+    elsewhere = project.snakemake("--workflow-profile", "workflow/profiles/slurm", *arguments)
+    assert elsewhere.returncode == 0
+    assert "warning: --cores" not in fitting.stderr + elsewhere.stderr
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_starts_as_many_jobs_as_there_are_cores() -> None:
+    def plan(*options: str) -> str:
+        command = ["make", "--dry-run", "run", f"VENV={sys.prefix}", *options]
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
+        )
+        return done.stdout.splitlines()[-1].strip()
+
+    assert plan() == "snakemake --cores 1 results/PushT/eval.json"
+    assert plan("CORES=5").startswith("snakemake --cores 5 ")
 
 
 @pytest.mark.parametrize("name", ["gpu", "paper", "slurm", "slurm-no-accounting"])

@@ -30,4 +30,5 @@ pipeline = Pipeline(
     stored=workflow.storage_settings.default_storage_provider is not None,
     planning=workflow.is_main_process,
     config_files=workflow.overwrite_configfiles,
+    cores=workflow.resource_settings.cores if workflow.resource_settings.nodes is None else None,
 )
