@@ -9,9 +9,13 @@
 | 130 | interrupted with nothing to save |
 """
 
+import io
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, cast
 
 import typer
@@ -19,7 +23,7 @@ import typer
 from bmd_pipeline import __version__
 from bmd_pipeline.cli import doctor, stages, tools
 from bmd_pipeline.config.load import shorten
-from bmd_pipeline.errors import AlreadyWritten, BMDError, TaskError
+from bmd_pipeline.errors import AlreadyWritten, BMDError, ConfigError, TaskError
 from bmd_pipeline.stages.console import STOPPED, Stopped
 
 USER_ERROR = 2
@@ -74,15 +78,22 @@ app.add_typer(tools.config_app, name="config", rich_help_panel="Help")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line, that of the process if None, and returns its exit status."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in argv
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    _prepare_process()
     try:
-        status = app(args=argv or ["--help"], prog_name="bmd-pipeline", standalone_mode=False)
+        try:
+            _check_text(arguments)
+            status = app(args=arguments or ["--help"], prog_name="bmd-pipeline", standalone_mode=False)
+        finally:
+            if argv is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                # Python's own end takes a while: a further Ctrl-C cuts it short, without a traceback.
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
     except AlreadyWritten as reason:
-        sys.stderr.write(f"{reason}\n")
+        _say(str(reason))
         return 0
     except Stopped as reason:
-        sys.stderr.write(f"stopped by {reason}; run the same command again to go on\n")
+        _say(f"stopped by {reason}; run the same command again to go on")
         return STOPPED
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
@@ -93,8 +104,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         return _fail(error)
     if status == INTERRUPTED:  # typer may have caught Ctrl-C itself
-        sys.stderr.write("interrupted\n")
+        _say("interrupted")
     return status if isinstance(status, int) else 0
+
+
+def _prepare_process() -> None:
+    """Sets what must be set before torch is loaded and anything is printed."""
+    # OpenMP's threads sleep while they wait: spinning, they would take the cores of other jobs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by who started the process
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - open until the end
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what the encoding lacks is shown as an escape
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Refuses what could not be written into a run's records."""
+    for word in arguments:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{word!r} is not UTF-8; give it another name") from None
 
 
 def _fail(error: Exception) -> int:
@@ -112,5 +144,11 @@ def _fail(error: Exception) -> int:
         message, kind, status = f"{type(error).__name__}: {error}", "internal error", INTERNAL_ERROR
     text = " ".join((message + advice).split())
     # damaged files may have long names for things
-    sys.stderr.write(f"{kind}: {shorten(text, LONGEST_MESSAGE)}\n")
+    _say(f"{kind}: {shorten(text, LONGEST_MESSAGE)}")
     return status
+
+
+def _say(line: str) -> None:
+    """Prints a line for people; the exit status is the same if none of them can read it any more."""
+    with suppress(OSError):
+        sys.stderr.write(f"{line}\n")

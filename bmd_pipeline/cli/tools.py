@@ -35,7 +35,7 @@ def show(
     values: dict[str, Any] = settings.model_dump(mode="json")
     if hashes:
         values = {stage: stage_hash(settings, stage) for stage in STAGES} | {"all": config_hash(settings)}
-    sys.stdout.write(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    sys.stdout.write(yaml.safe_dump(values, sort_keys=False, allow_unicode=_takes_unicode()))
 
 
 @config_app.command()
@@ -49,7 +49,12 @@ def schema(
     if task is not None:
         open_config(task, config_file=config)  # registers variants and plug-ins
         document["$defs"]["TaskConfig"]["properties"]["env"] = env_model(task).model_json_schema()
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=not _takes_unicode()) + "\n")
+
+
+def _takes_unicode() -> bool:
+    """Whether all of a document can be printed as it is; else it holds escapes, which its readers understand."""
+    return (sys.stdout.encoding or "").lower().startswith("utf")
 
 
 def tasks(

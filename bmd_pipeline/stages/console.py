@@ -8,8 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Self, TextIO, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -146,6 +147,25 @@ class _Live(Progress):
         self._bar.stop()
 
 
+class _Expendable:
+    """A stream that stops nobody by its end: a terminal that was closed, a pipe that nobody reads, a full disk."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class Reporter:
     """The only thing a stage prints through: to stderr, so that stdout stays free for data.
 
@@ -173,7 +193,7 @@ class Reporter:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        stream = sys.stderr if stream is None else stream
+        stream = cast(TextIO, _Expendable(sys.stderr if stream is None else stream))
         self.mode: Mode = mode or ("normal" if stream.isatty() else "plain")
         self.warnings: list[str] = []
         self._prefix = f"[{label}] " if label else ""
@@ -213,7 +233,7 @@ class Reporter:
 
 STOPPED = 75
 """Exit status of a stage that stopped to be run again."""
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
@@ -224,11 +244,11 @@ class Stop:
     """Whether a stage was asked to stop, by a signal or a time limit. As a context manager it listens to signals.
 
     Training stages check it at points from which they can resume, save, and stop; the same command resumes. A second
-    signal kills at once. Other stages end at the first signal.
+    signal kills at once. Other stages end at the first signal. What was ignored from the start, as by nohup, stays so.
 
     | what happens | exit status |
     |---|---|
-    | SIGTERM, SIGINT (Ctrl-C) or `--max-minutes`: progress is saved | 75, as EX_TEMPFAIL of sysexits.h: try again |
+    | SIGTERM, SIGINT (Ctrl-C), SIGHUP or `--max-minutes`: progress is saved | 75 (EX_TEMPFAIL): try again |
     | a second signal: at once, and what was saved before stays | that of the signal, 143 or 130 in a shell |
 
     `max_minutes` is a time limit from now on, and `clock` tells seconds that never jump, for tests.
@@ -257,7 +277,8 @@ class Stop:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # Python hands signals to no other
-            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:

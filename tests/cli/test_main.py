@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -253,6 +255,139 @@ def test_what_the_file_system_refuses_is_one_line(
     assert status == 2
     assert err.startswith("error: results/metrics.jsonl: No space left on device (run again with --debug")
     assert err.count("\n") == 1
+
+
+def test_no_more_cores_are_used_than_there_are(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bmd_pipeline.cli.options.usable_cores", lambda: 3)
+    taken: list[int] = []
+    monkeypatch.setattr(Job, "run", lambda job, **_: taken.append(job.num_workers))
+    for options in ("--threads 8", "--set execution.threads.collect=8", "--threads 3", "--threads 2"):
+        status, _, err = run(capsys, f"collect --task GaussianMixture {options}")
+        assert status == 0
+        said = "[collect GaussianMixture] uses 3 of the 8 cores asked for: there are no more for this process\n"
+        assert err == (said if "8" in options else "")
+    assert taken == [3, 3, 3, 2]
+
+
+def test_a_file_system_without_locks_is_refused_or_done_with_as_the_settings_say(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: int, how: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    before = {path for path in project.rglob("*") if path.is_file()}
+    few = "--task GaussianMixture --preset smoke --quiet --set pretrain.iterations=5"
+    status, _, err = run(capsys, f"collect {few}")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "without locks (flock: Function not implemented)" in err
+    assert {path for path in project.rglob("*") if path.is_file()} == before
+    for command in (
+        *("collect", "pretrain", "import-demos data/GaussianMixture/demos.zarr --output mine/demos.zarr"),
+        *("import-policy results/GaussianMixture/policy --output mine/policy", "evaluate"),
+    ):
+        given = few if command in ("collect", "pretrain", "evaluate") else "--task GaussianMixture --preset smoke"
+        assert run(capsys, f"{command} {given}")[0] == 2
+        status, _, err = run(capsys, f"{command} {given} --set execution.require_lock=false")
+        assert status == 0, err
+
+
+START = "from bmd_pipeline.cli.main import main; import sys; sys.exit(main())"
+
+
+@pytest.mark.parametrize(
+    "command", ["tasks", "--help", "config schema", "config show --task GaussianMixture", "tasks X"]
+)
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_an_encoding_lacks_is_shown_as_an_escape(project: Path, command: str, encoding: str) -> None:
+    (project / "mine.yaml").write_text("execution: {group: λ}")
+    shown = f"{command} --config mine.yaml" if command.startswith("config show") else command
+    done = subprocess.run(
+        [sys.executable, "-c", START, *shown.split()],
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        cwd=project,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == (2 if command == "tasks X" else 0), done.stderr
+    assert done.stderr.count(b"\n") == (command == "tasks X")
+    if "--config" in shown:
+        assert yaml.safe_load(done.stdout)["execution"]["group"] == "λ"
+    if command == "config schema":
+        assert json.loads(done.stdout)["$defs"]["PPOConfig"]
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-", "2>/dev/full"])
+def test_output_that_nobody_takes_stops_nothing(project: Path, closed: str) -> None:
+    arguments = ("collect", "--task", "GaussianMixture", "--preset", "smoke")
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", START, *arguments],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (project / "data/GaussianMixture/demos.manifest.json").is_file()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_the_exit_status_is_the_same_if_nobody_can_be_told() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", START, "nonsense"], stderr=full, check=False)
+    assert done.returncode == 2
+
+
+def test_names_that_no_record_could_hold_are_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"mine\xff")
+    for command in ("collect --task GaussianMixture --output", "config show --task", "tasks"):
+        assert main([*command.split(), name]) == 2
+        assert capsys.readouterr().err == "error: 'mine\\udcff' is not UTF-8; give it another name\n"
+    assert not list(project.glob("mine*"))
+
+
+TWICE = """
+import atexit, os, signal, sys
+from bmd_pipeline.cli import main as cli
+from bmd_pipeline.stages.console import Stopped
+
+def stop(**_):
+    raise {first}
+
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))  # while Python ends
+cli.app = stop
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        ("Stopped('SIGINT')", "stopped by SIGINT; run the same command again to go on\n"),
+        ("KeyboardInterrupt", "interrupted\n"),
+        ("SystemExit(0)", ""),
+    ],
+)
+def test_a_second_interrupt_ends_what_is_left_at_once(first: str, said: str) -> None:
+    script = TWICE.format(first=first)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, said)
+
+
+def test_threads_that_wait_leave_their_core_to_others() -> None:
+    script = "from bmd_pipeline.cli.main import main; main(['--version']); import torch"
+    variables = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    for given, found in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=variables | {"OMP_DISPLAY_ENV": "TRUE"} | given,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert f"OMP_WAIT_POLICY = '{found}'" in done.stderr  # says OpenMP itself
 
 
 def test_no_line_is_longer_than_people_read(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 
 import pytest
@@ -94,6 +95,22 @@ def test_a_terminal_gets_bars_and_text_as_it_is() -> None:
     assert "values [0, 1]" in stream.getvalue()
     assert "pretrain [x]" in stream.getvalue()
     assert "loss 0.5" in stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_a_stream_that_is_gone_stops_nothing(kind: type[io.StringIO], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "the terminal was closed")
+
+    stream = kind()
+    reporter = Reporter(stream=stream)
+    with reporter.progress("train", 100) as progress:
+        monkeypatch.setattr(stream, "write", fail)
+        monkeypatch.setattr(stream, "flush", fail)
+        reporter.log("something")
+        progress.advance(100)
+    reporter.warn("something else")
+    assert reporter.warnings == ["something else"]
 
 
 @pytest.mark.parametrize(

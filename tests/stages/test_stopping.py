@@ -32,7 +32,7 @@ def test_a_time_limit_counts_from_the_start() -> None:
         stop.check()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_only_leaves_a_note_and_handlers_are_put_back(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with Stop() as stop:
@@ -41,6 +41,19 @@ def test_a_signal_only_leaves_a_note_and_handlers_are_put_back(number: signal.Si
         with pytest.raises(Stopped, match=number.name):
             stop.check()
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_was_ignored_from_the_start_stays_so(number: signal.Signals) -> None:
+    """As nohup does, and a shell's script for what it starts in the background."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with Stop() as stop:
+            os.kill(os.getpid(), number)
+            assert stop.reason is None
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 TWICE = """
