@@ -379,15 +379,17 @@ def test_a_second_interrupt_ends_what_is_left_at_once(first: str, said: str) -> 
 def test_threads_that_wait_leave_their_core_to_others() -> None:
     script = "from bmd_pipeline.cli.main import main; main(['--version']); import torch"
     variables = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    for given, found in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
+    for given, rests in (({}, True), ({"OMP_WAIT_POLICY": "ACTIVE"}, False)):
         done = subprocess.run(
             [sys.executable, "-c", script],
-            env=variables | {"OMP_DISPLAY_ENV": "TRUE"} | given,
+            env=variables | {"OMP_DISPLAY_ENV": "VERBOSE"} | given,
             capture_output=True,
             text=True,
             check=True,
         )
-        assert f"OMP_WAIT_POLICY = '{found}'" in done.stderr  # says OpenMP itself
+        if "GOMP_SPINCOUNT" not in done.stderr:
+            pytest.skip("torch comes with another OpenMP")
+        assert ("GOMP_SPINCOUNT = '0'" in done.stderr) == rests  # says OpenMP itself
 
 
 def test_no_line_is_longer_than_people_read(

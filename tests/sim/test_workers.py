@@ -138,14 +138,11 @@ def test_workers_end_with_their_parent_even_in_the_middle_of_their_work() -> Non
         "    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()\n"
         "    env.step(torch.zeros(4, 2))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(Path(__file__).parent)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    pids = [int(pid) for pid in done.stdout.split()]
+    command = [sys.executable, "-c", script, str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pids = [int(pid) for pid in parent.stdout.readline().split()]  # to its end is to that of the workers
+        assert parent.wait() == -signal.SIGKILL
     assert len(pids) == 2
     deadline = time.monotonic() + 10.0
     while any(_is_running(pid) for pid in pids):
