@@ -4,9 +4,11 @@ import math
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import Self
+
+import numpy as np
 
 from bmd_pipeline.config.schema import TaskConfig
 from bmd_pipeline.environments.base import Episode, Expert
@@ -39,6 +41,7 @@ class _Behaviour:
     decided: int = 0
     accepted: int = 0
     waiting: dict[int, Episode] = field(default_factory=dict)
+    unusable: str = ""  # the first value that was not finite
 
     @property
     def promised(self) -> int:
@@ -99,13 +102,19 @@ class Quota:
     def finish(self, attempt: Attempt, episode: Episode) -> Iterator[Episode]:
         """Takes the episode of an attempt in.
 
+        An episode with a value that is not finite is a failure.
+
         Yields:
             The demonstrations that are now decided, in their final order.
 
         Raises:
             TrainingError: a behaviour used up its attempts.
         """
-        self._behaviours[attempt.behaviour].waiting[attempt.index] = episode
+        shown = self._behaviours[attempt.behaviour]
+        if wrong := find_unusable(episode):
+            episode = replace(episode, success=False)
+            shown.unusable = shown.unusable or f"; attempt {attempt.index} had {wrong}"
+        shown.waiting[attempt.index] = episode
         while not self.done:
             turn = min(Attempt(b.decided, i) for i, b in enumerate(self._behaviours) if not b.filled)
             behaviour = self._behaviours[turn.behaviour]
@@ -119,7 +128,7 @@ class Quota:
             elif behaviour.decided >= behaviour.limit:
                 raise TrainingError(
                     f"the expert showed {behaviour.name!r} {behaviour.accepted} times in {behaviour.decided} attempts, "
-                    f"{behaviour.quota} are wanted; repair the expert"
+                    f"{behaviour.quota} are wanted{behaviour.unusable}; repair the expert"
                 )
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -133,6 +142,15 @@ class Quota:
             for behaviour in self._behaviours
             if behaviour.quota
         }
+
+
+def find_unusable(episode: Episode) -> str:
+    """The first value of a demonstration that is not finite, and where; empty if there is none."""
+    for name, rows in (("observation", episode.obs), ("action", episode.action)):
+        for place in np.argwhere(~np.isfinite(rows))[:1]:
+            step, *column = place.tolist()
+            return f"{name} {rows[tuple(place)]} at step {step}" + "".join(f", column {index}" for index in column)
+    return ""
 
 
 # ---- Experts at work: in this process, or in worker processes of their own ----

@@ -74,6 +74,9 @@ class Demos:
 class DemoWriter:
     """Writes a store episode by episode; it takes its place at `path` when the `with` block succeeds.
 
+    What `load_demos` would refuse is refused here, with a DataError: bounds that are none at once, the rest when it is
+    appended or at the end.
+
     Args:
         path: the store.
         obs_dim: size of one observation.
@@ -103,6 +106,7 @@ class DemoWriter:
         bounds = {"action_low": action_low, "action_high": action_high}
         given = {name: list(map(float, values)) for name, values in bounds.items() if values is not None}
         self._attributes = {"schema_version": SCHEMA_VERSION, **given, **attributes}
+        _find_bounds(self._attributes, np.zeros((1, action_dim), np.float32), path)
         self._chunk_rows = chunk_rows
         self._pending: dict[str, list[Rows]] = {name: [] for name in self._dims}
         self._num_written = 0
@@ -111,7 +115,7 @@ class DemoWriter:
     def __enter__(self) -> Self:
         require_replaceable(self.path)
         with ExitStack() as stack:  # what fails in here still cleans up
-            folder = stack.enter_context(staged_directory(self.path))
+            folder = self._folder = stack.enter_context(staged_directory(self.path))
             self._group = zarr.open_group(folder, mode="w", zarr_format=3, attributes=self._attributes)
             self._arrays = {
                 name: self._group.create_array(
@@ -134,7 +138,7 @@ class DemoWriter:
             DataError: it is empty, has the wrong shape, or holds a value that is not finite.
         """
         which = f"episode {len(self.episode_ends)}"
-        values = {"obs": episode.obs, "action": episode.action}
+        values = {"obs": _to_float32(episode.obs, which), "action": _to_float32(episode.action, which)}
         if not 0 < len(episode.obs) == len(episode.action):
             raise DataError(
                 f"{which}: obs and action must have the same number of rows (>= 1), "
@@ -145,7 +149,7 @@ class DemoWriter:
                 raise DataError(f"{which}: {name} must be (T, {self._dims[name]}), got {rows.shape}")
             _require_finite(rows, f"{which}: {name}")
         for name, rows in values.items():
-            self._pending[name].append(np.asarray(rows, np.float32))
+            self._pending[name].append(rows)
         self.num_rows += len(episode.obs)
         self.episode_ends.append(self.num_rows)
         pending = self.num_rows - self._num_written
@@ -165,6 +169,10 @@ class DemoWriter:
             self._flush(self.num_rows - self._num_written)
             ends = np.asarray(self.episode_ends, np.int64)
             self._group.create_array("meta/episode_ends", data=ends, fill_value=-1, compressors=Crc32cCodec())
+            try:
+                load_demos(self._folder)
+            except DataError as error:  # the folder goes, so that its name would say nothing
+                raise DataError(str(error).replace(str(self._folder), str(self.path))) from None
 
     def _flush(self, count: int) -> None:
         """Writes the first `count` pending rows and keeps the rest."""
@@ -175,6 +183,15 @@ class DemoWriter:
             self._arrays[name].append(rows[:count])
             self._pending[name] = [rows[count:]]
         self._num_written += count
+
+
+def _to_float32(values: Any, what: str) -> Rows:
+    """Numbers as the store holds them; too large ones are infinite there."""
+    try:
+        with np.errstate(over="ignore"):
+            return np.asarray(values).astype(np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what}: obs and action must be arrays of numbers ({error})") from None
 
 
 def require_replaceable(path: Path) -> None:

@@ -85,3 +85,19 @@ def test_only_wanted_behaviours_are_shown() -> None:
     assert quota.counts().keys() == {"left", "over"}
     with pytest.raises(ConfigError, match="'under'; it shows left, right, over"):
         Quota(NAMES, 5, 1000, wanted=("under",))
+
+
+@pytest.mark.parametrize("name", ["observation", "action"])
+def test_a_demonstration_with_a_value_that_is_not_finite_is_a_failure(name: str) -> None:
+    broken = np.full((2, 3), np.nan, np.float32)
+    broken[0] = 0.0
+    obs, action = (broken, np.zeros((2, 1))) if name == "observation" else (np.zeros((2, 1)), broken)
+    quota = Quota(("left",), 1, 2.0)
+    attempt = quota.next_attempt()
+    assert attempt is not None
+    assert list(quota.finish(attempt, Episode(obs, action, True, 0))) == []
+    assert quota.counts()["left"] == {"attempts": 1, "accepted": 0, "dropped": 1}
+    attempt = quota.next_attempt()
+    assert attempt is not None
+    with pytest.raises(TrainingError, match=f"1 are wanted; attempt 0 had {name} nan at step 1, column 0; repair"):
+        list(quota.finish(attempt, Episode(obs, action, True, 0)))

@@ -132,6 +132,10 @@ def bad_episode(kind: str) -> Episode:
         action = action[:4]
     elif kind == "empty":
         obs, action = obs[:0], action[:0]
+    elif kind == "too large":
+        obs = np.where(obs == obs[2, 0], 1e39, obs.astype(np.float64))  # finite, but not in float32
+    elif kind == "text":
+        action = np.full((5, 1), "left")
     return Episode(obs, action, True, 0)
 
 
@@ -142,6 +146,8 @@ def bad_episode(kind: str) -> Episode:
         ("wide", r"episode 1: action must be \(T, 1\), got \(5, 2\)"),
         ("uneven", "episode 1: obs and action must have the same number of rows .* got 5 and 4"),
         ("empty", "episode 1: .* got 0 and 0"),
+        ("too large", r"episode 1: obs has 1 values that are not finite, the first at \[2, 0\]"),
+        ("text", "episode 1: obs and action must be arrays of numbers"),
     ],
 )
 def test_writer_refuses_bad_episodes(tmp_path: Path, kind: str, message: str) -> None:
@@ -150,6 +156,50 @@ def test_writer_refuses_bad_episodes(tmp_path: Path, kind: str, message: str) ->
         with pytest.raises(DataError, match=message):
             writer.append(bad_episode(kind))
     assert load_demos(tmp_path / "d").num_episodes == 1
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"action_low": [-1.0]},
+        {"action_low": [1.0], "action_high": [1.0]},
+        {"action_low": [-1.0, -1.0], "action_high": [1.0, 1.0]},
+        {"action_low": [-np.inf], "action_high": [1.0]},
+    ],
+)
+def test_writer_refuses_bounds_that_are_none_at_once(tmp_path: Path, bounds: dict[str, list[float]]) -> None:
+    with pytest.raises(DataError, match="action_low and action_high must be 1 finite numbers each"):
+        DemoWriter(tmp_path / "d", 2, 1, {}, chunk_rows=4, **bounds)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("attributes", "episodes", "message"),
+    [
+        ({}, 0, "meta/episode_ends must be integers"),
+        ({"schema_version": 7}, 1, "schema version 7, this release reads 1"),
+    ],
+)
+def test_writer_refuses_a_store_that_could_not_be_read_and_keeps_the_old_one(
+    store: Path, attributes: dict[str, object], episodes: int, message: str
+) -> None:
+    before = load_demos(store)
+    with pytest.raises(DataError, match=message) as caught, DemoWriter(store, 2, 1, attributes) as writer:  # noqa: PT012
+        for _ in range(episodes):
+            writer.append(make_episode())
+    assert str(caught.value).startswith(str(store))
+    assert f"{store.name}." not in str(caught.value)
+    np.testing.assert_array_equal(load_demos(store).obs, before.obs)
+    assert [path.name for path in store.parent.iterdir()] == [store.name]
+
+
+def test_writer_keeps_what_it_was_given_not_what_the_array_holds_later(tmp_path: Path) -> None:
+    buffer = make_episode()
+    with DemoWriter(tmp_path / "d", 2, 1, {}) as writer:
+        writer.append(buffer)
+        before = buffer.obs.copy()
+        buffer.obs[:] = 0.0
+    np.testing.assert_array_equal(load_demos(tmp_path / "d").obs, before)
 
 
 def set_value(name: str, index: object, value: float) -> Callable[[Path], None]:
