@@ -17,7 +17,9 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from types import ModuleType
@@ -28,7 +30,7 @@ from pydantic import ValidationError, create_model
 from bmd_pipeline.config.load import describe_error
 from bmd_pipeline.config.resources import NATIVE
 from bmd_pipeline.config.schema import Disturbance, Section
-from bmd_pipeline.errors import ConfigError, TaskError, suggest
+from bmd_pipeline.errors import BMDError, ConfigError, SimulationError, TaskError, suggest
 
 if TYPE_CHECKING:  # naming a task and checking its settings must not import torch
     import torch
@@ -100,14 +102,28 @@ def list_entries() -> list[TaskEntry]:
 
 def _module(name: str, part: str) -> ModuleType:
     entry = get_entry(name)
+    with blame(name):
+        try:
+            return importlib.import_module(f"{entry.package}.{part}")
+        except ModuleNotFoundError as error:
+            if error.name == f"{entry.package}.{part}":
+                raise TaskError(f"task {name} has no module {entry.package}.{part}, which this needs") from error
+            raise
+
+
+@contextmanager
+def blame(name: str) -> Iterator[None]:
+    """What the code of a task outside this package raises in here is a TaskError: it is the task's fault, not ours."""
     try:
-        return importlib.import_module(f"{entry.package}.{part}")
-    except ModuleNotFoundError as error:
-        if error.name == f"{entry.package}.{part}":
-            raise TaskError(f"task {name} has no module {entry.package}.{part}, which this needs") from error
+        yield
+    except (BMDError, SimulationError):
         raise
-    except SystemExit as error:  # would end the command without a word
-        raise TaskError(f"task {name}: {entry.package}.{part} calls sys.exit when it is imported") from error
+    except (Exception, SystemExit) as error:
+        if get_entry(name).package.startswith(f"{__package__}."):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise TaskError(f"task {name} failed: {reason} ({place.filename}:{place.lineno})") from error
 
 
 def find_missing(entry: TaskEntry) -> list[str]:
@@ -134,7 +150,8 @@ def require_simulator(name: str) -> None:
 
 def options_model(name: str) -> type[Section]:
     """The model of a task's own settings, without those that every task has."""
-    model: type[Section] = _module(name, "options").Options
+    with blame(name):
+        model: type[Section] = _module(name, "options").Options
     return model
 
 
@@ -174,7 +191,8 @@ def load_disturbance(values: Mapping[str, Any]) -> Disturbance:
 
 def make_spec(name: str, values: dict[str, Any]) -> TaskSpec:
     """Fixed facts of a task under the given `env` settings."""
-    spec: TaskSpec = _module(name, "env").make_spec(load_options(name, values))
+    with blame(name):
+        spec: TaskSpec = _module(name, "env").make_spec(load_options(name, values))
     return spec
 
 
@@ -188,7 +206,8 @@ def make_env(
     """
     require_simulator(name)
     options = load_options(name, values)
-    env: TaskEnv = _module(name, "env").make_env(options, num_envs, device=device, num_workers=num_workers)
+    with blame(name):
+        env: TaskEnv = _module(name, "env").make_env(options, num_envs, device=device, num_workers=num_workers)
     return env
 
 
@@ -196,7 +215,8 @@ def make_expert(name: str, values: dict[str, Any]) -> Expert:
     """Builds a task's expert; a MissingExpertError if it has none, a TaskError if its simulator isn't installed."""
     require_expert(name)
     require_simulator(name)
-    expert: Expert = _module(name, "expert").make_expert(load_options(name, values))
+    with blame(name):
+        expert: Expert = _module(name, "expert").make_expert(load_options(name, values))
     return expert
 
 
@@ -207,7 +227,9 @@ class MissingExpertError(TaskError):
 def require_expert(name: str) -> None:
     """Makes sure that a task has an expert, without importing it; a MissingExpertError if it has none."""
     module = f"{get_entry(name).package}.expert"
-    if importlib.util.find_spec(module) is None:
+    with blame(name):
+        found = importlib.util.find_spec(module)
+    if found is None:
         raise MissingExpertError(
             f"task {name} has no module {module}: `collect` and `film` of the expert need one; the workflow does "
             f"without if demonstrations are imported: `bmd-pipeline import-demos STORE --task {name}`"
@@ -227,7 +249,8 @@ def load_filming(name: str) -> Filming:
 
 def load_labellings(name: str) -> tuple[ModeLabelling, ...]:
     """True mode labellings of a task, the main one first; for evaluation only."""
-    labellings: tuple[ModeLabelling, ...] = _module(name, "modes").LABELLINGS
+    with blame(name):
+        labellings: tuple[ModeLabelling, ...] = _module(name, "modes").LABELLINGS
     return labellings
 
 

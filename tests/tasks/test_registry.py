@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from bmd_pipeline.config.schema import Disturbance, Section
 from bmd_pipeline.errors import ConfigError, TaskError
 from bmd_pipeline.tasks import registry
+from bmd_pipeline.tasks.checker import check_task
 
 
 @pytest.fixture
@@ -67,3 +70,45 @@ def test_disturbance_is_no_name_for_a_tasks_own_setting(monkeypatch: pytest.Monk
 def test_spec_and_modes_do_without_the_simulator(uninstalled: str) -> None:
     assert registry.make_spec(uninstalled, {}).obs_dim == 2
     assert registry.load_labellings(uninstalled)[0].name == "goal"
+
+
+PARTS = {
+    "options": "from bmd_pipeline.config.schema import Section\n\nclass Options(Section):\n    pass\n",
+    "env": "def make_spec(options):\n    raise SystemExit(3)\n\ndef make_env(options, n, **_):\n    return [][n]\n",
+    "expert": "import no_such_thing\n",
+    "modes": "LABELING = ()\n",
+}
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A task of a plug-in each of whose modules fails in a way of its own."""
+    (tmp_path / "broken_robot").mkdir()
+    for part, text in PARTS.items():
+        (tmp_path / "broken_robot" / f"{part}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(registry._REGISTRY, "Broken", registry.TaskEntry("Broken", "broken_robot", "fails"))
+    return "Broken"
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (lambda name: registry.make_spec(name, {}), r"SystemExit: 3 \(.*broken_robot/env\.py:2\)"),
+        (lambda name: registry.make_env(name, {}, 2), r"IndexError: list index out of range \(.*env\.py:5\)"),
+        (lambda name: registry.make_expert(name, {}), r"ModuleNotFoundError: No module named 'no_such_thing'"),
+        (registry.load_labellings, r"AttributeError: module 'broken_robot\.modes' has no attribute 'LABELLINGS'"),
+        (lambda name: check_task(name, {}), r"SystemExit: 3"),
+    ],
+)
+def test_what_fails_in_a_plug_in_is_its_own_fault(broken: str, call: Callable[[str], object], reason: str) -> None:
+    with pytest.raises(TaskError, match=rf"^task Broken failed: {reason}") as caught:
+        call(broken)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_fails_in_a_task_of_this_package_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = registry._module("GaussianMixture", "env")
+    monkeypatch.setattr(module, "make_env", lambda *_, **__: [][1])
+    with pytest.raises(IndexError):
+        registry.make_env("GaussianMixture", {}, 2)
