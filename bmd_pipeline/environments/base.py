@@ -1,9 +1,9 @@
 """The task contract: environments, experts and labels, as the pipeline uses them.
 
 A task is a batch of independent episodes stepped together. All tensors are float32 (flags are bool)
-and live on the task's device; the first axis is always `num_envs`. Policies act in [-1, 1]; `step_chunk` scales
-actions to the bounds of the spec. A new task implements the four hooks of `VectorTask`; time limit, freezing and
-chunked stepping come with the base class.
+and live on the task's device; the first axis is always `num_envs`. No number is larger than `LARGEST`. Policies act in
+[-1, 1]; `step_chunk` scales actions to the bounds of the spec. A new task implements the four hooks of `VectorTask`;
+time limit, freezing and chunked stepping come with the base class.
 """
 
 import functools
@@ -19,6 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bmd_pipeline.errors import TaskError
+
+LARGEST = 1e12
+"""Largest magnitude of a number that a task may show: sums over an episode are squared and summed over a batch, which
+larger ones would take beyond float32."""
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,9 @@ class Episodes:
     # By labelling, the mode that each code asks for, as selection seeds showed it; empty without codes, and in rows
     # from a table alone: eval.json holds it.
     behaviours: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+    # Of all episodes; eval.json holds both.
+    dropped: int = 0  # showed numbers that can't be used, and count as failed
+    obs_reach: tuple[float, ...] = ()  # (obs_dim,) farthest from the demonstrations' mean, in standard deviations
 
     def __len__(self) -> int:
         return len(self.success)

@@ -229,6 +229,10 @@ class SeedRow(Block):
     obeyed_worst: float = Field(ge=0, le=1)
     mutual_information: float
     episode_return: float
+    dropped: int = Field(0, ge=0)
+    """Episodes that showed a number which is not finite or can't be reckoned with: they count as failed."""
+    obs_reach: list[float] = Field(default_factory=list)
+    """By column, how far observations were from the demonstrations' mean at most, in their standard deviations."""
 
 
 class TrialOutcome(Block):

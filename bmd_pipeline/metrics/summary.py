@@ -72,7 +72,8 @@ def _summarise_seed(part: Episodes, labelling: str, tau: float) -> SeedRow:
         "mutual_information": part.information.mean(),
     }
     values: dict[str, Any] = {name: float(value) for name, value in (scores | plain).items()}
-    return SeedRow(seed=part.seed, episodes=len(part), **values)
+    reach = list(part.obs_reach)
+    return SeedRow(seed=part.seed, episodes=len(part), dropped=part.dropped, obs_reach=reach, **values)
 
 
 def _summarise_labelling(

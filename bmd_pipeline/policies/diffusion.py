@@ -276,9 +276,9 @@ class DiffusionPolicy(nn.Module):
     # acting ------------------------------------------------------------------------------------------
 
     def encode(self, stacked: Tensor) -> Tensor:
-        """Normalises and bounds stacked observations (B, cond_dim)."""
+        """Normalises and bounds stacked observations (B, cond_dim); what is no number counts as their mean."""
         normalised: Tensor = self.obs_normaliser(stacked)
-        return normalised.clamp(-self.config.clip_obs, self.config.clip_obs)
+        return normalised.clamp(-self.config.clip_obs, self.config.clip_obs).nan_to_num_(0.0)
 
     @torch.no_grad()
     def bounded_share(self, stacked: Tensor) -> float:

@@ -6,14 +6,15 @@ is frozen.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskEnv
+from bmd_pipeline.environments.base import LARGEST, TaskEnv, TaskSpec
+from bmd_pipeline.errors import ArtifactError, TaskError
 from bmd_pipeline.modes.inference import InferenceModel, compute_log_ratio, compute_multimodality
 from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import ObsHistory
@@ -23,6 +24,18 @@ from bmd_pipeline.rl.agent import Agent
 LOOK_INTERVALS = {"cuda": 8}
 """Decisions between two checks whether an episode still runs, by kind of device. A check makes the host wait for all
 queued kernels, which costs more than decisions without a running episode."""
+MAX_DROPPED = 0.1
+"""Share of a rollout's episodes that may be dropped for their numbers, though one always may. Beyond it the task is to
+be corrected."""
+FAR = 30.0
+"""Standard deviations of the demonstrations beyond which observations are far from theirs. Not even an event of one
+step in every episode of 900 is as rare."""
+Warn = Callable[[str, str], None]
+"""Told what may be wrong with the episodes, and the first example of it."""
+
+
+def ignore(what: str, example: str) -> None:
+    """A `Warn` that says nothing."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,8 @@ class Rollout:
     reward: Tensor  # (T, N) environment reward, summed over the executed steps
     truncated: Tensor  # (N,) did not end by itself: ran into the task's time limit, or was cut before
     success: Tensor  # (N,)
+    dropped: Tensor  # (N,) showed a number that can't be used: counts as failed, and none of its decisions as taken
+    reach: Tensor  # (N, obs_dim) farthest observation from the demonstrations' mean, in their standard deviations
     length: Tensor  # (N,) control steps taken
     track: Tensor  # (S + 1, N, track_dim) at every control step; the last entry of an ended episode repeats
     code: Tensor  # (N,) mode codes
@@ -83,8 +98,12 @@ def roll_out(
     feature_columns: tuple[int, ...] = (),
     max_steps: int | None = None,
     keep_draws: bool = False,
+    warn: Warn = ignore,
 ) -> Rollout:
     """Plays one episode in every environment.
+
+    An episode that shows an observation, a track or a reward which is not finite, or beyond `LARGEST`, is dropped: the
+    others play on, so that one glitch ends no run, and all policies are judged on the same starts.
 
     Args:
         env: the task.
@@ -96,19 +115,25 @@ def roll_out(
         feature_columns: track columns of the inference model; the agent's own if it has one.
         max_steps: cut episodes after this many control steps (a curriculum); None plays the task's horizon.
         keep_draws: keep what the agent draws, for PPO.
+        warn: told of episodes that are dropped, and of observations far from the demonstrations'.
+
+    Raises:
+        TaskError: more than a few episodes would be dropped; names the first column, step and environment.
+        ArtifactError: the agent's actions are not finite.
     """
     policy = agent.policy
     columns = agent.modes.feature_columns if agent.modes else feature_columns
     steps, chunk_steps = agent.decision_steps, policy.config.n_action_steps
     limit = min(max_steps or env.spec.horizon, env.spec.horizon)
     window = ObsHistory(policy.config.n_obs_steps, policy.config.obs_stride)
-    cond = policy.encode(window.start(env.reset(seed)))
+    obs = [env.reset(seed)[None]]
+    cond = policy.encode(window.start(obs[0][0]))
     track = [env.track()[None]]
     conds, decision_track = [cond], [track[0][0]]
     length = torch.zeros_like(code)
     running = torch.ones_like(code, dtype=torch.bool)
     success, truncated = torch.zeros_like(running), torch.zeros_like(running)
-    active_mask, rewards, kept = [], [], []
+    active_mask, rewards, executed, kept = [], [], [], []
     for start in range(0, limit, steps):
         inputs = PolicyInput(cond, code)
         done = start % chunk_steps
@@ -117,7 +142,8 @@ def roll_out(
         actions, draws = agent.act(plan, done, inputs, generator, explore)
         moved = env.step_chunk(actions[:, : min(steps, limit - start)])
         active_mask.append(running)
-        rewards.append(moved.reward.sum(dim=0))
+        rewards.append(moved.reward)
+        executed.append(actions)
         if keep_draws:
             kept.append(draws)
         length = length + moved.steps
@@ -126,24 +152,96 @@ def roll_out(
         running = running & ~moved.done
         cond = policy.encode(window.extend(moved.obs_path))
         conds.append(cond)
+        obs.append(moved.obs_path)
         track.append(moved.track_path)
         decision_track.append(moved.track_path[-1])
         looks = len(active_mask) % LOOK_INTERVALS.get(env.device.type, 1) == 0
         if looks and not bool(running.any()):
             break
-    return Rollout(
+    seen = torch.cat(obs)
+    mean, std = (of[: env.spec.obs_dim] for of in (policy.obs_normaliser.mean, policy.obs_normaliser.std))
+    reach = torch.maximum(seen.amax(dim=0) - mean, mean - seen.amin(dim=0)) / std
+    played = Rollout(
         cond=torch.stack(conds),
         decision_track=torch.stack(decision_track),
         feature_columns=columns,
         active_mask=torch.stack(active_mask),
-        reward=torch.stack(rewards),
+        reward=torch.stack([paid.sum(dim=0) for paid in rewards]),
         truncated=truncated | running,
         success=success,
+        dropped=torch.zeros_like(success),
+        reach=reach,
         length=length,
         track=torch.cat(track),
         code=code,
         draws={name: torch.stack([r[name] for r in kept]) for name in (kept[0] if kept else {})},
         decisions_per_chunk=chunk_steps // steps,
+    )
+    extremes = [extreme for values in (reach, played.track, played.reward) for extreme in torch.aminmax(values)]
+    # one read, since a device has to finish its work whenever the host reads from it
+    numbers = torch.cat([torch.stack(extremes), reach.nanmedian(dim=0).values]).tolist()
+    distance, column = max((far, column) for column, far in enumerate(numbers[len(extremes) :]))
+    if distance > FAR:
+        warn(
+            f"{env.spec.name}: observation column {column} is far from the demonstrations' in most episodes: it has "
+            "other units, or the world is another one",
+            f"{distance:.3g} of their standard deviations, seed {seed}",
+        )
+    if all(abs(number) <= LARGEST for number in numbers[: len(extremes)]):  # not so for NaN either
+        return played
+    if not bool(torch.cat(executed, dim=1).isfinite().all()):  # what the policy sees is finite, whatever the task shows
+        raise ArtifactError(
+            f"{env.spec.name}: the policy's actions are not finite: its weights are damaged, or training diverged; "
+            "train again"
+        )
+    shown = {"observation": seen, "track": played.track, "reward": torch.cat(rewards)[..., None]}
+    return _drop(played, _find_unusable(env.spec, seed, shown, warn))
+
+
+def _find_unusable(spec: TaskSpec, seed: int, shown: Mapping[str, Tensor], warn: Warn) -> Tensor:
+    """Which episodes (N,) are to be dropped; warnings and errors are those of `roll_out`.
+
+    `shown` holds observations and tracks (S + 1, N, dim), and rewards (S, N, 1), of all control steps.
+    """
+    unusable, firsts = torch.zeros_like(shown["track"][0, :, 0], dtype=torch.bool), []
+    for kind, values in shown.items():
+        wrong = ~(values.abs() <= LARGEST)
+        unusable |= wrong.any(dim=2).any(dim=0)
+        for step, row, column in wrong.nonzero()[:1].tolist():
+            firsts.append((step + (kind == "reward"), kind, row, column, float(values[step, row, column])))
+    if not firsts:  # far from the demonstrations', and yet no large number
+        return unusable
+    step, kind, row, column, value = min(firsts)
+    names = {"observation": f"observation column {column}", "reward": "the reward"}
+    what = names.get(kind) or f"track column {spec.track_names[column]!r}"
+    where, count = f"{value:g} at step {step} of environment {row}, seed {seed}", int(unusable.sum())
+    if count > max(1.0, MAX_DROPPED * len(unusable)):
+        raise TaskError(
+            f"{spec.name}: {what} was {where}; {count} of {len(unusable)} episodes hold numbers that are not finite or "
+            f"beyond {LARGEST:g}: correct the task, `bmd-pipeline check-task {spec.name}` helps"
+        )
+    warn(
+        f"{spec.name}: {what} was not finite or beyond {LARGEST:g}: such an episode counts as failed, and nothing is "
+        "learnt from it",
+        where,
+    )
+    return unusable
+
+
+def _drop(played: Rollout, unusable: Tensor) -> Rollout:
+    """The same rollout in which the unusable episodes (N,) have failed at their start, without a decision."""
+    first = played.track[0]
+    start = torch.where(first.abs() <= LARGEST, first, torch.zeros_like(first))
+    mask = unusable[:, None]
+    return replace(
+        played,
+        decision_track=torch.where(mask, start, played.decision_track),
+        active_mask=played.active_mask & ~unusable,
+        reward=torch.where(unusable, torch.zeros_like(played.reward), played.reward),
+        success=played.success & ~unusable,
+        dropped=unusable,
+        reach=torch.where(mask, torch.zeros_like(played.reach), played.reach),
+        track=torch.where(mask, start, played.track),
     )
 
 
@@ -156,6 +254,7 @@ def play_rounds(
     explore: bool = False,
     feature_columns: tuple[int, ...] = (),
     first: int = 0,
+    warn: Warn = ignore,
 ) -> Iterator[Rollout]:
     """Plays a round per seed, from the `first` on, where an earlier job has played those before it.
 
@@ -172,6 +271,7 @@ def play_rounds(
             generator=generator,
             explore=explore,
             feature_columns=feature_columns,
+            warn=warn,
         )
 
 
@@ -195,6 +295,8 @@ def merge_rollouts(rollouts: Sequence[Rollout]) -> Rollout:
         reward=join([r.reward for r in rollouts]),
         truncated=torch.cat([r.truncated for r in rollouts]),
         success=torch.cat([r.success for r in rollouts]),
+        dropped=torch.cat([r.dropped for r in rollouts]),
+        reach=torch.cat([r.reach for r in rollouts]),
         length=torch.cat([r.length for r in rollouts]),
         track=join([r.track for r in rollouts], frozen=True),
         code=torch.cat([r.code for r in rollouts]),
@@ -217,6 +319,8 @@ def measure_commanded(modes: DiscoveredModes, played: Rollout) -> dict[str, Any]
     obeyed = compute_obeyed_by_cluster(read_behaviours(modes, played), played, modes.num_codes)
     return {
         "heldout_episodes": played.code.numel(),
+        "dropped_episodes": int(played.dropped.sum()),
+        "obs_reach": played.reach.amax(dim=0).tolist(),
         "information": float(mean.mean()),
         "final_information": float(last.mean()),
         "information_bound": math.log(modes.num_codes),

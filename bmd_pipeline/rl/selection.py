@@ -13,9 +13,11 @@ import torch
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.rl.agent import Agent
 from bmd_pipeline.rl.rollout import (
+    Warn,
     compute_code_success,
     compute_obeyed_by_cluster,
     find_dead_codes,
+    ignore,
     merge_rollouts,
     play_rounds,
     read_behaviours,
@@ -72,10 +74,13 @@ class Candidate:
 
 
 def score_candidate(
-    env: TaskEnv, agent: Agent, iteration: int, seeds: list[int], generator: torch.Generator
+    env: TaskEnv, agent: Agent, iteration: int, seeds: list[int], generator: torch.Generator, warn: Warn = ignore
 ) -> Candidate:
-    """Plays the agent as it would be deployed, one episode per environment and seed, codes in equal numbers."""
-    played = merge_rollouts(list(play_rounds(env, agent, seeds, generator)))
+    """Plays the agent as it would be deployed, one episode per environment and seed, codes in equal numbers.
+
+    For `warn` see `roll_out`.
+    """
+    played = merge_rollouts(list(play_rounds(env, agent, seeds, generator, warn=warn)))
     success, episodes = float(played.success.float().mean()), len(played.success)
     if agent.modes is None:
         return Candidate(iteration, success, episodes)

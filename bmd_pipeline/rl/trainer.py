@@ -166,7 +166,7 @@ class ReinforcementLearner:
         reward, measured = self._streams(played, extrinsic, intrinsic_only)
         metrics |= measured
         if not bool(torch.isfinite(reward).all()):
-            raise TrainingError("a reward is not finite: check the task's reward")
+            raise TrainingError("an intrinsic reward is not finite: run `bmd-pipeline discover` again")
         batch = self._batch(played, reward, max_steps)
         metrics |= self.ppo.update(batch, generator, policy=policy)
         if self.inference is not None and self.inference_steps:
@@ -287,7 +287,7 @@ class Trainer:
         agent: who is trained; its adapters decide by what learner.
         settings: of fine-tuning; its iterations and selection are the caller's business.
         recorder: records decisions and gradients, as CUDA graphs are; None plays and learns kernel by kernel.
-        warn: told of every rollback.
+        warn: told of every rollback, and what `roll_out` warns of.
     """
 
     def __init__(
@@ -297,7 +297,7 @@ class Trainer:
         settings: FinetuneConfig,
         *,
         recorder: GraphRecorder | None = None,
-        warn: Callable[[str], None] = lambda text: None,
+        warn: Callable[..., None] = lambda *texts: None,
     ) -> None:
         self.env = env
         self.agent = graph_agent(agent, recorder)
@@ -327,7 +327,8 @@ class Trainer:
         What diverges is rolled back to the remembered state and learnt again with half the learning rates.
 
         Raises:
-            TrainingError: a reward is not finite, or the update diverges after all rollbacks.
+            TrainingError: an intrinsic reward is not finite, or the update diverges after all rollbacks.
+            TaskError: what the task shows can't be used, as of `roll_out`.
         """
         played = self.play(iteration=iteration, seed=seed, generator=generator, max_steps=max_steps)
         draws = generator.get_state()
@@ -383,6 +384,7 @@ class Trainer:
             explore=True,
             max_steps=max_steps,
             keep_draws=True,
+            warn=self._warn,
         )
 
     def learn(
@@ -408,13 +410,15 @@ class Trainer:
 
         Raises:
             DivergenceError: what is learnt diverges.
-            TrainingError: a reward is not finite.
+            TrainingError: an intrinsic reward is not finite.
         """
         metrics = {
             "rollout/success_rate": average_codes(played.success, played.code, self.agent.num_codes),
             "rollout/episode_return": float(played.reward.sum(dim=0).mean()),
             "rollout/episode_length": float(played.length.float().mean()),
             "rollout/control_steps": float(played.length.sum()),
+            "rollout/dropped_episodes": float(played.dropped.sum()),
+            "rollout/obs_reach": float(played.reach.max()),
         }
         own = torch.ones_like(played.success)  # (N,) whether each episode shows its code's behaviour
         if self.agent.modes is not None:

@@ -206,8 +206,11 @@ class Reporter:
         if self.mode != "quiet":
             self._line(message)
 
-    def warn(self, message: str) -> None:
-        """Says what may be wrong; the only thing that quiet mode shows."""
+    def warn(self, message: str, example: str = "") -> None:
+        """Says what may be wrong; the only thing that quiet mode shows. Given examples, the first alone is said."""
+        if example and any(said.startswith(message) for said in self.warnings):
+            return
+        message += f" (first: {example})" if example else ""
         self.warnings.append(message)
         self._line(f"warning: {message}", style="yellow")
 

@@ -262,7 +262,8 @@ class Discovery:
         env, known, columns = self.context.env, len(self._rounds), self.modes.feature_columns
         agent = graph_agent(agent, self.context.recorder)
         seeds = episode_seeds(*self._root, *names, episodes=episodes, num_envs=env.num_envs)
-        rounds = play_rounds(env, agent, seeds, draws, explore=explore, feature_columns=columns, first=known)
+        warn = self.reporter.warn
+        rounds = play_rounds(env, agent, seeds, draws, explore=explore, feature_columns=columns, first=known, warn=warn)
         with self.reporter.progress(what, len(seeds), known) as progress:
             for _ in range(known, len(seeds)):
                 self._mark()

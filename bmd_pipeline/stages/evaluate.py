@@ -37,7 +37,7 @@ from bmd_pipeline.reporting.trajectories import (
 )
 from bmd_pipeline.rl.agent import Agent, load_agent, remove_steering
 from bmd_pipeline.rl.graphs import GraphRecorder, graph_agent
-from bmd_pipeline.rl.rollout import Rollout, compute_information, play_rounds
+from bmd_pipeline.rl.rollout import Rollout, Warn, compute_information, play_rounds
 from bmd_pipeline.seeds import Family, derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import lock_folder
 from bmd_pipeline.stages.console import Progress, Reporter
@@ -117,6 +117,7 @@ class _Examiner:
     labellings: Sequence[ModeLabelling]
     method: str
     seed: int
+    warn: Warn
 
     def examine(
         self, agent: Agent, starts: Purpose, noise: Purpose, reporter: Reporter | None = None
@@ -128,7 +129,7 @@ class _Examiner:
 
         Raises:
             ArtifactError: the policy leads to numbers that are not finite.
-            TaskError: a labelling breaks its contract.
+            TaskError: a labelling breaks its contract, or what the task shows can't be used, as of `roll_out`.
         """
         settings = self.config.evaluate
         behaviours: dict[str, tuple[str | None, ...]] = {}
@@ -147,8 +148,12 @@ class _Examiner:
         columns = [env.spec.track_names.index(name) for name in env.spec.planar]
         # one episode in every environment a round; which of the last round are dropped does not depend on them
         seeds = [derive_seed(root, *starts, index) for index in range(count_rounds(episodes, env.num_envs))]
-        parts, paths = [], []
-        for index, played in enumerate(play_rounds(env, agent, seeds, make_generator(root, *noise, device=env.device))):
+        draws = make_generator(root, *noise, device=env.device)
+        parts, paths, dropped, reach = [], [], 0, np.zeros(env.spec.obs_dim)
+        for index, played in enumerate(play_rounds(env, agent, seeds, draws, warn=self.warn)):
+            kept = min(env.num_envs, episodes - index * env.num_envs)
+            dropped += int(played.dropped[:kept].sum())
+            reach = np.maximum(reach, played.reach[:kept].amax(dim=0).cpu().numpy())
             information = None if agent.modes is None else compute_information(agent.modes.inference, played)[0]
             part = label_episodes(played, information, self.labellings, self.method, self.seed, agent.num_codes)
             resampled = resample_track(played.track[:, :, columns], played.length, NUM_POINTS, keep_start=True)
@@ -159,11 +164,10 @@ class _Examiner:
             parts.append(part)
             paths.append(drawn)
             if progress is not None:
-                kept = min(env.num_envs, episodes - index * env.num_envs)
                 progress.advance(kept, success=float(part.success.mean()))
         labelled, points = concat_episodes(parts, episodes), np.concatenate(paths)[:episodes]
-        weights = labelled.labellings[self.labellings[0].name].weights
-        return replace(labelled, deviation=measure_deviations(points, labelled.success, weights)), points
+        deviations = measure_deviations(points, labelled.success, labelled.labellings[self.labellings[0].name].weights)
+        return replace(labelled, deviation=deviations, dropped=dropped, obs_reach=tuple(reach.tolist())), points
 
 
 @contextmanager
@@ -175,6 +179,7 @@ def _open_examiner(
     num_workers: int,
     device: torch.device,
     recorder: GraphRecorder | None,
+    reporter: Reporter,
 ) -> Iterator[_Examiner]:
     """Opens the task for the evaluation of one method and training seed; `policy` is the pre-trained one."""
     num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
@@ -184,7 +189,7 @@ def _open_examiner(
         require_action(registry.make_spec(task.name, task.env), task.env, "evaluate")
     opened = open_env(task, policy, num_envs, disturbed=True, device=device, num_workers=num_workers, recorder=recorder)
     with closing(opened) as env:
-        yield _Examiner(config, env, load_labellings(config.task.name), method, seed)
+        yield _Examiner(config, env, load_labellings(config.task.name), method, seed, reporter.warn)
 
 
 # ---- Stage `evaluate`: plays a policy on seeds that nothing before has seen, and writes eval.json ----
@@ -228,7 +233,8 @@ def evaluate(
         "inputs": {name: hash_file(path) for name, path in inputs.items()},
     }
     with lock_folder(config, "evaluate", output.parent, reporter, **identity) as lock:
-        with _open_examiner(config, agent.policy, method, seed, num_workers, device, recorder) as examiner:
+        opened = _open_examiner(config, agent.policy, method, seed, num_workers, device, recorder, reporter)
+        with opened as examiner:
             episodes, paths = examiner.examine(agent, ("evaluate", seed), ("evaluate", "noise", seed), reporter)
         block = make_block(config, [episodes])
         document = make_document(config, {method: block}, inputs, seed, started, device)
@@ -237,6 +243,10 @@ def evaluate(
         _write_evaluation(output, document, book, [episodes])
         lock.discard()
     reporter.log(f"{method}, seed {seed}: {describe_block(block)}")
+    far = ", ".join(f"{distance:.2g}" for distance in episodes.obs_reach)
+    reporter.log(f"observations, by column, at most so far from the demonstrations' mean in their deviations: {far}")
+    if episodes.dropped:
+        reporter.log(f"{episodes.dropped} of {len(episodes)} episodes showed unusable numbers and count as failed")
 
 
 def require_inputs(task: str, method: str, policy: Path, modes: Path | None, finetuned: Path | None) -> dict[str, Path]:
@@ -373,7 +383,7 @@ def curve(
     starts: Purpose = ("evaluate", "curve", seed)  # every snapshot meets the same starts and draws
     points = []
     with (
-        _open_examiner(config, base, method, seed, num_workers, device, recorder) as examiner,
+        _open_examiner(config, base, method, seed, num_workers, device, recorder, reporter) as examiner,
         reporter.progress(f"curve of {method}", len(folders)) as progress,
     ):
         for folder in folders:

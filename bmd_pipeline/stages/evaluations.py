@@ -177,7 +177,9 @@ def load_evaluated(
     behaviours = {name: tuple(row.behaviour for row in labelling.codes) for name, labelling in blocks.items()}
     if parts[0].num_codes > 1 and any(len(row) != parts[0].num_codes for row in behaviours.values()):
         raise ArtifactError(f"{path}: must hold a row for each of {parts[0].num_codes} codes; run `{again}`")
-    return Evaluated(path, replace(parts[0], behaviours=behaviours))
+    row = block.seeds[0]
+    known = replace(parts[0], behaviours=behaviours, dropped=row.dropped, obs_reach=tuple(row.obs_reach))
+    return Evaluated(path, known)
 
 
 # ---- Evaluations of several policies together: compare, verdict and grid ----

@@ -165,7 +165,8 @@ class _Run:
         rounds = []
         for seed in episode_seeds(self.config.seed, "train", *names, episodes=episodes, num_envs=env.num_envs):
             code = balanced_codes(env.num_envs, agent.num_codes, generator)
-            rounds.append(roll_out(env, agent, seed=seed, code=code, generator=generator, explore=True))
+            warn = self.reporter.warn
+            rounds.append(roll_out(env, agent, seed=seed, code=code, generator=generator, explore=True, warn=warn))
         played = merge_rollouts(rounds)
         histories = played.histories(self.modes.inference)[1:]
         self.modes.inference.calibrate(played.taken(histories), played.taken(played.code.expand_as(played.active_mask)))
@@ -187,7 +188,7 @@ class _Run:
         env, episodes, names = self.context.env, settings.selection.episodes, (*self.names, "selection")
         seeds = episode_seeds(self.config.seed, "select", *names, episodes=episodes, num_envs=env.num_envs)
         draws = make_generator(self.config.seed, "select", *names, "noise", device=self.context.device)
-        scored = score_candidate(env, self.agent, iteration, seeds, draws)
+        scored = score_candidate(env, self.agent, iteration, seeds, draws, self.reporter.warn)
         self.watch.see_candidate(scored)
         self.start = self.start or scored
         if self.best is None or scored.is_better_than(self.best, self.start, settings.selection.min_obeyed_share):

@@ -143,7 +143,8 @@ class _Arena:
         generator = make_generator(self.config.seed, "evaluate", "validation", "noise", name, device=device)
         rounds, agent = [], graph_agent(agent, self.context.recorder)
         with self.reporter.progress(name, len(seeds)) as progress:
-            for played in play_rounds(env, agent, seeds, generator, feature_columns=self.columns):
+            warn = self.reporter.warn
+            for played in play_rounds(env, agent, seeds, generator, feature_columns=self.columns, warn=warn):
                 rounds.append(played)
                 progress.advance(1)
         return merge_rollouts(rounds)

@@ -40,6 +40,8 @@ def test_observations_far_from_the_demonstrations_are_bounded() -> None:
     cond = policy.encode(torch.stack([far, near]))
     assert torch.equal(cond[0], torch.full_like(cond[0], policy.config.clip_obs))
     torch.testing.assert_close(cond[1], torch.full_like(cond[1], -4.9))
+    broken = torch.tensor([math.nan, math.inf, -math.inf]).expand(2, 3).flatten()
+    assert policy.encode(broken[None])[0, :3].tolist() == [0.0, policy.config.clip_obs, -policy.config.clip_obs]
 
 
 def test_dimensions(policy: DiffusionPolicy) -> None:

@@ -145,6 +145,8 @@ def rollout(ids: Tensor, success: Tensor, active: Tensor) -> Rollout:
         reward=torch.zeros(length, count),
         truncated=none.bool(),
         success=success,
+        dropped=none.bool(),
+        reach=torch.zeros(count, 1),
         length=none,
         track=place,
         code=torch.arange(count) % 2,

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from bmd_pipeline.config.schema import FinetuneConfig, SteeringConfig
-from bmd_pipeline.environments.base import TaskEnv
-from bmd_pipeline.errors import DivergenceError, TrainingError
+from bmd_pipeline.environments.base import TaskEnv, Transition
+from bmd_pipeline.errors import TaskError, TrainingError
 from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import make_agent
@@ -127,9 +127,29 @@ def test_a_loss_that_is_not_finite_counts(trainer: Trainer, monkeypatch: pytest.
 def test_what_is_wrong_with_the_task_is_not_tried_again(trainer: Trainer, env: TaskEnv) -> None:
     env.pay.fill_(float("nan"))  # type: ignore[attr-defined]
     trainer._warn = pytest.fail
-    with pytest.raises(TrainingError, match="a reward is not finite") as caught:
+    with pytest.raises(TaskError, match="the reward was nan at step"):
         iterate(trainer)
-    assert not isinstance(caught.value, DivergenceError)
+
+
+@pytest.mark.parametrize("value", [1e20, float("nan")])
+def test_one_glitch_is_dropped_and_counted_and_training_goes_on(
+    trainer: Trainer, env: TaskEnv, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    step_chunk, told = env.step_chunk, list[str]()
+
+    def glitch(actions: torch.Tensor) -> Transition:
+        moved = step_chunk(actions)
+        moved.reward[0, 3] = value
+        return moved
+
+    monkeypatch.setattr(env, "step_chunk", glitch)
+    trainer._warn = lambda *texts: told.append(texts[0])
+    metrics = iterate(trainer)
+    assert metrics["rollout/dropped_episodes"] == 1.0
+    assert abs(metrics["rollout/episode_return"]) <= 1.0
+    assert trainer.rollbacks == 0
+    assert len(told) == 1
+    assert "the reward was not finite" in told[0]
 
 
 def test_a_trainer_goes_on_bit_for_bit(trainer: Trainer) -> None:

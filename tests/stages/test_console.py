@@ -125,3 +125,16 @@ def test_rates_and_fields() -> None:
     assert format_rate(0, 10, 5.0) == ""
     assert format_rate(2, 10, 10.0) == "5.0 s each, 40 s left"
     assert format_fields({"success": 0.123456, "kept": 3, "name": "x"}) == "success 0.1235, kept 3, name x"
+
+
+def test_a_warning_with_examples_is_said_once_also_after_a_resume() -> None:
+    stream = io.StringIO()
+    reporter = Reporter("quiet", stream=stream)
+    reporter.warn("a thing happens", "at step 3")
+    reporter.warn("a thing happens", "at step 4")
+    assert reporter.warnings == ["a thing happens (first: at step 3)"]
+    resumed = Reporter("quiet", stream=stream)
+    resumed.recall(reporter.warnings)
+    resumed.warn("a thing happens", "at step 5")
+    assert resumed.warnings == reporter.warnings
+    assert stream.getvalue() == "warning: a thing happens (first: at step 3)\n"
