@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ from bmd_pipeline.config.hashing import STAGES, config_hash, stage_hash
 from bmd_pipeline.config.load import find_model, list_configured, list_paths
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import TaskError
+from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.tasks.registry import env_model, get_entry, list_entries, load_disturbance, load_labellings, make_spec
 
 config_app = typer.Typer(help="Show the settings, or the schema of all there are.")
@@ -111,16 +113,20 @@ def check_task(
     preset: o.Preset = None,
     config: o.ConfigFile = None,
     assign: o.Assign = None,
+    demos: o.Demos = None,
+    root: o.Root = Path(),
     debug: o.Debug = False,
 ) -> None:
-    """Checks that a task keeps the contract: shapes, limits, seeding, freezing, expert, labels."""
+    """Checks that a task keeps the contract: shapes, limits, seeding, freezing, expert, labels, demonstrations."""
     settings = open_config(name, preset, config, assign)
     from bmd_pipeline.compute import set_threads
     from bmd_pipeline.tasks import checker
 
     set_threads(1)
     console = Console(highlight=False)
-    results = checker.check_task(settings.task.name, settings.task.env)
+    usual = Layout(root).demos(settings.task.name)
+    store = demos or (usual if usual.exists() else None)
+    results = checker.check_task(settings.task.name, settings.task.env, demos=store)
     for result in results:
         mark = "[green]ok[/]     " if result.passed else "[red]broken[/] "
         mark = "[yellow]skipped[/]" if result.skipped else mark

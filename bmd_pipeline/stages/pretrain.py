@@ -15,6 +15,7 @@ from torch import Tensor
 from bmd_pipeline.compute import select_device, set_matmul
 from bmd_pipeline.config.hashing import stage_slice
 from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.demos.comparison import compare_with_task
 from bmd_pipeline.demos.store import Demos, load_demos
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import DataError, DivergenceError, TrainingError
@@ -27,6 +28,7 @@ from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, save_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import make_base_agent
 from bmd_pipeline.rl.graphs import GraphRecorder, graph_agent
+from bmd_pipeline.rl.rollout import Warn
 from bmd_pipeline.rl.selection import score_candidate
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, describe_stage, open_checkpoints, open_tracker
@@ -98,7 +100,9 @@ def pretrain(
     stop = stop or Stop()
     # progress on other data is of no use here
     checkpoints = open_checkpoints(config, STAGE, output, stop, reporter, demos=content)
-    with _open_selection(config, cloner.policy, num_workers, stop) as selection, checkpoints:
+    with _open_selection(config, cloner.policy, num_workers, stop, reporter) as selection, checkpoints:
+        if selection is not None and (differences := compare_with_task(data, selection.env)):
+            reporter.warn(f"{demos} does not look like {config.task.name}: {differences}")
         run = _Run(config, cloner, selection, held_out, checkpoints, reporter)
         reporter.log(f"on {device} with {torch.get_num_threads()} threads, matrix precision {run.matmul}")
         metrics = run.train()
@@ -138,8 +142,9 @@ def load_task_demos(config: RunConfig, path: Path) -> Demos:
     if (data.action_low, data.action_high) != (spec.action_low, spec.action_high):
         raise DataError(
             f"{path}: its actions are between {list(data.action_low)} and {list(data.action_high)}, those of task "
-            f"{config.task.name} between {list(spec.action_low)} and {list(spec.action_high)}; bring them to its "
-            "units and give the store its bounds (attributes action_low, action_high), or correct those of the task"
+            f"{config.task.name} between {list(spec.action_low)} and {list(spec.action_high)}; if they are in its "
+            "units, give the store its bounds (attributes action_low, action_high): what lies beyond is clipped, as "
+            "the environment does; else bring them to its units, or correct the bounds of the task"
         )
     return data
 
@@ -179,10 +184,11 @@ class _Selection:
     """Rollouts of the averaged weights on selection seeds."""
 
     def __init__(
-        self, config: RunConfig, env: TaskEnv, policy: DiffusionPolicy, recorder: GraphRecorder | None
+        self, config: RunConfig, env: TaskEnv, policy: DiffusionPolicy, recorder: GraphRecorder | None, warn: Warn
     ) -> None:
         names = (config.task.name, STAGE)
-        self._env = env
+        self.env = env
+        self._warn = warn
         self._seeds = episode_seeds(config.seed, "select", *names, episodes=env.num_envs, num_envs=env.num_envs)
         self._make_draws = partial(make_generator, config.seed, "select", *names, "noise", device=env.device)
         # a copy of its own: a simulator's tensors may be elsewhere, and recordings need weights that stay in place
@@ -200,7 +206,8 @@ class _Selection:
         weights = policy.state_dict()
         self._agent.policy.load_state_dict(weights)
         # the same starts and draws in every round, so that rounds differ by their weights alone
-        success = score_candidate(self._env, self._agent, step, self._seeds, self._make_draws()).success_rate
+        draws = self._make_draws()
+        success = score_candidate(self.env, self._agent, step, self._seeds, draws, self._warn).success_rate
         self.history.append((step, success))
         if self.best[0] == step:
             self.best_weights = {name: tensor.clone() for name, tensor in weights.items()}
@@ -218,7 +225,7 @@ class _Selection:
 
 @contextmanager
 def _open_selection(
-    config: RunConfig, policy: DiffusionPolicy, num_workers: int, stop: Stop
+    config: RunConfig, policy: DiffusionPolicy, num_workers: int, stop: Stop, reporter: Reporter
 ) -> Iterator[_Selection | None]:
     """Opens the task for the rollouts of selection; None if there are to be none."""
     episodes = config.pretrain.selection.episodes
@@ -231,7 +238,7 @@ def _open_selection(
         config.task, policy, episodes, disturbed=False, device=device, num_workers=num_workers, recorder=recorder
     )
     with closing(opened) as env:
-        yield _Selection(config, StoppableEnv(env, stop), policy, recorder)
+        yield _Selection(config, StoppableEnv(env, stop), policy, recorder, reporter.warn)
 
 
 @dataclass

@@ -3,12 +3,17 @@
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskEnv, TaskSpec, Transition
+from bmd_pipeline.demos.collect import find_unusable
+from bmd_pipeline.demos.comparison import compare_with_task
+from bmd_pipeline.demos.store import load_demos
+from bmd_pipeline.environments.base import LARGEST, TaskEnv, TaskSpec, Transition
+from bmd_pipeline.errors import DataError
 from bmd_pipeline.tasks.registry import MissingExpertError, load_labellings, make_env, make_expert, make_spec
 
 # Every check plays the task and compares tensors exactly: a simulator that carries a little state over a reset
@@ -24,6 +29,10 @@ class BrokenContractError(Exception):
     """The task breaks the contract; the message says how."""
 
 
+class _Skipped(Exception):  # noqa: N818 - nothing went wrong
+    """There is nothing to check; the message says why."""
+
+
 @dataclass
 class TaskUnderTest:
     """A task under test."""
@@ -34,6 +43,7 @@ class TaskUnderTest:
     env: TaskEnv
     device: torch.device
     expert_episodes: int
+    demos: Path | None
 
     def actions(self, steps: int, scale: float = 1.0) -> Tensor:
         """The same random actions (num_envs, steps, action_dim) at every call, of min(steps, horizon) steps."""
@@ -45,6 +55,10 @@ class TaskUnderTest:
 def _require(condition: object, message: str) -> None:
     if not bool(condition):
         raise BrokenContractError(message)
+
+
+def _require_usable(tensor: Tensor, name: str) -> None:
+    _require((tensor.abs() <= LARGEST).all(), f"{name} has values that are not finite, or beyond {LARGEST:g}")
 
 
 def _require_same(left: Tensor, right: Tensor, what: str) -> None:
@@ -95,7 +109,8 @@ def check_tensors(task: TaskUnderTest) -> str:
         _require(tensor.shape == shape, f"{name} must have shape {shape}, has {tuple(tensor.shape)}")
         _require(tensor.dtype == dtype, f"{name} must be {dtype}, is {tensor.dtype}")
         _require(tensor.device.type == device.type, f"{name} must be on {device}, is on {tensor.device}")
-        _require(torch.isfinite(tensor.float()).all(), f"{name} has values that are not finite")
+        if tensor.is_floating_point():
+            _require_usable(tensor, name)
     return f"{len(expected)} tensors of {n} environments on {device}"
 
 
@@ -208,7 +223,8 @@ def check_expert(task: TaskUnderTest) -> str:
             wins = 0
             for i in range(episodes):
                 shown = expert.demonstrate(behaviour, SEED + i)
-                length, found = len(shown.obs), (shown.obs.shape, shown.action.shape)
+                wrong, length, found = find_unusable(shown), len(shown.obs), (shown.obs.shape, shown.action.shape)
+                _require(not wrong, f"{title}: {wrong}")
                 expected = (length, spec.obs_dim), (length, spec.action_dim)
                 _require(found == expected and length, f"{title}: episode shapes must be {expected}, are {found}")
                 _require(length <= spec.horizon, f"{title}: {length} steps, horizon is {spec.horizon}")
@@ -224,6 +240,17 @@ def check_expert(task: TaskUnderTest) -> str:
         return f"success {mean:.2f} over {len(shares)} behaviours x {episodes} episodes"
 
 
+def check_demos(task: TaskUnderTest) -> str:
+    """Demonstrations show the same observations as the task."""
+    if task.demos is None:
+        raise _Skipped("there are none yet")
+    spec = task.spec
+    demos = load_demos(task.demos, obs_dim=spec.obs_dim, action_dim=spec.action_dim)
+    differences = compare_with_task(demos, task.env)
+    _require(not differences, differences)
+    return f"{demos.num_episodes} demonstrations of {task.demos}"
+
+
 def _play(env: TaskEnv, seed: int, actions: Tensor) -> tuple[Transition, Tensor]:
     """One chunk from a reset, and the first observation."""
     obs = env.reset(seed)
@@ -236,6 +263,8 @@ def _play_out(task: TaskUnderTest) -> tuple[Tensor, Tensor, Tensor]:
     env.reset(SEED)
     start = env.track()[None]
     moved = env.step_chunk(task.actions(task.spec.horizon))
+    for name in ("obs_path", "track_path", "reward"):
+        _require_usable(getattr(moved, name), f"{name} of a whole episode")
     return torch.cat([start, moved.track_path]), moved.steps, moved.success
 
 
@@ -250,6 +279,7 @@ CHECKS: dict[str, Callable[[TaskUnderTest], str]] = {
     "ended episodes stay frozen": check_freezing,
     "mode weights are distributions": check_labellings,
     "expert succeeds in every behaviour": check_expert,
+    "demonstrations look like the task": check_demos,
 }
 
 
@@ -264,25 +294,31 @@ class CheckResult:
 
 
 def check_task(
-    name: str, values: dict[str, Any], *, num_envs: int = 4, device: str = "cpu", expert_episodes: int = 3
+    name: str,
+    values: dict[str, Any],
+    *,
+    num_envs: int = 4,
+    device: str = "cpu",
+    expert_episodes: int = 3,
+    demos: Path | None = None,
 ) -> list[CheckResult]:
     """Runs every check on a registered task under `env` settings; a broken task is a result, not an exception.
 
-    An unknown task, or a simulator that isn't installed, is a TaskError, a wrong setting a ConfigError. The expert is
-    asked for `expert_episodes` of each behaviour.
+    An unknown task, one that can't be built, or a simulator that isn't installed, is a TaskError, a wrong setting a
+    ConfigError. The expert is asked for `expert_episodes` of each behaviour; `demos` is a store of demonstrations.
     """
     spec = make_spec(name, values)
     with closing(make_env(name, values, num_envs, device=device)) as env:
-        task = TaskUnderTest(name, values, spec, env, torch.device(device), expert_episodes)
+        task = TaskUnderTest(name, values, spec, env, torch.device(device), expert_episodes, demos)
         return [_run(title, check, task) for title, check in CHECKS.items()]
 
 
 def _run(title: str, check: Callable[[TaskUnderTest], str], task: TaskUnderTest) -> CheckResult:
     try:
         return CheckResult(title, True, check(task))
-    except MissingExpertError as missing:
+    except (MissingExpertError, _Skipped) as missing:
         return CheckResult(title, True, str(missing), skipped=True)
-    except BrokenContractError as broken:
+    except (BrokenContractError, DataError) as broken:
         return CheckResult(title, False, str(broken))
     except Exception as error:  # a task's own code may raise anything; the other checks still run
         reason = str(error).splitlines()[0] if str(error) else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bmd_pipeline.demos.store import DemoWriter
 from bmd_pipeline.environments.base import Episode, Transition
 from bmd_pipeline.errors import TaskError
 from bmd_pipeline.tasks import checker, registry
@@ -80,6 +82,17 @@ class Crashes(Walk):
         raise RuntimeError("no such body\nin the scene")
 
 
+class GlitchesLater(Walk):
+    def _observe(self) -> Tensor:
+        return torch.where(self.elapsed[:, None] == 5, torch.nan, super()._observe())
+
+
+class Huge(Walk):
+    def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        reward, terminated, success = super()._advance(action, active)
+        return torch.full_like(reward, 1e20), terminated, success
+
+
 class Improper(SideLabelling):
     def label(self, track: Tensor, length: Tensor, success: Tensor) -> Tensor:
         return 0.9 * super().label(track, length, success)
@@ -88,6 +101,12 @@ class Improper(SideLabelling):
 class NeverSlow(WalkExpert):
     def demonstrate(self, behaviour: int, seed: int) -> Episode:
         return replace(super().demonstrate(behaviour, seed), success=behaviour == 0)
+
+
+class Blind(WalkExpert):
+    def demonstrate(self, behaviour: int, seed: int) -> Episode:
+        shown = super().demonstrate(behaviour, seed)
+        return replace(shown, obs=np.full_like(shown.obs, np.inf))
 
 
 class TooStrong(WalkExpert):
@@ -101,17 +120,19 @@ def check_toy(
     env: type[Walk] = Walk,
     expert: type[WalkExpert] = WalkExpert,
     labelling: type[SideLabelling] = SideLabelling,
+    demos: Path | None = None,
 ) -> dict[str, CheckResult]:
     monkeypatch.setattr(checker, "make_spec", lambda name, values: SPEC)
     monkeypatch.setattr(checker, "make_env", lambda name, values, num_envs, device: env(num_envs))
     monkeypatch.setattr(checker, "make_expert", lambda name, values: expert())
     monkeypatch.setattr(checker, "load_labellings", lambda name: (labelling(),))
-    return {result.name: result for result in check_task("Toy", {})}
+    return {result.name: result for result in check_task("Toy", {}, demos=demos)}
 
 
 def test_a_sound_task_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     results = check_toy(monkeypatch)
     assert [result for result in results.values() if not result.passed] == []
+    assert results["demonstrations look like the task"].skipped
     assert results["time limit at the horizon"].detail == "4 of 4 idle episodes ran into it after 6 steps"
     assert results["expert succeeds in every behaviour"].detail == "success 1.00 over 2 behaviours x 3 episodes"
 
@@ -128,6 +149,9 @@ def test_a_sound_task_passes(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"env": DoublePrecision}, "shapes, types, devices and finite values", "reset obs must be torch.float32"),
         ({"env": OneStepChunks}, "a chunk equals its single steps", "observations of chunk and steps differ"),
         ({"env": Crashes}, "shapes, types, devices and finite values", "raised RuntimeError: no such body"),
+        ({"env": GlitchesLater}, "ended episodes stay frozen", "obs_path of a whole episode has values that are not"),
+        ({"env": Huge}, "shapes, types, devices and finite values", "reward has values that are not finite, or beyond"),
+        ({"expert": Blind}, "expert succeeds in every behaviour", "fast: observation inf at step 0, column 0"),
         ({"labelling": Improper}, "mode weights are distributions", "rows must sum to 1, one is off by 0.1"),
         ({"expert": NeverSlow}, "expert succeeds in every behaviour", "slow: no success in 3 episodes"),
         ({"expert": TooStrong}, "expert succeeds in every behaviour", "action 1.5 is outside [-1, 1]"),
@@ -154,6 +178,27 @@ def test_a_task_without_an_expert_is_sound(monkeypatch: pytest.MonkeyPatch) -> N
     assert result.detail.startswith(
         "task Toy has no module tests.tasks.expert: `collect` and `film` of the expert need"
     )
+
+
+@pytest.mark.parametrize(("factor", "sound"), [(1.0, True), (1000.0, False)])
+def test_demonstrations_are_compared_with_the_task(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, factor: float, sound: bool
+) -> None:
+    env = Walk(20)
+    with DemoWriter(tmp_path / "d", 1, 1, {}) as writer:
+        path = torch.cat([env.reset(7)[None], env.step_chunk(torch.full((20, 2, 1), 0.9)).obs_path])
+        for row in range(20):
+            shown = factor * path[:2, row].numpy()
+            writer.append(Episode(shown, np.full((2, 1), 0.9, np.float32), True, 0))
+    result = check_toy(monkeypatch, demos=tmp_path / "d")["demonstrations look like the task"]
+    assert result.passed == sound
+    assert ("column 0 of the observation" in result.detail) != sound
+
+
+def test_a_store_that_is_none_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    result = check_toy(monkeypatch, demos=tmp_path)["demonstrations look like the task"]
+    assert not result.passed
+    assert "can't be read as a zarr store" in result.detail
 
 
 def test_unknown_task() -> None:
