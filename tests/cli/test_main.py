@@ -13,6 +13,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -21,6 +22,8 @@ from bmd_pipeline.cli.doctor import examine
 from bmd_pipeline.cli.main import main
 from bmd_pipeline.cli.options import Job
 from bmd_pipeline.config.load import load_config
+from bmd_pipeline.demos.store import DemoWriter
+from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.errors import ArtifactError, SimulationError
 from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.stages.checkpoints import make_identity
@@ -499,3 +502,25 @@ def test_the_command_line_starts_without_heavy_imports() -> None:
     code = f"import sys, bmd_pipeline.cli.main; sys.exit(', '.join({heavy} & set(sys.modules)) or None)"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_check_task_compares_the_demonstrations_that_are_there(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(path: Path, unit: float) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw = np.random.default_rng(0)
+        with DemoWriter(path, 2, 2, {}) as writer:
+            for _ in range(10):
+                writer.append(Episode(unit * (0.05 * draw.normal(size=(1, 2)) + [0.0, 5.0]), np.zeros((1, 2)), True, 0))
+
+    write(project / "data/GaussianMixture/demos.zarr", 1.0)
+    write(project / "mine.zarr", 1000.0)
+    status, out, err = run(capsys, "check-task GaussianMixture")
+    assert status == 2
+    assert "broken   demonstrations look like the task: column 1 of the observation is 5" in out
+    assert err == "error: GaussianMixture breaks the task contract: 1 of 11 checks failed\n"
+    status, out, _ = run(capsys, "check-task GaussianMixture --demos mine.zarr")
+    assert "column 1 of the observation is 5e+03 ±" in out
+    _, out, _ = run(capsys, "check-task GaussianMixture --root elsewhere")
+    assert "skipped  demonstrations look like the task: there are none yet" in out

@@ -84,7 +84,7 @@ class Stage:
         return SimpleNamespace(num_codes=codes, method=method, policy=None, modes=modes)
 
     def _play(
-        self, env: TaskEnv, agent: Any, seeds: Sequence[int], generator: torch.Generator
+        self, env: TaskEnv, agent: Any, seeds: Sequence[int], generator: torch.Generator, **_: object
     ) -> Iterator[SimpleNamespace]:
         for index, seed in enumerate(seeds):
             first = index * env.num_envs
@@ -103,6 +103,8 @@ class Stage:
             track=(1 - share) * start + share * torch.tensor(GOALS)[goal],
             length=torch.full_like(codes, 8),
             success=success,
+            dropped=torch.zeros_like(success),
+            reach=torch.full((env.num_envs, 2), 1.5),
             reward=torch.stack([success.float(), success.float()]),
             code=codes,
         )
@@ -154,6 +156,7 @@ def test_numbers_and_files_of_one_policy(bench: Stage) -> None:
     assert block.success_rate.n == 50
     assert block.solved.mean <= 3  # nobody succeeds in the south
     assert block.mutual_information.mean == 1.25
+    assert (block.seeds[0].dropped, block.seeds[0].obs_reach) == (0, [1.5, 1.5])
     assert block.episode_return.mean == pytest.approx(2 * episodes.success.mean())
     assert [row.episodes for row in block.per_mode] == [13, 13, 12, 12]
     assert block.per_mode[3].success_rate == 0
