@@ -72,7 +72,7 @@ def test_the_best_of_all_rounds_is_kept(straight: Path) -> None:
     assert best > 0
     assert kept == {"iteration": max(step for step, rate in curve.items() if rate == best), "success_rate": best}
     policy = load_policy(straight)  # its weights are those that did so
-    with _open_selection(make_config(), policy, 1, Stop()) as selection:
+    with _open_selection(make_config(), policy, 1, Stop(), Reporter("quiet")) as selection:
         assert selection is not None
         assert selection.play(1, policy) == best
 
