@@ -11,6 +11,8 @@
 
 import io
 import os
+import re
+import shlex
 import signal
 import sys
 import traceback
@@ -30,6 +32,8 @@ USER_ERROR = 2
 INTERNAL_ERROR = 1
 INTERRUPTED = 130
 LONGEST_MESSAGE = 600
+_COMMAND = re.compile("`(bmd-pipeline [^`]*--task [^`]*)`")
+_SHARED = ("--preset", "--config", "--set", "--root")
 
 # typer has its own copy of click and keeps the base of its usage errors to itself
 _UsageError = cast(type[Exception], typer.BadParameter.__bases__[0])
@@ -98,11 +102,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except SystemExit as reason:  # nothing of this package does that, and a status of 0 would say that all is done
-        return _fail(TaskError(f"code of the task ended the command (sys.exit, {reason.code!r}): it must not do that"))
+        return _fail(
+            TaskError(f"code of the task ended the command (sys.exit, {reason.code!r}): it must not do that"), arguments
+        )
     except Exception as error:
         if debug and not isinstance(error, _UsageError):
             traceback.print_exc()
-        return _fail(error)
+        return _fail(error, arguments)
     if status == INTERRUPTED:  # typer may have caught Ctrl-C itself
         _say("interrupted")
     return status if isinstance(status, int) else 0
@@ -129,8 +135,11 @@ def _check_text(arguments: Sequence[str]) -> None:
             raise ConfigError(f"{word!r} is not UTF-8; give it another name") from None
 
 
-def _fail(error: Exception) -> int:
-    """Says in one line what failed; returns the exit status."""
+def _fail(error: Exception, argv: Sequence[str]) -> int:
+    """Says in one line what failed; returns the exit status.
+
+    Commands that a message names get the settings and the root of the one that failed.
+    """
     kind, status, advice = "error", USER_ERROR, " (run again with --debug for the traceback)"
     if isinstance(error, _UsageError):
         context = getattr(error, "ctx", None)
@@ -143,6 +152,10 @@ def _fail(error: Exception) -> int:
     else:
         message, kind, status = f"{type(error).__name__}: {error}", "internal error", INTERNAL_ERROR
     text = " ".join((message + advice).split())
+    given = [argv[i : i + (1 if "=" in word else 2)] for i, word in enumerate(argv) if word.split("=")[0] in _SHARED]
+    shared = "".join(f" {shlex.join(words)}" for words in given)
+    whole = _COMMAND.sub(lambda found: f"`{found[1]}{shared}`", text)
+    text = whole if len(whole) <= LONGEST_MESSAGE else text
     # damaged files may have long names for things
     _say(f"{kind}: {shorten(text, LONGEST_MESSAGE)}")
     return status

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import inspect
+import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,12 +12,13 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from bmd_pipeline.config.hashing import ENTRIES, Stage
-from bmd_pipeline.config.load import load_config, read_settings
+from bmd_pipeline.config.hashing import ENTRIES, Stage, stage_slice
+from bmd_pipeline.config.load import load_config, read_settings, shorten
 from bmd_pipeline.config.resources import usable_cores
-from bmd_pipeline.config.schema import MAX_SEED, RunConfig
+from bmd_pipeline.config.schema import MAX_SEED, RunConfig, flatten
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import RUN_FILE, Layout
+from bmd_pipeline.io.provenance import read_record
 from bmd_pipeline.methods import METHODS, check_method, is_finetuned, uses_modes
 from bmd_pipeline.stages.console import Reporter, Stop
 
@@ -131,13 +133,14 @@ class Job:
         """Folder of the pre-trained policy, or the one that the user named.
 
         Raises:
-            ArtifactError: it is missing or not finished.
+            ArtifactError: it is missing or not finished, or was made under other settings of its stage and those before
+                than the present ones, which could have no effect.
         """
         return self._need_folder(given or self.layout.policy(self.task), "pretrain")
 
     def need_modes(self, seed: int, given: Path | None = None) -> Path:
         """Folder of the discovered modes; as `need_policy`."""
-        return self._need_folder(given or self.layout.modes(self.task, seed), "discover", "--seed", seed)
+        return self._need_folder(given or self.layout.modes(self.task, seed), "discover", seed=seed)
 
     def need_inputs(
         self, method: str, seed: int, policy: Path | None, modes: Path | None, finetuned: Path | None = None
@@ -147,7 +150,7 @@ class Job:
         Those that the user named are taken, and the layout's for None.
 
         Raises:
-            ArtifactError: one is missing or not finished.
+            ArtifactError: as in `need_policy`.
             ConfigError: unknown method, or the user named a folder that it has no use for.
         """
         check_method(method, evaluating=self.command in ("evaluate", "film"))
@@ -160,7 +163,7 @@ class Job:
             return {"policy": base, "modes": found}
         if is_finetuned(method):
             folder = finetuned or self.layout.finetuned(self.task, method, seed)
-            weights = self._need_folder(folder, "finetune", "--method", method, "--seed", seed)
+            weights = self._need_folder(folder, "finetune", method=method, seed=seed)
         elif finetuned:
             raise ConfigError(f"--finetuned goes with the --method that made it, got --method {method}")
         return {"policy": base, "modes": found, "finetuned": weights}
@@ -180,9 +183,33 @@ class Job:
             arguments[shared] = getattr(self, shared)
         stage(self.config, **arguments)
 
-    def _need_folder(self, folder: Path, stage: str, *options: object) -> Path:
-        need(folder / RUN_FILE, " ".join(map(str, ("bmd-pipeline", stage, "--task", self.task, *options))))
+    def _need_folder(self, folder: Path, stage: Stage, method: str | None = None, **seed: int) -> Path:
+        named = {"task": self.task, **({"method": method} if method else {}), **seed}
+        again = " ".join(["bmd-pipeline", stage, *(f"--{name} {value}" for name, value in named.items())])
+        record = read_record(need(folder / RUN_FILE, again), f"make it again with `{again}`")
+        self.require_settings("collect", record.get("collect_config"), f"the demonstrations of {folder}")
+        self.require_settings(stage, record.get("config"), str(folder), method)
         return folder
+
+    def require_settings(self, stage: Stage, made_under: object, what: str, method: str | None = None) -> None:
+        """Checks that what a stage made was made under its present settings; what was imported has none.
+
+        The stage has done its work: what the settings say of it must be what was, since later hashes build on them.
+
+        Raises:
+            ArtifactError: they are others; it names the first.
+        """
+        if not isinstance(made_under, dict) or not made_under:
+            return
+        made, present = flatten(made_under), flatten(stage_slice(self.config, stage, method))
+        others = [name for name in sorted({*made, *present}) if made.get(name) != present.get(name)]
+        if others:
+            name, more = others[0], f" (and {len(others) - 1} more)" if others[1:] else ""
+            then, now = (shorten(json.dumps(values.get(name)), 60) for values in (made, present))
+            raise ArtifactError(
+                f"{name} is {now}, but `{stage}` made {what} with {then}{more}, which `{self.command}` can't change: "
+                "give the settings that it was made with, as `command` in its record says, or make it again"
+            )
 
 
 Command = Callable[..., None]

@@ -11,8 +11,8 @@ from bmd_pipeline.cli.options import Job, make_reporter, need, new_file, new_fol
 from bmd_pipeline.config.overrides import base_name, list_evaluations
 from bmd_pipeline.config.schema import MAX_SEED
 from bmd_pipeline.errors import ArtifactError, ConfigError
-from bmd_pipeline.io.layout import VIDEOS_FOLDER, Layout
-from bmd_pipeline.io.provenance import require_own_demos
+from bmd_pipeline.io.layout import MANIFEST_FILE, VIDEOS_FOLDER, Layout
+from bmd_pipeline.io.provenance import is_imported, read_manifest, require_own_demos
 from bmd_pipeline.methods import EXPERT, PRETRAINED
 
 
@@ -281,4 +281,10 @@ def film(
 def _need_demos(job: Job, given: Path | None) -> Path:
     if given and not given.is_dir():
         raise ArtifactError(f"{given} is no folder: --demos must name a zarr store")
-    return given or need(job.layout.demos(job.task), f"bmd-pipeline collect --task {job.task}")
+    store = given or need(job.layout.demos(job.task), f"bmd-pipeline collect --task {job.task}")
+    manifest = store.with_name(MANIFEST_FILE)
+    if manifest.is_file() and not is_imported(manifest):
+        record = read_manifest(manifest)
+        if store.name in record["outputs"]:
+            job.require_settings("collect", record.get("config"), str(store))
+    return store

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import shutil
@@ -21,15 +22,18 @@ import bmd_pipeline
 from bmd_pipeline.cli.doctor import examine
 from bmd_pipeline.cli.main import main
 from bmd_pipeline.cli.options import Job
+from bmd_pipeline.config.hashing import stage_slice
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.demos.store import DemoWriter
 from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.errors import ArtifactError, SimulationError
+from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.stages.checkpoints import make_identity
 from bmd_pipeline.tasks import registry
 
 ROOT = Path(__file__).parents[2]
+TASK = "GaussianMixture"
 
 
 @pytest.fixture
@@ -46,9 +50,103 @@ def run(capsys: pytest.CaptureFixture[str], command: str) -> tuple[int, str, str
     return status, captured.out, captured.err
 
 
-def make_output(folder: Path, stage: str, task: str = "GaussianMixture") -> None:
+def make_output(folder: Path, stage: str, task: str = "GaussianMixture", **more: object) -> None:
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"stage": stage, "task": task}))
+    (folder / "run.json").write_text(json.dumps({"stage": stage, "task": task, **more}))
+
+
+@pytest.fixture
+def made(project: Path) -> Path:
+    """A project in which every stage has run with the smoke preset, as far as their records tell."""
+    config = load_config("GaussianMixture", preset="smoke")
+    layout, settings = Layout(project), functools.partial(stage_slice, config)
+    make_output(layout.policy(TASK), "pretrain", config=settings("pretrain"), collect_config=settings("collect"))
+    make_output(layout.modes(TASK, 0), "discover", seed=0, config=settings("discover"))
+    for method in ("dppo", "dppo-bmd"):
+        make_output(
+            layout.finetuned(TASK, method, 0), "finetune", seed=0, method=method, config=settings("finetune", method)
+        )
+    layout.demos(TASK).mkdir(parents=True)
+    record = {"outputs": {"demos.zarr": ""}, "config": settings("collect")}
+    layout.demos_manifest(TASK).write_text(json.dumps(record))
+    return project
+
+
+@pytest.mark.parametrize(
+    ("command", "setting", "stage", "folder"),
+    [
+        ("discover", "collect.num_episodes=99", "collect", "policy"),
+        ("discover", "pretrain.iterations=99", "pretrain", "policy"),
+        ("finetune --method dppo", "collect.num_episodes=99", "collect", "policy"),
+        ("finetune --method dppo", "pretrain.policy.n_action_steps=1", "pretrain", "policy"),
+        ("finetune --method dppo-bmd", "discover.num_modes=3", "discover", "modes/seed0"),
+        ("evaluate", "pretrain.policy.n_action_steps=1", "pretrain", "policy"),
+        ("evaluate", "seed=3", "collect", "policy"),
+        ("evaluate --method taught", "discover.num_modes=3", "discover", "modes/seed0"),
+        ("evaluate --method dppo", "finetune.iterations=99", "finetune", "dppo/seed0"),
+        ("evaluate --method dppo", "task.env.goal_radius=0.2", "collect", "policy"),
+        ("evaluate --method dppo", "task.env.disturbance.action_gain=2", "finetune", "dppo/seed0"),
+        ("curve --method dppo-bmd", "finetune.iterations=99", "finetune", "dppo-bmd/seed0"),
+        ("film --method dppo", "finetune.iterations=99", "finetune", "dppo/seed0"),
+        ("validation", "discover.teaching.steps=9", "discover", "modes/seed0"),
+    ],
+)
+def test_settings_of_an_earlier_stage_are_refused_by_its_name(
+    made: Path, capsys: pytest.CaptureFixture[str], command: str, setting: str, stage: str, folder: str
+) -> None:
+    before = sorted(made.rglob("*"))
+    status, _, err = run(capsys, f"{command} --task {TASK} --preset smoke --set seeds=[0] --set {setting}")
+    assert (status, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: {setting.partition('=')[0]} is ")
+    what = f"the demonstrations of results/{TASK}" if stage == "collect" else f"results/{TASK}"
+    assert f"but `{stage}` made {what}/{folder} with " in err
+    assert f"which `{command.split()[0]}` can't change: give the settings that it was made with" in err
+    assert sorted(made.rglob("*")) == before
+
+
+def test_so_are_those_of_demonstrations_and_of_another_preset(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, _, err = run(capsys, f"pretrain --task {TASK} --preset smoke --set collect.num_episodes=99")
+    assert f"collect.num_episodes is 99, but `collect` made data/{TASK}/demos.zarr with " in err
+    _, _, err = run(capsys, f"evaluate --task {TASK} --preset cpu")
+    assert "collect.num_episodes is " in err
+    assert "which `evaluate` can't change" in err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "pretrain --set pretrain.iterations=99",
+        "discover --set discover.num_modes=3",
+        "finetune --method dppo --set finetune.iterations=99",
+        "finetune --method dppo-bmd --set task.env.disturbance.action_gain=2",
+        "evaluate --method dppo --set evaluate.episodes=99",
+        "evaluate --method taught --set task.env.disturbance.action_gain=2",  # modes are discovered without it
+        "evaluate --method dppo --set discover.num_modes=3",  # which it does not build on
+    ],
+)
+def test_settings_of_the_stage_itself_are_not(made: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    words, _, setting = command.partition(" --set ")
+    _, _, err = run(capsys, f"{words} --task {TASK} --preset smoke --set {setting}")
+    assert "can't be read as a zarr store" in err or "policy.json is missing" in err  # there are records and no more
+
+
+def test_what_was_imported_has_no_settings(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = Layout(made)
+    for path in (layout.policy(TASK) / "run.json", layout.demos_manifest(TASK)):
+        path.write_text(json.dumps({"stage": "pretrain", "task": TASK, "imported": True, "config": {}}))
+    for command in ("pretrain", "evaluate"):
+        _, _, err = run(capsys, f"{command} --task {TASK} --set pretrain.iterations=99 --set collect.num_episodes=99")
+        assert "can't change" not in err
+
+
+def test_commands_in_messages_have_the_settings_and_the_root_of_the_one_that_failed(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = "--preset smoke --set finetune.iterations=7 --set=seed=1 --root elsewhere"
+    _, _, err = run(capsys, f"finetune --task PushT --method dsrl --quiet {given}")
+    assert err.endswith(f"make it with `bmd-pipeline pretrain --task PushT {given}`\n")
+    _, _, err = run(capsys, f"finetune --task PushT --method dsrl --root {'x' * 600}")
+    assert len(err) < 700
 
 
 @pytest.mark.parametrize(
