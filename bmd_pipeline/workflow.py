@@ -404,11 +404,11 @@ class Pipeline:
         """Params: the same, where a policy is taught its codes on them."""
         return None if self._run(wildcards).discover.form == "published" else self.own_demos(wildcards)
 
-    def clips(self, wildcards: Wildcards) -> dict[str, int]:
-        """Params: the clips on a task's page, with their sizes; no input, since who has some may lack what renders."""
+    def clips(self, wildcards: Wildcards) -> dict[str, str]:
+        """Params: the clips on a task's page, with their hashes; no input, since who has some may lack what renders."""
         folder = _HERE.report(wildcards.task).parent / VIDEOS_FOLDER
         clips = sorted(path for path in folder.glob("*") if path.suffix in VIDEO_TYPES)
-        return {path.name: path.lstat().st_size for path in clips}  # a link may lead nowhere
+        return {path.name: "a link" if path.is_symlink() else hash_file(path) for path in clips}
 
     def unasked_grid(self, wildcards: Wildcards) -> str | None:
         """Params: hash of the grid.json that a task's page shows though the settings name no axes; no input, since
@@ -435,11 +435,10 @@ class Pipeline:
         return ["--root", _root_of(output, wildcards)] if self.stored else []
 
     def waiting(self, wildcards: Wildcards, output: Sequence[str], threads: int, resources: Any) -> list[object]:
-        """Params: the same, and on a cluster how long to wait for another job that writes the same output: jobs may
+        """Params: the same, and how long to wait for another job that writes the same output, its time limit: jobs may
         outlive the Snakemake that started them."""
-        limit = _time_limit(resources)
-        waits = ["--set", f"execution.wait_minutes={limit}"] if limit else []
-        return self.options(wildcards, output, threads) + waits
+        limit = _time_limit(resources) or resources.runtime
+        return [*self.options(wildcards, output, threads), "--set", f"execution.wait_minutes={limit}"]
 
     def resumable(self, wildcards: Wildcards, output: Sequence[str], threads: int, resources: Any) -> list[object]:
         """Params: the same, and on a cluster when to save and stop."""

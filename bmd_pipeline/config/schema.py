@@ -660,7 +660,7 @@ class ExecutionConfig(Section):
     """Training stages save and stop after that many minutes, to be run again (`--max-minutes`); null: they never do."""
     wait_minutes: float = Field(0.0, ge=0.0, le=1_000_000.0)
     """How long a stage waits for another job that writes the same output; if that one wrote what this one would, it is
-    taken. 0 refuses at once. On a cluster, where jobs outlive the Snakemake that started them, the profiles wait."""
+    taken. 0 refuses at once. Jobs of a workflow wait for their own time limit, since some outlive their Snakemake."""
     require_lock: bool = True
     """Refuse to write where the file system has no locks (flock), which keep two jobs from writing the same output;
     false: write there all the same. Where there are locks they are taken in any case."""

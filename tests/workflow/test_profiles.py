@@ -106,7 +106,7 @@ def ask(project: Project, target: str, *options: str) -> dict[str, dict[str, int
     return found
 
 
-def test_only_a_profile_with_a_margin_sets_a_time_limit_and_waits_for_others(project: Project) -> None:
+def test_only_a_profile_with_a_margin_sets_a_time_limit_and_all_wait_for_others(project: Project) -> None:
     asked = project.snakemake("--dry-run", "-p", "--workflow-profile", "workflow/profiles/slurm", TARGET)
     text, command = asked.stdout + asked.stderr, r"bmd-pipeline (\w+) .*"
     training = {"pretrain", "discover", "finetune"}
@@ -114,8 +114,10 @@ def test_only_a_profile_with_a_margin_sets_a_time_limit_and_waits_for_others(pro
     waiting = set(re.findall(f"{command}--set execution.wait_minutes=[0-9]+", text))
     assert waiting == training | {"collect", "evaluate"}
     plain = project.snakemake("--dry-run", "-p", "--cores", "1", TARGET)
-    assert "_minutes" not in plain.stdout + plain.stderr
-    assert "--max-minutes" not in plain.stdout + plain.stderr
+    text = plain.stdout + plain.stderr
+    assert "--max-minutes" not in text
+    # a killed Snakemake may have left a job at work here, too
+    assert set(re.findall(f"{command}--set execution.wait_minutes=[0-9]+", text)) == waiting
 
 
 def test_jobs_of_seconds_are_submitted_together(project: Project) -> None:
