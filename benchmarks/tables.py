@@ -46,7 +46,7 @@ from bmd_pipeline.io.provenance import read_record
 from bmd_pipeline.methods import PRETRAINED, TAUGHT, is_finetuned, uses_modes
 from bmd_pipeline.metrics.compare import student_interval
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
-from bmd_pipeline.metrics.schemas import Evaluation, PolicyBlock, load_document
+from bmd_pipeline.metrics.schemas import Evaluation, PolicyBlock, load_document, require_tables
 from bmd_pipeline.metrics.summary import summarise_policy
 
 ROOT = Path(__file__).parents[1]
@@ -116,6 +116,7 @@ def load_run(root: Path, name: str, method: str, path: Path) -> Run:
     block = document.policies.get(method)
     if block is None or len(block.seeds) != 1 or document.task != name:
         raise ArtifactError(f"{path}: must be the evaluation of {method} on {name}, one seed")
+    require_tables(document, path, "episodes.parquet")
     (episodes,) = load_episodes(path.with_name("episodes.parquet"))
     labellings = {block.labelling: block, **block.labellings}
     behaviours = {key: tuple(row.behaviour for row in labelled.codes) for key, labelled in labellings.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import platform
@@ -10,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -53,6 +54,36 @@ _PACKAGES = (
 )
 
 
+class RunStart:
+    """What holds when a stage begins: the time, the code, and the content of what it is about to read.
+
+    Make it before anything is read: an input that is replaced while the stage works was never read by it.
+
+    Args:
+        warn: takes one line for people about what has changed by the end.
+        paths: the files and folders; those that are missing are left to whoever reads them.
+    """
+
+    def __init__(self, warn: Callable[[str], None], *paths: Path) -> None:
+        self.warn = warn
+        self.time = time.time()
+        self.git_commit, self.packages = git_commit(), package_versions()
+        self.hashes = {path: _hash_if_there(path) for path in paths}
+
+    def list_changed(self) -> list[Path]:
+        """The files and folders whose content is no longer what it was."""
+        return [path for path, known in self.hashes.items() if _hash_if_there(path) != known]
+
+    def require_unchanged(self) -> None:
+        """Raises `ArtifactError` if a file or folder has changed."""
+        for path in self.list_changed():
+            raise ArtifactError(f"{path} changed while it was read; give the same command again")
+
+
+def _hash_if_there(path: Path) -> str:
+    return hash_path(path) if path.exists() else ""
+
+
 def describe_run(
     *,
     stage: str,
@@ -61,25 +92,31 @@ def describe_run(
     config_hash: str,
     seed: int,
     inputs: Mapping[str, Path],
-    started: float,
+    start: RunStart,
     device: torch.device | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything that is known about how a stage ran, except its outputs.
 
     `wall_s` and `cpu_seconds` are those of the job that finished it; the metrics.jsonl of a training stage counts both
-    over all of its jobs.
+    over all of its jobs. Code and inputs are those of the start; what has changed since is marked, and warned of.
 
     Args:
         config: the stage's slice of the resolved config.
         config_hash: hash of that slice.
-        inputs: files and folders it read, by name.
-        started: `time.time()` at its start.
+        inputs: files and folders it read, by name, all of which `start` knows.
+        start: what held when it began.
         device: where it computed; the CPU if not given.
         extra: what else the stage has to say.
     """
     import torch
 
+    changed = start.list_changed()
+    for path in changed:
+        start.warn(f"{path} changed while {stage} ran: its record names the content that {stage} began with")
+    if git_commit() != start.git_commit:
+        start.warn(f"the code changed while {stage} ran: its record names the commit that {stage} began with")
+    marks = {path: {"changed": True} for path in changed}
     return {
         "schema_version": SCHEMA_VERSION,
         "stage": stage,
@@ -87,15 +124,18 @@ def describe_run(
         "seed": seed,
         "config_hash": config_hash,
         "config": dict(config),
-        "inputs": {name: {"path": str(path), "sha256": hash_path(path)} for name, path in inputs.items()},
+        "inputs": {
+            name: {"path": str(path), "sha256": start.hashes[path], **marks.get(path, {})}
+            for name, path in inputs.items()
+        },
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "git_commit": git_commit(),
-        "packages": package_versions(),
+        "git_commit": start.git_commit,
+        "packages": start.packages,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": _describe_device(device),
         "threads": torch.get_num_threads(),
-        "wall_s": round(max(0.0, time.time() - started), 3),  # somebody may have set the clock back
+        "wall_s": round(max(0.0, time.time() - start.time), 3),  # somebody may have set the clock back
         "cpu_seconds": round(measure_cpu_seconds(), 3),
         **(extra or {}),
     }
@@ -147,12 +187,22 @@ def read_manifest(manifest: Path) -> dict[str, Any]:
     return read_record(manifest, f"{keep}, or move both away")
 
 
-def require_run(directory: Path, stage: str, task: str, *, command: str | None = None) -> dict[str, Any]:
+def require_run(
+    directory: Path,
+    stage: str,
+    task: str,
+    *,
+    method: str | None = None,
+    seed: int | None = None,
+    command: str | None = None,
+) -> dict[str, Any]:
     """The record of a folder, which must be the finished output of a stage for a task, with its files unchanged.
 
+    A method and a seed are those that it must be of, where given.
+
     Raises:
-        ArtifactError: it is unfinished or damaged, or was made by another stage or for another task. The message names
-            the `command` that makes it, guessed from stage, task and record if not given.
+        ArtifactError: it is unfinished or damaged, or was made by another stage, or for another task, method or seed.
+            The message names the `command` that makes it, guessed from stage, task and record if not given.
     """
     guess = f"bmd-pipeline {stage} --task {task}"
     if not (directory / RUN_FILE).is_file():
@@ -164,6 +214,9 @@ def require_run(directory: Path, stage: str, task: str, *, command: str | None =
         raise ArtifactError(f"{directory} was made for task {record.get('task')}, not for {task}")
     if record.get("stage") != stage:
         raise ArtifactError(f"{directory} was made by stage {record.get('stage')}, not by {stage}")
+    for name, wanted in (("method", method), ("seed", seed)):
+        if wanted not in (None, record.get(name)):
+            raise ArtifactError(f"{directory} was made for {name} {record.get(name)}, not for {name} {wanted}")
     for name, expected in record["outputs"].items():
         path = directory / name
         if name != METRICS_FILE and (not path.exists() or hash_path(path) != expected):  # metrics decide nothing
@@ -211,17 +264,28 @@ def _describe_device(device: torch.device | None) -> str:
 
 
 def find_edited_hash(store: Path, manifest: Path) -> str | None:
-    """Tree hash of a store that was edited after its manifest was written; None if it was not, or one is missing.
+    """Tree hash of a store that is not what its manifest records; None if it is, or one is missing.
 
-    Costs a directory listing unless something in the store is newer than the manifest.
+    Times of files decide nothing: a copy or a backup may bring back an older one.
     """
     if not store.is_dir() or not manifest.is_file():
         return None
-    written = manifest.stat().st_mtime_ns
-    if all(path.stat().st_mtime_ns <= written for path in store.rglob("*") if path.name[0] != "."):
-        return None
-    found = hash_tree(store)
+    found = _hash_once(store, _stamp(store))
     return None if found == read_manifest(manifest)["outputs"].get(store.name) else found
+
+
+@functools.lru_cache(maxsize=16)
+def _hash_once(store: Path, stamp: tuple[tuple[object, ...], ...]) -> str:
+    """Tree hash of a store, computed once a process while its files are the same: Snakemake asks for every job."""
+    return hash_tree(store)
+
+
+def _stamp(store: Path) -> tuple[tuple[object, ...], ...]:
+    """What tells whether a store's files are the same: nobody can set the time of their last change of status back."""
+    found = ((path, path.stat()) for path in sorted(store.rglob("*")) if path.is_file())
+    return tuple(
+        (path, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path, stat in found
+    )
 
 
 def is_imported(record: Path) -> bool:

@@ -7,8 +7,9 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from bmd_pipeline.config.hashing import hash_values
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.files import advise_again, read_json
+from bmd_pipeline.io.files import advise_again, hash_file, read_json, write_json
 
 SCHEMA_VERSION = 3
 
@@ -27,7 +28,9 @@ class InputFile(Block):
     path: str
     """Where it was."""
     sha256: str
-    """Hash of its content."""
+    """Hash of its content when the stage began."""
+    changed: bool = False
+    """Whether its content was another by the end."""
 
 
 class Provenance(Block):
@@ -70,6 +73,9 @@ class Document(Block):
     """Level of every interval, where nothing else is said."""
     provenance: Provenance
     """Where the numbers come from."""
+    sha256: str | None = None
+    """Hash of everything else in the document: of its JSON with sorted keys, without spaces, characters beyond ASCII as
+    \\u escapes. Null in documents of older releases."""
 
 
 class Evidence(Document):
@@ -299,6 +305,8 @@ class Evaluation(Document):
 
     policies: dict[str, PolicyBlock] = Field(min_length=1)
     """By name: `pretrained`, `taught`, then the methods."""
+    tables: dict[str, str] = {}
+    """Hashes of the tables beside it, by name of the file; empty in documents of older releases."""
 
 
 # ---- compare.json: scores of all policies, and tests of their differences ----
@@ -646,11 +654,17 @@ DOCUMENTS: dict[str, type[Document]] = {
 AnyDocument = TypeVar("AnyDocument", bound=Document)
 
 
+def write_document(path: Path, document: Document) -> None:
+    """Writes a document whole, with its own hash; `ArtifactError` if it can't be written."""
+    values = document.model_dump(mode="json", exclude={"sha256"})
+    write_json(path, values | {"sha256": hash_values(values)})
+
+
 def load_document(path: Path, model: type[AnyDocument], task: str | None = None) -> AnyDocument:
     """Reads a document that must be of this model, and about the task if one is named.
 
     Raises:
-        ArtifactError: it is missing, damaged, of another schema version or about another task.
+        ArtifactError: it is missing, damaged, edited, of another schema version or about another task.
     """
     what = model.__name__.lower()
     document = read_json(path, what)
@@ -668,7 +682,22 @@ def load_document(path: Path, model: type[AnyDocument], task: str | None = None)
         raise ArtifactError(f"{what}: {path} {reason}; delete it and {advise_again(path)}") from None
     if task not in (None, found.task):
         raise ArtifactError(f"{path}: {what} of task {found.task}, not of {task}")
+    values = {name: value for name, value in document.items() if name != "sha256"}
+    if found.sha256 not in (None, hash_values(values)):
+        raise ArtifactError(f"{path} was edited: its sha256 is of another content; delete it and {advise_again(path)}")
     return found
+
+
+def require_tables(evaluation: Evaluation, path: Path, *names: str) -> None:
+    """Checks that the tables beside an eval.json, at `path`, are those that it names.
+
+    Raises:
+        ArtifactError: one is missing or another; documents of older releases name none.
+    """
+    for table in map(path.with_name, names):
+        expected = evaluation.tables.get(table.name)
+        if expected is not None and (not table.is_file() or hash_file(table) != expected):
+            raise ArtifactError(f"{table}: not the table that {path} names; delete both and {advise_again(path)}")
 
 
 def describe_schema(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import advise_again, hash_file, read_file
-from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, VIDEO_TYPES, VIDEOS_FOLDER, Layout
+from bmd_pipeline.io.layout import EPISODES_FILE, METRICS_FILE, PATHS_FILE, RUN_FILE, VIDEO_TYPES, VIDEOS_FOLDER, Layout
 from bmd_pipeline.io.logger import load_metrics
 from bmd_pipeline.io.provenance import read_manifest, require_run
 from bmd_pipeline.methods import is_finetuned, uses_modes
@@ -27,6 +27,7 @@ from bmd_pipeline.metrics.schemas import (
     Validation,
     Verdict,
     load_document,
+    require_tables,
 )
 from bmd_pipeline.reporting.trajectories import PathBook, PlanarPath, load_paths
 
@@ -241,6 +242,7 @@ def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> R
         n = len(found)
         if n == 0 or found != list(zip(part.code[:n].tolist(), part.success[:n].tolist(), strict=True)):
             raise ArtifactError(f"{paths}: not the paths of {summary} ({policy}, seed {seed}); summarise again")
+    require_tables(evaluation, summary, EPISODES_FILE, PATHS_FILE)
     base = require_run(layout.policy(task), "pretrain", task)
     seeds = sorted({seed for policy, seed in known if uses_modes(policy)})
     return ReportSources(
@@ -251,7 +253,7 @@ def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> R
         book=book,
         demos=_find_collection(base, layout, task),
         base=base,
-        discovered={seed: require_run(layout.modes(task, seed), "discover", task) for seed in seeds},
+        discovered={seed: require_run(layout.modes(task, seed), "discover", task, seed=seed) for seed in seeds},
         finetuned=finetuned,
         curves={key: load_curves(layout.finetuned(task, *key) / METRICS_FILE) for key in finetuned},
         pretraining=load_pretraining(layout.policy(task) / METRICS_FILE),
@@ -288,6 +290,12 @@ def _load_part(evaluation: Evaluation, layout: Layout, policy: str, seed: int) -
         raise ArtifactError(
             f"{path} is not the file that {summary} was made from; run `bmd-pipeline summarise --task {task}`"
         )
+    played = {"policy": layout.policy(task), "modes": layout.modes(task, seed)}
+    for name, folder in played.items():
+        evaluated, record = part.provenance.inputs.get(name), folder / RUN_FILE
+        if evaluated is not None and record.is_file() and hash_file(record) != evaluated.sha256:
+            which = f"--task {task} --method {policy} --seed {seed}"
+            raise ArtifactError(f"{record} is not the run that was evaluated; run `bmd-pipeline evaluate {which}`")
     return part
 
 
@@ -295,7 +303,7 @@ def _load_finetuned(part: Evaluation, layout: Layout, task: str, policy: str, se
     """The record of a fine-tuning, if it is the one that was evaluated and its log is whole."""
     folder = layout.finetuned(task, policy, seed)
     which = f"--task {task} --method {policy} --seed {seed}"
-    record = require_run(folder, "finetune", task, command=f"bmd-pipeline finetune {which}")
+    record = require_run(folder, "finetune", task, method=policy, seed=seed, command=f"bmd-pipeline finetune {which}")
     evaluated = part.provenance.inputs.get("finetuned")
     if evaluated is None or evaluated.sha256 != hash_file(folder / RUN_FILE):
         raise ArtifactError(

@@ -15,7 +15,7 @@ from bmd_pipeline.io.files import remove_leftovers
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.logger import Tracker
 from bmd_pipeline.io.progress import FolderLock, TrainingState, Wait
-from bmd_pipeline.io.provenance import describe_run
+from bmd_pipeline.io.provenance import RunStart, describe_run
 from bmd_pipeline.stages.console import Reporter, Stop, Stopped
 from bmd_pipeline.tasks.registry import get_entry
 
@@ -37,7 +37,7 @@ def describe_stage(
     stage: Stage,
     *,
     inputs: Mapping[str, Path],
-    started: float,
+    start: RunStart,
     seed: int | None = None,
     method: str | None = None,
     device: torch.device | None = None,
@@ -45,8 +45,8 @@ def describe_stage(
 ) -> dict[str, Any]:
     """What is recorded of a stage's run beside its outputs.
 
-    It read `inputs`, files and folders by name, began at `started` (`time.time()`), and computed with `seed` (None: the
-    run's) on `device` (None: the CPU). `extra` is what else it has to say, as JSON.
+    It read `inputs`, files and folders by name, as they were at its `start`, and computed with `seed` (None: the run's)
+    on `device` (None: the CPU). `extra` is what else it has to say, as JSON.
     """
     return describe_run(
         stage=stage,
@@ -55,7 +55,7 @@ def describe_stage(
         config_hash=stage_hash(config, stage, method),
         seed=config.seed if seed is None else seed,
         inputs=inputs,
-        started=started,
+        start=start,
         device=device,
         extra={"method": method, **extra} if method else extra,
     )

@@ -1,6 +1,5 @@
 """Stage `collect`: scripted experts fill the demonstration store."""
 
-import time
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +9,7 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.collect import Attempt, Quota, make_pool
 from bmd_pipeline.demos.store import DemoWriter, require_replaceable
 from bmd_pipeline.io.files import hash_tree, write_json
-from bmd_pipeline.io.provenance import package_versions, require_disposable_demos
+from bmd_pipeline.io.provenance import RunStart, require_disposable_demos
 from bmd_pipeline.seeds import derive_seed
 from bmd_pipeline.stages.checkpoints import describe_stage, lock_folder
 from bmd_pipeline.stages.console import Reporter
@@ -42,7 +41,7 @@ def collect(config: RunConfig, *, output: Path, manifest: Path, num_workers: int
             imported, was not collected or was edited since.
         AlreadyWritten: a job that computes the same was collecting, and has finished meanwhile.
     """
-    started = time.time()
+    start = RunStart(reporter.warn)
     set_threads(1)  # demonstrations are many small steps, for which threads only get in each other's way
     task = config.task
     registry.require_simulator(task.name)
@@ -51,7 +50,7 @@ def collect(config: RunConfig, *, output: Path, manifest: Path, num_workers: int
         "task": task.name,
         "config_hash": stage_hash(config, STAGE),
         "seed": config.seed,
-        "packages": package_versions(),
+        "packages": start.packages,
     }
     require_replaceable(output)
     require_disposable_demos(output, manifest, STAGE)
@@ -85,7 +84,7 @@ def collect(config: RunConfig, *, output: Path, manifest: Path, num_workers: int
                 config,
                 STAGE,
                 inputs={},
-                started=started,
+                start=start,
                 episodes=accepted,
                 steps=writer.num_rows,
                 behaviours=quota.counts(),

@@ -1,15 +1,14 @@
 """Stages `compare` and `verdict`: all methods and seeds with intervals and tests, and hypotheses stated beforehand."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from bmd_pipeline.config.schema import RunConfig
-from bmd_pipeline.io.files import write_json
+from bmd_pipeline.io.provenance import RunStart
 from bmd_pipeline.methods import PRETRAINED, TAUGHT, list_pairs, paired_methods
 from bmd_pipeline.metrics.compare import Pair, compare_pairs, score_policies
 from bmd_pipeline.metrics.hypotheses import HypothesisTester
-from bmd_pipeline.metrics.schemas import Comparison, PolicyPair, Verdict
+from bmd_pipeline.metrics.schemas import Comparison, PolicyPair, Verdict, write_document
 from bmd_pipeline.reporting.narrative import describe_hypothesis, describe_scope
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluations import load_evaluations, make_evidence_head, make_rng, resample
@@ -26,7 +25,7 @@ def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
     Raises:
         ArtifactError: an evaluation is missing, damaged, or of another task or other settings.
     """
-    started = time.time()
+    start = RunStart(reporter.warn, *evaluations)
     rows = load_evaluations(config, (PRETRAINED, TAUGHT, *config.methods), evaluations)
     sample = resample(config, rows)
     confidence = config.evaluate.confidence
@@ -34,13 +33,13 @@ def compare(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
     pairs += [Pair(policy, PRETRAINED, "base") for policy in rows if policy != PRETRAINED]
     inputs = {part.name: part.path for row in rows.values() for part in row}
     document = Comparison(
-        **make_evidence_head(config, "compare", sample, inputs, started),
+        **make_evidence_head(config, "compare", sample, inputs, start),
         policies=score_policies(sample, confidence),
         comparisons=compare_pairs(
             sample, pairs, confidence=confidence, min_seeds=config.compare.min_seeds, rng=make_rng(config, "tests")
         ),
     )
-    write_json(output, document.model_dump(mode="json"))
+    write_document(output, document)
     for pair in document.comparisons:
         reporter.log(_describe(pair))
 
@@ -67,7 +66,7 @@ def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
         ConfigError: no pair is configured.
         ArtifactError: an evaluation is missing, damaged, or of another task or other settings.
     """
-    started = time.time()
+    start = RunStart(reporter.warn, *evaluations)
     rows = load_evaluations(config, paired_methods(config.methods), evaluations)
     sample = resample(config, rows)
     margin = config.verdict.success_margin
@@ -81,13 +80,13 @@ def verdict(config: RunConfig, *, evaluations: Sequence[Path], output: Path, rep
     )
     inputs = {part.name: part.path for row in rows.values() for part in row}
     document = Verdict(
-        **make_evidence_head(config, "verdict", sample, inputs, started),
+        **make_evidence_head(config, "verdict", sample, inputs, start),
         success_margin=margin,
         family=tester.family,
         min_seeds=tester.min_seeds,
         pairs=tester.evaluate(),
     )
-    write_json(output, document.model_dump(mode="json"))
+    write_document(output, document)
     reporter.log(describe_scope(document))
     for pair in document.pairs:
         for found in pair.hypotheses:

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +13,10 @@ from torch import Tensor
 from bmd_pipeline.config.schema import RegulariserConfig, RunConfig
 from bmd_pipeline.demos.store import Demos
 from bmd_pipeline.errors import ArtifactError, TrainingError
-from bmd_pipeline.io.files import hash_file, hash_tree
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE
 from bmd_pipeline.io.logger import Tracker
 from bmd_pipeline.io.progress import add_prefix, take_prefix
-from bmd_pipeline.io.provenance import require_own_demos, require_run, write_run
+from bmd_pipeline.io.provenance import RunStart, require_own_demos, require_run, write_run
 from bmd_pipeline.modes.inference import fit_inference
 from bmd_pipeline.modes.modes import CENTRES, DOCUMENT, WEIGHTS, DiscoveredModes, make_modes
 from bmd_pipeline.modes.teaching import Clusters, cluster_demos, describe_demos, teach_codes
@@ -398,20 +396,22 @@ def discover(
         TrainingError: there are too few demonstrations to cluster, or training diverged.
         Stopped: somebody asked; progress is saved.
     """
-    started = time.time()
     task = config.task.name
-    require_run(policy, "pretrain", task)
     settings = config.discover
     stop = stop or Stop()
-    inputs = {"policy": policy}
-    data = None
-    origins = {"policy": hash_file(policy / RUN_FILE)}
+    inputs = {"policy": policy / RUN_FILE}
     if settings.form == "coded":
         if demos is None:
             raise ArtifactError(f"discover.form coded needs the output of `bmd-pipeline collect --task {task}`")
         inputs["demos"] = demos
-        require_own_demos(policy, demos)
-        data, origins["demos"] = load_task_demos(config, demos), hash_tree(demos)
+    start = RunStart(reporter.warn, *inputs.values())
+    require_run(policy, "pretrain", task)
+    data = None
+    if "demos" in inputs:
+        require_own_demos(policy, inputs["demos"])
+        data = load_task_demos(config, inputs["demos"])
+    # progress made from another policy or other demonstrations is of no use here
+    origins = {name: start.hashes[path] for name, path in inputs.items()}
     with open_context(config, policy, settings.num_envs, num_workers, reporter, stop, disturbed=False) as context:
         columns = resolve_features(context.env.spec, settings.inference.features)
         torch.manual_seed(derive_seed(config.seed, "discover", task, seed, "weights"))
@@ -427,7 +427,7 @@ def discover(
                 config,
                 "discover",
                 inputs=inputs,
-                started=started,
+                start=start,
                 seed=seed,
                 device=context.device,
                 findings=modes.findings,

@@ -1,8 +1,7 @@
 """Stages `evaluate`, `summarise` and `curve`: policies play seeds that nothing before has seen."""
 
 import itertools
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +16,12 @@ from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.environments.base import ModeLabelling, TaskEnv
 from bmd_pipeline.errors import ArtifactError, TaskError
-from bmd_pipeline.io.files import hash_file, write_bytes, write_json
+from bmd_pipeline.io.files import write_bytes, write_json
 from bmd_pipeline.io.layout import EPISODES_FILE, PATHS_FILE, RUN_FILE, Layout
-from bmd_pipeline.io.provenance import require_run
+from bmd_pipeline.io.provenance import RunStart, require_run
 from bmd_pipeline.methods import check_method, is_finetuned, order_policies, uses_modes
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, concat_episodes, encode_episodes
-from bmd_pipeline.metrics.schemas import Evaluation
+from bmd_pipeline.metrics.schemas import Evaluation, require_tables, write_document
 from bmd_pipeline.metrics.scores import SCORES, choose_behaviours, measure_deviations
 from bmd_pipeline.modes.modes import resample_track
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
@@ -50,6 +49,7 @@ from bmd_pipeline.stages.evaluations import (
     make_block,
     make_document,
     make_head,
+    require_one_origin,
 )
 from bmd_pipeline.stages.runtime import count_rounds, load_task_policy, open_env, prepare_device, require_action
 from bmd_pipeline.tasks import registry
@@ -221,26 +221,25 @@ def evaluate(
         TaskError: a labelling breaks its contract.
         AlreadyWritten: a job that computes the same did, and has finished meanwhile.
     """
-    started = time.time()
-    task = config.task.name
-    inputs = require_inputs(task, method, policy, modes, finetuned)
+    inputs, start = require_inputs(config.task.name, method, seed, policy, modes, finetuned, reporter.warn)
     device, recorder, _ = prepare_device(config)
     agent = graph_agent(load_player(config, policy, modes, finetuned, method, device), recorder)
     identity: dict[str, Any] = {
         "method": method,
         "seed": seed,
         "policy": hash_policy_settings(config, method),
-        "inputs": {name: hash_file(path) for name, path in inputs.items()},
+        "inputs": {name: start.hashes[path] for name, path in inputs.items()},
     }
     with lock_folder(config, "evaluate", output.parent, reporter, **identity) as lock:
         opened = _open_examiner(config, agent.policy, method, seed, num_workers, device, recorder, reporter)
         with opened as examiner:
             episodes, paths = examiner.examine(agent, ("evaluate", seed), ("evaluate", "noise", seed), reporter)
         block = make_block(config, [episodes])
-        document = make_document(config, {method: block}, inputs, seed, started, device)
         axes, labelling = examiner.env.spec.planar_labels, examiner.labellings[0]
         book = _make_book(axes, labelling, episodes, paths[: config.evaluate.pictured_episodes])
-        _write_evaluation(output, document, book, [episodes])
+        tables = _encode_tables([episodes], book)
+        document = make_document(config, {method: block}, inputs, seed, start, tables, device)
+        _write_evaluation(output, document, book, tables)
         lock.discard()
     reporter.log(f"{method}, seed {seed}: {describe_block(block)}")
     far = ", ".join(f"{distance:.2g}" for distance in episodes.obs_reach)
@@ -249,21 +248,34 @@ def evaluate(
         reporter.log(f"{episodes.dropped} of {len(episodes)} episodes showed unusable numbers and count as failed")
 
 
-def require_inputs(task: str, method: str, policy: Path, modes: Path | None, finetuned: Path | None) -> dict[str, Path]:
-    """Checks the folders that the method needs; returns their records by name."""
+def require_inputs(
+    task: str,
+    method: str,
+    seed: int,
+    policy: Path,
+    modes: Path | None,
+    finetuned: Path | None,
+    warn: Callable[[str], None],
+) -> tuple[dict[str, Path], RunStart]:
+    """Checks the folders that the method needs: finished, undamaged, of this task, method and seed.
+
+    Returns their records by name, and what held before they were read; for `warn` see `RunStart`.
+    """
     check_method(method, evaluating=True)
-    needed: dict[str, tuple[Path | None, Stage]] = {"policy": (policy, "pretrain")}
+    needed: dict[str, tuple[Path | None, Stage, dict[str, Any]]] = {"policy": (policy, "pretrain", {})}
     if uses_modes(method):
-        needed["modes"] = (modes, "discover")
+        needed["modes"] = (modes, "discover", {"seed": seed})
     if is_finetuned(method):
-        needed["finetuned"] = (finetuned, "finetune")
+        needed["finetuned"] = (finetuned, "finetune", {"method": method, "seed": seed})
     inputs = {}
-    for name, (folder, stage) in needed.items():
+    for name, (folder, stage, _) in needed.items():
         if folder is None:
             raise ArtifactError(f"evaluating {method} needs the output of `bmd-pipeline {stage} --task {task}`")
-        require_run(folder, stage, task)
         inputs[name] = folder / RUN_FILE
-    return inputs
+    start = RunStart(warn, *inputs.values())
+    for name, (_, stage, origin) in needed.items():
+        require_run(inputs[name].parent, stage, task, **origin)
+    return inputs, start
 
 
 def load_player(
@@ -302,17 +314,22 @@ def _make_book(
     )
 
 
+def _encode_tables(episodes: Sequence[Episodes], book: PathBook) -> dict[str, bytes]:
+    """The tables beside an eval.json, by name."""
+    return {EPISODES_FILE: encode_episodes(episodes), PATHS_FILE: encode_paths(book)}
+
+
 def _write_evaluation(
-    output: Path, document: Evaluation, book: PathBook, episodes: Sequence[Episodes], *, success_modes: bool = False
+    output: Path, document: Evaluation, book: PathBook, tables: Mapping[str, bytes], *, success_modes: bool = False
 ) -> None:
     """Writes eval.json (`output`) last, with the tables and the pictures beside it."""
     output.unlink(missing_ok=True)  # an old eval.json must not vouch for new rows
-    write_bytes(output.with_name(EPISODES_FILE), encode_episodes(episodes))
-    write_bytes(output.with_name(PATHS_FILE), encode_paths(book))
+    for name, content in tables.items():
+        write_bytes(output.with_name(name), content)
     save_figure(plot_trajectories(document, book), output.with_name(PATHS_PICTURE))
     if success_modes:
         save_figure(plot_success_modes(document), output.with_name(SUCCESS_PICTURE))
-    write_json(output, document.model_dump(mode="json"))
+    write_document(output, document)
 
 
 # ---- Stage `summarise`: results/<Task>/eval.json, all evaluated policies of a task side by side ----
@@ -327,8 +344,9 @@ def summarise(config: RunConfig, *, evaluations: Sequence[Path], output: Path, r
     Raises:
         ArtifactError: a file is missing or damaged, is of another task or other settings, or repeats a seed.
     """
-    started = time.time()
+    start = RunStart(reporter.warn, *evaluations)
     parts = [load_evaluated(config, path) for path in evaluations]
+    require_one_origin(parts)
     order = order_policies({part.episodes.policy for part in parts}, config.methods)
     parts.sort(key=lambda part: (order.index(part.episodes.policy), part.episodes.seed))
     for one, other in itertools.pairwise(parts):
@@ -338,11 +356,13 @@ def summarise(config: RunConfig, *, evaluations: Sequence[Path], output: Path, r
         policy: make_block(config, [part.episodes for part in parts if part.episodes.policy == policy])
         for policy in dict.fromkeys(part.episodes.policy for part in parts)
     }
-    document = make_document(
-        config, blocks, inputs={part.name: part.path for part in parts}, seed=config.seed, started=started
-    )
     book = merge_books([load_paths(part.path.with_name(PATHS_FILE)) for part in parts])
-    _write_evaluation(output, document, book, [part.episodes for part in parts], success_modes=True)
+    for part in parts:
+        require_tables(part.document, part.path, PATHS_FILE)
+    tables = _encode_tables([part.episodes for part in parts], book)
+    inputs = {part.name: part.path for part in parts}
+    document = make_document(config, blocks, inputs, seed=config.seed, start=start, tables=tables)
+    _write_evaluation(output, document, book, tables, success_modes=True)
     for name, block in blocks.items():
         reporter.log(f"{name}: {describe_block(block)}")
 
@@ -369,9 +389,8 @@ def curve(
     Raises:
         ArtifactError: there are no snapshots, or an input is missing, damaged or made for something else.
     """
-    started = time.time()
     task = config.task.name
-    inputs = require_inputs(task, method, policy, modes, finetuned)
+    inputs, start = require_inputs(task, method, seed, policy, modes, finetuned, reporter.warn)
     folders = sorted(path for path in Layout.snapshots(finetuned).glob("[0-9]*") if path.name.isdecimal())
     if not folders:
         raise ArtifactError(
@@ -394,7 +413,7 @@ def curve(
             measured = {name: block[name] for name in SCORES if name != "episode_return"}
             points.append({"iteration": int(folder.name), **measured, "mode_shares": shares})
             progress.advance(success=block["success_rate"]["mean"])
-    head = make_head(config, "curve", inputs, started, seed=seed, device=device)
+    head = make_head(config, "curve", inputs, start, seed=seed, device=device)
     document = head | {
         "config_hash": hash_policy_settings(config, method),
         "provenance": head["provenance"].model_dump(mode="json"),

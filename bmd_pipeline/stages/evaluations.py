@@ -1,5 +1,6 @@
 """What stages share that write and read evaluations: the head of a document, and checks of what they are given."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +14,18 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import advise_again
 from bmd_pipeline.io.layout import EPISODES_FILE
+from bmd_pipeline.io.provenance import RunStart
 from bmd_pipeline.methods import TAUGHT, is_finetuned, uses_modes
 from bmd_pipeline.metrics.bootstrap import PairedBootstrap, make_paired_bootstrap
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
-from bmd_pipeline.metrics.schemas import SCHEMA_VERSION, Evaluation, PolicyBlock, Provenance, load_document
+from bmd_pipeline.metrics.schemas import (
+    SCHEMA_VERSION,
+    Evaluation,
+    PolicyBlock,
+    Provenance,
+    load_document,
+    require_tables,
+)
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.seeds import derive_seed
 from bmd_pipeline.stages.checkpoints import describe_stage
@@ -47,13 +56,13 @@ def make_head(
     config: RunConfig,
     stage: Stage,
     inputs: Mapping[str, Path],
-    started: float,
+    start: RunStart,
     *,
     seed: int | None = None,
     device: torch.device | None = None,
 ) -> dict[str, Any]:
     """The fields that every document begins with; for the arguments see `describe_stage`."""
-    run = describe_stage(config, stage, inputs=inputs, started=started, seed=seed, device=device)
+    run = describe_stage(config, stage, inputs=inputs, start=start, seed=seed, device=device)
     return {
         "schema_version": SCHEMA_VERSION,
         "task": config.task.name,
@@ -64,10 +73,10 @@ def make_head(
 
 
 def make_evidence_head(
-    config: RunConfig, stage: Stage, sample: PairedBootstrap, inputs: Mapping[str, Path], started: float
+    config: RunConfig, stage: Stage, sample: PairedBootstrap, inputs: Mapping[str, Path], start: RunStart
 ) -> dict[str, Any]:
     """The same of a document about several policies, with what they were evaluated on."""
-    return make_head(config, stage, inputs, started) | {
+    return make_head(config, stage, inputs, start) | {
         "alpha": config.evaluate.alpha,
         "labelling": sample.labelling,
         "modes": sample.modes,
@@ -93,12 +102,14 @@ def make_document(
     policies: dict[str, PolicyBlock],
     inputs: Mapping[str, Path],
     seed: int,
-    started: float,
+    start: RunStart,
+    tables: Mapping[str, bytes],
     device: torch.device | None = None,
 ) -> Evaluation:
-    """eval.json around the blocks of its policies."""
-    head = make_head(config, "evaluate", inputs, started, seed=seed, device=device)
-    return Evaluation(**head | {"config_hash": config_hash(config), "policies": policies})
+    """eval.json around the blocks of its policies, with the content of the tables beside it by name."""
+    head = make_head(config, "evaluate", inputs, start, seed=seed, device=device)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in tables.items()}
+    return Evaluation(**head | {"config_hash": config_hash(config), "policies": policies, "tables": hashes})
 
 
 def describe_block(block: PolicyBlock) -> str:
@@ -131,11 +142,17 @@ class Evaluated:
 
     path: Path  # its eval.json
     episodes: Episodes  # the rows beside it, with the behaviours of the codes
+    document: Evaluation
 
     @property
     def name(self) -> str:
         """Policy and seed."""
         return f"{self.episodes.policy}/seed{self.episodes.seed}"
+
+    def find_input(self, name: str) -> str | None:
+        """Hash of the record of what was evaluated: policy, modes or finetuned; None if there was none."""
+        file = self.document.provenance.inputs.get(name)
+        return None if file is None else file.sha256
 
 
 def require_settings(found: object, expected: str, path: Path, what: str, again: str) -> None:
@@ -158,7 +175,8 @@ def load_evaluated(
         ArtifactError: a file is missing or damaged, or is of another task, policy or seed, or other settings.
     """
     task = config.task.name
-    policies = load_document(path, Evaluation, task).policies
+    document = load_document(path, Evaluation, task)
+    policies = document.policies
     if len(policies) != 1:
         raise ArtifactError(f"{path}: must hold one policy, holds {', '.join(policies)}")
     ((policy, block),) = policies.items()
@@ -177,9 +195,26 @@ def load_evaluated(
     behaviours = {name: tuple(row.behaviour for row in labelling.codes) for name, labelling in blocks.items()}
     if parts[0].num_codes > 1 and any(len(row) != parts[0].num_codes for row in behaviours.values()):
         raise ArtifactError(f"{path}: must hold a row for each of {parts[0].num_codes} codes; run `{again}`")
+    require_tables(document, path, EPISODES_FILE)
     row = block.seeds[0]
     known = replace(parts[0], behaviours=behaviours, dropped=row.dropped, obs_reach=tuple(row.obs_reach))
-    return Evaluated(path, known)
+    return Evaluated(path, known, document)
+
+
+def require_one_origin(parts: Sequence[Evaluated], *, share_modes: bool = True) -> None:
+    """Checks that evaluations that are set side by side go back to one base policy, and to one set of modes a seed.
+
+    Each cell of a grid may have modes of its own. Raises `ArtifactError` otherwise.
+    """
+    first: dict[tuple[str, int], Evaluated] = {}
+    for part in parts:
+        for name in ("policy", "modes") if share_modes else ("policy",):
+            if (found := part.find_input(name)) is None:
+                continue
+            other = first.setdefault((name, part.episodes.seed if name == "modes" else 0), part)
+            if other.find_input(name) != found:
+                why = f"{name} is another than that of {other.path}"
+                raise ArtifactError(f"{part.path}: its {why}; delete both and {advise_again(part.path)}")
 
 
 # ---- Evaluations of several policies together: compare, verdict and grid ----
@@ -204,6 +239,7 @@ def load_evaluations(
         if key[0] not in policies or key[1] not in config.seeds:
             raise ArtifactError(f"{path}: {part.name} is not among the methods and seeds of the settings")
         found[key] = part
+    require_one_origin(list(found.values()))
     present = {policy for policy, _ in found}
     policies = [policy for policy in policies if policy in present or policy != TAUGHT]
     for policy in policies:

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.environments.base import ModeLabelling, VectorTask
 from bmd_pipeline.errors import ArtifactError, TaskError, TrainingError
 from bmd_pipeline.io.files import convert_os_errors, read_json, write_bytes, write_json
+from bmd_pipeline.io.provenance import RunStart
 from bmd_pipeline.methods import EXPERT
 from bmd_pipeline.reporting.clips import Strip, draw_strips, encode_gif
 from bmd_pipeline.reporting.sources import MAX_VIDEO_BYTES
@@ -207,16 +207,16 @@ def film(
         ArtifactError: a folder is missing, damaged or made for something else.
         TrainingError: no episode succeeded.
     """
-    started = time.time()
     task = config.task.name
     filming = registry.load_filming(task)
     filming.require_renderer()
     inputs: dict[str, Path] = {}
     if method == EXPERT:
-        seed, opened = config.seed, open_expert_player(config, filming)
+        seed, opened, start = config.seed, open_expert_player(config, filming), RunStart(reporter.warn)
     else:
         assert policy is not None  # the command has asked for it
-        seed, inputs = seed or 0, require_inputs(task, method, policy, modes, finetuned)
+        seed = seed or 0
+        inputs, start = require_inputs(task, method, seed, policy, modes, finetuned, reporter.warn)
         agent = load_player(config, policy, modes, finetuned, method)
         opened = open_agent_player(config, filming, agent, seed)
     clips: dict[str, dict[str, Any]] = {}
@@ -240,7 +240,7 @@ def film(
     write_bytes(output.with_suffix(".webp"), draw_strips(strips, *(FEW_STRIPS if count <= FEW else MANY_STRIPS)))
     _remove_old(output, clips)
     depends_on: Stage = "collect" if method == EXPERT else "evaluate"
-    document = describe_stage(config, depends_on, inputs=inputs, started=started, seed=seed)
+    document = describe_stage(config, depends_on, inputs=inputs, start=start, seed=seed)
     write_json(output, document | {"stage": "film", "method": method, "clips": clips})
     total = sum(clip["bytes"] for clip in clips.values())
     reporter.log(f"{output.parent}: {len(clips)} clips of {output.stem}, {total / 1e6:.1f} MB")

@@ -1,7 +1,6 @@
 """Stage `finetune`: the pre-trained policy learns from its own episodes, with or without mode codes."""
 
 import shutil
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,9 @@ from torch import Tensor
 
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.files import hash_file
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.progress import add_prefix, take_prefix
-from bmd_pipeline.io.provenance import require_run, write_run
+from bmd_pipeline.io.provenance import RunStart, require_run, write_run
 from bmd_pipeline.methods import check_method, uses_modes
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
 from bmd_pipeline.rl.agent import FINETUNED_DOCUMENT, FINETUNED_WEIGHTS, make_agent, save_trained, trained_state
@@ -54,22 +52,23 @@ def finetune(
         TrainingError: training diverged, however small its steps.
         Stopped: somebody asked; progress is saved.
     """
-    started = time.time()
     task = config.task.name
     check_method(method)
-    require_run(policy, "pretrain", task)
-    inputs = {"policy": policy}
+    inputs = {"policy": policy / RUN_FILE}
     if uses_modes(method):
         if modes is None:
             raise ArtifactError(f"{method} needs the output of `bmd-pipeline discover --task {task} --seed {seed}`")
-        require_run(modes, "discover", task)
-        inputs["modes"] = modes
+        inputs["modes"] = modes / RUN_FILE
+    start = RunStart(reporter.warn, *inputs.values())
+    require_run(policy, "pretrain", task)
+    if "modes" in inputs:
+        require_run(inputs["modes"].parent, "discover", task, seed=seed)
     # progress made from another policy or other modes is of no use here
-    origins = {name: hash_file(path / RUN_FILE) for name, path in inputs.items()}
+    origins = {name: start.hashes[path] for name, path in inputs.items()}
     identity: dict[str, Any] = {"method": method, "seed": seed, "inputs": origins}
     stop = stop or Stop()
     with open_context(config, policy, config.finetune.num_envs, num_workers, reporter, stop, disturbed=True) as context:
-        found = load_modes(inputs["modes"], context.policy, task=task) if "modes" in inputs else None
+        found = load_modes(inputs["modes"].parent, context.policy, task=task) if "modes" in inputs else None
         run = _Run(config, context, found, method, seed, output, reporter)
         with open_checkpoints(config, "finetune", output, stop, reporter, **identity) as checkpoints:
             best = run.train(checkpoints)
@@ -77,7 +76,7 @@ def finetune(
                 config,
                 "finetune",
                 inputs=inputs,
-                started=started,
+                start=start,
                 seed=seed,
                 method=method,
                 device=context.device,

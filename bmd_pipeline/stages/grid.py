@@ -1,15 +1,14 @@
 """Stages `grid` and `pool`: scores over combinations of settings, and over base policies."""
 
-import time
 from pathlib import Path
 
 from bmd_pipeline.config.hashing import stage_hash
-from bmd_pipeline.config.overrides import GridCell, configure_base, list_cells
+from bmd_pipeline.config.overrides import GridCell, configure_base, list_cells, list_evaluations
 from bmd_pipeline.config.schema import RunConfig, grid_methods, grid_seeds
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.files import write_json
+from bmd_pipeline.io.files import hash_file
 from bmd_pipeline.io.layout import EPISODES_FILE, EVAL_FILE, RUN_FILE, Layout
-from bmd_pipeline.io.provenance import require_run
+from bmd_pipeline.io.provenance import RunStart, require_run
 from bmd_pipeline.methods import PRETRAINED, TAUGHT, list_pairs
 from bmd_pipeline.metrics.compare import pool_pair, pool_scores, score_seeds
 from bmd_pipeline.metrics.episodes import Episodes, load_episodes
@@ -23,6 +22,8 @@ from bmd_pipeline.metrics.schemas import (
     Pool,
     PooledScore,
     load_document,
+    require_tables,
+    write_document,
 )
 from bmd_pipeline.reporting.figures import plot_grid, save_figure
 from bmd_pipeline.reporting.narrative import describe_grid
@@ -34,6 +35,7 @@ from bmd_pipeline.stages.evaluations import (
     make_evidence_head,
     make_head,
     make_rng,
+    require_one_origin,
     require_settings,
     resample,
 )
@@ -51,9 +53,10 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter)
     Raises:
         ArtifactError: a run is missing or damaged, or was trained or evaluated under other settings.
     """
-    started = time.time()
     task, methods = config.task.name, grid_methods(config)
     cells, axis = list_cells(config), _find_axis(config)
+    folders = [layout.finetuned(task, folder, seed) for folder, seed in list_evaluations(config, "grid")]
+    start = RunStart(reporter.warn, *(folder / name for folder in folders for name in (EVAL_FILE, RUN_FILE)))
     if axis is not None:
         cells.sort(key=lambda cell: _number(cell, axis))
     runs = {
@@ -61,6 +64,7 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter)
         for cell in cells
         for method in methods
     }
+    require_one_origin([part for row in runs.values() for part in row], share_modes=False)
     sample = resample(config, {"/".join(key): row for key, row in runs.items()})
     inputs = {
         str(file.relative_to(layout.summary(task).parent)): file
@@ -69,7 +73,7 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter)
         for file in (evaluated.path, evaluated.path.with_name(RUN_FILE))
     }
     document = Grid(
-        **make_evidence_head(config, "grid", sample, inputs, started),
+        **make_evidence_head(config, "grid", sample, inputs, start),
         axis=axis,
         cells=[
             Cell(
@@ -88,7 +92,7 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter)
     )
     output.unlink(missing_ok=True)  # an old grid.json must not vouch for a new picture
     save_figure(plot_grid(document), output.with_name(PICTURE))
-    write_json(output, document.model_dump(mode="json"))
+    write_document(output, document)
     for sentence in describe_grid(document):
         reporter.log(sentence)
 
@@ -99,9 +103,11 @@ def _load_run(config: RunConfig, cell: GridCell, method: str, seed: int, layout:
     folder = layout.finetuned(task, cell.folder(method), seed)
     again = f"snakemake --cores 2 {layout.grid(task)}"
     evaluated = load_evaluated(cell.config, folder / EVAL_FILE, wanted=(method, seed), again=again)
-    record = require_run(folder, "finetune", task, command=again)
+    record = require_run(folder, "finetune", task, method=method, seed=seed, command=again)
     expected = stage_hash(cell.config, "finetune", method)
     require_settings(record.get("config_hash"), expected, folder / RUN_FILE, "trained", again)
+    if evaluated.find_input("finetuned") not in (None, hash_file(folder / RUN_FILE)):
+        raise ArtifactError(f"{evaluated.path}: not of the policy in {folder}; delete it and run `{again}`")
     return evaluated
 
 
@@ -125,9 +131,9 @@ def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter)
     Raises:
         ArtifactError: an eval.json is missing or damaged, lacks a policy or seed, or was made under other settings.
     """
-    started = time.time()
     runs = {base: configure_base(config, base) for base in config.pool.bases}
     paths = {base: layout.summary(run.task.name) for base, run in runs.items()}
+    start = RunStart(reporter.warn, *paths.values())
     documents, rows = zip(*(_load_base(run, paths[base]) for base, run in runs.items()), strict=True)
     taught = all(TAUGHT in document.policies for document in documents)
     policies = (PRETRAINED, *((TAUGHT,) if taught else ()), *config.methods)
@@ -140,7 +146,7 @@ def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter)
     confidence, rng = config.evaluate.confidence, make_rng(config, "pool")
     pairs = [(policy, PRETRAINED) for policy in policies if policy != PRETRAINED] + list_pairs(config.methods)
     document = Pool(
-        **make_head(config, "pool", {run.task.name: paths[base] for base, run in runs.items()}, started),
+        **make_head(config, "pool", {run.task.name: paths[base] for base, run in runs.items()}, start),
         alpha=config.evaluate.alpha,
         labelling=first.labelling,
         modes=_modes(first),
@@ -152,7 +158,7 @@ def pool(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter)
         pairs=[pool_pair(blocks, episodes, one, other, confidence, rng) for one, other in pairs],
         smallest_p=smallest_p(len(runs)),
     )
-    write_json(output, document.model_dump(mode="json"))
+    write_document(output, document)
     for policy, scores in document.policies.items():
         reporter.log(f"{policy}: {_describe_scores(scores, len(document.modes))}")
 
@@ -177,6 +183,7 @@ def _load_base(config: RunConfig, path: Path) -> tuple[Evaluation, dict[str, lis
     rows = {(policy, row.seed, row.episodes) for policy, block in document.policies.items() for row in block.seeds}
     if rows != {(part.policy, part.seed, len(part)) for part in parts}:
         raise ArtifactError(f"{table}: not the episodes of {path}; run `{again}`")
+    require_tables(document, path, EPISODES_FILE)
     return document, {policy: [part for part in parts if part.policy == policy] for policy in document.policies}
 
 

@@ -4,17 +4,17 @@ Their records say that they were imported. No stage makes them, so that nothing 
 """
 
 import shutil
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.store import require_replaceable
-from bmd_pipeline.io.files import hash_path, hash_tree, read_json, staged_directory, write_bytes, write_json
+from bmd_pipeline.io.files import hash_path, read_json, staged_directory, write_bytes, write_json
 from bmd_pipeline.io.layout import METRICS_FILE, POLICY_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.io.provenance import (
+    RunStart,
     describe_run,
     is_imported,
     require_disposable_demos,
@@ -39,9 +39,9 @@ def import_demos(config: RunConfig, *, store: Path, output: Path, manifest: Path
         DataError: the store is missing, damaged, of another task or in other units.
         ArtifactError: what is at `output` would be lost, can't be written, or another job is writing it.
     """
-    started = time.time()
+    start = RunStart(reporter.warn, store)
     data = load_task_demos(config, store)
-    outputs = {output.name: hash_tree(store)}
+    outputs = {output.name: start.hashes[store]}
     in_place = store.resolve() == output.resolve()
     if _is_imported_already(manifest, {output.name: store}):
         reporter.log(f"{output}: {store} was imported already")
@@ -53,6 +53,7 @@ def import_demos(config: RunConfig, *, store: Path, output: Path, manifest: Path
         if not in_place:
             with staged_directory(output) as partial:
                 shutil.copytree(store, partial, dirs_exist_ok=True, ignore=lambda *_: [".snakemake_timestamp"])
+                start.require_unchanged()
                 manifest.unlink(missing_ok=True)  # it vouches for the store that is about to be replaced
         record = describe_run(
             stage="collect",
@@ -61,7 +62,7 @@ def import_demos(config: RunConfig, *, store: Path, output: Path, manifest: Path
             config_hash="",
             seed=config.seed,
             inputs={} if in_place else {"store": store},
-            started=started,
+            start=start,
             extra={"imported": True, "episodes": data.num_episodes, "steps": len(data.obs), "outputs": outputs},
         )
         write_json(manifest, record)
@@ -79,16 +80,17 @@ def import_policy(config: RunConfig, *, policy: Path, output: Path, reporter: Re
         ArtifactError: the policy is missing, damaged, or for another task or other sizes; what is at `output` would be
             lost; or another job is writing there.
     """
-    started = time.time()
+    files = {name: policy / name for name in POLICY_FILES}
+    start = RunStart(reporter.warn, *files.values())
     found = load_task_policy(config, policy)
     in_place = policy.resolve() == output.resolve()
-    files = {name: policy / name for name in POLICY_FILES}
     if _is_imported_already(output / RUN_FILE, files):
         reporter.log(f"{output}: the policy in {policy} was imported already")
         return
     if not in_place:
         require_disposable_policy(output, "import-policy")
     contents = {name: path.read_bytes() for name, path in files.items()}
+    start.require_unchanged()
     with FolderLock(Layout.state(output), required=config.execution.require_lock) as lock:
         for name in (RUN_FILE, METRICS_FILE):  # of a policy that was there before
             (output / name).unlink(missing_ok=True)
@@ -102,7 +104,7 @@ def import_policy(config: RunConfig, *, policy: Path, output: Path, reporter: Re
             config_hash="",
             seed=config.seed,
             inputs={} if in_place else files,
-            started=started,
+            start=start,
             extra={"imported": True, "warnings": reporter.warnings},
         )
         write_run(output, record, outputs=POLICY_FILES)

@@ -1,7 +1,6 @@
 """Stage `pretrain`: a diffusion policy learns from demonstrations by behaviour cloning, until its success is flat."""
 
 import copy
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -19,10 +18,10 @@ from bmd_pipeline.demos.comparison import compare_with_task
 from bmd_pipeline.demos.store import Demos, load_demos
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import DataError, DivergenceError, TrainingError
-from bmd_pipeline.io.files import hash_tree, write_bytes
+from bmd_pipeline.io.files import write_bytes
 from bmd_pipeline.io.layout import MANIFEST_FILE, METRICS_FILE, POLICY_FILE
 from bmd_pipeline.io.progress import add_prefix, take_prefix
-from bmd_pipeline.io.provenance import read_manifest, require_disposable_policy, write_run
+from bmd_pipeline.io.provenance import RunStart, is_imported, read_manifest, require_disposable_policy, write_run
 from bmd_pipeline.policies.bc import Cloner, Windows, make_windows, split_episodes
 from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, save_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
@@ -77,7 +76,7 @@ def pretrain(
         Stopped: somebody asked; progress is saved.
     """
     require_disposable_policy(output, STAGE)
-    started = time.time()
+    start = RunStart(reporter.warn, demos)
     device = select_device(config.execution.device)
     data = load_task_demos(config, demos)
     split = split_episodes(data.num_episodes, VALIDATION_FRACTION, make_generator(config.seed, STAGE, "split"))
@@ -95,11 +94,10 @@ def pretrain(
     )
     if data.clipped_share:
         reporter.warn(f"{demos}: {data.clipped_share:.3%} of the actions' values lie outside their bounds; clipped")
-    content = hash_tree(demos)
-    _compare_with_manifest(demos, content, reporter)
+    collected = _find_collect_config(demos, start, reporter)
     stop = stop or Stop()
     # progress on other data is of no use here
-    checkpoints = open_checkpoints(config, STAGE, output, stop, reporter, demos=content)
+    checkpoints = open_checkpoints(config, STAGE, output, stop, reporter, demos=start.hashes[demos])
     with _open_selection(config, cloner.policy, num_workers, stop, reporter) as selection, checkpoints:
         if selection is not None and (differences := compare_with_task(data, selection.env)):
             reporter.warn(f"{demos} does not look like {config.task.name}: {differences}")
@@ -112,8 +110,9 @@ def pretrain(
             config,
             STAGE,
             inputs={"demos": demos},
-            started=started,
+            start=start,
             device=device,
+            collect_config=collected,
             windows=len(training),
             clipped_actions=data.clipped_share,
             bounded_obs=bounded,
@@ -160,12 +159,17 @@ def _make_cloner(config: RunConfig, data: Demos, training: Windows, device: torc
     return Cloner(policy, config.pretrain, training.chunk, training.stacked, generator)
 
 
-def _compare_with_manifest(demos: Path, content: str, reporter: Reporter) -> None:
-    """Warns of a store that is not what was collected; editing it is allowed."""
+def _find_collect_config(demos: Path, start: RunStart, reporter: Reporter) -> dict[str, Any] | None:
+    """The settings that demonstrations were collected under; None if nobody collected them.
+
+    Warns of a store that is not what was collected; editing it is allowed.
+    """
     manifest = demos.with_name(MANIFEST_FILE)
-    recorded = read_manifest(manifest)["outputs"].get(demos.name) if manifest.is_file() else None
-    if recorded not in (None, content):
+    record = read_manifest(manifest) if manifest.is_file() else {"outputs": {}}
+    recorded = record["outputs"].get(demos.name)
+    if recorded not in (None, start.hashes[demos]):
         reporter.warn(f"{demos} is not what {manifest} records: it was edited since")
+    return record.get("config") if recorded is not None and not is_imported(manifest) else None
 
 
 def is_flat(history: Sequence[tuple[int, float]]) -> bool:

@@ -1,6 +1,5 @@
 """Stage `validation`: results/<Task>/modes/validation.json, whether the discovered modes are real."""
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,11 +9,10 @@ from numpy.typing import NDArray
 from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ConfigError
-from bmd_pipeline.io.files import write_json
 from bmd_pipeline.io.layout import RUN_FILE
-from bmd_pipeline.io.provenance import require_run
+from bmd_pipeline.io.provenance import RunStart, require_run
 from bmd_pipeline.metrics.mode_checks import Trajectories, Validator
-from bmd_pipeline.metrics.schemas import Validation
+from bmd_pipeline.metrics.schemas import Validation, write_document
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes, resample_track
 from bmd_pipeline.reporting.narrative import describe_validation
 from bmd_pipeline.rl.agent import Agent, make_base_agent, make_commanded_agent
@@ -40,8 +38,10 @@ def validation(
         ArtifactError: policy or modes are missing, damaged, or were made under other settings.
         ConfigError: too few episodes for so many codes.
     """
-    started = time.time()
     task = config.task.name
+    inputs = {"policy": policy / RUN_FILE}
+    inputs |= {f"modes/seed{seed}": folder / RUN_FILE for seed, folder in modes.items()}
+    start = RunStart(reporter.warn, *inputs.values())
     require_run(policy, "pretrain", task)
     least = 2 * config.discover.num_modes
     if config.evaluate.episodes < least:
@@ -65,10 +65,8 @@ def validation(
         for seed, own in found.items():
             played = arena.describe(arena.play_codes(own, seed))
             discovered.append(validator.describe_seed(seed, own.num_codes, played, base))
-    inputs = {"policy": policy / RUN_FILE}
-    inputs |= {f"modes/seed{seed}": folder / RUN_FILE for seed, folder in modes.items()}
     document = Validation(
-        **make_head(config, "validation", inputs, started),
+        **make_head(config, "validation", inputs, start),
         alpha=validator.alpha,
         labelling=arena.labelling.name,
         modes=list(arena.labelling.modes),
@@ -77,7 +75,7 @@ def validation(
         base=base,
         discovered=discovered,
     )
-    write_json(output, document.model_dump(mode="json"))
+    write_document(output, document)
     for sentence in describe_validation(document):
         reporter.log(sentence)
 
@@ -85,7 +83,7 @@ def validation(
 def _require_modes(config: RunConfig, seed: int, folder: Path) -> None:
     task = config.task.name
     command = f"bmd-pipeline discover --task {task} --seed {seed}"
-    record = require_run(folder, "discover", task, command=command)
+    record = require_run(folder, "discover", task, seed=seed, command=command)
     require_settings(record.get("config_hash"), stage_hash(config, "discover"), folder, "discovered", command)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import write_text
 from bmd_pipeline.io.layout import METRICS_FILE, Layout
-from bmd_pipeline.io.provenance import describe_run, write_run
+from bmd_pipeline.io.provenance import RunStart, describe_run, write_run
 from bmd_pipeline.methods import is_finetuned, uses_modes
 from tests.metrics.drawn import NAMES, make_episodes
 from tests.stages.evaluations import write_evaluation
@@ -61,7 +60,7 @@ def write_base(root: Path, base: int, method: str, *, form: str = "coded", seed:
                 config_hash="",
                 seed=seed,
                 inputs={},
-                started=time.time(),
+                start=RunStart(print),
                 extra=extra,
             ),
             outputs=(),

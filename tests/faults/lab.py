@@ -250,6 +250,7 @@ MAY_DIFFER = {
     "threads": "how many cores it was given",
     "inputs": "hashes of files that hold times",
     "git_commit": "says whether the source tree has been edited",
+    "sha256": "of a whole document, with these fields",
 }
 """Fields of JSON documents that may differ between two runs of the same settings, and why."""
 

@@ -1,18 +1,31 @@
 import json
+import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.files import hash_file, hash_tree
-from bmd_pipeline.io.provenance import describe_run, measure_cpu_seconds, read_record, require_run, write_run
+from bmd_pipeline.io import provenance
+from bmd_pipeline.io.files import hash_file, hash_path, hash_tree
+from bmd_pipeline.io.provenance import (
+    RunStart,
+    describe_run,
+    find_edited_hash,
+    measure_cpu_seconds,
+    read_record,
+    require_run,
+    write_run,
+)
 
 
 def write(folder: Path, task: str = "Toy", stage: str = "pretrain") -> None:
     demos = folder.parent / "demos.zarr"
     demos.mkdir(exist_ok=True)
     (demos / "chunk").write_text("data")
+    start = RunStart(print, demos)
+    start.time -= 2
     write_run(
         folder,
         describe_run(
@@ -22,7 +35,7 @@ def write(folder: Path, task: str = "Toy", stage: str = "pretrain") -> None:
             config_hash="abc",
             seed=4,
             inputs={"demos": demos},
-            started=time.time() - 2,
+            start=start,
             extra={"note": "λ"},
         ),
     )
@@ -66,10 +79,7 @@ def test_require_run(tmp_path: Path) -> None:
 
 def test_outside_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")  # no git at all
-    record = describe_run(
-        stage="collect", task="Toy", config={}, config_hash="", seed=0, inputs={}, started=time.time()
-    )
-    assert record["git_commit"] is None
+    assert describe(RunStart(print))["git_commit"] is None
 
 
 def test_files_must_still_be_what_the_run_wrote(tmp_path: Path) -> None:
@@ -111,6 +121,89 @@ def test_a_record_with_fields_of_other_types_is_damaged(tmp_path: Path, field: s
 
 
 def test_a_clock_that_was_set_back_gives_no_negative_time() -> None:
-    later = time.time() + 3600
-    record = describe_run(stage="collect", task="Toy", config={}, config_hash="", seed=0, inputs={}, started=later)
-    assert record["wall_s"] == 0.0
+    start = RunStart(print)
+    start.time = time.time() + 3600
+    assert describe(start)["wall_s"] == 0.0
+
+
+def describe(start: RunStart, **inputs: Path) -> dict[str, Any]:
+    return describe_run(stage="collect", task="Toy", config={}, config_hash="", seed=0, inputs=inputs, start=start)
+
+
+def test_inputs_are_those_of_the_start_and_what_changed_is_said(tmp_path: Path) -> None:
+    """Also where the time of a file tells nothing, and where it is gone."""
+    store, weights, gone = tmp_path / "demos.zarr", tmp_path / "weights", tmp_path / "gone"
+    store.mkdir()
+    for path in (store / "chunk", weights, gone):
+        path.write_text("read")
+    inputs = {"demos": store, "weights": weights, "gone": gone}
+    said: list[str] = []
+    start = RunStart(said.append, *inputs.values())
+    read = {name: hash_path(path) for name, path in inputs.items()}
+    start.require_unchanged()
+    stat = (store / "chunk").stat()
+    (store / "chunk").write_text("late")
+    os.utime(store / "chunk", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    gone.unlink()
+    found = describe(start, **inputs)["inputs"]
+    assert {name: file["sha256"] for name, file in found.items()} == read
+    assert {name for name, file in found.items() if file.get("changed")} == {"demos", "gone"}
+    assert [line.split(" changed while collect ran")[0] for line in said] == [str(store), str(gone)]
+    with pytest.raises(ArtifactError, match=r"demos\.zarr changed while it was read; give the same command again"):
+        start.require_unchanged()
+
+
+def test_the_commit_is_that_of_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = iter(["before", "after"])
+    monkeypatch.setattr(provenance, "git_commit", lambda: next(commits))
+    said: list[str] = []
+    assert describe(RunStart(said.append))["git_commit"] == "before"
+    assert said == ["the code changed while collect ran: its record names the commit that collect began with"]
+
+
+def test_a_folder_in_anothers_place_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "dppo"
+    folder.mkdir()
+    write(folder, stage="finetune")
+    record = json.loads((folder / "run.json").read_text()) | {"method": "dppo"}
+    (folder / "run.json").write_text(json.dumps(record))
+    require_run(folder, "finetune", "Toy", method="dppo", seed=4)
+    for of, message in (
+        ({"seed": 0}, "seed 4, not for seed 0"),
+        ({"method": "res"}, "method dppo, not for method res"),
+    ):
+        with pytest.raises(ArtifactError, match=f"dppo was made for {message}"):
+            require_run(folder, "finetune", "Toy", **of)
+
+
+@pytest.mark.parametrize("size", ["same", "other"])
+def test_a_store_is_edited_if_its_content_is_whatever_its_times_say(tmp_path: Path, size: str) -> None:
+    store, manifest = tmp_path / "demos.zarr", tmp_path / "demos.manifest.json"
+    store.mkdir()
+    chunk = store / "chunk"
+    chunk.write_text("data")
+    manifest.write_text(json.dumps({"outputs": {store.name: hash_tree(store)}}))
+    assert find_edited_hash(store, manifest) is None
+    backup = tmp_path / "backup"
+    backup.write_text("atad" if size == "same" else "older data")
+    os.utime(backup, (1, 1))  # cp -p, rsync and a restored backup keep times
+    backup.replace(chunk)
+    assert find_edited_hash(store, manifest) == hash_tree(store)
+    os.utime(chunk)
+    chunk.write_text("data")
+    assert find_edited_hash(store, manifest) is None
+    (store / "more").write_text("")
+    os.utime(store / "more", (1, 1))
+    assert find_edited_hash(store, manifest) == hash_tree(store)
+
+
+def test_a_store_is_hashed_once_while_its_files_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, manifest = tmp_path / "demos.zarr", tmp_path / "demos.manifest.json"
+    store.mkdir()
+    (store / "chunk").write_text("data")
+    manifest.write_text(json.dumps({"outputs": {store.name: hash_tree(store)}}))
+    hashed: list[Path] = []
+    monkeypatch.setattr(provenance, "hash_tree", lambda path: hashed.append(path) or hash_tree(path))
+    for _ in range(3):
+        assert find_edited_hash(store, manifest) is None
+    assert hashed == [store]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.files import write_json
+from bmd_pipeline.io.files import hash_file, write_json
 from bmd_pipeline.reporting.sources import remake_command
 from tests.reporting.made_up import MadeUpRun
 
@@ -134,6 +134,35 @@ def test_evidence_about_other_evaluations_is_refused(run: MadeUpRun) -> None:
     write_json(path, document)
     with pytest.raises(ArtifactError, match=r"verdict\.json was made from another dsrl/seed0"):
         run.load()
+
+
+@pytest.mark.parametrize("name", ["policy", "modes/seed1"])
+def test_a_policy_or_modes_that_were_not_evaluated_are_refused(run: MadeUpRun, name: str) -> None:
+    """A backup may have brought back another run of the same settings."""
+    for path in (run.layout.comparison(run.task), run.layout.verdict(run.task), run.layout.grid(run.task)):
+        path.unlink()
+    run.layout.validation(run.task).unlink()
+    record, part = run.folder / name / "run.json", run.layout.evaluation(run.task, "dsrl-bmd", 1)
+    document, summary = json.loads(part.read_text()), json.loads(run.layout.summary(run.task).read_text())
+    file = {"path": str(record), "sha256": hash_file(record)}
+    document["provenance"]["inputs"][name.split("/")[0]] = file
+    write_json(part, document)
+    summary["provenance"]["inputs"]["dsrl-bmd/seed1"]["sha256"] = hash_file(part)
+    write_json(run.layout.summary(run.task), summary)
+    run.load()
+    write_json(record, json.loads(record.read_text()) | {"wall_s": 77})
+    with pytest.raises(ArtifactError, match=rf"{name}/run\.json is not the run that was evaluated; run `bmd"):
+        run.load()
+
+
+def test_tables_are_those_that_the_summary_names(run: MadeUpRun) -> None:
+    path = run.layout.summary(run.task)
+    for name in ("episodes.parquet", "trajectories.parquet"):
+        write_json(path, json.loads(path.read_text()) | {"tables": {name: hash_file(run.folder / name)}})
+        run.load()
+        write_json(path, json.loads(path.read_text()) | {"tables": {name: "0"}})
+        with pytest.raises(ArtifactError, match=f"{name}: not the table that .*eval.json names"):
+            run.load()
 
 
 def test_a_validation_of_other_modes_is_refused(run: MadeUpRun) -> None:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.overrides import list_cells
 from bmd_pipeline.config.schema import RunConfig, grid_methods
-from bmd_pipeline.io.files import write_bytes, write_json
+from bmd_pipeline.io.files import write_bytes
 from bmd_pipeline.io.layout import EPISODES_FILE, Layout
-from bmd_pipeline.io.provenance import describe_run, write_run
+from bmd_pipeline.io.provenance import RunStart, describe_run, write_run
 from bmd_pipeline.metrics.episodes import Episodes, encode_episodes
+from bmd_pipeline.metrics.schemas import write_document
 from bmd_pipeline.stages.evaluations import make_block, make_document
 
 
-def write_evaluation(config: RunConfig, path: Path, episodes: Episodes) -> Path:
-    """Writes eval.json and the episodes beside it."""
-    block = make_block(config, [episodes])
-    document = make_document(config, {episodes.policy: block}, {}, episodes.seed, time.time())
-    write_bytes(path.with_name(EPISODES_FILE), encode_episodes([episodes]))
-    write_json(path, document.model_dump(mode="json"))
+def write_evaluation(config: RunConfig, path: Path, episodes: Episodes, **inputs: Path) -> Path:
+    """Writes eval.json and the episodes beside it; `inputs` are the records of what it says was evaluated."""
+    blocks = {episodes.policy: make_block(config, [episodes])}
+    start, tables = RunStart(print, *inputs.values()), {EPISODES_FILE: encode_episodes([episodes])}
+    write_bytes(path.with_name(EPISODES_FILE), tables[EPISODES_FILE])
+    write_document(path, make_document(config, blocks, inputs, episodes.seed, start, tables))
     return path
 
 
@@ -47,7 +47,8 @@ def write_grid_runs(config: RunConfig, layout: Layout, episodes: dict[str, list[
                     config_hash=stage_hash(cell.config, "finetune", method),
                     seed=part.seed,
                     inputs={},
-                    started=time.time(),
+                    start=RunStart(print),
+                    extra={"method": method},
                 ),
                 outputs=(),
             )

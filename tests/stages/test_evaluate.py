@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,8 @@ from torch import Tensor
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError, TaskError
-from bmd_pipeline.io.provenance import describe_run, write_run
+from bmd_pipeline.io.files import hash_file
+from bmd_pipeline.io.provenance import RunStart, describe_run, write_run
 from bmd_pipeline.methods import is_finetuned, uses_modes
 from bmd_pipeline.metrics.episodes import load_episodes
 from bmd_pipeline.metrics.schemas import Evaluation, load_document
@@ -29,7 +30,7 @@ from bmd_pipeline.reporting.trajectories import NUM_POINTS, load_paths
 from bmd_pipeline.stages import evaluate as stage
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import curve, evaluate, summarise
-from bmd_pipeline.stages.evaluations import hash_policy_settings
+from bmd_pipeline.stages.evaluations import hash_policy_settings, load_evaluations, make_block
 from bmd_pipeline.tasks.gaussian_mixture.env import GOALS
 from tests.stages.small import QUIET
 
@@ -59,24 +60,16 @@ class Stage:
         monkeypatch.setattr(stage, "load_agent", self._load_agent)
         monkeypatch.setattr(stage, "play_rounds", self._play)
         monkeypatch.setattr(stage, "compute_information", lambda _, played: (torch.full((len(played.code),), 1.25),))
-        for name in ("policy", "modes", "finetuned"):
-            self.finish(name)
+        self.finish("pretrain", "policy")
 
-    def finish(self, name: str, task: str = TASK) -> None:
-        stages = {"policy": "pretrain", "modes": "discover", "finetuned": "finetune"}
-        (self.root / name).mkdir(exist_ok=True)
-        write_run(
-            self.root / name,
-            describe_run(
-                stage=stages[name],
-                task=task,
-                config={},
-                config_hash="",
-                seed=0,
-                inputs={},
-                started=time.time(),
-            ),
-        )
+    def finish(self, made_by: str, name: str, task: str = TASK, seed: int = 0, **extra: str) -> Path:
+        """Makes a folder as a stage leaves it, but for its files."""
+        folder = self.root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        start, settings = RunStart(print), {"config": {}, "config_hash": ""}
+        run = describe_run(stage=made_by, task=task, seed=seed, inputs={}, start=start, extra=extra, **settings)
+        write_run(folder, run)
+        return folder
 
     def _load_agent(self, policy: None, modes: Path | None, finetuned: Path | None, method: str, **_: object) -> Any:
         codes = 4 if uses_modes(method) else 1
@@ -111,10 +104,15 @@ class Stage:
 
     def run(self, method: str, seed: int = 0, **changes: Any) -> Path:
         output = self.root / method / f"seed{seed}" / "eval.json"
+        modes, finetuned = self.root / f"modes{seed}", None
+        if uses_modes(method) and not modes.exists():
+            self.finish("discover", modes.name, seed=seed)
+        if is_finetuned(method):
+            finetuned = self.finish("finetune", f"finetuned/{method}{seed}", seed=seed, method=method)
         arguments = {
             "policy": self.root / "policy",
-            "modes": self.root / "modes" if uses_modes(method) else None,
-            "finetuned": self.root / "finetuned" if is_finetuned(method) else None,
+            "modes": modes if uses_modes(method) else None,
+            "finetuned": finetuned,
             "method": method,
         }
         evaluate(
@@ -282,6 +280,88 @@ def test_summary_refuses_what_does_not_belong(bench: Stage) -> None:
     refuse("episodes.parquet: not the episodes of")
 
 
+def test_eval_json_vouches_for_itself_and_for_the_tables_beside_it(bench: Stage) -> None:
+    paths, output = [bench.run(method) for method in ("pretrained", "dsrl")], bench.root / "eval.json"
+    summarise(bench.config, evaluations=paths, output=output, reporter=QUIET)
+    for path in (*paths, output):
+        document = json.loads(path.read_text())
+        tables = {name: path.with_name(name) for name in ("episodes.parquet", "trajectories.parquet")}
+        assert document["tables"] == {name: hash_file(table) for name, table in tables.items()}
+        own = document.pop("sha256")
+        text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+        assert own == hashlib.sha256(text.encode()).hexdigest()
+        path.write_text(json.dumps(document | {"sha256": own}, indent=None))
+        load_document(path, Evaluation)  # how it is laid out decides nothing
+        document["policies"][next(iter(document["policies"]))]["success_rate"]["n"] += 1
+        path.write_text(json.dumps(document | {"sha256": own}))
+        with pytest.raises(ArtifactError, match=r"eval\.json was edited: its sha256 is of another content; delete it"):
+            load_document(path, Evaluation)
+
+
+@pytest.mark.parametrize("name", ["episodes.parquet", "trajectories.parquet"])
+def test_tables_of_another_evaluation_of_the_same_policy_are_refused(bench: Stage, name: str) -> None:
+    """They have the same rows, of the same policy and seed: the hash alone tells."""
+    (path,), output = [bench.run("dsrl")], bench.root / "eval.json"
+    kept = path.with_name(name).read_bytes()
+    bench.config = make_config(seed=7)
+    bench.run("dsrl")
+    assert path.with_name(name).read_bytes() != kept
+    path.with_name(name).write_bytes(kept)
+    with pytest.raises(ArtifactError, match=f"{name}: not the table that .* names; delete both and make it again"):
+        summarise(bench.config, evaluations=[path], output=output, reporter=QUIET)
+    assert not output.exists()
+
+
+def test_a_document_of_an_older_release_names_no_hashes(bench: Stage) -> None:
+    path = bench.run("pretrained")
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in document.items() if name not in ("sha256", "tables")}))
+    summarise(bench.config, evaluations=[path], output=bench.root / "eval.json", reporter=QUIET)
+
+
+def test_inputs_are_those_that_were_played(bench: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = bench.root / "policy" / "run.json"
+    read = hash_file(record)
+
+    def replace_record(*arguments: Any) -> Any:
+        record.write_text(record.read_text() + " ")
+        return make_block(*arguments)
+
+    monkeypatch.setattr(stage, "make_block", replace_record)
+    found = load_document(bench.run("pretrained"), Evaluation).provenance.inputs["policy"]
+    assert (found.sha256, found.changed) == (read, True)
+    assert hash_file(record) != read
+
+
+def test_what_belongs_to_another_seed_or_method_is_refused(bench: Stage) -> None:
+    modes = bench.finish("discover", "modes1", seed=1)
+    other_seed = bench.finish("finetune", "a", seed=1, method="dsrl-bmd")
+    other_method = bench.finish("finetune", "b", seed=0, method="res-bmd")
+    with pytest.raises(ArtifactError, match="a was made for seed 1, not for seed 0"):
+        bench.run("dsrl-bmd", finetuned=other_seed)
+    with pytest.raises(ArtifactError, match="b was made for method res-bmd, not for method dsrl-bmd"):
+        bench.run("dsrl-bmd", finetuned=other_method)
+    with pytest.raises(ArtifactError, match="modes1 was made for seed 1, not for seed 0"):
+        bench.run("taught", modes=modes)
+    assert not list(bench.root.glob("*/seed*"))
+
+
+def test_evaluations_of_two_base_policies_or_two_sets_of_modes_are_not_set_side_by_side(bench: Stage) -> None:
+    """Settings, policies and seeds are the same: the content of what was evaluated tells."""
+    output = bench.root / "eval.json"
+    for origin, methods in (("policy", ("pretrained", "dsrl")), ("modes0", ("taught", "dsrl-bmd"))):
+        paths = [bench.run(methods[0])]
+        record = bench.root / origin / "run.json"
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"wall_s": 77.0}))  # made anew
+        paths.append(bench.run(methods[1]))
+        why = f"its {origin.rstrip('0')} is another than that of .*; delete both"
+        with pytest.raises(ArtifactError, match=why):
+            summarise(bench.config, evaluations=paths, output=output, reporter=QUIET)
+        with pytest.raises(ArtifactError, match="is another than that of"):
+            load_evaluations(make_config(seeds=(0,), methods=("dsrl", "dsrl-bmd")), methods, paths)
+        assert not output.exists()
+
+
 def test_settings_of_other_methods_make_nothing_stale() -> None:
     base = make_config()
     stronger = make_config(finetune={"regulariser": {"mi_weight": 3.0}})
@@ -305,7 +385,7 @@ def test_bad_input_writes_nothing(bench: Stage) -> None:
         bench.run("dsrl-bmd", modes=None)
     with pytest.raises(ArtifactError, match="evaluating taught needs the output of `bmd-pipeline discover"):
         bench.run("taught", modes=None)
-    bench.finish("policy", task="PushT")
+    bench.finish("pretrain", "policy", task="PushT")
     with pytest.raises(ArtifactError, match="made for task PushT, not for GaussianMixture"):
         bench.run("pretrained")
     assert not list(bench.root.glob("*/seed*"))
@@ -343,7 +423,7 @@ def test_an_untrained_policy_is_played_for_real(tmp_path: Path) -> None:
 
     def save(obs_dim: int) -> None:
         save_policy(DiffusionPolicy(config.pretrain.policy, obs_dim=obs_dim, action_dim=2), folder, TASK)
-        origin: dict[str, Any] = {"config": {}, "config_hash": "", "seed": 0, "inputs": {}, "started": time.time()}
+        origin: dict[str, Any] = {"config": {}, "config_hash": "", "seed": 0, "inputs": {}, "start": RunStart(print)}
         write_run(folder, describe_run(stage="pretrain", task=TASK, **origin))
 
     torch.manual_seed(0)

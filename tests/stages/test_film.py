@@ -18,6 +18,7 @@ from torch import Tensor
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.environments.base import TaskEnv, VectorTask
 from bmd_pipeline.errors import TaskError, TrainingError
+from bmd_pipeline.io.provenance import RunStart
 from bmd_pipeline.reporting.sources import find_videos
 from bmd_pipeline.seeds import derive_seed
 from bmd_pipeline.sim.render import Camera
@@ -87,7 +88,7 @@ def let_play(monkeypatch: pytest.MonkeyPatch, num_codes: int, choose: Callable[[
     """Policies that walk to the goal which `choose` tells, from the code and the episode's number; None fails."""
     agent = SimpleNamespace(num_codes=num_codes, modes=object() if num_codes > 1 else None, policy=None)
     monkeypatch.setattr(stage, "load_player", lambda *_: agent)
-    monkeypatch.setattr(stage, "require_inputs", lambda *_: {})
+    monkeypatch.setattr(stage, "require_inputs", lambda *_: ({}, RunStart(print)))
     played = 0
 
     def play(env: TaskEnv, agent: Any, *, seed: int, code: Tensor, **_: object) -> SimpleNamespace:

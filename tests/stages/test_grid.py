@@ -5,20 +5,23 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from bmd_pipeline.config.overrides import list_cells
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.metrics.episodes import load_episodes
 from bmd_pipeline.metrics.schemas import Grid, load_document
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.grid import grid
 from tests.metrics.drawn import draw_episodes
-from tests.stages.evaluations import write_grid_runs
+from tests.stages.evaluations import write_evaluation, write_grid_runs
 from tests.stages.small import QUIET
 
 TASK, METHOD = "GaussianMixture", "dppo-bmd"
@@ -116,6 +119,19 @@ def test_runs_that_do_not_belong_are_refused_by_name(layout: Layout) -> None:
     (folder / "run.json").write_text(json.dumps(record | {"config_hash": "0"}))
     refuse(layout, f"{folder}/run.json: trained under other settings")
     (folder / "run.json").write_text(json.dumps(record))
+
+
+def test_an_evaluation_of_another_training_under_the_same_settings_is_refused(layout: Layout) -> None:
+    folder = layout.finetuned(TASK, f"grid/mi_weight=0.1/{METHOD}", 1)
+    (cell,) = (cell for cell in list_cells(make_config()) if cell.name == "mi_weight=0.1")
+    (rows,) = load_episodes(folder / "episodes.parquet")
+    block = json.loads((folder / "eval.json").read_text())["policies"][METHOD]
+    part = replace(rows, behaviours={block["labelling"]: tuple(row["behaviour"] for row in block["codes"])})
+    write_evaluation(cell.config, folder / "eval.json", part, finetuned=folder / "run.json")
+    grid(make_config(), layout=layout, output=layout.root / "fine" / "grid.json", reporter=QUIET)
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | {"wall_s": 77.0}))
+    refuse(layout, f"eval.json: not of the policy in {folder}; delete it and run `snakemake")
 
 
 def test_a_run_in_anothers_place_is_noticed(layout: Layout) -> None:

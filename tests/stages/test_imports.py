@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.io.provenance import is_imported, require_run
 from bmd_pipeline.policies.checkpoint import save_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.stages import imports as stage
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.imports import import_demos, import_policy
 
@@ -124,6 +126,33 @@ def test_an_import_that_fails_halfway_leaves_what_was_there(
         bring_demos(write_store(tmp_path / "other.zarr", seed=1))
     shutil.rmtree(manifest.parent / "checkpoints")
     assert hash_tree(manifest.parent) == content
+
+
+def test_a_store_that_changes_while_it_is_copied_is_refused(
+    tmp_path: Path, bring_demos: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, copytree = write_store(tmp_path / "mine.zarr"), shutil.copytree
+
+    def copy_and_edit(*arguments: Any, **options: Any) -> None:
+        copytree(*arguments, **options)
+        (store / "late").touch()
+
+    monkeypatch.setattr(shutil, "copytree", copy_and_edit)
+    with pytest.raises(ArtifactError, match=r"mine\.zarr changed while it was read; give the same command again"):
+        bring_demos(store)
+    assert not (tmp_path / "data" / "demos.zarr").exists()
+    assert not (tmp_path / "data" / "demos.manifest.json").exists()
+
+
+def test_a_policy_that_changes_after_it_was_checked_is_refused(
+    tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, output = write_policy(tmp_path / "mine"), tmp_path / "results" / "policy"
+    edit = (policy / "policy.json").write_text
+    monkeypatch.setattr(stage, "require_disposable_policy", lambda *_: edit("{}"))
+    with pytest.raises(ArtifactError, match=r"policy\.json changed while it was read"):
+        import_policy(config, policy=policy, output=output, reporter=Reporter("quiet"))
+    assert not output.exists()
 
 
 def test_a_policy_is_copied_with_a_record_once(tmp_path: Path, config: RunConfig) -> None:

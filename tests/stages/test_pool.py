@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,9 @@ from bmd_pipeline.config.overrides import configure_base
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.io.provenance import RunStart
 from bmd_pipeline.metrics.episodes import encode_episodes
-from bmd_pipeline.metrics.schemas import Pool
+from bmd_pipeline.metrics.schemas import Pool, write_document
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluations import hash_policy_settings, make_document
@@ -45,8 +45,9 @@ def write_base(layout: Layout, base: int, policies: tuple[str, ...] = tuple(POLI
         blocks[policy] = summarise_policy(parts, config_hash=found, tau=0.8, confidence=0.95, rng=rng)
     path = layout.summary(config.task.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_name("episodes.parquet").write_bytes(encode_episodes(rows))
-    path.write_text(json.dumps(make_document(config, blocks, {}, config.seed, 0.0).model_dump(mode="json")))
+    tables = {"episodes.parquet": encode_episodes(rows)}
+    path.with_name("episodes.parquet").write_bytes(tables["episodes.parquet"])
+    write_document(path, make_document(config, blocks, {}, config.seed, RunStart(print), tables))
     return path
 
 

@@ -9,11 +9,12 @@ import zarr
 
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError, DataError, TrainingError
-from bmd_pipeline.io.files import load_weights
+from bmd_pipeline.io.files import hash_tree, load_weights
 from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.policies.bc import Cloner
-from bmd_pipeline.policies.checkpoint import load_policy
+from bmd_pipeline.policies.checkpoint import load_policy, save_policy
+from bmd_pipeline.stages import pretrain as stage
 from bmd_pipeline.stages.collect import collect
 from bmd_pipeline.stages.console import Progress, Reporter, Stop, Stopped
 from bmd_pipeline.stages.pretrain import pretrain
@@ -275,6 +276,24 @@ def test_a_store_that_is_not_what_was_collected_is_reported(
     run(make_config(iterations=20), demos, tmp_path / "after")
     assert f"{demos} is not what" in capsys.readouterr().err
     assert len(require_run(tmp_path / "after", "pretrain", "Toy")["warnings"]) == 1
+
+
+def test_the_record_names_the_demonstrations_that_were_read(
+    tmp_path: Path, demos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, collected = hash_tree(demos), json.loads(demos.with_name("demos.manifest.json").read_text())
+
+    def replace_store(*arguments: Any) -> None:
+        zarr.open_group(demos, mode="r+")["data/action"][0, 0] = 0.25  # type: ignore[index]
+        save_policy(*arguments)
+
+    monkeypatch.setattr(stage, "save_policy", replace_store)
+    run(make_config(iterations=20), demos, tmp_path / "policy")
+    record = require_run(tmp_path / "policy", "pretrain", "Toy")
+    assert record["inputs"]["demos"] == {"path": str(demos), "sha256": read, "changed": True}
+    assert read == collected["outputs"]["demos.zarr"] != hash_tree(demos)
+    assert [f"{demos} changed while pretrain ran" in warning for warning in record["warnings"]] == [True]
+    assert record["collect_config"] == collected["config"]
 
 
 def test_threads_are_those_that_the_command_was_given(demos: Path, tmp_path: Path) -> None:
