@@ -1,6 +1,6 @@
 # From a fresh clone: `make run` for results, `make test` for the tests. Both set up .venv first.
 #
-#   make run TARGET=results/GaussianMixture/eval.json ARGS="--config preset=smoke"
+#   make run TARGET=results/GaussianMixture-smoke/eval.json ARGS="--config preset=smoke"
 #   make test ARGS="-k config"
 
 TARGET ?= results/PushT/eval.json

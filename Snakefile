@@ -1,7 +1,7 @@
 # From a task's name to results/<Task>/eval.json:
 #
 #   snakemake --cores 8 results/PushT/eval.json
-#   snakemake --cores 8 results/GaussianMixture/eval.json --config preset=smoke
+#   snakemake --cores 8 results/GaussianMixture-smoke/eval.json --config preset=smoke   # a run with a name, in folders of its own
 #   snakemake --cores 8 results/PushT/compare.json results/PushT/verdict.json
 #   snakemake --cores 8 results/PushT/grid.json --config 'grid={axes: {finetune.regulariser.mi_weight: [0, 0.1, 1]}}'
 #   snakemake --cores 8 results/PushT/modes/validation.json
@@ -38,6 +38,10 @@ include: "workflow/rules/grid.smk"
 include: "workflow/rules/pool.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/film.smk"
+
+
+onstart:
+    pipeline.announce(workflow.dag.needrun_jobs())
 
 
 rule all:

@@ -19,7 +19,9 @@ from bmd_pipeline.config.load import (
     AUTO,
     AUTO_GPU,
     CONFIG_DIR,
+    find_run_name,
     has_cuda_device,
+    list_configured,
     load_config,
     read_settings,
     resolve_preset,
@@ -27,34 +29,34 @@ from bmd_pipeline.config.load import (
 from bmd_pipeline.config.overrides import GridCell, base_name, list_cells, list_discoveries, list_evaluations
 from bmd_pipeline.config.resources import RESUMABLE, list_demands, usable_cores, uses_device
 from bmd_pipeline.config.schema import MAX_SEED, RunConfig
-from bmd_pipeline.errors import BMDError, ConfigError, suggest
+from bmd_pipeline.errors import BMDError, ConfigError, TaskError, suggest
 from bmd_pipeline.io.files import hash_file, read_json
-from bmd_pipeline.io.layout import RUN_FILE, VIDEO_TYPES, VIDEOS_FOLDER, Layout
+from bmd_pipeline.io.layout import (
+    FINETUNED_NAMES,
+    MANIFEST_FILE,
+    MODES_NAMES,
+    POLICY_NAMES,
+    RUN_FILE,
+    VIDEO_TYPES,
+    VIDEOS_FOLDER,
+    Layout,
+)
 from bmd_pipeline.io.provenance import (
     find_edited_hash,
     is_imported,
+    read_cost,
     read_manifest,
     require_demos,
     require_disposable_demos,
     require_disposable_policy,
+    require_own,
     require_own_demos,
+    require_same_preset,
 )
 from bmd_pipeline.methods import check_method, is_finetuned, list_pairs, uses_modes
 from bmd_pipeline.tasks.registry import DISTURBANCE, get_entry, require_expert
 
 PRESET_VARIABLE = "BMD_PRESET"
-
-_HERE = Layout()
-POLICY_NAMES = ("policy.safetensors", "policy.json", RUN_FILE)
-MODES_NAMES = ("modes.safetensors", "modes.json", RUN_FILE)
-FINETUNED_NAMES = ("finetuned.safetensors", "finetuned.json", RUN_FILE)
-DEMOS = (str(_HERE.demos("{task}")), str(_HERE.demos_manifest("{task}")))
-POLICY = tuple(str(_HERE.policy("{task}") / name) for name in POLICY_NAMES)
-MODES = tuple(str(_HERE.modes("{task}", "{seed}") / name) for name in MODES_NAMES)
-RUN = str(_HERE.finetuned("{task}", "{method}", "{seed}"))
-CELL = str(_HERE.finetuned("{task}", "grid/{cell}/{method}", "{seed}"))
-EVALUATED_CELL = CELL.replace("{method}", "{policy}")  # evaluation's name for the method
-CELL_MODES = CELL.replace("{method}", "modes")
 
 TASK = "[A-Za-z][A-Za-z0-9_-]*"
 
@@ -87,10 +89,15 @@ class WorkflowSettings:
     overrides: dict[str, Any]  # nested settings of --configfile and --config
     assignments: tuple[str, ...]  # `name=value`, from `--config 'set=[...]'`
     tasks: tuple[str, ...]  # those that a run without targets makes; none were named if empty
+    force: bool = False  # whether what was made with another preset may be replaced
 
     def load(self, task: str) -> RunConfig:
         """Settings of a run on a task; errors as in `load_config`."""
         return load_config(task, preset=self.preset, overrides=self.overrides, assignments=self.assignments)
+
+    def find_run_name(self) -> str:
+        """Name of the run; errors as in `config.load.find_run_name`."""
+        return find_run_name(self.preset, self.overrides, self.assignments)
 
     def command_options(self) -> list[str]:
         """The same settings as options of `bmd-pipeline`."""
@@ -105,7 +112,7 @@ def read_workflow_config(config: Mapping[str, Any], *, config_dir: Path = CONFIG
 
     What "auto" means is decided once, where Snakemake was started, and handed to its jobs in the environment:
     they read the Snakefile again, maybe on a node with other devices. A ConfigError says that there is no such preset,
-    or that `set` is no list of `name=value` or `tasks` none of names.
+    that `set` is no list of `name=value` or `tasks` none of names, or that `force` is not true or false.
     """
     asked = config.get("preset") or AUTO
     if asked == AUTO:  # or what config.yaml says, where nothing was asked for
@@ -116,10 +123,13 @@ def read_workflow_config(config: Mapping[str, Any], *, config_dir: Path = CONFIG
     tasks = _read_texts(config, "tasks", "names")
     if len(set(tasks)) != len(tasks):
         raise ConfigError(f"tasks must not repeat, got {', '.join(tasks)}")
-    own = ("preset", "set", "tasks")
+    force = config.get("force") or False
+    if not isinstance(force, bool):
+        raise ConfigError(f"force must be true or false, got {force!r}")
+    own = ("preset", "set", "tasks", "force")
     # what is left blank counts as not there, as in `read_settings`
     overrides = {name: value for name, value in config.items() if name not in own and value is not None}
-    return WorkflowSettings(preset, overrides, assignments, tasks)
+    return WorkflowSettings(preset, overrides, assignments, tasks, force)
 
 
 def _read_texts(config: Mapping[str, Any], name: str, what: str) -> tuple[str, ...]:
@@ -148,6 +158,21 @@ def within(folder: str, names: Iterable[str]) -> list[str]:
     return [f"{folder}/{name}" for name in names]
 
 
+class RulePaths:
+    """Paths of the rules' outputs in a layout, with wildcards."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.results = str(layout.results("{task}"))
+        self.logs = str(layout.logs("{task}"))
+        self.demos = (str(layout.demos("{task}")), str(layout.demos_manifest("{task}")))
+        self.policy = within(str(layout.policy("{task}")), POLICY_NAMES)
+        self.modes = within(str(layout.modes("{task}", "{seed}")), MODES_NAMES)
+        self.finetuned = str(layout.finetuned("{task}", "{method}", "{seed}"))
+        self.cell = str(layout.finetuned("{task}", "grid/{cell}/{method}", "{seed}"))
+        self.evaluated_cell = self.cell.replace("{method}", "{policy}")  # evaluation's name for the method
+        self.cell_modes = self.cell.replace("{method}", "modes")
+
+
 @dataclass
 class Pipeline:
     """What the rules ask for."""
@@ -157,7 +182,10 @@ class Pipeline:
     planning: bool  # whether this process plans the jobs; those that run one read the Snakefile again
     config_files: Sequence[Path] = ()  # of --configfile, which Snakemake has read into `config`
     cores: int | None = None  # that Snakemake was given for jobs on this machine
+    targets: Iterable[str] = ()  # what the user asks for
     settings_given: WorkflowSettings = field(init=False)
+    layout: Layout = field(init=False)  # of this run
+    paths: RulePaths = field(init=False)
     _runs: dict[str, RunConfig] = field(init=False, default_factory=dict)
     _cells: dict[str, dict[str, GridCell]] = field(init=False, default_factory=dict)
 
@@ -166,10 +194,28 @@ class Pipeline:
         for path in self.config_files if self.planning else ():
             or_refuse(read_settings, path)  # Snakemake takes 010 for 8, and the last of two values of one name
         self.settings_given = or_refuse(read_workflow_config, self.config)
+        self.layout = Layout(run=or_refuse(self.settings_given.find_run_name))
+        self.paths = RulePaths(self.layout)
+        for target in self.targets:
+            self._require_own_target(target)
         usable = usable_cores()
         if self.planning and self.cores is not None and self.cores > usable:
             more = "further jobs at the same time only take memory and each other's time"
             sys.stderr.write(f"warning: --cores {self.cores}, but there are {usable} for this process: {more}\n")
+
+    def _require_own_target(self, target: str) -> None:
+        """Refuses a target that is another run's: no rule makes it, and what is there would count as made."""
+        found = re.fullmatch(r"(?:\./)?(data|results|logs)/([^/]+)(/.+)?", target)
+        if found is None:
+            return
+        (top, folder, rest), right = found.groups(), target
+        if rest is None and re.fullmatch(r"summary(-\w+)?\.html", folder):
+            right = str(self.layout.overview())
+        elif rest is not None and not folder.endswith(self.layout.folder("")):
+            right = f"{top}/{self.layout.folder(folder)}{rest}"
+        if right != target:
+            name = f"the name {self.layout.run}" if self.layout.run else "no name"
+            refuse(f"{target} is another run's, and this run has {name}: ask for {right}")
 
     @property
     def _may_read_files(self) -> bool:
@@ -181,7 +227,7 @@ class Pipeline:
     def settings(self, task: str) -> RunConfig:
         """All settings of a task, validated when its first job is planned."""
         if task not in self._runs:
-            run = or_refuse(self.settings_given.load, task)
+            run = or_refuse(self._load, task)
             locked = run.task.env[DISTURBANCE]["locked_action"]
             if self.planning and (run.discover.inference.features or locked is not None):
                 from bmd_pipeline.stages.runtime import check_settings  # asks the task, which takes torch
@@ -189,6 +235,19 @@ class Pipeline:
                 or_refuse(check_settings, run)
             self._runs[task] = run
         return self._runs[task]
+
+    def _load(self, task: str) -> RunConfig:
+        try:
+            run = self.settings_given.load(task)
+        except TaskError as error:
+            stem, _, name = task.rpartition("-")
+            if self.layout.run or stem not in list_configured():
+                raise
+            why = f"results/{task} is of the run {name} of {stem}: give the preset that brings this name, or run={name}"
+            raise TaskError(f"{error}; {why}") from error
+        if run.run != self.layout.run:
+            raise ConfigError(f"run must not be a task's own setting: it is {run.run!r} for {task} alone")
+        return run
 
     def _run(self, wildcards: Wildcards) -> RunConfig:
         """The run that a job is part of: in a cell of the grid, with what the cell changes."""
@@ -201,6 +260,30 @@ class Pipeline:
         self._run(wildcards)
         return []
 
+    def announce(self, jobs: Iterable[Any]) -> None:
+        """Says before the first job what the jobs of Snakemake's plan will replace, and how much CPU time it took.
+
+        Refuses to replace what no stage wrote, and without the setting `force` what was made with another preset.
+        """
+        if not self._may_read_files:
+            return
+        costs: dict[str, float] = {}  # of outputs that are there, CPU time in seconds
+        for job in jobs:
+            found = [Path(path) for path in job.output if os.path.lexists(path)]
+            stage = {"film_policy": "film"}.get(job.rule.name, job.rule.name.removeprefix("grid_"))
+            task = job.wildcards.get("task")
+            or_refuse(require_own, [path for path in found if not path.is_dir()], stage, task)
+            if task and not self.settings_given.force:
+                or_refuse(require_same_preset, found, self._run(job.wildcards).preset)
+            if found:
+                name = str(found[0] if len(job.output) == 1 else found[0].parent)
+                costs[name] = costs.get(name, 0.0) + sum(map(read_cost, found))
+        if costs:
+            names, total = sorted(costs, key=lambda name: -costs[name])[:5], sum(costs.values())
+            more = f" and {len(costs) - 5} more" if len(costs) > 5 else ""
+            took = f"{total / 3600:.1f} hours" if total >= 3600 else f"{total:.0f} s"
+            print(f"will be replaced: {', '.join(names)}{more}; making it took {took} of CPU time", file=sys.stderr)
+
     # ---- Input: files of earlier stages ----
 
     def collectable(self) -> str:
@@ -211,47 +294,48 @@ class Pipeline:
         """
 
         def is_kept(task: str) -> bool:
-            store, manifest = _HERE.demos(task), _HERE.demos_manifest(task)
+            store, manifest = self.layout.demos(task), self.layout.demos_manifest(task)
             with suppress(BMDError, OSError):  # what is damaged is refused where it is needed
                 return is_imported(manifest) or find_edited_hash(store, manifest) is not None
             return False
 
-        return self._all_but(is_kept, _HERE.demos_manifest("*"))
+        return self._all_but(is_kept, "data", MANIFEST_FILE)
 
     def trainable(self) -> str:
         """Pattern of the tasks whose policy `pretrain` trains: not of those whose policy was imported."""
-        return self._all_but(lambda task: is_imported(_HERE.policy(task) / RUN_FILE), _HERE.policy("*") / RUN_FILE)
+        policy = self.layout.policy
+        return self._all_but(lambda task: is_imported(policy(task) / RUN_FILE), "results", f"policy/{RUN_FILE}")
 
-    def _all_but(self, is_kept: Callable[[str], bool], record: Path) -> str:
-        position = record.parts.index("*")
-        found = sorted(path.parts[position] for path in Path().glob(str(record))) if self._may_read_files else []
-        kept = [re.escape(task) for task in found if is_kept(task)]
+    def _all_but(self, is_kept: Callable[[str], bool], top: str, record: str) -> str:
+        end = self.layout.folder("")
+        folders = [path.parts[1] for path in Path().glob(f"{top}/*{end}/{record}")] if self._may_read_files else []
+        kept = [re.escape(folder) for folder in sorted(folders) if is_kept(folder.removesuffix(end))]
         return rf"(?!(?:{'|'.join(kept)})/){TASK}" if kept else TASK
 
     def collect_inputs(self, wildcards: Wildcards) -> list[str]:
         """Input of `collect`: none. Refuses a task without an expert, and a store that would be lost."""
         if self._may_read_files:
-            task = wildcards.task
-            or_refuse(require_disposable_demos, _HERE.demos(task), _HERE.demos_manifest(task), "collect")
+            task, store = wildcards.task, self.layout.demos(wildcards.task)
+            or_refuse(require_disposable_demos, store, self.layout.demos_manifest(task), task, "collect")
             or_refuse(require_expert, self._run(wildcards).task.name)
         return self.validated(wildcards)
 
     def pretrain_inputs(self, wildcards: Wildcards) -> list[str]:
         """Input of `pretrain`: the demonstrations. Refuses a policy that would be lost."""
         if self._may_read_files:
-            or_refuse(require_disposable_policy, _HERE.policy(wildcards.task), "pretrain")
+            or_refuse(require_disposable_policy, self.layout.policy(wildcards.task), wildcards.task, "pretrain")
         return self._demos(wildcards)
 
     def _demos(self, wildcards: Wildcards) -> list[str]:
         if self._may_read_files:
             task = wildcards.task
             made_under = stage_hash(self._run(wildcards), "collect")
-            or_refuse(require_demos, _HERE.demos(task), _HERE.demos_manifest(task), made_under)
-        return fill(DEMOS, wildcards)
+            or_refuse(require_demos, self.layout.demos(task), self.layout.demos_manifest(task), task, made_under)
+        return fill(self.paths.demos, wildcards)
 
     def policy(self, wildcards: Wildcards) -> list[str]:
         """Input: the base policy."""
-        files = fill(POLICY, wildcards)
+        files = fill(self.paths.policy, wildcards)
         if self._may_read_files and is_imported(Path(files[-1])):
             again = f"import the policy again with `bmd-pipeline import-policy FOLDER --task {wildcards.task}`"
             if missing := [path for path in files if not Path(path).exists()]:
@@ -263,7 +347,7 @@ class Pipeline:
         if self._run(wildcards).discover.form == "published":
             return []
         if self._may_read_files:
-            or_refuse(require_own_demos, _HERE.policy(wildcards.task), _HERE.demos(wildcards.task))
+            or_refuse(require_own_demos, self.layout.policy(wildcards.task), self.layout.demos(wildcards.task))
         return self._demos(wildcards)
 
     def modes(self, wildcards: Wildcards) -> list[str]:
@@ -282,26 +366,27 @@ class Pipeline:
     def finetuned(self, wildcards: Wildcards) -> list[str]:
         """Input: what fine-tuning made of a policy, and its modes."""
         method = _method_of(wildcards)
-        made = within(CELL if wildcards.get("cell") else RUN, FINETUNED_NAMES) if is_finetuned(method) else []
+        folder = self.paths.cell if wildcards.get("cell") else self.paths.finetuned
+        made = within(folder, FINETUNED_NAMES) if is_finetuned(method) else []
         return self.modes(wildcards) + fill(made, wildcards, method=method)
 
     def modes_of_every_seed(self, wildcards: Wildcards) -> list[str]:
         """Input: the modes that the settings' seeds discovered."""
-        return [path for seed in self._run(wildcards).seeds for path in fill(MODES, wildcards, seed=seed)]
+        return [path for seed in self._run(wildcards).seeds for path in fill(self.paths.modes, wildcards, seed=seed)]
 
     def evaluations(self, stage: str) -> Files:
         """Input: the evaluations that `summarise`, `compare`, `verdict` or `grid` reads."""
 
         def paths_of(wildcards: Wildcards) -> list[str]:
             found = or_refuse(list_evaluations, self._run(wildcards), stage)
-            return [str(_HERE.evaluation(wildcards.task, folder, seed)) for folder, seed in found]
+            return [str(self.layout.evaluation(wildcards.task, folder, seed)) for folder, seed in found]
 
         return paths_of
 
     def pool_inputs(self, wildcards: Wildcards) -> list[str]:
         """Input of `pool`: results on every base policy."""
         bases = self._run(wildcards).pool.bases
-        return [str(_HERE.summary(base_name(wildcards.task, base))) for base in bases]
+        return [str(self.layout.summary(base_name(wildcards.task, base))) for base in bases]
 
     def report_inputs(self, wildcards: Wildcards) -> list[str]:
         """Input of `report`: what a task's page shows.
@@ -310,30 +395,30 @@ class Pipeline:
         someone asked for them.
         """
         run, task = self._run(wildcards), wildcards.task
-        made = [_HERE.summary(task), _HERE.comparison(task), _HERE.policy(task) / RUN_FILE]
-        made += [_HERE.finetuned(task, method, seed) / RUN_FILE for method in run.methods for seed in run.seeds]
+        made = [self.layout.summary(task), self.layout.comparison(task), self.layout.policy(task) / RUN_FILE]
+        made += [self.layout.finetuned(task, method, seed) / RUN_FILE for method in run.methods for seed in run.seeds]
         if list_pairs(run.methods):
-            made.append(_HERE.verdict(task))
-        shown = [_HERE.validation(task), *([_HERE.grid(task)] if run.grid.axes else [])]
+            made.append(self.layout.verdict(task))
+        shown = [self.layout.validation(task), *([self.layout.grid(task)] if run.grid.axes else [])]
         made += [path for path in shown if path.exists()]
         return self.evaluations("summarise")(wildcards) + list(map(str, made))
 
     def summary_tasks(self, wildcards: Wildcards) -> Sequence[str]:
         """Params of `summary`: the tasks that the settings name, or all that have results."""
-        return self.settings_given.tasks or sorted(path.parent.name for path in Path().glob(str(_HERE.summary("*"))))
+        return self.settings_given.tasks or self.layout.list_tasks()
 
     def summary_inputs(self, wildcards: Wildcards) -> list[str]:
         """Input of `summary`: results and pages of its tasks."""
         tasks = self.summary_tasks(wildcards)
         if not tasks:
             refuse("no task has results yet; make some, e.g. with snakemake --cores 2 results/PushT/report.html")
-        pages = [str(path) for task in tasks for path in (_HERE.summary(task), _HERE.report(task))]
+        pages = [str(path) for task in tasks for path in (self.layout.summary(task), self.layout.report(task))]
         return pages + self._grids(tasks)
 
     def default_targets(self, wildcards: Wildcards) -> list[str]:
         """Input: what a run without targets makes, the tasks and grids that the settings name."""
         tasks = self.settings_given.tasks or ("PushT",)
-        return [str(_HERE.summary(task)) for task in tasks] + self._grids(tasks)
+        return [str(self.layout.summary(task)) for task in tasks] + self._grids(tasks)
 
     def beside(self, evaluations: Files, *names: str) -> Files:
         """Input: tables that stand beside evaluations and are read with them."""
@@ -342,7 +427,7 @@ class Pipeline:
         ]
 
     def _grids(self, tasks: Iterable[str]) -> list[str]:
-        return [str(_HERE.grid(task)) for task in tasks if self.settings(task).grid.axes]
+        return [str(self.layout.grid(task)) for task in tasks if self.settings(task).grid.axes]
 
     def _cell(self, wildcards: Wildcards) -> GridCell:
         """The cell of the name that a job has, or the discovery of that name."""
@@ -355,7 +440,7 @@ class Pipeline:
 
     def _modes_folder(self, wildcards: Wildcards) -> str:
         modes = self._cell(wildcards).modes if wildcards.get("cell") else "modes"
-        return str(_HERE.finetuned(wildcards.task, modes, wildcards.seed))
+        return str(self.layout.finetuned(wildcards.task, modes, wildcards.seed))
 
     # ---- Params: what a job's result depends on ----
 
@@ -364,7 +449,7 @@ class Pipeline:
 
         def values_of(wildcards: Wildcards) -> dict[str, Any]:
             values = stage_slice(self._run(wildcards), stage, wildcards.get("method"))
-            record = _HERE.policy(wildcards.task) / RUN_FILE
+            record = self.layout.policy(wildcards.task) / RUN_FILE
             if stage not in ("collect", "pretrain") and not self.stored and is_imported(record):
                 values["imported_policy"] = read_json(record, "record").get("outputs")
             return values
@@ -374,9 +459,9 @@ class Pipeline:
     def all_settings(self, wildcards: Wildcards) -> str:
         """Params: hash of all settings, without those of stages whose output was imported."""
         imported: list[Stage] = []
-        if not self.stored and is_imported(_HERE.policy(wildcards.task) / RUN_FILE):
+        if not self.stored and is_imported(self.layout.policy(wildcards.task) / RUN_FILE):
             imported = ["collect", "pretrain"]
-        elif not self.stored and is_imported(_HERE.demos_manifest(wildcards.task)):
+        elif not self.stored and is_imported(self.layout.demos_manifest(wildcards.task)):
             imported = ["collect"]
         return config_hash(self._run(wildcards), imported)
 
@@ -392,7 +477,7 @@ class Pipeline:
     def own_demos(self, wildcards: Wildcards) -> str | None:
         """Params: hash of the demonstrations if they are the user's: imported, or edited; None where files are
         elsewhere."""
-        store, manifest = map(Path, fill(DEMOS, wildcards))
+        store, manifest = map(Path, fill(self.paths.demos, wildcards))
         if self.stored:
             return None
         found = or_refuse(find_edited_hash, store, manifest)
@@ -406,14 +491,14 @@ class Pipeline:
 
     def clips(self, wildcards: Wildcards) -> dict[str, str]:
         """Params: the clips on a task's page, with their hashes; no input, since who has some may lack what renders."""
-        folder = _HERE.report(wildcards.task).parent / VIDEOS_FOLDER
+        folder = self.layout.results(wildcards.task) / VIDEOS_FOLDER
         clips = sorted(path for path in folder.glob("*") if path.suffix in VIDEO_TYPES)
         return {path.name: "a link" if path.is_symlink() else hash_file(path) for path in clips}
 
     def unasked_grid(self, wildcards: Wildcards) -> str | None:
         """Params: hash of the grid.json that a task's page shows though the settings name no axes; no input, since
         without axes nothing could make it."""
-        grid = _HERE.grid(wildcards.task)
+        grid = self.layout.grid(wildcards.task)
         shown = not self.stored and not self._run(wildcards).grid.axes and grid.is_file()
         return hash_file(grid) if shown else None
 
@@ -429,10 +514,19 @@ class Pipeline:
 
     def summary_options(self, wildcards: Wildcards, output: Sequence[str], threads: int) -> list[str]:
         """Params: what the command of all tasks' page gets beside its tasks; not recorded either."""
-        return self._root(output, wildcards)
+        name = ["--run", self.layout.run] if self.layout.run else []
+        return [*name, *self._root(output, wildcards)]
 
     def _root(self, output: Sequence[str], wildcards: Wildcards) -> list[str]:
-        return ["--root", _root_of(output, wildcards)] if self.stored else []
+        return ["--root", self._root_of(output, wildcards)] if self.stored else []
+
+    def _root_of(self, output: Sequence[str], wildcards: Wildcards) -> str:
+        """The folder that holds data/ and results/ in a job: that of its local copies, where files are elsewhere."""
+        path = str(output[0])
+        task = wildcards.get("task")
+        inner = f"{self.layout.folder(task)}/" if task else self.layout.overview().name
+        tops = [path.rfind(f"{top}/{inner}") for top in ("data", "results")]
+        return path[: max(tops)] or "."
 
     def waiting(self, wildcards: Wildcards, output: Sequence[str], threads: int, resources: Any) -> list[object]:
         """Params: the same, and how long to wait for another job that writes the same output, its time limit: jobs may
@@ -454,7 +548,7 @@ class Pipeline:
         """
 
         def options_in(wildcards: Wildcards, output: Sequence[str], threads: int, resources: Any) -> list[object]:
-            root = Path(_root_of(output, wildcards))
+            root = Path(self._root_of(output, wildcards))
             found = {name: fill([path], wildcards)[0] for name, path in paths.items()}
             if uses_modes(_method_of(wildcards)):
                 found["modes"] = self._modes_folder(wildcards)
@@ -512,11 +606,3 @@ def _time_limit(resources: Any) -> int | None:
     """Minutes below the scheduler's limit by the resource stop_margin, which cluster profiles set; elsewhere None."""
     margin = resources.get("stop_margin", 0)
     return max(1, resources.runtime - margin) if margin else None
-
-
-def _root_of(output: Sequence[str], wildcards: Wildcards) -> str:
-    """The folder that holds data/ and results/ in a job: that of its local copies, where files are elsewhere."""
-    path = str(output[0])
-    inner = f"{wildcards.task}/" if wildcards.get("task") else _HERE.overview().name
-    tops = [path.rfind(f"{top}/{inner}") for top in ("data", "results")]
-    return path[: max(tops)] or "."

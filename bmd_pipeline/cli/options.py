@@ -17,8 +17,8 @@ from bmd_pipeline.config.load import load_config, read_settings, shorten
 from bmd_pipeline.config.resources import usable_cores
 from bmd_pipeline.config.schema import MAX_SEED, RunConfig, flatten
 from bmd_pipeline.errors import ArtifactError, ConfigError
-from bmd_pipeline.io.layout import RUN_FILE, Layout
-from bmd_pipeline.io.provenance import read_record
+from bmd_pipeline.io.layout import LOCK_FILE, METRICS_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.provenance import read_record, require_own, require_same_preset
 from bmd_pipeline.methods import METHODS, check_method, is_finetuned, uses_modes
 from bmd_pipeline.stages.console import Reporter, Stop
 
@@ -56,6 +56,8 @@ _MAX_MINUTES = (
 )
 MaxMinutes = Annotated[float | None, _setting("--max-minutes", _MAX_MINUTES, min=0.0, max=1e6)]
 Root = Annotated[Path, _setting("--root", "Folder that holds data/ and results/.")]
+Force = Annotated[bool, _setting("--force", "Replace what was made with another preset.")]
+Run = Annotated[str, _setting("--run", "Name of the run, as `run` in the settings.")]
 
 Quiet = Annotated[bool, _message("--quiet", "Warnings only.", "-q")]
 Plain = Annotated[bool, _message("--plain", "Lines instead of bars; taken by itself in a pipe.")]
@@ -123,11 +125,32 @@ class Job:
     reporter: Reporter  # what the stage prints through
     num_workers: int  # cores it may use
     stop: Stop  # who may ask the stage to stop
+    force: bool  # whether what was made with another preset may be replaced
 
     @property
     def task(self) -> str:
         """Name of the task."""
         return self.config.task.name
+
+    def take_file(self, given: Path | None, usual: Path, *beside: str) -> Path:
+        """Where the stage may write a file, with others `beside` it; errors as in `new_file` and `require_own`."""
+        path = new_file(given, usual)
+        self._claim(path, *(path.parent / name for name in beside))
+        return path
+
+    def take_folder(self, given: Path | None, usual: Path, *names: str) -> Path:
+        """Where the stage may write files of these names, and its progress; as `take_file`."""
+        folder = new_folder(given or usual)
+        state = Layout.state(folder)
+        paths = [*(folder / name for name in (*names, METRICS_FILE)), state / LOCK_FILE, state / METRICS_FILE]
+        self._claim(*paths, *Layout.snapshots(folder).glob("*/finetuned.*"))
+        return folder
+
+    def _claim(self, *paths: Path) -> None:
+        stage = {"import_demos": "collect", "import_policy": "pretrain"}.get(self.command, self.command)
+        require_own(paths, stage, self.task)
+        if not self.force:
+            require_same_preset(paths, self.config.preset)
 
     def need_policy(self, given: Path | None = None) -> Path:
         """Folder of the pre-trained policy, or the one that the user named.
@@ -232,6 +255,7 @@ def stage_command(threads_of: Stage, *, resumable: bool = False) -> Callable[[Co
             threads: Threads = None,
             max_minutes: MaxMinutes = None,
             root: Root = Path(),
+            force: Force = False,
             quiet: Quiet = False,
             plain: Plain = False,
             debug: Debug = False,
@@ -247,7 +271,7 @@ def stage_command(threads_of: Stage, *, resumable: bool = False) -> Callable[[Co
             if workers < asked:
                 reporter.log(f"uses {workers} of the {asked} cores asked for: there are no more for this process")
             with stop if resumable else nullcontext():
-                run(Job(run.__name__, settings, Layout(root), reporter, workers, stop), **own)
+                run(Job(run.__name__, settings, Layout(root, settings.run), reporter, workers, stop, force), **own)
 
         # typer reads names, types and defaults from the signature; the task comes first
         shared, own = _parameters(open_job, "own", *(() if resumable else ("max_minutes",))), _parameters(run, "job")

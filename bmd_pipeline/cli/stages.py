@@ -1,6 +1,7 @@
 """One command per stage. Each checks its inputs and where it writes, and runs the stage's function."""
 
 from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,21 @@ from bmd_pipeline.cli.options import Job, make_reporter, need, new_file, new_fol
 from bmd_pipeline.config.overrides import base_name, list_evaluations
 from bmd_pipeline.config.schema import MAX_SEED
 from bmd_pipeline.errors import ArtifactError, ConfigError
-from bmd_pipeline.io.layout import MANIFEST_FILE, VIDEOS_FOLDER, Layout
-from bmd_pipeline.io.provenance import is_imported, read_manifest, require_own_demos
+from bmd_pipeline.io.layout import (
+    FINETUNED_NAMES,
+    LOCK_FILE,
+    MANIFEST_FILE,
+    MODES_NAMES,
+    POLICY_NAMES,
+    SUCCESS_PICTURES,
+    TABLES,
+    VIDEOS_FOLDER,
+    Layout,
+)
+from bmd_pipeline.io.provenance import is_imported, read_manifest, require_own, require_own_demos
 from bmd_pipeline.methods import EXPERT, PRETRAINED
+
+_LOCK = str(Layout.state(Path()) / LOCK_FILE)  # beside the output
 
 
 @stage_command("collect")
@@ -27,7 +40,7 @@ def collect(job: Job, output: o.Output = None) -> None:
 
 def _demos_outputs(job: Job, output: Path | None) -> dict[str, Path]:
     store = new_folder(output or job.layout.demos(job.task))
-    return {"output": store, "manifest": store.with_name(job.layout.demos_manifest(job.task).name)}
+    return {"output": store, "manifest": job.take_file(None, store.with_name(MANIFEST_FILE), _LOCK)}
 
 
 @stage_command("collect")
@@ -51,7 +64,7 @@ def import_policy(
 
     Writes results/TASK/policy/.
     """
-    job.run(policy=policy, output=new_folder(output or job.layout.policy(job.task)))
+    job.run(policy=policy, output=job.take_folder(output, job.layout.policy(job.task), *POLICY_NAMES))
 
 
 @stage_command("pretrain", resumable=True)
@@ -60,7 +73,7 @@ def pretrain(job: Job, demos: o.Demos = None, output: o.Output = None) -> None:
 
     Writes results/TASK/policy/.
     """
-    job.run(demos=_need_demos(job, demos), output=new_folder(output or job.layout.policy(job.task)))
+    job.run(demos=_need_demos(job, demos), output=job.take_folder(output, job.layout.policy(job.task), *POLICY_NAMES))
 
 
 @stage_command("discover", resumable=True)
@@ -76,7 +89,8 @@ def discover(
     if job.config.discover.form == "coded":
         require_own_demos(base, demos or job.layout.demos(job.task))
         store = _need_demos(job, demos)
-    job.run(policy=base, demos=store, seed=seed, output=new_folder(output or job.layout.modes(job.task, seed)))
+    folder = job.take_folder(output, job.layout.modes(job.task, seed), *MODES_NAMES)
+    job.run(policy=base, demos=store, seed=seed, output=folder)
 
 
 @stage_command("finetune", resumable=True)
@@ -93,7 +107,7 @@ def finetune(
     Methods ending in -bmd keep the discovered modes. Writes results/TASK/METHOD/seedN/.
     """
     inputs = job.need_inputs(method, seed, policy, modes)
-    folder = new_folder(output or job.layout.finetuned(job.task, method, seed))
+    folder = job.take_folder(output, job.layout.finetuned(job.task, method, seed), *FINETUNED_NAMES)
     job.run(method=method, seed=seed, output=folder, **inputs)
 
 
@@ -114,7 +128,7 @@ def evaluate(
     Writes eval.json, the episodes and a picture to results/TASK/METHOD/seedN/.
     """
     inputs = job.need_inputs(method, seed, policy, modes, finetuned)
-    file = new_file(output, job.layout.evaluation(job.task, method, seed))
+    file = job.take_file(output, job.layout.evaluation(job.task, method, seed), *TABLES, _LOCK)
     job.run(method=method, seed=seed, output=file, **inputs)
 
 
@@ -133,7 +147,7 @@ def curve(
     Needs finetune.snapshot_interval. Writes curve.json to results/TASK/METHOD/seedN/.
     """
     inputs = job.need_inputs(method, seed, policy, modes, finetuned)
-    file = new_file(output, job.layout.curve(job.task, method, seed))
+    file = job.take_file(output, job.layout.curve(job.task, method, seed))
     job.run(method=method, seed=seed, output=file, **inputs)
 
 
@@ -161,7 +175,7 @@ def summarise(job: Job, evaluations: Evaluations = None, output: o.Output = None
     Writes results/TASK/eval.json, all episodes and the pictures of before and after.
     """
     paths = _need_evaluations(job, evaluations)
-    job.run(evaluations=paths, output=new_file(output, job.layout.summary(job.task)))
+    job.run(evaluations=paths, output=job.take_file(output, job.layout.summary(job.task), *TABLES, *SUCCESS_PICTURES))
 
 
 @stage_command("evaluate")
@@ -171,7 +185,7 @@ def compare(job: Job, evaluations: Evaluations = None, output: o.Output = None) 
     Writes results/TASK/compare.json.
     """
     paths = _need_evaluations(job, evaluations)
-    job.run(evaluations=paths, output=new_file(output, job.layout.comparison(job.task)))
+    job.run(evaluations=paths, output=job.take_file(output, job.layout.comparison(job.task)))
 
 
 @stage_command("evaluate")
@@ -181,7 +195,7 @@ def verdict(job: Job, evaluations: Evaluations = None, output: o.Output = None) 
     Writes results/TASK/verdict.json.
     """
     paths = _need_evaluations(job, evaluations)
-    job.run(evaluations=paths, output=new_file(output, job.layout.verdict(job.task)))
+    job.run(evaluations=paths, output=job.take_file(output, job.layout.verdict(job.task)))
 
 
 @stage_command("evaluate")
@@ -192,7 +206,7 @@ def validation(job: Job, policy: o.Policy = None, output: o.Output = None) -> No
     """
     base = job.need_policy(policy)
     modes = {seed: job.need_modes(seed) for seed in job.config.seeds}
-    job.run(policy=base, modes=modes, output=new_file(output, job.layout.validation(job.task)))
+    job.run(policy=base, modes=modes, output=job.take_file(output, job.layout.validation(job.task)))
 
 
 @stage_command("evaluate")
@@ -204,7 +218,7 @@ def grid(job: Job, output: o.Output = None) -> None:
     target = job.layout.grid(job.task)
     for folder, seed in list_evaluations(job.config, job.command):
         need(job.layout.evaluation(job.task, folder, seed), f"snakemake --cores 2 {target}")
-    job.run(output=new_file(output, target))
+    job.run(output=job.take_file(output, target, "grid.png", "grid.svg"))
 
 
 @stage_command("evaluate")
@@ -216,7 +230,7 @@ def pool(job: Job, output: o.Output = None) -> None:
     target = job.layout.pool(job.task)
     for base in job.config.pool.bases:
         need(job.layout.summary(base_name(job.task, base)), f"snakemake --cores 2 {target}")
-    job.run(output=new_file(output, target))
+    job.run(output=job.take_file(output, target))
 
 
 @stage_command("evaluate")
@@ -226,7 +240,7 @@ def report(job: Job, output: o.Output = None) -> None:
     One file that needs no network: results/TASK/report.html.
     """
     need(job.layout.summary(job.task), f"bmd-pipeline summarise --task {job.task}")
-    job.run(output=new_file(output, job.layout.report(job.task)))
+    job.run(output=job.take_file(output, job.layout.report(job.task)))
 
 
 def summary(
@@ -235,16 +249,18 @@ def summary(
     ] = None,
     output: o.Output = None,
     root: o.Root = Path(),
+    run: o.Run = "",
     quiet: o.Quiet = False,
     plain: o.Plain = False,
     debug: o.Debug = False,
 ) -> None:
     """Writes the page of all tasks, with a link to each one's report: results/summary.html."""
-    from bmd_pipeline.stages.report import summary as run
+    from bmd_pipeline.stages.report import summary as write
 
-    layout = Layout(root)
+    layout = Layout(root, run)
     file = new_file(output, layout.overview())
-    run(layout=layout, tasks=tasks, output=file, reporter=make_reporter("summary", quiet, plain))
+    require_own([file], "summary", None)
+    write(layout=layout, tasks=tasks, output=file, reporter=make_reporter("summary", quiet, plain))
 
 
 @stage_command("evaluate")
@@ -274,7 +290,10 @@ def film(
     else:
         inputs = job.need_inputs(method, seed or 0, **inputs)
     who = method if method == EXPERT else f"{method}-seed{seed or 0}"
-    file = new_file(output, job.layout.report(job.task).parent / VIDEOS_FOLDER / f"{who}.json")
+    usual = job.layout.results(job.task) / VIDEOS_FOLDER / f"{who}.json"
+    stem, folder = (output or usual).stem, (output or usual).parent
+    clips = sorted(path.name for path in folder.glob(f"{escape(stem)}-*.gif"))
+    file = job.take_file(output, usual, f"{stem}.webp", *clips)
     job.run(method=method, seed=seed, episodes=episodes, size=size, output=file, **inputs)
 
 

@@ -129,7 +129,7 @@ def config_hash(config: RunConfig, imported: Iterable[str] = ()) -> str:
 
     The settings of stages whose output was `imported` decide nothing.
     """
-    unread = ("execution", *_EVIDENCE, *imported)
+    unread = ("preset", "run", "execution", *_EVIDENCE, *imported)
     return hash_values({name: part for name, part in _dump(config).items() if name not in unread})
 
 

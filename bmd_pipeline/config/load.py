@@ -243,6 +243,7 @@ def shorten(text: str, length: int = 80) -> str:
 
 _NO_SETTINGS = {
     "preset": "`--preset` names it, or Snakemake's `--config preset=…`",
+    "force": "`--force` for a stage; the workflow reads it from Snakemake's --config",
     "tasks": "the workflow alone reads it, from Snakemake's --config or --configfile",
     "set": "the workflow alone reads it, from Snakemake's --config or --configfile",
 }
@@ -390,12 +391,18 @@ def load_config(
     if preset == AUTO_GPU:
         preset = "gpu" if _is_native(_collect_layers(task, "cpu", config_dir) + upper) else "cpu"
     layers = _collect_layers(task, preset, config_dir) + upper
+    values = merge_layers(layers)
+    if "preset" in values:
+        raise _refusal(("preset",), f"unknown setting preset; {_NO_SETTINGS['preset']}", layers)
     try:
-        config = RunConfig.model_validate(merge_layers(layers))
+        config = RunConfig.model_validate(values | {"preset": preset})
     except ValidationError as error:
         raise _refusal(*describe_error(error, RunConfig), layers) from error
     if config.task.name != task:
         raise _refusal(("task", "name"), f"task.name must be {task}, got {config.task.name}", layers)
+    if config.run and _task_path(f"{task}-{config.run}", config_dir).is_file():
+        text = f"run must not be {config.run}: results/{task}-{config.run} is the folder of the task of that name"
+        raise _refusal(("run",), text, layers)
     return _resolve_env(config, _list_varied(config, layers), layers)
 
 
@@ -429,6 +436,24 @@ def resolve_preset(preset: str | None, *, config_dir: Path = CONFIG_DIR) -> str:
     if preset not in known:
         raise ConfigError(f"unknown preset {preset!r}; {suggest(str(preset), [*known, AUTO])}")
     return preset
+
+
+def find_run_name(
+    preset: str, overrides: Mapping[str, Any], assignments: Sequence[str], *, config_dir: Path = CONFIG_DIR
+) -> str:
+    """Name of the run that settings say for every task; files of single tasks are not read.
+
+    Raises:
+        ConfigError: it is no such name, or a file can't be read.
+    """
+    path = config_dir / "presets" / f"{'gpu' if preset == AUTO_GPU else preset}.yaml"
+    places = [_read_defaults(config_dir), read_settings(path), overrides]
+    layers = [*(Layer("settings", values) for values in places), *map(parse_assignment, assignments)]
+    values = {"task": {"name": "Task"}, "run": merge_layers(layers).get("run", "")}
+    try:
+        return RunConfig.model_validate(values).run
+    except ValidationError as error:
+        raise ConfigError(describe_error(error, RunConfig)[1]) from error
 
 
 def list_presets(config_dir: Path = CONFIG_DIR) -> list[str]:

@@ -93,6 +93,16 @@ Name = Annotated[str, Field(min_length=1, max_length=100)]
 """A name that a task gives to a part of it."""
 Names = Annotated[tuple[Name, ...], Field(max_length=1000), Once]
 TaskName = Annotated[str, Field(pattern=f"^{TASK_PATTERN}$")]
+
+
+def _no_base(name: str) -> str:
+    if re.fullmatch(r"base\d+", name):
+        raise ValueError(f"must not be as of a base policy, got {name!r}")
+    return name
+
+
+RunName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_]{1,32})?$"), AfterValidator(_no_base)]
+"""No -, which stands before it in a folder's name."""
 ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=200)]
 """Import path of a Python module."""
 
@@ -674,6 +684,11 @@ class RunConfig(Section):
     """Everything that decides what a run computes, by stage."""
 
     task: TaskConfig
+    preset: str | None = None
+    """Preset whose settings these are; `--preset` or `preset:` in a file chooses it."""
+    run: RunName = ""
+    """Name of the run, for runs of one task that shall not replace each other: they are in `data/<Task>-<run>` and
+    `results/<Task>-<run>`. Empty: in `data/<Task>` and `results/<Task>`. The preset smoke brings the name smoke."""
     seed: Seed = 0
     """Root seed: every generator of the run derives from it."""
     methods: Annotated[tuple[Method, ...], Field(min_length=1, max_length=len(METHODS)), Once] = ("dppo", "dppo-bmd")

@@ -1,7 +1,11 @@
 """Where everything is: the one place that knows the paths of data and results."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import read_json
 
 RUN_FILE = "run.json"
 """Written last in every output folder: its presence means the folder is complete."""
@@ -11,6 +15,15 @@ PATHS_FILE = "trajectories.parquet"  # beside it: planar paths of some episodes
 MANIFEST_FILE = "demos.manifest.json"  # stands for the demonstrations beside it
 POLICY_FILE = "policy.safetensors"  # weights of a pre-trained policy
 METRICS_FILE = "metrics.jsonl"  # metrics of a training stage, one JSON line per report
+POLICY_NAMES = (POLICY_FILE, "policy.json", RUN_FILE)
+MODES_NAMES = ("modes.safetensors", "modes.json", RUN_FILE)
+FINETUNED_NAMES = ("finetuned.safetensors", "finetuned.json", RUN_FILE)
+"""Files that stand for a folder of a policy, of modes and of a fine-tuned policy."""
+TABLES = (EPISODES_FILE, PATHS_FILE, "trajectories.png", "trajectories.svg")
+SUCCESS_PICTURES = ("success_modes.png", "success_modes.svg")
+"""Tables and a picture beside every eval.json, and another picture beside that of all policies."""
+MARK = "made by bmd-pipeline"
+"""What our pictures say of themselves, so that nobody else's are taken for ours."""
 VIDEOS_FOLDER = "videos"  # a task's clips, which its page shows
 VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif"}
 """Media types of the clips that a page shows, by suffix."""
@@ -21,29 +34,57 @@ unlocked."""
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of a run, below `root` (the folder that commands are started in); seeds and names may be wildcards."""
+    """Paths of a run, below `root` (the folder that commands are started in); seeds and names may be wildcards.
+
+    Runs of other names are in other folders.
+    """
 
     root: Path = Path()
+    run: str = ""
+
+    def folder(self, task: str) -> str:
+        """Name of the task's folder in data/, results/ and logs/."""
+        return f"{task}-{self.run}" if self.run else task
+
+    def results(self, task: str) -> Path:
+        """Folder of all results of a task."""
+        return self.root / "results" / self.folder(task)
+
+    def logs(self, task: str) -> Path:
+        """Folder of what the workflow's jobs print."""
+        return self.root / "logs" / self.folder(task)
+
+    def list_tasks(self) -> list[str]:
+        """Tasks that have an eval.json, by name. It says which task it is of: a task's name may end as a run's does."""
+        found = []
+        for path in sorted(self.root.glob(f"results/*/{EVAL_FILE}")):
+            name = path.parent.name
+            task = name.removesuffix(f"-{self.run}")
+            with suppress(ArtifactError):  # one that is damaged is refused where it is read
+                task = str(read_json(path, "evaluation").get("task", task))
+            if self.folder(task) == name:
+                found.append(task)
+        return found
 
     def demos(self, task: str) -> Path:
         """Demonstration store (a zarr group)."""
-        return self.root / "data" / task / "demos.zarr"
+        return self.root / "data" / self.folder(task) / "demos.zarr"
 
     def demos_manifest(self, task: str) -> Path:
         """The file that stands for the store: its tree hash and how it was made."""
-        return self.root / "data" / task / MANIFEST_FILE
+        return self.root / "data" / self.folder(task) / MANIFEST_FILE
 
     def policy(self, task: str) -> Path:
         """Folder of the pre-trained policy."""
-        return self.root / "results" / task / "policy"
+        return self.results(task) / "policy"
 
     def modes(self, task: str, seed: int | str) -> Path:
         """Folder of the discovered modes."""
-        return self.root / "results" / task / "modes" / f"seed{seed}"
+        return self.results(task) / "modes" / f"seed{seed}"
 
     def finetuned(self, task: str, method: str, seed: int | str) -> Path:
         """Folder of a fine-tuned policy; the method may be that of a grid's cell, as `GridCell.folder` says."""
-        return self.root / "results" / task / method / f"seed{seed}"
+        return self.results(task) / method / f"seed{seed}"
 
     def curve(self, task: str, method: str, seed: int | str) -> Path:
         """Success and modes of a policy's snapshots over its fine-tuning."""
@@ -55,35 +96,35 @@ class Layout:
 
     def summary(self, task: str) -> Path:
         """All evaluations of a task side by side: the main target."""
-        return self.root / "results" / task / EVAL_FILE
+        return self.results(task) / EVAL_FILE
 
     def comparison(self, task: str) -> Path:
         """All methods compared."""
-        return self.root / "results" / task / "compare.json"
+        return self.results(task) / "compare.json"
 
     def verdict(self, task: str) -> Path:
         """The hypotheses, decided."""
-        return self.root / "results" / task / "verdict.json"
+        return self.results(task) / "verdict.json"
 
     def validation(self, task: str) -> Path:
         """Whether the discovered modes are real."""
-        return self.root / "results" / task / "modes" / "validation.json"
+        return self.results(task) / "modes" / "validation.json"
 
     def grid(self, task: str) -> Path:
         """Scores of a grid of runs."""
-        return self.root / "results" / task / "grid.json"
+        return self.results(task) / "grid.json"
 
     def pool(self, task: str) -> Path:
         """Scores over base policies."""
-        return self.root / "results" / task / "pool.json"
+        return self.results(task) / "pool.json"
 
     def report(self, task: str) -> Path:
         """A task's page."""
-        return self.root / "results" / task / "report.html"
+        return self.results(task) / "report.html"
 
     def overview(self) -> Path:
         """The page of all tasks."""
-        return self.root / "results" / "summary.html"
+        return self.root / "results" / f"{self.folder('summary')}.html"
 
     @staticmethod
     def snapshots(finetuned: Path) -> Path:

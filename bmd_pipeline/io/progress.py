@@ -5,7 +5,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import stat
 import time
 from collections.abc import Callable, Mapping
@@ -18,8 +17,8 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.errors import AlreadyWritten, ArtifactError
-from bmd_pipeline.io.files import hash_tensors, read_weights, save_weights
-from bmd_pipeline.io.layout import LOCK_FILE
+from bmd_pipeline.io.files import hash_tensors, read_weights, remove_leftovers, save_weights
+from bmd_pipeline.io.layout import LOCK_FILE, METRICS_FILE
 
 POLL_S = 1.0
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -162,9 +161,11 @@ class TrainingState(FolderLock):
             ) from None
 
     def discard(self) -> None:
-        """Removes the folder once the stage has written its outputs, and gives the lock back."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.release()
+        """Removes the progress once the stage has written its outputs, as `FolderLock.discard` does the lock."""
+        remove_leftovers(self.folder)
+        for name in (self.path.name, METRICS_FILE):
+            (self.folder / name).unlink(missing_ok=True)
+        super().discard()
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

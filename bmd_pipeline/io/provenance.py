@@ -6,20 +6,21 @@ import functools
 import multiprocessing
 import os
 import platform
+import re
 import resource
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmd_pipeline.errors import ArtifactError, ConfigError
-from bmd_pipeline.io.files import damage_error, hash_path, hash_tree, read_json, write_json
-from bmd_pipeline.io.layout import LOCK_FILE, MANIFEST_FILE, METRICS_FILE, POLICY_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.files import damage_error, hash_path, hash_tree, parse_json, read_file, read_json, write_json
+from bmd_pipeline.io.layout import LOCK_FILE, MANIFEST_FILE, MARK, METRICS_FILE, POLICY_FILE, RUN_FILE, Layout
 
 if TYPE_CHECKING:  # Snakemake reads this module for every job: torch is imported where it is asked
     import torch
@@ -183,7 +184,7 @@ def read_record(path: Path, advice: str = "") -> dict[str, Any]:
 
 def read_manifest(manifest: Path) -> dict[str, Any]:
     """Reads the record beside demonstrations; as `read_record`."""
-    keep = f"keep the store beside it with `bmd-pipeline import-demos STORE --task {manifest.parent.name}`"
+    keep = "keep the store beside it with `bmd-pipeline import-demos STORE --task TASK`"
     return read_record(manifest, f"{keep}, or move both away")
 
 
@@ -296,7 +297,86 @@ def is_imported(record: Path) -> bool:
         return False
 
 
-def require_demos(store: Path, manifest: Path, config_hash: str) -> None:
+_MARKS = (MARK.encode(), b"bmd_pipeline", b'<meta name="generator" content="bmd-pipeline ')
+"""What our pictures and tables, tables of paths, and pages hold."""
+_TELLING = (".json", ".jsonl", ".html", "")
+"""Suffixes of files that always tell who wrote them; the last is that of a lock."""
+
+
+def require_own(paths: Iterable[Path], stage: str, task: str | None) -> None:
+    """Checks that nobody's files are lost where a stage writes: what is there must bear our mark.
+
+    A document names the task, and a record also the stage; logs, locks, pages, tables and pictures are told by their
+    content. What has no mark, such as weights, is ours beside such a document, or beside the lock of a killed job.
+
+    Raises:
+        ArtifactError: something is there that the stage did not write for this task.
+    """
+    found = {path: _is_marked(path, stage, task) for path in paths if os.path.lexists(path)}
+    locks = {Layout.state(path.parent) / LOCK_FILE for path in found}
+    vouched = any(marked for path, marked in found.items() if path.suffix == ".json")
+    vouched = vouched or any(_is_marked(lock, stage, task) for lock in locks)
+    for path, marked in found.items():
+        if not marked and (path.suffix in _TELLING or not vouched or not path.is_file()):
+            command = f"bmd-pipeline {stage}" + (f" --task {task}" if task else "")
+            raise ArtifactError(
+                f"{path} would be replaced, and `{command}` did not write it, or it is damaged: move it away or delete "
+                "it, or write to another place"
+            )
+
+
+def _is_marked(path: Path, stage: str, task: str | None) -> bool:
+    if not path.is_file():
+        return False
+    if path.suffix == ".json":
+        document: dict[str, Any] = {}
+        with suppress(ArtifactError):
+            document = read_json(path, "document")
+        is_ours = "schema_version" in document and document.get("task") == task
+        return is_ours and document.get("stage", stage) == stage
+    try:
+        content = read_file(path)
+    except (ArtifactError, OSError):  # too large to be ours, or unreadable
+        return False
+    if path.name == LOCK_FILE:
+        return re.match(rb"\d+ |$", content) is not None
+    if path.suffix == ".jsonl":
+        with suppress(ValueError):
+            line = parse_json(content.partition(b"\n")[0] or b'{"step": 0, "cpu_seconds": 0}')
+            return isinstance(line, dict) and {"step", "cpu_seconds"} <= line.keys()
+    return any(mark in content for mark in _MARKS)
+
+
+def require_same_preset(paths: Iterable[Path], preset: str | None) -> None:
+    """Checks that records among files that will be replaced were made with the present preset.
+
+    Raises:
+        ArtifactError: one was made with another.
+    """
+    for path in paths:
+        made_with = read_json(path, "record").get("preset") if path.suffix == ".json" and path.is_file() else None
+        if None not in (made_with, preset) and made_with != preset:
+            raise ArtifactError(
+                f"{path} was made with preset {made_with} and would be replaced with preset {preset}: give this run a "
+                f"name (run=NAME) or preset {made_with}, or replace it with --force (in the workflow, force=true)"
+            )
+
+
+def read_cost(path: Path) -> float:
+    """CPU time in seconds that an output says it took, over all jobs that made it; 0 for what says nothing."""
+    if path.suffix != ".json" or not path.is_file():
+        return 0.0
+    cost = 0.0
+    with suppress(ArtifactError, OSError, ValueError, LookupError, TypeError, AttributeError):
+        document = read_json(path, "document")
+        cost = float(document.get("provenance", document)["cpu_seconds"])
+        if path.name == RUN_FILE:  # which knows the last job alone
+            lines = read_file(path.with_name(METRICS_FILE)).splitlines()
+            cost = max(cost, float(parse_json(lines[-1])["cpu_seconds"]))
+    return cost
+
+
+def require_demos(store: Path, manifest: Path, task: str, config_hash: str) -> None:
     """Checks demonstrations that `collect` will not make again.
 
     Raises:
@@ -306,18 +386,18 @@ def require_demos(store: Path, manifest: Path, config_hash: str) -> None:
     if is_imported(manifest):
         if not store.is_dir():
             raise ArtifactError(
-                f"{store} was imported and is missing: import it again with `bmd-pipeline import-demos STORE --task "
-                f"{store.parent.name}`, or delete {manifest} to collect"
+                f"{store} was imported and is missing: import it again with `bmd-pipeline import-demos STORE "
+                f"{_place(store, task)}`, or delete {manifest} to collect"
             )
     elif find_edited_hash(store, manifest) is not None:
         reason = _doubt_collection(store, manifest)
         if read_manifest(manifest).get("config_hash") != config_hash:
             reason = reason or "was edited after its collection under other settings"
         if reason:
-            raise ArtifactError(f"{store} {reason}: {_keep_demos(store)}")
+            raise ArtifactError(f"{store} {reason}: {_keep_demos(store, task)}")
 
 
-def require_disposable_demos(store: Path, manifest: Path, command: str) -> None:
+def require_disposable_demos(store: Path, manifest: Path, task: str, command: str) -> None:
     """Checks that no demonstrations are lost where a command, `collect` or `import-demos`, writes a store.
 
     What was copied from elsewhere may be imported anew.
@@ -325,6 +405,11 @@ def require_disposable_demos(store: Path, manifest: Path, command: str) -> None:
     Raises:
         ArtifactError: a store is there that was imported, that nobody collected, or that was edited since.
     """
+    if manifest.is_file() and store.name not in (outputs := read_manifest(manifest)["outputs"]):
+        raise ArtifactError(
+            f"{manifest} stands for {', '.join(outputs) or 'another store'}, and `{command}` would replace it: write "
+            f"{store.name} into another folder"
+        )
     # Snakemake keeps a hidden time stamp in a folder that a rule makes.
     is_empty = store.is_dir() and all(path.name[0] == "." for path in store.iterdir())
     if not store.is_symlink() and (is_empty or not store.exists()):
@@ -337,10 +422,10 @@ def require_disposable_demos(store: Path, manifest: Path, command: str) -> None:
             f"{store} was imported, and `{command}` would replace it: delete it and {manifest.name} first, or move them"
         )
     if reason := _doubt_collection(store, manifest) or ("was edited after its collection" if is_edited else None):
-        raise ArtifactError(f"{store} {reason}, and `{command}` would replace it: {_keep_demos(store)}")
+        raise ArtifactError(f"{store} {reason}, and `{command}` would replace it: {_keep_demos(store, task)}")
 
 
-def require_disposable_policy(folder: Path, command: str) -> None:
+def require_disposable_policy(folder: Path, task: str, command: str) -> None:
     """Checks that no policy is lost where a command, `pretrain` or `import-policy`, writes one.
 
     What was copied from elsewhere may be imported anew.
@@ -355,7 +440,7 @@ def require_disposable_policy(folder: Path, command: str) -> None:
     if not is_imported(run):  # somebody else's policy may have a run.json too, from `write_run`
         raise ArtifactError(
             f"{folder} holds a policy that `pretrain` did not make, and `{command}` would replace it: keep it with "
-            f"`bmd-pipeline import-policy {folder} --task {folder.parent.name}`, or move it away"
+            f"`bmd-pipeline import-policy {folder} {_place(folder, task)}`, or move it away"
         )
     if command != "import-policy" or not read_json(run, "record").get("inputs"):
         raise ArtifactError(f"{folder} was imported, and `{command}` would replace it: delete it first, or move it")
@@ -374,12 +459,17 @@ def require_own_demos(policy: Path, demos: Path) -> None:
     if is_imported(policy / RUN_FILE) and not is_imported(manifest) and not named:
         raise ConfigError(
             "discover.form must be published for an imported policy without imported demonstrations: codes are taught "
-            f"on its own, which `bmd-pipeline import-demos STORE --task {policy.parent.name}` brings"
+            "on its own, which `bmd-pipeline import-demos STORE --task TASK` brings"
         )
 
 
-def _keep_demos(store: Path) -> str:
-    return f"keep it with `bmd-pipeline import-demos {store} --task {store.parent.name}`, or move it away"
+def _keep_demos(store: Path, task: str) -> str:
+    return f"keep it with `bmd-pipeline import-demos {store} {_place(store, task)}`, or move it away"
+
+
+def _place(output: Path, task: str) -> str:
+    """Options with which an import writes there: the folder of a run with a name has to be told."""
+    return f"--task {task}" + ("" if output.parent.name == task else f" --output {output}")
 
 
 def _doubt_collection(store: Path, manifest: Path) -> str | None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import advise_again, read_table
+from bmd_pipeline.io.layout import MARK
 
 _ARRAYS = ("code", "success", "length", "episode_return", "information", "deviation")
 _PLAIN_COLUMNS = {
@@ -93,7 +94,7 @@ def concat_episodes(parts: Sequence[Episodes], limit: int) -> Episodes:
 def encode_episodes(parts: Sequence[Episodes]) -> bytes:
     """Parquet file with the rows of all parts, which share their labellings."""
     buffer = io.BytesIO()
-    table = pa.concat_tables(map(_to_table, parts))
+    table = pa.concat_tables(map(_to_table, parts)).replace_schema_metadata({"creator": MARK})
     pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
 

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from bmd_pipeline.io.layout import MARK
+
 # ---- Frames of an episode as a GIF that a page can carry ----
 
 LAST_MS = 1_500
@@ -48,7 +50,9 @@ def _encode(pictures: Sequence[Image.Image], frame_ms: int, colours: int) -> byt
     first, *others = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
     file = io.BytesIO()
     durations = [*[frame_ms] * len(others), LAST_MS]
-    first.save(file, "GIF", save_all=True, append_images=others, duration=durations, loop=0, optimize=False)
+    first.save(
+        file, "GIF", save_all=True, append_images=others, duration=durations, loop=0, optimize=False, comment=MARK
+    )
     return file.getvalue()
 
 
@@ -98,7 +102,7 @@ def draw_strips(strips: Sequence[Strip], columns: int, size: int) -> bytes:
         for i, (still, path) in enumerate(zip(strip.stills, strip.paths, strict=True)):
             page.paste(_draw_still(still, path, size), (x + i * (size + _BETWEEN), y + _CAPTION))
     file = io.BytesIO()
-    page.save(file, "WEBP", quality=_QUALITY, method=6)
+    page.save(file, "WEBP", quality=_QUALITY, method=6, xmp=MARK.encode())
     return file.getvalue()
 
 

@@ -23,6 +23,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from bmd_pipeline.io.files import write_bytes
+from bmd_pipeline.io.layout import MARK
 from bmd_pipeline.methods import PRETRAINED, is_finetuned, method_family, uses_modes
 from bmd_pipeline.metrics.schemas import CodeCheck, CodeRow, Evaluation, Grid, PolicyBlock
 from bmd_pipeline.reporting.narrative import counted, name_axis
@@ -165,7 +166,7 @@ def embed_figure(figure: Figure, name: str, title: str, description: str) -> str
 def _print(figure: Figure, kind: str, *, transparent: bool = False) -> bytes:
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    metadata = {"Date": None, "Creator": MARK} if kind == "svg" else {"Software": MARK}
     with house_style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font lacks
         figure.savefig(buffer, format=kind, dpi=160, metadata=metadata, transparent=transparent)

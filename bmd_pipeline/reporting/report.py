@@ -120,6 +120,7 @@ def build_report(sources: ReportSources) -> str:
         data={"policies": names, "modes": list(book.modes), "axes": axes, "toScale": book.to_scale, "paths": paths},
         colours=colour_sheet(names, book.modes),
         task=evaluation.task,
+        folder=sources.folder,
         evaluation=evaluation,
         policies=_list_marks(evaluation, names),
         figures=drawn,
@@ -136,7 +137,7 @@ def build_report(sources: ReportSources) -> str:
         videos=sources.videos,
         steps=steps,
         commits=list(dict.fromkeys(step["git_commit"] or "an installed package" for step in steps)),
-        command=remake_command(evaluation),
+        command=remake_command(evaluation, sources.folder),
         settings=list(list_settings(sources)),
         drawn_paths=min(figures.MAX_PATHS, max(map(len, sources.paths.values()))),
     )

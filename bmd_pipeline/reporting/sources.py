@@ -202,6 +202,7 @@ Key = tuple[str, int]
 class ReportSources:
     """Everything that a task's page shows, as it was read."""
 
+    folder: str  # name of the task's folder in results/
     evaluation: Evaluation  # the task's eval.json
     parts: Mapping[Key, Evaluation]  # eval.json of each policy and seed
     episodes: Mapping[Key, Episodes]
@@ -246,6 +247,7 @@ def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> R
     base = require_run(layout.policy(task), "pretrain", task)
     seeds = sorted({seed for policy, seed in known if uses_modes(policy)})
     return ReportSources(
+        folder=layout.folder(task),
         evaluation=evaluation,
         parts=parts,
         episodes={key: rows[key] for key in known},
@@ -345,8 +347,11 @@ def _read_provenance(document: Document) -> RunRecord:
     return document.provenance.model_dump() | {"config_hash": document.config_hash}
 
 
-def remake_command(evaluation: Evaluation) -> str:
-    """The command that makes the page with all that is behind it, under the preset and settings that were used."""
+def remake_command(evaluation: Evaluation, folder: str) -> str:
+    """The command that makes the page with all that is behind it, under the preset and settings that were used.
+
+    `folder` is the name of the task's folder in results/.
+    """
     words: list[str] = []
     with suppress(ValueError):  # a command that is none
         words = shlex.split(evaluation.provenance.command)
@@ -354,7 +359,7 @@ def remake_command(evaluation: Evaluation) -> str:
     presets = [f"preset={value}" for option, value in given if option == "--preset"]
     sets = [value for option, value in given if option == "--set"]
     config = presets[-1:] + ([f"set={json.dumps(sets, ensure_ascii=False)}"] if sets else [])
-    target = f"results/{evaluation.task}/report.html"
+    target = f"results/{folder}/report.html"
     return shlex.join(["snakemake", "--cores", "2", target, *(["--config", *config] if config else [])])
 
 

@@ -48,6 +48,7 @@ def describe_stage(
     It read `inputs`, files and folders by name, as they were at its `start`, and computed with `seed` (None: the run's)
     on `device` (None: the CPU). `extra` is what else it has to say, as JSON.
     """
+    extra = {"preset": config.preset, **({"method": method} if method else {}), **extra}
     return describe_run(
         stage=stage,
         task=config.task.name,
@@ -57,7 +58,7 @@ def describe_stage(
         inputs=inputs,
         start=start,
         device=device,
-        extra={"method": method, **extra} if method else extra,
+        extra=extra,
     )
 
 

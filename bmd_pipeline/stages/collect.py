@@ -53,7 +53,7 @@ def collect(config: RunConfig, *, output: Path, manifest: Path, num_workers: int
         "packages": start.packages,
     }
     require_replaceable(output)
-    require_disposable_demos(output, manifest, STAGE)
+    require_disposable_demos(output, manifest, task.name, STAGE)
     with make_pool(task, num_workers) as pool:
         settings = config.collect
         quota = Quota(pool.behaviours, settings.num_episodes, MAX_ATTEMPTS_FACTOR, settings.behaviours)

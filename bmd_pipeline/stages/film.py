@@ -15,7 +15,7 @@ from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.environments.base import ModeLabelling, VectorTask
 from bmd_pipeline.errors import ArtifactError, TaskError, TrainingError
-from bmd_pipeline.io.files import convert_os_errors, read_json, write_bytes, write_json
+from bmd_pipeline.io.files import convert_os_errors, hash_file, read_json, write_bytes, write_json
 from bmd_pipeline.io.provenance import RunStart
 from bmd_pipeline.methods import EXPERT
 from bmd_pipeline.reporting.clips import Strip, draw_strips, encode_gif
@@ -270,12 +270,11 @@ def _describe(clip: Clip, gif: bytes) -> dict[str, Any]:
 def _remove_old(output: Path, made: Mapping[str, object]) -> None:
     """Removes the clips that the present document lists and that were not made again."""
     try:
-        listed = read_json(output, "film").get("clips")
-    except ArtifactError:  # there is none
-        return
-    if not isinstance(listed, dict):  # nobody knows what it lists
+        listed = {name: clip.get("sha256") for name, clip in read_json(output, "film").get("clips", {}).items()}
+    except (ArtifactError, AttributeError):  # there is none, or nobody knows what it lists
         return
     with convert_os_errors(output.parent):
         for name in set(listed) - set(made):
-            if Path(name).name == name and name.endswith(".gif"):  # nothing but a clip beside it
-                output.with_name(name).unlink(missing_ok=True)
+            clip = output.with_name(name) if Path(name).name == name and name.endswith(".gif") else None
+            if clip and clip.is_file() and hash_file(clip) == listed[name]:  # as it was made
+                clip.unlink()

@@ -1,6 +1,6 @@
 """Stage `finetune`: the pre-trained policy learns from its own episodes, with or without mode codes."""
 
-import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ class _Run:
             if self.best is None:  # nothing to go on from
                 self._calibrate()
                 self._select(0)
-                shutil.rmtree(Layout.snapshots(self.output), ignore_errors=True)  # of an earlier run
+                self._remove_snapshots()  # of an earlier run
                 self._snapshot(0)
             for iteration in range(first, settings.iterations):
                 self.trainer.remember()
@@ -205,6 +205,13 @@ class _Run:
         if interval and (iteration % interval == 0 or iteration == self.config.finetune.iterations):
             folder = Layout.snapshots(self.output) / f"{iteration:06d}"
             self._write_weights(folder, trained_state(self.agent), {"iteration": iteration})
+
+    def _remove_snapshots(self) -> None:
+        for folder in Layout.snapshots(self.output).glob("*"):
+            with suppress(OSError):  # with somebody's file in it, it stays
+                for name in (FINETUNED_WEIGHTS, FINETUNED_DOCUMENT):
+                    (folder / name).unlink(missing_ok=True)
+                folder.rmdir()
 
     def _write_weights(self, folder: Path, weights: dict[str, Tensor], extra: dict[str, Any]) -> None:
         document: dict[str, Any] = {

@@ -48,7 +48,7 @@ def import_demos(config: RunConfig, *, store: Path, output: Path, manifest: Path
         return
     if not in_place:
         require_replaceable(output)
-        require_disposable_demos(output, manifest, "import-demos")
+        require_disposable_demos(output, manifest, config.task.name, "import-demos")
     with FolderLock(Layout.state(output.parent), required=config.execution.require_lock) as lock:
         if not in_place:
             with staged_directory(output) as partial:
@@ -88,7 +88,7 @@ def import_policy(config: RunConfig, *, policy: Path, output: Path, reporter: Re
         reporter.log(f"{output}: the policy in {policy} was imported already")
         return
     if not in_place:
-        require_disposable_policy(output, "import-policy")
+        require_disposable_policy(output, config.task.name, "import-policy")
     contents = {name: path.read_bytes() for name, path in files.items()}
     start.require_unchanged()
     with FolderLock(Layout.state(output), required=config.execution.require_lock) as lock:

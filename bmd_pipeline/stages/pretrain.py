@@ -75,7 +75,7 @@ def pretrain(
         ConfigError: the device of `execution.device` or `task.physics` is not there.
         Stopped: somebody asked; progress is saved.
     """
-    require_disposable_policy(output, STAGE)
+    require_disposable_policy(output, config.task.name, STAGE)
     start = RunStart(reporter.warn, demos)
     device = select_device(config.execution.device)
     data = load_task_demos(config, demos)

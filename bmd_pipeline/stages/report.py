@@ -36,16 +36,10 @@ def summary(*, layout: Layout, tasks: Sequence[str] | None = None, output: Path,
     Raises:
         ArtifactError: there are no results, or some are missing or damaged.
     """
-    chosen = list_tasks(layout) if tasks is None else tasks
+    chosen = layout.list_tasks() if tasks is None else tasks
     if not chosen:
-        raise ArtifactError(f"no task has results below {layout.summary('TASK').parents[1]}; make some with snakemake")
+        raise ArtifactError(f"no task has results in {layout.results('TASK')}; make some with snakemake")
     _write(output, build_summary(load_results(layout, chosen)), reporter)
-
-
-def list_tasks(layout: Layout) -> list[str]:
-    """Tasks that have an eval.json, by name."""
-    pattern = layout.summary("*").relative_to(layout.root)
-    return sorted(path.parent.name for path in layout.root.glob(str(pattern)))
 
 
 def _check_settings(config: RunConfig, layout: Layout, sources: ReportSources) -> None:

@@ -326,7 +326,7 @@ def test_what_another_job_writes_is_waited_for(
     identity = make_identity(load_config("GaussianMixture", preset="smoke"), "collect")
     command = "collect --task GaussianMixture --preset smoke --plain"
     (project / "data").mkdir()
-    with FolderLock(project / "data" / "GaussianMixture" / "checkpoints", identity) as other:
+    with FolderLock(project / "data" / "GaussianMixture-smoke" / "checkpoints", identity) as other:
         status, _, err = run(capsys, command)
         assert (status, err.count("another job is writing")) == (2, 1)
         timer = threading.Timer(0.2, other.discard)
@@ -335,7 +335,75 @@ def test_what_another_job_writes_is_waited_for(
         timer.join()
     assert status == 0
     assert "waiting for it" in err
-    assert err.endswith("another job has written data/GaussianMixture meanwhile\n")
+    assert err.endswith("another job has written data/GaussianMixture-smoke meanwhile\n")
+
+
+@pytest.fixture
+def mine(project: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A folder of somebody's, beside demonstrations and a policy of ours."""
+    for command in ("collect", "pretrain --set pretrain.iterations=5"):
+        assert run(capsys, f"{command} --task GaussianMixture --preset smoke --quiet")[0] == 0
+    folder = project / "mine"
+    for part in (folder, folder / "checkpoints", folder / "snapshots" / "000000"):
+        part.mkdir(parents=True)
+        (part / "epoch100.ckpt").write_text("mine")
+    return folder
+
+
+def test_a_stage_leaves_alone_what_it_did_not_write(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(mine.rglob("*.ckpt"))
+    common = "--task GaussianMixture --preset smoke --quiet --output mine"
+    tune = f"finetune --method dppo {common} --set finetune.iterations=1 --set finetune.snapshot_interval=1"
+    for _ in range(2):  # what is its own may be replaced
+        status, _, err = run(capsys, tune)
+        assert status == 0, err
+    status, _, err = run(capsys, f"pretrain {common} --set pretrain.iterations=5")
+    assert (status, "mine/run.json would be replaced" in err) == (2, True)
+    (mine / "run.json").unlink()
+    assert run(capsys, f"pretrain {common} --set pretrain.iterations=5")[0] == 0
+    assert sorted(mine.rglob("*.ckpt")) == before
+    assert {path.read_text() for path in before} == {"mine"}
+    assert not (mine / "checkpoints" / "lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("collect --output mine/x.zarr", "demos.manifest.json"),
+        ("collect --output mine/x.zarr", "checkpoints/lock"),
+        ("pretrain --output mine", "metrics.jsonl"),
+        ("pretrain --output mine", "checkpoints/metrics.jsonl"),
+        ("pretrain --output mine", "policy.json"),
+        ("discover --output mine", "run.json"),
+        ("discover --output mine", "modes.json"),
+        ("discover --output mine", "modes.safetensors"),
+        ("finetune --method dppo --output mine", "checkpoints/lock"),
+        ("finetune --method dppo --output mine", "snapshots/000000/finetuned.json"),
+        ("evaluate --output mine/eval.json", "eval.json"),
+        ("evaluate --output mine/eval.json", "episodes.parquet"),
+        ("evaluate --output mine/eval.json", "trajectories.svg"),
+        ("import-policy results/GaussianMixture-smoke/policy --output mine", "run.json"),
+        ("film --output mine/expert.json", "expert.webp"),
+        ("film --output mine/expert.json", "expert-east.gif"),
+    ],
+)
+def test_somebodys_file_is_refused_before_the_work_starts(
+    mine: Path, capsys: pytest.CaptureFixture[str], command: str, name: str
+) -> None:
+    (mine / name).write_text("mine")
+    before = {path: path.stat().st_mtime_ns for path in mine.rglob("*")}
+    status, _, err = run(capsys, f"{command} --task GaussianMixture --preset smoke --quiet")
+    assert (status, err.count("\n")) == (2, 1), err
+    assert err.startswith(f"error: mine/{name} would be replaced, and `bmd-pipeline "), err
+    assert {path: path.stat().st_mtime_ns for path in mine.rglob("*")} == before
+
+
+def test_what_another_preset_made_is_replaced_by_force_alone(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = "pretrain --task GaussianMixture --quiet --set pretrain.iterations=5 --set run=smoke --preset cpu"
+    status, _, err = run(capsys, command)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "policy/run.json was made with preset smoke and would be replaced with preset cpu" in err
+    assert run(capsys, f"{command} --force")[0] == 0
 
 
 def test_only_stages_that_can_go_on_have_a_time_limit(capsys: pytest.CaptureFixture[str]) -> None:

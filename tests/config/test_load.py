@@ -12,7 +12,15 @@ import pytest
 from pydantic import ValidationError
 
 from bmd_pipeline.config import load
-from bmd_pipeline.config.load import AUTO_GPU, has_cuda_device, list_presets, load_config, resolve_preset
+from bmd_pipeline.config.hashing import config_hash
+from bmd_pipeline.config.load import (
+    AUTO_GPU,
+    find_run_name,
+    has_cuda_device,
+    list_presets,
+    load_config,
+    resolve_preset,
+)
 from bmd_pipeline.config.schema import Disturbance, FinetuneConfig
 from bmd_pipeline.errors import BMDError, ConfigError, TaskError
 from bmd_pipeline.tasks.registry import get_entry
@@ -41,6 +49,46 @@ def test_overrides_may_choose_the_preset_but_an_argument_wins(config_dir: Path) 
     assert load_config("GaussianMixture", overrides=overrides, config_dir=config_dir).finetune.num_envs == 4
     config = load_config("GaussianMixture", preset="gpu", overrides=overrides, config_dir=config_dir)
     assert config.finetune.num_envs == 4000
+
+
+def test_a_run_is_named_by_its_settings_and_a_preset_may_do_so(config_dir: Path) -> None:
+    (config_dir / "presets" / "smoke.yaml").write_text("run: trial\nfinetune: {iterations: 2}")
+
+    def name(preset: str, *assignments: str, **overrides: Any) -> str:
+        run = load_config(
+            "GaussianMixture", preset=preset, overrides=overrides, assignments=assignments, config_dir=config_dir
+        ).run
+        assert find_run_name(preset, overrides, assignments, config_dir=config_dir) == run
+        return run
+
+    assert (name("cpu"), name("smoke"), name("smoke", run="mine"), name("smoke", 'run=""')) == ("", "trial", "mine", "")
+    assert (name("cpu", "run=yours", run="mine"), name(AUTO_GPU)) == ("yours", "")
+
+
+@pytest.mark.parametrize("name", ["base0", "a-b", "../x", "a b", "x" * 33, "[a]", "3"])
+def test_a_runs_name_is_part_of_a_folders(config_dir: Path, name: str) -> None:
+    for read in (
+        lambda: load_config("GaussianMixture", assignments=[f"run={name}"], config_dir=config_dir),
+        lambda: find_run_name("cpu", {}, [f"run={name}"], config_dir=config_dir),
+    ):
+        with pytest.raises(ConfigError, match=r"^run must"):
+            read()
+
+
+def test_a_run_does_not_take_the_folder_of_another_task(config_dir: Path) -> None:
+    (config_dir / "tasks" / "Shifted-mine.yaml").write_text("extends: GaussianMixture")
+    assert load_config("Shifted-mine", config_dir=config_dir).task.name == "Shifted-mine"
+    with pytest.raises(ConfigError, match=r"^run must not be mine: results/Shifted-mine is .* \(--set run=mine\)$"):
+        load_config("Shifted", assignments=["run=mine"], config_dir=config_dir)
+
+
+def test_preset_and_name_of_a_run_are_known_and_decide_no_result(config_dir: Path) -> None:
+    plain, named = (
+        load_config("GaussianMixture", preset="cpu", assignments=given, config_dir=config_dir)
+        for given in ([], ["run=mine"])
+    )
+    assert (plain.preset, named.run) == ("cpu", "mine")
+    assert config_hash(plain) == config_hash(named) == config_hash(named.model_copy(update={"preset": "gpu"}))
 
 
 def test_auto_takes_gpu_only_where_a_device_is_visible(config_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,6 @@ from bmd_pipeline.cli.main import main
 from bmd_pipeline.config import load
 from bmd_pipeline.config.load import merge_layers, parse_assignment
 from bmd_pipeline.errors import ConfigError
-from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.workflow import (
     PRESET_VARIABLE,
     Pipeline,
@@ -124,7 +125,7 @@ def test_a_clip_that_is_a_link_to_nowhere_ends_no_planning(pipeline: Pipeline) -
 
 
 def test_a_manifest_without_outputs_is_refused_in_one_line(pipeline: Pipeline) -> None:
-    manifest = Path("data/GaussianMixture/demos.manifest.json")
+    manifest = Path("data/GaussianMixture-smoke/demos.manifest.json")
     manifest.parent.mkdir(parents=True)
     manifest.write_text('{"imported": true, "outputs": null}')
     with pytest.raises(SystemExit, match=r"^error: .*demos\.manifest\.json is damaged \(outputs is no object\)"):
@@ -136,7 +137,7 @@ def test_only_training_in_a_cell_of_the_grid_is_told_when_to_stop(pipeline: Pipe
     pipeline = dataclasses.replace(pipeline, config={**pipeline.config, "grid": {"axes": axes}})
     job = Wildcards(task="GaussianMixture", method="dppo-bmd", cell="mi_weight=0.5", seed="0")
     resources = SimpleNamespace(runtime=60, get=lambda name, default: 5)
-    output = ["results/GaussianMixture/grid/mi_weight=0.5/dppo-bmd/seed0/eval.json"]
+    output = ["results/GaussianMixture-smoke/grid/mi_weight=0.5/dppo-bmd/seed0/eval.json"]
     waiting, resumable = (
         pipeline.in_cell(shared)(job, output, 1, resources) for shared in (pipeline.waiting, pipeline.resumable)
     )
@@ -163,7 +164,7 @@ def test_demonstrations_are_needed_where_a_cell_teaches_on_them(pipeline: Pipeli
 
 def test_a_comparison_reads_what_the_command_reads(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
     planned = pipeline.evaluations("compare")(Wildcards(task="GaussianMixture"))
-    assert "results/GaussianMixture/taught/seed1/eval.json" in planned
+    assert "results/GaussianMixture-smoke/taught/seed1/eval.json" in planned
     for path in planned:
         Path(path).parent.mkdir(parents=True)
         assert main(["compare", "--task", "GaussianMixture", *pipeline.settings_given.command_options()]) == 2
@@ -173,13 +174,13 @@ def test_a_comparison_reads_what_the_command_reads(pipeline: Pipeline, capsys: p
 
 def test_a_summary_shows_the_tasks_that_it_was_planned_for(pipeline: Pipeline) -> None:
     for task in ("Lift", "Reach"):
-        Layout().summary(task).parent.mkdir(parents=True)
-        Layout().summary(task).touch()
+        pipeline.layout.summary(task).parent.mkdir(parents=True)
+        pipeline.layout.summary(task).touch()
     assert pipeline.summary_tasks(Wildcards()) == ["Lift", "Reach"]
-    assert pipeline.summary_options(Wildcards(), ["results/summary.html"], 1) == []
+    assert pipeline.summary_options(Wildcards(), ["results/summary-smoke.html"], 1) == ["--run", "smoke"]
     named = dataclasses.replace(pipeline, config={**pipeline.config, "tasks": ["Lift"]}, stored=True)
     assert named.summary_tasks(Wildcards()) == ("Lift",)
-    assert named.summary_options(Wildcards(), ["copies/results/summary.html"], 1) == ["--root", "copies/"]
+    assert named.summary_options(Wildcards(), ["copies/results/summary-smoke.html"], 1)[2:] == ["--root", "copies/"]
 
 
 def test_films_ask_for_what_the_settings_say(pipeline: Pipeline) -> None:
@@ -188,3 +189,80 @@ def test_films_ask_for_what_the_settings_say(pipeline: Pipeline) -> None:
     settings = {"execution": {"mem_mb": 500, "runtime_minutes": 7}}
     pipeline = dataclasses.replace(pipeline, config={**pipeline.config, **settings})
     assert (pipeline.mem_mb("film")(job, 1), pipeline.runtime("film")(job, 1)) == (500, 7)
+
+
+@pytest.mark.parametrize(
+    ("target", "right"),
+    [
+        ("results/PushT/eval.json", "results/PushT-smoke/eval.json"),
+        ("./data/PushT-base0/demos.zarr", "data/PushT-base0-smoke/demos.zarr"),
+        ("results/PushT-other/policy/run.json", "results/PushT-other-smoke/policy/run.json"),
+        ("results/summary.html", "results/summary-smoke.html"),
+    ],
+)
+def test_targets_of_another_run_are_refused_with_the_right_one(pipeline: Pipeline, target: str, right: str) -> None:
+    dataclasses.replace(pipeline, targets=[right, "all"])
+    with pytest.raises(SystemExit, match=f"^error: {target} is another run's, .* the name smoke: ask for {right}$"):
+        dataclasses.replace(pipeline, targets=[target])
+
+
+def test_without_a_name_targets_of_runs_with_one_are_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(SystemExit, match=r"this run has no name: ask for results/summary\.html$"):
+        dataclasses.replace(pipeline, config={"preset": "cpu"}, targets=["results/summary-smoke.html"])
+    plain = dataclasses.replace(pipeline, config={"preset": "cpu"}, targets=["results/PushT-smoke/eval.json"])
+    with pytest.raises(SystemExit, match=r"results/PushT-smoke is of the run smoke of PushT: give the preset"):
+        plain.settings("PushT-smoke")
+
+
+def test_a_task_has_no_run_of_its_own(pipeline: Pipeline, tmp_path: Path) -> None:
+    (tmp_path / "config").unlink()
+    shutil.copytree(Path(__file__).parents[2] / "config", tmp_path / "config")
+    with (tmp_path / "config" / "tasks" / "Reach.yaml").open("a") as file:
+        file.write("\nrun: own\n")
+    plain = dataclasses.replace(pipeline, config={"preset": "cpu"})
+    with pytest.raises(SystemExit, match=r"^error: run must not be a task's own setting: it is 'own' for Reach alone"):
+        plain.settings("Reach")
+
+
+def make_job(rule: str, *output: str, **wildcards: str) -> SimpleNamespace:
+    return SimpleNamespace(
+        rule=SimpleNamespace(name=rule), output=output, wildcards=Wildcards(task="GaussianMixture", **wildcards)
+    )
+
+
+def write_record(folder: str, stage: str, **more: object) -> str:
+    path = Path(folder, "run.json")
+    path.parent.mkdir(parents=True)
+    record = {"schema_version": 1, "task": "GaussianMixture", "stage": stage, "preset": "smoke", **more}
+    path.write_text(json.dumps(record))
+    return str(path)
+
+
+def test_what_will_be_replaced_is_announced_with_its_cost(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    modes = write_record("results/GaussianMixture-smoke/modes/seed0", "discover", cpu_seconds=1800)
+    tuned = write_record("results/GaussianMixture-smoke/dppo/seed0", "finetune", cpu_seconds=5400)
+    page = "results/GaussianMixture-smoke/report.html"
+    pipeline.announce([make_job("report", page)])
+    assert capsys.readouterr().err == ""  # nothing is there
+    pipeline.announce([make_job("discover", modes, seed="0"), make_job("finetune", tuned, method="dppo", seed="0")])
+    assert capsys.readouterr().err == (f"will be replaced: {tuned}, {modes}; making it took 2.0 hours of CPU time\n")
+
+
+def test_before_the_first_job_nobodys_files_and_no_other_presets_are_given_up(pipeline: Pipeline) -> None:
+    modes = write_record("results/GaussianMixture-smoke/modes/seed0", "discover", preset="gpu")
+    job = make_job("discover", modes, seed="0")
+    with pytest.raises(SystemExit, match="was made with preset gpu and would be replaced with preset smoke"):
+        pipeline.announce([job])
+    dataclasses.replace(pipeline, config={**pipeline.config, "force": True}).announce([job])
+    page = Path("results/GaussianMixture-smoke/report.html")
+    page.write_text("mine")
+    with pytest.raises(SystemExit, match=r"^error: .*report\.html would be replaced"):
+        pipeline.announce([make_job("report", str(page))])
+    dataclasses.replace(pipeline, stored=True).announce([make_job("report", str(page))])
+
+
+def test_force_is_yes_or_no(config_dir: Path) -> None:
+    with pytest.raises(ConfigError, match="force must be true or false, got 'perhaps'"):
+        read_workflow_config({"force": "perhaps"}, config_dir=config_dir)

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
 TASK = "GaussianMixture"
-RESULTS = Path("results", TASK)
+RESULTS = Path("results", f"{TASK}-smoke")
 
 SETTINGS = (
     "collect.num_episodes=60",
@@ -58,7 +58,7 @@ def _evaluated(method: str) -> tuple[Path, ...]:
     return tuple(RESULTS / method / "seed0" / name for name in EVALUATED)
 
 
-_DATA, _FINETUNED = Path("data", TASK), RESULTS / "dppo-bmd" / "seed0"
+_DATA, _FINETUNED = Path("data", f"{TASK}-smoke"), RESULTS / "dppo-bmd" / "seed0"
 STAGES = (
     Stage("collect", ("collect",), (_DATA,), _DATA / "demos.manifest.json"),
     Stage("pretrain", ("pretrain",), (RESULTS / "policy",), RESULTS / "policy" / "run.json"),

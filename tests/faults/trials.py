@@ -26,11 +26,11 @@ STATE = {
 }
 INPUTS = {
     "pretrain": (
-        Path("data", TASK, "demos.zarr", "zarr.json"),
-        Path("data", TASK, "demos.zarr", "data", "obs", "zarr.json"),
-        Path("data", TASK, "demos.zarr", "data", "action", "c", "0", "0"),
-        Path("data", TASK, "demos.zarr", "meta", "episode_ends", "c", "0"),
-        Path("data", TASK, "demos.manifest.json"),
+        Path("data", f"{TASK}-smoke", "demos.zarr", "zarr.json"),
+        Path("data", f"{TASK}-smoke", "demos.zarr", "data", "obs", "zarr.json"),
+        Path("data", f"{TASK}-smoke", "demos.zarr", "data", "action", "c", "0", "0"),
+        Path("data", f"{TASK}-smoke", "demos.zarr", "meta", "episode_ends", "c", "0"),
+        Path("data", f"{TASK}-smoke", "demos.manifest.json"),
     ),
     "discover": tuple(RESULTS / "policy" / name for name in ("policy.safetensors", "policy.json", "run.json")),
     "finetune": tuple(RESULTS / "modes" / "seed0" / name for name in ("modes.safetensors", "modes.json", "run.json")),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..faults.lab import ROOT, TASK, Commands, Ended
 
-RESULTS = Path("results", TASK)
+RESULTS = Path("results", f"{TASK}-smoke")
 FINETUNED = RESULTS / "dppo-bmd" / "seed0"
 SETTINGS = (
     "collect.num_episodes=16",

@@ -31,7 +31,7 @@ from .settings import draw_settings, list_settings
 Target = Callable[[Bench, random.Random], str]
 
 SHOW = ["config", "show", "--task", TASK, "--preset", "smoke"]
-STORE = Path("data", TASK, "demos.zarr")
+STORE = Path("data", f"{TASK}-smoke", "demos.zarr")
 COMMANDS = {
     "discover": ("discover",),
     "evaluate pretrained": ("evaluate", "--method", "pretrained"),

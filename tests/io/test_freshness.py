@@ -11,10 +11,13 @@ from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import hash_tree
 from bmd_pipeline.io.provenance import (
     is_imported,
+    read_cost,
     require_demos,
     require_disposable_demos,
     require_disposable_policy,
+    require_own,
     require_own_demos,
+    require_same_preset,
 )
 
 
@@ -31,19 +34,19 @@ def vouch(store: Path, manifest: Path, config_hash: str, **more: object) -> None
 
 
 def test_what_was_collected_may_be_collected_anew(tmp_path: Path) -> None:
-    require_disposable_demos(tmp_path / "demos.zarr", tmp_path / "demos.manifest.json", "collect")
+    require_disposable_demos(tmp_path / "demos.zarr", tmp_path / "demos.manifest.json", "Task", "collect")
     store, manifest = make_store(tmp_path, {"config_hash": "old"})
     vouch(store, manifest, "old")
-    require_disposable_demos(store, manifest, "collect")
+    require_disposable_demos(store, manifest, "Task", "collect")
 
 
 def test_a_killed_collection_may_be_repeated_where_it_had_put_its_store(tmp_path: Path) -> None:
     store, manifest = make_store(tmp_path, {"config_hash": "old"})
     with pytest.raises(ArtifactError, match=r"has no demos\.manifest\.json beside it"):
-        require_disposable_demos(store, manifest, "collect")
+        require_disposable_demos(store, manifest, "Task", "collect")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "lock").touch()
-    require_disposable_demos(store, manifest, "collect")
+    require_disposable_demos(store, manifest, "Task", "collect")
 
 
 @pytest.mark.parametrize("attributes", [{}, {"config_hash": "somebody's"}])
@@ -54,7 +57,7 @@ def test_a_manifest_and_a_lock_vouch_for_no_other_store(tmp_path: Path, attribut
     (tmp_path / "checkpoints" / "lock").touch()
     for command in ("collect", "import-demos"):
         with pytest.raises(ArtifactError, match=f"`{command}` would replace it: keep it with `bmd-pipeline import-"):
-            require_disposable_demos(store, manifest, command)
+            require_disposable_demos(store, manifest, "Task", command)
 
 
 def test_a_file_or_a_link_in_the_stores_place_is_somebodys(tmp_path: Path) -> None:
@@ -62,7 +65,7 @@ def test_a_file_or_a_link_in_the_stores_place_is_somebodys(tmp_path: Path) -> No
     place.symlink_to(tmp_path / "nowhere")
     for _ in range(2):
         with pytest.raises(ArtifactError, match="was not made by `collect`"):
-            require_disposable_demos(place, tmp_path / "demos.manifest.json", "collect")
+            require_disposable_demos(place, tmp_path / "demos.manifest.json", "Task", "collect")
         place.unlink()
         place.write_text("a zip archive")
 
@@ -70,13 +73,13 @@ def test_a_file_or_a_link_in_the_stores_place_is_somebodys(tmp_path: Path) -> No
 def test_edits_are_kept_under_the_same_settings_and_refused_under_others(tmp_path: Path) -> None:
     store, manifest = make_store(tmp_path, {"config_hash": "old"})
     vouch(store, manifest, "old")
-    require_demos(store, manifest, "new")  # it will be collected anew
+    require_demos(store, manifest, "Task", "new")  # it will be collected anew
     (store / "chunk").write_text("edited")
-    require_demos(store, manifest, "old")
+    require_demos(store, manifest, "Task", "old")
     with pytest.raises(ArtifactError, match="was edited after its collection under other settings"):
-        require_demos(store, manifest, "new")
+        require_demos(store, manifest, "Task", "new")
     with pytest.raises(ArtifactError, match="was edited after its collection, and `collect` would replace it"):
-        require_disposable_demos(store, manifest, "collect")
+        require_disposable_demos(store, manifest, "Task", "collect")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"outputs": null}', '{"outputs": {}, "inputs": 3}'])
@@ -85,38 +88,38 @@ def test_a_damaged_manifest_leads_to_what_keeps_the_store_or_frees_its_place(tmp
     manifest.write_text(text)
     for command in ("collect", "import-demos"):
         with pytest.raises(ArtifactError, match=r"is damaged .*`bmd-pipeline import-demos .*, or move both away$"):
-            require_disposable_demos(store, manifest, command)
+            require_disposable_demos(store, manifest, "Task", command)
 
 
 def test_imported_demonstrations_are_replaced_by_no_collection_and_copies_by_another_import(tmp_path: Path) -> None:
     store, manifest = make_store(tmp_path, {})
     vouch(store, manifest, "", imported=True, inputs={"store": {}})
-    require_demos(store, manifest, "any")
-    require_disposable_demos(store, manifest, "import-demos")
+    require_demos(store, manifest, "Task", "any")
+    require_disposable_demos(store, manifest, "Task", "import-demos")
     with pytest.raises(ArtifactError, match="was imported, and `collect` would replace it"):
-        require_disposable_demos(store, manifest, "collect")
+        require_disposable_demos(store, manifest, "Task", "collect")
     vouch(store, manifest, "", imported=True, inputs={})  # there is no other copy
     with pytest.raises(ArtifactError, match="was imported, and `import-demos` would replace it"):
-        require_disposable_demos(store, manifest, "import-demos")
+        require_disposable_demos(store, manifest, "Task", "import-demos")
     (store / "zarr.json").unlink()
     store.rmdir()
     with pytest.raises(ArtifactError, match=r"was imported and is missing: import it again with .*, or delete .*json"):
-        require_demos(store, manifest, "any")
+        require_demos(store, manifest, "Task", "any")
 
 
 def test_a_policy_with_a_record_of_its_own_is_not_ours(tmp_path: Path) -> None:
-    require_disposable_policy(tmp_path, "pretrain")
+    require_disposable_policy(tmp_path, "Task", "pretrain")
     (tmp_path / "policy.safetensors").touch()
     (tmp_path / "run.json").write_text(json.dumps({"stage": "pretrain"}))
     with pytest.raises(ArtifactError, match=r"keep it with `bmd-pipeline import-policy .*, or move it away"):
-        require_disposable_policy(tmp_path, "pretrain")
+        require_disposable_policy(tmp_path, "Task", "pretrain")
     for inputs in ({}, {"policy.json": {}}):
         (tmp_path / "run.json").write_text(json.dumps({"stage": "pretrain", "imported": True, "inputs": inputs}))
         with pytest.raises(ArtifactError, match="was imported, and `pretrain` would replace it"):
-            require_disposable_policy(tmp_path, "pretrain")
-    require_disposable_policy(tmp_path, "import-policy")
+            require_disposable_policy(tmp_path, "Task", "pretrain")
+    require_disposable_policy(tmp_path, "Task", "import-policy")
     (tmp_path / "metrics.jsonl").touch()  # of a training
-    require_disposable_policy(tmp_path, "pretrain")
+    require_disposable_policy(tmp_path, "Task", "pretrain")
 
 
 def test_an_imported_policy_wants_imported_demonstrations(tmp_path: Path) -> None:
@@ -139,3 +142,82 @@ def test_a_damaged_record_says_nothing_of_an_import(tmp_path: Path, text: str) -
     (tmp_path / "run.json").write_text(text)
     assert not is_imported(tmp_path / "run.json")
     assert not is_imported(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("run.json", '{"schema_version": 1, "task": "Other", "stage": "pretrain"}'),  # of another task
+        ("run.json", '{"schema_version": 1, "task": "Task", "stage": "discover"}'),  # of another stage
+        ("run.json", '{"task": "Task"}'),
+        ("eval.json", "thesis"),
+        ("eval.json", "[]"),
+        ("metrics.jsonl", '{"step": 1}\n'),
+        ("metrics.jsonl", "\xff\n"),
+        ("checkpoints/lock", "keep out"),
+        ("policy.safetensors", ""),
+        ("episodes.parquet", "PAR1"),
+        ("trajectories.png", "PNG"),
+        ("report.html", "<html>bmd-pipeline</html>"),
+    ],
+)
+def test_what_a_stage_did_not_write_is_not_replaced(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(ArtifactError, match=f"{path.name} would be replaced, and `bmd-pipeline pretrain --task Task`"):
+        require_own([path], "pretrain", "Task")
+    assert path.read_text(encoding="latin-1") == text
+
+
+def test_a_link_to_nowhere_and_a_folder_are_somebodys(tmp_path: Path) -> None:
+    (tmp_path / "eval.json").symlink_to("gone")
+    (tmp_path / "policy.safetensors").mkdir()
+    (tmp_path / "run.json").write_text('{"schema_version": 1, "task": "Task", "stage": "pretrain"}')
+    for name in ("eval.json", "policy.safetensors"):
+        with pytest.raises(ArtifactError, match="would be replaced"):
+            require_own([tmp_path / name, tmp_path / "run.json"], "pretrain", "Task")
+
+
+def test_weights_are_ours_beside_a_document_or_the_lock_of_a_killed_job(tmp_path: Path) -> None:
+    weights, record, lock = tmp_path / "policy.safetensors", tmp_path / "run.json", tmp_path / "checkpoints" / "lock"
+    weights.write_text("weights")
+    record.write_text('{"schema_version": 1, "task": "Task", "stage": "pretrain"}')
+    require_own([weights, record], "pretrain", "Task")
+    record.unlink()
+    lock.parent.mkdir()
+    lock.write_text("123 abc\n")
+    require_own([weights, record, lock], "pretrain", "Task")
+    lock.write_text("mine")
+    with pytest.raises(ArtifactError, match="would be replaced"):
+        require_own([weights, record], "pretrain", "Task")
+
+
+def test_a_manifest_of_another_store_is_not_replaced(tmp_path: Path) -> None:
+    store, manifest = make_store(tmp_path, {"config_hash": "old"})
+    vouch(store, manifest, "old")
+    with pytest.raises(ArtifactError, match=r"demos\.manifest\.json stands for demos\.zarr, and `collect` would"):
+        require_disposable_demos(tmp_path / "other.zarr", manifest, "Task", "collect")
+
+
+def test_another_presets_record_is_not_replaced(tmp_path: Path) -> None:
+    record = tmp_path / "run.json"
+    record.write_text('{"preset": "gpu"}')
+    require_same_preset([record, tmp_path / "gone.json"], "gpu")
+    require_same_preset([record], None)  # settings that no preset is known of
+    with pytest.raises(ArtifactError, match="made with preset gpu and would be replaced with preset smoke"):
+        require_same_preset([record], "smoke")
+
+
+def test_what_an_output_took_stands_in_its_record_or_its_log(tmp_path: Path) -> None:
+    record, log, document = (tmp_path / name for name in ("run.json", "metrics.jsonl", "eval.json"))
+    record.write_text('{"cpu_seconds": 5}')
+    assert read_cost(record) == 5.0
+    log.write_text('{"cpu_seconds": 3}\n{"cpu_seconds": 70}\n')  # of two jobs
+    assert read_cost(record) == 70.0
+    log.write_text("no log")
+    assert read_cost(record) == 5.0
+    document.write_text('{"provenance": {"cpu_seconds": 2}}')
+    assert read_cost(document) == 2.0
+    document.write_text('{"provenance": 3}')
+    assert read_cost(document) == read_cost(tmp_path / "gone.json") == read_cost(tmp_path) == 0.0

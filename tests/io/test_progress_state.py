@@ -55,6 +55,15 @@ def test_progress_whose_metadata_are_no_object_is_damaged(tmp_path: Path) -> Non
             state.load()
 
 
+def test_discard_leaves_what_is_somebodys(tmp_path: Path) -> None:
+    state = TrainingState(tmp_path / "s", "hash")
+    state.save({"w": torch.zeros(3)}, {"step": 1})
+    for name in ("epoch100.ckpt", "metrics.jsonl"):
+        (tmp_path / "s" / name).write_text("")
+    state.discard()
+    assert [path.name for path in (tmp_path / "s").iterdir()] == ["epoch100.ckpt"]
+
+
 def test_a_flipped_bit_is_never_trained_on(tmp_path: Path) -> None:
     with TrainingState(tmp_path, "hash") as state:
         state.save({"w": torch.zeros(20)}, {"step": 1})

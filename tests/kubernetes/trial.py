@@ -45,7 +45,7 @@ def main() -> int:
     specification = next(item for item in cluster.specifications if "finetune" in json.dumps(item))
     print(json.dumps(shorten(specification), indent=2))
     print(f"{jobs} jobs, then {len(cluster.specifications) - jobs}; {len(found)} files on the volume")
-    whole = {f"results/{TASK}/{name}" for name in ("eval.json", "dsrl-bmd/seed0/finetuned.safetensors")} <= found
+    whole = {f"results/{TASK}-smoke/{name}" for name in ("eval.json", "dsrl-bmd/seed0/finetuned.safetensors")} <= found
     return int(not (first == again == 0 and whole and len(cluster.specifications) == jobs))
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from .cluster import NEEDED, Project, jobs, local_slurm, wait_until
 
 TASK = "GaussianMixture"
-TARGET = f"results/{TASK}/eval.json"
-POLICY = f"results/{TASK}/policy/run.json"
+TARGET = f"results/{TASK}-smoke/eval.json"
+POLICY = f"results/{TASK}-smoke/policy/run.json"
 ITERATIONS = 1200
 """Fine-tuning lasts long enough that Snakemake can die meanwhile, be started again, and find the job at work."""
 OVER_MEMORY = re.compile(r"StepId=(\d+)\.0 exceeded memory limit")
@@ -94,7 +94,7 @@ class Trial:
             killed = self._count("TIMEOUT") - before
             assert killed > 0, "no job ran out of time"
             assert project.hashes() == local.hashes(), "the resumed policy differs"
-            log = (project.folder / "logs" / TASK / "pretrain.log").read_text()
+            log = (project.folder / "logs" / f"{TASK}-smoke" / "pretrain.log").read_text()
             resumed = next(line for line in log.splitlines() if "resuming" in line)
             return (
                 f"{killed} jobs killed; the last: {resumed.partition('] ')[2]} of {steps}; same files as the local run"
@@ -130,11 +130,11 @@ class Trial:
             "",
             *settings(f"pretrain.iterations={CALIBRATION}", "pretrain.selection.episodes=0"),
         )
-        project.run(f"data/{TASK}/demos.manifest.json", local=True)
+        project.run(f"data/{TASK}-smoke/demos.manifest.json", local=True)
         return project.run(POLICY, local=True)
 
     def _is_tuning(self, project: Project) -> bool:
-        state = project.folder / f"results/{TASK}/dsrl-bmd/seed0/checkpoints"
+        state = project.folder / f"results/{TASK}-smoke/dsrl-bmd/seed0/checkpoints"
         return any(state.glob("*.safetensors"))
 
     def _states(self) -> str:

@@ -153,13 +153,14 @@ def test_a_simulator_is_closed_where_no_film_can_be_made(
 def test_clips_that_are_not_made_again_are_removed(tmp_path: Path, filming: MadeUpFilming) -> None:
     output = tmp_path / "expert.json"
     make_film(output, episodes=2)
+    (tmp_path / f"expert-{MODES[0]}-2.gif").write_bytes(b"edited")
     mine = tmp_path / "expert-mine.gif"
     mine.write_bytes(b"GIF89a")
     (tmp_path / "outside.txt").write_text("stays")
     document = json.loads(output.read_text())
     output.write_text(json.dumps(document | {"clips": document["clips"] | {"outside.txt": {}, "../up.gif": {}}}))
     make_film(output)
-    assert len(list(tmp_path.glob("expert-*.gif"))) == len(MODES) + 1
+    assert len(list(tmp_path.glob("expert-*.gif"))) == len(MODES) + 2  # mine, and the edited one
     assert mine.exists()
     assert (tmp_path / "outside.txt").exists()
 

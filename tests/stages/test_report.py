@@ -10,7 +10,7 @@ import pytest
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.stages.report import list_tasks, report, summary
+from bmd_pipeline.stages.report import report, summary
 from tests.reporting.made_up import MadeUpRun
 from tests.reporting.made_up_evidence import write_evidence
 from tests.stages.small import QUIET
@@ -87,7 +87,7 @@ def test_an_old_page_stays_when_a_new_one_fails(run: MadeUpRun) -> None:
 
 def test_summary_takes_all_tasks_with_results(run: MadeUpRun, tmp_path: Path) -> None:
     (tmp_path / "results" / "Unfinished").mkdir()
-    assert list_tasks(run.layout) == [TASK]
+    assert run.layout.list_tasks() == [TASK]
     summary(layout=run.layout, output=run.layout.overview(), reporter=QUIET)
     assert TASK in run.layout.overview().read_text()
 

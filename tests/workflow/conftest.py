@@ -17,7 +17,7 @@ import yaml
 import bmd_pipeline
 
 ROOT = Path(__file__).parents[2]
-TARGET = "results/GaussianMixture/eval.json"
+TARGET = "results/GaussianMixture-smoke/eval.json"
 BIN = Path(sys.executable).parent
 
 

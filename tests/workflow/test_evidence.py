@@ -11,7 +11,7 @@ from .conftest import Project
 
 pytestmark = pytest.mark.workflow
 
-RESULTS = "results/GaussianMixture"
+RESULTS = "results/GaussianMixture-smoke"
 GRID = {"grid_finetune": 2, "grid_evaluate": 2, "grid": 1}
 AXES = "grid={axes: {finetune.regulariser.mi_weight: [0, 0.1]}}"
 

@@ -130,15 +130,15 @@ def test_files_of_settings_that_commands_name_are_there_or_the_readers_own() -> 
 
 def test_a_pool_makes_every_base_policy_from_demonstrations_on(project: Project) -> None:
     pool = ('pool={"bases": [0, 5]}',)
-    jobs = project.plan(*pool, target="results/GaussianMixtureShifted/pool.json")
+    jobs = project.plan(*pool, target="results/GaussianMixtureShifted-smoke/pool.json")
     each = {"collect": 1, "pretrain": 1, "discover": 1, "finetune": 2, "evaluate": 4, "summarise": 1}
     assert jobs == {rule: 2 * count for rule, count in each.items()} | {"pool": 1}
     # one of them by itself is a task like any other
-    assert project.plan(*pool, target="results/GaussianMixtureShifted-base5/eval.json") == each
+    assert project.plan(*pool, target="results/GaussianMixtureShifted-base5-smoke/eval.json") == each
 
 
 def test_a_cell_outside_the_axes_is_refused(project: Project) -> None:
-    target = "results/GaussianMixture/grid/num_modes=9/dsrl-bmd/seed0/eval.json"
+    target = "results/GaussianMixture-smoke/grid/num_modes=9/dsrl-bmd/seed0/eval.json"
     settings = ('set=["grid.axes={discover.num_modes: [2]}"]', "preset=smoke")
     done = project.snakemake("--dry-run", "--cores", "1", target, "--config", *settings)
     assert done.returncode != 0

@@ -20,8 +20,8 @@ from .test_reruns import AFTER_POLICY, EVERYTHING
 pytestmark = pytest.mark.workflow
 
 AFTER_STORE = {**AFTER_POLICY, "pretrain": 1}
-PLACE = "data/GaussianMixture/demos.zarr"
-POLICY = "results/GaussianMixture/policy"
+PLACE = "data/GaussianMixture-smoke/demos.zarr"
+POLICY = "results/GaussianMixture-smoke/policy"
 TASK = ("--task", "GaussianMixture", "--preset", "smoke", "--quiet")
 
 
@@ -128,7 +128,7 @@ def test_another_store_moved_into_the_place_of_a_collected_one_survives(
     shutil.rmtree(project.folder / PLACE)
     shutil.move(own_store, project.folder / PLACE)
     refuse(project, f"{PLACE} was not made by `collect`")
-    manifest = project.folder / "data/GaussianMixture/demos.manifest.json"
+    manifest = project.folder / "data/GaussianMixture-smoke/demos.manifest.json"
     manifest.touch()  # so that the store looks older
     refuse(project, f"{PLACE} was not made by `collect`")
     assert (project.folder / PLACE / "zarr.json").is_file()
@@ -143,13 +143,13 @@ def test_own_demonstrations_reach_all_results_and_are_followed_by_content(
     done = project.run()
     assert done.returncode == 0, done.stderr
     assert "rule collect" not in done.stderr
-    manifest = json.loads((project.folder / "data/GaussianMixture/demos.manifest.json").read_text())
+    manifest = json.loads((project.folder / "data/GaussianMixture-smoke/demos.manifest.json").read_text())
     assert (manifest["imported"], manifest["episodes"]) == (True, 20)
     assert manifest["inputs"] == {"store": {"path": str(own_store), "sha256": content}}
     record = json.loads((project.folder / POLICY / "run.json").read_text())
     assert record["inputs"] == {"demos": {"path": PLACE, "sha256": content}}
     report = project.snakemake(
-        *("--cores", "2", "results/GaussianMixture/report.html", "--config", "preset=smoke", "seeds=[0]")
+        *("--cores", "2", "results/GaussianMixture-smoke/report.html", "--config", "preset=smoke", "seeds=[0]")
     )
     assert report.returncode == 0, report.stderr
     for path in [*own_store.rglob("*"), own_store]:
@@ -190,7 +190,7 @@ def test_an_own_policy_takes_the_place_of_the_trained_one(
     untaught = {**AFTER_POLICY, "evaluate": AFTER_POLICY["evaluate"] - 1}
     assert project.plan(f"set=[{published}]") == untaught
     done = project.snakemake(
-        *("--cores", "1", "--forceall", "results/GaussianMixture/modes/seed0/run.json"),
+        *("--cores", "1", "--forceall", "results/GaussianMixture-smoke/modes/seed0/run.json"),
         *("--config", "preset=smoke", f"set=[{published}]"),
     )
     assert done.returncode == 0, done.stderr
@@ -203,7 +203,7 @@ def test_an_own_policy_takes_the_place_of_the_trained_one(
     command(project, "import-policy", own_policy)
     assert (project.folder / target).read_text() == record
     changed = f"set=[{published}, pretrain.iterations=301, collect.num_episodes=24]"
-    modes = "results/GaussianMixture/modes/seed0/run.json"
+    modes = "results/GaussianMixture-smoke/modes/seed0/run.json"
     assert project.plan(changed, target=modes) == {}
     assert hash_tree(own_policy) == content
     (own_policy / "policy.json").write_text((own_policy / "policy.json").read_text() + " ")
@@ -223,7 +223,7 @@ def test_an_own_policy_is_taught_on_own_demonstrations(
     """Both are followed by content: another store teaches anew."""
     command(project, "import-policy", own_policy)
     command(project, "import-demos", own_store)
-    modes = "results/GaussianMixture/modes/seed0/run.json"
+    modes = "results/GaussianMixture-smoke/modes/seed0/run.json"
     assert project.plan() == AFTER_POLICY
     done = project.snakemake("--cores", "1", modes, "--config", "preset=smoke")
     assert done.returncode == 0, done.stderr
@@ -234,9 +234,9 @@ def test_an_own_policy_is_taught_on_own_demonstrations(
     command(project, "import-demos", own_store.with_name("other.zarr"))
     assert project.plan(target=modes) == {"discover": 1}
     published = "set=[discover.form=published]"
-    assert project.plan(published, target="results/GaussianMixture/modes/seed1/run.json") == {"discover": 1}
+    assert project.plan(published, target="results/GaussianMixture-smoke/modes/seed1/run.json") == {"discover": 1}
     grid = 'set=["discover.clustering=kmeans", "grid.axes.discover.num_modes=[2, 3]"]'
-    cell = "results/GaussianMixture/grid/num_modes=3/modes/seed0"
+    cell = "results/GaussianMixture-smoke/grid/num_modes=3/modes/seed0"
     planned = project.snakemake(
         *("--dry-run", "-p", "--cores", "1", f"{cell}/run.json", "--config", "preset=smoke", grid)
     )

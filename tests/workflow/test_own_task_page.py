@@ -65,7 +65,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def test_the_task_runs_to_its_end(made: Project) -> None:
-    document = json.loads((made.folder / "results/MyTask/eval.json").read_text())
+    document = json.loads((made.folder / "results/MyTask-smoke/eval.json").read_text())
     assert set(document["policies"]) == {"pretrained", "taught", "dppo", "dppo-bmd"}
 
 
@@ -86,9 +86,9 @@ def test_own_demonstrations_do_without_an_expert(made: Project, tmp_path: Path) 
     assert refused.stderr.splitlines()[-1].startswith("error: task MyTask has no module my_robot.my_task.expert: ")
     succeed(project, DEMOS_COMMANDS.replace("eval.json", "policy/run.json"))
     store = project.folder / "my_demos.zarr"
-    record = json.loads((project.folder / "results/MyTask/policy/run.json").read_text())
-    assert record["inputs"] == {"demos": {"path": "data/MyTask/demos.zarr", "sha256": hash_tree(store)}}
+    record = json.loads((project.folder / "results/MyTask-smoke/policy/run.json").read_text())
+    assert record["inputs"] == {"demos": {"path": "data/MyTask-smoke/demos.zarr", "sha256": hash_tree(store)}}
     succeed(project, POLICY_COMMANDS.replace("eval.json", "modes/seed0/run.json"))
-    assert json.loads((project.folder / "results/MyTask/policy/run.json").read_text())["imported"] is True
-    policy = [project.folder / folder / "policy.safetensors" for folder in ("my_policy", "results/MyTask/policy")]
+    assert json.loads((project.folder / "results/MyTask-smoke/policy/run.json").read_text())["imported"] is True
+    policy = [project.folder / folder / "policy.safetensors" for folder in ("my_policy", "results/MyTask-smoke/policy")]
     assert policy[0].read_bytes() == policy[1].read_bytes()

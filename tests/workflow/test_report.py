@@ -11,7 +11,7 @@ from .conftest import Project
 
 pytestmark = pytest.mark.workflow
 
-PAGE = "results/GaussianMixture/report.html"
+PAGE = "results/GaussianMixture-smoke/report.html"
 SUMMARY = "results/summary.html"
 
 
@@ -23,7 +23,7 @@ def test_a_page_brings_verdict_and_comparison_but_no_grid(project: Project) -> N
 
 
 def test_a_grid_that_is_there_is_shown(project: Project) -> None:
-    grid = project.folder / "results/GaussianMixture/grid.json"
+    grid = project.folder / "results/GaussianMixture-smoke/grid.json"
     grid.parent.mkdir(parents=True)
     grid.write_text(json.dumps({}))
     axes = "grid={axes: {finetune.regulariser.mi_weight: [0, 1]}}"
@@ -32,7 +32,7 @@ def test_a_grid_that_is_there_is_shown(project: Project) -> None:
 
 def test_films_are_made_only_for_who_asks(project: Project) -> None:
     assert "film" not in project.plan(target=PAGE)
-    videos = "results/GaussianMixture/videos"
+    videos = "results/GaussianMixture-smoke/videos"
     assert project.plan(target=f"{videos}/expert.json") == {"film": 1}
     jobs = project.plan(target=f"{videos}/dsrl-bmd-seed3.json")
     assert jobs == {"collect": 1, "pretrain": 1, "discover": 1, "finetune": 1, "film_policy": 1}
@@ -50,9 +50,9 @@ def test_pages_are_made_once(copy_of_finished: Callable[[], Project]) -> None:
     done = project.snakemake("--cores", "2", SUMMARY, *settings)
     assert done.returncode == 0, done.stderr + done.stdout
     assert (project.folder / PAGE).is_file()
-    assert 'href="GaussianMixture/report.html"' in (project.folder / SUMMARY).read_text()
+    assert 'href="GaussianMixture-smoke/report.html"' in (project.folder / SUMMARY).read_text()
     assert project.plan(target=SUMMARY) == {}
-    clip = project.folder / "results/GaussianMixture/videos/mine.gif"
+    clip = project.folder / "results/GaussianMixture-smoke/videos/mine.gif"
     clip.parent.mkdir()
     clip.write_bytes(b"GIF89a")
     assert project.plan(target=PAGE) == {"report": 1}  # a clip that somebody made is shown

@@ -26,12 +26,12 @@ def test_an_empty_folder_plans_everything(project: Project) -> None:
 
 
 def test_a_run_leaves_what_it_promises_and_a_second_finds_nothing_to_do(finished: Project) -> None:
-    results = finished.folder / "results" / "GaussianMixture"
+    results = finished.folder / "results" / "GaussianMixture-smoke"
     policies = json.loads((results / "eval.json").read_text())["policies"]
     assert list(policies) == ["pretrained", "taught", "dppo", "dppo-bmd"]
     for output in ("policy", "modes/seed0", "dppo/seed0", "dppo-bmd/seed0"):
         assert json.loads((results / output / "run.json").read_text())["task"] == "GaussianMixture"
-    logs = {path.name for path in (finished.folder / "logs" / "GaussianMixture").iterdir()}
+    logs = {path.name for path in (finished.folder / "logs" / "GaussianMixture-smoke").iterdir()}
     assert {"collect.log", "collect.tsv", "finetune-dppo-bmd-seed0.log", "evaluate-taught-seed0.log"} <= logs
     assert finished.plan() == {}
 
@@ -63,7 +63,7 @@ def test_a_setting_reruns_only_what_depends_on_it(finished: Project, setting: st
 
 def test_settings_of_one_method_rerun_that_method_alone(project: Project) -> None:
     """Fine-tuning of `dsrl` and `dsrl-bmd` reads nothing of what `dppo` trains by."""
-    target = "results/GaussianMixture/dsrl/seed0/finetuned.safetensors"
+    target = "results/GaussianMixture-smoke/dsrl/seed0/finetuned.safetensors"
     settings = ("methods=[dppo, dsrl]", "pretrain.iterations=20", "finetune.iterations=1")
     done = project.snakemake(
         *("--cores", "1", target, target.replace("dsrl", "dppo"), "--config", "preset=smoke", f"set={list(settings)}")
@@ -92,13 +92,13 @@ def test_rewriting_the_settings_without_changing_them_reruns_nothing(copy_of_fin
 
 def test_a_deleted_output_that_is_asked_for_is_made_again(copy_of_finished: Callable[[], Project]) -> None:
     project = copy_of_finished()
-    (project.folder / "results/GaussianMixture/eval.json").unlink()
+    (project.folder / "results/GaussianMixture-smoke/eval.json").unlink()
     assert project.plan() == {"summarise": 1}
 
 
 def test_an_edit_inside_the_store_reaches_training(copy_of_finished: Callable[[], Project]) -> None:
     project = copy_of_finished()
-    store = project.folder / "data/GaussianMixture/demos.zarr"
+    store = project.folder / "data/GaussianMixture-smoke/demos.zarr"
     chunk = next(path for path in store.rglob("*") if path.is_file() and "action" in path.parts and "c" in path.parts)
     content = chunk.read_bytes()
     chunk.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -109,7 +109,7 @@ def test_an_edit_inside_the_store_reaches_training(copy_of_finished: Callable[[]
 
 def test_touching_the_store_without_changing_it_reruns_nothing(copy_of_finished: Callable[[], Project]) -> None:
     project = copy_of_finished()
-    for path in (project.folder / "data/GaussianMixture/demos.zarr").rglob("*"):
+    for path in (project.folder / "data/GaussianMixture-smoke/demos.zarr").rglob("*"):
         if path.is_file() and not path.name.startswith("."):
             path.touch()
     assert project.plan() == {}
@@ -127,11 +127,11 @@ def test_code_reruns_its_stage_and_formatting_reruns_nothing(finished: Project, 
 
 
 def test_any_seed_method_and_file_is_a_target(project: Project) -> None:
-    plan = project.plan(target="results/GaussianMixture/dsrl-bmd/seed77/eval.json")
+    plan = project.plan(target="results/GaussianMixture-smoke/dsrl-bmd/seed77/eval.json")
     assert plan == {"collect": 1, "pretrain": 1, "discover": 1, "finetune": 1, "evaluate": 1}
-    plan = project.plan(target="results/GaussianMixture/dsrl/seed77/run.json")
+    plan = project.plan(target="results/GaussianMixture-smoke/dsrl/seed77/run.json")
     assert plan == {"collect": 1, "pretrain": 1, "finetune": 1}
-    assert project.plan(target="data/GaussianMixture/demos.zarr") == {"collect": 1}
-    assert project.plan(target="results/GaussianMixture/pretrained/seed3/eval.json")["evaluate"] == 1
-    plan = project.plan(target="results/GaussianMixture/taught/seed3/eval.json")
+    assert project.plan(target="data/GaussianMixture-smoke/demos.zarr") == {"collect": 1}
+    assert project.plan(target="results/GaussianMixture-smoke/pretrained/seed3/eval.json")["evaluate"] == 1
+    plan = project.plan(target="results/GaussianMixture-smoke/taught/seed3/eval.json")
     assert plan == {"collect": 1, "pretrain": 1, "discover": 1, "evaluate": 1}

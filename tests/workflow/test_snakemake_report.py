@@ -22,18 +22,20 @@ def test_every_caption_is_used_and_every_one_that_is_used_exists() -> None:
 
 def test_figures_come_with_their_captions(copy_of_finished: Callable[[], Project]) -> None:
     project = copy_of_finished()
-    target = "results/GaussianMixture/eval.json"
+    target = "results/GaussianMixture-smoke/eval.json"
     done = project.snakemake(target, "--report", "report.html", "--config", "preset=smoke", "seeds=[0]")
     assert done.returncode == 0, done.stderr + done.stdout
     page = (project.folder / "report.html").read_text()
     for path in ("success_modes.png", "trajectories.png"):
-        assert f"results/GaussianMixture/{path}" in page
+        assert f"results/GaussianMixture-smoke/{path}" in page
     for words in ("GaussianMixture: success against modes.", "GaussianMixture: trajectories before and after."):
         assert words in page
     assert "Figures of" in page
 
 
 def test_without_results_there_is_no_report(project: Project) -> None:
-    done = project.snakemake("results/GaussianMixture/eval.json", "--report", "report.html", "--config", "preset=smoke")
+    done = project.snakemake(
+        "results/GaussianMixture-smoke/eval.json", "--report", "report.html", "--config", "preset=smoke"
+    )
     assert done.returncode != 0
     assert not (project.folder / "report.html").exists()

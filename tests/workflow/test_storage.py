@@ -19,8 +19,8 @@ def test_a_stage_works_below_the_root_it_is_given(tmp_path: Path, monkeypatch: p
     arguments = ["--task", "GaussianMixture", "--preset", "smoke", "--root", str(tmp_path), "--quiet"]
     assert main(["collect", *arguments]) == 0
     assert main(["pretrain", *arguments, "--set", "pretrain.iterations=5"]) == 0
-    assert (tmp_path / "data/GaussianMixture/demos.zarr/zarr.json").is_file()
-    assert (tmp_path / "results/GaussianMixture/policy/run.json").is_file()
+    assert (tmp_path / "data/GaussianMixture-smoke/demos.zarr/zarr.json").is_file()
+    assert (tmp_path / "results/GaussianMixture-smoke/policy/run.json").is_file()
 
 
 def test_jobs_are_told_where_their_copies_are(project: Project, tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_jobs_are_told_where_their_copies_are(project: Project, tmp_path: Path) 
     store = tmp_path / "store"
     store.mkdir()
     done = project.snakemake(
-        *("--dry-run", "-p", "--cores", "1", "results/GaussianMixture/eval.json"),
+        *("--dry-run", "-p", "--cores", "1", "results/GaussianMixture-smoke/eval.json"),
         *("--default-storage-provider", "fs", "--default-storage-prefix", str(store), "--config", "preset=smoke"),
     )
     assert done.returncode == 0, done.stderr

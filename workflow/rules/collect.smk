@@ -3,12 +3,12 @@ rule collect:
     input:
         pipeline.collect_inputs,
     output:
-        demos=directory(DEMOS[0]),
-        manifest=DEMOS[1],
+        demos=directory(paths.demos[0]),
+        manifest=paths.demos[1],
     log:
-        "logs/{task}/collect.log",
+        f"{paths.logs}/collect.log",
     benchmark:
-        "logs/{task}/collect.tsv"
+        f"{paths.logs}/collect.tsv"
     wildcard_constraints:
         task=pipeline.collectable(),
     conda:

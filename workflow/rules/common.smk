@@ -1,20 +1,7 @@
 """What the rules share: the pipeline that answers them, and the wildcards' shapes."""
 
-from bmd_pipeline.io.layout import EPISODES_FILE, PATHS_FILE, RUN_FILE
-from bmd_pipeline.workflow import (
-    CELL,
-    CELL_MODES,
-    DEMOS,
-    EVALUATED_CELL,
-    MODES,
-    MODES_NAMES,
-    POLICY,
-    RUN,
-    TASK,
-    FINETUNED_NAMES,
-    Pipeline,
-    within,
-)
+from bmd_pipeline.io.layout import EPISODES_FILE, FINETUNED_NAMES, MODES_NAMES, PATHS_FILE, RUN_FILE
+from bmd_pipeline.workflow import TASK, Pipeline, within
 
 
 wildcard_constraints:
@@ -31,4 +18,6 @@ pipeline = Pipeline(
     planning=workflow.is_main_process,
     config_files=workflow.overwrite_configfiles,
     cores=workflow.resource_settings.cores if workflow.resource_settings.nodes is None else None,
+    targets=getattr(workflow.dag_settings, "targets", ()) if workflow.is_main_process else (),
 )
+paths = pipeline.paths

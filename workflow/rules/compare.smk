@@ -3,11 +3,11 @@ rule compare:
         evaluations=pipeline.evaluations("compare"),
         tables=pipeline.beside(pipeline.evaluations("compare"), EPISODES_FILE),
     output:
-        "results/{task}/compare.json",
+        f"{paths.results}/compare.json",
     log:
-        "logs/{task}/compare.log",
+        f"{paths.logs}/compare.log",
     benchmark:
-        "logs/{task}/compare.tsv"
+        f"{paths.logs}/compare.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:

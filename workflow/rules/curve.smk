@@ -4,11 +4,11 @@ rule curve:
         base=pipeline.policy,
         finetuned=pipeline.snapshots,
     output:
-        "results/{task}/{method}/seed{seed}/curve.json",
+        f"{paths.results}/{{method}}/seed{{seed}}/curve.json",
     log:
-        "logs/{task}/curve-{method}-seed{seed}.log",
+        f"{paths.logs}/curve-{{method}}-seed{{seed}}.log",
     benchmark:
-        "logs/{task}/curve-{method}-seed{seed}.tsv"
+        f"{paths.logs}/curve-{{method}}-seed{{seed}}.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
     threads: pipeline.threads("evaluate")

@@ -3,11 +3,11 @@ rule discover:
         policy=pipeline.policy,
         demos=pipeline.discover_demos,
     output:
-        MODES,
+        paths.modes,
     log:
-        "logs/{task}/discover-seed{seed}.log",
+        f"{paths.logs}/discover-seed{{seed}}.log",
     benchmark:
-        "logs/{task}/discover-seed{seed}.tsv"
+        f"{paths.logs}/discover-seed{{seed}}.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
     threads: pipeline.threads("discover")

@@ -3,15 +3,15 @@ rule evaluate:
         base=pipeline.policy,
         finetuned=pipeline.finetuned,
     output:
-        "results/{task}/{policy}/seed{seed}/eval.json",
-        "results/{task}/{policy}/seed{seed}/episodes.parquet",
-        "results/{task}/{policy}/seed{seed}/trajectories.parquet",
-        "results/{task}/{policy}/seed{seed}/trajectories.png",
-        "results/{task}/{policy}/seed{seed}/trajectories.svg",
+        f"{paths.results}/{{policy}}/seed{{seed}}/eval.json",
+        f"{paths.results}/{{policy}}/seed{{seed}}/episodes.parquet",
+        f"{paths.results}/{{policy}}/seed{{seed}}/trajectories.parquet",
+        f"{paths.results}/{{policy}}/seed{{seed}}/trajectories.png",
+        f"{paths.results}/{{policy}}/seed{{seed}}/trajectories.svg",
     log:
-        "logs/{task}/evaluate-{policy}-seed{seed}.log",
+        f"{paths.logs}/evaluate-{{policy}}-seed{{seed}}.log",
     benchmark:
-        "logs/{task}/evaluate-{policy}-seed{seed}.tsv"
+        f"{paths.logs}/evaluate-{{policy}}-seed{{seed}}.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
     threads: pipeline.threads("evaluate")
@@ -33,27 +33,27 @@ rule summarise:
         evaluations=pipeline.evaluations("summarise"),
         tables=pipeline.beside(pipeline.evaluations("summarise"), EPISODES_FILE, PATHS_FILE),
     output:
-        "results/{task}/eval.json",
-        "results/{task}/episodes.parquet",
-        "results/{task}/trajectories.parquet",
+        f"{paths.results}/eval.json",
+        f"{paths.results}/episodes.parquet",
+        f"{paths.results}/trajectories.parquet",
         report(
-            "results/{task}/trajectories.png",
+            f"{paths.results}/trajectories.png",
             caption="../report/trajectories.rst",
             category="{task}",
             labels={"shows": "trajectories"},
         ),
-        "results/{task}/trajectories.svg",
+        f"{paths.results}/trajectories.svg",
         report(
-            "results/{task}/success_modes.png",
+            f"{paths.results}/success_modes.png",
             caption="../report/success_modes.rst",
             category="{task}",
             labels={"shows": "success modes"},
         ),
-        "results/{task}/success_modes.svg",
+        f"{paths.results}/success_modes.svg",
     log:
-        "logs/{task}/summarise.log",
+        f"{paths.logs}/summarise.log",
     benchmark:
-        "logs/{task}/summarise.tsv"
+        f"{paths.logs}/summarise.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:

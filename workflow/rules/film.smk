@@ -4,11 +4,11 @@ rule film:
     input:
         pipeline.validated,
     output:
-        "results/{task}/videos/expert.json",
+        f"{paths.results}/videos/expert.json",
     log:
-        "logs/{task}/film/expert.log",
+        f"{paths.logs}/film/expert.log",
     benchmark:
-        "logs/{task}/film/expert.tsv"
+        f"{paths.logs}/film/expert.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
@@ -27,11 +27,11 @@ rule film_policy:
         base=pipeline.policy,
         judged=pipeline.finetuned,
     output:
-        "results/{task}/videos/{policy}-seed{seed}.json",
+        f"{paths.results}/videos/{{policy}}-seed{{seed}}.json",
     log:
-        "logs/{task}/film/{policy}-seed{seed}.log",
+        f"{paths.logs}/film/{{policy}}-seed{{seed}}.log",
     benchmark:
-        "logs/{task}/film/{policy}-seed{seed}.tsv"
+        f"{paths.logs}/film/{{policy}}-seed{{seed}}.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:

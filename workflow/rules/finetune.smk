@@ -3,11 +3,11 @@ rule finetune:
         policy=pipeline.policy,
         modes=pipeline.modes,
     output:
-        within(RUN, FINETUNED_NAMES),
+        within(paths.finetuned, FINETUNED_NAMES),
     log:
-        "logs/{task}/finetune-{method}-seed{seed}.log",
+        f"{paths.logs}/finetune-{{method}}-seed{{seed}}.log",
     benchmark:
-        "logs/{task}/finetune-{method}-seed{seed}.tsv"
+        f"{paths.logs}/finetune-{{method}}-seed{{seed}}.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
     threads: pipeline.threads("finetune")

@@ -5,37 +5,39 @@
 
 use rule discover as grid_discover with:
     output:
-        within(CELL_MODES, MODES_NAMES),
+        within(paths.cell_modes, MODES_NAMES),
     log:
-        "logs/{task}/grid-discover-{cell}-seed{seed}.log",
+        f"{paths.logs}/grid-discover-{{cell}}-seed{{seed}}.log",
     benchmark:
-        "logs/{task}/grid-discover-{cell}-seed{seed}.tsv"
+        f"{paths.logs}/grid-discover-{{cell}}-seed{{seed}}.tsv"
     params:
-        options=pipeline.in_cell(pipeline.resumable, output=CELL_MODES),
+        options=pipeline.in_cell(pipeline.resumable, output=paths.cell_modes),
 
 
 use rule finetune as grid_finetune with:
     output:
-        within(CELL, FINETUNED_NAMES),
+        within(paths.cell, FINETUNED_NAMES),
     log:
-        "logs/{task}/grid-finetune-{method}-{cell}-seed{seed}.log",
+        f"{paths.logs}/grid-finetune-{{method}}-{{cell}}-seed{{seed}}.log",
     benchmark:
-        "logs/{task}/grid-finetune-{method}-{cell}-seed{seed}.tsv"
+        f"{paths.logs}/grid-finetune-{{method}}-{{cell}}-seed{{seed}}.tsv"
     params:
-        options=pipeline.in_cell(pipeline.resumable, output=CELL),
+        options=pipeline.in_cell(pipeline.resumable, output=paths.cell),
 
 
 use rule evaluate as grid_evaluate with:
     output:
-        f"{EVALUATED_CELL}/eval.json",
-        f"{EVALUATED_CELL}/{EPISODES_FILE}",
-        [f"{EVALUATED_CELL}/trajectories.{kind}" for kind in ("parquet", "png", "svg")],
+        f"{paths.evaluated_cell}/eval.json",
+        f"{paths.evaluated_cell}/{EPISODES_FILE}",
+        [f"{paths.evaluated_cell}/trajectories.{kind}" for kind in ("parquet", "png", "svg")],
     log:
-        "logs/{task}/grid-evaluate-{policy}-{cell}-seed{seed}.log",
+        f"{paths.logs}/grid-evaluate-{{policy}}-{{cell}}-seed{{seed}}.log",
     benchmark:
-        "logs/{task}/grid-evaluate-{policy}-{cell}-seed{seed}.tsv"
+        f"{paths.logs}/grid-evaluate-{{policy}}-{{cell}}-seed{{seed}}.tsv"
     params:
-        options=pipeline.in_cell(pipeline.waiting, finetuned=EVALUATED_CELL, output=f"{EVALUATED_CELL}/eval.json"),
+        options=pipeline.in_cell(
+            pipeline.waiting, finetuned=paths.evaluated_cell, output=f"{paths.evaluated_cell}/eval.json"
+        ),
 
 
 rule grid:
@@ -43,18 +45,18 @@ rule grid:
         evaluations=pipeline.evaluations("grid"),
         beside=pipeline.beside(pipeline.evaluations("grid"), EPISODES_FILE, RUN_FILE),
     output:
-        "results/{task}/grid.json",
+        f"{paths.results}/grid.json",
         report(
-            "results/{task}/grid.png",
+            f"{paths.results}/grid.png",
             caption="../report/grid.rst",
             category="{task}",
             labels={"shows": "grid"},
         ),
-        "results/{task}/grid.svg",
+        f"{paths.results}/grid.svg",
     log:
-        "logs/{task}/grid.log",
+        f"{paths.logs}/grid.log",
     benchmark:
-        "logs/{task}/grid.tsv"
+        f"{paths.logs}/grid.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:

@@ -4,11 +4,11 @@ rule pool:
         evaluations=pipeline.pool_inputs,
         tables=pipeline.beside(pipeline.pool_inputs, EPISODES_FILE),
     output:
-        "results/{task}/pool.json",
+        f"{paths.results}/pool.json",
     log:
-        "logs/{task}/pool.log",
+        f"{paths.logs}/pool.log",
     benchmark:
-        "logs/{task}/pool.tsv"
+        f"{paths.logs}/pool.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:

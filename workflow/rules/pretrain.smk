@@ -2,11 +2,11 @@ rule pretrain:
     input:
         pipeline.pretrain_inputs,
     output:
-        POLICY,
+        paths.policy,
     log:
-        "logs/{task}/pretrain.log",
+        f"{paths.logs}/pretrain.log",
     benchmark:
-        "logs/{task}/pretrain.tsv"
+        f"{paths.logs}/pretrain.tsv"
     wildcard_constraints:
         task=pipeline.trainable(),
     conda:

@@ -3,15 +3,15 @@ rule report:
         pipeline.report_inputs,
     output:
         report(
-            "results/{task}/report.html",
+            f"{paths.results}/report.html",
             caption="../report/page.rst",
             category="{task}",
             labels={"shows": "page"},
         ),
     log:
-        "logs/{task}/report.log",
+        f"{paths.logs}/report.log",
     benchmark:
-        "logs/{task}/report.tsv"
+        f"{paths.logs}/report.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
@@ -31,11 +31,11 @@ rule summary:
     input:
         pipeline.summary_inputs,
     output:
-        "results/summary.html",
+        str(pipeline.layout.overview()),
     log:
-        "logs/summary.log",
+        f"logs/{pipeline.layout.overview().stem}.log",
     benchmark:
-        "logs/summary.tsv"
+        f"logs/{pipeline.layout.overview().stem}.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:

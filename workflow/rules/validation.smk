@@ -4,11 +4,11 @@ rule validation:
         base=pipeline.policy,
         modes=pipeline.modes_of_every_seed,
     output:
-        "results/{task}/modes/validation.json",
+        f"{paths.results}/modes/validation.json",
     log:
-        "logs/{task}/validation.log",
+        f"{paths.logs}/validation.log",
     benchmark:
-        "logs/{task}/validation.tsv"
+        f"{paths.logs}/validation.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
     threads: pipeline.threads("evaluate")

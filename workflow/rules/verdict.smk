@@ -3,11 +3,11 @@ rule verdict:
         evaluations=pipeline.evaluations("verdict"),
         tables=pipeline.beside(pipeline.evaluations("verdict"), EPISODES_FILE),
     output:
-        "results/{task}/verdict.json",
+        f"{paths.results}/verdict.json",
     log:
-        "logs/{task}/verdict.log",
+        f"{paths.logs}/verdict.log",
     benchmark:
-        "logs/{task}/verdict.tsv"
+        f"{paths.logs}/verdict.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
