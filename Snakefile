@@ -40,6 +40,16 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/film.smk"
 
 
+rule another_run:
+    # never runs: says which target is the right one
+    input:
+        pipeline.refuse_target,
+    output:
+        "{target}",
+    wildcard_constraints:
+        target=pipeline.other_targets(),
+
+
 onstart:
     pipeline.announce(workflow.dag.needrun_jobs())
 

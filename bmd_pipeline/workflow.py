@@ -182,7 +182,6 @@ class Pipeline:
     planning: bool  # whether this process plans the jobs; those that run one read the Snakefile again
     config_files: Sequence[Path] = ()  # of --configfile, which Snakemake has read into `config`
     cores: int | None = None  # that Snakemake was given for jobs on this machine
-    targets: Iterable[str] = ()  # what the user asks for
     settings_given: WorkflowSettings = field(init=False)
     layout: Layout = field(init=False)  # of this run
     paths: RulePaths = field(init=False)
@@ -196,26 +195,10 @@ class Pipeline:
         self.settings_given = or_refuse(read_workflow_config, self.config)
         self.layout = Layout(run=or_refuse(self.settings_given.find_run_name))
         self.paths = RulePaths(self.layout)
-        for target in self.targets:
-            self._require_own_target(target)
         usable = usable_cores()
         if self.planning and self.cores is not None and self.cores > usable:
             more = "further jobs at the same time only take memory and each other's time"
             sys.stderr.write(f"warning: --cores {self.cores}, but there are {usable} for this process: {more}\n")
-
-    def _require_own_target(self, target: str) -> None:
-        """Refuses a target that is another run's: no rule makes it, and what is there would count as made."""
-        found = re.fullmatch(r"(?:\./)?(data|results|logs)/([^/]+)(/.+)?", target)
-        if found is None:
-            return
-        (top, folder, rest), right = found.groups(), target
-        if rest is None and re.fullmatch(r"summary(-\w+)?\.html", folder):
-            right = str(self.layout.overview())
-        elif rest is not None and not folder.endswith(self.layout.folder("")):
-            right = f"{top}/{self.layout.folder(folder)}{rest}"
-        if right != target:
-            name = f"the name {self.layout.run}" if self.layout.run else "no name"
-            refuse(f"{target} is another run's, and this run has {name}: ask for {right}")
 
     @property
     def _may_read_files(self) -> bool:
@@ -283,6 +266,19 @@ class Pipeline:
             more = f" and {len(costs) - 5} more" if len(costs) > 5 else ""
             took = f"{total / 3600:.1f} hours" if total >= 3600 else f"{total:.0f} s"
             print(f"will be replaced: {', '.join(names)}{more}; making it took {took} of CPU time", file=sys.stderr)
+
+    def other_targets(self) -> str:
+        """Pattern of the targets of other runs: no rule makes them, and what is there would count as made."""
+        pages = rf"(?!{re.escape(str(self.layout.overview()))})results/summary(?:-\w+)?\.html"
+        folders = rf"(?:data|results)/[^/]+(?<!{self.layout.folder('')})/.+"
+        return f"{pages}|{folders}" if self.layout.run else pages
+
+    def refuse_target(self, wildcards: Wildcards) -> NoReturn:
+        """Input of no job: refuses a target of another run with the right one."""
+        top, folder, *rest = wildcards.target.split("/")
+        right = "/".join((top, self.layout.folder(folder), *rest)) if rest else self.layout.overview()
+        name = f"the name {self.layout.run}" if self.layout.run else "no name"
+        refuse(f"{wildcards.target} is another run's, and this run has {name}: ask for {right}")
 
     # ---- Input: files of earlier stages ----
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -195,21 +196,25 @@ def test_films_ask_for_what_the_settings_say(pipeline: Pipeline) -> None:
     ("target", "right"),
     [
         ("results/PushT/eval.json", "results/PushT-smoke/eval.json"),
-        ("./data/PushT-base0/demos.zarr", "data/PushT-base0-smoke/demos.zarr"),
+        ("data/PushT-base0/demos.zarr", "data/PushT-base0-smoke/demos.zarr"),
         ("results/PushT-other/policy/run.json", "results/PushT-other-smoke/policy/run.json"),
         ("results/summary.html", "results/summary-smoke.html"),
     ],
 )
 def test_targets_of_another_run_are_refused_with_the_right_one(pipeline: Pipeline, target: str, right: str) -> None:
-    dataclasses.replace(pipeline, targets=[right, "all"])
+    assert re.fullmatch(pipeline.other_targets(), target)
+    assert not re.fullmatch(pipeline.other_targets(), right)
     with pytest.raises(SystemExit, match=f"^error: {target} is another run's, .* the name smoke: ask for {right}$"):
-        dataclasses.replace(pipeline, targets=[target])
+        pipeline.refuse_target(Wildcards(target=target))
 
 
 def test_without_a_name_targets_of_runs_with_one_are_refused(pipeline: Pipeline) -> None:
+    plain = dataclasses.replace(pipeline, config={"preset": "cpu"})
+    assert re.fullmatch(plain.other_targets(), "results/summary-smoke.html")
+    for target in ("results/summary.html", "results/PushT/eval.json"):
+        assert not re.fullmatch(plain.other_targets(), target)
     with pytest.raises(SystemExit, match=r"this run has no name: ask for results/summary\.html$"):
-        dataclasses.replace(pipeline, config={"preset": "cpu"}, targets=["results/summary-smoke.html"])
-    plain = dataclasses.replace(pipeline, config={"preset": "cpu"}, targets=["results/PushT-smoke/eval.json"])
+        plain.refuse_target(Wildcards(target="results/summary-smoke.html"))
     with pytest.raises(SystemExit, match=r"results/PushT-smoke is of the run smoke of PushT: give the preset"):
         plain.settings("PushT-smoke")
 

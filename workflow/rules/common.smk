@@ -18,6 +18,5 @@ pipeline = Pipeline(
     planning=workflow.is_main_process,
     config_files=workflow.overwrite_configfiles,
     cores=workflow.resource_settings.cores if workflow.resource_settings.nodes is None else None,
-    targets=getattr(workflow.dag_settings, "targets", ()) if workflow.is_main_process else (),
 )
 paths = pipeline.paths
