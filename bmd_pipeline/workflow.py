@@ -42,6 +42,7 @@ from bmd_pipeline.io.layout import (
     Layout,
 )
 from bmd_pipeline.io.provenance import (
+    describe_place,
     find_edited_hash,
     is_imported,
     read_cost,
@@ -333,7 +334,8 @@ class Pipeline:
         """Input: the base policy."""
         files = fill(self.paths.policy, wildcards)
         if self._may_read_files and is_imported(Path(files[-1])):
-            again = f"import the policy again with `bmd-pipeline import-policy FOLDER --task {wildcards.task}`"
+            place = describe_place(self.layout.policy(wildcards.task), wildcards.task)
+            again = f"import the policy again with `bmd-pipeline import-policy FOLDER {place}`"
             if missing := [path for path in files if not Path(path).exists()]:
                 refuse(f"{missing[0]} is missing: {again}")
         return files

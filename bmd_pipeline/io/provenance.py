@@ -387,7 +387,7 @@ def require_demos(store: Path, manifest: Path, task: str, config_hash: str) -> N
         if not store.is_dir():
             raise ArtifactError(
                 f"{store} was imported and is missing: import it again with `bmd-pipeline import-demos STORE "
-                f"{_place(store, task)}`, or delete {manifest} to collect"
+                f"{describe_place(store, task)}`, or delete {manifest} to collect"
             )
     elif find_edited_hash(store, manifest) is not None:
         reason = _doubt_collection(store, manifest)
@@ -440,7 +440,7 @@ def require_disposable_policy(folder: Path, task: str, command: str) -> None:
     if not is_imported(run):  # somebody else's policy may have a run.json too, from `write_run`
         raise ArtifactError(
             f"{folder} holds a policy that `pretrain` did not make, and `{command}` would replace it: keep it with "
-            f"`bmd-pipeline import-policy {folder} {_place(folder, task)}`, or move it away"
+            f"`bmd-pipeline import-policy {folder} {describe_place(folder, task)}`, or move it away"
         )
     if command != "import-policy" or not read_json(run, "record").get("inputs"):
         raise ArtifactError(f"{folder} was imported, and `{command}` would replace it: delete it first, or move it")
@@ -464,10 +464,10 @@ def require_own_demos(policy: Path, demos: Path) -> None:
 
 
 def _keep_demos(store: Path, task: str) -> str:
-    return f"keep it with `bmd-pipeline import-demos {store} {_place(store, task)}`, or move it away"
+    return f"keep it with `bmd-pipeline import-demos {store} {describe_place(store, task)}`, or move it away"
 
 
-def _place(output: Path, task: str) -> str:
+def describe_place(output: Path, task: str) -> str:
     """Options with which an import writes there: the folder of a run with a name has to be told."""
     return f"--task {task}" + ("" if output.parent.name == task else f" --output {output}")
 

@@ -80,7 +80,7 @@ def test_a_store_in_the_collections_place_survives_and_is_imported_there(
     refuse(
         project,
         f"{PLACE} was not made by `collect`, and `collect` would replace it: keep it with `bmd-pipeline import-demos "
-        f"{PLACE} --task GaussianMixture`",
+        f"{PLACE} --task GaussianMixture --output {PLACE}`",
     )
     assert hash_tree(place) == content
     command(project, "import-demos", PLACE)
@@ -104,7 +104,7 @@ def test_edits_survive_other_settings_and_force(
     refuse(
         project,
         f"{PLACE} was edited after its collection under other settings: keep it with `bmd-pipeline import-demos "
-        f"{PLACE} --task GaussianMixture`",
+        f"{PLACE} --task GaussianMixture --output {PLACE}`",
         other,
     )
     forced = project.snakemake("--dry-run", "--cores", "1", "--forceall", TARGET, "--config", "preset=smoke")
