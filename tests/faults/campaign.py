@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from . import trials
+from . import trials, trust
 from .lab import BY_NAME, KILLED, RESUMABLE, Lab
 from .snakemake_kills import Workflow
 
@@ -110,6 +110,12 @@ class Campaign:
             )
         self.try_out("worker killed", "collect", lambda: trials.lose_worker(self.lab))
 
+    def mislead(self, times: int) -> None:
+        """Somebody's files, other runs' artifacts, links, codecs and units."""
+        for fault, target, trial in trust.list_tries(self.lab, self.rng):
+            for _ in range(times):
+                self.try_out(fault, target, trial)
+
     def table(self) -> str:
         """What happened, as Markdown."""
         rows = ["| fault | tries | what happened | to what |", "|---|---:|---|---|"]
@@ -134,6 +140,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100, help="SIGKILLs in all")
     parser.add_argument("--damages", type=int, default=1, help="tries of each damage to each input")
+    parser.add_argument("--misleads", type=int, default=3, help="tries of each thing that is not what it seems")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     started = time.monotonic()
@@ -145,6 +152,7 @@ def main() -> int:
             campaign.ask()
             campaign.damage(options.damages)
             campaign.spoil_machine()
+            campaign.mislead(options.misleads)
             campaign.kill_snakemake(workflow_kills)
         except AssertionError as error:
             sys.stderr.write(f"FAILED: {error}\n")

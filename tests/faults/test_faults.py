@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from . import trials
+from . import trials, trust
 from .lab import BY_NAME, KILLED, RESUMABLE, STAGES, Lab, describe
 
 NAMES = [stage.name for stage in KILLED]
@@ -92,6 +92,11 @@ def test_clocks_may_jump(lab: Lab, name: str) -> None:
 
 def test_a_lost_worker_loses_nothing(lab: Lab) -> None:
     trials.lose_worker(lab)
+
+
+def test_nothing_passes_for_what_it_is_not_and_nobodys_file_is_lost(lab: Lab) -> None:
+    for fault, target, trial in trust.list_tries(lab, random.Random("trust")):
+        assert trial() in ("refused", "left alone", "marked", "came too late", "named"), f"{fault}, {target}"
 
 
 def test_a_second_pipeline_writes_the_same_bytes(lab: Lab, tmp_path: Path) -> None:
