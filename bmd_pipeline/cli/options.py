@@ -268,8 +268,8 @@ def stage_command(threads_of: Stage, *, resumable: bool = False) -> Callable[[Co
             stop = Stop(settings.execution.max_minutes if max_minutes is None else max_minutes)
             asked = threads or getattr(settings.execution.threads, threads_of)
             workers, reporter = min(asked, usable_cores()), make_reporter(label, quiet, plain)
-            if workers < asked:
-                reporter.log(f"uses {workers} of the {asked} cores asked for: there are no more for this process")
+            if threads and workers < threads:
+                reporter.log(f"uses {workers} of the {threads} cores asked for: there are no more for this process")
             with stop if resumable else nullcontext():
                 run(Job(run.__name__, settings, Layout(root, settings.run), reporter, workers, stop, force), **own)
 

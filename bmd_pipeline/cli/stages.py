@@ -73,7 +73,8 @@ def pretrain(job: Job, demos: o.Demos = None, output: o.Output = None) -> None:
 
     Writes results/TASK/policy/.
     """
-    job.run(demos=_need_demos(job, demos), output=job.take_folder(output, job.layout.policy(job.task), *POLICY_NAMES))
+    folder = job.take_folder(output, job.layout.policy(job.task), *POLICY_NAMES)
+    job.run(demos=_need_demos(job, demos), output=folder)
 
 
 @stage_command("discover", resumable=True)
@@ -84,12 +85,12 @@ def discover(
 
     In the published form (discover.form) it finds those of the frozen policy. Writes results/TASK/modes/seedN/.
     """
+    folder = job.take_folder(output, job.layout.modes(job.task, seed), *MODES_NAMES)
     base = job.need_policy(policy)
     store = None
     if job.config.discover.form == "coded":
         require_own_demos(base, demos or job.layout.demos(job.task))
         store = _need_demos(job, demos)
-    folder = job.take_folder(output, job.layout.modes(job.task, seed), *MODES_NAMES)
     job.run(policy=base, demos=store, seed=seed, output=folder)
 
 
@@ -106,8 +107,8 @@ def finetune(
 
     Methods ending in -bmd keep the discovered modes. Writes results/TASK/METHOD/seedN/.
     """
-    inputs = job.need_inputs(method, seed, policy, modes)
     folder = job.take_folder(output, job.layout.finetuned(job.task, method, seed), *FINETUNED_NAMES)
+    inputs = job.need_inputs(method, seed, policy, modes)
     job.run(method=method, seed=seed, output=folder, **inputs)
 
 
@@ -127,8 +128,8 @@ def evaluate(
 
     Writes eval.json, the episodes and a picture to results/TASK/METHOD/seedN/.
     """
-    inputs = job.need_inputs(method, seed, policy, modes, finetuned)
     file = job.take_file(output, job.layout.evaluation(job.task, method, seed), *TABLES, _LOCK)
+    inputs = job.need_inputs(method, seed, policy, modes, finetuned)
     job.run(method=method, seed=seed, output=file, **inputs)
 
 
@@ -146,8 +147,8 @@ def curve(
 
     Needs finetune.snapshot_interval. Writes curve.json to results/TASK/METHOD/seedN/.
     """
-    inputs = job.need_inputs(method, seed, policy, modes, finetuned)
     file = job.take_file(output, job.layout.curve(job.task, method, seed))
+    inputs = job.need_inputs(method, seed, policy, modes, finetuned)
     job.run(method=method, seed=seed, output=file, **inputs)
 
 

@@ -119,7 +119,7 @@ def test_what_snakemake_reads_otherwise_is_refused_where_jobs_are_planned(pipeli
 
 
 def test_a_clip_that_is_a_link_to_nowhere_ends_no_planning(pipeline: Pipeline) -> None:
-    videos = Path("results/GaussianMixture/videos")
+    videos = Path("results/GaussianMixture-smoke/videos")
     videos.mkdir(parents=True)
     (videos / "a.gif").symlink_to("nowhere")
     assert list(pipeline.clips(Wildcards(task="GaussianMixture"))) == ["a.gif"]

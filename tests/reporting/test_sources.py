@@ -113,7 +113,7 @@ def test_damage_is_named(run: MadeUpRun, name: str, damage: Callable[[Path], Non
 def test_a_command_that_is_none_is_not_repeated(run: MadeUpRun) -> None:
     evaluation = run.load().evaluation
     provenance = evaluation.provenance.model_copy(update={"command": "evaluate --preset 'smoke"})
-    command = remake_command(evaluation.model_copy(update={"provenance": provenance}))
+    command = remake_command(evaluation.model_copy(update={"provenance": provenance}), "Toy")
     assert command == "snakemake --cores 2 results/Toy/report.html"
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bmd_pipeline.config.schema import FinetuneConfig, PPOConfig, RegulariserConfig, SteeringConfig
 from bmd_pipeline.environments.base import TaskEnv
-from bmd_pipeline.errors import TrainingError
+from bmd_pipeline.errors import TaskError, TrainingError
 from bmd_pipeline.modes.modes import DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl import ppo
@@ -274,7 +274,7 @@ def test_discovery_ignores_the_environments_reward(
 
 def test_a_reward_that_is_not_finite_stops_training(env: TaskEnv, policy: DiffusionPolicy) -> None:
     env.pay.fill_(float("nan"))  # type: ignore[attr-defined]
-    with pytest.raises(TrainingError, match="not finite"):
+    with pytest.raises(TaskError, match="the reward was nan"):
         _iterate(_trainer(env, policy, None))
 
 

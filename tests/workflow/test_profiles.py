@@ -15,11 +15,12 @@ import yaml
 
 from bmd_pipeline.config.resources import READERS, usable_cores
 
-from .conftest import BIN, ROOT, TARGET, Project
+from .conftest import BIN, ROOT, Project
 
 pytestmark = pytest.mark.workflow
 
 PROFILES = ROOT / "workflow" / "profiles"
+TARGET = "results/GaussianMixture/eval.json"
 
 
 def test_the_default_profile_is_picked_up_by_itself(project: Project) -> None:
