@@ -54,7 +54,8 @@ def crossed(tmp_path_factory: pytest.TempPathFactory) -> Project:
     for manifest in project.folder.rglob(MANIFEST_FILE):
         store = manifest.with_name("demos.zarr")
         write_json(manifest, {"outputs": {store.name: hash_tree(store)}})
-    touched = project.snakemake("--touch", "--forceall", *arguments)  # records them as made
+    # records them as made; without the look at what would be replaced, which empty files don't pass
+    touched = project.snakemake("--touch", "--forceall", "--no-hooks", *arguments)
     assert touched.returncode == 0, touched.stderr
     assert project.plan_lists(LISTS) == {}
     return project

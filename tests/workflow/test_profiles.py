@@ -44,10 +44,13 @@ def test_more_jobs_than_cores_are_warned_of_where_they_would_run(project: Projec
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_make_starts_as_many_jobs_as_there_are_cores() -> None:
     def plan(*options: str) -> str:
-        command = ["make", "--dry-run", "run", f"VENV={sys.prefix}", *options]
+        # as called by somebody, not by the `make test` that may run this
+        own = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+        command = ["make", "--dry-run", "--no-print-directory", "run", f"VENV={sys.prefix}", *options]
         done = subprocess.run(
             command,
             cwd=ROOT,
+            env=own,
             capture_output=True,
             text=True,
             check=True,

@@ -12,7 +12,7 @@ from .conftest import Project
 pytestmark = pytest.mark.workflow
 
 PAGE = "results/GaussianMixture-smoke/report.html"
-SUMMARY = "results/summary.html"
+SUMMARY = "results/summary-smoke.html"
 
 
 def test_a_page_brings_verdict_and_comparison_but_no_grid(project: Project) -> None:
@@ -39,7 +39,7 @@ def test_films_are_made_only_for_who_asks(project: Project) -> None:
 
 
 def test_summary_without_results_is_refused(project: Project) -> None:
-    done = project.snakemake("--dry-run", "--cores", "1", SUMMARY)
+    done = project.snakemake("--dry-run", "--cores", "1", "results/summary.html")
     assert done.returncode != 0
     assert "error: no task has results yet" in done.stderr + done.stdout
 
