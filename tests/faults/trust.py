@@ -56,7 +56,8 @@ def stand_in_the_way(lab: Lab, stage: Stage, rng: random.Random) -> str:
     if ended.status == 0:
         return "left alone"
     require_refusal(ended)
-    assert path.name in ended.last_line or path.parent.name in ended.last_line, f"{path}: {ended.last_line}"
+    shown = next((parent for parent in path.parents if parent.suffix == ".zarr"), path)  # a store is named as one
+    assert shown.name in ended.last_line or shown.parent.name in ended.last_line, f"{path}: {ended.last_line}"
     return "refused"
 
 
