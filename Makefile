@@ -40,7 +40,7 @@ run: setup  ## make TARGET (default results/PushT/eval.json) with CORES cores (d
 	snakemake --cores $(CORES) $(TARGET) $(ARGS)
 
 test: setup  ## all tests
-	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	pytest --numprocesses auto --dist loadfile $(ARGS)
 
 fault-test: setup  ## kill, damage and fill up whatever can be, about 100 kills; see docs/reliability.md
 	python -m tests.faults.campaign $(ARGS)
