@@ -206,9 +206,10 @@ class Job:
             arguments[shared] = getattr(self, shared)
         stage(self.config, **arguments)
 
-    def _need_folder(self, folder: Path, stage: Stage, method: str | None = None, **seed: int) -> Path:
-        named = {"task": self.task, **({"method": method} if method else {}), **seed}
-        again = " ".join(["bmd-pipeline", stage, *(f"--{name} {value}" for name, value in named.items())])
+    def _need_folder(self, folder: Path, stage: Stage, method: str | None = None, seed: int | None = None) -> Path:
+        named = {"task": self.task, "method": method, "seed": seed}
+        options = [f"--{name} {value}" for name, value in named.items() if value is not None]
+        again = " ".join(["bmd-pipeline", stage, *options])
         record = read_record(need(folder / RUN_FILE, again), f"make it again with `{again}`")
         self.require_settings("collect", record.get("collect_config"), f"the demonstrations of {folder}")
         self.require_settings(stage, record.get("config"), str(folder), method)

@@ -124,7 +124,7 @@ def check_task(
 
     set_threads(1)
     console = Console(highlight=False)
-    usual = Layout(root).demos(settings.task.name)
+    usual = Layout(root, settings.run).demos(settings.task.name)
     store = demos or (usual if usual.exists() else None)
     results = checker.check_task(settings.task.name, settings.task.env, demos=store)
     for result in results:

@@ -84,9 +84,8 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
     if stage in _UNDISTURBED:
         values["task"]["env"].pop("disturbance", None)
     names = ("task", "seed", stage, *_EVIDENCE.get(stage, ()))
-    chosen = {
-        name: values[name] for name in names if name in values
-    }  # `curve` and `validation` have no settings of their own
+    # `curve` and `validation` have no settings of their own
+    chosen = {name: values[name] for name in names if name in values}
     form = config.discover.form
     if stage == "discover":
         if form == "published":  # these settings serve both stages

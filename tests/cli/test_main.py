@@ -691,5 +691,10 @@ def test_check_task_compares_the_demonstrations_that_are_there(
     assert err == "error: GaussianMixture breaks the task contract: 1 of 11 checks failed\n"
     status, out, _ = run(capsys, "check-task GaussianMixture --demos mine.zarr")
     assert "column 1 of the observation is 5e+03 ±" in out
+    _, out, _ = run(capsys, "check-task GaussianMixture --preset smoke")
+    assert "skipped  demonstrations look like the task: there are none yet" in out
+    write(project / "data/GaussianMixture-smoke/demos.zarr", 1000.0)
+    _, out, _ = run(capsys, "check-task GaussianMixture --preset smoke")
+    assert "column 1 of the observation is 5e+03 ±" in out
     _, out, _ = run(capsys, "check-task GaussianMixture --root elsewhere")
     assert "skipped  demonstrations look like the task: there are none yet" in out
