@@ -4,12 +4,10 @@ Data stays in memory as normalised tensors and a batch is one index gather; noth
 number to come back from the device.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from dataclasses import InitVar, dataclass
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import torch
@@ -39,9 +37,9 @@ class Windows:
     def __len__(self) -> int:
         return len(self.chunk)
 
-    def to(self, device: torch.device) -> Windows:
+    def to(self, device: torch.device) -> Self:
         """The same windows on a device."""
-        return Windows(self.stacked.to(device), self.chunk.to(device))
+        return type(self)(self.stacked.to(device), self.chunk.to(device))
 
 
 def make_windows(demos: Demos, config: PolicyConfig, episodes: NDArray[np.int64] | None = None) -> Windows:
@@ -86,35 +84,24 @@ VALIDATION_WINDOWS = 1 << 14
 than training between two log lines."""
 
 
+@dataclass
 class Cloner:
-    """Trains a policy on windows.
+    """Trains a policy on windows."""
 
-    Args:
-        policy: the policy; its normalisers must be fitted.
-        config: settings.
-        chunk: (W, noise_dim) raw actions of the training windows.
-        stacked: (W, cond_dim) stacked observations of the training windows.
-        generator: draws batches, diffusion steps and noise, on the policy's device.
-    """
+    policy: DiffusionPolicy  # its normalisers must be fitted
+    config: PretrainConfig
+    chunk: InitVar[Tensor]  # (W, noise_dim) raw actions of the training windows
+    stacked: InitVar[Tensor]  # (W, cond_dim) their stacked observations
+    generator: torch.Generator  # draws batches, diffusion steps and noise, on the policy's device
 
-    def __init__(
-        self,
-        policy: DiffusionPolicy,
-        config: PretrainConfig,
-        chunk: Tensor,
-        stacked: Tensor,
-        generator: torch.Generator,
-    ) -> None:
-        self.config = config
-        self.policy = policy
-        self.ema = EMA(policy, EMA_DECAY)
+    def __post_init__(self, chunk: Tensor, stacked: Tensor) -> None:
+        self.ema = EMA(self.policy, EMA_DECAY)
         self.step = 0
-        self._generator = generator
         self.device = chunk.device
-        self._chunk = policy.normalise_chunk(chunk)
-        self._cond = policy.encode(stacked)
+        self._chunk = self.policy.normalise_chunk(chunk)
+        self._cond = self.policy.encode(stacked)
         self._optimizer = torch.optim.AdamW(
-            policy.parameters(), lr=config.learning_rate, weight_decay=WEIGHT_DECAY, fused=True
+            self.policy.parameters(), lr=self.config.learning_rate, weight_decay=WEIGHT_DECAY, fused=True
         )
         self.rate_factor = 1.0  # of the learning rate; below 1 after training diverged
         self._loss_sum = torch.zeros((), device=self.device)
@@ -125,8 +112,8 @@ class Cloner:
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate
         count = self.config.batch_size
-        rows = torch.randint(len(self._chunk), (count,), generator=self._generator, device=self.device)
-        t, noise = self.policy.draw_corruption(count, self._generator)
+        rows = torch.randint(len(self._chunk), (count,), generator=self.generator, device=self.device)
+        t, noise = self.policy.draw_corruption(count, self.generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             loss = self.policy.denoising_loss(self._chunk[rows], self._cond[rows], t, noise)
         descend(self._optimizer, loss)
@@ -200,7 +187,7 @@ class Cloner:
             **add_prefix("policy", self.policy.state_dict()),
             **add_prefix("ema", self.ema.average.state_dict()),
             **add_prefix("optimizer", moments),
-            "generator": self._generator.get_state(),
+            "generator": self.generator.get_state(),
             "loss_sum": self._loss_sum,
         }
         tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
@@ -218,7 +205,7 @@ class Cloner:
         self.policy.load_state_dict(take_prefix("policy", tensors))
         self.ema.average.load_state_dict(take_prefix("ema", tensors))
         unpack_optimizer(self._optimizer, take_prefix("optimizer", tensors), values["optimizer"])
-        self._generator.set_state(tensors["generator"])
+        self.generator.set_state(tensors["generator"])
         self._loss_sum.copy_(tensors["loss_sum"])
         self.step, self.ema.updates = values["step"], values["ema_updates"]
         self._loss_count, self.rate_factor = values["loss_count"], values["rate_factor"]

@@ -312,7 +312,7 @@ def load_agent(
 
 def trained_state(agent: Agent) -> dict[str, Tensor]:
     """Weights that fine-tuning may have changed: the adapters' own, and the inference model's."""
-    own = add_prefix("adapters", _own_state(agent))
+    own = add_prefix("adapters", _adapters_state(agent))
     if agent.modes is not None:
         own |= add_prefix("inference", agent.modes.inference.state_dict())
     return {name: value.detach().clone() for name, value in own.items()}
@@ -324,7 +324,7 @@ def load_trained(agent: Agent, weights: dict[str, Tensor]) -> None:
     Raises:
         RuntimeError: the weights are of another agent.
     """
-    own, expected = take_prefix("adapters", weights), _own_state(agent)
+    own, expected = take_prefix("adapters", weights), _adapters_state(agent)
     if own.keys() != expected.keys():
         raise RuntimeError(f"expected weights {sorted(expected)}, got {sorted(own)}")
     agent.stack.load_state_dict(own, strict=False)
@@ -332,7 +332,7 @@ def load_trained(agent: Agent, weights: dict[str, Tensor]) -> None:
         agent.modes.inference.load_state_dict(take_prefix("inference", weights))
 
 
-def _own_state(agent: Agent) -> dict[str, Tensor]:
+def _adapters_state(agent: Agent) -> dict[str, Tensor]:
     """The adapters' weights without the frozen policy's."""
     frozen = {id(parameter) for parameter in agent.policy.parameters()} | {id(b) for b in agent.policy.buffers()}
     return {name: value for name, value in agent.stack.state_dict(keep_vars=True).items() if id(value) not in frozen}

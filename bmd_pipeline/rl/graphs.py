@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from bmd_pipeline.config.schema import PPOConfig
-from bmd_pipeline.environments.base import TaskEnv, TaskSpec, Transition, VectorTask
+from bmd_pipeline.environments.base import TaskEnv, Transition, VectorTask
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.rl.adapters import Draws, PolicyInput
@@ -42,14 +42,9 @@ class GraphRecorder:
     for it afterwards.
     """
 
-    def __init__(self) -> None:
-        self._side: torch.cuda.Stream | None = None  # made where there is a device
-
-    @property
+    @functools.cached_property
     def _stream(self) -> torch.cuda.Stream:
-        if self._side is None:
-            self._side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        return self._side
+        return torch.cuda.Stream()  # type: ignore[no-untyped-call]  # made where there is a device
 
     def warm_up(self, run: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Runs at once, where recordings are made."""
@@ -168,34 +163,24 @@ class Graphed:
         return _Recording(inputs, outputs, replay, own)
 
 
-class GraphedEnv:
+class GraphedEnv(TaskEnv):
     """A capturable task whose chunks of steps are recorded."""
 
     def __init__(self, env: VectorTask, recorder: GraphRecorder) -> None:
         self._env = env
-        self.spec: TaskSpec = env.spec
-        self.num_envs = env.num_envs
-        self.device = env.device
+        self.spec, self.num_envs, self.device = env.spec, env.num_envs, env.device
         self.steps = Graphed(lambda seen, _: vars(env.step_chunk(seen["actions"])), f"{env.spec.name}'s step", recorder)
 
     def reset(self, seed: int) -> Tensor:
-        """As the task's."""
         return self._env.reset(seed)
 
     def track(self) -> Tensor:
-        """As the task's."""
         return self._env.track()
 
-    def step(self, action: Tensor) -> Transition:
-        """As the task's."""
-        return self.step_chunk(action[:, None])
-
     def step_chunk(self, actions: Tensor) -> Transition:
-        """As the task's."""
         return Transition(**{name: x.clone() for name, x in self.steps({"actions": actions}).items()})
 
     def close(self) -> None:
-        """As the task's."""
         self._env.close()
 
 
@@ -216,42 +201,37 @@ class GraphedAgent(Agent):
 
     def plan(self, inputs: PolicyInput, generator: torch.Generator, explore: bool) -> Plan:
         """As the agent's."""
-        found = self._replay("plan", vars(inputs), generator, explore)
-        return Plan(found.pop("chunk"), found)
+        return Plan(*self._replay(vars(inputs), generator, explore))
 
     def correct(
         self, action: Tensor, inputs: PolicyInput, generator: torch.Generator, explore: bool
     ) -> tuple[Tensor, Draws]:
         """As the agent's."""
-        found = self._replay("correct", vars(inputs) | {"action": action}, generator, explore)
-        return found.pop("corrected"), found
+        return self._replay(vars(inputs) | {"action": action}, generator, explore)
 
     def _replay(
-        self, what: str, seen: Mapping[str, Tensor], generator: torch.Generator, explore: bool
-    ) -> dict[str, Tensor]:
-        kind = (what, explore)
+        self, seen: Mapping[str, Tensor], generator: torch.Generator, explore: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        kind = ("correct" if "action" in seen else "plan", explore)
         if kind not in self.graphed:
-            decide = self._plan_tensors if what == "plan" else self._correct_tensors
-            self.graphed[kind] = Graphed(functools.partial(decide, explore=explore), "a decision", self._recorder)
-        found = self.graphed[kind](seen, generator=generator)
-        return {name: value.clone() for name, value in found.items()}
+            decide = functools.partial(self._decide, explore=explore)
+            self.graphed[kind] = Graphed(decide, "a decision", self._recorder)
+        found = {name: value.clone() for name, value in self.graphed[kind](seen, generator=generator).items()}
+        return found.pop("decided"), found
 
     @torch.no_grad()
-    def _plan_tensors(
+    def _decide(
         self, seen: Mapping[str, Tensor], generator: torch.Generator | None, *, explore: bool
     ) -> dict[str, Tensor]:
-        assert generator is not None  # every agent draws
-        plan = super().plan(PolicyInput(**seen), generator, explore)
-        return plan.draws | {"chunk": plan.chunk}
-
-    @torch.no_grad()
-    def _correct_tensors(
-        self, seen: Mapping[str, Tensor], generator: torch.Generator | None, *, explore: bool
-    ) -> dict[str, Tensor]:
+        """The chunk that is planned, or an action as it is corrected where one is seen, among the draws."""
         assert generator is not None  # every agent draws
         inputs = PolicyInput(seen["cond"], seen["code"])
-        action, draws = super().correct(seen["action"], inputs, generator, explore)
-        return draws | {"corrected": action}
+        if "action" in seen:
+            decided, draws = super().correct(seen["action"], inputs, generator, explore)
+        else:
+            plan = super().plan(inputs, generator, explore)
+            decided, draws = plan.chunk, plan.draws
+        return draws | {"decided": decided}
 
 
 def graph_agent(agent: Agent, recorder: GraphRecorder | None) -> Agent:

@@ -1,10 +1,9 @@
 """Proximal policy optimisation on recorded decisions: advantages, critic, loss and update."""
 
-from __future__ import annotations
-
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -185,16 +184,11 @@ class Batch:
     advantage: Tensor  # (M,) standardised
     returns: Tensor  # (M, num_streams)
 
-    def rows(self, index: Tensor) -> Batch:
+    def rows(self, index: Tensor) -> Self:
         """The decisions at `index`."""
-        return Batch(
-            self.inputs.rows(index),
-            {name: drawn[index] for name, drawn in self.draws.items()},
-            self.critic_inputs[index],
-            self.log_prob[index],
-            self.advantage[index],
-            self.returns[index],
-        )
+        own: dict[str, Any] = {name: value[index] for name, value in vars(self).items() if isinstance(value, Tensor)}
+        draws = {name: drawn[index] for name, drawn in self.draws.items()}
+        return replace(self, inputs=self.inputs.rows(index), draws=draws, **own)
 
 
 @dataclass(frozen=True)

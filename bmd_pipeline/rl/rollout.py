@@ -287,22 +287,14 @@ def merge_rollouts(rollouts: Sequence[Rollout]) -> Rollout:
             longer.append(torch.cat([x, fill.expand(rows - len(x), *x.shape[1:])]))
         return torch.cat(longer, dim=1)
 
-    return Rollout(
-        cond=join([r.cond for r in rollouts], frozen=True),
-        decision_track=join([r.decision_track for r in rollouts], frozen=True),
-        feature_columns=rollouts[0].feature_columns,
-        active_mask=join([r.active_mask for r in rollouts]),
-        reward=join([r.reward for r in rollouts]),
-        truncated=torch.cat([r.truncated for r in rollouts]),
-        success=torch.cat([r.success for r in rollouts]),
-        dropped=torch.cat([r.dropped for r in rollouts]),
-        reach=torch.cat([r.reach for r in rollouts]),
-        length=torch.cat([r.length for r in rollouts]),
-        track=join([r.track for r in rollouts], frozen=True),
-        code=torch.cat([r.code for r in rollouts]),
-        draws={name: join([r.draws[name] for r in rollouts]) for name in rollouts[0].draws},
-        decisions_per_chunk=rollouts[0].decisions_per_chunk,
-    )
+    def parts(name: str) -> list[Tensor]:
+        return [getattr(rollout, name) for rollout in rollouts]
+
+    joined: dict[str, Any] = {name: join(parts(name), frozen=True) for name in ("cond", "decision_track", "track")}
+    joined |= {name: join(parts(name)) for name in ("active_mask", "reward")}
+    joined |= {name: torch.cat(parts(name)) for name in ("truncated", "success", "dropped", "reach", "length", "code")}
+    draws = {name: join([rollout.draws[name] for rollout in rollouts]) for name in rollouts[0].draws}
+    return replace(rollouts[0], **joined, draws=draws)
 
 
 @torch.no_grad()

@@ -1,12 +1,10 @@
 """Which iteration of fine-tuning is kept, and warnings of collapses that no loss shows."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -45,7 +43,7 @@ class Candidate:
         """Mean over codes; 1 for agents without codes."""
         return sum(self.obeyed_per_code) / len(self.obeyed_per_code) if self.obeyed_per_code else 1.0
 
-    def compute_shortfall(self, start: Candidate, min_obeyed_share: float) -> float:
+    def compute_shortfall(self, start: Self, min_obeyed_share: float) -> float:
         """How far obedience and the codes' success are below those at the start; 0 if the iteration may be kept.
 
         Codes must be obeyed at least `min_obeyed_share` times as often as at the start, and none may succeed
@@ -62,7 +60,7 @@ class Candidate:
             shortfall += max(0.0, before - now - significance * noise)
         return shortfall
 
-    def is_better_than(self, other: Candidate, start: Candidate, min_obeyed_share: float) -> bool:
+    def is_better_than(self, other: Self, start: Self, min_obeyed_share: float) -> bool:
         """Whether to keep this one instead of an earlier one.
 
         First what fine-tuning began with must not be lost; then success decides, ties going to the later one.
@@ -95,27 +93,24 @@ SIGNIFICANCE = 2.0
 """Standard errors by which a success rate must be lower to count."""
 
 
+@dataclass
 class CollapseWatch:
-    """Looks at a fine-tuning run and warns, once and in a line of each kind of collapse.
+    """Looks at a fine-tuning run and warns, once and in a line of each kind of collapse."""
 
-    A decision's draws have `entropy_dims` dimensions whose spread is trained, and a selection round has `episodes`.
-    """
-
-    def __init__(self, entropy_dims: int, episodes: int, warn: Callable[[str], None]) -> None:
-        self._entropy_dims = entropy_dims
-        self._episodes = episodes
-        self._warn = warn
-        self._warned: list[str] = []
-        self._first_entropy: float | None = None
-        self._start_success: float | None = None
+    entropy_dims: int  # dimensions of a decision's draws whose spread is trained
+    episodes: int  # of a selection round
+    warn: Callable[[str], None]  # takes one line
+    _warned: list[str] = field(default_factory=list)
+    _first_entropy: float | None = None
+    _start_success: float | None = None
 
     def see_metrics(self, iteration: int, metrics: dict[str, float]) -> None:
         """Looks at the spread of the policy after an iteration, counted from 1."""
-        if self._entropy_dims == 0 or not metrics["losses/policy_steps"]:
+        if self.entropy_dims == 0 or not metrics["losses/policy_steps"]:
             return
         if self._first_entropy is None:
             self._first_entropy = metrics["losses/entropy"]
-        fallen = (self._first_entropy - metrics["losses/entropy"]) / self._entropy_dims
+        fallen = (self._first_entropy - metrics["losses/entropy"]) / self.entropy_dims
         if fallen > ENTROPY_FALL:
             self._warn_once(
                 "entropy",
@@ -171,9 +166,9 @@ class CollapseWatch:
         self._first_entropy, self._start_success = state["first_entropy"], state["start_success"]
 
     def _margin(self, rate: float) -> float:
-        return SIGNIFICANCE * math.sqrt(max(rate * (1.0 - rate), 1e-4) / self._episodes)
+        return SIGNIFICANCE * math.sqrt(max(rate * (1.0 - rate), 1e-4) / self.episodes)
 
     def _warn_once(self, kind: str, text: str) -> None:
         if kind not in self._warned:
             self._warned.append(kind)
-            self._warn(text)
+            self.warn(text)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,37 +82,14 @@ class CodeSampler:
 # ---- What is learnt from a rollout ----
 
 
-class Learner(Protocol):
-    """What a trainer asks to learn from its rollouts: a `ReinforcementLearner`, or a `FilteredCloner`."""
-
-    optimizers: dict[str, Optimizer]  # by name
-    demand: float | None  # share of each code's successes that shall show its own behaviour, where that is asked for
-
-    def learn(
-        self,
-        played: Rollout,
-        own: Tensor,
-        generator: torch.Generator,
-        *,
-        intrinsic_only: bool,
-        max_steps: int | None,
-        policy: bool,
-    ) -> dict[str, float]:
-        """Learns from a rollout of which `own` (N,) says what episodes show their code's behaviour; the rest, metrics
-        and errors are as of `Trainer.learn`."""
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What its next step depends on beside the agent and the optimizers, as tensors and JSON values."""
-
-    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Restores what `state` returned."""
-
-
 class ReinforcementLearner:
     """Rewards episodes, and learns from the rewards with PPO; its inference model learns beside it.
 
     In the published form the reward is r_env + λ·r_int (BMD, arXiv 2605.11387); during discovery it is r_int alone. In
     the coded form (ours) λ weighs standardised advantages, and each code may be a task of its own.
+
+    Attributes:
+        demand: share of each code's successes that shall show its own behaviour, where that is asked for.
     """
 
     def __init__(
@@ -153,7 +130,11 @@ class ReinforcementLearner:
         max_steps: int | None,
         policy: bool,
     ) -> dict[str, float]:
-        """Updates λ, critic and policy, and the inference model where it goes on learning."""
+        """Updates λ, critic and policy, and the inference model where it goes on learning.
+
+        Of the rollout `own` (N,) says which episodes show their code's behaviour; the rest, metrics and errors are as
+        of `Trainer.learn`.
+        """
         metrics = {}
         paid = own if self.pay_only_obeyed else torch.ones_like(own)
         if self.agent.modes is not None and not intrinsic_only:
@@ -263,12 +244,8 @@ class ReinforcementLearner:
         return standardise((standard[:, 0] + weight * standard[:, 1]) / (1.0 + weight))
 
 
-def make_learner(env: TaskEnv, agent: Agent, settings: FinetuneConfig, recorder: GraphRecorder | None) -> Learner:
-    """What an agent learns by: cloning if its denoiser is a cloned one, else reinforcement learning."""
-    last = agent.adapters[-1]
-    if isinstance(last, ClonedDenoiser):
-        return FilteredCloner(agent, last, settings)
-    return ReinforcementLearner(env, agent, settings, recorder)
+Learner = ReinforcementLearner | FilteredCloner
+"""What a trainer learns by. Its `state` is what its next step depends on beside the agent and the optimizers."""
 
 
 # ---- One iteration of training: play, learn, or roll back and learn again ----
@@ -284,7 +261,7 @@ class Trainer:
 
     Args:
         env: the task.
-        agent: who is trained; its adapters decide by what learner.
+        agent: who is trained, by cloning if its last adapter is a cloned denoiser, else by reinforcement learning.
         settings: of fine-tuning; its iterations and selection are the caller's business.
         recorder: records decisions and gradients, as CUDA graphs are; None plays and learns kernel by kernel.
         warn: told of every rollback, and what `roll_out` warns of.
@@ -303,7 +280,11 @@ class Trainer:
         self.agent = graph_agent(agent, recorder)
         self.code_sampler = CodeSampler(agent.num_codes) if agent.coded and settings.balance_codes else None
         self.pay_only_obeyed = agent.coded and settings.pay_only_obeyed
-        self.learner = make_learner(env, agent, settings, recorder)
+        self.learner: Learner
+        if isinstance(last := agent.adapters[-1], ClonedDenoiser):
+            self.learner = FilteredCloner(agent, last, settings)
+        else:
+            self.learner = ReinforcementLearner(env, agent, settings, recorder)
         self._warn = warn
         self.rollbacks = 0
         self.remember()
