@@ -78,7 +78,7 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
     without one, all of `finetune` is there. A setting that another one switches off may be there: it reruns a stage for
     nothing.
     """
-    values = _dump(config)
+    values = _list_settings(config)
     if stage == "collect":  # experts play on the CPU
         values["task"].pop("physics", None)
     if stage in _UNDISTURBED:
@@ -129,10 +129,10 @@ def config_hash(config: RunConfig, imported: Iterable[str] = ()) -> str:
     The settings of stages whose output was `imported` decide nothing.
     """
     unread = ("preset", "run", "execution", *_EVIDENCE, *imported)
-    return hash_values({name: part for name, part in _dump(config).items() if name not in unread})
+    return hash_values({name: part for name, part in _list_settings(config).items() if name not in unread})
 
 
-def _dump(config: RunConfig) -> dict[str, Any]:
+def _list_settings(config: RunConfig) -> dict[str, Any]:
     """All settings as JSON values, but for the usual choice of physics: what was made before there was a choice counts
     as made."""
     values = config.model_dump(mode="json")
@@ -221,7 +221,7 @@ def list_definitions(stage: str, task_package: str) -> tuple[tuple[str, str], ..
     found: set[tuple[str, str]] = set()
     while waiting:
         module, name = step = waiting.pop()
-        if step in found or module.partition(".")[0] not in tops or _find(module) is None:
+        if step in found or module.partition(".")[0] not in tops or _find_source(module) is None:
             continue
         if module == _PACKAGE or f"{module}.".startswith(irrelevant):  # the package itself holds its version number
             continue
@@ -230,8 +230,8 @@ def list_definitions(stage: str, task_package: str) -> tuple[tuple[str, str], ..
             waiting += [(module, ""), (module.rpartition(".")[0], "")]
         if not module.startswith(f"{_PACKAGE}."):
             waiting.append((module, _WHOLE))
-        waiting += _references(module, name)
-    return tuple(sorted((module, name) for module, name in found if _nodes(module, name)))
+        waiting += _list_references(module, name)
+    return tuple(sorted((module, name) for module, name in found if _find_statements(module, name)))
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ class _Module:
 
 @functools.cache
 def _read(module: str) -> _Module:
-    path = _find(module)
+    path = _find_source(module)
     assert path is not None
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     found = _Module(path, package, {"": []}, {})
@@ -254,12 +254,12 @@ def _read(module: str) -> _Module:
         if isinstance(node, ast.Import | ast.ImportFrom):
             found.imports.update(_list_imports(node, package))
         else:
-            for name in _defined(node):
+            for name in _list_defined(node):
                 found.definitions.setdefault(name, []).append(node)
     return found
 
 
-def _defined(node: ast.stmt) -> list[str]:
+def _list_defined(node: ast.stmt) -> list[str]:
     """The names that a statement only defines; [""] if it does more."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         quiet = all(_last_name(decorator) in _QUIET for decorator in node.decorator_list)
@@ -279,49 +279,49 @@ def _last_name(node: ast.expr) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
-def _nodes(module: str, name: str) -> list[ast.stmt]:
+def _find_statements(module: str, name: str) -> list[ast.stmt]:
     definitions = _read(module).definitions
     return [node for nodes in definitions.values() for node in nodes] if name == _WHOLE else definitions.get(name, [])
 
 
 @functools.cache
-def _references(module: str, name: str) -> set[tuple[str, str]]:
+def _list_references(module: str, name: str) -> set[tuple[str, str]]:
     """What a definition names, as modules and names of this package or a task's."""
     source = _read(module)
     if name != _WHOLE and name in source.imports:  # passed on from elsewhere
-        return {_resolve(source.imports[name])}
-    found = {_resolve(origin) for origin in source.imports.values()} if name == _WHOLE else set()
-    for statement in _nodes(module, name):
+        return {_split_origin(source.imports[name])}
+    found = {_split_origin(origin) for origin in source.imports.values()} if name == _WHOLE else set()
+    for statement in _find_statements(module, name):
         nodes = list(_walk_executed(statement))
         imports = dict(source.imports)
         for node in nodes:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 own = _list_imports(node, source.package)
                 imports |= own
-                found |= {_resolve(origin, use="") for origin in own.values()}
+                found |= {_split_origin(origin, use="") for origin in own.values()}
         owners = {id(node.value): node.attr for node in nodes if isinstance(node, ast.Attribute)}
         for node in nodes:
-            if isinstance(node, ast.Attribute) and _dotted(node):  # import a.b.c; a.b.c.name
-                found.add(_resolve(_dotted(node)))
+            if isinstance(node, ast.Attribute) and _join_dotted(node):  # import a.b.c; a.b.c.name
+                found.add(_split_origin(_join_dotted(node)))
             elif isinstance(node, ast.Name) and node.id in imports:
-                found.add(_resolve(imports[node.id], owners.get(id(node), _WHOLE)))
+                found.add(_split_origin(imports[node.id], owners.get(id(node), _WHOLE)))
             elif isinstance(node, ast.Name) and node.id in source.definitions:
                 found.add((module, node.id))
     return found
 
 
-def _resolve(origin: str, use: str = _WHOLE) -> tuple[str, str]:
+def _split_origin(origin: str, use: str = _WHOLE) -> tuple[str, str]:
     """A dotted origin as module and name; of a module itself, `use` is what is taken from it."""
-    if _find(origin) is not None:
+    if _find_source(origin) is not None:
         return origin, use
     module, _, name = origin.rpartition(".")
     return module, name
 
 
-def _dotted(node: ast.expr) -> str:
+def _join_dotted(node: ast.expr) -> str:
     """ "a.b.c" of an attribute of names, else empty."""
     if isinstance(node, ast.Attribute):
-        owner = _dotted(node.value)
+        owner = _join_dotted(node.value)
         return f"{owner}.{node.attr}" if owner else ""
     return node.id if isinstance(node, ast.Name) else ""
 
@@ -338,7 +338,7 @@ def _list_imports(node: ast.Import | ast.ImportFrom, package: str) -> dict[str, 
 @functools.cache
 def _content(module: str, name: str) -> bytes:
     """What a definition adds to a hash: its code, where its imported names come from, and the files that it opens."""
-    nodes, source = _nodes(module, name), _read(module)
+    nodes, source = _find_statements(module, name), _read(module)
     imports = source.imports
     used = {node.id for top in nodes for node in ast.walk(top) if isinstance(node, ast.Name) and node.id in imports}
     origins = sorted(f"{local} {imports[local]}" for local in used)
@@ -350,7 +350,7 @@ def _content(module: str, name: str) -> bytes:
 
 
 @functools.cache
-def _find(module: str) -> Path | None:
+def _find_source(module: str) -> Path | None:
     """The module's source file, or None if there is no such module."""
     top, *parts = module.split(".")
     base = _ROOT

@@ -73,10 +73,10 @@ def list_cells(config: RunConfig) -> list[GridCell]:
     cells = []
     for values in itertools.product(*config.grid.axes.values()):
         axes = dict(zip(config.grid.axes, values, strict=True))
-        changes, here = _apply(config, axes)
+        changes, here = _apply_axes(config, axes)
         found = _keep_discovered(here, axes)
-        discovery = None if not found or _apply(config, found)[1] == config else _name(config, found)
-        cells.append(GridCell(_name(config, axes), changes, here, here == config, discovery))
+        discovery = None if not found or _apply_axes(config, found)[1] == config else _name_cell(config, found)
+        cells.append(GridCell(_name_cell(config, axes), changes, here, here == config, discovery))
     return cells
 
 
@@ -124,7 +124,7 @@ def change_settings(config: RunConfig, changes: Mapping[str, AxisValue]) -> RunC
     return RunConfig.model_validate(values)
 
 
-def _apply(config: RunConfig, axes: Mapping[str, AxisValue]) -> tuple[dict[str, AxisValue], RunConfig]:
+def _apply_axes(config: RunConfig, axes: Mapping[str, AxisValue]) -> tuple[dict[str, AxisValue], RunConfig]:
     """The changes that values of the axes mean, and the run with them."""
     changes, here = dict(axes), change_settings(config, axes)
     finds = here.discover.form == "coded" and here.discover.clustering == "density"
@@ -140,7 +140,7 @@ def _keep_discovered(config: RunConfig, changes: Mapping[str, AxisValue]) -> dic
     return {name: value for name, value in changes.items() if name in read}
 
 
-def _name(config: RunConfig, axes: Mapping[str, AxisValue]) -> str:
+def _name_cell(config: RunConfig, axes: Mapping[str, AxisValue]) -> str:
     labels = label_axes(config.grid.axes)
     return ",".join(f"{labels[name]}={format_axis_value(value)}" for name, value in axes.items())
 

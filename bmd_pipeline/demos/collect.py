@@ -2,11 +2,11 @@
 
 import math
 import traceback
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
-from typing import Self
 
 import numpy as np
 
@@ -176,8 +176,11 @@ def _demonstrate(expert: Expert, job: Job) -> Episode:
         raise SimulationError(f"the expert failed at {attempt}:\n{traceback.format_exc()}") from error
 
 
-class ExpertPool(ABC):
-    """Runs attempts and returns them as they finish, in any order. Leaving its `with` block stops it."""
+class ExpertPool(AbstractContextManager["ExpertPool"]):
+    """Runs attempts and returns them as they finish, in any order.
+
+    Leaving its `with` block releases the experts, after a failure also in the middle of an episode.
+    """
 
     behaviours: tuple[str, ...]  # what the expert can show
 
@@ -188,16 +191,6 @@ class ExpertPool(ABC):
         Raises:
             SimulationError: the expert failed, or its process died.
         """
-
-    @abstractmethod
-    def stop(self, at_once: bool) -> None:
-        """Releases the experts, at once also in the middle of an episode."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.stop(at_once=kind is not None)
 
 
 class LocalPool(ExpertPool):
@@ -212,7 +205,7 @@ class LocalPool(ExpertPool):
         assert job is not None  # nothing runs here between calls, so an unfilled quota has a next attempt
         return job[0], _demonstrate(self._expert, job)
 
-    def stop(self, at_once: bool) -> None:
+    def __exit__(self, *_: object) -> None:
         self._expert.close()
 
 
@@ -240,8 +233,8 @@ class WorkerPool(ExpertPool):
         episode: Episode = worker.receive()
         return self._attempts.pop(worker), episode
 
-    def stop(self, at_once: bool) -> None:
-        stop_workers(self._workers, at_once)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        stop_workers(self._workers, at_once=kind is not None)
 
 
 def _build_expert(task: TaskConfig) -> Service:

@@ -307,7 +307,6 @@ def _read(group: zarr.Group, name: str, path: Path, stored: int) -> NDArray[Any]
 
 
 def _require_codecs(metadata: Path) -> None:
-    """Checks the codecs that an array's metadata names."""
     found = read_json(metadata, "array")
     for codec in _list_codecs([found.get(name) for name in ("codecs", "compressor", "filters")]):
         if codec.removeprefix("numcodecs.") not in CODECS:

@@ -92,7 +92,6 @@ def stop_workers(workers: Sequence[Worker], at_once: bool = False) -> None:
 
 
 def _serve(pipe: Connection, name: str, build: Callable[..., Service], arguments: tuple[Any, ...]) -> None:
-    """Body of a worker process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     with ExitStack() as stack, suppress(EOFError, OSError):  # the pipe is closed, or the parent gone

@@ -72,7 +72,7 @@ class Layout:
 
     def demos_manifest(self, task: str) -> Path:
         """The file that stands for the store: its tree hash and how it was made."""
-        return self.root / "data" / self.folder(task) / MANIFEST_FILE
+        return self.demos(task).with_name(MANIFEST_FILE)
 
     def policy(self, task: str) -> Path:
         """Folder of the pre-trained policy."""

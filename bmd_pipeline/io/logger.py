@@ -211,5 +211,5 @@ def _read_lines(path: Path, last_step: int) -> list[dict[str, Any]]:
         for line in map(parse_json, read_file(path).decode("utf-8").splitlines()):
             if line["step"] > last_step:
                 break
-            lines.append({**line, **{name: float(line[name]) for name in ("wall_s", "cpu_seconds")}})
+            lines.append({**line, **{name: float(line[name]) for name in _TIMES}})
     return lines

@@ -117,7 +117,9 @@ def describe_run(
         start.warn(f"{path} changed while {stage} ran: its record names the content that {stage} began with")
     if git_commit() != start.git_commit:
         start.warn(f"the code changed while {stage} ran: its record names the commit that {stage} began with")
-    marks = {path: {"changed": True} for path in changed}
+    where = f"cpu ({platform.machine()}, {os.cpu_count()} cores)"
+    if device is not None and device.type == "cuda":
+        where = f"{device} ({torch.cuda.get_device_name(device)})"
     return {
         "schema_version": SCHEMA_VERSION,
         "stage": stage,
@@ -126,7 +128,7 @@ def describe_run(
         "config_hash": config_hash,
         "config": dict(config),
         "inputs": {
-            name: {"path": str(path), "sha256": start.hashes[path], **marks.get(path, {})}
+            name: {"path": str(path), "sha256": start.hashes[path], **({"changed": True} if path in changed else {})}
             for name, path in inputs.items()
         },
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -134,7 +136,7 @@ def describe_run(
         "packages": start.packages,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": _describe_device(device),
+        "device": where,
         "threads": torch.get_num_threads(),
         "wall_s": round(max(0.0, time.time() - start.time), 3),  # somebody may have set the clock back
         "cpu_seconds": round(measure_cpu_seconds(), 3),
@@ -251,14 +253,6 @@ def git_commit() -> str | None:
     return None
 
 
-def _describe_device(device: torch.device | None) -> str:
-    if device is not None and device.type == "cuda":
-        import torch
-
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({platform.machine()}, {os.cpu_count()} cores)"
-
-
 # Snakemake doesn't look into folders: it follows a store through the manifest. What someone edits inside the
 # store afterwards must still reach training. And Snakemake removes a rule's outputs before the rule runs, so what
 # someone else put in their place must be noticed before.
@@ -271,17 +265,17 @@ def find_edited_hash(store: Path, manifest: Path) -> str | None:
     """
     if not store.is_dir() or not manifest.is_file():
         return None
-    found = _hash_once(store, _stamp(store))
+    found = _hash_unchanged(store, _list_file_states(store))
     return None if found == read_manifest(manifest)["outputs"].get(store.name) else found
 
 
 @functools.lru_cache(maxsize=16)
-def _hash_once(store: Path, stamp: tuple[tuple[object, ...], ...]) -> str:
+def _hash_unchanged(store: Path, stamp: tuple[tuple[object, ...], ...]) -> str:
     """Tree hash of a store, computed once a process while its files are the same: Snakemake asks for every job."""
     return hash_tree(store)
 
 
-def _stamp(store: Path) -> tuple[tuple[object, ...], ...]:
+def _list_file_states(store: Path) -> tuple[tuple[object, ...], ...]:
     """What tells whether a store's files are the same: nobody can set the time of their last change of status back."""
     found = ((path, path.stat()) for path in sorted(store.rglob("*")) if path.is_file())
     return tuple(
@@ -299,7 +293,7 @@ def is_imported(record: Path) -> bool:
 
 _MARKS = (MARK.encode(), b"bmd_pipeline", b'<meta name="generator" content="bmd-pipeline ')
 """What our pictures and tables, tables of paths, and pages hold."""
-_TELLING = (".json", ".jsonl", ".html", "")
+_SELF_EVIDENT = (".json", ".jsonl", ".html", "")
 """Suffixes of files that always tell who wrote them; the last is that of a lock."""
 
 
@@ -312,12 +306,12 @@ def require_own(paths: Iterable[Path], stage: str, task: str | None) -> None:
     Raises:
         ArtifactError: something is there that the stage did not write for this task.
     """
-    found = {path: _is_marked(path, stage, task) for path in paths if os.path.lexists(path)}
+    found = {path: _is_ours(path, stage, task) for path in paths if os.path.lexists(path)}
     locks = {Layout.state(path.parent) / LOCK_FILE for path in found}
     vouched = any(marked for path, marked in found.items() if path.suffix == ".json")
-    vouched = vouched or any(_is_marked(lock, stage, task) for lock in locks)
+    vouched = vouched or any(_is_ours(lock, stage, task) for lock in locks)
     for path, marked in found.items():
-        if not marked and (path.suffix in _TELLING or not vouched or not path.is_file()):
+        if not marked and (path.suffix in _SELF_EVIDENT or not vouched or not path.is_file()):
             command = f"bmd-pipeline {stage}" + (f" --task {task}" if task else "")
             raise ArtifactError(
                 f"{path} would be replaced, and `{command}` did not write it, or it is damaged: move it away or delete "
@@ -325,7 +319,7 @@ def require_own(paths: Iterable[Path], stage: str, task: str | None) -> None:
             )
 
 
-def _is_marked(path: Path, stage: str, task: str | None) -> bool:
+def _is_ours(path: Path, stage: str, task: str | None) -> bool:
     if not path.is_file():
         return False
     if path.suffix == ".json":
@@ -390,11 +384,11 @@ def require_demos(store: Path, manifest: Path, task: str, config_hash: str) -> N
                 f"{describe_place(store, task)}`, or delete {manifest} to collect"
             )
     elif find_edited_hash(store, manifest) is not None:
-        reason = _doubt_collection(store, manifest)
+        reason = _explain_not_collected(store, manifest)
         if read_manifest(manifest).get("config_hash") != config_hash:
             reason = reason or "was edited after its collection under other settings"
         if reason:
-            raise ArtifactError(f"{store} {reason}: {_keep_demos(store, task)}")
+            raise ArtifactError(f"{store} {reason}: {_advise_keeping(store, task)}")
 
 
 def require_disposable_demos(store: Path, manifest: Path, task: str, command: str) -> None:
@@ -421,8 +415,8 @@ def require_disposable_demos(store: Path, manifest: Path, task: str, command: st
         raise ArtifactError(
             f"{store} was imported, and `{command}` would replace it: delete it and {manifest.name} first, or move them"
         )
-    if reason := _doubt_collection(store, manifest) or ("was edited after its collection" if is_edited else None):
-        raise ArtifactError(f"{store} {reason}, and `{command}` would replace it: {_keep_demos(store, task)}")
+    if reason := _explain_not_collected(store, manifest) or ("was edited after its collection" if is_edited else None):
+        raise ArtifactError(f"{store} {reason}, and `{command}` would replace it: {_advise_keeping(store, task)}")
 
 
 def require_disposable_policy(folder: Path, task: str, command: str) -> None:
@@ -463,7 +457,7 @@ def require_own_demos(policy: Path, demos: Path) -> None:
         )
 
 
-def _keep_demos(store: Path, task: str) -> str:
+def _advise_keeping(store: Path, task: str) -> str:
     return f"keep it with `bmd-pipeline import-demos {store} {describe_place(store, task)}`, or move it away"
 
 
@@ -472,7 +466,7 @@ def describe_place(output: Path, task: str) -> str:
     return f"--task {task}" + ("" if output.parent.name == task else f" --output {output}")
 
 
-def _doubt_collection(store: Path, manifest: Path) -> str | None:
+def _explain_not_collected(store: Path, manifest: Path) -> str | None:
     """Why a store may not be the output of `collect`, so that no command may replace it; None if it is, edited or
     not."""
     try:

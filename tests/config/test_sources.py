@@ -31,7 +31,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def forget() -> None:
     """Hashes are computed once per process; tests edit files in between."""
-    names = ("source_hash", "list_definitions", "_find", "_read", "_references", "_content")
+    names = ("source_hash", "list_definitions", "_find_source", "_read", "_list_references", "_content")
     for name in names:
         getattr(hashing, name).cache_clear()
 

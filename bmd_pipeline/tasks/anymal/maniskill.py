@@ -68,7 +68,7 @@ def lump_fixed_links(description: str) -> str:
     lumped = ET.Element("robot", robot.attrib)
     carrier = {name: (name, np.eye(4)) for name in bodies}  # which remaining link carries it, and where
     joints: list[Any] = []
-    for joint in _from_the_root(robot.findall("joint")):
+    for joint in _sort_from_root(robot.findall("joint")):
         child = joint.find("child").get("link")
         parent, place = carrier[joint.find("parent").get("link")]
         place = place @ _read_pose(joint.find("origin"))
@@ -130,7 +130,7 @@ class _Body:
         return link
 
 
-def _from_the_root(joints: list[Any]) -> list[Any]:
+def _sort_from_root(joints: list[Any]) -> list[Any]:
     """Joints in an order in which the parent's comes before the child's."""
     parents = {joint.find("child").get("link"): joint.find("parent").get("link") for joint in joints}
 

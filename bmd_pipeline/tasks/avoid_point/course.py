@@ -141,7 +141,7 @@ def compute_obs(position: Tensor, frequencies: int) -> Tensor:
 
     The result is (num_envs, 2 + 4 * frequencies).
     """
-    centre, scale, octaves = _constants(frequencies, position.dtype, position.device)
+    centre, scale, octaves = _make_obs_scale(frequencies, position.dtype, position.device)
     scaled = (position - centre) / scale
     angles = scaled[:, None] * octaves  # (num_envs, F, 2)
     waves = torch.cat([angles.sin(), angles.cos()], dim=-1)  # (num_envs, F, 4)
@@ -149,7 +149,7 @@ def compute_obs(position: Tensor, frequencies: int) -> Tensor:
 
 
 @functools.cache  # a device waits whenever the host sends it numbers, and no CUDA graph may hold that
-def _constants(frequencies: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _make_obs_scale(frequencies: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Centre (2,), scale (2,) and the factor of every octave (F, 1)."""
     centre, scale = torch.tensor((CENTRE, SCALE), dtype=dtype, device=device).unbind()
     return centre, scale, 2.0 ** torch.arange(1, frequencies + 1, device=device)[:, None]
