@@ -12,12 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bmd_pipeline.metrics.bootstrap import NUM_RESAMPLES, bootstrap_sums, percentile_interval
-from bmd_pipeline.metrics.episodes import Episodes
+from bmd_pipeline.metrics.episodes import Episodes, Floats
 from bmd_pipeline.metrics.schemas import Answers, Blocked, Estimate, TrialOutcome
 from bmd_pipeline.metrics.scores import divide, is_present
 from bmd_pipeline.modes.trials import choose_codes
-
-Floats = NDArray[np.float64]
 
 MAX_TRIALS = 10
 """Trials after which a robot gives up: what works half of the time has then failed ten times once in a thousand."""
@@ -97,7 +95,7 @@ def _score(sums: Floats, part: Episodes, labelling: str) -> Floats:
     played = played[:, None]
 
     again = divide(left.sum(axis=(-2, -1)), played.sum(axis=(-2, -1)))
-    answers = [_count_trials(_survive(again))]
+    answers = [_count_trials(_survive_repeating(again))]
     if part.num_codes > 1:
         # The best code of one half of the episodes is measured on the other half: the best of many looks too good.
         own = part.behaviours[labelling]
@@ -105,7 +103,7 @@ def _score(sums: Floats, part: Episodes, labelling: str) -> Floats:
         known = np.where(other, divide(won.sum(axis=-1), table[..., 0])[:, None], -1.0)
         best = known.argmax(axis=-2)[:, :, None, ::-1]
         told = np.where(other.any(axis=-2), np.take_along_axis(divide(left, played), best, axis=-2)[:, :, 0], 0.0)
-        answers.append(_count_trials(_survive(told)).mean(axis=-2))
+        answers.append(_count_trials(_survive_repeating(told)).mean(axis=-2))
         rates = divide(left.sum(axis=-1), played.sum(axis=-1))
         answers.append(_count_trials(_survive_thompson(rates)))
     outcomes = np.stack(answers, axis=1)  # (num_sums, answers, blocked, 3)
@@ -121,7 +119,7 @@ def _count_trials(survival: Floats) -> Floats:
     return np.stack([within / trials, within, trials], axis=-1)
 
 
-def _survive(rates: Floats) -> Floats:
+def _survive_repeating(rates: Floats) -> Floats:
     """Chance to have failed in all of the first trials (..., MAX_TRIALS + 1), at one success rate (...) for each."""
     survival: Floats = (1.0 - rates)[..., None] ** np.arange(MAX_TRIALS + 1)
     return survival

@@ -9,17 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from bmd_pipeline.metrics.episodes import Episodes
+from bmd_pipeline.metrics.episodes import Episodes, Floats
 from bmd_pipeline.metrics.schemas import Interval
 from bmd_pipeline.metrics.scores import compute_scores, corrected_entropy, episode_features
-
-Floats = NDArray[np.float64]
 
 # ---- Confidence intervals: Wilson's for proportions, a two-level bootstrap for everything else ----
 #
 # Episodes of one seed share a policy, so they are not independent: both intervals see seeds as clusters.
 # A few seeds say little about the spread between seeds, and no interval changes that; read them with `seeds[]`.
-
 
 NUM_RESAMPLES = 2000
 """Resamples for the intervals of eval.json."""
@@ -67,7 +64,7 @@ def proportion_interval(rates: Floats, totals: Floats, confidence: float) -> tup
     Source: Korn and Graubard 1998, Survey Methodology 24, 193-201 (effective sample size and its degrees of freedom);
     Franco et al. 2019, J. Survey Stat. Methodol. 7, 334-364 (Wilson with it).
     """
-    rate, n = float(rates.mean()), _count_trials(totals)
+    rate, n = float(rates.mean()), _count_effective_trials(totals)
     binomial = rate * (1 - rate) / n if n > 0 else 0.0
     between = float(rates.var(ddof=1)) / len(rates) if len(rates) > 1 else 0.0
     if binomial > 0 and between > 0:
@@ -78,7 +75,7 @@ def proportion_interval(rates: Floats, totals: Floats, confidence: float) -> tup
     return wilson_interval(rate, n, confidence)
 
 
-def _count_trials(totals: Floats) -> float:
+def _count_effective_trials(totals: Floats) -> float:
     """Binomial trials that an unweighted mean over seeds is worth."""
     tried = totals[totals > 0]
     if len(tried) == 0:
@@ -145,7 +142,6 @@ def percentile_interval(samples: Floats, estimate: float, confidence: float) -> 
 #
 # Source: Hurlbert 1971, Ecology 52, 577-586 (rarefaction).
 
-
 THINNINGS = 1000
 """Random thinnings that an entropy is the mean over; the error that is left is 3 % of one thinning's."""
 _THINNED_AT_ONCE = 1 << 20
@@ -170,10 +166,14 @@ def equal_count_entropies(
     for pair in zip(one, other, strict=True):
         n = len(pair[0])
         orders = rng.permuted(np.tile(np.arange(n), (THINNINGS, 1)), axis=1)
-        seen.append([entropy.mean() for entropy in _thin(pair, labelling, orders)])
+        seen.append([entropy.mean() for entropy in _compute_thinned_entropies(pair, labelling, orders)])
         step = max(1, _THINNED_AT_ONCE // n)
         blocks = [
-            np.subtract(*_thin(pair, labelling, rng.integers(n, size=(min(step, num_resamples - start), n))))
+            np.subtract(
+                *_compute_thinned_entropies(
+                    pair, labelling, rng.integers(n, size=(min(step, num_resamples - start), n))
+                )
+            )
             for start in range(0, num_resamples, step)
         ]
         resampled.append(np.concatenate(blocks))
@@ -181,7 +181,9 @@ def equal_count_entropies(
     return EqualCountEntropies(first, second, np.stack(resampled, axis=1))
 
 
-def _thin(pair: tuple[Episodes, Episodes], labelling: str, draws: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def _compute_thinned_entropies(
+    pair: tuple[Episodes, Episodes], labelling: str, draws: NDArray[np.int64]
+) -> tuple[Floats, Floats]:
     """Entropy of each policy from the first successes in each row of drawn episodes (rows, num_episodes), as many as
     both policies have there. Rows are in random order, so that the first ones are a random choice."""
     ranks = [np.cumsum(part.success[draws], axis=1, dtype=np.int32) for part in pair]
@@ -281,8 +283,8 @@ class PairedBootstrap:
         return Contrast(
             found.one,
             found.other,
-            _reflect(drawn.mean(axis=-1), observed),
-            _reflect(found.resampled.mean(axis=-1), observed),
+            _mirror_resamples(drawn.mean(axis=-1), observed),
+            _mirror_resamples(found.resampled.mean(axis=-1), observed),
         )
 
 
@@ -323,7 +325,7 @@ def make_paired_bootstrap(
     )
 
 
-def _reflect(drawn: Floats, observed: float) -> Floats:
+def _mirror_resamples(drawn: Floats, observed: float) -> Floats:
     """Resamples whose quantiles are the ends of the basic bootstrap interval, and whose tails its p.
 
     Resampling moves entropies down, so that its mean is no place to read an interval at; what it shows is how far

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from bmd_pipeline.metrics.bootstrap import (
@@ -16,7 +15,7 @@ from bmd_pipeline.metrics.bootstrap import (
     make_interval,
     percentile_interval,
 )
-from bmd_pipeline.metrics.episodes import Episodes
+from bmd_pipeline.metrics.episodes import Episodes, Floats
 from bmd_pipeline.metrics.hypotheses import SEED_TEST, compare_episodes, holm, sign_flip_test, smallest_p, two_sided
 from bmd_pipeline.metrics.schemas import (
     Difference,
@@ -32,14 +31,7 @@ from bmd_pipeline.metrics.schemas import (
     SeedTest,
     Unit,
 )
-from bmd_pipeline.metrics.scores import (
-    COMPARED,
-    SCORES,
-    interquartile_mean,
-    probability_of_improvement,
-)
-
-Floats = NDArray[np.float64]
+from bmd_pipeline.metrics.scores import COMPARED, SCORES, interquartile_mean, probability_of_improvement
 
 # ---- From the episodes of several policies to the numbers of compare.json ----
 

@@ -21,6 +21,9 @@ from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import advise_again, read_table
 from bmd_pipeline.io.layout import MARK
 
+Floats = NDArray[np.float64]
+"""Numbers of the shape that is said beside them."""
+
 _ARRAYS = ("code", "success", "length", "episode_return", "information", "deviation")
 _PLAIN_COLUMNS = {
     "policy": pa.string(),
@@ -114,7 +117,7 @@ def load_episodes(path: Path) -> list[Episodes]:
         # By a mask, since filtering by an expression doesn't promise the order of rows.
         rows = pc.and_(pc.equal(table["policy"], policy), pc.equal(table["seed"], seed))
         part = _from_table(table.filter(rows), policy, seed)
-        _require_sense(part, path)
+        _require_plausible(part, path)
         parts.append(part)
     return parts
 
@@ -138,7 +141,7 @@ def _require_columns(table: pa.Table, path: Path) -> None:
         raise ArtifactError(f"{path}: not an episode table: {which}; delete it and {advise_again(path)}")
 
 
-def _require_sense(part: Episodes, path: Path) -> None:
+def _require_plausible(part: Episodes, path: Path) -> None:
     """Numbers are such as an evaluation writes."""
     codes = (part.code >= 0) & (part.code < part.num_codes) & (part.length >= 1)
     sound = bool(codes.all() and np.isfinite(part.episode_return).all() and np.isfinite(part.information).all())

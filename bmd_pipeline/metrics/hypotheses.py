@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
 from bmd_pipeline.metrics.bootstrap import ModeCounts, PairedBootstrap, percentile_interval
+from bmd_pipeline.metrics.episodes import Floats
 from bmd_pipeline.metrics.schemas import Hypothesis, Interval, PairVerdict, Unit
 from bmd_pipeline.metrics.scores import MIN_MODE_SHARE
-
-Floats = NDArray[np.float64]
 
 # ---- Many tests at once ----
 
@@ -25,11 +24,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """
     p = np.asarray(p_values, np.float64)
     adjusted = np.empty(len(p))
-    adjusted[np.argsort(p, kind="stable")] = _step_down(p)
+    adjusted[np.argsort(p, kind="stable")] = _correct_rising(p)
     return adjusted.tolist()
 
 
-def _step_down(p: Floats) -> Floats:
+def _correct_rising(p: Floats) -> Floats:
     """p-values (..., n) in rising order, the smallest times n, the next times n - 1, ..., and none below one before."""
     n = p.shape[-1]
     rising: Floats = np.maximum.accumulate(np.sort(p, axis=-1) * np.arange(n, 0, -1), axis=-1)
@@ -118,7 +117,6 @@ def tango_interval(counts: PairedCounts, confidence: float) -> tuple[float, floa
 #
 # Source: Benjamini & Heller 2008, Biometrics 64, 1215-1222 (Bonferroni's form, valid under any dependence).
 
-
 MODE_TEST = "partial conjunction of binomial tests by mode and seed (Benjamini and Heller)"
 
 
@@ -127,7 +125,7 @@ def more_modes_test(one: ModeCounts, other: ModeCounts, tau: float | None) -> tu
 
     Without τ it asks for modes that are present.
     """
-    above, below = _conjunction(one, other, tau), _conjunction(other, one, tau)
+    above, below = _p_at_least(one, other, tau), _p_at_least(other, one, tau)
     needed = above.shape[-1] // 2  # of 2KS statements more than KS
     return above[..., needed], below[..., needed]
 
@@ -142,22 +140,22 @@ def more_modes_interval(
     error = (1 - confidence) / 2
     ends, num_modes = [], one.visits.shape[-1]
     for first, second in ((one, other), (other, one)):
-        refused = _conjunction(first, second, tau) > error
+        refused = _p_at_least(first, second, tau) > error
         proven = int(np.argmax(refused)) if refused.any() else len(refused)
         ends.append(num_modes * (2 * proven - len(refused)) / len(refused))
     return ends[0], 0.0 - ends[1]  # 0.0, not -0.0
 
 
-def _conjunction(one: ModeCounts, other: ModeCounts, tau: float | None) -> Floats:
+def _p_at_least(one: ModeCounts, other: ModeCounts, tau: float | None) -> Floats:
     """p (..., n) for "at least u of the n statements are true", u = 1..n, n = 2 num_seeds num_modes.
 
     The statements are "this mode counts for the first" and "it doesn't for the second".
     """
-    p = np.stack([_p_counts(one, tau), _p_counts_not(other, tau)], axis=-1)
-    return _step_down(p.reshape(*p.shape[:-3], -1))
+    p = np.stack([_p_mode_counts(one, tau), _p_mode_counts_not(other, tau)], axis=-1)
+    return _correct_rising(p.reshape(*p.shape[:-3], -1))
 
 
-def _p_counts(counts: ModeCounts, tau: float | None) -> Floats:
+def _p_mode_counts(counts: ModeCounts, tau: float | None) -> Floats:
     """p-values (..., num_modes) for "the mode is present" or, with τ, "is solved".
 
     The larger of the p-values against a share of the successes below MIN_MODE_SHARE and against a success rate below τ.
@@ -167,7 +165,7 @@ def _p_counts(counts: ModeCounts, tau: float | None) -> Floats:
     return absent if tau is None else np.maximum(absent, _upper_tail(wins, counts.visits, tau))
 
 
-def _p_counts_not(counts: ModeCounts, tau: float | None) -> Floats:
+def _p_mode_counts_not(counts: ModeCounts, tau: float | None) -> Floats:
     """p-values (..., num_modes) for the contrary; with τ twice the smaller of the two p-values (Bonferroni)."""
     wins, totals = counts.successes, counts.successes.sum(axis=-1, keepdims=True)
     present = _lower_tail(wins, totals, MIN_MODE_SHARE)
@@ -194,7 +192,6 @@ def _lower_tail(wins: Floats, trials: Floats, rate: float) -> Floats:
 # The test is the exact sign-flip permutation test on differences between two methods at the same seed. It assumes no
 # distribution, which has a price that can be named beforehand: n seeds can't give a p below 2⁻ⁿ (one-sided), whatever
 # the results are.
-
 
 SEED_TEST = "sign-flip permutation test on seed differences"
 _MAX_FLIPS = 1 << 14
@@ -244,7 +241,6 @@ def seeds_to_reach(alpha: float, family: int) -> int:
 # between the policies, the usual permutation test, asks whether the policies differ in anything at all and would call
 # two equally even policies with different favourites different in entropy, so it is not used here.
 
-
 BOOTSTRAP = "paired bootstrap of episodes, seeds as strata"
 ENTROPY_BOOTSTRAP = "paired basic bootstrap of episodes at equal numbers of successes, seeds as strata"
 
@@ -278,7 +274,13 @@ def compare_episodes(
     found = sample.contrast(one, other, score)
     low, high = percentile_interval(found.within, float(found.differences.mean()), confidence)
     name = ENTROPY_BOOTSTRAP if score == "mode_entropy" else BOOTSTRAP
-    return PairedResult(name, low, high, _tail(found.within <= threshold), _tail(found.within >= threshold))
+    return PairedResult(
+        name,
+        low,
+        high,
+        _compute_resampled_p(found.within <= threshold),
+        _compute_resampled_p(found.within >= threshold),
+    )
 
 
 def two_sided(p_above: float, p_below: float) -> float:
@@ -286,7 +288,7 @@ def two_sided(p_above: float, p_below: float) -> float:
     return min(1.0, 2 * min(p_above, p_below))
 
 
-def _tail(wrong: NDArray[np.bool_]) -> float:
+def _compute_resampled_p(wrong: NDArray[np.bool_]) -> float:
     """Share of resamples on the wrong side; the sample itself counts as one, so that p is never 0."""
     return (1 + int(wrong.sum())) / (1 + len(wrong))
 
@@ -294,40 +296,27 @@ def _tail(wrong: NDArray[np.bool_]) -> float:
 # ---- The hypotheses of the verdict ----
 
 
+@dataclass
 class HypothesisTester:
-    """Tests H1, H2 and H3 on pairs of policies.
+    """Tests H1, H2 and H3 on pairs of policies."""
 
-    Args:
-        sample: the evaluations of all of them.
-        pairs: (-bmd method, plain counterpart).
-        success_margin: how much lower success may be under H1.
-        alpha: level, one-sided each way.
-        min_seeds: seeds from which the test over seeds decides, if it can.
-        rng: draws.
-    """
+    sample: PairedBootstrap  # the evaluations of all of them
+    pairs: Sequence[tuple[str, str]]  # (-bmd method, plain counterpart)
+    _: KW_ONLY
+    success_margin: float  # how much lower success may be under H1
+    alpha: float  # level, one-sided each way
+    min_seeds: int  # seeds from which the test over seeds decides; more where it takes more to decide anything
+    rng: np.random.Generator  # draws
 
-    def __init__(
-        self,
-        sample: PairedBootstrap,
-        pairs: Sequence[tuple[str, str]],
-        *,
-        success_margin: float,
-        alpha: float,
-        min_seeds: int,
-        rng: np.random.Generator,
-    ) -> None:
-        self.sample = sample
-        self.pairs = pairs
-        self.alpha = alpha
-        self.rng = rng
+    def __post_init__(self) -> None:
         self._claims: tuple[tuple[Literal["H1", "H2", "H3"], str, float], ...] = (
-            ("H1", "success_rate", -success_margin),
+            ("H1", "success_rate", -self.success_margin),
             ("H2", "solved", 0.0),
             ("H3", "mode_entropy", 0.0),
         )
-        self.family = len(self._claims) * len(pairs)  # hypotheses that Holm's correction counts
-        self.min_seeds = max(min_seeds, seeds_to_reach(alpha, self.family))  # from which the test over seeds decides
-        self.unit: Unit = "seeds" if len(sample.seeds) >= self.min_seeds else "episodes"  # what the verdicts count
+        self.family = len(self._claims) * len(self.pairs)  # hypotheses that Holm's correction counts
+        self.min_seeds = max(self.min_seeds, seeds_to_reach(self.alpha, self.family))
+        self.unit: Unit = "seeds" if len(self.sample.seeds) >= self.min_seeds else "episodes"  # what verdicts count
 
     def evaluate(self) -> list[PairVerdict]:
         """The verdict on every pair."""

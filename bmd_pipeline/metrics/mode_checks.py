@@ -9,13 +9,10 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import isotonic_regression
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import (
-    adjusted_rand_score,
-    confusion_matrix,
-    normalized_mutual_info_score,
-)
+from sklearn.metrics import adjusted_rand_score, confusion_matrix, normalized_mutual_info_score
 
 from bmd_pipeline.metrics.bootstrap import make_interval, proportion_interval, wilson_interval
+from bmd_pipeline.metrics.episodes import Floats
 from bmd_pipeline.metrics.schemas import (
     Agreement,
     BaseBehaviour,
@@ -28,7 +25,6 @@ from bmd_pipeline.metrics.schemas import (
 )
 from bmd_pipeline.metrics.scores import MIN_MODE_SHARE, is_present, mode_shares
 
-Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
@@ -41,7 +37,6 @@ Mask = NDArray[np.bool_]
 # level sets are nested intervals, so that every overlap is largest at 0 and shrinks with |t|.) Two modes far apart
 # break that, since the episodes of a pair are then either close or as far apart as the modes. What differs from start
 # to start cancels out: a policy that always does one thing here and another thing there has one mode.
-
 
 NULL_DRAWS = 1999
 """Samples of the null distribution: no p is below 1 / (NULL_DRAWS + 1)."""
@@ -121,11 +116,6 @@ MIN_EPISODES = 4
 """Successful episodes that a code needs on each side of the split to take part."""
 
 
-def _select_codes(codes: Labels, num_codes: int) -> Labels:
-    """Codes that have enough episodes to take part."""
-    return np.flatnonzero(np.bincount(codes, minlength=num_codes) >= MIN_EPISODES)
-
-
 # ---- How well two sortings of the same episodes agree: codes and true modes ----
 
 
@@ -140,7 +130,6 @@ def measure_agreement(sorts: Labels, classes: Labels) -> Agreement:
 
 
 # ---- From the trajectories of commanded and uncommanded episodes to the numbers of modes/validation.json ----
-
 
 MIN_SUCCESSES = 20
 """Successes, or pairs of them, without which nothing is tested or compared with the truth."""
@@ -161,21 +150,14 @@ class Trajectories:
         return self.points.reshape(len(self.points), -1)
 
 
+@dataclass(frozen=True)
 class Validator:
-    """Computes what validation.json holds about the base policy and the codes.
+    """Computes what validation.json holds about the base policy and the codes."""
 
-    Args:
-        modes: names of the task's true modes.
-        confidence: level of intervals.
-        alpha: level of the test of one mode against several.
-        rng: draws.
-    """
-
-    def __init__(self, modes: Sequence[str], confidence: float, alpha: float, rng: np.random.Generator) -> None:
-        self.modes = modes
-        self.confidence = confidence
-        self.alpha = alpha
-        self.rng = rng
+    modes: Sequence[str]  # names of the task's true modes
+    confidence: float  # level of intervals
+    alpha: float  # level of the test of one mode against several
+    rng: np.random.Generator  # draws
 
     def describe_base(self, one: Trajectories, other: Trajectories) -> BaseBehaviour:
         """What the base policy does, from two episodes per start under independent noise."""
@@ -203,7 +185,7 @@ class Validator:
         won, codes = played.success, played.code
         # Codes go round-robin: this halves the starts of every one.
         heldout = np.arange(len(codes)) // num_codes % 2 == 1
-        learners = _select_codes(codes[won & ~heldout], num_codes)
+        learners = np.flatnonzero(np.bincount(codes[won & ~heldout], minlength=num_codes) >= MIN_EPISODES)
         known = np.isin(codes, learners)
         learned, readable = won & ~heldout & known, heldout & known
         separation = None
@@ -229,7 +211,7 @@ class Validator:
             seed=seed,
             episodes=len(codes),
             success_rate=self._rate(won),
-            present=self._count_present(played),
+            present=int(is_present(self._count_modes(played)).sum()),
             separation=separation,
             truth=self._compare_with_truth(played, by_mode, base) if won.sum() >= MIN_SUCCESSES else None,
             codes=[
@@ -268,9 +250,6 @@ class Validator:
         """Successes by true mode, (num_modes,)."""
         counts = np.bincount(played.mode[played.success & among], minlength=len(self.modes))
         return counts.astype(np.float64)
-
-    def _count_present(self, played: Trajectories) -> int:
-        return int(is_present(self._count_modes(played)).sum())
 
     def _shares(self, successes: Floats) -> dict[str, float]:
         return dict(zip(self.modes, mode_shares(successes).tolist(), strict=True))

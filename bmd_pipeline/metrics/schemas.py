@@ -311,7 +311,6 @@ class Evaluation(Document):
 
 # ---- compare.json: scores of all policies, and tests of their differences ----
 
-
 Unit = Literal["seeds", "episodes"]
 
 

@@ -4,16 +4,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from bmd_pipeline.metrics.episodes import Episodes
-
-Floats = NDArray[np.float64]
+from bmd_pipeline.metrics.episodes import Episodes, Floats
 
 # ---- How often a policy succeeds, and in how many of the task's modes ----
 #
 # Every metric is a function of `successes` and `visits`, episodes by mode on the last axis, (..., num_modes), so that
 # one call also evaluates thousands of bootstrap resamples. They come from `count_modes`; docs/metrics.md is the
 # glossary.
-
 
 MIN_MODE_SHARE = 0.01
 """Share of the successful episodes from which a mode is present: a lone success is no behaviour."""
@@ -190,7 +187,6 @@ def mode_spread(successes: Floats, squares: Floats) -> Floats:
 # ---- The scores that policies are compared by, as functions of sums over episodes ----
 #
 # One call scores a policy, or thousands of bootstrap resamples of it; the numbers are those of eval.json.
-
 
 COMPARED = (
     "success_rate",

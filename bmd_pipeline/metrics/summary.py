@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bmd_pipeline.metrics.blocked import summarise_blocked
 from bmd_pipeline.metrics.bootstrap import bootstrap_sums, percentile_interval, proportion_interval
-from bmd_pipeline.metrics.episodes import Episodes
+from bmd_pipeline.metrics.episodes import Episodes, Floats
 from bmd_pipeline.metrics.schemas import (
     CodeRow,
     Estimate,
@@ -32,8 +31,6 @@ from bmd_pipeline.metrics.scores import (
     mode_spread,
     mode_success_rates,
 )
-
-Floats = NDArray[np.float64]
 
 
 def summarise_policy(
@@ -90,14 +87,13 @@ def _summarise_labelling(
         low, high = percentile_interval(drawn[score].mean(axis=-1), mean, confidence)
         return {"mean": mean, "low": low, "high": high, "n": sum(map(len, parts))}
 
+    plain = ("mode_weighted_success", "mode_entropy", "obeyed", "obeyed_worst")
+    estimates: dict[str, Any] = {score: Estimate(**estimate(score)) for score in plain}
     counted: dict[str, Any] = {"min_share": MIN_MODE_SHARE, "total": len(modes)}
     return LabellingBlock(
-        mode_weighted_success=Estimate(**estimate("mode_weighted_success")),
+        **estimates,
         present=PresentEstimate(**estimate("present"), **counted),
         solved=SolvedEstimate(**estimate("solved"), **counted, tau=tau),
-        mode_entropy=Estimate(**estimate("mode_entropy")),
-        obeyed=Estimate(**estimate("obeyed")),
-        obeyed_worst=Estimate(**estimate("obeyed_worst")),
         per_mode=tabulate_modes(modes, sums[:, : len(modes)], sums[:, len(modes) : 2 * len(modes)], confidence),
         codes=[row for part in parts for row in _tabulate_codes(part, name)],
     )
