@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, Self, TextIO, cast
 
@@ -60,7 +60,7 @@ def format_rate(done: float, total: int, elapsed: float) -> str:
     return f"{speed}, {format_seconds((total - done) / rate)} left"
 
 
-class Progress:
+class Progress(AbstractContextManager["Progress"]):
     """A running count, used as a context manager. This one shows nothing; the others add how it is shown.
 
     `done` is where it starts after a resume, and no part of the rate; `clock` tells seconds, for tests.
@@ -89,9 +89,6 @@ class Progress:
 
     def _show(self) -> None:
         pass
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         pass

@@ -105,7 +105,7 @@ class Discovery:
                 raise TrainingError(f"discovery made {name} not finite: look for huge values in demonstrations or task")
         self._done.append(phase)
         self._rounds, self._draws, self._trainer = [], None, None
-        self._mark(save=True)
+        self._register_point(save=True)
 
     # phases ------------------------------------------------------------------------------------------
 
@@ -116,9 +116,9 @@ class Discovery:
         windows = make_windows(self.demos, policy.config).to(self.context.device)
         cond = policy.encode(windows.stacked)
         points = describe_demos(self.demos, cond, policy.obs_dim, settings.cluster_points)
-        clusters = cluster_demos(points, settings, derive_seed(*self._root, "clusters"))
+        clusters = cluster_demos(points, settings, derive_seed(*self._seed_root, "clusters"))
         self._report_clusters(clusters)
-        self._resize(len(clusters.centres))
+        self._remake_networks(len(clusters.centres))
         lengths = torch.from_numpy(self.demos.episode_ends - self.demos.episode_starts).to(self.context.device)
         with self.reporter.progress("teaching codes", settings.teaching.steps) as progress:
             self.modes.coded = teach_codes(
@@ -128,7 +128,7 @@ class Discovery:
                 clusters.code.repeat_interleave(lengths),
                 len(clusters.centres),
                 settings.teaching,
-                self._begin("teach"),
+                self._make_draws("teach"),
                 progress.advance,
             )
         self.modes.centres = clusters.centres
@@ -190,18 +190,18 @@ class Discovery:
         taken = played.active_mask & kept
         histories = played.histories(modes.inference)[1:]
         modes.inference.requires_grad_(True)
-        fit_inference(modes.inference, histories[taken], shown.expand_as(taken)[taken], self._begin("inference"))
+        fit_inference(modes.inference, histories[taken], shown.expand_as(taken)[taken], self._make_draws("inference"))
         modes.inference.requires_grad_(False)
         modes.inference.calibrate(played.taken(histories), played.taken(played.code.expand_as(played.active_mask)))
 
     def _fit_scale(self) -> None:
         """The scale of the features, from episodes of the base policy."""
         agent, episodes = make_base_agent(self.context.policy), self.config.discover.num_envs
-        draws = self._begin("scale")
+        draws = self._make_draws("scale")
         played = self._play(agent, "playing the base policy", episodes=episodes, draws=draws, explore=True)
         self.modes.inference.fit_scale(played.features[1:], played.active_mask)
 
-    def _resize(self, num_codes: int) -> None:
+    def _remake_networks(self, num_codes: int) -> None:
         """Makes the networks anew for another number of codes."""
         if num_codes == self.modes.num_codes:
             return
@@ -227,12 +227,12 @@ class Discovery:
         with self.reporter.progress("discovering modes", total, self._iteration) as progress:
             while (iteration := self._iteration) < total:
                 trainer.remember()
-                self._mark()
+                self._register_point()
                 names = ("warm-up", iteration)
                 metrics = trainer.iterate(
                     iteration=iteration,
-                    seed=derive_seed(*self._root, *names, "episodes"),
-                    generator=make_generator(*self._root, *names, "noise", device=context.device),
+                    seed=derive_seed(*self._seed_root, *names, "episodes"),
+                    generator=make_generator(*self._seed_root, *names, "noise", device=context.device),
                     intrinsic_only=True,
                 )
                 self._iteration, self.rollbacks = iteration + 1, trainer.rollbacks
@@ -259,12 +259,12 @@ class Discovery:
         """Plays the rounds that an earlier job has not played, and joins all of them; `names` fix their starts."""
         env, known, columns = self.context.env, len(self._rounds), self.modes.feature_columns
         agent = graph_agent(agent, self.context.recorder)
-        seeds = episode_seeds(*self._root, *names, episodes=episodes, num_envs=env.num_envs)
+        seeds = episode_seeds(*self._seed_root, *names, episodes=episodes, num_envs=env.num_envs)
         warn = self.reporter.warn
         rounds = play_rounds(env, agent, seeds, draws, explore=explore, feature_columns=columns, first=known, warn=warn)
         with self.reporter.progress(what, len(seeds), known) as progress:
             for _ in range(known, len(seeds)):
-                self._mark()
+                self._register_point()
                 self._rounds.append(next(rounds))
                 progress.advance(1)
         return merge_rollouts(self._rounds)
@@ -274,16 +274,16 @@ class Discovery:
     ) -> Rollout:
         """Episodes with codes in equal numbers, as deployed; their starts depend on the purpose alone."""
         purpose, episodes = purpose or what, episodes or self.config.discover.heldout_episodes
-        return self._play(agent, what, purpose, episodes=episodes, draws=self._begin(purpose, "noise"))
+        return self._play(agent, what, purpose, episodes=episodes, draws=self._make_draws(purpose, "noise"))
 
     @property
-    def _root(self) -> tuple[int, Family, str, int]:
+    def _seed_root(self) -> tuple[int, Family, str, int]:
         """What all seeds are derived from."""
         return self.config.seed, "discover", self.config.task.name, self.seed
 
-    def _begin(self, *names: str) -> torch.Generator:
+    def _make_draws(self, *names: str) -> torch.Generator:
         """The generator of a phase, where it was when progress was saved, or fresh."""
-        self._draws = make_generator(*self._root, *names, device=self.context.device)
+        self._draws = make_generator(*self._seed_root, *names, device=self.context.device)
         if self._saved_draws is not None:
             self._draws.set_state(self._saved_draws)
             self._saved_draws = None
@@ -291,7 +291,7 @@ class Discovery:
 
     # progress ----------------------------------------------------------------------------------------
 
-    def _mark(self, *, save: bool = False) -> None:
+    def _register_point(self, *, save: bool = False) -> None:
         """Registers a point to resume from; saves there if due, and stops if asked to."""
         self._step += 1
         draws = None if self._draws is None else self._draws.get_state()  # a round that is begun moves it on
@@ -327,7 +327,7 @@ class Discovery:
             return
         tensors, values = saved
         device = self.context.device
-        self._resize(values["num_codes"])
+        self._remake_networks(values["num_codes"])
         self.modes.networks().load_state_dict(take_prefix("modes", tensors))
         self.modes.centres = tensors[CENTRES].to(device) if CENTRES in tensors else None
         self.modes.findings = values["findings"]

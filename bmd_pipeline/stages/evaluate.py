@@ -26,14 +26,7 @@ from bmd_pipeline.metrics.scores import SCORES, choose_behaviours, measure_devia
 from bmd_pipeline.modes.modes import resample_track
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.reporting.figures import plot_success_modes, plot_trajectories, save_figure
-from bmd_pipeline.reporting.trajectories import (
-    NUM_POINTS,
-    PathBook,
-    PlanarPath,
-    encode_paths,
-    load_paths,
-    merge_books,
-)
+from bmd_pipeline.reporting.trajectories import NUM_POINTS, PathBook, PlanarPath, encode_paths, load_paths, merge_books
 from bmd_pipeline.rl.agent import Agent, load_agent, remove_steering
 from bmd_pipeline.rl.graphs import GraphRecorder, graph_agent
 from bmd_pipeline.rl.rollout import Rollout, Warn, compute_information, play_rounds
@@ -85,11 +78,11 @@ def label_episodes(
         episode_return=episode_return.cpu().numpy().astype(np.float64),
         information=information.cpu().numpy().astype(np.float64),
         deviation=np.zeros(len(information)),  # measured where the paths of all episodes are at hand
-        labellings={labelling.name: _weigh(labelling, played) for labelling in labellings},
+        labellings={labelling.name: _label_modes(labelling, played) for labelling in labellings},
     )
 
 
-def _weigh(labelling: ModeLabelling, played: Rollout) -> ModeWeights:
+def _label_modes(labelling: ModeLabelling, played: Rollout) -> ModeWeights:
     raw = labelling.label(played.track, played.length, played.success).double().cpu().numpy()
     expected = (len(played.success), len(labelling.modes))
     if raw.shape != expected:
@@ -296,22 +289,9 @@ def _make_book(
     axes: tuple[str, str], labelling: ModeLabelling, episodes: Episodes, paths: NDArray[np.float32]
 ) -> PathBook:
     labels = episodes.labellings[labelling.name].labels()
-    return PathBook(
-        axes=axes,
-        labelling=labelling.name,
-        modes=tuple(labelling.modes),
-        paths=[
-            PlanarPath(
-                policy=episodes.policy,
-                seed=episodes.seed,
-                code=int(episodes.code[i]),
-                mode=labels[i],
-                success=bool(episodes.success[i]),
-                xy=xy,
-            )
-            for i, xy in enumerate(paths)
-        ],
-    )
+    rows = zip(episodes.code.tolist(), labels, episodes.success.tolist(), paths, strict=False)  # of the first episodes
+    drawn = [PlanarPath(episodes.policy, episodes.seed, *row) for row in rows]
+    return PathBook(axes, labelling.name, tuple(labelling.modes), drawn)
 
 
 def _encode_tables(episodes: Sequence[Episodes], book: PathBook) -> dict[str, bytes]:

@@ -231,7 +231,15 @@ def film(
                 path = _name_clip(output, clip, clips)
                 gif = render_clip(clip.recording, renderer, hertz, max_bytes)
                 write_bytes(path, gif)
-                clips[path.name] = _describe(clip, gif)
+                clips[path.name] = {
+                    "target": clip.target,
+                    "mode": clip.mode,
+                    "seed": clip.seed,
+                    "steps": clip.recording.length,
+                    "attempts": clip.attempts,
+                    "bytes": len(gif),
+                    "sha256": hashlib.sha256(gif).hexdigest(),
+                }
                 caption = path.stem.removeprefix(f"{output.stem}-")
                 strips.append(render_stills(clip.recording, renderer, filming.camera, caption=caption, moments=moments))
                 bar.advance()
@@ -253,18 +261,6 @@ def _name_clip(output: Path, clip: Clip, taken: Mapping[str, object]) -> Path:
     while (name := f"{stem}{f'-{number}' if number > 1 else ''}.gif") in taken:
         number += 1
     return output.with_name(name)
-
-
-def _describe(clip: Clip, gif: bytes) -> dict[str, Any]:
-    return {
-        "target": clip.target,
-        "mode": clip.mode,
-        "seed": clip.seed,
-        "steps": clip.recording.length,
-        "attempts": clip.attempts,
-        "bytes": len(gif),
-        "sha256": hashlib.sha256(gif).hexdigest(),
-    }
 
 
 def _remove_old(output: Path, made: Mapping[str, object]) -> None:

@@ -58,7 +58,7 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter)
     folders = [layout.finetuned(task, folder, seed) for folder, seed in list_evaluations(config, "grid")]
     start = RunStart(reporter.warn, *(folder / name for folder in folders for name in (EVAL_FILE, RUN_FILE)))
     if axis is not None:
-        cells.sort(key=lambda cell: _number(cell, axis))
+        cells.sort(key=lambda cell: float(cell.changes[axis] or 0.0))
     runs = {
         (cell.name, method): [_load_run(config, cell, method, seed, layout) for seed in grid_seeds(config)]
         for cell in cells
@@ -116,10 +116,6 @@ def _find_axis(config: RunConfig) -> str | None:
     varied = [name for name, values in config.grid.axes.items() if len(values) > 1]
     numbers = len(varied) == 1 and all(type(value) in (int, float) for value in config.grid.axes[varied[0]])
     return varied[0] if numbers else None
-
-
-def _number(cell: GridCell, axis: str) -> float:
-    return float(cell.changes[axis] or 0.0)
 
 
 # ---- Stage `pool`: results/<Task>/pool.json, every policy's scores over base policies ----

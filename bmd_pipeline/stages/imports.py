@@ -6,7 +6,7 @@ Their records say that they were imported. No stage makes them, so that nothing 
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.store import require_replaceable
@@ -55,17 +55,8 @@ def import_demos(config: RunConfig, *, store: Path, output: Path, manifest: Path
                 shutil.copytree(store, partial, dirs_exist_ok=True, ignore=lambda *_: [".snakemake_timestamp"])
                 start.require_unchanged()
                 manifest.unlink(missing_ok=True)  # it vouches for the store that is about to be replaced
-        record = describe_run(
-            stage="collect",
-            task=config.task.name,
-            config={},
-            config_hash="",
-            seed=config.seed,
-            inputs={} if in_place else {"store": store},
-            start=start,
-            extra={"imported": True, "episodes": data.num_episodes, "steps": len(data.obs), "outputs": outputs},
-        )
-        write_json(manifest, record)
+        inputs, counts = {} if in_place else {"store": store}, {"episodes": data.num_episodes, "steps": len(data.obs)}
+        write_json(manifest, _describe_import(config, "collect", inputs, start, **counts, outputs=outputs))
         lock.discard()
     reporter.log(f"{output}: {data.num_episodes} demonstrations of {store} imported, {len(data.obs)} steps")
 
@@ -97,20 +88,20 @@ def import_policy(config: RunConfig, *, policy: Path, output: Path, reporter: Re
         if not in_place:
             for name, content in contents.items():
                 write_bytes(output / name, content)
-        record = describe_run(
-            stage="pretrain",
-            task=config.task.name,
-            config={},
-            config_hash="",
-            seed=config.seed,
-            inputs={} if in_place else files,
-            start=start,
-            extra={"imported": True, "warnings": reporter.warnings},
-        )
+        inputs = {} if in_place else files
+        record = _describe_import(config, "pretrain", inputs, start, warnings=reporter.warnings)
         write_run(output, record, outputs=POLICY_FILES)
         lock.discard()
     size = sum(parameter.numel() for parameter in found.parameters())
     reporter.log(f"{output}: the policy in {policy} imported, {size:,} parameters")
+
+
+def _describe_import(
+    config: RunConfig, stage: str, inputs: Mapping[str, Path], start: RunStart, **extra: Any
+) -> dict[str, Any]:
+    """The record of a stage whose output was imported, so that no settings decided it."""
+    origin: dict[str, Any] = {"task": config.task.name, "config": {}, "config_hash": "", "seed": config.seed}
+    return describe_run(stage=stage, **origin, inputs=inputs, start=start, extra={"imported": True, **extra})
 
 
 def _is_imported_already(record: Path, files: Mapping[str, Path]) -> bool:

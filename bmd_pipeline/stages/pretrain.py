@@ -51,13 +51,7 @@ MIN_ROUNDS = 3
 
 
 def pretrain(
-    config: RunConfig,
-    *,
-    demos: Path,
-    output: Path,
-    num_workers: int = 1,
-    reporter: Reporter,
-    stop: Stop | None = None,
+    config: RunConfig, *, demos: Path, output: Path, num_workers: int = 1, reporter: Reporter, stop: Stop | None = None
 ) -> None:
     """Trains the diffusion policy; an interrupted run goes on from its last checkpoint.
 

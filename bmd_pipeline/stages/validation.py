@@ -50,26 +50,30 @@ def validation(
             f"got {config.evaluate.episodes}"
         )
     for seed, folder in modes.items():
-        _require_modes(config, seed, folder)
+        command = f"bmd-pipeline discover --task {task} --seed {seed}"
+        record = require_run(folder, "discover", task, seed=seed, command=command)
+        require_settings(record.get("config_hash"), stage_hash(config, "discover"), folder, "discovered", command)
     num_envs = min(config.evaluate.num_envs, config.evaluate.episodes)
     with open_context(config, policy, num_envs, num_workers, reporter, disturbed=False) as context:
         found = {seed: load_modes(folder, context.policy, task=task) for seed, folder in modes.items()}
         first = next(iter(found.values()))
-        arena = _Arena(config, context, first, reporter)
+        player = _Player(config, context, first, reporter)
         rng = make_rng(config, "validation")
-        validator = Validator(arena.labelling.modes, config.evaluate.confidence, config.evaluate.alpha, rng)
-        one, other = arena.play_base("base"), arena.play_base("paired")
-        arena.fit_scale(one)
-        base = validator.describe_base(arena.describe(one), arena.describe(other))
+        validator = Validator(player.labelling.modes, config.evaluate.confidence, config.evaluate.alpha, rng)
+        frozen = make_base_agent(context.policy)
+        one, other = player.play(frozen, "base"), player.play(frozen, "paired")
+        player.fit_scale(one)
+        base = validator.describe_base(player.describe(one), player.describe(other))
         discovered = []
         for seed, own in found.items():
-            played = arena.describe(arena.play_codes(own, seed))
+            commanded = make_commanded_agent(context.policy, own)
+            played = player.describe(player.play(commanded, f"seed {seed}"))
             discovered.append(validator.describe_seed(seed, own.num_codes, played, base))
     document = Validation(
         **make_head(config, "validation", inputs, start),
         alpha=validator.alpha,
-        labelling=arena.labelling.name,
-        modes=list(arena.labelling.modes),
+        labelling=player.labelling.name,
+        modes=list(player.labelling.modes),
         features=[context.env.spec.track_names[column] for column in first.feature_columns],
         points=first.config.cluster_points,
         base=base,
@@ -80,36 +84,19 @@ def validation(
         reporter.log(sentence)
 
 
-def _require_modes(config: RunConfig, seed: int, folder: Path) -> None:
-    task = config.task.name
-    command = f"bmd-pipeline discover --task {task} --seed {seed}"
-    record = require_run(folder, "discover", task, seed=seed, command=command)
-    require_settings(record.get("config_hash"), stage_hash(config, "discover"), folder, "discovered", command)
-
-
-class _Arena:
+class _Player:
     """Plays the pre-trained and the commanded policies on the same starts, and turns rollouts into `Trajectories`.
 
     Features, points and scale come from `modes`, any seed's.
     """
 
     def __init__(self, config: RunConfig, context: Context, modes: DiscoveredModes, reporter: Reporter) -> None:
-        self.config = config
-        self.context = context
+        self.config, self.context, self.reporter = config, context, reporter
         self.columns = modes.feature_columns  # these three are the same for every seed
         self.points = modes.config.cluster_points
         self.shared_scale = modes.config.inference.scale == "shared"
-        self.reporter = reporter
         self.labelling = load_labellings(config.task.name)[0]
         self._scale = np.ones(len(self.columns))
-
-    def play_base(self, name: str) -> Rollout:
-        """Episodes of the base policy; another name draws other noise on the same starts."""
-        return self._play(make_base_agent(self.context.policy), name)
-
-    def play_codes(self, modes: DiscoveredModes, seed: int) -> Rollout:
-        """Episodes commanded by one seed's codes."""
-        return self._play(make_commanded_agent(self.context.policy, modes), f"seed {seed}")
 
     def fit_scale(self, played: Rollout) -> None:
         """Takes the scale of the features from the base policy's episodes."""
@@ -134,7 +121,8 @@ class _Arena:
         flat = resample_track(played.track[..., list(self.columns)], played.length, self.points)
         return flat.double().cpu().numpy().reshape(len(flat), self.points, -1)
 
-    def _play(self, agent: Agent, name: str) -> Rollout:
+    def play(self, agent: Agent, name: str) -> Rollout:
+        """Episodes of an agent; another name draws other noise on the same starts."""
         env, episodes = self.context.env, self.config.evaluate.episodes
         seeds = episode_seeds(self.config.seed, "evaluate", "validation", episodes=episodes, num_envs=env.num_envs)
         device = self.context.device
