@@ -31,13 +31,8 @@ def cluster_episodes(points: Tensor, num_clusters: int, seed: int) -> tuple[Tens
         )
     data = points.double().cpu().numpy()
     generator = np.random.default_rng(seed)
-
-    def compute_spread(found: tuple[np.ndarray, np.ndarray]) -> float:
-        centres, labels = found
-        return float(((data - centres[labels]) ** 2).sum())
-
     runs = (kmeans2(data, num_clusters, iter=50, minit="++", missing="warn", rng=generator) for _ in range(RESTARTS))
-    centres, labels = min(runs, key=compute_spread)
+    centres, labels = min(runs, key=lambda found: float(((data - found[0][found[1]]) ** 2).sum()))
     return (
         torch.as_tensor(labels, dtype=torch.int64, device=points.device),
         torch.as_tensor(centres, dtype=points.dtype, device=points.device),

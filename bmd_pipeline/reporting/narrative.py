@@ -48,9 +48,9 @@ def percent_range(low: float, high: float) -> str:
     return one if one == other else f"{one.removesuffix(f'{_SPACE}%')}{_TO}{other}"
 
 
-def number_range(low: float, high: float, digits: int = 1) -> str:
+def number_range(low: float, high: float) -> str:
     """Numbers as `1.0–4.0`, or as one if they look the same."""
-    one, other = fixed(low, digits), fixed(high, digits)
+    one, other = fixed(low, 1), fixed(high, 1)
     return one if one == other else f"{one}{_TO}{other}"
 
 
@@ -359,11 +359,7 @@ def describe_grid(grid: Grid) -> list[str]:
 def describe_validation(validation: Validation) -> list[str]:
     """The findings, a sentence or two each; the first is about the base policy."""
     discovered = validation.discovered
-    return [
-        _describe_base(validation.base),
-        _describe_separation(discovered),
-        *_describe_truth(discovered),
-    ]
+    return [_describe_base(validation.base), _describe_separation(discovered), *_describe_truth(discovered)]
 
 
 def _describe_base(base: BaseBehaviour) -> str:
@@ -398,7 +394,7 @@ def _describe_truth(discovered: Sequence[SeedValidation]) -> list[str]:
     if not found:
         return []
     numbers = ", ".join(
-        f"{name} {_mean([getattr(truth, field) for _, truth in found])}"
+        f"{name} {fixed(float(np.mean([getattr(truth, field) for _, truth in found])))}"
         for name, field in (("NMI", "nmi"), ("ARI", "ari"), ("purity", "purity"))
     )
     text = [f"Against the true modes, which discovery never saw: {numbers}."]
@@ -409,7 +405,3 @@ def _describe_truth(discovered: Sequence[SeedValidation]) -> list[str]:
         if parts:
             text.append(f"Seed {seed}: {'; '.join(parts)}.")
     return text
-
-
-def _mean(values: Sequence[float]) -> str:
-    return fixed(float(np.mean(values)))

@@ -279,10 +279,9 @@ def _load_part(evaluation: Evaluation, layout: Layout, policy: str, seed: int) -
     """One policy's and seed's eval.json, if it is the one that the task's eval.json was made from."""
     task = evaluation.task
     path, summary = layout.evaluation(task, policy, seed), layout.summary(task)
+    which = f"--task {task} --method {policy} --seed {seed}"
     if not path.is_file():
-        raise ArtifactError(
-            f"{path} is missing: make it with `bmd-pipeline evaluate --task {task} --method {policy} --seed {seed}`"
-        )
+        raise ArtifactError(f"{path} is missing: make it with `bmd-pipeline evaluate {which}`")
     part = load_document(path, Evaluation)
     block = part.policies.get(policy)
     if block is None or block.config_hash != evaluation.policies[policy].config_hash:
@@ -296,7 +295,6 @@ def _load_part(evaluation: Evaluation, layout: Layout, policy: str, seed: int) -
     for name, folder in played.items():
         evaluated, record = part.provenance.inputs.get(name), folder / RUN_FILE
         if evaluated is not None and record.is_file() and hash_file(record) != evaluated.sha256:
-            which = f"--task {task} --method {policy} --seed {seed}"
             raise ArtifactError(f"{record} is not the run that was evaluated; run `bmd-pipeline evaluate {which}`")
     return part
 
@@ -304,14 +302,12 @@ def _load_part(evaluation: Evaluation, layout: Layout, policy: str, seed: int) -
 def _load_finetuned(part: Evaluation, layout: Layout, task: str, policy: str, seed: int) -> RunRecord:
     """The record of a fine-tuning, if it is the one that was evaluated and its log is whole."""
     folder = layout.finetuned(task, policy, seed)
+    run, log = folder / RUN_FILE, folder / METRICS_FILE
     which = f"--task {task} --method {policy} --seed {seed}"
     record = require_run(folder, "finetune", task, method=policy, seed=seed, command=f"bmd-pipeline finetune {which}")
     evaluated = part.provenance.inputs.get("finetuned")
-    if evaluated is None or evaluated.sha256 != hash_file(folder / RUN_FILE):
-        raise ArtifactError(
-            f"{folder / RUN_FILE} is not the run that was evaluated; run `bmd-pipeline evaluate {which}`"
-        )
-    log = folder / METRICS_FILE
+    if evaluated is None or evaluated.sha256 != hash_file(run):
+        raise ArtifactError(f"{run} is not the run that was evaluated; run `bmd-pipeline evaluate {which}`")
     if not log.is_file():
         raise ArtifactError(f"{log} is missing: make it with `bmd-pipeline finetune {which}`")
     if record.get("outputs", {}).get(METRICS_FILE) != hash_file(log):
