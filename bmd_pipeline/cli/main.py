@@ -74,9 +74,35 @@ _PANELS = {
     "Pages and clips": (stages.report, stages.summary, stages.film),
     "Help": (tools.tasks, tools.check_task, doctor.doctor),
 }
+EXAMPLES = {
+    "collect": "--task PushT --threads 2",
+    "pretrain": "--task PushT --preset smoke",
+    "discover": "--task PushT --seed 0",
+    "finetune": "--task PushT --method dppo-bmd --seed 0 --set finetune.iterations=50",
+    "evaluate": "--task PushT --method dppo-bmd --seed 0",
+    "curve": "--task PushT --method dppo-bmd --set finetune.snapshot_interval=20",
+    "summarise": "--task PushT",
+    "import-demos": "mine.zarr --task MyTask",
+    "import-policy": "mine/ --task MyTask",
+    "validation": "--task PushT",
+    "compare": "--task PushT",
+    "verdict": "--task PushT --set verdict.success_margin=0.05",
+    "grid": "--task PushT --config mine.yaml",
+    "pool": "--task PushT --set pool.bases=[0,1,2]",
+    "report": "--task PushT --output page.html",
+    "summary": "PushT AvoidPoint",
+    "film": "--task Reach --method dppo-bmd --episodes 2",
+    "tasks": "AvoidPointShifted",
+    "check-task": "MyTask --set task.plugins=[my_task]",
+    "doctor": "--task PushT --preset smoke",
+}
+"""What stands behind a command in the example of its help."""
+
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_panel)(_command)
+        _name = _command.__name__.replace("_", "-")
+        _example = f"Example: `bmd-pipeline {_name} {EXAMPLES[_name]}`"
+        app.command(_name, rich_help_panel=_panel, epilog=_example)(_command)
 app.add_typer(tools.config_app, name="config", rich_help_panel="Help")
 
 
@@ -102,6 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except SystemExit as reason:  # nothing of this package does that, and a status of 0 would say that all is done
+        if isinstance(reason.__context__, BrokenPipeError):  # typer's way to end: who read has seen enough (`| head`)
+            return 0
         return _fail(
             TaskError(f"code of the task ended the command (sys.exit, {reason.code!r}): it must not do that"), arguments
         )
