@@ -146,6 +146,7 @@ def _prepare_process() -> None:
     """Sets what must be set before torch is loaded and anything is printed."""
     # OpenMP's threads sleep while they wait: spinning, they would take the cores of other jobs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["MPLBACKEND"] = "agg"  # pictures go into files, whatever backend is set for windows
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by who started the process
@@ -160,7 +161,7 @@ def _check_text(arguments: Sequence[str]) -> None:
         try:
             word.encode()
         except UnicodeEncodeError:
-            raise ConfigError(f"{word!r} is not UTF-8; give it another name") from None
+            raise ConfigError(f"{word!r} is not UTF-8; give it another name, or set LC_ALL=C.UTF-8") from None
 
 
 def _fail(error: Exception, argv: Sequence[str]) -> int:
@@ -176,7 +177,7 @@ def _fail(error: Exception, argv: Sequence[str]) -> int:
     elif isinstance(error, BMDError):
         message, advice = str(error), ""
     elif isinstance(error, OSError):
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        message = f"{error.filename or 'what the command prints'}: {error.strerror or error}"
     else:
         message, kind, status = f"{type(error).__name__}: {error}", "internal error", INTERNAL_ERROR
     text = " ".join((message + advice).split())

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import sys
+import sysconfig
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -155,10 +156,13 @@ def hash_values(values: dict[str, Any]) -> str:
 # stands in, and reformatting reruns nothing.
 #
 # Names that are computed can't be seen. Tasks are loaded that way, so what the registry takes from them is added here;
-# so are all modules of a task outside this package, whole.
+# so are all modules outside this package that a task imports, whole, but for those of installed packages.
 
 _ROOT = Path(__file__).parents[1]
 _PACKAGE = _ROOT.name
+
+_INSTALLED = {Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")}
+"""Where code lies that has a version, which records hold."""
 
 _IRRELEVANT = (
     # settings enter the params by value; `EvaluateConfig.alpha` alone is computed from one
@@ -223,7 +227,9 @@ def list_definitions(stage: str, task_package: str) -> tuple[tuple[str, str], ..
     found: set[tuple[str, str]] = set()
     while waiting:
         module, name = step = waiting.pop()
-        if step in found or module.partition(".")[0] not in tops or _find(module) is None:
+        if step in found or (path := _find(module)) is None:
+            continue
+        if module.partition(".")[0] not in tops and any(path.is_relative_to(folder) for folder in _INSTALLED):
             continue
         if module == _PACKAGE or f"{module}.".startswith(irrelevant):  # the package itself holds its version number
             continue
@@ -298,20 +304,21 @@ def _resolve(origin: str, use: str = _WHOLE) -> tuple[str, str]:
 def _find(module: str) -> Path | None:
     """The module's source file, or None if there is no such module."""
     top, *parts = module.split(".")
-    base = _ROOT if top == _PACKAGE else _find_outside(top)
-    if base is None:
-        return None
-    base = base.joinpath(*parts)
-    return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()), None)
+    bases = [base.joinpath(*parts) for base in ([_ROOT] if top == _PACKAGE else _find_outside(top))]
+    files = [path for base in bases for path in (base / "__init__.py", base.with_suffix(".py"))]
+    return next((path for path in files if path.is_file()), None)
 
 
 @functools.cache
-def _find_outside(name: str) -> Path | None:
-    """Where another package, or a module, of this name lies, without suffix, or None if there is none."""
+def _find_outside(name: str) -> list[Path]:
+    """Where another package, or a module, of this name lies, without suffix; a package without __init__.py may lie in
+    several folders."""
     spec = importlib.util.find_spec(name) if name else None
-    if spec is None or spec.origin is None:
-        return None
-    return Path(spec.origin.removesuffix("/__init__.py").removesuffix(".py"))
+    if spec is None:
+        return []
+    if spec.origin is None:
+        return [Path(folder) for folder in spec.submodule_search_locations or ()]
+    return [Path(spec.origin.removesuffix("/__init__.py").removesuffix(".py"))]
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import errno
 import functools
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -739,6 +740,21 @@ def test_a_reader_that_has_seen_enough_ends_no_command_with_an_error() -> None:
         process.stdout.close()
         assert process.communicate(timeout=60)[1] == b""
         assert process.returncode == 0
+
+
+def test_what_can_not_be_printed_is_said(project: Path) -> None:
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(START)} config show --task PushT > /dev/full"
+    done = subprocess.run(["sh", "-c", command], cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "error: what the command prints: No space left on device" in done.stderr
+
+
+def test_a_backend_for_windows_is_nothing_to_us() -> None:
+    code = "from bmd_pipeline.cli.main import main; main(['--version']); import matplotlib"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"MPLBACKEND": "bogus"}, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

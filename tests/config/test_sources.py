@@ -166,18 +166,22 @@ def test_imports_inside_functions_and_relative_ones_are_followed(package: Path) 
     assert {"rl.relative:get", "rl.late:LATE"} <= reached("collect")
 
 
-def test_a_task_outside_the_package_counts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_package", [True, False])
+def test_a_task_outside_the_package_counts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_package: bool
+) -> None:
     task = tmp_path / "my_tasks" / "reach"
     task.mkdir(parents=True)
-    for name in ("__init__", "env", "expert", "helper"):
-        (task / f"{name}.py").write_text("")
-    (task.parent / "__init__.py").write_text("")
-    (task / "env.py").write_text("from my_tasks.reach import helper\n")
+    packages = [task / "__init__.py", task.parent / "__init__.py"] if is_package else []  # docs/own-task.md has none
+    for path in [*packages, *(task / f"{name}.py" for name in ("env", "expert", "helper"))]:
+        path.write_text("")
+    (tmp_path / "my_helpers.py").write_text("")
+    (task / "env.py").write_text("import my_helpers\nfrom my_tasks.reach import helper\n")
     monkeypatch.syspath_prepend(tmp_path)
-    forget()
-    edited = append(task / "helper.py", "EDITED = 1\n")
     evidence = {"compare", "verdict", "grid", "pool"}  # they read files alone
-    assert changed(edited, "my_tasks.reach") == {*STAGES, "film"} - evidence
+    for path in (task / "helper.py", tmp_path / "my_helpers.py", task / "env.py"):
+        forget()
+        assert changed(append(path, "EDITED = 1\n"), "my_tasks.reach") == {*STAGES, "film"} - evidence, path
     forget()
 
 
