@@ -15,6 +15,8 @@ SNAKEFMT := snakefmt --line-length 120
 # What recipes start finds bmd-pipeline here, and so do Snakemake's jobs.
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
+# Hundreds of processes start in a run: each would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup run test fault-test fuzz audit determinism slurm-test lint format clean
 

@@ -37,10 +37,14 @@ class Finding(NamedTuple):
 
 
 def doctor(
-    task: Annotated[str | None, o.option("--task", "Also check what a run on this task needs.", "-t")] = None,
+    task: Annotated[
+        str | None,
+        o.option("--task", "Also check what a run on this task needs.", "-t", autocompletion=o.complete_tasks),
+    ] = None,
     preset: o.Preset = None,
     config: o.ConfigFile = None,
     assign: o.Assign = None,
+    as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
     """Says what this machine has, what each missing thing costs and how to get it.
@@ -52,9 +56,15 @@ def doctor(
     settings = open_config(task, preset, config, assign) if task else None
     console = Console(highlight=False)
     broken = False
-    for name, verdict, text in examine(settings):
+    findings = []
+    for finding in examine(settings):
+        findings.append(finding._asdict())
+        name, verdict, text = finding
         broken |= verdict == "missing"
-        console.print(f"{_MARKS[verdict]:>15}  {name:<16} {escape(text)}", soft_wrap=True)
+        if not as_json:  # each as it is found: some take seconds
+            console.print(f"{_MARKS[verdict]:>15}  {name:<16} {escape(text)}", soft_wrap=True)
+    if as_json:
+        o.print_json(findings)
     raise typer.Exit(2 if broken else 0)
 
 

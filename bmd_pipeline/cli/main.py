@@ -74,9 +74,35 @@ _PANELS = {
     "Pages and clips": (stages.report, stages.summary, stages.film),
     "Help": (tools.tasks, tools.check_task, doctor.doctor),
 }
+EXAMPLES = {
+    "collect": "--task PushT --threads 2",
+    "pretrain": "--task PushT --preset smoke",
+    "discover": "--task PushT --seed 0",
+    "finetune": "--task PushT --method dppo-bmd --seed 0 --set finetune.iterations=50",
+    "evaluate": "--task PushT --method dppo-bmd --seed 0",
+    "curve": "--task PushT --method dppo-bmd --set finetune.snapshot_interval=20",
+    "summarise": "--task PushT",
+    "import-demos": "mine.zarr --task MyTask",
+    "import-policy": "mine/ --task MyTask",
+    "validation": "--task PushT",
+    "compare": "--task PushT",
+    "verdict": "--task PushT --set verdict.success_margin=0.05",
+    "grid": "--task PushT --config mine.yaml",
+    "pool": "--task PushT --set pool.bases=[0,1,2]",
+    "report": "--task PushT --output page.html",
+    "summary": "PushT AvoidPoint",
+    "film": "--task Reach --method dppo-bmd --episodes 2",
+    "tasks": "AvoidPointShifted",
+    "check-task": "MyTask --set task.plugins=[my_task]",
+    "doctor": "--task PushT --preset smoke",
+}
+"""What stands behind a command in the example of its help."""
+
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_panel)(_command)
+        _name = _command.__name__.replace("_", "-")
+        _example = f"Example: `bmd-pipeline {_name} {EXAMPLES[_name]}`"
+        app.command(_name, rich_help_panel=_panel, epilog=_example)(_command)
 app.add_typer(tools.config_app, name="config", rich_help_panel="Help")
 
 
@@ -102,6 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except SystemExit as reason:  # nothing of this package does that, and a status of 0 would say that all is done
+        if isinstance(reason.__context__, BrokenPipeError):  # typer's way to end: who read has seen enough (`| head`)
+            return 0
         return _fail(
             TaskError(f"code of the task ended the command (sys.exit, {reason.code!r}): it must not do that"), arguments
         )
@@ -118,6 +146,7 @@ def _prepare_process() -> None:
     """Sets what must be set before torch is loaded and anything is printed."""
     # OpenMP's threads sleep while they wait: spinning, they would take the cores of other jobs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["MPLBACKEND"] = "agg"  # pictures go into files, whatever backend is set for windows
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by who started the process
@@ -132,7 +161,7 @@ def _check_text(arguments: Sequence[str]) -> None:
         try:
             word.encode()
         except UnicodeEncodeError:
-            raise ConfigError(f"{word!r} is not UTF-8; give it another name") from None
+            raise ConfigError(f"{word!r} is not UTF-8; give it another name, or set LC_ALL=C.UTF-8") from None
 
 
 def _fail(error: Exception, argv: Sequence[str]) -> int:
@@ -148,7 +177,7 @@ def _fail(error: Exception, argv: Sequence[str]) -> int:
     elif isinstance(error, BMDError):
         message, advice = str(error), ""
     elif isinstance(error, OSError):
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        message = f"{error.filename or 'what the command prints'}: {error.strerror or error}"
     else:
         message, kind, status = f"{type(error).__name__}: {error}", "internal error", INTERNAL_ERROR
     text = " ".join((message + advice).split())

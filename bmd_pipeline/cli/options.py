@@ -4,7 +4,10 @@ import functools
 import importlib
 import inspect
 import json
-from collections.abc import Callable, Sequence
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +16,20 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from bmd_pipeline.config.hashing import ENTRIES, Stage, stage_slice
-from bmd_pipeline.config.load import load_config, read_settings, shorten
+from bmd_pipeline.config.load import (
+    list_configured,
+    list_paths,
+    list_presets,
+    load_config,
+    read_settings,
+    shorten,
+)
 from bmd_pipeline.config.resources import usable_cores
 from bmd_pipeline.config.schema import MAX_SEED, RunConfig, flatten
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import LOCK_FILE, METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.provenance import read_record, require_own, require_same_preset
-from bmd_pipeline.methods import METHODS, check_method, is_finetuned, uses_modes
+from bmd_pipeline.methods import METHODS, PRETRAINED, TAUGHT, check_method, is_finetuned, uses_modes
 from bmd_pipeline.stages.console import Reporter, Stop
 
 
@@ -28,11 +38,26 @@ def option(name: str, help: str, *short: str, **more: Any) -> Any:
     return typer.Option(name, *short, help=help, show_default=False, **more)
 
 
+def _complete(candidates: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """A shell's completion: the candidates that begin with what was typed."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in candidates() if name.startswith(incomplete)]
+
+    return complete
+
+
+complete_tasks = _complete(list_configured)
 _setting = functools.partial(option, rich_help_panel="Settings")
 _message = functools.partial(option, rich_help_panel="Messages")
 
-Task = Annotated[str, option("--task", "The task; `bmd-pipeline tasks` lists them.", "-t")]
-Method = Annotated[str, option("--method", f"How to fine-tune: {', '.join(METHODS)}.", "-m")]
+_TASK = "The task; `bmd-pipeline tasks` lists them."
+Task = Annotated[str, option("--task", _TASK, "-t", autocompletion=complete_tasks)]
+_METHOD = f"How to fine-tune: {', '.join(METHODS)}."
+Method = Annotated[str, option("--method", _METHOD, "-m", autocompletion=_complete(lambda: METHODS))]
+_EVALUATED = "What to evaluate: a fine-tuning method, pretrained, or taught."
+complete_policies = _complete(lambda: (PRETRAINED, TAUGHT, *METHODS))
+Evaluated = Annotated[str, typer.Option("--method", "-m", help=_EVALUATED, autocompletion=complete_policies)]
 Seed = Annotated[int, typer.Option("--seed", "-s", min=0, max=MAX_SEED, help="Seed; any number will do.")]
 Output = Annotated[Path | None, option("--output", "Where to write.", "-o")]
 Demos = Annotated[Path | None, option("--demos", "Demonstration store.")]
@@ -41,10 +66,13 @@ Modes = Annotated[Path | None, option("--modes", "Folder of the discovered modes
 Finetuned = Annotated[Path | None, option("--finetuned", "Folder of the fine-tuned policy.")]
 
 _PRESETS = "How much to compute: smoke, cpu, gpu, paper, auto, auto-gpu. Default: what config/config.yaml says."
-Preset = Annotated[str | None, _setting("--preset", _PRESETS)]
+Preset = Annotated[str | None, _setting("--preset", _PRESETS, autocompletion=_complete(list_presets))]
 ConfigFile = Annotated[Path | None, _setting("--config", "YAML file of settings laid over those in config/.")]
-_ASSIGN = "One setting, e.g. finetune.regulariser.mi_weight=0.3; may be repeated."
-Assign = Annotated[list[str] | None, _setting("--set", _ASSIGN, metavar="NAME=VALUE")]
+_ASSIGN = "One setting, e.g. finetune.iterations=50; may be repeated."
+_complete_settings = _complete(lambda: (f"{name}=" for name in list_paths(RunConfig)))
+Assign = Annotated[
+    list[str] | None, _setting("--set", _ASSIGN, metavar="NAME=VALUE", autocompletion=_complete_settings)
+]
 _THREADS = (
     "Cores to use, at most those there are for this process; simulator tasks start as many workers. "
     "Default: execution.threads."
@@ -57,10 +85,12 @@ _MAX_MINUTES = (
 MaxMinutes = Annotated[float | None, _setting("--max-minutes", _MAX_MINUTES, min=0.0, max=1e6)]
 Root = Annotated[Path, _setting("--root", "Folder that holds data/ and results/.")]
 Force = Annotated[bool, _setting("--force", "Replace what was made with another preset.")]
+DryRun = Annotated[bool, _setting("--dry-run", "Check settings and files, say what would be done, and do nothing.")]
 Run = Annotated[str, _setting("--run", "Name of the run, as `run` in the settings.")]
 
 Quiet = Annotated[bool, _message("--quiet", "Warnings only.", "-q")]
 Plain = Annotated[bool, _message("--plain", "Lines instead of bars; taken by itself in a pipe.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Debug = Annotated[bool, _message("--debug", "Show the traceback of an error.")]
 
 
@@ -75,6 +105,25 @@ def open_config(
         overrides_path=config_file,
         assignments=assign or (),
     )
+
+
+def print_json(document: object) -> None:
+    """Prints a document for scripts; with escapes, which its readers understand, where the encoding lacks a letter."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=not takes_unicode(), default=str) + "\n")
+
+
+def takes_unicode() -> bool:
+    """Whether all of a document can be printed as it is."""
+    return (sys.stdout.encoding or "").lower().startswith("utf")
+
+
+def print_lines(*lines: str) -> None:
+    """Prints lines for people, each broken where the terminal ends, with its own indentation; in a pipe at 80."""
+    width = shutil.get_terminal_size().columns
+    for line in lines:
+        indent = line[: len(line) - len(line.lstrip())]
+        wrapped = textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        sys.stdout.write("\n".join(wrapped) + "\n")
 
 
 def make_reporter(label: str, quiet: bool, plain: bool) -> Reporter:
@@ -115,6 +164,10 @@ def _new(path: Path, is_such: bool, kind: str) -> Path:
     return path
 
 
+_WRITTEN = ("manifest", "output")
+"""Arguments of stages that say where they write; paths in others are read."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One stage on one task."""
@@ -126,6 +179,7 @@ class Job:
     num_workers: int  # cores it may use
     stop: Stop  # who may ask the stage to stop
     force: bool  # whether what was made with another preset may be replaced
+    dry: bool = False  # whether to say what would be done, and do nothing
 
     @property
     def task(self) -> str:
@@ -195,8 +249,11 @@ class Job:
         """Calls the stage's function.
 
         It gets `arguments`, the settings, and of cores, reporter, stop and layout what it has parameters for. Torch is
-        imported here: check everything cheap before.
+        imported here: check everything cheap before. A dry run ends before that.
         """
+        if self.dry:
+            typer.echo("\n".join(self._describe(arguments)))
+            return
         from bmd_pipeline.compute import set_threads
 
         set_threads(self.num_workers)
@@ -205,6 +262,16 @@ class Job:
         for shared in inspect.signature(stage).parameters.keys() & {"num_workers", "reporter", "stop", "layout"}:
             arguments[shared] = getattr(self, shared)
         stage(self.config, **arguments)
+
+    def _describe(self, arguments: Mapping[str, Any]) -> Iterator[str]:
+        """What `run` would do with these arguments: a line for the stage, and one for each file or folder."""
+        yield f"{self.command} {self.task}: would run on {self.num_workers} core{'s' * (self.num_workers > 1)}"
+        for name, value in sorted(arguments.items(), key=lambda item: item[0] in _WRITTEN):
+            for path in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else [value]:
+                if isinstance(path, Path) and name in _WRITTEN:
+                    yield f"  writes {path}{' (replaces what is there)' if path.exists() else ''}"
+                elif isinstance(path, Path):
+                    yield f"  reads  {path}"
 
     def _need_folder(self, folder: Path, stage: Stage, method: str | None = None, seed: int | None = None) -> Path:
         named = {"task": self.task, "method": method, "seed": seed}
@@ -257,6 +324,7 @@ def stage_command(threads_of: Stage, *, resumable: bool = False) -> Callable[[Co
             max_minutes: MaxMinutes = None,
             root: Root = Path(),
             force: Force = False,
+            dry_run: DryRun = False,
             quiet: Quiet = False,
             plain: Plain = False,
             debug: Debug = False,
@@ -272,7 +340,8 @@ def stage_command(threads_of: Stage, *, resumable: bool = False) -> Callable[[Co
             if threads and workers < threads:
                 reporter.log(f"uses {workers} of the {threads} cores asked for: there are no more for this process")
             with stop if resumable else nullcontext():
-                run(Job(run.__name__, settings, Layout(root, settings.run), reporter, workers, stop, force), **own)
+                layout = Layout(root, settings.run)
+                run(Job(run.__name__, settings, layout, reporter, workers, stop, force, dry_run), **own)
 
         # typer reads names, types and defaults from the signature; the task comes first
         shared, own = _parameters(open_job, "own", *(() if resumable else ("max_minutes",))), _parameters(run, "job")

@@ -115,9 +115,7 @@ def finetune(
 @stage_command("evaluate")
 def evaluate(
     job: Job,
-    method: Annotated[
-        str, typer.Option("--method", "-m", help="What to evaluate: a fine-tuning method, pretrained, or taught.")
-    ] = PRETRAINED,
+    method: o.Evaluated = PRETRAINED,
     seed: o.Seed = 0,
     policy: o.Policy = None,
     modes: o.Modes = None,
@@ -224,7 +222,7 @@ def grid(job: Job, output: o.Output = None) -> None:
 
 @stage_command("evaluate")
 def pool(job: Job, output: o.Output = None) -> None:
-    """Pools base policies: every policy's scores over TASK-base0, TASK-base1, …, each made from demonstrations on.
+    """Pools base policies: every policy's scores over TASK-base0, TASK-base1 and so on, each made from demonstrations.
 
     Snakemake makes them: snakemake --cores 8 results/TASK/pool.json. Writes that file.
     """
@@ -268,7 +266,12 @@ def summary(
 def film(
     job: Job,
     method: Annotated[
-        str, typer.Option("--method", "-m", help="Who plays: expert, pretrained, taught, or a fine-tuning method.")
+        str,
+        typer.Option(
+            *("--method", "-m"),
+            help="Who plays: expert, pretrained, taught, or a fine-tuning method.",
+            autocompletion=o.complete_policies,
+        ),
     ] = EXPERT,
     seed: Annotated[
         int | None, o.option("--seed", "The policy's seed, 0 by default.", "-s", min=0, max=MAX_SEED)

@@ -1,7 +1,8 @@
 """Commands beside the stages: the settings and the tasks."""
 
-import json
 import sys
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,6 @@ import typer
 import yaml
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.options import open_config
@@ -30,6 +30,7 @@ def show(
     config: o.ConfigFile = None,
     assign: o.Assign = None,
     hashes: Annotated[bool, typer.Option("--hashes", help="Print the hash of each stage's settings instead.")] = False,
+    as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
     """Prints all settings of a run on one task, as YAML."""
@@ -37,7 +38,10 @@ def show(
     values: dict[str, Any] = settings.model_dump(mode="json")
     if hashes:
         values = {stage: stage_hash(settings, stage) for stage in STAGES} | {"all": config_hash(settings)}
-    sys.stdout.write(yaml.safe_dump(values, sort_keys=False, allow_unicode=_takes_unicode()))
+    if as_json:
+        o.print_json(values)
+    else:
+        sys.stdout.write(yaml.safe_dump(values, sort_keys=False, allow_unicode=o.takes_unicode()))
 
 
 @config_app.command()
@@ -51,70 +55,86 @@ def schema(
     if task is not None:
         open_config(task, config_file=config)  # registers variants and plug-ins
         document["$defs"]["TaskConfig"]["properties"]["env"] = env_model(task).model_json_schema()
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=not _takes_unicode()) + "\n")
-
-
-def _takes_unicode() -> bool:
-    """Whether all of a document can be printed as it is; else it holds escapes, which its readers understand."""
-    return (sys.stdout.encoding or "").lower().startswith("utf")
+    o.print_json(document)
 
 
 def tasks(
-    name: Annotated[str | None, typer.Argument(help="Show this task's own settings.", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Show this task's own settings.", show_default=False, autocompletion=o.complete_tasks),
+    ] = None,
+    as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
     """Lists the tasks, or the settings of one."""
-    console = Console(highlight=False)
+    for configured in list_configured() if name is None else [name]:
+        open_config(configured)  # registers variants and plug-ins
     if name is None:
-        for configured in list_configured():
-            open_config(configured)  # registers variants and plug-ins
-        console.print(_list_all())
+        found = [_describe(entry.name) for entry in list_entries()]
+        if as_json:
+            o.print_json(found)
+            return
+        sizes = ("obs", "action", "steps", "modes")
+        width = max(len(task["task"]) for task in found)
+        o.print_lines(f"{'task':<{width}}  simulator   {'  '.join(f'{size:>6}' for size in sizes)}")
+        for task in found:
+            numbers = "  ".join(f"{'–' if task[size] is None else task[size]:>6}" for size in sizes)
+            o.print_lines(f"{task['task']:<{width}}  {task['simulator']:<10}  {numbers}", f"    {_summarise(task)}")
         return
-    env = open_config(name).task.env  # registers variants and plug-ins
-    console.print(f"{name}: {_summarise(name, env)}\n", markup=False)
-    table = Table("setting", "default", "what it does", box=None, pad_edge=False)
+    described = _describe(name) | {"settings": list(_describe_settings(name))}
+    if as_json:
+        o.print_json(described)
+        return
+    o.print_lines(f"{name}: {_summarise(described)}", "")
+    for setting in described["settings"]:
+        o.print_lines(f"{setting['name']} = {setting['default']}", f"    {setting['description']}")
+
+
+def _describe(name: str) -> dict[str, Any]:
+    """A task with the settings of config/tasks/: names and sizes, and the world that its policies are fine-tuned and
+    evaluated in, empty if it is the usual one."""
+    entry, env = get_entry(name), open_config(name).task.env
+    spec = make_spec(name, env)
+    try:
+        modes = len(load_labellings(name)[0].modes)
+    except TaskError:  # somebody's that is not finished; check-task says so
+        modes = None
+    return {
+        "task": name,
+        "simulator": entry.simulator,
+        "extra": entry.extra,
+        "obs": spec.obs_dim,
+        "action": spec.action_dim,
+        "steps": spec.horizon,
+        "modes": modes,
+        "summary": entry.summary,
+        "world": load_disturbance(env).describe(),
+    }
+
+
+def _describe_settings(name: str) -> Iterator[dict[str, Any]]:
+    """Name, default and description of each of the task's own settings."""
     model = env_model(name)
     for setting in list_paths(model):
         *groups, field_name = setting.split(".")
         field = (find_model(model, tuple(groups)) or model).model_fields[field_name]
         text = " ".join((field.description or "").split())
-        table.add_row(f"task.env.{setting}", str(field.default), escape(text))
-    console.print(table)
+        yield {"name": f"task.env.{setting}", "default": field.default, "description": text}
 
 
-def _list_all() -> Table:
-    """A row for each task, with the settings of config/tasks/."""
-    names = [Column(title, no_wrap=True) for title in ("task", "simulator", "extra")]
-    numbers = [Column(title, justify="right") for title in ("obs", "action", "steps", "modes")]
-    table = Table(*names, *numbers, Column("what it is", overflow="fold"), box=None, pad_edge=False)
-    for entry in list_entries():
-        env = open_config(entry.name).task.env
-        spec = make_spec(entry.name, env)
-        sizes = map(str, (spec.obs_dim, spec.action_dim, spec.horizon, _count_modes(entry.name)))
-        table.add_row(entry.name, entry.simulator, entry.extra or "", *sizes, _summarise(entry.name, env))
-    return table
-
-
-def _summarise(name: str, env: dict[str, Any]) -> str:
-    """What a task is, and the world that its policies are fine-tuned and evaluated in if it is not the usual one."""
-    world = load_disturbance(env).describe()
-    return f"{get_entry(name).summary}{f'; disturbed: {world}' if world else ''}"
-
-
-def _count_modes(name: str) -> int | str:
-    try:
-        return len(load_labellings(name)[0].modes)
-    except TaskError:  # somebody's that is not finished; check-task says so
-        return "–"
+def _summarise(task: dict[str, Any]) -> str:
+    world, extra = task["world"], task["extra"]
+    return f"{task['summary']}{f'; disturbed: {world}' if world else ''}{f' (extra {extra})' if extra else ''}"
 
 
 def check_task(
-    name: Annotated[str, typer.Argument(help="The task.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="The task.", show_default=False, autocompletion=o.complete_tasks)],
     preset: o.Preset = None,
     config: o.ConfigFile = None,
     assign: o.Assign = None,
     demos: o.Demos = None,
     root: o.Root = Path(),
+    as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
     """Checks that a task keeps the contract: shapes, limits, seeding, freezing, expert, labels, demonstrations."""
@@ -123,11 +143,13 @@ def check_task(
     from bmd_pipeline.tasks import checker
 
     set_threads(1)
-    console = Console(highlight=False)
     usual = Layout(root, settings.run).demos(settings.task.name)
     store = demos or (usual if usual.exists() else None)
     results = checker.check_task(settings.task.name, settings.task.env, demos=store)
-    for result in results:
+    if as_json:
+        o.print_json([asdict(result) for result in results])
+    console = Console(highlight=False)
+    for result in [] if as_json else results:
         mark = "[green]ok[/]     " if result.passed else "[red]broken[/] "
         mark = "[yellow]skipped[/]" if result.skipped else mark
         console.print(f"{mark}  {escape(result.name)}: {escape(result.detail)}", soft_wrap=True)

@@ -5,10 +5,13 @@ import functools
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import os
+import sys
+import sysconfig
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from bmd_pipeline.config.schema import CODED_SETTINGS, RunConfig, grid_methods, grid_seeds
 from bmd_pipeline.methods import method_family, uses_modes
@@ -153,10 +156,13 @@ def hash_values(values: dict[str, Any]) -> str:
 # stands in, and reformatting reruns nothing.
 #
 # Names that are computed can't be seen. Tasks are loaded that way, so what the registry takes from them is added here;
-# so are all modules of a task outside this package, whole.
+# so are all modules outside this package that a task imports, whole, but for those of installed packages.
 
 _ROOT = Path(__file__).parents[1]
 _PACKAGE = _ROOT.name
+
+_INSTALLED = {Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")}
+"""Where code lies that has a version, which records hold."""
 
 _IRRELEVANT = (
     # settings enter the params by value; `EvaluateConfig.alpha` alone is computed from one
@@ -221,7 +227,9 @@ def list_definitions(stage: str, task_package: str) -> tuple[tuple[str, str], ..
     found: set[tuple[str, str]] = set()
     while waiting:
         module, name = step = waiting.pop()
-        if step in found or module.partition(".")[0] not in tops or _find_source(module) is None:
+        if step in found or (path := _find_source(module)) is None:
+            continue
+        if module.partition(".")[0] not in tops and any(path.is_relative_to(folder) for folder in _INSTALLED):
             continue
         if module == _PACKAGE or f"{module}.".startswith(irrelevant):  # the package itself holds its version number
             continue
@@ -231,32 +239,130 @@ def list_definitions(stage: str, task_package: str) -> tuple[tuple[str, str], ..
         if not module.startswith(f"{_PACKAGE}."):
             waiting.append((module, _WHOLE))
         waiting += _list_references(module, name)
-    return tuple(sorted((module, name) for module, name in found if _find_statements(module, name)))
+    return tuple(sorted((module, name) for module, name in found if _parts(module, name)))
 
 
-@dataclass(frozen=True)
-class _Module:
+class _Definition(NamedTuple):
+    """What one name of a module stands for, as far as hashes are about it. It is read from the module alone."""
+
+    code: str  # SHA-256 of its statements, without comments, docstrings and formatting
+    origins: list[str]  # where the imported names in it come from, as "name origin"
+    opens: bool  # whether it opens files of the package
+    uses: list[tuple[str, str]]  # origins of imported names that run, and what is taken of each; _WHOLE: all
+    imports: list[str]  # origins of what it imports itself
+    siblings: list[str]  # names of its module that it runs
+
+
+class _Module(NamedTuple):
     """What a module's top level holds."""
 
-    path: Path
-    package: str  # what its relative imports start from
-    definitions: dict[str, list[ast.stmt]]  # statements by the name that they define; "": those that act on import
     imports: dict[str, str]  # local name to where it comes from
+    definitions: dict[str, _Definition]  # by name; "": the statements that act on import
+
+
+@functools.cache
+def _list_references(module: str, name: str) -> set[tuple[str, str]]:
+    """What a definition names, as modules and names of this package or a task's."""
+    imports = _read(module).imports
+    if name != _WHOLE and name in imports:  # passed on from elsewhere
+        return {_split_origin(imports[name])}
+    found = {_split_origin(origin) for origin in imports.values()} if name == _WHOLE else set()
+    for part in _parts(module, name):
+        found |= {_split_origin(origin, use) for origin, use in part.uses}
+        found |= {_split_origin(origin, use="") for origin in part.imports}
+        found |= {(module, sibling) for sibling in part.siblings}
+    return found
+
+
+@functools.cache
+def _content(module: str, name: str) -> bytes:
+    """What a definition adds to a hash: its code, where its imported names come from, and the files that it opens."""
+    parts = _parts(module, name)
+    path = _find_source(module)
+    assert path is not None
+    lines = [module, name, *(line for part in parts for line in (*part.origins, part.code))]
+    assets = sorted((path.parent / "assets").rglob("*")) if any(part.opens for part in parts) else []
+    return b"\n".join(
+        ["\n".join(lines).encode(), *(asset.name.encode() + asset.read_bytes() for asset in assets if asset.is_file())]
+    )
+
+
+def _parts(module: str, name: str) -> list[_Definition]:
+    definitions = _read(module).definitions
+    return list(definitions.values()) if name == _WHOLE else [definitions[name]] if name in definitions else []
+
+
+def _split_origin(origin: str, use: str = _WHOLE) -> tuple[str, str]:
+    """A dotted origin as module and name; of a module itself, `use` is what is taken from it."""
+    if _find_source(origin) is not None:
+        return origin, use
+    module, _, name = origin.rpartition(".")
+    return module, name
+
+
+@functools.cache
+def _find_source(module: str) -> Path | None:
+    """The module's source file, or None if there is no such module."""
+    top, *parts = module.split(".")
+    bases = [base.joinpath(*parts) for base in ([_ROOT] if top == _PACKAGE else _find_outside(top))]
+    files = [path for base in bases for path in (base / "__init__.py", base.with_suffix(".py"))]
+    return next((path for path in files if path.is_file()), None)
+
+
+@functools.cache
+def _find_outside(name: str) -> list[Path]:
+    """Where another package, or a module, of this name lies, without suffix; a package without __init__.py may lie in
+    several folders."""
+    spec = importlib.util.find_spec(name) if name else None
+    if spec is None:
+        return []
+    if spec.origin is None:
+        return [Path(folder) for folder in spec.submodule_search_locations or ()]
+    return [Path(spec.origin.removesuffix("/__init__.py").removesuffix(".py"))]
 
 
 @functools.cache
 def _read(module: str) -> _Module:
+    """The module's definitions, from Python's folder of compiled sources, or from its source and then kept there.
+
+    A plan reads half of the package: a second of parsing. What is kept is found by the content that it was made from.
+    """
     path = _find_source(module)
     assert path is not None
+    source = path.read_bytes()
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    found = _Module(path, package, {"": []}, {})
-    for node in _parse(path).body:
+    about = f"{sys.implementation.cache_tag} {hashlib.sha256(_READER + source).hexdigest()} {package}"
+    kept = path.parent / "__pycache__" / f"{path.stem}.definitions.json"
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        found = json.loads(kept.read_bytes())
+        if found["about"] == about:
+            return _Module(found["imports"], {name: _Definition(*part) for name, part in found["definitions"].items()})
+    parsed = _parse(source, path, package)
+    if not sys.dont_write_bytecode:
+        with suppress(OSError):
+            kept.parent.mkdir(exist_ok=True)
+            beside = kept.with_name(f"{kept.name}.{os.getpid()}")
+            beside.write_text(json.dumps({"about": about, **parsed._asdict()}))
+            beside.replace(kept)
+    return parsed
+
+
+_READER = Path(__file__).read_bytes()
+"""This file: what it reads out of a source may change with it."""
+
+
+def _parse(source: bytes, path: Path, package: str) -> _Module:
+    """What a source says; relative imports start from `package`."""
+    imports: dict[str, str] = {}
+    statements: dict[str, list[ast.stmt]] = {"": []}
+    for node in ast.parse(source, filename=str(path)).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
-            found.imports.update(_list_imports(node, package))
-        else:
+            imports |= _list_imports(node, package)
+        elif not _is_bare_string(node):
             for name in _list_defined(node):
-                found.definitions.setdefault(name, []).append(node)
-    return found
+                statements.setdefault(name, []).append(node)
+    definitions = {name: _describe(nodes, package, imports, statements) for name, nodes in statements.items() if nodes}
+    return _Module(imports, definitions)
 
 
 def _list_defined(node: ast.stmt) -> list[str]:
@@ -274,48 +380,58 @@ def _list_defined(node: ast.stmt) -> list[str]:
     return [] if idle else [""]
 
 
+def _describe(
+    statements: Sequence[ast.stmt], package: str, imports: dict[str, str], siblings: Container[str]
+) -> _Definition:
+    """The definition that some statements of a module make."""
+    uses: set[tuple[str, str]] = set()
+    inner: set[str] = set()
+    named: set[str] = set()
+    for statement in statements:
+        nodes = list(_walk(statement))
+        known = dict(imports)
+        for node in nodes:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                own = _list_imports(node, package)
+                known |= own
+                inner |= set(own.values())
+        owners = {id(node.value): node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        for node in nodes:
+            if isinstance(node, ast.Attribute) and _join_dotted(node).partition(".")[0] in known:
+                uses.add((_join_dotted(node), _WHOLE))  # import a.b.c; a.b.c.name
+            elif isinstance(node, ast.Name) and node.id in known:
+                uses.add((known[node.id], owners.get(id(node), _WHOLE)))
+            elif isinstance(node, ast.Name) and node.id in siblings:
+                named.add(node.id)
+    code = [_unparse(statement) for statement in statements]
+    every = [node for statement in statements for node in ast.walk(statement)]
+    words = {node.id for node in every if isinstance(node, ast.Name)} & imports.keys()
+    return _Definition(
+        code=hashlib.sha256("\n".join(code).encode()).hexdigest(),
+        origins=sorted(f"{word} {imports[word]}" for word in words),
+        opens=any(isinstance(node, ast.Call) and _last_name(node) == "files" for node in every),
+        uses=sorted(uses),
+        imports=sorted(inner),
+        siblings=sorted(named),
+    )
+
+
+def _unparse(statement: ast.stmt) -> str:
+    """The statement's code without docstrings; comments and formatting are no part of a tree."""
+    for parent in ast.walk(statement):
+        for name, value in ast.iter_fields(parent):
+            if isinstance(value, list):
+                setattr(parent, name, [item for item in value if not _is_bare_string(item)])
+    return ast.unparse(statement)
+
+
+def _is_bare_string(node: object) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
 def _last_name(node: ast.expr) -> str:
     function = node.func if isinstance(node, ast.Call) else node
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-
-
-def _find_statements(module: str, name: str) -> list[ast.stmt]:
-    definitions = _read(module).definitions
-    return [node for nodes in definitions.values() for node in nodes] if name == _WHOLE else definitions.get(name, [])
-
-
-@functools.cache
-def _list_references(module: str, name: str) -> set[tuple[str, str]]:
-    """What a definition names, as modules and names of this package or a task's."""
-    source = _read(module)
-    if name != _WHOLE and name in source.imports:  # passed on from elsewhere
-        return {_split_origin(source.imports[name])}
-    found = {_split_origin(origin) for origin in source.imports.values()} if name == _WHOLE else set()
-    for statement in _find_statements(module, name):
-        nodes = list(_walk_executed(statement))
-        imports = dict(source.imports)
-        for node in nodes:
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                own = _list_imports(node, source.package)
-                imports |= own
-                found |= {_split_origin(origin, use="") for origin in own.values()}
-        owners = {id(node.value): node.attr for node in nodes if isinstance(node, ast.Attribute)}
-        for node in nodes:
-            if isinstance(node, ast.Attribute) and _join_dotted(node):  # import a.b.c; a.b.c.name
-                found.add(_split_origin(_join_dotted(node)))
-            elif isinstance(node, ast.Name) and node.id in imports:
-                found.add(_split_origin(imports[node.id], owners.get(id(node), _WHOLE)))
-            elif isinstance(node, ast.Name) and node.id in source.definitions:
-                found.add((module, node.id))
-    return found
-
-
-def _split_origin(origin: str, use: str = _WHOLE) -> tuple[str, str]:
-    """A dotted origin as module and name; of a module itself, `use` is what is taken from it."""
-    if _find_source(origin) is not None:
-        return origin, use
-    module, _, name = origin.rpartition(".")
-    return module, name
 
 
 def _join_dotted(node: ast.expr) -> str:
@@ -335,49 +451,7 @@ def _list_imports(node: ast.Import | ast.ImportFrom, package: str) -> dict[str, 
     return {alias.asname or alias.name: f"{base}.{alias.name}" for alias in node.names}
 
 
-@functools.cache
-def _content(module: str, name: str) -> bytes:
-    """What a definition adds to a hash: its code, where its imported names come from, and the files that it opens."""
-    nodes, source = _find_statements(module, name), _read(module)
-    imports = source.imports
-    used = {node.id for top in nodes for node in ast.walk(top) if isinstance(node, ast.Name) and node.id in imports}
-    origins = sorted(f"{local} {imports[local]}" for local in used)
-    parts = [module, name, *origins, *(ast.unparse(node) for node in nodes)]
-    opens = any(isinstance(node, ast.Call) and _last_name(node) == "files" for top in nodes for node in ast.walk(top))
-    assets = sorted((source.path.parent / "assets").rglob("*")) if opens else []
-    code = "\n".join(parts).encode()
-    return b"\n".join([code, *(asset.name.encode() + asset.read_bytes() for asset in assets if asset.is_file())])
-
-
-@functools.cache
-def _find_source(module: str) -> Path | None:
-    """The module's source file, or None if there is no such module."""
-    top, *parts = module.split(".")
-    base = _ROOT
-    if top != _PACKAGE:
-        spec = importlib.util.find_spec(top) if top else None
-        if spec is None or spec.origin is None:
-            return None
-        base = Path(spec.origin.removesuffix("/__init__.py").removesuffix(".py"))
-    base = base.joinpath(*parts)
-    return next((path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file()), None)
-
-
-def _parse(path: Path) -> ast.Module:
-    """The file's syntax tree without docstrings; comments and formatting are no part of a tree."""
-    tree = ast.parse(path.read_bytes(), filename=str(path))
-    for parent in ast.walk(tree):
-        for name, value in ast.iter_fields(parent):
-            if isinstance(value, list):
-                setattr(parent, name, [item for item in value if not _is_bare_string(item)])
-    return tree
-
-
-def _is_bare_string(node: object) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-def _walk_executed(node: ast.AST) -> Iterator[ast.AST]:
+def _walk(node: ast.AST) -> Iterator[ast.AST]:
     """All nodes but annotations of functions and what stands under `if TYPE_CHECKING:`, which never run."""
     yield node
     for field, value in ast.iter_fields(node):
@@ -386,4 +460,4 @@ def _walk_executed(node: ast.AST) -> Iterator[ast.AST]:
             continue
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST):
-                yield from _walk_executed(child)
+                yield from _walk(child)

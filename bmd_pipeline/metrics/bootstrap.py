@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from bmd_pipeline.metrics.episodes import Episodes, Floats
 from bmd_pipeline.metrics.schemas import Interval
@@ -71,7 +71,7 @@ def proportion_interval(rates: Floats, totals: Floats, confidence: float) -> tup
         variance = max(between, binomial)
         freedom = (len(rates) - 1) * (variance / between) ** 2
         level = 0.5 + confidence / 2
-        n *= binomial / variance * (NormalDist().inv_cdf(level) / float(stats.t.ppf(level, freedom))) ** 2
+        n *= binomial / variance * (NormalDist().inv_cdf(level) / float(special.stdtrit(freedom, level))) ** 2
     return wilson_interval(rate, n, confidence)
 
 

@@ -31,7 +31,7 @@ from bmd_pipeline.metrics.schemas import (
     SeedTest,
     Unit,
 )
-from bmd_pipeline.metrics.scores import COMPARED, SCORES, interquartile_mean, probability_of_improvement
+from bmd_pipeline.metrics.scores import COMPARED, SCORES
 
 # ---- From the episodes of several policies to the numbers of compare.json ----
 
@@ -184,3 +184,24 @@ def _bounds(num_modes: int) -> dict[str, tuple[float, float]]:
     counts = dict.fromkeys(("present", "solved"), (0.0, float(num_modes)))
     unbounded = dict.fromkeys(("episode_return", "mutual_information"), (-math.inf, math.inf))
     return shares | counts | unbounded | {"mode_entropy": (0.0, math.log(num_modes))}
+
+
+# ---- Aggregates over seeds ----
+#
+# Source: Agarwal et al. 2021 (arXiv 2108.13264) for the interquartile mean and the probability of improvement; the
+# definitions are those of their library, rliable, for one task.
+
+
+def interquartile_mean(values: Floats) -> Floats:
+    """Mean of the middle half of the seeds (..., num_seeds); with fewer than four nothing is cut: the plain mean."""
+    return np.asarray(stats.trim_mean(values, 0.25, axis=-1), np.float64)
+
+
+def probability_of_improvement(one: Floats, other: Floats) -> Floats:
+    """Chance that a run of one method beats a run of the other: P(X > Y), ties count half.
+
+    It is the Mann-Whitney statistic over the number of pairs, (...) from the runs' scores (..., num_seeds).
+    """
+    margin = one[..., :, None] - other[..., None, :]
+    chance: Floats = ((margin > 0) + 0.5 * (margin == 0)).mean(axis=(-1, -2))
+    return chance

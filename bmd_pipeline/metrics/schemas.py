@@ -75,7 +75,7 @@ class Document(Block):
     """Where the numbers come from."""
     sha256: str | None = None
     """Hash of everything else in the document: of its JSON with sorted keys, without spaces, characters beyond ASCII as
-    \\u escapes. Null in documents of older releases."""
+    \\u escapes. Null before it is written."""
 
 
 class Evidence(Document):
@@ -682,7 +682,9 @@ def load_document(path: Path, model: type[AnyDocument], task: str | None = None)
     if task not in (None, found.task):
         raise ArtifactError(f"{path}: {what} of task {found.task}, not of {task}")
     values = {name: value for name, value in document.items() if name != "sha256"}
-    if found.sha256 not in (None, hash_values(values)):
+    if found.sha256 is None:
+        raise ArtifactError(f"{path} has no sha256: it was edited or is old; delete it and {advise_again(path)}")
+    if found.sha256 != hash_values(values):
         raise ArtifactError(f"{path} was edited: its sha256 is of another content; delete it and {advise_again(path)}")
     return found
 
@@ -691,7 +693,7 @@ def require_tables(evaluation: Evaluation, path: Path, *names: str) -> None:
     """Checks that the tables beside an eval.json, at `path`, are those that it names.
 
     Raises:
-        ArtifactError: one is missing or another; documents of older releases name none.
+        ArtifactError: one is missing or another; a document may name none.
     """
     for table in map(path.with_name, names):
         expected = evaluation.tables.get(table.name)

@@ -1,8 +1,7 @@
-"""What a policy is scored by: success, modes present and solved, entropy, obedience; and sizes of differences."""
+"""What a policy is scored by: success, modes present and solved, entropy, obedience."""
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from bmd_pipeline.metrics.episodes import Episodes, Floats
 
@@ -234,24 +233,3 @@ def compute_scores(sums: Floats, num_episodes: int, tau: float) -> dict[str, Flo
         "mutual_information": sums[..., -1] / num_episodes,
     }
     return {name: scores[name] for name in SCORES}
-
-
-# ---- Aggregates over seeds ----
-#
-# Source: Agarwal et al. 2021 (arXiv 2108.13264) for the interquartile mean and the probability of improvement; the
-# definitions are those of their library, rliable, for one task.
-
-
-def interquartile_mean(values: Floats) -> Floats:
-    """Mean of the middle half of the seeds (..., num_seeds); with fewer than four nothing is cut: the plain mean."""
-    return np.asarray(stats.trim_mean(values, 0.25, axis=-1), np.float64)
-
-
-def probability_of_improvement(one: Floats, other: Floats) -> Floats:
-    """Chance that a run of one method beats a run of the other: P(X > Y), ties count half.
-
-    It is the Mann-Whitney statistic over the number of pairs, (...) from the runs' scores (..., num_seeds).
-    """
-    margin = one[..., :, None] - other[..., None, :]
-    chance: Floats = ((margin > 0) + 0.5 * (margin == 0)).mean(axis=(-1, -2))
-    return chance

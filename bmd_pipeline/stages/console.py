@@ -224,6 +224,8 @@ class Reporter:
         return Progress(description, total, done, self._clock)
 
     def _line(self, text: str, style: str = "") -> None:
+        # names of files may hold what terminals obey
+        text = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
         if self._console is not None:
             self._console.print(escape(text), style=style, soft_wrap=True)
         else:

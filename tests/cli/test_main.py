@@ -6,21 +6,25 @@ import errno
 import functools
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import threading
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import typer
 import yaml
 
 import bmd_pipeline
 from bmd_pipeline.cli.doctor import examine
-from bmd_pipeline.cli.main import main
+from bmd_pipeline.cli.main import EXAMPLES, app, main
 from bmd_pipeline.cli.options import Job
 from bmd_pipeline.config.hashing import stage_slice
 from bmd_pipeline.config.load import load_config
@@ -236,7 +240,7 @@ def test_a_missing_extra_ends_in_one_line_too(
         assert (status, out) == (2, "")
         assert err == "error: task GaussianMixture needs no_such_simulator: pip install --editable '.[rare]'\n"
     assert sorted(project.rglob("*")) == before  # nothing written
-    assert run(capsys, "tasks")[1].count(" rare ") == 2  # the variant's too
+    assert run(capsys, "tasks")[1].count("(extra rare)") == 2  # the variant's too
     (extras,) = (finding for finding in examine() if finding.name == "extras")
     assert (extras.verdict, "no_such_simulator (GaussianMixture)" in extras.text) == ("note", True)
 
@@ -322,17 +326,15 @@ def test_a_stage_that_was_stopped_says_how_to_go_on(project: Path, capsys: pytes
 def test_what_another_job_writes_is_waited_for(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bmd_pipeline.io.progress.POLL_S", 0.01)
     identity = make_identity(load_config("GaussianMixture", preset="smoke"), "collect")
     command = "collect --task GaussianMixture --preset smoke --plain"
     (project / "data").mkdir()
     with FolderLock(project / "data" / "GaussianMixture-smoke" / "checkpoints", identity) as other:
         status, _, err = run(capsys, command)
         assert (status, err.count("another job is writing")) == (2, 1)
-        timer = threading.Timer(0.2, other.discard)
-        timer.start()
+        ends = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: other.discard())  # while it is waited for
+        monkeypatch.setattr("bmd_pipeline.io.progress.time", ends)
         status, _, err = run(capsys, f"{command} --set execution.wait_minutes=5")
-        timer.join()
     assert status == 0
     assert "waiting for it" in err
     assert err.endswith("another job has written data/GaussianMixture-smoke meanwhile\n")
@@ -629,7 +631,10 @@ def test_commands_about_tasks_know_variants_and_plug_ins(project: Path) -> None:
         assert json.loads(done.stdout)["$defs"]["TaskConfig"]["properties"]["env"]["properties"]
     listed = [line.split()[:6] for line in command("tasks", str(PLUGIN)).stdout.splitlines()]
     assert ["Toy", "native", "2", "1", "10", "–"] in listed
-    assert [row[0] for row in listed if row[0].startswith("Toy")] == ["Toy", "ToyFast"]
+    assert [row[0] for row in listed if row[:1] and row[0].startswith("Toy") and row[1] == "native"] == [
+        "Toy",
+        "ToyFast",
+    ]
     done = command("tasks")
     assert (done.returncode, done.stdout) == (2, "")
     assert "'toy_task' can't be imported: ModuleNotFoundError: No module named 'toy_task'; install it (" in done.stderr
@@ -639,16 +644,17 @@ def test_commands_about_tasks_know_variants_and_plug_ins(project: Path) -> None:
 def test_tasks_lists_tasks_and_their_settings(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")  # tasks of other tests may widen the table
+    monkeypatch.setenv("COLUMNS", "80")
     status, out, err = run(capsys, "tasks")
     assert (status, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= 80
     titles, *rows = (line.split() for line in out.splitlines() if not line.startswith(" "))
-    assert titles[:7] == ["task", "simulator", "extra", "obs", "action", "steps", "modes"]
-    assert ["Reach", "ManiSkill", "20", "6", "100", "2"] in [row[:6] for row in rows]
-    assert ["AvoidPointShifted", "native", "14", "2", "120", "24"] in [row[:6] for row in rows]
+    assert titles == ["task", "simulator", "obs", "action", "steps", "modes"]
+    assert ["Reach", "ManiSkill", "20", "6", "100", "2"] in rows
+    assert ["AvoidPointShifted", "native", "14", "2", "120", "24"] in rows
     _, out, _ = run(capsys, "tasks GaussianMixture")
-    assert "task.env.horizon" in out
-    assert "task.env.disturbance.action_noise" in out
+    assert "task.env.horizon = " in out
+    assert "task.env.disturbance.action_noise = 0.0\n    " in out
     _, out, _ = run(capsys, "tasks AvoidPointGust")
     assert out.startswith("AvoidPointGust: AvoidPoint with settings of its own; disturbed: action_noise=0.5\n")
 
@@ -658,6 +664,97 @@ def test_help_is_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
     status, out, err = run(capsys, command)
     assert (status, err) == (0, "")
     assert "Usage: bmd-pipeline" in out
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_help_is_whole_at_80_columns_and_its_example_can_be_given(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = run(capsys, f"{name} --help")
+    assert "…" not in out
+    assert f"Example: bmd-pipeline {name} {EXAMPLES[name].split()[0]}" in out
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    command.make_context(name, EXAMPLES[name].split())  # reads all of it, or raises
+
+
+def test_what_scripts_read_is_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def read(command: str) -> Any:
+        return json.loads(run(capsys, f"{command} --json")[1])
+
+    (task,) = (task for task in read("tasks") if task["task"] == "AvoidPointGust")
+    assert (task["obs"], task["modes"], task["world"]) == (14, 24, "action_noise=0.5")
+    shown = read("tasks GaussianMixture")
+    assert {"task.env.horizon", "task.env.disturbance.action_noise"} <= {row["name"] for row in shown["settings"]}
+    assert read("config show --task PushT")["task"]["name"] == "PushT"
+    assert {"python", "torch"} <= {finding["name"] for finding in read("doctor")}
+    assert all(result["passed"] for result in read("check-task GaussianMixture"))
+
+
+def test_a_dry_run_checks_says_and_does_nothing(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(made.rglob("*"))
+    status, out, err = run(capsys, f"finetune --task {TASK} --preset smoke --method dppo-bmd --seed 0 --dry-run")
+    assert (status, err) == (0, "")
+    folder = f"results/{TASK}-smoke"
+    assert out.splitlines() == [
+        f"finetune {TASK}: would run on 1 core",
+        f"  reads  {folder}/policy",
+        f"  reads  {folder}/modes/seed0",
+        f"  writes {folder}/dppo-bmd/seed0 (replaces what is there)",
+    ]
+    assert run(capsys, f"finetune --task {TASK} --preset smoke --method dppo-bmd --seed 1 --dry-run")[0] == 2
+    assert sorted(made.rglob("*")) == before
+
+
+def test_shells_complete_tasks_methods_presets_and_settings() -> None:
+    def complete(words: str) -> set[str]:
+        environment = os.environ | {
+            "_BMD_PIPELINE_COMPLETE": "complete_bash",
+            "COMP_CWORD": str(len(words.split(" ")) - 1),
+        }
+        start = "from bmd_pipeline.cli.main import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", start],
+            cwd=ROOT,
+            env=environment | {"COMP_WORDS": words},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return set(done.stdout.split())
+
+    start = "bmd-pipeline finetune"
+    assert complete(f"{start} --task AvoidPoint") == {"AvoidPoint", "AvoidPointGust", "AvoidPointShifted"}
+    assert complete(f"{start} --method dppo") == {"dppo", "dppo-bmd"}
+    assert complete(f"{start} --preset sm") == {"smoke"}
+    assert complete(f"{start} --set finetune.ppo.gam") == {"finetune.ppo.gamma="}
+
+
+def test_a_reader_that_has_seen_enough_ends_no_command_with_an_error() -> None:
+    start = "from bmd_pipeline.cli.main import main; import sys; sys.exit(main())"
+    for words in ("--help", "tasks", "config show --task PushT"):
+        process = subprocess.Popen(
+            [sys.executable, "-c", start, *words.split()], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.communicate(timeout=60)[1] == b""
+        assert process.returncode == 0
+
+
+def test_what_can_not_be_printed_is_said(project: Path) -> None:
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(START)} config show --task PushT > /dev/full"
+    done = subprocess.run(["sh", "-c", command], cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "error: what the command prints: No space left on device" in done.stderr
+
+
+def test_a_backend_for_windows_is_nothing_to_us() -> None:
+    code = "from bmd_pipeline.cli.main import main; main(['--version']); import matplotlib"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"MPLBACKEND": "bogus"}, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,7 +33,15 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def forget() -> None:
     """Hashes are computed once per process; tests edit files in between."""
-    names = ("source_hash", "list_definitions", "_find_source", "_read", "_list_references", "_content")
+    names = (
+        "source_hash",
+        "list_definitions",
+        "_find_source",
+        "_find_outside",
+        "_read",
+        "_list_references",
+        "_content",
+    )
     for name in names:
         getattr(hashing, name).cache_clear()
 
@@ -164,19 +174,53 @@ def test_imports_inside_functions_and_relative_ones_are_followed(package: Path) 
     assert {"rl.relative:get", "rl.late:LATE"} <= reached("collect")
 
 
-def test_a_task_outside_the_package_counts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_package", [True, False])
+def test_a_task_outside_the_package_counts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_package: bool
+) -> None:
     task = tmp_path / "my_tasks" / "reach"
     task.mkdir(parents=True)
-    for name in ("__init__", "env", "expert", "helper"):
-        (task / f"{name}.py").write_text("")
-    (task.parent / "__init__.py").write_text("")
-    (task / "env.py").write_text("from my_tasks.reach import helper\n")
+    packages = [task / "__init__.py", task.parent / "__init__.py"] if is_package else []  # docs/own-task.md has none
+    for path in [*packages, *(task / f"{name}.py" for name in ("env", "expert", "helper"))]:
+        path.write_text("")
+    (tmp_path / "my_helpers.py").write_text("")
+    (task / "env.py").write_text("import my_helpers\nfrom my_tasks.reach import helper\n")
     monkeypatch.syspath_prepend(tmp_path)
-    forget()
-    edited = append(task / "helper.py", "EDITED = 1\n")
     evidence = {"compare", "verdict", "grid", "pool"}  # they read files alone
-    assert changed(edited, "my_tasks.reach") == {*STAGES, "film"} - evidence
+    for path in (task / "helper.py", tmp_path / "my_helpers.py", task / "env.py"):
+        forget()
+        assert changed(append(path, "EDITED = 1\n"), "my_tasks.reach") == {*STAGES, "film"} - evidence, path
     forget()
+
+
+@pytest.mark.parametrize("damage", ["[", "[]", "{}", '{"about": "another source"}', "\0"])
+def test_what_was_read_before_is_kept_by_content(package: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    kept = package / "rl" / "__pycache__" / "ppo.definitions.json"
+    parsed: list[Path] = []
+    parse = hashing._parse
+    monkeypatch.setattr(hashing, "_parse", lambda *seen: [parsed.append(seen[1]), parse(*seen)][1])
+
+    def read() -> tuple[str, list[Path]]:
+        forget()
+        parsed.clear()
+        return hashing.source_hash("finetune", MIXTURE), [*parsed]
+
+    first, every = read()
+    assert package / "rl" / "ppo.py" in every
+    assert read() == (first, [])
+    kept.write_text(damage)
+    assert read() == (first, [package / "rl" / "ppo.py"])
+    path = package / "rl" / "ppo.py"
+    times = path.stat()
+    path.write_text(path.read_text().replace("0.0", "0.1", 1))  # of the same length, and as old as before
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    edited, again = read()
+    assert (edited != first, again) == (True, [path])
+    shutil.rmtree(kept.parent)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert read()[0] == edited
+    assert not kept.parent.exists()
 
 
 def test_only_evaluation_depends_on_true_modes() -> None:

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from bmd_pipeline.metrics.bootstrap import bootstrap_sums, percentile_interval
-from bmd_pipeline.metrics.scores import interquartile_mean, probability_of_improvement
+from bmd_pipeline.metrics.compare import interquartile_mean, probability_of_improvement
 
 
 def test_interquartile_mean_cuts_a_quarter_of_the_seeds_at_each_end() -> None:

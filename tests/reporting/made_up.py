@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bmd_pipeline.config.hashing import stage_hash
+from bmd_pipeline.config.hashing import hash_values, stage_hash
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.io.files import hash_file, write_bytes, write_json
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, encode_episodes
-from bmd_pipeline.metrics.schemas import Evaluation, Provenance
+from bmd_pipeline.metrics.schemas import Evaluation, Provenance, write_document
 from bmd_pipeline.metrics.summary import summarise_policy
 from bmd_pipeline.reporting.sources import ReportSources, load_sources
 from bmd_pipeline.reporting.trajectories import NUM_POINTS, PathBook, PlanarPath, encode_paths
@@ -34,6 +34,12 @@ _MACHINE = {
     "wall_s": 1.5,
     "cpu_seconds": 2.5,
 }
+
+
+def write_sealed(path: Path, document: Mapping[str, Any]) -> None:
+    """Writes a document as somebody would who had the right hash for an edit."""
+    values = {name: value for name, value in document.items() if name != "sha256"}
+    write_json(path, values | {"sha256": hash_values(values)})
 
 
 class MadeUpRun:
@@ -211,7 +217,7 @@ class MadeUpRun:
             policies=blocks,
             provenance=self.trace("evaluate", self._inputs_of(path, parts)),
         )
-        write_json(path, document.model_dump(mode="json"))
+        write_document(path, document)
 
     def _inputs_of(self, path: Path, parts: list[Episodes]) -> dict[str, Path]:
         if path == self.layout.summary(self.task):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bmd_pipeline.io.files import write_json
-from bmd_pipeline.metrics.schemas import Comparison, Grid, Validation, Verdict
+from bmd_pipeline.metrics.schemas import Comparison, Grid, Validation, Verdict, write_document
 from tests.reporting.made_up import MadeUpRun
 
 
@@ -17,7 +16,7 @@ def write_evidence(run: MadeUpRun) -> None:
         (run.layout.grid(run.task), make_grid(run)),
         (run.layout.validation(run.task), _make_validation(run)),
     ):
-        write_json(path, document.model_dump(mode="json"))
+        write_document(path, document)
 
 
 def _make_comparison(run: MadeUpRun) -> Comparison:

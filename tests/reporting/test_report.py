@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bmd_pipeline.reporting.report import build_report
-from tests.reporting.made_up import MadeUpRun
+from tests.reporting.made_up import MadeUpRun, write_sealed
 
 
 def text_of(page: str) -> str:
@@ -60,7 +60,7 @@ def test_documents_from_before_blocked_modes_are_readable(tmp_path: Path) -> Non
     document = json.loads(path.read_text())
     for block in document["policies"].values():
         del block["blocked"]
-    path.write_text(json.dumps(document))
+    write_sealed(path, document)
     assert "When a mode is blocked" not in text_of(build_report(run.load()))
 
 

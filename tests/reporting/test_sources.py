@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.files import hash_file, write_json
+from bmd_pipeline.io.files import hash_file
 from bmd_pipeline.reporting.sources import remake_command
-from tests.reporting.made_up import MadeUpRun
+from tests.reporting.made_up import MadeUpRun, write_sealed
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_manifest_is_shown_if_the_policy_learnt_from_its_store(run: MadeUpRun)
     manifest.write_text(json.dumps({"stage": "collect", "outputs": {"demos.zarr": "abc"}}))
     assert run.load().demos is None  # edited, or not what the policy learnt from
     run.layout.validation(run.task).unlink()  # names the record that is edited here
-    write_json(base, json.loads(base.read_text()) | {"inputs": {"demos": {"path": "x", "sha256": "abc"}}})
+    write_sealed(base, json.loads(base.read_text()) | {"inputs": {"demos": {"path": "x", "sha256": "abc"}}})
     found = run.load().demos
     assert found is not None
     assert found["stage"] == "collect"
@@ -60,7 +60,7 @@ def drop_last_line(path: Path) -> None:
 
 def edit(**changes: object) -> Callable[[Path], None]:
     def change(path: Path) -> None:
-        write_json(path, json.loads(path.read_text()) | changes)
+        write_sealed(path, json.loads(path.read_text()) | changes)
 
     return change
 
@@ -68,7 +68,7 @@ def edit(**changes: object) -> Callable[[Path], None]:
 def change_settings(path: Path) -> None:
     document = json.loads(path.read_text())
     next(iter(document["policies"].values()))["config_hash"] = "others"
-    write_json(path, document)
+    write_sealed(path, document)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_evidence_about_other_evaluations_is_refused(run: MadeUpRun) -> None:
     path = run.layout.verdict(run.task)
     document = json.loads(path.read_text())
     document["provenance"]["inputs"]["dsrl/seed0"]["sha256"] = "0"
-    write_json(path, document)
+    write_sealed(path, document)
     with pytest.raises(ArtifactError, match=r"verdict\.json was made from another dsrl/seed0"):
         run.load()
 
@@ -146,11 +146,11 @@ def test_a_policy_or_modes_that_were_not_evaluated_are_refused(run: MadeUpRun, n
     document, summary = json.loads(part.read_text()), json.loads(run.layout.summary(run.task).read_text())
     file = {"path": str(record), "sha256": hash_file(record)}
     document["provenance"]["inputs"][name.split("/")[0]] = file
-    write_json(part, document)
+    write_sealed(part, document)
     summary["provenance"]["inputs"]["dsrl-bmd/seed1"]["sha256"] = hash_file(part)
-    write_json(run.layout.summary(run.task), summary)
+    write_sealed(run.layout.summary(run.task), summary)
     run.load()
-    write_json(record, json.loads(record.read_text()) | {"wall_s": 77})
+    write_sealed(record, json.loads(record.read_text()) | {"wall_s": 77})
     with pytest.raises(ArtifactError, match=rf"{name}/run\.json is not the run that was evaluated; run `bmd"):
         run.load()
 
@@ -158,15 +158,15 @@ def test_a_policy_or_modes_that_were_not_evaluated_are_refused(run: MadeUpRun, n
 def test_tables_are_those_that_the_summary_names(run: MadeUpRun) -> None:
     path = run.layout.summary(run.task)
     for name in ("episodes.parquet", "trajectories.parquet"):
-        write_json(path, json.loads(path.read_text()) | {"tables": {name: hash_file(run.folder / name)}})
+        write_sealed(path, json.loads(path.read_text()) | {"tables": {name: hash_file(run.folder / name)}})
         run.load()
-        write_json(path, json.loads(path.read_text()) | {"tables": {name: "0"}})
+        write_sealed(path, json.loads(path.read_text()) | {"tables": {name: "0"}})
         with pytest.raises(ArtifactError, match=f"{name}: not the table that .*eval.json names"):
             run.load()
 
 
 def test_a_validation_of_other_modes_is_refused(run: MadeUpRun) -> None:
     path = run.layout.modes(run.task, 1) / "run.json"
-    write_json(path, json.loads(path.read_text()) | {"wall_s": 77})
+    write_sealed(path, json.loads(path.read_text()) | {"wall_s": 77})
     with pytest.raises(ArtifactError, match=r"validation\.json was made from another modes/seed1 than the present one"):
         run.load()

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.files import write_json
 from bmd_pipeline.reporting.report import build_summary, load_results
-from tests.reporting.made_up import MadeUpRun
+from tests.reporting.made_up import MadeUpRun, write_sealed
 from tests.reporting.made_up_evidence import make_grid
 from tests.reporting.test_report import figures_of, text_of
 
@@ -39,7 +38,7 @@ def test_verdicts_are_told(finished: MadeUpRun) -> None:
 
 def test_a_grid_is_tabled_by_cell(tmp_path: Path) -> None:
     run = MadeUpRun(tmp_path, "One", seeds=(0,), methods=("res",))
-    write_json(run.layout.grid("One"), make_grid(run).model_dump(mode="json"))
+    write_sealed(run.layout.grid("One"), make_grid(run).model_dump(mode="json"))
     words = text_of(build_summary(load_results(run.layout, ["One"])))
     assert "One: means over 2 seeds of" in words
     modes = "1.0 of 3 [0.9, 1.0] 1.0 of 3 [0.9, 1.0] 1.00 [0.95, 1.00] 100.0 % [95.0, 100.0]"
@@ -53,7 +52,7 @@ def test_a_summary_without_a_grid_says_nothing_of_grids(tmp_path: Path) -> None:
 
 def test_a_grid_of_another_task_is_refused(tmp_path: Path) -> None:
     run = MadeUpRun(tmp_path, "One", seeds=(0,), methods=("res",))
-    write_json(run.layout.grid("One"), make_grid(run).model_dump(mode="json") | {"task": "Other"})
+    write_sealed(run.layout.grid("One"), make_grid(run).model_dump(mode="json") | {"task": "Other"})
     with pytest.raises(ArtifactError, match=r"grid\.json: grid of task Other, not of One"):
         load_results(run.layout, ["One"])
 

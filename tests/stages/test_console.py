@@ -76,6 +76,12 @@ def test_plain_lines_carry_the_label_and_no_control_codes() -> None:
     assert "\x1b" not in stream.getvalue()
 
 
+def test_names_that_a_terminal_would_obey_are_shown_as_escapes() -> None:
+    stream = io.StringIO()
+    Reporter("plain", stream=stream).log("data/x\x1b]0;owned\x07 λ.zarr")
+    assert stream.getvalue() == "data/x\\x1b]0;owned\\x07 λ.zarr\n"
+
+
 def test_quiet_shows_warnings_only() -> None:
     stream = io.StringIO()
     reporter = Reporter("quiet", stream=stream)

@@ -312,11 +312,12 @@ def test_tables_of_another_evaluation_of_the_same_policy_are_refused(bench: Stag
     assert not output.exists()
 
 
-def test_a_document_of_an_older_release_names_no_hashes(bench: Stage) -> None:
+def test_a_document_without_its_hash_is_refused(bench: Stage) -> None:
     path = bench.run("pretrained")
     document = json.loads(path.read_text())
     path.write_text(json.dumps({name: value for name, value in document.items() if name not in ("sha256", "tables")}))
-    summarise(bench.config, evaluations=[path], output=bench.root / "eval.json", reporter=QUIET)
+    with pytest.raises(ArtifactError, match=r"eval\.json has no sha256: it was edited or is old; delete it and make"):
+        summarise(bench.config, evaluations=[path], output=bench.root / "eval.json", reporter=QUIET)
 
 
 def test_inputs_are_those_that_were_played(bench: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

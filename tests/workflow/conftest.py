@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -98,12 +99,20 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project after a whole run; tests only look at it."""
-    project = make_project(tmp_path_factory.mktemp("finished") / "project")
-    done = project.run()
-    assert done.returncode == 0, done.stderr + done.stdout
-    return project
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
+    """A project after a whole run, which test processes share; each has a copy that its tests only look at."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base if worker_id == "master" else base.parent) / "shared"
+    with shared.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not shared.exists():
+            made = make_project(tmp_path_factory.mktemp("made") / "project")
+            done = made.run()
+            assert done.returncode == 0, done.stderr + done.stdout
+            made.folder.rename(shared)
+    folder = tmp_path_factory.mktemp("finished") / "project"
+    shutil.copytree(shared, folder, symlinks=True)
+    return Project(folder)
 
 
 @pytest.fixture
