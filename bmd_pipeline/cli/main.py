@@ -71,6 +71,7 @@ _PANELS = {
     ),
     "Imports": (stages.import_demos, stages.import_policy),
     "Evidence": (stages.validation, stages.compare, stages.verdict, stages.grid, stages.pool),
+    "Deployment": (stages.export,),
     "Pages and clips": (stages.report, stages.summary, stages.film),
     "Help": (tools.tasks, tools.check_task, doctor.doctor),
 }
