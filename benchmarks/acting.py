@@ -1,7 +1,7 @@
 """How long a decision takes on one thread: the package's own policy at batch 1, and its export in onnxruntime.
 
 Weights are random, of the sizes that the task's settings say; both sides encode observations and draw noise. Rounds are
-interleaved, so that noise of the machine hits both.
+interleaved. docs/export.md has its numbers.
 
     python benchmarks/acting.py [AvoidPoint|PushT|…] [--rounds 9] [--decisions 200]
 """

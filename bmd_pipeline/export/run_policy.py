@@ -51,7 +51,8 @@ class Policy:
         self._noise = np.random.default_rng([seed, 1])
         self._trials = np.random.default_rng(seed)
         self._stride: int = self.facts["obs_stride"]
-        self._history: deque[NDArray[np.float32]] = deque(maxlen=(self.facts["n_obs_steps"] - 1) * self._stride + 1)
+        self._span: int = (self.facts["n_obs_steps"] - 1) * self._stride + 1  # control steps that a history covers
+        self._history: deque[NDArray[np.float32]] = deque(maxlen=self._span)
         self._queue: deque[NDArray[np.float32]] = deque()
         self.reset()
 
@@ -79,8 +80,9 @@ class Policy:
             raise PolicyError(
                 f"observation {self.facts['obs_names'][wrong[0]]} is {seen[wrong[0]]}, not a finite number"
             )
-        missing = 1 if self._history else self._history.maxlen  # before the start, the first observation repeats
-        self._history.extend([seen] * (missing or 1))
+        self._history.extend(
+            [seen] * (1 if self._history else self._span)
+        )  # the first one also stands for those before
         if not self._queue:
             self._queue.extend(self._plan()[: self.facts["n_action_steps"]])
         return self._queue.popleft()

@@ -51,6 +51,7 @@ def export(
         raise TaskError(f'export needs {", ".join(missing)}: pip install "bmd-pipeline[export]"')
     from bmd_pipeline.export.run_policy import FORMAT  # which imports one of them
 
+    require_replaceable(output)
     inputs, start = require_inputs(config.task.name, method, seed, policy, modes, finetuned, reporter.warn)
     agent = load_player(config, policy, modes, finetuned, method)
     function = PolicyFunction(agent)
@@ -79,7 +80,6 @@ def export(
     identity = {"export": output.name, "method": method, "seed": seed}
     hashes = {name: start.hashes[path] for name, path in inputs.items()}
     with lock_folder(config, "evaluate", output.parent, reporter, **identity, inputs=hashes) as lock:
-        require_replaceable(output)
         with staged_directory(output) as folder:
             difference = write_graphs(function, folder)
             write_json(folder / "policy.json", facts)
