@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("policies",),
     ("modes",),
     ("rl",),
-    ("reporting",),
+    ("reporting", "export"),
     ("stages",),
     ("workflow", "cli"),
 )

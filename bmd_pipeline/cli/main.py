@@ -71,6 +71,7 @@ _PANELS = {
     ),
     "Imports": (stages.import_demos, stages.import_policy),
     "Evidence": (stages.validation, stages.compare, stages.verdict, stages.grid, stages.pool),
+    "Deployment": (stages.export,),
     "Pages and clips": (stages.report, stages.summary, stages.film),
     "Help": (tools.tasks, tools.check_task, doctor.doctor),
 }
@@ -91,6 +92,7 @@ EXAMPLES = {
     "pool": "--task PushT --set pool.bases=[0,1,2]",
     "report": "--task PushT --output page.html",
     "summary": "PushT AvoidPoint",
+    "export": "--task PushT --method dppo-bmd --output my_robot/export",
     "film": "--task Reach --method dppo-bmd --episodes 2",
     "tasks": "AvoidPointShifted",
     "check-task": "MyTask --set task.plugins=[my_task]",

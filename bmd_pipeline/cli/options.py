@@ -189,7 +189,7 @@ class Job:
     def take_file(self, given: Path | None, usual: Path, *beside: str) -> Path:
         """Where the stage may write a file, with others `beside` it; errors as in `new_file` and `require_own`."""
         path = new_file(given, usual)
-        self._claim(path, *(path.parent / name for name in beside))
+        self.claim(path, *(path.parent / name for name in beside))
         return path
 
     def take_folder(self, given: Path | None, usual: Path, *names: str) -> Path:
@@ -197,10 +197,11 @@ class Job:
         folder = new_folder(given or usual)
         state = Layout.state(folder)
         paths = [*(folder / name for name in (*names, METRICS_FILE)), state / LOCK_FILE, state / METRICS_FILE]
-        self._claim(*paths, *Layout.snapshots(folder).glob("*/finetuned.*"))
+        self.claim(*paths, *Layout.snapshots(folder).glob("*/finetuned.*"))
         return folder
 
-    def _claim(self, *paths: Path) -> None:
+    def claim(self, *paths: Path) -> None:
+        """Checks that the stage may write these files; errors as in `require_own` and `require_same_preset`."""
         stage = {"import_demos": "collect", "import_policy": "pretrain"}.get(self.command, self.command)
         require_own(paths, stage, self.task)
         if not self.force:
@@ -230,7 +231,7 @@ class Job:
             ArtifactError: as in `need_policy`.
             ConfigError: unknown method, or the user named a folder that it has no use for.
         """
-        check_method(method, evaluating=self.command in ("evaluate", "film"))
+        check_method(method, evaluating=self.command in ("evaluate", "export", "film"))
         base, found, weights = self.need_policy(policy), None, None
         if uses_modes(method):
             found = self.need_modes(seed, modes)

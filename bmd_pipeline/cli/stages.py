@@ -13,18 +13,20 @@ from bmd_pipeline.config.overrides import base_name, list_evaluations
 from bmd_pipeline.config.schema import MAX_SEED
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import (
+    EXPORT_NAMES,
     FINETUNED_NAMES,
     LOCK_FILE,
     MANIFEST_FILE,
     MODES_NAMES,
     POLICY_NAMES,
+    RUN_FILE,
     SUCCESS_PICTURES,
     TABLES,
     VIDEOS_FOLDER,
     Layout,
 )
 from bmd_pipeline.io.provenance import is_imported, read_manifest, require_own, require_own_demos
-from bmd_pipeline.methods import EXPERT, PRETRAINED
+from bmd_pipeline.methods import EXPERT, METHODS, PRETRAINED, TAUGHT, method_family
 
 _LOCK = str(Layout.state(Path()) / LOCK_FILE)  # beside the output
 
@@ -148,6 +150,34 @@ def curve(
     file = job.take_file(output, job.layout.curve(job.task, method, seed))
     inputs = job.need_inputs(method, seed, policy, modes, finetuned)
     job.run(method=method, seed=seed, output=file, **inputs)
+
+
+_EXPORTED = (PRETRAINED, TAUGHT, *(method for method in METHODS if method_family(method) != "res"))
+
+
+@stage_command("evaluate")
+def export(
+    job: Job,
+    method: Annotated[str, o.option("--method", f"What to export: {', '.join(_EXPORTED)}.", "-m")],
+    seed: o.Seed = 0,
+    policy: o.Policy = None,
+    modes: o.Modes = None,
+    finetuned: o.Finetuned = None,
+    output: o.Output = None,
+) -> None:
+    """Exports a policy for a robot: ONNX, and one file that runs it without this package.
+
+    Writes results/TASK/METHOD/seedN/export/.
+    """
+    folder = new_folder(output or job.layout.export(job.task, method, seed))
+    if method_family(method) == "res":
+        raise ConfigError(
+            f"{method} can't be exported, since it corrects every action by itself; what can: {', '.join(_EXPORTED)}"
+        )
+    inputs = job.need_inputs(method, seed, policy, modes, finetuned)
+    job.claim(folder.parent / _LOCK, *(folder / name for name in (RUN_FILE, *EXPORT_NAMES)))
+    evaluation = job.layout.evaluation(job.task, method, seed)
+    job.run(method=method, seed=seed, evaluation=evaluation, output=folder, **inputs)
 
 
 _EVALUATIONS = "The eval.json files. Default: all that are needed, from results/TASK/METHOD/seedN/."

@@ -196,6 +196,7 @@ ENTRIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "pool": ("stages.grid:pool", ()),
     "report": ("stages.report:report", ()),
     "summary": ("stages.report:summary", ()),
+    "export": ("stages.export:export", _ENV),
     "film": ("stages.film:film", (*_ENV, "env:FILMING", "expert:make_expert", _LABELS)),
 }
 """Where the work of each rule and command begins, and what it takes from a task."""

@@ -1,0 +1,166 @@
+"""Stage `export`: a policy as a folder that a robot can run without this package."""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.errors import ArtifactError, TaskError
+from bmd_pipeline.export.graph import PolicyFunction, write_graphs
+from bmd_pipeline.io.files import hash_file, read_json, staged_directory, write_bytes, write_json
+from bmd_pipeline.io.layout import EXPORT_NAMES, RUN_FILE
+from bmd_pipeline.io.provenance import RunStart, read_record, write_run
+from bmd_pipeline.methods import is_finetuned
+from bmd_pipeline.metrics.schemas import Evaluation, load_document
+from bmd_pipeline.rl.agent import FINETUNED_DOCUMENT, Agent
+from bmd_pipeline.stages.checkpoints import describe_stage, lock_folder
+from bmd_pipeline.stages.console import Reporter
+from bmd_pipeline.stages.evaluate import load_player, require_inputs
+from bmd_pipeline.tasks import registry
+
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+
+
+def export(
+    config: RunConfig,
+    *,
+    policy: Path,
+    modes: Path | None,
+    finetuned: Path | None,
+    evaluation: Path,
+    output: Path,
+    method: str,
+    seed: int,
+    reporter: Reporter,
+) -> None:
+    """Writes the policy that `evaluate` would play as the folder `output`: graphs, facts, and what runs them.
+
+    Both graphs are compared with the policy before the folder appears; see `write_graphs`. An `evaluation` of it
+    (eval.json) says how often each code succeeds and what its behaviour is called; without one, success is what the
+    policy's own folders know, on selection or held-out episodes.
+
+    Raises:
+        TaskError: a package that this needs is not installed.
+        ArtifactError: an input is missing, damaged or made for something else; a file in `output` is another's or was
+            edited; or a graph differs from the policy.
+        AlreadyWritten: a job that computes the same did, and has finished meanwhile.
+    """
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        raise TaskError(f'export needs {", ".join(missing)}: pip install "bmd-pipeline[export]"')
+    from bmd_pipeline.export.run_policy import FORMAT  # which imports one of them
+
+    require_replaceable(output)
+    inputs, start = require_inputs(config.task.name, method, seed, policy, modes, finetuned, reporter.warn)
+    agent = load_player(config, policy, modes, finetuned, method)
+    function = PolicyFunction(agent)
+    measured = _read_evaluation(config.task.name, method, seed, evaluation, inputs, start)
+    if measured is None and is_finetuned(method) and finetuned is not None:
+        kept = read_json(finetuned / FINETUNED_DOCUMENT, "fine-tuned policy").get("kept", {})
+        measured = FINETUNED_DOCUMENT, [(None, rate) for rate in kept.get("success_per_code", ())]
+    elif measured is None and agent.modes is not None:
+        found = agent.modes.findings.get("success_rate_per_code", ())
+        measured = "modes.json", [(None, rate) for rate in found]
+    facts = {
+        "schema_version": FORMAT,
+        "task": config.task.name,
+        "method": method,
+        "seed": seed,
+        "weights_sha256": {
+            name: sha256
+            for path in inputs.values()
+            for name, sha256 in read_record(path)["outputs"].items()
+            if name.endswith(".safetensors")
+        },
+        **describe_agent(agent, function),
+        "control_hz": registry.make_spec(config.task.name, config.task.env).control_hz,
+        **_describe_modes(agent, *(measured or (None, ()))),
+    }
+    identity = {"export": output.name, "method": method, "seed": seed}
+    hashes = {name: start.hashes[path] for name, path in inputs.items()}
+    with lock_folder(config, "evaluate", output.parent, reporter, **identity, inputs=hashes) as lock:
+        with staged_directory(output) as folder:
+            difference = write_graphs(function, folder)
+            write_json(folder / "policy.json", facts)
+            runner = resources.files("bmd_pipeline.export").joinpath("run_policy.py")
+            write_bytes(folder / "run_policy.py", runner.read_bytes())
+            record = describe_stage(config, "evaluate", inputs=inputs, start=start, seed=seed, method=method)
+            write_run(folder, {**record, "stage": "export", "difference": difference}, outputs=EXPORT_NAMES)
+        lock.discard()
+    reporter.log(
+        f"{output}: {method}, seed {seed}; differs from the policy by {difference:.1g} of half an action's range"
+    )
+
+
+def require_replaceable(folder: Path) -> None:
+    """Checks that nobody's work is lost where an export is written: what is there must be an export, as it was written.
+
+    Raises:
+        ArtifactError: the folder is a link, or a file in it was edited or is no part of an export.
+    """
+    away = "move it away, or write to another place"
+    if folder.is_symlink():
+        raise ArtifactError(f"{folder} is a link, and would be replaced: {away}")
+    if not folder.exists():
+        return
+    written = read_record(folder / RUN_FILE)["outputs"] if (folder / RUN_FILE).is_file() else {}
+    for path in sorted(folder.iterdir()):
+        if path.name in (RUN_FILE, "__pycache__", ".snakemake_timestamp"):
+            continue
+        if path.name not in written or not path.is_file():
+            raise ArtifactError(f"{path} would be lost, and `bmd-pipeline export` did not write it: {away}")
+        if hash_file(path) != written[path.name]:
+            raise ArtifactError(f"{path} was edited since it was exported, and would be replaced: {away}")
+
+
+Measured = tuple[str, Sequence[tuple[str | None, float]]]
+"""Where it was measured, and of each code its behaviour, if that has a name, and its success rate."""
+
+
+def _read_evaluation(
+    task: str, method: str, seed: int, path: Path, inputs: Mapping[str, Path], start: RunStart
+) -> Measured | None:
+    """What an evaluation says of each code; None without one, or if the policy has been replaced since."""
+    if not path.is_file():
+        return None
+    document = load_document(path, Evaluation, task)
+    evaluated = {name: file.sha256 for name, file in document.provenance.inputs.items()}
+    if evaluated != {name: start.hashes[file] for name, file in inputs.items()}:
+        start.warn(f"{path} is of another policy than the present one, so its success rates are left out")
+        return None
+    block = document.policies.get(method)
+    rows = [row for row in block.codes if row.seed == seed] if block else []
+    return path.name, [(row.behaviour, row.success_rate) for row in sorted(rows, key=lambda row: row.code)]
+
+
+def describe_agent(agent: Agent, function: PolicyFunction) -> dict[str, Any]:
+    """What goes into the policy and comes out of it."""
+    policy = agent.policy
+    return {
+        "obs_dim": policy.obs_dim,
+        "obs_names": [f"column {index}" for index in range(policy.obs_dim)],
+        "n_obs_steps": policy.config.n_obs_steps,
+        "obs_stride": policy.config.obs_stride,
+        "noise_dim": function.noise_dim,
+        "action_dim": policy.action_dim,
+        "action_low": policy.action_low,
+        "action_high": policy.action_high,
+        "horizon": policy.config.horizon,
+        "n_action_steps": policy.config.n_action_steps,
+    }
+
+
+def _describe_modes(agent: Agent, source: str | None, measured: Sequence[tuple[str | None, float]]) -> dict[str, Any]:
+    """The codes; share is that of the demonstrations that show a code's behaviour, success where it was measured."""
+    if agent.modes is None:
+        return {"success_measured_in": None, "modes": []}
+    count = agent.num_codes
+    sizes = agent.modes.findings.get("cluster_sizes", ())
+    shares = [size / sum(sizes) for size in sizes] if len(sizes) == count else [None] * count
+    rows = measured if len(measured) == count else [(None, None)] * count
+    modes = [
+        {"code": code, "name": name, "success_rate": rate, "share": share}
+        for code, ((name, rate), share) in enumerate(zip(rows, shares, strict=True))
+    ]
+    return {"success_measured_in": source if len(measured) == count else None, "modes": modes}

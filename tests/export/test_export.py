@@ -1,0 +1,350 @@
+"""What a robot gets: the package's own policy, in a folder that needs neither the package nor torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bmd_pipeline.cli.main import main
+from bmd_pipeline.config.schema import DiscoverConfig, FinetuneConfig, PolicyConfig, SteeringConfig
+from bmd_pipeline.modes.modes import make_modes
+from bmd_pipeline.modes.trials import CodeTrials
+from bmd_pipeline.policies.checkpoint import load_policy
+from bmd_pipeline.policies.diffusion import DiffusionPolicy, ObsHistory
+from bmd_pipeline.rl.adapters import PolicyInput
+from bmd_pipeline.rl.agent import Agent, load_agent, make_agent
+from bmd_pipeline.tasks import registry
+
+for package in ("onnx", "onnxruntime", "onnxscript"):
+    pytest.importorskip(package)
+
+TASK = "GaussianMixture"
+SETTINGS = {
+    "pretrain.iterations": 20,
+    "pretrain.policy.n_obs_steps": 2,
+    "pretrain.policy.obs_stride": 3,
+    "finetune.iterations": 1,
+    "finetune.denoiser.acting_eta": 0.5,  # noise at every denoising step but the last
+}
+SHARED = f"--task {TASK} --preset smoke --quiet " + " ".join(f"--set {name}={x}" for name, x in SETTINGS.items())
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A task's results with a fine-tuned policy, evaluated and exported."""
+    root = tmp_path_factory.mktemp("project")
+    tune = "--method dppo-bmd"
+    for command in ("collect", "pretrain", "discover", f"finetune {tune}", f"evaluate {tune}", f"export {tune}"):
+        assert main(f"{command} {SHARED} --root {root}".split()) == 0
+    return root / "results" / f"{TASK}-smoke"
+
+
+@pytest.fixture
+def folder(results: Path, tmp_path: Path) -> Path:
+    """A copy of the export whose modes have names and success rates."""
+    copied = shutil.copytree(results / "dppo-bmd" / "seed0" / "export", tmp_path / "export")
+    change(copied, modes=[make_mode(0, "left", 0.2), make_mode(1, "right", 0.9)])
+    return copied
+
+
+def make_mode(code: int, name: str | None, rate: float | None) -> dict[str, Any]:
+    return {"code": code, "name": name, "success_rate": rate, "share": 0.5}
+
+
+def change(folder: Path, **facts: Any) -> None:
+    path = folder / "policy.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+
+
+def load_runner(folder: Path) -> ModuleType:
+    """The file in the folder, as a robot's program imports it."""
+    spec = importlib.util.spec_from_file_location("run_policy", folder / "run_policy.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Draws:
+    """In the place of `torch.randn`: the numbers of a robot's generator, one decision after the other."""
+
+    def __init__(self, seed: int, noise_dim: int) -> None:
+        self.generator = np.random.default_rng([seed, 1])
+        self.noise_dim = noise_dim
+        self.left = np.empty(0, np.float32)
+
+    def __call__(self, *shape: Any, **_: Any) -> torch.Tensor:
+        size = torch.Size(shape if isinstance(shape[0], int) else shape[0])
+        if not len(self.left):
+            self.left = self.generator.standard_normal((1, self.noise_dim), dtype=np.float32)[0]
+        taken, self.left = np.split(self.left, [size.numel()])
+        return torch.from_numpy(taken).reshape(size)
+
+
+STEPS, SWITCH = 50, 18  # in the middle of a chunk of 4
+
+
+def play(act: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
+    """Actions (STEPS, 2) of an episode of the task in closed loop."""
+    env, actions = registry.make_env(TASK, {"horizon": STEPS}, 1), []
+    obs = env.reset(0)
+    for step in range(STEPS):
+        actions.append(act(obs[0].numpy(), step))
+        obs = env.step(torch.from_numpy(actions[-1])[None]).obs
+    return np.array(actions)
+
+
+def play_robot(folder: Path, modes: tuple[object, object]) -> np.ndarray:
+    robot = load_runner(folder).Policy(folder, seed=7)
+    robot.reset(modes[0])
+
+    def act(obs: np.ndarray, step: int) -> np.ndarray:
+        if step == SWITCH:
+            robot.switch(modes[1])
+        return robot.act(obs)
+
+    return play(act)
+
+
+def play_package(agent: Agent, noise_dim: int, codes: tuple[int, int], patch: pytest.MonkeyPatch) -> np.ndarray:
+    window, queue, generator = ObsHistory(2, 3), [], torch.Generator()
+    draws = Draws(7, noise_dim)
+
+    def act(obs: np.ndarray, step: int) -> np.ndarray:
+        seen = torch.from_numpy(obs)[None]
+        stacked = window.extend(seen[None]) if step else window.start(seen)
+        if step == SWITCH:
+            queue.clear()
+        if not queue:
+            inputs = PolicyInput(agent.policy.encode(stacked), torch.tensor([codes[step >= SWITCH]]))
+            with patch.context() as drawing, torch.no_grad():
+                drawing.setattr(torch, "randn", draws)
+                plan = agent.plan(inputs, generator, explore=False)
+            queue.extend(agent.act(plan, 0, inputs, generator, explore=False)[0][0].numpy())
+        return queue.pop(0)
+
+    return play(act)
+
+
+def test_a_robot_acts_as_the_package_does(results: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """50 steps with the same noise, each in a task of its own, and a switch of mode in mid-chunk."""
+    base = load_policy(results / "policy")
+    agent = load_agent(base, results / "modes" / "seed0", results / "dppo-bmd" / "seed0", "dppo-bmd", task=TASK)
+    noise_dim = json.loads((folder / "policy.json").read_text())["noise_dim"]
+    assert noise_dim == agent.policy.noise_dim * len(agent.policy.timesteps)
+    expected = play_package(agent, noise_dim, (0, 1), monkeypatch)
+    found = play_robot(folder, ("left", 1))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    other = play_robot(folder, ("left", "left"))
+    np.testing.assert_array_equal(other[:SWITCH], found[:SWITCH])
+    assert np.abs(other - found)[SWITCH].max() > 1e-4  # the switch shows at once
+
+
+def make_policy(**settings: Any) -> DiffusionPolicy:
+    torch.manual_seed(0)
+    values = {"horizon": 4, "n_action_steps": 2, "n_obs_steps": 3, "obs_stride": 2, "hidden_sizes": (16, 16)}
+    policy = DiffusionPolicy(PolicyConfig(**(values | settings)), obs_dim=2, action_dim=2)
+    policy.fit_normalisers(torch.rand(64, 8) * 2 - 1, torch.randn(64, 6))
+    policy.action_low, policy.action_high = (100.0, -0.02), (300.0, 0.01)
+    return policy.requires_grad_(False).eval()
+
+
+def make_steered() -> Agent:
+    """The published form: a steering policy on the slowest two frequencies of the noise, drawn from."""
+    policy = make_policy(prediction="epsilon")
+    small = {"hidden_sizes": (16,), "noise_components": 2}
+    config = DiscoverConfig.model_validate({"form": "published", "num_modes": 3, "steering": small})
+    modes = make_modes(config, policy, (0, 1))
+    assert modes.steering is not None
+    torch.nn.init.normal_(modes.steering.network[-1].weight)  # codes differ
+    return make_agent("dsrl-bmd", policy, modes, FinetuneConfig(deterministic=False), SteeringConfig(**small))
+
+
+def test_every_draw_becomes_an_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Actions come in the units of the environment."""
+    from bmd_pipeline.export.graph import INPUTS, PolicyFunction, write_graphs
+
+    agent = make_steered()
+    function = PolicyFunction(agent)
+    assert function.noise_dim == 4 + 8  # steered frequencies, then all of them for the rest
+    assert write_graphs(function, tmp_path) < 1e-5
+    obs, code = torch.randn(1, 3, 2), torch.tensor([agent.num_codes - 1])
+    noise = np.random.default_rng([7, 1]).standard_normal((1, 12), dtype=np.float32)
+    latest, *earlier = obs[0]
+    stacked = torch.cat([latest, *(latest - frame for frame in earlier)])[None]
+    with monkeypatch.context() as patch, torch.no_grad():
+        patch.setattr(torch, "randn", Draws(7, 12))
+        plan = agent.plan(PolicyInput(agent.policy.encode(stacked), code), torch.Generator(), explore=False)
+    low, high = np.array(agent.policy.action_low), np.array(agent.policy.action_high)
+    expected = low + (agent.policy.to_action(plan.chunk).numpy() + 1) / 2 * (high - low)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(tmp_path / "policy.onnx")
+    given = dict(zip(INPUTS, (obs.numpy(), code.numpy(), noise), strict=True))
+    (found,) = session.run(None, given)
+    np.testing.assert_allclose((found - expected) / (high - low), 0, atol=1e-5)
+    others = [session.run(None, given | {"code": np.array([z])})[0] for z in range(agent.num_codes)]
+    assert len({actions.tobytes() for actions in others}) == agent.num_codes
+
+
+def test_it_needs_neither_the_package_nor_torch(folder: Path) -> None:
+    start = "import runpy, sys; sys.modules |= {'torch': None, 'bmd_pipeline': None, 'onnx': None}; "
+    run = f"runpy.run_path({str(folder / 'run_policy.py')!r}, run_name='__main__')"
+    command = [sys.executable, "-I", "-c", start + run]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder.parent)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == "{'code': 1, 'name': 'right', 'success_rate': 0.9, 'share': 0.5}"
+    assert "ms per decision on 4 control steps" in done.stdout
+
+
+def test_modes_are_ranked_and_tried(folder: Path) -> None:
+    run_policy = load_runner(folder)
+    robot = run_policy.Policy(folder, seed=3)
+    assert (robot.rank_modes(), robot.code) == ([1, 0], 1)  # the best one, if none is asked for
+    trials, generator, outcomes, rates = CodeTrials(2), np.random.default_rng(3), [], np.random.default_rng(4)
+    for _ in range(40):
+        code = trials.choose(generator)
+        assert robot.next_mode(outcomes) == code
+        success = bool(rates.random() < (0.3, 0.8)[code])
+        trials.update(code, success)
+        outcomes.append((("left", "right")[code], success))
+    change(folder, modes=[make_mode(0, None, None), make_mode(1, "left", 0.0), make_mode(2, "left", 0.1)])
+    robot = run_policy.Policy(folder)
+    assert robot.rank_modes() == [2, 1, 0]  # what was never measured comes last
+    robot.reset("left")
+    assert robot.code == 2  # of codes that share a name, the better one
+    change(folder, modes=[])
+    robot = run_policy.Policy(folder)
+    assert (robot.rank_modes(), robot.act([0.0, 0.0]).shape) == ([], (2,))
+    with pytest.raises(run_policy.PolicyError, match="unknown mode 'left': this policy has no modes"):
+        robot.reset("left")
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda robot: robot.reset("up"), r"unknown mode 'up'; known: 0 \(left\), 1 \(right\)"),
+        (lambda robot: robot.switch(2), "unknown mode 2; known: 0"),
+        (lambda robot: robot.switch(True), "unknown mode True"),
+        (lambda robot: robot.next_mode([(-1, True)]), "unknown mode -1"),
+        (lambda robot: robot.act([0.0, 0.0, 0.0]), r"an observation must have shape \(2,\), got \(3,\)"),
+        (lambda robot: robot.act([[0.0, 0.0]]), r"an observation must have shape \(2,\), got \(1, 2\)"),
+        (lambda robot: robot.act([0.0, np.nan]), "observation column 1 is nan, not a finite number"),
+    ],
+)
+def test_a_robots_mistakes_are_one_line_and_change_nothing(
+    folder: Path, use: Callable[[Any], object], message: str
+) -> None:
+    run_policy = load_runner(folder)
+    robot, twin = (run_policy.Policy(folder, seed=1) for _ in range(2))
+    robot.act([0.1, 0.2])
+    with pytest.raises(run_policy.PolicyError, match=message) as caught:
+        use(robot)
+    assert "\n" not in str(caught.value)
+    expected = [twin.act([0.1, 0.2]), *(twin.act([0.0, 0.3]) for _ in range(5))][1:]
+    np.testing.assert_array_equal([robot.act([0.0, 0.3]) for _ in range(5)], expected)
+
+
+def test_folders_that_do_not_fit_are_one_line(folder: Path) -> None:
+    run_policy = load_runner(folder)
+    change(folder, schema_version=2)
+    with pytest.raises(run_policy.PolicyError, match=r"policy\.json has format 2, this file reads 1"):
+        run_policy.Policy(folder)
+    (folder / "policy.onnx").unlink()
+    with pytest.raises(run_policy.PolicyError, match=r"policy\.onnx is missing: copy the whole folder"):
+        run_policy.Policy(folder)
+
+
+def test_the_folder_says_what_it_came_from(results: Path) -> None:
+    made = results / "dppo-bmd" / "seed0"
+    facts, record, evaluation, modes = (
+        json.loads(path.read_text())
+        for path in (
+            made / "export" / "policy.json",
+            made / "export" / "run.json",
+            made / "eval.json",
+            results / "modes" / "seed0" / "modes.json",
+        )
+    )
+    rows = evaluation["policies"]["dppo-bmd"]["codes"]
+    sizes = modes["findings"]["cluster_sizes"]
+    assert facts["success_measured_in"] == "eval.json"
+    assert facts["modes"] == [
+        {"code": row["code"], "name": row["behaviour"], "success_rate": row["success_rate"], "share": size / sum(sizes)}
+        for row, size in zip(rows, sizes, strict=True)
+    ]
+    assert (record["stage"], record["inputs"].keys()) == ("export", {"policy", "modes", "finetuned"})
+    assert record["outputs"].keys() == {"policy.json", "policy.onnx", "policy.pt2", "run_policy.py"}
+    weights = json.loads((made / "run.json").read_text())["outputs"]["finetuned.safetensors"]
+    assert facts["weights_sha256"]["finetuned.safetensors"] == weights
+
+
+def test_nobodys_work_is_replaced(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = shutil.copytree(results / "dppo-bmd" / "seed0" / "export", tmp_path / "export")
+    command = f"export --method dppo-bmd {SHARED} --root {results.parents[1]} --output {output}".split()
+    (output / "__pycache__").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("bmd_pipeline.stages.export.write_graphs", lambda function, folder: 0.0)
+        assert main(command) == 0  # its own may be
+    assert sorted(path.name for path in output.iterdir()) == ["policy.json", "run.json", "run_policy.py"]
+    before = (output / "run.json").read_bytes()
+    capsys.readouterr()
+
+    def refuse(message: str) -> None:
+        assert main(command) == 2
+        err = capsys.readouterr().err
+        assert (err.count("\n"), message in err) == (1, True), err
+        assert (output / "run.json").read_bytes() == before
+        assert not list(tmp_path.glob(".*"))  # nothing half-made beside it
+
+    monkeypatch.setattr("bmd_pipeline.export.graph.TOLERANCE", -1.0)
+    refuse("would differ from the policy by ")
+    (output / "run_policy.py").open("a").write("# mine")
+    refuse("run_policy.py was edited since it was exported, and would be replaced")
+    shutil.copy(results / "dppo-bmd" / "seed0" / "export" / "run_policy.py", output)
+    (output / "notes.txt").write_text("mine")
+    refuse("notes.txt would be lost, and `bmd-pipeline export` did not write it")
+
+
+def test_success_of_another_policy_is_left_out(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is taken from selection episodes then."""
+    root = shutil.copytree(results.parents[1], tmp_path / "project")
+    made = root / "results" / f"{TASK}-smoke" / "dppo-bmd" / "seed0"
+    record = json.loads((made / "run.json").read_text())
+    (made / "run.json").write_text(json.dumps(record | {"wall_s": 1.0}))
+    monkeypatch.setattr("bmd_pipeline.stages.export.write_graphs", lambda function, folder: 0.0)
+    assert main(f"export --method dppo-bmd {SHARED} --root {root}".split()) == 0
+    assert "eval.json is of another policy than the present one" in capsys.readouterr().err
+    facts = json.loads((made / "export" / "policy.json").read_text())
+    kept = json.loads((made / "finetuned.json").read_text())["kept"]["success_per_code"]
+    assert facts["success_measured_in"] == "finetuned.json"
+    assert [(mode["name"], mode["success_rate"]) for mode in facts["modes"]] == [(None, rate) for rate in kept]
+
+
+def test_what_cant_be_exported_is_one_line(
+    results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = f"export {SHARED} --root {results.parents[1]} --method"
+    assert main([*command.split(), "res-bmd"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: res-bmd can't be exported, since it corrects every action by itself; what can: pre")
+    monkeypatch.setattr("bmd_pipeline.stages.export.PACKAGES", ("onnx", "no_such_onnx"))
+    assert main([*command.split(), "pretrained"]) == 2
+    assert capsys.readouterr().err == 'error: export needs no_such_onnx: pip install "bmd-pipeline[export]"\n'
+    assert not (results / "pretrained").exists()
