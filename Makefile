@@ -16,7 +16,7 @@ SNAKEFMT := snakefmt --line-length 120
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 
-.PHONY: help setup run test fault-test fuzz audit determinism slurm-test lint format clean
+.PHONY: help setup run test package-test fault-test fuzz audit determinism slurm-test lint format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -41,6 +41,9 @@ run: setup  ## make TARGET (default results/PushT/eval.json) with CORES cores (d
 
 test: setup  ## all tests
 	pytest --numprocesses auto --dist loadfile $(ARGS)
+
+package-test: setup  ## build wheel and sdist, and run the quick task from the installed wheel; see docs/install.md
+	python -m tests.package.check
 
 fault-test: setup  ## kill, damage and fill up whatever can be, about 100 kills; see docs/reliability.md
 	python -m tests.faults.campaign $(ARGS)
