@@ -18,7 +18,7 @@ export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 # Hundreds of processes start in a run: each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test fault-test fuzz audit determinism slurm-test lint format clean
+.PHONY: help setup run test package-test fault-test fuzz audit determinism slurm-test lint format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -43,6 +43,9 @@ run: setup  ## make TARGET (default results/PushT/eval.json) with CORES cores (d
 
 test: setup  ## all tests
 	pytest --numprocesses auto --dist loadfile $(ARGS)
+
+package-test: setup  ## build wheel and sdist, and run the quick task from the installed wheel; see docs/install.md
+	python -m tests.package.check
 
 fault-test: setup  ## kill, damage and fill up whatever can be, about 100 kills; see docs/reliability.md
 	python -m tests.faults.campaign $(ARGS)

@@ -23,7 +23,7 @@ from typing import Annotated, cast
 import typer
 
 from bmd_pipeline import __version__
-from bmd_pipeline.cli import doctor, stages, tools
+from bmd_pipeline.cli import doctor, project, stages, tools
 from bmd_pipeline.config.load import shorten
 from bmd_pipeline.errors import AlreadyWritten, BMDError, ConfigError, TaskError
 from bmd_pipeline.stages.console import STOPPED, Stopped
@@ -60,11 +60,12 @@ def root(
     """Fine-tune multimodal diffusion policies without losing their behavioural modes.
 
     The stages, in order: collect, pretrain, discover, finetune, evaluate, summarise. Each reads what the one
-    before left in data/ and results/. `snakemake --cores 8 results/PushT/eval.json` runs them all.
+    before left in data/ and results/. `bmd-pipeline run results/PushT/eval.json` runs them all.
     """
 
 
 _PANELS = {
+    "Whole projects": (project.init, project.run),
     "Stages": (
         *(stages.collect, stages.pretrain, stages.discover, stages.finetune),
         *(stages.evaluate, stages.curve, stages.summarise),

@@ -1,6 +1,6 @@
 """From YAML files, presets and the command line to one validated `RunConfig`, with errors that name file and line.
 
-Layers, each over the one before:
+Layers, each over the one before; a file that the current folder lacks is the package's (`config/places.py`):
 
 1. `config/config.yaml`: defaults for every task
 2. `config/tasks/<Task>.yaml`: the task's own settings; `extends: <Other>` puts that task's file below it, which makes a
@@ -32,6 +32,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from bmd_pipeline.config.overrides import change_settings, list_cells, split_base
+from bmd_pipeline.config.places import find_file, list_stems
 from bmd_pipeline.config.resources import NATIVE
 from bmd_pipeline.config.schema import (
     NUMBER,
@@ -429,7 +430,7 @@ def resolve_preset(preset: str | None, *, config_dir: Path = CONFIG_DIR) -> str:
         ConfigError: there is no such preset; it suggests the nearest.
     """
     if preset is None:
-        preset = _read_defaults(config_dir).get("preset", AUTO)
+        preset = read_settings(_defaults_path(config_dir)).get("preset", AUTO)
     if preset == AUTO:
         preset = AUTO_GPU if has_cuda_device() else "cpu"
     known = [*list_presets(config_dir), AUTO_GPU]
@@ -446,8 +447,8 @@ def find_run_name(
     Raises:
         ConfigError: it is no such name, or a file can't be read.
     """
-    path = config_dir / "presets" / f"{'gpu' if preset == AUTO_GPU else preset}.yaml"
-    places = [_read_defaults(config_dir), read_settings(path), overrides]
+    path = _preset_path("gpu" if preset == AUTO_GPU else preset, config_dir)
+    places = [read_settings(_defaults_path(config_dir)), read_settings(path), overrides]
     layers = [*(Layer("settings", values) for values in places), *map(parse_assignment, assignments)]
     values = {"task": {"name": "Task"}, "run": merge_layers(layers).get("run", "")}
     try:
@@ -458,7 +459,7 @@ def find_run_name(
 
 def list_presets(config_dir: Path = CONFIG_DIR) -> list[str]:
     """Names of the presets there are."""
-    return sorted(path.stem for path in (config_dir / "presets").glob("*.yaml"))
+    return list_stems(config_dir / "presets")
 
 
 def has_cuda_device() -> bool:
@@ -467,16 +468,17 @@ def has_cuda_device() -> bool:
     return not hidden and Path("/dev/nvidiactl").exists()
 
 
-def _read_defaults(config_dir: Path) -> dict[str, Any]:
-    path = config_dir / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(f"{path} does not exist: run from the repository's root")
-    return read_settings(path)
+def _defaults_path(config_dir: Path) -> Path:
+    return find_file(config_dir / "config.yaml")
+
+
+def _preset_path(preset: str, config_dir: Path) -> Path:
+    return find_file(config_dir / "presets" / f"{preset}.yaml")
 
 
 def list_configured(config_dir: Path = CONFIG_DIR) -> list[str]:
     """Names of all that has a file in tasks/: tasks, variants, and tasks of plug-ins."""
-    return sorted(path.stem for path in (config_dir / "tasks").glob("*.yaml"))
+    return list_stems(config_dir / "tasks")
 
 
 def _is_native(layers: Sequence[Layer]) -> bool:
@@ -494,10 +496,10 @@ def _is_native(layers: Sequence[Layer]) -> bool:
 def _collect_layers(task: str, preset: str, config_dir: Path) -> list[Layer]:
     files = _read_task_files(task, config_dir)
     presets = {path: _pop_presets(values, path, config_dir) for path, values in files.items()}
-    preset_path = config_dir / "presets" / f"{preset}.yaml"
+    defaults_path, preset_path = _defaults_path(config_dir), _preset_path(preset, config_dir)
     return [
         Layer("the task", {"task": {"name": task}}),
-        _without_preset(_file_layer(config_dir / "config.yaml", _read_defaults(config_dir))),
+        _without_preset(_file_layer(defaults_path, read_settings(defaults_path))),
         *(_file_layer(path, values) for path, values in files.items()),
         _file_layer(preset_path, read_settings(preset_path)),
         *(_file_layer(path, values.get(preset) or {}, ("presets", preset)) for path, values in presets.items()),
@@ -536,7 +538,7 @@ def _read_task_files(task: str, config_dir: Path) -> dict[Path, dict[str, Any]]:
 
 
 def _task_path(task: str, config_dir: Path) -> Path:
-    return config_dir / "tasks" / f"{task}.yaml"
+    return find_file(config_dir / "tasks" / f"{task}.yaml")
 
 
 def _extend(values: dict[str, Any], base: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from bmd_pipeline.config.load import (
     AUTO_GPU,
     find_run_name,
     has_cuda_device,
+    list_configured,
     list_presets,
     load_config,
     resolve_preset,
@@ -266,9 +267,19 @@ def test_names_that_are_no_names_never_become_paths(config_dir: Path, name: str)
         load_config(name, config_dir=config_dir)
 
 
-def test_a_folder_without_settings_says_where_to_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="run from the repository's root"):
-        load_config("GaussianMixture", config_dir=tmp_path)
+def test_what_the_current_folder_lacks_comes_with_the_package(
+    config_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=r"other/config\.yaml does not exist"):
+        load_config("GaussianMixture", config_dir=config_dir / "other")  # a folder that was asked for has to have it
+    monkeypatch.chdir(config_dir.parent)
+    assert load_config("GaussianMixture").finetune.num_envs == 20
+    (config_dir / "tasks" / "GaussianMixture.yaml").unlink()
+    packaged = load_config("GaussianMixture", preset="cpu", config_dir=ROOT / "config")
+    assert load_config("GaussianMixture").pretrain == packaged.pretrain
+    assert load_config("GaussianMixture").finetune.iterations == 10  # config.yaml is the current folder's
+    assert {"Shifted", "GaussianMixture", "PushT"} <= set(list_configured())
+    assert list_presets() == ["cpu", "gpu", "paper", "smoke"]
 
 
 def test_configs_are_frozen(config_dir: Path) -> None:
