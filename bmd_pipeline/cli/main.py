@@ -77,6 +77,8 @@ _PANELS = {
     "Help": (tools.tasks, tools.check_task, doctor.doctor),
 }
 EXAMPLES = {
+    "init": "my-project",
+    "run": "results/PushT/eval.json --cores 2 -- --dry-run",
     "collect": "--task PushT --threads 2",
     "pretrain": "--task PushT --preset smoke",
     "discover": "--task PushT --seed 0",
