@@ -256,7 +256,8 @@ class Pipeline:
             found = [Path(path) for path in job.output if os.path.lexists(path)]
             stage = {"film_policy": "film"}.get(job.rule.name, job.rule.name.removeprefix("grid_"))
             task = job.wildcards.get("task")
-            or_refuse(require_own, [path for path in found if not path.is_dir()], stage, task)
+            of = {"method": _method_of(job.wildcards) or None, "seed": _seed_of(job.wildcards)}
+            or_refuse(require_own, [path for path in found if not path.is_dir()], stage, task, **of)
             if task and not self.settings_given.force:
                 or_refuse(require_same_preset, found, self._run(job.wildcards).preset)
             if found:
@@ -598,6 +599,11 @@ class Pipeline:
 def _method_of(wildcards: Wildcards) -> str:
     """The method that a job is for, which evaluation calls a policy; empty where modes are discovered."""
     return str(wildcards.get("method") or wildcards.get("policy") or "")
+
+
+def _seed_of(wildcards: Wildcards) -> int | None:
+    """The seed that a job is for, if it is for one."""
+    return int(wildcards.seed) if wildcards.get("seed") else None
 
 
 def _time_limit(resources: Any) -> int | None:

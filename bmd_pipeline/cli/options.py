@@ -18,7 +18,7 @@ from bmd_pipeline.config.resources import usable_cores
 from bmd_pipeline.config.schema import MAX_SEED, RunConfig, flatten
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import LOCK_FILE, METRICS_FILE, RUN_FILE, Layout
-from bmd_pipeline.io.provenance import read_record, require_own, require_same_preset
+from bmd_pipeline.io.provenance import read_record, require_origin, require_own, require_same_preset
 from bmd_pipeline.methods import METHODS, check_method, is_finetuned, uses_modes
 from bmd_pipeline.stages.console import Reporter, Stop
 
@@ -132,23 +132,23 @@ class Job:
         """Name of the task."""
         return self.config.task.name
 
-    def take_file(self, given: Path | None, usual: Path, *beside: str) -> Path:
+    def take_file(self, given: Path | None, usual: Path, *beside: str, **of: object) -> Path:
         """Where the stage may write a file, with others `beside` it; errors as in `new_file` and `require_own`."""
         path = new_file(given, usual)
-        self._claim(path, *(path.parent / name for name in beside))
+        self._claim(path, *(path.parent / name for name in beside), **of)
         return path
 
-    def take_folder(self, given: Path | None, usual: Path, *names: str) -> Path:
+    def take_folder(self, given: Path | None, usual: Path, *names: str, **of: object) -> Path:
         """Where the stage may write files of these names, and its progress; as `take_file`."""
         folder = new_folder(given or usual)
         state = Layout.state(folder)
         paths = [*(folder / name for name in (*names, METRICS_FILE)), state / LOCK_FILE, state / METRICS_FILE]
-        self._claim(*paths, *Layout.snapshots(folder).glob("*/finetuned.*"))
+        self._claim(*paths, *Layout.snapshots(folder).glob("*/finetuned.*"), **of)
         return folder
 
-    def _claim(self, *paths: Path) -> None:
+    def _claim(self, *paths: Path, **of: object) -> None:
         stage = {"import_demos": "collect", "import_policy": "pretrain"}.get(self.command, self.command)
-        require_own(paths, stage, self.task)
+        require_own(paths, stage, self.task, **of)
         if not self.force:
             require_same_preset(paths, self.config.preset)
 
@@ -211,6 +211,7 @@ class Job:
         options = [f"--{name} {value}" for name, value in named.items() if value is not None]
         again = " ".join(["bmd-pipeline", stage, *options])
         record = read_record(need(folder / RUN_FILE, again), f"make it again with `{again}`")
+        require_origin(folder, record, stage, self.task, method=method, seed=seed)
         self.require_settings("collect", record.get("collect_config"), f"the demonstrations of {folder}")
         self.require_settings(stage, record.get("config"), str(folder), method)
         return folder

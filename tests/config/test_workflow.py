@@ -261,6 +261,9 @@ def test_before_the_first_job_nobodys_files_and_no_other_presets_are_given_up(pi
     with pytest.raises(SystemExit, match="was made with preset gpu and would be replaced with preset smoke"):
         pipeline.announce([job])
     dataclasses.replace(pipeline, config={**pipeline.config, "force": True}).announce([job])
+    tuned = write_record("results/GaussianMixture-smoke/dppo/seed0", "finetune", method="res", seed=0)
+    with pytest.raises(SystemExit, match=r"finetune --task GaussianMixture --method dppo --seed 0` did not write it"):
+        pipeline.announce([make_job("grid_finetune", tuned, method="dppo", seed="0")])
     page = Path("results/GaussianMixture-smoke/report.html")
     page.write_text("mine")
     with pytest.raises(SystemExit, match=r"^error: .*report\.html would be replaced"):
