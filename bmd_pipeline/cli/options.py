@@ -4,6 +4,7 @@ import functools
 import importlib
 import inspect
 import json
+import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from bmd_pipeline.config.load import load_config, read_settings, shorten
 from bmd_pipeline.config.resources import usable_cores
 from bmd_pipeline.config.schema import MAX_SEED, RunConfig, flatten
 from bmd_pipeline.errors import ArtifactError, ConfigError
-from bmd_pipeline.io.layout import LOCK_FILE, METRICS_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.files import MAX_NAME_BYTES
+from bmd_pipeline.io.layout import LOCK_FILE, METRICS_FILE, RUN_FILE, STORE_MARKS, Layout
 from bmd_pipeline.io.provenance import read_record, require_origin, require_own, require_same_preset
 from bmd_pipeline.methods import METHODS, check_method, is_finetuned, uses_modes
 from bmd_pipeline.stages.console import Reporter, Stop
@@ -93,26 +95,40 @@ def new_file(given: Path | None, usual: Path) -> Path:
     """Where a file may be written: as given, or where it usually is.
 
     Raises:
-        ArtifactError: a folder or a device is there, or the name ends otherwise, as those of files beside it do.
+        ArtifactError: a folder or a device is there, it is inside of a zarr store, or the name is too long, or ends
+            otherwise, as those of files beside it do.
     """
     path = given or usual
-    _new(path, path.is_file(), "file")
+    _new(path, Path.is_file, "file")
     if path.suffix != usual.suffix:
         raise ArtifactError(f"{path} can't be written: its name must end in {usual.suffix}")
     return path
 
 
 def new_folder(path: Path) -> Path:
-    """Where files may be written into; raises `ArtifactError` if something else than a folder is there."""
-    return _new(path, path.is_dir(), "folder")
+    """Where files may be written into; raises `ArtifactError` if something else than a folder is there, it is inside of
+    a zarr store, or its name is too long."""
+    return _new(path, Path.is_dir, "folder")
 
 
-def _new(path: Path, is_such: bool, kind: str) -> Path:
+def _new(path: Path, is_such: Callable[[Path], bool], kind: str) -> Path:
     if path.name in ("", ".."):
         raise ArtifactError(f"{path} can't be written: it has no name of its own")
-    if path.exists() and not is_such:
+    if len(os.fsencode(path.name)) > MAX_NAME_BYTES:
+        raise ArtifactError(f"{path} can't be written: its name has more than {MAX_NAME_BYTES} bytes")
+    if path.exists() and not is_such(path):
         raise ArtifactError(f"{path} can't be written: what is there is no {kind}")
+    _keep_store(path.parent, path)
     return path
+
+
+def _keep_store(folder: Path, path: Path) -> None:
+    """Raises `ArtifactError` if a folder is a zarr store or inside of one: what is written there, `path`, would become
+    part of it."""
+    real = folder.resolve()
+    for parent in (real, *real.parents):
+        if any((parent / name).exists() for name in STORE_MARKS):
+            raise ArtifactError(f"{path} can't be written: {parent} is a zarr store; write outside of it")
 
 
 @dataclass(frozen=True)
@@ -141,6 +157,7 @@ class Job:
     def take_folder(self, given: Path | None, usual: Path, *names: str, **of: object) -> Path:
         """Where the stage may write files of these names, and its progress; as `take_file`."""
         folder = new_folder(given or usual)
+        _keep_store(folder, folder)
         state = Layout.state(folder)
         paths = [*(folder / name for name in (*names, METRICS_FILE)), state / LOCK_FILE, state / METRICS_FILE]
         self._claim(*paths, *Layout.snapshots(folder).glob("*/finetuned.*"), **of)

@@ -40,7 +40,10 @@ def collect(job: Job, output: o.Output = None) -> None:
 
 
 def _demos_outputs(job: Job, output: Path | None) -> dict[str, Path]:
-    store = new_folder(output or job.layout.demos(job.task))
+    store = output or job.layout.demos(job.task)
+    if store.name in (MANIFEST_FILE, Layout.state(store.parent).name):
+        raise ArtifactError(f"{store} can't be written: {store.name} beside a store is ours; give it another name")
+    new_folder(store)
     return {"output": store, "manifest": job.take_file(None, store.with_name(MANIFEST_FILE), _LOCK)}
 
 

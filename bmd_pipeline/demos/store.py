@@ -32,10 +32,9 @@ from zarr.codecs import Crc32cCodec
 from bmd_pipeline.environments.base import Episode, from_bounds
 from bmd_pipeline.errors import DataError
 from bmd_pipeline.io.files import open_file, read_json, staged_directory
+from bmd_pipeline.io.layout import STORE_MARKS
 
 SCHEMA_VERSION = 1
-_MARKS = ("zarr.json", ".zgroup", ".zattrs")
-"""Files that a zarr group has, of format 3 and 2."""
 CHUNK_ROWS = 65_536
 """Rows of a chunk: stores are loaded whole, so that large chunks read fastest."""
 TOLERANCE = 1e-6
@@ -200,7 +199,7 @@ def _to_float32(values: Any, what: str) -> Rows:
 
 def require_replaceable(path: Path) -> None:
     """Raises `DataError` if a folder of something else than demonstrations would be lost where a store is written."""
-    if path.is_dir() and any(path.iterdir()) and not any((path / name).exists() for name in _MARKS):
+    if path.is_dir() and any(path.iterdir()) and not any((path / name).exists() for name in STORE_MARKS):
         raise DataError(f"{path} holds something else than demonstrations, which would be lost; name another --output")
 
 
