@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -58,6 +59,8 @@ from bmd_pipeline.methods import check_method, is_finetuned, list_pairs, uses_mo
 from bmd_pipeline.tasks.registry import DISTURBANCE, get_entry, require_expert
 
 PRESET_VARIABLE = "BMD_PRESET"
+_STATE = Path(".snakemake")
+"""Snakemake's own folder."""
 
 TASK = "[A-Za-z][A-Za-z0-9_-]*"
 
@@ -191,6 +194,8 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         put_command_on_path()
+        if self.planning and os.path.lexists(_STATE) and not _STATE.is_dir():
+            refuse(f"{_STATE} is no folder, and Snakemake keeps its records in one of that name: move it away")
         for path in self.config_files if self.planning else ():
             or_refuse(read_settings, path)  # Snakemake takes 010 for 8, and the last of two values of one name
         self.settings_given = or_refuse(read_workflow_config, self.config)
@@ -247,16 +252,21 @@ class Pipeline:
     def announce(self, jobs: Iterable[Any]) -> None:
         """Says before the first job what the jobs of Snakemake's plan will replace, and how much CPU time it took.
 
-        Refuses to replace what no stage wrote, and without the setting `force` what was made with another preset.
+        Refuses to replace what no stage wrote, and without the setting `force` what was made with another preset; and
+        to write what jobs print through a link.
         """
         if not self._may_read_files:
             return
         costs: dict[str, float] = {}  # of outputs that are there, CPU time in seconds
         for job in jobs:
+            for path in (*job.log, job.benchmark):
+                if path:
+                    _require_plain(Path(path))
             found = [Path(path) for path in job.output if os.path.lexists(path)]
             stage = {"film_policy": "film"}.get(job.rule.name, job.rule.name.removeprefix("grid_"))
             task = job.wildcards.get("task")
-            or_refuse(require_own, [path for path in found if not path.is_dir()], stage, task)
+            of = {"method": _method_of(job.wildcards) or None, "seed": _seed_of(job.wildcards)}
+            or_refuse(require_own, [path for path in found if not path.is_dir()], stage, task, **of)
             if task and not self.settings_given.force:
                 or_refuse(require_same_preset, found, self._run(job.wildcards).preset)
             if found:
@@ -595,9 +605,23 @@ class Pipeline:
         return list_demands(stage, threads=threads, simulator=simulator, on_device=on_device)
 
 
+def _require_plain(path: Path) -> None:
+    """Ends the run if something else than one file is where a job's output is written as it is printed."""
+    folder = next(parent for parent in path.parents if os.path.lexists(parent))
+    if not folder.is_dir():
+        refuse(f"{folder} is no folder, and {path} would be written there: move it away")
+    if os.path.lexists(path) and (not stat.S_ISREG((found := path.lstat()).st_mode) or found.st_nlink > 1):
+        refuse(f"{path} is a link, a second name of a file, or no file, and would be written: move it away")
+
+
 def _method_of(wildcards: Wildcards) -> str:
     """The method that a job is for, which evaluation calls a policy; empty where modes are discovered."""
     return str(wildcards.get("method") or wildcards.get("policy") or "")
+
+
+def _seed_of(wildcards: Wildcards) -> int | None:
+    """The seed that a job is for, if it is for one."""
+    return int(wildcards.seed) if wildcards.get("seed") else None
 
 
 def _time_limit(resources: Any) -> int | None:

@@ -4,6 +4,7 @@ import functools
 import importlib
 import inspect
 import json
+import os
 import shutil
 import sys
 import textwrap
@@ -27,8 +28,9 @@ from bmd_pipeline.config.load import (
 from bmd_pipeline.config.resources import usable_cores
 from bmd_pipeline.config.schema import MAX_SEED, RunConfig, flatten
 from bmd_pipeline.errors import ArtifactError, ConfigError
-from bmd_pipeline.io.layout import LOCK_FILE, METRICS_FILE, RUN_FILE, Layout
-from bmd_pipeline.io.provenance import read_record, require_own, require_same_preset
+from bmd_pipeline.io.files import MAX_NAME_BYTES
+from bmd_pipeline.io.layout import LOCK_FILE, METRICS_FILE, RUN_FILE, STORE_MARKS, Layout
+from bmd_pipeline.io.provenance import read_record, require_origin, require_own, require_same_preset
 from bmd_pipeline.methods import METHODS, PRETRAINED, TAUGHT, check_method, is_finetuned, uses_modes
 from bmd_pipeline.stages.console import Reporter, Stop
 
@@ -142,30 +144,44 @@ def new_file(given: Path | None, usual: Path) -> Path:
     """Where a file may be written: as given, or where it usually is.
 
     Raises:
-        ArtifactError: a folder or a device is there, or the name ends otherwise, as those of files beside it do.
+        ArtifactError: a folder or a device is there, it is inside of a zarr store, or the name is too long, or ends
+            otherwise, as those of files beside it do.
     """
     path = given or usual
-    _new(path, path.is_file(), "file")
+    _new(path, Path.is_file, "file")
     if path.suffix != usual.suffix:
         raise ArtifactError(f"{path} can't be written: its name must end in {usual.suffix}")
     return path
 
 
 def new_folder(path: Path) -> Path:
-    """Where files may be written into; raises `ArtifactError` if something else than a folder is there."""
-    return _new(path, path.is_dir(), "folder")
+    """Where files may be written into; raises `ArtifactError` if something else than a folder is there, it is inside of
+    a zarr store, or its name is too long."""
+    return _new(path, Path.is_dir, "folder")
 
 
-def _new(path: Path, is_such: bool, kind: str) -> Path:
+def _new(path: Path, is_such: Callable[[Path], bool], kind: str) -> Path:
     if path.name in ("", ".."):
         raise ArtifactError(f"{path} can't be written: it has no name of its own")
-    if path.exists() and not is_such:
+    if len(os.fsencode(path.name)) > MAX_NAME_BYTES:
+        raise ArtifactError(f"{path} can't be written: its name has more than {MAX_NAME_BYTES} bytes")
+    if path.exists() and not is_such(path):
         raise ArtifactError(f"{path} can't be written: what is there is no {kind}")
+    _keep_store(path.parent, path)
     return path
 
 
 _WRITTEN = ("manifest", "output")
 """Arguments of stages that say where they write; paths in others are read."""
+
+
+def _keep_store(folder: Path, path: Path) -> None:
+    """Raises `ArtifactError` if a folder is a zarr store or inside of one: what is written there, `path`, would become
+    part of it."""
+    real = folder.resolve()
+    for parent in (real, *real.parents):
+        if any((parent / name).exists() for name in STORE_MARKS):
+            raise ArtifactError(f"{path} can't be written: {parent} is a zarr store; write outside of it")
 
 
 @dataclass(frozen=True)
@@ -186,24 +202,25 @@ class Job:
         """Name of the task."""
         return self.config.task.name
 
-    def take_file(self, given: Path | None, usual: Path, *beside: str) -> Path:
+    def take_file(self, given: Path | None, usual: Path, *beside: str, **of: object) -> Path:
         """Where the stage may write a file, with others `beside` it; errors as in `new_file` and `require_own`."""
         path = new_file(given, usual)
-        self.claim(path, *(path.parent / name for name in beside))
+        self.claim(path, *(path.parent / name for name in beside), **of)
         return path
 
-    def take_folder(self, given: Path | None, usual: Path, *names: str) -> Path:
+    def take_folder(self, given: Path | None, usual: Path, *names: str, **of: object) -> Path:
         """Where the stage may write files of these names, and its progress; as `take_file`."""
         folder = new_folder(given or usual)
+        _keep_store(folder, folder)
         state = Layout.state(folder)
         paths = [*(folder / name for name in (*names, METRICS_FILE)), state / LOCK_FILE, state / METRICS_FILE]
-        self.claim(*paths, *Layout.snapshots(folder).glob("*/finetuned.*"))
+        self.claim(*paths, *Layout.snapshots(folder).glob("*/finetuned.*"), **of)
         return folder
 
-    def claim(self, *paths: Path) -> None:
+    def claim(self, *paths: Path, **of: object) -> None:
         """Checks that the stage may write these files; errors as in `require_own` and `require_same_preset`."""
         stage = {"import_demos": "collect", "import_policy": "pretrain"}.get(self.command, self.command)
-        require_own(paths, stage, self.task)
+        require_own(paths, stage, self.task, **of)
         if not self.force:
             require_same_preset(paths, self.config.preset)
 
@@ -279,6 +296,7 @@ class Job:
         options = [f"--{name} {value}" for name, value in named.items() if value is not None]
         again = " ".join(["bmd-pipeline", stage, *options])
         record = read_record(need(folder / RUN_FILE, again), f"make it again with `{again}`")
+        require_origin(folder, record, stage, self.task, method=method, seed=seed)
         self.require_settings("collect", record.get("collect_config"), f"the demonstrations of {folder}")
         self.require_settings(stage, record.get("config"), str(folder), method)
         return folder

@@ -41,7 +41,10 @@ def collect(job: Job, output: o.Output = None) -> None:
 
 
 def _demos_outputs(job: Job, output: Path | None) -> dict[str, Path]:
-    store = new_folder(output or job.layout.demos(job.task))
+    store = output or job.layout.demos(job.task)
+    if store.name in (MANIFEST_FILE, Layout.state(store.parent).name):
+        raise ArtifactError(f"{store} can't be written: {store.name} beside a store is ours; give it another name")
+    new_folder(store)
     return {"output": store, "manifest": job.take_file(None, store.with_name(MANIFEST_FILE), _LOCK)}
 
 
@@ -66,7 +69,9 @@ def import_policy(
 
     Writes results/TASK/policy/.
     """
-    job.run(policy=policy, output=job.take_folder(output, job.layout.policy(job.task), *POLICY_NAMES))
+    usual = job.layout.policy(job.task)
+    in_place = policy.resolve() == (output or usual).resolve()  # then only its record is written
+    job.run(policy=policy, output=job.take_folder(output, usual, *((RUN_FILE,) if in_place else POLICY_NAMES)))
 
 
 @stage_command("pretrain", resumable=True)
@@ -87,7 +92,7 @@ def discover(
 
     In the published form (discover.form) it finds those of the frozen policy. Writes results/TASK/modes/seedN/.
     """
-    folder = job.take_folder(output, job.layout.modes(job.task, seed), *MODES_NAMES)
+    folder = job.take_folder(output, job.layout.modes(job.task, seed), *MODES_NAMES, seed=seed)
     base = job.need_policy(policy)
     store = None
     if job.config.discover.form == "coded":
@@ -109,7 +114,8 @@ def finetune(
 
     Methods ending in -bmd keep the discovered modes. Writes results/TASK/METHOD/seedN/.
     """
-    folder = job.take_folder(output, job.layout.finetuned(job.task, method, seed), *FINETUNED_NAMES)
+    usual = job.layout.finetuned(job.task, method, seed)
+    folder = job.take_folder(output, usual, *FINETUNED_NAMES, method=method, seed=seed)
     inputs = job.need_inputs(method, seed, policy, modes)
     job.run(method=method, seed=seed, output=folder, **inputs)
 
@@ -128,7 +134,8 @@ def evaluate(
 
     Writes eval.json, the episodes and a picture to results/TASK/METHOD/seedN/.
     """
-    file = job.take_file(output, job.layout.evaluation(job.task, method, seed), *TABLES, _LOCK)
+    usual = job.layout.evaluation(job.task, method, seed)
+    file = job.take_file(output, usual, *TABLES, _LOCK, method=method, seed=seed)
     inputs = job.need_inputs(method, seed, policy, modes, finetuned)
     job.run(method=method, seed=seed, output=file, **inputs)
 
@@ -147,7 +154,7 @@ def curve(
 
     Needs finetune.snapshot_interval. Writes curve.json to results/TASK/METHOD/seedN/.
     """
-    file = job.take_file(output, job.layout.curve(job.task, method, seed))
+    file = job.take_file(output, job.layout.curve(job.task, method, seed), method=method, seed=seed)
     inputs = job.need_inputs(method, seed, policy, modes, finetuned)
     job.run(method=method, seed=seed, output=file, **inputs)
 
@@ -204,7 +211,8 @@ def summarise(job: Job, evaluations: Evaluations = None, output: o.Output = None
     Writes results/TASK/eval.json, all episodes and the pictures of before and after.
     """
     paths = _need_evaluations(job, evaluations)
-    job.run(evaluations=paths, output=job.take_file(output, job.layout.summary(job.task), *TABLES, *SUCCESS_PICTURES))
+    names = (*TABLES, *SUCCESS_PICTURES, _LOCK)
+    job.run(evaluations=paths, output=job.take_file(output, job.layout.summary(job.task), *names))
 
 
 @stage_command("evaluate")
@@ -247,7 +255,8 @@ def grid(job: Job, output: o.Output = None) -> None:
     target = job.layout.grid(job.task)
     for folder, seed in list_evaluations(job.config, job.command):
         need(job.layout.evaluation(job.task, folder, seed), f"snakemake --cores 2 {target}")
-    job.run(output=job.take_file(output, target, "grid.png", "grid.svg"))
+    stem = (output or target).stem
+    job.run(output=job.take_file(output, target, f"{stem}.png", f"{stem}.svg"))
 
 
 @stage_command("evaluate")
@@ -327,7 +336,8 @@ def film(
     usual = job.layout.results(job.task) / VIDEOS_FOLDER / f"{who}.json"
     stem, folder = (output or usual).stem, (output or usual).parent
     clips = sorted(path.name for path in folder.glob(f"{escape(stem)}-*.gif"))
-    file = job.take_file(output, usual, f"{stem}.webp", *clips)
+    of = None if method == EXPERT else seed or 0
+    file = job.take_file(output, usual, f"{stem}.webp", *clips, method=method, seed=of)
     job.run(method=method, seed=seed, episodes=episodes, size=size, output=file, **inputs)
 
 

@@ -13,8 +13,10 @@ demos.zarr                    attributes: schema_version, action_low, action_hig
 We write zarr v3, chunks with a checksum. Stores of others, v2 too, open as they are; `data/state` stands in for
 `data/obs` there. Before an array is decoded its metadata must name known codecs and a size that fits: a codec may run
 code, and a few bytes may unfold into gigabytes. Consolidated metadata is a copy that nobody keeps up to date: unread.
+Every chunk must be stored: zarr would read a lost one as zeros.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -29,11 +31,10 @@ from zarr.codecs import Crc32cCodec
 
 from bmd_pipeline.environments.base import Episode, from_bounds
 from bmd_pipeline.errors import DataError
-from bmd_pipeline.io.files import read_json, staged_directory
+from bmd_pipeline.io.files import open_file, read_json, staged_directory
+from bmd_pipeline.io.layout import STORE_MARKS
 
 SCHEMA_VERSION = 1
-_MARKS = ("zarr.json", ".zgroup", ".zattrs")
-"""Files that a zarr group has, of format 3 and 2."""
 CHUNK_ROWS = 65_536
 """Rows of a chunk: stores are loaded whole, so that large chunks read fastest."""
 TOLERANCE = 1e-6
@@ -43,6 +44,8 @@ CODECS = (
     *("blosc", "zstd", "zlib", "gzip", "bz2", "lzma", "lz4", "crc32", "crc32c", "adler32", "fletcher32"),
 )
 """Codecs of arrays that are decoded: they move, pack or check bytes and can do nothing else."""
+_PLACES = ("codecs", "compressor", "filters")
+"""Where metadata name codecs, of format 3 and 2."""
 SMALL_BYTES, LARGEST_RATIO = 2**30, 1000
 """An array or a chunk may unfold to so many bytes, or to so many times the bytes of the whole store."""
 Rows = NDArray[np.float32]
@@ -196,7 +199,7 @@ def _to_float32(values: Any, what: str) -> Rows:
 
 def require_replaceable(path: Path) -> None:
     """Raises `DataError` if a folder of something else than demonstrations would be lost where a store is written."""
-    if path.is_dir() and any(path.iterdir()) and not any((path / name).exists() for name in _MARKS):
+    if path.is_dir() and any(path.iterdir()) and not any((path / name).exists() for name in STORE_MARKS):
         raise DataError(f"{path} holds something else than demonstrations, which would be lost; name another --output")
 
 
@@ -207,9 +210,9 @@ def load_demos(path: Path, *, obs_dim: int | None = None, action_dim: int | None
     else the least and the largest value of each component. Observations and actions must be of the sizes given.
 
     Raises:
-        DataError: it is missing, truncated, of a foreign schema version or of other sizes, it holds something else than
-            files and folders or needs a codec that is none of `CODECS`, its episodes don't add up, a value is not
-            finite (the first such index is named), or its bounds are no bounds.
+        DataError: it is missing, truncated, of a foreign schema version or of other sizes, it lacks a chunk, holds
+            something else than files and folders or needs a codec that is none of `CODECS`, its episodes don't add up,
+            a value is not finite (the first such index is named), or its bounds are no bounds.
     """
     if not path.is_dir():
         raise DataError(f"no demonstrations at {path}")
@@ -237,7 +240,8 @@ def load_demos(path: Path, *, obs_dim: int | None = None, action_dim: int | None
         if wanted is not None and array.shape[1] != wanted:
             raise DataError(f"{path}: data/{name} has dimension {array.shape[1]}, the task has {wanted}")
     _check_ends(ends, len(obs), len(action), path)
-    obs, action = obs.astype(np.float32, copy=False), action.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # what is too large for them is infinite, and refused as such
+        obs, action = obs.astype(np.float32, copy=False), action.astype(np.float32, copy=False)
     _require_finite(obs, f"{path}: data/{obs_name}")
     _require_finite(action, f"{path}: data/action")
     low, high = _find_bounds(attributes, action, path)
@@ -291,9 +295,10 @@ def _measure_files(store: Path) -> int:
 
 
 def _read(group: zarr.Group, name: str, path: Path, stored: int) -> NDArray[Any]:
+    uses_blosc = False
     for metadata in (path / name / "zarr.json", path / name / ".zarray"):
         if metadata.exists():
-            _require_codecs(metadata)
+            uses_blosc = _require_codecs(metadata)
     node = group.get(name)
     if not isinstance(node, zarr.Array):
         raise DataError(f"{path}: array {name} is missing")
@@ -303,15 +308,52 @@ def _read(group: zarr.Group, name: str, path: Path, stored: int) -> NDArray[Any]
     needed = max(math.prod(shape) for shape in (node.shape, node.shards or node.chunks)) * node.dtype.itemsize
     if needed > largest:
         raise DataError(f"{path}: {name} would unfold to {needed} bytes from {stored}; at most {largest} are read")
+    for chunk in _list_chunks(node, path / name):
+        if uses_blosc:
+            _require_whole(chunk)
     return np.asarray(node[:])
 
 
-def _require_codecs(metadata: Path) -> None:
+def _list_chunks(array: zarr.Array[Any], folder: Path) -> Iterator[Path]:
+    """Files of all chunks of an array, or of all its shards; `DataError` if one is missing."""
+    advice = "restore it from a copy, or write the array again with every chunk (zarr's write_empty_chunks)"
+    counts = [-(-size // chunk) for size, chunk in zip(array.shape, array.shards or array.chunks, strict=True)]
+    stored = sum(path.is_file() for path in folder.rglob("*"))
+    if math.prod(counts) > stored:  # before they are gone through, which may be many more than there are files
+        raise DataError(f"{folder} holds {stored} files and must have {math.prod(counts)} chunks; {advice}")
+    for index in itertools.product(*map(range, counts)):
+        chunk = folder / array.metadata.encode_chunk_key(index)
+        if not chunk.is_file():
+            raise DataError(f"{chunk} is missing, a chunk of the array; {advice}")
+        yield chunk
+
+
+def _require_whole(chunk: Path) -> None:
+    """Checks that blosc's header tells a chunk's size: its decoder believes the header, and reads beyond the file."""
+    with open_file(chunk) as file:
+        header = file.read(16)
+    size = chunk.stat().st_size
+    told = int.from_bytes(header[12:16], "little")
+    if len(header) < 16 or told != size:
+        raise DataError(f"{chunk} is damaged: it has {size} bytes, and its header says {told}; restore it from a copy")
+
+
+def _require_codecs(metadata: Path) -> bool:
+    """Checks the codecs that an array's metadata names; returns whether chunks are packed by blosc.
+
+    Blosc must come last, so that what it unpacks is a file as it is.
+    """
     found = read_json(metadata, "array")
-    for codec in _list_codecs([found.get(name) for name in ("codecs", "compressor", "filters")]):
-        if codec.removeprefix("numcodecs.") not in CODECS:
+    codecs = [codec.removeprefix("numcodecs.") for codec in _list_codecs([found.get(name) for name in _PLACES])]
+    for codec in codecs:
+        if codec not in CODECS:
             known = ", ".join(CODECS)
             raise DataError(f"{metadata}: codec {codec!r} is not decoded; write the array with others ({known})")
+    outer = found.get("compressor") or (found.get("codecs") or [None])[-1]
+    is_last = [codec.removeprefix("numcodecs.") for codec in _list_codecs([outer])] == ["blosc"]
+    if codecs.count("blosc") > is_last:
+        raise DataError(f"{metadata}: blosc is decoded as the last codec, outside of shards; write it with others")
+    return is_last
 
 
 def _list_codecs(value: Any) -> Iterator[str]:

@@ -36,6 +36,8 @@ MAX_TABLE_VALUES = 2 * 10**8
 
 _RANDOM = "[0-9a-f]" * 16
 """Pattern of what `_name_beside` draws."""
+MAX_NAME_BYTES = 255 - len(f"..{'0' * 16}.replaced")
+"""Of a name of which another one is made beside it, while it is written."""
 
 
 def _name_beside(path: Path, kind: str) -> Path:

@@ -13,6 +13,7 @@ EVAL_FILE = "eval.json"  # one policy's evaluation, or all of a task side by sid
 EPISODES_FILE = "episodes.parquet"  # beside it: a row for each episode
 PATHS_FILE = "trajectories.parquet"  # beside it: planar paths of some episodes
 MANIFEST_FILE = "demos.manifest.json"  # stands for the demonstrations beside it
+STORE_MARKS = ("zarr.json", ".zgroup", ".zattrs")  # files of a zarr group, of format 3 and 2
 POLICY_FILE = "policy.safetensors"  # weights of a pre-trained policy
 METRICS_FILE = "metrics.jsonl"  # metrics of a training stage, one JSON line per report
 POLICY_NAMES = (POLICY_FILE, "policy.json", RUN_FILE)

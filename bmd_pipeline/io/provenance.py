@@ -20,7 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import damage_error, hash_path, hash_tree, parse_json, read_file, read_json, write_json
-from bmd_pipeline.io.layout import LOCK_FILE, MANIFEST_FILE, MARK, METRICS_FILE, POLICY_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.layout import (
+    LOCK_FILE,
+    MANIFEST_FILE,
+    MARK,
+    METRICS_FILE,
+    POLICY_FILE,
+    RUN_FILE,
+    SUCCESS_PICTURES,
+    TABLES,
+    Layout,
+)
 
 if TYPE_CHECKING:  # Snakemake reads this module for every job: torch is imported where it is asked
     import torch
@@ -213,13 +223,7 @@ def require_run(
     record = read_record(directory / RUN_FILE, f"make it again with `{command or guess}`")
     of = "".join(f" --{name} {record[name]}" for name in ("method", "seed") if name in record and stage != "pretrain")
     command = command or guess + of
-    if record.get("task") != task:
-        raise ArtifactError(f"{directory} was made for task {record.get('task')}, not for {task}")
-    if record.get("stage") != stage:
-        raise ArtifactError(f"{directory} was made by stage {record.get('stage')}, not by {stage}")
-    for name, wanted in (("method", method), ("seed", seed)):
-        if wanted not in (None, record.get(name)):
-            raise ArtifactError(f"{directory} was made for {name} {record.get(name)}, not for {name} {wanted}")
+    require_origin(directory, record, stage, task, method=method, seed=seed)
     for name, expected in record["outputs"].items():
         path = directory / name
         if name != METRICS_FILE and (not path.exists() or hash_path(path) != expected):  # metrics decide nothing
@@ -227,6 +231,19 @@ def require_run(
                 f"{path} is damaged or edited: not what {RUN_FILE} records; make it again with `{command}`"
             )
     return record
+
+
+def require_origin(
+    directory: Path, record: Mapping[str, Any], stage: str, task: str, *, method: str | None, seed: int | None
+) -> None:
+    """Checks of which stage and task, and of which method and seed where given, a folder's record is."""
+    if record.get("task") != task:
+        raise ArtifactError(f"{directory} was made for task {record.get('task')}, not for {task}")
+    if record.get("stage") != stage:
+        raise ArtifactError(f"{directory} was made by stage {record.get('stage')}, not by {stage}")
+    for name, wanted in (("method", method), ("seed", seed)):
+        if wanted not in (None, record.get(name)):
+            raise ArtifactError(f"{directory} was made for {name} {record.get(name)}, not for {name} {wanted}")
 
 
 def package_versions() -> dict[str, str]:
@@ -291,43 +308,81 @@ def is_imported(record: Path) -> bool:
         return False
 
 
-_MARKS = (MARK.encode(), b"bmd_pipeline", b'<meta name="generator" content="bmd-pipeline ')
-"""What our pictures and tables, tables of paths, and pages hold."""
-_SELF_EVIDENT = (".json", ".jsonl", ".html", "")
-"""Suffixes of files that always tell who wrote them; the last is that of a lock."""
+_MARKS = (MARK.encode(), b"bmd_pipeline")
+"""What our pictures and tables, and tables of paths hold."""
+_SHARED = (*TABLES, *SUCCESS_PICTURES)
+"""Tables and pictures whose names are the same whatever the document beside them is called."""
+_UNMARKED = ".safetensors"
+"""Suffix of weights, which don't tell who wrote them."""
 
 
-def require_own(paths: Iterable[Path], stage: str, task: str | None) -> None:
+def require_own(paths: Iterable[Path], stage: str, task: str | None, **of: object) -> None:
     """Checks that nobody's files are lost where a stage writes: what is there must bear our mark.
 
-    A document names the task, and a record also the stage; logs, locks, pages, tables and pictures are told by their
-    content. What has no mark, such as weights, is ours beside such a document, or beside the lock of a killed job.
+    A document names stage and task, and method and seed where it has them, which must be those of `of`; logs, locks,
+    pages, tables and pictures are told by their content. Tables, and weights, which have no mark, are ours beside the
+    document that they belong to, or beside the lock of a killed job; a table must be the one that it names.
 
     Raises:
         ArtifactError: something is there that the stage did not write for this task.
     """
-    found = {path: _is_ours(path, stage, task) for path in paths if os.path.lexists(path)}
+    found = [path for path in paths if os.path.lexists(path)]
+    read = {path: _read_own(path, stage, task, of) for path in found if path.suffix == ".json"}
+    documents = {path: document for path, document in read.items() if document is not None}
+    named = {
+        path.with_name(name): sha256
+        for path, document in documents.items()
+        for field in ("outputs", "tables")
+        if isinstance(document.get(field), dict)
+        for name, sha256 in document[field].items()
+    }
     locks = {Layout.state(path.parent) / LOCK_FILE for path in found}
-    vouched = any(marked for path, marked in found.items() if path.suffix == ".json")
-    vouched = vouched or any(_is_ours(lock, stage, task) for lock in locks)
-    for path, marked in found.items():
-        if not marked and (path.suffix in _SELF_EVIDENT or not vouched or not path.is_file()):
-            command = f"bmd-pipeline {stage}" + (f" --task {task}" if task else "")
+    vouched = bool(documents) or any(_is_marked(lock, stage, task) for lock in locks)
+
+    def is_own(path: Path) -> bool:
+        if not path.is_file():
+            return False
+        if path.suffix == ".json":  # what was imported is as it came: the record beside it names it
+            return path in documents or named.get(path) == hash_path(path)
+        if path.suffix == _UNMARKED:
+            return vouched
+        is_another = path.name in _SHARED and not (vouched and named.get(path) in (None, hash_path(path)))
+        return not is_another and _is_marked(path, stage, task)
+
+    for path in found:
+        if not is_own(path):
+            options = {"task": task, **of}.items()
+            command = " ".join(
+                ["bmd-pipeline", stage, *(f"--{name} {value}" for name, value in options if value is not None)]
+            )
             raise ArtifactError(
-                f"{path} would be replaced, and `{command}` did not write it, or it is damaged: move it away or delete "
-                "it, or write to another place"
+                f"{path} would be replaced, and `{command}` did not write it, or it is damaged or of an older release: "
+                "move it away or delete it, or write to another place"
             )
 
 
-def _is_ours(path: Path, stage: str, task: str | None) -> bool:
+def _read_own(path: Path, stage: str, task: str | None, of: Mapping[str, object]) -> dict[str, Any] | None:
+    """A document that the stage wrote for a task, method and seed; None if it is another, or none."""
+    document: dict[str, Any] = {}
+    with suppress(ArtifactError, OSError):
+        document = read_json(path, "document")
+    if "schema_version" not in document or document.get("task") != task:
+        return None
+    told = {name: document.get(name) for name in ("stage", "method", "seed")}
+    with suppress(AttributeError, IndexError, KeyError, TypeError, ValueError):
+        if told["stage"] is None:  # as in result documents of older releases
+            told["stage"] = document["provenance"]["command"].split()[1]
+        if stage == "evaluate":
+            ((told["method"], block),) = document["policies"].items()
+            told["seed"] = block["seeds"][0]["seed"]
+    others = [name for name, wanted in of.items() if None not in (wanted, told[name]) and told[name] != wanted]
+    return document if told["stage"] == stage and not others else None
+
+
+def _is_marked(path: Path, stage: str, task: str | None) -> bool:
+    """Whether a log, lock, page, table or picture tells that we wrote it; a page, also for what."""
     if not path.is_file():
         return False
-    if path.suffix == ".json":
-        document: dict[str, Any] = {}
-        with suppress(ArtifactError):
-            document = read_json(path, "document")
-        is_ours = "schema_version" in document and document.get("task") == task
-        return is_ours and document.get("stage", stage) == stage
     try:
         content = read_file(path)
     except (ArtifactError, OSError):  # too large to be ours, or unreadable
@@ -338,6 +393,9 @@ def _is_ours(path: Path, stage: str, task: str | None) -> bool:
         with suppress(ValueError):
             line = parse_json(content.partition(b"\n")[0] or b'{"step": 0, "cpu_seconds": 0}')
             return isinstance(line, dict) and {"step", "cpu_seconds"} <= line.keys()
+    if path.suffix == ".html":
+        kind = re.escape(f"{stage} of {task}" if task else stage).encode()
+        return re.search(rb'<meta name="generator" content="bmd-pipeline [^",]*, %b">' % kind, content) is not None
     return any(mark in content for mark in _MARKS)
 
 
@@ -428,8 +486,8 @@ def require_disposable_policy(folder: Path, task: str, command: str) -> None:
         ArtifactError: a policy is there that was imported, or that no run of `pretrain` wrote.
     """
     run = folder / RUN_FILE
-    traces = (folder / METRICS_FILE, Layout.state(folder))  # of a run that was killed before it wrote run.json
-    if not (folder / POLICY_FILE).exists() or any(path.exists() for path in traces):
+    traces = (folder / METRICS_FILE, Layout.state(folder) / LOCK_FILE)  # of a run that was killed before its run.json
+    if not (folder / POLICY_FILE).exists() or any(_is_marked(path, "pretrain", task) for path in traces):
         return
     if not is_imported(run):  # somebody else's policy may have a run.json too, from `write_run`
         raise ArtifactError(

@@ -65,6 +65,8 @@ class Document(Block):
 
     schema_version: Literal[3]
     """Version of this format."""
+    stage: str | None = None
+    """Stage that wrote it; null in documents of older releases."""
     task: str
     """Name of the task."""
     config_hash: str

@@ -72,6 +72,7 @@ class DiscoveredModes:
             directory / DOCUMENT,
             {
                 "schema_version": SCHEMA_VERSION,
+                "stage": "discover",
                 "task": task,
                 "policy_sha256": policy.fingerprint,
                 "config": self.config.model_dump(mode="json"),

@@ -23,6 +23,7 @@ def save_policy(policy: DiffusionPolicy, directory: Path, task: str) -> None:
     save_weights(weights, policy.state_dict())
     settings = {
         "schema_version": SCHEMA_VERSION,
+        "stage": "pretrain",
         "task": task,
         "obs_dim": policy.obs_dim,
         "action_dim": policy.action_dim,

@@ -117,6 +117,7 @@ def build_report(sources: ReportSources) -> str:
     drawn = _draw_figures(sources)
     return render_page(
         "report",
+        kind=f"report of {evaluation.task}",
         data={"policies": names, "modes": list(book.modes), "axes": axes, "toScale": book.to_scale, "paths": paths},
         colours=colour_sheet(names, book.modes),
         task=evaluation.task,
@@ -263,6 +264,7 @@ def build_summary(results: Sequence[TaskResults]) -> str:
         tasks.append({**vars(result), "policies": _list_marks(evaluation, order), "figure": Markup(figure)})
     return render_page(
         "summary",
+        kind="summary",
         data={},
         colours=colour_sheet(order, []),
         tasks=tasks,

@@ -249,7 +249,7 @@ def save_trained(folder: Path, weights: dict[str, Tensor], document: dict[str, A
     """Writes a fine-tuned policy as `load_agent` reads it: `trained_state`, and what it was made with as JSON."""
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(folder / FINETUNED_WEIGHTS, weights)
-    write_json(folder / FINETUNED_DOCUMENT, {"schema_version": FINETUNED_VERSION, **document})
+    write_json(folder / FINETUNED_DOCUMENT, {"schema_version": FINETUNED_VERSION, "stage": "finetune", **document})
 
 
 def load_agent(

@@ -18,6 +18,7 @@ from bmd_pipeline.environments.base import ModeLabelling, TaskEnv
 from bmd_pipeline.errors import ArtifactError, TaskError
 from bmd_pipeline.io.files import write_bytes, write_json
 from bmd_pipeline.io.layout import EPISODES_FILE, PATHS_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.io.provenance import RunStart, require_run
 from bmd_pipeline.methods import check_method, is_finetuned, order_policies, uses_modes
 from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, concat_episodes, encode_episodes
@@ -322,7 +323,8 @@ def summarise(config: RunConfig, *, evaluations: Sequence[Path], output: Path, r
     each policy and seed, with their tables beside them, as tables and pictures go beside `output`.
 
     Raises:
-        ArtifactError: a file is missing or damaged, is of another task or other settings, or repeats a seed.
+        ArtifactError: a file is missing or damaged, is of another task or other settings, or repeats a seed; or another
+            job writes there.
     """
     start = RunStart(reporter.warn, *evaluations)
     parts = [load_evaluated(config, path) for path in evaluations]
@@ -341,8 +343,10 @@ def summarise(config: RunConfig, *, evaluations: Sequence[Path], output: Path, r
         require_tables(part.document, part.path, PATHS_FILE)
     tables = _encode_tables([part.episodes for part in parts], book)
     inputs = {part.name: part.path for part in parts}
-    document = make_document(config, blocks, inputs, seed=config.seed, start=start, tables=tables)
-    _write_evaluation(output, document, book, tables, success_modes=True)
+    document = make_document(config, blocks, inputs, config.seed, start, tables, stage="summarise")
+    with FolderLock(Layout.state(output.parent), required=config.execution.require_lock) as lock:
+        _write_evaluation(output, document, book, tables, success_modes=True)
+        lock.discard()
     for name, block in blocks.items():
         reporter.log(f"{name}: {describe_block(block)}")
 

@@ -65,6 +65,7 @@ def make_head(
     run = describe_stage(config, stage, inputs=inputs, start=start, seed=seed, device=device)
     return {
         "schema_version": SCHEMA_VERSION,
+        "stage": stage,
         "task": config.task.name,
         "config_hash": run["config_hash"],
         "confidence": config.evaluate.confidence,
@@ -105,11 +106,17 @@ def make_document(
     start: RunStart,
     tables: Mapping[str, bytes],
     device: torch.device | None = None,
+    *,
+    stage: str = "evaluate",
 ) -> Evaluation:
-    """eval.json around the blocks of its policies, with the content of the tables beside it by name."""
+    """eval.json around the blocks of its policies, with the content of the tables beside it by name.
+
+    `stage` is that which writes it: evaluate, or summarise.
+    """
     head = make_head(config, "evaluate", inputs, start, seed=seed, device=device)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in tables.items()}
-    return Evaluation(**head | {"config_hash": config_hash(config), "policies": policies, "tables": hashes})
+    own = {"stage": stage, "config_hash": config_hash(config), "policies": policies, "tables": hashes}
+    return Evaluation(**head | own)
 
 
 def describe_block(block: PolicyBlock) -> str:

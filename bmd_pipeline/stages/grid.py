@@ -42,13 +42,11 @@ from bmd_pipeline.stages.evaluations import (
 
 # ---- Stage `grid`: results/<Task>/grid.json, scores in every cell ----
 
-PICTURE = "grid"
-
 
 def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter) -> None:
     """Gathers the runs of a grid: those of the cells, methods and seeds that `config.grid` says.
 
-    Writes grid.json (`output`) and a picture beside it.
+    Writes grid.json (`output`) and a picture of its name beside it.
 
     Raises:
         ArtifactError: a run is missing or damaged, or was trained or evaluated under other settings.
@@ -91,7 +89,7 @@ def grid(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporter)
         ],
     )
     output.unlink(missing_ok=True)  # an old grid.json must not vouch for a new picture
-    save_figure(plot_grid(document), output.with_name(PICTURE))
+    save_figure(plot_grid(document), output.with_suffix(""))
     write_document(output, document)
     for sentence in describe_grid(document):
         reporter.log(sentence)

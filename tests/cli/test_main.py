@@ -108,6 +108,47 @@ def test_settings_of_an_earlier_stage_are_refused_by_its_name(
     assert sorted(made.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("discover --policy {0}/dppo/seed0", "dppo/seed0 was made by stage finetune, not by pretrain"),
+        ("finetune --method dppo-bmd --modes {0}/policy", "policy was made by stage pretrain, not by discover"),
+        ("evaluate --method dppo --finetuned {0}/dppo-bmd/seed0", "was made for method dppo-bmd, not for method dppo"),
+        ("evaluate --method taught --seed 1 --modes {0}/modes/seed0", "was made for seed 0, not for seed 1"),
+        ("curve --method dppo --finetuned {0}/modes/seed0", "modes/seed0 was made by stage discover, not by finetune"),
+    ],
+)
+def test_a_folder_of_another_stage_is_called_that(
+    made: Path, capsys: pytest.CaptureFixture[str], command: str, message: str
+) -> None:
+    given = command.format(f"results/{TASK}-smoke")
+    status, _, err = run(capsys, f"{given} --task {TASK} --preset smoke")
+    assert (status, err.count("\n")) == (2, 1)
+    assert message in err
+
+
+@pytest.mark.parametrize("mark", ["zarr.json", ".zgroup", ".zattrs"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("import-demos x.zarr --output x.zarr/inner", "collect --output x.zarr/deep/er", "pretrain --output x.zarr"),
+        *("evaluate --output x.zarr/zarr.json", "evaluate --output link/eval.json", "film --output x.zarr/e.json"),
+    ],
+)
+def test_nothing_is_written_into_a_store(
+    made: Path, capsys: pytest.CaptureFixture[str], command: str, mark: str
+) -> None:
+    store = made / "x.zarr"
+    (store / "data").mkdir(parents=True)
+    (store / mark).write_text("{}")
+    (made / "link").symlink_to(store / "data")
+    before = sorted(made.rglob("*"))
+    status, _, err = run(capsys, f"{command} --task {TASK} --preset smoke")
+    assert (status, err.count("\n")) == (2, 1)
+    assert f"can't be written: {store} is a zarr store; write outside of it" in err
+    assert sorted(made.rglob("*")) == before
+
+
 def test_so_are_those_of_demonstrations_and_of_another_preset(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, _, err = run(capsys, f"pretrain --task {TASK} --preset smoke --set collect.num_episodes=99")
     assert f"collect.num_episodes is 99, but `collect` made data/{TASK}-smoke/demos.zarr with " in err
@@ -188,6 +229,19 @@ def test_commands_in_messages_have_the_settings_and_the_root_of_the_one_that_fai
         (
             "collect --task GaussianMixture --output config",
             "config holds something else than demonstrations, which would",
+        ),
+        (
+            "collect --task GaussianMixture --output n/checkpoints",
+            "checkpoints beside a store is ours",
+        ),
+        ("collect --task GaussianMixture --output n/demos.manifest.json", "demos.manifest.json beside a store is ours"),
+        (
+            f"collect --task GaussianMixture --output n/{'a' * 229}",
+            "its name has more than 228 bytes",
+        ),
+        (
+            f"evaluate --task GaussianMixture --output n/{'é' * 113}.json",
+            "its name has more than 228 bytes",
         ),
         ("collect --task GaussianMixture --output ..", ".. can't be written: it has no name of its own"),
         ("summary --output config", "config can't be written: what is there is no file"),

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -229,9 +230,13 @@ def test_a_task_has_no_run_of_its_own(pipeline: Pipeline, tmp_path: Path) -> Non
         plain.settings("Reach")
 
 
-def make_job(rule: str, *output: str, **wildcards: str) -> SimpleNamespace:
+def make_job(rule: str, *output: str, log: str = "", benchmark: str = "", **wildcards: str) -> SimpleNamespace:
     return SimpleNamespace(
-        rule=SimpleNamespace(name=rule), output=output, wildcards=Wildcards(task="GaussianMixture", **wildcards)
+        rule=SimpleNamespace(name=rule),
+        output=output,
+        log=[log] if log else [],
+        benchmark=benchmark or None,
+        wildcards=Wildcards(task="GaussianMixture", **wildcards),
     )
 
 
@@ -261,11 +266,50 @@ def test_before_the_first_job_nobodys_files_and_no_other_presets_are_given_up(pi
     with pytest.raises(SystemExit, match="was made with preset gpu and would be replaced with preset smoke"):
         pipeline.announce([job])
     dataclasses.replace(pipeline, config={**pipeline.config, "force": True}).announce([job])
+    tuned = write_record("results/GaussianMixture-smoke/dppo/seed0", "finetune", method="res", seed=0)
+    with pytest.raises(SystemExit, match=r"finetune --task GaussianMixture --method dppo --seed 0` did not write it"):
+        pipeline.announce([make_job("grid_finetune", tuned, method="dppo", seed="0")])
     page = Path("results/GaussianMixture-smoke/report.html")
     page.write_text("mine")
     with pytest.raises(SystemExit, match=r"^error: .*report\.html would be replaced"):
         pipeline.announce([make_job("report", str(page))])
     dataclasses.replace(pipeline, stored=True).announce([make_job("report", str(page))])
+
+
+@pytest.mark.parametrize("place", ["log", "benchmark"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.symlink_to("victim"),
+        lambda path: path.symlink_to("gone"),
+        lambda path: path.hardlink_to("logs/Task/victim"),
+        Path.mkdir,
+        os.mkfifo,
+    ],
+)
+def test_what_jobs_print_goes_through_no_link(pipeline: Pipeline, place: str, make: Callable[[Path], None]) -> None:
+    folder = Path("logs/Task")
+    folder.mkdir(parents=True)
+    (folder / "victim").write_text("mine")
+    (folder / "old").write_text("of an earlier job")
+    pipeline.announce([make_job("report", log="logs/Task/old", benchmark="logs/Other/new")])
+    make(folder / "taken")
+    with pytest.raises(SystemExit, match=r"^error: logs/Task/taken is a link, a second name of a file, or no file"):
+        pipeline.announce([make_job("report", **{place: "logs/Task/taken"})])
+    dataclasses.replace(pipeline, stored=True).announce([make_job("report", **{place: "logs/Task/taken"})])
+
+
+def test_a_file_where_snakemake_wants_a_folder_is_named(pipeline: Pipeline) -> None:
+    Path("logs").mkdir()
+    Path("logs/Task").write_text("mine")
+    with pytest.raises(
+        SystemExit, match=r"^error: logs/Task is no folder, and logs/Task/x\.log would be written there"
+    ):
+        pipeline.announce([make_job("report", log="logs/Task/x.log")])
+    Path(".snakemake").write_text("mine")
+    dataclasses.replace(pipeline, planning=False)
+    with pytest.raises(SystemExit, match=r"^error: \.snakemake is no folder"):
+        dataclasses.replace(pipeline)
 
 
 def test_force_is_yes_or_no(config_dir: Path) -> None:

@@ -12,6 +12,7 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_np
+from zarr.codecs import BloscCodec
 
 from bmd_pipeline.demos.store import Demos, DemoWriter, load_demos
 from bmd_pipeline.environments.base import Episode
@@ -240,7 +241,7 @@ def shorten(path: Path) -> None:
 def to_integers(path: Path) -> None:
     group = zarr.open_group(path, mode="r+")
     del group["data/action"]
-    group.create_array("data/action", data=np.zeros((12, 1), np.int32))
+    group.create_array("data/action", data=np.ones((12, 1), np.int32))
 
 
 def break_json(path: Path) -> None:
@@ -257,8 +258,8 @@ def break_json(path: Path) -> None:
         (set_value("meta/episode_ends", 2, 40), "episodes end at row 40, but there are 12 observations and 12"),
         (remove("data/action"), "array data/action is missing"),
         (remove("meta"), "array meta/episode_ends is missing"),
-        (remove("data/obs/c/1/0"), r"not finite, the first at \[4, 0\]"),  # a chunk that vanished
-        (remove("meta/episode_ends/c/0"), "entry 0 is -1"),
+        (remove("data/obs/c/1/0"), "data/obs/c/1/0 is missing, a chunk of the array"),
+        (remove("meta/episode_ends/c/0"), "meta/episode_ends/c/0 is missing, a chunk"),
         (remove("zarr.json"), "can't be read as a zarr store"),
         (set_attribute, "schema version 7, this release reads 1"),
         (cut_chunk, "can't be read as a zarr store: .*; restore it from a copy, or move it away"),
@@ -298,7 +299,7 @@ def test_zarr_v2_stores_of_the_field_open(tmp_path: Path, obs_name: str) -> None
     group = zarr.open_group(path, mode="w", zarr_format=2)
     obs = np.arange(12, dtype=np.float64).reshape(6, 2)
     group.create_array(f"data/{obs_name}", data=obs, chunks=(4, 2))
-    group.create_array("data/action", data=np.zeros((6, 1), np.float32), chunks=(4, 1))
+    group.create_array("data/action", data=np.full((6, 1), 0.5, np.float32), chunks=(4, 1))
     group.create_array("meta/episode_ends", data=np.array([2, 6]))
     demos = load_demos(path, obs_dim=2, action_dim=1)
     assert isinstance(demos, Demos)
@@ -314,7 +315,7 @@ def write_foreign(path: Path, zarr_format: Literal[2, 3] = 2, **options: Any) ->
     """Two episodes of another project; options are those of data/obs."""
     group = zarr.open_group(path, mode="w", zarr_format=zarr_format, attributes={"version": 1})
     group.create_array("data/obs", data=np.ones((6, 2), np.float32), chunks=(4, 2), **options)
-    group.create_array("data/action", data=np.zeros((6, 1), np.float32), chunks=(4, 1))
+    group.create_array("data/action", data=np.full((6, 1), 0.5, np.float32), chunks=(4, 1))
     group.create_array("meta/episode_ends", data=np.array([2, 6]))
     return group
 
@@ -370,6 +371,48 @@ def test_codecs_of_format_3_are_those_that_are_known(tmp_path: Path, sharded: bo
 def test_codecs_of_the_field_are_decoded(tmp_path: Path, compressor: Any) -> None:
     write_foreign(tmp_path / "d", filters=[numcodecs.Delta("f4")], compressors=compressor)
     np.testing.assert_array_equal(load_demos(tmp_path / "d").obs, 1.0)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("size", [0, 15, 40])
+def test_a_chunk_that_is_not_what_bloscs_header_says_is_not_decoded(
+    tmp_path: Path, zarr_format: Literal[2, 3], size: int
+) -> None:
+    pack = numcodecs.Blosc("lz4") if zarr_format == 2 else BloscCodec(cname="lz4")
+    write_foreign(tmp_path / "d", zarr_format, compressors=pack)
+    assert load_demos(tmp_path / "d").num_episodes == 2
+    chunk = tmp_path / "d/data/obs" / ("1.0" if zarr_format == 2 else "c/1/0")
+    chunk.write_bytes(chunk.read_bytes()[:size])
+    with pytest.raises(DataError, match=rf"{chunk} is damaged: it has {size} bytes, and its header says"):
+        load_demos(tmp_path / "d")
+
+
+def test_blosc_inside_of_shards_is_not_decoded(tmp_path: Path) -> None:
+    write_foreign(tmp_path / "d", 3, shards=(8, 2), compressors=BloscCodec())
+    with pytest.raises(DataError, match=r"obs/zarr\.json: blosc is decoded as the last codec, outside of shards"):
+        load_demos(tmp_path / "d")
+
+
+@pytest.mark.parametrize("beside", [None, "notes.txt"])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_lost_chunk_is_not_read_as_zeros(tmp_path: Path, zarr_format: Literal[2, 3], beside: str | None) -> None:
+    write_foreign(tmp_path / "d", zarr_format)
+    folder = tmp_path / "d/data/obs"
+    (folder / ("0.0" if zarr_format == 2 else "c/0/0")).unlink()
+    if beside:
+        (folder / beside).touch()
+        (folder / f"more {beside}").touch()
+    with pytest.raises(DataError, match=r"chunks?.*; restore it from a copy, or write the array again with every"):
+        load_demos(tmp_path / "d")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_number_that_is_too_large_is_one_line_and_no_warning(tmp_path: Path) -> None:
+    group: Any = write_foreign(tmp_path / "d")
+    del group["data/obs"]
+    group.create_array("data/obs", data=np.full((6, 2), 1e300))
+    with pytest.raises(DataError, match=r"data/obs has 12 values that are not finite, the first at \[0, 0\]"):
+        load_demos(tmp_path / "d")
 
 
 @pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")

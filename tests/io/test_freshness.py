@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bmd_pipeline.errors import ArtifactError, ConfigError
-from bmd_pipeline.io.files import hash_tree
+from bmd_pipeline.io.files import hash_file, hash_tree
 from bmd_pipeline.io.provenance import (
     is_imported,
     read_cost,
@@ -159,6 +160,9 @@ def test_a_damaged_record_says_nothing_of_an_import(tmp_path: Path, text: str) -
         ("episodes.parquet", "PAR1"),
         ("trajectories.png", "PNG"),
         ("report.html", "<html>bmd-pipeline</html>"),
+        ("report.html", '<meta name="generator" content="bmd-pipeline 0.1, report of Task">'),
+        ("report.html", '<meta name="generator" content="bmd-pipeline 0.1, pretrain of Task2">'),
+        ("theirs.json", '{"schema_version": 1, "task": "Task"}'),
     ],
 )
 def test_what_a_stage_did_not_write_is_not_replaced(tmp_path: Path, name: str, text: str) -> None:
@@ -168,6 +172,88 @@ def test_what_a_stage_did_not_write_is_not_replaced(tmp_path: Path, name: str, t
     with pytest.raises(ArtifactError, match=f"{path.name} would be replaced, and `bmd-pipeline pretrain --task Task`"):
         require_own([path], "pretrain", "Task")
     assert path.read_text(encoding="latin-1") == text
+
+
+def judge(policy: str = "dppo", policy_seed: int = 0, **more: Any) -> str:
+    """An eval.json of one policy, as far as it tells whose it is."""
+    head = {"schema_version": 3, "stage": "evaluate", "task": "Task"}
+    return json.dumps({**head, "policies": {policy: {"seeds": [{"seed": policy_seed}]}}, **more})
+
+
+@pytest.mark.parametrize(
+    ("text", "stage", "of"),
+    [
+        (judge(), "summarise", {}),
+        (judge(stage="summarise"), "evaluate", {}),
+        (judge(), "evaluate", {"method": "dppo-bmd", "seed": 0}),
+        (judge(policy_seed=1), "evaluate", {"method": "dppo", "seed": 0}),
+        (judge(stage="finetune", method="dppo-bmd"), "finetune", {"method": "dppo", "seed": 0}),
+        (judge(stage="curve", seed=3), "curve", {"method": "dppo", "seed": 0}),
+        (judge(stage=None, provenance={"command": "bmd-pipeline verdict --task Task"}), "compare", {}),
+        (judge(stage=None, provenance={"command": ""}), "compare", {}),
+    ],
+)
+def test_a_document_of_another_stage_method_or_seed_is_not_replaced(
+    tmp_path: Path, text: str, stage: str, of: dict[str, Any]
+) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    options = "".join(f" --{name} {value}" for name, value in of.items())
+    with pytest.raises(
+        ArtifactError, match=f"x.json would be replaced, and `bmd-pipeline {stage} --task Task{options}`"
+    ):
+        require_own([path], stage, "Task", **of)
+
+
+def test_what_a_stage_wrote_is_its_own(tmp_path: Path) -> None:
+    path, page = tmp_path / "eval.json", tmp_path / "report.html"
+    for text in (judge(), judge(stage=None, provenance={"command": "bmd-pipeline evaluate -t Task"})):
+        path.write_text(text)
+        require_own([path], "evaluate", "Task", method="dppo", seed=0)
+    for kind, task in (("report of Task", "Task"), ("summary", None)):
+        page.write_text(f'<meta name="generator" content="bmd-pipeline 0.1, {kind}">')
+        require_own([page], kind.split()[0], task)
+
+
+def test_tables_belong_to_the_document_that_names_them(tmp_path: Path) -> None:
+    path, table, picture = (tmp_path / name for name in ("eval.json", "episodes.parquet", "trajectories.png"))
+    table.write_text("PAR1 made by bmd-pipeline")
+    picture.write_text("PNG made by bmd-pipeline")
+    path.write_text(judge(tables={table.name: hash_file(table)}))
+    require_own([path, table, picture], "evaluate", "Task")
+    for other in (table, picture):
+        with pytest.raises(ArtifactError, match=f"{other.name} would be replaced"):
+            require_own([tmp_path / "mine.json", other], "evaluate", "Task")
+    path.write_text(judge(tables={table.name: "another"}))
+    with pytest.raises(ArtifactError, match=r"episodes\.parquet would be replaced"):
+        require_own([path, table, picture], "evaluate", "Task")
+    path.unlink()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "lock").write_text("7 ")  # of a killed job
+    require_own([table, picture], "evaluate", "Task")
+    picture.write_text("theirs")
+    with pytest.raises(ArtifactError, match=r"trajectories\.png would be replaced"):
+        require_own([table, picture], "evaluate", "Task")
+
+
+def test_imported_settings_are_ours_where_their_record_names_them(tmp_path: Path) -> None:
+    settings, record = tmp_path / "policy.json", tmp_path / "run.json"
+    settings.write_text('{"schema_version": 2, "task": "Task"}')
+    outputs = {"outputs": {"policy.json": hash_file(settings)}}
+    record.write_text(json.dumps({"schema_version": 1, "task": "Task", "stage": "pretrain", **outputs}))
+    require_own([settings, record], "pretrain", "Task")
+    settings.write_text('{"schema_version": 2, "task": "Task", "mine": 1}')
+    with pytest.raises(ArtifactError, match=r"policy\.json would be replaced"):
+        require_own([settings, record], "pretrain", "Task")
+
+
+@pytest.mark.parametrize("name", ["checkpoints/epoch9.ckpt", "checkpoints/lock", "metrics.jsonl"])
+def test_a_policy_beside_somebodys_traces_is_somebodys(tmp_path: Path, name: str) -> None:
+    (tmp_path / "policy.safetensors").touch()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ArtifactError, match="holds a policy that `pretrain` did not make, and `pretrain`"):
+        require_disposable_policy(tmp_path, "Task", "pretrain")
 
 
 def test_a_link_to_nowhere_and_a_folder_are_somebodys(tmp_path: Path) -> None:

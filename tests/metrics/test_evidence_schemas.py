@@ -25,7 +25,7 @@ def test_every_field_is_described_and_no_other_allowed(name: str) -> None:
     for part, block in {"": document, **document["$defs"]}.items():
         assert block["additionalProperties"] is False, part
         if part not in ("ModeRow", "Provenance", "InputFile"):
-            assert set(block["required"]) == set(block["properties"]) - {"sha256"}, part
+            assert set(block["required"]) == set(block["properties"]) - {"sha256", "stage"}, part
             assert all("description" in field for field in block["properties"].values()), part
 
 

@@ -10,6 +10,7 @@ import torch
 
 from bmd_pipeline.config.schema import DiscoverConfig, PolicyConfig
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.provenance import require_own
 from bmd_pipeline.modes.modes import DOCUMENT, WEIGHTS, DiscoveredModes, load_modes, make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
@@ -35,6 +36,9 @@ def _modes(form: str) -> DiscoveredModes:
 def test_round_trip(tmp_path: Path, form: str) -> None:
     modes, policy = _modes(form), _policy()
     modes.save(tmp_path, "GaussianMixture", policy)
+    require_own([tmp_path / DOCUMENT], "discover", "GaussianMixture")
+    with pytest.raises(ArtifactError, match="would be replaced"):
+        require_own([tmp_path / DOCUMENT], "evaluate", "GaussianMixture")
     loaded = load_modes(tmp_path, policy, task="GaussianMixture")
     assert loaded.config == modes.config
     assert loaded.findings == modes.findings

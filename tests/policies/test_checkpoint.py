@@ -9,6 +9,7 @@ from bmd_pipeline.config.schema import PolicyConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, load_weights, save_weights
 from bmd_pipeline.io.layout import POLICY_FILE
+from bmd_pipeline.io.provenance import require_own
 from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, load_policy, save_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
@@ -30,6 +31,13 @@ def test_comes_back_bit_for_bit_with_nothing_but_its_folder(tmp_path: Path, poli
     assert torch.equal(loaded.sample(noise, loaded.encode(stacked)), policy.sample(noise, policy.encode(stacked)))
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_it_says_which_stage_wrote_it(tmp_path: Path, policy: DiffusionPolicy) -> None:
+    save_policy(policy, tmp_path, "Toy")
+    require_own([tmp_path / SETTINGS_FILE], "pretrain", "Toy")
+    with pytest.raises(ArtifactError, match="`bmd-pipeline verdict --task Toy` did not write it"):
+        require_own([tmp_path / SETTINGS_FILE], "verdict", "Toy")
 
 
 def test_same_policy_same_bytes(tmp_path: Path, policy: DiffusionPolicy) -> None:

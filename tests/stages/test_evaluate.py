@@ -283,8 +283,10 @@ def test_summary_refuses_what_does_not_belong(bench: Stage) -> None:
 def test_eval_json_vouches_for_itself_and_for_the_tables_beside_it(bench: Stage) -> None:
     paths, output = [bench.run(method) for method in ("pretrained", "dsrl")], bench.root / "eval.json"
     summarise(bench.config, evaluations=paths, output=output, reporter=QUIET)
+    assert not (output.parent / "checkpoints").exists()
     for path in (*paths, output):
         document = json.loads(path.read_text())
+        assert document["stage"] == ("summarise" if path == output else "evaluate")
         tables = {name: path.with_name(name) for name in ("episodes.parquet", "trajectories.parquet")}
         assert document["tables"] == {name: hash_file(table) for name, table in tables.items()}
         own = document.pop("sha256")

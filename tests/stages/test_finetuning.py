@@ -15,6 +15,7 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import load_weights
 from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.io.provenance import require_own
 from bmd_pipeline.methods import METHODS
 from bmd_pipeline.metrics.schemas import Evaluation, load_document
 from bmd_pipeline.policies.checkpoint import load_policy
@@ -74,6 +75,7 @@ def test_a_finetuned_policy_plays_from_its_own_folders(policy: Path, modes: Path
     with pytest.raises(ArtifactError, match="expected"):
         load_agent(load_policy(policy), modes, tmp_path, other, task=TASK)
     document = json.loads((tmp_path / "finetuned.json").read_text())
+    assert (document["stage"], document["method"]) == ("finetune", method)
     (tmp_path / "finetuned.json").write_text(json.dumps(document | {"schema_version": 2}))
     with pytest.raises(ArtifactError, match=r"schema version 2, this version reads 1; run `bmd-pipeline finetune"):
         load_agent(load_policy(policy), modes, tmp_path, method, task=TASK)
@@ -109,6 +111,7 @@ def test_a_curve_evaluates_every_snapshot(policy: Path, modes: Path, tmp_path: P
 
     points = play()
     assert [point["iteration"] for point in points] == [0, 2, 3]
+    require_own([output], "curve", TASK, method="dsrl-bmd", seed=0)
     shutil.copytree(finetuned / "snapshots" / "000002", finetuned / "snapshots" / "000002-mine")  # none of ours
     assert points == play()
     assert all(point["success_rate"]["n"] == 48 for point in points)

@@ -159,7 +159,7 @@ def test_a_policy_is_copied_with_a_record_once(tmp_path: Path, config: RunConfig
     policy, output = write_policy(tmp_path / "mine"), tmp_path / "results" / "policy"
     output.mkdir(parents=True)
     for name in ("policy.safetensors", "metrics.jsonl", "run.json"):  # as training leaves them
-        (output / name).write_text("{}")
+        (output / name).write_text('{"step": 0, "cpu_seconds": 0}')
     reporter = Reporter("quiet")
     import_policy(config, policy=policy, output=output, reporter=reporter)
     record = require_run(output, "pretrain", TASK)
