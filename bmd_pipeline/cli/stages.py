@@ -13,7 +13,6 @@ from bmd_pipeline.config.overrides import base_name, list_evaluations
 from bmd_pipeline.config.schema import MAX_SEED
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.layout import (
-    EXPORT_NAMES,
     FINETUNED_NAMES,
     LOCK_FILE,
     MANIFEST_FILE,
@@ -182,7 +181,7 @@ def export(
             f"{method} can't be exported, since it corrects every action by itself; what can: {', '.join(_EXPORTED)}"
         )
     inputs = job.need_inputs(method, seed, policy, modes, finetuned)
-    job.claim(folder.parent / _LOCK, *(folder / name for name in (RUN_FILE, *EXPORT_NAMES)))
+    job.claim(folder.parent / _LOCK, folder / RUN_FILE, method=method, seed=seed)  # the stage looks at the rest
     evaluation = job.layout.evaluation(job.task, method, seed)
     job.run(method=method, seed=seed, evaluation=evaluation, output=folder, **inputs)
 
