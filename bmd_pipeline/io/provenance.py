@@ -258,10 +258,13 @@ def package_versions() -> dict[str, str]:
 def git_commit() -> str | None:
     """Commit of the source tree this package runs from, "-dirty" if edited; None for an installed package."""
     here = Path(__file__)
+    # a hook or a rebase that starts a stage says in GIT_DIR which repository it is about
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(here.parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=10)
+        return done.stdout.strip()
 
     with suppress(OSError, subprocess.SubprocessError):
         # An environment inside somebody's repository is not that repository's code: tracked files only.

@@ -77,6 +77,12 @@ def test_require_run(tmp_path: Path) -> None:
         require_run(folder, "pretrain", "Toy")
 
 
+def test_a_hook_of_git_changes_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = provenance.git_commit()
+    monkeypatch.setenv("GIT_DIR", "/another/repository")
+    assert provenance.git_commit() == commit
+
+
 def test_outside_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")  # no git at all
     assert describe(RunStart(print))["git_commit"] is None
