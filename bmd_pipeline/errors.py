@@ -5,7 +5,9 @@ what to do. Outside of it: `SimulationError` (exit status 1), and `AlreadyWritte
 """
 
 import difflib
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class BMDError(Exception):
@@ -44,6 +46,28 @@ class SimulationError(RuntimeError):
 
 class AlreadyWritten(Exception):  # noqa: N818 - nothing went wrong
     """While this job waited, another one wrote the same; the message says what."""
+
+
+@contextmanager
+def blame(task: str, module: str, what: str = "") -> Iterator[None]:
+    """What the code of a task outside this package raises in here is a TaskError: it is the task's fault, not ours.
+
+    `module` is where that code is imported from, and `what` says what it was asked for.
+    """
+    try:
+        yield
+    except (BMDError, SimulationError):
+        raise
+    except (Exception, SystemExit) as error:
+        if module.startswith(f"{__package__}."):
+            raise
+        calls = list(traceback.walk_tb(error.__traceback__))
+        folder = module.partition(".")[0]  # the last line of its own says more than one of a library that it called
+        own = [call for call in calls if str(call[0].f_globals.get("__name__")).partition(".")[0] == folder]
+        frame, line = (own or calls)[-1]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        place = f"{frame.f_code.co_filename}:{line}"
+        raise TaskError(f"task {task} failed{f' in {what}' if what else ''}: {reason} ({place})") from error
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -11,9 +11,9 @@ from multiprocessing.connection import wait
 import numpy as np
 
 from bmd_pipeline.config.schema import TaskConfig
-from bmd_pipeline.environments.base import Episode, Expert
+from bmd_pipeline.environments.base import LARGEST, Episode, Expert
 from bmd_pipeline.environments.workers import Service, Worker, stop_workers
-from bmd_pipeline.errors import BMDError, ConfigError, SimulationError, TrainingError
+from bmd_pipeline.errors import BMDError, ConfigError, SimulationError, TaskError, TrainingError
 from bmd_pipeline.tasks import registry
 
 # ---- Which attempts become demonstrations: a decision that does not depend on how many workers make them ----
@@ -41,7 +41,7 @@ class _Behaviour:
     decided: int = 0
     accepted: int = 0
     waiting: dict[int, Episode] = field(default_factory=dict)
-    unusable: str = ""  # the first value that was not finite
+    unusable: str = ""  # the first value that can't be used
 
     @property
     def promised(self) -> int:
@@ -102,7 +102,7 @@ class Quota:
     def finish(self, attempt: Attempt, episode: Episode) -> Iterator[Episode]:
         """Takes the episode of an attempt in.
 
-        An episode with a value that is not finite is a failure.
+        An episode with a value that can't be used is a failure.
 
         Yields:
             The demonstrations that are now decided, in their final order.
@@ -145,12 +145,35 @@ class Quota:
 
 
 def find_unusable(episode: Episode) -> str:
-    """The first value of a demonstration that is not finite, and where; empty if there is none."""
+    """The first value of a demonstration that is not finite or beyond `LARGEST`, and where; empty if there is none."""
     for name, rows in (("observation", episode.obs), ("action", episode.action)):
-        for place in np.argwhere(~np.isfinite(rows))[:1]:
-            step, *column = place.tolist()
-            return f"{name} {rows[tuple(place)]} at step {step}" + "".join(f", column {index}" for index in column)
+        for step, column in np.argwhere(~(np.abs(rows) <= LARGEST))[:1].tolist():
+            return f"{name} {rows[step, column]:g} at step {step}, column {column}"
     return ""
+
+
+def require_episode(shown: object, behaviour: int, who: str) -> Episode:
+    """What an expert that was asked for a behaviour returned, its rows as arrays; `who` says which expert it was.
+
+    Raises a TaskError if it is no episode, or one of another behaviour.
+    """
+    if not isinstance(shown, Episode):
+        raise TaskError(f"{who} must return an Episode, got {type(shown).__name__}")
+    rows = {}
+    for name in ("obs", "action"):
+        given = getattr(shown, name)
+        try:
+            rows[name] = np.asarray(given)
+        except ValueError:  # rows of different lengths
+            rows[name] = np.zeros(0)
+        if rows[name].ndim != 2 or rows[name].dtype.kind not in "biuf":
+            got = f"{rows[name].dtype} {rows[name].shape}" if isinstance(given, np.ndarray) else type(given).__name__
+            raise TaskError(f"{who} must return an Episode whose {name} are an array of numbers (T, dim), got {got}")
+    if not isinstance(shown.success, (bool, np.bool_)):
+        raise TaskError(f"{who} must return an Episode whose success is a bool, got {shown.success!r}")
+    if shown.behaviour != behaviour:
+        raise TaskError(f"{who} was asked for behaviour {behaviour}, its episode says {shown.behaviour!r}")
+    return replace(shown, obs=rows["obs"], action=rows["action"])
 
 
 # ---- Experts at work: in this process, or in worker processes of their own ----
@@ -166,14 +189,17 @@ def _make_expert(task: TaskConfig) -> Expert:
     return registry.make_expert(task.name, task.env)
 
 
-def _demonstrate(expert: Expert, job: Job) -> Episode:
+def _demonstrate(task: str, expert: Expert, job: Job) -> Episode:
     attempt, seed = job
+    who = f"the expert ({expert.behaviours[attempt.behaviour]}, attempt {attempt.index})"
     try:
-        return expert.demonstrate(attempt.behaviour, seed)
-    except BMDError:
+        with registry.blame_task(task, who):
+            shown = expert.demonstrate(attempt.behaviour, seed)
+    except (BMDError, SimulationError):
         raise
     except Exception as error:
         raise SimulationError(f"the expert failed at {attempt}:\n{traceback.format_exc()}") from error
+    return require_episode(shown, attempt.behaviour, f"task {task}: {who}")
 
 
 class ExpertPool(AbstractContextManager["ExpertPool"]):
@@ -189,7 +215,8 @@ class ExpertPool(AbstractContextManager["ExpertPool"]):
         """Gives each idle expert its next attempt, then waits for one attempt to finish.
 
         Raises:
-            SimulationError: the expert failed, or its process died.
+            TaskError: the expert of a task outside this package failed, or returned something else than an episode.
+            SimulationError: one of ours failed, or its process died.
         """
 
 
@@ -197,13 +224,14 @@ class LocalPool(ExpertPool):
     """One expert in this process."""
 
     def __init__(self, task: TaskConfig) -> None:
+        self._task = task.name
         self._expert = _make_expert(task)
         self.behaviours = self._expert.behaviours
 
     def run(self, next_job: NextJob) -> tuple[Attempt, Episode]:
         job = next_job()
         assert job is not None  # nothing runs here between calls, so an unfilled quota has a next attempt
-        return job[0], _demonstrate(self._expert, job)
+        return job[0], _demonstrate(self._task, self._expert, job)
 
     def __exit__(self, *_: object) -> None:
         self._expert.close()
@@ -239,7 +267,7 @@ class WorkerPool(ExpertPool):
 
 def _build_expert(task: TaskConfig) -> Service:
     expert = _make_expert(task)
-    return expert.behaviours, lambda job: _demonstrate(expert, job), expert.close
+    return expert.behaviours, lambda job: _demonstrate(task.name, expert, job), expert.close
 
 
 def make_pool(task: TaskConfig, num_workers: int) -> ExpertPool:

@@ -10,7 +10,9 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -18,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bmd_pipeline.errors import TaskError
+from bmd_pipeline.errors import TaskError, blame
 
 LARGEST = 1e12
 """Largest magnitude of a number that a task may show: sums over an episode are squared and summed over a batch, which
@@ -33,30 +35,61 @@ class TaskSpec:
     figures are computed from. A `continuing` task would go on after its time limit, so the critic bootstraps there; for
     other tasks the limit ends the episode.
 
-    Bounds of actions that are not one pair for each component, or don't rise, are a TaskError.
+    Values that don't fit each other, or are of another kind, are a TaskError.
     """
 
     name: str  # registered name
     obs_dim: int
     action_dim: int
     track_names: tuple[str, ...]  # columns of the track
-    planar: tuple[str, str]  # the two of them that a picture of an episode is drawn in
+    planar: tuple[str, str]  # those that a picture of an episode is drawn in, which may be the same
     horizon: int  # time limit in control steps
-    control_hz: float | None = None  # control steps per second; None for tasks without a clock
+    control_hz: float | None = None  # control steps per second, > 0; None for tasks without a clock
     planar_units: tuple[str, str] = ("", "")  # such as "m" and "rad"
     continuing: bool = False
     action_low: tuple[float, ...] = ()  # (action_dim,) bound, in the environment's units, for action -1; () means -1
     action_high: tuple[float, ...] = ()  # (action_dim,) bound for action 1; () means 1
 
     def __post_init__(self) -> None:
-        low = self.action_low or (-1.0,) * self.action_dim
-        high = self.action_high or (1.0,) * self.action_dim
-        vars(self).update(action_low=low, action_high=high)  # frozen, hence the detour
-        if not len(low) == len(high) == self.action_dim or not all(a < b for a, b in zip(low, high, strict=True)):
-            raise TaskError(
-                f"{self.name}: action_low and action_high must be {self.action_dim} numbers each, the first below the "
-                f"second, got {low} and {high}"
+        for field in ("obs_dim", "action_dim", "horizon"):
+            value = getattr(self, field)
+            whole = isinstance(value, Integral) and not isinstance(value, bool)
+            self._require(whole and value >= 1, f"{field} must be a whole number >= 1, got {value!r}")
+        low = tuple(self.action_low) or (-1.0,) * self.action_dim
+        high = tuple(self.action_high) or (1.0,) * self.action_dim
+        texts = {field: tuple(getattr(self, field)) for field in ("track_names", "planar", "planar_units")}
+        for field, names in texts.items():
+            self._require(
+                not isinstance(getattr(self, field), str) and all(isinstance(name, str) for name in names),
+                f"{field} must be a tuple of texts, got {getattr(self, field)!r}",
             )
+        vars(self).update(action_low=low, action_high=high, **texts)  # frozen, hence the detour
+        self._require(
+            len(low) == len(high) == self.action_dim
+            and all(isinstance(bound, Real) and math.isfinite(bound) for bound in (*low, *high))
+            and all(a < b for a, b in zip(low, high, strict=True)),
+            f"action_low and action_high must be {self.action_dim} finite numbers each, the first below the second, "
+            f"got {low} and {high}",
+        )
+        names, planar = self.track_names, self.planar
+        self._require(
+            len(set(names)) == len(names) >= 1 and all(names),
+            f"track_names must be one or more different names, got {names}",
+        )
+        self._require(
+            len(planar) == 2 and set(planar) <= set(names),
+            f"planar must be two of the track's columns ({', '.join(names)}), got {planar}",
+        )
+        self._require(len(self.planar_units) == 2, f"planar_units must be two texts, got {self.planar_units}")
+        hz = self.control_hz
+        self._require(
+            hz is None or (isinstance(hz, Real) and 0 < hz < math.inf),
+            f"control_hz must be a finite number > 0, or None, got {hz!r}",
+        )
+
+    def _require(self, sound: bool, message: str) -> None:
+        if not sound:
+            raise TaskError(f"{self.name}: {message}")
 
     @property
     def planar_labels(self) -> tuple[str, str]:
@@ -98,7 +131,7 @@ class Transition:
     reward: Tensor  # (n, num_envs) reward of each control step
     terminated: Tensor  # (num_envs,) the episode ended in this chunk by itself (success or failure)
     truncated: Tensor  # (num_envs,) the episode ended in this chunk by the time limit
-    success: Tensor  # (num_envs,) the episode ended in this chunk and succeeded
+    success: Tensor  # (num_envs,) the episode ended in this chunk by itself and succeeded
     steps: Tensor  # (num_envs,) int64 control steps taken before the episode ended; `n` if it runs on
 
     @property
@@ -144,10 +177,22 @@ def require_shape(actions: Tensor, env: TaskEnv) -> None:
         raise TaskError(f"{env.spec.name}: actions must be {shape}, got {tuple(actions.shape)}")
 
 
+def require_tensor(value: object, shape: tuple[int, ...], dtype: torch.dtype, task: str, what: str) -> None:
+    """Makes sure that what a task gave is a tensor of that shape and type, or raises a TaskError."""
+    if isinstance(value, Tensor) and value.dtype == dtype and value.shape == shape:
+        return
+    got = "a tensor" if isinstance(value, Tensor) else f"{type(value).__module__}.{type(value).__qualname__}"
+    got = "None" if value is None else got.removeprefix("builtins.")
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        got += f" of {value.dtype}, {tuple(value.shape)}"
+    raise TaskError(f"task {task}: {what} must be a tensor of {dtype}, {shape}, got {got}")
+
+
 class VectorTask(TaskEnv, ABC):
     """Base of every task: episode bookkeeping around four hooks. Subclasses set `spec` and implement the hooks.
 
-    Environments whose episode ended stay frozen until `reset`.
+    Environments whose episode ended stay frozen until `reset`. Whatever the hooks of a task outside this package raise,
+    or return in another shape or type, is a TaskError of `reset` and `step_chunk`.
 
     Attributes:
         capturable: whether `step_chunk` can be recorded as a CUDA graph (`rl.graphs`): hooks change tensors in place
@@ -180,7 +225,8 @@ class VectorTask(TaskEnv, ABC):
             active: (num_envs,) bool.
 
         Returns:
-            reward, terminated and success, each (num_envs,); values of inactive rows are ignored.
+            reward, terminated and success, each (num_envs,); values of inactive rows are ignored. Success counts where
+            the episode terminates: a task that is judged at its time limit terminates there itself.
         """
 
     @abstractmethod
@@ -195,17 +241,21 @@ class VectorTask(TaskEnv, ABC):
 
     def reset(self, seed: int) -> Tensor:
         """See `TaskEnv.reset`; the same seed gives the same episodes under the same actions."""
-        self._reset(seed)
-        self.elapsed.zero_()
-        self.ended.zero_()
-        self._started = True
-        return self._observe()
+        with self._blame("reset"):
+            self._reset(seed)
+            self.elapsed.zero_()
+            self.ended.zero_()
+            self._started = True
+            obs = self._observe()
+        with self._blame("track"):
+            self._require_seen(obs, self.track(), "reset")
+        return obs
 
     def step_chunk(self, actions: Tensor) -> Transition:
         """See `TaskEnv.step_chunk`; environments freeze where their episode ends.
 
         Raises:
-            TaskError: the task was not reset, or actions have the wrong shape.
+            TaskError: the task was not reset, actions have the wrong shape, or the task fails.
         """
         if not self._started:
             raise TaskError(f"{self.spec.name}: call reset(seed) before stepping")
@@ -214,20 +264,49 @@ class VectorTask(TaskEnv, ABC):
         terminated, truncated, success = (torch.zeros_like(self.ended) for _ in range(3))
         steps = torch.zeros_like(self.elapsed)
         obs_path, track_path, rewards = [], [], []
-        for i in range(actions.shape[1]):
-            active = ~self.ended
-            reward, finished, succeeded = self._advance(actions[:, i], active)
-            self.elapsed += active
-            steps += active
-            terminated |= finished & active
-            success |= succeeded & active
-            truncated |= active & ~finished & (self.elapsed >= self.spec.horizon)
-            self.ended |= terminated | truncated
-            rewards.append(torch.where(active, reward, torch.zeros_like(reward)))
-            obs_path.append(self._observe())
-            track_path.append(self.track())
-        paths = torch.stack(obs_path), torch.stack(track_path), torch.stack(rewards)
+        with self._blame("step"):
+            for i in range(actions.shape[1]):
+                active = ~self.ended
+                moved = self._advance(actions[:, i], active)
+                if i == 0:  # what changes within a chunk can't be stacked
+                    self._require_moved(moved)
+                reward, finished, succeeded = moved
+                self.elapsed += active
+                steps += active
+                finished = finished & active
+                terminated |= finished
+                success |= succeeded & finished
+                truncated |= active & ~finished & (self.elapsed >= self.spec.horizon)
+                self.ended |= terminated | truncated
+                rewards.append(torch.where(active, reward, torch.zeros_like(reward)))
+                obs, track = self._observe(), self.track()
+                if i == 0:
+                    self._require_seen(obs, track, "step")
+                obs_path.append(obs)
+                track_path.append(track)
+            paths = torch.stack(obs_path), torch.stack(track_path), torch.stack(rewards)
         return Transition(*paths, terminated, truncated, success, steps)
+
+    def _blame(self, what: str) -> AbstractContextManager[None]:
+        return blame(self.spec.name, type(self).__module__, what)
+
+    def _require_moved(self, moved: object) -> None:
+        """Checks what `_advance` returned, by attributes alone: nothing is read from a device."""
+        task = self.spec.name
+        if not isinstance(moved, (tuple, list)) or len(moved) != 3:
+            got = f"{len(moved)} values" if isinstance(moved, (tuple, list)) else type(moved).__name__
+            raise TaskError(f"task {task}: a step must give reward, terminated and success, got {got}")
+        reward, terminated, success = moved
+        flat = (self.num_envs,)
+        require_tensor(reward, flat, torch.float32, task, "reward of a step")
+        require_tensor(terminated, flat, torch.bool, task, "terminated of a step")
+        require_tensor(success, flat, torch.bool, task, "success of a step")
+
+    def _require_seen(self, obs: object, track: object, when: str) -> None:
+        """Checks an observation and a track in the same way."""
+        spec, rows = self.spec, self.num_envs
+        require_tensor(obs, (rows, spec.obs_dim), torch.float32, spec.name, f"observation of a {when}")
+        require_tensor(track, (rows, spec.track_dim), torch.float32, spec.name, f"track of a {when}")
 
     @functools.cached_property
     def _action_bounds(self) -> tuple[Tensor, Tensor]:

@@ -118,6 +118,8 @@ def _attempt(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except (BMDError, SimulationError) as error:
+        if error.__cause__ is not None:
+            error.add_note(traceback.format_exc())  # for --debug, since neither it nor the cause travels
         return error
     except Exception:
         return SimulationError(f"{name} failed:\n{traceback.format_exc()}")

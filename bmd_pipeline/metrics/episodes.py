@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 """Numbers of the shape that is said beside them."""
 
 _ARRAYS = ("code", "success", "length", "episode_return", "information", "deviation")
-_PLAIN_COLUMNS = {
+PLAIN_COLUMNS = {
     "policy": pa.string(),
     "seed": pa.int64(),
     "episode": pa.int64(),
@@ -37,6 +37,7 @@ _PLAIN_COLUMNS = {
     "information": pa.float64(),
     "deviation": pa.float64(),
 }
+"""Types by name; those of labellings are added."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def load_episodes(path: Path) -> list[Episodes]:
 def _require_columns(table: pa.Table, path: Path) -> None:
     """Every column is there once, of its type and without gaps."""
     names = table.column_names
-    expected = dict(_PLAIN_COLUMNS)
+    expected = dict(PLAIN_COLUMNS)
     for name in names:
         if "/" in name:
             expected |= {name: pa.float64(), name.partition("/")[0]: pa.string()}
@@ -134,9 +135,9 @@ def _require_columns(table: pa.Table, path: Path) -> None:
         for name, kind in expected.items()
         if names.count(name) != 1
         or table.schema.field(name).type != kind
-        or (table[name].null_count and (name in _PLAIN_COLUMNS or kind == pa.float64()))
+        or (table[name].null_count and (name in PLAIN_COLUMNS or kind == pa.float64()))
     ]
-    if wrong or len(expected) == len(_PLAIN_COLUMNS):
+    if wrong or len(expected) == len(PLAIN_COLUMNS):
         which = f"no sound column {', '.join(wrong)}" if wrong else "no labelling"
         raise ArtifactError(f"{path}: not an episode table: {which}; delete it and {advise_again(path)}")
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from bmd_pipeline.config.schema import PPOConfig
 from bmd_pipeline.environments.base import TaskEnv, Transition, VectorTask
-from bmd_pipeline.errors import ConfigError
+from bmd_pipeline.errors import ConfigError, TaskError
 from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.rl.adapters import Draws, PolicyInput
 from bmd_pipeline.rl.agent import Agent, Plan
@@ -155,7 +155,7 @@ class Graphed:
         _fill(inputs, tensors, rows)
         try:
             outputs, replay = self._recorder.record(lambda: self._function(inputs, own), own)
-        except RuntimeError as error:
+        except (RuntimeError, TaskError) as error:  # the latter where a task of others did it
             reason = str(error.__context__ or error).partition("\n")[0]
             raise ConfigError(
                 f"{self._what} can't be recorded as a CUDA graph ({reason}): set execution.cuda_graphs=false"

@@ -17,9 +17,8 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from types import ModuleType
@@ -30,7 +29,7 @@ from pydantic import ValidationError, create_model
 from bmd_pipeline.config.load import describe_error
 from bmd_pipeline.config.resources import NATIVE
 from bmd_pipeline.config.schema import Disturbance, Section
-from bmd_pipeline.errors import BMDError, ConfigError, SimulationError, TaskError, suggest
+from bmd_pipeline.errors import ConfigError, TaskError, blame, suggest
 
 if TYPE_CHECKING:  # naming a task and checking its settings must not import torch
     import torch
@@ -102,7 +101,7 @@ def list_entries() -> list[TaskEntry]:
 
 def _module(name: str, part: str) -> ModuleType:
     entry = get_entry(name)
-    with blame(name):
+    with blame_task(name):
         try:
             return importlib.import_module(f"{entry.package}.{part}")
         except ModuleNotFoundError as error:
@@ -111,19 +110,9 @@ def _module(name: str, part: str) -> ModuleType:
             raise
 
 
-@contextmanager
-def blame(name: str) -> Iterator[None]:
-    """What the code of a task outside this package raises in here is a TaskError: it is the task's fault, not ours."""
-    try:
-        yield
-    except (BMDError, SimulationError):
-        raise
-    except (Exception, SystemExit) as error:
-        if get_entry(name).package.startswith(f"{__package__}."):
-            raise
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise TaskError(f"task {name} failed: {reason} ({place.filename}:{place.lineno})") from error
+def blame_task(name: str, what: str = "") -> AbstractContextManager[None]:
+    """See `errors.blame`, for a registered task."""
+    return blame(name, get_entry(name).package, what)
 
 
 def find_missing(entry: TaskEntry) -> list[str]:
@@ -150,7 +139,7 @@ def require_simulator(name: str) -> None:
 
 def options_model(name: str) -> type[Section]:
     """The model of a task's own settings, without those that every task has."""
-    with blame(name):
+    with blame_task(name):
         model: type[Section] = _module(name, "options").Options
     return model
 
@@ -190,10 +179,22 @@ def load_disturbance(values: Mapping[str, Any]) -> Disturbance:
 
 
 def make_spec(name: str, values: dict[str, Any]) -> TaskSpec:
-    """Fixed facts of a task under the given `env` settings."""
-    with blame(name):
-        spec: TaskSpec = _module(name, "env").make_spec(load_options(name, values))
+    """Fixed facts of a task under the given `env` settings; a TaskError if they are no facts, or another task's."""
+    entry, options = get_entry(name), load_options(name, values)
+    with blame_task(name, "make_spec"):
+        spec: TaskSpec = _module(name, "env").make_spec(options)
+    _require_spec(name, "make_spec", spec)
+    named = _REGISTRY.get(spec.name)
+    if named is None or named.package != entry.package:  # a variant's spec has the name of the task that it extends
+        raise TaskError(f"task {name}: the spec says that its name is {spec.name!r}; it must be the registered one")
     return spec
+
+
+def _require_spec(name: str, what: str, spec: object) -> None:
+    from bmd_pipeline.environments.base import TaskSpec
+
+    if not isinstance(spec, TaskSpec):
+        raise TaskError(f"task {name}: {what} must be a TaskSpec, got {type(spec).__name__}")
 
 
 def make_env(
@@ -206,18 +207,33 @@ def make_env(
     """
     require_simulator(name)
     options = load_options(name, values)
-    with blame(name):
+    with blame_task(name, "make_env"):
         env: TaskEnv = _module(name, "env").make_env(options, num_envs, device=device, num_workers=num_workers)
+    _require_spec(name, "the environment's spec", getattr(env, "spec", None))
     return env
 
 
 def make_expert(name: str, values: dict[str, Any]) -> Expert:
-    """Builds a task's expert; a MissingExpertError if it has none, a TaskError if its simulator isn't installed."""
+    """Builds a task's expert.
+
+    A MissingExpertError if it has none, a TaskError if its simulator isn't installed, or its behaviours are no names.
+    """
     require_expert(name)
     require_simulator(name)
-    with blame(name):
-        expert: Expert = _module(name, "expert").make_expert(load_options(name, values))
+    options = load_options(name, values)
+    with blame_task(name, "make_expert"):
+        expert: Expert = _module(name, "expert").make_expert(options)
+    _require_names(f"task {name}: the expert's behaviours", getattr(expert, "behaviours", None))
     return expert
+
+
+def _require_names(what: str, names: object) -> None:
+    """Names are one or more different texts that can be columns and parts of file names, or it is a TaskError."""
+    given = names if isinstance(names, (tuple, list)) else ()
+    if not given or not all(isinstance(name, str) and name.isprintable() and name.strip() for name in given):
+        raise TaskError(f"{what} must be one or more printable texts, got {names!r}")
+    if bad := [name for name in given if "/" in name or given.count(name) > 1]:
+        raise TaskError(f"{what} must not repeat, and hold no '/': {bad[0]!r} does")
 
 
 class MissingExpertError(TaskError):
@@ -227,7 +243,7 @@ class MissingExpertError(TaskError):
 def require_expert(name: str) -> None:
     """Makes sure that a task has an expert, without importing it; a MissingExpertError if it has none."""
     module = f"{get_entry(name).package}.expert"
-    with blame(name):
+    with blame_task(name):
         found = importlib.util.find_spec(module)
     if found is None:
         raise MissingExpertError(
@@ -248,10 +264,49 @@ def load_filming(name: str) -> Filming:
 
 
 def load_labellings(name: str) -> tuple[ModeLabelling, ...]:
-    """True mode labellings of a task, the main one first; for evaluation only."""
-    with blame(name):
-        labellings: tuple[ModeLabelling, ...] = _module(name, "modes").LABELLINGS
-    return labellings
+    """True mode labellings of a task, the main one first; for evaluation only.
+
+    A TaskError if there is none, or names repeat or can't be columns. Whatever one of a plug-in raises, or returns in
+    another shape, is a TaskError too.
+    """
+    from bmd_pipeline.metrics.episodes import PLAIN_COLUMNS
+
+    modes = _module(name, "modes")
+    with blame_task(name, "LABELLINGS"):
+        labellings: tuple[ModeLabelling, ...] = tuple(modes.LABELLINGS)
+        if not labellings:
+            raise TaskError(
+                f"task {name}: LABELLINGS is empty; without labels give one mode that every episode belongs to"
+            )
+        names = [labelling.name for labelling in labellings]
+        _require_names(f"task {name}: names of labellings", names)
+        if taken := PLAIN_COLUMNS.keys() & set(names):
+            raise TaskError(
+                f"task {name}: a labelling can't be called {min(taken)!r}: episodes.parquet has such a column"
+            )
+        for labelling in labellings:
+            _require_names(f"task {name}: modes of labelling {labelling.name!r}", labelling.modes)
+        return tuple(_guard(name, labelling) for labelling in labellings)
+
+
+def _guard(name: str, labelling: ModeLabelling) -> ModeLabelling:
+    """The same labelling, whose failures are the task's."""
+    from torch import Tensor
+
+    from bmd_pipeline.environments.base import Labelling
+
+    what, modes = f"labelling {labelling.name!r}", tuple(labelling.modes)
+
+    def label(track: Tensor, length: Tensor, success: Tensor) -> Tensor:
+        with blame_task(name, what):
+            weights = labelling.label(track, length, success)
+        expected = (len(length), len(modes))
+        if not isinstance(weights, Tensor) or weights.shape != expected:
+            got = f"{type(weights).__name__} {tuple(getattr(weights, 'shape', ()))}"
+            raise TaskError(f"task {name}: {what} must give a tensor of weights {expected}, got {got}")
+        return weights
+
+    return Labelling(labelling.name, modes, label)
 
 
 _MANISKILL: dict[str, Any] = {"simulator": "ManiSkill"}

@@ -101,3 +101,11 @@ def test_a_demonstration_with_a_value_that_is_not_finite_is_a_failure(name: str)
     assert attempt is not None
     with pytest.raises(TrainingError, match=f"1 are wanted; attempt 0 had {name} nan at step 1, column 0; repair"):
         list(quota.finish(attempt, Episode(obs, action, True, 0)))
+
+
+def test_a_number_beyond_what_a_task_may_show_makes_a_failure() -> None:
+    quota = Quota(("left",), 1, 1.0)
+    attempt = quota.next_attempt()
+    assert attempt is not None
+    with pytest.raises(TrainingError, match=r"attempt 0 had observation 1e\+20 at step 0, column 0; repair the expert"):
+        list(quota.finish(attempt, Episode(np.full((1, 1), 1e20, np.float32), ROW, True, 0)))

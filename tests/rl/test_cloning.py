@@ -39,7 +39,7 @@ FIRST, LAST = 0.4, 0.6
 class Doors(VectorTask):
     """One step from 0 to wherever the action says; a door on either side lets through."""
 
-    spec = TaskSpec("Doors", 1, 1, ("place",), ("place",), 1)
+    spec = TaskSpec("Doors", 1, 1, ("place",), ("place", "place"), 1)
 
     def __init__(self, num_envs: int) -> None:
         super().__init__(num_envs)

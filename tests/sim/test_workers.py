@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from contextlib import closing
 from pathlib import Path
 
@@ -105,18 +106,21 @@ def test_a_user_error_in_a_worker_stays_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "message"),
+    ("failure", "error", "message"),
     [
-        ("raise", "environments 2 to 3.*ValueError: row went mad"),
-        ("truncated", "environments 2 to 3.*EOFError: asset ends early"),
-        ("die", "by signal 9"),
+        ("raise", TaskError, r"^task Drift failed in step: ValueError: row went mad \(.*test_workers\.py:\d+\)"),
+        ("truncated", TaskError, r"^task Drift failed in step: EOFError: asset ends early \("),
+        ("die", SimulationError, "environments 2 to 3.* by signal 9"),
     ],
 )
-def test_a_failing_worker_stops_them_all(failure: str, message: str) -> None:
+def test_a_failing_worker_stops_them_all(failure: str, error: type[Exception], message: str) -> None:
     env = ParallelTask(functools.partial(Drift, failing_row=3, failure=failure), 4, 2)
     env.reset(0)
-    with pytest.raises(SimulationError, match=f"(?s){message}"):
+    with pytest.raises(error, match=message) as caught:
         env.step(torch.zeros(4, 2))
+    if error is TaskError:
+        assert "\n" not in str(caught.value)  # --debug shows the rest
+        assert "Traceback" in "".join(traceback.format_exception(caught.value)).partition("TaskError: ")[2]
     assert multiprocessing.active_children() == []
     with pytest.raises(SimulationError, match="closed"):
         env.reset(0)

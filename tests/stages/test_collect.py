@@ -8,7 +8,7 @@ import pytest
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.store import DemoWriter, load_demos
 from bmd_pipeline.environments.base import Episode
-from bmd_pipeline.errors import ArtifactError, ConfigError, SimulationError, TrainingError
+from bmd_pipeline.errors import ArtifactError, ConfigError, SimulationError, TaskError, TrainingError
 from bmd_pipeline.io.files import hash_tree
 from bmd_pipeline.io.progress import FolderLock
 from bmd_pipeline.stages import collect as stage
@@ -74,15 +74,20 @@ def test_incapable_expert_writes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("env", "num_workers", "error"),
-    [({"failure": "exit"}, 2, SimulationError), ({"failure": "raise"}, 1, SimulationError)],
+    [
+        ({"failure": "exit"}, 2, SimulationError),
+        ({"failure": "raise"}, 1, TaskError),
+        ({"failure": "raise"}, 2, TaskError),
+    ],
 )
 def test_failed_collection_keeps_the_store_that_was_there(
     tmp_path: Path, env: dict[str, object], num_workers: int, error: type[Exception]
 ) -> None:
     output, _ = run(make_config(), tmp_path)
     before = hash_tree(output)
-    with pytest.raises(error):
+    with pytest.raises(error) as caught:
         run(make_config(**env), tmp_path, num_workers)
+    assert "\n" not in str(caught.value)
     assert hash_tree(output) == before
     assert not multiprocessing.active_children()
     assert not list(tmp_path.glob(".*"))

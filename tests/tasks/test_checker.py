@@ -87,6 +87,28 @@ class GlitchesLater(Walk):
         return torch.where(self.elapsed[:, None] == 5, torch.nan, super()._observe())
 
 
+class Lies(Walk):
+    """Says success at every step, and ends as it should."""
+
+    def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        reward, terminated, success = super()._advance(action, active)
+        return reward, terminated, torch.ones_like(success)
+
+
+class OneBuffer(Walk):
+    """Shows the tensor that it goes on with."""
+
+    def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        before = self.x
+        reward, terminated, success = super()._advance(action, active)
+        before.copy_(self.x)
+        self.x = before
+        return reward, terminated, success
+
+    def _observe(self) -> Tensor:
+        return self.x[:, None]
+
+
 class Huge(Walk):
     def _advance(self, action: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         reward, terminated, success = super()._advance(action, active)
@@ -122,6 +144,7 @@ def check_toy(
     labelling: type[SideLabelling] = SideLabelling,
     demos: Path | None = None,
 ) -> dict[str, CheckResult]:
+    monkeypatch.setitem(registry._REGISTRY, "Toy", TaskEntry("Toy", "tests.tasks", "has no expert.py"))
     monkeypatch.setattr(checker, "make_spec", lambda name, values: SPEC)
     monkeypatch.setattr(checker, "make_env", lambda name, values, num_envs, device: env(num_envs))
     monkeypatch.setattr(checker, "make_expert", lambda name, values: expert())
@@ -146,11 +169,21 @@ def test_a_sound_task_passes(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"env": ShortLimit}, "time limit at the horizon", "truncated after 5 steps, horizon is 6"),
         ({"env": PaysTheDead}, "ended episodes stay frozen", "ended episodes are still paid"),
         ({"env": StaysEnded}, "ended episodes stay frozen", "a reset does not start new episodes"),
-        ({"env": DoublePrecision}, "shapes, types, devices and finite values", "reset obs must be torch.float32"),
+        (
+            {"env": DoublePrecision},
+            "shapes, types, devices and finite values",
+            "observation of a reset must be a tensor of torch.float32, (4, 1), got",
+        ),
         ({"env": OneStepChunks}, "a chunk equals its single steps", "observations of chunk and steps differ"),
-        ({"env": Crashes}, "shapes, types, devices and finite values", "raised RuntimeError: no such body"),
+        (
+            {"env": Crashes},
+            "shapes, types, devices and finite values",
+            "task Toy failed in track: RuntimeError: no such body in the scene",
+        ),
         ({"env": GlitchesLater}, "ended episodes stay frozen", "obs_path of a whole episode has values that are not"),
         ({"env": Huge}, "shapes, types, devices and finite values", "reward has values that are not finite, or beyond"),
+        ({"env": Lies}, "success ends the episode", "24 steps of 4 episodes say success, and not terminated"),
+        ({"env": OneBuffer}, "shapes, types, devices and finite values", "of the reset changed with the next steps"),
         ({"expert": Blind}, "expert succeeds in every behaviour", "fast: observation inf at step 0, column 0"),
         ({"labelling": Improper}, "mode weights are distributions", "rows must sum to 1, one is off by 0.1"),
         ({"expert": NeverSlow}, "expert succeeds in every behaviour", "slow: no success in 3 episodes"),
@@ -167,8 +200,6 @@ def test_a_broken_task_is_told_what_is_wrong(
 
 
 def test_a_task_without_an_expert_is_sound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_REGISTRY", {"Toy": TaskEntry("Toy", "tests.tasks", "has no expert.py")})
-
     def make_expert() -> WalkExpert:
         registry.make_expert("Toy", {})
         raise AssertionError("made from nothing")
