@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("reporting", "export"),
     ("stages",),
     ("workflow", "cli"),
+    ("api",),
 )
 
 ALLOWED = {
