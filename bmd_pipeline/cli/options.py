@@ -160,7 +160,8 @@ class Job:
         _keep_store(folder, folder)
         state = Layout.state(folder)
         paths = [*(folder / name for name in (*names, METRICS_FILE)), state / LOCK_FILE, state / METRICS_FILE]
-        self._claim(*paths, *Layout.snapshots(folder).glob("*/finetuned.*"), **of)
+        snapshots = Layout.snapshots(folder).glob("*/finetuned.*") if self.command == "finetune" else ()
+        self._claim(*paths, *snapshots, **of)
         return folder
 
     def _claim(self, *paths: Path, **of: object) -> None:
