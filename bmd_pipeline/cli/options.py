@@ -214,7 +214,8 @@ class Job:
         _keep_store(folder, folder)
         state = Layout.state(folder)
         paths = [*(folder / name for name in (*names, METRICS_FILE)), state / LOCK_FILE, state / METRICS_FILE]
-        self.claim(*paths, *Layout.snapshots(folder).glob("*/finetuned.*"), **of)
+        snapshots = Layout.snapshots(folder).glob("*/finetuned.*") if self.command == "finetune" else ()
+        self.claim(*paths, *snapshots, **of)
         return folder
 
     def claim(self, *paths: Path, **of: object) -> None:
