@@ -5,7 +5,7 @@
 
 RUN is a folder with `results/<Task>[-base<k>]/<method>/seed<k>/`. A document says where a table stands:
 
-    <!-- table: AnymalLate, PushTShifted; columns: policy success solved obeyed -->
+    <!-- table: AnymalLate, PushTShifted; rows: dppo | dppo-bmd, lambda 0; columns: policy success solved obeyed -->
     <!-- end table -->
 """
 
@@ -340,10 +340,14 @@ def _per_code(row: Row) -> str:
     return f"{_plain(min(rates), 3)} to {_plain(max(rates), 3)}" if rates else "–"
 
 
+def _name_policy(row: Row) -> str:
+    return row.method + (f", {row.variant}" if row.variant else "")
+
+
 COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "task": ("task", lambda row: row.task),
     "world": ("world", lambda row: row.world),
-    "policy": ("policy", lambda row: row.method + (f", {row.variant}" if row.variant else "")),
+    "policy": ("policy", _name_policy),
     "form": ("codes", lambda row: row.form),
     "success": ("success", lambda row: _number(row, "success_rate", 3)),
     "codes": ("success per code", _per_code),
@@ -382,17 +386,26 @@ def render_table(table: ResultsTable, name: str) -> str:
 
     Args:
         table: all rows.
-        name: tasks, separated by commas, and after a semicolon maybe `columns:` with names of `COLUMNS`.
+        name: tasks, separated by commas, and after semicolons maybe `rows:` with policies, separated by `|`, and
+            `columns:` with names of `COLUMNS`, separated by spaces.
 
     Raises:
-        ArtifactError: there is no such column.
+        ArtifactError: there is no such column, or no row of a policy that is named.
     """
-    tasks, _, rest = name.partition(";")
-    words = rest.strip().removeprefix("columns:").split()
-    if unknown := [word for word in words if word not in COLUMNS]:
-        raise ArtifactError(f"table {name!r}: no column {unknown[0]!r}; there are {', '.join(COLUMNS)}")
+    tasks, *parts = (part.strip() for part in name.split(";"))
+    given = {key.strip(): value for key, _, value in (part.partition(":") for part in parts)}
+    if unknown := given.keys() - {"rows", "columns"}:
+        raise ArtifactError(f"table {name!r}: no part {min(unknown)!r}; there are rows and columns")
+    words = given.get("columns", "").split()
+    if unknown := {word for word in words if word not in COLUMNS}:
+        raise ArtifactError(f"table {name!r}: no column {min(unknown)!r}; there are {', '.join(COLUMNS)}")
     wanted = [task.strip() for task in tasks.split(",")]
     rows = [row for task in wanted for row in table.rows if row.task == task]
+    policies = [policy.strip() for policy in given.get("rows", "").split("|") if policy.strip()]
+    if policies and rows:
+        if lacking := set(policies) - {_name_policy(row) for row in rows}:
+            raise ArtifactError(f"table {name!r}: no row {min(lacking)!r}")
+        rows = [row for row in rows if _name_policy(row) in policies]
     if not rows:
         return f"{EMPTY}\n"
     columns = words or [*(("task",) if len(wanted) > 1 else ()), *DEFAULT_COLUMNS]

@@ -181,6 +181,12 @@ def test_a_table_is_written_between_its_marks(root: Path) -> None:
     assert "| 14 k |" in filled
     assert fill(filled, table) == filled
     assert render_table(table, "Kitchen") == f"{tables.EMPTY}\n"
+    chosen = render_table(table, f"{TASK}; rows: taught | dppo-bmd, lambda 0; columns: policy")
+    assert [line.split("|")[1].strip() for line in chosen.splitlines()[2:]] == ["taught", "dppo-bmd, lambda 0"]
+    with pytest.raises(ArtifactError, match="no row 'dppo, lambda 0'"):
+        render_table(table, f"{TASK}; rows: taught | dppo, lambda 0")
+    with pytest.raises(ArtifactError, match="no part 'row'"):
+        render_table(table, f"{TASK}; row: taught")
     with pytest.raises(ArtifactError, match="no column 'sucess'"):
         render_table(table, f"{TASK}; columns: sucess")
 
