@@ -323,8 +323,9 @@ def require_own(paths: Iterable[Path], stage: str, task: str | None, **of: objec
     """Checks that nobody's files are lost where a stage writes: what is there must bear our mark.
 
     A document names stage and task, and method and seed where it has them, which must be those of `of`; logs, locks,
-    pages, tables and pictures are told by their content. Tables, and weights, which have no mark, are ours beside the
-    document that they belong to, or beside the lock of a killed job; a table must be the one that it names.
+    pages, tables and pictures are told by their content. Weights, which have no mark, are ours beside the document that
+    they belong to, or beside the lock of a killed job; a table must be the one that its document names, and without one
+    no other document may have tables there.
 
     Raises:
         ArtifactError: something is there that the stage did not write for this task.
@@ -349,8 +350,11 @@ def require_own(paths: Iterable[Path], stage: str, task: str | None, **of: objec
             return path in documents or named.get(path) == hash_path(path)
         if path.suffix == _UNMARKED:
             return vouched
-        is_another = path.name in _SHARED and not (vouched and named.get(path) in (None, hash_path(path)))
-        return not is_another and _is_marked(path, stage, task)
+        if path.name in _SHARED and (
+            named.get(path) not in (None, hash_path(path)) if vouched else _has_evaluation(path.parent)
+        ):
+            return False
+        return _is_marked(path, stage, task)
 
     for path in found:
         if not is_own(path):
@@ -380,6 +384,15 @@ def _read_own(path: Path, stage: str, task: str | None, of: Mapping[str, object]
             told["seed"] = block["seeds"][0]["seed"]
     others = [name for name, wanted in of.items() if None not in (wanted, told[name]) and told[name] != wanted]
     return document if told["stage"] == stage and not others else None
+
+
+def _has_evaluation(folder: Path) -> bool:
+    """Whether there is a document in a folder that has tables beside it."""
+    for path in folder.glob("*.json"):
+        with suppress(ArtifactError, OSError):
+            if isinstance(read_json(path, "document").get("tables"), dict):
+                return True
+    return False
 
 
 def _is_marked(path: Path, stage: str, task: str | None) -> bool:

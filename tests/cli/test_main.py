@@ -842,7 +842,7 @@ def test_check_task_compares_the_demonstrations_that_are_there(
     status, out, err = run(capsys, "check-task GaussianMixture")
     assert status == 2
     assert "broken   demonstrations look like the task: column 1 of the observation is 5" in out
-    assert err == "error: GaussianMixture breaks the task contract: 1 of 11 checks failed\n"
+    assert err == "error: GaussianMixture breaks the task contract: 1 of 12 checks failed\n"
     status, out, _ = run(capsys, "check-task GaussianMixture --demos mine.zarr")
     assert "column 1 of the observation is 5e+03 ±" in out
     _, out, _ = run(capsys, "check-task GaussianMixture --preset smoke")

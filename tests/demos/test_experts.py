@@ -48,7 +48,7 @@ def make_worker(task: TaskConfig) -> ExpertPool:
 @pytest.mark.parametrize(
     ("failure", "error", "message"),
     [
-        ("raise", SimulationError, "ZeroDivisionError: the arm fell off"),
+        ("raise", TaskError, "^task Toy failed in the expert .right, attempt 0.: ZeroDivisionError: the arm fell off"),
         ("task_error", TaskError, "^the toy is broken$"),
     ],
 )
