@@ -161,8 +161,8 @@ def hash_values(values: dict[str, Any]) -> str:
 _ROOT = Path(__file__).parents[1]
 _PACKAGE = _ROOT.name
 
-_INSTALLED = {Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")}
-"""Where code lies that has a version, which records hold."""
+_STDLIB, _INSTALLED = Path(sysconfig.get_path("stdlib")), {"site-packages", "dist-packages"}
+"""Where code lies that has a version, which records hold; of installed packages, names of folders."""
 
 _IRRELEVANT = (
     # settings enter the params by value; `EvaluateConfig.alpha` alone is computed from one
@@ -230,7 +230,7 @@ def list_definitions(stage: str, task_package: str) -> tuple[tuple[str, str], ..
         module, name = step = waiting.pop()
         if step in found or (path := _find_source(module)) is None:
             continue
-        if module.partition(".")[0] not in tops and any(path.is_relative_to(folder) for folder in _INSTALLED):
+        if module.partition(".")[0] not in tops and (_INSTALLED & set(path.parts) or path.is_relative_to(_STDLIB)):
             continue
         if module == _PACKAGE or f"{module}.".startswith(irrelevant):  # the package itself holds its version number
             continue
@@ -239,7 +239,10 @@ def list_definitions(stage: str, task_package: str) -> tuple[tuple[str, str], ..
             waiting += [(module, ""), (module.rpartition(".")[0], "")]
         if not module.startswith(f"{_PACKAGE}."):
             waiting.append((module, _WHOLE))
-        waiting += _list_references(module, name)
+        references = _list_references(module, name)
+        if module.startswith(f"{_PACKAGE}."):  # what this package itself imports has a version
+            references = {step for step in references if step[0].partition(".")[0] in tops}
+        waiting += references
     return tuple(sorted((module, name) for module, name in found if _parts(module, name)))
 
 

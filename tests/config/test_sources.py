@@ -184,8 +184,14 @@ def test_a_task_outside_the_package_counts_too(
     for path in [*packages, *(task / f"{name}.py" for name in ("env", "expert", "helper"))]:
         path.write_text("")
     (tmp_path / "my_helpers.py").write_text("")
-    (task / "env.py").write_text("import my_helpers\nfrom my_tasks.reach import helper\n")
+    installed = tmp_path / "environment" / "site-packages" / "library.py"  # of whichever environment
+    installed.parent.mkdir(parents=True)
+    installed.write_text("")
+    (task / "env.py").write_text("import library\nimport my_helpers\nfrom my_tasks.reach import helper\n")
+    monkeypatch.syspath_prepend(installed.parent)
     monkeypatch.syspath_prepend(tmp_path)
+    forget()
+    assert changed(append(installed, "EDITED = 1\n"), "my_tasks.reach") == set()
     evidence = {"compare", "verdict", "grid", "pool"}  # they read files alone
     for path in (task / "helper.py", tmp_path / "my_helpers.py", task / "env.py"):
         forget()
