@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, Self, TextIO, cast
+from unicodedata import category
 
 from rich.console import Console
 from rich.markup import escape
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 Mode = Literal["normal", "plain", "quiet"]
 Field = float | int | str
 
+_CONTROLS = ("Cc", "Cf", "Cs")
+"""Unicode's categories of what is no letter: terminals obey some of it."""
 PLAIN_SECONDS = 10.0
 PLAIN_FRACTION = 0.1
 PLAIN_MIN_SECONDS = 1.0
@@ -225,7 +228,7 @@ class Reporter:
 
     def _line(self, text: str, style: str = "") -> None:
         # names of files may hold what terminals obey
-        text = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+        text = "".join(ascii(char)[1:-1] if char != "\n" and category(char) in _CONTROLS else char for char in text)
         if self._console is not None:
             self._console.print(escape(text), style=style, soft_wrap=True)
         else:

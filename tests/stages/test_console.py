@@ -78,8 +78,8 @@ def test_plain_lines_carry_the_label_and_no_control_codes() -> None:
 
 def test_names_that_a_terminal_would_obey_are_shown_as_escapes() -> None:
     stream = io.StringIO()
-    Reporter("plain", stream=stream).log("data/x\x1b]0;owned\x07 λ.zarr")
-    assert stream.getvalue() == "data/x\\x1b]0;owned\\x07 λ.zarr\n"
+    Reporter("plain", stream=stream).log("data/x\x1b]0;owned\x07\u202e λ.zarr: 3.1\u202f%")
+    assert stream.getvalue() == "data/x\\x1b]0;owned\\x07\\u202e λ.zarr: 3.1\u202f%\n"
 
 
 def test_quiet_shows_warnings_only() -> None:
