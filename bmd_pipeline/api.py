@@ -83,10 +83,11 @@ class Run:
 
     def _folders(self, method: str, seed: int) -> dict[str, Path | None]:
         """Where a policy plays from."""
+        layout = self.layout  # which reads the settings
         return {
-            "policy": self.layout.policy(self.task),
-            "modes": self.layout.modes(self.task, seed) if uses_modes(method) else None,
-            "finetuned": self.layout.finetuned(self.task, method, seed) if is_finetuned(method) else None,
+            "policy": layout.policy(self.task),
+            "modes": layout.modes(self.task, seed) if uses_modes(method) else None,
+            "finetuned": layout.finetuned(self.task, method, seed) if is_finetuned(method) else None,
         }
 
 
@@ -130,7 +131,7 @@ def evaluate(run: Run, method: str = "pretrained", seed: int = 0) -> PolicyBlock
 
 
 class Policy:
-    """A policy that acts, one observation after another; what `bmd-pipeline export` writes has the same methods.
+    """A policy that acts, one observation after another; `reset`, `switch` and `act` are those of an export as well.
 
     Attributes:
         num_modes: mode codes that it can be commanded by; 0 for a policy without.
@@ -143,7 +144,7 @@ class Policy:
         self.reset()
 
     def reset(self, mode: int = 0) -> None:
-        """Begins an episode under a mode code; a `ConfigError` if there is none such. Without codes it says nothing."""
+        """Begins an episode under a mode code, 0 for a policy without; a `ConfigError` if there is none such."""
         self.switch(mode)
         self._history: ObsHistory | None = None
 
