@@ -189,9 +189,13 @@ def _check_renderer(settings: RunConfig | None) -> Found:
 
 
 def _check_tracker(settings: RunConfig | None) -> Found:
-    wanted = settings is not None and settings.execution.tracker == "wandb"
-    try:
-        return "ok", f"wandb {version('wandb')}, used only if execution.tracker says so"
-    except PackageNotFoundError:
-        text = "wandb is not installed: metrics stay in local files"
-        return "note", f"{text}; `pip install wandb`" if wanted else text
+    wanted = "none" if settings is None else settings.execution.tracker
+    found, missing = [], []
+    for name in ("tensorboard", "wandb"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    if wanted in missing:
+        return "note", f"{wanted} is not installed: metrics stay in local files; `pip install {wanted}`"
+    return "ok", f"{', '.join(found) or 'none'}, used only if execution.tracker says so"

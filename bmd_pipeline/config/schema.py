@@ -674,8 +674,9 @@ class ExecutionConfig(Section):
     require_lock: bool = True
     """Refuse to write where the file system has no locks (flock), which keep two jobs from writing the same output;
     false: write there all the same. Where there are locks they are taken in any case."""
-    tracker: Literal["none", "wandb"] = "none"
-    """Also report metrics to wandb (offline unless WANDB_MODE says otherwise); local files are the truth."""
+    tracker: Literal["none", "tensorboard", "wandb"] = "none"
+    """Also report metrics to TensorBoard (event files in a folder `tensorboard` beside metrics.jsonl) or to wandb
+    (offline unless WANDB_MODE says otherwise); metrics.jsonl is the truth."""
     group: str | None = Field(None, min_length=1, max_length=100)
     """Name under which the tracker groups runs; null: the task's."""
 

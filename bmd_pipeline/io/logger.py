@@ -9,14 +9,17 @@ import shutil
 import threading
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import convert_os_errors, parse_json, read_file, write_text
 from bmd_pipeline.io.provenance import measure_cpu_seconds
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 def load_metrics(path: Path) -> list[dict[str, Any]]:
@@ -46,6 +49,8 @@ INIT_SECONDS = 20.0
 """How long wandb may try to reach its server."""
 CLOSE_SECONDS = 60.0
 """How long the end of a run waits for what is still to be reported."""
+FLUSH_SECONDS = 10
+"""How long a number may wait until TensorBoard can read it."""
 WAITING_REPORTS = 10_000
 """Reports that may wait; further ones are dropped."""
 _TIMES = ("wall_s", "cpu_seconds")
@@ -89,8 +94,8 @@ class WandbRun:
         self._thread = threading.Thread(target=self._report, name="wandb", daemon=True)
         self._thread.start()
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Hands a report over; returns at once."""
+    def log(self, step: int, metrics: Mapping[str, float], wall_s: float) -> None:
+        """Hands a report over; returns at once. wandb reads a clock of its own."""
         self._warn_of_failure()
         if not self._over and self._reports.qsize() < WAITING_REPORTS:
             self._reports.put((step, dict(metrics)))
@@ -138,6 +143,57 @@ def _remove_earlier_runs(folder: Path, run_id: str) -> None:
             shutil.rmtree(other, ignore_errors=True)
 
 
+class TensorBoardRun:
+    """An event file for TensorBoard, in a folder `tensorboard` beside metrics.jsonl.
+
+    Each attempt at a job writes what earlier ones reported (`earlier`: lines of metrics.jsonl) once more, since
+    TensorBoard forgets what older files of a folder say about steps that a newer one begins again. The first failure
+    ends the reporting with one warning.
+
+    Args:
+        folder: where the event file goes.
+        config: settings it shows as a text.
+        started: seconds since 1970 at which the first attempt would have begun, had it not been interrupted.
+    """
+
+    def __init__(
+        self, folder: Path, config: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], started: float
+    ) -> None:
+        self._writer: SummaryWriter | None = None
+        self._started = started
+        with self._warn_of_failure():
+            from torch.utils import tensorboard
+
+            self._writer = tensorboard.SummaryWriter(str(folder), purge_step=0, flush_secs=FLUSH_SECONDS)
+            self._writer.add_text("settings", f"```json\n{json.dumps(dict(config), indent=2, default=str)}\n```")
+        for line in earlier:
+            self.log(line["step"], _take_metrics(line), line["wall_s"])
+
+    def log(self, step: int, metrics: Mapping[str, float], wall_s: float) -> None:
+        """Writes numbers, made `wall_s` seconds after the start."""
+        with self._warn_of_failure():
+            if self._writer is not None:
+                for name, value in metrics.items():
+                    self._writer.add_scalar(name, value, step, walltime=self._started + wall_s)
+
+    def finish(self) -> None:
+        """Closes the file."""
+        with self._warn_of_failure():
+            if self._writer is not None:
+                self._writer.close()
+
+    @contextmanager
+    def _warn_of_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # a missing package, a full disk: training goes on
+            self._writer = None
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            if isinstance(error, ModuleNotFoundError):
+                reason += "; pip install tensorboard"
+            warnings.warn(f"tensorboard is off for this run: {reason}", RuntimeWarning, stacklevel=5)
+
+
 class Tracker(AbstractContextManager["Tracker"]):
     """Appends one JSON line per report: `{"step": …, "wall_s": …, "cpu_seconds": …, "<metric>": …}`.
 
@@ -146,7 +202,7 @@ class Tracker(AbstractContextManager["Tracker"]):
 
     Args:
         path: the JSON-lines file; lines beyond `resume_step` are dropped, the others kept.
-        tracker: `wandb` also reports there, see `WandbRun`.
+        tracker: where it also reports, see `TensorBoardRun` and `WandbRun`.
         name: what the external tracker calls this run.
         group: what it groups the run under.
         config: settings it shows beside the run.
@@ -156,7 +212,7 @@ class Tracker(AbstractContextManager["Tracker"]):
     def __init__(
         self,
         path: Path,
-        tracker: Literal["none", "wandb"] = "none",
+        tracker: Literal["none", "tensorboard", "wandb"] = "none",
         *,
         name: str = "",
         group: str = "",
@@ -170,8 +226,11 @@ class Tracker(AbstractContextManager["Tracker"]):
         self._cpu_started = measure_cpu_seconds() - elapsed["cpu_seconds"]
         write_text(path, "".join(map(_encode, kept)))  # whole: a run that is killed here loses no lines
         self._file = path.open("a", encoding="utf-8")
-        self._external: WandbRun | None = None
-        if tracker == "wandb":
+        self._external: TensorBoardRun | WandbRun | None = None
+        if tracker == "tensorboard":
+            begun = time.time() - elapsed["wall_s"]
+            self._external = TensorBoardRun(path.with_name("tensorboard"), config or {}, kept, begun)
+        elif tracker == "wandb":
             run_id = make_run_id(path.resolve().as_posix(), group, config or {})
             self._external = WandbRun(run_id, name, group, config or {}, kept)
 
@@ -184,7 +243,7 @@ class Tracker(AbstractContextManager["Tracker"]):
             self._file.write(_encode({"step": step, "wall_s": wall_s, "cpu_seconds": cpu_seconds, **finite}))
             self._file.flush()
         if self._external is not None:
-            self._external.log(step, metrics)
+            self._external.log(step, metrics, wall_s)
 
     def close(self) -> None:
         """Closes the file and the external run; calling it twice is harmless."""

@@ -1,5 +1,6 @@
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,34 @@ def test_a_full_disk_is_named_even_when_the_file_closes(tmp_path: Path) -> None:
     for action in (lambda: tracker.log(1, {"loss": 1.0}), tracker.close):
         with pytest.raises(ArtifactError, match=f"{path} can't be written: No space left"):
             action()
+
+
+def read_events(folder: Path) -> list[tuple[int, float]]:
+    """What TensorBoard's own reader shows of a folder's loss."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars("loss")]
+
+
+def test_tensorboard_shows_a_resumed_run_as_one(tmp_path: Path) -> None:
+    path, settings = tmp_path / "m", {"seed": 3}
+    with Tracker(path, "tensorboard", config=settings) as tracker:
+        for step in (0, 10, 20):
+            tracker.log(step, {"loss": step})
+    assert read_events(tmp_path / "tensorboard") == [(0, 0), (10, 10), (20, 20)]
+    with Tracker(path, "tensorboard", config=settings, resume_step=10) as tracker:
+        tracker.log(20, {"loss": 21})
+    assert read_events(tmp_path / "tensorboard") == [(0, 0), (10, 10), (20, 21)]
+
+
+def test_tensorboard_that_fails_costs_one_warning(tmp_path: Path) -> None:
+    (tmp_path / "tensorboard").write_text("in the way")
+    with pytest.warns(RuntimeWarning, match="tensorboard is off for this run: .*tensorboard"):
+        tracker = Tracker(tmp_path / "m", "tensorboard")
+    with warnings.catch_warnings(action="error"):
+        tracker.log(1, {"loss": 1.0})
+        tracker.close()
+    assert len(lines(tmp_path / "m")) == 1
+    assert (tmp_path / "tensorboard").read_text() == "in the way"

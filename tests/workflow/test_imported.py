@@ -140,7 +140,9 @@ def test_own_demonstrations_reach_all_results_and_are_followed_by_content(
     content = hash_tree(own_store)
     command(project, "import-demos", own_store)
     assert project.plan() == AFTER_STORE
-    done = project.run()
+    one = "methods=[dppo-bmd]"  # pre-training and discovery both read the store
+    page = ("results/GaussianMixture-smoke/report.html", "--config", "preset=smoke", "seeds=[0]", one)
+    done = project.snakemake("--cores", "2", *page)
     assert done.returncode == 0, done.stderr
     assert "rule collect" not in done.stderr
     manifest = json.loads((project.folder / "data/GaussianMixture-smoke/demos.manifest.json").read_text())
@@ -148,21 +150,17 @@ def test_own_demonstrations_reach_all_results_and_are_followed_by_content(
     assert manifest["inputs"] == {"store": {"path": str(own_store), "sha256": content}}
     record = json.loads((project.folder / POLICY / "run.json").read_text())
     assert record["inputs"] == {"demos": {"path": PLACE, "sha256": content}}
-    report = project.snakemake(
-        *("--cores", "2", "results/GaussianMixture-smoke/report.html", "--config", "preset=smoke", "seeds=[0]")
-    )
-    assert report.returncode == 0, report.stderr
     for path in [*own_store.rglob("*"), own_store]:
         path.touch()
     command(project, "import-demos", own_store)
-    assert project.plan("set=[collect.num_episodes=24]") == {}
+    assert project.plan(one, "set=[collect.num_episodes=24]") == {}
     assert hash_tree(own_store) == hash_tree(project.folder / PLACE) == content
     write_own(own_store, own_store.with_name("other.zarr"), 10)
     shutil.rmtree(own_store)
     own_store.with_name("other.zarr").rename(own_store)
-    assert project.plan() == {}
+    assert project.plan(one) == {}
     command(project, "import-demos", own_store)
-    assert project.plan() == AFTER_STORE
+    assert project.plan(one) == {**AFTER_STORE, "finetune": 1, "evaluate": 3}
     assert hash_tree(own_store) == hash_tree(project.folder / PLACE)
     shutil.rmtree(project.folder / PLACE)
     refuse(project, f"{PLACE} was imported and is missing: import it again with `bmd-pipeline import-demos STORE")
