@@ -23,7 +23,7 @@ from typing import Annotated, cast
 import typer
 
 from bmd_pipeline import __version__
-from bmd_pipeline.cli import doctor, project, stages, tools
+from bmd_pipeline.cli import doctor, modes, project, stages, tools
 from bmd_pipeline.config.load import shorten
 from bmd_pipeline.errors import AlreadyWritten, BMDError, ConfigError, TaskError
 from bmd_pipeline.stages.console import STOPPED, Stopped
@@ -108,6 +108,7 @@ for _panel, _commands in _PANELS.items():
         _name = _command.__name__.replace("_", "-")
         _example = f"Example: `bmd-pipeline {_name} {EXAMPLES[_name]}`"
         app.command(_name, rich_help_panel=_panel, epilog=_example)(_command)
+app.add_typer(modes.modes_app, name="modes", rich_help_panel="Stages")
 app.add_typer(tools.config_app, name="config", rich_help_panel="Help")
 
 

@@ -95,6 +95,8 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
             tuning = values["finetune"]
             chosen["finetune"] = {"ppo": tuning["ppo"], "regulariser": {"floor": tuning["regulariser"]["floor"]}}
         _remove(chosen, _UNREAD_BY_FORM[form])
+        if config.modes.drop or config.modes.merge:  # names change nothing that is trained
+            chosen["modes"] = {name: values["modes"][name] for name in ("demonstrations", "drop", "merge")}
     if stage == "finetune":
         plain = method is not None and not uses_modes(method)
         steered = method is None or method_family(method) == "dsrl" or (not plain and form == "published")

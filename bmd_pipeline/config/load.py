@@ -8,8 +8,9 @@ Layers, each over the one before; a file that the current folder lacks is the pa
    seed k
 3. `config/presets/<preset>.yaml`: how much to compute
 4. the task file's `presets: {<preset>: ...}`: the same for this task
-5. overrides: `--config FILE`, or Snakemake's `--configfile` and `--config`
-6. assignments: `--set a.b=c`
+5. `config/modes/<Task>.yaml`, or `<Task>-<run>.yaml`: what `bmd-pipeline modes` was told about the task's modes
+6. overrides: `--config FILE`, or Snakemake's `--configfile` and `--config`
+7. assignments: `--set a.b=c`
 
 Nothing here imports torch: Snakemake reads the settings again for every job.
 """
@@ -391,7 +392,9 @@ def load_config(
         upper.append(Layer(f"the name {task}", {"seed": base}))
     if preset == AUTO_GPU:
         preset = "gpu" if _is_native(_collect_layers(task, "cpu", config_dir) + upper) else "cpu"
-    layers = _collect_layers(task, preset, config_dir) + upper
+    lower = _collect_layers(task, preset, config_dir)
+    path = modes_path(task, str(merge_layers(lower + upper).get("run") or ""), config_dir)
+    layers = lower + ([_file_layer(path, read_settings(path))] if path.is_file() else []) + upper
     values = merge_layers(layers)
     if "preset" in values:
         raise _refusal(("preset",), f"unknown setting preset; {_NO_SETTINGS['preset']}", layers)
@@ -474,6 +477,11 @@ def _defaults_path(config_dir: Path) -> Path:
 
 def _preset_path(preset: str, config_dir: Path) -> Path:
     return find_file(config_dir / "presets" / f"{preset}.yaml")
+
+
+def modes_path(task: str, run: str = "", config_dir: Path = CONFIG_DIR) -> Path:
+    """The file of what was decided about the modes of a run on a task."""
+    return config_dir / "modes" / f"{task}-{run}.yaml" if run else config_dir / "modes" / f"{task}.yaml"
 
 
 def list_configured(config_dir: Path = CONFIG_DIR) -> list[str]:

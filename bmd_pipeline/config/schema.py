@@ -356,6 +356,65 @@ class DiscoverConfig(Section):
         return self
 
 
+ModeNumber = Annotated[int, Field(ge=0, le=1023)]
+
+
+class ModesConfig(Section):
+    """What a person decided about the modes that were found in the demonstrations, numbered as they were found.
+    `bmd-pipeline modes` writes it to config/modes/<Task>.yaml."""
+
+    demonstrations: Annotated[tuple[Annotated[int, Field(ge=1, le=10_000_000)], ...], Field(max_length=1024)] = ()
+    """Demonstrations of each mode. What is decided holds for these modes: discovery refuses to go on with others."""
+    drop: Annotated[tuple[ModeNumber, ...], Field(max_length=1024), Once] = ()
+    """Modes that get no code. Their demonstrations are not taught, and episodes that show them obey no code."""
+    merge: Annotated[
+        tuple[Annotated[tuple[ModeNumber, ...], Field(min_length=2, max_length=1024)], ...], Field(max_length=1024)
+    ] = ()
+    """Groups of modes that share one code."""
+    names: Annotated[tuple[Annotated[str, Field(max_length=40)], ...], Field(max_length=1024)] = ()
+    """What each mode is called; empty for one without a name. A code has the name of its first mode that has one."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        count = len(self.demonstrations)
+        decided = [*self.drop, *(mode for group in self.merge for mode in group)]
+        if not count and (decided or self.names):
+            raise ValueError("demonstrations must say how many each mode has: let `bmd-pipeline modes` write the file")
+        if unknown := [mode for mode in decided if mode >= count]:
+            raise ValueError(f"demonstrations are of {count} modes, from 0 on; there is no mode {unknown[0]}")
+        if twice := [mode for mode in decided if decided.count(mode) > 1]:
+            raise ValueError(f"mode {twice[0]} must be dropped or merged once")
+        if self.names and len(self.names) != count:
+            raise ValueError(f"names must be {count}, one for each mode, got {len(self.names)}")
+        for name in self.names:
+            if name != name.strip() or not name.isprintable():
+                raise ValueError(f"names must be printable, without spaces around them, got {name!r}")
+        given = [name for name in self.names_by_code() if name]
+        if same := [name for name in given if given.count(name) > 1]:
+            raise ValueError(f"names must tell codes apart, and two are called {same[0]}")
+        if count and (left := len(set(self.codes()) - {None})) < 2:
+            raise ValueError(f"drop and merge must leave two codes, and leave {left}")
+        return self
+
+    def codes(self) -> tuple[int | None, ...]:
+        """The code of each mode; None if it is dropped. Codes are in the order of their first modes."""
+        first = {mode: min(group) for group in self.merge for mode in group}
+        kept = [mode for mode in range(len(self.demonstrations)) if mode not in self.drop]
+        numbers = {mode: code for code, mode in enumerate(mode for mode in kept if first.get(mode, mode) == mode)}
+        return tuple(
+            None if mode in self.drop else numbers[first.get(mode, mode)] for mode in range(len(self.demonstrations))
+        )
+
+    def names_by_code(self) -> tuple[str | None, ...]:
+        """The name of each code; None for one without. Empty where nothing was decided."""
+        codes = self.codes()
+        by_code: dict[int, str | None] = {code: None for code in codes if code is not None}
+        for code, name in zip(codes, self.names or ("",) * len(codes), strict=True):
+            if code is not None and name and by_code[code] is None:
+                by_code[code] = name
+        return tuple(by_code.values())
+
+
 class CurriculumConfig(Section):
     """Short-to-long horizon: episodes grow from a share of the horizon to all of it."""
 
@@ -699,6 +758,7 @@ class RunConfig(Section):
     collect: CollectConfig = CollectConfig()
     pretrain: PretrainConfig = PretrainConfig()
     discover: DiscoverConfig = DiscoverConfig()
+    modes: ModesConfig = ModesConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     compare: CompareConfig = CompareConfig()
@@ -714,6 +774,8 @@ class RunConfig(Section):
             raise ValueError(f"discover.num_modes must be <= finetune.num_envs ({envs}), got {codes}")
         if self.discover.form == "published" and "fbc-bmd" in (*self.methods, *self.grid.methods):
             raise ValueError("discover.form must be coded for fbc-bmd, got published")
+        if self.discover.form == "published" and self.modes.demonstrations:
+            raise ValueError("modes must be empty in the published form: they are modes of demonstrations")
         plain = [method for method in self.grid.methods if not uses_modes(method)]
         for name in self.grid.axes:
             coded = name.startswith(("discover.", *CODED_SETTINGS))

@@ -8,8 +8,8 @@ import torch
 from pydantic import FiniteFloat, NonNegativeInt, TypeAdapter
 from torch import Tensor, nn
 
-from bmd_pipeline.config.schema import DiscoverConfig, SteeringConfig
-from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.config.schema import DiscoverConfig, ModesConfig, SteeringConfig
+from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import hash_file, load_weights, read_json, save_weights, write_json
 from bmd_pipeline.modes.inference import InferenceModel
 from bmd_pipeline.modes.steering import NoiseBasis, SteeringPolicy
@@ -18,8 +18,10 @@ from bmd_pipeline.policies.networks import require_values
 
 WEIGHTS = "modes.safetensors"
 DOCUMENT = "modes.json"
-CENTRES = "centres"
-SCHEMA_VERSION = 2
+CENTRES, CLUSTER_CODES = "centres", "cluster_codes"
+DROPPED = -1
+"""In place of a code: that of a cluster which a person dropped."""
+SCHEMA_VERSION = 3
 
 _COLUMNS = TypeAdapter(tuple[NonNegativeInt, ...])
 _FINDINGS = TypeAdapter(dict[str, FiniteFloat | list[FiniteFloat]])
@@ -35,7 +37,8 @@ class DiscoveredModes:
     coded: DiffusionPolicy | None  # π(a|s,z), the policy that was taught its codes; None in the published form
     steering: SteeringPolicy | None  # π_ψ(w|s,z); None in the coded form
     findings: dict[str, Any]  # what was measured: held-out multimodality, success of the base policy and per code
-    centres: Tensor | None = None  # (K, points · obs_dim) clusters of the demonstrations; None in the published form
+    centres: Tensor | None = None  # (C, points · obs_dim) clusters of the demonstrations; None in the published form
+    cluster_codes: Tensor | None = None  # (C,) the code of each, or DROPPED; likewise
     fingerprint: str = ""  # hash of the weights file, once loaded: what is fine-tuned with these modes names it
 
     @property
@@ -52,21 +55,46 @@ class DiscoveredModes:
         parts = {"inference": self.inference, "policy": self.coded, "steering": self.steering}
         return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
-    def nearest_clusters(self, cond: Tensor, last: Tensor) -> Tensor | None:
-        """Nearest cluster of demonstrations (N,) of each episode; None in the published form, which has no clusters.
+    def read_codes(self, cond: Tensor, last: Tensor) -> Tensor | None:
+        """Code (N,) of the cluster of demonstrations that each episode is nearest to, DROPPED if that was dropped; None
+        in the published form, which has no clusters.
 
         Of encoded observations (T + 1, N, cond_dim) at each decision, `last` (N,) are each episode's last entries.
         """
-        if self.centres is None or self.coded is None:
+        if self.centres is None or self.cluster_codes is None or self.coded is None:
             return None
         points = resample_track(cond[..., : self.coded.obs_dim], last, self.config.cluster_points)
-        return torch.cdist(points, self.centres).argmin(dim=1)
+        return self.cluster_codes[torch.cdist(points, self.centres).argmin(dim=1)]
+
+    def names(self, decided: ModesConfig) -> tuple[str | None, ...]:
+        """What a person called the codes; empty where nothing was decided.
+
+        Raises:
+            ConfigError: it was decided about other modes.
+        """
+        sizes = self.findings.get("cluster_sizes")
+        if decided.demonstrations and list(decided.demonstrations) != sizes:
+            raise ConfigError(
+                f"modes.demonstrations are {list(decided.demonstrations)}, but the discovered modes have {sizes}: what "
+                "was decided is of other modes; move its file away, and decide again"
+            )
+        return decided.names_by_code()
+
+    def shares(self) -> list[float] | None:
+        """Share of the demonstrations that show each code's behaviour, (K,), those of dropped clusters not counted;
+        None in the published form."""
+        sizes = self.findings.get("cluster_sizes")
+        if sizes is None or self.cluster_codes is None:
+            return None
+        kept = self.cluster_codes != DROPPED
+        counts = torch.bincount(self.cluster_codes[kept].cpu(), torch.tensor(sizes)[kept.cpu()], self.num_codes)
+        return (counts / counts.sum()).tolist()
 
     def save(self, directory: Path, task: str, policy: DiffusionPolicy) -> None:
         """Writes modes.safetensors and modes.json, which names the policy they were discovered in."""
         tensors = self.networks().state_dict()
-        if self.centres is not None:
-            tensors[CENTRES] = self.centres
+        if self.centres is not None and self.cluster_codes is not None:
+            tensors |= {CENTRES: self.centres, CLUSTER_CODES: self.cluster_codes}
         save_weights(directory / WEIGHTS, tensors)
         write_json(
             directory / DOCUMENT,
@@ -123,16 +151,25 @@ def load_modes(directory: Path, policy: DiffusionPolicy, *, task: str) -> Discov
             require_values(network.hidden_sizes, tensors)
         modes = make_modes(config, policy, _COLUMNS.validate_python(document["feature_columns"]))
         modes.findings = _FINDINGS.validate_python(document["findings"])
-        modes.centres = tensors.pop(CENTRES, None)
-        clusters = (config.num_modes, config.cluster_points * policy.obs_dim) if config.form == "coded" else None
-        if clusters != (None if modes.centres is None else tuple(modes.centres.shape)):
-            raise ValueError(f"centres of clusters must be {clusters}")
+        modes.centres, modes.cluster_codes = tensors.pop(CENTRES, None), tensors.pop(CLUSTER_CODES, None)
+        if config.form == "coded":
+            _require_clusters(modes, policy.obs_dim)
         modes.networks().load_state_dict(tensors)
         modes.fingerprint = hash_file(directory / WEIGHTS)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ArtifactError(f"{path}: does not fit this policy or this version; {again}") from error
     modes.networks().requires_grad_(False).to(policy.device)
     return modes
+
+
+def _require_clusters(modes: DiscoveredModes, obs_dim: int) -> None:
+    """Each code has a cluster of the right size; what is wrong is a ValueError."""
+    if modes.centres is None or modes.cluster_codes is None:
+        raise ValueError("clusters are missing")
+    if tuple(modes.centres.shape) != (len(modes.cluster_codes), modes.config.cluster_points * obs_dim):
+        raise ValueError("centres of clusters don't fit")
+    if set(modes.cluster_codes.tolist()) - {DROPPED} != set(range(modes.num_codes)):
+        raise ValueError("codes of clusters don't fit")
 
 
 # ---- An episode as points, by which behaviours are told apart ----

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bmd_pipeline.config.schema import DiscoverConfig, TeachingConfig
+from bmd_pipeline.config.schema import DiscoverConfig, ModesConfig, TeachingConfig
 from bmd_pipeline.demos.store import Demos
-from bmd_pipeline.errors import TrainingError
+from bmd_pipeline.errors import ConfigError, TrainingError
 from bmd_pipeline.modes.clustering import cluster_by_density, cluster_episodes
 from bmd_pipeline.modes.inference import draw_balanced
-from bmd_pipeline.modes.modes import interpolate_rows
+from bmd_pipeline.modes.modes import DROPPED, interpolate_rows
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.policies.networks import EMA, descend
 
@@ -33,14 +33,29 @@ EMA_DECAY = 0.995
 class Clusters:
     """Behaviours found among demonstrations."""
 
-    code: Tensor  # (E,) cluster of each demonstration
-    centres: Tensor  # (K, points · obs_dim)
+    cluster: Tensor  # (E,) cluster of each demonstration
+    centres: Tensor  # (C, points · obs_dim)
     by_density: bool  # whether gaps divide them; False: k-means cut them
 
     @property
     def sizes(self) -> list[int]:
-        """Demonstrations in each cluster, (K,)."""
-        return torch.bincount(self.code, minlength=len(self.centres)).tolist()
+        """Demonstrations in each cluster, (C,)."""
+        return torch.bincount(self.cluster, minlength=len(self.centres)).tolist()
+
+    def find_codes(self, decided: ModesConfig) -> Tensor:
+        """The code of each cluster, (C,), as a person decided: its own where nothing was, and DROPPED for none.
+
+        Raises:
+            ConfigError: it was decided about other clusters than these.
+        """
+        sizes = self.sizes
+        if decided.demonstrations and list(decided.demonstrations) != sizes:
+            raise ConfigError(
+                f"modes.demonstrations are {list(decided.demonstrations)}, but the modes that are found now have "
+                f"{sizes}: what was decided is of other modes; look at these without it, and decide again"
+            )
+        codes = decided.codes() or range(len(sizes))
+        return torch.tensor([DROPPED if code is None else code for code in codes], device=self.centres.device)
 
 
 def describe_demos(demos: Demos, cond: Tensor, obs_dim: int, points: int) -> Tensor:
@@ -69,11 +84,11 @@ def cluster_demos(points: Tensor, config: DiscoverConfig, seed: int) -> Clusters
         TrainingError: fewer demonstrations than clusters of k-means.
     """
     if config.clustering == "density":
-        code, centres = cluster_by_density(points, config.min_demonstrations, config.num_modes)
+        cluster, centres = cluster_by_density(points, config.min_demonstrations, config.num_modes)
         if len(centres) >= MIN_BEHAVIOURS:
-            return Clusters(code, centres, by_density=True)
-    code, centres = cluster_episodes(points, config.num_modes, seed)
-    return Clusters(code, centres, by_density=False)
+            return Clusters(cluster, centres, by_density=True)
+    cluster, centres = cluster_episodes(points, config.num_modes, seed)
+    return Clusters(cluster, centres, by_density=False)
 
 
 def compute_rate_share(step: int, steps: int) -> float:

@@ -260,6 +260,29 @@ def plot_trajectories(evaluation: Evaluation, book: PathBook) -> Figure:
     return figure
 
 
+@house_style()
+def plot_codes_paths(titles: Sequence[str], book: PathBook) -> Figure:
+    """Trajectories by the code that commanded them, one panel per code with a title each; colours are true modes,
+    failures thin and grey."""
+    columns = min(len(titles), _MAX_COLUMNS)
+    rows = math.ceil(len(titles) / columns)
+    x_limits, y_limits = _limits(book)
+    height = _PANEL * (y_limits[1] - y_limits[0]) / (x_limits[1] - x_limits[0]) if book.to_scale else _PANEL
+    figure = Figure(figsize=(_PANEL * columns + 0.6, (height + 0.4) * rows + 0.3), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for code, axes in enumerate(grid.flat):
+        if code >= len(titles):
+            axes.set_axis_off()
+            continue
+        _plot_paths(axes, [path for path in book.paths if path.code == code], book)
+        axes.set(xlim=x_limits, ylim=y_limits, aspect="equal" if book.to_scale else "auto")
+        axes.set_title(titles[code], loc="left")
+    across, up = (_label(axis.replace("_", " ")) for axis in book.axes)
+    figure.supxlabel(across, fontsize="medium")
+    figure.supylabel(up, fontsize="medium")
+    return figure
+
+
 def _plot_policy(axes: Axes, name: str, block: PolicyBlock, unit: str) -> None:
     """Success of a policy against its modes, `solved` or `present`."""
     style, x, y = method_style(name), getattr(block, unit), block.success_rate
@@ -545,11 +568,16 @@ _PAGE_INCHES = 8.8
 
 
 @house_style()
-def plot_codes(name: str, codes: Mapping[int, Sequence[CodeRow | CodeCheck]], modes: Sequence[str]) -> Figure:
+def plot_codes(
+    name: str,
+    codes: Mapping[int, Sequence[CodeRow | CodeCheck]],
+    modes: Sequence[str],
+    called: Sequence[str | None] = (),
+) -> Figure:
     """Matrices of codes (rows) and true modes (columns): the area of a disc is the share of the code's successes.
 
     Beside them stand the code's success rate and, for evaluations, the share of its own behaviour. `name` says whose
-    codes they are; there is a matrix for each seed.
+    codes they are, and `called` what a person calls each; there is a matrix for each seed.
     """
     cell = 0.28 if len(modes) <= _MANY_MODES else 0.17  # inches
     most = max(map(len, codes.values()))
@@ -578,7 +606,8 @@ def plot_codes(name: str, codes: Mapping[int, Sequence[CodeRow | CodeCheck]], mo
             for place, value in zip(places, values, strict=True):
                 axes.text(place, y, f"{value:.0%}", ha="center", va="center", fontsize=7, color=GREY)
         axes.set_xticks([*range(len(modes)), *places], [*map(_label, modes), *numbers], rotation=90)
-        axes.set_yticks(range(len(found)), [str(row.code) for row in found])
+        labels = [(called[row.code] if called else None) or str(row.code) for row in found]
+        axes.set_yticks(range(len(found)), [_label(label) for label in labels])
         axes.set_xticks(np.arange(len(modes) + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(len(found) + 1) - 0.5, minor=True)
         axes.grid(which="minor")

@@ -170,11 +170,11 @@ def _draw_figures(sources: ReportSources) -> dict[str, list[Markup]]:
     for name, block in evaluation.policies.items():
         if block.codes:
             codes = {row.seed: [code for code in block.codes if code.seed == row.seed] for row in block.seeds}
-            figure = figures.plot_codes(name, codes, modes)
+            figure = figures.plot_codes(name, codes, modes, sources.code_names)
             add("codes", figure, f"{name}: codes and true modes", narrative.describe_codes(codes))
     if validation is not None:
         checks = {one.seed: one.codes for one in validation.discovered}
-        figure = figures.plot_codes("frozen policy", checks, validation.modes)
+        figure = figures.plot_codes("frozen policy", checks, validation.modes, sources.code_names)
         add("validation", figure, "Frozen policy: codes and true modes", narrative.describe_codes(checks))
     if grid is not None:
         words = "; ".join(narrative.describe_grid(grid))

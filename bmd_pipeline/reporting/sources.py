@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bmd_pipeline.config.schema import ModesConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import advise_again, hash_file, read_file
 from bmd_pipeline.io.layout import EPISODES_FILE, METRICS_FILE, PATHS_FILE, RUN_FILE, VIDEO_TYPES, VIDEOS_FOLDER, Layout
@@ -216,10 +217,15 @@ class ReportSources:
     pretraining: Curves | None  # success of the base policy while it was pre-trained; None where nothing was played
     evidence: FoundDocuments
     videos: list[Video]
+    code_names: Sequence[str | None] = ()  # what a person called the codes
 
 
-def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> ReportSources:
+def load_sources(
+    task: str, layout: Layout, *, episodes: Path, paths: Path, decided: ModesConfig | None = None
+) -> ReportSources:
     """Reads a task's results, with its tables of episodes and of planar paths, and checks that they are of one run.
+
+    What was `decided` about modes names the codes, unless those of a seed are others.
 
     Raises:
         ArtifactError: a file is missing, damaged or cut short, or is not the one that the others were made from.
@@ -246,6 +252,9 @@ def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> R
     require_tables(evaluation, summary, EPISODES_FILE, PATHS_FILE)
     base = require_run(layout.policy(task), "pretrain", task)
     seeds = sorted({seed for policy, seed in known if uses_modes(policy)})
+    discovered = {seed: require_run(layout.modes(task, seed), "discover", task, seed=seed) for seed in seeds}
+    sizes = [record.get("findings", {}).get("cluster_sizes") for record in discovered.values()]
+    fits = decided is not None and all(found == list(decided.demonstrations) for found in sizes)
     return ReportSources(
         folder=layout.folder(task),
         evaluation=evaluation,
@@ -255,12 +264,13 @@ def load_sources(task: str, layout: Layout, *, episodes: Path, paths: Path) -> R
         book=book,
         demos=_find_collection(base, layout, task),
         base=base,
-        discovered={seed: require_run(layout.modes(task, seed), "discover", task, seed=seed) for seed in seeds},
+        discovered=discovered,
         finetuned=finetuned,
         curves={key: load_curves(layout.finetuned(task, *key) / METRICS_FILE) for key in finetuned},
         pretraining=load_pretraining(layout.policy(task) / METRICS_FILE),
         evidence=load_documents(layout, evaluation),
         videos=find_videos(summary.parent),
+        code_names=decided.names_by_code() if decided is not None and fits else (),
     )
 
 

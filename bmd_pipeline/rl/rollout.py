@@ -333,10 +333,10 @@ def read_codes(inference: InferenceModel, played: Rollout) -> Tensor:
 
 @torch.no_grad()
 def read_behaviours(modes: DiscoveredModes, played: Rollout) -> Tensor:
-    """Behaviour (N,) of each episode: its nearest cluster of demonstrations; in the published form its most likely code
-    at the end."""
-    nearest = modes.nearest_clusters(played.cond, played.last_decision)
-    return read_codes(modes.inference, played) if nearest is None else nearest
+    """Code (N,) whose behaviour each episode shows, DROPPED if it is one without a code: that of its nearest cluster of
+    demonstrations; in the published form its most likely code at the end."""
+    shown = modes.read_codes(played.cond, played.last_decision)
+    return read_codes(modes.inference, played) if shown is None else shown
 
 
 def compute_code_success(played: Rollout, num_codes: int) -> Tensor:

@@ -18,7 +18,7 @@ from bmd_pipeline.io.logger import Tracker
 from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.io.provenance import RunStart, require_own_demos, require_run, write_run
 from bmd_pipeline.modes.inference import fit_inference
-from bmd_pipeline.modes.modes import CENTRES, DOCUMENT, WEIGHTS, DiscoveredModes, make_modes
+from bmd_pipeline.modes.modes import CENTRES, CLUSTER_CODES, DOCUMENT, DROPPED, WEIGHTS, DiscoveredModes, make_modes
 from bmd_pipeline.modes.teaching import Clusters, cluster_demos, describe_demos, teach_codes
 from bmd_pipeline.policies.bc import make_windows
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
@@ -118,20 +118,24 @@ class Discovery:
         points = describe_demos(self.demos, cond, policy.obs_dim, settings.cluster_points)
         clusters = cluster_demos(points, settings, derive_seed(*self._seed_root, "clusters"))
         self._report_clusters(clusters)
-        self._remake_networks(len(clusters.centres))
+        cluster_codes = clusters.find_codes(self.config.modes)
+        num_codes = int(cluster_codes.max()) + 1
+        self._remake_networks(num_codes)
         lengths = torch.from_numpy(self.demos.episode_ends - self.demos.episode_starts).to(self.context.device)
+        code = cluster_codes[clusters.cluster].repeat_interleave(lengths)
+        taught = code != DROPPED
         with self.reporter.progress("teaching codes", settings.teaching.steps) as progress:
             self.modes.coded = teach_codes(
                 policy,
-                policy.normalise_chunk(windows.chunk),
-                cond,
-                clusters.code.repeat_interleave(lengths),
-                len(clusters.centres),
+                policy.normalise_chunk(windows.chunk)[taught],
+                cond[taught],
+                code[taught],
+                num_codes,
                 settings.teaching,
                 self._make_draws("teach"),
                 progress.advance,
             )
-        self.modes.centres = clusters.centres
+        self.modes.centres, self.modes.cluster_codes = clusters.centres, cluster_codes
         self.modes.findings["cluster_sizes"] = clusters.sizes
 
     def _report_clusters(self, clusters: Clusters) -> None:
@@ -186,8 +190,11 @@ class Discovery:
         modes.inference.fit_scale(played.features[1:], played.active_mask)
         shown = read_behaviours(modes, played)
         # what failed may have shown nothing; without enough successes it is all there is
-        kept = played.success if int(played.success.sum()) >= modes.num_codes else torch.ones_like(played.success)
-        taken = played.active_mask & kept
+        coded = shown != DROPPED
+        won = played.success & coded
+        taken = played.active_mask & (won if int(won.sum()) >= modes.num_codes else coded)
+        if not bool(taken.any()):
+            raise TrainingError("every episode of the taught policy shows a mode that was dropped (modes.drop)")
         histories = played.histories(modes.inference)[1:]
         modes.inference.requires_grad_(True)
         fit_inference(modes.inference, histories[taken], shown.expand_as(taken)[taken], self._make_draws("inference"))
@@ -306,8 +313,8 @@ class Discovery:
             **add_prefix("rounds", pack_rounds(self._rounds)),
             "torch": torch.get_rng_state(),  # layers that are made later draw from it
         }
-        if modes.centres is not None:
-            tensors[CENTRES] = modes.centres
+        if modes.centres is not None and modes.cluster_codes is not None:
+            tensors |= {CENTRES: modes.centres, CLUSTER_CODES: modes.cluster_codes}
         if draws is not None:
             tensors["draws"] = draws
         return tensors, {
@@ -329,7 +336,9 @@ class Discovery:
         device = self.context.device
         self._remake_networks(values["num_codes"])
         self.modes.networks().load_state_dict(take_prefix("modes", tensors))
-        self.modes.centres = tensors[CENTRES].to(device) if CENTRES in tensors else None
+        if CENTRES in tensors:
+            self.modes.centres = tensors[CENTRES].to(device)
+            self.modes.cluster_codes = tensors[CLUSTER_CODES].to(device)
         self.modes.findings = values["findings"]
         self._rounds = unpack_rounds(take_prefix("rounds", tensors), self.modes.feature_columns, device)
         self._saved_draws = tensors.get("draws")

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.config.schema import ModesConfig, RunConfig
 from bmd_pipeline.errors import ArtifactError, TaskError
 from bmd_pipeline.export.graph import PolicyFunction, write_graphs
 from bmd_pipeline.io.files import hash_file, read_json, staged_directory, write_bytes, write_json
@@ -43,6 +43,7 @@ def export(
 
     Raises:
         TaskError: a package that this needs is not installed.
+        ConfigError: what was decided about modes is about others.
         ArtifactError: an input is missing, damaged or made for something else; a file in `output` is another's or was
             edited; or a graph differs from the policy.
         AlreadyWritten: a job that computes the same did, and has finished meanwhile.
@@ -75,7 +76,7 @@ def export(
         },
         **describe_agent(agent, function),
         "control_hz": registry.make_spec(config.task.name, config.task.env).control_hz,
-        **_describe_modes(agent, *(measured or (None, ()))),
+        **_describe_modes(agent, config.modes, *(measured or (None, ()))),
     }
     identity = {"export": output.name, "method": method, "seed": seed}
     hashes = {name: start.hashes[path] for name, path in inputs.items()}
@@ -151,16 +152,22 @@ def describe_agent(agent: Agent, function: PolicyFunction) -> dict[str, Any]:
     }
 
 
-def _describe_modes(agent: Agent, source: str | None, measured: Sequence[tuple[str | None, float]]) -> dict[str, Any]:
-    """The codes; share is that of the demonstrations that show a code's behaviour, success where it was measured."""
+def _describe_modes(
+    agent: Agent,
+    decided: ModesConfig,
+    source: str | None,
+    measured: Sequence[tuple[str | None, float]],
+) -> dict[str, Any]:
+    """The codes. A name is what a person called it, else its behaviour; share is that of the demonstrations that show
+    its behaviour, success where it was measured."""
     if agent.modes is None:
         return {"success_measured_in": None, "modes": []}
     count = agent.num_codes
-    sizes = agent.modes.findings.get("cluster_sizes", ())
-    shares = [size / sum(sizes) for size in sizes] if len(sizes) == count else [None] * count
+    shares: Sequence[float | None] = agent.modes.shares() or [None] * count
+    names = agent.modes.names(decided) or (None,) * count
     rows = measured if len(measured) == count else [(None, None)] * count
     modes = [
-        {"code": code, "name": name, "success_rate": rate, "share": share}
-        for code, ((name, rate), share) in enumerate(zip(rows, shares, strict=True))
+        {"code": code, "name": name or behaviour, "success_rate": rate, "share": share}
+        for code, (name, (behaviour, rate), share) in enumerate(zip(names, rows, shares, strict=True))
     ]
     return {"success_measured_in": source if len(measured) == count else None, "modes": modes}

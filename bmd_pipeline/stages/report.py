@@ -25,7 +25,13 @@ def report(config: RunConfig, *, layout: Layout, output: Path, reporter: Reporte
     """
     task = config.task.name
     summary = layout.summary(task)
-    sources = load_sources(task, layout, episodes=summary.with_name(EPISODES_FILE), paths=summary.with_name(PATHS_FILE))
+    sources = load_sources(
+        task,
+        layout,
+        episodes=summary.with_name(EPISODES_FILE),
+        paths=summary.with_name(PATHS_FILE),
+        decided=config.modes,
+    )
     _check_settings(config, layout, sources)
     _write(output, build_report(sources), reporter)
 

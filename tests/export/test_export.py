@@ -42,11 +42,15 @@ SHARED = f"--task {TASK} --preset smoke --quiet " + " ".join(f"--set {name}={x}"
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A task's results with a fine-tuned policy, evaluated and exported."""
+    """A task's results with a fine-tuned policy, evaluated and exported; its second mode has a name."""
     root = tmp_path_factory.mktemp("project")
     tune = "--method dppo-bmd"
-    for command in ("collect", "pretrain", "discover", f"finetune {tune}", f"evaluate {tune}", f"export {tune}"):
+    for command in ("collect", "pretrain", "discover", f"finetune {tune}", f"evaluate {tune}"):
         assert main(f"{command} {SHARED} --root {root}".split()) == 0
+    with pytest.MonkeyPatch.context() as patch:  # what is decided is written below the present folder
+        patch.chdir(root)
+        assert main(["modes", "rename", "1", "mine", "--task", TASK, "--preset", "smoke"]) == 0
+        assert main(f"export {tune} {SHARED} --root {root}".split()) == 0
     return root / "results" / f"{TASK}-smoke"
 
 
@@ -280,10 +284,16 @@ def test_the_folder_says_what_it_came_from(results: Path) -> None:
     )
     rows = evaluation["policies"]["dppo-bmd"]["codes"]
     sizes = modes["findings"]["cluster_sizes"]
+    shares = [pytest.approx(size / sum(sizes)) for size in sizes]
     assert facts["success_measured_in"] == "eval.json"
     assert facts["modes"] == [
-        {"code": row["code"], "name": row["behaviour"], "success_rate": row["success_rate"], "share": size / sum(sizes)}
-        for row, size in zip(rows, sizes, strict=True)
+        {
+            "code": row["code"],
+            "name": name,
+            "success_rate": row["success_rate"],
+            "share": pytest.approx(size / sum(sizes)),
+        }
+        for row, size, name in zip(rows, sizes, (rows[0]["behaviour"], "mine"), strict=True)
     ]
     assert (record["stage"], record["inputs"].keys()) == ("export", {"policy", "modes", "finetuned"})
     assert record["outputs"].keys() == {"policy.json", "policy.onnx", "policy.pt2", "run_policy.py"}

@@ -11,7 +11,7 @@ import torch
 from bmd_pipeline.config.schema import DiscoverConfig, PolicyConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.provenance import require_own
-from bmd_pipeline.modes.modes import DOCUMENT, WEIGHTS, DiscoveredModes, load_modes, make_modes
+from bmd_pipeline.modes.modes import DOCUMENT, DROPPED, WEIGHTS, DiscoveredModes, load_modes, make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
 
@@ -26,7 +26,7 @@ def _modes(form: str) -> DiscoveredModes:
     modes = make_modes(DiscoverConfig.model_validate(config), _policy(), (0, 1))
     modes.findings = {"final_information": 0.5, "success_rate_per_code": [0.5, 1.0, 0.25]}
     if modes.coded is not None:
-        modes.centres = torch.randn(3, 2 * modes.config.cluster_points)
+        modes.centres, modes.cluster_codes = torch.randn(3, 2 * modes.config.cluster_points), torch.arange(3)
         for table in modes.coded.denoiser.code_tables:
             table.data.normal_()
     return modes
@@ -48,7 +48,7 @@ def test_round_trip(tmp_path: Path, form: str) -> None:
     assert all(torch.equal(loaded.networks().state_dict()[name], value) for name, value in weights.items())
     assert not any(parameter.requires_grad for parameter in loaded.networks().parameters())
     cond, last = torch.randn(4, 5, policy.cond_dim), torch.tensor([3, 1, 2, 3, 3])
-    shown = [each.nearest_clusters(cond, last) for each in (modes, loaded)]
+    shown = [each.read_codes(cond, last) for each in (modes, loaded)]
     if form == "published":
         assert shown == [None, None]
         assert loaded.acting_policy(policy) is policy
@@ -99,12 +99,12 @@ def test_networks_that_their_file_cannot_fill_are_not_built(
         load_modes(tmp_path, _policy(), task="GaussianMixture")
 
 
-@pytest.mark.parametrize("version", [1, 3, None])
+@pytest.mark.parametrize("version", [1, 2, None])
 def test_modes_of_another_version_are_refused(tmp_path: Path, version: int | None) -> None:
     _modes("coded").save(tmp_path, "GaussianMixture", _policy())
     document = json.loads((tmp_path / DOCUMENT).read_text())
     (tmp_path / DOCUMENT).write_text(json.dumps(document | {"schema_version": version}))
-    message = f"schema version {version}, this version reads 2; run `bmd-pipeline discover --task GaussianMixture`"
+    message = f"schema version {version}, this version reads 3; run `bmd-pipeline discover --task GaussianMixture`"
     with pytest.raises(ArtifactError, match=message):
         load_modes(tmp_path, _policy(), task="GaussianMixture")
 
@@ -115,7 +115,7 @@ def test_an_episode_shows_the_behaviour_whose_cluster_is_nearest() -> None:
     config = DiscoverConfig.model_validate({"num_modes": 3, "inference": {"hidden_sizes": (8,)}})
     modes = make_modes(config, policy, (0, 1))
     corners = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0]])
-    modes.centres = corners.repeat(1, config.cluster_points)
+    modes.centres, modes.cluster_codes = corners.repeat(1, config.cluster_points), torch.arange(3)
     truth = torch.tensor([0, 1, 1, 2, 2])
     cond = torch.zeros(8, 5, 4)
     cond[..., :2] = corners[truth] + 0.1
@@ -123,6 +123,10 @@ def test_an_episode_shows_the_behaviour_whose_cluster_is_nearest() -> None:
     last = torch.tensor([7, 3, 5, 7, 1])
     for episode, end in enumerate(last.tolist()):
         cond[end + 1 :, episode, :2] = corners[(truth[episode] + 1) % 3]  # what follows is no part of it
-    shown = modes.nearest_clusters(cond, last)
+    shown = modes.read_codes(cond, last)
     assert shown is not None
     assert torch.equal(shown, truth)
+    modes.cluster_codes = torch.tensor([1, DROPPED, 0])
+    shown = modes.read_codes(cond, last)
+    assert shown is not None
+    assert shown.tolist() == [1, DROPPED, DROPPED, 0, 0]

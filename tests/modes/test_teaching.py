@@ -56,7 +56,7 @@ def test_ways_are_found_with_their_number(counts: tuple[int, ...]) -> None:
     assert clusters.by_density
     assert len(clusters.centres) == len(counts)
     assert sorted(clusters.sizes) == sorted(counts)
-    pairs = {(int(code), int(way)) for code, way in zip(clusters.code, truth, strict=True)}
+    pairs = {(int(code), int(way)) for code, way in zip(clusters.cluster, truth, strict=True)}
     assert len(pairs) == len(counts), "each cluster is one way"
 
 

@@ -216,7 +216,8 @@ def test_codes_are_discs_whose_area_is_the_share() -> None:
         )
 
     rows = [row(0, left=0.75, right=0.25), row(1, left=0.0, right=1.0)]
-    (axes,) = plot_codes("dsrl-bmd", {3: rows}, MODES).axes
+    (axes,) = plot_codes("dsrl-bmd", {3: rows}, MODES, (None, "mine")).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "mine"]
     assert axes.get_xlabel() == "dsrl-bmd, seed 3"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["left", "right", "success", "obeyed"]
     first, second = axes.collections

@@ -40,7 +40,7 @@ def read_findings(modes: Path) -> dict[str, Any]:
 def test_codes_are_the_behaviours_of_the_demonstrations(modes: Path) -> None:
     document = json.loads((modes / "modes.json").read_text())
     found = document["findings"]
-    assert document["schema_version"] == 2
+    assert document["schema_version"] == 3
     assert document["config"]["num_modes"] == 4  # six were allowed, there are four goals
     assert sum(found["cluster_sizes"]) == 40
     assert found["obeyed"] > 0.9

@@ -1,0 +1,122 @@
+"""Commands that show the modes which discovery found, and write down which of them the robot keeps, and their names."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bmd_pipeline.cli import options as o
+from bmd_pipeline.config.load import modes_path
+from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.io.provenance import require_own
+from bmd_pipeline.methods import TAUGHT
+from bmd_pipeline.stages import curation
+
+modes_app = typer.Typer(
+    help="Look at the modes that discovery found in the demonstrations, name them, and say which the robot keeps."
+)
+
+Mode = Annotated[int, typer.Argument(help="Number of the mode, as `modes show` has it.", min=0, show_default=False)]
+Modes = Annotated[list[int], typer.Argument(help="Numbers of modes, as `modes show` has them.", min=0)]
+
+
+@modes_app.command(epilog="Example: `bmd-pipeline modes show --task PushT`")
+def show(
+    task: o.Task,
+    seed: o.Seed = 0,
+    preset: o.Preset = None,
+    config: o.ConfigFile = None,
+    assign: o.Assign = None,
+    root: o.Root = Path(),
+    output: Annotated[
+        Path | None, o.option("--output", "Picture to write (.png), with an .svg beside it.", "-o")
+    ] = None,
+    as_json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Lists the modes: demonstrations, success and obedience of each, and a picture of what their codes do.
+
+    Reads the evaluation of the taught policy, the codes before fine-tuning.
+    """
+    settings = o.open_config(task, preset, config, assign)
+    layout = Layout(root, settings.run)
+    picture = o.new_file(output, layout.modes(task, seed) / "modes.png")
+    require_own([picture, picture.with_suffix(".svg")], "modes", task)
+    modes = curation.show(settings, layout, seed, picture)
+    if as_json:
+        o.print_json(modes)
+        return
+    o.print_lines(f"{'mode':>4}  {'name':<16} demonstrations  code  success  obeyed  shows")
+    for mode in modes:
+        o.print_lines(_format(mode))
+    o.print_lines(
+        "", f"picture: {picture}", f"clips: `bmd-pipeline film --task {task} --method {TAUGHT} --seed {seed}`"
+    )
+    if settings.modes.demonstrations:
+        o.print_lines(f"decided in {modes_path(task, settings.run)}")
+
+
+@modes_app.command(epilog="Example: `bmd-pipeline modes rename 0 left --task PushT`")
+def rename(
+    mode: Mode,
+    name: Annotated[str, typer.Argument(help="What to call it; an empty text takes the name away.")],
+    task: o.Task,
+    seed: o.Seed = 0,
+    preset: o.Preset = None,
+    config: o.ConfigFile = None,
+    assign: o.Assign = None,
+    root: o.Root = Path(),
+    debug: o.Debug = False,
+) -> None:
+    """Names a mode. Nothing is trained again: pages and exports show the name."""
+    settings = o.open_config(task, preset, config, assign)
+    _report(curation.rename(settings, Layout(root, settings.run), seed, mode, name))
+
+
+@modes_app.command(epilog="Example: `bmd-pipeline modes drop 2 --task PushT`")
+def drop(
+    modes: Modes,
+    task: o.Task,
+    seed: o.Seed = 0,
+    preset: o.Preset = None,
+    config: o.ConfigFile = None,
+    assign: o.Assign = None,
+    root: o.Root = Path(),
+    debug: o.Debug = False,
+) -> None:
+    """Takes modes out, as unsafe or unwanted: no code is taught their demonstrations.
+
+    Discovery, and what builds on it, is to be run again.
+    """
+    settings = o.open_config(task, preset, config, assign)
+    _report(curation.drop(settings, Layout(root, settings.run), seed, modes), retrain=task)
+
+
+@modes_app.command(epilog="Example: `bmd-pipeline modes merge 1 3 --task PushT`")
+def merge(
+    modes: Modes,
+    task: o.Task,
+    seed: o.Seed = 0,
+    preset: o.Preset = None,
+    config: o.ConfigFile = None,
+    assign: o.Assign = None,
+    root: o.Root = Path(),
+    debug: o.Debug = False,
+) -> None:
+    """Makes several modes one, which shares a code. Discovery, and what builds on it, is to be run again."""
+    settings = o.open_config(task, preset, config, assign)
+    _report(curation.merge(settings, Layout(root, settings.run), seed, modes), retrain=task)
+
+
+def _format(mode: dict[str, Any]) -> str:
+    name, count = mode["name"] or "–", f"{mode['demonstrations']} ({mode['share']:.0%})"
+    start = f"{mode['mode']:>4}  {name:<16} {count:>14}"
+    if mode["code"] is None:
+        return f"{start}  dropped"
+    shows = mode["behaviour"] or "no success"
+    return f"{start}  {mode['code']:>4}  {mode['success_rate']:>7.3f}  {mode['obeyed']:>6.3f}  {shows}"
+
+
+def _report(path: Path, retrain: str | None = None) -> None:
+    again = f"; now run `bmd-pipeline discover --task {retrain}`, or the workflow, again" if retrain else ""
+    o.print_lines(f"{path}: written{again}")
