@@ -9,6 +9,7 @@ CORES ?= $(shell $(VENV)/bin/python -c \
 ARGS ?=
 VENV := .venv
 AUDIT := .audit
+RUNTIME := .onnxruntime-web
 READY := $(VENV)/.ready
 SNAKEFMT := snakefmt --line-length 120
 
@@ -47,8 +48,15 @@ test: setup  ## all tests
 package-test: setup  ## build wheel and sdist, and run the quick task from the installed wheel; see docs/install.md
 	python -m tests.package.check
 
-docs: setup  ## the documentation as a site, in site/; links that lead nowhere are errors
+docs: setup $(RUNTIME)/.ready  ## the documentation as a site, in site/; links that lead nowhere are errors
 	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
+	python -m tests.docs.playground
+
+$(RUNTIME)/.ready:  # what the playground runs its policies with
+	mkdir -p $(RUNTIME)
+	cd $(RUNTIME) && npm pack --silent onnxruntime-web@1.30.0 && tar xzf *.tgz $(addprefix package/dist/,\
+	  ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm) && rm *.tgz
+	touch $@
 
 fault-test: setup  ## kill, damage and fill up whatever can be, about 100 kills; see docs/reliability.md
 	python -m tests.faults.campaign $(ARGS)

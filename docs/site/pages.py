@@ -1,6 +1,7 @@
 """What `mkdocs` makes beside the files in docs/: the first page from README.md, and references from the code itself."""
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.tasks.registry import list_entries, options_model
 
 ROOT = Path(__file__).parents[2]
+RUNTIME = ROOT / ".onnxruntime-web" / "package" / "dist"
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -33,6 +35,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path, text in made.items():
         files.append(File.generated(config, path, content=text))
     return files
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Puts the runtime of the playground beside it, where `make docs` has fetched it."""
+    target = Path(config.site_dir) / "playground" / "ort"
+    for source in RUNTIME.glob("*"):
+        target.mkdir(exist_ok=True)
+        shutil.copy(source, target)
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
