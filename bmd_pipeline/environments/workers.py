@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.environments.base import TaskEnv, TaskSpec, Transition, VectorTask, require_shape
-from bmd_pipeline.errors import BMDError, SimulationError
+from bmd_pipeline.errors import BMDError, SimulationError, blame
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _CLOSE_SECONDS = 5.0
@@ -236,7 +236,10 @@ class ParallelTask(TaskEnv):
 
 
 def _build_task(factory: Factory, num_envs: int, first_row: int) -> Service:
-    task = factory(num_envs, first_row)
+    maker = getattr(factory, "func", factory)  # of a functools.partial
+    with blame(getattr(maker, "__name__", "of the plug-in"), maker.__module__, "its constructor"):
+        task = factory(num_envs, first_row)
+        spec = task.spec
 
     def answer(message: tuple[str, Any]) -> Any:
         method, argument = message
@@ -245,4 +248,4 @@ def _build_task(factory: Factory, num_envs: int, first_row: int) -> Service:
             return {name: value.numpy() for name, value in vars(transition).items()}  # tensors travel as arrays
         return (task.reset(argument) if method == "reset" else task.track()).numpy()
 
-    return task.spec, answer, task.close
+    return spec, answer, task.close

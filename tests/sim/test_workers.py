@@ -35,6 +35,10 @@ class Drift(VectorTask):
         self._at = torch.zeros(num_envs, 2)
         if failure == "refuse" and self._fails:
             raise TaskError("Drift: refused")
+        if failure == "unbuilt" and self._fails:
+            raise KeyError("no such asset")
+        if failure == "leave" and self._fails:
+            sys.exit(0)
 
     def _reset(self, seed: int) -> None:
         for row in range(self.num_envs):
@@ -102,6 +106,13 @@ def test_rows_are_split_evenly_and_contiguously() -> None:
 def test_a_user_error_in_a_worker_stays_one() -> None:
     with pytest.raises(TaskError, match=r"^Drift: refused$"):
         ParallelTask(functools.partial(Drift, failing_row=3, failure="refuse"), 4, 2)
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(("failure", "reason"), [("unbuilt", "KeyError: 'no such asset'"), ("leave", "SystemExit: 0")])
+def test_a_plug_in_that_can_not_be_built_in_a_worker_is_its_own_fault(failure: str, reason: str) -> None:
+    with pytest.raises(TaskError, match=rf"^task Drift failed in its constructor: {reason} \(.*test_workers\.py:\d+\)"):
+        ParallelTask(functools.partial(Drift, failing_row=3, failure=failure), 4, 2)
     assert multiprocessing.active_children() == []
 
 
