@@ -292,7 +292,7 @@ def test_a_missing_extra_ends_in_one_line_too(
     for command in ("collect", "check-task"):
         status, out, err = run(capsys, f"{command} {'--task ' * (command == 'collect')}GaussianMixture")
         assert (status, out) == (2, "")
-        assert err == "error: task GaussianMixture needs no_such_simulator: pip install --editable '.[rare]'\n"
+        assert err == "error: task GaussianMixture needs no_such_simulator: pip install 'bmd-pipeline[rare]'\n"
     assert sorted(project.rglob("*")) == before  # nothing written
     assert run(capsys, "tasks")[1].count("(extra rare)") == 2  # the variant's too
     (extras,) = (finding for finding in examine() if finding.name == "extras")
@@ -577,6 +577,24 @@ def test_names_that_no_record_could_hold_are_refused(project: Path, capsys: pyte
             == "error: 'mine\\udcff' is not UTF-8; give it another name, or set LC_ALL=C.UTF-8\n"
         )
     assert not list(project.glob("mine*"))
+
+
+EARLY = """
+import os, runpy, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "rich.console":  # while modules are read
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module("bmd_pipeline", run_name="__main__")
+"""
+
+
+def test_ctrl_c_shows_no_traceback_while_modules_are_read() -> None:
+    done = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 TWICE = """
