@@ -18,7 +18,7 @@ from bmd_pipeline.cli.options import open_config
 from bmd_pipeline.config.resources import NATIVE, free_disk_mb, free_memory_mb, usable_cores
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ConfigError
-from bmd_pipeline.tasks.registry import find_missing, get_entry, list_entries
+from bmd_pipeline.tasks.registry import advise_install, find_missing, get_entry, list_entries
 
 Verdict = Literal["ok", "note", "missing"]
 _MARKS: dict[Verdict, str] = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
@@ -94,7 +94,7 @@ def _check_python(settings: RunConfig | None) -> Found:
     text = f"{platform.python_version()} ({platform.machine()})"
     if (3, 11) <= sys.version_info[:2] <= (3, 12):
         return "ok", text
-    return "note", f"{text}; 3.11 is tested: `make setup PYTHON=python3.11` in the repository's root"
+    return "note", f"{text}; 3.11 is tested: make the environment anew with it"
 
 
 def _check_cores(settings: RunConfig | None) -> Found:
@@ -162,7 +162,7 @@ def _check_simulator(settings: RunConfig | None) -> Found:
         versions = f"mani_skill {version('mani_skill')}, sapien {version('sapien')}"
     except PackageNotFoundError as error:
         simulated = ", ".join(entry.name for entry in list_entries() if entry.simulator == "ManiSkill")
-        text = f"{error.name} is not installed: {simulated} can't run, other tasks can; `make setup`"
+        text = f"{error.name} is not installed: {simulated} can't run, other tasks can; `pip install mani_skill`"
         return "missing" if wanted else "note", text
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # SAPIEN's about Vulkan: the next line of the report says it better
@@ -172,9 +172,11 @@ def _check_simulator(settings: RunConfig | None) -> Found:
 
 def _check_extras(settings: RunConfig | None) -> Found:
     entries = list_entries() if settings is None else [get_entry(settings.task.name)]
-    missing = [f"{' '.join(found)} ({entry.name})" for entry in entries if (found := find_missing(entry))]
-    if missing:
-        text = f"not installed: {', '.join(missing)}; make setup installs what this project's own tasks need"
+    lacking = [entry for entry in entries if find_missing(entry)]
+    if lacking:
+        missing = ", ".join(f"{' '.join(find_missing(entry))} ({entry.name})" for entry in lacking)
+        advice = ", ".join(dict.fromkeys(f"`{advise_install(entry)}`" for entry in lacking))
+        text = f"not installed: {missing}; {advice}"
         return "note" if settings is None else "missing", text
     return "ok", "what the simulators need besides is installed"
 

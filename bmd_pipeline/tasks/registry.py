@@ -133,8 +133,12 @@ def require_simulator(name: str) -> None:
     """
     entry = get_entry(name)
     if missing := find_missing(entry):
-        what = f"--editable '.[{entry.extra}]'" if entry.extra else " ".join(missing)
-        raise TaskError(f"task {name} needs {', '.join(missing)}: pip install {what}")
+        raise TaskError(f"task {name} needs {', '.join(missing)}: {advise_install(entry)}")
+
+
+def advise_install(entry: TaskEntry) -> str:
+    """The command that installs what a task requires, in a checkout as beside an installed package."""
+    return "pip install " + (f"'bmd-pipeline[{entry.extra}]'" if entry.extra else " ".join(find_missing(entry)))
 
 
 def options_model(name: str) -> type[Section]:

@@ -54,7 +54,15 @@ def test_a_simulator_is_missed_only_by_tasks_that_have_one(monkeypatch: pytest.M
     assert examine(monkeypatch, "GaussianMixture")["simulator"].verdict == "ok"
     found = examine(monkeypatch, "PushT")["simulator"]
     assert (found.verdict, found.text[:37]) == ("missing", "mani_skill is not installed: Anymal, ")
-    assert "`make setup`" in found.text
+    assert found.text.endswith("; `pip install mani_skill`")
+
+
+def test_advice_needs_no_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bmd_pipeline.tasks.registry.find_missing", lambda entry: list(entry.requires))
+    monkeypatch.setattr(doctor, "find_missing", lambda entry: list(entry.requires))
+    texts = [finding.text for finding in examine(monkeypatch, "Kitchen").values()]
+    assert "not installed: mujoco gymnasium-robotics (Kitchen); `pip install 'bmd-pipeline[kitchen]'`" in texts
+    assert not [text for text in texts if "make setup" in text or "editable" in text]
 
 
 def test_a_cuda_device_is_missed_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

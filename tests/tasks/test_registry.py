@@ -26,7 +26,7 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(uninstalled:
     for build in (lambda: registry.make_env(uninstalled, {}, 1), lambda: registry.make_expert(uninstalled, {})):
         with pytest.raises(TaskError) as caught:
             build()
-        assert str(caught.value) == ("task GaussianMixture needs no_such_simulator: pip install --editable '.[rare]'")
+        assert str(caught.value) == ("task GaussianMixture needs no_such_simulator: pip install 'bmd-pipeline[rare]'")
 
 
 def test_a_task_without_an_extra_says_which_packages_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

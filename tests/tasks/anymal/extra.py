@@ -7,5 +7,5 @@ import pytest
 from bmd_pipeline.tasks.registry import find_missing, get_entry
 
 needs_wheel = pytest.mark.skipif(
-    bool(find_missing(get_entry("Anymal"))), reason="needs the extra: pip install --editable '.[anymal]'"
+    bool(find_missing(get_entry("Anymal"))), reason="needs the extra: pip install 'bmd-pipeline[anymal]'"
 )

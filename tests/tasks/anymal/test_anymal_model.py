@@ -85,4 +85,4 @@ def test_without_the_wheel_one_line_says_what_to_install(monkeypatch: pytest.Mon
     monkeypatch.setattr(registry, "distribution", refuse)
     with pytest.raises(TaskError) as raised:
         registry.make_env("Anymal", {}, 1)
-    assert str(raised.value) == "task Anymal needs example-robot-data: pip install --editable '.[anymal]'"
+    assert str(raised.value) == "task Anymal needs example-robot-data: pip install 'bmd-pipeline[anymal]'"
