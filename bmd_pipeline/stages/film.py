@@ -1,7 +1,9 @@
 """Stage `film`: a clip of each mode, for people."""
 
 import hashlib
+import itertools
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.environments.base import ModeLabelling, VectorTask
 from bmd_pipeline.errors import ArtifactError, TaskError, TrainingError
-from bmd_pipeline.io.files import convert_os_errors, hash_file, read_json, write_bytes, write_json
+from bmd_pipeline.io.files import MAX_NAME_BYTES, convert_os_errors, hash_file, read_json, write_bytes, write_json
 from bmd_pipeline.io.provenance import RunStart
 from bmd_pipeline.methods import EXPERT
 from bmd_pipeline.reporting.clips import Strip, draw_strips, encode_gif
@@ -204,7 +206,7 @@ def film(
 
     Raises:
         TaskError: the task can't be filmed, or nothing on this machine renders; nothing is played or written then.
-        ArtifactError: a folder is missing, damaged or made for something else.
+        ArtifactError: a folder is missing, damaged or made for something else, or names of clips would be too long.
         TrainingError: no episode succeeded.
     """
     task = config.task.name
@@ -223,6 +225,7 @@ def film(
     strips: list[Strip] = []
     hertz = registry.make_spec(task, config.task.env).control_hz
     with opened as player, closing(filming.make_renderer(size)) as renderer:
+        _require_short_names(output, player, episodes)
         count = episodes * sum(map(len, player.groups))
         moments = MOMENTS if count <= FEW else END
         max_bytes = min(CLIP_BYTES, MAX_VIDEO_BYTES // count)
@@ -256,11 +259,26 @@ def film(
 
 def _name_clip(output: Path, clip: Clip, taken: Mapping[str, object]) -> Path:
     """Where a clip goes; those after the first of their kind are numbered."""
-    parts = [output.stem, clip.target, *([clip.mode] if clip.target.startswith("code") else [])]
-    stem, number = "-".join(parts), 1
+    stem, number = _name_kind(output, clip.target, clip.mode), 1
     while (name := f"{stem}{f'-{number}' if number > 1 else ''}.gif") in taken:
         number += 1
     return output.with_name(name)
+
+
+def _name_kind(output: Path, target: str, mode: str) -> str:
+    """What the names of all clips of a kind begin with."""
+    return "-".join([output.stem, target, *([mode] if target.startswith("code") else [])])
+
+
+def _require_short_names(output: Path, player: Player, episodes: int) -> None:
+    """Raises `ArtifactError` if a clip, once it is played, could not be called as it has to be."""
+    targets = [target for group in player.groups for target in group]
+    for target, mode in itertools.product(targets, player.labelling.modes):
+        name = f"{_name_kind(output, target, mode)}-{episodes}.gif"
+        if len(os.fsencode(name)) > MAX_NAME_BYTES:
+            raise ArtifactError(
+                f"{output} can't be written: {name} beside it would have more than {MAX_NAME_BYTES} bytes; shorten it"
+            )
 
 
 def _remove_old(output: Path, made: Mapping[str, object]) -> None:

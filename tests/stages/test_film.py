@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.environments.base import TaskEnv, VectorTask
-from bmd_pipeline.errors import TaskError, TrainingError
+from bmd_pipeline.errors import ArtifactError, TaskError, TrainingError
 from bmd_pipeline.io.provenance import RunStart
 from bmd_pipeline.reporting.sources import find_videos
 from bmd_pipeline.seeds import derive_seed
@@ -104,6 +104,15 @@ def let_play(monkeypatch: pytest.MonkeyPatch, num_codes: int, choose: Callable[[
         return SimpleNamespace(success=success)
 
     monkeypatch.setattr(stage, "roll_out", play)
+
+
+def test_names_too_long_for_clips_are_refused_before_anything_is_played(
+    tmp_path: Path, filming: MadeUpFilming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage.Player, "play", lambda *_: pytest.fail("played"))
+    with pytest.raises(ArtifactError, match=r"e+\.json can't be written: e+-east-2\.gif beside it would have more"):
+        make_film(tmp_path / f"{'e' * 220}.json", episodes=2)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_expert_gives_a_clip_of_each_mode(tmp_path: Path, filming: MadeUpFilming) -> None:
