@@ -73,7 +73,8 @@ def convert_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error) or type(error).__name__
+        copies = error.args[0] if isinstance(error, shutil.Error) else None  # (from, to, why) of each file
+        reason = error.strerror or (copies[0][2] if isinstance(copies, list) else str(error)) or type(error).__name__
         raise ArtifactError(f"{path} can't be written: {reason}") from error
 
 

@@ -1,11 +1,12 @@
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.files import staged_directory, write_bytes, write_json, write_text
+from bmd_pipeline.io.files import convert_os_errors, staged_directory, write_bytes, write_json, write_text
 
 
 def names(folder: Path) -> set[str]:
@@ -30,6 +31,18 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == {"a"}
+
+
+def test_of_many_files_that_can_not_be_copied_the_first_is_told(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_text(tmp_path / "from" / name, name)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(ArtifactError) as caught, convert_os_errors(tmp_path / "to"):
+        shutil.copytree(tmp_path / "from", tmp_path / "to", copy_function=fail)
+    assert str(caught.value) == f"{tmp_path / 'to'} can't be written: [Errno 28] No space left on device"
 
 
 def test_json_refuses_what_json_has_no_word_for(tmp_path: Path) -> None:
