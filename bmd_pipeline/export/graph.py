@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from bmd_pipeline.environments.base import to_bounds
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import write_bytes
 from bmd_pipeline.policies.diffusion import stack_frames
 from bmd_pipeline.rl.adapters import PolicyInput
 from bmd_pipeline.rl.agent import Agent
@@ -106,7 +108,7 @@ def write_graphs(function: PolicyFunction, folder: Path) -> float:
     """Writes policy.onnx and policy.pt2, and returns by how much they differ from the policy at most; see `TOLERANCE`.
 
     Raises:
-        ArtifactError: one of them differs by more than that.
+        ArtifactError: one of them differs by more than that, or can't be written.
     """
     import onnxruntime
 
@@ -114,7 +116,9 @@ def write_graphs(function: PolicyFunction, folder: Path) -> float:
     cases = list(_draw_inputs(function))
     with _quiet():
         program = torch.export.export(function, cases[0], strict=False)
-        torch.export.save(program, folder / PROGRAM_FILE)
+        packed = io.BytesIO()  # torch's own way into a file ends the process where the disk is full
+        torch.export.save(program, packed)
+        write_bytes(folder / PROGRAM_FILE, packed.getvalue())
         graph = torch.onnx.export(
             program, dynamo=True, verbose=False, input_names=INPUTS, output_names=["actions"], external_data=False
         )

@@ -11,6 +11,7 @@
 
 from __future__ import annotations  # types of Python 3.10, which Python 3.8 reads over
 
+import hashlib
 import json
 import sys
 import time
@@ -34,17 +35,24 @@ class Policy:
     """A policy that acts in chunks: it decides on several control steps at once, and then executes them.
 
     `facts` is the content of policy.json, where names of modes and of observations may be edited. The seed fixes all
-    draws. Raises `PolicyError` for a file that is missing or of another format.
+    draws. Raises `PolicyError` for a file that is missing, damaged, of another export or of another format.
     """
 
     def __init__(self, folder: str | Path = Path(__file__).parent, seed: int = 0) -> None:
         graph, document = Path(folder) / "policy.onnx", Path(folder) / "policy.json"
+        again = "copy the whole folder that `bmd-pipeline export` wrote"
         for path in (document, graph):
             if not path.is_file():
-                raise PolicyError(f"{path} is missing: copy the whole folder that `bmd-pipeline export` wrote")
-        self.facts: dict[str, Any] = json.loads(document.read_text(encoding="utf-8"))
-        if (found := self.facts.get("schema_version")) != FORMAT:
+                raise PolicyError(f"{path} is missing: {again}")
+        try:
+            self.facts: dict[str, Any] = json.loads(document.read_text(encoding="utf-8"))
+            found, sha256 = self.facts.get("schema_version"), self.facts.get("graph_sha256")
+        except (AttributeError, ValueError) as error:
+            raise PolicyError(f"{document} is damaged ({error}): {again}") from None
+        if found != FORMAT:
             raise PolicyError(f"{document} has format {found}, this file reads {FORMAT}: use the one exported with it")
+        if hashlib.sha256(graph.read_bytes()).hexdigest() != sha256:
+            raise PolicyError(f"{graph} is damaged, or of another export than {document.name} beside it: {again}")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # such small networks gain nothing from more
         self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
@@ -73,7 +81,10 @@ class Policy:
         Call it once per control step: it remembers observations. Raises `PolicyError` for an observation of another
         shape, or with a number that is not finite, which it forgets.
         """
-        seen = np.array(obs, np.float32)
+        try:
+            seen = np.array(obs, np.float32)
+        except (TypeError, ValueError):  # texts, lists of different lengths
+            raise PolicyError(f"an observation must be numbers, got {obs!r:.80}") from None
         if seen.shape != (size := self.facts["obs_dim"],):
             raise PolicyError(f"an observation must have shape ({size},), got {seen.shape}")
         if len(wrong := np.flatnonzero(~np.isfinite(seen))):

@@ -8,7 +8,7 @@ from typing import Any
 
 from bmd_pipeline.config.schema import ModesConfig, RunConfig
 from bmd_pipeline.errors import ArtifactError, TaskError
-from bmd_pipeline.export.graph import PolicyFunction, write_graphs
+from bmd_pipeline.export.graph import ONNX_FILE, PolicyFunction, write_graphs
 from bmd_pipeline.io.files import hash_file, read_json, staged_directory, write_bytes, write_json
 from bmd_pipeline.io.layout import EXPORT_NAMES, RUN_FILE
 from bmd_pipeline.io.provenance import RunStart, read_record, write_run
@@ -83,7 +83,7 @@ def export(
     with lock_folder(config, "evaluate", output.parent, reporter, **identity, inputs=hashes) as lock:
         with staged_directory(output) as folder:
             difference = write_graphs(function, folder)
-            write_json(folder / "policy.json", facts)
+            write_json(folder / "policy.json", {**facts, "graph_sha256": hash_file(folder / ONNX_FILE)})
             runner = resources.files("bmd_pipeline.export").joinpath("run_policy.py")
             write_bytes(folder / "run_policy.py", runner.read_bytes())
             record = describe_stage(config, "evaluate", inputs=inputs, start=start, seed=seed, method=method)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -69,6 +71,12 @@ def make_mode(code: int, name: str | None, rate: float | None) -> dict[str, Any]
 def change(folder: Path, **facts: Any) -> None:
     path = folder / "policy.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+
+
+def write_empty_graph(function: object, folder: Path) -> float:
+    """In the place of what takes seconds."""
+    (folder / "policy.onnx").touch()
+    return 0.0
 
 
 def load_runner(folder: Path) -> ModuleType:
@@ -245,6 +253,8 @@ def test_modes_are_ranked_and_tried(folder: Path) -> None:
         (lambda robot: robot.next_mode([(-1, True)]), "unknown mode -1"),
         (lambda robot: robot.act([0.0, 0.0, 0.0]), r"an observation must have shape \(2,\), got \(3,\)"),
         (lambda robot: robot.act([[0.0, 0.0]]), r"an observation must have shape \(2,\), got \(1, 2\)"),
+        (lambda robot: robot.act("ab"), "an observation must be numbers, got 'ab'"),
+        (lambda robot: robot.act([0.0, [0.0]]), r"an observation must be numbers, got \[0\.0, \[0\.0\]\]"),
         (lambda robot: robot.act([0.0, np.nan]), "observation column 1 is nan, not a finite number"),
     ],
 )
@@ -263,12 +273,35 @@ def test_a_robots_mistakes_are_one_line_and_change_nothing(
 
 def test_folders_that_do_not_fit_are_one_line(folder: Path) -> None:
     run_policy = load_runner(folder)
+    graph, facts = (folder / "policy.onnx").read_bytes(), (folder / "policy.json").read_text()
+    (folder / "policy.onnx").write_bytes(graph[:-1] + bytes([graph[-1] ^ 1]))
+    with pytest.raises(
+        run_policy.PolicyError, match=r"policy\.onnx is damaged, or of another export than policy\.json"
+    ):
+        run_policy.Policy(folder)
+    for damaged in (facts[:-9], "[]", ""):
+        (folder / "policy.json").write_text(damaged)
+        with pytest.raises(run_policy.PolicyError, match=r"policy\.json is damaged \(.*\): copy the whole folder"):
+            run_policy.Policy(folder)
+    (folder / "policy.json").write_text(facts)
     change(folder, schema_version=2)
     with pytest.raises(run_policy.PolicyError, match=r"policy\.json has format 2, this file reads 1"):
         run_policy.Policy(folder)
     (folder / "policy.onnx").unlink()
     with pytest.raises(run_policy.PolicyError, match=r"policy\.onnx is missing: copy the whole folder"):
         run_policy.Policy(folder)
+
+
+def test_a_full_disk_is_one_line(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**15, before[1]))  # as much as a file may hold
+        status = main(f"export --method dppo-bmd {SHARED} --root {results.parents[1]} --output {tmp_path}/new".split())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == 2
+    assert re.fullmatch(r"error: .*policy\.pt2 can't be written: File too large\n", capsys.readouterr().err)
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_folder_says_what_it_came_from(results: Path) -> None:
@@ -303,9 +336,9 @@ def test_nobodys_work_is_replaced(
     command = f"export --method dppo-bmd {SHARED} --root {results.parents[1]} --output {output}".split()
     (output / "__pycache__").mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr("bmd_pipeline.stages.export.write_graphs", lambda function, folder: 0.0)
+        patch.setattr("bmd_pipeline.stages.export.write_graphs", write_empty_graph)
         assert main(command) == 0  # its own may be
-    assert sorted(path.name for path in output.iterdir()) == ["policy.json", "run.json", "run_policy.py"]
+    assert sorted(path.name for path in output.iterdir()) == ["policy.json", "policy.onnx", "run.json", "run_policy.py"]
     before = (output / "run.json").read_bytes()
     capsys.readouterr()
 
@@ -333,7 +366,7 @@ def test_success_of_another_policy_is_left_out(
     made = root / "results" / f"{TASK}-smoke" / "dppo-bmd" / "seed0"
     record = json.loads((made / "run.json").read_text())
     (made / "run.json").write_text(json.dumps(record | {"wall_s": 1.0}))
-    monkeypatch.setattr("bmd_pipeline.stages.export.write_graphs", lambda function, folder: 0.0)
+    monkeypatch.setattr("bmd_pipeline.stages.export.write_graphs", write_empty_graph)
     assert main(f"export --method dppo-bmd {SHARED} --root {root}".split()) == 0
     assert "eval.json is of another policy than the present one" in capsys.readouterr().err
     facts = json.loads((made / "export" / "policy.json").read_text())
