@@ -14,8 +14,9 @@ here and go on in Snakemake. Errors are those of `bmd_pipeline.errors`, with the
 """
 
 import json
+import operator
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,11 @@ from torch import Tensor
 
 from bmd_pipeline.cli import stages
 from bmd_pipeline.cli.options import open_config
-from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.config.schema import MAX_SEED, RunConfig
 from bmd_pipeline.environments.base import TaskEnv, to_bounds
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.io.layout import Layout
-from bmd_pipeline.methods import is_finetuned, uses_modes
+from bmd_pipeline.methods import check_method, is_finetuned, uses_modes
 from bmd_pipeline.metrics.episodes import Episodes
 from bmd_pipeline.metrics.schemas import Evaluation, PolicyBlock, load_document
 from bmd_pipeline.policies.diffusion import ObsHistory
@@ -43,6 +44,9 @@ from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import label_episodes, load_player, require_inputs
 from bmd_pipeline.stages.runtime import open_env
 from bmd_pipeline.tasks import registry
+
+MOST_EPISODES = 1_000_000
+"""At the same time; settings have the same bound."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,13 @@ class Run:
     root: str | Path = "."
     quiet: bool = True
 
+    def __post_init__(self) -> None:
+        values = {"task": self.task, "settings": self.settings, "root": self.root}
+        kinds: dict[str, tuple[type, ...]] = {"task": (str,), "settings": (Mapping,), "root": (str, Path)}
+        for name, value in values.items():
+            if not isinstance(value, kinds[name]):
+                raise ConfigError(f"Run: {name} can't be a {type(value).__name__}: {value!r:.80}")
+
     @property
     def config(self) -> RunConfig:
         """All settings as they are resolved; a `ConfigError` if one is unknown or out of bounds."""
@@ -74,7 +85,7 @@ class Run:
         return Layout(Path(self.root), self.config.run)
 
     def _assignments(self) -> list[str]:
-        return [f"{name}={json.dumps(value)}" for name, value in self.settings.items()]
+        return [f"{name}={_write_setting(name, value)}" for name, value in self.settings.items()]
 
     def _options(self) -> dict[str, Any]:
         """What every command takes."""
@@ -83,12 +94,31 @@ class Run:
 
     def _folders(self, method: str, seed: int) -> dict[str, Path | None]:
         """Where a policy plays from."""
+        check_method(str(method), evaluating=True)
+        seed = _read_number("seed", seed)
         layout = self.layout  # which reads the settings
         return {
             "policy": layout.policy(self.task),
             "modes": layout.modes(self.task, seed) if uses_modes(method) else None,
             "finetuned": layout.finetuned(self.task, method, seed) if is_finetuned(method) else None,
         }
+
+
+def _write_setting(name: str, value: object) -> str:
+    """A setting as JSON; numbers of numpy and torch are numbers too."""
+    try:
+        return json.dumps(value, default=operator.methodcaller("item"))
+    except (AttributeError, TypeError, ValueError):
+        raise ConfigError(f"{name} must be a number, a text, a list or a group, got {value!r:.80}") from None
+
+
+def _read_number(name: str, value: object, least: int = 0, most: int = MAX_SEED) -> int:
+    """A whole number in [least, most], of whichever package; a `ConfigError` if it is none."""
+    with suppress(TypeError):
+        number = operator.index(value)  # type: ignore[arg-type]
+        if least <= number <= most:
+            return number
+    raise ConfigError(f"{name} must be a whole number from {least} to {most}, got {value!r:.80}")
 
 
 # ---- The stages ----
@@ -108,12 +138,15 @@ def pretrain(run: Run) -> Path:
 
 def discover(run: Run, seed: int = 0) -> Path:
     """Finds the behaviours in the demonstrations and teaches the policy a code for each; returns the modes' folder."""
+    seed = _read_number("seed", seed)
     stages.discover(**run._options(), seed=seed)
     return run.layout.modes(run.task, seed)
 
 
 def finetune(run: Run, method: str, seed: int = 0) -> Path:
     """Fine-tunes the policy by one of `bmd_pipeline.methods.METHODS`; returns the fine-tuned policy's folder."""
+    check_method(str(method))
+    seed = _read_number("seed", seed)
     stages.finetune(**run._options(), method=method, seed=seed)
     return run.layout.finetuned(run.task, method, seed)
 
@@ -123,6 +156,8 @@ def evaluate(run: Run, method: str = "pretrained", seed: int = 0) -> PolicyBlock
 
     The method is one of fine-tuning, "pretrained" or "taught".
     """
+    check_method(str(method), evaluating=True)
+    seed = _read_number("seed", seed)
     stages.evaluate(**run._options(), method=method, seed=seed)
     return load_document(run.layout.evaluation(run.task, method, seed), Evaluation).policies[method]
 
@@ -150,9 +185,7 @@ class Policy:
 
     def switch(self, mode: int) -> None:
         """Changes the mode in mid-episode: the next action is planned anew."""
-        if not 0 <= mode < max(self.num_modes, 1):
-            raise ConfigError(f"mode must be a code from 0 to {max(self.num_modes, 1) - 1}, got {mode}")
-        self._code = torch.tensor([mode])
+        self._code = torch.tensor([_read_number("mode", mode, most=max(self.num_modes, 1) - 1)])
         self._done = 0  # control steps of the present chunk that have been taken
         self._waiting: list[Tensor] = []
 
@@ -162,9 +195,11 @@ class Policy:
         Raises a `ConfigError` for an observation of another shape, or with a number that is not finite.
         """
         agent, policy = self._agent, self._agent.policy
-        seen = torch.as_tensor(np.asarray(obs, np.float32))
+        seen = torch.empty(0)
+        with suppress(TypeError, ValueError, RuntimeError), np.errstate(over="ignore"):  # texts, lists in lists
+            seen = torch.as_tensor(np.asarray(obs, np.float32))
         if seen.shape != (policy.obs_dim,) or not bool(seen.isfinite().all()):
-            raise ConfigError(f"obs must be {policy.obs_dim} finite numbers, got {np.shape(obs)}: {obs!s:.80}")
+            raise ConfigError(f"obs must be {policy.obs_dim} finite numbers, got {' '.join(str(obs).split()):.80}")
         if self._history is None:
             self._history = ObsHistory(policy.config.n_obs_steps, policy.config.obs_stride)
             stacked = self._history.start(seen[None])
@@ -183,7 +218,7 @@ class Policy:
 
 def load_policy(run: Run, method: str = "pretrained", seed: int = 0) -> Policy:
     """The policy that `evaluate` plays under a method; an `ArtifactError` if a stage before has not made it."""
-    return Policy(_load_agent(run, method, seed), seed)
+    return Policy(_load_agent(run, method, seed), _read_number("seed", seed))
 
 
 def make_env(run: Run, num_envs: int = 1, *, num_workers: int = 1) -> TaskEnv:
@@ -194,6 +229,8 @@ def make_env(run: Run, num_envs: int = 1, *, num_workers: int = 1) -> TaskEnv:
     """
     config = run.config
     registry.prepare(config.task)
+    num_envs = _read_number("num_envs", num_envs, 1, MOST_EPISODES)
+    num_workers = _read_number("num_workers", num_workers, 1, MOST_EPISODES)
     return registry.make_env(config.task.name, config.task.env, num_envs, num_workers=num_workers)
 
 
@@ -215,9 +252,9 @@ def play(run: Run, method: str = "pretrained", seed: int = 0, *, mode: int | Non
 
     The same seed brings the same starts to every policy; they are none of evaluation's.
     """
-    config, agent = run.config, _load_agent(run, method, seed)
-    if mode is not None and not 0 <= mode < agent.num_codes:
-        raise ConfigError(f"mode must be a code from 0 to {agent.num_codes - 1}, got {mode}")
+    config, agent, seed = run.config, _load_agent(run, method, seed), _read_number("seed", seed)
+    episodes = _read_number("episodes", episodes, 1, MOST_EPISODES)
+    mode = None if mode is None else _read_number("mode", mode, most=agent.num_codes - 1)
     code = torch.arange(episodes) % agent.num_codes if mode is None else torch.full((episodes,), mode)
     opened = open_env(config.task, agent.policy, episodes, disturbed=True, device=torch.device("cpu"), num_workers=1)
     with closing(opened) as env:

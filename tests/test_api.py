@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -65,11 +68,22 @@ def test_a_switch_in_mid_chunk_plans_anew(run: bmd.Run) -> None:
 
 def test_what_can_not_be_is_said(run: bmd.Run) -> None:
     policy = bmd.load_policy(run, "dppo-bmd")
-    with pytest.raises(ConfigError, match=r"mode must be a code from 0 to \d, got 99"):
+    with pytest.raises(ConfigError, match=r"mode must be a whole number from 0 to \d, got 99"):
         policy.reset(99)
-    with pytest.raises(ConfigError, match="mode must be a code from 0 to"):
+    with pytest.raises(ConfigError, match="mode must be a whole number from 0 to"):
         bmd.play(run, "dppo-bmd", mode=99)
-    for obs in ([0.0], [0.0, float("nan")]):
+    for mode in ("left", 1.0, None):
+        with pytest.raises(ConfigError, match="mode must be a whole number"):
+            policy.switch(mode)
+    for obs in (
+        [0.0],
+        [0.0, float("nan")],
+        [0.0, 1e300],
+        "ab",
+        [0.0, [0.0]],
+        object(),
+        torch.zeros(2).requires_grad_(),
+    ):
         with pytest.raises(ConfigError, match="obs must be 2 finite numbers"):
             policy.act(obs)
     with pytest.raises(ArtifactError, match=r"dsrl.*run\.json"):
@@ -84,3 +98,35 @@ def test_episodes_are_told_their_mode(run: bmd.Run) -> None:
     turns = bmd.play(run, "dppo-bmd", episodes=8)
     assert len(set(turns.episodes.code.tolist())) == bmd.load_policy(run, "dppo-bmd").num_modes
     assert len(turns.modes) == 8 == turns.track.shape[1]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**70, 1.5, "0", "../x", None])
+def test_seeds_that_are_none_reach_no_folder(run: bmd.Run, seed: Any) -> None:
+    before = sorted(Path(run.root).rglob("*"))
+    for use in (bmd.discover, *(partial(stage, method="dppo") for stage in (bmd.finetune, bmd.evaluate, bmd.play))):
+        with pytest.raises(ConfigError, match="seed must be a whole number from 0 to"):
+            use(run, seed=seed)
+    with pytest.raises(ConfigError, match="seed must be a whole number from 0 to"):
+        bmd.load_policy(run, seed=seed)
+    assert sorted(Path(run.root).rglob("*")) == before
+
+
+def test_values_of_other_types_are_refused_and_numbers_of_any_package_are_numbers(run: bmd.Run) -> None:
+    for wrong in ({"task": None}, {"settings": ["seed=1"]}, {"root": 5}):
+        with pytest.raises(ConfigError, match=rf"^Run: {next(iter(wrong))} can't be a "):
+            bmd.Run(**{"task": run.task} | wrong)  # type: ignore[arg-type]
+    for value in (object(), b"x", np.zeros(2)):
+        with pytest.raises(ConfigError, match=r"^execution\.group must be a number, a text, a list or a group, got "):
+            bmd.Run(run.task, settings={"execution.group": value}).config  # noqa: B018
+    numbers = {"finetune.iterations": np.int64(3), "finetune.ppo.gamma": torch.tensor(0.5)}
+    finetune = bmd.Run(run.task, settings=numbers).config.finetune
+    assert (finetune.iterations, finetune.ppo.gamma) == (3, 0.5)
+    for method in (None, 3):
+        for use in (bmd.finetune, bmd.evaluate, bmd.load_policy):
+            with pytest.raises(ConfigError, match="unknown method"):
+                use(run, method)  # type: ignore[operator]
+    for count in (-3, "3", 2.5):
+        with pytest.raises(ConfigError, match="episodes must be a whole number from 1"):
+            bmd.play(run, episodes=count)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="num_envs must be a whole number from 1"):
+            bmd.make_env(run, count)  # type: ignore[arg-type]
