@@ -7,8 +7,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -152,6 +154,13 @@ def put_command_on_path() -> None:
         os.environ["PATH"] = os.pathsep.join((folder, os.environ.get("PATH", os.defpath)))
 
 
+def end_with_terminal() -> None:
+    """Lets a closed terminal (SIGHUP) end Snakemake as SIGTERM does; by itself it would leave its jobs and its lock."""
+    in_main = threading.current_thread() is threading.main_thread()  # Python hands signals to no other
+    if in_main and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # under nohup it is ignored, and stays so
+        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+
+
 def fill(templates: Iterable[str], wildcards: Wildcards, **values: object) -> list[str]:
     """Paths of templates, filled from a job's wildcards and `values`."""
     return [template.format(**{**dict(wildcards.items()), **values}) for template in templates]
@@ -194,6 +203,8 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         put_command_on_path()
+        if self.planning:
+            end_with_terminal()
         if self.planning and os.path.lexists(_STATE) and not _STATE.is_dir():
             refuse(f"{_STATE} is no folder, and Snakemake keeps its records in one of that name: move it away")
         for path in self.config_files if self.planning else ():

@@ -167,7 +167,7 @@ def _new(path: Path, is_such: Callable[[Path], bool], kind: str) -> Path:
         raise ArtifactError(f"{path} can't be written: its name has more than {MAX_NAME_BYTES} bytes")
     if path.exists() and not is_such(path):
         raise ArtifactError(f"{path} can't be written: what is there is no {kind}")
-    _keep_store(path.parent, path)
+    keep_store(path.parent, path)
     return path
 
 
@@ -175,7 +175,7 @@ _WRITTEN = ("manifest", "output")
 """Arguments of stages that say where they write; paths in others are read."""
 
 
-def _keep_store(folder: Path, path: Path) -> None:
+def keep_store(folder: Path, path: Path) -> None:
     """Raises `ArtifactError` if a folder is a zarr store or inside of one: what is written there, `path`, would become
     part of it."""
     real = folder.resolve()
@@ -211,7 +211,7 @@ class Job:
     def take_folder(self, given: Path | None, usual: Path, *names: str, **of: object) -> Path:
         """Where the stage may write files of these names, and its progress; as `take_file`."""
         folder = new_folder(given or usual)
-        _keep_store(folder, folder)
+        keep_store(folder, folder)
         state = Layout.state(folder)
         paths = [*(folder / name for name in (*names, METRICS_FILE)), state / LOCK_FILE, state / METRICS_FILE]
         snapshots = Layout.snapshots(folder).glob("*/finetuned.*") if self.command == "finetune" else ()

@@ -28,6 +28,7 @@ def init(
     debug: o.Debug = False,
 ) -> None:
     """Makes a folder for your own runs: Snakefile, config/, profiles/ and a README that says how to go on."""
+    o.keep_store(folder, folder)
     if folder.exists() and not folder.is_dir():
         raise ArtifactError(f"{folder} is no folder: name a new folder")
     with convert_os_errors(folder):
@@ -78,7 +79,7 @@ def run(
         raise ConfigError(f"no target: name what to make before any --, such as {_EXAMPLE}")
     own = next((name for name in SNAKEFILES if Path(name).is_file()), None)
     for target in () if own else targets:
-        if target != "all" and not target.startswith(("data/", "results/")):
+        if target != "all" and not os.path.normpath(target).startswith(("data/", "results/")):
             raise ConfigError(f"{target} is no target: name what to make below data/ or results/, such as {_EXAMPLE}")
     snakefile = own or PACKAGED / "Snakefile"
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]

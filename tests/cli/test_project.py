@@ -47,6 +47,14 @@ def test_init_refuses_what_is_there(tmp_path: Path, there: str, capsys: pytest.C
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_init_writes_into_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "store" / "data").mkdir(parents=True)
+    (tmp_path / "store" / "zarr.json").write_text("{}")
+    assert main(["init", str(tmp_path / "store" / "data" / "new")]) == 2
+    assert f"{tmp_path / 'store'} is a zarr store; write outside of it" in capsys.readouterr().err
+    assert not list((tmp_path / "store" / "data").iterdir())
+
+
 def test_init_leaves_nothing_half_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,6 +108,7 @@ def test_cores_are_left_to_who_names_them(started: list[list[str]], words: list[
         ([], "no target: name what to make"),
         (["--", "--dry-run"], "no target: name what to make"),
         (["result/PushT/eval.json"], "result/PushT/eval.json is no target: name what to make below data/ or results/"),
+        (["results/../../eval.json"], "results/../../eval.json is no target"),
     ],
 )
 def test_run_asks_for_a_target(

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,25 @@ def test_jobs_find_the_command_without_an_active_environment(monkeypatch: pytest
     monkeypatch.setenv("PATH", "/nowhere")
     put_command_on_path()
     assert os.environ["PATH"].split(os.pathsep) == [str(Path(sys.executable).parent), "/nowhere"]
+
+
+HANGUP = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_IGN if sys.argv[1:] else signal.SIG_DFL)
+from bmd_pipeline.workflow import Pipeline
+Pipeline({"preset": "smoke"}, stored=False, planning=True)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))  # as Snakemake does, once its jobs begin
+os.kill(os.getpid(), signal.SIGHUP)
+signal.pause() if not sys.argv[1:] else None
+"""
+
+
+def test_a_closed_terminal_ends_snakemake_as_sigterm_does_unless_it_is_ignored() -> None:
+    for words, status in (((), 7), (("nohup",), 0)):
+        done = subprocess.run(
+            [sys.executable, "-c", HANGUP, *words], cwd=Path(__file__).parents[2], check=False, timeout=60
+        )
+        assert done.returncode == status
 
 
 class Wildcards(dict[str, str]):
