@@ -5,6 +5,7 @@ import ctypes.util
 import importlib
 import math
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -223,7 +224,11 @@ class MuJoCoFilming(SceneFilming):
         choose_opengl()
         try:
             mujoco: Any = importlib.import_module("mujoco")  # reads MUJOCO_GL, and loads what it names
-            mujoco.Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 16, 16).close()
+            # One that fails to start closes, at its end, what it does not have: a traceback from nowhere.
+            mujoco.Renderer._gl_context = mujoco.Renderer._mjr_context = None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about windows: the line below says it better
+                mujoco.Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 16, 16).close()
         except Exception as error:  # each OpenGL fails in its own way
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise TaskError(f"{NO_OPENGL}; MUJOCO_GL={os.environ.get('MUJOCO_GL')} failed: {reason}") from error

@@ -324,11 +324,20 @@ def test_stages_ask_for_what_their_method_needs(
     assert (status, message in err) == (2, True), err
 
 
-@pytest.mark.parametrize(("task", "what"), [("Reach", "no Vulkan device"), ("Kitchen", "no OpenGL")])
-def test_a_missing_renderer_is_one_line_that_says_what_to_install(project: Path, task: str, what: str) -> None:
+@pytest.mark.parametrize(
+    ("task", "opengl", "what"),
+    [
+        ("Reach", "", "no Vulkan device"),
+        ("Kitchen", "none-such", "no OpenGL"),
+        ("Kitchen", "glfw", "no OpenGL"),  # needs a display
+    ],
+)
+def test_a_missing_renderer_is_one_line_that_says_what_to_install(
+    project: Path, task: str, opengl: str, what: str
+) -> None:
     """In a process of its own: simulators look for what renders when they are imported."""
     pytest.importorskip("mujoco")
-    hidden = os.environ | {"VK_ICD_FILENAMES": "/none", "VK_DRIVER_FILES": "/none", "MUJOCO_GL": "none-such"}
+    hidden = os.environ | {"VK_ICD_FILENAMES": "/none", "VK_DRIVER_FILES": "/none", "MUJOCO_GL": opengl, "DISPLAY": ""}
     start = "from bmd_pipeline.cli.main import main; import sys; sys.exit(main())"
     command = [sys.executable, "-c", start, "film", "--task", task]
     done = subprocess.run(command, env=hidden, capture_output=True, text=True, check=False, cwd=project)
