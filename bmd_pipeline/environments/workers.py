@@ -98,7 +98,7 @@ def _serve(pipe: Connection, name: str, build: Callable[..., Service], arguments
         reply = _attempt(name, build, *arguments)
         if not isinstance(reply, Exception):
             reply, answer, close = reply
-            stack.callback(close)
+            stack.callback(_attempt, name, close)  # nobody waits for what it says
         pipe.send(reply)
         while not isinstance(reply, Exception):
             reply = _attempt(name, answer, pipe.recv())

@@ -18,7 +18,7 @@ import functools
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from types import ModuleType
@@ -214,6 +214,7 @@ def make_env(
     with blame_task(name, "make_env"):
         env: TaskEnv = _module(name, "env").make_env(options, num_envs, device=device, num_workers=num_workers)
     _require_spec(name, "the environment's spec", getattr(env, "spec", None))
+    _guard_close(name, env)
     return env
 
 
@@ -228,7 +229,20 @@ def make_expert(name: str, values: dict[str, Any]) -> Expert:
     with blame_task(name, "make_expert"):
         expert: Expert = _module(name, "expert").make_expert(options)
     _require_names(f"task {name}: the expert's behaviours", getattr(expert, "behaviours", None))
+    _guard_close(name, expert)
     return expert
+
+
+def _guard_close(name: str, made: TaskEnv | Expert) -> None:
+    """Makes what a task's code raises when it is closed that task's fault."""
+    close = made.close
+
+    def end() -> None:
+        with blame_task(name, "close"):
+            close()
+
+    with suppress(AttributeError):  # of an object that takes no attributes
+        object.__setattr__(made, "close", end)
 
 
 def _require_names(what: str, names: object) -> None:

@@ -108,6 +108,18 @@ def test_a_failing_hook_is_the_tasks_fault(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("end", [fail, leave])
+def test_what_fails_at_its_end_is_the_tasks_fault(monkeypatch: pytest.MonkeyPatch, end: Callable[..., Any]) -> None:
+    for kind in (Walk, WalkExpert):
+        monkeypatch.setattr(kind, "close", end, raising=False)
+    plug(monkeypatch, make_env=lambda *_, **__: Walk(2), make_expert=lambda _: WalkExpert())
+    for made in (registry.make_env(NAME, {}, 2), registry.make_expert(NAME, {})):
+        with pytest.raises(
+            TaskError, match=r"^task Toy failed in close: (KeyError|SystemExit): .*test_plugged_in\.py:"
+        ):
+            made.close()
+
+
 def test_a_bug_in_a_task_of_this_package_stays_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     options = registry.options_model("GaussianMixture")()
     env = GaussianMixture(options, 2)
