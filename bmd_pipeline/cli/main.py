@@ -18,6 +18,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, cast
 
 import typer
@@ -119,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare_process()
     try:
         try:
+            Path.cwd()  # fails if it is gone, which ends some libraries' processes as they load
             _check_text(arguments)
             status = app(args=arguments or ["--help"], prog_name="bmd-pipeline", standalone_mode=False)
         finally:
@@ -183,7 +185,8 @@ def _fail(error: Exception, argv: Sequence[str]) -> int:
     elif isinstance(error, BMDError):
         message, advice = str(error), ""
     elif isinstance(error, OSError):
-        message = f"{error.filename or 'what the command prints'}: {error.strerror or error}"
+        unnamed = "the current folder" if isinstance(error, FileNotFoundError) else "what the command prints"
+        message = f"{error.filename or unnamed}: {error.strerror or error}"
     else:
         message, kind, status = f"{type(error).__name__}: {error}", "internal error", INTERNAL_ERROR
     text = " ".join((message + advice).split())

@@ -833,6 +833,14 @@ def test_what_can_not_be_printed_is_said(project: Path) -> None:
     assert "error: what the command prints: No space left on device" in done.stderr
 
 
+def test_a_current_folder_that_is_gone_is_named(tmp_path: Path) -> None:
+    script = "mkdir gone && cd gone && rmdir ../gone && exec " + shlex.join([sys.executable, "-c", START, "tasks"])
+    path = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the current folder: No such file or directory")
+
+
 def test_a_backend_for_windows_is_nothing_to_us() -> None:
     code = "from bmd_pipeline.cli.main import main; main(['--version']); import matplotlib"
     done = subprocess.run(
