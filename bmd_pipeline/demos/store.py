@@ -11,14 +11,10 @@ demos.zarr                    attributes: schema_version, action_low, action_hig
 [-1, 1], as policies act.
 
 We write zarr v3, chunks with a checksum. Stores of others, v2 too, open as they are; `data/state` stands in for
-`data/obs` there. Before an array is decoded its metadata must name known codecs and a size that fits: a codec may run
-code, and a few bytes may unfold into gigabytes. Consolidated metadata is a copy that nobody keeps up to date: unread.
-Every chunk must be stored: zarr would read a lost one as zeros.
+`data/obs` there.
 """
 
-import itertools
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +25,10 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 
+from bmd_pipeline.demos.arrays import FolderFiles, opened, read_array
 from bmd_pipeline.environments.base import Episode, from_bounds
 from bmd_pipeline.errors import DataError
-from bmd_pipeline.io.files import open_file, read_json, staged_directory
+from bmd_pipeline.io.files import staged_directory
 from bmd_pipeline.io.layout import STORE_MARKS
 
 SCHEMA_VERSION = 1
@@ -39,15 +36,6 @@ CHUNK_ROWS = 65_536
 """Rows of a chunk: stores are loaded whole, so that large chunks read fastest."""
 TOLERANCE = 1e-6
 """Rounding by which an action may lie outside its bounds, in units of [-1, 1]."""
-CODECS = (
-    *("bytes", "transpose", "sharding_indexed", "shuffle", "delta"),
-    *("blosc", "zstd", "zlib", "gzip", "bz2", "lzma", "lz4", "crc32", "crc32c", "adler32", "fletcher32"),
-)
-"""Codecs of arrays that are decoded: they move, pack or check bytes and can do nothing else."""
-_PLACES = ("codecs", "compressor", "filters")
-"""Where metadata name codecs, of format 3 and 2."""
-SMALL_BYTES, LARGEST_RATIO = 2**30, 1000
-"""An array or a chunk may unfold to so many bytes, or to so many times the bytes of the whole store."""
 Rows = NDArray[np.float32]
 
 
@@ -109,7 +97,7 @@ class DemoWriter:
         bounds = {"action_low": action_low, "action_high": action_high}
         given = {name: list(map(float, values)) for name, values in bounds.items() if values is not None}
         self._attributes = {"schema_version": SCHEMA_VERSION, **given, **attributes}
-        _find_bounds(self._attributes, np.zeros((1, action_dim), np.float32), path)
+        find_bounds(self._attributes, np.zeros((1, action_dim), np.float32), path)
         self._chunk_rows = chunk_rows
         self._pending: dict[str, list[Rows]] = {name: [] for name in self._dims}
         self._num_written = 0
@@ -211,40 +199,32 @@ def load_demos(path: Path, *, obs_dim: int | None = None, action_dim: int | None
 
     Raises:
         DataError: it is missing, truncated, of a foreign schema version or of other sizes, it lacks a chunk, holds
-            something else than files and folders or needs a codec that is none of `CODECS`, its episodes don't add up,
+            something else than files and folders or needs a codec that is not decoded, its episodes don't add up,
             a value is not finite (the first such index is named), or its bounds are no bounds.
     """
     if not path.is_dir():
         raise DataError(f"no demonstrations at {path}")
-    stored = _measure_files(path)
-    try:
-        group = zarr.open_group(path, mode="r", use_consolidated=False)
+    files = FolderFiles(path)
+    with opened(files, "restore it from a copy, or move it away and collect or import others") as group:
         attributes = dict(group.attrs)
         version = attributes.get("schema_version", SCHEMA_VERSION)
         if version != SCHEMA_VERSION:
             raise DataError(f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}")
         obs_name = "state" if (path / "data/state").exists() and not (path / "data/obs").exists() else "obs"
-        obs = _read(group, f"data/{obs_name}", path, stored)
-        action = _read(group, "data/action", path, stored)
-        ends = _read(group, "meta/episode_ends", path, stored)
-    except DataError:
-        raise
-    except Exception as error:  # zarr reports damage by whatever its storage and codecs raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        advice = "restore it from a copy, or move it away and collect or import others"
-        raise DataError(f"{path} can't be read as a zarr store: {reason}; {advice}") from None
-
+        obs, action, ends = (
+            read_array(group, files, name) for name in (f"data/{obs_name}", "data/action", "meta/episode_ends")
+        )
     for name, array, wanted in ((obs_name, obs, obs_dim), ("action", action, action_dim)):
         if array.ndim != 2 or array.dtype.kind != "f":
             raise DataError(f"{path}: data/{name} must be floats (T, dim), got {array.dtype} {array.shape}")
         if wanted is not None and array.shape[1] != wanted:
             raise DataError(f"{path}: data/{name} has dimension {array.shape[1]}, the task has {wanted}")
-    _check_ends(ends, len(obs), len(action), path)
+    check_ends(ends, len(obs), len(action), path)
     with np.errstate(over="ignore"):  # what is too large for them is infinite, and refused as such
         obs, action = obs.astype(np.float32, copy=False), action.astype(np.float32, copy=False)
     _require_finite(obs, f"{path}: data/{obs_name}")
     _require_finite(action, f"{path}: data/action")
-    low, high = _find_bounds(attributes, action, path)
+    low, high = find_bounds(attributes, action, path)
     scaled = from_bounds(action, low, high)
     clipped = float((np.abs(scaled) > 1.0 + TOLERANCE).mean())
     action = scaled.clip(-1.0, 1.0).astype(np.float32)
@@ -252,7 +232,7 @@ def load_demos(path: Path, *, obs_dim: int | None = None, action_dim: int | None
     return Demos(obs, action, ends, attributes, tuple(low.tolist()), tuple(high.tolist()), clipped)
 
 
-def _find_bounds(
+def find_bounds(
     attributes: Mapping[str, Any], action: Rows, path: Path
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Bounds (action_dim,) of a store's actions."""
@@ -276,101 +256,7 @@ def _find_bounds(
     return low, high
 
 
-def _measure_files(store: Path) -> int:
-    """Bytes of all files of a store.
-
-    Raises:
-        DataError: it holds a pipe or a device, which would be waited for, a link to a folder, which would be read and
-            belong to no hash, or metadata of two formats, which may differ.
-    """
-    stored = 0
-    for path in store.rglob("*"):
-        if path.is_file():
-            stored += path.stat().st_size
-        elif path.is_symlink() or not path.is_dir():
-            raise DataError(f"{path} is neither a file nor a folder of the store itself: take it away")
-        if path.name in (".zarray", ".zgroup") and path.with_name("zarr.json").exists():
-            raise DataError(f"{path} and zarr.json beside it are metadata of two formats: remove the older")
-    return stored
-
-
-def _read(group: zarr.Group, name: str, path: Path, stored: int) -> NDArray[Any]:
-    uses_blosc = False
-    for metadata in (path / name / "zarr.json", path / name / ".zarray"):
-        if metadata.exists():
-            uses_blosc = _require_codecs(metadata)
-    node = group.get(name)
-    if not isinstance(node, zarr.Array):
-        raise DataError(f"{path}: array {name} is missing")
-    if node.dtype.kind not in "biufc":
-        raise DataError(f"{path}: {name} must hold numbers, got {node.dtype}")
-    largest = max(SMALL_BYTES, LARGEST_RATIO * stored)
-    needed = max(math.prod(shape) for shape in (node.shape, node.shards or node.chunks)) * node.dtype.itemsize
-    if needed > largest:
-        raise DataError(f"{path}: {name} would unfold to {needed} bytes from {stored}; at most {largest} are read")
-    for chunk in _list_chunks(node, path / name):
-        if uses_blosc:
-            _require_whole(chunk)
-    return np.asarray(node[:])
-
-
-def _list_chunks(array: zarr.Array[Any], folder: Path) -> Iterator[Path]:
-    """Files of all chunks of an array, or of all its shards; `DataError` if one is missing."""
-    advice = "restore it from a copy, or write the array again with every chunk (zarr's write_empty_chunks)"
-    counts = [-(-size // chunk) for size, chunk in zip(array.shape, array.shards or array.chunks, strict=True)]
-    stored = sum(path.is_file() for path in folder.rglob("*"))
-    if math.prod(counts) > stored:  # before they are gone through, which may be many more than there are files
-        raise DataError(f"{folder} holds {stored} files and must have {math.prod(counts)} chunks; {advice}")
-    for index in itertools.product(*map(range, counts)):
-        chunk = folder / array.metadata.encode_chunk_key(index)
-        if not chunk.is_file():
-            raise DataError(f"{chunk} is missing, a chunk of the array; {advice}")
-        yield chunk
-
-
-def _require_whole(chunk: Path) -> None:
-    """Checks that blosc's header tells a chunk's size: its decoder believes the header, and reads beyond the file."""
-    with open_file(chunk) as file:
-        header = file.read(16)
-    size = chunk.stat().st_size
-    told = int.from_bytes(header[12:16], "little")
-    if len(header) < 16 or told != size:
-        raise DataError(f"{chunk} is damaged: it has {size} bytes, and its header says {told}; restore it from a copy")
-
-
-def _require_codecs(metadata: Path) -> bool:
-    """Checks the codecs that an array's metadata names; returns whether chunks are packed by blosc.
-
-    Blosc must come last, so that what it unpacks is a file as it is.
-    """
-    found = read_json(metadata, "array")
-    codecs = [codec.removeprefix("numcodecs.") for codec in _list_codecs([found.get(name) for name in _PLACES])]
-    for codec in codecs:
-        if codec not in CODECS:
-            known = ", ".join(CODECS)
-            raise DataError(f"{metadata}: codec {codec!r} is not decoded; write the array with others ({known})")
-    outer = found.get("compressor") or (found.get("codecs") or [None])[-1]
-    is_last = [codec.removeprefix("numcodecs.") for codec in _list_codecs([outer])] == ["blosc"]
-    if codecs.count("blosc") > is_last:
-        raise DataError(f"{metadata}: blosc is decoded as the last codec, outside of shards; write it with others")
-    return is_last
-
-
-def _list_codecs(value: Any) -> Iterator[str]:
-    """Names of codecs, those inside of others too."""
-    if isinstance(value, list):
-        for part in value:
-            yield from _list_codecs(part)
-    elif isinstance(value, dict):
-        yield from (str(value[key]) for key in ("name", "id") if key in value)  # of format 3 and 2
-        inner = value.get("configuration")
-        if isinstance(inner, dict):
-            yield from _list_codecs([inner.get("codecs"), inner.get("index_codecs")])
-    elif value is not None:
-        yield str(value)
-
-
-def _check_ends(ends: NDArray[Any], obs_rows: int, action_rows: int, path: Path) -> None:
+def check_ends(ends: NDArray[Any], obs_rows: int, action_rows: int, path: Path) -> None:
     if ends.ndim != 1 or ends.dtype.kind not in "iu" or len(ends) == 0:
         raise DataError(f"{path}: meta/episode_ends must be integers (E,), E >= 1, got {ends.dtype} {ends.shape}")
     falling = np.flatnonzero(np.diff(ends.astype(np.int64), prepend=0) <= 0)
