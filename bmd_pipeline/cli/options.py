@@ -63,6 +63,8 @@ Evaluated = Annotated[str, typer.Option("--method", "-m", help=_EVALUATED, autoc
 Seed = Annotated[int, typer.Option("--seed", "-s", min=0, max=MAX_SEED, help="Seed; any number will do.")]
 Output = Annotated[Path | None, option("--output", "Where to write.", "-o")]
 Demos = Annotated[Path | None, option("--demos", "Demonstration store.")]
+_OBS = "Arrays that make an observation, where the file holds several: names with commas between."
+Obs = Annotated[str | None, option("--obs", _OBS)]
 Policy = Annotated[Path | None, option("--policy", "Folder of the pre-trained policy.")]
 Modes = Annotated[Path | None, option("--modes", "Folder of the discovered modes.")]
 Finetuned = Annotated[Path | None, option("--finetuned", "Folder of the fine-tuned policy.")]
@@ -138,6 +140,34 @@ def need(path: Path, command: str) -> Path:
     if not path.exists():
         raise ArtifactError(f"{path} is missing: make it with `{command}`")
     return path
+
+
+def split_names(given: str | None) -> tuple[str, ...]:
+    """Names with commas between them; none if nothing was given."""
+    return tuple(name for name in (given or "").split(",") if name)
+
+
+def require_store(path: Path, task: str) -> None:
+    """Checks that a path may be a demonstration store, which whoever loads it sees.
+
+    Raises:
+        ArtifactError: it is something else; of demonstrations in another format, the command that imports them.
+    """
+    from bmd_pipeline.demos.formats import recognise  # not before: it takes a while
+
+    found = recognise(path)
+    is_store = found == "zarr" and (not (path / "data/action").is_dir() or _has_observations(path))
+    if found and not is_store:
+        raise ArtifactError(
+            f"{path} is no demonstration store but {found}: import it with `bmd-pipeline import-demos {path} --task "
+            f"{task}`"
+        )
+    if not path.is_dir():
+        raise ArtifactError(f"{path} is no folder: --demos must name a zarr store")
+
+
+def _has_observations(store: Path) -> bool:
+    return any((store / "data" / name).is_dir() for name in ("obs", "state"))
 
 
 def new_file(given: Path | None, usual: Path) -> Path:

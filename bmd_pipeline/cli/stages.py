@@ -49,13 +49,51 @@ def _demos_outputs(job: Job, output: Path | None) -> dict[str, Path]:
 
 @stage_command("collect")
 def import_demos(
-    job: Job, store: Annotated[Path, typer.Argument(help="Your demonstrations, a zarr store.")], output: o.Output = None
+    job: Job,
+    store: Annotated[
+        Path,
+        typer.Argument(
+            help="Your demonstrations: a zarr store or its zip file, the folder of a LeRobot or Minari dataset, or an "
+            "HDF5 file of robomimic, ManiSkill or Minari."
+        ),
+    ],
+    obs: o.Obs = None,
+    bounds: Annotated[
+        str,
+        o.option(
+            "--bounds",
+            "What stands for the task's action bounds, where the file says otherwise or nothing: LOW:HIGH.",
+        ),
+    ] = "",
+    clip: Annotated[bool, o.option("--clip", "Clip actions beyond their bounds, as some environments do.")] = False,
+    keep_failures: Annotated[
+        bool, o.option("--keep-failures", "Take episodes too that the file says have failed.")
+    ] = False,
+    output: o.Output = None,
 ) -> None:
-    """Imports demonstrations that you have: checks and copies them, in the place of those that `collect` would make.
+    """Imports demonstrations that you have: checks and brings them, in the place of those that `collect` would make.
 
-    Writes data/TASK/demos.zarr, and demos.manifest.json beside it.
+    Their format is recognised. Writes data/TASK/demos.zarr, and demos.manifest.json beside it.
     """
-    job.run(store=store, **_demos_outputs(job, output))
+    how = {"obs": o.split_names(obs), "bounds": bounds, "clip": clip, "keep_failures": keep_failures}
+    job.run(store=store, **how, **_demos_outputs(job, output))
+
+
+@stage_command("collect")
+def export_demos(
+    job: Job,
+    to: Annotated[str, o.option("--to", "Format: zarr, as diffusion policy has it, or lerobot.")],
+    demos: o.Demos = None,
+    output: o.Output = None,
+) -> None:
+    """Exports demonstrations to the formats of other projects, with actions in the environment's units.
+
+    Writes the new folder data/TASK/demos-FORMAT/.
+    """
+    if to not in EXPORT_FORMATS:
+        raise ConfigError(f"--to must be one of {', '.join(EXPORT_FORMATS)}, got {to!r}")
+    folder = new_folder(output or job.layout.demos(job.task).with_name(f"demos-{to}"))
+    job.run(demos=_need_demos(job, demos), format=to, output=folder)
 
 
 @stage_command("collect")
@@ -157,6 +195,8 @@ def curve(
     inputs = job.need_inputs(method, seed, policy, modes, finetuned)
     job.run(method=method, seed=seed, output=file, **inputs)
 
+
+EXPORT_FORMATS = ("zarr", "lerobot")
 
 _EXPORTED = (PRETRAINED, TAUGHT, *(method for method in METHODS if method_family(method) != "res"))
 
@@ -341,8 +381,8 @@ def film(
 
 
 def _need_demos(job: Job, given: Path | None) -> Path:
-    if given and not given.is_dir():
-        raise ArtifactError(f"{given} is no folder: --demos must name a zarr store")
+    if given:
+        o.require_store(given, job.task)
     store = given or need(job.layout.demos(job.task), f"bmd-pipeline collect --task {job.task}")
     manifest = store.with_name(MANIFEST_FILE)
     if manifest.is_file() and not is_imported(manifest):

@@ -16,8 +16,9 @@ from bmd_pipeline.cli.options import open_config
 from bmd_pipeline.config.hashing import STAGES, config_hash, stage_hash
 from bmd_pipeline.config.load import find_model, list_configured, list_paths
 from bmd_pipeline.config.schema import RunConfig
-from bmd_pipeline.errors import TaskError
+from bmd_pipeline.errors import ConfigError, TaskError
 from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.io.provenance import require_own
 from bmd_pipeline.tasks.registry import env_model, get_entry, list_entries, load_disturbance, load_labellings, make_spec
 
 config_app = typer.Typer(help="Show the settings, or the schema of all there are.")
@@ -127,6 +128,31 @@ def _summarise(task: dict[str, Any]) -> str:
     return f"{task['summary']}{f'; disturbed: {world}' if world else ''}{f' (extra {extra})' if extra else ''}"
 
 
+def inspect_demos(
+    path: Annotated[Path, typer.Argument(help="Demonstrations, in any format that `import-demos` takes.")],
+    obs: o.Obs = None,
+    plane: Annotated[
+        str, typer.Option("--plane", help="Columns of the observation that trajectories are shown in.")
+    ] = "0,1",
+    picture: Annotated[Path | None, o.option("--picture", "Draw them into this PNG file.")] = None,
+    as_json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Shows demonstrations: counts, lengths, ranges, histograms, trajectories."""
+    if picture:
+        require_own([o.new_file(picture, Path("demos.png"))], "inspect-demos", None)
+    columns = [int(word) for word in plane.split(",") if word.isdecimal()]
+    if len(columns) != 2 or plane.count(",") != 1:
+        raise ConfigError(f"--plane must be two numbers of columns, such as 0,1, got {plane!r}")
+    from bmd_pipeline.stages.inspection import inspect_demos as inspect
+
+    inspection = inspect(path, obs=o.split_names(obs), plane=(columns[0], columns[1]), picture=picture)
+    if as_json:
+        o.print_json(inspection.document)
+    else:
+        sys.stdout.write("\n".join(inspection.describe(unicode=o.takes_unicode())) + "\n")
+
+
 def check_task(
     name: Annotated[str, typer.Argument(help="The task.", show_default=False, autocompletion=o.complete_tasks)],
     preset: o.Preset = None,
@@ -144,6 +170,8 @@ def check_task(
 
     set_threads(1)
     usual = Layout(root, settings.run).demos(settings.task.name)
+    if demos:
+        o.require_store(demos, settings.task.name)
     store = demos or (usual if usual.exists() else None)
     results = checker.check_task(settings.task.name, settings.task.env, demos=store)
     if as_json:

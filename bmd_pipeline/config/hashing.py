@@ -184,6 +184,7 @@ _LABELS = "modes:LABELLINGS"
 ENTRIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "collect": ("stages.collect:collect", (*_ENV, "expert:make_expert")),
     "import_demos": ("stages.imports:import_demos", ()),
+    "export_demos": ("stages.imports:export_demos", ()),
     "import_policy": ("stages.imports:import_policy", ()),
     "pretrain": ("stages.pretrain:pretrain", _ENV),
     "discover": ("stages.discover:discover", _ENV),

@@ -15,7 +15,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -335,26 +335,40 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def read_table(path: Path, what: str) -> pa.Table:
-    """Reads a parquet file whose pages carry checksums; `what` it is, such as "episode table", stands in messages.
+def read_table(path: Path, what: str, *, columns: Sequence[str] | None = None, advice: str = "") -> pa.Table:
+    """Reads a parquet file, and checks the checksums of pages that carry them.
+
+    Args:
+        path: the file.
+        what: what it is, such as "episode table", for messages.
+        columns: those to read; None reads all.
+        advice: what to do about damage; to make it again, if not given.
 
     Raises:
-        ArtifactError: it is missing or damaged, or holds more than `MAX_TABLE_VALUES`.
+        ArtifactError: it is missing or damaged, lacks a column, or holds more than `MAX_TABLE_VALUES`.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not path.exists():
-        raise ArtifactError(f"{path}: missing {what}; {advise_again(path)}")
+        raise ArtifactError(f"{path}: missing {what}; {advice or advise_again(path)}")
     try:
         with open_file(path) as opened, pq.ParquetFile(opened, page_checksum_verification=True) as file:
-            found = file.metadata
+            found, wanted = file.metadata, file.schema_arrow.names if columns is None else columns
+            if lacking := [name for name in wanted if name not in file.schema_arrow.names]:
+                raise ValueError(f"it lacks the column {lacking[0]}")
             groups = [found.row_group(i) for i in range(found.num_row_groups)]
-            values = [group.column(i).num_values for group in groups for i in range(group.num_columns)]
+            values = [
+                column.num_values
+                for group in groups
+                for column in map(group.column, range(group.num_columns))
+                if column.path_in_schema.startswith(tuple(wanted))
+            ]
             rows = [group.num_rows for group in groups]
             if min((0, *rows, *values)) < 0 or sum(values) > MAX_TABLE_VALUES or sum(rows) > MAX_TABLE_VALUES:
                 raise ValueError(f"holds {sum(rows)} rows of {sum(values)} values, at most {MAX_TABLE_VALUES} are read")
-            return file.read()
+            return file.read(columns=columns)
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ArtifactError(f"{path}: damaged {what} ({reason}); delete it and {advise_again(path)}") from None
+        advice = advice or f"delete it and {advise_again(path)}"
+        raise ArtifactError(f"{path}: damaged {what} ({reason}); {advice}") from None

@@ -119,6 +119,11 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
     return paths
 
 
+def encode_picture(figure: Figure) -> bytes:
+    """The figure as a PNG file, without dates."""
+    return _print(figure, "png")
+
+
 def embed_figure(figure: Figure, name: str, title: str, description: str) -> str:
     """The figure as an <svg> element for a page.
 
@@ -618,3 +623,49 @@ def plot_codes(
     for axes in panels[len(codes) :]:
         axes.set_axis_off()
     return figure
+
+
+# ---- Demonstrations ----
+
+_MOST_PANELS = 32
+"""Columns whose distribution is drawn."""
+
+
+@house_style()
+def plot_demos(found: Mapping[str, Any]) -> Figure:
+    """Trajectories, lengths, and the distribution of each column, as an inspection's document tells them."""
+    paths, lengths = found["trajectories"], found["lengths"]
+    columns = [*found["columns"]["action"], *found["columns"]["obs"]]
+    shown = columns[:_MOST_PANELS]
+    rows = math.ceil(len(shown) / _MAX_COLUMNS)
+    figure = Figure(figsize=(_PANEL * _MAX_COLUMNS, 3.4 + 1.3 * rows), layout="constrained")
+    places = figure.add_gridspec(2, 1, height_ratios=(3.4, 1.3 * rows))
+    above, below = (figure.add_subfigure(places[i]) for i in range(2))
+    ways, times = above.subplots(1, 2, width_ratios=(2, 1))
+    ways.add_collection(LineCollection(paths["points"][:MAX_PATHS], colors=BLUE, linewidths=0.7, alpha=0.5))
+    starts, ends = ([path[i] for path in paths["points"][:MAX_PATHS]] for i in (0, -1))
+    for points, colour, label in ((starts, GREEN, "start"), (ends, VERMILION, "end")):
+        ways.scatter(*zip(*points, strict=True), s=8, color=colour, linewidth=0, zorder=3, label=label)
+    ways.set(xlabel=_label(paths["columns"][0]), ylabel=_label(paths["columns"][1]))
+    ways.set_title(f"{found['episodes']} episodes, {found['steps']} steps ({_label(found['format'])})", loc="left")
+    ways.legend()
+    ways.grid()
+    _plot_counts(times, lengths, BLUE)
+    times.set(xlabel="steps of an episode", ylabel="episodes")
+    grid = below.subplots(rows, _MAX_COLUMNS, squeeze=False)
+    for axes, column in zip(grid.flat, shown, strict=False):
+        _plot_counts(axes, column, ORANGE if column in found["columns"]["action"] else SKY)
+        axes.set_title(_label(column["name"]), loc="left", fontweight="normal", fontsize=8)
+        axes.set_yticks([])
+    for axes in grid.flat[len(shown) :]:
+        axes.set_axis_off()
+    if len(columns) > len(shown):
+        below.supxlabel(f"and {len(columns) - len(shown)} columns more", fontsize=8)
+    return figure
+
+
+def _plot_counts(axes: Axes, column: Mapping[str, Any], colour: str) -> None:
+    """The histogram of a column from its least to its greatest value."""
+    low, high, bars = column["min"], column["max"], len(column["histogram"]) + 1
+    edges = np.linspace(low, high, bars) if low < high else np.linspace(low - 0.5, low + 0.5, bars)
+    axes.stairs(column["histogram"], edges, fill=True, color=colour)

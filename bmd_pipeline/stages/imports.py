@@ -1,15 +1,20 @@
-"""Demonstrations and policies that exist already: checked, and copied to where the later stages look for them.
+"""Demonstrations and policies that exist already: checked, and brought to where the later stages look for them.
 
 Their records say that they were imported. No stage makes them, so that nothing replaces them by itself.
 """
 
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from bmd_pipeline.config.schema import RunConfig
-from bmd_pipeline.demos.store import require_replaceable
+from bmd_pipeline.demos.exports import WRITERS
+from bmd_pipeline.demos.formats import fit_to_task, parse_bounds, read_recording
+from bmd_pipeline.demos.store import DemoWriter, require_replaceable
+from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import hash_path, read_json, staged_directory, write_bytes, write_json
 from bmd_pipeline.io.layout import METRICS_FILE, POLICY_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.progress import FolderLock
@@ -17,6 +22,7 @@ from bmd_pipeline.io.provenance import (
     RunStart,
     describe_run,
     is_imported,
+    read_manifest,
     require_disposable_demos,
     require_disposable_policy,
     write_run,
@@ -25,21 +31,80 @@ from bmd_pipeline.policies.checkpoint import SETTINGS_FILE
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.pretrain import load_task_demos
 from bmd_pipeline.stages.runtime import load_task_policy
+from bmd_pipeline.tasks import registry
 
 POLICY_FILES: Final = (POLICY_FILE, SETTINGS_FILE)
 
 
-def import_demos(config: RunConfig, *, store: Path, output: Path, manifest: Path, reporter: Reporter) -> None:
-    """Copies demonstrations to where `pretrain` and `discover` read them, with a manifest that says where from.
+@dataclass(frozen=True)
+class _Reading:
+    """How demonstrations are read: what the command was told."""
 
-    What was imported already, and has not changed, is left alone, so that nothing that depends on it is made again. If
-    `store` is `output`, the manifest alone is written; it is written last.
+    obs: tuple[str, ...]
+    bounds: str
+    clip: bool
+    keep_failures: bool
+
+
+def import_demos(
+    config: RunConfig,
+    *,
+    store: Path,
+    output: Path,
+    manifest: Path,
+    reporter: Reporter,
+    obs: tuple[str, ...] = (),
+    bounds: str = "",
+    clip: bool = False,
+    keep_failures: bool = False,
+) -> None:
+    """Brings demonstrations to where `pretrain` and `discover` read them, with a manifest that says where from.
+
+    A store of ours is copied as it is, if nothing is said about its reading. What is in another format, or shall be
+    read in a certain way, is brought to the task's units and written as a store of ours. What was imported already, and
+    has not changed, is left alone, so that nothing that depends on it is made again. If `store` is `output`, the
+    manifest alone is written; it is written last.
+
+    Args:
+        config: the run's settings.
+        store: the demonstrations, in any format of `bmd_pipeline.demos.formats`.
+        output: the store to write.
+        manifest: its record.
+        reporter: says what was imported.
+        obs: arrays that make an observation; none takes what is usual in the format.
+        bounds: LOW:HIGH of the recorded actions, in place of what the file says.
+        clip: whether actions beyond their bounds are moved to the nearest one.
+        keep_failures: whether episodes that failed are demonstrations too.
 
     Raises:
-        DataError: the store is missing, damaged, of another task or in other units.
+        DataError: the demonstrations are missing, damaged, of another task or in other units, or not safe to read.
+        ConfigError: bounds are no bounds, or the store is in its place and shall be read in a certain way.
         ArtifactError: what is at `output` would be lost, can't be written, or another job is writing it.
     """
     start = RunStart(reporter.warn, store)
+    reading, in_place = _Reading(obs, bounds, clip, keep_failures), store.resolve() == output.resolve()
+    is_plain = reading == _Reading((), "", False, False)
+    if in_place and not is_plain:
+        raise ConfigError(f"{store} is in its place, and is kept as it is: move it away to import it in another way")
+    if in_place or (is_plain and _is_own_store(store)):
+        _copy_store(config, store, output, manifest, start, reporter)
+    else:
+        _convert(config, store, output, manifest, start, reporter, reading)
+
+
+def _is_own_store(store: Path) -> bool:
+    """Whether a folder is a store as `DemoWriter` writes it, be it damaged."""
+    if not (store / "zarr.json").is_file():
+        return False
+    with suppress(ArtifactError):
+        attributes = read_json(store / "zarr.json", "store").get("attributes")
+        return isinstance(attributes, dict) and "schema_version" in attributes
+    return True
+
+
+def _copy_store(
+    config: RunConfig, store: Path, output: Path, manifest: Path, start: RunStart, reporter: Reporter
+) -> None:
     data = load_task_demos(config, store)
     outputs = {output.name: start.hashes[store]}
     in_place = store.resolve() == output.resolve()
@@ -59,6 +124,86 @@ def import_demos(config: RunConfig, *, store: Path, output: Path, manifest: Path
         write_json(manifest, _describe_import(config, "collect", inputs, start, **counts, outputs=outputs))
         lock.discard()
     reporter.log(f"{output}: {data.num_episodes} demonstrations of {store} imported, {len(data.obs)} steps")
+
+
+def _convert(
+    config: RunConfig,
+    source: Path,
+    output: Path,
+    manifest: Path,
+    start: RunStart,
+    reporter: Reporter,
+    reading: _Reading,
+) -> None:
+    spec = registry.make_spec(config.task.name, config.task.env)
+    bounds = parse_bounds(reading.bounds, spec.action_dim) if reading.bounds else None
+    if _is_converted_already(manifest, output, start.hashes[source], reading):
+        reporter.log(f"{output}: {source} was imported already")
+        return
+    recording = read_recording(source, reading.obs, spec.obs_dim)
+    fitted = fit_to_task(recording, spec, bounds=bounds, clip=reading.clip, keep_failures=reading.keep_failures)
+    require_replaceable(output)
+    require_disposable_demos(output, manifest, config.task.name, "import-demos")
+    with FolderLock(Layout.state(output.parent), required=config.execution.require_lock) as lock:
+        low, high = spec.action_low, spec.action_high
+        with DemoWriter(output, spec.obs_dim, spec.action_dim, {}, action_low=low, action_high=high) as writer:
+            for episode in fitted.episodes:
+                writer.append(episode)
+            start.require_unchanged()
+            manifest.unlink(missing_ok=True)  # it vouches for the store that is about to be replaced
+        found = {
+            "episodes": len(fitted.episodes),
+            "steps": writer.num_rows,
+            "format": recording.format,
+            "obs": recording.obs_keys,
+            "clipped_actions": fitted.clipped_share,
+            "failed_episodes": fitted.num_failed,
+            "reading": asdict(reading),
+        }
+        outputs = {output.name: hash_path(output)}
+        record = _describe_import(config, "collect", {"store": source}, start, **found, outputs=outputs)
+        write_json(manifest, record)
+        lock.discard()
+    reporter.log(
+        f"{output}: {len(fitted.episodes)} demonstrations of {source} imported ({recording.format}, observations "
+        f"{', '.join(recording.obs_keys)}), {writer.num_rows} steps"
+    )
+    if fitted.num_failed:
+        reporter.warn(f"{source}: {fitted.num_failed} episodes failed and were left out; --keep-failures takes them")
+    if fitted.clipped_share:
+        reporter.log(f"{fitted.clipped_share:.3%} of the actions' values were beyond their bounds and are clipped")
+
+
+def _is_converted_already(manifest: Path, output: Path, source_hash: str, reading: _Reading) -> bool:
+    """Whether a manifest speaks of the store that is there, and of the same file, read in the same way."""
+    if not is_imported(manifest) or not output.is_dir():
+        return False
+    record = read_manifest(manifest)
+    same = record["inputs"].get("store", {}).get("sha256") == source_hash
+    how = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(reading).items()}
+    return same and record.get("reading") == how and record["outputs"].get(output.name) == hash_path(output)
+
+
+def export_demos(config: RunConfig, *, demos: Path, format: str, output: Path, reporter: Reporter) -> None:
+    """Writes demonstrations as other projects read them, with actions in the environment's units.
+
+    Args:
+        config: the run's settings.
+        demos: a store of the task.
+        format: a key of `WRITERS`.
+        output: the folder to write; nothing may be there.
+        reporter: says what was written.
+
+    Raises:
+        DataError: the store is missing, damaged, of another task or in other units.
+        ArtifactError: something is at `output`, or it can't be written.
+    """
+    data = load_task_demos(config, demos)
+    if output.exists():
+        raise ArtifactError(f"{output} is there already: delete it, or name another --output")
+    with staged_directory(output) as partial:
+        WRITERS[format](data, partial, registry.make_spec(config.task.name, config.task.env))
+    reporter.log(f"{output}: {data.num_episodes} demonstrations of {demos} written, {len(data.obs)} steps")
 
 
 def import_policy(config: RunConfig, *, policy: Path, output: Path, reporter: Reporter) -> None:

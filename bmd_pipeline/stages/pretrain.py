@@ -137,7 +137,7 @@ def load_task_demos(config: RunConfig, path: Path) -> Demos:
             f"{path}: its actions are between {list(data.action_low)} and {list(data.action_high)}, those of task "
             f"{config.task.name} between {list(spec.action_low)} and {list(spec.action_high)}; if they are in its "
             "units, give the store its bounds (attributes action_low, action_high): what lies beyond is clipped, as "
-            "the environment does; else bring them to its units, or correct those of the task"
+            "the environment does; else scale them with `import-demos --bounds`, or correct those of the task"
         )
     return data
 
