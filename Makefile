@@ -19,7 +19,7 @@ export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 # Hundreds of processes start in a run: each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test package-test docs fault-test fuzz audit determinism slurm-test lint format clean
+.PHONY: help setup run test package-test formats-test docs fault-test fuzz audit determinism slurm-test lint format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -47,6 +47,9 @@ test: setup  ## all tests
 
 package-test: setup  ## build wheel and sdist, and run the quick task from the installed wheel; see docs/install.md
 	python -m tests.package.check
+
+formats-test: setup  ## demonstrations to and from other projects' own libraries; see docs/data.md
+	python -m tests.package.formats $(ARGS)
 
 docs: setup $(RUNTIME)/.ready  ## the documentation as a site, in site/; links that lead nowhere are errors
 	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
