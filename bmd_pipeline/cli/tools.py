@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,7 +69,8 @@ def tasks(
     debug: o.Debug = False,
 ) -> None:
     """Lists the tasks, or the settings of one."""
-    for configured in list_configured() if name is None else [name]:
+    templates = [entry.name for entry in list_entries() if entry.template]
+    for configured in list_configured() if name is None else {name}.difference(templates):
         open_config(configured)  # registers variants and plug-ins
     if name is None:
         found = [_describe(entry.name) for entry in list_entries()]
@@ -93,21 +95,20 @@ def tasks(
 
 def _describe(name: str) -> dict[str, Any]:
     """A task with the settings of config/tasks/: names and sizes, and the world that its policies are fine-tuned and
-    evaluated in, empty if it is the usual one."""
-    entry, env = get_entry(name), open_config(name).task.env
-    spec = make_spec(name, env)
-    try:
-        modes = len(load_labellings(name)[0].modes)
-    except TaskError:  # somebody's that is not finished; check-task says so
-        modes = None
+    evaluated in, empty if it is the usual one. Sizes that a template leaves open, or that can't be found, are None."""
+    entry = get_entry(name)
+    env = {} if entry.template else open_config(name).task.env
+    sizes = dict.fromkeys(("obs", "action", "steps", "modes"))
+    with suppress(TaskError):  # somebody's that is not finished; check-task says so
+        if not entry.template:
+            spec = make_spec(name, env)
+            sizes |= {"obs": spec.obs_dim, "action": spec.action_dim, "steps": spec.horizon}
+            sizes["modes"] = len(load_labellings(name)[0].modes)
     return {
         "task": name,
         "simulator": entry.simulator,
         "extra": entry.extra,
-        "obs": spec.obs_dim,
-        "action": spec.action_dim,
-        "steps": spec.horizon,
-        "modes": modes,
+        **sizes,
         "summary": entry.summary,
         "world": load_disturbance(env).describe(),
     }
@@ -120,7 +121,8 @@ def _describe_settings(name: str) -> Iterator[dict[str, Any]]:
         *groups, field_name = setting.split(".")
         field = (find_model(model, tuple(groups)) or model).model_fields[field_name]
         text = " ".join((field.description or "").split())
-        yield {"name": f"task.env.{setting}", "default": field.default, "description": text}
+        default = "(to be given)" if field.is_required() else field.default
+        yield {"name": f"task.env.{setting}", "default": default, "description": text}
 
 
 def _summarise(task: dict[str, Any]) -> str:

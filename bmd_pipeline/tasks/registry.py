@@ -50,6 +50,7 @@ class TaskEntry:
     extra: str | None = None  # this project's optional dependency group that its simulator comes with
     requires: tuple[str, ...] = ()  # packages that it needs besides, as pip names them
     cpu_only: bool = False  # whether the simulator steps on the CPU whatever device there is
+    template: bool = False  # whether it lacks settings until a variant gives them
 
 
 DISTURBANCE = "disturbance"
@@ -76,8 +77,8 @@ def get_entry(name: str) -> TaskEntry:
 def prepare(task: TaskConfig) -> None:
     """Registers what a task's settings name: plug-ins, and the task itself if it is a variant.
 
-    Every new process calls this before anything else of this module. A plug-in that can't be imported, or a variant
-    that extends no registered task, is a TaskError.
+    Every new process calls this before anything else of this module. A plug-in that can't be imported, a variant that
+    extends no registered task, or a template, is a TaskError.
     """
     for plugin in task.plugins:
         try:
@@ -91,7 +92,11 @@ def prepare(task: TaskConfig) -> None:
             raise TaskError(f"task.plugins: {plugin!r} can't be imported: {reason}") from error
     if task.extends is not None:
         base = get_entry(task.extends)
-        register(replace(base, name=task.name, summary=f"{base.name} with settings of its own"))
+        register(replace(base, name=task.name, summary=f"{base.name} with settings of its own", template=False))
+    if get_entry(task.name).template:
+        raise TaskError(
+            f"{task.name} is a template: write config/tasks/NAME.yaml with `extends: {task.name}` (docs/own-task.md)"
+        )
 
 
 def list_entries() -> list[TaskEntry]:
@@ -266,7 +271,8 @@ def require_expert(name: str) -> None:
     if found is None:
         raise MissingExpertError(
             f"task {name} has no module {module}: `collect` and `film` of the expert need one; the workflow does "
-            f"without if demonstrations are imported: `bmd-pipeline import-demos STORE --task {name}`"
+            f"without if demonstrations are imported: write a store with DemoWriter (docs/own-task.md; examples/gym "
+            f"has a script), then `bmd-pipeline import-demos STORE --task {name}`"
         )
 
 
@@ -330,11 +336,13 @@ def _guard(name: str, labelling: ModeLabelling) -> ModeLabelling:
 _MANISKILL: dict[str, Any] = {"simulator": "ManiSkill"}
 _WHEEL = _MANISKILL | {"extra": "anymal", "requires": ("example-robot-data",)}
 _MUJOCO = {"simulator": "MuJoCo", "extra": "kitchen", "requires": ("mujoco", "gymnasium-robotics"), "cpu_only": True}
+_GYM = {"simulator": "gymnasium", "cpu_only": True, "template": True}
 for _name, _folder, _summary, _settings in (
     ("Anymal", "anymal", "a quadruped walks to one of four beacons around it", _WHEEL),
     ("Avoid", "avoid", "a Panda's stick passes three rows of posts, in one of 24 ways", _MANISKILL),
     ("AvoidPoint", "avoid_point", "a point passes three rows of posts, in one of 24 ways", {}),
     ("GaussianMixture", "gaussian_mixture", "a point reaches one of four goals in the plane", {}),
+    ("Gym", "gym", "a gymnasium or ManiSkill environment, by its id: to be extended (docs/own-task.md)", _GYM),
     ("Kitchen", "kitchen", "a Franka arm does two of three things in a kitchen, in any order", _MUJOCO),
     ("Lift", "lift", "a Panda lifts a bar by either of its ends", _MANISKILL),
     ("PushT", "pusht", "a Panda pushes a T onto its target, turning it either way", _MANISKILL),
