@@ -19,7 +19,8 @@ export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 # Hundreds of processes start in a run: each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test package-test formats-test docs fault-test fuzz audit determinism slurm-test lint format clean
+.PHONY: help setup run test package-test formats-test foreign-test docs fault-test fuzz audit determinism slurm-test lint format \
+	clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -60,6 +61,9 @@ $(RUNTIME)/.ready:  # what the playground runs its policies with
 	cd $(RUNTIME) && npm pack --silent onnxruntime-web@1.30.0 && tar xzf *.tgz $(addprefix package/dist/,\
 	  ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm) && rm *.tgz
 	touch $@
+
+foreign-test: setup  ## examples/gym from demonstrations to reports, about 10 minutes; see docs/own-task.md
+	python -m tests.package.foreign $(ARGS)
 
 fault-test: setup  ## kill, damage and fill up whatever can be, about 100 kills; see docs/reliability.md
 	python -m tests.faults.campaign $(ARGS)

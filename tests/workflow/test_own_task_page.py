@@ -19,7 +19,7 @@ pytestmark = pytest.mark.workflow
 
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / "own-task.md").read_text(), flags=re.DOTALL)
 FILES = {text.splitlines()[0].removeprefix("# "): text for language, text in BLOCKS if language != "sh"}
-TASK_COMMANDS, DEMOS_COMMANDS, POLICY_COMMANDS = (text for language, text in BLOCKS if language == "sh")
+GYM_COMMANDS, TASK_COMMANDS, DEMOS_COMMANDS, POLICY_COMMANDS = (text for language, text in BLOCKS if language == "sh")
 EXPERT = "my_robot/my_task/expert.py"
 
 
@@ -67,6 +67,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def test_the_task_runs_to_its_end(made: Project) -> None:
     document = json.loads((made.folder / "results/MyTask-smoke/eval.json").read_text())
     assert set(document["policies"]) == {"pretrained", "taught", "dppo", "dppo-bmd"}
+
+
+def test_an_environment_of_others_needs_no_python(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    name = "config/tasks/Pendulum.yaml"
+    (project.folder / name).write_text(FILES[name])
+    (project.folder / "examples").symlink_to(ROOT / "examples")
+    succeed(project, GYM_COMMANDS.replace("report.html", "policy/run.json"))
+    assert json.loads((project.folder / "results/Pendulum-smoke/policy/run.json").read_text())["inputs"]["demos"]
 
 
 def test_the_task_is_listed_and_has_a_schema(made: Project) -> None:
