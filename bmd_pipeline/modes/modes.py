@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import FiniteFloat, NonNegativeInt, TypeAdapter
@@ -27,6 +27,22 @@ _COLUMNS = TypeAdapter(tuple[NonNegativeInt, ...])
 _FINDINGS = TypeAdapter(dict[str, FiniteFloat | list[FiniteFloat]])
 
 
+class CodedClusters(NamedTuple):
+    """Clusters of the demonstrations, each with its code; by them it is told whose behaviour an episode shows."""
+
+    centres: Tensor  # (C, points · obs_dim)
+    codes: Tensor  # (C,) int64, the code of each, or DROPPED
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For a file; `take_clusters` reads them back."""
+        return {CENTRES: self.centres, CLUSTER_CODES: self.codes}
+
+
+def take_clusters(tensors: dict[str, Tensor]) -> CodedClusters | None:
+    """Takes the clusters out of a file's tensors; None if there are none, a KeyError if they are not whole."""
+    return CodedClusters(tensors.pop(CENTRES), tensors.pop(CLUSTER_CODES)) if CENTRES in tensors else None
+
+
 @dataclass
 class DiscoveredModes:
     """Inference model, and what is told a code: a coded policy, or in the published form a steering policy."""
@@ -37,8 +53,7 @@ class DiscoveredModes:
     coded: DiffusionPolicy | None  # π(a|s,z), the policy that was taught its codes; None in the published form
     steering: SteeringPolicy | None  # π_ψ(w|s,z); None in the coded form
     findings: dict[str, Any]  # what was measured: held-out multimodality, success of the base policy and per code
-    centres: Tensor | None = None  # (C, points · obs_dim) clusters of the demonstrations; None in the published form
-    cluster_codes: Tensor | None = None  # (C,) the code of each, or DROPPED; likewise
+    clusters: CodedClusters | None = None  # None in the published form
     fingerprint: str = ""  # hash of the weights file, once loaded: what is fine-tuned with these modes names it
 
     @property
@@ -61,10 +76,10 @@ class DiscoveredModes:
 
         Of encoded observations (T + 1, N, cond_dim) at each decision, `last` (N,) are each episode's last entries.
         """
-        if self.centres is None or self.cluster_codes is None or self.coded is None:
+        if self.clusters is None or self.coded is None:
             return None
         points = resample_track(cond[..., : self.coded.obs_dim], last, self.config.cluster_points)
-        return self.cluster_codes[torch.cdist(points, self.centres).argmin(dim=1)]
+        return self.clusters.codes[torch.cdist(points, self.clusters.centres).argmin(dim=1)]
 
     def names(self, decided: ModesConfig) -> tuple[str | None, ...]:
         """What a person called the codes; empty where nothing was decided.
@@ -84,17 +99,18 @@ class DiscoveredModes:
         """Share of the demonstrations that show each code's behaviour, (K,), those of dropped clusters not counted;
         None in the published form."""
         sizes = self.findings.get("cluster_sizes")
-        if sizes is None or self.cluster_codes is None:
+        if sizes is None or self.clusters is None:
             return None
-        kept = self.cluster_codes != DROPPED
-        counts = torch.bincount(self.cluster_codes[kept].cpu(), torch.tensor(sizes)[kept.cpu()], self.num_codes)
+        codes = self.clusters.codes.cpu()
+        kept = codes != DROPPED
+        counts = torch.bincount(codes[kept], torch.tensor(sizes)[kept], self.num_codes)
         return (counts / counts.sum()).tolist()
 
     def save(self, directory: Path, task: str, policy: DiffusionPolicy) -> None:
         """Writes modes.safetensors and modes.json, which names the policy they were discovered in."""
         tensors = self.networks().state_dict()
-        if self.centres is not None and self.cluster_codes is not None:
-            tensors |= {CENTRES: self.centres, CLUSTER_CODES: self.cluster_codes}
+        if self.clusters is not None:
+            tensors |= self.clusters.tensors()
         save_weights(directory / WEIGHTS, tensors)
         write_json(
             directory / DOCUMENT,
@@ -151,7 +167,7 @@ def load_modes(directory: Path, policy: DiffusionPolicy, *, task: str) -> Discov
             require_values(network.hidden_sizes, tensors)
         modes = make_modes(config, policy, _COLUMNS.validate_python(document["feature_columns"]))
         modes.findings = _FINDINGS.validate_python(document["findings"])
-        modes.centres, modes.cluster_codes = tensors.pop(CENTRES, None), tensors.pop(CLUSTER_CODES, None)
+        modes.clusters = take_clusters(tensors)
         if config.form == "coded":
             _require_clusters(modes, policy.obs_dim)
         modes.networks().load_state_dict(tensors)
@@ -164,11 +180,12 @@ def load_modes(directory: Path, policy: DiffusionPolicy, *, task: str) -> Discov
 
 def _require_clusters(modes: DiscoveredModes, obs_dim: int) -> None:
     """Each code has a cluster of the right size; what is wrong is a ValueError."""
-    if modes.centres is None or modes.cluster_codes is None:
+    if modes.clusters is None:
         raise ValueError("clusters are missing")
-    if tuple(modes.centres.shape) != (len(modes.cluster_codes), modes.config.cluster_points * obs_dim):
+    centres, codes = modes.clusters
+    if tuple(centres.shape) != (len(codes), modes.config.cluster_points * obs_dim):
         raise ValueError("centres of clusters don't fit")
-    if set(modes.cluster_codes.tolist()) - {DROPPED} != set(range(modes.num_codes)):
+    if set(codes.tolist()) - {DROPPED} != set(range(modes.num_codes)):
         raise ValueError("codes of clusters don't fit")
 
 

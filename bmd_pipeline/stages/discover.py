@@ -18,7 +18,15 @@ from bmd_pipeline.io.logger import Tracker
 from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.io.provenance import RunStart, require_own_demos, require_run, write_run
 from bmd_pipeline.modes.inference import fit_inference
-from bmd_pipeline.modes.modes import CENTRES, CLUSTER_CODES, DOCUMENT, DROPPED, WEIGHTS, DiscoveredModes, make_modes
+from bmd_pipeline.modes.modes import (
+    DOCUMENT,
+    DROPPED,
+    WEIGHTS,
+    CodedClusters,
+    DiscoveredModes,
+    make_modes,
+    take_clusters,
+)
 from bmd_pipeline.modes.teaching import Clusters, cluster_demos, describe_demos, teach_codes
 from bmd_pipeline.policies.bc import make_windows
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
@@ -135,7 +143,7 @@ class Discovery:
                 self._make_draws("teach"),
                 progress.advance,
             )
-        self.modes.centres, self.modes.cluster_codes = clusters.centres, cluster_codes
+        self.modes.clusters = CodedClusters(clusters.centres, cluster_codes)
         self.modes.findings["cluster_sizes"] = clusters.sizes
 
     def _report_clusters(self, clusters: Clusters) -> None:
@@ -313,8 +321,8 @@ class Discovery:
             **add_prefix("rounds", pack_rounds(self._rounds)),
             "torch": torch.get_rng_state(),  # layers that are made later draw from it
         }
-        if modes.centres is not None and modes.cluster_codes is not None:
-            tensors |= {CENTRES: modes.centres, CLUSTER_CODES: modes.cluster_codes}
+        if modes.clusters is not None:
+            tensors |= modes.clusters.tensors()
         if draws is not None:
             tensors["draws"] = draws
         return tensors, {
@@ -336,9 +344,8 @@ class Discovery:
         device = self.context.device
         self._remake_networks(values["num_codes"])
         self.modes.networks().load_state_dict(take_prefix("modes", tensors))
-        if CENTRES in tensors:
-            self.modes.centres = tensors[CENTRES].to(device)
-            self.modes.cluster_codes = tensors[CLUSTER_CODES].to(device)
+        clusters = take_clusters(tensors)
+        self.modes.clusters = clusters and CodedClusters(*(part.to(device) for part in clusters))
         self.modes.findings = values["findings"]
         self._rounds = unpack_rounds(take_prefix("rounds", tensors), self.modes.feature_columns, device)
         self._saved_draws = tensors.get("draws")

@@ -11,7 +11,7 @@ import torch
 from bmd_pipeline.config.schema import DiscoverConfig, PolicyConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.provenance import require_own
-from bmd_pipeline.modes.modes import DOCUMENT, DROPPED, WEIGHTS, DiscoveredModes, load_modes, make_modes
+from bmd_pipeline.modes.modes import DOCUMENT, DROPPED, WEIGHTS, CodedClusters, DiscoveredModes, load_modes, make_modes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
 
@@ -26,7 +26,7 @@ def _modes(form: str) -> DiscoveredModes:
     modes = make_modes(DiscoverConfig.model_validate(config), _policy(), (0, 1))
     modes.findings = {"final_information": 0.5, "success_rate_per_code": [0.5, 1.0, 0.25]}
     if modes.coded is not None:
-        modes.centres, modes.cluster_codes = torch.randn(3, 2 * modes.config.cluster_points), torch.arange(3)
+        modes.clusters = CodedClusters(torch.randn(3, 2 * modes.config.cluster_points), torch.arange(3))
         for table in modes.coded.denoiser.code_tables:
             table.data.normal_()
     return modes
@@ -79,8 +79,15 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError):
         load_modes(tmp_path, _policy(), task="GaussianMixture")
     modes = _modes("coded")
-    for centres in (None, torch.zeros(3, 2), torch.zeros(2 * modes.config.cluster_points)):
-        modes.centres = centres
+    assert modes.clusters is not None
+    whole, width = modes.clusters, 2 * modes.config.cluster_points
+    wrong = (torch.zeros(3, 2), torch.zeros(width), torch.zeros(4, width))
+    for clusters in (
+        None,
+        *(whole._replace(centres=centres) for centres in wrong),
+        whole._replace(codes=whole.codes + 1),
+    ):
+        modes.clusters = clusters
         modes.save(tmp_path, "GaussianMixture", _policy())
         with pytest.raises(ArtifactError, match="does not fit this policy or this version; run `bmd-pipeline discover"):
             load_modes(tmp_path, _policy(), task="GaussianMixture")
@@ -115,7 +122,7 @@ def test_an_episode_shows_the_behaviour_whose_cluster_is_nearest() -> None:
     config = DiscoverConfig.model_validate({"num_modes": 3, "inference": {"hidden_sizes": (8,)}})
     modes = make_modes(config, policy, (0, 1))
     corners = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0]])
-    modes.centres, modes.cluster_codes = corners.repeat(1, config.cluster_points), torch.arange(3)
+    modes.clusters = CodedClusters(corners.repeat(1, config.cluster_points), torch.arange(3))
     truth = torch.tensor([0, 1, 1, 2, 2])
     cond = torch.zeros(8, 5, 4)
     cond[..., :2] = corners[truth] + 0.1
@@ -126,7 +133,7 @@ def test_an_episode_shows_the_behaviour_whose_cluster_is_nearest() -> None:
     shown = modes.read_codes(cond, last)
     assert shown is not None
     assert torch.equal(shown, truth)
-    modes.cluster_codes = torch.tensor([1, DROPPED, 0])
+    modes.clusters = modes.clusters._replace(codes=torch.tensor([1, DROPPED, 0]))
     shown = modes.read_codes(cond, last)
     assert shown is not None
     assert shown.tolist() == [1, DROPPED, DROPPED, 0, 0]

@@ -23,7 +23,7 @@ from bmd_pipeline.config.schema import (
 from bmd_pipeline.environments.base import TaskSpec, VectorTask
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.modes.inference import draw_balanced
-from bmd_pipeline.modes.modes import DiscoveredModes, make_modes
+from bmd_pipeline.modes.modes import CodedClusters, DiscoveredModes, make_modes
 from bmd_pipeline.policies.bc import Cloner
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import make_agent, make_base_agent
@@ -79,7 +79,7 @@ def two_sides(policy: DiffusionPolicy, **discover: Any) -> DiscoveredModes:
     torch.manual_seed(1)
     values = {"num_modes": 2, "cluster_points": 1, "inference": {"hidden_sizes": (8,)}}
     modes = make_modes(DiscoverConfig.model_validate(values | discover), policy, (0,))
-    modes.centres = policy.encode(torch.tensor([[-0.5], [0.5]]))
+    modes.clusters = CodedClusters(policy.encode(torch.tensor([[-0.5], [0.5]])), torch.arange(2))
     return modes
 
 

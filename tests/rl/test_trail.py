@@ -12,7 +12,7 @@ import torch
 import bmd_pipeline
 from bmd_pipeline.config.schema import FinetuneConfig
 from bmd_pipeline.environments.base import TaskEnv
-from bmd_pipeline.modes.modes import DiscoveredModes
+from bmd_pipeline.modes.modes import CodedClusters, DiscoveredModes
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.trainer import Trainer
 from tests.rl.test_reach import Case, agent_of
@@ -44,7 +44,8 @@ def test_a_step_of_fine_tuning_is_read_in_few_files(
     agent = agent_of(Case("dppo-bmd", "coded", ()), policy, modes_of)
     assert agent.modes is not None
     discovery = agent.modes.config
-    agent.modes.centres = torch.zeros(discovery.num_modes, discovery.cluster_points * policy.obs_dim)  # as discovered
+    centres = torch.zeros(discovery.num_modes, discovery.cluster_points * policy.obs_dim)
+    agent.modes.clusters = CodedClusters(centres, torch.arange(discovery.num_modes))  # as discovered
     config = FinetuneConfig()
     trainer = Trainer(env, agent, config)
     generator = torch.Generator().manual_seed(0)
