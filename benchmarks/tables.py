@@ -1,6 +1,7 @@
 """Result tables: rows from finished runs into docs/results/table.json, and tables from it into the documents.
 
     python -m benchmarks.tables collect RUN... --task AnymalLate [--method dppo-bmd] [--variant "lambda 0"] [--world W]
+        [--join]
     python -m benchmarks.tables write
 
 RUN is a folder with `results/<Task>[-base<k>]/<method>/seed<k>/`. A document says where a table stands:
@@ -210,7 +211,7 @@ def make_row(task: str, method: str, runs: Sequence[Run], *, variant: str = "", 
         costs=_measure_costs(runs),
         machine=f"{first.document.provenance.platform}, {first.document.provenance.device}",
         commit=", ".join(dict.fromkeys(str(run.made.get("git_commit")) for run in runs)),
-        command=str(first.made["command"]),
+        command=re.sub(r" --root \S+", "", str(first.made["command"])),  # where on a machine is of no use elsewhere
     )
 
 
@@ -249,8 +250,11 @@ def _pool(blocks: Sequence[PolicyBlock], name: str, confidence: float) -> Number
     if len(blocks) == 1:
         only = _measure(blocks[0], name)
         return Number(mean=only.mean, low=only.low, high=only.high)
-    values: NDArray[np.float64] = np.array([_measure(block, name).mean for block in blocks])
-    total = float(blocks[0].solved.total)
+    return _pool_values([_measure(block, name).mean for block in blocks], name, blocks[0].solved.total, confidence)
+
+
+def _pool_values(of_bases: Sequence[float], name: str, total: float, confidence: float) -> Number:
+    values: NDArray[np.float64] = np.array(of_bases)
     most = {"present": total, "solved": total, "mode_entropy": float(np.log(total))}
     bounds = (0.0, most.get(name, 1.0))
     if name in ("episode_return", "mode_spread") or name.endswith("/trials"):
@@ -306,6 +310,56 @@ def collect(roots: Sequence[Path], task: str, *, methods: Sequence[str], variant
         apart = variant if is_finetuned(method) else ""  # variants start from the same policies
         rows.append(make_row(task, method, found[method], variant=apart, world=world))
     return rows
+
+
+def join(old: Row, new: Row) -> Row:
+    """One row of two whose runs are on other base policies, as where those of a session could not be kept.
+
+    Raises:
+        ArtifactError: a base policy is in both, or they differ in seeds, episodes, modes or thresholds.
+    """
+    if both := {base.base for base in old.bases} & {base.base for base in new.bases}:
+        raise ArtifactError(
+            f"{', '.join(filter(None, new.key))}: base policy {min(both)} is in the table; leave --join"
+        )
+    for name in ("seeds", "episodes", "total_modes", "tau", "confidence"):
+        if getattr(old, name) != getattr(new, name):
+            raise ArtifactError(
+                f"{', '.join(filter(None, new.key))}: {name} {getattr(new, name)}, in the table {getattr(old, name)}"
+            )
+    bases = sorted([*old.bases, *new.bases], key=lambda row: row.base)
+    share = len(new.bases) / len(bases)
+
+    def mean(one: float | None, other: float | None) -> float | None:
+        return None if one is None or other is None else (1 - share) * one + share * other
+
+    def pool(name: str) -> Number:
+        values = [base.further[name] if name in FURTHER else getattr(base, name) for base in bases]
+        return _pool_values(values, name, old.total_modes, old.confidence)
+
+    further = [name for name in old.further if name in new.further]
+    modes = {mode.mode: mode for mode in new.modes}
+    costs = {name: mean(getattr(old.costs, name), getattr(new.costs, name)) for name in Costs.model_fields}
+    update: dict[str, Any] = {
+        **{name: pool(name) for name in METRICS},
+        "further": {name: pool(name) for name in further},
+        "bases": [
+            base.model_copy(update={"further": {name: base.further[name] for name in further}}) for base in bases
+        ],
+        "codes": sorted([*old.codes, *new.codes], key=lambda code: (code.base, code.seed, code.code)),
+        "modes": [
+            mode.model_copy(
+                update={name: mean(getattr(mode, name), getattr(modes[mode.mode], name)) for name in _OF_MODES}
+            )
+            for mode in old.modes
+        ],
+        "costs": Costs.model_validate(costs),
+        **{name: ", ".join(dict.fromkeys((getattr(old, name), getattr(new, name)))) for name in ("machine", "commit")},
+    }
+    return old.model_copy(update=update)
+
+
+_OF_MODES = ("share", "success_rate")
 
 
 def _plain(value: float, digits: int) -> str:
@@ -445,13 +499,15 @@ def main() -> None:
     collecting.add_argument("--method", action="append", default=[], help="may be given again; all if never")
     collecting.add_argument("--variant", default="", help="what differs from the task's settings")
     collecting.add_argument("--world", help="the disturbance; read from the settings if not given")
+    collecting.add_argument("--join", action="store_true", help="add base policies to the rows that there are")
     commands.add_parser("write", help="the tables of README.md and docs/results/*.md")
     given = parser.parse_args()
     try:
         table = load_table(ROOT / TABLE)
         if given.command == "collect":
             rows = collect(given.roots, given.task, methods=given.method, variant=given.variant, world=given.world)
-            table = table.with_rows(rows)
+            known = {row.key: row for row in table.rows} if given.join else {}
+            table = table.with_rows([join(known[row.key], row) if row.key in known else row for row in rows])
             save_table(table, ROOT / TABLE)
         write(ROOT, table)
     except BMDError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from scipy import stats
 
 from benchmarks import tables
 from benchmarks.results_table import TABLE, ResultsTable, load_table, save_table
-from benchmarks.tables import collect, fill, list_documents, render_table, write
+from benchmarks.tables import collect, fill, join, list_documents, render_table, write
 from bmd_pipeline.config.overrides import configure_base
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
@@ -166,6 +167,28 @@ def test_rows_made_again_take_the_place_of_the_old(root: Path, tmp_path: Path) -
     path.write_text(json.dumps(document))
     with pytest.raises(ArtifactError, match="two rows are GaussianMixture, own, pretrained, none"):
         load_table(path)
+
+
+def list_values(part: Any) -> list[Any]:
+    """All names and values of nested ones, in their order."""
+    if isinstance(part, dict):
+        return [value for key, inner in part.items() for value in (key, *list_values(inner))]
+    return [value for inner in part for value in list_values(inner)] if isinstance(part, list) else [part]
+
+
+def test_rows_of_other_base_policies_are_joined_as_if_they_had_been_collected_together(tmp_path: Path) -> None:
+    roots = tmp_path / "first", tmp_path / "second", tmp_path / "together"
+    for base in SUCCESSES:
+        for folder in (roots[base == 7], roots[2]):
+            write_base(folder, base, "dppo-bmd")
+    first, second, together = (collect([root], TASK, methods=(), variant="", world=None)[-1] for root in roots)
+    joined = join(first, second)
+    for ours, theirs in zip(list_values(joined.model_dump()), list_values(together.model_dump()), strict=True):
+        assert ours == (pytest.approx(theirs) if isinstance(theirs, float) else theirs)
+    with pytest.raises(ArtifactError, match=f"{TASK}, .*: base policy 7 is in the table"):
+        join(joined, second)
+    with pytest.raises(ArtifactError, match="episodes 7, in the table 100"):
+        join(first, second.model_copy(update={"episodes": 7}))
 
 
 def test_a_table_is_written_between_its_marks(root: Path) -> None:
