@@ -18,6 +18,8 @@ from bmd_pipeline.metrics.scores import compute_scores, corrected_entropy, episo
 # Episodes of one seed share a policy, so they are not independent: both intervals see seeds as clusters.
 # A few seeds say little about the spread between seeds, and no interval changes that; read them with `seeds[]`.
 
+MAX_RATIO = 1e6
+"""Variance to variance between seeds beyond which Student's quantile is the normal one."""
 NUM_RESAMPLES = 2000
 """Resamples for the intervals of eval.json."""
 PAIRED_RESAMPLES = 5000
@@ -69,7 +71,8 @@ def proportion_interval(rates: Floats, totals: Floats, confidence: float) -> tup
     between = float(rates.var(ddof=1)) / len(rates) if len(rates) > 1 else 0.0
     if binomial > 0 and between > 0:
         variance = max(between, binomial)
-        freedom = (len(rates) - 1) * (variance / between) ** 2
+        ratio = min(variance / between, MAX_RATIO)  # the same rates, rounded, are hardly apart
+        freedom = (len(rates) - 1) * ratio**2
         level = 0.5 + confidence / 2
         n *= binomial / variance * (NormalDist().inv_cdf(level) / float(special.stdtrit(freedom, level))) ** 2
     return wilson_interval(rate, n, confidence)

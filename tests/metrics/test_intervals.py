@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bmd_pipeline.metrics import bootstrap
@@ -76,6 +76,7 @@ def test_seeds_without_trials_add_none() -> None:
 
 
 @given(st.floats(1, 1e4), st.integers(1, 6), st.floats(0, 1))
+@example(1.0, 6, 1.2393355434073208e-140)
 def test_equally_many_trials_are_all_worth_something(n: float, num_seeds: int, rate: float) -> None:
     found = proportion_interval(np.full(num_seeds, rate), np.full(num_seeds, n), 0.95)
     assert found == pytest.approx(wilson_interval(rate, num_seeds * n, 0.95), abs=1e-9)
