@@ -19,7 +19,7 @@ export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 # Hundreds of processes start in a run: each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test package-test formats-test foreign-test docs fault-test fuzz audit determinism slurm-test lint format \
+.PHONY: help setup run test package-test formats-test foreign-test docs playground fault-test fuzz audit determinism slurm-test lint format \
 	clean
 
 help:  ## this list
@@ -52,8 +52,10 @@ package-test: setup  ## build wheel and sdist, and run the quick task from the i
 formats-test: setup  ## demonstrations to and from other projects' own libraries; see docs/data.md
 	python -m tests.package.formats $(ARGS)
 
-docs: setup $(RUNTIME)/.ready  ## the documentation as a site, in site/; links that lead nowhere are errors
+docs: setup  ## the documentation as a site, in site/; links that lead nowhere are errors
 	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
+
+playground: $(RUNTIME)/.ready docs  ## the same with what its playground runs with, by npm; tries it in Chromium
 	python -m tests.docs.playground
 
 $(RUNTIME)/.ready:  # what the playground runs its policies with

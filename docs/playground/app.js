@@ -138,5 +138,5 @@ try {
   said.textContent = "Ready: click a gap, or drag a post.";
   said.dataset.ready = "yes";
 } catch (error) {
-  said.textContent = `The policies can't be loaded: ${error.message}. \`make docs\` fetches what runs them; a page opened as a file can't.`;
+  said.textContent = `The policies can't be loaded: ${error.message}. \`make playground\` fetches what runs them; a page opened as a file can't.`;
 }

@@ -38,7 +38,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Puts the runtime of the playground beside it, where `make docs` has fetched it."""
+    """Puts the runtime of the playground beside it, where `make playground` has fetched it."""
     target = Path(config.site_dir) / "playground" / "ort"
     for source in RUNTIME.glob("*"):
         target.mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
 """The built playground in a real Chromium: a click, an episode, the way that was asked for; a post in the other's way.
 
-python -m tests.docs.playground       # after `mkdocs build`; part of `make docs`
+python -m tests.docs.playground       # after `mkdocs build`; part of `make playground`
 """
 
 import functools
