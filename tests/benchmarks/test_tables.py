@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,18 @@ def write_base(root: Path, base: int, method: str, *, form: str = "coded", seed:
         )
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
     for base in SUCCESSES:
         for method in ("pretrained", "taught", "dppo-bmd"):
-            write_base(tmp_path, base, method)
-    return tmp_path
+            write_base(folder, base, method)
+    return folder
+
+
+@pytest.fixture
+def root(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path, dirs_exist_ok=True))
 
 
 def test_rows_are_means_over_base_policies(root: Path) -> None:
