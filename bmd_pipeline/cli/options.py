@@ -393,18 +393,30 @@ def stage_command(threads_of: Stage, *, resumable: bool = False) -> Callable[[Co
                 layout = Layout(root, settings.run)
                 run(Job(run.__name__, settings, layout, reporter, workers, stop, force, dry_run), **own)
 
-        # typer reads names, types and defaults from the signature; the task comes first
-        shared, own = _parameters(open_job, "own", *(() if resumable else ("max_minutes",))), _parameters(run, "job")
-        parameters = {"task": shared["task"], **own, **shared}
-        open_job.__name__, open_job.__doc__ = run.__name__, run.__doc__
-        open_job.__annotations__ = {name: item.annotation for name, item in parameters.items()}
-        open_job.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
-        return open_job
+        return add_options(open_job, run, *(() if resumable else ("max_minutes",)))
 
     return decorate
 
 
-def _parameters(function: Callable[..., Any], *skipped: str) -> dict[str, inspect.Parameter]:
+def add_options(command: Command, run: Command, *without: str) -> Command:
+    """Gives a command the name, the help and the options of the function that it runs, beside its own options.
+
+    Args:
+        command: takes a task, other options, and as `own` those of `run`.
+        run: its first parameter comes from the command.
+        without: options of the command to leave out.
+    """
+    first = next(iter(inspect.signature(run).parameters))
+    shared, own = _list_parameters(command, "own", *without), _list_parameters(run, first)
+    # typer reads names, types and defaults from the signature; the task comes first
+    parameters = {"task": shared["task"], **own, **shared}
+    command.__name__, command.__doc__ = run.__name__, run.__doc__
+    command.__annotations__ = {name: item.annotation for name, item in parameters.items()}
+    command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    return command
+
+
+def _list_parameters(function: Callable[..., Any], *skipped: str) -> dict[str, inspect.Parameter]:
     hints = get_type_hints(function, include_extras=True)
     return {
         name: item.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
