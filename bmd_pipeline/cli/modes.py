@@ -78,9 +78,7 @@ def show(
     o.print_lines(f"{'mode':>4}  {'name':<16} demonstrations  code  success  obeyed  shows")
     for mode in modes:
         o.print_lines(_format(mode))
-    o.print_lines(
-        "", f"picture: {picture}", f"clips: `bmd-pipeline film --task {task} --method {TAUGHT} --seed {seed}`"
-    )
+    o.print_lines("", f"picture: {picture}", f"clips: `bmd-pipeline film --method {TAUGHT}`, with the same settings")
     if found.config.modes.demonstrations:
         o.print_lines(f"decided in {modes_path(task, found.config.run)}")
 
@@ -103,14 +101,14 @@ def drop(found: Discovery, modes: Modes) -> None:
 
     Discovery, and what builds on it, is to be run again.
     """
-    _report(curation.drop(*found, modes), retrain=found.task)
+    _report(curation.drop(*found, modes), retrain=True)
 
 
 @modes_app.command(epilog="Example: `bmd-pipeline modes merge 1 3 --task PushT`")
 @_command
 def merge(found: Discovery, modes: Modes) -> None:
     """Makes several modes one, which shares a code. Discovery, and what builds on it, is to be run again."""
-    _report(curation.merge(*found, modes), retrain=found.task)
+    _report(curation.merge(*found, modes), retrain=True)
 
 
 def _format(mode: dict[str, Any]) -> str:
@@ -118,10 +116,10 @@ def _format(mode: dict[str, Any]) -> str:
     start = f"{mode['mode']:>4}  {name:<16} {count:>14}"
     if mode["code"] is None:
         return f"{start}  dropped"
-    shows = mode["behaviour"] or "no success"
+    shows = mode["behaviour"] or "no success on selection seeds"
     return f"{start}  {mode['code']:>4}  {mode['success_rate']:>7.3f}  {mode['obeyed']:>6.3f}  {shows}"
 
 
-def _report(path: Path, retrain: str | None = None) -> None:
-    again = f"; now run `bmd-pipeline discover --task {retrain}`, or the workflow, again" if retrain else ""
+def _report(path: Path, *, retrain: bool = False) -> None:
+    again = "; now run `bmd-pipeline discover` with the same settings, or the workflow, again" if retrain else ""
     o.print_lines(f"{path}: written{again}")

@@ -60,14 +60,16 @@ Method = Annotated[str, option("--method", _METHOD, "-m", autocompletion=_comple
 _EVALUATED = "What to evaluate: a fine-tuning method, pretrained, or taught."
 complete_policies = _complete(lambda: (PRETRAINED, TAUGHT, *METHODS))
 Evaluated = Annotated[str, typer.Option("--method", "-m", help=_EVALUATED, autocompletion=complete_policies)]
-Seed = Annotated[int, typer.Option("--seed", "-s", min=0, max=MAX_SEED, help="Seed; any number will do.")]
-Output = Annotated[Path | None, option("--output", "Where to write.", "-o")]
-Demos = Annotated[Path | None, option("--demos", "Demonstration store.")]
+Seed = Annotated[int, typer.Option("--seed", "-s", min=0, max=MAX_SEED, help="Seed of discovery and fine-tuning.")]
+Output = Annotated[Path | None, option("--output", "Where to write instead.", "-o")]
+Demos = Annotated[Path | None, option("--demos", "Demonstration store. Default: data/TASK/demos.zarr.")]
 _OBS = "Arrays that make an observation, where the file holds several: names with commas between."
 Obs = Annotated[str | None, option("--obs", _OBS)]
-Policy = Annotated[Path | None, option("--policy", "Folder of the pre-trained policy.")]
-Modes = Annotated[Path | None, option("--modes", "Folder of the discovered modes.")]
-Finetuned = Annotated[Path | None, option("--finetuned", "Folder of the fine-tuned policy.")]
+Policy = Annotated[Path | None, option("--policy", "Folder of the base policy. Default: results/TASK/policy.")]
+Modes = Annotated[Path | None, option("--modes", "Folder of the discovered modes. Default: results/TASK/modes/seedN.")]
+Finetuned = Annotated[
+    Path | None, option("--finetuned", "Folder of the fine-tuned policy. Default: results/TASK/METHOD/seedN.")
+]
 
 _PRESETS = "How much to compute: smoke, cpu, gpu, paper, auto, auto-gpu. Default: what config/config.yaml says."
 Preset = Annotated[str | None, _setting("--preset", _PRESETS, autocompletion=_complete(list_presets))]
