@@ -60,14 +60,16 @@ Method = Annotated[str, option("--method", _METHOD, "-m", autocompletion=_comple
 _EVALUATED = "What to evaluate: a fine-tuning method, pretrained, or taught."
 complete_policies = _complete(lambda: (PRETRAINED, TAUGHT, *METHODS))
 Evaluated = Annotated[str, typer.Option("--method", "-m", help=_EVALUATED, autocompletion=complete_policies)]
-Seed = Annotated[int, typer.Option("--seed", "-s", min=0, max=MAX_SEED, help="Seed; any number will do.")]
-Output = Annotated[Path | None, option("--output", "Where to write.", "-o")]
-Demos = Annotated[Path | None, option("--demos", "Demonstration store.")]
+Seed = Annotated[int, typer.Option("--seed", "-s", min=0, max=MAX_SEED, help="Seed of discovery and fine-tuning.")]
+Output = Annotated[Path | None, option("--output", "Where to write instead.", "-o")]
+Demos = Annotated[Path | None, option("--demos", "Demonstration store. Default: data/TASK/demos.zarr.")]
 _OBS = "Arrays that make an observation, where the file holds several: names with commas between."
 Obs = Annotated[str | None, option("--obs", _OBS)]
-Policy = Annotated[Path | None, option("--policy", "Folder of the pre-trained policy.")]
-Modes = Annotated[Path | None, option("--modes", "Folder of the discovered modes.")]
-Finetuned = Annotated[Path | None, option("--finetuned", "Folder of the fine-tuned policy.")]
+Policy = Annotated[Path | None, option("--policy", "Folder of the base policy. Default: results/TASK/policy.")]
+Modes = Annotated[Path | None, option("--modes", "Folder of the discovered modes. Default: results/TASK/modes/seedN.")]
+Finetuned = Annotated[
+    Path | None, option("--finetuned", "Folder of the fine-tuned policy. Default: results/TASK/METHOD/seedN.")
+]
 
 _PRESETS = "How much to compute: smoke, cpu, gpu, paper, auto, auto-gpu. Default: what config/config.yaml says."
 Preset = Annotated[str | None, _setting("--preset", _PRESETS, autocompletion=_complete(list_presets))]
@@ -393,18 +395,30 @@ def stage_command(threads_of: Stage, *, resumable: bool = False) -> Callable[[Co
                 layout = Layout(root, settings.run)
                 run(Job(run.__name__, settings, layout, reporter, workers, stop, force, dry_run), **own)
 
-        # typer reads names, types and defaults from the signature; the task comes first
-        shared, own = _parameters(open_job, "own", *(() if resumable else ("max_minutes",))), _parameters(run, "job")
-        parameters = {"task": shared["task"], **own, **shared}
-        open_job.__name__, open_job.__doc__ = run.__name__, run.__doc__
-        open_job.__annotations__ = {name: item.annotation for name, item in parameters.items()}
-        open_job.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
-        return open_job
+        return add_options(open_job, run, *(() if resumable else ("max_minutes",)))
 
     return decorate
 
 
-def _parameters(function: Callable[..., Any], *skipped: str) -> dict[str, inspect.Parameter]:
+def add_options(command: Command, run: Command, *without: str) -> Command:
+    """Gives a command the name, the help and the options of the function that it runs, beside its own options.
+
+    Args:
+        command: takes a task, other options, and as `own` those of `run`.
+        run: its first parameter comes from the command.
+        without: options of the command to leave out.
+    """
+    first = next(iter(inspect.signature(run).parameters))
+    shared, own = _list_parameters(command, "own", *without), _list_parameters(run, first)
+    # typer reads names, types and defaults from the signature; the task comes first
+    parameters = {"task": shared["task"], **own, **shared}
+    command.__name__, command.__doc__ = run.__name__, run.__doc__
+    command.__annotations__ = {name: item.annotation for name, item in parameters.items()}
+    command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    return command
+
+
+def _list_parameters(function: Callable[..., Any], *skipped: str) -> dict[str, inspect.Parameter]:
     hints = get_type_hints(function, include_extras=True)
     return {
         name: item.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)

@@ -71,7 +71,7 @@ def import_demos(
     ] = False,
     output: o.Output = None,
 ) -> None:
-    """Imports demonstrations that you have: checks and brings them, in the place of those that `collect` would make.
+    """Imports demonstrations that you have: checks them, and copies them to where `collect` would write.
 
     Their format is recognised. Writes data/TASK/demos.zarr, and demos.manifest.json beside it.
     """
@@ -102,7 +102,7 @@ def import_policy(
     policy: Annotated[Path, typer.Argument(help="Folder of your policy: policy.safetensors and policy.json.")],
     output: o.Output = None,
 ) -> None:
-    """Imports a policy that you have: checks and copies it, in the place of the one that `pretrain` would train.
+    """Imports a policy that you have: checks it, and copies it to where `pretrain` would write.
 
     Writes results/TASK/policy/.
     """

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from bmd_pipeline.errors import suggest
+from bmd_pipeline.errors import ConfigError, suggest
 from bmd_pipeline.methods import METHODS, uses_modes
 
 WHOLE_NUMBER = r"[-+]?(0|[1-9][0-9]*)"
@@ -395,6 +395,19 @@ class ModesConfig(Section):
         if count and (left := len(set(self.codes()) - {None})) < 2:
             raise ValueError(f"drop and merge must leave two codes, and leave {left}")
         return self
+
+    def require_sizes(self, found: Sequence[int]) -> None:
+        """Checks that what was decided, if anything, is about modes of as many demonstrations as were found.
+
+        Raises:
+            ConfigError: it is about others.
+        """
+        if self.demonstrations and list(self.demonstrations) != list(found):
+            raise ConfigError(
+                f"modes.demonstrations are {list(self.demonstrations)}, but the modes that were found have "
+                f"{list(found)}: what was decided is of other modes; move its file in config/modes/ away, and decide "
+                "again"
+            )
 
     def codes(self) -> tuple[int | None, ...]:
         """The code of each mode; None if it is dropped. Codes are in the order of their first modes."""

@@ -9,7 +9,7 @@ from pydantic import FiniteFloat, NonNegativeInt, TypeAdapter
 from torch import Tensor, nn
 
 from bmd_pipeline.config.schema import DiscoverConfig, ModesConfig, SteeringConfig
-from bmd_pipeline.errors import ArtifactError, ConfigError
+from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, load_weights, read_json, save_weights, write_json
 from bmd_pipeline.modes.inference import InferenceModel
 from bmd_pipeline.modes.steering import NoiseBasis, SteeringPolicy
@@ -87,12 +87,7 @@ class DiscoveredModes:
         Raises:
             ConfigError: it was decided about other modes.
         """
-        sizes = self.findings.get("cluster_sizes")
-        if decided.demonstrations and list(decided.demonstrations) != sizes:
-            raise ConfigError(
-                f"modes.demonstrations are {list(decided.demonstrations)}, but the discovered modes have {sizes}: what "
-                "was decided is of other modes; move its file away, and decide again"
-            )
+        decided.require_sizes(self.findings.get("cluster_sizes", ()))
         return decided.names_by_code()
 
     def shares(self) -> list[float] | None:

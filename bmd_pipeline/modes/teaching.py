@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bmd_pipeline.config.schema import DiscoverConfig, ModesConfig, TeachingConfig
 from bmd_pipeline.demos.store import Demos
-from bmd_pipeline.errors import ConfigError, TrainingError
+from bmd_pipeline.errors import TrainingError
 from bmd_pipeline.modes.clustering import cluster_by_density, cluster_episodes
 from bmd_pipeline.modes.inference import draw_balanced
 from bmd_pipeline.modes.modes import DROPPED, interpolate_rows
@@ -48,13 +48,8 @@ class Clusters:
         Raises:
             ConfigError: it was decided about other clusters than these.
         """
-        sizes = self.sizes
-        if decided.demonstrations and list(decided.demonstrations) != sizes:
-            raise ConfigError(
-                f"modes.demonstrations are {list(decided.demonstrations)}, but the modes that are found now have "
-                f"{sizes}: what was decided is of other modes; look at these without it, and decide again"
-            )
-        codes = decided.codes() or range(len(sizes))
+        decided.require_sizes(self.sizes)
+        codes = decided.codes() or range(len(self.centres))
         return torch.tensor([DROPPED if code is None else code for code in codes], device=self.centres.device)
 
 

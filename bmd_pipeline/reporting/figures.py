@@ -229,34 +229,17 @@ def plot_trajectories(evaluation: Evaluation, book: PathBook) -> Figure:
     A panel shows the policy's first seed only: seeds that collapsed onto different modes would look diverse
     in one picture.
     """
-    policies = evaluation.policies
-    columns = min(len(policies), _MAX_COLUMNS)
-    rows = math.ceil(len(policies) / columns)
     legend_columns = math.ceil((len(book.modes) + 1) / 12)
-    x_limits, y_limits = _limits(book)
-    height = _PANEL * (y_limits[1] - y_limits[0]) / (x_limits[1] - x_limits[0]) if book.to_scale else _PANEL
-    size = (_PANEL * columns + 0.6 + 1.1 * legend_columns, (height + 0.45) * rows + 0.4)
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for axes, (name, block) in zip(grid.flat, policies.items(), strict=False):
+    figure, panels = _make_panels(len(evaluation.policies), book, beside=1.1 * legend_columns)
+    for axes, (name, block) in zip(panels, evaluation.policies.items(), strict=True):
         seed = block.seeds[0]
         paths = [path for path in book.paths if (path.policy, path.seed) == (name, seed.seed)][:MAX_PATHS]
         _plot_paths(axes, paths, book)
-        axes.set(xlim=x_limits, ylim=y_limits, aspect="equal" if book.to_scale else "auto")
         axes.set_title(f"{name}, seed {seed.seed}", loc="left", pad=16)
         numbers = (
             f"success {seed.success_rate:.2f}, {seed.solved} of {block.solved.total} solved, obeyed {seed.obeyed:.2f}"
         )
         axes.text(0, 1.02, numbers, transform=axes.transAxes, fontsize=8, color=GREY)
-    for axes in grid.flat[len(policies) :]:
-        axes.set_axis_off()
-    across, up = (_label(axis.replace("_", " ")) for axis in book.axes)
-    for axes in grid[:, 0]:
-        axes.set_ylabel(up)
-    for column in range(columns):
-        lowest = grid[(len(policies) - 1 - column) // columns, column]
-        lowest.set_xlabel(across)
-        lowest.tick_params(labelbottom=True)
     colours = mode_colours(book.modes)
     handles = [Line2D([], [], color=colours[mode], linewidth=1.6, label=_label(mode)) for mode in book.modes]
     handles.append(Line2D([], [], color=GREY, linewidth=0.8, label="failed"))
@@ -269,23 +252,35 @@ def plot_trajectories(evaluation: Evaluation, book: PathBook) -> Figure:
 def plot_codes_paths(titles: Sequence[str], book: PathBook) -> Figure:
     """Trajectories by the code that commanded them, one panel per code with a title each; colours are true modes,
     failures thin and grey."""
-    columns = min(len(titles), _MAX_COLUMNS)
-    rows = math.ceil(len(titles) / columns)
+    figure, panels = _make_panels(len(titles), book)
+    for code, (axes, title) in enumerate(zip(panels, titles, strict=True)):
+        _plot_paths(axes, [path for path in book.paths if path.code == code], book)
+        axes.set_title(title, loc="left")
+    return figure
+
+
+def _make_panels(count: int, book: PathBook, beside: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels for paths, labelled along its left and lower edge; `beside` inches wider, for a
+    legend."""
+    columns = min(count, _MAX_COLUMNS)
+    rows = math.ceil(count / columns)
     x_limits, y_limits = _limits(book)
     height = _PANEL * (y_limits[1] - y_limits[0]) / (x_limits[1] - x_limits[0]) if book.to_scale else _PANEL
-    figure = Figure(figsize=(_PANEL * columns + 0.6, (height + 0.4) * rows + 0.3), layout="constrained")
+    size = (_PANEL * columns + 0.6 + beside, (height + 0.45) * rows + 0.4)
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for code, axes in enumerate(grid.flat):
-        if code >= len(titles):
-            axes.set_axis_off()
-            continue
-        _plot_paths(axes, [path for path in book.paths if path.code == code], book)
+    for axes in grid.flat[:count]:
         axes.set(xlim=x_limits, ylim=y_limits, aspect="equal" if book.to_scale else "auto")
-        axes.set_title(titles[code], loc="left")
+    for axes in grid.flat[count:]:
+        axes.set_axis_off()
     across, up = (_label(axis.replace("_", " ")) for axis in book.axes)
-    figure.supxlabel(across, fontsize="medium")
-    figure.supylabel(up, fontsize="medium")
-    return figure
+    for axes in grid[:, 0]:
+        axes.set_ylabel(up)
+    for column in range(columns):
+        lowest = grid[(count - 1 - column) // columns, column]
+        lowest.set_xlabel(across)
+        lowest.tick_params(labelbottom=True)
+    return figure, list(grid.flat[:count])
 
 
 def _plot_policy(axes: Axes, name: str, block: PolicyBlock, unit: str) -> None:

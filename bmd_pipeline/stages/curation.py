@@ -131,8 +131,7 @@ def _decide(config: RunConfig, found: Sequence[int], **changes: Any) -> Path:
         ConfigError: they don't go together, or what is in the file is of other modes, or is more than that.
     """
     path = modes_path(config.task.name, config.run)
-    if config.modes.demonstrations and list(config.modes.demonstrations) != list(found):
-        raise ConfigError(f"{path} is about other modes than those that were found last: move it away")
+    config.modes.require_sizes(found)
     if path.is_file() and (others := sorted(read_settings(path).keys() - {"modes"})):
         raise ConfigError(f"{path} also holds {others[0]}, which would be lost: write `modes` in it by hand")
     values = config.modes.model_dump(mode="json") | {"demonstrations": list(found)} | changes

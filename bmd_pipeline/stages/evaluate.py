@@ -234,7 +234,7 @@ def evaluate(
         lock.discard()
     reporter.log(f"{method}, seed {seed}: {describe_block(block)}")
     far = ", ".join(f"{distance:.2g}" for distance in episodes.obs_reach)
-    reporter.log(f"observations, by column, at most so far from the demonstrations' mean in their deviations: {far}")
+    reporter.log(f"farthest observation from the demonstrations' mean, by column, in standard deviations: {far}")
     if episodes.dropped:
         reporter.log(f"{episodes.dropped} of {len(episodes)} episodes showed unusable numbers and count as failed")
 

@@ -106,7 +106,7 @@ def test_dropped_modes_have_no_code_and_merged_ones_share_one(
 
 def test_decisions_about_other_modes_are_refused(policy: Path, demos: Path, tmp_path: Path) -> None:
     config = make_config(modes={"demonstrations": [20, 10, 10], "drop": [1]})
-    with pytest.raises(ConfigError, match=r"modes.demonstrations are \[20, 10, 10\], but the modes that are found now"):
+    with pytest.raises(ConfigError, match=r"modes.demonstrations are \[20, 10, 10\], but the modes that were found"):
         find_modes(config, policy, demos, tmp_path)
     with pytest.raises(ValidationError, match="must be empty in the published form"):
         make_config(modes={"demonstrations": [20, 20]}, discover={"form": "published", "num_modes": 4})
@@ -189,7 +189,7 @@ def test_a_file_of_somebodys_own_is_kept(project: Path, modes: Path, capsys: pyt
     path.parent.mkdir(parents=True)
     for text, message in (
         ("seed: 3\n", "also holds seed, which would be lost"),
-        ("modes: {demonstrations: [3, 4, 5]}\n", "is about other modes than those that were found last"),
+        ("modes: {demonstrations: [3, 4, 5]}\n", "modes.demonstrations are [3, 4, 5], but the modes that were found"),
     ):
         path.write_text(text)
         assert main(["modes", "drop", "1", "--task", TASK]) == 2
