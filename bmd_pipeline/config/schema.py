@@ -156,6 +156,17 @@ class CollectConfig(Section):
     """The expert's behaviours to show, by name; none named means all. A base policy of fewer modes is a control."""
 
 
+class ResidualNetworkConfig(Section):
+    """A denoiser of residual blocks, as DPPO has it; `import-policy` sets this for DPPO's checkpoints."""
+
+    time_dim: int = Field(16, ge=4, le=1024, multiple_of=2)
+    """Width of the time embedding, which a small network makes of its sines and cosines."""
+    cond_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=16_384)], ...], Field(max_length=8)] = ()
+    """Widths of a network that observations go through first; none means that they enter as they are."""
+    layer_norm: bool = False
+    """Whether each hidden layer is normalised before its nonlinearity."""
+
+
 class PolicyConfig(Section):
     """Shape of the diffusion policy. Stored in its checkpoint.
 
@@ -179,16 +190,20 @@ class PolicyConfig(Section):
     """Widths of the denoiser's hidden layers."""
     activation: Literal["silu", "relu", "mish", "tanh"] = "silu"
     """Nonlinearity of the denoiser."""
+    residual_network: ResidualNetworkConfig | None = None
+    """Residual blocks of two hidden layers after the first, which must all be equally wide; null: plain layers."""
     prediction: Literal["x0", "epsilon"] = "x0"
     """What the denoiser predicts: the clean chunk or the noise."""
-    schedule: Literal["cosine", "linear"] = "cosine"
-    """Noise schedule."""
+    schedule: Literal["cosine", "linear", "cosine_capped"] = "cosine"
+    """Noise schedule. cosine_capped is DPPO's and LeRobot's: a cosine whose β is at most .999."""
     denoising_steps: int = Field(20, ge=1, le=1000)
     """Diffusion steps in training."""
     sampler: Literal["ddim", "ddpm"] = "ddim"
     """ddim: few steps, deterministic given the starting noise (what steering needs); ddpm: all steps."""
     ddim_steps: int = Field(2, ge=1, le=1000)
     """Denoising steps of the DDIM sampler, evenly spaced."""
+    ddim_spacing: Literal["trailing", "leading"] = "trailing"
+    """trailing: from the noisiest diffusion step on; leading: down to the cleanest, as in DPPO."""
     clip_obs: float = Field(5.0, gt=0.0, le=1e6)
     """Bound on normalised observations, in standard deviations over the demonstrations. A component that hardly varies
     there can lie a hundred of them away in a rollout, where the network has seen no data."""
@@ -199,6 +214,10 @@ class PolicyConfig(Section):
             raise ValueError(f"n_action_steps must be <= horizon ({self.horizon}), got {self.n_action_steps}")
         if self.ddim_steps > self.denoising_steps:
             raise ValueError(f"ddim_steps must be <= denoising_steps ({self.denoising_steps}), got {self.ddim_steps}")
+        if self.residual_network and (len(self.hidden_sizes) % 2 == 0 or len(set(self.hidden_sizes)) > 1):
+            raise ValueError(
+                f"hidden_sizes must be an odd number of equal widths for residual_network, got {self.hidden_sizes}"
+            )
         return self
 
 

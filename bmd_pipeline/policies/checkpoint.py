@@ -10,7 +10,7 @@ from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, load_weights, read_json, save_weights, write_json
 from bmd_pipeline.io.layout import POLICY_FILE
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.policies.networks import require_values
+from bmd_pipeline.policies.networks import require_denoiser
 
 SCHEMA_VERSION = 2
 SETTINGS_FILE = "policy.json"
@@ -82,9 +82,9 @@ def load_policy(
     tensors = load_weights(weights)
     if hash_file(weights) != expected_hash:
         raise ArtifactError(f"policy: {weights} is not what {SETTINGS_FILE} describes; train it again")
-    seen = sizes["obs_dim"] * config.n_obs_steps + sizes["action_dim"] * config.horizon
+    dims = (sizes["action_dim"] * config.horizon, sizes["obs_dim"] * config.n_obs_steps)
     try:
-        require_values((seen, *config.hidden_sizes), tensors)
+        require_denoiser(config, *dims, tensors)
         policy = DiffusionPolicy(config, **sizes)
         policy.load_state_dict(tensors)
     except (ValueError, RuntimeError):

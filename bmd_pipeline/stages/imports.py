@@ -4,7 +4,7 @@ Their records say that they were imported. No stage makes them, so that nothing 
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +27,9 @@ from bmd_pipeline.io.provenance import (
     require_disposable_policy,
     write_run,
 )
-from bmd_pipeline.policies.checkpoint import SETTINGS_FILE
+from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, save_policy
+from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.policies.dppo import read_dppo
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.pretrain import load_task_demos
 from bmd_pipeline.stages.runtime import load_task_policy
@@ -206,16 +208,44 @@ def export_demos(config: RunConfig, *, demos: Path, format: str, output: Path, r
     reporter.log(f"{output}: {data.num_episodes} demonstrations of {demos} written, {len(data.obs)} steps")
 
 
-def import_policy(config: RunConfig, *, policy: Path, output: Path, reporter: Reporter) -> None:
-    """Copies a policy to where later stages look for it, with a record that says where from.
+def import_policy(
+    config: RunConfig,
+    *,
+    policy: Path,
+    output: Path,
+    reporter: Reporter,
+    dppo_config: Path | None = None,
+    normalisation: Path | None = None,
+) -> None:
+    """Brings a policy to where later stages look for it, with a record that says where from.
 
-    `policy` is a folder with the `policy.safetensors` and `policy.json` of `save_policy`; if it is `output`, the record
-    alone is written. What was imported already, and has not changed, is left alone.
+    A folder with the `policy.safetensors` and `policy.json` of `save_policy` is copied; if it is `output`, the record
+    alone is written. A checkpoint of DPPO is converted. What was imported already, and has not changed, is left alone.
+
+    Args:
+        config: the run's settings.
+        policy: the folder, or the checkpoint.
+        output: the folder to write.
+        reporter: says what was imported.
+        dppo_config: DPPO's configuration of the checkpoint; None for a folder.
+        normalisation: the bounds of DPPO's data, if they are known.
 
     Raises:
-        ArtifactError: the policy is missing, damaged, or for another task or other sizes; what is at `output` would be
-            lost; or another job is writing there.
+        ArtifactError: the policy is missing, damaged, of a kind that is not supported, or for another task or other
+            sizes; what is at `output` would be lost; or another job is writing there.
+        ConfigError: a checkpoint comes without its configuration, or a folder with one.
     """
+    if policy.is_file() and dppo_config is None:
+        raise ConfigError(f"{policy} says nothing of its network: name DPPO's YAML file of its training, --dppo-config")
+    if not policy.is_file() and (dppo_config or normalisation):
+        raise ConfigError(f"--dppo-config and --normalisation go with a checkpoint of DPPO; {policy} is no file")
+    if dppo_config is None:
+        _copy_policy(config, policy, output, reporter)
+    else:
+        _convert_policy(config, policy, dppo_config, normalisation, output, reporter)
+
+
+def _copy_policy(config: RunConfig, policy: Path, output: Path, reporter: Reporter) -> None:
     files = {name: policy / name for name in POLICY_FILES}
     start = RunStart(reporter.warn, *files.values())
     found = load_task_policy(config, policy)
@@ -226,19 +256,70 @@ def import_policy(config: RunConfig, *, policy: Path, output: Path, reporter: Re
     if not in_place:
         require_disposable_policy(output, config.task.name, "import-policy")
     contents = {name: path.read_bytes() for name, path in files.items()}
+
+    def write() -> None:
+        for name, content in contents.items():
+            write_bytes(output / name, content)
+
+    _place_policy(config, {} if in_place else files, output, start, reporter, write)
+    reporter.log(f"{output}: the policy in {policy} imported, {_count_parameters(found):,} parameters")
+
+
+def _convert_policy(
+    config: RunConfig, checkpoint: Path, settings: Path, normalisation: Path | None, output: Path, reporter: Reporter
+) -> None:
+    named = {"checkpoint": checkpoint, "dppo_config": settings, "normalisation": normalisation}
+    inputs = {name: path for name, path in named.items() if path is not None}
+    start = RunStart(reporter.warn, *inputs.values())
+    spec = registry.make_spec(config.task.name, config.task.env)
+    found = read_dppo(checkpoint, settings, normalisation, spec)
+    if _is_made_already(output, {name: start.hashes[path] for name, path in inputs.items()}):
+        reporter.log(f"{output}: {checkpoint} was imported already")
+        return
+    require_disposable_policy(output, config.task.name, "import-policy")
+    if normalisation is None:
+        reporter.warn("without --normalisation observations are taken as they are, and actions as shares of the bounds")
+    _place_policy(config, inputs, output, start, reporter, lambda: save_policy(found, output, config.task.name))
+    shape = found.config
+    reporter.log(
+        f"{output}: {checkpoint} imported, {_count_parameters(found):,} parameters; {shape.n_action_steps} of "
+        f"{shape.horizon} actions executed, {len(found.timesteps)} denoising steps of {shape.sampler}"
+    )
+
+
+def _is_made_already(output: Path, hashes: Mapping[str, str]) -> bool:
+    """Whether run.json speaks of the policy that is there, and of files of this content."""
+    if not is_imported(output / RUN_FILE):
+        return False
+    record = read_json(output / RUN_FILE, "record")
+    copies = {name: hash_path(output / name) for name in POLICY_FILES if (output / name).exists()}
+    return record.get("outputs") == copies and hashes == {
+        name: entry["sha256"] for name, entry in record["inputs"].items()
+    }
+
+
+def _place_policy(
+    config: RunConfig,
+    inputs: Mapping[str, Path],
+    output: Path,
+    start: RunStart,
+    reporter: Reporter,
+    write: Callable[[], None],
+) -> None:
+    """Writes a policy and its record into a folder; without inputs, which it would be made of, the record alone."""
     start.require_unchanged()
     with FolderLock(Layout.state(output), required=config.execution.require_lock) as lock:
         for name in (RUN_FILE, METRICS_FILE):  # of a policy that was there before
             (output / name).unlink(missing_ok=True)
-        if not in_place:
-            for name, content in contents.items():
-                write_bytes(output / name, content)
-        inputs = {} if in_place else files
+        if inputs:
+            write()
         record = _describe_import(config, "pretrain", inputs, start, warnings=reporter.warnings)
         write_run(output, record, outputs=POLICY_FILES)
         lock.discard()
-    size = sum(parameter.numel() for parameter in found.parameters())
-    reporter.log(f"{output}: the policy in {policy} imported, {size:,} parameters")
+
+
+def _count_parameters(policy: DiffusionPolicy) -> int:
+    return sum(parameter.numel() for parameter in policy.parameters())
 
 
 def _describe_import(
