@@ -232,6 +232,8 @@ def export(
         raise ConfigError(
             f"{method} can't be exported, since it corrects every action by itself; what can: {', '.join(_EXPORTED)}"
         )
+    if job.config.pretrain.external_policy:
+        raise ConfigError("a policy of pretrain.external_policy can't be exported: it runs on a robot by its own code")
     inputs = job.need_inputs(method, seed, policy, modes, finetuned)
     job.claim(folder.parent / _LOCK, folder / RUN_FILE, method=method, seed=seed)  # the stage looks at the rest
     evaluation = job.layout.evaluation(job.task, method, seed)

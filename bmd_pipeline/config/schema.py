@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from bmd_pipeline.errors import ConfigError, suggest
-from bmd_pipeline.methods import METHODS, uses_modes
+from bmd_pipeline.methods import METHODS, UNTRAINED, method_family, uses_modes
 
 WHOLE_NUMBER = r"[-+]?(0|[1-9][0-9]*)"
 NUMBER = rf"({WHOLE_NUMBER}(\.[0-9]*)?|[-+]?\.[0-9]+)([eE][-+]?[0-9]+)?"
@@ -105,6 +105,8 @@ RunName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_]{1,32})?$"), AfterValidat
 """No -, which stands before it in a folder's name."""
 ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=200)]
 """Import path of a Python module."""
+FunctionName = Annotated[str, Field(pattern=r"^([A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*)?$", max_length=300)]
+"""A function of a module, `module:function`; empty: none."""
 
 
 class TaskConfig(Section):
@@ -237,6 +239,9 @@ class PretrainSelectionConfig(Section):
 class PretrainConfig(Section):
     """Behaviour cloning."""
 
+    external_policy: FunctionName = ""
+    """A policy of your own, as `module:function` (docs/own-policy.md): nothing is trained, and it stays as it is. Of
+    the settings below, only selection.episodes is read then, the episodes that it is measured by."""
     policy: PolicyConfig = PolicyConfig()
     precision: Literal["float32", "bfloat16"] = "float32"
     """What the denoiser's matrices are multiplied in while it trains, for wide ones on devices with bfloat16 units;
@@ -808,6 +813,8 @@ class RunConfig(Section):
             raise ValueError("discover.form must be coded for fbc-bmd, got published")
         if self.discover.form == "published" and self.modes.demonstrations:
             raise ValueError("modes must be empty in the published form: they are modes of demonstrations")
+        if self.pretrain.external_policy:
+            self._require_untrained((*self.methods, *self.grid.methods))
         plain = [method for method in self.grid.methods if not uses_modes(method)]
         for name in self.grid.axes:
             coded = name.startswith(("discover.", *CODED_SETTINGS))
@@ -817,6 +824,19 @@ class RunConfig(Section):
         if self.grid.axes and not grid_methods(self):
             raise ValueError("grid.methods must name a method, since none of methods has codes")
         return self
+
+    def _require_untrained(self, methods: tuple[str, ...]) -> None:
+        """An external policy stays as it is: no method may train its denoiser, nor discovery teach it codes."""
+        if trained := [method for method in methods if method_family(method) not in UNTRAINED]:
+            raise ValueError(
+                f"methods must be {', '.join(UNTRAINED)} or those with -bmd for pretrain.external_policy, which stays "
+                f"as it is; got {trained[0]}"
+            )
+        if self.discover.form == "coded" and any(uses_modes(method) for method in methods):
+            raise ValueError(
+                "discover.form must be published for -bmd methods with pretrain.external_policy, which can't be taught "
+                "codes; got coded"
+            )
 
 
 def grid_methods(config: RunConfig) -> tuple[str, ...]:

@@ -28,8 +28,8 @@ from bmd_pipeline.io.provenance import (
     write_run,
 )
 from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, save_policy
-from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.policies.dppo import read_dppo
+from bmd_pipeline.policies.external import BasePolicy
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.pretrain import load_task_demos
 from bmd_pipeline.stages.runtime import load_task_policy
@@ -318,7 +318,7 @@ def _place_policy(
         lock.discard()
 
 
-def _count_parameters(policy: DiffusionPolicy) -> int:
+def _count_parameters(policy: BasePolicy) -> int:
     return sum(parameter.numel() for parameter in policy.parameters())
 
 
