@@ -102,7 +102,8 @@ def import_policy(
     policy: Annotated[
         Path,
         typer.Argument(
-            help="Your policy: a folder with policy.safetensors and policy.json, or a checkpoint that DPPO pre-trained."
+            help="Your policy: a folder with policy.safetensors and policy.json, a folder of LeRobot, or a checkpoint "
+            "of DPPO."
         ),
     ],
     dppo_config: Annotated[

@@ -138,11 +138,19 @@ def config_hash(config: RunConfig, imported: Iterable[str] = ()) -> str:
 
 
 def _list_settings(config: RunConfig) -> dict[str, Any]:
-    """All settings as JSON values, but for the usual choice of physics: what was made before there was a choice counts
-    as made."""
+    """All settings as JSON values, but for usual choices where there was none before: what was made then counts as
+    made."""
     values = config.model_dump(mode="json")
-    if values["task"]["physics"] == "cpu":
-        del values["task"]["physics"]
+    pretrain, policy = values["pretrain"], values["pretrain"]["policy"]
+    for group, name, usual in (
+        (values["task"], "physics", "cpu"),
+        (pretrain, "external_policy", ""),
+        (policy, "residual_network", None),
+        (policy, "unet", None),
+        (policy, "ddim_spacing", "trailing"),
+    ):
+        if group[name] == usual:
+            del group[name]
     return values
 
 

@@ -169,6 +169,21 @@ class ResidualNetworkConfig(Section):
     """Whether each hidden layer is normalised before its nonlinearity."""
 
 
+class UNetConfig(Section):
+    """A denoiser that convolves over the chunk, as LeRobot has it; `import-policy` sets this for its checkpoints."""
+
+    down_sizes: Annotated[
+        tuple[Annotated[int, Field(ge=8, le=16_384, multiple_of=8)], ...], Field(min_length=1, max_length=8)
+    ] = (128, 256)
+    """Channels at each resolution; from one to the next the chunk is halved."""
+    kernel_size: int = Field(5, ge=1, le=31)
+    """Actions that a convolution sees; an odd number."""
+    time_dim: int = Field(128, ge=4, le=1024, multiple_of=2)
+    """Width of the time embedding, which a small network makes of its sines and cosines."""
+    past_steps: int = Field(0, ge=0, le=255)
+    """Actions of the chunk that belong to earlier control steps; they are not executed."""
+
+
 class PolicyConfig(Section):
     """Shape of the diffusion policy. Stored in its checkpoint.
 
@@ -194,10 +209,12 @@ class PolicyConfig(Section):
     """Nonlinearity of the denoiser."""
     residual_network: ResidualNetworkConfig | None = None
     """Residual blocks of two hidden layers after the first, which must all be equally wide; null: plain layers."""
+    unet: UNetConfig | None = None
+    """A U-Net in the place of a multilayer perceptron; hidden_sizes and activation are not read then."""
     prediction: Literal["x0", "epsilon"] = "x0"
     """What the denoiser predicts: the clean chunk or the noise."""
     schedule: Literal["cosine", "linear", "cosine_capped"] = "cosine"
-    """Noise schedule. cosine_capped is DPPO's and LeRobot's: a cosine whose β is at most .999."""
+    """Noise schedule. cosine_capped: a cosine whose β is at most .999, as in DPPO and LeRobot."""
     denoising_steps: int = Field(20, ge=1, le=1000)
     """Diffusion steps in training."""
     sampler: Literal["ddim", "ddpm"] = "ddim"
@@ -220,7 +237,19 @@ class PolicyConfig(Section):
             raise ValueError(
                 f"hidden_sizes must be an odd number of equal widths for residual_network, got {self.hidden_sizes}"
             )
+        if self.unet:
+            self._require_unet(self.unet)
         return self
+
+    def _require_unet(self, unet: UNetConfig) -> None:
+        if self.residual_network:
+            raise ValueError("unet must be null with residual_network: a denoiser is one of them")
+        if unet.kernel_size % 2 == 0:
+            raise ValueError(f"unet.kernel_size must be odd, got {unet.kernel_size}")
+        if self.horizon % (factor := 2 ** (len(unet.down_sizes) - 1)):
+            raise ValueError(f"horizon must be a multiple of {factor} for unet.down_sizes, got {self.horizon}")
+        if self.n_action_steps > (most := self.horizon - unet.past_steps):
+            raise ValueError(f"n_action_steps must be <= horizon - unet.past_steps ({most}), got {self.n_action_steps}")
 
 
 class PretrainSelectionConfig(Section):

@@ -21,12 +21,11 @@ from bmd_pipeline.config.schema import PolicyConfig
 from bmd_pipeline.environments.base import TaskSpec
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import MAX_WEIGHTS_BYTES, open_file
+from bmd_pipeline.policies.conversion import NO_BOUND, make_scales, see_differences
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
-NO_BOUND = 1e6
-"""`clip_obs` of a policy that sees observations as they are."""
-RANGE_FLOOR = 1e-6
-"""What DPPO adds to the range of an observation before it divides by it, and the smallest range of an action here."""
+RANGE_OFFSET = 1e-6
+"""What DPPO adds to the range of an observation before it divides by it."""
 ACTIVATIONS = {"ReLU": "relu", "Mish": "mish", "Tanh": "tanh"}
 """By DPPO's names."""
 _SCALES = ("obs_min", "obs_max", "action_min", "action_max")
@@ -196,20 +195,11 @@ def _translate(weights: Mapping[str, Tensor], policy: DiffusionPolicy) -> dict[s
     time, seen = config.residual_network.time_dim, "cond_network.0.weight" if layers else "first.weight"
     sample, embedded, cond = ours["first.weight"].tensor_split([policy.noise_dim, policy.noise_dim + time], dim=1)
     if layers:
-        ours[seen] = _see_differences(ours[seen], config.n_obs_steps)
+        ours[seen] = see_differences(ours[seen], config.n_obs_steps)
     else:
-        cond = _see_differences(cond, config.n_obs_steps)
+        cond = see_differences(cond, config.n_obs_steps)
     ours["first.weight"] = torch.cat([sample, cond, embedded], dim=1)
     return {f"denoiser.{name}": value.float() for name, value in ours.items()}
-
-
-def _see_differences(weight: Tensor, n_obs_steps: int) -> Tensor:
-    """A layer of observations, the oldest first, as one of the latest and its differences to earlier ones."""
-    if weight.shape[1] % n_obs_steps:
-        raise RuntimeError("the network sees another number of observations")
-    oldest_first = weight.chunk(n_obs_steps, dim=1)
-    earlier = [-part for part in reversed(oldest_first[:-1])]
-    return torch.cat([torch.stack(oldest_first).sum(dim=0), *earlier], dim=1)
 
 
 # ---- The scales of its data ----
@@ -217,20 +207,12 @@ def _see_differences(weight: Tensor, n_obs_steps: int) -> Tensor:
 
 def _read_scales(path: Path | None, spec: TaskSpec, n_obs_steps: int) -> dict[str, Tensor]:
     """The normalisers between the task's units and those of the network."""
-    low, high = np.array(spec.action_low), np.array(spec.action_high)
-    obs_low, obs_high, action_low, action_high = -np.ones(spec.obs_dim), np.ones(spec.obs_dim), low, high
-    if path is not None:
-        obs_low, obs_high, action_low, action_high = _read_bounds(path, spec)
-        obs_high = obs_high + RANGE_FLOOR
-    wide = np.maximum(action_high - action_low, RANGE_FLOOR)
-    rest = (n_obs_steps - 1) * spec.obs_dim  # differences to earlier observations
-    values = {
-        "obs_normaliser.mean": np.concatenate([(obs_low + obs_high) / 2, np.zeros(rest)]),
-        "obs_normaliser.std": np.tile((obs_high - obs_low) / 2, n_obs_steps),
-        "action_normaliser.mean": (action_low + action_high - low - high) / (high - low),  # [-1, 1] are low and high
-        "action_normaliser.std": wide / (high - low),
-    }
-    return {name: torch.from_numpy(value).float() for name, value in values.items()}
+    if path is None:
+        ones = np.ones(spec.obs_dim)
+        return make_scales((-ones, ones), (np.array(spec.action_low), np.array(spec.action_high)), spec, n_obs_steps)
+    obs_low, obs_high, *action = _read_bounds(path, spec)
+    wide = np.where(obs_high > obs_low, RANGE_OFFSET, 0.0)  # what is constant is told apart by its range
+    return make_scales((obs_low, obs_high + wide), (action[0], action[1]), spec, n_obs_steps)
 
 
 def _read_bounds(path: Path, spec: TaskSpec) -> list[NDArray[np.float64]]:

@@ -3,6 +3,7 @@
 Their records say that they were imported. No stage makes them, so that nothing replaces them by itself.
 """
 
+import functools
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,6 +15,7 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.exports import WRITERS
 from bmd_pipeline.demos.formats import fit_to_task, parse_bounds, read_recording
 from bmd_pipeline.demos.store import DemoWriter, require_replaceable
+from bmd_pipeline.environments.base import TaskSpec
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import hash_path, read_json, staged_directory, write_bytes, write_json
 from bmd_pipeline.io.layout import METRICS_FILE, POLICY_FILE, RUN_FILE, Layout
@@ -28,8 +30,10 @@ from bmd_pipeline.io.provenance import (
     write_run,
 )
 from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, save_policy
+from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.policies.dppo import read_dppo
 from bmd_pipeline.policies.external import BasePolicy
+from bmd_pipeline.policies.lerobot import is_lerobot, list_files, read_lerobot
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.pretrain import load_task_demos
 from bmd_pipeline.stages.runtime import load_task_policy
@@ -220,7 +224,8 @@ def import_policy(
     """Brings a policy to where later stages look for it, with a record that says where from.
 
     A folder with the `policy.safetensors` and `policy.json` of `save_policy` is copied; if it is `output`, the record
-    alone is written. A checkpoint of DPPO is converted. What was imported already, and has not changed, is left alone.
+    alone is written. A folder of LeRobot's and a checkpoint of DPPO's are converted. What was imported already, and has
+    not changed, is left alone.
 
     Args:
         config: the run's settings.
@@ -239,10 +244,18 @@ def import_policy(
         raise ConfigError(f"{policy} says nothing of its network: name DPPO's YAML file of its training, --dppo-config")
     if not policy.is_file() and (dppo_config or normalisation):
         raise ConfigError(f"--dppo-config and --normalisation go with a checkpoint of DPPO; {policy} is no file")
-    if dppo_config is None:
-        _copy_policy(config, policy, output, reporter)
+    if dppo_config is not None:
+        named = {"checkpoint": policy, "dppo_config": dppo_config, "normalisation": normalisation}
+        inputs = {name: path for name, path in named.items() if path is not None}
+        read = functools.partial(read_dppo, policy, dppo_config, normalisation)
+        if normalisation is None:
+            reporter.warn("without --normalisation observations are taken as they are, actions as shares of the bounds")
+        _convert_policy(config, policy, inputs, read, output, reporter)
+    elif is_lerobot(policy):
+        inputs = {path.name: path for path in list_files(policy)}
+        _convert_policy(config, policy, inputs, functools.partial(read_lerobot, policy), output, reporter)
     else:
-        _convert_policy(config, policy, dppo_config, normalisation, output, reporter)
+        _copy_policy(config, policy, output, reporter)
 
 
 def _copy_policy(config: RunConfig, policy: Path, output: Path, reporter: Reporter) -> None:
@@ -266,23 +279,23 @@ def _copy_policy(config: RunConfig, policy: Path, output: Path, reporter: Report
 
 
 def _convert_policy(
-    config: RunConfig, checkpoint: Path, settings: Path, normalisation: Path | None, output: Path, reporter: Reporter
+    config: RunConfig,
+    source: Path,
+    inputs: Mapping[str, Path],
+    read: Callable[[TaskSpec], DiffusionPolicy],
+    output: Path,
+    reporter: Reporter,
 ) -> None:
-    named = {"checkpoint": checkpoint, "dppo_config": settings, "normalisation": normalisation}
-    inputs = {name: path for name, path in named.items() if path is not None}
     start = RunStart(reporter.warn, *inputs.values())
-    spec = registry.make_spec(config.task.name, config.task.env)
-    found = read_dppo(checkpoint, settings, normalisation, spec)
+    found = read(registry.make_spec(config.task.name, config.task.env))
     if _is_made_already(output, {name: start.hashes[path] for name, path in inputs.items()}):
-        reporter.log(f"{output}: {checkpoint} was imported already")
+        reporter.log(f"{output}: {source} was imported already")
         return
     require_disposable_policy(output, config.task.name, "import-policy")
-    if normalisation is None:
-        reporter.warn("without --normalisation observations are taken as they are, and actions as shares of the bounds")
     _place_policy(config, inputs, output, start, reporter, lambda: save_policy(found, output, config.task.name))
     shape = found.config
     reporter.log(
-        f"{output}: {checkpoint} imported, {_count_parameters(found):,} parameters; {shape.n_action_steps} of "
+        f"{output}: {source} imported, {_count_parameters(found):,} parameters; {shape.n_action_steps} of "
         f"{shape.horizon} actions executed, {len(found.timesteps)} denoising steps of {shape.sampler}"
     )
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import bmd_pipeline as bmd
+from bmd_pipeline.config import hashing
 from bmd_pipeline.errors import ArtifactError, BMDError, ConfigError, TaskError
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.policies.diffusion import stack_frames
@@ -104,6 +105,26 @@ def test_a_file_makes_nothing_be_imported_that_the_settings_do_not_name(run: bmd
             ArtifactError, match=f"is of pretrain.external_policy 'flow:load', the settings say '{external}"
         ):
             load_policy(folder, external=external)
+
+
+def test_its_code_is_that_of_its_module_without_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    hashes = []
+    for name, text in (
+        ("a", "def load(): return 1"),
+        ("b", "def load():  # two\n    return 1"),
+        ("c", "def load(): 2"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "hashed_module.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path / name)
+        hashing._find_source.cache_clear()
+        hashing._find_outside.cache_clear()
+        for cached in (hashing.hash_function, hashing._read, hashing._content, hashing._list_references):
+            cached.cache_clear()
+        hashes.append(hashing.hash_function("hashed_module:load").encode())
+    assert len({*hashes[:2]}) == 1
+    assert hashes[2] != hashes[0]
 
 
 MODULE = """
