@@ -49,10 +49,10 @@ class AlreadyWritten(Exception):  # noqa: N818 - nothing went wrong
 
 
 @contextmanager
-def blame(task: str, module: str, what: str = "") -> Iterator[None]:
-    """What the code of a task outside this package raises in here is a TaskError: it is the task's fault, not ours.
+def blame(who: str, module: str, what: str = "") -> Iterator[None]:
+    """What code outside this package, such as that of a task, raises in here is a TaskError: its fault, not ours.
 
-    `module` is where that code is imported from, and `what` says what it was asked for.
+    `module` is where `who` is imported from ("task MyTask"), and `what` says what it was asked for.
     """
     try:
         yield
@@ -67,7 +67,7 @@ def blame(task: str, module: str, what: str = "") -> Iterator[None]:
         frame, line = (own or calls)[-1]
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         place = f"{frame.f_code.co_filename}:{line}"
-        raise TaskError(f"task {task} failed{f' in {what}' if what else ''}: {reason} ({place})") from error
+        raise TaskError(f"{who} failed{f' in {what}' if what else ''}: {reason} ({place})") from error
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

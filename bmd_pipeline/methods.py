@@ -6,6 +6,8 @@ from bmd_pipeline.errors import ConfigError, suggest
 
 METHODS = ("dppo", "res", "dsrl", "fbc", "dppo-bmd", "res-bmd", "dsrl-bmd", "fbc-bmd")
 """Fine-tuning methods; `-bmd` adds mode codes and, but to `fbc`, the mutual-information regulariser."""
+UNTRAINED = ("res", "dsrl")
+"""Families that leave the policy's own weights as they are."""
 PRETRAINED = "pretrained"
 """What evaluation calls the pre-trained policy."""
 TAUGHT = "taught"

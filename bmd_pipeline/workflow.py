@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
-from bmd_pipeline.config.hashing import Stage, config_hash, source_hash, stage_hash, stage_slice
+from bmd_pipeline.config.hashing import Stage, config_hash, hash_function, source_hash, stage_hash, stage_slice
 from bmd_pipeline.config.load import (
     AUTO,
     AUTO_GPU,
@@ -486,8 +486,13 @@ class Pipeline:
 
     def source(self, stage: str) -> Callable[[Wildcards], str]:
         """Params: hash of the code behind a stage."""
-        # Reading the settings registers plug-ins and variants.
-        return lambda wildcards: source_hash(stage, get_entry(self._run(wildcards).task.name).package)
+
+        def hash_of(wildcards: Wildcards) -> str:
+            config = self._run(wildcards)  # registers plug-ins and variants
+            found, function = source_hash(stage, get_entry(config.task.name).package), config.pretrain.external_policy
+            return found + hash_function(function) if function and stage == "pretrain" else found
+
+        return hash_of
 
     def summary_source(self) -> str:
         """Hash of the code behind the page of all tasks."""

@@ -99,16 +99,29 @@ def export_demos(
 @stage_command("collect")
 def import_policy(
     job: Job,
-    policy: Annotated[Path, typer.Argument(help="Folder of your policy: policy.safetensors and policy.json.")],
+    policy: Annotated[
+        Path,
+        typer.Argument(
+            help="Your policy: a folder with policy.safetensors and policy.json, a folder of LeRobot, or a checkpoint "
+            "of DPPO."
+        ),
+    ],
+    dppo_config: Annotated[
+        Path | None, o.option("--dppo-config", "YAML file that DPPO trains or evaluates the checkpoint with.")
+    ] = None,
+    normalisation: Annotated[
+        Path | None, o.option("--normalisation", "Bounds of DPPO's data, normalization.npz.")
+    ] = None,
     output: o.Output = None,
 ) -> None:
-    """Imports a policy that you have: checks it, and copies it to where `pretrain` would write.
+    """Imports a policy that you have: checks it, and brings it to where `pretrain` would write.
 
     Writes results/TASK/policy/.
     """
     usual = job.layout.policy(job.task)
     in_place = policy.resolve() == (output or usual).resolve()  # then only its record is written
-    job.run(policy=policy, output=job.take_folder(output, usual, *((RUN_FILE,) if in_place else POLICY_NAMES)))
+    folder = job.take_folder(output, usual, *((RUN_FILE,) if in_place else POLICY_NAMES))
+    job.run(policy=policy, dppo_config=dppo_config, normalisation=normalisation, output=folder)
 
 
 @stage_command("pretrain", resumable=True)
@@ -220,6 +233,8 @@ def export(
         raise ConfigError(
             f"{method} can't be exported, since it corrects every action by itself; what can: {', '.join(_EXPORTED)}"
         )
+    if job.config.pretrain.external_policy:
+        raise ConfigError("a policy of pretrain.external_policy can't be exported: it runs on a robot by its own code")
     inputs = job.need_inputs(method, seed, policy, modes, finetuned)
     job.claim(folder.parent / _LOCK, folder / RUN_FILE, method=method, seed=seed)  # the stage looks at the rest
     evaluation = job.layout.evaluation(job.task, method, seed)

@@ -138,11 +138,19 @@ def config_hash(config: RunConfig, imported: Iterable[str] = ()) -> str:
 
 
 def _list_settings(config: RunConfig) -> dict[str, Any]:
-    """All settings as JSON values, but for the usual choice of physics: what was made before there was a choice counts
-    as made."""
+    """All settings as JSON values, but for usual choices where there was none before: what was made then counts as
+    made."""
     values = config.model_dump(mode="json")
-    if values["task"]["physics"] == "cpu":
-        del values["task"]["physics"]
+    pretrain, policy = values["pretrain"], values["pretrain"]["policy"]
+    for group, name, usual in (
+        (values["task"], "physics", "cpu"),
+        (pretrain, "external_policy", ""),
+        (policy, "residual_network", None),
+        (policy, "unet", None),
+        (policy, "ddim_spacing", "trailing"),
+    ):
+        if group[name] == usual:
+            del group[name]
     return values
 
 
@@ -214,8 +222,19 @@ _WHOLE = "*"
 @functools.cache
 def source_hash(stage: str, task_package: str) -> str:
     """SHA-256 of the code behind a stage, a key of `ENTRIES`, as hex; computed once per process."""
+    return _hash_definitions(list_definitions(stage, task_package))
+
+
+@functools.cache
+def hash_function(function: str) -> str:
+    """SHA-256 of the module of a user's `module:function` and of what it imports, but for installed packages."""
+    module = function.partition(":")[0]
+    return _hash_definitions(_follow([(module, _WHOLE)], {module.partition(".")[0]}, (*_IRRELEVANT, _WORDS)))
+
+
+def _hash_definitions(definitions: Iterable[tuple[str, str]]) -> str:
     digest = hashlib.sha256()
-    for module, name in list_definitions(stage, task_package):
+    for module, name in definitions:
         digest.update(_content(module, name))
     return digest.hexdigest()
 
@@ -227,7 +246,13 @@ def list_definitions(stage: str, task_package: str) -> tuple[tuple[str, str], ..
     starts = [f"{_PACKAGE}.{entry}", *(f"{task_package}.{part}" for part in parts)]
     waiting = [(module, name) for module, _, name in (start.partition(":") for start in starts)]
     tops = {_PACKAGE, task_package.partition(".")[0]}
-    irrelevant = _IRRELEVANT if stage in ("report", "summary") else (*_IRRELEVANT, _WORDS)
+    return _follow(waiting, tops, _IRRELEVANT if stage in ("report", "summary") else (*_IRRELEVANT, _WORDS))
+
+
+def _follow(
+    waiting: list[tuple[str, str]], tops: Container[str], irrelevant: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    """All that some definitions reach: in packages of the names `tops`, and in those that are not installed."""
     found: set[tuple[str, str]] = set()
     while waiting:
         module, name = step = waiting.pop()

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from bmd_pipeline.errors import ConfigError, suggest
-from bmd_pipeline.methods import METHODS, uses_modes
+from bmd_pipeline.methods import METHODS, UNTRAINED, method_family, uses_modes
 
 WHOLE_NUMBER = r"[-+]?(0|[1-9][0-9]*)"
 NUMBER = rf"({WHOLE_NUMBER}(\.[0-9]*)?|[-+]?\.[0-9]+)([eE][-+]?[0-9]+)?"
@@ -105,6 +105,8 @@ RunName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_]{1,32})?$"), AfterValidat
 """No -, which stands before it in a folder's name."""
 ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=200)]
 """Import path of a Python module."""
+FunctionName = Annotated[str, Field(pattern=r"^([A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*)?$", max_length=300)]
+"""A function of a module, `module:function`; empty: none."""
 
 
 class TaskConfig(Section):
@@ -156,6 +158,32 @@ class CollectConfig(Section):
     """The expert's behaviours to show, by name; none named means all. A base policy of fewer modes is a control."""
 
 
+class ResidualNetworkConfig(Section):
+    """A denoiser of residual blocks, as DPPO has it; `import-policy` sets this for DPPO's checkpoints."""
+
+    time_dim: int = Field(16, ge=4, le=1024, multiple_of=2)
+    """Width of the time embedding, which a small network makes of its sines and cosines."""
+    cond_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=16_384)], ...], Field(max_length=8)] = ()
+    """Widths of a network that observations go through first; none means that they enter as they are."""
+    layer_norm: bool = False
+    """Whether each hidden layer is normalised before its nonlinearity."""
+
+
+class UNetConfig(Section):
+    """A denoiser that convolves over the chunk, as LeRobot has it; `import-policy` sets this for its checkpoints."""
+
+    down_sizes: Annotated[
+        tuple[Annotated[int, Field(ge=8, le=16_384, multiple_of=8)], ...], Field(min_length=1, max_length=8)
+    ] = (128, 256)
+    """Channels at each resolution; from one to the next the chunk is halved."""
+    kernel_size: int = Field(5, ge=1, le=31)
+    """Actions that a convolution sees; an odd number."""
+    time_dim: int = Field(128, ge=4, le=1024, multiple_of=2)
+    """Width of the time embedding, which a small network makes of its sines and cosines."""
+    past_steps: int = Field(0, ge=0, le=255)
+    """Actions of the chunk that belong to earlier control steps; they are not executed."""
+
+
 class PolicyConfig(Section):
     """Shape of the diffusion policy. Stored in its checkpoint.
 
@@ -179,16 +207,22 @@ class PolicyConfig(Section):
     """Widths of the denoiser's hidden layers."""
     activation: Literal["silu", "relu", "mish", "tanh"] = "silu"
     """Nonlinearity of the denoiser."""
+    residual_network: ResidualNetworkConfig | None = None
+    """Residual blocks of two hidden layers after the first, which must all be equally wide; null: plain layers."""
+    unet: UNetConfig | None = None
+    """A U-Net in the place of a multilayer perceptron; hidden_sizes and activation are not read then."""
     prediction: Literal["x0", "epsilon"] = "x0"
     """What the denoiser predicts: the clean chunk or the noise."""
-    schedule: Literal["cosine", "linear"] = "cosine"
-    """Noise schedule."""
+    schedule: Literal["cosine", "linear", "cosine_capped"] = "cosine"
+    """Noise schedule. cosine_capped: a cosine whose β is at most .999, as in DPPO and LeRobot."""
     denoising_steps: int = Field(20, ge=1, le=1000)
     """Diffusion steps in training."""
     sampler: Literal["ddim", "ddpm"] = "ddim"
     """ddim: few steps, deterministic given the starting noise (what steering needs); ddpm: all steps."""
     ddim_steps: int = Field(2, ge=1, le=1000)
     """Denoising steps of the DDIM sampler, evenly spaced."""
+    ddim_spacing: Literal["trailing", "leading"] = "trailing"
+    """trailing: from the noisiest diffusion step on; leading: down to the cleanest, as in DPPO."""
     clip_obs: float = Field(5.0, gt=0.0, le=1e6)
     """Bound on normalised observations, in standard deviations over the demonstrations. A component that hardly varies
     there can lie a hundred of them away in a rollout, where the network has seen no data."""
@@ -199,7 +233,23 @@ class PolicyConfig(Section):
             raise ValueError(f"n_action_steps must be <= horizon ({self.horizon}), got {self.n_action_steps}")
         if self.ddim_steps > self.denoising_steps:
             raise ValueError(f"ddim_steps must be <= denoising_steps ({self.denoising_steps}), got {self.ddim_steps}")
+        if self.residual_network and (len(self.hidden_sizes) % 2 == 0 or len(set(self.hidden_sizes)) > 1):
+            raise ValueError(
+                f"hidden_sizes must be an odd number of equal widths for residual_network, got {self.hidden_sizes}"
+            )
+        if self.unet:
+            self._require_unet(self.unet)
         return self
+
+    def _require_unet(self, unet: UNetConfig) -> None:
+        if self.residual_network:
+            raise ValueError("unet must be null with residual_network: a denoiser is one of them")
+        if unet.kernel_size % 2 == 0:
+            raise ValueError(f"unet.kernel_size must be odd, got {unet.kernel_size}")
+        if self.horizon % (factor := 2 ** (len(unet.down_sizes) - 1)):
+            raise ValueError(f"horizon must be a multiple of {factor} for unet.down_sizes, got {self.horizon}")
+        if self.n_action_steps > (most := self.horizon - unet.past_steps):
+            raise ValueError(f"n_action_steps must be <= horizon - unet.past_steps ({most}), got {self.n_action_steps}")
 
 
 class PretrainSelectionConfig(Section):
@@ -218,6 +268,9 @@ class PretrainSelectionConfig(Section):
 class PretrainConfig(Section):
     """Behaviour cloning."""
 
+    external_policy: FunctionName = ""
+    """A policy of your own, as `module:function` (docs/own-policy.md): nothing is trained, and it stays as it is. Of
+    the settings below, only selection.episodes is read then, the episodes that it is measured by."""
     policy: PolicyConfig = PolicyConfig()
     precision: Literal["float32", "bfloat16"] = "float32"
     """What the denoiser's matrices are multiplied in while it trains, for wide ones on devices with bfloat16 units;
@@ -789,6 +842,8 @@ class RunConfig(Section):
             raise ValueError("discover.form must be coded for fbc-bmd, got published")
         if self.discover.form == "published" and self.modes.demonstrations:
             raise ValueError("modes must be empty in the published form: they are modes of demonstrations")
+        if self.pretrain.external_policy:
+            self._require_untrained((*self.methods, *self.grid.methods))
         plain = [method for method in self.grid.methods if not uses_modes(method)]
         for name in self.grid.axes:
             coded = name.startswith(("discover.", *CODED_SETTINGS))
@@ -798,6 +853,19 @@ class RunConfig(Section):
         if self.grid.axes and not grid_methods(self):
             raise ValueError("grid.methods must name a method, since none of methods has codes")
         return self
+
+    def _require_untrained(self, methods: tuple[str, ...]) -> None:
+        """An external policy stays as it is: no method may train its denoiser, nor discovery teach it codes."""
+        if trained := [method for method in methods if method_family(method) not in UNTRAINED]:
+            raise ValueError(
+                f"methods must be {', '.join(UNTRAINED)} or those with -bmd for pretrain.external_policy, which stays "
+                f"as it is; got {trained[0]}"
+            )
+        if self.discover.form == "coded" and any(uses_modes(method) for method in methods):
+            raise ValueError(
+                "discover.form must be published for -bmd methods with pretrain.external_policy, which can't be taught "
+                "codes; got coded"
+            )
 
 
 def grid_methods(config: RunConfig) -> tuple[str, ...]:

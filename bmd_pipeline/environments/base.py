@@ -289,7 +289,7 @@ class VectorTask(TaskEnv, ABC):
 
     def _blame(self, what: str) -> AbstractContextManager[None]:
         module = type(self).__module__
-        return nullcontext() if module.startswith("bmd_pipeline.") else blame(self.spec.name, module, what)
+        return nullcontext() if module.startswith("bmd_pipeline.") else blame(f"task {self.spec.name}", module, what)
 
     def _require_moved(self, moved: object) -> None:
         """Checks what `_advance` returned, by attributes alone: nothing is read from a device."""

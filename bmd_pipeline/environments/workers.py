@@ -237,7 +237,7 @@ class ParallelTask(TaskEnv):
 
 def _build_task(factory: Factory, num_envs: int, first_row: int) -> Service:
     maker = getattr(factory, "func", factory)  # of a functools.partial
-    with blame(getattr(maker, "__name__", "of the plug-in"), maker.__module__, "its constructor"):
+    with blame(f"task {getattr(maker, '__name__', 'of the plug-in')}", maker.__module__, "its constructor"):
         task = factory(num_envs, first_row)
         spec = task.spec
 

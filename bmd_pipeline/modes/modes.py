@@ -14,6 +14,7 @@ from bmd_pipeline.io.files import hash_file, load_weights, read_json, save_weigh
 from bmd_pipeline.modes.inference import InferenceModel
 from bmd_pipeline.modes.steering import NoiseBasis, SteeringPolicy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.policies.external import BasePolicy
 from bmd_pipeline.policies.networks import require_values
 
 WEIGHTS = "modes.safetensors"
@@ -61,7 +62,7 @@ class DiscoveredModes:
         """K; with density clustering, as many as were found."""
         return self.config.num_modes
 
-    def acting_policy(self, policy: DiffusionPolicy) -> DiffusionPolicy:
+    def acting_policy(self, policy: BasePolicy) -> BasePolicy:
         """The denoiser that acts under a code: the coded one, or in the published form the base policy."""
         return policy if self.coded is None else self.coded
 
@@ -101,7 +102,7 @@ class DiscoveredModes:
         counts = torch.bincount(codes[kept], torch.tensor(sizes)[kept], self.num_codes)
         return (counts / counts.sum()).tolist()
 
-    def save(self, directory: Path, task: str, policy: DiffusionPolicy) -> None:
+    def save(self, directory: Path, task: str, policy: BasePolicy) -> None:
         """Writes modes.safetensors and modes.json, which names the policy they were discovered in."""
         tensors = self.networks().state_dict()
         if self.clusters is not None:
@@ -121,24 +122,31 @@ class DiscoveredModes:
         )
 
 
-def make_modes(config: DiscoverConfig, policy: DiffusionPolicy, feature_columns: tuple[int, ...]) -> DiscoveredModes:
-    """Untrained networks for a discovery of `config.num_modes` codes."""
+def make_modes(config: DiscoverConfig, policy: BasePolicy, feature_columns: tuple[int, ...]) -> DiscoveredModes:
+    """Untrained networks for a discovery of `config.num_modes` codes.
+
+    Raises `ConfigError` if an external policy is to be taught codes.
+    """
     inference = InferenceModel(len(feature_columns), config.num_modes, config.inference)
     coded, steering = None, None
     if config.form == "coded":
+        if not isinstance(policy, DiffusionPolicy):
+            raise ConfigError(
+                "discover.form must be published for a policy of pretrain.external_policy, which can't be taught codes"
+            )
         coded = policy.with_codes(config.num_modes).requires_grad_(False).eval()
     else:
         steering = make_steering(policy, config.num_modes, config.steering)
     return DiscoveredModes(config, feature_columns, inference, coded, steering, {})
 
 
-def make_steering(policy: DiffusionPolicy, num_codes: int, config: SteeringConfig) -> SteeringPolicy:
+def make_steering(policy: BasePolicy, num_codes: int, config: SteeringConfig) -> SteeringPolicy:
     """A steering policy of a diffusion policy, which starts as the prior."""
     basis = NoiseBasis(policy.config.horizon, policy.action_dim, config.noise_components)
     return SteeringPolicy(policy.cond_dim, num_codes, basis, config)
 
 
-def load_modes(directory: Path, policy: DiffusionPolicy, *, task: str) -> DiscoveredModes:
+def load_modes(directory: Path, policy: BasePolicy, *, task: str) -> DiscoveredModes:
     """Reads what `DiscoveredModes.save` wrote.
 
     Raises:

@@ -54,8 +54,10 @@ def make_windows(demos: Demos, config: PolicyConfig, episodes: NDArray[np.int64]
     obs, action = torch.from_numpy(demos.obs), torch.from_numpy(demos.action)
     frames = frame_rows(starts, rows, config.n_obs_steps, config.obs_stride)
     stacked = stack_frames([obs[index] for index in frames])
-    ahead = rows[:, None] + torch.arange(config.horizon)  # (W, horizon)
-    chunk = action[torch.minimum(ahead, ends[:, None] - 1)]
+    steps = torch.arange(config.horizon)
+    past = config.unet.past_steps if config.unet else 0  # actions of earlier steps, which stand last
+    steps = torch.where(steps < config.horizon - past, steps, steps - config.horizon)
+    chunk = action[torch.clamp(rows[:, None] + steps, starts[:, None], ends[:, None] - 1)]  # (W, horizon, action_dim)
     return Windows(stacked, chunk.flatten(1))
 
 

@@ -1,26 +1,39 @@
 """A policy on disk: weights in safetensors, settings in JSON beside them."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
 
+from bmd_pipeline.config.hashing import hash_values
 from bmd_pipeline.config.schema import PolicyConfig
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.files import hash_file, load_weights, read_json, save_weights, write_json
+from bmd_pipeline.io.files import hash_file, hash_tensors, load_weights, read_json, save_weights, write_json
 from bmd_pipeline.io.layout import POLICY_FILE
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.policies.networks import require_values
+from bmd_pipeline.policies.external import BasePolicy, ExternalPolicy, load_external
+from bmd_pipeline.policies.networks import require_denoiser
 
 SCHEMA_VERSION = 2
 SETTINGS_FILE = "policy.json"
 Bounds = tuple[float, ...]
+_IDENTITY = TypeAdapter(dict[str, str])
 
 
-def save_policy(policy: DiffusionPolicy, directory: Path, task: str) -> None:
-    """Writes `policy.safetensors` (with the normalisers) and `policy.json`, which names its task, into a folder."""
+def save_policy(policy: BasePolicy, directory: Path, task: str) -> None:
+    """Writes `policy.safetensors` (with the normalisers) and `policy.json`, which names its task, into a folder.
+
+    Of an external policy the normalisers alone are written, and what identifies it.
+    """
     weights = directory / POLICY_FILE
-    save_weights(weights, policy.state_dict())
+    kind: dict[str, Any]
+    if isinstance(policy, ExternalPolicy):
+        tensors, kind = policy.normalisers(), {"external": policy.identify()}
+    else:
+        tensors, kind = policy.state_dict(), {"policy": policy.config.model_dump(mode="json")}
+    save_weights(weights, tensors)
     settings = {
         "schema_version": SCHEMA_VERSION,
         "stage": "pretrain",
@@ -29,7 +42,7 @@ def save_policy(policy: DiffusionPolicy, directory: Path, task: str) -> None:
         "action_dim": policy.action_dim,
         "action_low": policy.action_low,
         "action_high": policy.action_high,
-        "policy": policy.config.model_dump(mode="json"),
+        **kind,
         "weights_sha256": hash_file(weights),
     }
     write_json(directory / SETTINGS_FILE, settings)
@@ -43,11 +56,13 @@ def load_policy(
     obs_dim: int | None = None,
     action_dim: int | None = None,
     action_bounds: tuple[Bounds, Bounds] | None = None,
-) -> DiffusionPolicy:
-    """Reads a policy that `save_policy` wrote; nothing else is needed to run it.
+    external: str = "",
+) -> BasePolicy:
+    """Reads a policy that `save_policy` wrote; nothing else is needed to run it, but for the code of an external one.
 
     Task, sizes of observation and action, and lower and upper bounds of actions are what it must fit, where given. It
-    comes in evaluation mode, and its parameters require no gradient.
+    comes in evaluation mode, and its parameters require no gradient. `external` is the function of
+    `pretrain.external_policy`; a file that names another one is refused, so that nothing is imported because of it.
 
     Raises:
         ArtifactError: a file is missing or damaged, or the policy is for another task or other sizes.
@@ -62,7 +77,8 @@ def load_policy(
     if task is not None and settings.get("task") != task:
         raise ArtifactError(f"policy: {directory} was trained for {settings.get('task')}, not for {task}")
     try:
-        config = PolicyConfig.model_validate(settings["policy"])
+        config = None if "external" in settings else PolicyConfig.model_validate(settings["policy"])
+        identity = _IDENTITY.validate_python(settings["external"]) if config is None else {}
         sizes = {name: settings[name] for name in ("obs_dim", "action_dim")}
         if not all(type(size) is int and size > 0 for size in sizes.values()):
             raise ValueError(f"sizes must be whole numbers above 0, got {sizes}")
@@ -82,20 +98,59 @@ def load_policy(
     tensors = load_weights(weights)
     if hash_file(weights) != expected_hash:
         raise ArtifactError(f"policy: {weights} is not what {SETTINGS_FILE} describes; train it again")
-    seen = sizes["obs_dim"] * config.n_obs_steps + sizes["action_dim"] * config.horizon
-    try:
-        require_values((seen, *config.hidden_sizes), tensors)
-        policy = DiffusionPolicy(config, **sizes)
-        policy.load_state_dict(tensors)
-    except (ValueError, RuntimeError):
-        raise ArtifactError(f"policy: {weights} does not fit the settings in {SETTINGS_FILE}") from None
+    if identity.get("function", "") != external:
+        raise ArtifactError(
+            f"policy: {directory} is of pretrain.external_policy {identity.get('function', '')!r}, the settings say "
+            f"{external!r}: give the setting that it was made with, or run `bmd-pipeline pretrain` again"
+        )
+    if config is None:
+        policy: BasePolicy = _find_external(path, identity, external, tensors, sizes, (low, high))
+    else:
+        policy = _fill(config, sizes, tensors, weights)
+        policy.fingerprint = expected_hash
     for name, tensor in tensors.items():
         is_std = name.endswith("_normaliser.std")
         if not tensor.is_floating_point() or (is_std and not bool((tensor > 0.0).all())):
             raise ArtifactError(f"policy: {weights}: {name} must be floats{' above 0' if is_std else ''}")
-    policy.fingerprint = expected_hash
     policy.action_low, policy.action_high = low, high
     return policy.to(device).requires_grad_(False).eval()
+
+
+def _fill(config: PolicyConfig, sizes: dict[str, int], tensors: dict[str, Tensor], weights: Path) -> DiffusionPolicy:
+    dims = (sizes["action_dim"] * config.horizon, sizes["obs_dim"] * config.n_obs_steps)
+    try:
+        require_denoiser(config, *dims, tensors)
+        policy = DiffusionPolicy(config, **sizes)
+        policy.load_state_dict(tensors)
+    except (ValueError, RuntimeError):
+        raise ArtifactError(f"policy: {weights} does not fit the settings in {SETTINGS_FILE}") from None
+    return policy
+
+
+def _find_external(
+    path: Path,
+    recorded: dict[str, str],
+    function: str,
+    tensors: dict[str, Tensor],
+    sizes: dict[str, int],
+    bounds: tuple[Bounds, Bounds],
+) -> ExternalPolicy:
+    """The external policy that a file of settings describes, if it is still the same."""
+    policy = load_external(function, sizes, bounds)
+    found = policy.identify()
+    for name, what in (("source_sha256", "the code of its module"), ("weights_sha256", "its weights")):
+        if found[name] != recorded.get(name):
+            raise ArtifactError(
+                f"policy: {path} describes {function}, but {what} changed since: run `bmd-pipeline pretrain` again"
+            )
+    try:
+        policy.load_state_dict(tensors, strict=False)
+        if policy.normalisers().keys() != tensors.keys():
+            raise RuntimeError
+    except RuntimeError:
+        raise ArtifactError(f"policy: {path} does not fit {function}: run `bmd-pipeline pretrain` again") from None
+    policy.fingerprint = hash_values(found | {"normalisers": hash_tensors(tensors)})
+    return policy
 
 
 def _first_problem(error: Exception) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bmd_pipeline.config.schema import PolicyConfig
-from bmd_pipeline.policies.networks import Denoiser, Normaliser
+from bmd_pipeline.policies.networks import Normaliser, make_denoiser
 
 # ---- Noise schedules: how much of the clean chunk is left after each diffusion step ----
 #
@@ -24,25 +24,38 @@ MAX_SIGNAL = 0.9999
 """ᾱ before the first step. Below one, or the noise of the last denoising step would be divided by zero."""
 
 
-def make_alphas_cumprod(name: Literal["cosine", "linear"], denoising_steps: int) -> Tensor:
-    """ᾱ of every diffusion step (denoising_steps,), float64, strictly falling inside (MIN_SIGNAL, MAX_SIGNAL).
+MAX_BETA = 0.999
+"""Largest β of the capped schedule."""
+
+
+def make_alphas_cumprod(name: Literal["cosine", "linear", "cosine_capped"], denoising_steps: int) -> Tensor:
+    """ᾱ of every diffusion step (denoising_steps,), float64, strictly falling, inside (MIN_SIGNAL, MAX_SIGNAL) but for
+    `cosine_capped`.
 
     `cosine` is the schedule of Nichol & Dhariwal (2021), equation 17. `linear` is the continuous limit of
     the linear β schedule, β from 0.1 to 20 over unit time (Song et al. 2021, appendix C), so that it means
-    the same for any number of steps. Both are squeezed, not clipped, so that no two steps are equal.
+    the same for any number of steps. Both are squeezed, not clipped, so that no two steps are equal. `cosine_capped` is
+    the cosine with β of at most MAX_BETA instead, as Diffuser, DPPO and diffusers have it.
     """
     time = torch.arange(1, denoising_steps + 1, dtype=torch.float64) / denoising_steps
-    if name == "cosine":
+    if name in ("cosine", "cosine_capped"):
         offset = torch.tensor(0.008, dtype=torch.float64)
         angle = (time + offset) / (1 + offset) * torch.pi / 2
         signal = (torch.cos(angle) / torch.cos(offset / (1 + offset) * torch.pi / 2)).square()
+        if name == "cosine_capped":
+            before = torch.cat([torch.ones(1, dtype=torch.float64), signal[:-1]])
+            return torch.cumprod((signal / before).clamp(min=1.0 - MAX_BETA), dim=0)
     else:
         signal = torch.exp(-0.1 * time - 0.5 * (20.0 - 0.1) * time.square())
     return MIN_SIGNAL + (MAX_SIGNAL - MIN_SIGNAL) * signal
 
 
-def ddim_timesteps(denoising_steps: int, ddim_steps: int) -> tuple[int, ...]:
-    """Evenly spaced diffusion steps for DDIM, from the noisiest down: 2 of 20 are (19, 9)."""
+def ddim_timesteps(
+    denoising_steps: int, ddim_steps: int, spacing: Literal["trailing", "leading"] = "trailing"
+) -> tuple[int, ...]:
+    """Evenly spaced diffusion steps for DDIM, from the noisiest down: 2 of 20 are (19, 9), leading ones (10, 0)."""
+    if spacing == "leading":
+        return tuple(i * (denoising_steps // ddim_steps) for i in reversed(range(ddim_steps)))
     return tuple(i * denoising_steps // ddim_steps - 1 for i in range(ddim_steps, 0, -1))
 
 
@@ -198,16 +211,15 @@ class DiffusionPolicy(nn.Module):
         self.action_normaliser = Normaliser(action_dim)
         self.register_buffer("chunk_low", -torch.ones(self.noise_dim))
         self.register_buffer("chunk_high", torch.ones(self.noise_dim))
-        self.denoiser = Denoiser(
-            self.noise_dim, self.cond_dim, config.hidden_sizes, config.activation, config.denoising_steps, num_codes
-        )
+        self.denoiser = make_denoiser(config, self.noise_dim, self.cond_dim, num_codes)
         alphas_cumprod = make_alphas_cumprod(config.schedule, config.denoising_steps)
         self.register_buffer("alphas_cumprod", alphas_cumprod.float(), persistent=False)
         self._signals = tuple(alphas_cumprod.sqrt().tolist())
         self._noises = tuple((1 - alphas_cumprod).sqrt().tolist())
         self._exact_alphas = alphas_cumprod  # float64, for coefficients that are computed once
         ddpm = config.sampler == "ddpm"
-        timesteps = ddim_timesteps(config.denoising_steps, config.denoising_steps if ddpm else config.ddim_steps)
+        steps = config.denoising_steps if ddpm else config.ddim_steps
+        timesteps = ddim_timesteps(config.denoising_steps, steps, config.ddim_spacing)
         self.sampler = make_ddim_sampler(alphas_cumprod, timesteps, eta=float(ddpm))
         self.timesteps = self.sampler.timesteps  # diffusion steps of the configured sampler, the noisiest first
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bmd_pipeline.config.schema import PolicyConfig, ResidualNetworkConfig, UNetConfig
+
 # ---- Diagonal Gaussians over vectors ----
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
@@ -231,3 +233,192 @@ class Denoiser(nn.Module):
 
     def _weights(self) -> tuple[Tensor, ...]:
         return torch.split(self.first.weight, list(self._parts), dim=1)
+
+
+SLOWEST_RATE = 1e4
+"""By how much the slowest sine of a learnt time embedding is slower than the fastest."""
+NORM_EPSILON = 1e-6
+
+
+def wide_time_features(denoising_steps: int, width: int) -> Tensor:
+    """Sine and cosine features (denoising_steps, width) of every diffusion step, as Diffuser has them."""
+    rates = torch.exp(-torch.arange(width // 2) * math.log(SLOWEST_RATE) / (width // 2 - 1))
+    angles = torch.arange(denoising_steps)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class ResidualDenoiser(Denoiser):
+    """A `Denoiser` whose hidden layers after the first stand in pairs, each with a connection around it.
+
+    A block adds two layers to h, each after norm and nonlinearity: h + W₂·a(n(W₁·a(n(h)))). The time goes through a
+    small network, and the condition may. A code scales and shifts what each layer takes in, after the norm.
+
+    Source: DPPO (arXiv 2409.00588), after D3IL (arXiv 2402.14606); the time features are those of Diffuser.
+    """
+
+    def __init__(
+        self,
+        noise_dim: int,
+        cond_dim: int,
+        hidden_sizes: Sequence[int],
+        activation: str,
+        denoising_steps: int,
+        num_codes: int,
+        config: ResidualNetworkConfig,
+    ) -> None:
+        sizes, width = (cond_dim, *config.cond_sizes), config.time_dim
+        super().__init__(noise_dim, sizes[-1], hidden_sizes, activation, denoising_steps, num_codes)
+        self._parts = (noise_dim, sizes[-1], width)
+        self.first = nn.Linear(sum(self._parts), hidden_sizes[0])
+        self.cond_network = make_mlp(sizes, activation) if config.cond_sizes else nn.Identity()
+        self.time_network = make_mlp((width, 2 * width, width), "mish")
+        norms = hidden_sizes[1:] if config.layer_norm else ()
+        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=NORM_EPSILON) for width in norms)
+        self.register_buffer("features", wide_time_features(denoising_steps, width), persistent=False)
+
+    def embed_cond(self, cond: Tensor) -> Tensor:
+        """The condition's share of the first layer: (B, cond_dim) to (B, width)."""
+        return F.linear(self.cond_network(cond), self._weights()[1])
+
+    def embed_time(self) -> Tensor:
+        """The share of every diffusion step, bias included: (denoising_steps, width)."""
+        return F.linear(self.time_network(self.features), self._weights()[2], self.first.bias)
+
+    def forward(self, x: Tensor, context: Tensor, modulation: Modulation = ()) -> Tensor:
+        """As `Denoiser.forward`."""
+
+        def take_in(index: int, h: Tensor) -> Tensor:
+            if index < len(self.norms):
+                h = self.norms[index](h)
+            if modulation:
+                scale, shift = modulation[index]
+                h = torch.addcmul(shift, h, scale)
+            return h
+
+        h = torch.addmm(context, x, self._weights()[0].T)
+        for index in range(0, len(self.rest) - 1, 2):
+            inner = self.rest[index](self.activation(take_in(index, h)))
+            h = h + self.rest[index + 1](self.activation(take_in(index + 1, inner)))
+        output: Tensor = self.rest[-1](take_in(len(self.rest) - 1, h))
+        return output
+
+
+NORM_GROUPS = 8
+"""Groups of channels that a U-Net normalises together."""
+
+
+def _convolve(fan_in: int, fan_out: int, kernel_size: int) -> nn.Sequential:
+    convolution = nn.Conv1d(fan_in, fan_out, kernel_size, padding=kernel_size // 2)
+    return nn.Sequential(convolution, nn.GroupNorm(NORM_GROUPS, fan_out), nn.Mish())
+
+
+class ConditionedBlock(nn.Module):
+    """Two convolutions with a connection around them; between them the context scales and shifts each channel."""
+
+    def __init__(self, fan_in: int, fan_out: int, context_dim: int, kernel_size: int) -> None:
+        super().__init__()
+        self.conv1 = _convolve(fan_in, fan_out, kernel_size)
+        self.film = nn.Linear(context_dim, 2 * fan_out)
+        self.conv2 = _convolve(fan_out, fan_out, kernel_size)
+        self.around = nn.Conv1d(fan_in, fan_out, 1) if fan_in != fan_out else nn.Identity()
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Channels x (B, fan_in, steps) under a context (B, context_dim), as (B, fan_out, steps)."""
+        scale, shift = self.film(F.mish(context))[..., None].chunk(2, dim=1)
+        output: Tensor = self.conv2(torch.addcmul(shift, self.conv1(x), scale)) + self.around(x)
+        return output
+
+
+class ResolutionLevel(nn.Module):
+    """Two blocks at one resolution, and what leads to the next."""
+
+    def __init__(self, first: ConditionedBlock, second: ConditionedBlock, resample: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second, self.resample = first, second, resample
+
+    def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Channels of this resolution and of the next; x and context as in `ConditionedBlock`."""
+        h = self.second(self.first(x, context), context)
+        return h, self.resample(h)
+
+
+class UNetDenoiser(Denoiser):
+    """A `Denoiser` that convolves over the steps of the chunk, at several resolutions.
+
+    It sees observations themselves, the oldest first, and no differences. A code scales and shifts the context of
+    condition and time.
+
+    Source: diffusion policy (Chi et al. 2023, arXiv 2303.04137) as in LeRobot, after Janner et al. 2022.
+    """
+
+    def __init__(self, config: PolicyConfig, unet: UNetConfig, noise_dim: int, cond_dim: int, num_codes: int) -> None:
+        nn.Module.__init__(self)  # none of the perceptron's layers
+        self.n_obs_steps, self.past_steps = config.n_obs_steps, unet.past_steps
+        self.action_dim, self.cond_dim, self.time_dim = noise_dim // config.horizon, cond_dim, unet.time_dim
+        context, sizes = unet.time_dim + cond_dim, unet.down_sizes
+
+        def block(fan_in: int, fan_out: int) -> ConditionedBlock:
+            return ConditionedBlock(fan_in, fan_out, context, unet.kernel_size)
+
+        self.time_network = make_mlp((unet.time_dim, 4 * unet.time_dim, unet.time_dim), "mish")
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for index, (fan_in, fan_out) in enumerate(itertools.pairwise((self.action_dim, *sizes))):
+            halve = nn.Conv1d(fan_out, fan_out, 3, 2, 1) if index < len(sizes) - 1 else nn.Identity()
+            self.down.append(ResolutionLevel(block(fan_in, fan_out), block(fan_out, fan_out), halve))
+        self.middle = nn.ModuleList(block(sizes[-1], sizes[-1]) for _ in range(2))
+        for fan_out, fan_in in itertools.pairwise(sizes):
+            double = nn.ConvTranspose1d(fan_out, fan_out, 4, 2, 1)
+            self.up.insert(0, ResolutionLevel(block(2 * fan_in, fan_out), block(fan_out, fan_out), double))
+        self.last = nn.Sequential(
+            _convolve(sizes[0], sizes[0], unet.kernel_size), nn.Conv1d(sizes[0], self.action_dim, 1)
+        )
+        self.code_tables = nn.ParameterList(torch.zeros(num_codes, 2 * context) for _ in range(min(num_codes, 1)))
+        features = wide_time_features(config.denoising_steps, unet.time_dim)
+        self.register_buffer("features", features, persistent=False)
+
+    def embed_cond(self, cond: Tensor) -> Tensor:
+        """The condition's share of the context: (B, cond_dim) to (B, time_dim + cond_dim)."""
+        latest, *changes = cond.chunk(self.n_obs_steps, dim=1)
+        frames = [*(latest - change for change in reversed(changes)), latest]
+        return F.pad(torch.cat(frames, dim=1), (self.time_dim, 0))
+
+    def embed_time(self) -> Tensor:
+        """The share of every diffusion step: (denoising_steps, time_dim + cond_dim)."""
+        return F.pad(self.time_network(self.features), (0, self.cond_dim))
+
+    def forward(self, x: Tensor, context: Tensor, modulation: Modulation = ()) -> Tensor:
+        """As `Denoiser.forward`."""
+        if modulation:
+            scale, shift = modulation[0]
+            context = torch.addcmul(shift, context, scale)
+        steps = x.reshape(len(x), -1, self.action_dim).roll(self.past_steps, dims=1)
+        h, skipped = steps.transpose(1, 2), []
+        for level in self.down:
+            seen, h = level(h, context)
+            skipped.append(seen)
+        for block in self.middle:
+            h = block(h, context)
+        for level in self.up:
+            _, h = level(torch.cat([h, skipped.pop()], dim=1), context)
+        output: Tensor = self.last(h)
+        return output.transpose(1, 2).roll(-self.past_steps, dims=1).flatten(1)
+
+
+def make_denoiser(config: PolicyConfig, noise_dim: int, cond_dim: int, num_codes: int = 0) -> Denoiser:
+    """The denoiser that a policy's settings describe, untrained."""
+    if config.unet is not None:
+        return UNetDenoiser(config, config.unet, noise_dim, cond_dim, num_codes)
+    shape = (noise_dim, cond_dim, config.hidden_sizes, config.activation, config.denoising_steps, num_codes)
+    if config.residual_network is None:
+        return Denoiser(*shape)
+    return ResidualDenoiser(*shape, config.residual_network)
+
+
+def require_denoiser(config: PolicyConfig, noise_dim: int, cond_dim: int, tensors: Mapping[str, Tensor]) -> None:
+    """As `require_values`, of the denoiser that a policy's settings describe."""
+    if config.unet is not None:
+        require_values((config.unet.time_dim + cond_dim, *config.unet.down_sizes), tensors)
+        return
+    cond_sizes = (cond_dim, *(config.residual_network.cond_sizes if config.residual_network else ()))
+    require_values(cond_sizes, tensors)
+    require_values((noise_dim + cond_sizes[-1], *config.hidden_sizes), tensors)

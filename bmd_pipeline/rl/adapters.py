@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bmd_pipeline.config.schema import DenoiserConfig, PPOConfig, ResidualConfig
 from bmd_pipeline.modes.steering import LOG_STD_RANGE, SteeringPolicy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.policies.external import BasePolicy
 from bmd_pipeline.policies.networks import (
     code_inputs,
     count_code_inputs,
@@ -134,7 +135,7 @@ class GaussianNoise(Adapter):
 class FrozenDenoiser(Adapter):
     """The policy's own sampler (DDIM: deterministic given x and the code); nothing to train."""
 
-    def __init__(self, policy: DiffusionPolicy) -> None:
+    def __init__(self, policy: BasePolicy) -> None:
         super().__init__()
         self.policy = policy
 

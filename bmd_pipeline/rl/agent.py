@@ -12,9 +12,10 @@ from bmd_pipeline.config.schema import FinetuneConfig, SteeringConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import load_weights, read_json, save_weights, write_json
 from bmd_pipeline.io.progress import add_prefix, take_prefix
-from bmd_pipeline.methods import PRETRAINED, TAUGHT, method_family, uses_modes
+from bmd_pipeline.methods import PRETRAINED, TAUGHT, UNTRAINED, method_family, uses_modes
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes, make_steering
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.policies.external import BasePolicy
 from bmd_pipeline.policies.networks import require_values
 from bmd_pipeline.rl.adapters import (
     Adapter,
@@ -50,7 +51,7 @@ class Agent(nn.Module):
     Agents without codes have no modes.
     """
 
-    def __init__(self, policy: DiffusionPolicy, adapters: list[Adapter], modes: DiscoveredModes | None) -> None:
+    def __init__(self, policy: BasePolicy, adapters: list[Adapter], modes: DiscoveredModes | None) -> None:
         super().__init__()
         self.policy = policy.requires_grad_(False)
         self.stack = nn.ModuleList(adapters)
@@ -170,12 +171,12 @@ class Agent(nn.Module):
         return [adapter.trainable() for adapter in self.trained_adapters()]
 
 
-def make_base_agent(policy: DiffusionPolicy) -> Agent:
+def make_base_agent(policy: BasePolicy) -> Agent:
     """The pre-trained policy on its own."""
     return Agent(policy, [GaussianNoise(policy.noise_dim), FrozenDenoiser(policy)], None)
 
 
-def make_commanded_agent(policy: DiffusionPolicy, modes: DiscoveredModes) -> Agent:
+def make_commanded_agent(policy: BasePolicy, modes: DiscoveredModes) -> Agent:
     """The frozen policy commanded by codes: the coded one, or in the published form the base behind its steering."""
     if modes.steering is not None:
         return Agent(policy, [SteeringAdapter(modes.steering, deterministic=True), FrozenDenoiser(policy)], modes)
@@ -193,7 +194,7 @@ def remove_steering(agent: Agent) -> Agent:
 
 def make_agent(
     method: str,
-    policy: DiffusionPolicy,
+    policy: BasePolicy,
     modes: DiscoveredModes | None,
     config: FinetuneConfig,
     steering: SteeringConfig,
@@ -208,7 +209,8 @@ def make_agent(
         steering: shape of a steering policy that discovery did not make.
 
     Raises:
-        ArtifactError: a `-bmd` method without modes, or `fbc-bmd` with modes of the published form.
+        ArtifactError: a `-bmd` method without modes, `fbc-bmd` with modes of the published form, or a method that
+            trains the denoiser with an external policy.
     """
     coded = uses_modes(method)
     if coded and modes is None:
@@ -226,12 +228,17 @@ def make_agent(
     adapters: list[Adapter] = [GaussianNoise(acting.noise_dim)]
     if network is not None:
         adapters = [SteeringAdapter(network.requires_grad_(True), config.deterministic, config.target_entropy)]
-    if adapter == "dppo":
-        adapters.append(FinetunedDenoiser(acting, config.denoiser))
-    elif adapter == "fbc":
-        adapters.append(ClonedDenoiser(acting, config.denoiser))
-    else:
+    if adapter in UNTRAINED:
         adapters.append(FrozenDenoiser(acting))
+    elif not isinstance(acting, DiffusionPolicy):
+        raise ArtifactError(
+            f"method {method} trains a denoiser, which a policy of pretrain.external_policy doesn't show: use "
+            f"{' or '.join(UNTRAINED)}, which leave the policy as it is"
+        )
+    elif adapter == "dppo":
+        adapters.append(FinetunedDenoiser(acting, config.denoiser))
+    else:
+        adapters.append(ClonedDenoiser(acting, config.denoiser))
     if adapter == "res":
         residual = ResidualAction(acting.cond_dim, acting.action_dim, codes, config.residual, config.ppo)
         adapters.append(residual.to(acting.device))
@@ -253,7 +260,7 @@ def save_trained(folder: Path, weights: dict[str, Tensor], document: dict[str, A
 
 
 def load_agent(
-    policy: DiffusionPolicy, modes_dir: Path | None, finetuned_dir: Path | None, method: str, *, task: str
+    policy: BasePolicy, modes_dir: Path | None, finetuned_dir: Path | None, method: str, *, task: str
 ) -> Agent:
     """Loads what evaluation plays under a method of fine-tuning, or as "pretrained" or "taught", of the pre-trained
     policy and on its device.

@@ -120,7 +120,8 @@ class Discovery:
     def _teach(self) -> None:
         """Clusters the demonstrations, and teaches the denoiser a code for each cluster."""
         settings, policy = self.config.discover, self.context.policy
-        assert self.demos is not None  # the stage has seen to that
+        assert self.demos is not None  # the stage has seen to both
+        assert isinstance(policy, DiffusionPolicy)
         windows = make_windows(self.demos, policy.config).to(self.context.device)
         cond = policy.encode(windows.stacked)
         points = describe_demos(self.demos, cond, policy.obs_dim, settings.cluster_points)

@@ -25,7 +25,7 @@ from bmd_pipeline.metrics.episodes import Episodes, ModeWeights, concat_episodes
 from bmd_pipeline.metrics.schemas import Evaluation, require_tables, write_document
 from bmd_pipeline.metrics.scores import SCORES, choose_behaviours, measure_deviations
 from bmd_pipeline.modes.modes import resample_track
-from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.policies.external import BasePolicy
 from bmd_pipeline.reporting.figures import plot_success_modes, plot_trajectories, save_figure
 from bmd_pipeline.reporting.trajectories import NUM_POINTS, PathBook, PlanarPath, encode_paths, load_paths, merge_books
 from bmd_pipeline.rl.agent import Agent, load_agent, remove_steering
@@ -164,7 +164,7 @@ class _Examiner:
 @contextmanager
 def _open_examiner(
     config: RunConfig,
-    policy: DiffusionPolicy,
+    policy: BasePolicy,
     method: str,
     seed: int,
     num_workers: int,

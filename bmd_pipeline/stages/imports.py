@@ -3,8 +3,9 @@
 Their records say that they were imported. No stage makes them, so that nothing replaces them by itself.
 """
 
+import functools
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.exports import WRITERS
 from bmd_pipeline.demos.formats import fit_to_task, parse_bounds, read_recording
 from bmd_pipeline.demos.store import DemoWriter, require_replaceable
+from bmd_pipeline.environments.base import TaskSpec
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import hash_path, read_json, staged_directory, write_bytes, write_json
 from bmd_pipeline.io.layout import METRICS_FILE, POLICY_FILE, RUN_FILE, Layout
@@ -27,7 +29,11 @@ from bmd_pipeline.io.provenance import (
     require_disposable_policy,
     write_run,
 )
-from bmd_pipeline.policies.checkpoint import SETTINGS_FILE
+from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, save_policy
+from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.policies.dppo import read_dppo
+from bmd_pipeline.policies.external import BasePolicy
+from bmd_pipeline.policies.lerobot import is_lerobot, list_files, read_lerobot
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.pretrain import load_task_demos
 from bmd_pipeline.stages.runtime import load_task_policy
@@ -206,16 +212,53 @@ def export_demos(config: RunConfig, *, demos: Path, format: str, output: Path, r
     reporter.log(f"{output}: {data.num_episodes} demonstrations of {demos} written, {len(data.obs)} steps")
 
 
-def import_policy(config: RunConfig, *, policy: Path, output: Path, reporter: Reporter) -> None:
-    """Copies a policy to where later stages look for it, with a record that says where from.
+def import_policy(
+    config: RunConfig,
+    *,
+    policy: Path,
+    output: Path,
+    reporter: Reporter,
+    dppo_config: Path | None = None,
+    normalisation: Path | None = None,
+) -> None:
+    """Brings a policy to where later stages look for it, with a record that says where from.
 
-    `policy` is a folder with the `policy.safetensors` and `policy.json` of `save_policy`; if it is `output`, the record
-    alone is written. What was imported already, and has not changed, is left alone.
+    A folder with the `policy.safetensors` and `policy.json` of `save_policy` is copied; if it is `output`, the record
+    alone is written. A folder of LeRobot's and a checkpoint of DPPO's are converted. What was imported already, and has
+    not changed, is left alone.
+
+    Args:
+        config: the run's settings.
+        policy: the folder, or the checkpoint.
+        output: the folder to write.
+        reporter: says what was imported.
+        dppo_config: DPPO's configuration of the checkpoint; None for a folder.
+        normalisation: the bounds of DPPO's data, if they are known.
 
     Raises:
-        ArtifactError: the policy is missing, damaged, or for another task or other sizes; what is at `output` would be
-            lost; or another job is writing there.
+        ArtifactError: the policy is missing, damaged, of a kind that is not supported, or for another task or other
+            sizes; what is at `output` would be lost; or another job is writing there.
+        ConfigError: a checkpoint comes without its configuration, or a folder with one.
     """
+    if policy.is_file() and dppo_config is None:
+        raise ConfigError(f"{policy} says nothing of its network: name DPPO's YAML file of its training, --dppo-config")
+    if not policy.is_file() and (dppo_config or normalisation):
+        raise ConfigError(f"--dppo-config and --normalisation go with a checkpoint of DPPO; {policy} is no file")
+    if dppo_config is not None:
+        named = {"checkpoint": policy, "dppo_config": dppo_config, "normalisation": normalisation}
+        inputs = {name: path for name, path in named.items() if path is not None}
+        read = functools.partial(read_dppo, policy, dppo_config, normalisation)
+        if normalisation is None:
+            reporter.warn("without --normalisation observations are taken as they are, actions as shares of the bounds")
+        _convert_policy(config, policy, inputs, read, output, reporter)
+    elif is_lerobot(policy):
+        inputs = {path.name: path for path in list_files(policy)}
+        _convert_policy(config, policy, inputs, functools.partial(read_lerobot, policy), output, reporter)
+    else:
+        _copy_policy(config, policy, output, reporter)
+
+
+def _copy_policy(config: RunConfig, policy: Path, output: Path, reporter: Reporter) -> None:
     files = {name: policy / name for name in POLICY_FILES}
     start = RunStart(reporter.warn, *files.values())
     found = load_task_policy(config, policy)
@@ -226,19 +269,70 @@ def import_policy(config: RunConfig, *, policy: Path, output: Path, reporter: Re
     if not in_place:
         require_disposable_policy(output, config.task.name, "import-policy")
     contents = {name: path.read_bytes() for name, path in files.items()}
+
+    def write() -> None:
+        for name, content in contents.items():
+            write_bytes(output / name, content)
+
+    _place_policy(config, {} if in_place else files, output, start, reporter, write)
+    reporter.log(f"{output}: the policy in {policy} imported, {_count_parameters(found):,} parameters")
+
+
+def _convert_policy(
+    config: RunConfig,
+    source: Path,
+    inputs: Mapping[str, Path],
+    read: Callable[[TaskSpec], DiffusionPolicy],
+    output: Path,
+    reporter: Reporter,
+) -> None:
+    start = RunStart(reporter.warn, *inputs.values())
+    found = read(registry.make_spec(config.task.name, config.task.env))
+    if _is_made_already(output, {name: start.hashes[path] for name, path in inputs.items()}):
+        reporter.log(f"{output}: {source} was imported already")
+        return
+    require_disposable_policy(output, config.task.name, "import-policy")
+    _place_policy(config, inputs, output, start, reporter, lambda: save_policy(found, output, config.task.name))
+    shape = found.config
+    reporter.log(
+        f"{output}: {source} imported, {_count_parameters(found):,} parameters; {shape.n_action_steps} of "
+        f"{shape.horizon} actions executed, {len(found.timesteps)} denoising steps of {shape.sampler}"
+    )
+
+
+def _is_made_already(output: Path, hashes: Mapping[str, str]) -> bool:
+    """Whether run.json speaks of the policy that is there, and of files of this content."""
+    if not is_imported(output / RUN_FILE):
+        return False
+    record = read_json(output / RUN_FILE, "record")
+    copies = {name: hash_path(output / name) for name in POLICY_FILES if (output / name).exists()}
+    return record.get("outputs") == copies and hashes == {
+        name: entry["sha256"] for name, entry in record["inputs"].items()
+    }
+
+
+def _place_policy(
+    config: RunConfig,
+    inputs: Mapping[str, Path],
+    output: Path,
+    start: RunStart,
+    reporter: Reporter,
+    write: Callable[[], None],
+) -> None:
+    """Writes a policy and its record into a folder; without inputs, which it would be made of, the record alone."""
     start.require_unchanged()
     with FolderLock(Layout.state(output), required=config.execution.require_lock) as lock:
         for name in (RUN_FILE, METRICS_FILE):  # of a policy that was there before
             (output / name).unlink(missing_ok=True)
-        if not in_place:
-            for name, content in contents.items():
-                write_bytes(output / name, content)
-        inputs = {} if in_place else files
+        if inputs:
+            write()
         record = _describe_import(config, "pretrain", inputs, start, warnings=reporter.warnings)
         write_run(output, record, outputs=POLICY_FILES)
         lock.discard()
-    size = sum(parameter.numel() for parameter in found.parameters())
-    reporter.log(f"{output}: the policy in {policy} imported, {size:,} parameters")
+
+
+def _count_parameters(policy: BasePolicy) -> int:
+    return sum(parameter.numel() for parameter in policy.parameters())
 
 
 def _describe_import(

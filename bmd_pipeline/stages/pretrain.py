@@ -25,6 +25,7 @@ from bmd_pipeline.io.provenance import RunStart, is_imported, read_manifest, req
 from bmd_pipeline.policies.bc import Cloner, Windows, make_windows, split_episodes
 from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, save_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.policies.external import load_external, try_out
 from bmd_pipeline.rl.agent import make_base_agent
 from bmd_pipeline.rl.graphs import GraphRecorder, graph_agent
 from bmd_pipeline.rl.rollout import Warn
@@ -58,6 +59,8 @@ def pretrain(
     Now and then the policy plays in the task, where its demonstrations come from. The weights that succeed most are
     kept, and training ends when success is flat.
 
+    A policy of `pretrain.external_policy` is not trained: it is checked, measured once, and recorded.
+
     Writes policy.safetensors, policy.json, metrics.jsonl and run.json. On the CPU an interrupted and resumed run writes
     the same weights, byte for byte, as an uninterrupted one.
 
@@ -66,11 +69,15 @@ def pretrain(
         ArtifactError: another job is writing the same folder, it holds a policy that was imported or is somebody
             else's, or its saved progress is damaged.
         TrainingError: the loss is not finite, however small the learning rate.
-        ConfigError: the device of `execution.device` or `task.physics` is not there.
+        ConfigError: the device of `execution.device` or `task.physics` is not there, or an external policy is not.
+        TaskError: the code of an external policy fails.
         Stopped: somebody asked; progress is saved.
     """
     require_disposable_policy(output, config.task.name, STAGE)
     start = RunStart(reporter.warn, demos)
+    if config.pretrain.external_policy:
+        _adopt(config, demos, output, num_workers, reporter, stop or Stop(), start)
+        return
     device = select_device(config.execution.device)
     data = load_task_demos(config, demos)
     split = split_episodes(data.num_episodes, VALIDATION_FRACTION, make_generator(config.seed, STAGE, "split"))
@@ -119,6 +126,51 @@ def pretrain(
         )
         write_run(output, record, outputs=(POLICY_FILE, SETTINGS_FILE, METRICS_FILE))
         checkpoints.discard()
+
+
+def _adopt(
+    config: RunConfig, demos: Path, output: Path, num_workers: int, reporter: Reporter, stop: Stop, start: RunStart
+) -> None:
+    """Takes a user's policy as the pre-trained one.
+
+    From the demonstrations come the scales of what steering policy, residual and critic see and do.
+    """
+    data, device = load_task_demos(config, demos), select_stage_device(config)
+    sizes = {"obs_dim": data.obs.shape[1], "action_dim": data.action.shape[1]}
+    policy = load_external(config.pretrain.external_policy, sizes, (data.action_low, data.action_high)).to(device)
+    windows = make_windows(data, policy.config).to(device)
+    policy.fit_normalisers(windows.chunk, windows.stacked)
+    try_out(policy, windows.stacked)
+    identity, collected = policy.identify(), _find_collect_config(demos, start, reporter)
+    episodes, metrics, names = config.pretrain.selection.episodes, {}, (config.task.name, STAGE)
+    with open_checkpoints(config, STAGE, output, stop, reporter, demos=start.hashes[demos], external=identity) as lock:
+        if episodes:
+            opened = open_env(config.task, policy, episodes, disturbed=False, device=device, num_workers=num_workers)
+            with closing(opened) as env:
+                seeds = episode_seeds(config.seed, "select", *names, episodes=episodes, num_envs=episodes)
+                draws = make_generator(config.seed, "select", *names, "noise", device=device)
+                agent = make_base_agent(policy)
+                played = score_candidate(StoppableEnv(env, stop), agent, 0, seeds, draws, reporter.warn)
+            metrics["select/success_rate"] = played.success_rate
+        with open_tracker(config, lock.folder.parent, stage_slice(config, STAGE), 0, folder=lock.folder) as tracker:
+            tracker.log(0, metrics)
+        save_policy(policy, output, config.task.name)
+        write_bytes(output / METRICS_FILE, (lock.folder / METRICS_FILE).read_bytes())
+        record = describe_stage(
+            config,
+            STAGE,
+            inputs={"demos": demos},
+            start=start,
+            device=device,
+            collect_config=collected,
+            external_policy=identity,
+            metrics=metrics,
+            warnings=reporter.warnings,
+        )
+        write_run(output, record, outputs=(POLICY_FILE, SETTINGS_FILE, METRICS_FILE))
+        lock.discard()
+    success = f", success {metrics['select/success_rate']:.3f} of {episodes} episodes" if metrics else ""
+    reporter.log(f"{config.pretrain.external_policy} is the policy of {config.task.name}; nothing is trained{success}")
 
 
 def load_task_demos(config: RunConfig, path: Path) -> Demos:

@@ -15,7 +15,7 @@ from bmd_pipeline.environments.base import TaskEnv, TaskSpec
 from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.policies.checkpoint import load_policy
-from bmd_pipeline.policies.diffusion import DiffusionPolicy
+from bmd_pipeline.policies.external import BasePolicy
 from bmd_pipeline.rl.graphs import CUDA, GraphRecorder, graph_env
 from bmd_pipeline.seeds import Family, derive_seed
 from bmd_pipeline.stages.console import Reporter, Stop, StoppableEnv
@@ -27,7 +27,7 @@ class Context:
     """An opened task with its pre-trained policy."""
 
     env: TaskEnv  # a stage can stop between two of its chunks
-    policy: DiffusionPolicy  # the pre-trained one, frozen
+    policy: BasePolicy  # the pre-trained one, frozen
     device: torch.device  # where everything lives
     matmul: str  # precision of float32 matrix products, for run.json
     recorder: GraphRecorder | None  # records CUDA graphs; None: there are to be none
@@ -52,8 +52,9 @@ def select_stage_device(config: RunConfig) -> torch.device:
 
 
 def select_recorder(config: RunConfig, device: torch.device) -> GraphRecorder | None:
-    """What records CUDA graphs on a device; None where there are to be none."""
-    return CUDA if config.execution.cuda_graphs and device.type == "cuda" else None
+    """What records CUDA graphs on a device; None where there are to be none, as of a user's own code."""
+    wanted = config.execution.cuda_graphs and not config.pretrain.external_policy
+    return CUDA if wanted and device.type == "cuda" else None
 
 
 def prepare_device(config: RunConfig) -> tuple[torch.device, GraphRecorder | None, str]:
@@ -66,7 +67,7 @@ def prepare_device(config: RunConfig) -> tuple[torch.device, GraphRecorder | Non
 
 def open_env(
     task: TaskConfig,
-    policy: DiffusionPolicy,
+    policy: BasePolicy,
     num_envs: int,
     *,
     disturbed: bool,
@@ -88,7 +89,7 @@ def open_env(
     return disturb(env, task, policy) if disturbed else env
 
 
-def disturb(env: TaskEnv, task: TaskConfig, policy: DiffusionPolicy) -> TaskEnv:
+def disturb(env: TaskEnv, task: TaskConfig, policy: BasePolicy) -> TaskEnv:
     """The environment under `task.env.disturbance`; `env` itself if nothing is disturbed."""
     disturbance = registry.load_disturbance(task.env)
     if not disturbance.describe():
@@ -96,7 +97,7 @@ def disturb(env: TaskEnv, task: TaskConfig, policy: DiffusionPolicy) -> TaskEnv:
     return DisturbedEnv(env, disturbance, policy.obs_normaliser.std[: env.spec.obs_dim])  # of the current observation
 
 
-def load_task_policy(config: RunConfig, folder: Path, device: torch.device | str = "cpu") -> DiffusionPolicy:
+def load_task_policy(config: RunConfig, folder: Path, device: torch.device | str = "cpu") -> BasePolicy:
     """Loads a pre-trained policy and checks that it fits the run's task.
 
     Raises:
@@ -110,6 +111,7 @@ def load_task_policy(config: RunConfig, folder: Path, device: torch.device | str
         obs_dim=spec.obs_dim,
         action_dim=spec.action_dim,
         action_bounds=(spec.action_low, spec.action_high),
+        external=config.pretrain.external_policy,
     )
 
 

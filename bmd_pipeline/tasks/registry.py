@@ -81,15 +81,7 @@ def prepare(task: TaskConfig) -> None:
     extends no registered task, or a template, is a TaskError.
     """
     for plugin in task.plugins:
-        try:
-            importlib.import_module(plugin)
-        except (Exception, SystemExit) as error:  # whatever a module does when it is imported
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            if isinstance(error, ModuleNotFoundError) and error.name == plugin.partition(".")[0]:
-                reason += (
-                    "; install it (pip install --editable its folder) or put the folder that it is in on PYTHONPATH"
-                )
-            raise TaskError(f"task.plugins: {plugin!r} can't be imported: {reason}") from error
+        import_named("task.plugins", plugin)
     if task.extends is not None:
         base = get_entry(task.extends)
         register(replace(base, name=task.name, summary=f"{base.name} with settings of its own", template=False))
@@ -97,6 +89,17 @@ def prepare(task: TaskConfig) -> None:
         raise TaskError(
             f"{task.name} is a template: write config/tasks/NAME.yaml with `extends: {task.name}` (docs/own-task.md)"
         )
+
+
+def import_named(setting: str, name: str) -> ModuleType:
+    """Imports a module of the user's that a setting names; a TaskError if that fails."""
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        if isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]:
+            reason += "; install it (pip install --editable its folder) or put the folder that it is in on PYTHONPATH"
+        raise TaskError(f"{setting}: {name!r} can't be imported: {reason}") from error
 
 
 def list_entries() -> list[TaskEntry]:
@@ -117,7 +120,7 @@ def _module(name: str, part: str) -> ModuleType:
 
 def blame_task(name: str, what: str = "") -> AbstractContextManager[None]:
     """See `errors.blame`, for a registered task."""
-    return blame(name, get_entry(name).package, what)
+    return blame(f"task {name}", get_entry(name).package, what)
 
 
 def find_missing(entry: TaskEntry) -> list[str]:

@@ -172,6 +172,14 @@ def test_physics_on_a_device_is_another_result_of_what_is_played() -> None:
     assert "physics" not in stage_slice(here, "finetune")["task"]  # hashes from before there was a choice still hold
 
 
+def test_policies_from_before_there_were_other_kinds_still_count() -> None:
+    kinds = {"residual_network", "unet", "ddim_spacing"}
+    usual, other = (stage_slice(read(*given), "pretrain")["pretrain"] for given in ((), ("pretrain.policy.unet={}",)))
+    assert not kinds & usual["policy"].keys()
+    assert "external_policy" not in usual
+    assert kinds & other["policy"].keys() == {"unet"}
+
+
 def test_the_physics_of_a_native_task_is_nobodys_business() -> None:
     assert changed("task.physics=cuda") == set()
     assert config_hash(read("task.physics=cuda")) == config_hash(read())

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bmd_pipeline.config.schema import PolicyConfig
-from bmd_pipeline.policies.diffusion import DiffusionPolicy, make_alphas_cumprod
+from bmd_pipeline.policies.diffusion import DiffusionPolicy, ddim_timesteps, make_alphas_cumprod
 
 KINDS = list(itertools.product(["x0", "epsilon"], ["cosine", "linear"]))
 CLIP = 1.5  # tight enough that random weights meet it
@@ -135,3 +135,17 @@ def test_training_noises_as_they_do(prediction: str, schedule: str) -> None:
     outputs = torch.cat([network_output(policy, x[i : i + 1], cond[i : i + 1], int(t[i])) for i in range(len(x))])
     expected = F.mse_loss(outputs, chunk if prediction == "x0" else noise)
     torch.testing.assert_close(policy.denoising_loss(chunk, cond, t, noise), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 20, 100, 1000])
+def test_the_capped_cosine_is_theirs(steps: int) -> None:
+    scheduler = DDPMScheduler(num_train_timesteps=steps, beta_schedule="squaredcos_cap_v2")
+    ours = make_alphas_cumprod("cosine_capped", steps)
+    torch.testing.assert_close(ours.float(), scheduler.alphas_cumprod, rtol=2e-3, atol=1e-6)  # theirs is of float32
+
+
+@pytest.mark.parametrize(("steps", "ddim_steps"), [(20, 2), (100, 5), (10, 3)])
+def test_leading_timesteps_are_theirs(steps: int, ddim_steps: int) -> None:
+    scheduler = DDIMScheduler(num_train_timesteps=steps, timestep_spacing="leading")
+    scheduler.set_timesteps(ddim_steps)
+    assert ddim_timesteps(steps, ddim_steps, "leading") == tuple(scheduler.timesteps.tolist())

@@ -31,6 +31,13 @@ def test_by_hand() -> None:
     )
 
 
+def test_actions_of_earlier_steps_stand_last() -> None:
+    demos = Demos(np.zeros((4, 1), np.float32), np.arange(4, dtype=np.float32)[:, None], np.array([3, 4]), {})
+    shape = {"horizon": 4, "n_action_steps": 2, "unet": {"past_steps": 2}}
+    chunk = make_windows(demos, PolicyConfig.model_validate(shape)).chunk
+    assert chunk.tolist() == [[0, 1, 0, 0], [1, 2, 0, 0], [2, 2, 0, 1], [3, 3, 3, 3]]
+
+
 shapes = {
     "lengths": st.lists(st.integers(1, 8), min_size=1, max_size=5),
     "horizon": st.integers(1, 6),

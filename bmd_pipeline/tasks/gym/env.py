@@ -199,7 +199,7 @@ class GymScene:
 
     def reset(self, seed: int) -> None:
         """Starts an episode, which the seed and its actions decide, whatever was played before."""
-        with blame(self._id, self._module, "reset"):
+        with blame(f"task {self._id}", self._module, "reset"):
             if self._is_maniskill:
                 reset_physics(self._env)
             obs, info = self._env.reset(seed=seed)
@@ -208,7 +208,7 @@ class GymScene:
 
     def step(self, action: NDArray[Any]) -> tuple[float, bool, bool]:
         """Reward, whether the episode ended other than by the time limit, and whether it succeeded."""
-        with blame(self._id, self._module, "step"):
+        with blame(f"task {self._id}", self._module, "step"):
             clipped = np.clip(action.astype(self._action_type).reshape(self._low.shape), self._low, self._high)
             obs, reward, terminated, truncated, info = self._env.step(clipped)
             self._see(obs, info)
