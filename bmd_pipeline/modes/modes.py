@@ -9,7 +9,7 @@ from pydantic import FiniteFloat, NonNegativeInt, TypeAdapter
 from torch import Tensor, nn
 
 from bmd_pipeline.config.schema import DiscoverConfig, ModesConfig, SteeringConfig
-from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.io.files import hash_file, load_weights, read_json, save_weights, write_json
 from bmd_pipeline.modes.inference import InferenceModel
 from bmd_pipeline.modes.steering import NoiseBasis, SteeringPolicy
