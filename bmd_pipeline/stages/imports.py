@@ -30,6 +30,7 @@ from bmd_pipeline.io.provenance import (
     write_run,
 )
 from bmd_pipeline.policies.checkpoint import SETTINGS_FILE, save_policy
+from bmd_pipeline.policies.conversion import NO_BOUND
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.policies.dppo import read_dppo
 from bmd_pipeline.policies.external import BasePolicy
@@ -252,8 +253,15 @@ def import_policy(
             reporter.warn("without --normalisation observations are taken as they are, actions as shares of the bounds")
         _convert_policy(config, policy, inputs, read, output, reporter)
     elif is_lerobot(policy):
+
+        def read_theirs(spec: TaskSpec) -> DiffusionPolicy:
+            found = read_lerobot(policy, spec)
+            if found.config.sampler == "ddim" and float(found.chunk_high.max()) < NO_BOUND:
+                reporter.warn("samples are not LeRobot's where DDIM clips them: ours corrects the noise there too")
+            return found
+
         inputs = {path.name: path for path in list_files(policy)}
-        _convert_policy(config, policy, inputs, functools.partial(read_lerobot, policy), output, reporter)
+        _convert_policy(config, policy, inputs, read_theirs, output, reporter)
     else:
         _copy_policy(config, policy, output, reporter)
 

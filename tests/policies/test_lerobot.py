@@ -170,6 +170,15 @@ def test_it_is_imported_and_read_again(tmp_path: Path) -> None:
     assert set(json.loads((output / "run.json").read_text())["inputs"]) == {"config.json", "model.safetensors", SCALES}
 
 
+@pytest.mark.parametrize(("clip", "told"), [(True, 1), (False, 0)])
+def test_samples_that_are_not_theirs_are_told(tmp_path: Path, clip: bool, told: int) -> None:
+    config = load_config("GaussianMixture", preset="smoke", config_dir=ROOT / "config")
+    folder = write_policy(tmp_path / "theirs", noise_scheduler_type="DDIM", num_inference_steps=2, clip_sample=clip)
+    reporter = Reporter("quiet")
+    import_policy(config, policy=folder, output=tmp_path / "policy", reporter=reporter)
+    assert sum("where DDIM clips them" in warning for warning in reporter.warnings) == told
+
+
 def drop(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink()
 
