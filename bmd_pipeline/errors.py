@@ -56,9 +56,9 @@ def blame(who: str, module: str, what: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except (BMDError, SimulationError):
+    except (BMDError, SimulationError, KeyboardInterrupt, GeneratorExit):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # sys.exit, and what is derived from nothing else
         if module.startswith(f"{__package__}."):
             raise
         calls = list(traceback.walk_tb(error.__traceback__))

@@ -60,6 +60,8 @@ class Recording:
 
 # ---- Which format a file is of, by what it holds ----
 
+MAX_COLUMNS = 100_000
+"""Of an observation; each has a name."""
 _LEROBOT = Path("meta", "info.json")
 _MINARI = ("data/main_data.hdf5", "main_data.hdf5")
 
@@ -171,13 +173,16 @@ def _choose(
     if len(set(keys)) < len(keys):
         raise DataError(f"{path}: --obs names an array twice, {', '.join(keys)}: {holds}")
     widths = {key: math.prod(found[key].shape) for key in keys}
+    if sum(widths.values()) > MAX_COLUMNS:
+        raise DataError(
+            f"{path}: {', '.join(keys)} have {sum(widths.values())} columns, at most {MAX_COLUMNS} are read"
+        )
     if obs_dim is not None and sum(widths.values()) != obs_dim:
         has = (
             f"have {sum(widths.values())} columns together" if len(keys) > 1 else f"has {sum(widths.values())} columns"
         )
         raise DataError(f"{path}: {', '.join(keys)} {has}, an observation of the task {obs_dim}: {holds}")
-    columns = [f"{key}[{i}]" for key, width in widths.items() for i in range(width)]
-    return keys, tuple(columns)
+    return keys, tuple(f"{key}[{i}]" for key, width in widths.items() for i in range(width))
 
 
 def _stack(

@@ -315,6 +315,8 @@ _MARKS = (MARK.encode(), b"bmd_pipeline")
 """What our pictures and tables, and tables of paths hold."""
 _SHARED = (*TABLES, *SUCCESS_PICTURES)
 """Tables and pictures whose names are the same whatever the document beside them is called."""
+_LOCK_CONTENT = re.compile(rb"(\d+ ([0-9a-f]{64})?\n)?")
+"""A process, and the hash of what it computes."""
 _UNMARKED = ".safetensors"
 """Suffix of weights, which don't tell who wrote them."""
 
@@ -404,7 +406,7 @@ def _is_marked(path: Path, stage: str, task: str | None) -> bool:
     except (ArtifactError, OSError):  # too large to be ours, or unreadable
         return False
     if path.name == LOCK_FILE:
-        return re.match(rb"\d+ |$", content) is not None
+        return _LOCK_CONTENT.fullmatch(content) is not None
     if path.suffix == ".jsonl":
         with suppress(ValueError):
             line = parse_json(content.partition(b"\n")[0] or b'{"step": 0, "cpu_seconds": 0}')

@@ -6,7 +6,7 @@ an observation and a code alone.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from bmd_pipeline.config.schema import DiscoverConfig, ModesConfig, TeachingConfig
 from bmd_pipeline.demos.store import Demos
 from bmd_pipeline.errors import TrainingError
+from bmd_pipeline.io.progress import add_prefix, pack_optimizer, take_prefix, unpack_optimizer
 from bmd_pipeline.modes.clustering import cluster_by_density, cluster_episodes
 from bmd_pipeline.modes.inference import draw_balanced
 from bmd_pipeline.modes.modes import DROPPED, interpolate_rows
@@ -94,16 +95,7 @@ def compute_rate_share(step: int, steps: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def teach_codes(
-    policy: DiffusionPolicy,
-    chunk: Tensor,
-    cond: Tensor,
-    code: Tensor,
-    num_codes: int,
-    config: TeachingConfig,
-    generator: torch.Generator,
-    advance: Callable[[int], None] = lambda steps: None,
-) -> DiffusionPolicy:
+class Teacher:
     """Clones a policy further on the same data, told the code of each window.
 
     Args:
@@ -114,34 +106,74 @@ def teach_codes(
         num_codes: K.
         config: gradient steps, batch, learning rate.
         generator: draws batches, diffusion steps and noise.
-        advance: told how many steps were taken.
 
-    Returns:
-        the coded policy: the moving average of the weights, frozen.
-
-    Raises:
-        TrainingError: the loss is not finite.
+    Attributes:
+        step: gradient steps taken so far.
     """
-    coded = policy.with_codes(num_codes)
-    coded.denoiser.requires_grad_(True)
-    average = EMA(coded, EMA_DECAY)
-    tables = list(coded.denoiser.code_tables)
-    told = {id(table) for table in tables}
-    body = [weight for weight in coded.denoiser.parameters() if id(weight) not in told]
-    rates = (config.learning_rate, TABLE_RATE * config.learning_rate)
-    optimizer = torch.optim.AdamW([{"params": body}, {"params": tables}], weight_decay=0.0, fused=True)
-    loss = torch.zeros(())
-    for step, rows in enumerate(draw_balanced(code, config.batch_size, config.steps, generator)):
-        for group, peak in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = peak * compute_rate_share(step, config.steps)
-        t, noise = coded.draw_corruption(len(rows), generator)
-        loss = coded.denoising_loss(chunk[rows], cond[rows], t, noise, code[rows])
-        descend(optimizer, loss)
-        average.update()
-        advance(1)
-    if not bool(torch.isfinite(loss)):
-        raise TrainingError(
-            f"the loss is {float(loss.detach())} while codes are taught: lower discover.teaching.learning_rate "
-            f"(now {config.learning_rate:g})"
-        )
-    return average.average.requires_grad_(False).eval()
+
+    def __init__(
+        self,
+        policy: DiffusionPolicy,
+        chunk: Tensor,
+        cond: Tensor,
+        code: Tensor,
+        num_codes: int,
+        config: TeachingConfig,
+        generator: torch.Generator,
+    ) -> None:
+        self.step = 0
+        self._chunk, self._cond, self._code = chunk, cond, code
+        self._config, self._generator = config, generator
+        self._batches = draw_balanced(code, config.batch_size, config.steps, generator)
+        self._coded = policy.with_codes(num_codes)
+        self._coded.denoiser.requires_grad_(True)
+        self._average = EMA(self._coded, EMA_DECAY)
+        tables = list(self._coded.denoiser.code_tables)
+        told = {id(table) for table in tables}
+        body = [weight for weight in self._coded.denoiser.parameters() if id(weight) not in told]
+        self._rates = (config.learning_rate, TABLE_RATE * config.learning_rate)
+        self._optimizer = torch.optim.AdamW([{"params": body}, {"params": tables}], weight_decay=0.0, fused=True)
+        self._loss = torch.zeros(())
+
+    def train_step(self) -> None:
+        """Takes one gradient step."""
+        for group, peak in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = peak * compute_rate_share(self.step, self._config.steps)
+        rows = next(self._batches)
+        t, noise = self._coded.draw_corruption(len(rows), self._generator)
+        self._loss = self._coded.denoising_loss(self._chunk[rows], self._cond[rows], t, noise, self._code[rows])
+        descend(self._optimizer, self._loss)
+        self._average.update()
+        self.step += 1
+
+    def finish(self) -> DiffusionPolicy:
+        """The coded policy: the moving average of the weights, frozen.
+
+        Raises:
+            TrainingError: the loss of the last step is not finite.
+        """
+        if not bool(torch.isfinite(self._loss)):
+            raise TrainingError(
+                f"the loss is {float(self._loss.detach())} while codes are taught: lower "
+                f"discover.teaching.learning_rate (now {self._config.learning_rate:g})"
+            )
+        return self._average.average.requires_grad_(False).eval()
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next step depends on but the generator; later steps don't change it."""
+        parts = {
+            "coded": self._coded.state_dict(),
+            "average": self._average.average.state_dict(),
+            "optimizer": pack_optimizer(self._optimizer)[0],
+            "taken": {"step": torch.tensor(self.step)},
+        }
+        named = {name: value for part, group in parts.items() for name, value in add_prefix(part, group).items()}
+        return {name: value.clone() for name, value in named.items()}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Goes on from what `state` returned."""
+        self._coded.load_state_dict(take_prefix("coded", tensors))
+        self._average.average.load_state_dict(take_prefix("average", tensors))
+        groups = pack_optimizer(self._optimizer)[1]  # rates follow from the step
+        unpack_optimizer(self._optimizer, take_prefix("optimizer", tensors), groups)
+        self.step = self._average.updates = int(take_prefix("taken", tensors)["step"])

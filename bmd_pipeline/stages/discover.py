@@ -27,7 +27,7 @@ from bmd_pipeline.modes.modes import (
     make_modes,
     take_clusters,
 )
-from bmd_pipeline.modes.teaching import Clusters, cluster_demos, describe_demos, teach_codes
+from bmd_pipeline.modes.teaching import Clusters, Teacher, cluster_demos, describe_demos
 from bmd_pipeline.policies.bc import make_windows
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 from bmd_pipeline.rl.agent import Agent, make_base_agent, make_commanded_agent
@@ -56,6 +56,8 @@ MIN_INFORMATION = 0.1
 are always told apart have 0.69; an untrained model scores about 0."""
 STRENGTH_MARGIN = 0.01
 """By how much more episodes must succeed as told for codes to be stretched further."""
+TEACHING_POINT = 50
+"""Gradient steps between two points from which teaching can go on; a step takes some hundredths of a second."""
 
 
 @dataclass
@@ -74,6 +76,7 @@ class Discovery:
     _done: list[str] = field(default_factory=list)  # phases
     _step: int = 0  # boundaries so far
     _rounds: list[Rollout] = field(default_factory=list)  # of the present phase
+    _teaching: dict[str, Tensor] = field(default_factory=dict)  # progress of teaching, while that goes on
     _draws: torch.Generator | None = None  # of the present phase
     _saved_draws: Tensor | None = None
     _trainer: Trainer | None = None  # of the warm-up
@@ -112,7 +115,7 @@ class Discovery:
             if not bool(torch.isfinite(tensor).all()):
                 raise TrainingError(f"discovery made {name} not finite: look for huge values in demonstrations or task")
         self._done.append(phase)
-        self._rounds, self._draws, self._trainer = [], None, None
+        self._rounds, self._draws, self._trainer, self._teaching = [], None, None, {}
         self._register_point(save=True)
 
     # phases ------------------------------------------------------------------------------------------
@@ -133,17 +136,27 @@ class Discovery:
         lengths = torch.from_numpy(self.demos.episode_ends - self.demos.episode_starts).to(self.context.device)
         code = cluster_codes[clusters.cluster].repeat_interleave(lengths)
         taught = code != DROPPED
-        with self.reporter.progress("teaching codes", settings.teaching.steps) as progress:
-            self.modes.coded = teach_codes(
-                policy,
-                policy.normalise_chunk(windows.chunk)[taught],
-                cond[taught],
-                code[taught],
-                num_codes,
-                settings.teaching,
-                self._make_draws("teach"),
-                progress.advance,
-            )
+        drawn = torch.get_rng_state()
+        teacher = Teacher(
+            policy,
+            policy.normalise_chunk(windows.chunk)[taught],
+            cond[taught],
+            code[taught],
+            num_codes,
+            settings.teaching,
+            self._make_draws("teach"),
+        )
+        if self._teaching:
+            teacher.load_state(self._teaching)
+            torch.set_rng_state(drawn)  # saved after a network had been made, as it has been here again
+        with self.reporter.progress("teaching codes", settings.teaching.steps, teacher.step) as progress:
+            while teacher.step < settings.teaching.steps:
+                if teacher.step % TEACHING_POINT == 0:
+                    self._teaching = teacher.state()
+                    self._register_point()
+                teacher.train_step()
+                progress.advance(1)
+        self.modes.coded = teacher.finish()
         self.modes.clusters = CodedClusters(clusters.centres, cluster_codes)
         self.modes.findings["cluster_sizes"] = clusters.sizes
 
@@ -320,6 +333,7 @@ class Discovery:
             **tensors,
             **add_prefix("modes", modes.networks().state_dict()),
             **add_prefix("rounds", pack_rounds(self._rounds)),
+            **add_prefix("teaching", self._teaching),
             "torch": torch.get_rng_state(),  # layers that are made later draw from it
         }
         if modes.clusters is not None:
@@ -349,6 +363,7 @@ class Discovery:
         self.modes.clusters = clusters and CodedClusters(*(part.to(device) for part in clusters))
         self.modes.findings = values["findings"]
         self._rounds = unpack_rounds(take_prefix("rounds", tensors), self.modes.feature_columns, device)
+        self._teaching = take_prefix("teaching", tensors)
         self._saved_draws = tensors.get("draws")
         torch.set_rng_state(tensors["torch"])
         self._done, self._step, self._iteration = values["done"], values["step"], values["iteration"]

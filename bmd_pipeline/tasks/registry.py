@@ -95,7 +95,9 @@ def import_named(setting: str, name: str) -> ModuleType:
     """Imports a module of the user's that a setting names; a TaskError if that fails."""
     try:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # whatever a module does when it is imported
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         if isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]:
             reason += "; install it (pip install --editable its folder) or put the folder that it is in on PYTHONPATH"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import zipfile
@@ -84,6 +85,16 @@ def test_which_observations_are_meant_must_be_clear(
     tmp_path: Path, write: Callable[..., Path], obs: tuple[str, ...], message: str
 ) -> None:
     refuse(write(tmp_path, draw_episodes()), message, obs=obs, obs_dim=2)
+
+
+def test_columns_beyond_number_are_refused_before_they_are_named(tmp_path: Path) -> None:
+    path = write_zarr(tmp_path, draw_episodes())
+    described = path / "data" / "state" / ".zarray"
+    if not described.is_file():
+        described = described.with_name("zarr.json")
+    values = json.loads(described.read_text())
+    described.write_text(json.dumps(values | {"shape": [10**9, 10**9]}))
+    refuse(path, "data/state have 1000000000 columns, at most 100000 are read", obs_dim=None)
 
 
 def test_names_that_terminals_would_obey_are_not_there(tmp_path: Path) -> None:

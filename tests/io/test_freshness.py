@@ -272,11 +272,13 @@ def test_weights_are_ours_beside_a_document_or_the_lock_of_a_killed_job(tmp_path
     require_own([weights, record], "pretrain", "Task")
     record.unlink()
     lock.parent.mkdir()
-    lock.write_text("123 abc\n")
-    require_own([weights, record, lock], "pretrain", "Task")
-    lock.write_text("mine")
-    with pytest.raises(ArtifactError, match="would be replaced"):
-        require_own([weights, record], "pretrain", "Task")
+    for ours in (f"123 {hash_file(weights)}\n", "123 \n", ""):
+        lock.write_text(ours)
+        require_own([weights, record, lock], "pretrain", "Task")
+    for other in ("mine", "2024 thesis notes", "2024 \nnotes"):
+        lock.write_text(other)
+        with pytest.raises(ArtifactError, match="would be replaced"):
+            require_own([weights, record], "pretrain", "Task")
 
 
 def test_a_manifest_of_another_store_is_not_replaced(tmp_path: Path) -> None:

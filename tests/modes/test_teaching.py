@@ -10,7 +10,7 @@ from torch import Tensor
 from bmd_pipeline.config.schema import DiscoverConfig, PolicyConfig, PretrainConfig, TeachingConfig
 from bmd_pipeline.demos.store import Demos
 from bmd_pipeline.errors import TrainingError
-from bmd_pipeline.modes.teaching import cluster_demos, describe_demos, teach_codes
+from bmd_pipeline.modes.teaching import Teacher, cluster_demos, describe_demos
 from bmd_pipeline.policies.bc import Cloner
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
@@ -116,7 +116,13 @@ def teach(base: DiffusionPolicy, steps: int = 300, code: Tensor | None = None) -
     code = own if code is None else code
     config = TeachingConfig(steps=steps, batch_size=128, learning_rate=1e-3)
     generator = torch.Generator().manual_seed(2)
-    return teach_codes(base, base.normalise_chunk(chunk), base.encode(stacked), code, 2, config, generator)
+    return run(Teacher(base, base.normalise_chunk(chunk), base.encode(stacked), code, 2, config, generator), steps)
+
+
+def run(teacher: Teacher, steps: int) -> DiffusionPolicy:
+    while teacher.step < steps:
+        teacher.train_step()
+    return teacher.finish()
 
 
 def act(policy: DiffusionPolicy, code: int | None) -> Tensor:
@@ -155,12 +161,18 @@ def test_the_same_seed_teaches_the_same(base: DiffusionPolicy) -> None:
     assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
 
 
-def test_progress_is_told_step_by_step(base: DiffusionPolicy) -> None:
+def test_it_goes_on_from_where_it_was(base: DiffusionPolicy) -> None:
     chunk, stacked, code = make_windows()
-    told: list[int] = []
-    config = TeachingConfig(steps=5, batch_size=16)
-    teach_codes(base, chunk, base.encode(stacked), code, 2, config, torch.Generator(), told.append)
-    assert told == [1] * 5
+    config, generators = TeachingConfig(steps=9, batch_size=16), [torch.Generator().manual_seed(2) for _ in range(2)]
+    whole, other = (Teacher(base, chunk, base.encode(stacked), code, 2, config, generator) for generator in generators)
+    for _ in range(4):
+        whole.train_step()
+    saved = whole.state()
+    generators[1].set_state(generators[0].get_state())
+    expected = run(whole, 9).state_dict()
+    other.load_state(saved)
+    assert other.step == 4
+    assert all(torch.equal(value, expected[name]) for name, value in run(other, 9).state_dict().items())
 
 
 def test_a_loss_that_is_not_finite_is_refused_with_what_to_do(base: DiffusionPolicy) -> None:
@@ -168,4 +180,4 @@ def test_a_loss_that_is_not_finite_is_refused_with_what_to_do(base: DiffusionPol
     with pytest.raises(
         TrainingError, match=r"the loss is nan .* lower discover\.teaching\.learning_rate \(now 0\.0003\)"
     ):
-        teach_codes(base, chunk * torch.nan, stacked, code, 2, TeachingConfig(steps=2), torch.Generator())
+        run(Teacher(base, chunk * torch.nan, stacked, code, 2, TeachingConfig(steps=2), torch.Generator()), 2)

@@ -216,8 +216,8 @@ def test_other_demonstrations_start_a_discovery_over(policy: Path, demos: Path, 
 
 
 class Killer:
-    """Ends a run in the middle: once while it teaches, at the first point that it could go on from, and then at every
-    second: the first is where it went on.
+    """Ends a run in the middle: at the first point that it could go on from, and then at every second: the first is
+    where it went on.
 
     Attributes:
         phases: how many phases were done whenever it struck.
@@ -226,8 +226,7 @@ class Killer:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.phases: set[int] = set()
         self._left = 1
-        save, teach = Checkpoints.save_if_due, discover.teach_codes
-        taught = False
+        save = Checkpoints.save_if_due
 
         def strike(checkpoints: Checkpoints, step: int, pack: Callable[[], Snapshot], **options: Any) -> None:
             save(checkpoints, step, pack, **options)
@@ -236,17 +235,7 @@ class Killer:
                 self.phases.add(len(pack()[1]["done"]))
                 raise KeyboardInterrupt
 
-        def strike_teaching(*arguments: Any, **options: Any) -> Any:
-            nonlocal taught
-            coded = teach(*arguments, **options)
-            if not taught:
-                taught = True
-                self.phases.add(0)
-                raise KeyboardInterrupt
-            return coded
-
         monkeypatch.setattr(Checkpoints, "save_if_due", strike)
-        monkeypatch.setattr(discover, "teach_codes", strike_teaching)
 
     def run(self, play: Callable[[], None]) -> int:
         """Starts a stage until it finishes; returns how often it was killed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +78,7 @@ PARTS = {
     "options": "from bmd_pipeline.config.schema import Section\n\nclass Options(Section):\n    pass\n",
     "env": "def make_spec(options):\n    raise SystemExit(3)\n\ndef make_env(options, n, **_):\n    return [][n]\n",
     "expert": "import no_such_thing\n",
+    "own": "class Own(BaseException):\n    pass\n\nraise Own('no')\n",
     "modes": "LABELING = ()\n",
 }
 
@@ -106,6 +108,16 @@ def test_what_fails_in_a_plug_in_is_its_own_fault(broken: str, call: Callable[[s
     with pytest.raises(TaskError, match=rf"^task Broken failed( in \w+)?: {reason}") as caught:
         call(broken)
     assert "\n" not in str(caught.value)
+
+
+def test_a_plug_in_may_raise_what_it_likes(broken: str) -> None:
+    with pytest.raises(TaskError, match=r"^task\.plugins: 'broken_robot\.own' can't be imported: Own: no$"):
+        registry.import_named("task.plugins", "broken_robot.own")
+    with (
+        pytest.raises(TaskError, match=r"^task Broken failed in a call: Own: no"),
+        registry.blame_task(broken, "a call"),
+    ):
+        importlib.import_module("broken_robot.own")
 
 
 def test_what_fails_in_a_task_of_this_package_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,9 @@ def build(options: Options) -> tuple[Any, bool, int | None]:
         raise TaskError(text) from error
     except gymnasium.error.DependencyNotInstalled as error:
         raise TaskError(f"task.env.id: {options.id} needs more packages: {_join(error)}") from error
-    except (Exception, SystemExit) as error:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
         how = f" with arguments {options.arguments}" if options.arguments else ""
         raise TaskError(
             f"task.env: {options.id} can't be built{how}: {type(error).__name__}: {_join(error)}"
