@@ -21,6 +21,7 @@ from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.rl.agent import load_agent
 from bmd_pipeline.rl.rollout import roll_out
+from bmd_pipeline.stages import curation
 from bmd_pipeline.stages.evaluate import evaluate
 from bmd_pipeline.tasks import registry
 from bmd_pipeline.tasks.gaussian_mixture.env import GOALS
@@ -165,6 +166,19 @@ def test_modes_are_shown_named_dropped_and_merged(
     assert load_config(TASK, preset="smoke").modes == ModesConfig()  # another run
     assert main(["modes", "show", "--task", TASK, "--output", str(picture)]) == 2
     assert "is still to be carried out: run `bmd-pipeline discover`" in capsys.readouterr().err
+
+
+def test_a_code_that_succeeds_on_other_seeds_alone_is_shown_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mode = {"mode": 0, "name": None, "demonstrations": 20, "share": 0.5, "code": 0}
+    found = [{**mode, "success_rate": 0.0625, "obeyed": 0.0, "behaviour": None}]
+    monkeypatch.setattr(curation, "show", lambda *_: found)
+    monkeypatch.chdir(tmp_path)
+    assert main(["modes", "show", "--task", TASK, "--preset", "smoke"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "20 (50%) 0 0.062 0.000 no success on selection seeds" in shown
+    assert "`bmd-pipeline film --method taught`, with the same settings" in shown
 
 
 @pytest.mark.parametrize(
