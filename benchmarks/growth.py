@@ -59,9 +59,8 @@ def train(size: int, clock: Clock, *, axis: str) -> None:
     from bmd_pipeline.tasks.registry import make_env
 
     def iterate(num_envs: int, codes: int) -> None:
-        config = load_config(
-            "GaussianMixture", assignments=[f"finetune.num_envs={num_envs}", f"discover.num_modes={codes}"]
-        )
+        settings = {"finetune.num_envs": num_envs, "discover.num_modes": codes, "finetune.ppo.minibatch_size": 256}
+        config = load_config("GaussianMixture", assignments=[f"{name}={value}" for name, value in settings.items()])
         env = make_env("GaussianMixture", config.task.env, num_envs)
         policy = DiffusionPolicy(config.pretrain.policy, env.spec.obs_dim, env.spec.action_dim)
         policy.fit_normalisers(torch.rand(64, policy.noise_dim) * 2 - 1, torch.randn(64, policy.cond_dim))
@@ -80,7 +79,7 @@ def train(size: int, clock: Clock, *, axis: str) -> None:
 
 
 def clone(size: int, clock: Clock) -> None:
-    """Behaviour cloning of that many transitions: windows, normalisers, 200 steps, and a validation on a tenth."""
+    """Behaviour cloning of that many transitions: windows, normalisers, 50 steps, and a validation on a tenth."""
     import torch
 
     from bmd_pipeline.config.schema import PretrainConfig
@@ -100,7 +99,7 @@ def clone(size: int, clock: Clock) -> None:
         policy.fit_normalisers(windows.chunk, windows.stacked)
         generator = torch.Generator().manual_seed(0)
         cloner = Cloner(policy, config, windows.chunk, windows.stacked, generator)
-        for _ in range(200):
+        for _ in range(50):
             cloner.train_step()
         held_out = slice(size // 10)
         cloner.validate(windows.chunk[held_out], windows.stacked[held_out], generator)
@@ -120,11 +119,11 @@ def cluster(size: int, clock: Clock) -> None:
 
 
 def summarise(size: int, clock: Clock) -> None:
-    """Summary of a policy's evaluations of that many seeds, 4096 episodes in 24 modes each."""
+    """Summary of a policy's evaluations of that many seeds, 4096 episodes in four modes each."""
     from bmd_pipeline.metrics.episodes import Episodes, ModeWeights
     from bmd_pipeline.metrics.summary import summarise_policy
 
-    draw, count, modes = np.random.default_rng(0), 4096, 24
+    draw, count, modes = np.random.default_rng(0), 4096, 4
 
     def make_part(seed: int) -> Episodes:
         mode, success = draw.integers(modes, size=count), draw.random(count) < 0.9
@@ -160,14 +159,12 @@ class Axis:
 
 AXES = {
     "environments": Axis(
-        "environments of an iteration", (64, 256, 1024, 4096, 16384), lambda n, t: train(n, t, axis="environments")
+        "environments of an iteration", (64, 1024, 4096, 16384), lambda n, t: train(n, t, axis="environments")
     ),
-    "codes": Axis(
-        "codes K, 1024 environments", (2, 4, 8, 16, 32, 64), lambda size, clock: train(size, clock, axis="codes")
-    ),
-    "transitions": Axis("transitions cloned, 200 steps", tuple(10**power for power in range(3, 8)), clone),
-    "clustered": Axis("demonstrations clustered", (100, 1000, 10_000, 100_000), cluster),
-    "seeds": Axis("seeds summarised, 4096 episodes each", (1, 5, 10, 25, 50), summarise),
+    "codes": Axis("codes K, 1024 environments", (2, 8, 32, 64), lambda size, clock: train(size, clock, axis="codes")),
+    "transitions": Axis("transitions cloned, 50 steps", (1000, 100_000, 1_000_000, 10_000_000), clone),
+    "clustered": Axis("demonstrations clustered", (1000, 10_000, 100_000), cluster),
+    "seeds": Axis("seeds summarised, 4096 episodes each", (1, 10, 50), summarise),
 }
 
 # ---- What a fine-tuning process holds ----

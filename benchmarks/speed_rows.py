@@ -304,6 +304,30 @@ def decide(_: object, *, sizes: tuple[int, ...]) -> Sides:
     return Sides(decide_by_export(robot), package, f"chunks to {worst:.0e}")
 
 
+# ---- What no code can pass ----
+
+
+def multiply(dppo: DPPO, *, batch: int, training: bool) -> Sides:
+    """The matrix products of our step in float32 and nothing else, against all of DPPO's: the limit of the ratio."""
+    sides = clone(dppo, batch=batch, precision="float32", own_loop=batch == 256) if training else act(dppo, batch=batch)
+    denoiser = make_policy().denoiser
+    weights = [layer.weight.detach() for layer in (denoiser.first, *denoiser.rest)]  # each (fan_out, fan_in)
+    values = [torch.randn(batch, width) for width in (weights[0].shape[1], *(len(weight) for weight in weights))]
+    repeats = max(2, 2560 // batch)
+
+    def products() -> float:
+        for _ in range(repeats if training else 2 * repeats):  # one pass, or one per denoising step
+            for index, weight in enumerate(weights):
+                values[index] @ weight.T
+                if training:
+                    values[index + 1].T @ values[index]
+                if training and index:
+                    values[index + 1] @ weight
+        return repeats
+
+    return Sides(products, sides.theirs, "nothing: products alone")
+
+
 # ---- Proximal policy optimisation ----
 
 UPDATES = 8
@@ -612,6 +636,11 @@ def _list_work() -> dict[str, Work]:
     rows["acting/1/diffusers"] = Work(title, "batch", "diffusers", "its DDIM scheduler, a plain network", 4.0, make)
     their = "its sampler, without normalisation"
     rows["acting/1/exported"] = Work(f"{title}, exported", "batch", "dppo", their, 4.0, act_exported)
+    for kind, batches, their in (("cloning", (256, 4096), "its step"), ("acting", (64, 1024), "its sampler")):
+        for batch in batches:
+            make = partial(multiply, batch=batch, training=kind == "cloning")
+            title = f"limit of {kind} in float32, batch {batch}: the products alone"
+            rows[f"limit/{kind}/{batch}"] = Work(title, "step", "dppo", their, None, make)
     title = "PPO step of the denoiser, 512×3, 512 decisions"
     make = partial(finetune_denoiser, minibatch=512)
     rows["ppo/denoiser"] = Work(title, "step", "dppo", "its agent's loop", 2.5, make)
