@@ -152,7 +152,7 @@ class Peers:
         return version(name) if checkout is None else read_commit(checkout)
 
 
-def measure_row(name: str, peers: Peers, rounds: int) -> Row:
+def measure_row(name: str, peers: Peers, rounds: int, commit: str) -> Row:
     """One row of the table."""
     work = WORK[name]
     load = os.getloadavg()[0]
@@ -172,7 +172,7 @@ def measure_row(name: str, peers: Peers, rounds: int) -> Row:
         rounds=rounds,
         load=round(load, 1),
         machine=describe_machine(),
-        commit=git_commit() or version("bmd-pipeline"),
+        commit=commit,
     )
 
 
@@ -190,6 +190,7 @@ def main() -> None:
     except (ValueError, BMDError) as error:
         parser.error(str(error))
     torch.set_num_threads(1)
+    commit = git_commit() or version("bmd-pipeline")  # before the first row is written, which edits the checkout
     peers, failed = Peers(given.peers), []
     for name in chosen:
         if name in starts:
@@ -199,7 +200,7 @@ def main() -> None:
             continue
         else:
             try:
-                row = measure_row(name, peers, given.rounds)
+                row = measure_row(name, peers, given.rounds, commit)
             except AssertionError as error:
                 failed.append(name)
                 print(f"failed {name}: {error}", flush=True)
