@@ -19,8 +19,8 @@ export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 # Hundreds of processes start in a run: each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test package-test formats-test foreign-test docs playground fault-test fuzz audit determinism slurm-test lint format \
-	clean
+.PHONY: help setup run test package-test formats-test foreign-test docs playground fault-test fuzz audit determinism \
+	slurm-test bench lint format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -87,6 +87,9 @@ determinism: setup  ## a small pipeline twice, every artifact compared
 
 slurm-test: setup  ## the workflow on a real one-node Slurm, as root; see docs/cluster.md
 	python -m tests.slurm.trial $(ARGS)
+
+bench: setup  ## our speed beside others', in PEERS=<folder with dppo/ and cleanrl/>; see docs/results/speed.md
+	python -m benchmarks.speed $(if $(PEERS),--peers "$(PEERS)") $(ARGS)
 
 lint: setup  ## style, types and the workflow's form
 	ruff check
