@@ -20,7 +20,7 @@ from bmd_pipeline.errors import ArtifactError, TaskError, TrainingError
 from bmd_pipeline.io.files import MAX_NAME_BYTES, convert_os_errors, hash_file, read_json, write_bytes, write_json
 from bmd_pipeline.io.provenance import RunStart
 from bmd_pipeline.methods import EXPERT
-from bmd_pipeline.reporting.clips import Strip, draw_strips, encode_gif
+from bmd_pipeline.reporting.clips import Strip, draw_path, draw_strips, encode_gif
 from bmd_pipeline.reporting.sources import MAX_VIDEO_BYTES
 from bmd_pipeline.rl.agent import Agent
 from bmd_pipeline.rl.rollout import roll_out
@@ -145,14 +145,17 @@ MAX_FRAME_MS = 100
 reality."""
 
 
-def render_clip(recording: Recording, renderer: Renderer, control_hz: float | None, max_bytes: int) -> bytes:
-    """A GIF of an episode, of at most `max_bytes` where it can be made so small.
+def render_clip(
+    recording: Recording, renderer: Renderer, camera: Camera, *, control_hz: float | None, max_bytes: int
+) -> bytes:
+    """A GIF of an episode with the path so far, of at most `max_bytes` where it can be made so small.
 
-    `control_hz` is None for tasks without a clock.
+    The camera is the renderer's; `control_hz` is None for tasks without a clock.
     """
+    places = camera.project(np.array(recording.places))
     every = math.ceil((recording.length + 1) / MAX_FRAMES)
     steps = [*range(0, recording.length, every), recording.length]
-    frames = [renderer.render(recording.arrangements[step]) for step in steps]
+    frames = [draw_path(renderer.render(recording.arrangements[step]), places[: step + 1]) for step in steps]
     step_ms = 1000.0 / control_hz if control_hz else MAX_FRAME_MS
     return encode_gif(frames, round(min(every * step_ms, MAX_FRAME_MS)), max_bytes)
 
@@ -232,7 +235,7 @@ def film(
         with reporter.progress(f"film {output.stem}", count) as bar:
             for clip in player.play(episodes, reporter.log):
                 path = _name_clip(output, clip, clips)
-                gif = render_clip(clip.recording, renderer, hertz, max_bytes)
+                gif = render_clip(clip.recording, renderer, filming.camera, control_hz=hertz, max_bytes=max_bytes)
                 write_bytes(path, gif)
                 clips[path.name] = {
                     "target": clip.target,

@@ -246,10 +246,6 @@ def test_commands_in_messages_have_the_settings_and_the_root_of_the_one_that_fai
         ("collect --task GaussianMixture --output ..", ".. can't be written: it has no name of its own"),
         ("summary --output config", "config can't be written: what is there is no file"),
         (
-            "film --task GaussianMixture",
-            "GaussianMixture can't be filmed: bmd_pipeline.tasks.gaussian_mixture.env has no FILMING",
-        ),
-        (
             "film --task PushT --method pretrained",
             "results/PushT/policy/run.json is missing: make it with `bmd-pipeline",
         ),
