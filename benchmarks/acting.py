@@ -24,7 +24,7 @@ from bmd_pipeline.export.run_policy import FORMAT, Policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy, ObsHistory
 from bmd_pipeline.rl.adapters import PolicyInput
 from bmd_pipeline.rl.agent import make_base_agent
-from bmd_pipeline.stages.export import describe_agent
+from bmd_pipeline.stages.export import describe_agent, hash_graphs
 from bmd_pipeline.tasks import registry
 
 
@@ -59,8 +59,9 @@ def main() -> None:
         return agent.act(plan, 0, inputs, generator, explore=False)[0]
 
     with tempfile.TemporaryDirectory() as folder:
-        write_graphs(function, Path(folder))
-        facts = {"schema_version": FORMAT, "modes": [], **describe_agent(agent, function)}
+        write_graphs([function], Path(folder))
+        graphs = hash_graphs(Path(folder))
+        facts = {"schema_version": FORMAT, "modes": [], "graphs": graphs, **describe_agent(agent, function)}
         (Path(folder) / "policy.json").write_text(json.dumps(facts))
         robot = Policy(folder)
 
