@@ -223,7 +223,7 @@ def export(
     episodes: Annotated[
         int | None,
         typer.Option(
-            *("--episodes",),
+            "--episodes",
             min=0,
             max=1_000_000,
             help="Episodes that show what to expect of each code from here, else evaluate.episodes; 0: no critic.",
@@ -376,6 +376,9 @@ def film(
     policy: o.Policy = None,
     modes: o.Modes = None,
     finetuned: o.Finetuned = None,
+    exported: Annotated[
+        Path | None, o.option("--exported", "Folder of an export of the method, which plays as on a robot.")
+    ] = None,
     episodes: Annotated[int, typer.Option("--episodes", min=1, max=100, help="Clips of each mode, or code.")] = 1,
     size: Annotated[int, typer.Option("--size", min=64, max=1024, help="Pixels of a clip's side.")] = 320,
     output: o.Output = None,
@@ -387,8 +390,14 @@ def film(
     """
     inputs: dict[str, Path | None] = {"policy": policy, "modes": modes, "finetuned": finetuned}
     if method == EXPERT:
-        if named := [name for name, given in {**inputs, "seed": seed}.items() if given is not None]:
+        others = {**inputs, "exported": exported, "seed": seed}
+        if named := [name for name, given in others.items() if given is not None]:
             raise ConfigError(f"--{named[0]} goes with the --method that it belongs to, got --method {EXPERT}")
+    elif exported is not None:
+        if named := [name for name, given in inputs.items() if given is not None]:
+            raise ConfigError(f"--exported plays by itself: leave --{named[0]} out")
+        need(exported / RUN_FILE, f"bmd-pipeline export --task {job.task} --method {method} --seed {seed or 0}")
+        inputs = {"exported": exported}
     else:
         inputs = job.need_inputs(method, seed or 0, **inputs)
     who = method if method == EXPERT else f"{method}-seed{seed or 0}"

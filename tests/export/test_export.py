@@ -20,7 +20,8 @@ import torch
 
 from bmd_pipeline.api import Policy
 from bmd_pipeline.cli.main import main
-from bmd_pipeline.config.schema import DiscoverConfig, FinetuneConfig, PolicyConfig, SteeringConfig
+from bmd_pipeline.config.schema import DiscoverConfig, FinetuneConfig, PolicyConfig, RunConfig, SteeringConfig
+from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.modes.modes import make_modes
 from bmd_pipeline.modes.trials import CodeTrials
 from bmd_pipeline.policies.checkpoint import load_policy
@@ -28,6 +29,8 @@ from bmd_pipeline.policies.diffusion import DiffusionPolicy, ObsHistory
 from bmd_pipeline.policies.networks import make_mlp
 from bmd_pipeline.rl.adapters import PolicyInput
 from bmd_pipeline.rl.agent import Agent, load_agent, make_agent
+from bmd_pipeline.stages import film
+from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.tasks import registry
 
 for package in ("onnx", "onnxruntime", "onnxscript"):
@@ -393,6 +396,33 @@ def test_the_folder_says_what_it_came_from(results: Path) -> None:
     assert record["outputs"].keys() == {"policy.json", "policy.onnx", "policy.pt2", "run_policy.py"}
     weights = json.loads((made / "run.json").read_text())["outputs"]["finetuned.safetensors"]
     assert facts["weights_sha256"]["finetuned.safetensors"] == weights
+
+
+def test_an_export_is_filmed_as_it_acts_on_a_robot(results: Path, folder: Path) -> None:
+    filming, seen = registry.load_filming(TASK), {}
+    for gain in (1.0, 0.0):
+        env = {"horizon": STEPS, "disturbance": {"action_gain": gain}}
+        config = RunConfig.model_validate({"task": {"name": TASK, "env": env}})
+        with film.open_export_player(config, filming, folder, 7) as player:
+            assert player.groups == [("code0",), ("code1",)]
+            player.try_episode(0, 0)
+            seen[gain] = player.recorder.recording.track[:, 0].numpy()
+    actions = play_robot(folder, ("left", "left"))[: min(SWITCH, len(seen[1.0]) - 1)]
+    assert len(actions) > 5
+    world = registry.make_env(TASK, {"horizon": STEPS}, 1)
+    world.reset(0)
+    moved = world.step_chunk(torch.from_numpy(actions)[None]).track_path[:, 0]
+    np.testing.assert_allclose(seen[1.0][1 : len(moved) + 1], moved, rtol=0, atol=1e-5)
+    assert (seen[0.0] == seen[0.0][0]).all()  # in a world where nothing moves
+    noisy = config.model_copy(deep=True)
+    noisy.task.env["disturbance"] = {"obs_noise": 0.1}
+    with (
+        pytest.raises(ConfigError, match="has a unit that no export knows"),
+        film.open_export_player(noisy, filming, folder, 7),
+    ):
+        pass
+    with pytest.raises(ArtifactError, match="dppo-bmd"):
+        film.film(config, output=folder / "film.json", method="dppo", exported=folder, reporter=Reporter("quiet"))
 
 
 def test_nobodys_work_is_replaced(
