@@ -25,7 +25,7 @@ from bmd_pipeline.io.layout import (
     Layout,
 )
 from bmd_pipeline.io.provenance import is_imported, read_manifest, require_own, require_own_demos
-from bmd_pipeline.methods import EXPERT, METHODS, PRETRAINED, TAUGHT, method_family
+from bmd_pipeline.methods import EXPERT, METHODS, PRETRAINED, TAUGHT
 
 _LOCK = str(Layout.state(Path()) / LOCK_FILE)  # beside the output
 
@@ -211,17 +211,25 @@ def curve(
 
 EXPORT_FORMATS = ("zarr", "lerobot")
 
-_EXPORTED = (PRETRAINED, TAUGHT, *(method for method in METHODS if method_family(method) != "res"))
-
 
 @stage_command("evaluate")
 def export(
     job: Job,
-    method: Annotated[str, o.option("--method", f"What to export: {', '.join(_EXPORTED)}.", "-m")],
+    method: Annotated[str, o.option("--method", f"What to export: {', '.join((PRETRAINED, TAUGHT, *METHODS))}.", "-m")],
     seed: o.Seed = 0,
     policy: o.Policy = None,
     modes: o.Modes = None,
     finetuned: o.Finetuned = None,
+    episodes: Annotated[
+        int | None,
+        typer.Option(
+            "--episodes",
+            min=0,
+            max=1_000_000,
+            help="Episodes that show what to expect of each code from here, else evaluate.episodes; 0: no critic.",
+            show_default=False,
+        ),
+    ] = None,
     output: o.Output = None,
 ) -> None:
     """Exports a policy for a robot: ONNX, and one file that runs it without this package.
@@ -229,16 +237,12 @@ def export(
     Writes results/TASK/METHOD/seedN/export/.
     """
     folder = new_folder(output or job.layout.export(job.task, method, seed))
-    if method_family(method) == "res":
-        raise ConfigError(
-            f"{method} can't be exported, since it corrects every action by itself; what can: {', '.join(_EXPORTED)}"
-        )
     if job.config.pretrain.external_policy:
         raise ConfigError("a policy of pretrain.external_policy can't be exported: it runs on a robot by its own code")
     inputs = job.need_inputs(method, seed, policy, modes, finetuned)
     job.claim(folder.parent / _LOCK, folder / RUN_FILE, method=method, seed=seed)  # the stage looks at the rest
     evaluation = job.layout.evaluation(job.task, method, seed)
-    job.run(method=method, seed=seed, evaluation=evaluation, output=folder, **inputs)
+    job.run(method=method, seed=seed, episodes=episodes, evaluation=evaluation, output=folder, **inputs)
 
 
 _EVALUATIONS = "The eval.json files. Default: all that are needed, from results/TASK/METHOD/seedN/."
@@ -372,18 +376,28 @@ def film(
     policy: o.Policy = None,
     modes: o.Modes = None,
     finetuned: o.Finetuned = None,
+    exported: Annotated[
+        Path | None, o.option("--exported", "Folder of an export of the method, which plays as on a robot.")
+    ] = None,
     episodes: Annotated[int, typer.Option("--episodes", min=1, max=100, help="Clips of each mode, or code.")] = 1,
     size: Annotated[int, typer.Option("--size", min=64, max=1024, help="Pixels of a clip's side.")] = 320,
     output: o.Output = None,
 ) -> None:
     """Films the modes: clips of episodes that the expert or a policy plays.
 
-    Needs something to render with; Mesa's software renderers will do. Writes results/TASK/videos/.
+    Native tasks are drawn; simulators need something to render with, such as Mesa's software renderers. Writes
+    results/TASK/videos/.
     """
     inputs: dict[str, Path | None] = {"policy": policy, "modes": modes, "finetuned": finetuned}
     if method == EXPERT:
-        if named := [name for name, given in {**inputs, "seed": seed}.items() if given is not None]:
+        others = {**inputs, "exported": exported, "seed": seed}
+        if named := [name for name, given in others.items() if given is not None]:
             raise ConfigError(f"--{named[0]} goes with the --method that it belongs to, got --method {EXPERT}")
+    elif exported is not None:
+        if named := [name for name, given in inputs.items() if given is not None]:
+            raise ConfigError(f"--exported plays by itself: leave --{named[0]} out")
+        need(exported / RUN_FILE, f"bmd-pipeline export --task {job.task} --method {method} --seed {seed or 0}")
+        inputs = {"exported": exported}
     else:
         inputs = job.need_inputs(method, seed or 0, **inputs)
     who = method if method == EXPERT else f"{method}-seed{seed or 0}"

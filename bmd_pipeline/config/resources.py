@@ -12,13 +12,13 @@ from bmd_pipeline.config.schema import RunConfig
 
 NATIVE = "native"
 """What a task without a simulator says its simulator is."""
-PLAYERS = ("collect", "pretrain", "discover", "finetune", "evaluate", "curve", "validation", "film")
+PLAYERS = ("collect", "pretrain", "discover", "finetune", "evaluate", "curve", "validation", "film", "export")
 """Commands that play episodes."""
 READERS = ("summarise", "compare", "verdict", "grid", "pool", "report")
 """Stages that read evaluations and take seconds."""
 RESUMABLE = ("pretrain", "discover", "finetune")
 """Stages that save what they have when their time is up, and go on in the next attempt."""
-ON_CPU = ("collect", "film", *READERS)
+ON_CPU = ("collect", "film", "export", *READERS)
 """Commands that use no CUDA device."""
 
 ASKED = {
@@ -30,6 +30,7 @@ ASKED = {
     "curve": ((1000, 60), (1500, 960)),
     "validation": ((1000, 30), (1500, 240)),
     "film": ((2200, 60), (2500, 60)),
+    "export": ((1000, 30), (1500, 60)),
     **dict.fromkeys(READERS, ((1000, 30), (1000, 30))),
 }
 """Memory in MB and minutes of a job on one core, for native tasks and for simulated ones."""

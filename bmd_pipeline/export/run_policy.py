@@ -1,6 +1,6 @@
 """Runs an exported policy on a robot, with numpy and onnxruntime alone. This file is yours to edit.
 
-    policy = Policy("export")              # the folder with policy.json and policy.onnx
+    policy = Policy("export")              # the folder with policy.json and its graphs
     policy.reset(mode="left")              # before each episode: a mode's name, its code, or None for the best one
     while running:
         action = policy.act(observation)   # once per control step, in the environment's units
@@ -24,7 +24,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
-FORMAT = 1
+FORMAT = 2
 
 
 class PolicyError(Exception):
@@ -39,35 +39,40 @@ class Policy:
     """
 
     def __init__(self, folder: str | Path = Path(__file__).parent, seed: int = 0) -> None:
-        graph, document = Path(folder) / "policy.onnx", Path(folder) / "policy.json"
+        document = Path(folder) / "policy.json"
         again = "copy the whole folder that `bmd-pipeline export` wrote"
-        for path in (document, graph):
-            if not path.is_file():
-                raise PolicyError(f"{path} is missing: {again}")
         try:
             self.facts: dict[str, Any] = json.loads(document.read_text(encoding="utf-8"))
-            found, sha256 = self.facts.get("schema_version"), self.facts.get("graph_sha256")
-        except (AttributeError, ValueError) as error:
+            found, graphs = self.facts.get("schema_version"), dict(self.facts.get("graphs", {}))
+        except FileNotFoundError:
+            raise PolicyError(f"{document} is missing: {again}") from None
+        except (AttributeError, TypeError, ValueError) as error:
             raise PolicyError(f"{document} is damaged ({error}): {again}") from None
         if found != FORMAT:
             raise PolicyError(f"{document} has format {found}, this file reads {FORMAT}: use the one exported with it")
-        if hashlib.sha256(graph.read_bytes()).hexdigest() != sha256:
-            raise PolicyError(f"{graph} is damaged, or of another export than {document.name} beside it: {again}")
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # such small networks gain nothing from more
-        self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        for name, sha256 in graphs.items():
+            path = Path(folder) / name
+            if not path.is_file():
+                raise PolicyError(f"{path} is missing: {again}")
+            if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+                raise PolicyError(f"{path} is damaged, or of another export than {document.name} beside it: {again}")
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._sessions[path.stem] = session
         self._noise = np.random.default_rng([seed, 1])
         self._trials = np.random.default_rng(seed)
         self._stride: int = self.facts["obs_stride"]
         self._span: int = (self.facts["n_obs_steps"] - 1) * self._stride + 1  # control steps that a history covers
-        self._history: deque[NDArray[np.float32]] = deque(maxlen=self._span)
+        self._history: list[NDArray[np.float32]] = []
         self._queue: deque[NDArray[np.float32]] = deque()
         self.reset()
 
     def reset(self, mode: str | int | None = None) -> None:
         """Begins an episode in a mode, by name or code; None takes the first of `rank_modes`."""
         self.code = self._find_code(mode)
-        self._history.clear()
+        self._history = []
         self._queue.clear()
 
     def switch(self, mode: str | int) -> None:
@@ -81,27 +86,38 @@ class Policy:
         Call it once per control step: it remembers observations. Raises `PolicyError` for an observation of another
         shape, or with a number that is not finite, which it forgets.
         """
-        try:
-            seen = np.array(obs, np.float32)
-        except (TypeError, ValueError):  # texts, lists of different lengths
-            raise PolicyError(f"an observation must be numbers, got {obs!r:.80}") from None
-        if seen.shape != (size := self.facts["obs_dim"],):
-            raise PolicyError(f"an observation must have shape ({size},), got {seen.shape}")
-        if len(wrong := np.flatnonzero(~np.isfinite(seen))):
-            raise PolicyError(
-                f"observation {self.facts['obs_names'][wrong[0]]} is {seen[wrong[0]]}, not a finite number"
-            )
-        self._history.extend(
-            [seen] * (1 if self._history else self._span)
-        )  # the first one also stands for those before
+        self._history = self._extend(obs)
+        inputs: dict[str, NDArray[Any]] = {"obs": self._stack(self._history), "code": np.array([self.code], np.int64)}
         if not self._queue:
-            self._queue.extend(self._plan()[: self.facts["n_action_steps"]])
-        return self._queue.popleft()
+            noise = self._noise.standard_normal((1, self.facts["noise_dim"]), dtype=np.float32)
+            chunk = self._run("policy", {**inputs, "noise": noise})
+            self._queue.extend(chunk[: self.facts["n_action_steps"]])
+        action = self._queue.popleft()
+        if "residual" in self._sessions:  # corrects each action by the present observation
+            action = self._run("residual", {**inputs, "planned": action[None]})
+        return action
 
-    def rank_modes(self) -> list[int]:
-        """All codes by their measured success rate, best first; those never measured come last."""
+    def expect_success(self, obs: ArrayLike) -> NDArray[np.float32]:
+        """The probability of success (K,) of each code, if it is told from this observation (obs_dim,) on.
+
+        The observation is the one that `act` is to get next; it is not remembered. Raises `PolicyError` as `act`, and
+        where there is no critic; policy.json says why.
+        """
+        if "critic" not in self._sessions:
+            raise PolicyError(f"there is no critic.onnx: {self.facts['critic']}")
+        return self._run("critic", {"obs": self._stack(self._extend(obs))})
+
+    def rank_modes(self, obs: ArrayLike | None = None) -> list[int]:
+        """All codes, best first, by `expect_success`, or by measured success rate without an observation or a critic.
+
+        Those never measured come last.
+        """
         rates = [mode["success_rate"] for mode in self.facts["modes"]]
-        return sorted(range(len(rates)), key=lambda code: 1.0 if rates[code] is None else -rates[code])
+        ranking = sorted(range(len(rates)), key=lambda code: 1.0 if rates[code] is None else -rates[code])
+        if obs is None or "critic" not in self._sessions:
+            return ranking
+        expected = self.expect_success(obs)
+        return sorted(ranking, key=lambda code: -expected[code])
 
     def next_mode(self, outcomes: Iterable[tuple[str | int, bool]]) -> int:
         """The code to try next, from the outcomes (mode, success) of the robot's own trials so far: Thompson sampling.
@@ -113,13 +129,29 @@ class Policy:
             counts[0 if success else 1, self._find_code(mode)] += 1
         return int(self._trials.beta(1 + counts[0], 1 + counts[1]).argmax())
 
-    def _plan(self) -> NDArray[np.float32]:
-        """A chunk of actions (horizon, action_dim)."""
-        frames = np.stack(list(self._history)[:: -self._stride])  # (n_obs_steps, obs_dim), the latest first
-        noise = self._noise.standard_normal((1, self.facts["noise_dim"]), dtype=np.float32)
-        inputs = {"obs": frames[None], "code": np.array([self.code], np.int64), "noise": noise}
-        chunk: NDArray[np.float32] = self._session.run(["actions"], inputs)[0][0]
-        return chunk
+    def _extend(self, obs: ArrayLike) -> list[NDArray[np.float32]]:
+        """The history with a further observation, of as many control steps as the policy looks back."""
+        try:
+            seen = np.array(obs, np.float32)
+        except (TypeError, ValueError):  # texts, lists of different lengths
+            raise PolicyError(f"an observation must be numbers, got {obs!r:.80}") from None
+        if seen.shape != (size := self.facts["obs_dim"],):
+            raise PolicyError(f"an observation must have shape ({size},), got {seen.shape}")
+        if len(wrong := np.flatnonzero(~np.isfinite(seen))):
+            raise PolicyError(
+                f"observation {self.facts['obs_names'][wrong[0]]} is {seen[wrong[0]]}, not a finite number"
+            )
+        before = self._history or [seen] * self._span  # the first one also stands for those before it
+        return [*before, seen][-self._span :]
+
+    def _stack(self, history: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """What the graphs see of a history, (1, n_obs_steps, obs_dim), the latest observation first."""
+        return np.stack(history[:: -self._stride])[None]
+
+    def _run(self, graph: str, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """What a graph computes, without its batch axis."""
+        output: NDArray[np.float32] = self._sessions[graph].run(None, inputs)[0][0]
+        return output
 
     def _find_code(self, mode: str | int | None) -> int:
         modes, ranking = self.facts["modes"], self.rank_modes()

@@ -20,8 +20,6 @@ POLICY_NAMES = (POLICY_FILE, "policy.json", RUN_FILE)
 MODES_NAMES = ("modes.safetensors", "modes.json", RUN_FILE)
 FINETUNED_NAMES = ("finetuned.safetensors", "finetuned.json", RUN_FILE)
 """Files that stand for a folder of a policy, of modes and of a fine-tuned policy."""
-EXPORT_NAMES = ("policy.json", "policy.onnx", "policy.pt2", "run_policy.py")
-"""Files of an export, beside its run.json."""
 TABLES = (EPISODES_FILE, PATHS_FILE, "trajectories.png", "trajectories.svg")
 SUCCESS_PICTURES = ("success_modes.png", "success_modes.svg")
 """Tables and a picture beside every eval.json, and another picture beside that of all policies."""

@@ -110,9 +110,20 @@ def _draw_still(still: NDArray[np.uint8], path: NDArray[np.float64], size: int) 
     """Draws the path in a larger picture and makes that small: lines have no steps then."""
     large = _OVERSIZE * size
     picture = Image.fromarray(still).resize((large, large), Image.Resampling.LANCZOS)
-    points = [(x, y) for x, y in (large * path).tolist()]
+    _draw_line(picture, path, _OVERSIZE)
+    return picture.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def draw_path(frame: NDArray[np.uint8], path: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """A square frame (size, size, 3) with a path (n, 2) over it, in shares of width and height from the upper left."""
+    picture = Image.fromarray(frame)
+    _draw_line(picture, path, 1)
+    return np.array(picture)
+
+
+def _draw_line(picture: Image.Image, path: NDArray[np.float64], scale: int) -> None:
+    points = [(x, y) for x, y in (picture.width * path).tolist()]
     if len(points) > 1:
         draw = ImageDraw.Draw(picture)
         for colour, width in ((_OUTLINE, 3.5), (_PATH, 2.0)):
-            draw.line(points, fill=colour, width=round(_OVERSIZE * width), joint="curve")
-    return picture.resize((size, size), Image.Resampling.LANCZOS)
+            draw.line(points, fill=colour, width=round(scale * width), joint="curve")

@@ -1,4 +1,4 @@
-"""Filming simulated episodes: cameras, recording, and pictures by ManiSkill or MuJoCo."""
+"""Filming episodes: cameras, recording, and pictures by ManiSkill or MuJoCo, or drawn where there is no simulator."""
 
 import copy
 import ctypes.util
@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -46,6 +46,12 @@ class Camera:
         across = np.stack((offset @ right, offset @ np.cross(forward, right)), 1) / (offset @ forward)[:, None]
         shares: NDArray[np.float64] = 0.5 + 0.5 * across / math.tan(self.fov / 2.0)
         return shares
+
+
+def look_down(x: float, y: float, width: float) -> Camera:
+    """A camera over the place (x, y) whose pictures are `width` metres wide, so far up that they are to scale."""
+    height = 1e3 * width
+    return Camera((x, y - 1e-6 * height, height), (x, y, 0.0), 2.0 * math.atan(0.5 * width / height))
 
 
 # ---- How a task is filmed ----
@@ -273,3 +279,70 @@ def choose_opengl() -> None:
     if found is None:
         raise TaskError(NO_OPENGL)
     os.environ["MUJOCO_GL"] = found
+
+
+# ---- Drawing tasks of a point, which have no simulator ----
+
+Point = tuple[float, float]
+"""(x, y) in metres."""
+
+
+class Disc(NamedTuple):
+    """What is round in a drawing."""
+
+    centre: Point
+    radius: float
+    colour: str
+
+
+class Line(NamedTuple):
+    """What is straight in a drawing."""
+
+    start: Point
+    end: Point
+    colour: str
+
+
+_PAPER, _BODY, _OVERSIZE, _LINE_SHARE = "#f7f5f0", "#1f6feb", 3, 0.008
+
+
+@dataclass(frozen=True)
+class DrawnFilming:
+    """Filming of a `PointTask` as a drawing from above; see `Filming`."""
+
+    camera: Camera
+    radius: float  # of the point in the drawing, in metres
+    lay_out: Callable[[Any], Sequence[Disc | Line]]  # what stands in the world of a task, in the order of drawing
+
+    def require_renderer(self) -> None:
+        """Drawing needs nothing."""
+
+    def arrange(self, task: VectorTask) -> Arrangement:
+        """What is to be drawn."""
+        return (*self.lay_out(task), Disc(self.locate(task)[:2], self.radius, _BODY))
+
+    def locate(self, task: VectorTask) -> Place:
+        x, y = task.track()[0].tolist()
+        return x, y, 0.0
+
+    def make_renderer(self, size: int) -> Renderer:
+        from PIL import Image, ImageDraw  # only films need it
+
+        large = _OVERSIZE * size  # and then made smaller, so that edges have no steps
+
+        def place(*points: Point) -> NDArray[np.float64]:
+            return large * self.camera.project(np.array([(x, y, 0.0) for x, y in points]))
+
+        def render(arrangement: Arrangement) -> Frame:
+            picture = Image.new("RGB", (large, large), _PAPER)
+            draw = ImageDraw.Draw(picture)
+            for shape in arrangement:
+                if isinstance(shape, Line):
+                    ends = place(shape.start, shape.end).flatten().tolist()
+                    draw.line(ends, fill=shape.colour, width=max(1, round(_LINE_SHARE * large)))
+                    continue
+                (x, y), r = shape.centre, shape.radius
+                draw.ellipse(place((x - r, y + r), (x + r, y - r)).flatten().tolist(), fill=shape.colour)
+            return np.array(picture.reduce(_OVERSIZE))
+
+        return Renderer(render, lambda: None)

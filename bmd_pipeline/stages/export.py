@@ -1,23 +1,29 @@
 """Stage `export`: a policy as a folder that a robot can run without this package."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bmd_pipeline.config.schema import ModesConfig, RunConfig
 from bmd_pipeline.errors import ArtifactError, TaskError
-from bmd_pipeline.export.graph import ONNX_FILE, PolicyFunction, write_graphs
+from bmd_pipeline.export.critic import CriticFunction, fit_critic, play_moments
+from bmd_pipeline.export.graph import Function, PolicyFunction, ResidualFunction, write_graphs
 from bmd_pipeline.io.files import hash_file, read_json, staged_directory, write_bytes, write_json
-from bmd_pipeline.io.layout import EXPORT_NAMES, RUN_FILE
+from bmd_pipeline.io.layout import RUN_FILE
 from bmd_pipeline.io.provenance import RunStart, read_record, write_run
 from bmd_pipeline.methods import is_finetuned
 from bmd_pipeline.metrics.schemas import Evaluation, load_document
 from bmd_pipeline.rl.agent import FINETUNED_DOCUMENT, Agent
+from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import describe_stage, lock_folder
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.stages.evaluate import load_player, require_inputs
+from bmd_pipeline.stages.runtime import episode_seeds, open_env
 from bmd_pipeline.tasks import registry
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -33,13 +39,16 @@ def export(
     output: Path,
     method: str,
     seed: int,
+    episodes: int | None = None,
+    num_workers: int = 1,
     reporter: Reporter,
 ) -> None:
     """Writes the policy that `evaluate` would play as the folder `output`: graphs, facts, and what runs them.
 
     Both graphs are compared with the policy before the folder appears; see `write_graphs`. An `evaluation` of it
     (eval.json) says how often each code succeeds and what its behaviour is called; without one, success is what the
-    policy's own folders know, on selection or held-out episodes.
+    policy's own folders know, on selection or held-out episodes. A critic, which says what to expect of each code from
+    an observation on, is learnt from `episodes` on selection seeds, as many as evaluation plays if None.
 
     Raises:
         TaskError: a package that this needs is not installed.
@@ -56,6 +65,7 @@ def export(
     inputs, start = require_inputs(config.task.name, method, seed, policy, modes, finetuned, reporter.warn)
     agent = load_player(config, policy, modes, finetuned, method)
     function = PolicyFunction(agent)
+    functions: list[Function] = [function, *([ResidualFunction(agent)] if agent.residual else [])]
     measured = _read_evaluation(config.task.name, method, seed, evaluation, inputs, start)
     if measured is None and is_finetuned(method) and finetuned is not None:
         kept = read_json(finetuned / FINETUNED_DOCUMENT, "fine-tuned policy").get("kept", {})
@@ -78,20 +88,48 @@ def export(
         "control_hz": registry.make_spec(config.task.name, config.task.env).control_hz,
         **_describe_modes(agent, config.modes, *(measured or (None, ()))),
     }
-    identity = {"export": output.name, "method": method, "seed": seed}
+    episodes = config.evaluate.episodes if episodes is None else episodes
+    identity = {"export": output.name, "method": method, "seed": seed, "episodes": episodes}
     hashes = {name: start.hashes[path] for name, path in inputs.items()}
     with lock_folder(config, "evaluate", output.parent, reporter, **identity, inputs=hashes) as lock:
+        critic, facts["critic"] = _learn_critic(config, agent, method, seed, episodes, num_workers, reporter)
+        functions += [critic] if critic else []
         with staged_directory(output) as folder:
-            difference = write_graphs(function, folder)
-            write_json(folder / "policy.json", {**facts, "graph_sha256": hash_file(folder / ONNX_FILE)})
+            difference = write_graphs(functions, folder)
+            write_json(folder / "policy.json", {**facts, "graphs": hash_graphs(folder)})
             runner = resources.files("bmd_pipeline.export").joinpath("run_policy.py")
             write_bytes(folder / "run_policy.py", runner.read_bytes())
             record = describe_stage(config, "evaluate", inputs=inputs, start=start, seed=seed, method=method)
-            write_run(folder, {**record, "stage": "export", "difference": difference}, outputs=EXPORT_NAMES)
+            names = sorted(path.name for path in folder.iterdir())
+            write_run(folder, {**record, "stage": "export", "difference": difference}, outputs=names)
         lock.discard()
     reporter.log(
         f"{output}: {method}, seed {seed}; differs from the policy by {difference:.1g} of half an action's range"
     )
+
+
+def _learn_critic(
+    config: RunConfig, agent: Agent, method: str, seed: int, episodes: int, num_workers: int, reporter: Reporter
+) -> tuple[CriticFunction | None, dict[str, float] | str]:
+    """The critic of a policy with how well it knows, or None with the sentence why there is none."""
+    if agent.num_codes == 1:
+        return None, "the policy has no codes to choose among"
+    if not episodes:
+        return None, "the export was told to play no episodes"
+    names, num_envs = (config.task.name, method, seed, "critic"), min(config.evaluate.num_envs, episodes)
+    torch.manual_seed(derive_seed(config.seed, "select", *names, "weights"))
+    draws = make_generator(config.seed, "select", *names, "draws")
+    seeds = episode_seeds(config.seed, "select", *names, episodes=episodes, num_envs=num_envs)
+    device = torch.device("cpu")
+    opened = open_env(config.task, agent.policy, num_envs, disturbed=True, device=device, num_workers=num_workers)
+    with closing(opened) as env:
+        moments = play_moments(env, agent, seeds, draws, reporter.warn)
+    network, measured = fit_critic(moments, agent.num_codes, draws)
+    known = f"squared error {measured['brier']:.3f}, that of each code's mean success {measured['brier_of_rates']:.3f}"
+    reporter.log(f"critic, from {len(seeds) * num_envs} episodes: {known}")
+    if not measured["brier"] < measured["brier_of_rates"]:  # not so for NaN either
+        return None, f"it would know no more than the success rates ({known}, in a fifth of {episodes} episodes)"
+    return CriticFunction(agent, network), {"episodes": len(seeds) * num_envs, **measured}
 
 
 def require_replaceable(folder: Path) -> None:
@@ -133,6 +171,11 @@ def _read_evaluation(
     block = document.policies.get(method)
     rows = [row for row in block.codes if row.seed == seed] if block else []
     return path.name, [(row.behaviour, row.success_rate) for row in sorted(rows, key=lambda row: row.code)]
+
+
+def hash_graphs(folder: Path) -> dict[str, str]:
+    """SHA-256 of each graph that run_policy.py loads, by the name of its file."""
+    return {path.name: hash_file(path) for path in sorted(folder.glob("*.onnx"))}
 
 
 def describe_agent(agent: Agent, function: PolicyFunction) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ import torch
 
 from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.schema import RunConfig
-from bmd_pipeline.environments.base import ModeLabelling, VectorTask
-from bmd_pipeline.errors import ArtifactError, TaskError, TrainingError
+from bmd_pipeline.environments.base import ModeLabelling, TaskEnv, VectorTask, from_bounds
+from bmd_pipeline.environments.wrappers import DisturbedEnv
+from bmd_pipeline.errors import ArtifactError, ConfigError, TaskError, TrainingError
 from bmd_pipeline.io.files import MAX_NAME_BYTES, convert_os_errors, hash_file, read_json, write_bytes, write_json
-from bmd_pipeline.io.provenance import RunStart
+from bmd_pipeline.io.layout import RUN_FILE
+from bmd_pipeline.io.provenance import RunStart, read_record, require_origin
 from bmd_pipeline.methods import EXPERT
-from bmd_pipeline.reporting.clips import Strip, draw_strips, encode_gif
+from bmd_pipeline.reporting.clips import Strip, draw_path, draw_strips, encode_gif
 from bmd_pipeline.reporting.sources import MAX_VIDEO_BYTES
 from bmd_pipeline.rl.agent import Agent
 from bmd_pipeline.rl.rollout import roll_out
@@ -98,6 +101,10 @@ def open_expert_player(config: RunConfig, filming: Filming) -> Iterator[Player]:
         )
 
 
+Try = Callable[[TaskEnv, int, int], bool]
+"""Plays an episode in an environment under a code from a seed, and says whether it succeeded."""
+
+
 @contextmanager
 def open_agent_player(config: RunConfig, filming: Filming, agent: Agent, seed: int) -> Iterator[Player]:
     """A policy on the CPU, which plays for its mode codes; without codes for the task's modes, as it takes them.
@@ -108,26 +115,86 @@ def open_agent_player(config: RunConfig, filming: Filming, agent: Agent, seed: i
         TaskError: the task is not stepped in this process.
         ConfigError: the disturbance locks an action that the task does not have.
     """
+    generator = make_generator(config.seed, "evaluate", "film", seed)
+
+    def play(world: TaskEnv, code: int, start: int) -> bool:
+        played = roll_out(world, agent, seed=start, code=torch.tensor([code]), generator=generator, explore=False)
+        return bool(played.success[0])
+
+    def enter(env: TaskEnv) -> TaskEnv:
+        return disturb(env, config.task, agent.policy)
+
+    codes = None if agent.modes is None else agent.num_codes
+    with _open_player(config, filming, seed, codes, enter, play) as player:
+        yield player
+
+
+@contextmanager
+def open_export_player(config: RunConfig, filming: Filming, folder: Path, seed: int) -> Iterator[Player]:
+    """An export, which plays as on a robot and for what the policy that it is of would play; see `open_agent_player`.
+
+    Raises:
+        ArtifactError: a file of it is missing or damaged.
+        TaskError: onnxruntime is not installed.
+        ConfigError: observations are disturbed, in a unit that an export doesn't know.
+    """
+    if find_spec("onnxruntime") is None:
+        raise TaskError('an export needs onnxruntime: pip install "bmd-pipeline[export]"')
+    from bmd_pipeline.export.run_policy import Policy, PolicyError
+
+    task = config.task
+    world, spec = registry.load_disturbance(task.env), registry.make_spec(task.name, task.env)
+    if world.obs_noise:
+        raise ConfigError("task.env.disturbance.obs_noise has a unit that no export knows: film its --method instead")
+    try:
+        robot = Policy(folder, seed)
+    except PolicyError as error:
+        raise ArtifactError(str(error)) from None
+    low, high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
+
+    def play(env: TaskEnv, code: int, start: int) -> bool:
+        robot.reset(code if robot.facts["modes"] else None)
+        obs = env.reset(start)[0]
+        for _ in range(spec.horizon):
+            action = from_bounds(torch.from_numpy(robot.act(obs.numpy())), low, high)
+            moved = env.step_chunk(action[None, None])
+            if bool(moved.done[0]):
+                return bool(moved.success[0])
+            obs = moved.obs_path[-1, 0]
+        return False
+
+    def enter(env: TaskEnv) -> TaskEnv:
+        return DisturbedEnv(env, world, torch.zeros(spec.obs_dim))
+
+    codes = len(robot.facts["modes"]) or None
+    with _open_player(config, filming, seed, codes, enter, play) as player:
+        yield player
+
+
+@contextmanager
+def _open_player(
+    config: RunConfig,
+    filming: Filming,
+    seed: int,
+    codes: int | None,
+    enter: Callable[[TaskEnv], TaskEnv],
+    play: Try,
+) -> Iterator[Player]:
+    """Who plays for each of so many codes, or without codes for the task's modes, in the world that `enter` makes."""
     task = config.task
     labelling = registry.load_labellings(task.name)[0]
     require_action(registry.make_spec(task.name, task.env), task.env, "task.env")
-    generator = make_generator(config.seed, "evaluate", "film", seed)
     with closing(registry.make_env(task.name, task.env, 1)) as env:
         if not isinstance(env, VectorTask):
             raise TaskError(f"{task.name} can't be filmed: it is not stepped in this process")
         recorder = EpisodeRecorder(env, filming)
-        world = disturb(env, task, agent.policy)
-
-        def try_episode(code: int, start: int) -> bool:
-            played = roll_out(world, agent, seed=start, code=torch.tensor([code]), generator=generator, explore=False)
-            return bool(played.success[0])
-
+        world = enter(env)
         yield Player(
-            groups=[(f"code{z}",) for z in range(agent.num_codes)] if agent.modes is not None else [labelling.modes],
+            groups=[labelling.modes] if codes is None else [(f"code{z}",) for z in range(codes)],
             labelling=labelling,
             recorder=recorder,
             make_seed=lambda _, attempt: derive_seed(config.seed, "evaluate", seed, attempt),
-            try_episode=try_episode,
+            try_episode=lambda code, start: play(world, code, start),
         )
 
 
@@ -145,14 +212,17 @@ MAX_FRAME_MS = 100
 reality."""
 
 
-def render_clip(recording: Recording, renderer: Renderer, control_hz: float | None, max_bytes: int) -> bytes:
-    """A GIF of an episode, of at most `max_bytes` where it can be made so small.
+def render_clip(
+    recording: Recording, renderer: Renderer, camera: Camera, *, control_hz: float | None, max_bytes: int
+) -> bytes:
+    """A GIF of an episode with the path so far, of at most `max_bytes` where it can be made so small.
 
-    `control_hz` is None for tasks without a clock.
+    The camera is the renderer's; `control_hz` is None for tasks without a clock.
     """
+    places = camera.project(np.array(recording.places))
     every = math.ceil((recording.length + 1) / MAX_FRAMES)
     steps = [*range(0, recording.length, every), recording.length]
-    frames = [renderer.render(recording.arrangements[step]) for step in steps]
+    frames = [draw_path(renderer.render(recording.arrangements[step]), places[: step + 1]) for step in steps]
     step_ms = 1000.0 / control_hz if control_hz else MAX_FRAME_MS
     return encode_gif(frames, round(min(every * step_ms, MAX_FRAME_MS)), max_bytes)
 
@@ -188,6 +258,7 @@ def film(
     policy: Path | None = None,
     modes: Path | None = None,
     finetuned: Path | None = None,
+    exported: Path | None = None,
     episodes: int = 1,
     size: int = 320,
     reporter: Reporter,
@@ -201,6 +272,7 @@ def film(
         output: the document to write, last; the rest goes beside it.
         method: "expert", which needs no folders, "pretrained", "taught" or a fine-tuning method.
         seed: the policy's, 0 if None; the expert plays from the run's own.
+        exported: folder of an export of the method and seed, which plays in the place of the other folders.
         episodes: clips of each mode, or of each mode code.
         size: pixels of a clip's side.
 
@@ -215,6 +287,13 @@ def film(
     inputs: dict[str, Path] = {}
     if method == EXPERT:
         seed, opened, start = config.seed, open_expert_player(config, filming), RunStart(reporter.warn)
+    elif exported is not None:
+        seed = seed or 0
+        inputs = {"exported": exported / RUN_FILE}
+        start = RunStart(reporter.warn, *inputs.values())
+        record = read_record(exported / RUN_FILE)
+        require_origin(exported, record, "export", task, method=method, seed=seed)
+        opened = open_export_player(config, filming, exported, seed)
     else:
         assert policy is not None  # the command has asked for it
         seed = seed or 0
@@ -232,7 +311,7 @@ def film(
         with reporter.progress(f"film {output.stem}", count) as bar:
             for clip in player.play(episodes, reporter.log):
                 path = _name_clip(output, clip, clips)
-                gif = render_clip(clip.recording, renderer, hertz, max_bytes)
+                gif = render_clip(clip.recording, renderer, filming.camera, control_hz=hertz, max_bytes=max_bytes)
                 write_bytes(path, gif)
                 clips[path.name] = {
                     "target": clip.target,

@@ -246,10 +246,6 @@ def test_commands_in_messages_have_the_settings_and_the_root_of_the_one_that_fai
         ("collect --task GaussianMixture --output ..", ".. can't be written: it has no name of its own"),
         ("summary --output config", "config can't be written: what is there is no file"),
         (
-            "film --task GaussianMixture",
-            "GaussianMixture can't be filmed: bmd_pipeline.tasks.gaussian_mixture.env has no FILMING",
-        ),
-        (
             "film --task PushT --method pretrained",
             "results/PushT/policy/run.json is missing: make it with `bmd-pipeline",
         ),
@@ -258,6 +254,8 @@ def test_commands_in_messages_have_the_settings_and_the_root_of_the_one_that_fai
             "film --task PushT --finetuned x",
             "--finetuned goes with the --method that it belongs to, got --method expert",
         ),
+        ("film --task PushT --method taught --exported x --modes y", "--exported plays by itself: leave --modes out"),
+        ("film --task PushT --method taught --exported x", "x/run.json is missing: make it with `bmd-pipeline export"),
         ("film --task PushT --seed 0", "--seed goes with the --method that it belongs to, got --method expert"),
         ("film --task PushT --output x.gif", "x.gif can't be written: its name must end in .json"),
         ("film --task PushT --episodes 0", "Invalid value for '--episodes'"),

@@ -18,14 +18,19 @@ import numpy as np
 import pytest
 import torch
 
+from bmd_pipeline.api import Policy
 from bmd_pipeline.cli.main import main
-from bmd_pipeline.config.schema import DiscoverConfig, FinetuneConfig, PolicyConfig, SteeringConfig
+from bmd_pipeline.config.schema import DiscoverConfig, FinetuneConfig, PolicyConfig, RunConfig, SteeringConfig
+from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.modes.modes import make_modes
 from bmd_pipeline.modes.trials import CodeTrials
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.policies.diffusion import DiffusionPolicy, ObsHistory
+from bmd_pipeline.policies.networks import make_mlp
 from bmd_pipeline.rl.adapters import PolicyInput
 from bmd_pipeline.rl.agent import Agent, load_agent, make_agent
+from bmd_pipeline.stages import film
+from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.tasks import registry
 
 for package in ("onnx", "onnxruntime", "onnxscript"):
@@ -52,7 +57,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:  # what is decided is written below the present folder
         patch.chdir(root)
         assert main(["modes", "rename", "1", "mine", "--task", TASK, "--preset", "smoke"]) == 0
-        assert main(f"export {tune} {SHARED} --root {root}".split()) == 0
+        assert main(f"export {tune} {SHARED} --episodes 0 --root {root}".split()) == 0
     return root / "results" / f"{TASK}-smoke"
 
 
@@ -131,21 +136,15 @@ def play_robot(folder: Path, modes: tuple[object, object]) -> np.ndarray:
 
 
 def play_package(agent: Agent, noise_dim: int, codes: tuple[int, int], patch: pytest.MonkeyPatch) -> np.ndarray:
-    window, queue, generator = ObsHistory(2, 3), [], torch.Generator()
-    draws = Draws(7, noise_dim)
+    policy, draws = Policy(agent), Draws(7, noise_dim)
+    policy.reset(codes[0])
 
     def act(obs: np.ndarray, step: int) -> np.ndarray:
-        seen = torch.from_numpy(obs)[None]
-        stacked = window.extend(seen[None]) if step else window.start(seen)
         if step == SWITCH:
-            queue.clear()
-        if not queue:
-            inputs = PolicyInput(agent.policy.encode(stacked), torch.tensor([codes[step >= SWITCH]]))
-            with patch.context() as drawing, torch.no_grad():
-                drawing.setattr(torch, "randn", draws)
-                plan = agent.plan(inputs, generator, explore=False)
-            queue.extend(agent.act(plan, 0, inputs, generator, explore=False)[0][0].numpy())
-        return queue.pop(0)
+            policy.switch(codes[1])
+        with patch.context() as drawing, torch.no_grad():
+            drawing.setattr(torch, "randn", draws)
+            return policy.act(obs)
 
     return play(act)
 
@@ -173,7 +172,7 @@ def make_policy(**settings: Any) -> DiffusionPolicy:
     return policy.requires_grad_(False).eval()
 
 
-def make_steered() -> Agent:
+def make_steered(method: str = "dsrl-bmd") -> Agent:
     """The published form: a steering policy on the slowest two frequencies of the noise, drawn from."""
     policy = make_policy(prediction="epsilon")
     small = {"hidden_sizes": (16,), "noise_components": 2}
@@ -181,17 +180,17 @@ def make_steered() -> Agent:
     modes = make_modes(config, policy, (0, 1))
     assert modes.steering is not None
     torch.nn.init.normal_(modes.steering.network[-1].weight)  # codes differ
-    return make_agent("dsrl-bmd", policy, modes, FinetuneConfig(deterministic=False), SteeringConfig(**small))
+    return make_agent(method, policy, modes, FinetuneConfig(deterministic=False), SteeringConfig(**small))
 
 
 def test_every_draw_becomes_an_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Actions come in the units of the environment."""
-    from bmd_pipeline.export.graph import INPUTS, PolicyFunction, write_graphs
+    from bmd_pipeline.export.graph import PolicyFunction, write_graphs
 
     agent = make_steered()
     function = PolicyFunction(agent)
     assert function.noise_dim == 4 + 8  # steered frequencies, then all of them for the rest
-    assert write_graphs(function, tmp_path) < 1e-5
+    assert write_graphs([function], tmp_path) < 1e-5
     obs, code = torch.randn(1, 3, 2), torch.tensor([agent.num_codes - 1])
     noise = np.random.default_rng([7, 1]).standard_normal((1, 12), dtype=np.float32)
     latest, *earlier = obs[0]
@@ -204,11 +203,79 @@ def test_every_draw_becomes_an_input(tmp_path: Path, monkeypatch: pytest.MonkeyP
     import onnxruntime
 
     session = onnxruntime.InferenceSession(tmp_path / "policy.onnx")
-    given = dict(zip(INPUTS, (obs.numpy(), code.numpy(), noise), strict=True))
+    given = dict(zip(function.inputs, (obs.numpy(), code.numpy(), noise), strict=True))
     (found,) = session.run(None, given)
     np.testing.assert_allclose((found - expected) / (high - low), 0, atol=1e-5)
     others = [session.run(None, given | {"code": np.array([z])})[0] for z in range(agent.num_codes)]
     assert len({actions.tobytes() for actions in others}) == agent.num_codes
+
+
+@pytest.fixture(scope="module")
+def corrected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Agent, torch.nn.Sequential]:
+    """A folder of res-bmd with a critic, the agent that it is of, and the critic's network."""
+    from bmd_pipeline.export.critic import CriticFunction
+    from bmd_pipeline.export.graph import PolicyFunction, ResidualFunction, write_graphs
+    from bmd_pipeline.export.run_policy import FORMAT
+    from bmd_pipeline.stages.export import describe_agent, hash_graphs
+
+    folder, agent = tmp_path_factory.mktemp("corrected"), make_steered("res-bmd")
+    agent.policy.action_low, agent.policy.action_high = (-1.0, -1.0), (1.0, 1.0)  # those of the task
+    assert agent.residual is not None
+    torch.nn.init.normal_(agent.residual.network[-1].weight)  # it corrects much
+    network, function = make_mlp((6, 8, 3), "silu"), PolicyFunction(agent)
+    functions = [function, ResidualFunction(agent), CriticFunction(agent, network)]
+    assert write_graphs(functions, folder) < 1e-5
+    modes = [make_mode(code, None, rate) for code, rate in enumerate((0.2, 0.9, None))]
+    facts = {"schema_version": FORMAT, "graphs": hash_graphs(folder), "modes": modes, "critic": {}}
+    (folder / "policy.json").write_text(json.dumps(facts | describe_agent(agent, function)))
+    shutil.copy(Path(run_policy_file()), folder)
+    return folder, agent, network
+
+
+def run_policy_file() -> str:
+    from bmd_pipeline.export import run_policy
+
+    return run_policy.__file__
+
+
+def test_each_action_is_corrected_by_its_own_observation(
+    corrected: tuple[Path, Agent, torch.nn.Sequential], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, agent, _ = corrected
+    expected = play_package(agent, 12, (0, 2), monkeypatch)
+    found = play_robot(folder, (0, 2))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    plain = shutil.copytree(folder, tmp_path / "plain")
+    graphs = json.loads((plain / "policy.json").read_text())["graphs"]
+    change(plain, graphs={"policy.onnx": graphs["policy.onnx"]})
+    assert np.abs(play_robot(plain, (0, 2)) - found)[0].max() > 1e-3
+
+
+def test_modes_are_ranked_by_what_is_seen(corrected: tuple[Path, Agent, torch.nn.Sequential]) -> None:
+    """The critic sees the history and the next observation, which is not remembered."""
+    folder, agent, network = corrected
+    run_policy = load_runner(folder)
+    robot, twin, window = run_policy.Policy(folder), run_policy.Policy(folder), ObsHistory(3, 2)
+    assert robot.rank_modes() == [1, 0, 2]
+    rankings = set()
+    for step in range(6):
+        obs = np.array([3.0 * np.sin(step), step - 3.0], np.float32)
+        seen = torch.from_numpy(obs)[None]
+        stacked = window.extend(seen[None]) if step else window.start(seen)
+        expected = network(agent.policy.encode(stacked)).sigmoid()[0].detach()
+        np.testing.assert_allclose(robot.expect_success(obs), expected, rtol=0, atol=1e-5)
+        assert robot.rank_modes(obs) == expected.argsort(descending=True).tolist()
+        rankings.add(tuple(robot.rank_modes(obs)))
+        np.testing.assert_array_equal(robot.act(obs), twin.act(obs))
+    assert len(rankings) > 1
+
+
+def test_without_a_critic_modes_are_ranked_as_measured(folder: Path) -> None:
+    run_policy = load_runner(folder)
+    robot = run_policy.Policy(folder)
+    assert robot.rank_modes([0.0, 0.0]) == robot.rank_modes() == [1, 0]
+    with pytest.raises(run_policy.PolicyError, match=r"no critic\.onnx: the export was told to play no episodes"):
+        robot.expect_success([0.0, 0.0])
 
 
 def test_it_needs_neither_the_package_nor_torch(folder: Path) -> None:
@@ -284,9 +351,10 @@ def test_folders_that_do_not_fit_are_one_line(folder: Path) -> None:
         with pytest.raises(run_policy.PolicyError, match=r"policy\.json is damaged \(.*\): copy the whole folder"):
             run_policy.Policy(folder)
     (folder / "policy.json").write_text(facts)
-    change(folder, schema_version=2)
-    with pytest.raises(run_policy.PolicyError, match=r"policy\.json has format 2, this file reads 1"):
+    change(folder, schema_version=1)
+    with pytest.raises(run_policy.PolicyError, match=r"policy\.json has format 1, this file reads 2"):
         run_policy.Policy(folder)
+    (folder / "policy.json").write_text(facts)
     (folder / "policy.onnx").unlink()
     with pytest.raises(run_policy.PolicyError, match=r"policy\.onnx is missing: copy the whole folder"):
         run_policy.Policy(folder)
@@ -296,7 +364,8 @@ def test_a_full_disk_is_one_line(results: Path, tmp_path: Path, capsys: pytest.C
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**15, before[1]))  # as much as a file may hold
-        status = main(f"export --method dppo-bmd {SHARED} --root {results.parents[1]} --output {tmp_path}/new".split())
+        command = f"export --method dppo-bmd --episodes 0 {SHARED} --root {results.parents[1]}"
+        status = main([*command.split(), "--output", f"{tmp_path}/new"])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert status == 2
@@ -329,11 +398,38 @@ def test_the_folder_says_what_it_came_from(results: Path) -> None:
     assert facts["weights_sha256"]["finetuned.safetensors"] == weights
 
 
+def test_an_export_is_filmed_as_it_acts_on_a_robot(results: Path, folder: Path) -> None:
+    filming, seen = registry.load_filming(TASK), {}
+    for gain in (1.0, 0.0):
+        env = {"horizon": STEPS, "disturbance": {"action_gain": gain}}
+        config = RunConfig.model_validate({"task": {"name": TASK, "env": env}})
+        with film.open_export_player(config, filming, folder, 7) as player:
+            assert player.groups == [("code0",), ("code1",)]
+            player.try_episode(0, 0)
+            seen[gain] = player.recorder.recording.track[:, 0].numpy()
+    actions = play_robot(folder, ("left", "left"))[: min(SWITCH, len(seen[1.0]) - 1)]
+    assert len(actions) > 5
+    world = registry.make_env(TASK, {"horizon": STEPS}, 1)
+    world.reset(0)
+    moved = world.step_chunk(torch.from_numpy(actions)[None]).track_path[:, 0]
+    np.testing.assert_allclose(seen[1.0][1 : len(moved) + 1], moved, rtol=0, atol=1e-5)
+    assert (seen[0.0] == seen[0.0][0]).all()  # in a world where nothing moves
+    noisy = config.model_copy(deep=True)
+    noisy.task.env["disturbance"] = {"obs_noise": 0.1}
+    with (
+        pytest.raises(ConfigError, match="has a unit that no export knows"),
+        film.open_export_player(noisy, filming, folder, 7),
+    ):
+        pass
+    with pytest.raises(ArtifactError, match="dppo-bmd"):
+        film.film(config, output=folder / "film.json", method="dppo", exported=folder, reporter=Reporter("quiet"))
+
+
 def test_nobodys_work_is_replaced(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = shutil.copytree(results / "dppo-bmd" / "seed0" / "export", tmp_path / "export")
-    command = f"export --method dppo-bmd {SHARED} --root {results.parents[1]} --output {output}".split()
+    command = f"export --method dppo-bmd --episodes 0 {SHARED} --root {results.parents[1]} --output {output}".split()
     (output / "__pycache__").mkdir()
     with monkeypatch.context() as patch:
         patch.setattr("bmd_pipeline.stages.export.write_graphs", write_empty_graph)
@@ -367,7 +463,7 @@ def test_success_of_another_policy_is_left_out(
     record = json.loads((made / "run.json").read_text())
     (made / "run.json").write_text(json.dumps(record | {"wall_s": 1.0}))
     monkeypatch.setattr("bmd_pipeline.stages.export.write_graphs", write_empty_graph)
-    assert main(f"export --method dppo-bmd {SHARED} --root {root}".split()) == 0
+    assert main(f"export --method dppo-bmd --episodes 0 {SHARED} --root {root}".split()) == 0
     assert "eval.json is of another policy than the present one" in capsys.readouterr().err
     facts = json.loads((made / "export" / "policy.json").read_text())
     kept = json.loads((made / "finetuned.json").read_text())["kept"]["success_per_code"]
@@ -379,9 +475,6 @@ def test_what_cant_be_exported_is_one_line(
     results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = f"export {SHARED} --root {results.parents[1]} --method"
-    assert main([*command.split(), "res-bmd"]) == 2
-    err = capsys.readouterr().err
-    assert err.startswith("error: res-bmd can't be exported, since it corrects every action by itself; what can: pre")
     monkeypatch.setattr("bmd_pipeline.stages.export.PACKAGES", ("onnx", "no_such_onnx"))
     assert main([*command.split(), "pretrained"]) == 2
     assert capsys.readouterr().err == 'error: export needs no_such_onnx: pip install "bmd-pipeline[export]"\n'

@@ -11,6 +11,8 @@ from bmd_pipeline.sim.render import Camera, Recording
 from bmd_pipeline.stages import film
 from bmd_pipeline.stages.film import MAX_FRAMES, render_clip, render_stills
 
+CAMERA = Camera(eye=(0.0, -5.0, 5.0), target=(0.0, 0.0, 0.0))
+
 
 class Numbered:
     """Remembers what it was asked to render."""
@@ -52,7 +54,8 @@ def test_shows_short_episodes_whole_and_long_ones_faster(
         return b"clip"
 
     monkeypatch.setattr(film, "encode_gif", encode)
-    assert render_clip(make_recording(length), renderer, hertz, 1_000_000) == b"clip"
+    clip = render_clip(make_recording(length), renderer, CAMERA, control_hz=hertz, max_bytes=1_000_000)
+    assert clip == b"clip"
     assert renderer.asked == [*range(0, length, every), length]
     assert len(renderer.asked) <= MAX_FRAMES + 1
     assert given == [(len(renderer.asked), frame_ms, 1_000_000)]
@@ -60,8 +63,7 @@ def test_shows_short_episodes_whole_and_long_ones_faster(
 
 def test_stills_carry_the_path_up_to_them() -> None:
     renderer = Numbered()
-    camera = Camera(eye=(0.0, -5.0, 5.0), target=(0.0, 0.0, 0.0))
-    strip = render_stills(make_recording(10), renderer, camera, caption="left", moments=(0.35, 1.0))
+    strip = render_stills(make_recording(10), renderer, CAMERA, caption="left", moments=(0.35, 1.0))
     assert renderer.asked == [4, 10]
     assert [len(path) for path in strip.paths] == [5, 11]
     np.testing.assert_allclose(strip.paths[0][0], (0.5, 0.5))

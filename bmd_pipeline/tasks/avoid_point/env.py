@@ -10,7 +10,17 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.environments.base import PointTask, TaskSpec
-from bmd_pipeline.tasks.avoid_point.course import START, Referee, compute_obs, make_course_spec
+from bmd_pipeline.sim.render import Disc, DrawnFilming, Line, look_down
+from bmd_pipeline.tasks.avoid_point.course import (
+    FIELD_MIN_Y,
+    FIELD_X,
+    FINISH_Y,
+    ROWS,
+    START,
+    Referee,
+    compute_obs,
+    make_course_spec,
+)
 from bmd_pipeline.tasks.avoid_point.options import Options
 
 SPEED = 0.012
@@ -52,3 +62,14 @@ class AvoidPoint(PointTask):
 
 
 make_spec, make_env = AvoidPoint.make_spec, AvoidPoint.make_env
+
+
+def _lay_out(task: AvoidPoint) -> list[Disc | Line]:
+    (left, right), low, high = FIELD_X, FIELD_MIN_Y, FINISH_Y
+    ends = ((left, low), (right, low)), ((left, low), (left, high)), ((right, low), (right, high))
+    walls = [Line(start, end, "#b0a89a") for start, end in ends]
+    posts = [Disc((x, row.y), row.radius, "#6b6257") for row in ROWS for x in row.posts]
+    return [*walls, Line((left, high), (right, high), "#2e9e5b"), *posts]
+
+
+FILMING = DrawnFilming(look_down(sum(FIELD_X) / 2, (FIELD_MIN_Y + FINISH_Y) / 2, 0.9), POINT_RADIUS, _lay_out)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bmd_pipeline.environments.base import PointTask, TaskSpec
+from bmd_pipeline.sim.render import Disc, DrawnFilming, look_down
 from bmd_pipeline.tasks.gaussian_mixture.options import Options
 
 GOALS = ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
@@ -55,3 +56,10 @@ class GaussianMixture(PointTask):
 
 
 make_spec, make_env = GaussianMixture.make_spec, GaussianMixture.make_env
+
+
+def _lay_out(task: GaussianMixture) -> list[Disc]:
+    return [Disc(goal, task.options.goal_radius, "#2e9e5b") for goal in GOALS]
+
+
+FILMING = DrawnFilming(look_down(0.0, 0.0, 2.8), 0.04, _lay_out)
