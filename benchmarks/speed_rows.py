@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from benchmarks.peers import DPPO, CleanRL
 from bmd_pipeline.config.schema import DenoiserConfig, PolicyConfig, PPOConfig, PretrainConfig, SteeringConfig
 from bmd_pipeline.environments.base import TaskEnv
-from bmd_pipeline.export.graph import ONNX_FILE, PolicyFunction, write_graphs
+from bmd_pipeline.export.graph import PolicyFunction, write_graphs
 from bmd_pipeline.export.run_policy import FORMAT, Policy
-from bmd_pipeline.io.files import hash_file, write_json
+from bmd_pipeline.io.files import write_json
 from bmd_pipeline.modes.steering import NoiseBasis, SteeringPolicy
 from bmd_pipeline.policies.bc import Cloner
 from bmd_pipeline.policies.diffusion import DiffusionPolicy, ObsHistory
@@ -36,7 +36,7 @@ from bmd_pipeline.rl.adapters import (
 from bmd_pipeline.rl.agent import Agent, make_base_agent
 from bmd_pipeline.rl.ppo import PPO, Batch, Critic, standardise
 from bmd_pipeline.sim import backend
-from bmd_pipeline.stages.export import describe_agent
+from bmd_pipeline.stages.export import describe_agent, hash_graphs
 from bmd_pipeline.tasks.pusht.env import skip_recolouring
 from bmd_pipeline.tasks.registry import get_entry, make_env
 
@@ -259,8 +259,8 @@ def export_policy(policy: DiffusionPolicy) -> tuple[Policy, float]:
     agent = make_base_agent(policy.requires_grad_(False).eval())
     function = PolicyFunction(agent)
     with tempfile.TemporaryDirectory() as folder:
-        worst = write_graphs(function, Path(folder))
-        facts = {"graph_sha256": hash_file(Path(folder) / ONNX_FILE), **describe_agent(agent, function)}
+        worst = write_graphs([function], Path(folder))
+        facts = {"graphs": hash_graphs(Path(folder)), **describe_agent(agent, function)}
         write_json(Path(folder) / "policy.json", {"schema_version": FORMAT, "modes": [], **facts})
         return Policy(folder), worst
 
