@@ -196,7 +196,6 @@ class Losses:
     """Losses on some decisions, each () but kl."""
 
     value: Tensor  # of the critic
-    value_error: Tensor  # its mean squared error
     policy: Tensor  # of the policy; zero where the critic alone learns
     entropy: Tensor  # mean over decisions of the policy's entropy, in nats
     penalty: Tensor  # mean over decisions of what the policy pays for having left its start
@@ -396,17 +395,15 @@ class PPO:
 
     def compute_losses(self, part: Batch, *, policy: bool) -> Losses:
         """Losses on some decisions; without the policy's, those are zero."""
-        value = self.critic(part.critic_inputs)
-        value_loss = compute_value_loss(value, part.returns)
-        error = (value.detach() - part.returns).square().mean()
+        value_loss = compute_value_loss(self.critic(part.critic_inputs), part.returns)
         if not policy:
-            none = torch.zeros_like(error)
-            return Losses(value_loss, error, none, none, none, self._no_kl)
+            none = torch.zeros_like(value_loss)
+            return Losses(value_loss, none, none, none, self._no_kl)
         log_prob, entropy, penalty = self.agent.evaluate(part.draws, part.inputs)
         policy_loss, kl = compute_policy_loss(
             log_prob, part.log_prob, part.advantage, self.factor_weights, self.clip_ratios
         )
-        return Losses(value_loss, error, policy_loss, entropy.mean(), penalty.mean(), kl)
+        return Losses(value_loss, policy_loss, entropy.mean(), penalty.mean(), kl)
 
     def _differentiate(self, batch: Batch, index: Tensor, *, policy: bool) -> Losses:
         """Losses on the decisions at `index`; their gradients are the parameters' afterwards."""
@@ -435,8 +432,9 @@ class PPO:
             norm: () largest norm of a group's gradient in the step before.
         """
         loss = losses.value + losses.policy + losses.penalty
-        numbers = torch.cat([torch.stack([losses.value_error, loss.detach(), norm]), kl])
-        value_error, total, gradient, *nats = (float(number) for number in numbers.tolist())
+        numbers = torch.cat([torch.stack([losses.value, loss, norm]), kl])
+        value_loss, total, gradient, *nats = numbers.tolist()
+        value_error = 2.0 * value_loss / self.critic.num_streams
         if not math.isfinite(gradient):
             raise DivergenceError(f"a gradient's norm is {gradient}")
         if not value_error <= allowed:  # not so for NaN either
@@ -463,7 +461,7 @@ class PPO:
                 continue
             for parameter in group:
                 parameter.grad = None  # the optimiser passes over what has none
-        norms = [nn.utils.clip_grad_norm_(group, MAX_GRAD_NORM) for group in trained]
+        norms = [nn.utils.clip_grad_norm_(group, MAX_GRAD_NORM, foreach=True) for group in trained]
         self.optimizer.step()
         return torch.stack(norms).max()
 
