@@ -318,7 +318,7 @@ class DiffusionPolicy(nn.Module):
         ignores them.
         """
         modulation = self.denoiser.embed_code(code) if self.num_codes and code is not None else ()
-        seen, time = self.denoiser.embed_cond(cond), self.denoiser.embed_time()  # (B, width), (denoising_steps, width)
+        seen, time = self.denoiser.embed_cond(cond), self.denoiser.embed_time()  # (B, ...), (denoising_steps, ...)
 
         def predict(x: Tensor, t: int) -> Tensor:
             output: Tensor = self.denoiser(x, seen + time[t], modulation)

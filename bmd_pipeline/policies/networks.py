@@ -164,9 +164,8 @@ Modulation = Sequence[tuple[Tensor, Tensor]]
 class Denoiser(nn.Module):
     """MLP of the noisy sample, the condition, the diffusion step and, if it has any, a mode code.
 
-    The first layer is one matrix over [sample, condition, time features], applied in three parts: the
-    condition's once for a whole denoising chain, the time's once for all diffusion steps, and only the
-    sample's at every step.
+    The first layer sees [sample, condition, time features]. It is small beside the others: computing shares of it once
+    for a whole denoising chain would cost more in passes over its output.
 
     A code z scales and shifts every hidden layer before its nonlinearity, h·(1 + scale[z]) + shift[z]. The tables
     start at zero, where the network answers as if it had none (ours). A network without codes has `num_codes` 0.
@@ -186,8 +185,8 @@ class Denoiser(nn.Module):
         num_codes: int = 0,
     ) -> None:
         super().__init__()
-        self._parts = (noise_dim, cond_dim, TIME_FEATURES)
-        self.first = nn.Linear(sum(self._parts), hidden_sizes[0])
+        self.cond_dim = cond_dim
+        self.first = nn.Linear(noise_dim + cond_dim + TIME_FEATURES, hidden_sizes[0])
         self.activation = ACTIVATIONS[activation]()
         self.rest = nn.ModuleList(
             nn.Linear(fan_in, fan_out) for fan_in, fan_out in itertools.pairwise([*hidden_sizes, noise_dim])
@@ -198,25 +197,25 @@ class Denoiser(nn.Module):
         self.register_buffer("features", time_features(denoising_steps), persistent=False)
 
     def embed_cond(self, cond: Tensor) -> Tensor:
-        """The condition's share of the first layer: (B, cond_dim) to (B, width)."""
-        return F.linear(cond, self._weights()[1])
+        """The condition's share of the context: (B, cond_dim) to (B, cond_dim + TIME_FEATURES)."""
+        return F.pad(cond, (0, TIME_FEATURES))
 
     def embed_time(self) -> Tensor:
-        """The share of every diffusion step, bias included: (denoising_steps, width)."""
-        return F.linear(self.features, self._weights()[2], self.first.bias)
+        """The share of every diffusion step: (denoising_steps, cond_dim + TIME_FEATURES)."""
+        return F.pad(self.features, (self.cond_dim, 0))
 
     def embed_code(self, code: Tensor) -> Modulation:
         """What the codes (B,) int64 do to each hidden layer; nothing for a network without codes."""
-        found = [F.embedding(code, table).chunk(2, dim=1) for table in self.code_tables]
-        return [(1.0 + scale, shift) for scale, shift in found]
+        halves = [table.chunk(2, dim=1) for table in self.code_tables]
+        return [(F.embedding(code, 1.0 + scale), F.embedding(code, shift)) for scale, shift in halves]
 
     def forward(self, x: Tensor, context: Tensor, modulation: Modulation = ()) -> Tensor:
         """Predicts from the noisy sample x (B, noise_dim), in its shape.
 
-        `context` (B, width) is the sum of the embedded condition and time. `modulation` is from `embed_code`; an empty
+        `context` is the sum of the embedded condition and time. `modulation` is from `embed_code`; an empty
         one leaves every layer as it is.
         """
-        h = torch.addmm(context, x, self._weights()[0].T)
+        h: Tensor = self.first(torch.cat([x, context], dim=1))
         for index, layer in enumerate(self.rest):
             if modulation:
                 scale, shift = modulation[index]
@@ -230,9 +229,6 @@ class Denoiser(nn.Module):
         for table in self.code_tables:
             mean = table.mean(dim=0, keepdim=True)
             table.copy_(mean + factor * (table - mean))
-
-    def _weights(self) -> tuple[Tensor, ...]:
-        return torch.split(self.first.weight, list(self._parts), dim=1)
 
 
 SLOWEST_RATE = 1e4
@@ -268,8 +264,7 @@ class ResidualDenoiser(Denoiser):
     ) -> None:
         sizes, width = (cond_dim, *config.cond_sizes), config.time_dim
         super().__init__(noise_dim, sizes[-1], hidden_sizes, activation, denoising_steps, num_codes)
-        self._parts = (noise_dim, sizes[-1], width)
-        self.first = nn.Linear(sum(self._parts), hidden_sizes[0])
+        self.first = nn.Linear(noise_dim + sizes[-1] + width, hidden_sizes[0])
         self.cond_network = make_mlp(sizes, activation) if config.cond_sizes else nn.Identity()
         self.time_network = make_mlp((width, 2 * width, width), "mish")
         norms = hidden_sizes[1:] if config.layer_norm else ()
@@ -277,12 +272,12 @@ class ResidualDenoiser(Denoiser):
         self.register_buffer("features", wide_time_features(denoising_steps, width), persistent=False)
 
     def embed_cond(self, cond: Tensor) -> Tensor:
-        """The condition's share of the first layer: (B, cond_dim) to (B, width)."""
-        return F.linear(self.cond_network(cond), self._weights()[1])
+        """The condition's share of the context, through its network if it has one."""
+        return F.pad(self.cond_network(cond), (0, self.features.shape[1]))
 
     def embed_time(self) -> Tensor:
-        """The share of every diffusion step, bias included: (denoising_steps, width)."""
-        return F.linear(self.time_network(self.features), self._weights()[2], self.first.bias)
+        """The share of every diffusion step, through the network of the time."""
+        return F.pad(self.time_network(self.features), (self.cond_dim, 0))
 
     def forward(self, x: Tensor, context: Tensor, modulation: Modulation = ()) -> Tensor:
         """As `Denoiser.forward`."""
@@ -295,7 +290,7 @@ class ResidualDenoiser(Denoiser):
                 h = torch.addcmul(shift, h, scale)
             return h
 
-        h = torch.addmm(context, x, self._weights()[0].T)
+        h: Tensor = self.first(torch.cat([x, context], dim=1))
         for index in range(0, len(self.rest) - 1, 2):
             inner = self.rest[index](self.activation(take_in(index, h)))
             h = h + self.rest[index + 1](self.activation(take_in(index + 1, inner)))

@@ -38,14 +38,13 @@ def test_inputs_of_codes() -> None:
 
 
 @pytest.mark.parametrize("hidden", [(7,), (8, 6, 5)])
-def test_folding_changes_nothing(hidden: tuple[int, ...]) -> None:
-    """The three-part first layer equals one matrix over the concatenated input."""
+def test_condition_and_time_enter_the_first_layer(hidden: tuple[int, ...]) -> None:
     denoiser = Denoiser(4, 3, hidden, "silu", 10)
     x, cond = torch.randn(5, 4), torch.randn(5, 3)
     t = torch.tensor([0, 9, 3, 3, 7])
-    folded = denoiser(x, denoiser.embed_cond(cond) + denoiser.embed_time()[t])
+    output = denoiser(x, denoiser.embed_cond(cond) + denoiser.embed_time()[t])
     inputs = torch.cat([x, cond, time_features(10)[t]], dim=1)
-    torch.testing.assert_close(folded, run_plainly(denoiser, inputs))
+    torch.testing.assert_close(output, run_plainly(denoiser, inputs))
 
 
 def make_coded(num_codes: int, hidden: tuple[int, ...] = (8, 6)) -> Denoiser:
