@@ -126,8 +126,16 @@ def _check_workflow(settings: RunConfig | None) -> Found:
 def _check_torch(settings: RunConfig | None) -> Found:
     import torch
 
+    from bmd_pipeline.compute import has_bfloat16_units, select_device
+
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
-    return "ok", f"{torch.__version__} ({build}), {torch.get_num_threads()} threads by itself"
+    text = f"{torch.__version__} ({build}), {torch.get_num_threads()} threads by itself"
+    if has_bfloat16_units():
+        return "ok", f"{text}; matrix units for bfloat16 (pretrain.precision)"
+    asked = settings is not None and settings.pretrain.precision == "bfloat16"
+    if asked and select_device("auto").type == "cpu":
+        return "note", f"{text}; no matrix units for bfloat16, so that pretrain.precision=float32 is faster"
+    return "ok", text
 
 
 def _check_device(settings: RunConfig | None) -> Found:

@@ -308,6 +308,8 @@ class _Run:
     def __post_init__(self) -> None:
         execution = self.config.execution
         self.matmul = set_matmul(self.cloner.device, execution.cuda_matmul, execution.cpu_matmul)
+        if self.config.pretrain.precision == "bfloat16":
+            self.matmul = f"bfloat16 in training, else {self.matmul}"
         if (saved := self.checkpoints.load()) is not None:
             self._restore(*saved)
             self.rollbacks = saved[1]["rollbacks"]

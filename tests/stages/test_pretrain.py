@@ -145,6 +145,13 @@ def test_progress_of_other_settings_or_other_data_is_not_used(
     assert "resuming" not in capsys.readouterr().err
 
 
+def test_the_record_says_what_matrices_were_multiplied_in(tmp_path: Path, demos: Path) -> None:
+    for precision, recorded in (("float32", "float32"), ("bfloat16", "bfloat16 in training, else float32")):
+        run(make_config(precision=precision, iterations=2), demos, tmp_path / precision)
+        record = json.loads((tmp_path / precision / "run.json").read_text())
+        assert record["matmul_precision"].removesuffix(" by oneDNN") == recorded
+
+
 def test_seed_decides_the_weights(tmp_path: Path, demos: Path) -> None:
     contents = []
     for i, seed in enumerate((0, 0, 1)):
