@@ -139,7 +139,7 @@ def fit_critic(moments: Moments, num_codes: int, generator: torch.Generator) -> 
 
 def _learn(network: nn.Sequential, learnt: Moments, held: Moments, generator: torch.Generator) -> None:
     """Leaves the weights that were likeliest on what is held out."""
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     best, since, kept = math.inf, 0, {name: value.clone() for name, value in network.state_dict().items()}
     for step in range(1, MAX_STEPS + 1 if len(learnt.code) and len(held.code) else 1):
         index = torch.randint(len(learnt.code), (BATCH,), generator=generator)

@@ -285,5 +285,4 @@ def make_ppo(agent: Agent, critic: Critic, config: PPOConfig, *, recorder: Graph
     """PPO, its gradients recorded if there is a recorder; arguments as of `PPO`."""
     if recorder is None:
         return PPO(agent, critic, config)
-    fused = next(critic.parameters()).device.type == "cuda"
-    return GraphedPPO(agent, critic, config, fused=fused, recorder=recorder)
+    return GraphedPPO(agent, critic, config, recorder=recorder)

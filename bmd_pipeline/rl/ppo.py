@@ -268,11 +268,10 @@ class PPO:
     """Updates an agent and its critic.
 
     Each adapter of the agent that learns is a group of its own: it stops at its own KL bound, with its own learning
-    rate, whatever the others do. The settings are for adapters without a trust region of their own. On a CUDA device
-    Adam can run `fused`, as one kernel.
+    rate, whatever the others do. The settings are for adapters without a trust region of their own.
     """
 
-    def __init__(self, agent: Agent, critic: Critic, config: PPOConfig, *, fused: bool = False) -> None:
+    def __init__(self, agent: Agent, critic: Critic, config: PPOConfig) -> None:
         self.agent = agent
         self.critic = critic
         self.config = config
@@ -298,7 +297,7 @@ class PPO:
         self.optimizer = torch.optim.Adam(
             [{"params": group, "lr": rate, "initial_lr": rate} for group, rate in zip(self.groups, rates, strict=True)],
             eps=1e-5,
-            fused=fused or None,
+            fused=True,
         )
 
     def update(self, batch: Batch, generator: torch.Generator, *, policy: bool = True) -> dict[str, float]:
