@@ -12,6 +12,7 @@ from bmd_pipeline.cli.options import Job, make_reporter, need, new_file, new_fol
 from bmd_pipeline.config.overrides import base_name, list_evaluations
 from bmd_pipeline.config.schema import MAX_SEED
 from bmd_pipeline.errors import ArtifactError, ConfigError
+from bmd_pipeline.io.files import is_there
 from bmd_pipeline.io.layout import (
     FINETUNED_NAMES,
     LOCK_FILE,
@@ -414,7 +415,7 @@ def _need_demos(job: Job, given: Path | None) -> Path:
         o.require_store(given, job.task)
     store = given or need(job.layout.demos(job.task), f"bmd-pipeline collect --task {job.task}")
     manifest = store.with_name(MANIFEST_FILE)
-    if manifest.is_file() and not is_imported(manifest):
+    if is_there(manifest) and not is_imported(manifest):
         record = read_manifest(manifest)
         if store.name in record["outputs"]:
             job.require_settings("collect", record.get("config"), str(store))

@@ -44,7 +44,7 @@ from bmd_pipeline.config.schema import (
     format_axis_value,
 )
 from bmd_pipeline.errors import ConfigError, TaskError, suggest
-from bmd_pipeline.io.files import read_file
+from bmd_pipeline.io.files import is_there, read_file
 
 if TYPE_CHECKING:
     from bmd_pipeline.tasks.registry import TaskEntry
@@ -394,7 +394,7 @@ def load_config(
         preset = "gpu" if _is_native(_collect_layers(task, "cpu", config_dir) + upper) else "cpu"
     lower = _collect_layers(task, preset, config_dir)
     path = modes_path(task, str(merge_layers(lower + upper).get("run") or ""), config_dir)
-    layers = lower + ([_file_layer(path, read_settings(path))] if path.is_file() else []) + upper
+    layers = lower + ([_file_layer(path, read_settings(path))] if is_there(path) else []) + upper
     values = merge_layers(layers)
     if "preset" in values:
         raise _refusal(("preset",), f"unknown setting preset; {_NO_SETTINGS['preset']}", layers)
@@ -529,17 +529,17 @@ def _read_task_files(task: str, config_dir: Path) -> dict[Path, dict[str, Any]]:
         raise TaskError(f"a task's name is letters, digits, - and _, at most 64 of them, got {shorten(task)!r}")
     path = _task_path(task, config_dir)
     stem, seed = split_base(task)
-    if seed is not None and not path.is_file():
+    if seed is not None and not is_there(path):
         files = _read_task_files(stem, config_dir)
         return files if len(files) > 1 else {only: _extend(values, stem) for only, values in files.items()}
-    values = read_settings(path) if path.is_file() else {}
+    values = read_settings(path) if is_there(path) else {}
     base = values.pop("extends", None)
     if base is None:
         return {path: values}
     if not isinstance(base, str) or not TASK_NAME.fullmatch(base):
         raise ConfigError(f"extends must be the name of a task, got {base!r} ({path})")
     base_path = _task_path(base, config_dir)
-    base_values = read_settings(base_path) if base_path.is_file() else {}
+    base_values = read_settings(base_path) if is_there(base_path) else {}
     if "extends" in base_values:
         raise ConfigError(f"extends must name a task, but {base} is itself a variant ({path})")
     return {base_path: _extend(base_values, base), path: values}

@@ -1,5 +1,6 @@
 """Where settings and the workflow are: in the current folder, and what it lacks comes with the package."""
 
+import os
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
@@ -8,12 +9,12 @@ PACKAGED = _PACKAGE / "project" if (_PACKAGE / "project").is_dir() else _PACKAGE
 
 
 def find_file(path: Path) -> Path:
-    """A file of the current folder, or the packaged one if only that exists.
+    """A file of the current folder, or the packaged one if nothing is there.
 
     An absolute path is returned as it is.
     """
     packaged = PACKAGED / path
-    return packaged if packaged.exists() and not path.exists() else path
+    return packaged if packaged.exists() and not os.path.lexists(path) else path
 
 
 def list_stems(folder: Path) -> list[str]:

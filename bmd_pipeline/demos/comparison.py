@@ -22,22 +22,25 @@ def compare_with_task(demos: Demos, env: TaskEnv) -> str:
     """Says in one line in which columns observations of demonstrations and of the task differ; empty if in none.
 
     Starts are compared with starts: their means, and how widely they are spread. Then the task is given the first
-    actions of demonstrations, and what it shows is compared with the range of all that was demonstrated.
+    actions of demonstrations, and what it shows is compared with the range of all that was demonstrated, and with how
+    far those actions led there.
     """
     obs, action, first = (torch.from_numpy(x) for x in (demos.obs, demos.action, demos.episode_starts))
     last = torch.from_numpy(demos.episode_ends) - 1
-    paths = []
+    paths, demonstrated = [], []
     for seed in range(-(-STARTS // env.num_envs)):
         chosen = (seed * env.num_envs + torch.arange(env.num_envs)) % demos.num_episodes
         # an observation after a demonstration's last one is none that it could have shown
         steps = torch.minimum(torch.arange(STEPS), (last - first)[chosen, None])  # (num_envs, STEPS)
+        rows = first[chosen, None] + steps
         start = env.reset(seed)[None]
-        moved = env.step_chunk(action[first[chosen, None] + steps].to(env.device))
+        moved = env.step_chunk(action[rows].to(env.device))
         paths.append(torch.cat([start, moved.obs_path]).cpu()[steps.T, torch.arange(env.num_envs)])
+        demonstrated.append(obs[rows.T])
     played = torch.cat(paths, dim=1)  # (STEPS, M, obs_dim)
     low, high = torch.aminmax(obs, dim=0)
     width = torch.maximum(high - low, 1e-3 * torch.maximum(low.abs(), high.abs()))
-    width = torch.where(width > 1e-5, width, torch.ones_like(width))  # of a constant: one is as good as another
+    width = torch.where(width > 1e-5, width, (1e-3 * width.max()).clamp(min=1e-5))  # a column of zeros has none
     beyond = torch.maximum(low - played.amin(dim=0), played.amax(dim=0) - high) / width  # (M, obs_dim)
     ours, theirs = _describe_spread(obs[first]), _describe_spread(played[0])
     found = []
@@ -58,6 +61,14 @@ def compare_with_task(demos: Demos, env: TaskEnv) -> str:
                 f"{float(high[column]):.3g} in demonstrations, {float(shown.min()):.3g} and {float(shown.max()):.3g} "
                 "in the task"
             )
+    way, other_way = (_measure_ways(paths) for paths in (torch.cat(demonstrated, dim=1), played))
+    moves = way > 1e-3 * width
+    if not found and bool(moves.any()) and bool((FACTOR * other_way < way)[moves].all()):
+        less = float((way / other_way)[moves].min())
+        return (
+            f"the first {STEPS} actions of demonstrations led at least {less:.2g} times farther there than in the "
+            "task; are they in its units?"
+        )
     more = f"; and {len(found) - SHOWN} columns more" if len(found) > SHOWN else ""
     return "; ".join(found[:SHOWN]) + more
 
@@ -66,3 +77,8 @@ def _describe_spread(values: Tensor) -> Tensor:
     """Mean and standard deviation (2, dim) of values (N, dim)."""
     std, mean = torch.std_mean(values.double(), dim=0, correction=0)
     return torch.stack([mean, std])
+
+
+def _measure_ways(paths: Tensor) -> Tensor:
+    """How far each column (dim,) gets from its start on paths (STEPS, M, dim), as a root mean square."""
+    return (paths - paths[0]).double().square().mean(dim=(0, 1)).sqrt()

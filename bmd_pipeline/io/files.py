@@ -172,6 +172,21 @@ def open_file(path: Path, max_bytes: int | None = None) -> io.BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file that may be absent is there; `path.is_file()` would take a pipe in its place for nothing at all.
+
+    Raises:
+        ArtifactError: something else is there than a regular file or a link to one.
+    """
+    if path.is_file():
+        return True
+    if os.path.lexists(path):
+        raise ArtifactError(
+            f"{path} is no regular file but a folder, a pipe, a device or a broken link: move it away or delete it"
+        )
+    return False
+
+
 def read_file(path: Path, max_bytes: int = MAX_DOCUMENT_BYTES) -> bytes:
     """A regular file's content; errors as in `open_file`."""
     with open_file(path, max_bytes) as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import multiprocessing
 import os
 import platform
@@ -19,7 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bmd_pipeline.errors import ArtifactError, ConfigError
-from bmd_pipeline.io.files import damage_error, hash_path, hash_tree, parse_json, read_file, read_json, write_json
+from bmd_pipeline.io.files import (
+    damage_error,
+    hash_path,
+    hash_tree,
+    is_there,
+    parse_json,
+    read_file,
+    read_json,
+    write_json,
+)
 from bmd_pipeline.io.layout import (
     LOCK_FILE,
     MANIFEST_FILE,
@@ -70,6 +80,8 @@ class RunStart:
 
     Make it before anything is read: an input that is replaced while the stage works was never read by it.
 
+    A run.json stands for its outputs too, which may be replaced while the record stays.
+
     Args:
         warn: takes one line for people about what has changed by the end.
         paths: the files and folders; those that are missing are left to whoever reads them.
@@ -80,19 +92,40 @@ class RunStart:
         self.time = time.time()
         self.git_commit, self.packages = git_commit(), package_versions()
         self.hashes = {path: _hash_if_there(path) for path in paths}
+        self._read = {path: {path: self.hashes[path], **_hash_outputs(path)} for path in paths}
 
-    def list_changed(self) -> list[Path]:
-        """The files and folders whose content is no longer what it was."""
-        return [path for path, known in self.hashes.items() if _hash_if_there(path) != known]
+    def find_changed(self) -> dict[Path, list[Path]]:
+        """What is no longer what it was, by the path that was given: itself, or outputs that it names."""
+        changed = {
+            path: [file for file in files if _has_changed(file, files[file])] for path, files in self._read.items()
+        }
+        return {path: files for path, files in changed.items() if files}
 
     def require_unchanged(self) -> None:
         """Raises `ArtifactError` if a file or folder has changed."""
-        for path in self.list_changed():
+        for path, *_ in self.find_changed().values():
             raise ArtifactError(f"{path} changed while it was read; give the same command again")
 
 
 def _hash_if_there(path: Path) -> str:
     return hash_path(path) if path.exists() else ""
+
+
+def _has_changed(path: Path, known: str) -> bool:
+    try:
+        return _hash_if_there(path) != known
+    except (ArtifactError, OSError):  # a pipe has come in its place, or it goes while it is looked at
+        return True
+
+
+def _hash_outputs(path: Path) -> dict[Path, str]:
+    """Hashes of the files that a run.json names, without the log, which decides nothing; none of another file, or of a
+    damaged record, which is refused where it is read."""
+    names: list[str] = []
+    if path.name == RUN_FILE:
+        with suppress(ArtifactError):
+            names = [name for name in read_record(path)["outputs"] if name != METRICS_FILE]
+    return {path.parent / name: _hash_if_there(path.parent / name) for name in names}
 
 
 def describe_run(
@@ -122,8 +155,8 @@ def describe_run(
     """
     import torch
 
-    changed = start.list_changed()
-    for path in changed:
+    changed = start.find_changed()
+    for path in itertools.chain(*changed.values()):
         start.warn(f"{path} changed while {stage} ran: its record names the content that {stage} began with")
     if git_commit() != start.git_commit:
         start.warn(f"the code changed while {stage} ran: its record names the commit that {stage} began with")
@@ -283,7 +316,7 @@ def find_edited_hash(store: Path, manifest: Path) -> str | None:
 
     Times of files decide nothing: a copy or a backup may bring back an older one.
     """
-    if not store.is_dir() or not manifest.is_file():
+    if not is_there(manifest) or not store.is_dir():
         return None
     found = _hash_unchanged(store, _list_file_states(store))
     return None if found == read_manifest(manifest)["outputs"].get(store.name) else found
@@ -475,7 +508,7 @@ def require_disposable_demos(store: Path, manifest: Path, task: str, command: st
     Raises:
         ArtifactError: a store is there that was imported, that nobody collected, or that was edited since.
     """
-    if manifest.is_file() and store.name not in (outputs := read_manifest(manifest)["outputs"]):
+    if is_there(manifest) and store.name not in (outputs := read_manifest(manifest)["outputs"]):
         raise ArtifactError(
             f"{manifest} stands for {', '.join(outputs) or 'another store'}, and `{command}` would replace it: write "
             f"{store.name} into another folder"
@@ -525,7 +558,7 @@ def require_own_demos(policy: Path, demos: Path) -> None:
         ConfigError: the policy was imported, and the demonstrations were not.
     """
     manifest = demos.with_name(MANIFEST_FILE)
-    named = demos.exists() and not manifest.exists()
+    named = demos.exists() and not is_there(manifest)
     if is_imported(policy / RUN_FILE) and not is_imported(manifest) and not named:
         raise ConfigError(
             "discover.form must be published for an imported policy without imported demonstrations: codes are taught "
@@ -549,7 +582,7 @@ def _explain_not_collected(store: Path, manifest: Path) -> str | None:
         made_under = read_json(store / "zarr.json", "store")["attributes"]["config_hash"]
     except (ArtifactError, KeyError, TypeError):  # a file, another format, another writer
         return "was not made by `collect`"
-    if manifest.is_file():
+    if is_there(manifest):
         same = read_manifest(manifest).get("config_hash") == made_under
         return None if same else f"is not the store of {manifest}"
     # A killed collection may have put its store in place and not have come to the manifest.

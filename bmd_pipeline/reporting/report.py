@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from bmd_pipeline import __version__
 from bmd_pipeline.errors import ArtifactError
+from bmd_pipeline.io.files import is_there
 from bmd_pipeline.io.layout import Layout
 from bmd_pipeline.methods import PRETRAINED
 from bmd_pipeline.metrics.schemas import Comparison, Evaluation, Grid, Verdict, load_document
@@ -244,9 +245,9 @@ def load_results(layout: Layout, tasks: Sequence[str]) -> list[TaskResults]:
         results.append(
             TaskResults(
                 evaluation=load_document(path, Evaluation, task),
-                verdict=load_document(verdict, Verdict, task) if verdict.is_file() else None,
-                grid=load_document(grid, Grid, task) if grid.is_file() else None,
-                link=quote(str(page.relative_to(layout.overview().parent))) if page.is_file() else None,
+                verdict=load_document(verdict, Verdict, task) if is_there(verdict) else None,
+                grid=load_document(grid, Grid, task) if is_there(grid) else None,
+                link=quote(str(page.relative_to(layout.overview().parent))) if is_there(page) else None,
             )
         )
     return results

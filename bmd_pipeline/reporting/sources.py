@@ -13,7 +13,7 @@ from typing import Any
 
 from bmd_pipeline.config.schema import ModesConfig
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.files import advise_again, hash_file, read_file
+from bmd_pipeline.io.files import advise_again, hash_file, is_there, read_file
 from bmd_pipeline.io.layout import EPISODES_FILE, METRICS_FILE, PATHS_FILE, RUN_FILE, VIDEO_TYPES, VIDEOS_FOLDER, Layout
 from bmd_pipeline.io.logger import load_metrics
 from bmd_pipeline.io.provenance import read_manifest, require_run
@@ -118,7 +118,7 @@ def load_pretraining(path: Path) -> Curves | None:
     Raises:
         ArtifactError: it is empty or damaged.
     """
-    rows = [row for row in load_metrics(path) if METRICS["selected"] in row] if path.is_file() else []
+    rows = [row for row in load_metrics(path) if METRICS["selected"] in row] if is_there(path) else []
     return _thin_rows(rows, ["selected"]) if rows else None
 
 
@@ -171,10 +171,10 @@ def load_documents(layout: Layout, evaluation: Evaluation) -> FoundDocuments:
     evaluations = {name: file.sha256 for name, file in evaluation.provenance.inputs.items()}
 
     def hash_of(path: Path) -> str | None:
-        return hash_file(path) if path.is_file() else None
+        return hash_file(path) if is_there(path) else None
 
     def load(path: Path, model: type[AnyDocument], find_hash: Callable[[str], str | None]) -> AnyDocument | None:
-        if not path.is_file():
+        if not is_there(path):
             return None
         document = load_document(path, model, task)
         for name, file in document.provenance.inputs.items():
@@ -278,7 +278,7 @@ def _find_collection(base: RunRecord, layout: Layout, task: str) -> RunRecord | 
     """Manifest of the demonstrations that the policy was trained on; None if they were edited since, or if an imported
     policy lies beside others."""
     manifest = layout.demos_manifest(task)
-    if not manifest.is_file():
+    if not is_there(manifest):
         return None
     record = read_manifest(manifest)
     learnt_from = base.get("inputs", {}).get("demos", {}).get("sha256")
@@ -304,7 +304,7 @@ def _load_part(evaluation: Evaluation, layout: Layout, policy: str, seed: int) -
     played = {"policy": layout.policy(task), "modes": layout.modes(task, seed)}
     for name, folder in played.items():
         evaluated, record = part.provenance.inputs.get(name), folder / RUN_FILE
-        if evaluated is not None and record.is_file() and hash_file(record) != evaluated.sha256:
+        if evaluated is not None and is_there(record) and hash_file(record) != evaluated.sha256:
             raise ArtifactError(f"{record} is not the run that was evaluated; run `bmd-pipeline evaluate {which}`")
     return part
 

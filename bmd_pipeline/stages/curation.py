@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from bmd_pipeline.config.load import describe_error, modes_path, read_settings
 from bmd_pipeline.config.schema import ModesConfig, RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
-from bmd_pipeline.io.files import hash_file, read_json, write_text
+from bmd_pipeline.io.files import hash_file, is_there, read_json, write_text
 from bmd_pipeline.io.layout import MODES_NAMES, PATHS_FILE, RUN_FILE, Layout
 from bmd_pipeline.methods import TAUGHT
 from bmd_pipeline.metrics.schemas import CodeRow, Evaluation, load_document
@@ -132,7 +132,7 @@ def _decide(config: RunConfig, found: Sequence[int], **changes: Any) -> Path:
     """
     path = modes_path(config.task.name, config.run)
     config.modes.require_sizes(found)
-    if path.is_file() and (others := sorted(read_settings(path).keys() - {"modes"})):
+    if is_there(path) and (others := sorted(read_settings(path).keys() - {"modes"})):
         raise ConfigError(f"{path} also holds {others[0]}, which would be lost: write `modes` in it by hand")
     values = config.modes.model_dump(mode="json") | {"demonstrations": list(found)} | changes
     try:

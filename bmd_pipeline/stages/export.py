@@ -13,7 +13,7 @@ from bmd_pipeline.config.schema import ModesConfig, RunConfig
 from bmd_pipeline.errors import ArtifactError, TaskError
 from bmd_pipeline.export.critic import CriticFunction, fit_critic, play_moments
 from bmd_pipeline.export.graph import Function, PolicyFunction, ResidualFunction, write_graphs
-from bmd_pipeline.io.files import hash_file, read_json, staged_directory, write_bytes, write_json
+from bmd_pipeline.io.files import hash_file, is_there, read_json, staged_directory, write_bytes, write_json
 from bmd_pipeline.io.layout import RUN_FILE
 from bmd_pipeline.io.provenance import RunStart, read_record, write_run
 from bmd_pipeline.methods import is_finetuned
@@ -143,7 +143,7 @@ def require_replaceable(folder: Path) -> None:
         raise ArtifactError(f"{folder} is a link, and would be replaced: {away}")
     if not folder.exists():
         return
-    written = read_record(folder / RUN_FILE)["outputs"] if (folder / RUN_FILE).is_file() else {}
+    written = read_record(folder / RUN_FILE)["outputs"] if is_there(folder / RUN_FILE) else {}
     for path in sorted(folder.iterdir()):
         if path.name in (RUN_FILE, "__pycache__", ".snakemake_timestamp"):
             continue
@@ -161,7 +161,7 @@ def _read_evaluation(
     task: str, method: str, seed: int, path: Path, inputs: Mapping[str, Path], start: RunStart
 ) -> Measured | None:
     """What an evaluation says of each code; None without one, or if the policy has been replaced since."""
-    if not path.is_file():
+    if not is_there(path):
         return None
     document = load_document(path, Evaluation, task)
     evaluated = {name: file.sha256 for name, file in document.provenance.inputs.items()}

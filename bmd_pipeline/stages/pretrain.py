@@ -18,7 +18,7 @@ from bmd_pipeline.demos.comparison import compare_with_task
 from bmd_pipeline.demos.store import Demos, load_demos
 from bmd_pipeline.environments.base import TaskEnv
 from bmd_pipeline.errors import DataError, DivergenceError, TrainingError
-from bmd_pipeline.io.files import write_bytes
+from bmd_pipeline.io.files import is_there, write_bytes
 from bmd_pipeline.io.layout import MANIFEST_FILE, METRICS_FILE, POLICY_FILE
 from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.io.provenance import RunStart, is_imported, read_manifest, require_disposable_policy, write_run
@@ -211,7 +211,7 @@ def _find_collect_config(demos: Path, start: RunStart, reporter: Reporter) -> di
     Warns of a store that is not what was collected; editing it is allowed.
     """
     manifest = demos.with_name(MANIFEST_FILE)
-    record = read_manifest(manifest) if manifest.is_file() else {"outputs": {}}
+    record = read_manifest(manifest) if is_there(manifest) else {"outputs": {}}
     recorded = record["outputs"].get(demos.name)
     if recorded not in (None, start.hashes[demos]):
         reporter.warn(f"{demos} is not what {manifest} records: it was edited since")

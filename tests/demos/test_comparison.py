@@ -73,6 +73,22 @@ def test_other_units_are_said_with_the_column(factor: float) -> None:
     assert "column 2" not in found
 
 
+def test_a_column_that_holds_nothing_is_said() -> None:
+    assert "column 0 of the observation is 0 ± 0 at the start" in compare_with_task(
+        scale(demonstrate(), 0, 0.0), Cart(16)
+    )
+    found = compare_with_task(scale(demonstrate(), 1, 0.0), Cart(16))
+    assert "column 1 of the observation lies between 0 and 0 in demonstrations" in found
+    assert "column 0" not in found
+
+
+@pytest.mark.parametrize("factor", [0.1, 1e-3])
+def test_actions_that_do_too_little_are_said(factor: float) -> None:
+    demos = demonstrate()
+    found = compare_with_task(replace(demos, action=demos.action * np.float32(factor)), Cart(16))
+    assert "farther there than in the task; are they in its units?" in found
+
+
 @pytest.mark.parametrize("factor", [0.1, 1e-4])
 def test_what_rests_at_the_start_is_compared_once_it_moves(factor: float) -> None:
     found = compare_with_task(scale(demonstrate(), 1, factor), Cart(16))

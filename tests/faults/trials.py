@@ -137,11 +137,16 @@ def wait_for_progress(project: Path, stage: Stage, child: int) -> None:
         with suppress(OSError):  # it comes and goes
             if state.stat().st_size > 1000:
                 return
-        with suppress(OSError):
-            if Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-                time.sleep(0.001)
-                continue
-        return
+        if not is_running(child):
+            return
+        time.sleep(0.001)
+
+
+def is_running(child: int) -> bool:
+    """Whether a process has not ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 def wait_for(lab: Lab, text: str, seconds: float = 60.0) -> None:

@@ -9,23 +9,52 @@ import json
 import os
 import random
 import shutil
+import signal
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import zarr
+from numpy.typing import NDArray
+
+from bmd_pipeline.io.files import hash_path
 
 from .lab import BY_NAME, KILLED, RESULTS, TASK, Ended, Lab, Stage, describe
-from .trials import STATE, wait_for_progress
+from .trials import is_running
 
 DATA = Path("data", f"{TASK}-smoke")
+POLICY, MODES, FINETUNED = (RESULTS / name for name in ("policy", "modes/seed0", "dppo-bmd/seed0"))
 READ = {
     "pretrain": (DATA,),
-    "discover": (RESULTS / "policy",),
-    "finetune": (RESULTS / "policy", RESULTS / "modes" / "seed0"),
-    "evaluate": (RESULTS / "policy", RESULTS / "modes" / "seed0", RESULTS / "dppo-bmd" / "seed0"),
+    "discover": (POLICY,),
+    "finetune": (POLICY, MODES),
+    "evaluate": (POLICY, MODES, FINETUNED),
 }
 """Folders of the stages before, which a stage reads."""
-FOREIGN_CODECS = ("pickle", "numcodecs.pickle", "json2", "vlen-utf8", "no-such-codec")
+OTHER_TASK = f"{TASK}Shifted"
+"""Has the same sizes."""
+SWAPS: dict[str, dict[str, tuple[Path, ...]]] = {
+    "seed": READ,
+    "task": READ,
+    "base policy": {"finetune": (POLICY,), "evaluate": (POLICY,)},
+    "method": {"evaluate": (FINETUNED,)},
+}
+"""Stages and folders for which another project, by what it differs, has something else."""
+READ_FROM = (
+    ("pretrain", "demos", DATA / "demos.zarr"),
+    ("discover", "demos", DATA / "demos.zarr"),
+    ("discover", "policy", POLICY),
+    ("finetune", "policy", POLICY),
+    ("finetune", "modes", MODES),
+    ("evaluate", "policy", POLICY),
+    ("evaluate", "modes", MODES),
+    ("evaluate", "finetuned", FINETUNED),
+)
+"""Stages, inputs as their records call them, and where those are."""
+Values = NDArray[np.float64]
+FOREIGN_CODECS = ("pickle", "numcodecs.pickle", "json2", "numcodecs.msgpack2", "vlen-utf8", "no-such-codec")
 
 
 def require_refusal(ended: Ended) -> None:
@@ -76,38 +105,54 @@ def link_an_output(lab: Lab, stage: Stage, rng: random.Random) -> str:
     return "refused"
 
 
-def swap_an_input(lab: Lab, twin: Path, stage: Stage, rng: random.Random) -> str:
-    """What a stage reads was put there from a run of another seed."""
+def swap_an_input(lab: Lab, other: Path, stage: Stage, folder: Path) -> str:
+    """What a stage reads was put there from another project."""
     project = lab.copy(stage)
-    folder = rng.choice(READ[stage.name])
     shutil.rmtree(project / folder)
-    shutil.copytree(twin / folder, project / folder)
+    shutil.copytree(other / folder, project / folder)
     require_refusal(lab.run(project, stage))
     return "refused"
 
 
-def swap_while_it_is_read(lab: Lab, twin: Path) -> str:
-    """Demonstrations are replaced while a policy is trained on them: its record names those that it has seen."""
-    stage = BY_NAME["pretrain"]
+def list_files(project: Path, folder: Path) -> list[Path]:
+    """Files of a store, or a record and the files that it names, in the order of their names."""
+    if folder.suffix == ".zarr":
+        return sorted(path.relative_to(project) for path in (project / folder).rglob("*") if path.is_file())
+    outputs = json.loads((project / folder / "run.json").read_text())["outputs"]
+    return sorted(folder / name for name in ("run.json", *outputs) if name != "metrics.jsonl")
+
+
+def swap_while_it_is_read(lab: Lab, twin: Path, stage: Stage, name: str, folder: Path, rng: random.Random) -> str:
+    """An input, or one file of it, is replaced while a stage works on it: its record names what it has read."""
     project = lab.copy(stage)
-    known = json.loads((project / DATA / "demos.manifest.json").read_text())["outputs"]["demos.zarr"]
+    known = hash_path(project / folder if folder.suffix == ".zarr" else project / folder / "run.json")
+    files = [path for path in list_files(project, folder) if (twin / path).exists()]
+    files = [path for path in files if (twin / path).read_bytes() != (project / path).read_bytes()]
+    chosen = rng.choice([files, *([path] for path in files)])
+    lock = (project / stage.proof).parent / "checkpoints" / "lock"  # taken once all has been read
     child = lab.start(project, stage.argv)
-    wait_for_progress(project, stage, child)
-    in_time = (project / STATE[stage.name]).exists()
-    shutil.rmtree(project / DATA / "demos.zarr")
-    shutil.copytree(twin / DATA / "demos.zarr", project / DATA / "demos.zarr")
+    while not lock.exists() and is_running(child):
+        time.sleep(0.001)
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGSTOP)
+    in_time = lock.exists()
+    for path in chosen:
+        shutil.copyfile(twin / path, project / path)
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGCONT)
     status, text = lab.wait(), lab.log.read_text()
     assert status == 0, text
-    (record,) = json.loads((project / stage.proof).read_text())["inputs"].values()
-    assert record["sha256"] == known, "the record names demonstrations that were never read"
+    document = json.loads((project / stage.proof).read_text())
+    record = document.get("provenance", document)["inputs"][name]
+    assert record["sha256"] == known, f"the record names another {name} than was read"
     if not in_time:
         return "came too late"
-    assert record["changed"], record
+    assert record.get("changed"), f"{stage.name}: {chosen} replaced, and not marked: {record}"
     assert "changed while" in text, text
-    assert (
-        describe(project, stage)[str(RESULTS / "policy" / "policy.safetensors")]
-        == (lab.reference[stage.name][str(RESULTS / "policy" / "policy.safetensors")])
-    )
+    found = describe(project, stage)
+    for path, expected in lab.reference[stage.name].items():
+        if path.endswith((".safetensors", ".parquet")):
+            assert found[path] == expected, f"{path} was made from what came later"
     return "marked"
 
 
@@ -126,45 +171,128 @@ def name_a_codec(lab: Lab, rng: random.Random) -> str:
     return "refused"
 
 
-def change_units(lab: Lab, rng: random.Random) -> str:
-    """Observations of the demonstrations come in other units than the task's: the line names a column."""
+def scale_observations(obs: Values, action: Values, rng: random.Random) -> None:
+    """By a power of ten."""
+    obs *= 10.0 ** rng.choice([power for power in range(-7, 8) if power])
+
+
+def shift_a_column(obs: Values, action: Values, rng: random.Random) -> None:
+    """By as much as it is wide, or more."""
+    column = rng.randrange(obs.shape[1])
+    obs[:, column] += rng.choice((-1, 1)) * 10.0 ** rng.uniform(0.0, 4.0) * float(np.ptp(obs[:, column]))
+
+
+def exchange_columns(obs: Values, action: Values, rng: random.Random) -> None:
+    """One of the observation with one of the action: this task's x and y are alike."""
+    first, second = rng.randrange(obs.shape[1]), rng.randrange(action.shape[1])
+    obs[:, first], action[:, second] = action[:, second].copy(), obs[:, first].copy()
+
+
+def freeze_a_column(obs: Values, action: Values, rng: random.Random) -> None:
+    """As a sensor that hangs, or is missing, shows it."""
+    column = rng.randrange(obs.shape[1])
+    obs[:, column] = rng.choice((0.0, obs[0, column], obs[:, column].mean(), obs[:, column].max()))
+
+
+def scale_actions(obs: Values, action: Values, rng: random.Random) -> None:
+    """By a power of ten: those beyond the bounds are clipped, small ones lead nowhere."""
+    action *= 10.0 ** rng.choice((-4, -3, -2, -1, 1, 2, 3, 4))
+
+
+MISFITS: dict[str, Callable[[Values, Values, random.Random], None]] = {
+    "observations in other units": scale_observations,
+    "a column with an offset": shift_a_column,
+    "columns exchanged": exchange_columns,
+    "a constant column": freeze_a_column,
+    "actions in other units": scale_actions,
+}
+
+
+def misfit(lab: Lab, kind: str, rng: random.Random) -> str:
+    """Demonstrations are in other units than the task's, or of other columns: a line says so before training."""
     stage = BY_NAME["pretrain"]
     project = lab.copy(stage)
-    array = zarr.open_group(project / DATA / "demos.zarr", mode="r+")["data/obs"]
-    assert isinstance(array, zarr.Array)
-    array[:] = array[:] * 10.0 ** rng.choice((-6, -3, 3, 6))
+    store = zarr.open_group(project / DATA / "demos.zarr", mode="r+")
+    obs, action = (np.asarray(store[name], dtype=np.float64) for name in ("data/obs", "data/action"))
+    MISFITS[kind](obs, action, rng)
+    store["data/obs"][:], store["data/action"][:] = obs, action  # type: ignore[index]
     ended = lab.run(project, stage)
-    assert ended.status == 0, ended.text
-    assert "does not look like" in ended.text, ended.text
+    assert ended.status == 0, f"{kind}: {ended.text}"
+    assert "does not look like" in ended.text or "lie outside their bounds" in ended.text, f"{kind}: {ended.text}"
     return "named"
 
 
-class Twin:
-    """A second finished project of the same settings, with another root seed; made when it is first asked for."""
+class Others:
+    """Finished projects that differ in one thing, with their folders where the laboratory has its own.
+
+    Each is made when it is first asked for.
+    """
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
-        self._folder = lab.folder / "twin"
 
-    def __call__(self) -> Path:
-        """Its folder."""
-        if not self._folder.exists():
-            self._lab.run_all(self._folder, "--set", "seed=7")
-        return self._folder
+    def __call__(self, by: str) -> Path:
+        """The folder of the one that is another `by` seed, base policy, method or task."""
+        folder = self._lab.folder / f"other {by}"
+        if not folder.exists():
+            getattr(self, f"_make_another_{by.replace(' ', '_')}")(folder)
+        return folder
+
+    def _make_another_seed(self, folder: Path) -> None:
+        self._lab.run_all(folder, "--set", "seed=7")
+
+    def _make_another_task(self, folder: Path) -> None:
+        self._lab.run_all(folder, "--task", OTHER_TASK, stages=KILLED)
+        for root in ("data", "results"):
+            (folder / root / f"{OTHER_TASK}-smoke").rename(folder / root / f"{TASK}-smoke")
+
+    def _make_another_base_policy(self, folder: Path) -> None:
+        """Of the same settings, from other demonstrations."""
+        self._lab.copy(BY_NAME["pretrain"], folder)
+        zarr.open_group(folder / DATA / "demos.zarr", mode="r+")["data/action"][0, 0] = 0.25  # type: ignore[index]
+        self._run(folder, BY_NAME["pretrain"])
+
+    def _make_another_method(self, folder: Path) -> None:
+        stage = BY_NAME["finetune"]
+        self._lab.copy(stage, folder)
+        self._run(folder, stage, "--method", "dppo")
+        shutil.rmtree(folder / FINETUNED, ignore_errors=True)
+        (folder / RESULTS / "dppo").rename(folder / RESULTS / "dppo-bmd")
+
+    def _run(self, folder: Path, stage: Stage, *options: str) -> None:
+        ended = self._lab.run(folder, stage, *options)
+        assert ended.status == 0, ended.text
 
 
 def list_tries(lab: Lab, rng: random.Random) -> list[tuple[str, str, Callable[[], str]]]:
     """One try of each kind for each stage that it fits: its name, its target, and the try."""
-    twin = Twin(lab)
+    others = Others(lab)
     tries: list[tuple[str, str, Callable[[], str]]] = []
     for stage in KILLED:
         tries.append(("somebody's file in the way", stage.name, lambda stage=stage: stand_in_the_way(lab, stage, rng)))
         tries.append(("a link in the way", stage.name, lambda stage=stage: link_an_output(lab, stage, rng)))
-        if stage.name in READ:
+    for by, swapped in SWAPS.items():
+        for name, folders in swapped.items():
+            stage = BY_NAME[name]
             tries.append(
-                ("input of another run", stage.name, lambda stage=stage: swap_an_input(lab, twin(), stage, rng))
+                (
+                    f"input of another {by}",
+                    name,
+                    lambda by=by, stage=stage, folders=folders: swap_an_input(
+                        lab, others(by), stage, rng.choice(folders)
+                    ),
+                )
             )
-    tries.append(("input replaced while it is read", "pretrain", lambda: swap_while_it_is_read(lab, twin())))
+    for stage_name, name, folder in READ_FROM:
+        tries.append(
+            (
+                "input replaced while it is read",
+                f"{name} of {stage_name}",
+                lambda stage=BY_NAME[stage_name], name=name, folder=folder: swap_while_it_is_read(
+                    lab, others("seed"), stage, name, folder, rng
+                ),
+            )
+        )
     tries.append(("foreign codec", "pretrain", lambda: name_a_codec(lab, rng)))
-    tries.append(("other units", "pretrain", lambda: change_units(lab, rng)))
+    tries += [(kind, "pretrain", lambda kind=kind: misfit(lab, kind, rng)) for kind in MISFITS]
     return tries

@@ -159,6 +159,27 @@ def test_inputs_are_those_of_the_start_and_what_changed_is_said(tmp_path: Path) 
         start.require_unchanged()
 
 
+def test_files_that_a_record_names_are_inputs_too(tmp_path: Path) -> None:
+    """Also where the record itself stays as it was, and where what has come can't be read."""
+    inputs, said = {name: tmp_path / name / "run.json" for name in ("policy", "modes", "finetuned")}, list[str]()
+    for record in inputs.values():
+        record.parent.mkdir()
+        for name in ("weights", "metrics.jsonl"):
+            (record.parent / name).write_text("read")
+        write(record.parent)
+    start = RunStart(said.append, *inputs.values())
+    read = {name: hash_path(path) for name, path in inputs.items()}
+    (tmp_path / "policy" / "weights").write_text("late")
+    (tmp_path / "modes" / "metrics.jsonl").write_text("late, and decides nothing")
+    (tmp_path / "finetuned" / "weights").unlink()
+    os.mkfifo(tmp_path / "finetuned" / "weights")
+    found = describe(start, **inputs)["inputs"]
+    assert {name: file["sha256"] for name, file in found.items()} == read
+    assert {name for name, file in found.items() if file.get("changed")} == {"policy", "finetuned"}
+    changed = [str(tmp_path / name / "weights") for name in ("policy", "finetuned")]
+    assert [line.split(" changed while collect ran")[0] for line in said] == changed
+
+
 def test_the_commit_is_that_of_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     commits = iter(["before", "after"])
     monkeypatch.setattr(provenance, "git_commit", lambda: next(commits))

@@ -11,12 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bmd_pipeline.config.load import read_settings
+from bmd_pipeline.config.load import load_config, read_settings
 from bmd_pipeline.errors import ArtifactError, BMDError
 from bmd_pipeline.io import files
-from bmd_pipeline.io.files import hash_file, load_weights, read_json, read_table
+from bmd_pipeline.io.files import hash_file, is_there, load_weights, read_json, read_table
 from bmd_pipeline.io.logger import Tracker, load_metrics
-from bmd_pipeline.io.provenance import is_imported
+from bmd_pipeline.io.provenance import (
+    find_edited_hash,
+    is_imported,
+    require_disposable_demos,
+    require_own_demos,
+)
 from bmd_pipeline.metrics.episodes import load_episodes
 from bmd_pipeline.reporting.trajectories import load_paths
 
@@ -63,6 +68,42 @@ def test_only_regular_files_are_read(tmp_path: Path, name: str, kind: str) -> No
 def test_a_record_that_is_a_pipe_is_no_record_of_an_import(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "run.json")
     assert not is_imported(tmp_path / "run.json")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "broken link"])
+def test_only_where_nothing_is_a_file_counts_as_absent(tmp_path: Path, kind: str) -> None:
+    path, policy = tmp_path / "demos.manifest.json", tmp_path / "policy"
+    assert not is_there(path)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/null" if kind == "device" else "nowhere")
+    (tmp_path / "demos.zarr").mkdir()
+    asked: list[Callable[[], object]] = [
+        lambda: is_there(path),
+        lambda: find_edited_hash(tmp_path / "demos.zarr", path),
+        lambda: require_own_demos(policy, tmp_path / "demos.zarr"),
+        lambda: require_disposable_demos(tmp_path / "demos.zarr", path, "Toy", "collect"),
+    ]
+    for ask in asked:
+        with pytest.raises(ArtifactError, match=f"^{path} is no regular file but"):
+            ask()
+
+
+@pytest.mark.parametrize("name", ["tasks/PushT.yaml", "modes/PushT.yaml"])
+@pytest.mark.parametrize("kind", ["pipe", "broken link"])
+def test_settings_that_are_no_file_are_not_taken_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    """Nor for those that come with the package."""
+    monkeypatch.chdir(tmp_path)
+    path = Path("config", name)
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("nowhere")
+    with pytest.raises(ArtifactError, match=f"^{path} is no regular file but"):
+        load_config("PushT")
 
 
 def test_a_link_to_a_file_is_read(tmp_path: Path) -> None:

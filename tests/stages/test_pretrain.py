@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,15 @@ def test_a_store_that_is_not_what_was_collected_is_reported(
     run(make_config(iterations=20), demos, tmp_path / "after")
     assert f"{demos} is not what" in capsys.readouterr().err
     assert len(require_run(tmp_path / "after", "pretrain", "Toy")["warnings"]) == 1
+
+
+def test_a_pipe_is_not_taken_for_a_missing_manifest(tmp_path: Path, demos: Path) -> None:
+    manifest = demos.with_name("demos.manifest.json")
+    manifest.unlink()
+    os.mkfifo(manifest)
+    with pytest.raises(ArtifactError, match=f"^{manifest} is no regular file but"):
+        run(make_config(), demos, tmp_path / "policy")
+    assert not (tmp_path / "policy").exists()
 
 
 def test_the_record_names_the_demonstrations_that_were_read(
