@@ -13,6 +13,7 @@ Everything stands where the commands put it, below `data/` and `results/`, and i
 here and go on in Snakemake. Errors are those of `bmd_pipeline.errors`, with the line that the command would print.
 """
 
+import functools
 import json
 import operator
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from bmd_pipeline.cli import stages
 from bmd_pipeline.cli.options import open_config
+from bmd_pipeline.config.readers import leave_out, list_unread
 from bmd_pipeline.config.schema import MAX_SEED, RunConfig
 from bmd_pipeline.environments.base import TaskEnv, to_bounds
 from bmd_pipeline.errors import ConfigError
@@ -87,9 +89,12 @@ class Run:
     def _assignments(self) -> list[str]:
         return [f"{name}={_write_setting(name, value)}" for name, value in self.settings.items()]
 
-    def _options(self) -> dict[str, Any]:
-        """What every command takes."""
-        shared = {"task": self.task, "preset": self.preset, "assign": self._assignments()}
+    def _options(self, command: str, method: str | None = None) -> dict[str, Any]:
+        """What every command takes, with the settings that this one reads."""
+        assigned = self._assignments()
+        load = functools.partial(open_config, self.task, self.preset, None)
+        assign = leave_out(assigned, list_unread(self.config, command, method, assigned, load))
+        shared = {"task": self.task, "preset": self.preset, "assign": assign}
         return {**shared, "root": Path(self.root), "quiet": self.quiet, "plain": True}
 
     def _folders(self, method: str, seed: int) -> dict[str, Path | None]:
@@ -126,20 +131,20 @@ def _read_number(name: str, value: object, least: int = 0, most: int = MAX_SEED)
 
 def collect(run: Run) -> Path:
     """Collects demonstrations with the task's scripted expert; returns the store."""
-    stages.collect(**run._options())
+    stages.collect(**run._options("collect"))
     return run.layout.demos(run.task)
 
 
 def pretrain(run: Run) -> Path:
     """Trains the diffusion policy until its success is flat; returns its folder."""
-    stages.pretrain(**run._options())
+    stages.pretrain(**run._options("pretrain"))
     return run.layout.policy(run.task)
 
 
 def discover(run: Run, seed: int = 0) -> Path:
     """Finds the behaviours in the demonstrations and teaches the policy a code for each; returns the modes' folder."""
     seed = _read_number("seed", seed)
-    stages.discover(**run._options(), seed=seed)
+    stages.discover(**run._options("discover"), seed=seed)
     return run.layout.modes(run.task, seed)
 
 
@@ -147,7 +152,7 @@ def finetune(run: Run, method: str, seed: int = 0) -> Path:
     """Fine-tunes the policy by one of `bmd_pipeline.methods.METHODS`; returns the fine-tuned policy's folder."""
     check_method(str(method))
     seed = _read_number("seed", seed)
-    stages.finetune(**run._options(), method=method, seed=seed)
+    stages.finetune(**run._options("finetune", method), method=method, seed=seed)
     return run.layout.finetuned(run.task, method, seed)
 
 
@@ -158,7 +163,7 @@ def evaluate(run: Run, method: str = "pretrained", seed: int = 0) -> PolicyBlock
     """
     check_method(str(method), evaluating=True)
     seed = _read_number("seed", seed)
-    stages.evaluate(**run._options(), method=method, seed=seed)
+    stages.evaluate(**run._options("evaluate", method), method=method, seed=seed)
     return load_document(run.layout.evaluation(run.task, method, seed), Evaluation).policies[method]
 
 

@@ -3,7 +3,6 @@
 Rules in workflow/rules/ name methods of `Pipeline` as their input functions and params.
 """
 
-import json
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
@@ -26,12 +26,14 @@ from bmd_pipeline.config.load import (
     has_cuda_device,
     list_configured,
     load_config,
+    merge_settings,
     read_settings,
     resolve_preset,
 )
 from bmd_pipeline.config.overrides import GridCell, base_name, list_cells, list_discoveries, list_evaluations
+from bmd_pipeline.config.readers import leave_out, list_unread, write_assignments
 from bmd_pipeline.config.resources import RESUMABLE, list_demands, usable_cores, uses_device
-from bmd_pipeline.config.schema import MAX_SEED, RunConfig
+from bmd_pipeline.config.schema import MAX_SEED, RunConfig, Untyped
 from bmd_pipeline.errors import BMDError, ConfigError, TaskError, suggest
 from bmd_pipeline.io.files import hash_file, read_json
 from bmd_pipeline.io.layout import (
@@ -105,19 +107,20 @@ class WorkflowSettings:
         """Name of the run; errors as in `config.load.find_run_name`."""
         return find_run_name(self.preset, self.overrides, self.assignments)
 
-    def command_options(self) -> list[str]:
-        """The same settings as options of `bmd-pipeline`."""
-        # a group whole: names in it need not be such as `--set` takes, and it may be empty
-        settings = [f"{name}={json.dumps(value)}" for name, value in self.overrides.items()]
-        sets = [part for text in (*settings, *self.assignments) for part in ("--set", text)]
-        return ["--preset", self.preset, *sets]
+    def list_assignments(self, config: RunConfig) -> list[str]:
+        """The same settings as assignments of `--set`, as they were read for a run."""
+        return [*write_assignments(self.overrides, config), *self.assignments]
 
 
-def read_workflow_config(config: Mapping[str, Any], *, config_dir: Path = CONFIG_DIR) -> WorkflowSettings:
+def read_workflow_config(
+    config: Mapping[str, Any], files: Mapping[str, Any] | None = None, *, config_dir: Path = CONFIG_DIR
+) -> WorkflowSettings:
     """Reads Snakemake's `config`: settings as in config/, and `preset`, `set` and `tasks`.
 
     What "auto" means is decided once, where Snakemake was started, and handed to its jobs in the environment:
-    they read the Snakefile again, maybe on a node with other devices. A ConfigError says that there is no such preset,
+    they read the Snakefile again, maybe on a node with other devices. Text may be a number, or true or false, unless it
+    is text in `files`, the settings of --configfile: Snakemake hands over so what is nested in --config. A ConfigError
+    says that there is no such preset,
     that `set` is no list of `name=value` or `tasks` none of names, or that `force` is not true or false.
     """
     asked = config.get("preset") or AUTO
@@ -129,13 +132,26 @@ def read_workflow_config(config: Mapping[str, Any], *, config_dir: Path = CONFIG
     tasks = _read_texts(config, "tasks", "names")
     if len(set(tasks)) != len(tasks):
         raise ConfigError(f"tasks must not repeat, got {', '.join(tasks)}")
-    force = config.get("force") or False
+    force = _mark_untyped(config.get("force") or False, (files or {}).get("force"))
+    if isinstance(force, Untyped) and force in ("true", "false"):
+        force = force == "true"
     if not isinstance(force, bool):
         raise ConfigError(f"force must be true or false, got {force!r}")
     own = ("preset", "set", "tasks", "force")
     # what is left blank counts as not there, as in `read_settings`
-    overrides = {name: value for name, value in config.items() if name not in own and value is not None}
+    given = {name: value for name, value in config.items() if name not in own and value is not None}
+    overrides = _mark_untyped(given, files or {})
     return WorkflowSettings(preset, overrides, assignments, tasks, force)
+
+
+def _mark_untyped(value: Any, said: Any) -> Any:
+    """A value whose texts are marked as untyped, but for those that a file says there."""
+    if isinstance(value, Mapping):
+        below = said if isinstance(said, Mapping) else {}
+        return {name: _mark_untyped(part, below.get(name)) for name, part in value.items()}
+    if isinstance(value, list):
+        return value if value == said else [_mark_untyped(part, None) for part in value]
+    return Untyped(value) if isinstance(value, str) and value != said else value
 
 
 def _read_texts(config: Mapping[str, Any], name: str, what: str) -> tuple[str, ...]:
@@ -200,6 +216,7 @@ class Pipeline:
     paths: RulePaths = field(init=False)
     _runs: dict[str, RunConfig] = field(init=False, default_factory=dict)
     _cells: dict[str, dict[str, GridCell]] = field(init=False, default_factory=dict)
+    _read: dict[tuple[str | None, ...], list[str]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         put_command_on_path()
@@ -207,9 +224,10 @@ class Pipeline:
             end_with_terminal()
         if self.planning and os.path.lexists(_STATE) and not _STATE.is_dir():
             refuse(f"{_STATE} is no folder, and Snakemake keeps its records in one of that name: move it away")
-        for path in self.config_files if self.planning else ():
-            or_refuse(read_settings, path)  # Snakemake takes 010 for 8, and the last of two values of one name
-        self.settings_given = or_refuse(read_workflow_config, self.config)
+        files: dict[str, Any] = {}
+        for path in self.config_files if self.planning else ():  # Snakemake takes 010 for 8, and the last of two values
+            files = merge_settings(files, or_refuse(read_settings, path))
+        self.settings_given = or_refuse(read_workflow_config, self.config, files)
         self.layout = Layout(run=or_refuse(self.settings_given.find_run_name))
         self.paths = RulePaths(self.layout)
         usable = usable_cores()
@@ -528,13 +546,30 @@ class Pipeline:
 
     # ---- Params: options of a job's command ----
 
-    def options(self, wildcards: Wildcards, output: Sequence[str], threads: int) -> list[object]:
-        """Params: what every command gets.
+    def options(self, command: str) -> Callable[..., list[object]]:
+        """Params: what a command gets, with those of the settings that it reads.
 
         Snakemake records no params that depend on threads, so that a setting reruns only the stages whose slice it
         is in.
         """
-        return ["--threads", threads, *self.settings_given.command_options(), *self._root(output, wildcards)]
+
+        def options_of(wildcards: Wildcards, output: Sequence[str], threads: int) -> list[object]:
+            sets = [part for text in self._assignments(command, wildcards) for part in ("--set", text)]
+            shared = ["--threads", threads, "--preset", self.settings_given.preset]
+            return [*shared, *sets, *self._root(output, wildcards)]
+
+        return options_of
+
+    def _assignments(self, command: str, wildcards: Wildcards) -> list[str]:
+        """The settings that a command reads, with what a cell of the grid changes."""
+        config, method, task = self._run(wildcards), _method_of(wildcards) or None, wildcards.task
+        changes = self._cell(wildcards).assignments() if wildcards.get("cell") else []
+        given = [*self.settings_given.list_assignments(config), *changes]
+        job = (command, method, task, *given)
+        if job not in self._read:
+            load = partial(_load_assigned, task, self.settings_given.preset)
+            self._read[job] = leave_out(given, list_unread(config, command, method, given, load))
+        return self._read[job]
 
     def summary_options(self, wildcards: Wildcards, output: Sequence[str], threads: int) -> list[str]:
         """Params: what the command of all tasks' page gets beside its tasks; not recorded either."""
@@ -552,22 +587,32 @@ class Pipeline:
         tops = [path.rfind(f"{top}/{inner}") for top in ("data", "results")]
         return path[: max(tops)] or "."
 
-    def waiting(self, wildcards: Wildcards, output: Sequence[str], threads: int, resources: Any) -> list[object]:
+    def waiting(self, command: str) -> Callable[..., list[object]]:
         """Params: the same, and how long to wait for another job that writes the same output, its time limit: jobs may
         outlive the Snakemake that started them."""
-        limit = _time_limit(resources) or resources.runtime
-        return [*self.options(wildcards, output, threads), "--set", f"execution.wait_minutes={limit}"]
 
-    def resumable(self, wildcards: Wildcards, output: Sequence[str], threads: int, resources: Any) -> list[object]:
+        def options_of(wildcards: Wildcards, output: Sequence[str], threads: int, resources: Any) -> list[object]:
+            limit = _time_limit(resources) or resources.runtime
+            shared = self.options(command)(wildcards, output, threads)
+            return [*shared, "--set", f"execution.wait_minutes={limit}"]
+
+        return options_of
+
+    def resumable(self, command: str) -> Callable[..., list[object]]:
         """Params: the same, and on a cluster when to save and stop."""
-        limit = _time_limit(resources)
-        return self.waiting(wildcards, output, threads, resources) + (["--max-minutes", limit] if limit else [])
+
+        def options_of(wildcards: Wildcards, output: Sequence[str], threads: int, resources: Any) -> list[object]:
+            limit = _time_limit(resources)
+            shared = self.waiting(command)(wildcards, output, threads, resources)
+            return shared + (["--max-minutes", limit] if limit else [])
+
+        return options_of
 
     def in_cell(self, shared: Callable[..., list[object]], **paths: str) -> Callable[..., list[object]]:
-        """Params: the options of a stage, then what a cell of the grid changes, and its files.
+        """Params: the options of a stage in a cell of the grid, then the cell's files.
 
         Args:
-            shared: `waiting` or `resumable`.
+            shared: what `waiting` or `resumable` gives for the stage.
             paths: templates by the option that they are given under.
         """
 
@@ -577,7 +622,7 @@ class Pipeline:
             if uses_modes(_method_of(wildcards)):
                 found["modes"] = self._modes_folder(wildcards)
             parts = [part for name, path in found.items() for part in (f"--{name}", str(root / path))]
-            return [*shared(wildcards, output, threads, resources), *self._cell(wildcards).options(), *parts]
+            return [*shared(wildcards, output, threads, resources), *parts]
 
         return options_in
 
@@ -619,6 +664,10 @@ class Pipeline:
         threads = getattr(run.execution.threads, name, 1)
         simulator, on_device = get_entry(run.task.name).simulator, bool(self.gpu(stage)(wildcards))
         return list_demands(stage, threads=threads, simulator=simulator, on_device=on_device)
+
+
+def _load_assigned(task: str, preset: str, assignments: Sequence[str]) -> RunConfig:
+    return load_config(task, preset=preset, assignments=assignments)
 
 
 def _require_plain(path: Path) -> None:

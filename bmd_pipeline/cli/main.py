@@ -9,7 +9,9 @@
 | 130 | interrupted with nothing to save |
 """
 
+import functools
 import io
+import itertools
 import os
 import re
 import shlex
@@ -25,7 +27,9 @@ import typer
 
 from bmd_pipeline import __version__
 from bmd_pipeline.cli import doctor, modes, project, stages, tools
+from bmd_pipeline.cli.options import open_config
 from bmd_pipeline.config.load import shorten
+from bmd_pipeline.config.readers import leave_out, list_unread
 from bmd_pipeline.errors import AlreadyWritten, BMDError, ConfigError, TaskError
 from bmd_pipeline.stages.console import STOPPED, Stopped
 
@@ -177,7 +181,7 @@ def _check_text(arguments: Sequence[str]) -> None:
 def _fail(error: Exception, argv: Sequence[str]) -> int:
     """Says in one line what failed; returns the exit status.
 
-    Commands that a message names get the settings and the root of the one that failed.
+    Commands that a message names get the settings that they read, and the root, of the one that failed.
     """
     kind, status, advice = "error", USER_ERROR, " (run again with --debug for the traceback)"
     if isinstance(error, _UsageError):
@@ -193,12 +197,29 @@ def _fail(error: Exception, argv: Sequence[str]) -> int:
         message, kind, status = f"{type(error).__name__}: {error}", "internal error", INTERNAL_ERROR
     text = " ".join((message + advice).split())
     given = [argv[i : i + (1 if "=" in word else 2)] for i, word in enumerate(argv) if word.split("=")[0] in _SHARED]
-    shared = "".join(f" {shlex.join(words)}" for words in given)
-    whole = _COMMAND.sub(lambda found: f"`{found[1]}{shared}`", text)
+    whole = _COMMAND.sub(lambda found: f"`{found[1]}{_share(found[1], given)}`", text)
     text = whole if len(whole) <= LONGEST_MESSAGE else text
     # damaged files may have long names for things
     _say(f"{kind}: {shorten(text, LONGEST_MESSAGE)}")
     return status
+
+
+def _share(command: str, given: Sequence[Sequence[str]]) -> str:
+    """Of options given to another command, what this one gets: of the settings those that it reads."""
+    words = shlex.split(command)
+    pairs = [(found[0], found[1]) if found[1:] else found[0].partition("=")[::2] for found in given]
+    named: dict[str, str] = dict([*itertools.pairwise(words), *pairs])
+    sets = [value for name, value in pairs if name == "--set"]
+    unread: list[str] = []
+    with suppress(BMDError):
+        file = Path(named["--config"]) if "--config" in named else None
+        load = functools.partial(open_config, named["--task"], named.get("--preset"), file)
+        unread = list_unread(load(sets), words[1].replace("-", "_"), named.get("--method"), sets, load)
+    shared = ""
+    for found, (name, value) in zip(given, pairs, strict=True):
+        left = leave_out([value], unread) if name == "--set" else [value]
+        shared += "".join(f" {shlex.join(found if text == value else [name, text])}" for text in left)
+    return shared
 
 
 def _say(line: str) -> None:

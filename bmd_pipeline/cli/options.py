@@ -25,6 +25,7 @@ from bmd_pipeline.config.load import (
     read_settings,
     shorten,
 )
+from bmd_pipeline.config.readers import require_read
 from bmd_pipeline.config.resources import usable_cores
 from bmd_pipeline.config.schema import MAX_SEED, RunConfig, flatten
 from bmd_pipeline.errors import ArtifactError, ConfigError
@@ -74,7 +75,7 @@ Finetuned = Annotated[
 _PRESETS = "How much to compute: smoke, cpu, gpu, paper, auto, auto-gpu. Default: what config/config.yaml says."
 Preset = Annotated[str | None, _setting("--preset", _PRESETS, autocompletion=_complete(list_presets))]
 ConfigFile = Annotated[Path | None, _setting("--config", "YAML file of settings laid over those in config/.")]
-_ASSIGN = "One setting, e.g. finetune.iterations=50; may be repeated."
+_ASSIGN = "One setting that the command reads, e.g. seed=7; may be repeated."
 _complete_settings = _complete(lambda: (f"{name}=" for name in list_paths(RunConfig)))
 Assign = Annotated[
     list[str] | None, _setting("--set", _ASSIGN, metavar="NAME=VALUE", autocompletion=_complete_settings)
@@ -383,6 +384,8 @@ def stage_command(threads_of: Stage, *, resumable: bool = False) -> Callable[[Co
             **own: Any,
         ) -> None:
             settings = open_config(task, preset, config, assign)
+            load = functools.partial(open_config, task, preset, config)
+            require_read(settings, run.__name__, own.get("method"), assign or (), load)
             label = " ".join(
                 [run.__name__, task, *(str(own[name]) for name in ("method", "seed") if own.get(name) is not None)]
             )

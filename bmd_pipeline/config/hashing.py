@@ -81,7 +81,13 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
     without one, all of `finetune` is there. A setting that another one switches off may be there: it reruns a stage for
     nothing.
     """
-    values = _list_settings(config)
+    chosen = choose_settings(_list_settings(config), config, stage, method)
+    chosen.get(stage, {}).pop("log_interval", None)  # decides what is shown, not what is computed
+    return chosen
+
+
+def choose_settings(values: dict[str, Any], config: RunConfig, stage: Stage, method: str | None) -> dict[str, Any]:
+    """Of a run's settings as nested `values`, which are taken apart, those that a stage reads."""
     if stage == "collect":  # experts play on the CPU
         values["task"].pop("physics", None)
     if stage in _UNDISTURBED:
@@ -109,7 +115,6 @@ def stage_slice(config: RunConfig, stage: Stage, method: str | None = None) -> d
         chosen["discover"] = {name: values["discover"][name] for name in shared}
     if stage == "grid":  # a plain method more in the run is nothing to the grid
         chosen["grid"] |= {"methods": list(grid_methods(config)), "seeds": list(grid_seeds(config))}
-    chosen.get(stage, {}).pop("log_interval", None)  # decides what is shown, not what is computed
     return chosen
 
 

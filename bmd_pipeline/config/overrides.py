@@ -56,9 +56,9 @@ class GridCell:
         """Folder of a method's seeds below results/<Task>."""
         return method if self.is_own else f"grid/{self.name}/{method}"
 
-    def options(self) -> list[str]:
-        """The changes as options of `bmd-pipeline`: `--set name=value`."""
-        return [word for name, value in self.changes.items() for word in ("--set", f"{name}={json.dumps(value)}")]
+    def assignments(self) -> list[str]:
+        """The changes as assignments of `bmd-pipeline --set`: `name=value`."""
+        return [f"{name}={json.dumps(value)}" for name, value in self.changes.items()]
 
 
 def list_cells(config: RunConfig) -> list[GridCell]:

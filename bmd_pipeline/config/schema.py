@@ -1,5 +1,6 @@
 """Settings of every stage: frozen pydantic models with bounds."""
 
+import functools
 import json
 import math
 import re
@@ -36,23 +37,46 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _numbers_are_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        """pydantic reads true as 1, and text, which Snakemake hands over for numbers, as Python does: 3_0 as 30."""
-        is_list = isinstance(value, list | tuple)
-        misread = {type(entry) for entry in (value if is_list else (value,)) if _is_misread(entry)}
-        if misread:
-            kinds = _list_types(cls.model_fields[str(info.field_name)].annotation)
-            if misread - kinds and {int, float} & kinds:
-                raise ValueError(f"must be {'a list of numbers' if is_list else 'a number'}, got {value!r:.60}")
+        """pydantic reads true as 1, 1 as true, and text as Python does: 3_0 as 30, and no as false."""
+        kinds = _list_kinds(cls, str(info.field_name))
+        if {int, float, bool} & kinds and str not in kinds and any(_is_misread(entry, kinds) for entry in _flat(value)):
+            number = "a list of numbers" if isinstance(value, list | tuple) else "a number"
+            what = number if {int, float} & kinds else "true or false"
+            raise ValueError(f"must be {what}, got {value!r:.60}")
         return value
 
 
-def _is_misread(value: Any) -> bool:
-    """Whether a value passes for a number without being one, or without being written as one."""
-    if isinstance(value, str) and not re.fullmatch(NUMBER, value):
-        with suppress(ValueError):
-            float(value)
-            return True
-    return isinstance(value, bool)
+@functools.cache
+def _list_kinds(section: type[Section], name: str) -> set[Any]:
+    """Types of what a field holds."""
+    return _list_types(section.model_fields[name].annotation)
+
+
+class Untyped(str):
+    """Text that Snakemake made of a value inside of a list or a group of its --config: it may be a number, or true or
+    false. Any other text is text."""
+
+    __slots__ = ()
+
+
+def _is_misread(entry: Any, kinds: set[Any]) -> bool:
+    """Whether pydantic would take an entry for a number, or for true or false, that is none or isn't written as one."""
+    if isinstance(entry, bool):
+        return bool not in kinds
+    if not {int, float} & kinds:
+        is_written = isinstance(entry, Untyped) and entry.lower() in ("true", "false")
+        return isinstance(entry, int | float | str) and not is_written
+    if not isinstance(entry, str) or entry in kinds or (isinstance(entry, Untyped) and re.fullmatch(NUMBER, entry)):
+        return False
+    with suppress(ValueError):
+        float(entry)
+        return True
+    return False  # pydantic says what it must be
+
+
+def _flat(value: Any) -> list[Any]:
+    """A value, or the entries of a list and of the lists in it."""
+    return [part for entry in value for part in _flat(entry)] if isinstance(value, list | tuple) else [value]
 
 
 def _list_types(annotation: Any) -> set[Any]:
@@ -691,7 +715,7 @@ MAX_CELLS = 1000
 
 def _read_axis_value(value: Any) -> Any:
     """Numbers as numbers: Snakemake's --config hands all nested values over as text."""
-    if isinstance(value, str) and re.fullmatch(rf"{NUMBER}|true|false|null", value):
+    if isinstance(value, Untyped) and re.fullmatch(rf"{NUMBER}|true|false|null", value):
         value = json.loads(re.sub(r"^\+", "", value)) if "." not in value else float(value)
     if not isinstance(value, AxisValue) or (isinstance(value, float) and not math.isfinite(value)):
         # here, since pydantic refuses a union once for each of its members

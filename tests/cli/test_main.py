@@ -166,13 +166,34 @@ def test_so_are_those_of_demonstrations_and_of_another_preset(made: Path, capsys
         "finetune --method dppo-bmd --set task.env.disturbance.action_gain=2",
         "evaluate --method dppo --set evaluate.episodes=99",
         "evaluate --method taught --set task.env.disturbance.action_gain=2",  # modes are discovered without it
-        "evaluate --method dppo --set discover.num_modes=3",  # which it does not build on
     ],
 )
 def test_settings_of_the_stage_itself_are_not(made: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
     words, _, setting = command.partition(" --set ")
     _, _, err = run(capsys, f"{words} --task {TASK} --preset smoke --set {setting}")
     assert "can't be read as a zarr store" in err or "policy.json is missing" in err  # there are records and no more
+
+
+@pytest.mark.parametrize(
+    ("command", "setting"),
+    [
+        ("pretrain", "finetune.iterations=99"),
+        ("evaluate", "finetune.iterations=99"),
+        ("evaluate --method dppo", "discover.num_modes=3"),
+        ("evaluate --method dsrl", "finetune.denoiser.eta=0.5"),
+        ("finetune --method dsrl", "discover.num_modes=3"),
+    ],
+)
+def test_settings_that_no_stage_behind_a_command_reads_are_refused(
+    made: Path, capsys: pytest.CaptureFixture[str], command: str, setting: str
+) -> None:
+    before = sorted(made.rglob("*"))
+    status, _, err = run(capsys, f"{command} --task {TASK} --preset smoke --set {setting}")
+    assert (status, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: {setting.partition('=')[0]} has no effect on `{command.split()[0]}")
+    assert sorted(made.rglob("*")) == before
+    (made / "mine.yaml").write_text(f"{setting.replace('.', ': {').replace('=', ': ')}{'}' * setting.count('.')}")
+    assert "no effect" not in run(capsys, f"{command} --task {TASK} --preset smoke --config mine.yaml")[2]
 
 
 def test_what_was_imported_has_no_settings(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,8 +208,9 @@ def test_what_was_imported_has_no_settings(made: Path, capsys: pytest.CaptureFix
 def test_commands_in_messages_have_the_settings_and_the_root_of_the_one_that_failed(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = "--preset smoke --set finetune.iterations=7 --set=seed=1 --root elsewhere"
-    _, _, err = run(capsys, f"finetune --task PushT --method dsrl --quiet {given}")
+    given = "--preset smoke --set pretrain.iterations=7 --set=seed=1 --root elsewhere"
+    idle = '--set finetune.iterations=7 --set finetune={"denoiser":{"eta":0.5}}'  # without an effect on pre-training
+    _, _, err = run(capsys, f"finetune --task PushT --method dppo --quiet {given} {idle}")
     assert err.endswith(f"make it with `bmd-pipeline pretrain --task PushT {given}`\n")
     _, _, err = run(capsys, f"finetune --task PushT --method dsrl --root {'x' * 600}")
     assert len(err) < 700
@@ -514,7 +536,7 @@ def test_a_file_system_without_locks_is_refused_or_done_with_as_the_settings_say
 
     monkeypatch.setattr("fcntl.flock", refuse)
     before = {path for path in project.rglob("*") if path.is_file()}
-    few = "--task GaussianMixture --preset smoke --quiet --set pretrain.iterations=5"
+    few = "--task GaussianMixture --preset smoke --quiet"
     status, _, err = run(capsys, f"collect {few}")
     assert (status, err.count("\n")) == (2, 1)
     assert "without locks (flock: Function not implemented)" in err

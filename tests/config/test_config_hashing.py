@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bmd_pipeline.config.hashing import STAGES, config_hash, hash_values, stage_hash, stage_slice
 from bmd_pipeline.config.load import load_config
-from bmd_pipeline.config.schema import RunConfig, flatten
+from bmd_pipeline.config.schema import RunConfig, Untyped, flatten
 from bmd_pipeline.methods import METHODS
 
 CONFIG_DIR = Path(__file__).parents[2] / "config"
@@ -96,7 +96,7 @@ def test_settings_of_what_was_imported_decide_nothing() -> None:
 def test_the_same_value_written_differently_changes_nothing(tmp_path: Path) -> None:
     assert changed("finetune.regulariser.mi_weight=5e-1", "task.env.start_std=5e-2") == changed()
     plain = {"finetune": {"ppo": {"gamma": 0.9, "epochs": 2}}}
-    shuffled = {"finetune": {"ppo": {"epochs": "2", "gamma": "0.90"}}}  # as text: what snakemake --config delivers
+    shuffled = {"finetune": {"ppo": {"epochs": Untyped("2"), "gamma": Untyped("0.90")}}}  # as of snakemake --config
     hashes = {
         config_hash(load_config("GaussianMixture", preset="cpu", overrides=values, config_dir=CONFIG_DIR))
         for values in (plain, shuffled)

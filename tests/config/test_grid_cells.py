@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.load import describe_error, load_config, merge_layers, parse_assignment
 from bmd_pipeline.config.overrides import label_axes, list_cells, list_discoveries
-from bmd_pipeline.config.schema import RunConfig, grid_methods, grid_seeds
+from bmd_pipeline.config.schema import RunConfig, Untyped, grid_methods, grid_seeds
 from bmd_pipeline.errors import ConfigError
 
 WEIGHT, CODES = "finetune.regulariser.mi_weight", "discover.num_modes"
@@ -54,8 +54,7 @@ def test_a_cell_changes_its_axes_and_nothing_else() -> None:
             assert stage_hash(cell.config, stage) == stage_hash(config, stage)
         same_codes = stage_hash(cell.config, "discover") == stage_hash(config, "discover")
         assert same_codes == (cell.modes == "modes")  # λ never repeats discovery
-        assert cell.options()[::2] == ["--set"] * len(cell.changes)
-        told = ["discover.clustering=kmeans", *cell.options()[1::2]]
+        told = ["discover.clustering=kmeans", *cell.assignments()]
         said = merge_layers([parse_assignment(text) for text in told])
         shared = {name: getattr(config, name) for name in ("task", "methods", "grid")}
         assert RunConfig.model_validate(said | shared) == cell.config
@@ -104,8 +103,10 @@ def test_axes_may_be_given_as_groups() -> None:
 
 
 def test_numbers_given_as_text_are_numbers() -> None:
-    said = make_config({WEIGHT: ["0", "0.1", "1e-3"], "discover.clustering": ["kmeans"], "finetune.x": ["true"]})
+    axes = {WEIGHT: ["0", "0.1", "1e-3"], "discover.clustering": ["kmeans"], "finetune.x": ["true"]}
+    said = make_config({name: list(map(Untyped, texts)) for name, texts in axes.items()})
     assert list(said.grid.axes.values()) == [(0, 0.1, 0.001), ("kmeans",), (True,)]
+    assert make_config(axes).grid.axes[WEIGHT] == ("0", "0.1", "1e-3")  # in quotes in a file: text
 
 
 def test_a_grid_without_axes_is_refused() -> None:

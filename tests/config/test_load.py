@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -20,9 +21,11 @@ from bmd_pipeline.config.load import (
     list_configured,
     list_presets,
     load_config,
+    parse_assignment,
+    read_settings,
     resolve_preset,
 )
-from bmd_pipeline.config.schema import Disturbance, FinetuneConfig
+from bmd_pipeline.config.schema import Disturbance, FinetuneConfig, Untyped
 from bmd_pipeline.errors import BMDError, ConfigError, TaskError
 from bmd_pipeline.tasks.registry import get_entry
 
@@ -214,18 +217,54 @@ def test_bad_values_say_what_where_and_the_limit_in_one_line(config_dir: Path, a
 
 
 @pytest.mark.parametrize("text", ["010", "3_0", " 3", "٣", "nan", True])
-def test_only_what_is_written_as_a_number_is_one(config_dir: Path, text: object) -> None:
-    """Snakemake hands nested values of --config over as text, and values of a file as YAML 1.1 reads them."""
+@pytest.mark.parametrize("kind", [str, Untyped])
+def test_only_what_is_written_as_a_number_is_one(config_dir: Path, text: object, kind: type[str]) -> None:
+    text = kind(text) if isinstance(text, str) else text
     load = functools.partial(load_config, "GaussianMixture", config_dir=config_dir)
-    assert load(overrides={"seeds": ["0", "30"], "evaluate": {"tau": "5e-1"}}).seeds == (0, 30)
     with pytest.raises(ConfigError, match=r"^seed must be a number, got .* \(--configfile or --config\)$"):
         load(overrides={"seed": text})
     with pytest.raises(ConfigError, match=r"^seeds must be a list of numbers, got "):
-        load(overrides={"seeds": ["0", text]})
+        load(overrides={"seeds": [Untyped("0"), text]})
     with pytest.raises(ConfigError, match=r"^evaluate\.tau must be a number, got "):
         load(overrides={"evaluate": {"tau": text}})
     with pytest.raises(ConfigError, match=r"^grid\.axes"):
         load(overrides={"grid": {"axes": {"finetune.iterations": [text]}}})
+
+
+def test_snakemakes_text_may_be_a_number_or_a_truth(config_dir: Path) -> None:
+    values = {
+        "seeds": [Untyped("0"), Untyped("30")],
+        "evaluate": {"tau": Untyped("5e-1")},
+        "finetune": {"deterministic": Untyped("false")},
+        "task": {"env": {"horizon": Untyped("30")}},
+    }
+    config = load_config("GaussianMixture", overrides=values, config_dir=config_dir)
+    assert (config.seeds, config.evaluate.tau, config.finetune.deterministic) == ((0, 30), 0.5, False)
+    assert config.task.env["horizon"] == 30
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("seed='3'", r"^seed must be a number, got '3'"),
+        ("seeds=[0, '3']", r"^seeds must be a list of numbers, got "),
+        ("finetune.iterations='2.0'", r"^finetune\.iterations must be a number, got '2\.0'"),
+        ("finetune.obedience='0.5'", r"^finetune\.obedience must be a number"),
+        ("finetune.deterministic='no'", r"^finetune\.deterministic must be true or false, got 'no'"),
+        ("finetune.deterministic='true'", r"^finetune\.deterministic must be true or false, got 'true'"),
+        ("finetune.deterministic=0", r"^finetune\.deterministic must be true or false, got 0"),
+        ("task.env.horizon='30'", r"^task\.env\.horizon must be a number, got '30'"),
+        ("modes.merge=[['0', 1]]", r"^modes\.merge must be a list of numbers"),
+        ("grid.axes={finetune.iterations: ['3']}", r"^grid\.axes\.finetune\.iterations: not 3: .* must be a number"),
+    ],
+)
+def test_what_stands_in_quotes_is_text(config_dir: Path, assignment: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config("GaussianMixture", assignments=[assignment], config_dir=config_dir)
+    path = config_dir / "mine.yaml"
+    path.write_text(json.dumps(dict(parse_assignment(assignment).values)))
+    with pytest.raises(ConfigError, match=rf"{message}.*mine\.yaml:1\)$"):
+        load_config("GaussianMixture", overrides=read_settings(path), overrides_path=path, config_dir=config_dir)
 
 
 def test_a_base_policys_number_without_end_is_no_number(config_dir: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -32,20 +33,24 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PRESET_VARIABLE, "")  # so that what the code sets is undone afterwards
 
 
-def test_options_say_the_same_as_the_config(config_dir: Path) -> None:
+def test_assignments_say_the_same_as_the_config(config_dir: Path) -> None:
     config = {
         "preset": "smoke",
         "set": ["seeds=[4]"],
         "finetune": {"ppo": {"gamma": "0.9"}, "iterations": 3},
-        "task": {"env": {"reward": "it's; odd"}},
+        "task": {"env": {"start_std": "0.5"}},
+        "execution": {"group": "3", "require_lock": "false"},
         "grid": {"axes": {}},
     }
     found = read_workflow_config(config | {"methods": None}, config_dir=config_dir)  # left blank: not there
-    options = found.command_options()
-    assert options[:2] == ["--preset", "smoke"]
-    assert options[2::2] == ["--set"] * 4
-    said = merge_layers([parse_assignment(text) for text in options[3::2]])
-    assert said == {name: config[name] for name in ("finetune", "task", "grid")} | {"seeds": [4]}
+    texts = found.list_assignments(found.load("GaussianMixture"))
+    assert merge_layers([parse_assignment(text) for text in texts]) == {
+        "finetune": {"ppo": {"gamma": 0.9}, "iterations": 3},
+        "task": {"env": {"start_std": 0.5}},
+        "execution": {"group": "3", "require_lock": False},
+        "grid": {"axes": {}},
+        "seeds": [4],
+    }
 
 
 def test_jobs_take_the_preset_that_was_decided_first(config_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +61,7 @@ def test_jobs_take_the_preset_that_was_decided_first(config_dir: Path, monkeypat
     for asked in ({"preset": "auto"}, {}):
         assert read_workflow_config(asked, config_dir=config_dir).preset == "cpu"  # a job elsewhere, asked the same
     monkeypatch.setenv(PRESET_VARIABLE, "")
-    assert read_workflow_config({"preset": "auto"}, config_dir=config_dir).command_options() == ["--preset", "auto-gpu"]
+    assert read_workflow_config({"preset": "auto"}, config_dir=config_dir).preset == "auto-gpu"
     assert os.environ[PRESET_VARIABLE] == "auto-gpu"
     monkeypatch.setenv(PRESET_VARIABLE, "gpu")  # a job on another node, started by a run that chose gpu
     assert read_workflow_config({}, config_dir=config_dir).preset == "gpu"
@@ -161,8 +166,10 @@ def test_only_training_in_a_cell_of_the_grid_is_told_when_to_stop(pipeline: Pipe
     resources = SimpleNamespace(runtime=60, get=lambda name, default: 5)
     output = ["results/GaussianMixture-smoke/grid/mi_weight=0.5/dppo-bmd/seed0/eval.json"]
     waiting, resumable = (
-        pipeline.in_cell(shared)(job, output, 1, resources) for shared in (pipeline.waiting, pipeline.resumable)
+        pipeline.in_cell(shared("finetune"))(job, output, 1, resources)
+        for shared in (pipeline.waiting, pipeline.resumable)
     )
+    assert "finetune.regulariser.mi_weight=0.5" in waiting
     assert "--max-minutes" not in waiting
     assert resumable[resumable.index("--max-minutes") + 1] == 55
 
@@ -189,7 +196,8 @@ def test_a_comparison_reads_what_the_command_reads(pipeline: Pipeline, capsys: p
     assert "results/GaussianMixture-smoke/taught/seed1/eval.json" in planned
     for path in planned:
         Path(path).parent.mkdir(parents=True)
-        assert main(["compare", "--task", "GaussianMixture", *pipeline.settings_given.command_options()]) == 2
+        options = pipeline.options("compare")(Wildcards(task="GaussianMixture"), [], 1)
+        assert main(["compare", "--task", "GaussianMixture", *map(str, options)]) == 2
         assert f"{path} is missing" in capsys.readouterr().err
         Path(path).touch()
 
@@ -268,6 +276,37 @@ def write_record(folder: str, stage: str, **more: object) -> str:
     return str(path)
 
 
+def test_each_command_gets_the_settings_that_it_reads(pipeline: Pipeline) -> None:
+    config = {
+        **pipeline.config,
+        "finetune": {"iterations": "3", "denoiser": {"eta": "0.5"}},
+        "verdict": {"success_margin": 0.1},
+        "set": ["discover.num_modes=4"],
+    }
+    pipeline = dataclasses.replace(pipeline, config=config)
+
+    def sets(command: str, **wildcards: str) -> list[object]:
+        options = pipeline.options(command)(Wildcards(task="GaussianMixture", **wildcards), [], 1)
+        return [text for name, text in itertools.pairwise(options) if name == "--set"]
+
+    always = ['methods=["dppo", "dppo-bmd"]', "seeds=[0, 1]"]
+    assert sets("pretrain") == always
+    assert sets("discover", seed="0") == [*always, "discover.num_modes=4"]
+    tuned = 'finetune={"iterations": 3, "denoiser": {"eta": 0.5}}'
+    assert sets("finetune", method="dppo", seed="0") == [*always, tuned]
+    assert sets("evaluate", policy="dsrl", seed="0") == [*always, 'finetune={"iterations": 3}']
+    assert sets("verdict") == [*always, tuned, 'verdict={"success_margin": 0.1}', "discover.num_modes=4"]
+
+
+def test_text_of_a_file_is_text_and_that_of_the_command_line_may_be_a_number(pipeline: Pipeline) -> None:
+    Path("mine.yaml").write_text("finetune: {iterations: '3', ppo: {gamma: 0.5}}")
+    given = {"preset": "smoke", "finetune": {"iterations": "3", "ppo": {"gamma": 0.5}}}
+    assert dataclasses.replace(pipeline, config=given).settings("GaussianMixture").finetune.iterations == 3
+    read = dataclasses.replace(pipeline, config=given, config_files=[Path("mine.yaml")])
+    with pytest.raises(SystemExit, match=r"^error: finetune\.iterations must be a number, got '3'"):
+        read.settings("GaussianMixture")
+
+
 def test_what_will_be_replaced_is_announced_with_its_cost(
     pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -285,7 +324,7 @@ def test_before_the_first_job_nobodys_files_and_no_other_presets_are_given_up(pi
     job = make_job("discover", modes, seed="0")
     with pytest.raises(SystemExit, match="was made with preset gpu and would be replaced with preset smoke"):
         pipeline.announce([job])
-    dataclasses.replace(pipeline, config={**pipeline.config, "force": True}).announce([job])
+    dataclasses.replace(pipeline, config={**pipeline.config, "force": "true"}).announce([job])
     tuned = write_record("results/GaussianMixture-smoke/dppo/seed0", "finetune", method="res", seed=0)
     with pytest.raises(SystemExit, match=r"finetune --task GaussianMixture --method dppo --seed 0` did not write it"):
         pipeline.announce([make_job("grid_finetune", tuned, method="dppo", seed="0")])
@@ -332,6 +371,10 @@ def test_a_file_where_snakemake_wants_a_folder_is_named(pipeline: Pipeline) -> N
         dataclasses.replace(pipeline)
 
 
-def test_force_is_yes_or_no(config_dir: Path) -> None:
+def test_force_is_true_or_false(config_dir: Path) -> None:
+    for given, force in (("true", True), ("false", False), (True, True), (None, False)):
+        assert read_workflow_config({"force": given}, config_dir=config_dir).force is force
+    with pytest.raises(ConfigError, match="force must be true or false, got 'true'"):
+        read_workflow_config({"force": "true"}, {"force": "true"}, config_dir=config_dir)  # in quotes in a file
     with pytest.raises(ConfigError, match="force must be true or false, got 'perhaps'"):
         read_workflow_config({"force": "perhaps"}, config_dir=config_dir)

@@ -37,14 +37,10 @@ for package in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(package)
 
 TASK = "GaussianMixture"
-SETTINGS = {
-    "pretrain.iterations": 20,
-    "pretrain.policy.n_obs_steps": 2,
-    "pretrain.policy.obs_stride": 3,
-    "finetune.iterations": 1,
-    "finetune.denoiser.acting_eta": 0.5,  # noise at every denoising step but the last
-}
-SHARED = f"--task {TASK} --preset smoke --quiet " + " ".join(f"--set {name}={x}" for name, x in SETTINGS.items())
+TRAINED = " ".join(f"--set pretrain.{x}" for x in ("iterations=20", "policy.n_obs_steps=2", "policy.obs_stride=3"))
+TUNED = "--set finetune.iterations=1 --set finetune.denoiser.acting_eta=0.5"  # noise at all steps but the last
+SMOKE = f"--task {TASK} --preset smoke --quiet"
+SHARED = f"{SMOKE} {TRAINED} {TUNED}"
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +48,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A task's results with a fine-tuned policy, evaluated and exported; its second mode has a name."""
     root = tmp_path_factory.mktemp("project")
     tune = "--method dppo-bmd"
-    for command in ("collect", "pretrain", "discover", f"finetune {tune}", f"evaluate {tune}"):
-        assert main(f"{command} {SHARED} --root {root}".split()) == 0
+    before = ("collect", f"pretrain {TRAINED}", f"discover {TRAINED}")
+    for command in (*before, f"finetune {tune} {TRAINED} {TUNED}", f"evaluate {tune} {TRAINED} {TUNED}"):
+        assert main(f"{command} {SMOKE} --root {root}".split()) == 0
     with pytest.MonkeyPatch.context() as patch:  # what is decided is written below the present folder
         patch.chdir(root)
         assert main(["modes", "rename", "1", "mine", "--task", TASK, "--preset", "smoke"]) == 0
@@ -474,7 +471,7 @@ def test_success_of_another_policy_is_left_out(
 def test_what_cant_be_exported_is_one_line(
     results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = f"export {SHARED} --root {results.parents[1]} --method"
+    command = f"export {SMOKE} {TRAINED} --root {results.parents[1]} --method"
     monkeypatch.setattr("bmd_pipeline.stages.export.PACKAGES", ("onnx", "no_such_onnx"))
     assert main([*command.split(), "pretrained"]) == 2
     assert capsys.readouterr().err == 'error: export needs no_such_onnx: pip install "bmd-pipeline[export]"\n'

@@ -17,6 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from bmd_pipeline.config.load import load_config
+from bmd_pipeline.config.readers import leave_out, list_unread
+from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.errors import BMDError
+
 ROOT = Path(__file__).parents[2]
 TASK = "GaussianMixture"
 RESULTS = Path("results", f"{TASK}-smoke")
@@ -104,6 +109,18 @@ class Ended:
         return self.text.rstrip().rpartition("\n")[2]
 
 
+def assign(argv: Sequence[str], settings: Sequence[str]) -> list[str]:
+    """Options that give a command those of some settings that it reads; all where they don't go together."""
+    method = argv[argv.index("--method") + 1] if "--method" in argv else None
+
+    def load(given: Sequence[str]) -> RunConfig:
+        return load_config(TASK, preset="smoke", assignments=given, config_dir=ROOT / "config")
+
+    with suppress(BMDError):
+        settings = leave_out(settings, list_unread(load(settings), argv[0], method, settings, load))
+    return [part for text in settings for part in ("--set", text)]
+
+
 class Commands:
     """Starts commands from a process that has imported everything (see `forks`), one at a time.
 
@@ -171,8 +188,7 @@ class Lab(Commands):
 
     def start(self, folder: Path, argv: tuple[str, ...], clock: float = 0.0) -> int:
         """Starts a stage with the settings of the laboratory; returns its process id."""
-        settings = [part for text in SETTINGS for part in ("--set", text)]
-        common = ["--task", TASK, "--preset", "smoke", "--threads", "1", "--plain", *settings]
+        common = ["--task", TASK, "--preset", "smoke", "--threads", "1", "--plain", *assign(argv, SETTINGS)]
         return self.launch(folder, (argv[0], *common, *argv[1:]), clock)
 
     def run(

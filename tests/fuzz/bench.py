@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ..faults.lab import ROOT, TASK, Commands, Ended
+from ..faults.lab import ROOT, TASK, Commands, Ended, assign
 
 RESULTS = Path("results", f"{TASK}-smoke")
 FINETUNED = RESULTS / "dppo-bmd" / "seed0"
@@ -43,8 +43,8 @@ SECONDS = 300.0
 
 def with_settings(argv: Sequence[str], settings: Sequence[str] = SETTINGS) -> list[str]:
     """A stage's command on the small task."""
-    sets = [part for text in settings for part in ("--set", text)]
-    return [argv[0], "--task", TASK, "--preset", "smoke", "--threads", "1", "--plain", *sets, *argv[1:]]
+    given = assign(argv, settings)
+    return [argv[0], "--task", TASK, "--preset", "smoke", "--threads", "1", "--plain", *given, *argv[1:]]
 
 
 class Bench(Commands):

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from bmd_pipeline.config.schema import RunConfig
 
-from ..faults.lab import ROOT, TASK
+from ..faults.lab import ROOT, TASK, assign
 from . import garbage
 from .bench import CHAIN, FINETUNED, RESULTS, SETTINGS, Bench, with_settings
 from .settings import draw_settings, list_settings
@@ -139,7 +139,7 @@ def command_line(bench: Bench, rng: random.Random) -> str:
     values = [TASK, "dsrl", "dppo-bmd", "pretrained", "smoke", "0", str(RESULTS), str(STORE), "config", "out/x", "../x"]
     argv = [rng.choice(words)]
     if rng.random() < 0.8:
-        argv += ["--task", TASK, *[part for text in SETTINGS for part in ("--set", text)], "--preset", "smoke"]
+        argv += ["--task", TASK, *assign(argv, SETTINGS), "--preset", "smoke"]
     for _ in range(rng.randrange(5)):
         argv.append(rng.choice((*options, *words[:3]) if rng.random() < 0.9 else ("-", "--", "-x", "--nope")))
         if rng.random() < 0.8:

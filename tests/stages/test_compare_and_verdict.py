@@ -202,8 +202,8 @@ def test_commands_name_the_first_missing_file(
 ) -> None:
     (tmp_path / "config").symlink_to(Path(__file__).parents[2] / "config")
     monkeypatch.chdir(tmp_path)
-    axes = "grid.axes.finetune.regulariser.mi_weight=[0, 1]"
-    assert main([command, "--task", TASK, "--preset", "cpu", "--set", axes]) == 2
+    Path("mine.yaml").write_text("grid: {axes: {finetune.regulariser.mi_weight: [0, 1]}}")
+    assert main([command, "--task", TASK, "--preset", "cpu", "--config", "mine.yaml"]) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert f"error: results/{TASK}/" in message

@@ -20,6 +20,6 @@ rule collect:
     params:
         settings=pipeline.stage_params("collect"),
         source=pipeline.source("collect"),
-        options=pipeline.waiting,
+        options=pipeline.waiting("collect"),
     shell:
         "bmd-pipeline collect --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"

@@ -16,6 +16,6 @@ rule compare:
     params:
         settings=pipeline.stage_params("compare"),
         source=pipeline.source("compare"),
-        options=pipeline.options,
+        options=pipeline.options("compare"),
     shell:
         "bmd-pipeline compare --task {wildcards.task:q} {input.evaluations:q} {params.options:q} 2>&1 | tee -i {log:q}"

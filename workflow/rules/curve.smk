@@ -19,7 +19,7 @@ rule curve:
     params:
         settings=pipeline.stage_params("curve"),
         source=pipeline.source("curve"),
-        options=pipeline.options,
+        options=pipeline.options("curve"),
     shell:
         "bmd-pipeline curve --task {wildcards.task:q} --method {wildcards.method:q} --seed {wildcards.seed:q}"
         " {params.options:q} 2>&1 | tee -i {log:q}"

@@ -19,7 +19,7 @@ rule discover:
         settings=pipeline.stage_params("discover"),
         source=pipeline.source("discover"),
         demos=pipeline.discover_own_demos,
-        options=pipeline.resumable,
+        options=pipeline.resumable("discover"),
     shell:
         "bmd-pipeline discover --task {wildcards.task:q} --seed {wildcards.seed:q}"
         " {params.options:q} 2>&1 | tee -i {log:q}"

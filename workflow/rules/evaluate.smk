@@ -22,7 +22,7 @@ rule evaluate:
     params:
         settings=pipeline.stage_params("evaluate"),
         source=pipeline.source("evaluate"),
-        options=pipeline.waiting,
+        options=pipeline.waiting("evaluate"),
     shell:
         "bmd-pipeline evaluate --task {wildcards.task:q} --method {wildcards.policy:q} --seed {wildcards.seed:q}"
         " {params.options:q} 2>&1 | tee -i {log:q}"
@@ -62,6 +62,6 @@ rule summarise:
     params:
         settings=pipeline.all_settings,
         source=pipeline.source("summarise"),
-        options=pipeline.options,
+        options=pipeline.options("summarise"),
     shell:
         "bmd-pipeline summarise --task {wildcards.task:q} {input.evaluations:q} {params.options:q} 2>&1 | tee -i {log:q}"

@@ -17,7 +17,7 @@ rule film:
     params:
         settings=pipeline.stage_params("collect"),
         source=pipeline.source("film"),
-        options=pipeline.options,
+        options=pipeline.options("film"),
     shell:
         "bmd-pipeline film --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"
 
@@ -40,7 +40,7 @@ rule film_policy:
     params:
         settings=pipeline.stage_params("evaluate"),
         source=pipeline.source("film"),
-        options=pipeline.options,
+        options=pipeline.options("film"),
     shell:
         "bmd-pipeline film --task {wildcards.task:q} --method {wildcards.policy:q} --seed {wildcards.seed:q} {params.options:q}"
         " 2>&1 | tee -i {log:q}"

@@ -18,7 +18,7 @@ rule finetune:
     params:
         settings=pipeline.stage_params("finetune"),
         source=pipeline.source("finetune"),
-        options=pipeline.resumable,
+        options=pipeline.resumable("finetune"),
     shell:
         "bmd-pipeline finetune --task {wildcards.task:q} --method {wildcards.method:q} --seed {wildcards.seed:q}"
         " {params.options:q} 2>&1 | tee -i {log:q}"

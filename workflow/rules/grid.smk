@@ -11,7 +11,7 @@ use rule discover as grid_discover with:
     benchmark:
         f"{paths.logs}/grid-discover-{{cell}}-seed{{seed}}.tsv"
     params:
-        options=pipeline.in_cell(pipeline.resumable, output=paths.cell_modes),
+        options=pipeline.in_cell(pipeline.resumable("discover"), output=paths.cell_modes),
 
 
 use rule finetune as grid_finetune with:
@@ -22,7 +22,7 @@ use rule finetune as grid_finetune with:
     benchmark:
         f"{paths.logs}/grid-finetune-{{method}}-{{cell}}-seed{{seed}}.tsv"
     params:
-        options=pipeline.in_cell(pipeline.resumable, output=paths.cell),
+        options=pipeline.in_cell(pipeline.resumable("finetune"), output=paths.cell),
 
 
 use rule evaluate as grid_evaluate with:
@@ -36,7 +36,7 @@ use rule evaluate as grid_evaluate with:
         f"{paths.logs}/grid-evaluate-{{policy}}-{{cell}}-seed{{seed}}.tsv"
     params:
         options=pipeline.in_cell(
-            pipeline.waiting, finetuned=paths.evaluated_cell, output=f"{paths.evaluated_cell}/eval.json"
+            pipeline.waiting("evaluate"), finetuned=paths.evaluated_cell, output=f"{paths.evaluated_cell}/eval.json"
         ),
 
 
@@ -65,6 +65,6 @@ rule grid:
     params:
         settings=pipeline.stage_params("grid"),
         source=pipeline.source("grid"),
-        options=pipeline.options,
+        options=pipeline.options("grid"),
     shell:
         "bmd-pipeline grid --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"

@@ -17,6 +17,6 @@ rule pool:
     params:
         settings=pipeline.stage_params("pool"),
         source=pipeline.source("pool"),
-        options=pipeline.options,
+        options=pipeline.options("pool"),
     shell:
         "bmd-pipeline pool --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"

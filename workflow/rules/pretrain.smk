@@ -19,7 +19,7 @@ rule pretrain:
     params:
         settings=pipeline.stage_params("pretrain"),
         source=pipeline.source("pretrain"),
-        options=pipeline.resumable,
+        options=pipeline.resumable("pretrain"),
         demos=pipeline.own_demos,
     shell:
         "bmd-pipeline pretrain --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"

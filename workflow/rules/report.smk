@@ -22,7 +22,7 @@ rule report:
         source=pipeline.source("report"),
         clips=pipeline.clips,
         grid=pipeline.unasked_grid,
-        options=pipeline.options,
+        options=pipeline.options("report"),
     shell:
         "bmd-pipeline report --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"
 

@@ -19,6 +19,6 @@ rule validation:
     params:
         settings=pipeline.stage_params("validation"),
         source=pipeline.source("validation"),
-        options=pipeline.options,
+        options=pipeline.options("validation"),
     shell:
         "bmd-pipeline validation --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"

@@ -16,6 +16,6 @@ rule verdict:
     params:
         settings=pipeline.stage_params("verdict"),
         source=pipeline.source("verdict"),
-        options=pipeline.options,
+        options=pipeline.options("verdict"),
     shell:
         "bmd-pipeline verdict --task {wildcards.task:q} {input.evaluations:q} {params.options:q} 2>&1 | tee -i {log:q}"
