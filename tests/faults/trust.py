@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -255,12 +256,12 @@ class Others:
     def _make_another_method(self, folder: Path) -> None:
         stage = BY_NAME["finetune"]
         self._lab.copy(stage, folder)
-        self._run(folder, stage, "--method", "dppo")
+        self._run(folder, replace(stage, argv=("finetune", "--method", "dppo")))
         shutil.rmtree(folder / FINETUNED, ignore_errors=True)
         (folder / RESULTS / "dppo").rename(folder / RESULTS / "dppo-bmd")
 
-    def _run(self, folder: Path, stage: Stage, *options: str) -> None:
-        ended = self._lab.run(folder, stage, *options)
+    def _run(self, folder: Path, stage: Stage) -> None:
+        ended = self._lab.run(folder, stage)
         assert ended.status == 0, ended.text
 
 

@@ -62,7 +62,7 @@ def _draw(rng: random.Random, schema: dict[str, Any], largest: int) -> Any:
         if schema["items"].get("maximum") == 16_384:  # layers of a network
             return [rng.choice((1, 2, 8)) for _ in range(rng.choice((1, 2, 8)))]
         count = rng.randrange(schema.get("minItems", 0), min(schema.get("maxItems", 3), 3) + 1)
-        return sorted({_draw(rng, schema["items"], largest) for _ in range(count)}, reverse=True)
+        return tuple(sorted({_draw(rng, schema["items"], largest) for _ in range(count)}, reverse=True))
     if kind == "integer":
         low = schema["minimum"] if "minimum" in schema else schema["exclusiveMinimum"] + 1
         high = schema["maximum"] if "maximum" in schema else schema["exclusiveMaximum"] - 1
