@@ -182,6 +182,8 @@ def _write_graph(function: Function, folder: Path) -> float:
     onnx_file, program_file = folder / f"{function.name}.onnx", folder / f"{function.name}.pt2"
     with _quiet():
         program = torch.export.export(function, cases[0], strict=False)
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # names files and folders of this machine
         packed = io.BytesIO()  # torch's own way into a file ends the process where the disk is full
         torch.export.save(program, packed)
         write_bytes(program_file, packed.getvalue())

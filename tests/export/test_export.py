@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+import bmd_pipeline
 from bmd_pipeline.api import Policy
 from bmd_pipeline.cli.main import main
 from bmd_pipeline.config.schema import DiscoverConfig, FinetuneConfig, PolicyConfig, RunConfig, SteeringConfig
@@ -273,6 +275,13 @@ def test_without_a_critic_modes_are_ranked_as_measured(folder: Path) -> None:
     assert robot.rank_modes([0.0, 0.0]) == robot.rank_modes() == [1, 0]
     with pytest.raises(run_policy.PolicyError, match=r"no critic\.onnx: the export was told to play no episodes"):
         robot.expect_success([0.0, 0.0])
+
+
+def test_it_names_no_folder_of_the_machine_that_made_it(folder: Path) -> None:
+    here = str(Path(bmd_pipeline.__file__).parent).encode()
+    assert here not in (folder / "policy.onnx").read_bytes()
+    with zipfile.ZipFile(folder / "policy.pt2") as program:
+        assert not any(here in program.read(name) for name in program.namelist())
 
 
 def test_it_needs_neither_the_package_nor_torch(folder: Path) -> None:
