@@ -6,14 +6,15 @@ README.md and docs/results/*.md hold tables that `benchmarks.tables` makes from 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import read_json, write_json
 from bmd_pipeline.metrics.schemas import Block
 
+Table = TypeVar("Table", bound=BaseModel)
 SCHEMA_VERSION = 1
 TABLE = Path("docs/results/table.json")
 METRICS = (
@@ -178,18 +179,23 @@ def _place(row: Row) -> tuple[str, str, int, str, str, str]:
 
 
 def load_table(path: Path) -> ResultsTable:
-    """Reads a table; types are not converted and unknown fields are refused.
+    """Reads a table; errors as of `read_table`."""
+    return read_table(path, ResultsTable, "results table")
+
+
+def read_table(path: Path, model: type[Table], what: str) -> Table:
+    """Reads a JSON file as what a model describes; types are not converted and unknown fields are refused.
 
     Raises:
         ArtifactError: it is missing, damaged or doesn't fit.
     """
-    read_json(path, "results table")
+    read_json(path, what)
     try:
-        return ResultsTable.model_validate_json(path.read_bytes(), strict=True)
+        return model.model_validate_json(path.read_bytes(), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise ArtifactError(f"results table: {path} doesn't fit: {where}: {first['msg']}") from None
+        raise ArtifactError(f"{what}: {path} doesn't fit: {where}: {first['msg']}") from None
 
 
 def save_table(table: ResultsTable, path: Path) -> None:

@@ -11,10 +11,10 @@ from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.files import read_json, write_json, write_text
+from benchmarks.results_table import read_table
+from bmd_pipeline.io.files import write_json, write_text
 from bmd_pipeline.metrics.schemas import Block
 
 TABLE = Path("docs/results/speed.json")
@@ -123,13 +123,7 @@ def load_table(path: Path) -> SpeedTable:
     """
     if not path.exists():
         return SpeedTable(schema_version=1, rows=[], starts=[], memory=[], growth=[])
-    read_json(path, "speed table")
-    try:
-        return SpeedTable.model_validate_json(path.read_bytes(), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ArtifactError(f"speed table: {path} doesn't fit: {where}: {first['msg']}") from None
+    return read_table(path, SpeedTable, "speed table")
 
 
 def save_table(table: SpeedTable, path: Path) -> None:
