@@ -54,8 +54,12 @@ def test_bad_settings_stop_before_any_job(project: Project, arguments: list[str]
     assert "Traceback" not in done.stderr
     assert not (project.folder / "data").exists()
     assert not (project.folder / "results").exists()
+
+
+def test_a_refusal_leaves_no_lock_behind(project: Project) -> None:
+    assert project.snakemake("--cores", "1", TARGET, "--config", "preset=smok").returncode != 0
     again = project.snakemake("--cores", "1", "--dry-run", TARGET)
-    assert again.returncode == 0, again.stderr  # no lock left behind
+    assert again.returncode == 0, again.stderr
 
 
 @pytest.mark.parametrize("name", ["x; touch pwned", "../../x", "$(touch pwned)", "x y", "`touch pwned`"])
