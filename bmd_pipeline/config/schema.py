@@ -590,6 +590,9 @@ class RegulariserConfig(Section):
     floor: float = Field(-3.0, le=0.0, ge=-100.0)
     """Ours: lower bound of log q(z|h) − log p(z) in the reward, so that one badly recognised step can't outweigh an
     episode. Measured information has no floor."""
+    success_only: bool = False
+    """Pays the intrinsic reward in episodes that succeed alone, as SMERL does where the return is close to the best
+    (Kumar et al. 2020, arXiv 2010.14484)."""
 
 
 class SelectionConfig(Section):

@@ -183,6 +183,8 @@ class ReinforcementLearner:
         paid = log_ratio.clamp(min=self.regulariser_config.floor)
         # per step as published; telescoped (ours), so that ending an episode in success costs nothing
         intrinsic = compute_intrinsic_reward(paid, played.active_mask, "telescoped" if self.agent.coded else "per_step")
+        if self.regulariser_config.success_only:
+            intrinsic = intrinsic * played.success
         # what is measured has no floor: the mean would be no lower bound of the mutual information any more
         mean, last = compute_multimodality(log_ratio, played.active_mask)
         found = {

@@ -186,6 +186,23 @@ def test_the_coded_form_weighs_advantages_and_the_published_one_rewards(
         assert measured["modes/intrinsic_return"] == pytest.approx(measured["modes/final_information"], abs=1e-5)
 
 
+@pytest.mark.parametrize("form", ["coded", "published"])
+def test_the_intrinsic_reward_can_be_kept_for_success(
+    env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes], form: str
+) -> None:
+    """In half of the episodes, which fail, nothing but the environment pays; in the others nothing changes."""
+    trainer = _trainer(env, policy, modes_of(form=form))
+    played = trainer.play(iteration=0, seed=1, generator=torch.Generator().manual_seed(1))
+    played.success.copy_(torch.arange(len(played.success)) % 2 == 0)
+    always = trainer.learner._streams(played, played.reward, intrinsic_only=False)[0]
+    trainer.learner.regulariser_config = RegulariserConfig(success_only=True)
+    gated = trainer.learner._streams(played, played.reward, intrinsic_only=False)[0]
+    alone = torch.stack([played.reward, torch.zeros_like(played.reward)], dim=-1)[..., : gated.shape[-1]]
+    assert not torch.equal(always, alone)
+    assert torch.equal(gated[:, played.success], always[:, played.success])
+    assert torch.equal(gated[:, ~played.success], alone[:, ~played.success])
+
+
 def test_advantages_are_standardised_within_each_code(
     env: TaskEnv, policy: DiffusionPolicy, modes_of: Callable[..., DiscoveredModes]
 ) -> None:
