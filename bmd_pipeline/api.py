@@ -75,6 +75,8 @@ class Run:
         for name, value in values.items():
             if not isinstance(value, kinds[name]):
                 raise ConfigError(f"Run: {name} can't be a {type(value).__name__}: {value!r:.80}")
+        if "\0" in str(self.root):  # no file's name holds one
+            raise ConfigError(f"Run: root can't be a path with a NUL character: {str(self.root)!r:.80}")
 
     @property
     def config(self) -> RunConfig:

@@ -118,10 +118,12 @@ def read_workflow_config(
     """Reads Snakemake's `config`: settings as in config/, and `preset`, `set` and `tasks`.
 
     What "auto" means is decided once, where Snakemake was started, and handed to its jobs in the environment:
-    they read the Snakefile again, maybe on a node with other devices. Text may be a number, or true or false, unless it
-    is text in `files`, the settings of --configfile: Snakemake hands over so what is nested in --config. A ConfigError
-    says that there is no such preset,
-    that `set` is no list of `name=value` or `tasks` none of names, or that `force` is not true or false.
+    they read the Snakefile again, maybe on a node with other devices. Snakemake hands over as text what is nested in
+    --config: text may be a number, or true or false, unless it is text in `files`, the settings of --configfile.
+
+    Raises:
+        ConfigError: there is no such preset, `set` is no list of `name=value` or `tasks` none of names, or `force` is
+            not true or false.
     """
     asked = config.get("preset") or AUTO
     if asked == AUTO:  # or what config.yaml says, where nothing was asked for

@@ -112,7 +112,7 @@ def test_seeds_that_are_none_reach_no_folder(run: bmd.Run, seed: Any) -> None:
 
 
 def test_values_of_other_types_are_refused_and_numbers_of_any_package_are_numbers(run: bmd.Run) -> None:
-    for wrong in ({"task": None}, {"settings": ["seed=1"]}, {"root": 5}):
+    for wrong in ({"task": None}, {"settings": ["seed=1"]}, {"root": 5}, {"root": "a\0b"}):
         with pytest.raises(ConfigError, match=rf"^Run: {next(iter(wrong))} can't be a "):
             bmd.Run(**{"task": run.task} | wrong)  # type: ignore[arg-type]
     for value in (object(), b"x", np.zeros(2)):

@@ -130,11 +130,11 @@ class CollapseWatch:
                 f"{self._start_success:.3f} that training began with",
             )
         if dead := find_dead_codes(scored.obeyed_per_code):
-            listed = ", ".join(map(str, dead))
+            listed = ", ".join(f"code {z}" for z in dead)
             self._warn_once(
                 "codes",
-                f"iteration {scored.iteration}: code {listed} is obeyed no more often than chance: the behaviour "
-                "behind it is lost, was never found, or never succeeds here",
+                f"iteration {scored.iteration}: obeyed no more often than by chance: {listed}; the behaviour behind a "
+                "code is lost, was never found, or never succeeds here",
             )
 
     def see_kept(self, kept: Candidate, base_success: float | None, demand: float | None = None) -> None:

@@ -56,7 +56,7 @@ def test_dead_codes_are_named() -> None:
     for iteration in (2, 4):
         watch.see_candidate(Candidate(iteration, 0.9, 100, rates, (1.0, 0.25, 1.0, 0.0)))
     assert len(told) == 1
-    assert told[0].startswith("iteration 2: code 1, 3 is obeyed no more often than chance")
+    assert told[0].startswith("iteration 2: obeyed no more often than by chance: code 1, code 3; ")
 
 
 def test_what_is_kept_is_compared_with_the_start_and_the_base_policy() -> None:
