@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -97,17 +97,36 @@ class DPPO:
             mlp_dims=list(config.hidden_sizes),
             activation_type="SiLU",
         )
-        denoiser = policy.denoiser
-        first, *rest = (part.linear_1 for part in network.mlp_mean.moduleList)
-        with torch.no_grad():
-            x, time, cond = first.weight.split([policy.noise_dim, TIME_FEATURES, policy.cond_dim], dim=1)
-            denoiser.first.weight.copy_(torch.cat([x, cond, time], dim=1))
-            denoiser.first.bias.copy_(first.bias)
-            for layer, theirs in zip(denoiser.rest, rest, strict=True):
-                layer.load_state_dict(theirs.state_dict())
-            steps = torch.arange(config.denoising_steps)[:, None]
-            denoiser.features.copy_(network.time_embedding(steps).squeeze(1))
+        self.copy_to_policy(network, policy)
         return network
+
+    @torch.no_grad()
+    def copy_to_policy(self, network: Any, policy: DiffusionPolicy) -> None:
+        """Gives a policy the weights of such a network, and what it makes of the time."""
+        for layer, first, theirs in self._pair_layers(network, policy):
+            layer.bias.copy_(theirs.bias)
+            layer.weight.copy_(theirs.weight[:, self._columns(policy)] if first else theirs.weight)
+        steps = torch.arange(policy.config.denoising_steps)[:, None]
+        policy.denoiser.features.copy_(network.time_embedding(steps).squeeze(1))
+
+    @torch.no_grad()
+    def copy_to_network(self, policy: DiffusionPolicy, network: Any) -> None:
+        """Gives a network the weights of a policy that has its features of time."""
+        for layer, first, theirs in self._pair_layers(network, policy):
+            theirs.bias.copy_(layer.bias)
+            theirs.weight[:, self._columns(policy) if first else slice(None)] = layer.weight
+
+    def _pair_layers(self, network: Any, policy: DiffusionPolicy) -> Iterator[tuple[nn.Linear, bool, nn.Linear]]:
+        """Each layer of ours, whether it is the first, and theirs."""
+        ours = [policy.denoiser.first, *policy.denoiser.rest]
+        for index, (layer, part) in enumerate(zip(ours, network.mlp_mean.moduleList, strict=True)):
+            yield layer, index == 0, part.linear_1
+
+    def _columns(self, policy: DiffusionPolicy) -> Tensor:
+        """Inputs of their first layer, sample, time, condition, in the order of ours, sample, condition, time."""
+        sizes = [policy.noise_dim, TIME_FEATURES, policy.cond_dim]
+        x, time, cond = torch.split(torch.arange(sum(sizes)), sizes)
+        return torch.cat([x, cond, time])
 
     def make_model(self, policy: DiffusionPolicy) -> Any:
         """A DiffusionModel, which it clones demonstrations into, around a network of equal weights."""
@@ -128,14 +147,14 @@ class DPPO:
             )
         return self._set_schedule(model, policy)
 
-    def make_finetuned(self, policy: DiffusionPolicy, critic_sizes: tuple[int, ...], **settings: Any) -> Any:
-        """A PPODiffusion around a network of equal weights; `settings` are those of its loss."""
+    def make_finetuned(self, policy: DiffusionPolicy, critic_shape: Mapping[str, Any], **settings: Any) -> Any:
+        """A PPODiffusion around a network of equal weights; `settings` are those of its loss and its exploration."""
         ppo: Any = importlib.import_module("model.diffusion.diffusion_ppo")
         eta: Any = importlib.import_module("model.diffusion.eta")
         critic: Any = importlib.import_module("model.common.critic")
         model = ppo.PPODiffusion(
             actor=self.make_network(policy),
-            critic=critic.CriticObs(policy.cond_dim, list(critic_sizes), activation_type="SiLU"),
+            critic=critic.CriticObs(policy.cond_dim, **critic_shape),
             ft_denoising_steps=len(policy.timesteps),
             eta=eta.EtaFixed(base_eta=1.0, min_eta=0.0, max_eta=1.0),
             device="cpu",
@@ -170,6 +189,42 @@ class DPPO:
         agent.save_model = lambda: None
         return agent
 
+    def make_finetuning_agent(
+        self, policy: DiffusionPolicy, model: Any, venv: Any, train: Mapping[str, Any], seed: int, logs: Path
+    ) -> Any:
+        """Its agent of fine-tuning, on vectorised environments that begin a new episode where one ends.
+
+        `train` are the settings of that name in its files. It saves no checkpoints: `save_model` is called after each
+        iteration, for others to replace.
+        """
+        module: Any = importlib.import_module("agent.finetune.train_agent")
+        trainer: Any = importlib.import_module("agent.finetune.train_ppo_diffusion_agent")
+        own = {name: Settings(**value) if isinstance(value, Mapping) else value for name, value in train.items()}
+        own |= {"save_model_freq": 1, "render": Settings(freq=1, num=0)}
+        config = Settings(
+            device="cpu",
+            seed=seed,
+            wandb=None,
+            env=Settings(
+                name="",
+                n_envs=venv.num_envs,
+                max_episode_steps=venv.horizon,
+                best_reward_threshold_for_success=1,
+                reset_at_iteration=True,
+            ),
+            cond_steps=policy.config.n_obs_steps,
+            obs_dim=policy.obs_dim,
+            action_dim=policy.action_dim,
+            act_steps=policy.config.n_action_steps,
+            horizon_steps=policy.config.horizon,
+            model=model,
+            train=Settings(**own),
+            logdir=str(logs),
+        )
+        built = mock.patch.object(module.hydra.utils, "instantiate", lambda built: built)
+        with built, mock.patch.object(module, "make_async", return_value=venv):
+            return trainer.TrainPPODiffusionAgent(config)
+
     def make_dataset(self, states: Tensor, actions: Tensor, lengths: list[int], horizon: int, cond_steps: int) -> Any:
         """Its dataset of episodes of these lengths, one after the other in states and actions (steps, ...)."""
         module: Any = importlib.import_module("agent.dataset.sequence")
@@ -189,17 +244,22 @@ class DPPO:
             "action_dim": policy.action_dim,
             "denoised_clip_value": 1.0,
             "denoising_steps": policy.config.denoising_steps,
-            "use_ddim": True,
+            "predict_epsilon": policy.config.prediction == "epsilon",
+            "use_ddim": policy.config.sampler == "ddim",
             "ddim_steps": len(policy.timesteps),
         }
 
     def _set_schedule(self, model: Any, policy: DiffusionPolicy) -> Any:
-        """Gives a model the diffusion steps and the noise of our sampler, and our loss the noise of its own."""
+        """Gives a model the diffusion steps and the noise of our sampler, and our loss the noise of its own.
+
+        Its sampler without DDIM has its own noise, which is that of `cosine_capped`.
+        """
         visited = torch.tensor(policy.timesteps)
         signal = policy.alphas_cumprod[visited]
-        model.ddim_t, model.ddim_alphas = visited, signal
-        model.ddim_alphas_prev = torch.cat([signal[1:], torch.ones(1)])
-        model.ddim_sqrt_one_minus_alphas = (1.0 - signal).sqrt()
+        if model.use_ddim:
+            model.ddim_t, model.ddim_alphas = visited, signal
+            model.ddim_alphas_prev = torch.cat([signal[1:], torch.ones(1)])
+            model.ddim_sqrt_one_minus_alphas = (1.0 - signal).sqrt()
         policy.alphas_cumprod.copy_(model.alphas_cumprod)
         return model
 

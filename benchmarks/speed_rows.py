@@ -381,7 +381,7 @@ def finetune_denoiser(dppo: DPPO, *, minibatch: int) -> Sides:
     settings = DenoiserConfig(learning_rate=STILL)
     model = dppo.make_finetuned(
         policy,
-        sizes,
+        {"mlp_dims": list(sizes), "activation_type": "SiLU"},
         gamma_denoising=settings.denoising_discount,
         clip_ploss_coef=settings.clip_ratio,
         clip_ploss_coef_base=settings.clip_ratio,

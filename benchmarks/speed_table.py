@@ -7,6 +7,7 @@ import platform
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Literal, Self
 
 import numpy as np
@@ -95,6 +96,39 @@ class Memory(Block):
     rss_mb: float
 
 
+TARGET = 0.95
+"""Success that fine-tuning is timed to."""
+
+
+class Point(Block):
+    """Success after an iteration of fine-tuning."""
+
+    iteration: int
+    control_steps: int
+    """Taken in training until then."""
+    cpu_s: float
+    success: float
+
+
+class FineTuning(Block):
+    """A run of fine-tuning, by us or by a peer, until it succeeded or was stopped."""
+
+    side: str
+    seed: int
+    points: list[Point] = Field(min_length=2)
+    """Some of them, from the start to the end."""
+    parity: str
+    load: float
+    """Mean number of running processes in the minute before."""
+    machine: str
+    commit: str
+
+    @property
+    def end(self) -> Point:
+        """Where it was stopped."""
+        return self.points[-1]
+
+
 class SpeedTable(Block):
     """speed.json."""
 
@@ -103,6 +137,8 @@ class SpeedTable(Block):
     starts: list[StartUp]
     memory: list[Memory]
     growth: list[Growth]
+    success: list[FineTuning]
+    """The first side is ours."""
 
     def with_row(self, row: Row, order: Sequence[str]) -> SpeedTable:
         """The table with this row in the place of the one of its name; rows stand in the given order of names."""
@@ -114,6 +150,11 @@ class SpeedTable(Block):
         made = {**{old.name: old for old in self.starts}, start.name: start}
         return self.model_copy(update={"starts": list(made.values())})
 
+    def with_run(self, run: FineTuning) -> SpeedTable:
+        """The table with this run in the place of the one of its side and seed."""
+        made = {**{(old.side, old.seed): old for old in self.success}, (run.side, run.seed): run}
+        return self.model_copy(update={"success": list(made.values())})
+
 
 def load_table(path: Path) -> SpeedTable:
     """Reads a table; an empty one where there is no file.
@@ -122,7 +163,7 @@ def load_table(path: Path) -> SpeedTable:
         ArtifactError: it is damaged or doesn't fit.
     """
     if not path.exists():
-        return SpeedTable(schema_version=1, rows=[], starts=[], memory=[], growth=[])
+        return SpeedTable(schema_version=1, rows=[], starts=[], memory=[], growth=[], success=[])
     return read_table(path, SpeedTable, "speed table")
 
 
@@ -230,7 +271,54 @@ def fit_exponent(points: Sequence[Growth]) -> float:
     return float(np.log(last.seconds / before.seconds) / np.log(last.size / before.size))
 
 
-RENDERED = {"rows": render_rows, "starts": render_starts, "memory": render_memory, "growth": render_growth}
+def render_success(table: SpeedTable) -> str:
+    """Each side's time to success, and below where and from what it was measured; ">" for those that were stopped."""
+    own = {run.seed: run.end.cpu_s for run in table.success if run.side == table.success[0].side}
+    rows = []
+    for side in dict.fromkeys(run.side for run in table.success):
+        runs = [run for run in table.success if run.side == side]
+        reached = sum(run.end.success >= TARGET for run in runs)
+        more = "" if reached == len(runs) else "> "
+        ratios = [run.end.cpu_s / own[run.seed] for run in runs if run.seed in own]
+        rate = median(1e6 * run.end.cpu_s / run.end.control_steps for run in runs)
+        rows.append(
+            (
+                side,
+                f"{reached} of {len(runs)}",
+                f"{median(run.points[0].success for run in runs):.2f}",
+                _spread([run.end.success for run in runs], "{:.2f}"),
+                more + _spread([run.end.cpu_s for run in runs], "{:.0f}") + " s",
+                f"{median(run.end.control_steps for run in runs) / 1e3:.0f}",
+                f"{median(run.end.iteration for run in runs):.0f}",
+                f"{rate:.0f} ms",
+                more + _spread(ratios, "{:.1f}"),
+            )
+        )
+    head = ("fine-tuned by", f">reached {TARGET:g}", ">success before", ">after", ">CPU time", ">1000 control steps")
+    places: dict[str, list[FineTuning]] = {}
+    for run in table.success:
+        places.setdefault(f"{run.machine}; commit {shorten(run.commit)}; equal before: {run.parity}", []).append(run)
+    notes = [
+        f"- {place}: {len(runs)} of {len(table.success)} runs, load {min(run.load for run in runs):g} to "
+        f"{max(run.load for run in runs):g}."
+        for place, runs in places.items()
+    ]
+    return "\n".join([_table((*head, ">iterations", ">CPU per 1000", ">× ours"), rows), *notes, ""])
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    """Median, and smallest and largest if there are several."""
+    middle, low, high = (form.format(value) for value in (median(values), min(values), max(values)))
+    return f"{middle} ({low} to {high})" if len(values) > 1 else middle
+
+
+RENDERED = {
+    "rows": render_rows,
+    "success": render_success,
+    "starts": render_starts,
+    "memory": render_memory,
+    "growth": render_growth,
+}
 MARKS = re.compile(r"(<!-- speed: (\w+) -->\n).*?(<!-- end speed -->)", re.DOTALL)
 
 

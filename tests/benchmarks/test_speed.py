@@ -39,7 +39,7 @@ def make_row(name: str, **changes: Any) -> Row:
 
 def test_the_page_agrees_with_the_table() -> None:
     text = (ROOT / PAGE).read_text(encoding="utf-8")
-    assert text.count("<!-- speed:") == text.count("<!-- end speed -->") == 4
+    assert text.count("<!-- speed:") == text.count("<!-- end speed -->") == 5
     assert fill(text, load_table(ROOT / TABLE)) == text, "run python -m benchmarks.speed --rows start/python"
 
 
@@ -50,7 +50,7 @@ def test_the_table_has_rows_that_can_be_made_again() -> None:
 
 
 def test_a_row_made_again_takes_the_place_of_the_old() -> None:
-    table = SpeedTable(schema_version=1, rows=[], starts=[], memory=[], growth=[])
+    table = SpeedTable(schema_version=1, rows=[], starts=[], memory=[], growth=[], success=[])
     order = ["one", "two"]
     for name in ("two", "one", "two"):
         table = table.with_row(make_row(name, ours_ms=float(len(table.rows))), order)
@@ -63,7 +63,9 @@ def test_a_row_made_again_takes_the_place_of_the_old() -> None:
 
 def test_damage_is_named(tmp_path: Path) -> None:
     path = tmp_path / "speed.json"
-    path.write_text('{"schema_version": 1, "rows": [], "starts": [], "memory": [], "growth": [], "more": 1}')
+    path.write_text(
+        '{"schema_version": 1, "rows": [], "starts": [], "memory": [], "growth": [], "success": [], "more": 1}'
+    )
     with pytest.raises(ArtifactError, match=r"speed table: .*speed.json doesn't fit: more"):
         load_table(path)
 
