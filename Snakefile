@@ -37,7 +37,7 @@ include: "workflow/rules/verdict.smk"
 include: "workflow/rules/grid.smk"
 include: "workflow/rules/pool.smk"
 include: "workflow/rules/report.smk"
-include: "workflow/rules/film.smk"
+include: "workflow/rules/play.smk"
 
 
 rule another_run:

@@ -31,7 +31,7 @@ from bmd_pipeline.policies.diffusion import DiffusionPolicy, ObsHistory
 from bmd_pipeline.policies.networks import make_mlp
 from bmd_pipeline.rl.adapters import PolicyInput
 from bmd_pipeline.rl.agent import Agent, load_agent, make_agent
-from bmd_pipeline.stages import film
+from bmd_pipeline.stages import play as film
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.tasks import registry
 

@@ -22,9 +22,9 @@ from bmd_pipeline.io.provenance import RunStart
 from bmd_pipeline.reporting.sources import find_videos
 from bmd_pipeline.seeds import derive_seed
 from bmd_pipeline.sim.render import Camera
-from bmd_pipeline.stages import film as stage
+from bmd_pipeline.stages import play as stage
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.film import film
+from bmd_pipeline.stages.play import film
 from bmd_pipeline.tasks import registry
 from bmd_pipeline.tasks.gaussian_mixture.env import GOALS
 

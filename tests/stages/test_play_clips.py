@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from bmd_pipeline.sim.render import Camera, Recording
-from bmd_pipeline.stages import film
-from bmd_pipeline.stages.film import MAX_FRAMES, render_clip, render_stills
+from bmd_pipeline.stages import play as film
+from bmd_pipeline.stages.play import MAX_FRAMES, render_clip, render_stills
 
 CAMERA = Camera(eye=(0.0, -5.0, 5.0), target=(0.0, 0.0, 0.0))
 
