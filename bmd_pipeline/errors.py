@@ -32,7 +32,7 @@ class ArtifactError(BMDError):
 
 class TrainingError(BMDError):
     """Too few demonstrations, a reward or a network that is not finite, training that diverges however small its steps,
-    or no success to film."""
+    or no success to show."""
 
 
 class DivergenceError(TrainingError):

@@ -13,7 +13,7 @@ PRETRAINED = "pretrained"
 TAUGHT = "taught"
 """What evaluation calls the policy with codes before fine-tuning: modes were discovered, and can be commanded."""
 EXPERT = "expert"
-"""What films call the task's expert, in the place of a method."""
+"""What `play` calls the task's expert, in the place of a method."""
 
 
 def check_method(method: str, *, evaluating: bool = False) -> None:

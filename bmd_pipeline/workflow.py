@@ -294,7 +294,7 @@ class Pipeline:
                 if path:
                     _require_plain(Path(path))
             found = [Path(path) for path in job.output if os.path.lexists(path)]
-            stage = {"film_policy": "film"}.get(job.rule.name, job.rule.name.removeprefix("grid_"))
+            stage = {"play_policy": "play"}.get(job.rule.name, job.rule.name.removeprefix("grid_"))
             task = job.wildcards.get("task")
             of = {"method": _method_of(job.wildcards) or None, "seed": _seed_of(job.wildcards)}
             or_refuse(require_own, [path for path in found if not path.is_dir()], stage, task, **of)

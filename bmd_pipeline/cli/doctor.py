@@ -194,7 +194,7 @@ def _check_renderer(settings: RunConfig | None) -> Found:
 
     if have_render_device():
         return "ok", "a Vulkan device"
-    cost = "nothing is lost but `film` of ManiSkill's tasks (Mesa's lavapipe >= 24.3 would do)"
+    cost = "nothing is lost but `play` of ManiSkill's tasks (Mesa's lavapipe >= 24.3 would do)"
     return "note", f"no Vulkan device: {cost}"
 
 

@@ -78,7 +78,7 @@ _PANELS = {
     "Your own data": (stages.import_demos, stages.import_policy, tools.inspect_demos, stages.export_demos),
     "Evidence": (stages.validation, stages.compare, stages.verdict, stages.grid, stages.pool),
     "Deployment": (stages.export,),
-    "Pages and clips": (stages.report, stages.summary, stages.film),
+    "Pages and clips": (stages.report, stages.summary, stages.play),
     "Help": (tools.tasks, tools.check_task, doctor.doctor),
 }
 EXAMPLES = {
@@ -103,18 +103,22 @@ EXAMPLES = {
     "report": "--task PushT --output page.html",
     "summary": "PushT AvoidPoint",
     "export": "--task PushT --method dppo-bmd --output my_robot/export",
-    "film": "--task Reach --method dppo-bmd --episodes 2",
+    "play": (
+        "--task Reach\n"
+        "--task Reach --method dppo-bmd --seed 0\n"
+        "--task Reach --method dppo-bmd --exported results/Reach/dppo-bmd/seed0/export"
+    ),
     "tasks": "AvoidPointShifted",
     "check-task": "MyTask --set task.plugins=[my_task]",
     "doctor": "--task PushT --preset smoke",
 }
-"""What stands behind a command in the example of its help."""
+"""What stands behind a command in the example of its help, or in several, by lines."""
 
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
         _name = _command.__name__.replace("_", "-")
-        _example = f"Example: `bmd-pipeline {_name} {EXAMPLES[_name]}`"
-        app.command(_name, rich_help_panel=_panel, epilog=_example)(_command)
+        _examples = "\n\n".join(f"Example: `bmd-pipeline {_name} {_line}`" for _line in EXAMPLES[_name].splitlines())
+        app.command(_name, rich_help_panel=_panel, epilog=_examples)(_command)
 app.add_typer(modes.modes_app, name="modes", rich_help_panel="Stages")
 app.add_typer(tools.config_app, name="config", rich_help_panel="Help")
 

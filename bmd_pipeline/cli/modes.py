@@ -78,7 +78,7 @@ def show(
     o.print_lines(f"{'mode':>4}  {'name':<16} demonstrations  code  success  obeyed  shows")
     for mode in modes:
         o.print_lines(_format(mode))
-    o.print_lines("", f"picture: {picture}", f"clips: `bmd-pipeline film --method {TAUGHT}`, with the same settings")
+    o.print_lines("", f"picture: {picture}", f"clips: `bmd-pipeline play --method {TAUGHT}`, with the same settings")
     if found.config.modes.demonstrations:
         o.print_lines(f"decided in {modes_path(task, found.config.run)}")
 

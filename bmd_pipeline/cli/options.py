@@ -282,7 +282,7 @@ class Job:
             ArtifactError: as in `need_policy`.
             ConfigError: unknown method, or the user named a folder that it has no use for.
         """
-        check_method(method, evaluating=self.command in ("evaluate", "export", "film"))
+        check_method(method, evaluating=self.command in ("evaluate", "export", "play"))
         base, found, weights = self.need_policy(policy), None, None
         if uses_modes(method):
             found = self.need_modes(seed, modes)

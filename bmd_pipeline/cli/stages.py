@@ -361,7 +361,7 @@ def summary(
 
 
 @stage_command("evaluate")
-def film(
+def play(
     job: Job,
     method: Annotated[
         str,
@@ -384,7 +384,7 @@ def film(
     size: Annotated[int, typer.Option("--size", min=64, max=1024, help="Pixels of a clip's side.")] = 320,
     output: o.Output = None,
 ) -> None:
-    """Films the modes: clips of episodes that the expert or a policy plays.
+    """Rolls out the expert, a policy, or an exported policy, to a GIF of each mode.
 
     Native tasks are drawn; simulators need something to render with, such as Mesa's software renderers. Writes
     results/TASK/videos/.

@@ -213,7 +213,7 @@ ENTRIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "report": ("stages.report:report", ()),
     "summary": ("stages.report:summary", ()),
     "export": ("stages.export:export", _ENV),
-    "film": ("stages.play:film", (*_ENV, "env:FILMING", "expert:make_expert", _LABELS)),
+    "play": ("stages.play:play", (*_ENV, "env:FILMING", "expert:make_expert", _LABELS)),
 }
 """Where the work of each rule and command begins, and what it takes from a task."""
 

@@ -128,7 +128,7 @@ def _list_names(config: RunConfig, stage: Stage, method: str | None) -> set[str]
 def _list_chain(config: RunConfig, command: str, method: str | None) -> list[tuple[Stage, str | None]]:
     """The stages that a command runs or builds on, with their method."""
     first: list[tuple[Stage, str | None]] = [("collect", None), ("pretrain", None)]
-    if command in _COLLECTED or (command == "film" and method in (None, EXPERT)):
+    if command in _COLLECTED or (command == "play" and method in (None, EXPERT)):
         return first[:1]
     if command in _PRETRAINED:
         return first

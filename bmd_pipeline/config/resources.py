@@ -12,13 +12,13 @@ from bmd_pipeline.config.schema import RunConfig
 
 NATIVE = "native"
 """What a task without a simulator says its simulator is."""
-PLAYERS = ("collect", "pretrain", "discover", "finetune", "evaluate", "curve", "validation", "film", "export")
+PLAYERS = ("collect", "pretrain", "discover", "finetune", "evaluate", "curve", "validation", "play", "export")
 """Commands that play episodes."""
 READERS = ("summarise", "compare", "verdict", "grid", "pool", "report")
 """Stages that read evaluations and take seconds."""
 RESUMABLE = ("pretrain", "discover", "finetune")
 """Stages that save what they have when their time is up, and go on in the next attempt."""
-ON_CPU = ("collect", "film", "export", *READERS)
+ON_CPU = ("collect", "play", "export", *READERS)
 """Commands that use no CUDA device."""
 
 ASKED = {
@@ -29,7 +29,7 @@ ASKED = {
     "evaluate": ((1000, 30), (1500, 60)),
     "curve": ((1000, 60), (1500, 960)),
     "validation": ((1000, 30), (1500, 240)),
-    "film": ((2200, 60), (2500, 60)),
+    "play": ((2200, 60), (2500, 60)),
     "export": ((1000, 30), (1500, 60)),
     **dict.fromkeys(READERS, ((1000, 30), (1000, 30))),
 }

@@ -150,7 +150,7 @@ class TaskConfig(Section):
 
 
 class Disturbance(Section):
-    """How the world of fine-tuning, evaluation, curves and films of a policy differs from the world in which
+    """How the world of fine-tuning, evaluation, curves and clips of a policy differs from the world in which
     demonstrations are collected, the policy is pre-trained and modes are discovered. By default it does not differ.
 
     Actions are clipped to [-1, 1], then come gain, delay, noise and lock, in this order; the task clips what results.

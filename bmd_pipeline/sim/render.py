@@ -105,7 +105,7 @@ class SceneFilming:
         return x, y, z
 
 
-# ---- Recording an episode as it is played, for a film of it ----
+# ---- Recording an episode as it is played, for a clip of it ----
 
 
 @dataclass
@@ -130,7 +130,7 @@ class EpisodeRecorder:
     """Records the episodes of a task from now on; those that it plays are the same as without.
 
     It replaces the task's `_observe`, which `VectorTask` calls at each reset and after each control step, so tasks and
-    players need no code for films. A task of several environments is a TaskError.
+    players need no code for it. A task of several environments is a TaskError.
 
     Attributes:
         recording: the episode that is being played, or was played last.
@@ -326,7 +326,7 @@ class DrawnFilming:
         return x, y, 0.0
 
     def make_renderer(self, size: int) -> Renderer:
-        from PIL import Image, ImageDraw  # only films need it
+        from PIL import Image, ImageDraw  # only clips need it
 
         large = _OVERSIZE * size  # and then made smaller, so that edges have no steps
 

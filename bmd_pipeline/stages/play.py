@@ -1,4 +1,4 @@
-"""Stage `film`: a clip of each mode, for people."""
+"""Stage `play`: a clip of each mode, for people."""
 
 import hashlib
 import itertools
@@ -35,7 +35,7 @@ from bmd_pipeline.stages.evaluate import load_player, require_inputs
 from bmd_pipeline.stages.runtime import disturb, require_action
 from bmd_pipeline.tasks import registry
 
-# ---- Playing the episodes of a film: by an expert, or by a policy ----
+# ---- Playing the episodes: by an expert, or by a policy ----
 
 ATTEMPTS = 20
 """Episodes that are played for each one that is shown, at most: only successes are."""
@@ -115,9 +115,9 @@ def open_agent_player(config: RunConfig, filming: Filming, agent: Agent, seed: i
         TaskError: the task is not stepped in this process.
         ConfigError: the disturbance locks an action that the task does not have.
     """
-    generator = make_generator(config.seed, "evaluate", "film", seed)
+    generator = make_generator(config.seed, "evaluate", "clips", seed)
 
-    def play(world: TaskEnv, code: int, start: int) -> bool:
+    def try_code(world: TaskEnv, code: int, start: int) -> bool:
         played = roll_out(world, agent, seed=start, code=torch.tensor([code]), generator=generator, explore=False)
         return bool(played.success[0])
 
@@ -125,7 +125,7 @@ def open_agent_player(config: RunConfig, filming: Filming, agent: Agent, seed: i
         return disturb(env, config.task, agent.policy)
 
     codes = None if agent.modes is None else agent.num_codes
-    with _open_player(config, filming, seed, codes, enter, play) as player:
+    with _open_player(config, filming, seed, codes, enter, try_code) as player:
         yield player
 
 
@@ -145,14 +145,14 @@ def open_export_player(config: RunConfig, filming: Filming, folder: Path, seed: 
     task = config.task
     world, spec = registry.load_disturbance(task.env), registry.make_spec(task.name, task.env)
     if world.obs_noise:
-        raise ConfigError("task.env.disturbance.obs_noise has a unit that no export knows: film its --method instead")
+        raise ConfigError("task.env.disturbance.obs_noise has a unit that no export knows: play its --method instead")
     try:
         robot = Policy(folder, seed)
     except PolicyError as error:
         raise ArtifactError(str(error)) from None
     low, high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
 
-    def play(env: TaskEnv, code: int, start: int) -> bool:
+    def try_code(env: TaskEnv, code: int, start: int) -> bool:
         robot.reset(code if robot.facts["modes"] else None)
         obs = env.reset(start)[0]
         for _ in range(spec.horizon):
@@ -167,7 +167,7 @@ def open_export_player(config: RunConfig, filming: Filming, folder: Path, seed: 
         return DisturbedEnv(env, world, torch.zeros(spec.obs_dim))
 
     codes = len(robot.facts["modes"]) or None
-    with _open_player(config, filming, seed, codes, enter, play) as player:
+    with _open_player(config, filming, seed, codes, enter, try_code) as player:
         yield player
 
 
@@ -178,7 +178,7 @@ def _open_player(
     seed: int,
     codes: int | None,
     enter: Callable[[TaskEnv], TaskEnv],
-    play: Try,
+    try_code: Try,
 ) -> Iterator[Player]:
     """Who plays for each of so many codes, or without codes for the task's modes, in the world that `enter` makes."""
     task = config.task
@@ -194,7 +194,7 @@ def _open_player(
             labelling=labelling,
             recorder=recorder,
             make_seed=lambda _, attempt: derive_seed(config.seed, "evaluate", seed, attempt),
-            try_episode=lambda code, start: play(world, code, start),
+            try_episode=lambda code, start: try_code(world, code, start),
         )
 
 
@@ -237,7 +237,7 @@ def render_stills(
     return Strip(caption, stills, [places[: step + 1] for step in steps])
 
 
-# ---- Stage `film`: a clip of each mode, for people ----
+# ---- Stage `play`: a clip of each mode, for people ----
 
 CLIP_BYTES = 600_000
 """Most bytes of a clip; with many clips, MAX_VIDEO_BYTES is shared among them."""
@@ -249,7 +249,7 @@ FEW_STRIPS, MANY_STRIPS = (2, 176), (6, 160)
 """(Episodes side by side, pixels of a still's side) in that picture, for few and for many clips."""
 
 
-def film(
+def play(
     config: RunConfig,
     *,
     output: Path,
@@ -308,7 +308,7 @@ def film(
         count = episodes * sum(map(len, player.groups))
         moments = MOMENTS if count <= FEW else END
         max_bytes = min(CLIP_BYTES, MAX_VIDEO_BYTES // count)
-        with reporter.progress(f"film {output.stem}", count) as bar:
+        with reporter.progress(f"play {output.stem}", count) as bar:
             for clip in player.play(episodes, reporter.log):
                 path = _name_clip(output, clip, clips)
                 gif = render_clip(clip.recording, renderer, filming.camera, control_hz=hertz, max_bytes=max_bytes)
@@ -331,7 +331,7 @@ def film(
     _remove_old(output, clips)
     depends_on: Stage = "collect" if method == EXPERT else "evaluate"
     document = describe_stage(config, depends_on, inputs=inputs, start=start, seed=seed)
-    write_json(output, document | {"stage": "film", "method": method, "clips": clips})
+    write_json(output, document | {"stage": "play", "method": method, "clips": clips})
     total = sum(clip["bytes"] for clip in clips.values())
     reporter.log(f"{output.parent}: {len(clips)} clips of {output.stem}, {total / 1e6:.1f} MB")
 
@@ -363,7 +363,7 @@ def _require_short_names(output: Path, player: Player, episodes: int) -> None:
 def _remove_old(output: Path, made: Mapping[str, object]) -> None:
     """Removes the clips that the present document lists and that were not made again."""
     try:
-        listed = {name: clip.get("sha256") for name, clip in read_json(output, "film").get("clips", {}).items()}
+        listed = {name: clip.get("sha256") for name, clip in read_json(output, "play").get("clips", {}).items()}
     except (ArtifactError, AttributeError):  # there is none, or nobody knows what it lists
         return
     with convert_os_errors(output.parent):

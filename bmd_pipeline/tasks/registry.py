@@ -275,7 +275,7 @@ def require_expert(name: str) -> None:
         found = importlib.util.find_spec(module)
     if found is None:
         raise MissingExpertError(
-            f"task {name} has no module {module}: `collect` and `film` of the expert need one; the workflow does "
+            f"task {name} has no module {module}: `collect` and `play` of the expert need one; the workflow does "
             f"without if demonstrations are imported: write a store with DemoWriter (docs/own-task.md; examples/gym "
             f"has a script), then `bmd-pipeline import-demos STORE --task {name}`"
         )

@@ -141,7 +141,7 @@ def _describe_group(group: Any, name: str) -> Iterator[str]:
             continue
         yield from ("", f"## {full}", "", child.help or "", "")
         if (example := EXAMPLES.get(child.name)) and name == "bmd-pipeline":
-            yield from (f"    {full} {example}", "")
+            yield from (*(f"    {full} {line}" for line in example.splitlines()), "")
         yield "| option | meaning |"
         yield "|---|---|"
         for parameter in child.params:

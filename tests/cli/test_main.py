@@ -91,7 +91,7 @@ def made(project: Path) -> Path:
         ("evaluate --method dppo", "task.env.goal_radius=0.2", "collect", "policy"),
         ("evaluate --method dppo", "task.env.disturbance.action_gain=2", "finetune", "dppo/seed0"),
         ("curve --method dppo-bmd", "finetune.iterations=99", "finetune", "dppo-bmd/seed0"),
-        ("film --method dppo", "finetune.iterations=99", "finetune", "dppo/seed0"),
+        ("play --method dppo", "finetune.iterations=99", "finetune", "dppo/seed0"),
         ("validation", "discover.teaching.steps=9", "discover", "modes/seed0"),
     ],
 )
@@ -132,7 +132,7 @@ def test_a_folder_of_another_stage_is_called_that(
     "command",
     [
         *("import-demos x.zarr --output x.zarr/inner", "collect --output x.zarr/deep/er", "pretrain --output x.zarr"),
-        *("evaluate --output x.zarr/zarr.json", "evaluate --output link/eval.json", "film --output x.zarr/e.json"),
+        *("evaluate --output x.zarr/zarr.json", "evaluate --output link/eval.json", "play --output x.zarr/e.json"),
     ],
 )
 def test_nothing_is_written_into_a_store(
@@ -268,19 +268,19 @@ def test_commands_in_messages_have_the_settings_and_the_root_of_the_one_that_fai
         ("collect --task GaussianMixture --output ..", ".. can't be written: it has no name of its own"),
         ("summary --output config", "config can't be written: what is there is no file"),
         (
-            "film --task PushT --method pretrained",
+            "play --task PushT --method pretrained",
             "results/PushT/policy/run.json is missing: make it with `bmd-pipeline",
         ),
-        ("film --task PushT --method exprt", "unknown method 'exprt'"),
+        ("play --task PushT --method exprt", "unknown method 'exprt'"),
         (
-            "film --task PushT --finetuned x",
+            "play --task PushT --finetuned x",
             "--finetuned goes with the --method that it belongs to, got --method expert",
         ),
-        ("film --task PushT --method taught --exported x --modes y", "--exported plays by itself: leave --modes out"),
-        ("film --task PushT --method taught --exported x", "x/run.json is missing: make it with `bmd-pipeline export"),
-        ("film --task PushT --seed 0", "--seed goes with the --method that it belongs to, got --method expert"),
-        ("film --task PushT --output x.gif", "x.gif can't be written: its name must end in .json"),
-        ("film --task PushT --episodes 0", "Invalid value for '--episodes'"),
+        ("play --task PushT --method taught --exported x --modes y", "--exported plays by itself: leave --modes out"),
+        ("play --task PushT --method taught --exported x", "x/run.json is missing: make it with `bmd-pipeline export"),
+        ("play --task PushT --seed 0", "--seed goes with the --method that it belongs to, got --method expert"),
+        ("play --task PushT --output x.gif", "x.gif can't be written: its name must end in .json"),
+        ("play --task PushT --episodes 0", "Invalid value for '--episodes'"),
         ("collect", "Missing option '--task'"),
         ("colect --task PushT", "No such command 'colect'"),
         ("collect --task PushT --sed 3", "No such option: --sed"),
@@ -359,7 +359,7 @@ def test_a_missing_renderer_is_one_line_that_says_what_to_install(
     pytest.importorskip("mujoco")
     hidden = os.environ | {"VK_ICD_FILENAMES": "/none", "VK_DRIVER_FILES": "/none", "MUJOCO_GL": opengl, "DISPLAY": ""}
     start = "from bmd_pipeline.cli.main import main; import sys; sys.exit(main())"
-    command = [sys.executable, "-c", start, "film", "--task", task]
+    command = [sys.executable, "-c", start, "play", "--task", task]
     done = subprocess.run(command, env=hidden, capture_output=True, text=True, check=False, cwd=project)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {what}")
@@ -469,8 +469,8 @@ def test_a_stage_leaves_alone_what_it_did_not_write(mine: Path, capsys: pytest.C
         ("evaluate --output mine/eval.json", "episodes.parquet"),
         ("evaluate --output mine/eval.json", "trajectories.svg"),
         ("import-policy results/GaussianMixture-smoke/policy --output mine", "run.json"),
-        ("film --output mine/expert.json", "expert.webp"),
-        ("film --output mine/expert.json", "expert-east.gif"),
+        ("play --output mine/expert.json", "expert.webp"),
+        ("play --output mine/expert.json", "expert-east.gif"),
     ],
 )
 def test_somebodys_file_is_refused_before_the_work_starts(
@@ -771,15 +771,17 @@ def test_help_is_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_help_is_whole_at_80_columns_and_its_example_can_be_given(
+def test_help_is_whole_at_80_columns_and_its_examples_can_be_given(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = run(capsys, f"{name} --help")
     assert "…" not in out
-    assert f"Example: bmd-pipeline {name} {EXAMPLES[name].split()[0]}" in out
+    shown = " ".join(out.split())
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
-    command.make_context(name, EXAMPLES[name].split())  # reads all of it, or raises
+    for example in EXAMPLES[name].splitlines():
+        assert f"Example: bmd-pipeline {name} {example}" in shown
+        command.make_context(name, example.split())  # reads all of it, or raises
 
 
 def test_what_scripts_read_is_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ def find_unread(command: str, method: str | None, *assignments: str) -> list[str
         ("evaluate", "taught", "finetune.iterations=99"),
         ("evaluate", "dsrl", "finetune.denoiser.eta=0.5"),
         ("evaluate", "dppo-bmd", "verdict.success_margin=0.1"),
-        ("film", None, "evaluate.tau=0.5"),
+        ("play", None, "evaluate.tau=0.5"),
         ("validation", None, "finetune.iterations=99"),
         ("compare", None, "verdict.success_margin=0.1"),
         ("summarise", None, "finetune.cloning.steps=3"),

@@ -16,7 +16,7 @@ from bmd_pipeline.config import hashing
 from bmd_pipeline.config.hashing import STAGES
 
 MIXTURE = "bmd_pipeline.tasks.gaussian_mixture"
-RULES = (*STAGES, "summarise", "film")
+RULES = (*STAGES, "summarise", "play")
 JUDGES = {"evaluate", "curve", "validation"}
 
 
@@ -142,9 +142,9 @@ def test_another_origin_of_a_name_counts(package: Path) -> None:
 
 def test_a_tasks_expert_and_labels_reach_only_the_stages_that_use_them(package: Path) -> None:
     task = package / "tasks" / "gaussian_mixture"
-    film = {"film"}
-    assert changed(edit(task / "expert.py")) == {"collect"} | film
-    assert changed(edit(task / "modes.py")) == JUDGES | film
+    play = {"play"}
+    assert changed(edit(task / "expert.py")) == {"collect"} | play
+    assert changed(edit(task / "modes.py")) == JUDGES | play
     assert changed(edit(task / "env.py")) >= {"collect", "discover", "finetune", "evaluate"}
 
 
@@ -195,7 +195,7 @@ def test_a_task_outside_the_package_counts_too(
     evidence = {"compare", "verdict", "grid", "pool"}  # they read files alone
     for path in (task / "helper.py", tmp_path / "my_helpers.py", task / "env.py"):
         forget()
-        assert changed(append(path, "EDITED = 1\n"), "my_tasks.reach") == {*STAGES, "film"} - evidence, path
+        assert changed(append(path, "EDITED = 1\n"), "my_tasks.reach") == {*STAGES, "play"} - evidence, path
     forget()
 
 
@@ -231,7 +231,7 @@ def test_what_was_read_before_is_kept_by_content(package: Path, monkeypatch: pyt
 
 def test_only_evaluation_depends_on_true_modes() -> None:
     labels = "tasks.gaussian_mixture.modes:LABELLINGS"
-    assert {stage for stage in RULES if labels in reached(stage)} == JUDGES | {"film"}
+    assert {stage for stage in RULES if labels in reached(stage)} == JUDGES | {"play"}
 
 
 def test_code_may_be_encoded_as_python_allows(package: Path) -> None:

@@ -213,12 +213,12 @@ def test_a_summary_shows_the_tasks_that_it_was_planned_for(pipeline: Pipeline) -
     assert named.summary_options(Wildcards(), ["copies/results/summary-smoke.html"], 1)[2:] == ["--root", "copies/"]
 
 
-def test_films_ask_for_what_the_settings_say(pipeline: Pipeline) -> None:
+def test_clips_ask_for_what_the_settings_say(pipeline: Pipeline) -> None:
     job = Wildcards(task="GaussianMixture")
-    assert (pipeline.mem_mb("film")(job, 2), pipeline.runtime("film")(job, 2)) == (2 * 2200, 2 * 60)
+    assert (pipeline.mem_mb("play")(job, 2), pipeline.runtime("play")(job, 2)) == (2 * 2200, 2 * 60)
     settings = {"execution": {"mem_mb": 500, "runtime_minutes": 7}}
     pipeline = dataclasses.replace(pipeline, config={**pipeline.config, **settings})
-    assert (pipeline.mem_mb("film")(job, 1), pipeline.runtime("film")(job, 1)) == (500, 7)
+    assert (pipeline.mem_mb("play")(job, 1), pipeline.runtime("play")(job, 1)) == (500, 7)
 
 
 @pytest.mark.parametrize(

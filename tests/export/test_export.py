@@ -31,7 +31,7 @@ from bmd_pipeline.policies.diffusion import DiffusionPolicy, ObsHistory
 from bmd_pipeline.policies.networks import make_mlp
 from bmd_pipeline.rl.adapters import PolicyInput
 from bmd_pipeline.rl.agent import Agent, load_agent, make_agent
-from bmd_pipeline.stages import play as film
+from bmd_pipeline.stages import play as stage
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.tasks import registry
 
@@ -404,12 +404,12 @@ def test_the_folder_says_what_it_came_from(results: Path) -> None:
     assert facts["weights_sha256"]["finetuned.safetensors"] == weights
 
 
-def test_an_export_is_filmed_as_it_acts_on_a_robot(results: Path, folder: Path) -> None:
+def test_an_export_is_played_as_it_acts_on_a_robot(results: Path, folder: Path) -> None:
     filming, seen = registry.load_filming(TASK), {}
     for gain in (1.0, 0.0):
         env = {"horizon": STEPS, "disturbance": {"action_gain": gain}}
         config = RunConfig.model_validate({"task": {"name": TASK, "env": env}})
-        with film.open_export_player(config, filming, folder, 7) as player:
+        with stage.open_export_player(config, filming, folder, 7) as player:
             assert player.groups == [("code0",), ("code1",)]
             player.try_episode(0, 0)
             seen[gain] = player.recorder.recording.track[:, 0].numpy()
@@ -424,11 +424,11 @@ def test_an_export_is_filmed_as_it_acts_on_a_robot(results: Path, folder: Path) 
     noisy.task.env["disturbance"] = {"obs_noise": 0.1}
     with (
         pytest.raises(ConfigError, match="has a unit that no export knows"),
-        film.open_export_player(noisy, filming, folder, 7),
+        stage.open_export_player(noisy, filming, folder, 7),
     ):
         pass
     with pytest.raises(ArtifactError, match="dppo-bmd"):
-        film.film(config, output=folder / "film.json", method="dppo", exported=folder, reporter=Reporter("quiet"))
+        stage.play(config, output=folder / "clips.json", method="dppo", exported=folder, reporter=Reporter("quiet"))
 
 
 def test_nobodys_work_is_replaced(

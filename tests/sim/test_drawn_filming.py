@@ -1,4 +1,4 @@
-"""Native tasks as drawings: what stands where, and films without anything that renders."""
+"""Native tasks as drawings: what stands where, and clips without anything that renders."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_a_drawing_is_to_scale() -> None:
     assert body == look(last, far_x, far_y) != look(first, far_x, far_y)
 
 
-def test_the_command_films_a_native_task(tmp_path: Path) -> None:
-    command = f"film --task GaussianMixture --size 96 --quiet --output {tmp_path}/expert.json"
+def test_the_command_draws_a_native_task(tmp_path: Path) -> None:
+    command = f"play --task GaussianMixture --size 96 --quiet --output {tmp_path}/expert.json"
     assert main(command.split()) == 0
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"expert.json", "expert.webp", *(f"expert-{way}.gif" for way in ("east", "west", "north", "south"))}

@@ -178,7 +178,7 @@ def test_a_code_that_succeeds_on_other_seeds_alone_is_shown_as_that(
     assert main(["modes", "show", "--task", TASK, "--preset", "smoke"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "20 (50%) 0 0.062 0.000 no success on selection seeds" in shown
-    assert "`bmd-pipeline film --method taught`, with the same settings" in shown
+    assert "`bmd-pipeline play --method taught`, with the same settings" in shown
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The stage `film`, with pictures that are made up: what is played, what is written, what it is called."""
+"""The stage `play`, with pictures that are made up: what is played, what is written, what it is called."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bmd_pipeline.seeds import derive_seed
 from bmd_pipeline.sim.render import Camera
 from bmd_pipeline.stages import play as stage
 from bmd_pipeline.stages.console import Reporter
-from bmd_pipeline.stages.play import film
+from bmd_pipeline.stages.play import play
 from bmd_pipeline.tasks import registry
 from bmd_pipeline.tasks.gaussian_mixture.env import GOALS
 
@@ -78,8 +78,8 @@ def filming(monkeypatch: pytest.MonkeyPatch) -> MadeUpFilming:
     return made_up
 
 
-def make_film(output: Path, **settings: Any) -> dict[str, Any]:
-    film(CONFIG, output=output, size=64, reporter=Reporter("quiet"), **settings)
+def make_clips(output: Path, **settings: Any) -> dict[str, Any]:
+    play(CONFIG, output=output, size=64, reporter=Reporter("quiet"), **settings)
     document: dict[str, Any] = json.loads(output.read_text())
     return document
 
@@ -111,13 +111,13 @@ def test_names_too_long_for_clips_are_refused_before_anything_is_played(
 ) -> None:
     monkeypatch.setattr(stage.Player, "play", lambda *_: pytest.fail("played"))
     with pytest.raises(ArtifactError, match=r"e+\.json can't be written: e+-east-2\.gif beside it would have more"):
-        make_film(tmp_path / f"{'e' * 220}.json", episodes=2)
+        make_clips(tmp_path / f"{'e' * 220}.json", episodes=2)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_expert_gives_a_clip_of_each_mode(tmp_path: Path, filming: MadeUpFilming) -> None:
     output = tmp_path / "videos" / "expert.json"
-    document = make_film(output)
+    document = make_clips(output)
     names = [f"expert-{mode}.gif" for mode in MODES]
     assert list(document["clips"]) == names
     assert [clip["mode"] for clip in document["clips"].values()] == list(MODES)
@@ -132,7 +132,7 @@ def test_the_expert_gives_a_clip_of_each_mode(tmp_path: Path, filming: MadeUpFil
 
 
 def test_the_expert_plays_what_collect_collects(tmp_path: Path, filming: MadeUpFilming) -> None:
-    document = make_film(tmp_path / "expert.json", episodes=2)
+    document = make_clips(tmp_path / "expert.json", episodes=2)
     assert len(document["clips"]) == 2 * len(MODES)
     one, two = (document["clips"][f"expert-{MODES[0]}{suffix}.gif"] for suffix in ("", "-2"))
     assert document["seed"] == CONFIG.seed == 3
@@ -141,7 +141,7 @@ def test_the_expert_plays_what_collect_collects(tmp_path: Path, filming: MadeUpF
     assert seeds.index(two["seed"]) == one["attempts"] + two["attempts"] - 1
 
 
-def test_a_simulator_is_closed_where_no_film_can_be_made(
+def test_a_simulator_is_closed_where_no_clip_can_be_made(
     tmp_path: Path, filming: MadeUpFilming, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_play(monkeypatch, 1, lambda *_: None)
@@ -155,20 +155,20 @@ def test_a_simulator_is_closed_where_no_film_can_be_made(
     monkeypatch.setattr(stage, "EpisodeRecorder", refuse)
     for method in ("dppo", "expert"):
         with pytest.raises(TaskError, match="can be recorded"):
-            make_film(tmp_path / "film.json", method=method, policy=tmp_path)
+            make_clips(tmp_path / "clips.json", method=method, policy=tmp_path)
     assert len(closed) == 2
 
 
 def test_clips_that_are_not_made_again_are_removed(tmp_path: Path, filming: MadeUpFilming) -> None:
     output = tmp_path / "expert.json"
-    make_film(output, episodes=2)
+    make_clips(output, episodes=2)
     (tmp_path / f"expert-{MODES[0]}-2.gif").write_bytes(b"edited")
     mine = tmp_path / "expert-mine.gif"
     mine.write_bytes(b"GIF89a")
     (tmp_path / "outside.txt").write_text("stays")
     document = json.loads(output.read_text())
     output.write_text(json.dumps(document | {"clips": document["clips"] | {"outside.txt": {}, "../up.gif": {}}}))
-    make_film(output)
+    make_clips(output)
     assert len(list(tmp_path.glob("expert-*.gif"))) == len(MODES) + 2  # mine, and the edited one
     assert mine.exists()
     assert (tmp_path / "outside.txt").exists()
@@ -178,7 +178,7 @@ def test_a_coded_policy_gives_a_clip_of_each_code_named_by_what_it_did(
     tmp_path: Path, filming: MadeUpFilming, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_play(monkeypatch, 3, lambda code, _: [2, None, 0][code])
-    document = make_film(tmp_path / "dsrl-bmd-seed1.json", method="dsrl-bmd", seed=1, policy=tmp_path)
+    document = make_clips(tmp_path / "dsrl-bmd-seed1.json", method="dsrl-bmd", seed=1, policy=tmp_path)
     assert list(document["clips"]) == [
         f"dsrl-bmd-seed1-code0-{MODES[2]}.gif",
         f"dsrl-bmd-seed1-code2-{MODES[0]}.gif",
@@ -189,7 +189,7 @@ def test_a_policy_without_codes_gives_a_clip_of_each_mode_it_takes(
     tmp_path: Path, filming: MadeUpFilming, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_play(monkeypatch, 1, lambda _, played: [3, 3, None, 1][played % 4])
-    document = make_film(tmp_path / "pretrained-seed0.json", method="pretrained", policy=tmp_path)
+    document = make_clips(tmp_path / "pretrained-seed0.json", method="pretrained", policy=tmp_path)
     clips = {name: (clip["mode"], clip["attempts"]) for name, clip in document["clips"].items()}
     assert clips == {
         f"pretrained-seed0-{MODES[3]}.gif": (MODES[3], 1),
@@ -202,7 +202,7 @@ def test_nothing_is_written_where_nothing_succeeds(
 ) -> None:
     let_play(monkeypatch, 1, lambda *_: None)
     with pytest.raises(TrainingError, match="no episode of dppo-seed0 succeeded"):
-        make_film(tmp_path / "dppo-seed0.json", method="dppo", policy=tmp_path)
+        make_clips(tmp_path / "dppo-seed0.json", method="dppo", policy=tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert filming.renderers[0].closed
 
@@ -211,7 +211,7 @@ def test_nothing_is_played_or_written_without_a_renderer(tmp_path: Path, monkeyp
     monkeypatch.setattr(registry, "load_filming", lambda name: MadeUpFilming(renders=False))
     monkeypatch.setattr(registry, "make_expert", lambda *_: pytest.fail("it plays"))
     with pytest.raises(TaskError, match="nothing to render with: install something"):
-        make_film(tmp_path / "videos" / "expert.json")
+        make_clips(tmp_path / "videos" / "expert.json")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from bmd_pipeline.sim.render import Camera, Recording
-from bmd_pipeline.stages import play as film
+from bmd_pipeline.stages import play
 from bmd_pipeline.stages.play import MAX_FRAMES, render_clip, render_stills
 
 CAMERA = Camera(eye=(0.0, -5.0, 5.0), target=(0.0, 0.0, 0.0))
@@ -53,7 +53,7 @@ def test_shows_short_episodes_whole_and_long_ones_faster(
         given.append((len(frames), frame_ms, max_bytes))
         return b"clip"
 
-    monkeypatch.setattr(film, "encode_gif", encode)
+    monkeypatch.setattr(play, "encode_gif", encode)
     clip = render_clip(make_recording(length), renderer, CAMERA, control_hz=hertz, max_bytes=1_000_000)
     assert clip == b"clip"
     assert renderer.asked == [*range(0, length, every), length]

@@ -207,7 +207,7 @@ def test_a_task_without_an_expert_is_sound(monkeypatch: pytest.MonkeyPatch) -> N
     result = check_toy(monkeypatch, expert=make_expert)["expert succeeds in every behaviour"]  # type: ignore[arg-type]
     assert (result.passed, result.skipped) == (True, True)
     assert result.detail.startswith(
-        "task Toy has no module tests.tasks.expert: `collect` and `film` of the expert need"
+        "task Toy has no module tests.tasks.expert: `collect` and `play` of the expert need"
     )
 
 

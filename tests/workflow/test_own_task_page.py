@@ -89,7 +89,7 @@ def test_own_demonstrations_do_without_an_expert(made: Project, tmp_path: Path) 
     write_files(project)
     (project.folder / EXPERT).unlink()
     checked = succeed(project, "bmd-pipeline check-task MyTask")
-    assert re.search(r"^skipped +expert .*`collect` and `film` of the expert need one", checked, flags=re.MULTILINE)
+    assert re.search(r"^skipped +expert .*`collect` and `play` of the expert need one", checked, flags=re.MULTILINE)
     refused = run(project, "snakemake --dry-run --cores 2 results/MyTask/eval.json")
     assert refused.returncode != 0
     assert refused.stderr.splitlines()[-1].startswith("error: task MyTask has no module my_robot.my_task.expert: ")

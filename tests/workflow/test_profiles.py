@@ -92,7 +92,7 @@ def test_what_would_start_over_gets_more_time_with_each_attempt(project: Project
     curved = ("--config", "set=[finetune.snapshot_interval=20]")
     once, again = ask(project, first, *more, *curved), ask(project, first, *more, "--attempt", "3", *curved)
     grown = {rule for rule, found in again.items() if found["runtime"] == 3 * once[rule]["runtime"]}
-    assert grown == {"collect", "evaluate", "validation", "curve", "film", "summarise"}
+    assert grown == {"collect", "evaluate", "validation", "curve", "play", "summarise"}
     kept = {rule for rule, found in again.items() if found["runtime"] == once[rule]["runtime"]}
     assert kept == {"pretrain", "discover", "finetune"}
 

@@ -30,12 +30,12 @@ def test_a_grid_that_is_there_is_shown(project: Project) -> None:
     assert project.plan(axes, target=PAGE)["grid"] == 1  # and made anew, if it is stale
 
 
-def test_films_are_made_only_for_who_asks(project: Project) -> None:
-    assert "film" not in project.plan(target=PAGE)
+def test_clips_are_made_only_for_who_asks(project: Project) -> None:
+    assert "play" not in project.plan(target=PAGE)
     videos = "results/GaussianMixture-smoke/videos"
-    assert project.plan(target=f"{videos}/expert.json") == {"film": 1}
+    assert project.plan(target=f"{videos}/expert.json") == {"play": 1}
     jobs = project.plan(target=f"{videos}/dsrl-bmd-seed3.json")
-    assert jobs == {"collect": 1, "pretrain": 1, "discover": 1, "finetune": 1, "film_policy": 1}
+    assert jobs == {"collect": 1, "pretrain": 1, "discover": 1, "finetune": 1, "play_policy": 1}
 
 
 def test_summary_without_results_is_refused(project: Project) -> None:

@@ -1,46 +1,46 @@
 # Clips of each mode, for people. Nothing else needs them, and they need something to render with (docs/tasks.md):
 # they are made only if asked for, and the report shows those that are there.
-rule film:
+rule play:
     input:
         pipeline.validated,
     output:
         f"{paths.results}/videos/expert.json",
     log:
-        f"{paths.logs}/film/expert.log",
+        f"{paths.logs}/play/expert.log",
     benchmark:
-        f"{paths.logs}/film/expert.tsv"
+        f"{paths.logs}/play/expert.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=pipeline.mem_mb("film"),
-        runtime=pipeline.runtime("film"),
+        mem_mb=pipeline.mem_mb("play"),
+        runtime=pipeline.runtime("play"),
     params:
         settings=pipeline.stage_params("collect"),
-        source=pipeline.source("film"),
-        options=pipeline.options("film"),
+        source=pipeline.source("play"),
+        options=pipeline.options("play"),
     shell:
-        "bmd-pipeline film --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"
+        "bmd-pipeline play --task {wildcards.task:q} {params.options:q} 2>&1 | tee -i {log:q}"
 
 
-rule film_policy:
+rule play_policy:
     input:
         base=pipeline.policy,
         judged=pipeline.finetuned,
     output:
         f"{paths.results}/videos/{{policy}}-seed{{seed}}.json",
     log:
-        f"{paths.logs}/film/{{policy}}-seed{{seed}}.log",
+        f"{paths.logs}/play/{{policy}}-seed{{seed}}.log",
     benchmark:
-        f"{paths.logs}/film/{{policy}}-seed{{seed}}.tsv"
+        f"{paths.logs}/play/{{policy}}-seed{{seed}}.tsv"
     conda:
         "../../envs/bmd-pipeline.yaml"
     resources:
-        mem_mb=pipeline.mem_mb("film"),
-        runtime=pipeline.runtime("film"),
+        mem_mb=pipeline.mem_mb("play"),
+        runtime=pipeline.runtime("play"),
     params:
         settings=pipeline.stage_params("evaluate"),
-        source=pipeline.source("film"),
-        options=pipeline.options("film"),
+        source=pipeline.source("play"),
+        options=pipeline.options("play"),
     shell:
-        "bmd-pipeline film --task {wildcards.task:q} --method {wildcards.policy:q} --seed {wildcards.seed:q} {params.options:q}"
+        "bmd-pipeline play --task {wildcards.task:q} --method {wildcards.policy:q} --seed {wildcards.seed:q} {params.options:q}"
         " 2>&1 | tee -i {log:q}"
