@@ -47,7 +47,7 @@ test: setup  ## all tests
 	pytest --numprocesses auto --dist loadfile $(ARGS)
 
 package-test: setup  ## build wheel and sdist, and run the quick task from the installed wheel; see docs/install.md
-	python -m tests.package.check
+	python -m tests.package.wheel
 
 formats-test: setup  ## demonstrations to and from other projects' own libraries; see docs/data.md
 	python -m tests.package.formats $(ARGS)

@@ -1,6 +1,6 @@
 """Environments of others, from demonstrations to a report with preset smoke: `make foreign-test`.
 
-The tasks are those of examples/gym. The wheel goes into an environment of its own, as in `tests.package.check`, and
+The tasks are those of examples/gym. The wheel goes into an environment of its own, as in `tests.package.wheel`, and
 what these environments need beside the lock goes there too.
 """
 
@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from .check import ROOT, build, install, run
+from .wheel import ROOT, build, install, run
 
 PACKAGES = ("dm-control==1.0.34", "gym-pusht==0.1.8", "shimmy==2.0.1")
 EXAMPLES = ROOT / "examples" / "gym"
