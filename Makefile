@@ -19,8 +19,8 @@ export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 # Hundreds of processes start in a run: each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test package-test formats-test foreign-test docs playground fault-test fuzz audit determinism \
-	slurm-test bench lint format clean
+.PHONY: help setup run test package-test docs playground fault-test fuzz audit determinism slurm-test bench lint \
+	format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -46,11 +46,8 @@ run: setup  ## make TARGET (default results/PushT/eval.json) with CORES cores (d
 test: setup  ## all tests
 	pytest --numprocesses auto --dist loadfile $(ARGS)
 
-package-test: setup  ## build wheel and sdist, and run the quick task from the installed wheel; see docs/install.md
-	python -m tests.package.wheel
-
-formats-test: setup  ## demonstrations to and from other projects' own libraries; see docs/data.md
-	python -m tests.package.formats $(ARGS)
+package-test: setup  ## the wheel with the quick task, formats and environments of others; see docs/install.md
+	python -m tests.package $(ARGS)
 
 docs: setup  ## the documentation as a site, in site/; links that lead nowhere are errors
 	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
@@ -63,9 +60,6 @@ $(RUNTIME)/.ready:  # what the playground runs its policies with
 	cd $(RUNTIME) && npm pack --silent onnxruntime-web@1.30.0 && tar xzf *.tgz $(addprefix package/dist/,\
 	  ort.wasm.min.mjs ort-wasm-simd-threaded.mjs ort-wasm-simd-threaded.wasm) && rm *.tgz
 	touch $@
-
-foreign-test: setup  ## examples/gym from demonstrations to reports, about 10 minutes; see docs/own-task.md
-	python -m tests.package.foreign $(ARGS)
 
 fault-test: setup  ## kill, damage and fill up whatever can be, about 100 kills; see docs/reliability.md
 	python -m tests.faults.campaign $(ARGS)

@@ -1,66 +1,68 @@
-"""Environments of others, from demonstrations to a report with preset smoke: `make foreign-test`.
-
-The tasks are those of examples/gym. The wheel goes into an environment of its own, as in `tests.package.wheel`, and
-what these environments need beside the lock goes there too.
-"""
+"""Environments of others, the tasks of examples/gym, from demonstrations to a report."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
-import tempfile
-import time
 from pathlib import Path
 
-from .wheel import ROOT, build, install, run
+from .wheel import ROOT, pip_install, run
 
-PACKAGES = ("dm-control==1.0.34", "gym-pusht==0.1.8", "shimmy==2.0.1")
 EXAMPLES = ROOT / "examples" / "gym"
+TASKS = tuple(sorted((path.stem for path in EXAMPLES.glob("*.yaml")), key=lambda task: task != "PushCube"))
+"""The one that takes the longest goes first."""
+PACKAGES = {"GymPushT": ("gym-pusht==0.1.8",), "Reacher": ("dm-control==1.0.34", "shimmy==2.0.1")}
+"""What tasks need beside the lock."""
+BY_WORKFLOW = "Pendulum"
+"""The task that Snakemake takes to its report, in a process for each stage. Those of the others run in one."""
+STAGES = (
+    *("pretrain", "discover --seed 0", "finetune --seed 0 --method dppo-bmd"),
+    *(f"evaluate --seed 0 --method {method}" for method in ("pretrained", "taught", "dppo-bmd")),
+    *("summarise", "report"),
+)
+ONE_PROCESS = """
+import sys
+from bmd_pipeline.cli.main import main
+for command in sys.argv[1:]:
+    print(f"$ bmd-pipeline {command}", flush=True)
+    if status := main(command.split()):
+        sys.exit(status)
+"""
 DEMONSTRATIONS = 12
 FEWER = {
+    "preset": "smoke",
+    "methods": ["dppo-bmd"],
     "discover": {"num_envs": 4, "heldout_episodes": 8, "hindsight_episodes": 8},
-    "finetune": {"num_envs": 4, "selection": {"episodes": 4}, "ppo": {"minibatch_size": 8}},
+    "finetune": {"num_envs": 2, "iterations": 1, "selection": {"episodes": 2}, "ppo": {"minibatch_size": 8}},
     "evaluate": {"num_envs": 4, "episodes": 8, "selection_episodes": 8},
 }
-"""Preset smoke with fewer episodes: some of these simulators take 10 ms a step."""
+"""Preset smoke with one method and fewer episodes: some of these simulators take 10 ms a step."""
 
 
-def main(tasks: list[str]) -> None:
-    """Takes the tasks, all if none is named, through the pipeline; ends with status 1 where one fails."""
-    for variable in ("PYTHONPATH", "VIRTUAL_ENV", "BMD_PRESET"):
-        os.environ.pop(variable, None)
-    with tempfile.TemporaryDirectory() as name:
-        environment, project = Path(name, "environment"), Path(name, "project")
-        install(build(ROOT, "wheel", Path(name)), environment)
-        pins = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if "opencv" not in line]
-        constraints = Path(name, "constraints.txt")
-        constraints.write_text("\n".join(pins))  # gym-pusht wants an older OpenCV
-        pip = (sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python"))
-        run(*pip, "install", "--quiet", "--constraint", str(constraints), *PACKAGES, show=False)
-        os.environ["PATH"] = f"{environment / 'bin'}{os.pathsep}{os.defpath}"
-        for task in tasks or sorted(path.stem for path in EXAMPLES.glob("*.yaml")):
-            (project / "config" / "tasks").mkdir(parents=True, exist_ok=True)
-            shutil.copy(EXAMPLES / f"{task}.yaml", project / "config" / "tasks")
-            start = time.monotonic()
-            try_out(task, project)
-            print(f"{task}: {time.monotonic() - start:.0f} s from demonstrations to report", flush=True)
+def install(task: str, environment: Path) -> str:
+    """Puts what a task needs into the environment; returns why it can't be had, if so."""
+    if task not in PACKAGES:
+        return ""
+    constraints = environment / "constraints.txt"
+    pins = (ROOT / "requirements.lock").read_text().splitlines()
+    constraints.write_text("\n".join(pin for pin in pins if "opencv" not in pin))  # gym-pusht wants an older one
+    return pip_install("--constraint", str(constraints), *PACKAGES[task], python=environment / "bin" / "python")
 
 
 def try_out(task: str, project: Path) -> None:
     """Does with a task what docs/own-task.md says."""
+    (project / "config" / "tasks").mkdir(parents=True)
+    shutil.copy(EXAMPLES / f"{task}.yaml", project / "config" / "tasks")
+    (project / "fewer.yaml").write_text(json.dumps(FEWER))  # JSON is YAML
     store, report = f"{task}.zarr", f"results/{task}-smoke/report.html"
     run("python", str(EXAMPLES / "demonstrate.py"), task, store, str(DEMONSTRATIONS), cwd=project)
-    run("bmd-pipeline", "check-task", task, "--demos", store, cwd=project)
-    run("bmd-pipeline", "import-demos", store, "--task", task, "--preset", "smoke", cwd=project)
-    (project / "fewer.yaml").write_text(json.dumps(FEWER | {"preset": "smoke"}))  # JSON is YAML
-    run(
-        "bmd-pipeline", "run", report, "--", "--cores", "2", "--configfile", "fewer.yaml", "--quiet", "all", cwd=project
-    )
+    workflow = ("bmd-pipeline", "run", report, "--", "--cores", "1", "--configfile", "fewer.yaml", "--quiet", "all")
+    stages = () if task == BY_WORKFLOW else STAGES
+    commands = [f"check-task {task} --demos {store}"]
+    commands += [f"{stage} --task {task} --config fewer.yaml" for stage in (f"import-demos {store}", *stages)]
+    run("python", "-c", ONE_PROCESS, *commands, cwd=project)
+    if task == BY_WORKFLOW:
+        run(*workflow, cwd=project)
     if not (project / report).is_file():
         sys.exit(f"error: {report} is missing")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -1,8 +1,7 @@
-"""Imports what other projects' own libraries write, and has them read what we export. `make formats-test`.
+"""Imports what other projects' own libraries write, and has them read what we export.
 
 Each library is installed into a folder of its own in .formats/, without what it depends on but what is named here: that
-takes a minute, once, and no torch. A library that can't be installed is named and left out. Demonstrations are a few of
-AvoidPoint's. Words choose among the libraries.
+takes a minute, once, and no torch. Demonstrations are a few of AvoidPoint's.
 """
 
 from __future__ import annotations
@@ -12,16 +11,17 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from bmd_pipeline.demos.store import Demos, load_demos
+from bmd_pipeline.demos.store import load_demos
 
-ROOT = Path(__file__).parents[2]
+from .wheel import ROOT, pip_install
+
 LIBRARY = ROOT / ".formats"
 TASK = "AvoidPoint"
+GIVEN = "given.npz"
 _HUB = ("datasets==4.4.2", "huggingface_hub==0.35.3", "dill==0.4.0", "multiprocess==0.70.18", "av==15.1.0")
 _LEROBOT = (*_HUB, "jsonlines==4.0.0", "draccus==0.10.0", "deepdiff==9.1.0", "orderly-set==5.5.0", "mergedeep==1.3.4")
 _LEROBOT += ("pyyaml-include==2.2", "typing-inspect==0.9.0", "accelerate==1.15.0", "einops==0.8.2", "aiohttp==3.14.5")
@@ -157,50 +157,45 @@ IMPORTED = {"Minari": "avoid-v0", "ManiSkill": "trajectory.h5"}
 EXPORTED = {"LeRobot v3": "lerobot", "zarr v2": "zarr"}
 
 
-def main() -> None:
-    """Ends with status 1 where something is not read as it was written."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        pipeline(folder, "collect", "--output", "ours.zarr")
-        ours, given = load_demos(folder / "ours.zarr"), folder / "given.npz"
-        np.savez(given, obs=ours.obs, action=ours.action, ends=ours.episode_ends)
-        for library in sys.argv[1:] or LIBRARIES:
-            packages = LIBRARIES[library]
-            if not install(LIBRARY / library, packages):
-                print(f"{library}: left out, {packages[0]} and what it needs can't be installed here")
-                continue
-            for what in WRITTEN.get(library, ("mine",)):
-                check_import(folder, library, what, given, ours)
-            if library in EXPORTED:
-                pipeline(
-                    folder, "export-demos", "--demos", "ours.zarr", "--to", EXPORTED[library], "--output", "theirs"
-                )
-                script(folder, library, READ[library], given, folder / "theirs")
-                (folder / "theirs").rename(folder / f"theirs of {library}")
-                print(f"{library}: reads what we export")
-
-
-def install(folder: Path, packages: tuple[str, ...]) -> bool:
-    """Whether all packages are in a folder, or could be put there."""
+def install(library: str) -> str:
+    """Puts a library into its folder, unless it is there; returns why it can't be had, if so."""
+    folder, packages = LIBRARY / library, LIBRARIES[library]
     ready = folder / "ready.txt"
     if ready.is_file() and ready.read_text() == " ".join(packages):
-        return True
+        return ""
     shutil.rmtree(folder, ignore_errors=True)
     for name, text in TORCHVISION.items():
         (folder / "torchvision" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "torchvision" / name).write_text(text)
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), *packages]
-    if packages and subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        return False
+    if packages and (failed := pip_install("--no-deps", "--target", str(folder), *packages)):
+        return failed
     ready.write_text(" ".join(packages))
-    return True
+    return ""
 
 
-def check_import(folder: Path, library: str, what: str, given: Path, ours: Demos) -> None:
+def make_demonstrations(folder: Path) -> None:
+    """Collects what the libraries write."""
+    pipeline(folder, "collect", "--output", "ours.zarr")
+    ours = load_demos(folder / "ours.zarr")
+    np.savez(folder / GIVEN, obs=ours.obs, action=ours.action, ends=ours.episode_ends)
+
+
+def try_out(library: str, folder: Path) -> None:
+    """Has a library write demonstrations for us, and read ours."""
+    for what in WRITTEN.get(library, ("mine",)):
+        check_import(folder, library, what)
+    if library in EXPORTED:
+        theirs = f"theirs of {library}"
+        pipeline(folder, "export-demos", "--demos", "ours.zarr", "--to", EXPORTED[library], "--output", theirs)
+        script(folder, library, READ[library], folder / theirs)
+        print(f"{library}: reads what we export", flush=True)
+
+
+def check_import(folder: Path, library: str, what: str) -> None:
     """Has a library write the demonstrations, imports them, and compares."""
     place = folder / f"{library} wrote" / what
     place.parent.mkdir(exist_ok=True)
-    script(folder, library, WRITE[library], given, place)
+    script(folder, library, WRITE[library], place)
     source, output = place / IMPORTED.get(library, ""), folder / f"{library} {what}" / "demos.zarr"
     if library == "ManiSkill":  # its own episodes, and its own task's
         described = json.loads(pipeline(folder, "inspect-demos", str(source), "--json", task=False))
@@ -210,21 +205,21 @@ def check_import(folder: Path, library: str, what: str, given: Path, ours: Demos
         assert (described["episodes"], described["steps"]) == (3, 18)
     else:
         pipeline(folder, "import-demos", str(source), "--output", str(output), *OPTIONS.get(library, ()))
-        found = load_demos(output)
+        ours, found = load_demos(folder / "ours.zarr"), load_demos(output)
         for name in ("obs", "action", "episode_ends"):
             assert np.array_equal(getattr(found, name), getattr(ours, name)), f"{library}: {name}"
-    print(f"{library}: what it writes is read ({what})")
+    print(f"{library}: what it writes is read ({what})", flush=True)
 
 
 def pipeline(folder: Path, command: str, *words: str, task: bool = True) -> str:
     """Runs `bmd-pipeline`; returns what it printed."""
     options = ["--task", TASK, "--preset", "smoke", "--quiet", "--root", str(folder)] if task else []
-    return run([sys.executable, "-m", "bmd_pipeline", command, *words, *options], folder, ROOT)
+    return run(["bmd-pipeline", command, *words, *options], folder)
 
 
-def script(folder: Path, library: str, text: str, given: Path, place: Path) -> None:
+def script(folder: Path, library: str, text: str, place: Path) -> None:
     """Runs a script with a library."""
-    run([sys.executable, "-c", START + text, str(given), str(place)], folder, LIBRARY / library, ROOT)
+    run(["python", "-c", START + text, GIVEN, str(place)], folder, LIBRARY / library)
 
 
 def run(command: list[str], folder: Path, *paths: Path) -> str:
@@ -235,7 +230,3 @@ def run(command: list[str], folder: Path, *paths: Path) -> str:
     if done.returncode:
         sys.exit(f"error: {command[-2:]} ended with {done.returncode}: {done.stderr[-3000:]}")
     return done.stdout
-
-
-if __name__ == "__main__":
-    main()
