@@ -50,9 +50,9 @@ def run(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="TARGET... [-- OPTIONS]",
-            help="Files to make, such as results/PushT/eval.json; `all` is what the settings' `tasks` name. "
-            "Snakemake's own options go after --.",
+            metavar="[TARGET]... [-- OPTIONS]",
+            help="Files to make, such as results/PushT/eval.json. Default: `all`, what the settings' `tasks` name, else "
+            "PushT. Snakemake's own options go after --.",
             show_default=False,
         ),
     ] = None,
@@ -75,8 +75,6 @@ def run(
     words = words or []
     first = next((index for index, word in enumerate(words) if word.startswith("-")), len(words))
     targets, options = words[:first], words[first:]
-    if not targets:
-        raise ConfigError(f"no target: name what to make before any --, such as {_EXAMPLE}")
     own = next((name for name in SNAKEFILES if Path(name).is_file()), None)
     for target in () if own else targets:
         if target != "all" and not os.path.normpath(target).startswith(("data/", "results/")):
