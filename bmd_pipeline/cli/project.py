@@ -51,8 +51,8 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="[TARGET]... [-- OPTIONS]",
-            help="Files to make, such as results/PushT/eval.json. Default: `all`, what the settings' `tasks` name, else "
-            "PushT. Snakemake's own options go after --.",
+            help="Files to make, such as results/PushT/eval.json. Default: `all`, what the settings' `tasks` name, "
+            "else PushT. Snakemake's own options go after --.",
             show_default=False,
         ),
     ] = None,
