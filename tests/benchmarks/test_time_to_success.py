@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+
 import numpy as np
+import pytest
 import torch
 
+from benchmarks import time_to_success
 from benchmarks.speed_table import FineTuning, Point, SpeedTable, render_success
 from benchmarks.time_to_success import CourseVenv, Judge, load_task, make_env, thin
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
@@ -44,15 +49,16 @@ def test_an_episode_that_ends_pays_and_starts_anew() -> None:
     assert venv.control_steps < 2 * 8 * 9  # those after an end are not taken
 
 
-def test_the_clock_stands_while_success_is_measured() -> None:
-    judge = Judge(make_env(load_task(), 8), limit_s=0.0)
+def test_the_clock_stands_while_success_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(step=100)
+    monkeypatch.setattr(time, "process_time", lambda: next(clock))
+    monkeypatch.setattr(time_to_success, "measure_success", lambda *of: 0.001 * next(clock))
+    judge = Judge(make_env(load_task(), 8), limit_s=150.0)
     agent = make_base_agent(make_policy())
-    assert judge.look(agent, 0)  # starts the clock, and has no patience at all
-    assert judge.look(agent, 100)
-    first, second = judge.points
-    assert (first.iteration, first.cpu_s, first.control_steps) == (0, 0.0, 0)
-    assert (second.iteration, second.control_steps, second.success) == (1, 100, first.success)
-    assert second.cpu_s < 0.05  # nothing was done between the two
+    looks = [judge.look(agent, steps) for steps in (0, 100, 200)]
+    assert looks == [False, False, True]  # the last one because its time is up
+    found = [(point.iteration, point.control_steps, point.cpu_s, point.success) for point in judge.points]
+    assert found == [(0, 0, 0.0, 0.0), (1, 100, 100.0, 0.3), (2, 200, 200.0, 0.6)]
 
 
 def make_run(side: str, seed: int, cpu_s: float, success: float) -> FineTuning:
