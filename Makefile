@@ -43,10 +43,10 @@ $(READY): requirements.lock pyproject.toml
 run: setup  ## make TARGET (default results/PushT/eval.json) with CORES cores (default: all there are)
 	snakemake --cores $(CORES) $(TARGET) $(ARGS)
 
-test: setup  ## all tests
-	pytest --numprocesses auto --dist loadfile $(ARGS)
+test: setup  ## the tests
+	pytest --numprocesses auto --dist loadfile --ignore tests/package $(ARGS)
 
-package-test: setup  ## the wheel with the quick task, formats and environments of others; see docs/install.md
+package-test: setup  ## the wheel, formats and environments of others, tasks and data of one's own; see docs/install.md
 	python -m tests.package $(ARGS)
 
 docs: setup  ## the documentation as a site, in site/; links that lead nowhere are errors

@@ -3,9 +3,10 @@
 1. `wheel`: what wheel and sdist hold, and the quick task from the installed wheel.
 2. `formats`: demonstrations to and from other projects' own libraries.
 3. `foreign`: environments of others, from demonstrations to a report.
+4. `own`: docs/own-task.md as it stands, and own demonstrations and policies in the workflow, by pytest.
 
-All three use one environment with the wheel. Words choose among parts, libraries and tasks. What pip can't install here
-is named and left out.
+The first three use one environment with the wheel. Words choose among parts, libraries and tasks. What pip can't
+install here is named and left out.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from bmd_pipeline.config.resources import usable_cores
 
 from . import foreign, formats, wheel
 
-PARTS = {"wheel": ("wheel",), "formats": tuple(formats.LIBRARIES), "foreign": foreign.TASKS}
+PARTS = {"own": ("own",), "wheel": ("wheel",), "formats": tuple(formats.LIBRARIES), "foreign": foreign.TASKS}
 
 
 def main(words: list[str]) -> None:
@@ -33,6 +34,15 @@ def main(words: list[str]) -> None:
         sys.exit(f"error: {', '.join(sorted(unknown))} is none of {', '.join(known)}")
     for variable in ("PYTHONPATH", "VIRTUAL_ENV", "BMD_PRESET"):
         os.environ.pop(variable, None)
+    if "own" in names:
+        workers = ("--numprocesses", str(usable_cores()), "--dist", "loadfile")
+        wheel.run(sys.executable, "-m", "pytest", *workers, str(Path(__file__).parent), cwd=wheel.ROOT)
+    if packaged := [name for name in names if name != "own"]:
+        try_out_wheel(packaged)
+
+
+def try_out_wheel(names: list[str]) -> None:
+    """Installs the wheel into a new environment, and tries these parts in it."""
     with tempfile.TemporaryDirectory() as name:
         folder, lacking = Path(name), dict[str, str]()
         environment = folder / "environment"

@@ -56,11 +56,18 @@ class Stage:
         self.root = root
         self.config = make_config()
         self.starts: dict[str, list[Tensor]] = {}
+        self.save_figure = stage.save_figure
+        self.monkeypatch = monkeypatch
+        monkeypatch.setattr(stage, "save_figure", lambda *_: None)  # pictures take most of an evaluation's time
         monkeypatch.setattr(stage, "load_task_policy", lambda *_: None)
         monkeypatch.setattr(stage, "load_agent", self._load_agent)
         monkeypatch.setattr(stage, "play_rounds", self._play)
         monkeypatch.setattr(stage, "compute_information", lambda _, played: (torch.full((len(played.code),), 1.25),))
         self.finish("pretrain", "policy")
+
+    def draw(self) -> None:
+        """From here on pictures are drawn."""
+        self.monkeypatch.setattr(stage, "save_figure", self.save_figure)
 
     def finish(self, made_by: str, name: str, task: str = TASK, seed: int = 0, **extra: str) -> Path:
         """Makes a folder as a stage leaves it, but for its files."""
@@ -135,6 +142,7 @@ def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
 
 
 def test_numbers_and_files_of_one_policy(bench: Stage) -> None:
+    bench.draw()
     output = bench.run("dsrl-bmd", seed=3)
     names = {path.name for path in output.parent.iterdir()}
     assert names == {
@@ -196,6 +204,7 @@ def test_methods_meet_the_same_initial_states_and_seeds_do_not(bench: Stage) -> 
 
 
 def test_evaluation_is_reproducible(bench: Stage) -> None:
+    bench.draw()
     output = bench.run("dsrl-bmd")
     tables = [output.with_name(name) for name in ("episodes.parquet", "trajectories.parquet", "trajectories.svg")]
     before = [path.read_bytes() for path in tables]
@@ -208,6 +217,7 @@ def test_evaluation_is_reproducible(bench: Stage) -> None:
 def test_summary_collects_policies_in_order(bench: Stage) -> None:
     paths = bench.run_all()
     output = bench.root / "eval.json"
+    bench.draw()
     summarise(bench.config, evaluations=paths, output=output, reporter=QUIET)
     document = load_document(output, Evaluation)
     assert list(document.policies) == ["pretrained", "taught", "dsrl", "dsrl-bmd"]

@@ -1,4 +1,4 @@
-"""Tasks, seeds, methods and axes of a grid as lists: what a plan holds, how long it takes, what an edit repeats.
+"""Tasks, seeds, methods and axes of a grid as lists: what a plan holds, and what an edit repeats.
 
 All on dry runs over one state: every output of a grid stands there, empty, as if made by the present settings.
 """
@@ -6,7 +6,6 @@ All on dry runs over one state: every output of a grid stands there, empty, as i
 from __future__ import annotations
 
 import re
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -150,13 +149,10 @@ def test_a_cell_outside_the_axes_is_refused(project: Project) -> None:
     assert done.stderr.splitlines()[-1] == ("error: grid.axes makes no cell 'num_modes=9'; did you mean 'num_modes=2'?")
 
 
-def test_a_thousand_jobs_are_planned_within_ten_seconds(project: Project) -> None:
-    """Processor time, so that a busy machine fails nobody."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def test_two_axes_two_tasks_and_nine_seeds_plan_a_thousand_jobs(project: Project) -> None:
+    """What planning them takes is in docs/results/speed.md, made by `benchmarks.growth`."""
     grid = {"axes": {WEIGHT: [0.03, 0.1, 0.3, 1.0, 3.0], CODES: [2, 4, 8, 16, 32]}}
     jobs = project.plan_lists(
         {"tasks": ["AvoidPoint", "PushT"], "methods": ["dsrl", "dsrl-bmd"], "seeds": list(range(9)), "grid": grid}
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert 1000 <= sum(jobs.values()) <= 1200, jobs
-    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) <= 10.0

@@ -13,9 +13,8 @@ from bmd_pipeline.cli.main import main
 from bmd_pipeline.demos.store import DemoWriter, load_demos
 from bmd_pipeline.environments.base import Episode
 from bmd_pipeline.io.files import hash_tree
-
-from .conftest import TARGET, Project
-from .test_reruns import AFTER_POLICY, EVERYTHING
+from tests.workflow.conftest import TARGET, Project
+from tests.workflow.test_reruns import AFTER_POLICY, EVERYTHING
 
 pytestmark = pytest.mark.workflow
 

@@ -12,8 +12,7 @@ import pytest
 
 import bmd_pipeline
 from bmd_pipeline.io.files import hash_tree
-
-from .conftest import BIN, ROOT, Project, make_project
+from tests.workflow.conftest import BIN, ROOT, Project, make_project
 
 pytestmark = pytest.mark.workflow
 
