@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.options import open_config
+from bmd_pipeline.config.documented import describe_fields
 from bmd_pipeline.config.hashing import STAGES, config_hash, stage_hash
 from bmd_pipeline.config.load import find_model, list_configured, list_paths
 from bmd_pipeline.config.schema import RunConfig
@@ -119,8 +120,9 @@ def _describe_settings(name: str) -> Iterator[dict[str, Any]]:
     model = env_model(name)
     for setting in list_paths(model):
         *groups, field_name = setting.split(".")
-        field = (find_model(model, tuple(groups)) or model).model_fields[field_name]
-        text = " ".join((field.description or "").split())
+        group = find_model(model, tuple(groups)) or model
+        field = group.model_fields[field_name]
+        text = " ".join(describe_fields(group).get(field_name, "").split())
         default = "(to be given)" if field.is_required() else field.default
         yield {"name": f"task.env.{setting}", "default": default, "description": text}
 

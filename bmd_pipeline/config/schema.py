@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -19,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from bmd_pipeline.config.documented import Documented
 from bmd_pipeline.errors import ConfigError, suggest
 from bmd_pipeline.methods import METHODS, UNTRAINED, method_family, uses_modes
 
@@ -27,12 +27,10 @@ NUMBER = rf"({WHOLE_NUMBER}(\.[0-9]*)?|[-+]?\.[0-9]+)([eE][-+]?[0-9]+)?"
 """A number as it is written in settings."""
 
 
-class Section(BaseModel):
+class Section(Documented):
     """A frozen group of settings; unknown keys are refused, defaults are validated too."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod

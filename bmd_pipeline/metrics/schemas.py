@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from bmd_pipeline.config.documented import Documented
 from bmd_pipeline.config.hashing import hash_values
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import advise_again, hash_file, read_json, write_json
@@ -16,10 +17,10 @@ SCHEMA_VERSION = 3
 # ---- What the published result documents share: frozen blocks, their head and how it was made ----
 
 
-class Block(BaseModel):
+class Block(Documented):
     """A frozen part of a document; unknown fields and numbers that are not finite are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class InputFile(Block):

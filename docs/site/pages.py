@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from bmd_pipeline.cli.main import EXAMPLES, app
+from bmd_pipeline.config.documented import describe_fields
 from bmd_pipeline.config.load import find_model, list_paths
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.tasks.registry import list_entries, options_model
@@ -105,10 +106,11 @@ def _tabulate(model: type[BaseModel], prefix: str, *, groups: bool = True) -> It
         *parents, last = path.split(".")
         if parents and not groups:
             continue
-        field = (find_model(model, tuple(parents)) or model).model_fields[last]
+        group = find_model(model, tuple(parents)) or model
+        field = group.model_fields[last]
         default = field.get_default(call_default_factory=True)
         shown = "must be given" if default is PydanticUndefined else f"`{_show(default)}`"
-        yield f"| `{prefix}{path}` | {shown} | {_say(field.description or '')} |"
+        yield f"| `{prefix}{path}` | {shown} | {_say(describe_fields(group).get(last, ''))} |"
 
 
 def _show(value: Any) -> str:
