@@ -127,30 +127,34 @@ def _survive_repeating(rates: Floats) -> Floats:
 
 def _survive_thompson(rates: Floats) -> Floats:
     """The same for robots that choose among codes of these success rates (..., num_codes)."""
-    chosen = _choose_while_failing(rates.shape[-1])
     fail = np.ascontiguousarray(1.0 - rates.reshape(-1, rates.shape[-1]).T)  # (num_codes, num_rates)
     survival = np.ones((fail.shape[1], MAX_TRIALS + 1))
     step = _SURVIVALS_AT_ONCE // ROBOTS
     for start in range(0, len(survival), step):
         rows = slice(start, start + step)
-        alive = np.ones((ROBOTS, len(survival[rows])))
-        for trial in range(MAX_TRIALS):
-            alive *= fail[chosen[:, trial], rows]
-            survival[rows, trial + 1] = alive.mean(axis=0)
+        failed = np.ones((1, len(survival[rows])))
+        for trial, (before, code, share) in enumerate(_choose_while_failing(rates.shape[-1])):
+            failed = failed[before] * fail[code, rows]
+            survival[rows, trial + 1] = share @ failed
     return survival.reshape(*rates.shape[:-1], -1)
 
 
 @functools.cache
-def _choose_while_failing(num_codes: int) -> NDArray[np.int64]:
-    """Codes that robots choose as long as they fail, (ROBOTS, MAX_TRIALS).
+def _choose_while_failing(num_codes: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64], Floats]]:
+    """What robots choose as long as they fail: for each of `MAX_TRIALS`, groups of robots that have tried each code
+    equally often by then, as the group that one of them came from, the code that it chose, and the group's share.
 
     Until its first success a robot has seen failures alone, so that what it chooses next depends on no success rate:
     the same robots serve every policy, mode and resample, and each counts with the chance that it has failed so far.
+    That chance is the same within a group.
     """
     rng = np.random.default_rng(0)
-    chosen = np.empty((ROBOTS, MAX_TRIALS), np.int64)
-    failures = np.zeros((ROBOTS, num_codes))
-    for trial in range(MAX_TRIALS):
-        chosen[:, trial] = choose_codes(0.0, failures, rng)
-        failures[np.arange(ROBOTS), chosen[:, trial]] += 1
-    return chosen
+    failures, group = np.zeros((ROBOTS, num_codes)), np.zeros(ROBOTS, np.int64)
+    trials = []
+    for _ in range(MAX_TRIALS):
+        chosen = choose_codes(0.0, failures, rng)
+        failures[np.arange(ROBOTS), chosen] += 1
+        _, first, now, count = np.unique(failures, axis=0, return_index=True, return_inverse=True, return_counts=True)
+        trials.append((group[first], chosen[first], count / ROBOTS))
+        group = now
+    return trials

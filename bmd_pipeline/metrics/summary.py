@@ -46,13 +46,14 @@ def summarise_policy(
     success_rates = np.array([part.success.mean() for part in parts])
     sizes = np.array([len(part) for part in parts], dtype=np.float64)
     low, high = proportion_interval(success_rates, sizes, confidence)
+    information, episode_return = _estimate_means(parts, ("information", "episode_return"), confidence, rng)
     return PolicyBlock(
         **dict(main),
         config_hash=config_hash,
         labelling=labelling,
         success_rate=Estimate(mean=success_rates.mean(), low=low, high=high, n=int(sizes.sum())),
-        mutual_information=_estimate_mean([part.information for part in parts], confidence, rng),
-        episode_return=_estimate_mean([part.episode_return for part in parts], confidence, rng),
+        mutual_information=information,
+        episode_return=episode_return,
         seeds=[_summarise_seed(part, labelling, tau) for part in parts],
         labellings=blocks,
         blocked=summarise_blocked(parts, labelling, confidence, rng),
@@ -78,6 +79,8 @@ def _summarise_labelling(
 ) -> LabellingBlock:
     modes = parts[0].labellings[name].modes
     features = [episode_features(part, name) for part in parts]
+    for rows in features:
+        rows[:, -2:] = 0.0  # return and information have estimates of their own; without them few kinds are left
     sums = np.stack([rows.sum(axis=0) for rows in features])
     # Read for the mode metrics alone, which don't depend on the number of episodes: seeds may differ in it.
     observed, drawn = (compute_scores(values, len(parts[0]), tau) for values in (sums, bootstrap_sums(features, rng)))
@@ -159,9 +162,16 @@ def _estimate_spread(
     return Estimate(mean=float(observed), low=low, high=high, n=sum(map(len, parts)))
 
 
-def _estimate_mean(values: Sequence[Floats], confidence: float, rng: np.random.Generator) -> Estimate:
-    """Mean over seeds of the mean over episodes, with its bootstrap interval."""
-    mean = float(np.mean([value.mean() for value in values]))
-    sums = bootstrap_sums([np.stack([value, np.ones_like(value)], axis=1) for value in values], rng)
-    low, high = percentile_interval((sums[..., 0] / sums[..., 1]).mean(axis=-1), mean, confidence)
-    return Estimate(mean=mean, low=low, high=high, n=sum(map(len, values)))
+def _estimate_means(
+    parts: Sequence[Episodes], names: Sequence[str], confidence: float, rng: np.random.Generator
+) -> list[Estimate]:
+    """Means over seeds of the means over episodes, with their bootstrap intervals."""
+    values = [np.stack([getattr(part, name) for name in names], axis=1) for part in parts]
+    means = np.mean([value.mean(axis=0) for value in values], axis=0)
+    sums = bootstrap_sums([np.hstack([value, np.ones((len(value), 1))]) for value in values], rng)
+    resampled = (sums[..., :-1] / sums[..., -1:]).mean(axis=1)
+    estimates = []
+    for mean, samples in zip(means.tolist(), resampled.T, strict=True):
+        low, high = percentile_interval(samples, mean, confidence)
+        estimates.append(Estimate(mean=mean, low=low, high=high, n=sum(map(len, parts))))
+    return estimates

@@ -147,6 +147,20 @@ def test_intervals_over_seeds_cover_the_truth_about_as_often_as_they_say(num_see
     assert spread < 0.1 or np.mean(naive) < 0.5
 
 
+@pytest.mark.parametrize("one_of_a_kind", [False, True])
+def test_kinds_are_drawn_as_episodes_are(one_of_a_kind: bool) -> None:
+    """How many of each of three kinds are among 96 episodes is multinomial, whichever way they are drawn."""
+    kind, resamples = np.arange(96) % 12 // 5, 40_000
+    features = np.eye(3)[kind]
+    if one_of_a_kind:
+        features = np.hstack([features, np.arange(96.0)[:, None]])
+    counts = bootstrap_sums([features], np.random.default_rng(0), resamples)[:, 0, :3]
+    share = features[:, :3].mean(axis=0)
+    np.testing.assert_array_equal(counts.sum(axis=1), 96)
+    np.testing.assert_allclose(counts.mean(axis=0), 96 * share, atol=0.1)
+    np.testing.assert_allclose(np.cov(counts.T), 96 * (np.diag(share) - np.outer(share, share)), atol=0.6)
+
+
 def test_bootstrap_sees_the_spread_between_seeds() -> None:
     """Constant within each seed: only the draw of seeds varies, like a sum of two fair draws from {0, 1}."""
     features = [np.zeros((50, 1)), np.ones((50, 1))]
@@ -167,8 +181,9 @@ def test_bootstrap_keeps_an_episode_whole() -> None:
 
 def test_bootstrap_in_blocks_draws_the_same_kind_of_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "_DRAWS_AT_ONCE", 100)
-    sums = bootstrap_sums([np.ones((30, 1))], np.random.default_rng(0), 50)
-    np.testing.assert_array_equal(sums, 30)
+    features = np.stack([np.ones(30), np.arange(30.0)], axis=1)
+    sums = bootstrap_sums([features], np.random.default_rng(0), 50)
+    np.testing.assert_array_equal(sums[..., 0], 30)
 
 
 def test_bootstrap_is_seeded() -> None:
