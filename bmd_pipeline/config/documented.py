@@ -36,8 +36,12 @@ def describe_fields(model: type[BaseModel]) -> dict[str, str]:
 
 @functools.cache
 def _read_docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """The docstrings below a class's own fields."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    """The docstrings below a class's own fields; none where its source can't be found, as of a class made by a call."""
+    try:
+        source = inspect.getsource(model)
+    except (OSError, TypeError):
+        return {}
+    (definition,) = ast.parse(textwrap.dedent(source)).body
     assert isinstance(definition, ast.ClassDef)
     return {
         field.target.id: inspect.cleandoc(below.value.value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, create_model
 
 from bmd_pipeline.config import schema
 from bmd_pipeline.config.documented import Documented, describe_fields
@@ -44,3 +44,13 @@ def test_a_group_within_keeps_what_its_field_means() -> None:
     shown = Outer.model_json_schema()["properties"]
     assert describe_fields(Outer) == {"rate": "Per step.", "inner": "How it is trained."}
     assert (shown["inner"]["description"], "description" in shown["plain"]) == ("How it is trained.", False)
+
+
+def test_a_class_without_source_means_what_its_parents_say() -> None:
+    class Parent(Documented):
+        rate: float = 1.0
+        """Per step."""
+
+    made = create_model("Made", __base__=Parent, count=(int, 0))
+    assert describe_fields(made) == {"rate": "Per step."}
+    assert set(made.model_json_schema()["properties"]) == {"rate", "count"}

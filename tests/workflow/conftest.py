@@ -43,7 +43,7 @@ class Project:
             capture_output=True,
             text=True,
             check=False,
-            timeout=600,
+            timeout=1800,
         )
 
     def run(self, *settings: str) -> subprocess.CompletedProcess[str]:
