@@ -148,6 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as reason:  # nothing of this package does that, and a status of 0 would say that all is done
         if isinstance(reason.__context__, BrokenPipeError):  # typer's way to end: who read has seen enough (`| head`)
             return 0
+        if _is_from_typer(reason):  # it completed a line for a shell, or said how to
+            return int(reason.code or 0)
         return _fail(
             TaskError(f"code of the task ended the command (sys.exit, {reason.code!r}): it must not do that"), arguments
         )
@@ -171,6 +173,12 @@ def _prepare_process() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - open until the end
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what the encoding lacks is shown as an escape
+
+
+def _is_from_typer(reason: SystemExit) -> bool:
+    """Whether typer raised it, and no code of a task."""
+    *_, (raised_in, _) = traceback.walk_tb(reason.__traceback__)
+    return str(raised_in.f_globals.get("__name__")).startswith("typer.")
 
 
 def _check_text(arguments: Sequence[str]) -> None:

@@ -78,7 +78,10 @@ def show(
     o.print_lines(f"{'mode':>4}  {'name':<16} demonstrations  code  success  obeyed  shows")
     for mode in modes:
         o.print_lines(_format(mode))
-    o.print_lines("", f"picture: {picture}", f"clips: `bmd-pipeline play --method {TAUGHT}`, with the same settings")
+    if any(mode["code"] is not None and mode["behaviour"] is None for mode in modes):
+        o.print_lines("", "–: the code had no success on selection seeds")
+    clips = f"bmd-pipeline play --task {task} --method {TAUGHT} --seed {seed}"
+    o.print_lines("", f"picture: {picture}", f"clips: `{clips}`, with the same settings")
     if found.config.modes.demonstrations:
         o.print_lines(f"decided in {modes_path(task, found.config.run)}")
 
@@ -116,7 +119,7 @@ def _format(mode: dict[str, Any]) -> str:
     start = f"{mode['mode']:>4}  {name:<16} {count:>14}"
     if mode["code"] is None:
         return f"{start}  dropped"
-    shows = mode["behaviour"] or "no success on selection seeds"
+    shows = mode["behaviour"] or "–"
     return f"{start}  {mode['code']:>4}  {mode['success_rate']:>7.3f}  {mode['obeyed']:>6.3f}  {shows}"
 
 

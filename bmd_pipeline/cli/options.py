@@ -9,7 +9,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -18,6 +18,8 @@ import typer
 
 from bmd_pipeline.config.hashing import ENTRIES, Stage, stage_slice
 from bmd_pipeline.config.load import (
+    AUTO,
+    AUTO_GPU,
     list_configured,
     list_paths,
     list_presets,
@@ -28,12 +30,13 @@ from bmd_pipeline.config.load import (
 from bmd_pipeline.config.readers import require_read
 from bmd_pipeline.config.resources import usable_cores
 from bmd_pipeline.config.schema import MAX_SEED, RunConfig, flatten
-from bmd_pipeline.errors import ArtifactError, ConfigError
+from bmd_pipeline.errors import ArtifactError, BMDError, ConfigError
 from bmd_pipeline.io.files import MAX_NAME_BYTES
 from bmd_pipeline.io.layout import LOCK_FILE, METRICS_FILE, RUN_FILE, STORE_MARKS, Layout
 from bmd_pipeline.io.provenance import read_record, require_origin, require_own, require_same_preset
 from bmd_pipeline.methods import METHODS, PRETRAINED, TAUGHT, check_method, is_finetuned, uses_modes
 from bmd_pipeline.stages.console import Reporter, Stop
+from bmd_pipeline.tasks.registry import env_model
 
 
 def option(name: str, help: str, *short: str, **more: Any) -> Any:
@@ -48,6 +51,15 @@ def _complete(candidates: Callable[[], Iterable[str]]) -> Callable[[str], list[s
         return [name for name in candidates() if name.startswith(incomplete)]
 
     return complete
+
+
+def _complete_settings(context: typer.Context, incomplete: str) -> list[str]:
+    names = list(list_paths(RunConfig))
+    task = context.params.get("task") or ""
+    with suppress(BMDError):  # none was named as yet, or one that can't be read
+        open_config(task)  # registers variants and plug-ins
+        names += list_paths(env_model(task), "task.env.")
+    return [f"{name}=" for name in names if name.startswith(incomplete)]
 
 
 complete_tasks = _complete(list_configured)
@@ -73,10 +85,10 @@ Finetuned = Annotated[
 ]
 
 _PRESETS = "How much to compute: smoke, cpu, gpu, paper, auto, auto-gpu. Default: what config/config.yaml says."
-Preset = Annotated[str | None, _setting("--preset", _PRESETS, autocompletion=_complete(list_presets))]
+_complete_presets = _complete(lambda: (*list_presets(), AUTO, AUTO_GPU))
+Preset = Annotated[str | None, _setting("--preset", _PRESETS, autocompletion=_complete_presets)]
 ConfigFile = Annotated[Path | None, _setting("--config", "YAML file of settings laid over those in config/.")]
 _ASSIGN = "One setting that the command reads, e.g. seed=7; may be repeated."
-_complete_settings = _complete(lambda: (f"{name}=" for name in list_paths(RunConfig)))
 Assign = Annotated[
     list[str] | None, _setting("--set", _ASSIGN, metavar="NAME=VALUE", autocompletion=_complete_settings)
 ]

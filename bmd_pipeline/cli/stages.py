@@ -216,7 +216,13 @@ EXPORT_FORMATS = ("zarr", "lerobot")
 @stage_command("evaluate")
 def export(
     job: Job,
-    method: Annotated[str, o.option("--method", f"What to export: {', '.join((PRETRAINED, TAUGHT, *METHODS))}.", "-m")],
+    method: Annotated[
+        str,
+        o.option(
+            *("--method", f"What to export: {', '.join((PRETRAINED, TAUGHT, *METHODS))}.", "-m"),
+            autocompletion=o.complete_policies,
+        ),
+    ],
     seed: o.Seed = 0,
     policy: o.Policy = None,
     modes: o.Modes = None,
@@ -342,7 +348,10 @@ def report(job: Job, output: o.Output = None) -> None:
 
 def summary(
     tasks: Annotated[
-        list[str] | None, typer.Argument(help="Tasks. Default: all that have results.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            help="Tasks. Default: all that have results.", show_default=False, autocompletion=o.complete_tasks
+        ),
     ] = None,
     output: o.Output = None,
     root: o.Root = Path(),

@@ -26,7 +26,7 @@ from bmd_pipeline.tasks.registry import env_model, get_entry, list_entries, load
 config_app = typer.Typer(help="Show the settings, or the schema of all there are.")
 
 
-@config_app.command()
+@config_app.command(epilog="Example: `bmd-pipeline config show --task PushT --preset smoke`")
 def show(
     task: o.Task,
     preset: o.Preset = None,
@@ -47,9 +47,12 @@ def show(
         sys.stdout.write(yaml.safe_dump(values, sort_keys=False, allow_unicode=o.takes_unicode()))
 
 
-@config_app.command()
+@config_app.command(epilog="Example: `bmd-pipeline config schema --task PushT`")
 def schema(
-    task: Annotated[str | None, o.option("--task", "Include this task's own settings.", "-t")] = None,
+    task: Annotated[
+        str | None,
+        o.option("--task", "Include this task's own settings.", "-t", autocompletion=o.complete_tasks),
+    ] = None,
     config: o.ConfigFile = None,
     debug: o.Debug = False,
 ) -> None:

@@ -144,7 +144,7 @@ def _remove_earlier_runs(folder: Path, run_id: str) -> None:
 
 
 class TensorBoardRun:
-    """An event file for TensorBoard, in a folder `tensorboard` beside metrics.jsonl.
+    """An event file for TensorBoard, in a folder of its own.
 
     Each attempt at a job writes what earlier ones reported (`earlier`: lines of metrics.jsonl) once more, since
     TensorBoard forgets what older files of a folder say about steps that a newer one begins again. The first failure
@@ -203,6 +203,7 @@ class Tracker(AbstractContextManager["Tracker"]):
     Args:
         path: the JSON-lines file; lines beyond `resume_step` are dropped, the others kept.
         tracker: where it also reports, see `TensorBoardRun` and `WandbRun`.
+        output: folder that gets TensorBoard's, `tensorboard`; that of `path` if None.
         name: what the external tracker calls this run.
         group: what it groups the run under.
         config: settings it shows beside the run.
@@ -214,6 +215,7 @@ class Tracker(AbstractContextManager["Tracker"]):
         path: Path,
         tracker: Literal["none", "tensorboard", "wandb"] = "none",
         *,
+        output: Path | None = None,
         name: str = "",
         group: str = "",
         config: Mapping[str, Any] | None = None,
@@ -229,7 +231,7 @@ class Tracker(AbstractContextManager["Tracker"]):
         self._external: TensorBoardRun | WandbRun | None = None
         if tracker == "tensorboard":
             begun = time.time() - elapsed["wall_s"]
-            self._external = TensorBoardRun(path.with_name("tensorboard"), config or {}, kept, begun)
+            self._external = TensorBoardRun((output or path.parent) / "tensorboard", config or {}, kept, begun)
         elif tracker == "wandb":
             run_id = make_run_id(path.resolve().as_posix(), group, config or {})
             self._external = WandbRun(run_id, name, group, config or {}, kept)

@@ -69,6 +69,7 @@ def open_tracker(
     return Tracker(
         (folder or output) / METRICS_FILE,
         config.execution.tracker,
+        output=output,
         name=output.as_posix(),
         group=config.execution.group or config.task.name,
         config=settings,

@@ -31,7 +31,7 @@ def show(config: RunConfig, layout: Layout, seed: int, picture: Path) -> list[di
     path = layout.evaluation(task, TAUGHT, seed)
     evaluation = _load_evaluation(path, layout.modes(task, seed) / RUN_FILE, task, seed)
     rows = {row.code: row for row in evaluation.policies[TAUGHT].codes if row.seed == seed}
-    modes = _describe(found, rows, config)
+    modes = _describe(found, rows, config, seed)
     _draw(picture, path.with_name(PATHS_FILE), modes, len(rows))
     return modes
 
@@ -86,13 +86,14 @@ def _load_evaluation(path: Path, record: Path, task: str, seed: int) -> Evaluati
     return evaluation
 
 
-def _describe(found: Sequence[int], rows: dict[int, CodeRow], config: RunConfig) -> list[dict[str, Any]]:
+def _describe(found: Sequence[int], rows: dict[int, CodeRow], config: RunConfig, seed: int) -> list[dict[str, Any]]:
     decided = config.modes
     codes = decided.codes() or tuple(range(len(found)))
     if len(codes) != len(found) or len({*codes} - {None}) != len(rows):
+        task = config.task.name
         raise ArtifactError(
-            f"{modes_path(config.task.name, config.run)} is still to be carried out: run `bmd-pipeline discover`, and "
-            f"`evaluate --method {TAUGHT}`, again"
+            f"{modes_path(task, config.run)} is still to be carried out: run `bmd-pipeline discover --task {task} "
+            f"--seed {seed}` and `bmd-pipeline evaluate --task {task} --method {TAUGHT} --seed {seed}`"
         )
     modes = []
     for mode, (count, code) in enumerate(zip(found, codes, strict=True)):

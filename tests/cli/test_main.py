@@ -784,6 +784,14 @@ def test_help_is_whole_at_80_columns_and_its_examples_can_be_given(
         command.make_context(name, example.split())  # reads all of it, or raises
 
 
+def test_every_command_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    names = [*EXAMPLES, *(f"{name} {child}" for name in ("modes", "config") for child in commands[name].commands)]
+    assert {name.split()[0] for name in names} == set(commands)
+    for name in names:
+        assert f"Example: bmd-pipeline {name}" in run(capsys, f"{name} --help")[1]
+
+
 def test_what_scripts_read_is_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def read(command: str) -> Any:
         return json.loads(run(capsys, f"{command} --json")[1])
@@ -818,7 +826,7 @@ def test_shells_complete_tasks_methods_presets_and_settings() -> None:
             "_BMD_PIPELINE_COMPLETE": "complete_bash",
             "COMP_CWORD": str(len(words.split(" ")) - 1),
         }
-        start = "from bmd_pipeline.cli.main import main; main()"
+        start = "import sys; from bmd_pipeline.cli.main import main; sys.exit(main())"
         done = subprocess.run(
             [sys.executable, "-c", start],
             cwd=ROOT,
@@ -827,13 +835,15 @@ def test_shells_complete_tasks_methods_presets_and_settings() -> None:
             text=True,
             check=False,
         )
+        assert (done.returncode, done.stderr) == (0, "")  # a shell would show it in the midst of the line
         return set(done.stdout.split())
 
     start = "bmd-pipeline finetune"
     assert complete(f"{start} --task AvoidPoint") == {"AvoidPoint", "AvoidPointGust", "AvoidPointShifted"}
     assert complete(f"{start} --method dppo") == {"dppo", "dppo-bmd"}
-    assert complete(f"{start} --preset sm") == {"smoke"}
+    assert complete(f"{start} --preset a") == {"auto", "auto-gpu"}
     assert complete(f"{start} --set finetune.ppo.gam") == {"finetune.ppo.gamma="}
+    assert complete(f"{start} --task PushTShifted --set task.env.h") == {"task.env.horizon="}
 
 
 def test_a_reader_that_has_seen_enough_ends_no_command_with_an_error() -> None:

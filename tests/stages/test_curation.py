@@ -165,7 +165,8 @@ def test_modes_are_shown_named_dropped_and_merged(
     assert config.modes.names_by_code() == (None, "west")
     assert load_config(TASK, preset="smoke").modes == ModesConfig()  # another run
     assert main(["modes", "show", "--task", TASK, "--output", str(picture)]) == 2
-    assert "is still to be carried out: run `bmd-pipeline discover`" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"is still to be carried out: run `bmd-pipeline discover --task {TASK} --seed 0` and `bmd-pipeline" in told
 
 
 def test_a_code_that_succeeds_on_other_seeds_alone_is_shown_as_that(
@@ -177,8 +178,8 @@ def test_a_code_that_succeeds_on_other_seeds_alone_is_shown_as_that(
     monkeypatch.chdir(tmp_path)
     assert main(["modes", "show", "--task", TASK, "--preset", "smoke"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "20 (50%) 0 0.062 0.000 no success on selection seeds" in shown
-    assert "`bmd-pipeline play --method taught`, with the same settings" in shown
+    assert "20 (50%) 0 0.062 0.000 – –: the code had no success on selection seeds" in shown
+    assert f"`bmd-pipeline play --task {TASK} --method taught --seed 0`, with the same settings" in shown
 
 
 @pytest.mark.parametrize(

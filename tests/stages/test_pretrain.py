@@ -108,6 +108,13 @@ def test_outputs(tmp_path: Path, demos: Path) -> None:
     assert torch.isfinite(policy.sample(noise, policy.encode(torch.zeros(5, policy.cond_dim)))).all()
 
 
+def test_what_tensorboard_shows_lies_beside_the_policy(tmp_path: Path, demos: Path) -> None:
+    config = make_config(iterations=20)
+    tracked = config.model_copy(update={"execution": config.execution.model_copy(update={"tracker": "tensorboard"})})
+    run(tracked, demos, tmp_path / "policy")
+    assert {path.name for path in (tmp_path / "policy").iterdir()} == FILES | {"tensorboard"}
+
+
 @pytest.mark.parametrize("interruptions", [(80,), (40, 40, 100), (20,)])
 def test_interrupted_equals_uninterrupted(tmp_path: Path, demos: Path, interruptions: tuple[int, ...]) -> None:
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
