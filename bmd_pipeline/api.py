@@ -47,7 +47,7 @@ from bmd_pipeline.stages.evaluate import label_episodes, load_player, require_in
 from bmd_pipeline.stages.runtime import open_env
 from bmd_pipeline.tasks import registry
 
-MOST_EPISODES = 1_000_000
+_MOST_EPISODES = 1_000_000
 """At the same time; settings have the same bound."""
 
 
@@ -236,8 +236,8 @@ def make_env(run: Run, num_envs: int = 1, *, num_workers: int = 1) -> TaskEnv:
     """
     config = run.config
     registry.prepare(config.task)
-    num_envs = _read_number("num_envs", num_envs, 1, MOST_EPISODES)
-    num_workers = _read_number("num_workers", num_workers, 1, MOST_EPISODES)
+    num_envs = _read_number("num_envs", num_envs, 1, _MOST_EPISODES)
+    num_workers = _read_number("num_workers", num_workers, 1, _MOST_EPISODES)
     return registry.make_env(config.task.name, config.task.env, num_envs, num_workers=num_workers)
 
 
@@ -260,7 +260,7 @@ def play(run: Run, method: str = "pretrained", seed: int = 0, *, mode: int | Non
     The same seed brings the same starts to every policy; they are none of evaluation's.
     """
     config, agent, seed = run.config, _load_agent(run, method, seed), _read_number("seed", seed)
-    episodes = _read_number("episodes", episodes, 1, MOST_EPISODES)
+    episodes = _read_number("episodes", episodes, 1, _MOST_EPISODES)
     mode = None if mode is None else _read_number("mode", mode, most=agent.num_codes - 1)
     code = torch.arange(episodes) % agent.num_codes if mode is None else torch.full((episodes,), mode)
     opened = open_env(config.task, agent.policy, episodes, disturbed=True, device=torch.device("cpu"), num_workers=1)

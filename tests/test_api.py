@@ -33,6 +33,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> bmd.Run:
     return bmd.Run(made.task, made.preset, made.settings, folder)
 
 
+def test_what_first_success_tells_the_policy_can_be_told(run: bmd.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/quickstart.md").read_text(), flags=re.DOTALL)
+    exec(block.replace('bmd.Run("GaussianMixture")', "run").replace("mode=2", "mode=1"), {"run": run})  # two in smoke
+    assert re.fullmatch(r"[01]\.\d+ (\{.*\}|set\(\))\n", capsys.readouterr().out)
+
+
 def test_the_page_leaves_what_the_commands_would(run: bmd.Run) -> None:
     assert run.layout.summary(run.task).parent == Path(run.root) / "results" / "GaussianMixture-smoke"
     assert run.layout.evaluation(run.task, "dppo-bmd", 0).is_file()

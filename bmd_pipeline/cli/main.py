@@ -200,6 +200,8 @@ def _fail(error: Exception, argv: Sequence[str]) -> int:
         context = getattr(error, "ctx", None)
         message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
         advice = f" (see `{context.command_path if context else 'bmd-pipeline'} --help`)"
+        if message.startswith("No such option") and context and context.info_name == "run":
+            advice = f"; Snakemake's own options go after --{advice}"
     elif isinstance(error, BMDError):
         message, advice = str(error), ""
     elif isinstance(error, OSError):

@@ -92,8 +92,9 @@ def _describe(found: Sequence[int], rows: dict[int, CodeRow], config: RunConfig,
     if len(codes) != len(found) or len({*codes} - {None}) != len(rows):
         task = config.task.name
         raise ArtifactError(
-            f"{modes_path(task, config.run)} is still to be carried out: run `bmd-pipeline discover --task {task} "
-            f"--seed {seed}` and `bmd-pipeline evaluate --task {task} --method {TAUGHT} --seed {seed}`"
+            f"codes were taught under other decisions than the present ones ({modes_path(task, config.run)}): run "
+            f"`bmd-pipeline discover --task {task} --seed {seed}` and `bmd-pipeline evaluate --task {task} --method "
+            f"{TAUGHT} --seed {seed}`"
         )
     modes = []
     for mode, (count, code) in enumerate(zip(found, codes, strict=True)):

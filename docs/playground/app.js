@@ -1,7 +1,6 @@
 // The page: pick a way, drag a post into it, and see who arrives.
 
 import * as course from "./course.js";
-import { Policy, normal } from "./policy.js";
 
 const canvas = document.getElementById("course");
 const said = document.getElementById("said");
@@ -11,7 +10,7 @@ const BOTTOM = -0.33;
 const scale = canvas.width / WIDTH;
 const COLOURS = { plain: "#d55e00", told: "#0072b2" };
 
-const state = { posts: course.makePosts(), way: [0, 1, 1], dragged: null, runs: [], playing: false };
+const state = { posts: course.makePosts(), way: [0, 1, 1], dragged: null, runs: [], playing: false, asked: false };
 const toCanvas = ([x, y]) => [(x - 0.1) * scale, canvas.height - (y - BOTTOM) * scale];
 const toCourse = (event) => {
   const box = canvas.getBoundingClientRect();
@@ -60,13 +59,13 @@ function draw() {
   });
 }
 
-/** Plays an episode and shows it as it goes; returns the walker at its end. */
+/** Plays an episode and shows it as it goes; returns the walker at its end, or where another one was asked for. */
 async function play(who, policy, code, begin) {
   const walker = course.start(begin);
   const run = { who, path: [walker.position] };
   state.runs.push(run);
   policy.reset(code);
-  while (!walker.done) {
+  while (!walker.done && !state.asked) {
     course.step(walker, await policy.act(course.observe(walker.position)), state.posts);
     run.path.push(walker.position);
     draw();
@@ -80,19 +79,29 @@ const describe = (walker) => {
   return walker.steps >= course.HORIZON ? "ran out of time" : "crashed";
 };
 
-async function run(policies) {
-  if (state.playing) return;
-  state.playing = true;
+/** Plays both policies from the same start; leaves off where the visitor asks for another way meanwhile. */
+async function compare({ tuned, plain, normal }) {
   state.runs = [];
   const way = wayName();
   said.textContent = `told ${way} …`;
   delete said.dataset.told;
   const begin = [normal(), normal()];
-  const plain = await play("plain", policies.plain, 0, begin);
-  const told = await play("told", policies.tuned, policies.tuned.findCode(way), begin);
-  said.textContent = `plainly fine-tuned: ${describe(plain)}; told ${way}: ${describe(told)}`;
-  said.dataset.plain = describe(plain);
-  said.dataset.told = describe(told);
+  const first = await play("plain", plain, 0, begin);
+  const second = await play("told", tuned, tuned.findCode(way), begin);
+  if (state.asked) return;
+  said.textContent = `plainly fine-tuned: ${describe(first)}; told ${way}: ${describe(second)}`;
+  said.dataset.plain = describe(first);
+  said.dataset.told = describe(second);
+}
+
+async function run(policies) {
+  state.asked = true;
+  if (state.playing) return;
+  state.playing = true;
+  while (state.asked) {
+    state.asked = false;
+    await compare(policies);
+  }
   state.playing = false;
 }
 
@@ -118,11 +127,13 @@ function listen(policies) {
     [state.dragged.x, state.dragged.y] = toCourse(event);
     draw();
   });
-  canvas.addEventListener("pointerup", () => {
+  const drop = () => {
     if (!state.dragged) return;
     state.dragged = null;
     run(policies);
-  });
+  };
+  canvas.addEventListener("pointerup", drop);
+  canvas.addEventListener("pointercancel", drop);
   document.getElementById("again").addEventListener("click", () => run(policies));
   document.getElementById("reset").addEventListener("click", () => {
     state.posts = course.makePosts();
@@ -133,10 +144,12 @@ function listen(policies) {
 
 draw();
 try {
-  const [tuned, plain] = await Promise.all(["tuned", "plain"].map((folder) => Policy.load(new URL(folder, import.meta.url).href)));
-  listen({ tuned, plain });
+  const { Policy, normal } = await import("./policy.js"); // here, where it is said if the runtime is not there
+  const load = (folder) => Policy.load(new URL(folder, import.meta.url).href);
+  const [tuned, plain] = await Promise.all(["tuned", "plain"].map(load));
+  listen({ tuned, plain, normal });
   said.textContent = "Ready: click a gap, or drag a post.";
   said.dataset.ready = "yes";
 } catch (error) {
-  said.textContent = `The policies can't be loaded: ${error.message}. \`make playground\` fetches what runs them; a page opened as a file can't.`;
+  said.textContent = `The policies can't be loaded: ${error.message}. \`make playground\` fetches what runs them.`;
 }

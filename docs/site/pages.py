@@ -13,7 +13,7 @@ from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from bmd_pipeline.cli.main import EXAMPLES, app
+from bmd_pipeline.cli.main import app
 from bmd_pipeline.config.documented import describe_fields
 from bmd_pipeline.config.load import find_model, list_paths
 from bmd_pipeline.config.schema import RunConfig
@@ -33,6 +33,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/commands.md": "\n".join(_describe_commands()),
         "reference/python.md": "# Python\n\n::: bmd_pipeline.api\n",
     }
+    made["site.css"] = "td:first-child code { word-break: normal; }\n"  # names are broken nowhere
     for path, text in made.items():
         files.append(File.generated(config, path, content=text))
     return files
@@ -116,6 +117,8 @@ def _tabulate(model: type[BaseModel], prefix: str, *, groups: bool = True) -> It
 def _show(value: Any) -> str:
     if value is None:
         return "null"
+    if value == "":
+        return "''"
     if isinstance(value, bool):
         return str(value).lower()
     return str(list(value) if isinstance(value, tuple) else value).replace("|", "\\|")
@@ -142,12 +145,11 @@ def _describe_group(group: Any, name: str) -> Iterator[str]:
             yield from _describe_group(child, full)
             continue
         yield from ("", f"## {full}", "", child.help or "", "")
-        if (example := EXAMPLES.get(child.name)) and name == "bmd-pipeline":
-            yield from (*(f"    {full} {line}" for line in example.splitlines()), "")
+        yield from (*(f"    {example}" for example in re.findall(r"Example: `([^`]+)`", child.epilog or "")), "")
         yield "| option | meaning |"
         yield "|---|---|"
         for parameter in child.params:
             names = ", ".join(f"`{option}`" for option in parameter.opts)
             if parameter.param_type_name == "argument":
-                names = f"`{parameter.name.upper()}`"
+                names = f"`{parameter.metavar or parameter.name.upper()}`"
             yield f"| {names} | {_say(getattr(parameter, 'help', None) or '')} |"

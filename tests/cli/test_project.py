@@ -108,6 +108,7 @@ def test_cores_are_left_to_who_names_them(started: list[list[str]], words: list[
     [
         (["result/PushT/eval.json"], "result/PushT/eval.json is no target: name what to make below data/ or results/"),
         (["results/../../eval.json"], "results/../../eval.json is no target"),
+        (["results/a", "--dry-run"], "No such option: --dry-run; Snakemake's own options go after -- (see"),
     ],
 )
 def test_run_refuses_what_can_be_no_target(

@@ -64,6 +64,12 @@ def check(page: Any, address: str) -> list[str]:
         print(f"told {way}: {told}; plainly fine-tuned: {plain}")
         if told != f"arrived by {way}":
             wrong.append(f"told {way}, it {told}")
+    page.mouse.click(*place(0.71, 0.26))  # and while that is played, another one, which counts
+    page.wait_for_timeout(200)
+    page.mouse.click(*place(0.28, 0.26))
+    plain, told = outcome()
+    if told != "arrived by L-L-1":
+        wrong.append(f"told L-L-1 while another way was played, it {told}")
     taken = plain.removeprefix("arrived by ")
     blocked = {"1": 0.28, "2": 0.425, "3": 0.575, "4": 0.72}[taken[-1]]
     page.mouse.move(*place(0.5, 0.26))
@@ -77,13 +83,22 @@ def check(page: Any, address: str) -> list[str]:
     return wrong
 
 
+def check_unserved(page: Any, address: str) -> list[str]:
+    """Visits it where its runtime is missing; returns what is wrong."""
+    page.route("**/ort/*", lambda route: route.abort())
+    page.goto(f"{address}/playground/")
+    page.wait_for_timeout(1000)
+    said = page.locator("#said").inner_text()
+    return [] if "can't be loaded" in said else [f"without its runtime it says: {said}"]
+
+
 def main() -> int:
     from playwright.sync_api import sync_playwright
 
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with serve(SITE) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium)
-        wrong = check(browser.new_page(), address)
+        wrong = check(browser.new_page(), address) + check_unserved(browser.new_page(), address)
         browser.close()
     for line in wrong:
         print(f"error: {line}", file=sys.stderr)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ from bmd_pipeline.tasks import registry
 for package in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(package)
 
+PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 TASK = "GaussianMixture"
 TRAINED = " ".join(f"--set pretrain.{x}" for x in ("iterations=20", "policy.n_obs_steps=2", "policy.obs_stride=3"))
 TUNED = "--set finetune.iterations=1 --set finetune.denoiser.acting_eta=0.5"  # noise at all steps but the last
@@ -292,6 +294,17 @@ def test_it_needs_neither_the_package_nor_torch(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0] == "{'code': 1, 'name': 'right', 'success_rate': 0.9, 'share': 0.5}"
     assert "ms per decision on 4 control steps" in done.stdout
+
+
+def test_the_program_of_the_page_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    robot = Mock()
+    robot.running.side_effect = [True, True, False] * 20
+    robot.observe.return_value = np.zeros(2)
+    monkeypatch.setitem(sys.modules, "run_policy", load_runner(folder))
+    monkeypatch.chdir(folder.parent)
+    exec(block, {"robot": robot})
+    assert robot.move.call_count == 2 * 20
 
 
 def test_modes_are_ranked_and_tried(folder: Path) -> None:

@@ -166,7 +166,7 @@ def test_modes_are_shown_named_dropped_and_merged(
     assert load_config(TASK, preset="smoke").modes == ModesConfig()  # another run
     assert main(["modes", "show", "--task", TASK, "--output", str(picture)]) == 2
     told = capsys.readouterr().err
-    assert f"is still to be carried out: run `bmd-pipeline discover --task {TASK} --seed 0` and `bmd-pipeline" in told
+    assert f"under other decisions than the present ones (config/modes/{TASK}.yaml): run `bmd-pipeline discover" in told
 
 
 def test_a_code_that_succeeds_on_other_seeds_alone_is_shown_as_that(

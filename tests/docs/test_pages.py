@@ -1,0 +1,42 @@
+"""What the documents say can be typed: commands that there are, in lines that a screen holds."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from bmd_pipeline.cli.main import app
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")), *ROOT.glob("docs/*/index.md")]
+COMMAND = re.compile(r"^(?: {4}|\$ )?(?:\w+=\S+ )*bmd-pipeline (.+)$")
+MARKUP = ("|", "<", "![", "<!--")
+"""Rows of tables, HTML and pictures can't be broken."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_fit_a_screen(page: Path) -> None:
+    lines = enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
+    assert [(number, line) for number, line in lines if len(line) > 120 and not line.startswith(MARKUP)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_can_be_given(page: Path) -> None:
+    is_output = page.name == "install.md"  # a transcript, whose refusals are meant
+    for line in page.read_text(encoding="utf-8").replace("\\\n", "").splitlines():
+        if (found := COMMAND.match(line)) and not is_output:
+            read(shlex.split(found[1], comments=True))
+
+
+def read(words: list[str]) -> None:
+    """Reads a command line as the command does, or raises."""
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        name, *words = words
+        command = command.commands[name]
+    if not {"--help", "--version"} & {*words}:
+        command.make_context(command.name, words)
