@@ -150,10 +150,10 @@ def make_reporter(label: str, quiet: bool, plain: bool) -> Reporter:
     return Reporter("quiet" if quiet else "plain" if plain else None, label=label)
 
 
-def need(path: Path, command: str) -> Path:
+def need(path: Path, command: str = "") -> Path:
     """A file or folder; raises `ArtifactError`, with the command that makes it, if it is not there."""
     if not path.exists():
-        raise ArtifactError(f"{path} is missing: make it with `{command}`")
+        raise ArtifactError(f"{path} is missing" + (f": make it with `{command}`" if command else ""))
     return path
 
 
@@ -329,12 +329,15 @@ class Job:
 
     def _describe(self, arguments: Mapping[str, Any]) -> Iterator[str]:
         """What `run` would do with these arguments: a line for the stage, and one for each file or folder."""
-        yield f"{self.command} {self.task}: would run on {self.num_workers} core{'s' * (self.num_workers > 1)}"
+        cores = f"{self.num_workers} core{'s' * (self.num_workers > 1)}"
+        yield f"{self.command.replace('_', '-')} {self.task}: would run on {cores}"
         for name, value in sorted(arguments.items(), key=lambda item: item[0] in _WRITTEN):
             for path in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else [value]:
                 if isinstance(path, Path) and name in _WRITTEN:
                     yield f"  writes {path}{' (replaces what is there)' if path.exists() else ''}"
-                elif isinstance(path, Path):
+                elif isinstance(path, Path) and name != "evaluation":
+                    yield f"  reads  {need(path)}"
+                elif isinstance(path, Path) and path.exists():  # an export does without
                     yield f"  reads  {path}"
 
     def _need_folder(self, folder: Path, stage: Stage, method: str | None = None, seed: int | None = None) -> Path:

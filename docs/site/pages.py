@@ -1,5 +1,6 @@
 """What `mkdocs` makes beside the files in docs/: the first page from README.md, and references from the code itself."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -52,11 +53,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     folder = Path(page.file.src_uri).parent
 
     def keep_inside(match: re.Match[str]) -> str:
-        image, text, target, _ = match.groups()
+        image, text, target, anchor = match.groups()
         if "://" in target or target.startswith("mailto:"):
             return match[0]
-        path = Path(*Path("/", folder, target).parts[1:])
-        inside = files.get_file_from_path(_normalise(path)) is not None
+        path = _normalise(Path(*Path("/", folder, target).parts[1:]))
+        if path == "README.md":  # the first page
+            return f"[{text}]({os.path.relpath('index.md', folder)}{anchor or ''})"
+        inside = files.get_file_from_path(path) is not None
         return match[0] if inside or image else text
 
     return "".join(

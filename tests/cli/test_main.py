@@ -817,6 +817,9 @@ def test_a_dry_run_checks_says_and_does_nothing(made: Path, capsys: pytest.Captu
         f"  writes {folder}/dppo-bmd/seed0 (replaces what is there)",
     ]
     assert run(capsys, f"finetune --task {TASK} --preset smoke --method dppo-bmd --seed 1 --dry-run")[0] == 2
+    for command in ("import-demos nothing.hdf5", "import-policy nothing.pt"):
+        found = run(capsys, f"{command} --task {TASK} --preset smoke --output new/place --dry-run")
+        assert found == (2, "", f"error: {command.split()[1]} is missing\n")
     assert sorted(made.rglob("*")) == before
 
 

@@ -32,6 +32,12 @@ def test_commands_can_be_given(page: Path) -> None:
             read(shlex.split(found[1], comments=True))
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere_in_the_repository_too(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [target for target in targets if "://" not in target and not (page.parent / target).exists()] == []
+
+
 def read(words: list[str]) -> None:
     """Reads a command line as the command does, or raises."""
     command = typer.main.get_command(app)
