@@ -12,7 +12,7 @@ import typer
 from bmd_pipeline.cli.main import app
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")), *ROOT.glob("docs/*/index.md")]
+PAGES = [*ROOT.glob("*.md"), *sorted(ROOT.glob("docs/*.md")), *ROOT.glob("docs/*/index.md")]
 COMMAND = re.compile(r"^(?: {4}|\$ )?(?:\w+=\S+ )*bmd-pipeline (.+)$")
 MARKUP = ("|", "<", "![", "<!--")
 """Rows of tables, HTML and pictures can't be broken."""
