@@ -13,6 +13,7 @@ from bmd_pipeline.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *sorted(ROOT.glob("docs/*.md")), *ROOT.glob("docs/*/index.md")]
+PAGES += ROOT.glob("bmd_pipeline/cli/starter/*.md")
 COMMAND = re.compile(r"^(?: {4}|\$ )?(?:\w+=\S+ )*bmd-pipeline (.+)$")
 MARKUP = ("|", "<", "![", "<!--")
 """Rows of tables, HTML and pictures can't be broken."""
