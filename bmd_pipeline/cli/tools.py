@@ -1,5 +1,6 @@
 """Commands beside the stages: the settings and the tasks."""
 
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -94,7 +95,7 @@ def tasks(
         return
     o.print_lines(f"{name}: {_summarise(described)}", "")
     for setting in described["settings"]:
-        o.print_lines(f"{setting['name']} = {setting['default']}", f"    {setting['description']}")
+        o.print_lines(f"{setting['name']} = {setting['value']}", f"    {setting['description']}")
 
 
 def _describe(name: str) -> dict[str, Any]:
@@ -119,15 +120,17 @@ def _describe(name: str) -> dict[str, Any]:
 
 
 def _describe_settings(name: str) -> Iterator[dict[str, Any]]:
-    """Name, default and description of each of the task's own settings."""
-    model = env_model(name)
+    """Name, value in config/tasks/, default and description of each of the task's own settings."""
+    model, env = env_model(name), {} if get_entry(name).template else open_config(name).task.env
     for setting in list_paths(model):
         *groups, field_name = setting.split(".")
         group = find_model(model, tuple(groups)) or model
         field = group.model_fields[field_name]
         text = " ".join(describe_fields(group).get(field_name, "").split())
         default = "(to be given)" if field.is_required() else field.default
-        yield {"name": f"task.env.{setting}", "default": default, "description": text}
+        group = functools.reduce(lambda part, key: part.get(key) or {}, groups, env)
+        value = group.get(field_name, default)
+        yield {"name": f"task.env.{setting}", "value": value, "default": default, "description": text}
 
 
 def _summarise(task: dict[str, Any]) -> str:
