@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import re
@@ -330,6 +331,21 @@ def test_modes_are_ranked_and_tried(folder: Path) -> None:
         robot.reset("left")
 
 
+def test_a_graph_that_the_runtime_cannot_load_is_one_line(folder: Path) -> None:
+    import onnx
+
+    graph = onnx.load(folder / "policy.onnx")
+    graph.ir_version = 99  # of a later onnx than this runtime knows
+    onnx.save(graph, folder / "policy.onnx")
+    change(folder, graphs={"policy.onnx": hashlib.sha256((folder / "policy.onnx").read_bytes()).hexdigest()})
+    run_policy = load_runner(folder)
+    with pytest.raises(
+        run_policy.PolicyError, match=r"^onnxruntime .* can't load .*policy\.onnx \(.*\): inst"
+    ) as caught:
+        run_policy.Policy(folder)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("use", "message"),
     [
@@ -372,6 +388,18 @@ def test_folders_that_do_not_fit_are_one_line(folder: Path) -> None:
     (folder / "policy.json").write_text(facts)
     change(folder, schema_version=1)
     with pytest.raises(run_policy.PolicyError, match=r"policy\.json has format 1, this file reads 2"):
+        run_policy.Policy(folder)
+    (folder / "policy.json").write_text(facts)
+    for changed, message in (
+        ({"obs_names": ["x"]}, r"policy\.json: obs_names must be 2 names, one for each number"),
+        ({"graphs": {}}, r"policy\.json lacks policy\.onnx: copy the whole folder"),
+    ):
+        change(folder, **changed)
+        with pytest.raises(run_policy.PolicyError, match=message):
+            run_policy.Policy(folder)
+        (folder / "policy.json").write_text(facts)
+    (folder / "policy.json").write_text(facts.replace('"obs_stride"', '"stride"'))
+    with pytest.raises(run_policy.PolicyError, match=r"policy\.json lacks obs_stride: copy the whole folder"):
         run_policy.Policy(folder)
     (folder / "policy.json").write_text(facts)
     (folder / "policy.onnx").unlink()
