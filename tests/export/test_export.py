@@ -25,6 +25,7 @@ import bmd_pipeline
 from bmd_pipeline.api import Policy
 from bmd_pipeline.cli.main import main
 from bmd_pipeline.config.schema import DiscoverConfig, FinetuneConfig, PolicyConfig, RunConfig, SteeringConfig
+from bmd_pipeline.environments.base import NamedSpec
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.modes.modes import make_modes
 from bmd_pipeline.modes.trials import CodeTrials
@@ -516,6 +517,17 @@ def test_success_of_another_policy_is_left_out(
     kept = json.loads((made / "finetuned.json").read_text())["kept"]["success_per_code"]
     assert facts["success_measured_in"] == "finetuned.json"
     assert [(mode["name"], mode["success_rate"]) for mode in facts["modes"]] == [(None, rate) for rate in kept]
+
+
+def test_columns_have_the_names_that_the_task_gives_them(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = NamedSpec(**vars(registry.make_spec(TASK, {})), obs_names=("x", "y"))
+    monkeypatch.setattr(registry, "make_spec", lambda *_: spec)
+    monkeypatch.setattr("bmd_pipeline.stages.export.write_graphs", write_empty_graph)
+    command = f"export {SMOKE} {TRAINED} --root {results.parents[1]} --method pretrained --output {tmp_path / 'named'}"
+    assert main(command.split()) == 0
+    assert json.loads((tmp_path / "named" / "policy.json").read_text())["obs_names"] == ["x", "y"]
 
 
 def test_what_cant_be_exported_is_one_line(

@@ -59,6 +59,7 @@ def test_columns_have_names_and_keys_are_sorted() -> None:
     env = make_walk(1, track=["obs.b", "info.pose.1", "info.far"])
     assert env.spec.track_names == ("obs.b.a", "obs.b.wide.0", "obs.b.wide.1", "info.pose.1", "info.far")
     assert env.spec.planar == ("obs.b.a", "obs.b.wide.0")
+    assert env.spec.obs_names == ("obs.b.a", "obs.b.wide.0", "obs.b.wide.1", "obs.z.0")
     assert (env.spec.action_low, env.spec.action_high, env.spec.horizon) == ((-4.0,), (2.0,), 6)
     (first,) = env.reset(0).tolist()
     assert first == [first[3], 1.0, 2.0, first[3]]  # b.a, b.wide, z
