@@ -1,6 +1,5 @@
 """Commands beside the stages: the settings and the tasks."""
 
-import functools
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -128,7 +127,9 @@ def _describe_settings(name: str) -> Iterator[dict[str, Any]]:
         field = group.model_fields[field_name]
         text = " ".join(describe_fields(group).get(field_name, "").split())
         default = "(to be given)" if field.is_required() else field.default
-        group = functools.reduce(lambda part, key: part.get(key) or {}, groups, env)
+        group: Any = env
+        for key in groups:
+            group = group.get(key) or {}
         value = group.get(field_name, default)
         yield {"name": f"task.env.{setting}", "value": value, "default": default, "description": text}
 
