@@ -127,10 +127,10 @@ def _describe_settings(name: str) -> Iterator[dict[str, Any]]:
         field = group.model_fields[field_name]
         text = " ".join(describe_fields(group).get(field_name, "").split())
         default = "(to be given)" if field.is_required() else field.default
-        group: Any = env
+        given: Any = env
         for key in groups:
-            group = group.get(key) or {}
-        value = group.get(field_name, default)
+            given = given.get(key) or {}
+        value = given.get(field_name, default)
         yield {"name": f"task.env.{setting}", "value": value, "default": default, "description": text}
 
 
