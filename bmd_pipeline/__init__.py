@@ -33,9 +33,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from bmd_pipeline import api  # torch comes with it, which the command line must not wait for
+if not TYPE_CHECKING:  # a type checker knows the names above, and no others
 
-    return getattr(api, name)
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from bmd_pipeline import api  # torch comes with it, which the command line must not wait for
+
+        return getattr(api, name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})  # what notebooks complete

@@ -98,6 +98,12 @@ def test_what_can_not_be_is_said(run: bmd.Run) -> None:
         bmd.finetune(bmd.Run("GaussianMixture", settings={"finetune.iteration": 1}), "dppo")
 
 
+def test_notebooks_complete_the_names_that_there_are() -> None:
+    assert set(bmd.__all__) <= set(dir(bmd))
+    with pytest.raises(AttributeError, match="module 'bmd_pipeline' has no attribute 'colect'"):
+        bmd.colect  # noqa: B018
+
+
 def test_episodes_are_told_their_mode(run: bmd.Run) -> None:
     told = bmd.play(run, "dppo-bmd", mode=1, episodes=8)
     assert set(told.episodes.code.tolist()) == {1}

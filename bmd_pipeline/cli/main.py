@@ -210,6 +210,7 @@ def _fail(error: Exception, argv: Sequence[str]) -> int:
     else:
         message, kind, status = f"{type(error).__name__}: {error}", "internal error", INTERNAL_ERROR
     text = " ".join((message + advice).split())
+    text = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)  # what a terminal would obey
     given = [argv[i : i + (1 if "=" in word else 2)] for i, word in enumerate(argv) if word.split("=")[0] in _SHARED]
     whole = _COMMAND.sub(lambda found: f"`{found[1]}{_share(found[1], given)}`", text)
     text = whole if len(whole) <= LONGEST_MESSAGE else text

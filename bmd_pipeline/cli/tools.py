@@ -94,7 +94,7 @@ def tasks(
         return
     o.print_lines(f"{name}: {_summarise(described)}", "")
     for setting in described["settings"]:
-        o.print_lines(f"{setting['name']} = {setting['default']}", f"    {setting['description']}")
+        o.print_lines(f"{setting['name']} = {setting['value']}", f"    {setting['description']}")
 
 
 def _describe(name: str) -> dict[str, Any]:
@@ -119,15 +119,19 @@ def _describe(name: str) -> dict[str, Any]:
 
 
 def _describe_settings(name: str) -> Iterator[dict[str, Any]]:
-    """Name, default and description of each of the task's own settings."""
-    model = env_model(name)
+    """Name, value in config/tasks/, default and description of each of the task's own settings."""
+    model, env = env_model(name), {} if get_entry(name).template else open_config(name).task.env
     for setting in list_paths(model):
         *groups, field_name = setting.split(".")
         group = find_model(model, tuple(groups)) or model
         field = group.model_fields[field_name]
         text = " ".join(describe_fields(group).get(field_name, "").split())
         default = "(to be given)" if field.is_required() else field.default
-        yield {"name": f"task.env.{setting}", "default": default, "description": text}
+        given: Any = env
+        for key in groups:
+            given = given.get(key) or {}
+        value = given.get(field_name, default)
+        yield {"name": f"task.env.{setting}", "value": value, "default": default, "description": text}
 
 
 def _summarise(task: dict[str, Any]) -> str:

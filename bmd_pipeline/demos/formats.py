@@ -148,10 +148,12 @@ def _choose(
     found: Mapping[str, _Array],
     folder: str,
     obs_dim: int | None,
+    remedy: str = "",
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Which arrays are the observation: those asked for, else the first of the usual choices that is there.
 
-    An array may be named without the folder that all observations are in. Returns their names, and one for each column.
+    An array may be named without the folder that all observations are in. The remedy is what to do about a file without
+    states. Returns their names, and one for each column.
     """
     found = {name: array for name, array in found.items() if name.isprintable()}  # names are shown, and recorded
     listed = ", ".join(f"{name} ({array})" for name, array in list(found.items())[:20]) or "nothing of use"
@@ -163,6 +165,9 @@ def _choose(
         sound = [keys for keys in usual if all(key in found for key in keys)]
         alone = [(key,) for key, array in found.items() if not array.is_image]
         keys = next(iter([*sound, *(alone if len(alone) == 1 else [])]), ())
+        if not alone:
+            what = f"only {listed}{more}" if found else f"no numbers in {folder.rstrip('./')}"
+            raise DataError(f"{path} holds no observations that are states, {what}{remedy and f': {remedy}'}")
         if not keys:
             raise DataError(f"{path} doesn't tell what the observation is: {holds}")
     for key, given in zip(keys, asked or keys, strict=True):
@@ -260,13 +265,20 @@ class _Layout:
     usual: tuple[tuple[str, ...], ...]  # what is taken of them if nobody says
     one_more: bool  # whether the observation after the last action may be there
     success: str  # array of flags whose last one says whether the episode succeeded; "" for none
+    remedy: str  # how the project adds observations to a file without
 
 
 _ROBOMIMIC_STATE = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos", "object")
+_ROBOMIMIC_USUAL = (tuple(f"obs/{key}" for key in _ROBOMIMIC_STATE),)
+_MINARI_USUAL = (("observations",), ("observations/observation",))
+_EXTRACT = "robomimic's dataset_states_to_obs.py adds them"
+_REPLAY = (
+    "ManiSkill adds them by python -m mani_skill.trajectory.replay_trajectory --traj-path FILE -o state --save-traj"
+)
 _LAYOUTS = (
-    _Layout("robomimic", "data", "demo_", "obs", (tuple(f"obs/{key}" for key in _ROBOMIMIC_STATE),), False, ""),
-    _Layout("ManiSkill", "", "traj_", "obs", (("obs",),), True, "success"),
-    _Layout("Minari", "", "episode_", "observations", (("observations",), ("observations/observation",)), True, ""),
+    _Layout("robomimic", "data", "demo_", "obs", _ROBOMIMIC_USUAL, False, "", _EXTRACT),
+    _Layout("ManiSkill", "", "traj_", "obs", (("obs",),), True, "success", _REPLAY),
+    _Layout("Minari", "", "episode_", "observations", _MINARI_USUAL, True, "", ""),
 )
 
 
@@ -282,7 +294,7 @@ def _read_hdf5(path: Path, obs: Sequence[str], obs_dim: int | None) -> Recording
         found = {
             name.removeprefix(f"{names[0]}/"): array for name, array in reader.list_arrays(f"{names[0]}/{layout.obs}")
         }
-        keys, columns = _choose(path, obs, layout.usual, found, f"{layout.obs}/", obs_dim)
+        keys, columns = _choose(path, obs, layout.usual, found, f"{layout.obs}/", obs_dim, layout.remedy)
         episodes: list[Recorded] = []
         for name in names:
             parts = [reader.read(f"{name}/{key}") for key in keys]

@@ -102,6 +102,13 @@ class TaskSpec:
         return len(self.track_names)
 
 
+@dataclass(frozen=True)
+class NamedSpec(TaskSpec):
+    """A task whose observations tell what their columns are; exports show the names."""
+
+    obs_names: tuple[str, ...] = ()  # (obs_dim,)
+
+
 Actions = TypeVar("Actions", NDArray[Any], Tensor)
 """Actions (..., action_dim), as an array or as a tensor."""
 

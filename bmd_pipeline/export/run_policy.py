@@ -25,6 +25,8 @@ import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
 FORMAT = 2
+FACTS = ("obs_dim", "obs_names", "obs_stride", "n_obs_steps", "noise_dim", "n_action_steps", "modes", "critic")
+"""What is read of policy.json."""
 
 
 class PolicyError(Exception):
@@ -35,7 +37,8 @@ class Policy:
     """A policy that acts in chunks: it decides on several control steps at once, and then executes them.
 
     `facts` is the content of policy.json, where names of modes and of observations may be edited. The seed fixes all
-    draws. Raises `PolicyError` for a file that is missing, damaged, of another export or of another format.
+    draws. Raises `PolicyError` for a file that is missing, damaged, of another export or of another format, or that
+    this onnxruntime can't load.
     """
 
     def __init__(self, folder: str | Path = Path(__file__).parent, seed: int = 0) -> None:
@@ -50,6 +53,11 @@ class Policy:
             raise PolicyError(f"{document} is damaged ({error}): {again}") from None
         if found != FORMAT:
             raise PolicyError(f"{document} has format {found}, this file reads {FORMAT}: use the one exported with it")
+        lacking = [name for name in FACTS if name not in self.facts] + ["policy.onnx"] * ("policy.onnx" not in graphs)
+        if lacking:
+            raise PolicyError(f"{document} lacks {', '.join(lacking)}: {again}")
+        if len(self.facts["obs_names"]) != self.facts["obs_dim"]:
+            raise PolicyError(f"{document}: obs_names must be {self.facts['obs_dim']} names, one for each number")
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # such small networks gain nothing from more
@@ -59,7 +67,12 @@ class Policy:
                 raise PolicyError(f"{path} is missing: {again}")
             if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
                 raise PolicyError(f"{path} is damaged, or of another export than {document.name} beside it: {again}")
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            try:
+                session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            except Exception as error:  # its own have no base of their own
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                found = f"onnxruntime {onnxruntime.__version__} can't load {path} ({reason})"
+                raise PolicyError(f"{found}: install another one; 1.19 and 1.32 were tried") from None
             self._sessions[path.stem] = session
         self._noise = np.random.default_rng([seed, 1])
         self._trials = np.random.default_rng(seed)

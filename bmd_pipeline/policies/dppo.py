@@ -5,7 +5,6 @@ transformers and policies of images, and what it has fine-tuned, are refused.
 """
 
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,8 @@ RANGE_OFFSET = 1e-6
 ACTIVATIONS = {"ReLU": "relu", "Mish": "mish", "Tanh": "tanh"}
 """By DPPO's names."""
 _SCALES = ("obs_min", "obs_max", "action_min", "action_max")
+_MAX_SCALES_BYTES = 1 << 20
+"""Of each array of a scales file, unpacked."""
 
 
 def read_dppo(checkpoint: Path, config: Path, normalisation: Path | None, spec: TaskSpec) -> DiffusionPolicy:
@@ -90,7 +91,8 @@ def _read_shape(path: Path, spec: TaskSpec) -> tuple[dict[str, Any], float]:
     model = values.get("model")
     network = take(model, "network", {})
     kind = str(take(network, "_target_", "nothing")).rpartition(".")[2]
-    activation, output = take(network, "activation_type", "Mish"), take(network, "out_activation_type", "Identity")
+    activation = str(take(network, "activation_type", "Mish"))
+    output = take(network, "out_activation_type", "Identity")
     if kind != "DiffusionMLP" or not take(network, "residual_style", False):
         what = f"{kind} without residual_style" if kind == "DiffusionMLP" else kind
         raise ArtifactError(f"{path}: only a DiffusionMLP with residual_style can be imported, model.network is {what}")
@@ -148,7 +150,9 @@ def _load_averaged(path: Path) -> dict[str, Tensor]:
     named = found["ema"] if isinstance(found["ema"], Mapping) else {}
     weights = {str(name).removeprefix("network."): value for name, value in named.items()}
     for name, value in weights.items():
-        if not isinstance(value, Tensor) or not value.is_floating_point() or not bool(torch.isfinite(value).all()):
+        sound = isinstance(value, Tensor) and value.is_floating_point() and value.layout is torch.strided
+        # a view of a few numbers can be larger than any memory
+        if not (sound and value.is_contiguous() and bool(torch.isfinite(value).all())):
             raise ArtifactError(f"{path} is damaged: {name} must be finite numbers")
     return weights
 
@@ -218,13 +222,14 @@ def _read_scales(path: Path | None, spec: TaskSpec, n_obs_steps: int) -> dict[st
 def _read_bounds(path: Path, spec: TaskSpec) -> list[NDArray[np.float64]]:
     try:
         with np.load(path, allow_pickle=False) as file:
+            if max(entry.file_size for entry in file.zip.infolist()) > _MAX_SCALES_BYTES:
+                raise ValueError("an array is larger than bounds are")
             bounds = [np.asarray(file[name], dtype=np.float64) for name in _SCALES]
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist: name DPPO's normalization.npz of this task") from None
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise ArtifactError(
-            f"{path} must hold arrays of numbers {', '.join(_SCALES)}: {str(error).splitlines()[0]}"
-        ) from None
+    except Exception as error:  # numpy and zipfile report damage by whatever their calls raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ArtifactError(f"{path} must hold arrays of numbers {', '.join(_SCALES)}: {reason}") from None
     sizes = (spec.obs_dim, spec.obs_dim, spec.action_dim, spec.action_dim)
     for name, bound, size in zip(_SCALES, bounds, sizes, strict=True):
         if bound.shape != (size,) or not np.isfinite(bound).all():

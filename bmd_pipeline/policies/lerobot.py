@@ -123,6 +123,9 @@ def _read_shape(path: Path, values: Mapping[str, Any]) -> tuple[dict[str, Any], 
         raise ArtifactError(
             f"{path}: DDPM must take all of num_train_timesteps ({steps}), got {taken}; DDIM takes fewer"
         )
+    bound = values.get("clip_sample_range", 1.0) if values.get("clip_sample", True) else NO_BOUND
+    if type(bound) not in (int, float) or not 0.0 < bound <= NO_BOUND:
+        raise ArtifactError(f"{path}: clip_sample_range must be a number above 0, got {bound!r:.80}")
     return {
         "horizon": values.get("horizon"),
         "n_action_steps": values.get("n_action_steps"),
@@ -140,7 +143,7 @@ def _read_shape(path: Path, values: Mapping[str, Any]) -> tuple[dict[str, Any], 
         "ddim_steps": taken,
         "ddim_spacing": "leading",
         "clip_obs": NO_BOUND,
-    }, float(values.get("clip_sample_range", 1.0) if values.get("clip_sample", True) else NO_BOUND)
+    }, float(bound)
 
 
 def _read_scales(
@@ -154,9 +157,11 @@ def _read_scales(
             "makes it of a policy of an earlier release"
         )
     stats, modes = load_weights(files[0]), values.get("normalization_mapping", {})
+    if not isinstance(modes, Mapping):
+        raise ArtifactError(f"{folder / CONFIG_FILE}: normalization_mapping must be a group, got {modes!r:.80}")
 
     def take(name: str, kind: str) -> Bounds:
-        mode, size = modes.get(kind, "IDENTITY"), sizes[name]
+        mode, size = str(modes.get(kind, "IDENTITY")), sizes[name]
         if mode == "IDENTITY":
             return -np.ones(size), np.ones(size)
         known = {"MIN_MAX": ("min", "max"), "MEAN_STD": ("mean", "std")}
@@ -168,7 +173,10 @@ def _read_scales(
         if any(part is None or part.shape != (size,) for part in found):
             raise ArtifactError(f"{files[0]} must hold {' and '.join(known[mode])} of {name}, {size} numbers each")
         first, second = (part.double().numpy() for part in found if part is not None)
-        return (first, second) if mode == "MIN_MAX" else (first - second, first + second)
+        low, high = (first, second) if mode == "MIN_MAX" else (first - second, first + second)
+        if (high < low).any():
+            raise ArtifactError(f"{files[0]}: {' and '.join(known[mode])} of {name} don't belong together")
+        return low, high
 
     kinds = dict(zip(STATES, ("STATE", "ENV"), strict=True))
     seen = [take(name, kinds[name]) for name in STATES if name in sizes]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from bmd_pipeline.config.schema import ModesConfig, RunConfig
+from bmd_pipeline.environments.base import NamedSpec
 from bmd_pipeline.errors import ArtifactError, TaskError
 from bmd_pipeline.export.critic import CriticFunction, fit_critic, play_moments
 from bmd_pipeline.export.graph import Function, PolicyFunction, ResidualFunction, write_graphs
@@ -73,6 +74,7 @@ def export(
     elif measured is None and agent.modes is not None:
         found = agent.modes.findings.get("success_rate_per_code", ())
         measured = "modes.json", [(None, rate) for rate in found]
+    spec = registry.make_spec(config.task.name, config.task.env)
     facts = {
         "schema_version": FORMAT,
         "task": config.task.name,
@@ -85,7 +87,8 @@ def export(
             if name.endswith(".safetensors")
         },
         **describe_agent(agent, function),
-        "control_hz": registry.make_spec(config.task.name, config.task.env).control_hz,
+        **({"obs_names": spec.obs_names} if isinstance(spec, NamedSpec) else {}),
+        "control_hz": spec.control_hz,
         **_describe_modes(agent, config.modes, *(measured or (None, ()))),
     }
     episodes = config.evaluate.episodes if episodes is None else episodes

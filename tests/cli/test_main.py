@@ -372,6 +372,7 @@ def test_a_missing_renderer_is_one_line_that_says_what_to_install(
     ("error", "status", "start"),
     [
         (RuntimeError("two\nlines"), 1, "internal error: RuntimeError: two lines (run again with --debug"),
+        (RuntimeError("\x1b[2J"), 1, "internal error: RuntimeError: \\x1b[2J (run"),  # not what clears a screen
         (SimulationError("worker 3 died"), 1, "internal error: SimulationError: worker 3 died"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
@@ -761,6 +762,7 @@ def test_tasks_lists_tasks_and_their_settings(
     assert "task.env.disturbance.action_noise = 0.0\n    " in out
     _, out, _ = run(capsys, "tasks AvoidPointGust")
     assert out.startswith("AvoidPointGust: AvoidPoint with settings of its own; disturbed: action_noise=0.5\n")
+    assert "task.env.disturbance.action_noise = 0.5\n    " in out  # its own value, not the default
 
 
 @pytest.mark.parametrize("command", ["", "--help", "finetune --help", "config --help", "config show --help"])

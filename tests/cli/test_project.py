@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,14 @@ def test_a_new_project_has_its_own_settings_and_the_packages_tasks(
     example.with_suffix("").write_text("\n".join(lines[lines.index("#") + 1 :]))
     assert {"MyVariant", "PushT"} <= set(list_configured())
     assert load_config("MyVariant", preset="cpu").task.env["reward"] == "shifted"
+
+
+@pytest.mark.workflow
+def test_a_new_project_makes_what_the_package_makes_without_a_target(tmp_path: Path) -> None:
+    assert main(["init", str(tmp_path / "new")]) == 0
+    command = (sys.executable, "-m", "bmd_pipeline", "run", "--", "--dry-run", "--config", "tasks=[GaussianMixture]")
+    done = subprocess.run(command, cwd=tmp_path / "new", capture_output=True, text=True, check=True)
+    assert "results/GaussianMixture/eval.json" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("there", ["folder", "file"])

@@ -87,6 +87,17 @@ def test_which_observations_are_meant_must_be_clear(
     refuse(write(tmp_path, draw_episodes()), message, obs=obs, obs_dim=2)
 
 
+def test_a_file_without_states_is_told_what_adds_them(tmp_path: Path) -> None:
+    with h5py.File(write_maniskill(tmp_path, draw_episodes()), "r+") as file:  # as ManiSkill publishes them
+        for name in file:
+            del file[name]["obs"]
+    refuse(tmp_path / "trajectory.h5", r"that are states, no numbers in obs: ManiSkill .*replay_trajectory .* -o state")
+    with h5py.File(write_robomimic(tmp_path, draw_episodes()), "r+") as file:
+        for name in file["data"]:
+            del file[f"data/{name}/obs/left"], file[f"data/{name}/obs/right"]
+    refuse(tmp_path / "demo.hdf5", r"states, only obs/image \(images\): robomimic's dataset_states_to_obs.py adds")
+
+
 def test_columns_beyond_number_are_refused_before_they_are_named(tmp_path: Path) -> None:
     path = write_zarr(tmp_path, draw_episodes())
     described = path / "data" / "state" / ".zarray"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import re
@@ -24,6 +25,7 @@ import bmd_pipeline
 from bmd_pipeline.api import Policy
 from bmd_pipeline.cli.main import main
 from bmd_pipeline.config.schema import DiscoverConfig, FinetuneConfig, PolicyConfig, RunConfig, SteeringConfig
+from bmd_pipeline.environments.base import NamedSpec
 from bmd_pipeline.errors import ArtifactError, ConfigError
 from bmd_pipeline.modes.modes import make_modes
 from bmd_pipeline.modes.trials import CodeTrials
@@ -330,6 +332,21 @@ def test_modes_are_ranked_and_tried(folder: Path) -> None:
         robot.reset("left")
 
 
+def test_a_graph_that_the_runtime_cannot_load_is_one_line(folder: Path) -> None:
+    import onnx
+
+    graph = onnx.load(folder / "policy.onnx")
+    graph.ir_version = 99  # of a later onnx than this runtime knows
+    onnx.save(graph, folder / "policy.onnx")
+    change(folder, graphs={"policy.onnx": hashlib.sha256((folder / "policy.onnx").read_bytes()).hexdigest()})
+    run_policy = load_runner(folder)
+    with pytest.raises(
+        run_policy.PolicyError, match=r"^onnxruntime .* can't load .*policy\.onnx \(.*\): inst"
+    ) as caught:
+        run_policy.Policy(folder)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("use", "message"),
     [
@@ -372,6 +389,18 @@ def test_folders_that_do_not_fit_are_one_line(folder: Path) -> None:
     (folder / "policy.json").write_text(facts)
     change(folder, schema_version=1)
     with pytest.raises(run_policy.PolicyError, match=r"policy\.json has format 1, this file reads 2"):
+        run_policy.Policy(folder)
+    (folder / "policy.json").write_text(facts)
+    for changed, message in (
+        ({"obs_names": ["x"]}, r"policy\.json: obs_names must be 2 names, one for each number"),
+        ({"graphs": {}}, r"policy\.json lacks policy\.onnx: copy the whole folder"),
+    ):
+        change(folder, **changed)
+        with pytest.raises(run_policy.PolicyError, match=message):
+            run_policy.Policy(folder)
+        (folder / "policy.json").write_text(facts)
+    (folder / "policy.json").write_text(facts.replace('"obs_stride"', '"stride"'))
+    with pytest.raises(run_policy.PolicyError, match=r"policy\.json lacks obs_stride: copy the whole folder"):
         run_policy.Policy(folder)
     (folder / "policy.json").write_text(facts)
     (folder / "policy.onnx").unlink()
@@ -488,6 +517,17 @@ def test_success_of_another_policy_is_left_out(
     kept = json.loads((made / "finetuned.json").read_text())["kept"]["success_per_code"]
     assert facts["success_measured_in"] == "finetuned.json"
     assert [(mode["name"], mode["success_rate"]) for mode in facts["modes"]] == [(None, rate) for rate in kept]
+
+
+def test_columns_have_the_names_that_the_task_gives_them(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = NamedSpec(**vars(registry.make_spec(TASK, {})), obs_names=("x", "y"))
+    monkeypatch.setattr(registry, "make_spec", lambda *_: spec)
+    monkeypatch.setattr("bmd_pipeline.stages.export.write_graphs", write_empty_graph)
+    command = f"export {SMOKE} {TRAINED} --root {results.parents[1]} --method pretrained --output {tmp_path / 'named'}"
+    assert main(command.split()) == 0
+    assert json.loads((tmp_path / "named" / "policy.json").read_text())["obs_names"] == ["x", "y"]
 
 
 def test_what_cant_be_exported_is_one_line(

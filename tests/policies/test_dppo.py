@@ -146,12 +146,22 @@ def save(content: object) -> Callable[[Path], None]:
     return lambda folder: torch.save(content, folder / "state_3.pt")
 
 
+def garble(folder: Path) -> None:
+    """Compressed bytes that can't be unpacked."""
+    path = folder / "normalization.npz"
+    np.savez_compressed(path, **np.load(path))
+    content = path.read_bytes()
+    start = content.index(b".npy") + len(".npy") + 20  # behind the field that follows the name
+    path.write_bytes(content[:start] + b"\xff" * 30 + content[start + 30 :])
+
+
 @pytest.mark.parametrize(
     ("changes", "damage", "message"),
     [
         ({"network": {"_target_": "model.diffusion.unet.Unet1D"}}, None, r"only a DiffusionMLP .*network is Unet1D"),
         ({"network": {"residual_style": False}}, None, r"network is DiffusionMLP without residual_style"),
         ({"network": {"activation_type": "ELU"}}, None, r"activation_type must be one of ReLU, Mish, Tanh"),
+        ({"network": {"activation_type": ["Mish"]}}, None, r"activation_type must be one of ReLU, Mish, Tanh"),
         ({"final_action_clip_value": 1.0}, None, r"model\.final_action_clip_value is not supported"),
         ({"denoised_clip_value": None}, None, r"denoised_clip_value must be a number above 0"),
         ({"top": {"obs_dim": 11}}, None, r"obs_dim is 11, that of task Toy is 2"),
@@ -161,6 +171,8 @@ def save(content: object) -> Callable[[Path], None]:
         ({}, save([1, 2]), r"is no checkpoint of DPPO"),
         ({}, save({"ema": {"network.down_modules.0": torch.ones(1)}}), r"has no mlp_mean\.layers\.0\.weight"),
         ({}, save({"ema": {"network.x": torch.tensor([math.nan])}}), r"x must be finite numbers"),
+        ({}, save({"ema": {"network.x": torch.zeros(1).expand(10**6, 10**6)}}), r"x must be finite numbers"),
+        ({}, save({"ema": {"network.x": torch.eye(2).to_sparse()}}), r"x must be finite numbers"),
         ({}, save({"ema": Path("x")}), r"damaged, or holds more than tensors and plain values"),
         ({}, lambda folder: (folder / "state_3.pt").unlink(), r"state_3\.pt does not exist"),
         ({}, lambda folder: (folder / "run.yaml").write_text("- 1"), r"run\.yaml must hold settings"),
@@ -170,6 +182,12 @@ def save(content: object) -> Callable[[Path], None]:
             lambda folder: np.savez(folder / "normalization.npz", obs_min=[1]),
             r"must hold arrays of numbers obs_min",
         ),
+        (
+            {},
+            lambda folder: np.savez_compressed(folder / "normalization.npz", obs_min=np.zeros(10**6)),
+            r"normalization\.npz must hold arrays .*: an array is larger than bounds are",
+        ),
+        ({}, garble, r"normalization\.npz must hold arrays of numbers obs_min"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(

@@ -188,6 +188,10 @@ def shrink(folder: Path) -> None:
     save_weights(folder / "model.safetensors", dict(list(weights.items())[:-1]))
 
 
+def turn_over(folder: Path) -> None:
+    save_weights(folder / SCALES, {**STATS, "action.max": STATS["action.min"] - 1})
+
+
 IMAGES = {"observation.image": {"type": "VISUAL", "shape": [3, 96, 96]}, "observation.state": {"shape": [2]}}
 
 
@@ -204,6 +208,10 @@ IMAGES = {"observation.image": {"type": "VISUAL", "shape": [3, 96, 96]}, "observ
         ({"n_obs_steps": "2"}, None, r"config\.json is damaged"),
         ({"down_dims": [8, 24]}, None, r"model\.safetensors does not hold the U-Net that config\.json describes"),
         ({"normalization_mapping": {"STATE": "QUANTILES"}}, None, r"must be one of MIN_MAX, MEAN_STD; got QUANTILES"),
+        ({"normalization_mapping": {"STATE": []}}, None, r"must be one of MIN_MAX, MEAN_STD; got \[\]"),
+        ({"normalization_mapping": None}, None, r"normalization_mapping must be a group, got None"),
+        ({"clip_sample_range": -1.0}, None, r"clip_sample_range must be a number above 0, got -1\.0"),
+        ({}, turn_over, r"min and max of action don't belong together"),
         ({}, drop(SCALES), r"must hold one policy_preprocessor_step_.*migrate_policy_normalization"),
         ({}, drop("model.safetensors"), r"model\.safetensors is missing"),
         ({}, shrink, r"does not hold the U-Net"),

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bmd_pipeline.environments.base import TaskEnv, TaskSpec, VectorTask
+from bmd_pipeline.environments.base import NamedSpec, TaskEnv, TaskSpec, VectorTask
 from bmd_pipeline.environments.workers import make_parallel
 from bmd_pipeline.errors import TaskError, blame
 from bmd_pipeline.sim.backend import make_maniskill_env, reset_physics
@@ -133,9 +133,10 @@ class GymScene:
         self._key, self._sum, self._bound = judge["key"], judge["sum"], float(judge["bound"] or 0)
         self._track_names: list[str] = []
         self._obs_parts: Parts = {}
+        self.obs = np.empty(0, np.float32)
         self.reset(0)
         self._track_names = self._find_track(options.track)
-        self.spec = TaskSpec(
+        self.spec = NamedSpec(
             "Gym",
             obs_dim=len(self.obs),
             action_dim=self._low.size,
@@ -144,6 +145,7 @@ class GymScene:
             horizon=horizon,
             action_low=tuple(self._low.ravel().tolist()),
             action_high=tuple(self._high.ravel().tolist()),
+            obs_names=tuple(list_columns(self._obs_parts)),
         )
         self.step((self._low.ravel() + self._high.ravel()) / 2)  # a wrong name shows now, and not in training
 
@@ -160,6 +162,11 @@ class GymScene:
             raise TaskError(
                 f"task.env.id: actions of {self._id} have no finite bounds: {space}; register it with bounds, such as "
                 "by gymnasium.wrappers.TransformAction, under an id of its own"
+            )
+        if not (space.low < space.high).all():
+            raise TaskError(
+                f"task.env.id: a component of actions of {self._id} has one value alone: {space}; register it without "
+                "that component, under an id of its own"
             )
 
     def _require_boxes(self, name: str, space: Any) -> None:
@@ -181,6 +188,8 @@ class GymScene:
             if not matching:
                 raise TaskError(f"task.env.track: {self._id} shows no {name!r}; {self._list_shown()}")
             found += matching
+        if twice := next((name for name in found if found.count(name) > 1), None):
+            raise TaskError(f"task.env.track names the column {twice} of {self._id} twice: leave one of its names out")
         return found
 
     def _list_shown(self) -> str:
@@ -190,7 +199,10 @@ class GymScene:
     def _see(self, obs: Any, info: Any) -> None:
         obs, info = (_unbatch(obs), _unbatch(info)) if self._is_maniskill else (_sort(obs), info)
         self._obs_parts, self._info_parts = dict(list_parts("obs", obs)), dict(list_parts("info", info))
-        self.obs = join_numbers(self._obs_parts)
+        seen = join_numbers(self._obs_parts)
+        if self._track_names and seen.shape != self.obs.shape:
+            raise TaskError(f"task.env.id: {self._id} shows {seen.size} numbers in a step, {self.obs.size} before")
+        self.obs = seen
         parts = {**self._obs_parts, **self._info_parts}
         shown = dict(zip(list_columns(parts), join_numbers(parts), strict=True))
         try:
@@ -230,7 +242,8 @@ class GymScene:
         return bool(self._info_parts[self._key].all())
 
     def close(self) -> None:
-        self._env.close()
+        with blame(f"task {self._id}", self._module, "close"):
+            self._env.close()
 
 
 # ---- The task ----

@@ -59,6 +59,7 @@ def test_columns_have_names_and_keys_are_sorted() -> None:
     env = make_walk(1, track=["obs.b", "info.pose.1", "info.far"])
     assert env.spec.track_names == ("obs.b.a", "obs.b.wide.0", "obs.b.wide.1", "info.pose.1", "info.far")
     assert env.spec.planar == ("obs.b.a", "obs.b.wide.0")
+    assert env.spec.obs_names == ("obs.b.a", "obs.b.wide.0", "obs.b.wide.1", "obs.z.0")
     assert (env.spec.action_low, env.spec.action_high, env.spec.horizon) == ((-4.0,), (2.0,), 6)
     (first,) = env.reset(0).tolist()
     assert first == [first[3], 1.0, 2.0, first[3]]  # b.a, b.wide, z
@@ -108,6 +109,14 @@ def test_what_ends_early_without_success_is_a_failure() -> None:
     assert torch.equal(move(env, 1.0).obs, place)
 
 
+def test_observations_keep_their_size() -> None:
+    env = make_walk(1, arguments={"fails": "size"})
+    env.reset(0)
+    move(env, 0.0)
+    with pytest.raises(TaskError, match=rf"^task.env.id: {WALK} shows 5 numbers in a step, 4 before$"):
+        move(env, 0.0)
+
+
 def refuse(**settings: Any) -> str:
     values = {"id": WALK, "success": "info.far", "track": ["obs.z"], **settings}
     with pytest.raises((TaskError, ConfigError)) as caught:
@@ -131,7 +140,13 @@ def refuse(**settings: Any) -> str:
         ({"arguments": {"speed": 3}}, f"task.env: {WALK} can't be built with arguments {{'speed': 3}}: TypeError: "),
         ({"id": WALK.replace("Walk", "EndlessWalk")}, "task.env.horizon must be given: "),
         ({"arguments": {"late": True}, "track": ["info.late"]}, f"task.env.track: {WALK} shows no 'info.late'; it"),
-        ({"arguments": {"fails": True}}, f"task {WALK} failed in step: FloatingPointError: joint 3 is loose ("),
+        ({"arguments": {"fails": "step"}}, f"task {WALK} failed in step: FloatingPointError: joint 3 is loose ("),
+        ({"arguments": {"fails": "close"}}, f"task {WALK} failed in close: RuntimeError: closed twice ("),
+        (
+            {"arguments": {"action": "stiff"}},
+            f"task.env.id: a component of actions of {WALK} has one value alone: Box(",
+        ),
+        ({"track": ["obs.b", "obs.b.a"]}, f"task.env.track names the column obs.b.a of {WALK} twice: leave one"),
     ],
 )
 def test_what_cannot_be_a_task_is_refused_in_one_line(settings: dict[str, Any], message: str) -> None:

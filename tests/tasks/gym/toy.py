@@ -17,14 +17,15 @@ class Walk(gymnasium.Env):
         obs: name of the observation space.
         late: whether info has a key from the first step on alone.
         stop: control step that ends an episode, if any.
-        fails: whether steps fail.
+        fails: name of the call that fails, if any; of "size", the step that shows more than those before.
     """
 
     def __init__(
-        self, action: str = "box", obs: str = "dict", late: bool = False, stop: int = 0, fails: bool = False
+        self, action: str = "box", obs: str = "dict", late: bool = False, stop: int = 0, fails: str = ""
     ) -> None:
         box, endless = spaces.Box(-4.0, 2.0, (1,)), spaces.Box(-np.inf, np.inf, (1,))
-        self.action_space = {"box": box, "discrete": spaces.Discrete(3), "endless": endless}[action]
+        stiff = spaces.Box(np.array([-4.0, 1.0], np.float32), np.array([2.0, 1.0], np.float32))
+        self.action_space = {"box": box, "stiff": stiff, "discrete": spaces.Discrete(3), "endless": endless}[action]
         nested = spaces.Dict({"wide": spaces.Box(-9.0, 9.0, (2, 1)), "a": spaces.Box(-9.0, 9.0, ())})
         image = spaces.Box(0, 255, (8, 8, 3), np.uint8)
         self.observation_space = {"dict": spaces.Dict({"z": endless, "b": nested}), "image": image}[obs]
@@ -44,12 +45,18 @@ class Walk(gymnasium.Env):
         return self._show()
 
     def step(self, action: np.ndarray) -> Any:
-        if self.fails:
+        if self.fails == "step":
             raise FloatingPointError("joint 3\nis loose")
         self.place += float(action[0])
         self.steps += 1
         obs, info = self._show()
+        if self.fails == "size" and self.steps > 1:
+            obs["z"] = np.zeros(2, np.float32)
         return obs, float(action[0]), False, self.steps == self.stop, info
+
+    def close(self) -> None:
+        if self.fails == "close":
+            raise RuntimeError("closed twice")
 
 
 gymnasium.register("BMDWalk-v0", Walk, max_episode_steps=6)
