@@ -49,6 +49,7 @@ class TaskSpec:
     continuing: bool = False
     action_low: tuple[float, ...] = ()  # (action_dim,) bound, in the environment's units, for action -1; () means -1
     action_high: tuple[float, ...] = ()  # (action_dim,) bound for action 1; () means 1
+    obs_names: tuple[str, ...] = ()  # (obs_dim,) with units, for exports: "tip x from the goal (0.1 m)"; () is unknown
 
     def __post_init__(self) -> None:
         for field in ("obs_dim", "action_dim", "horizon"):
@@ -57,7 +58,7 @@ class TaskSpec:
             self._require(whole and value >= 1, f"{field} must be a whole number >= 1, got {value!r}")
         low = tuple(self.action_low) or (-1.0,) * self.action_dim
         high = tuple(self.action_high) or (1.0,) * self.action_dim
-        texts = {field: tuple(getattr(self, field)) for field in ("track_names", "planar", "planar_units")}
+        texts = {field: tuple(getattr(self, field)) for field in ("track_names", "planar", "planar_units", "obs_names")}
         for field, names in texts.items():
             self._require(
                 not isinstance(getattr(self, field), str) and all(isinstance(name, str) for name in names),
@@ -80,6 +81,9 @@ class TaskSpec:
             len(planar) == 2 and set(planar) <= set(names),
             f"planar must be two of the track's columns ({', '.join(names)}), got {planar}",
         )
+        self._require(
+            len(self.obs_names) in (0, self.obs_dim), f"obs_names must be {self.obs_dim} texts, got {self.obs_names}"
+        )
         self._require(len(self.planar_units) == 2, f"planar_units must be two texts, got {self.planar_units}")
         hz = self.control_hz
         self._require(
@@ -100,13 +104,6 @@ class TaskSpec:
     @property
     def track_dim(self) -> int:
         return len(self.track_names)
-
-
-@dataclass(frozen=True)
-class NamedSpec(TaskSpec):
-    """A task whose observations tell what their columns are; exports show the names."""
-
-    obs_names: tuple[str, ...] = ()  # (obs_dim,)
 
 
 Actions = TypeVar("Actions", NDArray[Any], Tensor)

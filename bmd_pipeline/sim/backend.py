@@ -225,7 +225,7 @@ class SceneTask(VectorTask):
     """
 
     NAME: ClassVar[str]  # this and the next six: see `TaskSpec`
-    OBS_DIM: ClassVar[int]
+    OBS_NAMES: ClassVar[tuple[str, ...]]
     ACTION_DIM: ClassVar[int]
     TRACK_NAMES: ClassVar[tuple[str, ...]]
     PLANAR: ClassVar[tuple[str, str]] = ("x", "y")
@@ -267,13 +267,14 @@ class SceneTask(VectorTask):
         """Fixed facts of the task."""
         return TaskSpec(
             cls.NAME,
-            obs_dim=cls.OBS_DIM,
+            obs_dim=len(cls.OBS_NAMES),
             action_dim=cls.ACTION_DIM,
             track_names=cls.TRACK_NAMES,
             planar=cls.PLANAR,
             planar_units=cls.PLANAR_UNITS,
             horizon=options.horizon,
             control_hz=cls.CONTROL_HZ,
+            obs_names=cls.OBS_NAMES,
         )
 
     @classmethod

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from bmd_pipeline.config.schema import ModesConfig, RunConfig
-from bmd_pipeline.environments.base import NamedSpec
 from bmd_pipeline.errors import ArtifactError, TaskError
 from bmd_pipeline.export.critic import CriticFunction, fit_critic, play_moments
 from bmd_pipeline.export.graph import Function, PolicyFunction, ResidualFunction, write_graphs
@@ -87,7 +86,7 @@ def export(
             if name.endswith(".safetensors")
         },
         **describe_agent(agent, function),
-        **({"obs_names": spec.obs_names} if isinstance(spec, NamedSpec) else {}),
+        **({"obs_names": spec.obs_names} if spec.obs_names else {}),
         "control_hz": spec.control_hz,
         **_describe_modes(agent, config.modes, *(measured or (None, ()))),
     }

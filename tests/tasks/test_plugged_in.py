@@ -153,6 +153,7 @@ def test_success_counts_only_where_the_episode_ends_by_itself(monkeypatch: pytes
         ({"planar": ("x", "z")}, r"planar must be two of the track's columns \(x, steps\), got \('x', 'z'\)"),
         ({"planar": ("x",)}, "planar must be two"),
         ({"planar_units": ("m",)}, "planar_units must be two texts"),
+        ({"obs_names": ("x", "y", "z")}, r"obs_names must be \d texts, got \('x', 'y', 'z'\)"),
         ({"control_hz": 0.0}, "control_hz must be a finite number > 0, or None, got 0.0"),
         ({"action_low": (-1.0, -1.0), "action_high": (1.0,)}, "must be 1 finite numbers each"),
         ({"action_low": (float("-inf"),), "action_high": (1.0,)}, "must be 1 finite numbers each"),

@@ -94,6 +94,20 @@ def compute_turning(state: Tensor, direction: int) -> Tensor:
     return torch.remainder(turning + math.pi, 2.0 * math.pi) - math.pi
 
 
+OBS_NAMES = (
+    *(f"joint {joint} from rest (0.3 rad)" for joint in range(1, NUM_JOINTS + 1)),
+    *(f"velocity of joint {joint} (5 rad/s)" for joint in range(1, NUM_JOINTS + 1)),
+    "height from rest (0.1 m)",
+    *(f"direction down, {axis} in the base's frame" for axis in "xyz"),
+    *(f"velocity {axis} in the base's frame (0.5 m/s)" for axis in "xyz"),
+    *(f"angular velocity {axis} in the base's frame (rad/s)" for axis in "xyz"),
+    *("twice the sine of the heading", "cosine of the heading"),
+    *(f"base {axis} (distance of the beacons)" for axis in "xy"),
+    f"distance of the beacons from the usual ({DISTANCE_SPREAD} m)",
+    *("sine of the gait's clock", "cosine of the gait's clock"),
+)
+
+
 def compute_obs(state: Tensor, elapsed: Tensor) -> Tensor:
     """What the policy sees of states (num_envs, 38), and of control steps since the start (num_envs,).
 
@@ -184,7 +198,8 @@ class AnymalTask(SceneTask):
 
     ENV_MODULE, SCENE = "bmd_pipeline.tasks.anymal.maniskill", AnymalScene
     NAME, TRACK_NAMES = "Anymal", TRACK_NAMES
-    OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 41, NUM_JOINTS, 38, 14
+    OBS_NAMES = OBS_NAMES
+    ACTION_DIM, STATE_DIM, RANDOM_DIM = NUM_JOINTS, 38, 14
     options: Options
 
     _make_start = staticmethod(make_start)

@@ -124,6 +124,11 @@ SCALE = (0.15, 0.2)
 
 def make_course_spec(name: str, options: CourseOptions, horizon: int, control_hz: float | None = None) -> TaskSpec:
     """Fixed facts of a task on the course; its track is the place (x, y) in metres."""
+    octaves = (2**octave for octave in range(1, options.position_frequencies + 1))
+    places = (f"{axis} from the course's middle ({unit} m)" for axis, unit in zip("xy", SCALE, strict=True))
+    waves = (
+        f"{wave} of {factor} times that {axis}" for factor in octaves for wave in ("sine", "cosine") for axis in "xy"
+    )
     return TaskSpec(
         name,
         obs_dim=2 + 4 * options.position_frequencies,
@@ -133,6 +138,7 @@ def make_course_spec(name: str, options: CourseOptions, horizon: int, control_hz
         planar_units=("m", "m"),
         horizon=horizon,
         control_hz=control_hz,
+        obs_names=(*places, *waves),
     )
 
 

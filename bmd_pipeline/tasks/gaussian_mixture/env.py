@@ -38,9 +38,7 @@ class GaussianMixture(PointTask):
     @classmethod
     def make_spec(cls, options: Options) -> TaskSpec:
         axes = ("x", "y")
-        return TaskSpec(
-            "GaussianMixture", obs_dim=2, action_dim=2, track_names=axes, planar=axes, horizon=options.horizon
-        )
+        return TaskSpec("GaussianMixture", 2, 2, track_names=axes, planar=axes, horizon=options.horizon, obs_names=axes)
 
     def _make_start(self, normal: Tensor) -> Tensor:
         return normal * self.options.start_std

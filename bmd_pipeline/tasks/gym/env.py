@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bmd_pipeline.environments.base import NamedSpec, TaskEnv, TaskSpec, VectorTask
+from bmd_pipeline.environments.base import TaskEnv, TaskSpec, VectorTask
 from bmd_pipeline.environments.workers import make_parallel
 from bmd_pipeline.errors import TaskError, blame
 from bmd_pipeline.sim.backend import make_maniskill_env, reset_physics
@@ -136,7 +136,7 @@ class GymScene:
         self.obs = np.empty(0, np.float32)
         self.reset(0)
         self._track_names = self._find_track(options.track)
-        self.spec = NamedSpec(
+        self.spec = TaskSpec(
             "Gym",
             obs_dim=len(self.obs),
             action_dim=self._low.size,

@@ -71,6 +71,16 @@ def compute_progress(state: Tensor) -> Tensor:
     return (start - distance) / (start - DONE_WITHIN)
 
 
+OBS_NAMES = (
+    *(f"joint {joint} from rest (rad)" for joint in range(1, 8)),
+    *(f"finger {finger} (0.04 m)" for finger in (1, 2)),
+    *(f"hand {axis} from its usual place (0.3 m)" for axis in "xyz"),
+    *(f"handle of the {thing}, {axis} from the hand (0.3 m)" for thing in THINGS for axis in "xyz"),
+    *(f"progress of the {thing} (of all that is to do)" for thing in THINGS),
+    *(f"whether the {thing} is done" for thing in THINGS),
+)
+
+
 def compute_obs(state: Tensor, done: Tensor) -> Tensor:
     """What the policy sees of states (num_envs, 31) and of which things are done (num_envs, 3), bool.
 
@@ -174,7 +184,8 @@ class KitchenTask(SceneTask):
 
     SCENE = KitchenScene
     NAME, TRACK_NAMES, PLANAR = "Kitchen", TRACK_NAMES, ("x", "z")
-    OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 27, 9, 31, 9
+    OBS_NAMES = OBS_NAMES
+    ACTION_DIM, STATE_DIM, RANDOM_DIM = 9, 31, 9
     CONTROL_HZ = 1.0 / STEP_SECONDS
     options: Options
 

@@ -67,6 +67,17 @@ def locate_tip(state: Tensor) -> Tensor:
     return rotate_back(turned, tip - bar)
 
 
+OBS_NAMES = (
+    *(f"joint {joint} from rest (rad)" for joint in range(1, 8)),
+    "opening of the gripper (0.04 m)",
+    *(f"fingertips {axis} (0.1 m)" for axis in "xyz"),
+    *(f"fingertips' orientation, {part} of the quaternion" for part in "wxyz"),
+    *(f"bar {axis} (0.1 m)" for axis in "xyz"),
+    *(f"bar's direction, {axis}" for axis in "xyz"),
+    *(f"fingertips {axis} in the bar's frame (0.1 m)" for axis in "xyz"),
+)
+
+
 def compute_obs(state: Tensor) -> Tensor:
     """What the policy sees of states (num_envs, 23): (num_envs, 24) of order one.
 
@@ -142,7 +153,8 @@ class LiftTask(SceneTask):
 
     ENV_MODULE, SCENE = "bmd_pipeline.tasks.lift.maniskill", LiftScene
     NAME, TRACK_NAMES, PLANAR = "Lift", TRACK_NAMES, ("along", "z")
-    OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 24, 7, 23, 10
+    OBS_NAMES = OBS_NAMES
+    ACTION_DIM, STATE_DIM, RANDOM_DIM = 7, 23, 10
     options: Options
 
     def _make_start(self, random: Tensor) -> Tensor:

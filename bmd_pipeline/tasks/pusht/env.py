@@ -198,6 +198,14 @@ def wrap(angle: Tensor) -> Tensor:
     return torch.remainder(angle + math.pi, 2.0 * math.pi) - math.pi
 
 
+OBS_NAMES = (
+    *(f"tip {axis} from the goal ({_TIP_METRES} m)" for axis in "xy"),
+    *(f"T {axis} from the goal ({_TEE_METRES} m)" for axis in "xy"),
+    *("cosine of the T's yaw from the goal's", "sine of the T's yaw from the goal's"),
+    *(f"tip {axis} in the T's frame ({_TEE_METRES} m)" for axis in "xy"),
+)
+
+
 def compute_obs(state: Tensor) -> Tensor:
     """What the policy sees of states (num_envs, 6): (num_envs, 8) of order one.
 
@@ -270,7 +278,8 @@ class PushTTask(SceneTask):
     ENV_MODULE, SCENE, BATCH = __name__, PushTScene, PushTBatch
     NAME, TRACK_NAMES = "PushT", TRACK_NAMES
     PLANAR, PLANAR_UNITS = ("turn", "goal_distance"), ("rad", "m")
-    OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 8, 2, 6, RANDOM_DIM
+    OBS_NAMES = OBS_NAMES
+    ACTION_DIM, STATE_DIM, RANDOM_DIM = 2, 6, RANDOM_DIM
     options: Options
 
     def __init__(self, options: Options, num_envs: int, first_row: int = 0, **settings: Any) -> None:

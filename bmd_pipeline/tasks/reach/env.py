@@ -53,6 +53,15 @@ def make_start(random: Tensor) -> Tensor:
     return torch.cat((arm, fingers, goal), 1)
 
 
+OBS_NAMES = (
+    *(f"joint {joint} from rest (rad)" for joint in range(1, 8)),
+    *("fingertips x from the post (0.1 m)", "fingertips y from the post (0.1 m)", "fingertips z from goals (0.1 m)"),
+    *(f"fingertips' orientation, {part} of the quaternion" for part in "wxyz"),
+    *(f"goal {axis} from the fingertips (0.1 m)" for axis in "xyz"),
+    *(f"goal {axis} from the middle of goals ({spread} m)" for axis, spread in zip("xyz", GOAL_SPREAD, strict=True)),
+)
+
+
 def compute_obs(state: Tensor) -> Tensor:
     """What the policy sees of states (num_envs, 17): (num_envs, 20) of order one.
 
@@ -141,7 +150,8 @@ class ReachTask(SceneTask):
 
     ENV_MODULE, SCENE = "bmd_pipeline.tasks.reach.maniskill", ReachScene
     NAME, TRACK_NAMES = "Reach", TRACK_NAMES
-    OBS_DIM, ACTION_DIM, STATE_DIM, RANDOM_DIM = 20, 6, 17, 10
+    OBS_NAMES = OBS_NAMES
+    ACTION_DIM, STATE_DIM, RANDOM_DIM = 6, 17, 10
     options: Options
 
     def __init__(self, options: Options, num_envs: int, first_row: int = 0, **settings: Any) -> None:
