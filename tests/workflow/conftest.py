@@ -17,6 +17,8 @@ import yaml
 
 import bmd_pipeline
 
+from .plans import plan
+
 ROOT = Path(__file__).parents[2]
 TARGET = "results/GaussianMixture-smoke/eval.json"
 BIN = Path(sys.executable).parent
@@ -35,11 +37,13 @@ class Project:
     def snakemake(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Runs Snakemake in the folder, as a user would."""
         variables = {name: value for name, value in os.environ.items() if name != "BMD_PRESET"}
-        variables["PATH"] = f"{BIN}{os.pathsep}{variables['PATH']}"
+        variables |= {"PATH": f"{BIN}{os.pathsep}{variables['PATH']}", "CUDA_VISIBLE_DEVICES": ""} | environment
+        if "--dry-run" in arguments and "PYTHONPATH" not in environment:  # which would be of other code
+            return plan(arguments, self.folder, variables, timeout_s=1800)
         return subprocess.run(
             [str(BIN / "snakemake"), *arguments],
             cwd=self.folder,
-            env=variables | {"CUDA_VISIBLE_DEVICES": ""} | environment,
+            env=variables,
             capture_output=True,
             text=True,
             check=False,
