@@ -64,6 +64,7 @@ _UNREAD_BY_FAMILY = {
         *("finetune.ppo", "finetune.residual", "finetune.regulariser", "finetune.obedience"),
         *(f"finetune.denoiser.{name}" for name in ("learning_rate", "clip_ratio", "target_kl", "kl_weight")),
         *(f"finetune.denoiser.{name}" for name in ("log_prob_steps", "log_prob_reduction", "denoising_discount")),
+        "finetune.denoiser.precision",
     ),
 }
 _UNREAD_UNSTEERED = {
@@ -153,6 +154,7 @@ def _list_settings(config: RunConfig) -> dict[str, Any]:
         (policy, "residual_network", None),
         (policy, "unet", None),
         (policy, "ddim_spacing", "trailing"),
+        (values["finetune"]["denoiser"], "precision", "float32"),
     ):
         if group[name] == usual:
             del group[name]

@@ -516,6 +516,9 @@ class DenoiserConfig(Section):
     """What `dppo` and `dppo-bmd` train: the denoiser (arXiv 2409.00588). Defaults are its authors', unless said. `fbc`
     and `fbc-bmd` explore and act by the same settings."""
 
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What its matrices are multiplied in while PPO learns, for wide ones on devices with bfloat16 units; how it acts,
+    weights, log-probabilities and losses stay float32."""
     learning_rate: float = Field(1e-4, gt=0.0, le=1.0)
     """Learning rate of the denoiser."""
     clip_ratio: float = Field(0.01, gt=0.0, le=1.0)

@@ -213,6 +213,7 @@ class FinetunedDenoiser(Adapter):
         self.counted_dim = steps * policy.action_dim
         self.scale = 1.0 / self.counted_dim if config.log_prob_reduction == "mean" else 1.0
         self.kl_weight = config.kl_weight
+        self.in_bfloat16 = config.precision == "bfloat16"
         total = len(policy.timesteps)
         self.first = total - min(config.steps or total, total)
         self.num_factors = total - self.first
@@ -250,18 +251,20 @@ class FinetunedDenoiser(Adapter):
         that the start draws (arXiv 2409.00588), ReinFlow's a Wasserstein distance between chunks (arXiv 2505.22094).
         """
         samples = draws["samples"]
-        predict = self.policy.condition(inputs.cond, inputs.code)
-        start = self.frozen.condition(inputs.cond, inputs.code) if self.kl_weight else None
         part = slice(self.counted_dim)
         factors, none = [], inputs.cond.new_zeros(len(inputs.cond))
         penalty = none
-        for factor, spread in enumerate(self.spreads):
-            x, k = samples[:, factor], self.first + factor
-            mean = self.exploring.step_mean(x, k, predict)[:, part]
-            factors.append(self.scale * gaussian_log_prob(samples[:, factor + 1, part], mean, spread))
-            if start is not None:
-                kl = self.scale * gaussian_kl(mean, self.exploring.step_mean(x, k, start)[:, part], spread)
-                penalty = penalty + self.kl_weight * kl
+        # Products alone are rounded: the rest of what follows is float32, whatever a product has come out as.
+        with torch.autocast(inputs.cond.device.type, torch.bfloat16, enabled=self.in_bfloat16):
+            predict = self.policy.condition(inputs.cond, inputs.code)
+            start = self.frozen.condition(inputs.cond, inputs.code) if self.kl_weight else None
+            for factor, spread in enumerate(self.spreads):
+                x, k = samples[:, factor], self.first + factor
+                mean = self.exploring.step_mean(x, k, predict)[:, part].float()
+                factors.append(self.scale * gaussian_log_prob(samples[:, factor + 1, part], mean, spread))
+                if start is not None:
+                    kl = self.scale * gaussian_kl(mean, self.exploring.step_mean(x, k, start)[:, part], spread)
+                    penalty = penalty + self.kl_weight * kl
         return torch.stack(factors, dim=1), none, penalty
 
 
