@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ from bmd_pipeline.tasks.pusht.env import skip_recolouring
 from bmd_pipeline.tasks.registry import get_entry, make_env
 
 OBS_DIM, ACTION_DIM = 8, 2
+Precision = Literal["float32", "bfloat16"]
 STILL = 1e-12
 """A learning rate: steps are taken, and the last round does what the first did."""
 
@@ -96,7 +97,7 @@ def first_and_last(layers: Sequence[nn.Linear]) -> list[Tensor]:
 # ---- Behaviour cloning ----
 
 
-def clone(dppo: DPPO, *, batch: int, precision: str, own_loop: bool) -> Sides:
+def clone(dppo: DPPO, *, batch: int, precision: Precision, own_loop: bool) -> Sides:
     """A gradient step; DPPO's within its agent's epoch, or its model's loss on data in memory."""
     steps = max(2, 40 * 256 // batch)
     policy = make_policy()
@@ -374,11 +375,11 @@ def copy_critic(ppo: PPO, layers: Sequence[nn.Linear]) -> list[nn.Linear]:
     return own
 
 
-def finetune_denoiser(dppo: DPPO, *, minibatch: int) -> Sides:
+def finetune_denoiser(dppo: DPPO, *, minibatch: int, precision: Precision) -> Sides:
     """PPO's step on the denoiser and the critic: all denoising steps of so many decisions."""
     sizes = (256, 256)
     policy = make_policy()
-    settings = DenoiserConfig(learning_rate=STILL)
+    settings = DenoiserConfig(learning_rate=STILL, precision=precision)
     model = dppo.make_finetuned(
         policy,
         {"mlp_dims": list(sizes), "activation_type": "SiLU"},
@@ -446,6 +447,8 @@ def finetune_denoiser(dppo: DPPO, *, minibatch: int) -> Sides:
     update(names)
     model.norm_adv = True
     losses = differentiate(ppo, part)
+    # the noisiest step divides the predicted noise by its signal, .03, and with it what bfloat16 rounds
+    bound = 1e-3 if precision == "float32" else 0.3
     denoiser = adapter.policy.denoiser
     layers = [part.linear_1 for part in model.actor_ft.mlp_mean.moduleList]
     # ours sums over denoising steps, theirs averages; their value loss weighs a half
@@ -453,7 +456,7 @@ def finetune_denoiser(dppo: DPPO, *, minibatch: int) -> Sides:
     own += [0.5 * gradient for gradient in first_and_last(own_critic)]
     worst = max(
         difference([losses[1]], [names["v_loss"].detach()], 1e-4),
-        difference(own, first_and_last(layers) + first_and_last(critic_layers), 1e-3),
+        difference(own, first_and_last(layers) + first_and_last(critic_layers), bound),
     )
     timed, generator = describe(batch, minibatch * steps), torch.Generator().manual_seed(2)
 
@@ -622,9 +625,10 @@ def step_kitchen(_: object) -> Sides:
 
 def _list_work() -> dict[str, Work]:
     loop, loss = "its agent's loop", "its network and loss, data in memory"
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
     rows = {}
     for batch, their, own_loop, wanted in ((256, loop, True, (1.6, 2.2)), (4096, loss, False, (1.1, 1.8))):
-        for precision, aim in zip(("float32", "bfloat16"), wanted, strict=True):
+        for precision, aim in zip(precisions, wanted, strict=True):
             make = partial(clone, batch=batch, precision=precision, own_loop=own_loop)
             title = f"cloning step, 512×3, batch {batch}, {precision}"
             rows[f"cloning/{batch}/{precision}"] = Work(title, "step", "dppo", their, aim, make)
@@ -641,9 +645,10 @@ def _list_work() -> dict[str, Work]:
             make = partial(multiply, batch=batch, training=kind == "cloning")
             title = f"limit of {kind} in float32, batch {batch}: the products alone"
             rows[f"limit/{kind}/{batch}"] = Work(title, "step", "dppo", their, None, make)
-    title = "PPO step of the denoiser, 512×3, 512 decisions"
-    make = partial(finetune_denoiser, minibatch=512)
-    rows["ppo/denoiser"] = Work(title, "step", "dppo", "its agent's loop", 2.5, make)
+    for precision in precisions:
+        make = partial(finetune_denoiser, minibatch=512, precision=precision)
+        title = f"PPO step of the denoiser, 512×3, 512 decisions, {precision}"
+        rows[f"ppo/denoiser/{precision}"] = Work(title, "step", "dppo", loop, 2.5, make)
     for sizes in ((256, 256, 256), (64, 64)):
         for minibatch in (128, 512):
             name = f"{sizes[0]}×{len(sizes)}"

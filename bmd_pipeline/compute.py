@@ -59,6 +59,11 @@ def set_matmul(device: torch.device, cuda_matmul: str, cpu_matmul: str) -> str:
     return "float32"
 
 
+def describe_training(matmul: str, precision: str) -> str:
+    """How matrices are multiplied by a stage that acts as `matmul` says, and trains in the setting's `precision`."""
+    return f"bfloat16 in training, else {matmul}" if precision == "bfloat16" else matmul
+
+
 def has_bfloat16_units() -> bool:
     """Whether this CPU has matrix units for bfloat16; without them it multiplies slower in it than in float32."""
     return "amx_bf16" in _describe_cpu()

@@ -16,7 +16,7 @@ from rich.markup import escape
 from bmd_pipeline.cli import options as o
 from bmd_pipeline.cli.options import open_config
 from bmd_pipeline.config.resources import NATIVE, free_disk_mb, free_memory_mb, usable_cores
-from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.config.schema import RunConfig, flatten
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.tasks.registry import advise_install, find_missing, get_entry, list_entries
 
@@ -123,6 +123,9 @@ def _check_workflow(settings: RunConfig | None) -> Found:
     return "ok", f"snakemake {version('snakemake')}"
 
 
+_PRECISIONS = ("pretrain.precision", "finetune.denoiser.precision")
+
+
 def _check_torch(settings: RunConfig | None) -> Found:
     import torch
 
@@ -131,10 +134,11 @@ def _check_torch(settings: RunConfig | None) -> Found:
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
     text = f"{torch.__version__} ({build}), {torch.get_num_threads()} threads by itself"
     if has_bfloat16_units():
-        return "ok", f"{text}; matrix units for bfloat16 (pretrain.precision)"
-    asked = settings is not None and settings.pretrain.precision == "bfloat16"
+        return "ok", f"{text}; matrix units for bfloat16 ({' and '.join(_PRECISIONS)})"
+    values = flatten(settings.model_dump()) if settings else {}
+    asked = [name for name in _PRECISIONS if values.get(name) == "bfloat16"]
     if asked and select_device("auto").type == "cpu":
-        return "note", f"{text}; no matrix units for bfloat16, so that pretrain.precision=float32 is faster"
+        return "note", f"{text}; no matrix units for bfloat16, so that {asked[0]}=float32 is faster"
     return "ok", text
 
 

@@ -260,7 +260,7 @@ class FinetunedDenoiser(Adapter):
             start = self.frozen.condition(inputs.cond, inputs.code) if self.kl_weight else None
             for factor, spread in enumerate(self.spreads):
                 x, k = samples[:, factor], self.first + factor
-                mean = self.exploring.step_mean(x, k, predict)[:, part].float()
+                mean = self.exploring.step_mean(x, k, predict)[:, part].to(samples.dtype)
                 factors.append(self.scale * gaussian_log_prob(samples[:, factor + 1, part], mean, spread))
                 if start is not None:
                     kl = self.scale * gaussian_kl(mean, self.exploring.step_mean(x, k, start)[:, part], spread)

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bmd_pipeline.compute import describe_training
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.layout import METRICS_FILE, RUN_FILE, Layout
 from bmd_pipeline.io.progress import add_prefix, take_prefix
 from bmd_pipeline.io.provenance import RunStart, require_run, write_run
-from bmd_pipeline.methods import check_method, uses_modes
+from bmd_pipeline.methods import check_method, method_family, uses_modes
 from bmd_pipeline.modes.modes import DiscoveredModes, load_modes
 from bmd_pipeline.rl.agent import FINETUNED_DOCUMENT, FINETUNED_WEIGHTS, make_agent, save_trained, trained_state
 from bmd_pipeline.rl.rollout import balanced_codes, merge_rollouts, roll_out
@@ -65,6 +66,7 @@ def finetune(
         require_run(inputs["modes"].parent, "discover", task, seed=seed)
     # progress made from another policy or other modes is of no use here
     origins = {name: start.hashes[path] for name, path in inputs.items()}
+    precision = config.finetune.denoiser.precision if method_family(method) == "dppo" else "float32"
     identity: dict[str, Any] = {"method": method, "seed": seed, "inputs": origins}
     stop = stop or Stop()
     with open_context(config, policy, config.finetune.num_envs, num_workers, reporter, stop, disturbed=True) as context:
@@ -81,7 +83,7 @@ def finetune(
                 method=method,
                 device=context.device,
                 kept=asdict(best),
-                matmul_precision=context.matmul,
+                matmul_precision=describe_training(context.matmul, precision),
                 rollbacks=run.trainer.rollbacks,
                 warnings=reporter.warnings,
             )

@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from bmd_pipeline.compute import select_device, set_matmul
+from bmd_pipeline.compute import describe_training, select_device, set_matmul
 from bmd_pipeline.config.hashing import stage_slice
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.comparison import compare_with_task
@@ -307,9 +307,8 @@ class _Run:
 
     def __post_init__(self) -> None:
         execution = self.config.execution
-        self.matmul = set_matmul(self.cloner.device, execution.cuda_matmul, execution.cpu_matmul)
-        if self.config.pretrain.precision == "bfloat16":
-            self.matmul = f"bfloat16 in training, else {self.matmul}"
+        matmul = set_matmul(self.cloner.device, execution.cuda_matmul, execution.cpu_matmul)
+        self.matmul = describe_training(matmul, self.config.pretrain.precision)
         if (saved := self.checkpoints.load()) is not None:
             self._restore(*saved)
             self.rollbacks = saved[1]["rollbacks"]

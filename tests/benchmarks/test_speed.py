@@ -81,7 +81,7 @@ def test_rows_are_chosen_by_name_or_folder() -> None:
 
 def test_a_missing_peer_is_named(tmp_path: Path) -> None:
     assert find_checkout(tmp_path, "dppo") is None
-    why = Peers(tmp_path).missing(WORK["ppo/denoiser"])
+    why = Peers(tmp_path).missing(WORK["ppo/denoiser/float32"])
     assert why == "PEERS has no checkout dppo/ (https://github.com/irom-princeton/dppo)"
 
 

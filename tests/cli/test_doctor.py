@@ -46,14 +46,16 @@ def test_a_run_is_told_where_cores_are_too_few(monkeypatch: pytest.MonkeyPatch) 
     assert {finding.verdict for finding in found.values()} <= {"ok", "note"}
 
 
-def test_bfloat16_is_advised_against_where_it_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("setting", ["pretrain.precision", "finetune.denoiser.precision"])
+def test_bfloat16_is_advised_against_where_it_is_slow(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for units in (True, False):
         monkeypatch.setattr("bmd_pipeline.compute.has_bfloat16_units", lambda units=units: units)
         found = examine(monkeypatch, "GaussianMixture")["torch"]
         assert (found.verdict, "units for bfloat16" in found.text) == ("ok", units)
-        found = examine(monkeypatch, "GaussianMixture", "pretrain.precision=bfloat16")["torch"]
+        found = examine(monkeypatch, "GaussianMixture", f"{setting}=bfloat16")["torch"]
         assert found.verdict == ("ok" if units else "note")
+        assert (setting in found.text) or units
 
 
 def test_a_simulator_is_missed_only_by_tasks_that_have_one(monkeypatch: pytest.MonkeyPatch) -> None:

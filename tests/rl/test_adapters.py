@@ -54,6 +54,27 @@ def test_the_frozen_steps_stay_those_of_the_policy(policy: DiffusionPolicy) -> N
     assert not torch.equal(before["samples"][:, 1], after["samples"][:, 1])
 
 
+def test_bfloat16_rounds_products_alone(policy: DiffusionPolicy) -> None:
+    """Acting stays as it is, ratios begin at 1 exactly, and gradients point the same way."""
+    found, gradients = {}, {}
+    inputs, noise = draw_inputs(64), _noise(64)
+    for precision in ("float32", "bfloat16"):
+        adapter = FinetunedDenoiser(policy, DenoiserConfig.model_validate({"precision": precision, "kl_weight": 1.0}))
+        with torch.no_grad():
+            x, draws = adapter.act(noise, inputs, torch.Generator().manual_seed(0), explore=True)
+        log_prob, _, penalty = adapter.evaluate(draws, inputs)
+        assert log_prob.dtype == penalty.dtype == x.dtype == torch.float32
+        assert torch.equal(adapter.evaluate(draws, inputs)[0], log_prob)
+        assert torch.equal(penalty, torch.zeros_like(penalty))
+        weights = torch.randn(log_prob.shape, generator=torch.Generator().manual_seed(1))
+        (log_prob * weights).sum().backward()
+        gradients[precision] = torch.cat([parameter.grad.flatten() for parameter in adapter.trainable()])
+        found[precision] = x, log_prob.detach()
+    assert torch.equal(found["float32"][0], found["bfloat16"][0])
+    assert 0.0 < float((found["float32"][1] - found["bfloat16"][1]).abs().max()) < 0.05
+    assert float(torch.cosine_similarity(*gradients.values(), dim=0)) > 0.999
+
+
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
 @pytest.mark.parametrize("num_codes", [0, 3])
 def test_the_deployed_denoiser_starts_as_the_policy(sampler: str, num_codes: int) -> None:

@@ -342,6 +342,14 @@ def test_the_record_says_what_was_kept_and_what_was_odd(
     assert all("nats, more than 0.5" in text for text in record["warnings"] if "rolled back" in text)
 
 
+def test_the_record_says_in_what_matrices_were_multiplied(policy: Path, tmp_path: Path) -> None:
+    settings = {"iterations": 1, "denoiser": {"precision": "bfloat16"}}
+    for method, recorded in (("dppo", "bfloat16 in training, else float32"), ("dsrl", "float32")):
+        _finetune(make_config(finetune=settings), policy, None, tmp_path / method, method)
+        record = json.loads((tmp_path / method / "run.json").read_text())
+        assert record["matmul_precision"].removesuffix(" by oneDNN") == recorded
+
+
 def test_lambda_matters(policy: Path, modes: Path, tmp_path: Path) -> None:
     weights = []
     for name, weight in (("none", 0.0), ("some", 1.0)):
