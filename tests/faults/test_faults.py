@@ -95,7 +95,11 @@ def test_a_lost_worker_loses_nothing(lab: Lab) -> None:
 
 
 def test_nothing_passes_for_what_it_is_not_and_nobodys_file_is_lost(lab: Lab) -> None:
-    for fault, target, trial in trust.list_tries(lab, random.Random("trust")):
+    """Each fault once, on one of its targets; the campaign (`make fault-test`) tries it on all."""
+    rng = random.Random("trust")
+    tries = trust.list_tries(lab, rng)
+    rng.shuffle(tries)
+    for fault, target, trial in {one[0]: one for one in tries}.values():
         assert trial() in ("refused", "left alone", "marked", "came too late", "named"), f"{fault}, {target}"
 
 
