@@ -205,6 +205,29 @@ def plan_by_ours(
     return ours, worst
 
 
+def act_traced(dppo: DPPO) -> Sides:
+    """A chunk of actions by a sampler that was traced once for batch 1 and frozen, noise included."""
+    theirs = act(dppo, batch=1).theirs
+    policy = make_policy().requires_grad_(False).eval()
+    noise = torch.randn(1, policy.noise_dim)
+    cond = torch.randn(1, policy.cond_dim, generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        traced = torch.jit.trace_module(policy, {"sample": (noise, cond)}).eval()  # type: ignore[no-untyped-call]
+        sample = torch.jit.freeze(traced, preserved_attrs=["sample"]).sample
+        for _ in range(10):  # the first calls compile it
+            sample(noise, cond)
+    worst = difference([sample(noise, cond)], [policy.sample(noise, cond)], 1e-4)
+
+    @torch.no_grad()
+    def ours() -> float:
+        for _ in range(100):
+            sample(torch.randn(1, policy.noise_dim, generator=generator), cond)
+        return 100
+
+    return Sides(ours, theirs, f"chunks to {worst:.0e} of those not traced")
+
+
 class PlainNetwork(nn.Module):
     """A policy's denoiser as it is usually written: one multilayer perceptron over everything."""
 
@@ -262,7 +285,7 @@ def export_policy(policy: DiffusionPolicy) -> tuple[Policy, float]:
     with tempfile.TemporaryDirectory() as folder:
         worst = write_graphs([function], Path(folder))
         facts = {"graphs": hash_graphs(Path(folder)), **describe_agent(agent, function)}
-        write_json(Path(folder) / "policy.json", {"schema_version": FORMAT, "modes": [], **facts})
+        write_json(Path(folder) / "policy.json", {"schema_version": FORMAT, "modes": [], "critic": None, **facts})
         return Policy(folder), worst
 
 
@@ -638,6 +661,7 @@ def _list_work() -> dict[str, Work]:
     make = partial(act_by_diffusers, batch=1)
     title = "acting, 512×3, DDIM-2, batch 1"
     rows["acting/1/diffusers"] = Work(title, "batch", "diffusers", "its DDIM scheduler, a plain network", 4.0, make)
+    rows["acting/1/traced"] = Work(f"{title}, traced", "batch", "dppo", "its sampler", 4.0, act_traced)
     their = "its sampler, without normalisation"
     rows["acting/1/exported"] = Work(f"{title}, exported", "batch", "dppo", their, 4.0, act_exported)
     for kind, batches, their in (("cloning", (256, 4096), "its step"), ("acting", (64, 1024), "its sampler")):

@@ -12,7 +12,7 @@ import torch
 from benchmarks import speed
 from benchmarks.peers import find_checkout, lift_loop
 from benchmarks.speed import ROOT, STARTS, Peers, choose, measure
-from benchmarks.speed_rows import WORK, PlainNetwork, Sides, difference, make_policy
+from benchmarks.speed_rows import WORK, PlainNetwork, Sides, decide, difference, make_policy
 from benchmarks.speed_table import PAGE, TABLE, Growth, Ratio, Row, SpeedTable, fill, fit_exponent, load_table
 from bmd_pipeline.errors import ArtifactError
 
@@ -120,6 +120,11 @@ def test_the_exponent_is_that_of_the_largest_sizes() -> None:
     points = [Growth(axis="a", size=size, seconds=1.0 + size**2, peak_mb=1.0) for size in (1, 1000, 10_000)]
     assert fit_exponent(points) == pytest.approx(2.0, abs=1e-3)
     assert fit_exponent(points[:1]) == 0.0
+
+
+def test_an_exported_policy_decides() -> None:
+    sides = decide(None, sizes=(8, 8))
+    assert sides.ours() == sides.theirs() == 100
 
 
 def test_the_plain_network_is_our_denoiser() -> None:
