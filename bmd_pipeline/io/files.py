@@ -313,16 +313,19 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Reads all tensors of a file, on the CPU; they can be computed with.
+    """Reads all tensors of a file, on the CPU; they can be computed with, in 32 bits too.
 
     Raises:
-        ArtifactError: it is missing or damaged, or holds a value that is not finite.
+        ArtifactError: it is missing or damaged, or holds a value that is not finite, or floats of less than 16 bits.
     """
     import torch
 
     tensors = read_weights(path)[0]
     for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
+        is_float = tensor.is_floating_point()
+        if is_float and tensor.itemsize < 2:
+            raise damage_error("weights", path, f"{name} is of type {tensor.dtype}, which can't be computed with")
+        if not bool(torch.isfinite(tensor.float() if is_float else tensor).all()):
             raise ArtifactError(f"weights: {path}: {name} is not finite; delete it and {advise_again(path)}")
     return tensors
 

@@ -4,7 +4,9 @@ Source: DPPO (arXiv 2409.00588), a `DiffusionModel` around a `DiffusionMLP` with
 transformers and policies of images, and what it has fine-tuned, are refused.
 """
 
+import os
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from bmd_pipeline.config.schema import PolicyConfig
 from bmd_pipeline.environments.base import TaskSpec
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import MAX_WEIGHTS_BYTES, open_file
-from bmd_pipeline.policies.conversion import NO_BOUND, make_scales, see_differences
+from bmd_pipeline.policies.conversion import NO_BOUND, fill_policy, make_scales, see_differences
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
 RANGE_OFFSET = 1e-6
@@ -52,11 +54,9 @@ def read_dppo(checkpoint: Path, config: Path, normalisation: Path | None, spec: 
     weights = _load_averaged(checkpoint)
     try:
         settings = PolicyConfig.model_validate(shape | _measure(weights))
-        policy = DiffusionPolicy(settings, spec.obs_dim, spec.action_dim)
-        limit = torch.full((policy.noise_dim,), bound)
         scales = _read_scales(normalisation, spec, settings.n_obs_steps)
-        state = _translate(weights, policy) | scales | {"chunk_low": -limit, "chunk_high": limit}
-        policy.load_state_dict(state)
+        translated = _translate(weights, settings, spec.action_dim * settings.horizon)
+        return fill_policy(settings, spec, translated, scales, bound, normalisation or checkpoint)
     except ValidationError as error:
         raise ArtifactError(f"{config}: {describe_error(error, PolicyConfig)[1]}") from None
     except KeyError as error:
@@ -67,8 +67,6 @@ def read_dppo(checkpoint: Path, config: Path, normalisation: Path | None, spec: 
         raise ArtifactError(
             f"{checkpoint} is of other sizes than {config} says: name the file of its own run"
         ) from None
-    policy.action_low, policy.action_high = spec.action_low, spec.action_high
-    return policy.requires_grad_(False).eval()
 
 
 # ---- The configuration ----
@@ -88,12 +86,18 @@ def _read_shape(path: Path, spec: TaskSpec) -> tuple[dict[str, Any], float]:
             found = values.get(reference[1])
         return found
 
+    def take_flag(group: Any, name: str, default: bool) -> bool:
+        found = take(group, name, default)
+        if not isinstance(found, bool):
+            raise ArtifactError(f"{path}: {name} must be true or false, got {found!r:.80}")
+        return found
+
     model = values.get("model")
     network = take(model, "network", {})
     kind = str(take(network, "_target_", "nothing")).rpartition(".")[2]
     activation = str(take(network, "activation_type", "Mish"))
     output = take(network, "out_activation_type", "Identity")
-    if kind != "DiffusionMLP" or not take(network, "residual_style", False):
+    if kind != "DiffusionMLP" or not take_flag(network, "residual_style", False):
         what = f"{kind} without residual_style" if kind == "DiffusionMLP" else kind
         raise ArtifactError(f"{path}: only a DiffusionMLP with residual_style can be imported, model.network is {what}")
     if activation not in ACTIVATIONS or output != "Identity":
@@ -113,13 +117,13 @@ def _read_shape(path: Path, spec: TaskSpec) -> tuple[dict[str, Any], float]:
         raise ArtifactError(f"{path}: model.denoised_clip_value must be a number above 0, got {bound}")
     horizon = take(values, "horizon_steps", None)
     steps = take(model, "denoising_steps", 100)
-    ddim = take(model, "use_ddim", False)
+    ddim = take_flag(model, "use_ddim", False)
     return {
         "horizon": horizon,
         "n_action_steps": take(values, "act_steps", horizon),
         "n_obs_steps": take(values, "cond_steps", 1),
         "activation": ACTIVATIONS[activation],
-        "prediction": "epsilon" if take(model, "predict_epsilon", True) else "x0",
+        "prediction": "epsilon" if take_flag(model, "predict_epsilon", True) else "x0",
         "schedule": "cosine_capped",
         "denoising_steps": steps,
         "sampler": "ddim" if ddim else "ddpm",
@@ -135,7 +139,9 @@ def _read_shape(path: Path, spec: TaskSpec) -> tuple[dict[str, Any], float]:
 def _load_averaged(path: Path) -> dict[str, Tensor]:
     """The averaged weights of the network in a checkpoint, by DPPO's names."""
     try:
-        open_file(path, MAX_WEIGHTS_BYTES).close()
+        with open_file(path, MAX_WEIGHTS_BYTES) as file:
+            if sum(entry.file_size for entry in zipfile.ZipFile(file).infolist()) > os.fstat(file.fileno()).st_size:
+                raise ArtifactError(f"{path} is no checkpoint of DPPO: its parts unfold to more than the file")
         found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist: name a checkpoint of DPPO, state_<epoch>.pt") from None
@@ -149,8 +155,11 @@ def _load_averaged(path: Path) -> dict[str, Tensor]:
         raise ArtifactError(f"{path} {kind}: name one that its pre-training wrote, with averaged weights (`ema`)")
     named = found["ema"] if isinstance(found["ema"], Mapping) else {}
     weights = {str(name).removeprefix("network."): value for name, value in named.items()}
+    if len(weights) != len(named):
+        raise ArtifactError(f"{path} is damaged: a weight is there twice, with and without `network.`")
     for name, value in weights.items():
-        sound = isinstance(value, Tensor) and value.is_floating_point() and value.layout is torch.strided
+        sound = isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu"
+        sound = sound and value.is_floating_point() and value.itemsize > 1  # floats of 8 bits know no arithmetic
         # a view of a few numbers can be larger than any memory
         if not (sound and value.is_contiguous() and bool(torch.isfinite(value).all())):
             raise ArtifactError(f"{path} is damaged: {name} must be finite numbers")
@@ -171,7 +180,7 @@ def _measure(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _translate(weights: Mapping[str, Tensor], policy: DiffusionPolicy) -> dict[str, Tensor]:
+def _translate(weights: Mapping[str, Tensor], config: PolicyConfig, noise_dim: int) -> dict[str, Tensor]:
     """DPPO's weights by our names.
 
     DPPO's first layer sees [sample, time, condition], ours [sample, condition, time]. DPPO's condition is
@@ -181,7 +190,6 @@ def _translate(weights: Mapping[str, Tensor], policy: DiffusionPolicy) -> dict[s
         KeyError: a weight is missing.
         RuntimeError: there are others, or of other sizes.
     """
-    config = policy.config
     assert config.residual_network is not None
     blocks, layers = len(config.hidden_sizes) // 2, len(config.residual_network.cond_sizes)
     names = {"mlp_mean.layers.0": "first", f"mlp_mean.layers.{blocks + 1}": f"rest.{2 * blocks}"}
@@ -197,7 +205,7 @@ def _translate(weights: Mapping[str, Tensor], policy: DiffusionPolicy) -> dict[s
     if len(ours) != len(weights):
         raise RuntimeError("the network has further layers")
     time, seen = config.residual_network.time_dim, "cond_network.0.weight" if layers else "first.weight"
-    sample, embedded, cond = ours["first.weight"].tensor_split([policy.noise_dim, policy.noise_dim + time], dim=1)
+    sample, embedded, cond = ours["first.weight"].tensor_split([noise_dim, noise_dim + time], dim=1)
     if layers:
         ours[seen] = see_differences(ours[seen], config.n_obs_steps)
     else:

@@ -3,13 +3,13 @@
 Source: LeRobot, `DiffusionPolicy` (a U-Net after Chi et al. 2023, arXiv 2303.04137). Policies of images are refused.
 """
 
+import operator
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from bmd_pipeline.config.schema import PolicyConfig
 from bmd_pipeline.environments.base import TaskSpec
 from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import damage_error, load_weights, read_json
-from bmd_pipeline.policies.conversion import NO_BOUND, Bounds, make_scales
+from bmd_pipeline.policies.conversion import NO_BOUND, Bounds, fill_policy, make_scales
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
 CONFIG_FILE = "config.json"
@@ -73,27 +73,26 @@ def read_lerobot(folder: Path, spec: TaskSpec) -> DiffusionPolicy:
         raise ArtifactError(f"{path}: {describe_error(error, PolicyConfig)[1]}") from None
     except (TypeError, ValueError) as error:
         raise damage_error("policy", path, str(error), "save it again with LeRobot") from None
-    weights = {}
-    for name, value in load_weights(folder / WEIGHTS_FILE).items():
+    weights: dict[str, Tensor] = {}
+    loaded = load_weights(folder / WEIGHTS_FILE)
+    for name, value in loaded.items():
         for pattern, own in _RENAMED:
             name = re.sub(pattern, own, name)
         weights[f"denoiser.{name}"] = value.float()
-    policy = DiffusionPolicy(settings, spec.obs_dim, spec.action_dim)
-    limit = torch.full((policy.noise_dim,), bound)
     scales = _read_scales(folder, values, sizes, spec, settings.n_obs_steps)
     try:
-        policy.load_state_dict(weights | scales | {"chunk_low": -limit, "chunk_high": limit})
+        if len(weights) != len(loaded) or not all(value.is_floating_point() for value in loaded.values()):
+            raise RuntimeError("a weight is there twice, or is no float")
+        return fill_policy(settings, spec, weights, scales, bound, folder)
     except RuntimeError:
         raise ArtifactError(f"{folder / WEIGHTS_FILE} does not hold the U-Net that {CONFIG_FILE} describes") from None
-    policy.action_low, policy.action_high = spec.action_low, spec.action_high
-    return policy.requires_grad_(False).eval()
 
 
 def _read_sizes(path: Path, values: Mapping[str, Any], spec: TaskSpec) -> dict[str, int]:
     """Sizes of the observations and of the action, by name."""
     try:
-        inputs = {name: int(part["shape"][0]) for name, part in values["input_features"].items()}
-        action = int(values["output_features"]["action"]["shape"][0])
+        inputs = {name: operator.index(part["shape"][0]) for name, part in values["input_features"].items()}
+        action = operator.index(values["output_features"]["action"]["shape"][0])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         raise ArtifactError(
             f"{path} is no configuration of LeRobot's: input_features or output_features lack"
@@ -119,6 +118,10 @@ def _read_shape(path: Path, values: Mapping[str, Any]) -> tuple[dict[str, Any], 
     for name, wanted in expected.items():
         if values.get(name) != wanted:
             raise ArtifactError(f"{path}: {name} must be {wanted}, got {values.get(name)}")
+    choices = {"noise_scheduler_type": ("DDPM", "DDIM"), "prediction_type": ("epsilon", "sample")}
+    for name, known in {**choices, "clip_sample": (True, False)}.items():
+        if (found := values.get(name, known[0])) not in known or type(found) is not type(known[0]):
+            raise ArtifactError(f"{path}: {name} must be {known[0]} or {known[1]}, got {found!r:.80}")
     if not ddim and taken != steps:
         raise ArtifactError(
             f"{path}: DDPM must take all of num_train_timesteps ({steps}), got {taken}; DDIM takes fewer"

@@ -413,6 +413,8 @@ def require_denoiser(config: PolicyConfig, noise_dim: int, cond_dim: int, tensor
     """As `require_values`, of the denoiser that a policy's settings describe."""
     if config.unet is not None:
         require_values((config.unet.time_dim + cond_dim, *config.unet.down_sizes), tensors)
+        for size in config.unet.down_sizes:
+            require_values((size * config.unet.kernel_size, size), tensors)
         return
     cond_sizes = (cond_dim, *(config.residual_network.cond_sizes if config.residual_network else ()))
     require_values(cond_sizes, tensors)

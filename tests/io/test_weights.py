@@ -75,3 +75,14 @@ def test_weights_that_nothing_can_be_computed_with_are_refused(tmp_path: Path) -
         ):
             load_weights(path)
     assert read_weights(path)[0].keys() == {"whole", "net.0.bias"}  # progress is checked by its own hash
+
+
+def test_what_is_not_finite_in_32_bits_or_has_8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    for tensor, message in (
+        (torch.tensor([1e300], dtype=torch.float64), "w is not finite"),
+        (torch.ones(2, dtype=torch.float8_e4m3fn), "w is of type torch.float8_e4m3fn"),
+    ):
+        save_weights(path, {"w": tensor})
+        with pytest.raises(ArtifactError, match=message):
+            load_weights(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,11 @@ def predict(
     return layer(f"mlp_mean.layers.{blocks + 1}", h)
 
 
+def write_bounds(folder: Path, largest: float) -> None:
+    bounds = {"obs_min": [-3.0, 0.0], "obs_max": [largest, 1.0], "action_min": [-1.0, 1.0], "action_max": [2.0, 2.0]}
+    np.savez(folder / "normalization.npz", **{name: np.array(bound) for name, bound in bounds.items()})
+
+
 def write_run(
     folder: Path, weights: dict[str, Tensor], *, top: dict[str, Any] | None = None, **changes: Any
 ) -> tuple[Path, Path, Path]:
@@ -93,8 +99,7 @@ def write_run(
     values = {"obs_dim": OBS, "action_dim": ACTION, "denoising_steps": 5, "horizon_steps": HORIZON, "act_steps": 2}
     text = yaml.safe_dump(values | {"cond_steps": 1, "model": model} | (top or {}))
     (folder / "run.yaml").write_text(text + "logdir: ${oc.env:DPPO_LOG_DIR}/${now:%Y-%m-%d}\n")
-    bounds = {"obs_min": [-3.0, 0.0], "obs_max": [5.0, 1.0], "action_min": [-1.0, 1.0], "action_max": [2.0, 2.0]}
-    np.savez(folder / "normalization.npz", **{name: np.array(bound) for name, bound in bounds.items()})
+    write_bounds(folder, 5.0)
     return folder / "state_3.pt", folder / "run.yaml", folder / "normalization.npz"
 
 
@@ -146,6 +151,25 @@ def save(content: object) -> Callable[[Path], None]:
     return lambda folder: torch.save(content, folder / "state_3.pt")
 
 
+HUGE = torch.full((WIDTH, HORIZON * ACTION + TIME + OBS), 1e300, dtype=torch.float64)
+
+
+def change(first: Tensor) -> dict[str, Tensor]:
+    """Weights with another first layer."""
+    weights = draw_weights(1, (), False) | {"mlp_mean.layers.0.weight": first}
+    return {f"network.{name}": value for name, value in weights.items()}
+
+
+def compress(folder: Path) -> None:
+    path = folder / "state_3.pt"
+    torch.save({"ema": {"network.x": torch.zeros(10**6)}}, path)
+    with zipfile.ZipFile(path) as file:
+        parts = {entry: file.read(entry) for entry in file.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in parts.items():
+            file.writestr(name, content)
+
+
 def garble(folder: Path) -> None:
     """Compressed bytes that can't be unpacked."""
     path = folder / "normalization.npz"
@@ -173,6 +197,18 @@ def garble(folder: Path) -> None:
         ({}, save({"ema": {"network.x": torch.tensor([math.nan])}}), r"x must be finite numbers"),
         ({}, save({"ema": {"network.x": torch.zeros(1).expand(10**6, 10**6)}}), r"x must be finite numbers"),
         ({}, save({"ema": {"network.x": torch.eye(2).to_sparse()}}), r"x must be finite numbers"),
+        ({}, save({"ema": {"network.x": torch.zeros(1, device="meta")}}), r"x must be finite numbers"),
+        ({}, save({"ema": {"network.x": torch.zeros(1, dtype=torch.float8_e4m3fn)}}), r"x must be finite numbers"),
+        ({}, save({"ema": {"network.x": torch.ones(1), "x": torch.ones(1)}}), r"a weight is there twice"),
+        (
+            {},
+            save({"ema": change(torch.full((WIDTH, 18), 1e300, dtype=torch.float64))}),
+            r"first\.weight would not be finite",
+        ),
+        ({}, save({"ema": change(torch.zeros(16_384, 0))}), r"state_3\.pt is of other sizes"),
+        ({}, compress, r"state_3\.pt is no checkpoint of DPPO: its parts unfold to more than the file"),
+        ({"network": {"residual_style": "False"}}, None, r"residual_style must be true or false, got 'False'"),
+        ({"predict_epsilon": "no"}, None, r"predict_epsilon must be true or false, got 'no'"),
         ({}, save({"ema": Path("x")}), r"damaged, or holds more than tensors and plain values"),
         ({}, lambda folder: (folder / "state_3.pt").unlink(), r"state_3\.pt does not exist"),
         ({}, lambda folder: (folder / "run.yaml").write_text("- 1"), r"run\.yaml must hold settings"),
@@ -187,6 +223,7 @@ def garble(folder: Path) -> None:
             lambda folder: np.savez_compressed(folder / "normalization.npz", obs_min=np.zeros(10**6)),
             r"normalization\.npz must hold arrays .*: an array is larger than bounds are",
         ),
+        ({}, lambda folder: write_bounds(folder, 1e300), r"normalization\.npz is damaged: .* would not be finite"),
         ({}, garble, r"normalization\.npz must hold arrays of numbers obs_min"),
     ],
 )

@@ -188,6 +188,17 @@ def shrink(folder: Path) -> None:
     save_weights(folder / "model.safetensors", dict(list(weights.items())[:-1]))
 
 
+LAST = "diffusion.unet.final_conv.1.bias"
+EIGHT_BITS = torch.zeros(2, dtype=torch.float8_e4m3fn)
+
+
+def add_weights(**others: Tensor) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        save_weights(folder / "model.safetensors", load_weights(folder / "model.safetensors") | others)
+
+    return damage
+
+
 def turn_over(folder: Path) -> None:
     save_weights(folder / SCALES, {**STATS, "action.max": STATS["action.min"] - 1})
 
@@ -211,6 +222,23 @@ IMAGES = {"observation.image": {"type": "VISUAL", "shape": [3, 96, 96]}, "observ
         ({"normalization_mapping": {"STATE": []}}, None, r"must be one of MIN_MAX, MEAN_STD; got \[\]"),
         ({"normalization_mapping": None}, None, r"normalization_mapping must be a group, got None"),
         ({"clip_sample_range": -1.0}, None, r"clip_sample_range must be a number above 0, got -1\.0"),
+        ({"down_dims": [8, 16384], "kernel_size": 31}, None, r"does not hold the U-Net that config\.json describes"),
+        ({"prediction_type": "v_prediction"}, None, r"prediction_type must be epsilon or sample, got 'v_prediction'"),
+        ({"noise_scheduler_type": ["DDIM"]}, None, r"noise_scheduler_type must be DDPM or DDIM, got \['DDIM'\]"),
+        ({"clip_sample": "False"}, None, r"clip_sample must be True or False, got 'False'"),
+        ({"output_features": {"action": {"shape": [2.9]}}}, None, r"is no configuration of LeRobot's"),
+        ({}, add_weights(**{"final_conv.1.bias": torch.zeros(2)}), r"does not hold the U-Net"),
+        ({}, add_weights(**{LAST: torch.zeros(2, dtype=torch.bool)}), r"does not hold the U-Net"),
+        (
+            {},
+            add_weights(**{LAST: torch.zeros(2, dtype=torch.float8_e4m3fn)}),
+            r"type torch\.float8_e4m3fn, which can't",
+        ),
+        (
+            {},
+            add_weights(**{LAST: torch.full((2,), 1e300, dtype=torch.float64)}),
+            r"model\.safetensors: .* is not finite",
+        ),
         ({}, turn_over, r"min and max of action don't belong together"),
         ({}, drop(SCALES), r"must hold one policy_preprocessor_step_.*migrate_policy_normalization"),
         ({}, drop("model.safetensors"), r"model\.safetensors is missing"),
