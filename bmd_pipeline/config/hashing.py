@@ -97,6 +97,9 @@ def choose_settings(values: dict[str, Any], config: RunConfig, stage: Stage, met
     # `curve` and `validation` have no settings of their own
     chosen = {name: values[name] for name in names if name in values}
     form = config.discover.form
+    if stage == "pretrain" and config.pretrain.external_policy:  # nothing is trained
+        episodes = {"episodes": values["pretrain"]["selection"]["episodes"]}
+        chosen["pretrain"] = {"external_policy": config.pretrain.external_policy, "selection": episodes}
     if stage == "discover":
         if form == "published":  # these settings serve both stages
             tuning = values["finetune"]

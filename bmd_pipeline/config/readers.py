@@ -162,6 +162,8 @@ def _describe_readers(config: RunConfig, name: str) -> str:
         return "`finetune` reads it"
     if methods:
         return f"`finetune` reads it for {', '.join(methods)}"
+    if name.startswith("pretrain."):
+        return "nothing is trained with pretrain.external_policy"
     form = config.discover.form
     return f"nothing reads it with discover.form={form}"
 

@@ -124,16 +124,24 @@ class ExternalPolicy(nn.Module):
 
         Raises:
             TaskError: the user's code fails.
-            ArtifactError: what it returns is no chunk of actions.
+            ArtifactError: what it returns is no chunk of finite actions.
         """
         shape = (len(noise), self.config.horizon, self.action_dim)
         with blame(f"{SETTING} {self.function}", self.function.partition(":")[0], "a call"):
-            chunk = self.policy(noise.reshape(shape), self._decode(cond))
+            chunk = self.policy(noise.reshape(shape).clone(), self._decode(cond))  # theirs to change
         if not isinstance(chunk, Tensor) or chunk.shape != shape or not chunk.is_floating_point():
             got = f"{chunk.dtype} {list(chunk.shape)}" if isinstance(chunk, Tensor) else type(chunk).__name__
             raise ArtifactError(f"{SETTING} {self.function}: a call must return floats {list(shape)}, got {got}")
+        if chunk.device.type != noise.device.type:
+            raise ArtifactError(
+                f"{SETTING} {self.function}: a call must return a chunk on {noise.device}, as its arguments are, got "
+                f"one on {chunk.device}"
+            )
+        chunk = chunk.to(noise.dtype)
+        if not bool(torch.isfinite(chunk).all()):
+            raise ArtifactError(f"{SETTING} {self.function}: a call returned actions that are not finite")
         low, high = (torch.tensor(bound, device=chunk.device) for bound in (self.action_low, self.action_high))
-        normalised: Tensor = self.action_normaliser(from_bounds(chunk.to(noise.dtype), low, high))
+        normalised: Tensor = self.action_normaliser(from_bounds(chunk, low, high))
         return normalised.flatten(1)
 
     def to_action(self, x: Tensor) -> Tensor:
@@ -205,8 +213,6 @@ def try_out(policy: ExternalPolicy, stacked: Tensor) -> None:
     noise = torch.randn(len(cond), policy.noise_dim, generator=torch.Generator().manual_seed(0)).to(cond.device)
     first, second = policy.sample(noise, cond), policy.sample(noise, cond)
     place = f"{SETTING} {policy.function}"
-    if not bool(torch.isfinite(first).all()):
-        raise ArtifactError(f"{place}: actions are not finite on demonstrated observations")
     if not torch.allclose(first, second, atol=1e-4):
         raise ArtifactError(
             f"{place}: two calls with the same noise gave other actions: take all randomness from the noise, and "

@@ -147,6 +147,8 @@ def _adopt(
         if episodes:
             opened = open_env(config.task, policy, episodes, disturbed=False, device=device, num_workers=num_workers)
             with closing(opened) as env:
+                if differences := compare_with_task(data, env):
+                    reporter.warn(f"{demos} does not look like {config.task.name}: {differences}")
                 seeds = episode_seeds(config.seed, "select", *names, episodes=episodes, num_envs=episodes)
                 draws = make_generator(config.seed, "select", *names, "noise", device=device)
                 agent = make_base_agent(policy)

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+import zarr
 
 import bmd_pipeline as bmd
+from bmd_pipeline.cli.main import main
 from bmd_pipeline.config import hashing
 from bmd_pipeline.errors import ArtifactError, BMDError, ConfigError, TaskError
 from bmd_pipeline.policies.checkpoint import load_policy
@@ -143,6 +145,14 @@ def wide(): return Own(lambda noise: noise, obs_dim=3)
 def long(): return Own(lambda noise: noise, n_action_steps=9)
 def flat(): return Own(lambda noise: noise.flatten(1))
 def nan(): return Own(lambda noise: noise * float("nan"))
+def meta(): return Own(lambda noise: noise.to("meta"))
+def late(): return Own(Late())
+def clamping(): return Own(lambda noise: noise.clamp_(-0.1, 0.1))
+class Late:
+    calls = 0
+    def __call__(self, noise):
+        self.calls += 1
+        return noise if self.calls < 5 else noise * float("nan")
 def drawn(): return Own(lambda noise: torch.randn_like(noise))
 def failing(): return Own(lambda noise: 1 / 0)
 def broken(): raise ValueError("no weights")
@@ -164,7 +174,9 @@ def plain(): return lambda noise, obs: noise
             r"own_module:long: its spec doesn't hold: .*n_action_steps must be <= horizon",
         ),
         ("own_module:flat", ArtifactError, r"a call must return floats \[\d+, 4, 2\], got torch.float32 \[\d+, 8\]"),
-        ("own_module:nan", ArtifactError, r"actions are not finite on demonstrated observations"),
+        ("own_module:nan", ArtifactError, r"a call returned actions that are not finite"),
+        ("own_module:late", ArtifactError, r"own_module:late: a call returned actions that are not finite"),
+        ("own_module:meta", ArtifactError, r"a call must return a chunk on cpu, as its arguments are, got one on meta"),
         ("own_module:drawn", ArtifactError, r"two calls with the same noise gave other actions"),
         ("own_module:failing", TaskError, r"own_module:failing failed in a call: ZeroDivisionError"),
     ],
@@ -181,6 +193,39 @@ def test_what_is_no_policy_is_refused_in_one_line_and_nothing_is_written(
         bmd.pretrain(own)
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "results").rglob("policy.*"))
+
+
+def test_a_policy_may_change_its_copy_of_the_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_module.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_module", raising=False)
+    noise = torch.ones(3, 8)
+    load_external("own_module:clamping", SIZES, BOUNDS).sample(noise, torch.zeros(3, 2))
+    assert torch.equal(noise, torch.ones(3, 8))
+
+
+def test_settings_of_training_have_no_effect(run: bmd.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    record = json.loads((run.layout.policy(TASK) / "run.json").read_text())
+    assert record["config"]["pretrain"].keys() == {"external_policy", "selection"}
+    given = [f"{name}={value}".replace("'", '"') for name, value in EXTERNAL.items() if name != "discover.form"]
+    for setting in ("pretrain.iterations=99", "pretrain.policy.n_action_steps=1"):
+        words = [part for text in (*given, setting) for part in ("--set", text)]
+        command = ["pretrain", "--task", TASK, "--preset", "smoke", "--root", str(run.layout.root), *words]
+        assert main(command) == 2
+        told = f"{setting.partition('=')[0]} has no effect on `pretrain`: nothing is trained with pretrain.external"
+        assert told in capsys.readouterr().err
+
+
+def test_demonstrations_are_compared_with_the_task(
+    run: bmd.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data" / "GaussianMixture-smoke"
+    shutil.copytree(run.layout.demos(TASK).parent, data)
+    store = zarr.open_group(data / "demos.zarr")
+    store["data/obs"][:] = 100.0 * store["data/obs"][:]
+    bmd.pretrain(bmd.Run(TASK, "smoke", EXTERNAL, tmp_path))
+    record = json.loads((tmp_path / "results" / "GaussianMixture-smoke" / "policy" / "run.json").read_text())
+    assert any("does not look like GaussianMixture" in warning for warning in record["warnings"])
 
 
 def test_encoding_is_undone_far_beyond_the_demonstrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
