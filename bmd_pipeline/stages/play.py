@@ -21,7 +21,7 @@ from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError, TaskError, TrainingError
 from bmd_pipeline.io.files import MAX_NAME_BYTES, convert_os_errors, hash_file, read_json, write_bytes, write_json
 from bmd_pipeline.io.layout import RUN_FILE
-from bmd_pipeline.io.provenance import RunStart, read_record, require_origin
+from bmd_pipeline.io.provenance import RunStart, require_run
 from bmd_pipeline.methods import EXPERT
 from bmd_pipeline.reporting.clips import Strip, draw_path, draw_strips, encode_gif
 from bmd_pipeline.reporting.sources import MAX_VIDEO_BYTES
@@ -291,8 +291,7 @@ def play(
         seed = seed or 0
         inputs = {"exported": exported / RUN_FILE}
         start = RunStart(reporter.warn, *inputs.values())
-        record = read_record(exported / RUN_FILE)
-        require_origin(exported, record, "export", task, method=method, seed=seed)
+        require_run(exported, "export", task, method=method, seed=seed)
         opened = open_export_player(config, filming, exported, seed)
     else:
         assert policy is not None  # the command has asked for it

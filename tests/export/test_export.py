@@ -445,7 +445,7 @@ def test_the_folder_says_what_it_came_from(results: Path) -> None:
     assert facts["weights_sha256"]["finetuned.safetensors"] == weights
 
 
-def test_an_export_is_played_as_it_acts_on_a_robot(results: Path, folder: Path) -> None:
+def test_an_export_is_played_as_it_acts_on_a_robot(results: Path, folder: Path, tmp_path: Path) -> None:
     filming, seen = registry.load_filming(TASK), {}
     for gain in (1.0, 0.0):
         env = {"horizon": STEPS, "disturbance": {"action_gain": gain}}
@@ -468,6 +468,12 @@ def test_an_export_is_played_as_it_acts_on_a_robot(results: Path, folder: Path) 
         stage.open_export_player(noisy, filming, folder, 7),
     ):
         pass
+    edited = shutil.copytree(results / "dppo-bmd" / "seed0" / "export", tmp_path / "edited")
+    facts = json.loads((edited / "policy.json").read_text())
+    (edited / "policy.json").write_text(json.dumps(facts | {"n_action_steps": 1}))
+    own = {"output": tmp_path / "clips.json", "method": "dppo-bmd", "exported": edited}
+    with pytest.raises(ArtifactError, match=r"policy\.json is damaged or edited: not what run\.json records"):
+        stage.play(config, **own, reporter=Reporter("quiet"))
     with pytest.raises(ArtifactError, match="dppo-bmd"):
         stage.play(config, output=folder / "clips.json", method="dppo", exported=folder, reporter=Reporter("quiet"))
 
