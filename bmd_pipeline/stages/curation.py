@@ -3,7 +3,7 @@
 Decisions are settings (`modes`), in a file of their own, so that the workflow reruns what depends on them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from pydantic import ValidationError
 from bmd_pipeline.config.load import describe_error, modes_path, read_settings
 from bmd_pipeline.config.schema import ModesConfig, RunConfig
 from bmd_pipeline.errors import ArtifactError, ConfigError
-from bmd_pipeline.io.files import hash_file, is_there, read_json, write_text
+from bmd_pipeline.io.files import hash_file, is_there, read_file, read_json, write_text
 from bmd_pipeline.io.layout import MODES_NAMES, PATHS_FILE, RUN_FILE, Layout
+from bmd_pipeline.io.provenance import require_run
 from bmd_pipeline.methods import TAUGHT
-from bmd_pipeline.metrics.schemas import CodeRow, Evaluation, load_document
+from bmd_pipeline.metrics.schemas import CodeRow, Evaluation, load_document, require_tables
 
 
 def show(config: RunConfig, layout: Layout, seed: int, picture: Path) -> list[dict[str, Any]]:
@@ -32,6 +33,7 @@ def show(config: RunConfig, layout: Layout, seed: int, picture: Path) -> list[di
     evaluation = _load_evaluation(path, layout.modes(task, seed) / RUN_FILE, task, seed)
     rows = {row.code: row for row in evaluation.policies[TAUGHT].codes if row.seed == seed}
     modes = _describe(found, rows, config, seed)
+    require_tables(evaluation, path, PATHS_FILE)
     _draw(picture, path.with_name(PATHS_FILE), modes, len(rows))
     return modes
 
@@ -66,8 +68,10 @@ def _read_sizes(config: RunConfig, layout: Layout, seed: int, *modes: int) -> li
     path = layout.modes(task, seed) / MODES_NAMES[1]
     if not path.exists():
         raise ArtifactError(f"{path} is missing: make it with `bmd-pipeline discover --task {task} --seed {seed}`")
-    sizes = read_json(path, "discovered modes").get("findings", {}).get("cluster_sizes")
-    if not isinstance(sizes, list):
+    require_run(path.parent, "discover", task, seed=seed)
+    findings = read_json(path, "discovered modes").get("findings")
+    sizes = findings.get("cluster_sizes") if isinstance(findings, dict) else None
+    if not isinstance(sizes, list) or not all(type(size) is int and size > 0 for size in sizes):
         raise ConfigError(f"{path} has no modes of demonstrations, as discover.form coded finds them")
     if unknown := [mode for mode in modes if mode >= len(sizes)]:
         raise ConfigError(f"there is no mode {unknown[0]}: {path} has {len(sizes)}, from 0 on")
@@ -134,15 +138,26 @@ def _decide(config: RunConfig, found: Sequence[int], **changes: Any) -> Path:
     """
     path = modes_path(config.task.name, config.run)
     config.modes.require_sizes(found)
-    if is_there(path) and (others := sorted(read_settings(path).keys() - {"modes"})):
-        raise ConfigError(f"{path} also holds {others[0]}, which would be lost: write `modes` in it by hand")
+    if is_there(path):
+        present = read_settings(path)
+        if others := sorted(present.keys() - {"modes"}):
+            raise ConfigError(f"{path} also holds {others[0]}, which would be lost: write `modes` in it by hand")
+        text = read_file(path).decode()
+        if path.is_symlink() or ("#" in text.removeprefix(_HEAD) and text != _write(present)):
+            lost = "is a link" if path.is_symlink() else "also holds comments"
+            raise ConfigError(f"{path} {lost}, which would be lost: write `modes` in it by hand")
     values = config.modes.model_dump(mode="json") | {"demonstrations": list(found)} | changes
     try:
         ModesConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(describe_error(error, ModesConfig, ("modes",))[1]) from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    head = "# What was decided about the modes by `bmd-pipeline modes`; without this file nothing is."
-    body = yaml.safe_dump({"modes": values}, sort_keys=False, allow_unicode=True, default_flow_style=None)
-    write_text(path, f"{head}\n{body}")
+    write_text(path, _write({"modes": values}))
     return path
+
+
+_HEAD = "# What was decided about the modes by `bmd-pipeline modes`; without this file nothing is.\n"
+
+
+def _write(settings: Mapping[str, Any]) -> str:
+    return _HEAD + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=None)

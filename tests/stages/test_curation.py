@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from bmd_pipeline.config.hashing import stage_hash
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.config.schema import ModesConfig
 from bmd_pipeline.errors import ConfigError
+from bmd_pipeline.io.files import hash_file
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.rl.agent import load_agent
 from bmd_pipeline.rl.rollout import roll_out
@@ -204,12 +206,48 @@ def test_a_file_of_somebodys_own_is_kept(project: Path, modes: Path, capsys: pyt
     path.parent.mkdir(parents=True)
     for text, message in (
         ("seed: 3\n", "also holds seed, which would be lost"),
+        ("# why\nmodes: {demonstrations: [%s]}\n", "also holds comments, which would be lost"),
         ("modes: {demonstrations: [3, 4, 5]}\n", "modes.demonstrations are [3, 4, 5], but the modes that were found"),
     ):
+        text = text.replace("%s", ", ".join(map(str, _sizes(modes))))
         path.write_text(text)
         assert main(["modes", "drop", "1", "--task", TASK]) == 2
         assert message in capsys.readouterr().err
         assert path.read_text() == text
+    path.unlink()
+    assert main(["modes", "rename", "1", "a #b", "--task", TASK]) == 0
+    assert main(["modes", "rename", "1", "c", "--task", TASK]) == 0
+    path.rename(project / "mine.yaml")
+    path.symlink_to(project / "mine.yaml")
+    assert main(["modes", "rename", "1", "d", "--task", TASK]) == 2
+    assert "is a link" in capsys.readouterr().err
+
+
+def test_modes_of_another_seed_or_edited_and_swapped_tables_are_refused(
+    project: Path, modes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, taught = project / "results" / TASK / "modes", project / "results" / TASK / "taught" / "seed0"
+    shutil.copytree(modes, folder / "seed1")
+    assert main(["modes", "rename", "0", "left", "--task", TASK, "--seed", "1"]) == 2
+    assert "was made for seed 0, not for seed 1" in capsys.readouterr().err
+    (folder / "seed0").unlink()
+    shutil.copytree(modes, folder / "seed0")
+    text = (modes / "modes.json").read_text()
+    for findings in ("[]", '{"cluster_sizes": [0, 0]}', '{"cluster_sizes": ["a"]}'):
+        document, record = json.loads(text), json.loads((modes / "run.json").read_text())
+        (folder / "seed0" / "modes.json").write_text(json.dumps(document | {"findings": json.loads(findings)}))
+        assert main(["modes", "show", "--task", TASK]) == 2
+        assert "modes.json is damaged or edited" in capsys.readouterr().err
+        record["outputs"]["modes.json"] = hash_file(folder / "seed0" / "modes.json")
+        (folder / "seed0" / "run.json").write_text(json.dumps(record))
+        assert main(["modes", "show", "--task", TASK]) == 2
+        assert "has no modes of demonstrations" in capsys.readouterr().err
+        shutil.copy(modes / "run.json", folder / "seed0")
+    (folder / "seed0" / "modes.json").write_text(text)
+    assert main(["modes", "show", "--task", TASK]) == 0
+    (taught / "trajectories.parquet").write_bytes((taught / "trajectories.parquet").read_bytes() + b"x")
+    assert main(["modes", "show", "--task", TASK]) == 2
+    assert "trajectories.parquet: not the table that" in capsys.readouterr().err
 
 
 def test_a_run_without_modes_is_told_what_to_do(
