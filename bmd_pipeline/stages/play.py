@@ -16,7 +16,7 @@ import torch
 
 from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.schema import RunConfig
-from bmd_pipeline.environments.base import ModeLabelling, TaskEnv, VectorTask, from_bounds
+from bmd_pipeline.environments.base import LARGEST, ModeLabelling, TaskEnv, VectorTask, from_bounds
 from bmd_pipeline.environments.wrappers import DisturbedEnv
 from bmd_pipeline.errors import ArtifactError, ConfigError, TaskError, TrainingError
 from bmd_pipeline.io.files import MAX_NAME_BYTES, convert_os_errors, hash_file, read_json, write_bytes, write_json
@@ -26,7 +26,7 @@ from bmd_pipeline.methods import EXPERT
 from bmd_pipeline.reporting.clips import Strip, draw_path, draw_strips, encode_gif
 from bmd_pipeline.reporting.sources import MAX_VIDEO_BYTES
 from bmd_pipeline.rl.agent import Agent
-from bmd_pipeline.rl.rollout import roll_out
+from bmd_pipeline.rl.rollout import Warn, roll_out
 from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.sim.render import Camera, EpisodeRecorder, Filming, Recording, Renderer, find_task
 from bmd_pipeline.stages.checkpoints import describe_stage
@@ -106,10 +106,10 @@ Try = Callable[[TaskEnv, int, int], bool]
 
 
 @contextmanager
-def open_agent_player(config: RunConfig, filming: Filming, agent: Agent, seed: int) -> Iterator[Player]:
+def open_agent_player(config: RunConfig, filming: Filming, agent: Agent, seed: int, warn: Warn) -> Iterator[Player]:
     """A policy on the CPU, which plays for its mode codes; without codes for the task's modes, as it takes them.
 
-    Episodes start from seeds of the family `evaluate`, which no training stage uses.
+    Episodes start from seeds of the family `evaluate`, which no training stage uses. `warn` is that of `roll_out`.
 
     Raises:
         TaskError: the task is not stepped in this process.
@@ -118,7 +118,8 @@ def open_agent_player(config: RunConfig, filming: Filming, agent: Agent, seed: i
     generator = make_generator(config.seed, "evaluate", "clips", seed)
 
     def try_code(world: TaskEnv, code: int, start: int) -> bool:
-        played = roll_out(world, agent, seed=start, code=torch.tensor([code]), generator=generator, explore=False)
+        codes = torch.tensor([code])
+        played = roll_out(world, agent, seed=start, code=codes, generator=generator, explore=False, warn=warn)
         return bool(played.success[0])
 
     def enter(env: TaskEnv) -> TaskEnv:
@@ -135,7 +136,7 @@ def open_export_player(config: RunConfig, filming: Filming, folder: Path, seed: 
 
     Raises:
         ArtifactError: a file of it is missing or damaged.
-        TaskError: onnxruntime is not installed.
+        TaskError: onnxruntime is not installed, or, while it plays, the task shows what the export refuses.
         ConfigError: observations are disturbed, in a unit that an export doesn't know.
     """
     if find_spec("onnxruntime") is None:
@@ -155,9 +156,20 @@ def open_export_player(config: RunConfig, filming: Filming, folder: Path, seed: 
     def try_code(env: TaskEnv, code: int, start: int) -> bool:
         robot.reset(code if robot.facts["modes"] else None)
         obs = env.reset(start)[0]
-        for _ in range(spec.horizon):
-            action = from_bounds(torch.from_numpy(robot.act(obs.numpy())), low, high)
+        for step in range(spec.horizon):
+            try:
+                answer = robot.act(obs.numpy())
+            except PolicyError as error:
+                raise TaskError(f"{task.name}: {error} (step {step}, seed {start}), as {folder} says") from None
+            action = from_bounds(torch.from_numpy(answer), low, high)
             moved = env.step_chunk(action[None, None])
+            shown = {"observation": moved.obs_path, "track": moved.track_path, "reward": moved.reward[..., None]}
+            for what, values in shown.items():
+                for *_, column in (~(values.abs() <= LARGEST)).nonzero()[:1].tolist():
+                    raise TaskError(
+                        f"{task.name}: {what} column {column} is not finite or beyond {LARGEST:g} (step {step + 1}, "
+                        f"seed {start}): correct the task, `bmd-pipeline check-task {task.name}` helps"
+                    )
             if bool(moved.done[0]):
                 return bool(moved.success[0])
             obs = moved.obs_path[-1, 0]
@@ -298,7 +310,7 @@ def play(
         seed = seed or 0
         inputs, start = require_inputs(task, method, seed, policy, modes, finetuned, reporter.warn)
         agent = load_player(config, policy, modes, finetuned, method)
-        opened = open_agent_player(config, filming, agent, seed)
+        opened = open_agent_player(config, filming, agent, seed, reporter.warn)
     clips: dict[str, dict[str, Any]] = {}
     strips: list[Strip] = []
     hertz = registry.make_spec(task, config.task.env).control_hz

@@ -25,7 +25,7 @@ import bmd_pipeline
 from bmd_pipeline.api import Policy
 from bmd_pipeline.cli.main import main
 from bmd_pipeline.config.schema import DiscoverConfig, FinetuneConfig, PolicyConfig, RunConfig, SteeringConfig
-from bmd_pipeline.errors import ArtifactError, ConfigError
+from bmd_pipeline.errors import ArtifactError, ConfigError, TaskError
 from bmd_pipeline.modes.modes import make_modes
 from bmd_pipeline.modes.trials import CodeTrials
 from bmd_pipeline.policies.checkpoint import load_policy
@@ -36,6 +36,7 @@ from bmd_pipeline.rl.agent import Agent, load_agent, make_agent
 from bmd_pipeline.stages import play as stage
 from bmd_pipeline.stages.console import Reporter
 from bmd_pipeline.tasks import registry
+from bmd_pipeline.tasks.gaussian_mixture.env import GaussianMixture
 
 for package in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(package)
@@ -445,7 +446,9 @@ def test_the_folder_says_what_it_came_from(results: Path) -> None:
     assert facts["weights_sha256"]["finetuned.safetensors"] == weights
 
 
-def test_an_export_is_played_as_it_acts_on_a_robot(results: Path, folder: Path, tmp_path: Path) -> None:
+def test_an_export_is_played_as_it_acts_on_a_robot(
+    results: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     filming, seen = registry.load_filming(TASK), {}
     for gain in (1.0, 0.0):
         env = {"horizon": STEPS, "disturbance": {"action_gain": gain}}
@@ -461,6 +464,27 @@ def test_an_export_is_played_as_it_acts_on_a_robot(results: Path, folder: Path, 
     moved = world.step_chunk(torch.from_numpy(actions)[None]).track_path[:, 0]
     np.testing.assert_allclose(seen[1.0][1 : len(moved) + 1], moved, rtol=0, atol=1e-5)
     assert (seen[0.0] == seen[0.0][0]).all()  # in a world where nothing moves
+    monkeypatch.setattr(GaussianMixture, "_observe", lambda task: torch.full((task.num_envs, 2), torch.nan))
+    with (
+        pytest.raises(TaskError, match=r"GaussianMixture: observation .* is nan.* \(step 0, seed 0\)"),
+        stage.open_export_player(config, filming, folder, 7) as player,
+    ):
+        player.try_episode(0, 0)
+    with monkeypatch.context() as patch:
+        advance = GaussianMixture.track
+        patch.setattr(GaussianMixture, "_observe", lambda task: torch.zeros(task.num_envs, 2))
+        patch.setattr(GaussianMixture, "track", lambda task: advance(task) + torch.inf)
+        with (
+            pytest.raises(TaskError, match=r"track column 0 is not finite or beyond 1e\+12 \(step 1, seed 0\)"),
+            stage.open_export_player(config, filming, folder, 7) as player,
+        ):
+            player.try_episode(0, 0)
+    base, told = load_policy(results / "policy"), list[tuple[str, str]]()
+    agent = load_agent(base, results / "modes" / "seed0", results / "dppo-bmd" / "seed0", "dppo-bmd", task=TASK)
+    with stage.open_agent_player(config, filming, agent, 7, lambda *words: told.append(words)) as player:
+        assert not player.try_episode(0, 0)
+    assert "observation column 0 was not finite" in told[0][0]
+    monkeypatch.undo()
     noisy = config.model_copy(deep=True)
     noisy.task.env["disturbance"] = {"obs_noise": 0.1}
     with (
