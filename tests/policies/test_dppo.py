@@ -205,7 +205,6 @@ def garble(folder: Path) -> None:
             save({"ema": change(torch.full((WIDTH, 18), 1e300, dtype=torch.float64))}),
             r"first\.weight would not be finite",
         ),
-        ({}, save({"ema": change(torch.zeros(16_384, 0))}), r"state_3\.pt is of other sizes"),
         ({}, compress, r"state_3\.pt is no checkpoint of DPPO: its parts unfold to more than the file"),
         ({"network": {"residual_style": "False"}}, None, r"residual_style must be true or false, got 'False'"),
         ({"predict_epsilon": "no"}, None, r"predict_epsilon must be true or false, got 'no'"),
@@ -236,6 +235,17 @@ def test_what_cannot_be_read_is_one_line(
     with pytest.raises(BMDError, match=message) as caught:
         read_dppo(*files, SPEC)
     assert "\n" not in str(caught.value)
+
+
+def test_no_network_is_built_that_the_file_cannot_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = write_run(tmp_path, draw_weights(1, (), False))
+    save({"ema": change(torch.zeros(16_384, 0))})(tmp_path)
+    built: list[object] = []
+    for module in ("conversion", "dppo"):
+        monkeypatch.setattr(f"bmd_pipeline.policies.{module}.DiffusionPolicy", lambda *of: built.append(of))
+    with pytest.raises(BMDError, match="is of other sizes"):
+        read_dppo(*files, SPEC)
+    assert not built
 
 
 def test_import_policy_brings_it_once(tmp_path: Path) -> None:
