@@ -151,9 +151,6 @@ def save(content: object) -> Callable[[Path], None]:
     return lambda folder: torch.save(content, folder / "state_3.pt")
 
 
-HUGE = torch.full((WIDTH, HORIZON * ACTION + TIME + OBS), 1e300, dtype=torch.float64)
-
-
 def change(first: Tensor) -> dict[str, Tensor]:
     """Weights with another first layer."""
     weights = draw_weights(1, (), False) | {"mlp_mean.layers.0.weight": first}

@@ -189,7 +189,6 @@ def shrink(folder: Path) -> None:
 
 
 LAST = "diffusion.unet.final_conv.1.bias"
-EIGHT_BITS = torch.zeros(2, dtype=torch.float8_e4m3fn)
 
 
 def add_weights(**others: Tensor) -> Callable[[Path], None]:
