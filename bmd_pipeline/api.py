@@ -34,6 +34,7 @@ from bmd_pipeline.config.schema import MAX_SEED, RunConfig
 from bmd_pipeline.environments.base import TaskEnv, to_bounds
 from bmd_pipeline.errors import ConfigError
 from bmd_pipeline.io.layout import Layout
+from bmd_pipeline.io.provenance import list_imported
 from bmd_pipeline.methods import check_method, is_finetuned, uses_modes
 from bmd_pipeline.metrics.episodes import Episodes
 from bmd_pipeline.metrics.schemas import Evaluation, PolicyBlock, load_document
@@ -95,7 +96,8 @@ class Run:
         """What every command takes, with the settings that this one reads."""
         assigned = self._assignments()
         load = functools.partial(open_config, self.task, self.preset, None)
-        assign = leave_out(assigned, list_unread(self.config, command, method, assigned, load))
+        imported = list_imported(self.layout.policy(self.task), self.layout.demos_manifest(self.task))
+        assign = leave_out(assigned, list_unread(self.config, command, method, assigned, load, imported))
         shared = {"task": self.task, "preset": self.preset, "assign": assign}
         return {**shared, "root": Path(self.root), "quiet": self.quiet, "plain": True}
 

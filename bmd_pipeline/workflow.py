@@ -50,6 +50,7 @@ from bmd_pipeline.io.provenance import (
     describe_place,
     find_edited_hash,
     is_imported,
+    list_imported,
     read_cost,
     read_manifest,
     require_demos,
@@ -488,8 +489,8 @@ class Pipeline:
 
         def values_of(wildcards: Wildcards) -> dict[str, Any]:
             values = stage_slice(self._run(wildcards), stage, wildcards.get("method"))
-            record = self.layout.policy(wildcards.task) / RUN_FILE
-            if stage not in ("collect", "pretrain") and not self.stored and is_imported(record):
+            if stage not in ("collect", "pretrain") and "pretrain" in self._list_imported(wildcards.task):
+                record = self.layout.policy(wildcards.task) / RUN_FILE
                 values["imported_policy"] = read_json(record, "record").get("outputs")
             return values
 
@@ -497,12 +498,11 @@ class Pipeline:
 
     def all_settings(self, wildcards: Wildcards) -> str:
         """Params: hash of all settings, without those of stages whose output was imported."""
-        imported: list[Stage] = []
-        if not self.stored and is_imported(self.layout.policy(wildcards.task) / RUN_FILE):
-            imported = ["collect", "pretrain"]
-        elif not self.stored and is_imported(self.layout.demos_manifest(wildcards.task)):
-            imported = ["collect"]
-        return config_hash(self._run(wildcards), imported)
+        return config_hash(self._run(wildcards), self._list_imported(wildcards.task))
+
+    def _list_imported(self, task: str) -> tuple[Stage, ...]:
+        """The stages whose output was imported; none where files are elsewhere, which jobs see."""
+        return () if self.stored else list_imported(self.layout.policy(task), self.layout.demos_manifest(task))
 
     def source(self, stage: str) -> Callable[[Wildcards], str]:
         """Params: hash of the code behind a stage."""
@@ -570,7 +570,8 @@ class Pipeline:
         job = (command, method, task, *given)
         if job not in self._read:
             load = partial(_load_assigned, task, self.settings_given.preset)
-            self._read[job] = leave_out(given, list_unread(config, command, method, given, load))
+            unread = list_unread(config, command, method, given, load, self._list_imported(task))
+            self._read[job] = leave_out(given, unread)
         return self._read[job]
 
     def summary_options(self, wildcards: Wildcards, output: Sequence[str], threads: int) -> list[str]:

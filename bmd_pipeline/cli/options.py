@@ -33,7 +33,7 @@ from bmd_pipeline.config.schema import MAX_SEED, RunConfig, flatten
 from bmd_pipeline.errors import ArtifactError, BMDError, ConfigError
 from bmd_pipeline.io.files import MAX_NAME_BYTES
 from bmd_pipeline.io.layout import LOCK_FILE, METRICS_FILE, RUN_FILE, STORE_MARKS, Layout
-from bmd_pipeline.io.provenance import read_record, require_origin, require_own, require_same_preset
+from bmd_pipeline.io.provenance import list_imported, read_record, require_origin, require_own, require_same_preset
 from bmd_pipeline.methods import METHODS, PRETRAINED, TAUGHT, check_method, is_finetuned, uses_modes
 from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.tasks.registry import env_model
@@ -399,8 +399,9 @@ def stage_command(threads_of: Stage, *, resumable: bool = False) -> Callable[[Co
             **own: Any,
         ) -> None:
             settings = open_config(task, preset, config, assign)
-            load = functools.partial(open_config, task, preset, config)
-            require_read(settings, run.__name__, own.get("method"), assign or (), load)
+            load, layout = functools.partial(open_config, task, preset, config), Layout(root, settings.run)
+            imported = list_imported(own.get("policy") or layout.policy(task), layout.demos_manifest(task))
+            require_read(settings, run.__name__, own.get("method"), assign or (), load, imported)
             label = " ".join(
                 [run.__name__, task, *(str(own[name]) for name in ("method", "seed") if own.get(name) is not None)]
             )
@@ -410,7 +411,6 @@ def stage_command(threads_of: Stage, *, resumable: bool = False) -> Callable[[Co
             if threads and workers < threads:
                 reporter.log(f"uses {workers} of the {threads} cores asked for: there are no more for this process")
             with stop if resumable else nullcontext():
-                layout = Layout(root, settings.run)
                 run(Job(run.__name__, settings, layout, reporter, workers, stop, force, dry_run), **own)
 
         return add_options(open_job, run, *(() if resumable else ("max_minutes",)))

@@ -22,15 +22,20 @@ from bmd_pipeline.methods import (
 _EVERYWHERE = ("task", "preset", "run", "seed", "seeds", "methods", "execution")
 """What a run is about, and how and where it computes."""
 
-_COLLECTED = ("collect", "import_demos", "export_demos")
-_PRETRAINED = ("pretrain", "import_policy")
+_COLLECTED = ("collect", "export_demos")
+_IMPORTING = ("import_demos", "import_policy")
 
 Load = Callable[[list[str]], object]
 """Loads the run with these assignments in the place of those given; a ConfigError if they don't go together."""
 
 
 def list_unread(
-    config: RunConfig, command: str, method: str | None, assignments: Sequence[str], load: Load
+    config: RunConfig,
+    command: str,
+    method: str | None,
+    assignments: Sequence[str],
+    load: Load,
+    imported: Collection[Stage] = (),
 ) -> list[str]:
     """Dotted names of assigned settings that neither a command's stage reads nor one before it, for a method.
 
@@ -42,6 +47,7 @@ def list_unread(
         method: fine-tuning method or policy that the command is about; None if it is about none.
         assignments: `a.b=c`, as of `--set`.
         load: loads the run with other assignments.
+        imported: stages whose output was imported, as `io.provenance.list_imported` finds them.
     """
     if method is not None and method not in (*METHODS, PRETRAINED, TAUGHT, EXPERT):  # which is refused as such
         return []
@@ -49,7 +55,7 @@ def list_unread(
     read = {name for name in given if name.partition(".")[0] in _EVERYWHERE}
     if read.issuperset(given):
         return []
-    known = _list_read(config, command, method)
+    known = _list_read(config, command, method, imported)
     unread = [name for name in dict.fromkeys(given) if name not in read and not _is_among(name, known)]
     if not unread or _is_sound(load, leave_out(assignments, unread)):
         return unread
@@ -60,18 +66,26 @@ def list_unread(
     return found
 
 
-def require_read(config: RunConfig, command: str, method: str | None, assignments: Sequence[str], load: Load) -> None:
+def require_read(
+    config: RunConfig,
+    command: str,
+    method: str | None,
+    assignments: Sequence[str],
+    load: Load,
+    imported: Collection[Stage] = (),
+) -> None:
     """Checks that a command reads all that is assigned.
 
     Raises:
         ConfigError: a setting can't have an effect; it says where it would have one.
     """
-    if unread := list_unread(config, command, method, assignments, load):
+    if unread := list_unread(config, command, method, assignments, load, imported):
         more = f" (and {len(unread) - 1} more)" if unread[1:] else ""
         what = command.replace("_", "-") + (f" --method {method}" if method else "")
+        readers = _describe_readers(config, unread[0], imported)
         raise ConfigError(
-            f"{unread[0]} has no effect on `{what}`{more}: {_describe_readers(config, unread[0])}; leave it out, or "
-            "give a file of the whole run's settings by --config"
+            f"{unread[0]} has no effect on `{what}`{more}: {readers}; leave it out, or give a file of the whole "
+            "run's settings by --config"
         )
 
 
@@ -103,14 +117,14 @@ def _settle(value: Any, resolved: Mapping[str, Any], name: str) -> Any:
     return resolved.get(name, value) if untyped else value
 
 
-def _list_read(config: RunConfig, command: str, method: str | None) -> set[str]:
+def _list_read(config: RunConfig, command: str, method: str | None, imported: Collection[Stage]) -> set[str]:
     """Dotted names of the settings that a command's stage reads, or one before it."""
     runs = [config]
     if config.grid.axes and command in ("grid", "report"):
         runs += [cell.config for cell in list_cells(config)]
     read: set[str] = set()
     for run in runs:
-        for stage, of in _list_chain(run, command, method):
+        for stage, of in _list_chain(run, command, method, imported):
             read |= _list_names(run, stage, of)
     return read
 
@@ -125,12 +139,17 @@ def _list_names(config: RunConfig, stage: Stage, method: str | None) -> set[str]
     return {name for name, _ in _list_leaves(chosen) if name in every}  # no group of which nothing is chosen
 
 
-def _list_chain(config: RunConfig, command: str, method: str | None) -> list[tuple[Stage, str | None]]:
+def _list_chain(
+    config: RunConfig, command: str, method: str | None, imported: Collection[Stage]
+) -> list[tuple[Stage, str | None]]:
     """The stages that a command runs or builds on, with their method."""
     first: list[tuple[Stage, str | None]] = [("collect", None), ("pretrain", None)]
+    if command in _IMPORTING:
+        return []
     if command in _COLLECTED or (command == "play" and method in (None, EXPERT)):
         return first[:1]
-    if command in _PRETRAINED:
+    first = [pair for pair in first if pair[0] not in imported]
+    if command == "pretrain":
         return first
     if command == "discover":
         return [*first, ("discover", None)]
@@ -151,8 +170,11 @@ def _list_chain(config: RunConfig, command: str, method: str | None) -> list[tup
     return chain + [(cast(Stage, name), None) for name in own if name in STAGES and name != "finetune"]
 
 
-def _describe_readers(config: RunConfig, name: str) -> str:
+def _describe_readers(config: RunConfig, name: str, imported: Collection[Stage]) -> str:
     """Which stage reads a setting, and for which methods if not for all."""
+    if (stage := name.partition(".")[0]) in imported:
+        what, them = ("the policy was", "it") if "pretrain" in imported else ("the demonstrations were", "them")
+        return f"{what} imported, and no setting of `{stage}` made {them}"
     stages = [stage for stage in STAGES if stage != "finetune" and _is_among(name, _list_names(config, stage, None))]
     if stages and not name.startswith("finetune."):
         own = name.partition(".")[0]

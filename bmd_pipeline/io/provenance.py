@@ -45,6 +45,8 @@ from bmd_pipeline.io.layout import (
 if TYPE_CHECKING:  # Snakemake reads this module for every job: torch is imported where it is asked
     import torch
 
+    from bmd_pipeline.config.hashing import Stage
+
 
 def measure_cpu_seconds() -> float:
     """Seconds of CPU that this process and its children have used since it began.
@@ -342,6 +344,18 @@ def is_imported(record: Path) -> bool:
         return read_json(record, "record").get("imported") is True
     except ArtifactError:
         return False
+
+
+def list_imported(policy: Path, manifest: Path) -> tuple[Stage, ...]:
+    """The stages whose output was imported, so that their settings decide nothing.
+
+    Args:
+        policy: folder of the base policy; it need not be there.
+        manifest: of the demonstrations; likewise.
+    """
+    if is_imported(policy / RUN_FILE):
+        return ("collect", "pretrain")
+    return ("collect",) if is_imported(manifest) else ()
 
 
 _MARKS = (MARK.encode(), b"bmd_pipeline")

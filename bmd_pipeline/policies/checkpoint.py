@@ -13,7 +13,7 @@ from bmd_pipeline.errors import ArtifactError
 from bmd_pipeline.io.files import hash_file, hash_tensors, load_weights, read_json, save_weights, write_json
 from bmd_pipeline.io.layout import POLICY_FILE
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
-from bmd_pipeline.policies.external import BasePolicy, ExternalPolicy, load_external
+from bmd_pipeline.policies.external import BasePolicy, ExternalPolicy, load_external, require_same
 from bmd_pipeline.policies.networks import require_denoiser
 
 SCHEMA_VERSION = 2
@@ -25,12 +25,12 @@ _IDENTITY = TypeAdapter(dict[str, str])
 def save_policy(policy: BasePolicy, directory: Path, task: str) -> None:
     """Writes `policy.safetensors` (with the normalisers) and `policy.json`, which names its task, into a folder.
 
-    Of an external policy the normalisers alone are written, and what identifies it.
+    Of an external policy the normalisers alone are written, what it did when it was tried out, and what identifies it.
     """
     weights = directory / POLICY_FILE
     kind: dict[str, Any]
     if isinstance(policy, ExternalPolicy):
-        tensors, kind = policy.normalisers(), {"external": policy.identify()}
+        tensors, kind = policy.own_tensors(), {"external": policy.identify()}
     else:
         tensors, kind = policy.state_dict(), {"policy": policy.config.model_dump(mode="json")}
     save_weights(weights, tensors)
@@ -113,7 +113,10 @@ def load_policy(
         if not tensor.is_floating_point() or (is_std and not bool((tensor > 0.0).all())):
             raise ArtifactError(f"policy: {weights}: {name} must be floats{' above 0' if is_std else ''}")
     policy.action_low, policy.action_high = low, high
-    return policy.to(device).requires_grad_(False).eval()
+    policy = policy.to(device).requires_grad_(False).eval()
+    if isinstance(policy, ExternalPolicy):
+        require_same(policy)
+    return policy
 
 
 def _fill(config: PolicyConfig, sizes: dict[str, int], tensors: dict[str, Tensor], weights: Path) -> DiffusionPolicy:
@@ -144,12 +147,10 @@ def _find_external(
                 f"policy: {path} describes {function}, but {what} changed since: run `bmd-pipeline pretrain` again"
             )
     try:
-        policy.load_state_dict(tensors, strict=False)
-        if policy.normalisers().keys() != tensors.keys():
-            raise RuntimeError
-    except RuntimeError:
+        policy.load_own_tensors(tensors)
+    except ValueError:
         raise ArtifactError(f"policy: {path} does not fit {function}: run `bmd-pipeline pretrain` again") from None
-    policy.fingerprint = hash_values(found | {"normalisers": hash_tensors(tensors)})
+    policy.fingerprint = hash_values(found | {"tensors": hash_tensors(tensors)})
     return policy
 
 

@@ -78,18 +78,40 @@ class ExternalPolicy(nn.Module):
         self.action_low, self.action_high = (-1.0,) * self.action_dim, (1.0,) * self.action_dim
         self.noise_dim, self.cond_dim = spec.horizon * spec.action_dim, spec.n_obs_steps * spec.obs_dim
         self.obs_normaliser, self.action_normaliser = Normaliser(self.cond_dim), Normaliser(self.action_dim)
+        self.trial: dict[str, Tensor] = {}
 
     @property
     def device(self) -> torch.device:
         """Where it lives."""
         return self.obs_normaliser.mean.device
 
-    def normalisers(self) -> dict[str, Tensor]:
-        """Scales of observations and actions, all that this package adds to the user's policy."""
+    def own_tensors(self) -> dict[str, Tensor]:
+        """All that this package adds to the user's policy: scales of observations and actions, and what it did when it
+        was tried out."""
         parts = {"obs_normaliser": self.obs_normaliser, "action_normaliser": self.action_normaliser}
-        return {
+        scales = {
             f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()
         }
+        return scales | {f"trial.{name}": value for name, value in self.trial.items()}
+
+    def load_own_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes what `own_tensors` gave.
+
+        Raises:
+            ValueError: it is of another policy.
+        """
+        dims = {"noise": self.noise_dim, "cond": self.cond_dim, "chunk": self.noise_dim}
+        trial = {name: tensors.get(f"trial.{name}", torch.zeros(0)) for name in dims}
+        rows = len(trial["noise"])
+        if not rows or any(trial[name].shape != (rows, dim) for name, dim in dims.items()):
+            raise ValueError("its trial has other sizes")
+        self.trial = trial
+        try:
+            self.load_state_dict({name: value for name, value in tensors.items() if name not in _TRIAL}, strict=False)
+        except RuntimeError:
+            raise ValueError("its normalisers have other sizes") from None
+        if self.own_tensors().keys() != tensors.keys():
+            raise ValueError("it has other tensors")
 
     def fit_normalisers(self, chunk: Tensor, stacked: Tensor) -> None:
         """Takes scales from demonstrations: chunks (W, noise_dim) and stacked observations (W, cond_dim)."""
@@ -155,6 +177,11 @@ class ExternalPolicy(nn.Module):
         return {"function": self.function, "source_sha256": hash_function(self.function), "weights_sha256": weights}
 
 
+_TRIAL = ("trial.noise", "trial.cond", "trial.chunk")
+_SAME_CALL, _SAME_POLICY = 1e-4, 1e-2
+"""How far chunks of one policy for one noise may differ, in standard deviations of the demonstrated actions: in one
+process, and on another machine or device, where the same products are rounded otherwise."""
+
 BasePolicy = DiffusionPolicy | ExternalPolicy
 """A pre-trained policy: ours, whose denoiser can be trained further, or one that stays as it is."""
 
@@ -203,8 +230,12 @@ def _find(function: str) -> Callable[[], ChunkPolicy]:
 
 
 @torch.no_grad()
-def try_out(policy: ExternalPolicy, stacked: Tensor) -> None:
-    """Calls a policy twice on demonstrated observations (W, cond_dim), of which it takes a few.
+def try_out(policy: ExternalPolicy, stacked: Tensor) -> float:
+    """Calls a policy twice on demonstrated observations (W, cond_dim), of which it takes a few, and keeps what it did:
+    the policy may read files, or ask a server, that no hash sees.
+
+    Returns:
+        share of its actions' values that lie outside the bounds of the task's actions, where they are clipped.
 
     Raises:
         ArtifactError: an action is not finite, or is another one for the same noise.
@@ -213,8 +244,27 @@ def try_out(policy: ExternalPolicy, stacked: Tensor) -> None:
     noise = torch.randn(len(cond), policy.noise_dim, generator=torch.Generator().manual_seed(0)).to(cond.device)
     first, second = policy.sample(noise, cond), policy.sample(noise, cond)
     place = f"{SETTING} {policy.function}"
-    if not torch.allclose(first, second, atol=1e-4):
+    if not torch.allclose(first, second, atol=_SAME_CALL):
         raise ArtifactError(
             f"{place}: two calls with the same noise gave other actions: take all randomness from the noise, and "
             "switch layers such as dropout off"
+        )
+    policy.trial = {"noise": noise, "cond": cond, "chunk": first}
+    actions = policy.action_normaliser.inverse(first.reshape(len(first), -1, policy.action_dim))
+    return (actions.abs() > 1.0 + _SAME_CALL).float().mean().item()
+
+
+@torch.no_grad()
+def require_same(policy: ExternalPolicy) -> None:
+    """Checks that a policy still does what it did when it was tried out.
+
+    Raises:
+        ArtifactError: it does something else.
+    """
+    device = policy.device
+    noise, cond, chunk = (policy.trial[name].to(device) for name in ("noise", "cond", "chunk"))
+    if not torch.allclose(policy.sample(noise, cond), chunk, atol=_SAME_POLICY):
+        raise ArtifactError(
+            f"{SETTING} {policy.function}: its actions are other ones than when `bmd-pipeline pretrain` tried it out; "
+            "what it reads (a file, a server) changed since: run `bmd-pipeline pretrain` again"
         )

@@ -140,7 +140,12 @@ def _adopt(
     policy = load_external(config.pretrain.external_policy, sizes, (data.action_low, data.action_high)).to(device)
     windows = make_windows(data, policy.config).to(device)
     policy.fit_normalisers(windows.chunk, windows.stacked)
-    try_out(policy, windows.stacked)
+    clipped = try_out(policy, windows.stacked)
+    if clipped > 0.01:
+        reporter.warn(
+            f"{config.pretrain.external_policy}: {clipped:.1%} of its actions' values lie outside the bounds of the "
+            "task's actions; they are clipped there"
+        )
     identity, collected = policy.identify(), _find_collect_config(demos, start, reporter)
     episodes, metrics, names = config.pretrain.selection.episodes, {}, (config.task.name, STAGE)
     with open_checkpoints(config, STAGE, output, stop, reporter, demos=start.hashes[demos], external=identity) as lock:
@@ -166,6 +171,7 @@ def _adopt(
             device=device,
             collect_config=collected,
             external_policy=identity,
+            clipped_actions=clipped,
             metrics=metrics,
             warnings=reporter.warnings,
         )

@@ -198,11 +198,22 @@ def test_settings_that_no_stage_behind_a_command_reads_are_refused(
 
 def test_what_was_imported_has_no_settings(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layout = Layout(made, "smoke")
-    for path in (layout.policy(TASK) / "run.json", layout.demos_manifest(TASK)):
-        path.write_text(json.dumps({"stage": "pretrain", "task": TASK, "imported": True, "config": {}}))
-    for command in ("pretrain", "evaluate"):
-        _, _, err = run(capsys, f"{command} --task {TASK} --preset smoke --set pretrain.iterations=99")
-        assert "can't change" not in err
+    layout.demos_manifest(TASK).write_text(json.dumps({"stage": "collect", "task": TASK, "imported": True}))
+    status, _, err = run(capsys, f"pretrain --task {TASK} --preset smoke --set collect.num_episodes=99")
+    assert (status, err.partition("; ")[0]) == (
+        2,
+        "error: collect.num_episodes has no effect on `pretrain`: the demonstrations were imported, and no setting of "
+        "`collect` made them",
+    )
+    (layout.policy(TASK) / "run.json").write_text(json.dumps({"stage": "pretrain", "task": TASK, "imported": True}))
+    own = layout.policy(TASK).rename(made / "own")
+    for command in ("evaluate --policy own", "finetune --method dppo --policy own", "discover --policy own"):
+        status, _, err = run(capsys, f"{command} --task {TASK} --preset smoke --set pretrain.iterations=99")
+        assert (status, err.count("\n")) == (2, 1)
+        assert "the policy was imported, and no setting of `pretrain` made it; leave it out" in err
+    own.rename(layout.policy(TASK))
+    _, _, err = run(capsys, f"evaluate --task {TASK} --preset smoke --set pretrain.iterations=99")
+    assert "the policy was imported" in err
 
 
 def test_commands_in_messages_have_the_settings_and_the_root_of_the_one_that_failed(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bmd_pipeline.config.hashing import Stage
 from bmd_pipeline.config.load import load_config
 from bmd_pipeline.config.readers import leave_out, list_unread, require_read
 from bmd_pipeline.errors import ConfigError
@@ -26,6 +27,8 @@ def find_unread(command: str, method: str | None, *assignments: str) -> list[str
     ("command", "method", "setting"),
     [
         ("collect", None, "pretrain.iterations=9"),
+        ("import_demos", None, "collect.num_episodes=9"),
+        ("import_policy", None, "pretrain.iterations=9"),
         ("pretrain", None, "finetune.iterations=99"),
         ("pretrain", None, "pretrain={iterations: 9}"),
         ("discover", None, "discover.steering.max_noise=2.0"),
@@ -57,7 +60,6 @@ def test_what_no_stage_of_the_chain_reads_has_no_effect(command: str, method: st
         ("pretrain", None, "collect.num_episodes=99"),
         ("pretrain", None, "pretrain.log_interval=7"),
         ("pretrain", None, "pretrain.policy.unet=null"),
-        ("import_policy", None, "pretrain.iterations=9"),
         ("discover", None, "modes={}"),
         ("finetune", "dsrl", "discover.steering.max_noise=2.0"),
         ("finetune", "dppo-bmd", "discover.num_modes=3"),
@@ -99,6 +101,29 @@ def test_of_a_group_the_rest_is_left() -> None:
         "seed=1",
     ]
     assert leave_out([text], ["finetune.iterations", "finetune.ppo.gamma", "finetune.denoiser.eta"]) == []
+
+
+@pytest.mark.parametrize(
+    ("imported", "setting", "reason"),
+    [
+        (("collect",), "collect.num_episodes=9", "the demonstrations were imported, and no setting of `collect`"),
+        (("collect", "pretrain"), "collect.num_episodes=9", "the policy was imported, and no setting of `collect`"),
+        (("collect", "pretrain"), "pretrain.policy.horizon=8", "the policy was imported, and no setting of `pretrain`"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("command", "method"),
+    [("discover", None), ("finetune", "dppo"), ("evaluate", "taught"), ("play", "dsrl"), ("compare", None)],
+)
+def test_what_was_imported_was_made_by_no_setting(
+    command: str, method: str | None, imported: tuple[Stage, ...], setting: str, reason: str
+) -> None:
+    config = load_config("GaussianMixture", preset="cpu", assignments=[setting], config_dir=CONFIG_DIR)
+    with pytest.raises(ConfigError, match=f"has no effect on .*: {reason} made"):
+        require_read(config, command, method, [setting], lambda given: None, imported)
+    # an expert plays by them all the same, and a policy of one's own demonstrations is trained
+    assert list_unread(config, "play", "expert", ["collect.num_episodes=9"], lambda given: None, imported) == []
+    assert list_unread(config, "pretrain", None, ["pretrain.iterations=9"], lambda given: None, ("collect",)) == []
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,19 @@ def test_a_manifest_without_outputs_is_refused_in_one_line(pipeline: Pipeline) -
         pipeline.own_demos(Wildcards(task="GaussianMixture"))
 
 
+def test_jobs_on_an_imported_policy_get_no_settings_of_its_training(pipeline: Pipeline) -> None:
+    pipeline = dataclasses.replace(pipeline, config=pipeline.config | {"set": ["pretrain.iterations=9"]})
+    job, output = Wildcards(task="GaussianMixture", method="dppo", seed="0"), ["results/GaussianMixture-smoke/x"]
+    assert "pretrain.iterations=9" in pipeline.options("finetune")(job, output, 1)
+    policy = Path("results/GaussianMixture-smoke/policy")
+    policy.mkdir(parents=True)
+    (policy / "run.json").write_text('{"imported": true}')
+    planned = dataclasses.replace(pipeline)
+    assert "pretrain.iterations=9" not in planned.options("finetune")(job, output, 1)
+    planned = dataclasses.replace(pipeline, stored=True)  # which the command refuses, where it sees the policy
+    assert "pretrain.iterations=9" in planned.options("finetune")(job, output, 1)
+
+
 def test_only_training_in_a_cell_of_the_grid_is_told_when_to_stop(pipeline: Pipeline) -> None:
     axes = {"finetune.regulariser.mi_weight": [0.5]}
     pipeline = dataclasses.replace(pipeline, config={**pipeline.config, "grid": {"axes": axes}})

@@ -18,7 +18,7 @@ import bmd_pipeline as bmd
 from bmd_pipeline.cli.main import main
 from bmd_pipeline.config import hashing
 from bmd_pipeline.errors import ArtifactError, BMDError, ConfigError, TaskError
-from bmd_pipeline.policies.checkpoint import load_policy
+from bmd_pipeline.policies.checkpoint import load_policy, save_policy
 from bmd_pipeline.policies.diffusion import stack_frames
 from bmd_pipeline.policies.external import ExternalPolicy, load_external
 from bmd_pipeline.rl.agent import load_agent
@@ -97,6 +97,58 @@ def test_another_code_or_other_weights_are_another_policy(run: bmd.Run, tmp_path
         (folder / "policy.json").write_text(json.dumps(other))
         with pytest.raises(ArtifactError, match=f"flow:load, but {message}.*run `bmd-pipeline pretrain` again"):
             load_policy(folder, external="flow:load")
+
+
+READING = """
+import pathlib, torch
+from bmd_pipeline.policies.external import PolicySpec
+
+class Reading:
+    spec = PolicySpec(obs_dim=2, action_dim=2, horizon=8, n_action_steps=4, n_obs_steps=2)
+    gain = float(pathlib.Path(__file__).with_name("gain.txt").read_text())
+    def __call__(self, noise, obs):
+        return self.gain * noise
+
+def load():
+    Reading.gain = float(pathlib.Path(__file__).with_name("gain.txt").read_text())
+    return Reading()
+"""
+
+
+def test_what_no_hash_sees_is_seen_in_what_the_policy_does(
+    run: bmd.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "reading.py").write_text(READING)
+    (gain := tmp_path / "gain.txt").write_text("0.25")
+    monkeypatch.syspath_prepend(tmp_path)
+    shutil.copytree(run.layout.demos(TASK).parent, tmp_path / "data" / "GaussianMixture-smoke")
+    given = EXTERNAL | {"pretrain.external_policy": "reading:load", "pretrain.selection.episodes": 0}
+    own = bmd.Run(TASK, preset="smoke", settings=given, root=tmp_path)
+    bmd.pretrain(own)
+    folder = own.layout.policy(TASK)
+    first = load_policy(folder, external="reading:load").fingerprint
+    gain.write_text("0.251")  # less than what another machine may round
+    assert load_policy(folder, external="reading:load").fingerprint == first
+    gain.write_text("0.4")
+    with pytest.raises(ArtifactError, match=r"reading:load: its actions are other ones than when .*pretrain` again"):
+        bmd.finetune(own, "res")
+    gain.write_text("0.6")  # what is clipped is said
+    bmd.pretrain(own)
+    warned = "of its actions' values lie outside the bounds of the task's actions; they are clipped there"
+    assert warned in capsys.readouterr().err
+    assert json.loads((folder / "run.json").read_text())["clipped_actions"] == pytest.approx(0.096, abs=0.03)
+    assert load_policy(folder, external="reading:load").fingerprint != first
+
+
+@pytest.mark.parametrize("damage", ["missing", "sizes", "empty"])
+def test_a_policy_without_a_trial_of_its_sizes_is_refused(run: bmd.Run, tmp_path: Path, damage: str) -> None:
+    policy = load_policy(run.layout.policy(TASK), external="flow:load")
+    assert isinstance(policy, ExternalPolicy)
+    damaged = {"missing": {}, "sizes": policy.trial | {"cond": torch.zeros(3, 1)}, "empty": policy.trial}[damage]
+    policy.trial = {name: value[:0] for name, value in damaged.items()} if damage == "empty" else damaged
+    save_policy(policy, tmp_path, TASK)
+    with pytest.raises(ArtifactError, match="does not fit flow:load: run `bmd-pipeline pretrain` again"):
+        load_policy(tmp_path, external="flow:load")
 
 
 def test_a_file_makes_nothing_be_imported_that_the_settings_do_not_name(run: bmd.Run, tmp_path: Path) -> None:
