@@ -17,7 +17,7 @@ from bmd_pipeline.config.load import describe_error
 from bmd_pipeline.config.schema import PolicyConfig
 from bmd_pipeline.environments.base import TaskSpec
 from bmd_pipeline.errors import ArtifactError
-from bmd_pipeline.io.files import damage_error, load_weights, read_json
+from bmd_pipeline.io.files import damage_error, is_there, load_weights, read_json
 from bmd_pipeline.policies.conversion import NO_BOUND, Bounds, fill_policy, make_scales
 from bmd_pipeline.policies.diffusion import DiffusionPolicy
 
@@ -44,8 +44,12 @@ _RENAMED = (
 
 
 def is_lerobot(folder: Path) -> bool:
-    """Whether a folder is a policy as LeRobot saves it."""
-    return (folder / CONFIG_FILE).is_file() and (folder / WEIGHTS_FILE).is_file()
+    """Whether a folder is a policy as LeRobot saves it.
+
+    Raises:
+        ArtifactError: a file of such a policy is no regular file.
+    """
+    return is_there(folder / CONFIG_FILE) and is_there(folder / WEIGHTS_FILE)
 
 
 def list_files(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,16 @@ def test_what_cannot_be_read_is_one_line(
     with pytest.raises(ArtifactError, match=message) as caught:
         read_lerobot(folder, SPEC)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_pipe_in_its_folder_is_named(tmp_path: Path, name: str) -> None:
+    for other in {"config.json", "model.safetensors"} - {name}:
+        (tmp_path / other).touch()
+    os.mkfifo(tmp_path / name)
+    config = load_config("PushT", preset="smoke")
+    with pytest.raises(ArtifactError, match=rf"{name} is no regular file but a folder, a pipe"):
+        import_policy(config, policy=tmp_path, output=tmp_path / "policy", reporter=Reporter("quiet"))
 
 
 def test_a_u_net_learns_codes_as_others_do() -> None:
