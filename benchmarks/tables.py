@@ -307,7 +307,7 @@ def collect(roots: Sequence[Path], task: str, *, methods: Sequence[str], variant
         raise ArtifactError(f"{', '.join(map(str, roots))}: hold no evaluation of {', '.join(lacking)} on {task}")
     rows = []
     for method in chosen:
-        apart = variant if is_finetuned(method) else ""  # variants start from the same policies
+        apart = variant if method in methods or is_finetuned(method) else ""  # variants start from the same policies
         rows.append(make_row(task, method, found[method], variant=apart, world=world))
     return rows
 

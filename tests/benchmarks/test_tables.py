@@ -90,6 +90,8 @@ def test_rows_are_means_over_base_policies(root: Path) -> None:
         "taught": ("coded", ""),
         "dppo-bmd": ("coded", "lambda 0"),
     }
+    # what is named has another base policy, such as one trained for more steps
+    assert collect([root], TASK, methods=["pretrained"], variant="longer", world=None)[0].variant == "longer"
     row = rows["dppo-bmd"]
     values = np.array([0.9, 0.8, 1.0])
     low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
