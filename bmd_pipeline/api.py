@@ -96,7 +96,8 @@ class Run:
         """What every command takes, with the settings that this one reads."""
         assigned = self._assignments()
         load = functools.partial(open_config, self.task, self.preset, None)
-        imported = list_imported(self.layout.policy(self.task), self.layout.demos_manifest(self.task))
+        policy = None if command == "pretrain" else self.layout.policy(self.task)
+        imported = list_imported(policy, self.layout.demos_manifest(self.task))
         assign = leave_out(assigned, list_unread(self.config, command, method, assigned, load, imported))
         shared = {"task": self.task, "preset": self.preset, "assign": assign}
         return {**shared, "root": Path(self.root), "quiet": self.quiet, "plain": True}

@@ -32,7 +32,7 @@ from bmd_pipeline.config.resources import usable_cores
 from bmd_pipeline.config.schema import MAX_SEED, RunConfig, flatten
 from bmd_pipeline.errors import ArtifactError, BMDError, ConfigError
 from bmd_pipeline.io.files import MAX_NAME_BYTES
-from bmd_pipeline.io.layout import LOCK_FILE, METRICS_FILE, RUN_FILE, STORE_MARKS, Layout
+from bmd_pipeline.io.layout import LOCK_FILE, MANIFEST_FILE, METRICS_FILE, RUN_FILE, STORE_MARKS, Layout
 from bmd_pipeline.io.provenance import list_imported, read_record, require_origin, require_own, require_same_preset
 from bmd_pipeline.methods import METHODS, PRETRAINED, TAUGHT, check_method, is_finetuned, uses_modes
 from bmd_pipeline.stages.console import Reporter, Stop
@@ -400,7 +400,7 @@ def stage_command(threads_of: Stage, *, resumable: bool = False) -> Callable[[Co
         ) -> None:
             settings = open_config(task, preset, config, assign)
             load, layout = functools.partial(open_config, task, preset, config), Layout(root, settings.run)
-            imported = list_imported(own.get("policy") or layout.policy(task), layout.demos_manifest(task))
+            imported = _list_imported(run.__name__, layout, task, own)
             require_read(settings, run.__name__, own.get("method"), assign or (), load, imported)
             label = " ".join(
                 [run.__name__, task, *(str(own[name]) for name in ("method", "seed") if own.get(name) is not None)]
@@ -416,6 +416,13 @@ def stage_command(threads_of: Stage, *, resumable: bool = False) -> Callable[[Co
         return add_options(open_job, run, *(() if resumable else ("max_minutes",)))
 
     return decorate
+
+
+def _list_imported(command: str, layout: Layout, task: str, own: Mapping[str, Any]) -> tuple[Stage, ...]:
+    """The stages before a command whose output was imported; files that the user named are among its `own` options."""
+    policy, demos = own.get("policy"), own.get("demos")
+    manifest = demos.parent / MANIFEST_FILE if demos else None if policy else layout.demos_manifest(task)
+    return list_imported(None if command == "pretrain" else policy or layout.policy(task), manifest)
 
 
 def add_options(command: Command, run: Command, *without: str) -> Command:

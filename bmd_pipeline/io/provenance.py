@@ -346,16 +346,16 @@ def is_imported(record: Path) -> bool:
         return False
 
 
-def list_imported(policy: Path, manifest: Path) -> tuple[Stage, ...]:
+def list_imported(policy: Path | None, manifest: Path | None) -> tuple[Stage, ...]:
     """The stages whose output was imported, so that their settings decide nothing.
 
     Args:
-        policy: folder of the base policy; it need not be there.
-        manifest: of the demonstrations; likewise.
+        policy: folder of the base policy; it need not be there. None where it is about to be made.
+        manifest: of the demonstrations; likewise. None where the policy was made of others.
     """
-    if is_imported(policy / RUN_FILE):
+    if policy is not None and is_imported(policy / RUN_FILE):
         return ("collect", "pretrain")
-    return ("collect",) if is_imported(manifest) else ()
+    return ("collect",) if manifest is not None and is_imported(manifest) else ()
 
 
 _MARKS = (MARK.encode(), b"bmd_pipeline")

@@ -216,6 +216,22 @@ def test_what_was_imported_has_no_settings(made: Path, capsys: pytest.CaptureFix
     assert "the policy was imported" in err
 
 
+def test_others_beside_what_was_imported_have_settings(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = Layout(made, "smoke")
+    trained = shutil.copytree(layout.policy(TASK), made / "trained")
+    collected = shutil.copytree(layout.demos_manifest(TASK).parent, made / "collected")
+    for path in (layout.policy(TASK) / "run.json", layout.demos_manifest(TASK)):
+        path.write_text(json.dumps({"stage": path.stem, "task": TASK, "imported": True}))
+    given = f"--task {TASK} --preset smoke --set collect.num_episodes=99"
+    for command, made_it in (
+        (f"evaluate --policy {trained} {given}", "the demonstrations of "),
+        (f"pretrain --demos {collected / 'demos.zarr'} --output mine {given}", ""),
+    ):
+        assert f"`collect` made {made_it}" in run(capsys, command)[2]
+    _, _, err = run(capsys, f"pretrain --output mine --task {TASK} --preset smoke --set pretrain.iterations=99")
+    assert "no effect" not in err
+
+
 def test_commands_in_messages_have_the_settings_and_the_root_of_the_one_that_failed(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
