@@ -170,6 +170,8 @@ def require_store(path: Path, task: str) -> None:
     """
     from bmd_pipeline.demos.formats import recognise  # not before: it takes a while
 
+    if not path.name:
+        raise ArtifactError(f"{path} is no demonstration store: --demos must name a zarr store")
     found = recognise(path)
     is_store = found == "zarr" and (not (path / "data/action").is_dir() or _has_observations(path))
     if found and not is_store:

@@ -421,6 +421,7 @@ def play(
 
 def _need_demos(job: Job, given: Path | None) -> Path:
     if given:
+        given = given if given.name not in ("", "..") else given.resolve()  # its manifest is beside it
         o.require_store(given, job.task)
     store = given or need(job.layout.demos(job.task), f"bmd-pipeline collect --task {job.task}")
     manifest = store.with_name(MANIFEST_FILE)

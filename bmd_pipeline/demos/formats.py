@@ -67,7 +67,7 @@ _MINARI = ("data/main_data.hdf5", "main_data.hdf5")
 
 
 def recognise(path: Path) -> str | None:
-    """The kind of file or folder, as far as its beginning tells; None if it is none that is read.
+    """The kind of a file or folder, as far as its beginning tells; None if it is none that is read.
 
     Raises:
         ArtifactError: it is neither a folder nor a regular file.
@@ -85,6 +85,23 @@ def recognise(path: Path) -> str | None:
     return "zipped zarr" if start.startswith(b"PK") else "HDF5" if start == b"\x89HDF\r\n\x1a\n" else None
 
 
+def require_known(path: Path) -> str:
+    """The kind of a file or folder that is read.
+
+    Raises:
+        DataError: nothing is there, or it is of no known format.
+        ArtifactError: it is neither a folder nor a regular file.
+    """
+    if not path.exists():
+        raise DataError(f"no demonstrations at {path}")
+    if (found := recognise(path)) is None:
+        raise DataError(
+            f"{path} is of no format that is read: a zarr store or its zip file, the folder of a LeRobot or Minari "
+            "dataset, or an HDF5 file of robomimic, ManiSkill or Minari"
+        )
+    return found
+
+
 def read_recording(path: Path, obs: Sequence[str] = (), obs_dim: int | None = None) -> Recording:
     """Reads a file or folder of any of the formats into memory.
 
@@ -97,21 +114,13 @@ def read_recording(path: Path, obs: Sequence[str] = (), obs_dim: int | None = No
         DataError: nothing is there, it is of no known format, damaged, or not safe to read; it lacks an array, or
             doesn't tell which ones are the observation; lengths or sizes don't fit, or a value is not finite.
     """
-    if not path.exists():
-        raise DataError(f"no demonstrations at {path}")
-    readers: dict[str | None, Callable[[Path, Sequence[str], int | None], Recording]] = {
+    readers: dict[str, Callable[[Path, Sequence[str], int | None], Recording]] = {
         "zarr": _read_zarr,
         "zipped zarr": _read_zarr,
         "LeRobot": _read_lerobot,
         "HDF5": _read_hdf5,
     }
-    reader = readers.get(recognise(path))
-    if reader is None:
-        raise DataError(
-            f"{path} is of no format that is read: a zarr store or its zip file, the folder of a LeRobot or Minari "
-            "dataset, or an HDF5 file of robomimic, ManiSkill or Minari"
-        )
-    recording = reader(path, obs, obs_dim)
+    recording = readers[require_known(path)](path, obs, obs_dim)
     if not recording.episodes:
         raise DataError(f"{path} holds no episode")
     for index, episode in enumerate(recording.episodes):

@@ -571,7 +571,7 @@ def require_own_demos(policy: Path, demos: Path) -> None:
     Raises:
         ConfigError: the policy was imported, and the demonstrations were not.
     """
-    manifest = demos.with_name(MANIFEST_FILE)
+    manifest = demos.parent / MANIFEST_FILE
     named = demos.exists() and not is_there(manifest)
     if is_imported(policy / RUN_FILE) and not is_imported(manifest) and not named:
         raise ConfigError(

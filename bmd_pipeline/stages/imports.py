@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from bmd_pipeline.config.schema import RunConfig
 from bmd_pipeline.demos.exports import WRITERS
-from bmd_pipeline.demos.formats import fit_to_task, parse_bounds, read_recording
+from bmd_pipeline.demos.formats import fit_to_task, parse_bounds, read_recording, require_known
 from bmd_pipeline.demos.store import DemoWriter, require_replaceable
 from bmd_pipeline.environments.base import TaskSpec
 from bmd_pipeline.errors import ArtifactError, ConfigError
@@ -88,8 +88,10 @@ def import_demos(
         ConfigError: bounds are no bounds, or the store is in its place and shall be read in a certain way.
         ArtifactError: what is at `output` would be lost, can't be written, or another job is writing it.
     """
-    start = RunStart(reporter.warn, store)
     reading, in_place = _Reading(obs, bounds, clip, keep_failures), store.resolve() == output.resolve()
+    if not in_place:
+        require_known(store)  # before all that is below it is hashed
+    start = RunStart(reporter.warn, store)
     is_plain = reading == _Reading((), "", False, False)
     if in_place and not is_plain:
         raise ConfigError(f"{store} is in its place, and is kept as it is: move it away to import it in another way")

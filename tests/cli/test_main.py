@@ -196,6 +196,13 @@ def test_settings_that_no_stage_behind_a_command_reads_are_refused(
     assert "no effect" not in run(capsys, f"{command} --task {TASK} --preset smoke --config mine.yaml")[2]
 
 
+@pytest.mark.parametrize("command", ["pretrain --output mine", "discover", "export-demos --to lerobot"])
+def test_a_folder_without_a_name_is_no_store(made: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    for folder in ("/", "."):
+        status, _, err = run(capsys, f"{command} --demos {folder} --task {TASK} --preset smoke")
+        assert (status, err.count("\n")) == (2, 1)
+
+
 def test_what_was_imported_has_no_settings(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layout = Layout(made, "smoke")
     layout.demos_manifest(TASK).write_text(json.dumps({"stage": "collect", "task": TASK, "imported": True}))

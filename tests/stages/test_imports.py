@@ -62,6 +62,16 @@ def bring_demos(config: RunConfig, tmp_path: Path) -> Callable[[Path], Path]:
     return bring
 
 
+def test_what_is_no_data_is_refused_before_all_below_it_is_read(
+    tmp_path: Path, bring_demos: Callable[[Path], Path]
+) -> None:
+    (tmp_path / "films").mkdir()
+    with (tmp_path / "films" / "long").open("wb") as file:
+        file.truncate(1 << 43)  # reading it would take hours
+    with pytest.raises(DataError, match="films is of no format that is read"):
+        bring_demos(tmp_path / "films")
+
+
 def test_a_store_is_copied_with_a_manifest_once(tmp_path: Path, bring_demos: Callable[[Path], Path]) -> None:
     store = write_store(tmp_path / "mine.zarr")
     (store / ".snakemake_timestamp").touch()
