@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bmd_pipeline.compute import describe_training, select_device, set_matmul
 from bmd_pipeline.config.hashing import stage_slice
-from bmd_pipeline.config.schema import RunConfig
+from bmd_pipeline.config.schema import PolicyConfig, RunConfig
 from bmd_pipeline.demos.comparison import compare_with_task
 from bmd_pipeline.demos.store import Demos, load_demos
 from bmd_pipeline.environments.base import TaskEnv
@@ -49,6 +49,8 @@ MIN_GAIN = 0.01
 """Gain of success over the last quarter of the steps below which it is flat, and training ends."""
 MIN_ROUNDS = 3
 """Rounds of rollouts in the last quarter, and before it, from which it can be said whether success is flat."""
+CHUNK_GAIN = 0.05
+"""Success that another number of executed actions must gain to be recommended."""
 
 
 def pretrain(
@@ -105,6 +107,7 @@ def pretrain(
         run = _Run(config, cloner, selection, held_out, checkpoints, reporter)
         reporter.log(f"on {device} with {torch.get_num_threads()} threads, matrix precision {run.matmul}")
         metrics = run.train()
+        executed = run.compare_chunks()
         save_policy(run.kept(), output, config.task.name)
         write_bytes(output / METRICS_FILE, (checkpoints.folder / METRICS_FILE).read_bytes())
         record = describe_stage(
@@ -121,6 +124,7 @@ def pretrain(
             metrics=metrics,
             iterations=cloner.step,
             kept=dict(zip(("iteration", "success_rate"), selection.best, strict=True)) if selection else None,
+            success_by_n_action_steps=executed,
             rollbacks=run.rollbacks,
             warnings=reporter.warnings,
         )
@@ -271,6 +275,19 @@ class _Selection:
             self.best_weights = {name: tensor.clone() for name, tensor in weights.items()}
         return success
 
+    def play_chunks(self, shape: PolicyConfig) -> dict[int, float]:
+        """Success rate of the kept weights that execute half or twice as many actions of a chunk, by their number."""
+        policy = copy.deepcopy(self._agent.policy)
+        policy.load_state_dict(self.best_weights)
+        agent = make_base_agent(policy)  # not recorded, since a recording holds one number of actions
+        most = shape.horizon - (shape.unet.past_steps if shape.unet else 0)
+        played = {}
+        for count in sorted({max(shape.n_action_steps // 2, 1), min(2 * shape.n_action_steps, most)}):
+            if count != shape.n_action_steps:
+                policy.config = shape.model_copy(update={"n_action_steps": count})
+                played[count] = score_candidate(self.env, agent, 0, self._seeds, self._make_draws()).success_rate
+        return played
+
     def state(self) -> Snapshot:
         """All that later rounds and decisions depend on."""
         return add_prefix("best", self.best_weights), {"history": list(self.history)}
@@ -319,7 +336,7 @@ class _Run:
         self.matmul = describe_training(matmul, self.config.pretrain.precision)
         if (saved := self.checkpoints.load()) is not None:
             self._restore(*saved)
-            self.rollbacks = saved[1]["rollbacks"]
+            self.rollbacks, self.metrics = saved[1]["rollbacks"], saved[1].get("metrics", {})
             self.reporter.recall(saved[1]["warnings"])
             self.reporter.log(f"resuming at iteration {self.cloner.step}")
 
@@ -359,6 +376,27 @@ class _Run:
             self.reporter.log(f"kept iteration {step} of {self.cloner.step} ({why}): selection success {success:.3f}")
         return policy
 
+    def compare_chunks(self) -> dict[str, float]:
+        """Success rate of the kept weights by `n_action_steps`: as configured, half of it and twice; empty without
+        rollouts.
+
+        How often a policy looks may decide more than how long it was trained, and needs no training to find out.
+        """
+        if self.selection is None:
+            return {}
+        shape, (_, success) = self.config.pretrain.policy, self.selection.best
+        played = self.selection.play_chunks(shape)
+        found = ", ".join(f"{count}: {rate:.3f}" for count, rate in played.items())
+        self.reporter.log(f"selection success with other numbers of executed actions: {found}")
+        better = {count: rate for count, rate in played.items() if rate >= success + CHUNK_GAIN}
+        if better:
+            count = max(better, key=lambda number: better[number])
+            self.reporter.warn(
+                f"with pretrain.policy.n_action_steps={count} instead of {shape.n_action_steps} the same weights "
+                f"succeed in {better[count]:.3f} of the selection episodes instead of {success:.3f}"
+            )
+        return {str(count): rate for count, rate in sorted({**played, shape.n_action_steps: success}.items())}
+
     def _is_flat(self) -> bool:
         return self.selection is not None and is_flat(self.selection.history)
 
@@ -391,7 +429,8 @@ class _Run:
     def _pack(self) -> Snapshot:
         self.cloner.require_finite()  # what is saved can be gone on from
         tensors, values = self._state()
-        return tensors, {**values, "rollbacks": self.rollbacks, "warnings": self.reporter.warnings}
+        more = {"rollbacks": self.rollbacks, "metrics": self.metrics, "warnings": self.reporter.warnings}
+        return tensors, {**values, **more}
 
     def _state(self) -> Snapshot:
         """All that training depends on."""

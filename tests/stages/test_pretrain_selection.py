@@ -18,7 +18,7 @@ from bmd_pipeline.policies.bc import Cloner
 from bmd_pipeline.policies.checkpoint import load_policy
 from bmd_pipeline.stages.collect import collect
 from bmd_pipeline.stages.console import Reporter, Stop, Stopped
-from bmd_pipeline.stages.pretrain import _open_selection, is_flat, pretrain
+from bmd_pipeline.stages.pretrain import _open_selection, _Selection, is_flat, pretrain
 
 TASK = "GaussianMixture"
 INTERVAL, EPISODES = 20, 32
@@ -75,6 +75,50 @@ def test_the_best_of_all_rounds_is_kept(straight: Path) -> None:
     with _open_selection(make_config(), policy, 1, Stop(), Reporter("quiet")) as selection:
         assert selection is not None
         assert selection.play(1, policy) == best
+
+
+def test_half_and_twice_as_many_executed_actions_are_compared(straight: Path, tmp_path: Path) -> None:
+    found = require_run(straight, "pretrain", TASK)["success_by_n_action_steps"]
+    expected = {}
+    for count in (2, 4, 8):
+        policy = load_policy(straight)
+        policy.config = policy.config.model_copy(update={"n_action_steps": count})
+        with _open_selection(make_config(), policy, 1, Stop(), Reporter("quiet")) as selection:
+            assert selection is not None
+            expected[str(count)] = selection.play(1, policy)
+    assert found == expected
+    assert len(set(found.values())) > 1  # or it would be no comparison
+
+
+@pytest.mark.parametrize(("gain", "warned"), [(0.1, True), (0.02, False)])
+def test_a_number_of_executed_actions_that_is_clearly_better_is_named(
+    tmp_path: Path, demos: Path, monkeypatch: pytest.MonkeyPatch, gain: float, warned: bool
+) -> None:
+    def play(self: _Selection, _: object) -> dict[int, float]:
+        return {2: self.best[1] + gain, 8: self.best[1] + gain / 2}
+
+    monkeypatch.setattr(_Selection, "play_chunks", play)
+    warnings = run(make_config(), demos, tmp_path)["warnings"]
+    message = "with pretrain.policy.n_action_steps=2 instead of 4 the same weights succeed in"
+    assert any(message in warning for warning in warnings) == warned
+
+
+def test_stopped_while_they_are_compared_nothing_is_trained_again(
+    tmp_path: Path, demos: Path, straight: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise Stopped("SIGTERM")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Selection, "play_chunks", stop)
+        with pytest.raises(Stopped):
+            run(make_config(), demos, tmp_path)
+    monkeypatch.setattr(Cloner, "train_step", lambda _: pytest.fail("trained"))
+    record = run(make_config(), demos, tmp_path)
+    expected = require_run(straight, "pretrain", TASK)
+    for name in ("metrics", "kept", "iterations", "success_by_n_action_steps"):
+        assert record[name] == expected[name]
+    assert metrics(tmp_path) == metrics(straight)
 
 
 def test_without_rollouts_the_last_average_is_kept_and_no_environment_is_opened(
