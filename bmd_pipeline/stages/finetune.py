@@ -24,6 +24,7 @@ from bmd_pipeline.seeds import derive_seed, make_generator
 from bmd_pipeline.stages.checkpoints import Checkpoints, Snapshot, describe_stage, open_checkpoints, open_tracker
 from bmd_pipeline.stages.console import Reporter, Stop
 from bmd_pipeline.stages.runtime import Context, count_rounds, episode_seeds, open_context
+from bmd_pipeline.tasks import registry
 
 
 def finetune(
@@ -143,8 +144,9 @@ class _Run:
                 progress.advance(1, success=round(metrics["rollout/success_rate"], 3))
                 self._snapshot(done)
         assert self.best is not None  # the start has been scored
-        base_success = self.modes.findings.get("base_success_rate") if self.modes else None
-        self.watch.see_kept(self.best, base_success, self.trainer.learner.demand)
+        same_world = not registry.load_disturbance(self.config.task.env).describe()
+        found = self.modes.findings if self.modes and same_world else {}  # of the demonstrations' world
+        self.watch.see_kept(self.best, found.get("base_success_rate"), self.trainer.learner.demand)
         self._write_weights(self.output, self.best_weights, {"kept": asdict(self.best)})
         self.reporter.log(f"kept iteration {self.best.iteration}: selection success {self.best.success_rate:.3f}")
         return self.best

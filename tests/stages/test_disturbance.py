@@ -100,6 +100,15 @@ def test_fine_tuning_and_evaluation_of_policies_meet_the_disturbance(runs: dict[
     assert plain["success_rate"]["mean"] > weak["success_rate"]["mean"] == 0.0
 
 
+def test_what_discovery_measured_elsewhere_is_no_measure(runs: dict[str, Path], tmp_path: Path) -> None:
+    """The base policy's success in the demonstrations' world is not held against what is fine-tuned in another."""
+    policy, modes = (runs["weak"] / name for name in ("policy", "modes"))
+    rest: dict[str, Any] = {"method": "dsrl-bmd", "seed": 0, "num_workers": 1, "reporter": QUIET}
+    finetune(configure(WEAK), policy=policy, modes=modes, output=tmp_path, **rest)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert not any("than the base policy" in warning for warning in record["warnings"])
+
+
 def test_evaluation_alone_may_meet_another_world(runs: dict[str, Path], tmp_path: Path) -> None:
     """A policy that was trained without a disturbance, tested under one, meets what `task.env.disturbance` would do."""
     plain = configure(PLAIN)
