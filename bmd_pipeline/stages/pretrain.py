@@ -386,8 +386,8 @@ class _Run:
             return {}
         shape, (_, success) = self.config.pretrain.policy, self.selection.best
         played = self.selection.play_chunks(shape)
-        found = ", ".join(f"{count}: {rate:.3f}" for count, rate in played.items())
-        self.reporter.log(f"selection success with other numbers of executed actions: {found}")
+        for count, rate in played.items():
+            self.reporter.log(f"with {count} executed actions of a chunk: selection success {rate:.3f}")
         better = {count: rate for count, rate in played.items() if rate >= success + CHUNK_GAIN}
         if better:
             count = max(better, key=lambda number: better[number])
