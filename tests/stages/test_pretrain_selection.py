@@ -77,7 +77,7 @@ def test_the_best_of_all_rounds_is_kept(straight: Path) -> None:
         assert selection.play(1, policy) == best
 
 
-def test_half_and_twice_as_many_executed_actions_are_compared(straight: Path, tmp_path: Path) -> None:
+def test_half_and_twice_as_many_executed_actions_are_compared(straight: Path) -> None:
     found = require_run(straight, "pretrain", TASK)["success_by_n_action_steps"]
     expected = {}
     for count in (2, 4, 8):
